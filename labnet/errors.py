@@ -1,0 +1,128 @@
+"""Every exception that labnet raises on purpose.
+
+The tree, most general first::
+
+    LabnetError
+    ├── ShapeError(ValueError)          shapes that do not fit
+    ├── DTypeError(TypeError)           dtypes that do not fit
+    ├── DeviceError                     a device that is missing or mixed
+    ├── GradientError                   a backward that cannot be right
+    ├── WireError(ValueError)           bytes that are not a message
+    ├── ServeError(ValueError)          a server that cannot be set up this way
+    └── RemoteError(ConnectionError)    a call to a server did not succeed
+        ├── Unreachable                 nobody answered there
+        ├── RemoteTimeout(TimeoutError) no answer in time
+        ├── ProtocolMismatch            the answer is not labnet's
+        ├── RouteNotFound               no such route, or not with this method
+        ├── Unauthorized                token missing or wrong, or origin refused
+        ├── TooLarge                    body over the server's limit
+        ├── BadRequest                  the server refused the message itself
+        ├── BadGradient                 a gradient with NaN, infinity or the wrong shape
+        ├── GraphExpired                the graph of this call is no longer kept
+        ├── Overloaded                  the server is busy or stopping
+        └── RemoteFailure               the model or handler raised
+            ├── RemoteShapeError        (also a ShapeError)
+            └── RemoteDTypeError        (also a DTypeError)
+
+This module knows names only: no tensors, no HTTP.
+"""
+
+
+class LabnetError(Exception):
+    """Base class of every error raised by labnet."""
+
+
+class ShapeError(LabnetError, ValueError):
+    """Shapes do not fit together; the message holds both."""
+
+
+class DTypeError(LabnetError, TypeError):
+    """Data types do not fit together; the message holds both."""
+
+
+class DeviceError(LabnetError):
+    """A device is not available, or tensors of two devices were mixed."""
+
+
+class GradientError(LabnetError):
+    """A gradient was asked for where there is none, or used before it was there."""
+
+
+class WireError(LabnetError, ValueError):
+    """Bytes that are not a well-formed message."""
+
+
+class ServeError(LabnetError, ValueError):
+    """What was to be served cannot be served this way."""
+
+
+class RemoteError(LabnetError, ConnectionError):
+    """A call to a server did not succeed.
+
+    Attributes
+    ----------
+    server : str
+        URL of the server, without a token.
+    route : str
+        Route that was called, such as ``/forward``.
+    call : str or None
+        Id of the call, where the server gave one.
+    """
+
+    def __init__(self, message: str, *, server: str = "", route: str = "", call: str | None = None):
+        super().__init__(message)
+        self.server = server
+        self.route = route
+        self.call = call
+
+
+class Unreachable(RemoteError):
+    """Nobody answered at this address."""
+
+
+class RemoteTimeout(RemoteError, TimeoutError):
+    """The server did not answer in time."""
+
+
+class ProtocolMismatch(RemoteError):
+    """What answered does not speak labnet's protocol."""
+
+
+class RouteNotFound(RemoteError):
+    """The server has no such route, or not with this method."""
+
+
+class Unauthorized(RemoteError):
+    """The token is missing or wrong, or the origin is not allowed."""
+
+
+class TooLarge(RemoteError):
+    """The body is over the server's limit."""
+
+
+class BadRequest(RemoteError):
+    """The server could not read the message."""
+
+
+class BadGradient(RemoteError):
+    """A gradient with NaN, infinity or the wrong shape; no weight has changed."""
+
+
+class GraphExpired(RemoteError):
+    """The server no longer keeps the graph of this call."""
+
+
+class Overloaded(RemoteError):
+    """The server is busy or stopping; try again later."""
+
+
+class RemoteFailure(RemoteError):
+    """The served function raised."""
+
+
+class RemoteShapeError(RemoteFailure, ShapeError):
+    """A shape error inside the served function."""
+
+
+class RemoteDTypeError(RemoteFailure, DTypeError):
+    """A dtype error inside the served function."""

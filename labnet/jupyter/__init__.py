@@ -1,0 +1,1 @@
+"""Magics, panel and progress: what a person sees in a notebook."""

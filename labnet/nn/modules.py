@@ -1,0 +1,259 @@
+"""Modules: functions that own parameters."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from labnet.errors import DTypeError, ShapeError
+from labnet.nn import init
+from labnet.ops import matmul, matrix_transpose, relu, tanh
+from labnet.tensor import Tensor
+
+
+class Module:
+    """Base of everything that has parameters.
+
+    Assign tensors that require gradients, or other modules, as attributes; define `forward`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> class Scale(ln.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.factor = ln.ones(1, requires_grad=True)
+    ...     def forward(self, x):
+    ...         return x * self.factor
+    >>> [name for name, _ in Scale().named_parameters()]
+    ['factor']
+    """
+
+    training: bool
+
+    def __init__(self) -> None:
+        self.__dict__.update(_parameters={}, _buffers={}, _modules={}, training=True)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_modules" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__}: call super().__init__() before setting {name!r}")
+        for group in (self._parameters, self._buffers, self._modules):
+            group.pop(name, None)
+        if isinstance(value, Module):
+            self._modules[name] = value
+        elif isinstance(value, Tensor):
+            (self._parameters if value.requires_grad and value.is_leaf else self._buffers)[name] = value
+        object.__setattr__(self, name, value)
+
+    _parameters: dict[str, Tensor]
+    _buffers: dict[str, Tensor]
+    _modules: dict[str, "Module"]
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """Compute the output; subclasses define this."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward: define forward(self, x)")
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """Call `forward`."""
+        return self.forward(*inputs, **named)
+
+    def children(self) -> Iterator["Module"]:
+        """Iterate over the modules directly inside this one."""
+        return iter(self._modules.values())
+
+    def modules(self) -> Iterator["Module"]:
+        """Iterate over this module and all modules inside it, each once."""
+        seen: set[int] = set()
+        pending: list[Module] = [self]
+        while pending:
+            module = pending.pop(0)
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield module
+                pending[:0] = module.children()
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Iterate over (name, parameter), each parameter once, under its first name."""
+        seen: set[int] = set()
+        for name, tensor in self._named("_parameters", ""):
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield name, tensor
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Iterate over the parameters, each once."""
+        return (tensor for _, tensor in self.named_parameters())
+
+    def _named(self, group: str, prefix: str) -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in getattr(self, group).items():
+            yield prefix + name, tensor
+        for name, module in self._modules.items():
+            yield from module._named(group, f"{prefix}{name}.")
+
+    def _state(self) -> dict[str, Tensor]:
+        return {**dict(self._named("_parameters", "")), **dict(self._named("_buffers", ""))}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return {name: values} of all parameters and buffers, detached.
+
+        The values do not change when the module is trained further.
+        """
+        return {name: tensor.detach() for name, tensor in self._state().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Write the values of a state dict into the parameters and buffers.
+
+        Raises
+        ------
+        KeyError
+            If names are missing or unknown; nothing is written then.
+        ShapeError
+            If a shape differs; nothing is written then.
+        """
+        own = self._state()
+        missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+        if missing or unknown:
+            raise KeyError(f"load_state_dict: missing {missing}, unknown {unknown}; expected {sorted(own)}")
+        values = {name: Tensor(state[name]) for name in own}
+        for name, value in values.items():
+            if value.shape != own[name].shape:
+                raise ShapeError(f"load_state_dict: {name} has shape {value.shape}, expected {own[name].shape}")
+        for name, value in values.items():
+            own[name].assign(value)
+
+    def train(self, mode: bool = True) -> "Module":
+        """Switch this module and all inside it to training, or with False to evaluation."""
+        for module in self.modules():
+            object.__setattr__(module, "training", mode)
+        return self
+
+    def eval(self) -> "Module":
+        """Switch this module and all inside it to evaluation."""
+        return self.train(False)
+
+    def __repr__(self) -> str:
+        inside = [f"  ({name}): " + repr(module).replace("\n", "\n  ") for name, module in self._modules.items()]
+        head = f"{type(self).__name__}({self._describe()}"
+        return head + ("\n" + "\n".join(inside) + "\n)" if inside else ")")
+
+    def _describe(self) -> str:
+        return ""
+
+
+class Linear(Module):
+    """Affine map ``y = x @ weight.T + bias`` of the last dimension.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Lengths of the last dimension of input and output.
+    bias : bool
+        Whether there is a bias.
+
+    Attributes
+    ----------
+    weight : tensor of shape (out_features, in_features), float32
+    bias : tensor of shape (out_features,), float32, or None
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        When called with another last dimension, or another dtype than the weight's.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Linear(3, 2)(ln.ones((5, 3))).shape
+    (5, 2)
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True):
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = init.fan_in_uniform((out_features, in_features), fan_in=in_features)
+        self.bias = init.fan_in_uniform((out_features,), fan_in=in_features) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a tensor of shape (..., in_features) to (..., out_features)."""
+        if not x.ndim or x.shape[-1] != self.in_features:
+            raise ShapeError(
+                f"Linear({self.in_features}, {self.out_features}): expected an input of shape "
+                f"(..., {self.in_features}), got {x.shape}"
+            )
+        if x.dtype != self.weight.dtype:
+            raise DTypeError(
+                f"Linear({self.in_features}, {self.out_features}): expected an input of dtype {self.weight.dtype}, "
+                f"got {x.dtype}; convert it with x.astype({self.weight.dtype.name!r})"
+            )
+        y = matmul(x, matrix_transpose(self.weight))
+        return y if self.bias is None else y + self.bias
+
+    def _describe(self) -> str:
+        return f"{self.in_features}, {self.out_features}" + (", bias=False" if self.bias is None else "")
+
+
+class Sequential(Module):
+    """Modules and plain functions, one after the other.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> model = ln.nn.Sequential(ln.nn.Linear(4, 8), ln.nn.relu, ln.nn.Linear(8, 2))
+    >>> model(ln.ones((3, 4))).shape
+    (3, 2)
+    """
+
+    def __init__(self, *layers: Callable[[Any], Any]):
+        super().__init__()
+        for position, layer in enumerate(layers):
+            if not callable(layer):
+                raise TypeError(f"Sequential: layer {position} is not callable: {layer!r:.80}")
+            if isinstance(layer, Module):
+                setattr(self, str(position), layer)
+        self._layers = layers
+
+    def forward(self, x: Any) -> Any:
+        """Hand `x` through every layer."""
+        for layer in self._layers:
+            x = layer(x)
+        return x
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __getitem__(self, position: int) -> Callable[[Any], Any]:
+        return self._layers[position]
+
+    def __repr__(self) -> str:
+        names = [layer if isinstance(layer, Module) else getattr(layer, "__name__", layer) for layer in self._layers]
+        lines = [f"  ({i}): " + str(name).replace("\n", "\n  ") for i, name in enumerate(names)]
+        return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+
+
+class ReLU(Module):
+    """`labnet.nn.relu` as a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.ReLU()(ln.asarray([-1.0, 1.0])).tolist()
+    [0.0, 1.0]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return each element where it is positive, else 0."""
+        return relu(x)
+
+
+class Tanh(Module):
+    """`labnet.tanh` as a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Tanh()(ln.zeros(1)).tolist()
+    [0.0]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the hyperbolic tangent of each element."""
+        return tanh(x)

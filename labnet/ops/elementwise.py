@@ -1,0 +1,350 @@
+"""Ops that compute each element on its own; binary ones broadcast as in NumPy."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from labnet.ops.registry import EVERY, FLOATS, NUMBERS, Array, P, Rule, Sample, op
+from labnet.ops.shape import fit
+from labnet.tensor import Tensor
+
+_UNARY = (Sample(((3, 4),)), Sample(((),)), Sample(((0, 2),)))
+_BINARY = (
+    Sample(((3, 4), (3, 4))),
+    Sample(((3, 4), (4,))),
+    Sample(((2, 1), (1, 3))),
+    Sample(((), (2, 3))),
+    Sample(((0, 2), (2,))),
+)
+_TERNARY = (Sample(((3, 4), (3, 4), (3, 4))), Sample(((3, 1), (4,), ())))
+
+
+def _fitted(rule: Rule | None, position: int) -> Rule | None:
+    if rule is None:
+        return None
+    return lambda g, out, *inputs: fit(rule(g, out, *inputs), inputs[position])
+
+
+def unary(
+    *vjps: Rule, dtypes: tuple[str, ...] = FLOATS, domain: tuple[float, float] = (-2.0, 2.0)
+) -> Callable[[Callable[P, Array]], Callable[P, Tensor]]:
+    """Declare an op of one tensor, element by element."""
+    return op(*vjps, samples=_UNARY, dtypes=dtypes, domain=domain)
+
+
+def binary(
+    *vjps: Rule | None, dtypes: tuple[str, ...] = NUMBERS, domain: tuple[float, float] = (-2.0, 2.0)
+) -> Callable[[Callable[P, Array]], Callable[P, Tensor]]:
+    """Declare an op of two broadcast tensors, element by element."""
+    fitted = [_fitted(rule, i) for i, rule in enumerate(vjps)]
+    return op(*fitted, samples=_BINARY, inputs=2, dtypes=dtypes, domain=domain)
+
+
+# Arithmetic
+
+
+@binary(lambda g, out, x1, x2: g, lambda g, out, x1, x2: g)
+def add(x1: Array, x2: Array, /) -> Array:
+    """Sum of each pair of elements.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.add(ln.asarray([1, 2]), 3).tolist()
+    [4, 5]
+    """
+    return np.add(x1, x2)
+
+
+@binary(lambda g, out, x1, x2: g, lambda g, out, x1, x2: -g)
+def subtract(x1: Array, x2: Array, /) -> Array:
+    """Difference of each pair of elements.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.subtract(ln.asarray([1, 2]), 3).tolist()
+    [-2, -1]
+    """
+    return np.subtract(x1, x2)
+
+
+@binary(lambda g, out, x1, x2: g * x2, lambda g, out, x1, x2: g * x1)
+def multiply(x1: Array, x2: Array, /) -> Array:
+    """Product of each pair of elements.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.multiply(ln.asarray([1, 2]), 3).tolist()
+    [3, 6]
+    """
+    return np.multiply(x1, x2)
+
+
+@binary(
+    lambda g, out, x1, x2: g / x2,
+    lambda g, out, x1, x2: -(g * out) / x2,
+    dtypes=FLOATS,
+    domain=(0.5, 2.0),
+)
+def divide(x1: Array, x2: Array, /) -> Array:
+    """Quotient of each pair of elements.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.divide(ln.asarray([1.0, 2.0]), 4).tolist()
+    [0.25, 0.5]
+    """
+    return np.divide(x1, x2)
+
+
+def _pull_exponent(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
+    at_zero = x1 == 0  # there 0 ** x2 does not depend on x2 > 0
+    return g * where(at_zero, 0, out * log(where(at_zero, 1, x1)))
+
+
+@binary(
+    lambda g, out, x1, x2: g * x2 * x1 ** (x2 - 1),
+    _pull_exponent,
+    dtypes=FLOATS,
+    domain=(0.5, 2.0),
+)
+def pow(x1: Array, x2: Array, /) -> Array:
+    """Each element of the first raised to the power in the second.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.pow(ln.asarray([2.0, 3.0]), 2).tolist()
+    [4.0, 9.0]
+    """
+    return np.power(x1, x2)
+
+
+@binary(
+    lambda g, out, x1, x2: g * _share(x1, x2),
+    lambda g, out, x1, x2: g * _share(x2, x1),
+)
+def maximum(x1: Array, x2: Array, /) -> Array:
+    """Greater of each pair of elements; where they are equal, each gets half of the gradient.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.maximum(ln.asarray([-1, 2]), 0).tolist()
+    [0, 2]
+    """
+    return np.maximum(x1, x2)
+
+
+def _share(x1: Tensor, x2: Tensor) -> Tensor:
+    """1 where `x1` is the greater one, 0.5 where both are equal, else 0."""
+    return where(x1 > x2, 1.0, where(x1 == x2, 0.5, 0.0))
+
+
+@unary(lambda g, out, x: -g, dtypes=NUMBERS)
+def negative(x: Array, /) -> Array:
+    """Negative of each element.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.negative(ln.asarray([1, -2])).tolist()
+    [-1, 2]
+    """
+    return np.negative(x)
+
+
+# Exponential and related
+
+
+@unary(lambda g, out, x: g * out)
+def exp(x: Array, /) -> Array:
+    """Exponential of each element.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.exp(ln.asarray([0.0])).tolist()
+    [1.0]
+    """
+    return np.exp(x)
+
+
+@unary(lambda g, out, x: g / x, domain=(0.5, 3.0))
+def log(x: Array, /) -> Array:
+    """Natural logarithm of each element.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.log(ln.asarray([1.0])).tolist()
+    [0.0]
+    """
+    return np.log(x)
+
+
+@unary(lambda g, out, x: g / (2 * out), domain=(0.5, 3.0))
+def sqrt(x: Array, /) -> Array:
+    """Square root of each element.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.sqrt(ln.asarray([4.0])).tolist()
+    [2.0]
+    """
+    return np.sqrt(x)
+
+
+@unary(lambda g, out, x: g * (1 - out * out))
+def tanh(x: Array, /) -> Array:
+    """Hyperbolic tangent of each element.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.tanh(ln.asarray([0.0])).tolist()
+    [0.0]
+    """
+    return np.tanh(x)
+
+
+# Activations
+
+
+@unary(lambda g, out, x: g * (out > 0).astype(g.dtype))
+def relu(x: Array, /) -> Array:
+    """Each element where it is positive, else 0.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.relu(ln.asarray([-1.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """
+    return np.maximum(x, 0)
+
+
+@unary(lambda g, out, x: g * out * (1 - out))
+def sigmoid(x: Array, /) -> Array:
+    """Logistic function ``1 / (1 + exp(-x))`` of each element, without overflow.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.sigmoid(ln.asarray([0.0, -1000.0])).tolist()
+    [0.5, 0.0]
+    """
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, small) / (1 + small)
+
+
+# Comparison and choice
+
+
+@binary(dtypes=EVERY)
+def equal(x1: Array, x2: Array, /) -> Array:
+    """Whether each pair of elements is equal.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.equal(ln.asarray([1, 2]), 2).tolist()
+    [False, True]
+    """
+    return np.equal(x1, x2)
+
+
+@binary(dtypes=EVERY)
+def not_equal(x1: Array, x2: Array, /) -> Array:
+    """Whether each pair of elements differs.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.not_equal(ln.asarray([1, 2]), 2).tolist()
+    [True, False]
+    """
+    return np.not_equal(x1, x2)
+
+
+@binary()
+def greater(x1: Array, x2: Array, /) -> Array:
+    """Whether the first of each pair of elements is greater.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.greater(ln.asarray([1, 3]), 2).tolist()
+    [False, True]
+    """
+    return np.greater(x1, x2)
+
+
+@binary()
+def greater_equal(x1: Array, x2: Array, /) -> Array:
+    """Whether the first of each pair of elements is greater or equal.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.greater_equal(ln.asarray([1, 2]), 2).tolist()
+    [False, True]
+    """
+    return np.greater_equal(x1, x2)
+
+
+@binary()
+def less(x1: Array, x2: Array, /) -> Array:
+    """Whether the first of each pair of elements is smaller.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.less(ln.asarray([1, 3]), 2).tolist()
+    [True, False]
+    """
+    return np.less(x1, x2)
+
+
+@binary()
+def less_equal(x1: Array, x2: Array, /) -> Array:
+    """Whether the first of each pair of elements is smaller or equal.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.less_equal(ln.asarray([1, 3]), 2).tolist()
+    [True, False]
+    """
+    return np.less_equal(x1, x2)
+
+
+def _pull_chosen(g: Tensor, out: Tensor, condition: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
+    return where(condition, g, 0)
+
+
+def _pull_rejected(g: Tensor, out: Tensor, condition: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
+    return where(condition, 0, g)
+
+
+@op(
+    None,
+    _fitted(_pull_chosen, 1),
+    _fitted(_pull_rejected, 2),
+    samples=_TERNARY,
+    inputs=3,
+)
+def where(condition: Array, x1: Array, x2: Array, /) -> Array:
+    """Elements of `x1` where `condition` holds, else of `x2`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.where(ln.asarray([True, False]), 1, 0).tolist()
+    [1, 0]
+    """
+    return np.where(condition, x1, x2)

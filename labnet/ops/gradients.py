@@ -1,0 +1,63 @@
+"""Gradients on demand: of any order, and without touching ``.grad``."""
+
+from collections.abc import Sequence
+from typing import Any, overload
+
+from labnet import autograd
+from labnet.errors import GradientError
+from labnet.ops.creation import zeros_like
+from labnet.tensor import Tensor
+
+
+@overload
+def grad(y: Tensor, xs: Tensor, grad: Any = None, *, create_graph: bool = False) -> Tensor: ...
+@overload
+def grad(y: Tensor, xs: Sequence[Tensor], grad: Any = None, *, create_graph: bool = False) -> tuple[Tensor, ...]: ...
+def grad(
+    y: Tensor, xs: Tensor | Sequence[Tensor], grad: Any = None, *, create_graph: bool = False
+) -> Tensor | tuple[Tensor, ...]:
+    """Return the gradient of `y` with respect to each of `xs`.
+
+    Parameters
+    ----------
+    y : tensor
+        A scalar, or any tensor together with `grad`.
+    xs : tensor or sequence of tensors
+        Leaves, or tensors computed on the way to `y`.
+    grad : array-like, optional
+        Gradient of some scalar with respect to `y`, same shape.
+    create_graph : bool
+        Record the computation, so that the result can be differentiated again.
+
+    Returns
+    -------
+    tensor, or tuple of tensors for a sequence
+        Zeros where `y` does not depend on the tensor.
+
+    Raises
+    ------
+    GradientError
+        If one of `xs` does not require gradients, or the graph crosses the network.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> x = ln.asarray(3.0, requires_grad=True)
+    >>> slope = ln.grad(x * x * x, x, create_graph=True)
+    >>> slope.item(), ln.grad(slope, x).item()
+    (27.0, 18.0)
+    """
+    several = not isinstance(xs, Tensor)
+    wanted: Sequence[Tensor] = list(xs) if not isinstance(xs, Tensor) else [xs]
+    nodes = []
+    for position, x in enumerate(wanted):
+        if x._node is None:
+            raise GradientError(f"grad: tensor {position} of shape {x.shape} does not require gradients")
+        nodes.append(x._node)
+    root, seed, run = y._root(grad, create_graph=create_graph)
+    sweep = autograd.Sweep(root, seed if create_graph else seed.detach(), run=run, targets=set(nodes))
+    if sweep.awaits:
+        raise GradientError("grad: this graph crosses the network; use `await loss.backward()`")
+    found = autograd.sweep_now(sweep, retain_graph=create_graph)
+    results = tuple(found.get(node, zeros_like(x)) for node, x in zip(nodes, wanted, strict=True))
+    return results if several else results[0]

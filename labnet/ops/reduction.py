@@ -1,0 +1,118 @@
+"""Ops that reduce dimensions."""
+
+import numpy as np
+
+from labnet.ops.elementwise import exp
+from labnet.ops.registry import FLOATS, NUMBERS, Array, Sample, op
+from labnet.ops.shape import broadcast_to
+from labnet.tensor import DTypeLike, Tensor, as_dtype
+
+Axis = int | tuple[int, ...] | None
+
+_SAMPLES = (
+    Sample(((3, 4),)),
+    Sample(((3, 4),), {"axis": 0}),
+    Sample(((2, 3, 4),), {"axis": (-1, 0)}),
+    Sample(((3, 4),), {"axis": -1, "keepdims": True}),
+    Sample(((),)),
+)
+
+
+def _kept(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
+    """Shape after a reduction over `axis` that keeps the reduced dimensions."""
+    axes = range(len(shape)) if axis is None else (axis,) if isinstance(axis, int) else axis
+    reduced = {a % len(shape) for a in axes} if shape else set()
+    return tuple(1 if i in reduced else length for i, length in enumerate(shape))
+
+
+def _spread(g: Tensor, x: Tensor, axis: Axis) -> Tensor:
+    """Repeat what was reduced over `axis` until it has the shape of `x` again."""
+    return broadcast_to(g.reshape(_kept(x.shape, axis)), x.shape)
+
+
+@op(
+    lambda g, out, x, *, axis=None, dtype=None, keepdims=False: _spread(g, x, axis).astype(x.dtype),
+    samples=(*_SAMPLES, Sample(((0, 3),), {"axis": 0})),
+    dtypes=NUMBERS,
+)
+def sum(x: Array, /, axis: Axis = None, *, dtype: DTypeLike | None = None, keepdims: bool = False) -> Array:
+    """Sum of the elements, over all dimensions or those in `axis`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.sum(ln.asarray([[1, 2], [3, 4]]), axis=0).tolist()
+    [4, 6]
+    """
+    return np.sum(x, axis=axis, dtype=None if dtype is None else as_dtype(dtype), keepdims=keepdims)
+
+
+@op(
+    lambda g, out, x, *, axis=None, keepdims=False: _spread(g, x, axis) / (x.size // (out.size or 1)),
+    samples=_SAMPLES,
+    dtypes=FLOATS,
+)
+def mean(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
+    """Arithmetic mean of the elements, over all dimensions or those in `axis`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.mean(ln.asarray([[1.0, 2.0], [3.0, 4.0]]), axis=-1).tolist()
+    [1.5, 3.5]
+    """
+    return np.mean(x, axis=axis, keepdims=keepdims)
+
+
+def _greatest_share(x: Tensor, out: Tensor, axis: Axis) -> Tensor:
+    """Equal parts for all elements that are as great as the maximum of their group."""
+    hits: Tensor = (x == _spread(out, x, axis)).astype(x.dtype)
+    return hits / _spread(sum(hits, axis=axis), x, axis)
+
+
+@op(
+    lambda g, out, x, *, axis=None, keepdims=False: _spread(g, x, axis) * _greatest_share(x, out, axis),
+    samples=_SAMPLES,
+    dtypes=NUMBERS,
+)
+def max(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
+    """Greatest element, over all dimensions or those in `axis`; equal ones share the gradient.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.max(ln.asarray([[1, 2], [4, 3]]), axis=1).tolist()
+    [2, 4]
+    """
+    return np.max(x, axis=axis, keepdims=keepdims)
+
+
+@op(samples=(Sample(((3, 4),)), Sample(((3, 4),), {"axis": -1}), Sample(((3, 4),), {"axis": 0, "keepdims": True})))
+def argmax(x: Array, /, axis: int | None = None, *, keepdims: bool = False) -> Array:
+    """Position of the greatest element along `axis`, or in the flattened tensor.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.argmax(ln.asarray([[1, 2], [4, 3]]), axis=1).tolist()
+    [1, 0]
+    """
+    return np.argmax(x, axis=axis, keepdims=keepdims)
+
+
+@op(
+    lambda g, out, x, *, axis=-1: g - exp(out) * sum(g, axis=axis, keepdims=True),
+    samples=(Sample(((3, 4),)), Sample(((3, 4),), {"axis": 0})),
+    dtypes=FLOATS,
+)
+def log_softmax(x: Array, /, axis: int = -1) -> Array:
+    """Logarithm of softmax along `axis`, computed without overflow.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.log_softmax(ln.asarray([1000.0, 1000.0])).tolist()
+    [-0.6931471824645996, -0.6931471824645996]
+    """
+    shifted = x - np.max(x, axis=axis, keepdims=True)
+    return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))

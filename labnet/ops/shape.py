@@ -1,0 +1,168 @@
+"""Ops that move elements or change the shape without computing."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from labnet.ops.registry import EVERY, Array, Sample, op
+from labnet.tensor import DTypeLike, Tensor, as_dtype
+
+Shape = int | tuple[int, ...]
+
+
+@op(
+    lambda g, out, x, **_: g.reshape(x.shape),
+    samples=(Sample(((2, 3),), {"shape": (3, 2)}), Sample(((2, 3),), {"shape": (-1,)}), Sample(((1,),), {"shape": ()})),
+    dtypes=EVERY,
+)
+def reshape(x: Array, /, shape: Shape) -> Array:
+    """Return the same elements, in row-major order, with another shape.
+
+    Parameters
+    ----------
+    x : tensor
+    shape : int or tuple of int
+        New shape; one entry may be -1, which is worked out.
+
+    Raises
+    ------
+    ShapeError
+        If the number of elements differs.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.reshape(ln.arange(4), (2, 2)).tolist()
+    [[0, 1], [2, 3]]
+    """
+    return np.reshape(x, shape)
+
+
+def _unbroadcast(g: Tensor, out: Tensor, x: Tensor, **_: object) -> Tensor:
+    return sum_to(g, x.shape)
+
+
+@op(
+    _unbroadcast,
+    samples=(
+        Sample(((3,),), {"shape": (2, 3)}),
+        Sample(((2, 1),), {"shape": (4, 2, 3)}),
+        Sample(((),), {"shape": (2,)}),
+    ),
+    dtypes=EVERY,
+)
+def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Array:
+    """Return the tensor repeated, without a copy, until it has `shape`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.broadcast_to(ln.asarray([1, 2]), (2, 2)).tolist()
+    [[1, 2], [1, 2]]
+    """
+    return np.broadcast_to(x, shape)
+
+
+@op(
+    lambda g, out, x, **_: broadcast_to(g, x.shape),
+    samples=(
+        Sample(((2, 3),), {"shape": (3,)}),
+        Sample(((4, 2, 3),), {"shape": (2, 1)}),
+        Sample(((2,),), {"shape": ()}),
+    ),
+)
+def sum_to(x: Array, /, shape: tuple[int, ...]) -> Array:
+    """Sum over the dimensions along which `shape` would be broadcast; the adjoint of `broadcast_to`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.ops.sum_to(ln.ones((2, 3)), (3,)).tolist()
+    [2.0, 2.0, 2.0]
+    """
+    added = x.ndim - len(shape)
+    if added < 0 or np.broadcast_shapes(x.shape, shape) != x.shape:
+        raise ValueError(f"{shape} cannot be broadcast to {x.shape}")
+    stretched = tuple(added + i for i, length in enumerate(shape) if length == 1 and x.shape[added + i] != 1)
+    axes = (*range(added), *stretched)
+    return np.sum(x, axis=axes, dtype=x.dtype).reshape(shape) if axes else x
+
+
+def _permute_back(g: Tensor, out: Tensor, x: Tensor, *, axes: Sequence[int]) -> Tensor:
+    return permute_dims(g, tuple(int(i) for i in np.argsort([axis % x.ndim for axis in axes])))
+
+
+@op(
+    _permute_back,
+    samples=(Sample(((2, 3, 4),), {"axes": (2, 0, 1)}), Sample(((2, 3),), {"axes": (-1, 0)})),
+    dtypes=EVERY,
+)
+def permute_dims(x: Array, /, axes: Sequence[int]) -> Array:
+    """Return the tensor with its dimensions in another order, without a copy.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.permute_dims(ln.ones((2, 3)), (1, 0)).shape
+    (3, 2)
+    """
+    return np.transpose(x, axes)
+
+
+@op(
+    lambda g, out, x: g.mT,
+    samples=(Sample(((2, 3),)), Sample(((4, 2, 3),))),
+    dtypes=EVERY,
+)
+def matrix_transpose(x: Array, /) -> Array:
+    """Swap the last two dimensions, without a copy.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.matrix_transpose(ln.ones((4, 2, 3))).shape
+    (4, 3, 2)
+    """
+    return np.swapaxes(x, -2, -1)
+
+
+@op(
+    lambda g, out, x, **_: g.reshape(x.shape),
+    samples=(Sample(((2, 3),), {"axis": 0}), Sample(((2, 3),), {"axis": -1})),
+    dtypes=EVERY,
+)
+def expand_dims(x: Array, /, *, axis: int = 0) -> Array:
+    """Insert a dimension of length one at `axis`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.expand_dims(ln.ones(3), axis=-1).shape
+    (3, 1)
+    """
+    return np.expand_dims(x, axis)
+
+
+@op(
+    lambda g, out, x, **_: g.astype(x.dtype),
+    samples=(Sample(((2, 3),), {"dtype": "float64"}), Sample(((2, 3),), {"dtype": "int32"})),
+    dtypes=EVERY,
+    domain=(0.0, 5.0),
+)
+def astype(x: Array, /, dtype: DTypeLike) -> Array:
+    """Return the elements in another dtype.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.astype(ln.asarray([1.7, -1.7]), "int32").tolist()
+    [1, -1]
+    """
+    return x.astype(as_dtype(dtype), copy=False)
+
+
+def fit(gradient: Tensor, like: Tensor) -> Tensor:
+    """Bring the gradient of a broadcast, promoted operand back to the operand's own shape and dtype."""
+    if gradient._array.dtype != like._array.dtype:
+        gradient = astype(gradient, like.dtype)
+    return gradient if gradient._array.shape == like._array.shape else sum_to(gradient, like.shape)

@@ -1,0 +1,405 @@
+"""The tensor: an array, and the node that says how it was computed.
+
+Holds state and conversions only. Arithmetic is attached by `labnet.ops` through `labnet._methods`.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from labnet import autograd
+from labnet._methods import Methods
+from labnet.device import CPU, check_device
+from labnet.errors import DTypeError, GradientError, ShapeError
+
+#: dtypes of the array API standard's real scope, by name.
+DTYPES = {
+    name: np.dtype(name)
+    for name in (
+        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float16", "float32", "float64"),
+    )
+}
+
+DTypeLike = str | np.dtype[Any] | type
+
+
+def as_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return the dtype object for a name, a NumPy dtype or a Python type.
+
+    Python's ``float`` means float32 and ``int`` means int64, as everywhere in labnet.
+
+    Raises
+    ------
+    DTypeError
+        If labnet has no such dtype.
+
+    Examples
+    --------
+    >>> as_dtype("int8"), as_dtype(float)
+    (dtype('int8'), dtype('float32'))
+    """
+    if dtype is float:
+        return DTYPES["float32"]
+    try:
+        found = np.dtype(dtype)
+    except TypeError as error:
+        raise DTypeError(f"dtype {dtype!r} is unknown: expected one of {', '.join(DTYPES)}") from error
+    if found.name not in DTYPES:
+        raise DTypeError(f"dtype {found.name!r} is not supported: expected one of {', '.join(DTYPES)}")
+    return DTYPES[found.name]
+
+
+class Tensor(Methods):
+    """An n-dimensional array that can remember how it was computed.
+
+    Parameters
+    ----------
+    data : array-like
+        Numbers, nested sequences, NumPy arrays, tensors. Python floats become float32; NumPy arrays keep
+        their dtype and share their memory.
+    dtype : dtype, optional
+        One of bool, int8..int64, uint8..uint64, float16, float32, float64.
+    device : str, optional
+        ``"cpu"``.
+    requires_grad : bool
+        Collect a gradient for this tensor on `backward`; floating dtypes only.
+
+    Raises
+    ------
+    ShapeError, DTypeError, DeviceError, GradientError
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.Tensor([[1, 2], [3, 4]], dtype="float32") @ ln.Tensor([1.0, 1.0])
+    Tensor([3., 7.], dtype=float32)
+    """
+
+    __slots__ = ("__weakref__", "_array", "_node")
+    __array_priority__ = 1000
+    _array: np.ndarray[Any, Any]
+    _node: autograd.Node | None
+
+    def __init__(
+        self,
+        data: Any,
+        *,
+        dtype: DTypeLike | None = None,
+        device: str | None = None,
+        requires_grad: bool = False,
+    ):
+        check_device(device)
+        self._array = as_array(data, dtype=dtype)
+        self._node = None
+        if requires_grad:
+            self.requires_grad = True
+
+    # What it is
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the dimensions."""
+        shape: tuple[int, ...] = self._array.shape
+        return shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return self._array.ndim
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self._array.size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of the elements."""
+        dtype: np.dtype[Any] = self._array.dtype
+        return dtype
+
+    @property
+    def device(self) -> str:
+        """Device that holds the elements."""
+        return CPU
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes taken by the elements."""
+        return self._array.nbytes
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise ShapeError("len() of a 0-d tensor: expected at least one dimension")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator["Tensor"]:
+        return (self[index] for index in range(len(self)))
+
+    __eq__: Any
+    __hash__ = object.__hash__
+
+    # Gradients
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a backward through this tensor leads to a gradient."""
+        return self._node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if self._node is not None and not isinstance(self._node, autograd.Leaf):
+            raise GradientError("requires_grad can be set on leaf tensors only: this one was computed; use detach()")
+        if value and self._array.dtype.kind != "f":
+            raise GradientError(f"only floating-point tensors can require gradients: this one is {self.dtype}")
+        if value != self.requires_grad:
+            self._node = autograd.Leaf(self) if value else None
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether the tensor was given rather than computed from others that require gradients."""
+        return self._node is None or isinstance(self._node, autograd.Leaf)
+
+    @property
+    def grad(self) -> "Tensor | None":
+        """Sum of this leaf's gradients over all backward calls since it was cleared."""
+        return self._node.grad if isinstance(self._node, autograd.Leaf) else None
+
+    @grad.setter
+    def grad(self, value: "Tensor | None") -> None:
+        if value is not None and (not isinstance(value, Tensor) or value.shape != self.shape):
+            raise ShapeError(f"grad: expected None or a tensor of shape {self.shape}, got {_describe(value)}")
+        if isinstance(self._node, autograd.Leaf):
+            self._node.grad = value
+        elif value is not None:
+            raise GradientError("grad can be set on leaf tensors that require gradients only")
+
+    def detach(self) -> "Tensor":
+        """Return the same values without their history; memory is shared."""
+        return wrap(self._array)
+
+    def backward(self, grad: Any = None, *, retain_graph: bool = False) -> autograd.Gradients:
+        """Compute the gradient of this tensor with respect to every leaf it depends on.
+
+        Parameters
+        ----------
+        grad : array-like, optional
+            Gradient of some scalar with respect to this tensor, same shape; 1 for a scalar tensor.
+        retain_graph : bool
+            Keep the graph, so that another backward can go through it.
+
+        Returns
+        -------
+        Gradients
+            Mapping {leaf tensor: gradient of this call}. Where the graph crosses the network it has to be
+            awaited: ``grads = await loss.backward()``. ``.grad`` of the leaves grows by the same amounts.
+
+        Raises
+        ------
+        GradientError
+            If nothing here requires gradients, the graph was freed, or `grad` is missing.
+        ShapeError
+            If `grad` has another shape than the tensor.
+
+        Examples
+        --------
+        >>> import labnet as ln
+        >>> x = ln.asarray([1.0, 2.0], requires_grad=True)
+        >>> (x * x).sum().backward()[x]
+        Tensor([2., 4.], dtype=float32)
+        """
+        root, seed, run = self._root(grad)
+
+        def collect(found: dict[autograd.Node, Tensor]) -> list[tuple[Tensor, Tensor]]:
+            items = []
+            for leaf, gradient in found.items():
+                if isinstance(leaf, autograd.Leaf) and (owner := leaf.owner()) is not None:
+                    leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+                    items.append((owner, gradient))
+            return items
+
+        sweep = autograd.Sweep(root, seed, run=run)
+        if not sweep.awaits:
+            return autograd.Gradients(collect(autograd.sweep_now(sweep, retain_graph=retain_graph)))
+
+        async def later() -> list[tuple[Tensor, Tensor]]:
+            fresh = autograd.Sweep(root, seed, run=run)
+            return collect(await autograd.sweep_async(fresh, retain_graph=retain_graph))
+
+        return autograd.Gradients(pending=later)
+
+    def _root(self, grad: Any, *, create_graph: bool = False) -> tuple[autograd.Node, "Tensor", autograd.Run]:
+        """Check what a backward starts from; return its node, its first gradient and the run."""
+        if self._node is None:
+            raise GradientError(
+                "backward: nothing here requires gradients; set requires_grad=True on what is to be trained, "
+                "and compute outside no_grad()"
+            )
+        scalar = self._array.size == 1
+        if grad is not None:
+            seed = grad if isinstance(grad, Tensor) else wrap(as_array(grad, dtype=self.dtype))
+            if seed.shape != self.shape:
+                raise ShapeError(f"backward: grad has shape {seed.shape}, the tensor has shape {self.shape}")
+        elif scalar:
+            seed = wrap(np.ones_like(self._array))
+        else:
+            raise GradientError(
+                f"backward: a tensor of shape {self.shape} needs grad=, a tensor of the same shape; "
+                "only a scalar can do without, such as a loss"
+            )
+        loss = float(self._array.reshape(())) if scalar and grad is None else None
+        return self._node, seed, autograd.Run(loss=loss, create_graph=create_graph)
+
+    # Conversions
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """Return a read-only NumPy view of the elements, whatever the gradients.
+
+        It never changes afterwards: the next update of the tensor writes elsewhere.
+        """
+        view = self._array.view()
+        view.flags.writeable = False
+        return view
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        array = self.numpy()
+        if dtype is not None and np.dtype(dtype) != array.dtype:
+            if copy is False:
+                raise ValueError(f"a tensor of dtype {array.dtype} cannot become {np.dtype(dtype)} without a copy")
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def item(self) -> Any:
+        """Return the only element as a Python number.
+
+        Raises
+        ------
+        ShapeError
+            If there is not exactly one element.
+        """
+        if self._array.size != 1:
+            raise ShapeError(f"item: expected exactly one element, got shape {self.shape}")
+        return self._array.item()
+
+    def tolist(self) -> Any:
+        """Return the elements as nested Python lists."""
+        return self._array.tolist()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self._array.ndim or self._array.dtype.kind not in "iu":
+            raise DTypeError(f"an index must be a 0-d integer tensor, got {_describe(self)}")
+        return int(self._array)
+
+    def __bool__(self) -> bool:
+        if self._array.size != 1:
+            raise ShapeError(
+                f"the truth value of a tensor of shape {self.shape} is ambiguous: expected exactly one element"
+            )
+        return bool(self._array.item())
+
+    def to(self, target: DTypeLike) -> "Tensor":
+        """Return the tensor on another device, or in another dtype.
+
+        Parameters
+        ----------
+        target : str or dtype
+            ``"cpu"``, or a dtype as for `astype`.
+        """
+        if target == CPU:
+            return self
+        if isinstance(target, str) and target not in DTYPES:
+            check_device(target)
+        return self.astype(target)
+
+    def assign(self, value: Any) -> "Tensor":
+        """Write new values into a leaf tensor, such as a parameter, and return it.
+
+        Graphs recorded before, and arrays handed out, keep the old values.
+
+        Raises
+        ------
+        ShapeError, DTypeError
+            If `value` does not have this tensor's shape, or cannot be held in its dtype.
+        GradientError
+            If the tensor was computed.
+        """
+        if not self.is_leaf:
+            raise GradientError("assign: only leaf tensors can be written; this one was computed; use detach()")
+        array = as_array(value)
+        if array.shape != self.shape:
+            raise ShapeError(f"assign: value has shape {array.shape}, the tensor has shape {self.shape}")
+        if not np.can_cast(array.dtype, self.dtype, "same_kind"):
+            raise DTypeError(f"assign: value has dtype {array.dtype}, the tensor has dtype {self.dtype}")
+        self._array = np.array(array, dtype=self.dtype, copy=True)
+        return self
+
+    def __repr__(self) -> str:
+        numbers = np.array2string(self._array, separator=", ", prefix="Tensor(", threshold=200, precision=5)
+        suffix = ", requires_grad=True" if self.requires_grad else ""
+        return f"Tensor({numbers}, dtype={self.dtype}{suffix})"
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
+
+    def __copy__(self) -> "Tensor":
+        return wrap(self._array)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Tensor":
+        copied = Tensor(np.array(self._array), requires_grad=self.requires_grad and self.is_leaf)
+        memo[id(self)] = copied
+        return copied
+
+
+def wrap(array: np.ndarray[Any, Any], node: autograd.Node | None = None) -> Tensor:
+    """Make a tensor of an array that is known to be right, without any check."""
+    tensor = Tensor.__new__(Tensor)
+    tensor._array = array
+    tensor._node = node
+    return tensor
+
+
+def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, Any]:
+    """Return a NumPy array for anything that looks like one, without a copy where that is possible.
+
+    Raises
+    ------
+    ShapeError
+        If nested sequences are ragged.
+    DTypeError
+        If the elements are not numbers or bools that labnet supports.
+    """
+    wanted = None if dtype is None else as_dtype(dtype)
+    if isinstance(data, Tensor):
+        return data._array if wanted is None else data._array.astype(wanted, copy=False)
+    try:
+        if isinstance(data, list | tuple) and any(isinstance(item, Tensor) for item in data):
+            data = np.stack([as_array(item) for item in data])
+        array = np.asarray(data)
+    except ValueError as error:
+        raise ShapeError(f"asarray: rows of different lengths cannot form a tensor: {error}") from None
+    if wanted is None and array.dtype == np.float64 and not hasattr(data, "dtype"):
+        wanted = DTYPES["float32"]
+    if wanted is None:
+        if array.dtype.name not in DTYPES:
+            raise DTypeError(
+                f"asarray: cannot make a tensor of {_describe(data)} (NumPy dtype {array.dtype}): "
+                f"expected one of {', '.join(DTYPES)}"
+            )
+        wanted = DTYPES[array.dtype.name]
+    if not np.can_cast(array.dtype, wanted, "unsafe") or array.dtype.kind not in "biuf":
+        raise DTypeError(f"asarray: cannot make a tensor of {_describe(data)} with dtype {wanted}")
+    return array.astype(wanted, copy=False)
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {value.shape} and dtype {value.dtype}"
+    return f"{type(value).__name__} {value!r:.60}"

@@ -1,0 +1,83 @@
+"""What ``import labnet as ln`` offers, and what it does not drag in."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import labnet as ln
+
+ROOT = Path(ln.__file__).parent.parent
+MODULES = ["labnet", *sorted(module.name for module in pkgutil.walk_packages(ln.__path__, "labnet."))]
+HEAVY = (
+    "tornado",
+    "IPython",
+    "ipywidgets",
+    "anywidget",
+    "matplotlib",
+    "numba.cuda",
+    "torch",
+    "sklearn",
+    "tqdm",
+    "msgspec",
+)
+
+
+def test_all_is_complete():
+    assert [name for name in ln.__all__ if not hasattr(ln, name)] == []
+    assert len(set(ln.__all__)) == len(ln.__all__)
+    public = {
+        name
+        for name, value in vars(ln).items()
+        if not name.startswith("_")
+        and not inspect.ismodule(value)
+        and getattr(value, "__module__", "labnet").startswith("labnet")
+    }
+    assert public <= {*ln.__all__, "DTYPES", "TYPE_CHECKING"}
+
+
+@pytest.mark.parametrize("name", ["nn", "loss", "optim", "ops", "errors"])
+def test_rooms_are_reachable_from_the_top(name):
+    assert inspect.ismodule(getattr(ln, name))
+
+
+def test_unknown_attribute_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        ln.nonsense  # noqa: B018
+
+
+def test_importing_labnet_stays_light():
+    code = f"import sys, labnet; print([m for m in {HEAVY!r} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples_run(name):
+    if name == "labnet.__main__":
+        pytest.skip("running it starts the command line")
+    module = importlib.import_module(name)
+    results = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    assert not results.failed
+
+
+def test_every_op_has_a_documented_example():
+    without = [name for name, op in ln.ops.REGISTRY.items() if ">>>" not in (op.function.__doc__ or "")]
+    assert without == []
+
+
+def test_stub_of_the_methods_is_up_to_date():
+    generator = ROOT / "tools" / "generate_stubs.py"
+    spec = importlib.util.spec_from_file_location("generate_stubs", generator)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.TARGET.read_text() == module.generate(), "run: python tools/generate_stubs.py"
+
+
+def test_version_matches_the_changelog():
+    assert f"## {ln.__version__}" in (ROOT / "CHANGELOG.md").read_text()
