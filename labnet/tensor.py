@@ -210,25 +210,7 @@ class Tensor(Methods):
         >>> (x * x).sum().backward()[x]
         Tensor([2., 4.], dtype=float32)
         """
-        root, seed, run = self._root(grad)
-
-        def collect(found: dict[autograd.Node, Tensor]) -> list[tuple[Tensor, Tensor]]:
-            items = []
-            for leaf, gradient in found.items():
-                if isinstance(leaf, autograd.Leaf) and (owner := leaf.owner()) is not None:
-                    leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
-                    items.append((owner, gradient))
-            return items
-
-        sweep = autograd.Sweep(root, seed, run=run)
-        if not sweep.awaits:
-            return autograd.Gradients(collect(autograd.sweep_now(sweep, retain_graph=retain_graph)))
-
-        async def later() -> list[tuple[Tensor, Tensor]]:
-            fresh = autograd.Sweep(root, seed, run=run)
-            return collect(await autograd.sweep_async(fresh, retain_graph=retain_graph))
-
-        return autograd.Gradients(pending=later)
+        return differentiate(self, grad, retain_graph=retain_graph, accumulate=True)
 
     def _root(self, grad: Any, *, create_graph: bool = False) -> tuple[autograd.Node, "Tensor", autograd.Run]:
         """Check what a backward starts from; return its node, its first gradient and the run."""
@@ -364,6 +346,42 @@ def wrap(array: np.ndarray[Any, Any], node: autograd.Node | None = None) -> Tens
     tensor._array = array
     tensor._node = node
     return tensor
+
+
+def differentiate(
+    root: Tensor, grad: Any = None, *, retain_graph: bool = False, accumulate: bool = False, loss: float | None = None
+) -> autograd.Gradients:
+    """Compute the gradients of all leaves; see `Tensor.backward`.
+
+    Parameters
+    ----------
+    accumulate : bool
+        Add the gradients to ``.grad`` of the leaves too.
+    loss : float, optional
+        Value of the loss where the backward began, if that was elsewhere.
+    """
+    node, seed, run = root._root(grad)
+    if loss is not None:
+        run = autograd.Run(loss=loss)
+
+    def collect(found: dict[autograd.Node, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        items = []
+        for leaf, gradient in found.items():
+            if isinstance(leaf, autograd.Leaf) and (owner := leaf.owner()) is not None:
+                if accumulate:
+                    leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+                items.append((owner, gradient))
+        return items
+
+    sweep = autograd.Sweep(node, seed.detach(), run=run)
+    if not sweep.awaits:
+        return autograd.Gradients(collect(autograd.sweep_now(sweep, retain_graph=retain_graph)))
+
+    async def later() -> list[tuple[Tensor, Tensor]]:
+        fresh = autograd.Sweep(node, seed.detach(), run=run)
+        return collect(await autograd.sweep_async(fresh, retain_graph=retain_graph))
+
+    return autograd.Gradients(pending=later)
 
 
 def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, Any]:

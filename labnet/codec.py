@@ -1,0 +1,171 @@
+"""The safetensors layout: named arrays as bytes, without copying them.
+
+A u64 little-endian header length, a JSON header ``{name: {dtype, shape, data_offsets}, "__metadata__": {...}}``
+padded with spaces to a multiple of 8, then the row-major buffers without holes. Reading checks everything
+before it looks at the data, and never executes anything. Knows arrays, not tensors and not HTTP.
+"""
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from labnet.errors import DTypeError, WireError
+
+#: safetensors' names of the dtypes.
+NAMES = {
+    "BOOL": np.dtype("bool"),
+    "I8": np.dtype("int8"),
+    "I16": np.dtype("<i2"),
+    "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
+    "U8": np.dtype("uint8"),
+    "U16": np.dtype("<u2"),
+    "U32": np.dtype("<u4"),
+    "U64": np.dtype("<u8"),
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+}
+_NAME_OF = {dtype: name for name, dtype in NAMES.items()}
+_METADATA = "__metadata__"
+_MAX_HEADER_BYTES = 1 << 20
+_MAX_DIMENSIONS = 64  # NumPy's own limit
+_LENGTH = struct.Struct("<Q")
+
+Array = np.ndarray[Any, Any]
+Part = bytes | memoryview
+
+
+def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> list[Part]:
+    """Return the parts of a message, to be sent one after the other; array data is not copied.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        Any order of memory; non-contiguous ones are copied.
+    metadata : mapping of str to str, optional
+
+    Raises
+    ------
+    DTypeError
+        If an array has a dtype that the layout does not know.
+
+    Examples
+    --------
+    >>> parts = encode({"x": np.zeros(2, "float32")}, {"form": "tensor"})
+    >>> decode(b"".join(parts))
+    ({'x': array([0., 0.], dtype=float32)}, {'form': 'tensor'})
+    """
+    header: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
+    buffers: list[Part] = []
+    offset = 0
+    # widest elements first: every buffer is then aligned to its own element size
+    for name, array in sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize):
+        dtype = array.dtype.newbyteorder("<") if array.dtype.byteorder == ">" else array.dtype
+        if dtype not in _NAME_OF:
+            raise DTypeError(f"dtype {array.dtype} of {name!r} cannot be sent: expected one of {', '.join(NAMES)}")
+        plain = np.ascontiguousarray(array, dtype=dtype)
+        header[name] = {
+            "dtype": _NAME_OF[dtype],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + plain.nbytes],
+        }
+        offset += plain.nbytes
+        if plain.nbytes:
+            buffers.append(memoryview(plain.reshape(-1).view(np.uint8)))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return [_LENGTH.pack(len(text)) + text, *buffers]
+
+
+def decode(buffer: bytes | bytearray | memoryview) -> tuple[dict[str, Array], dict[str, str]]:
+    """Return the arrays, as views of the buffer, and the metadata of a message.
+
+    Raises
+    ------
+    WireError
+        If anything is malformed: lengths, JSON, duplicate names, dtypes, shapes, overlaps, holes.
+    """
+    view = memoryview(buffer)
+    if len(view) < _LENGTH.size:
+        raise WireError(f"message of {len(view)} bytes is too short: expected at least {_LENGTH.size}")
+    (length,) = _LENGTH.unpack_from(view)
+    start = _LENGTH.size + length
+    if length > _MAX_HEADER_BYTES or start > len(view):
+        raise WireError(f"header of {length} bytes does not fit a message of {len(view)} bytes")
+    header = _parse_header(bytes(view[_LENGTH.size : start]))
+    metadata = header.pop(_METADATA, {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise WireError(f"{_METADATA} must map strings to strings")
+    data = view[start:]
+    arrays: dict[str, Array] = {}
+    end_of_last = 0
+    for begin, end, name, dtype, shape in sorted(_entry(name, entry, len(data)) for name, entry in header.items()):
+        if begin != end_of_last:
+            raise WireError(
+                f"data of {name!r} begins at byte {begin}: expected {end_of_last}, without holes or overlaps"
+            )
+        arrays[name] = _view(data[begin:end], NAMES[dtype], shape)
+        end_of_last = end
+    if end_of_last != len(data):
+        raise WireError(f"the tensors take {end_of_last} bytes of data, the message has {len(data)}")
+    return {name: arrays[name] for name in header}, metadata
+
+
+def _parse_header(text: bytes) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise WireError("a name appears twice in the header")
+        return found
+
+    def refuse(constant: str) -> None:
+        raise WireError(f"{constant} in the header is not JSON")
+
+    try:
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise WireError(f"the header is not JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise WireError(f"the header is a {type(header).__name__}: expected an object")
+    return header
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _entry(name: str, entry: Any, available: int) -> tuple[int, int, str, str, tuple[int, ...]]:
+    """Check one entry of the header against the bytes that there are."""
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise WireError(f"entry {name!r:.80} must have exactly dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in NAMES:
+        raise WireError(f"dtype {dtype!r:.80} of {name!r:.80} is unknown: expected one of {', '.join(NAMES)}")
+    if not isinstance(shape, list) or len(shape) > _MAX_DIMENSIONS or not all(map(_is_size, shape)):
+        raise WireError(f"shape of {name!r:.80} must be a list of at most {_MAX_DIMENSIONS} sizes")
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
+        raise WireError(f"data_offsets of {name!r:.80} must be two sizes")
+    begin, end = offsets
+    # zero times huge must not slip through: bound the product of the non-zero lengths
+    bound = math.prod(max(length, 1) for length in shape) * NAMES[dtype].itemsize
+    if bound >= 1 << 63 or math.prod(shape) * NAMES[dtype].itemsize != end - begin or end > available:
+        raise WireError(
+            f"{name!r:.80} of shape {tuple(shape)} and dtype {dtype} does not fit bytes {begin} to {end} of {available}"
+        )
+    return begin, end, name, dtype, tuple(shape)
+
+
+def _view(data: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    if not len(data):
+        return np.empty(shape, dtype)
+    array = np.frombuffer(data, dtype)
+    if not array.flags.aligned:
+        array = array.copy()
+    if dtype == np.bool_ and array.view(np.uint8).max() > 1:
+        raise WireError("a bool must be the byte 0 or 1")
+    return array.reshape(shape)

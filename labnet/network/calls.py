@@ -1,0 +1,144 @@
+"""The graphs that a server keeps between a forward and its backward: pure bookkeeping, no I/O.
+
+Every forward gets an id of its own, so several may be in flight and come back in any order. What is kept is
+bounded by number, bytes and age; the least recently used goes first. The ids of used calls are remembered
+longer than their graphs, so that a late or repeated backward can be told from an unknown one.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Applied = Literal["no", "yes", "unknown"]
+
+
+class Expired(Exception):  # noqa: N818
+    """The graph of a call is not there; `applied` says whether its gradient was."""
+
+    def __init__(self, applied: Applied):
+        super().__init__(applied)
+        self.applied: Applied = applied
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a server remembers of one forward.
+
+    Attributes
+    ----------
+    graph : object
+        Whatever the backward needs.
+    version : int
+        Version of the weights that the forward saw.
+    nbytes : int
+        Bytes that the graph keeps alive.
+    born : float
+        Time of the forward, in seconds of a monotonic clock.
+    """
+
+    graph: Any
+    version: int
+    nbytes: int
+    born: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of what is kept.
+
+    Attributes
+    ----------
+    count, nbytes, seconds
+        Most graphs, most bytes in all of them, and the greatest age of one.
+    remembered : int
+        Most ids of calls that are remembered after their graph is gone.
+    """
+
+    count: int = 1024
+    nbytes: int = 1 << 30
+    seconds: float = 600.0
+    remembered: int = 100_000
+
+
+class Calls:
+    """Kept graphs by call id.
+
+    Examples
+    --------
+    >>> calls = Calls(Limits(count=1))
+    >>> calls.keep("a", Kept("graph a", 0, 8, born=0.0))
+    >>> calls.keep("b", Kept("graph b", 0, 8, born=1.0))
+    >>> calls.take("b", now=2.0).graph
+    'graph b'
+    >>> calls.take("a", now=2.0)
+    Traceback (most recent call last):
+    labnet.network.calls.Expired: no
+    """
+
+    def __init__(self, limits: Limits | None = None):
+        self.limits = limits or Limits()
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._gone: OrderedDict[str, Applied] = OrderedDict()
+        self.nbytes = 0
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, call: str, kept: Kept) -> None:
+        """Keep a graph, and drop what is over the bounds, oldest first."""
+        self._kept[call] = kept
+        self.nbytes += kept.nbytes
+        self.expire(kept.born)
+        while len(self._kept) > self.limits.count or (self.nbytes > self.limits.nbytes and len(self._kept) > 1):
+            self._drop(next(iter(self._kept)), "no")
+            self.evicted += 1
+
+    def expire(self, now: float) -> None:
+        """Drop what is too old."""
+        while self._kept:
+            oldest = next(iter(self._kept))
+            if now - self._kept[oldest].born <= self.limits.seconds:
+                break
+            self._drop(oldest, "no")
+            self.evicted += 1
+
+    def look(self, call: str, *, now: float) -> Kept:
+        """Return what is kept for a call, and leave it there.
+
+        Raises
+        ------
+        Expired
+            If the call was used (`applied` is "yes"), dropped ("no") or is not known ("unknown").
+        """
+        self.expire(now)
+        if call not in self._kept:
+            raise Expired(self._gone.get(call, "unknown"))
+        return self._kept[call]
+
+    def take(self, call: str, *, now: float) -> Kept:
+        """Return what is kept for a call, which is used up by that.
+
+        Raises
+        ------
+        Expired
+            As `look` does.
+        """
+        kept = self.look(call, now=now)
+        self._drop(call, "yes")
+        return kept
+
+    def clear(self) -> None:
+        """Drop every graph: the model that made them is gone."""
+        for call in list(self._kept):
+            self._drop(call, "no")
+
+    def _drop(self, call: str, applied: Applied) -> None:
+        self.nbytes -= self._kept.pop(call).nbytes
+        self._gone[call] = applied
+        while len(self._gone) > self.limits.remembered:
+            self._gone.popitem(last=False)
+
+    def summary(self) -> dict[str, int]:
+        """Return the figures for the statistics."""
+        return {"count": len(self._kept), "bytes": self.nbytes, "evicted": self.evicted}

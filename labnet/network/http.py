@@ -1,0 +1,244 @@
+"""HTTP on the server's side: Tornado's messages become requests, replies become messages.
+
+A request is checked when its headers are there, before any memory is taken for its body: path, method, token
+or Host and Origin, length, content type. A refused body is read and thrown away as long as it is not huge, so
+that the client gets to read the reason.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+import msgspec
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    HTTPServerConnectionDelegate,
+    RequestStartLine,
+    ResponseStartLine,
+    responses,
+)
+from tornado.iostream import StreamClosedError
+
+from labnet import wire
+from labnet.network.routes import Failure, Reply, Request, Route, failure_of
+from labnet.network.security import TOKEN_HEADER, is_trusted_origin, same_token
+from labnet.network.served import CALL
+
+CLIENT = "Labnet-Client"
+EPOCH = "Labnet-Epoch"
+PROTOCOL = "Labnet-Protocol"
+
+#: Longest refused body that is read to the end for the sake of a readable error, in bytes.
+_DRAIN = 1 << 28
+_MAX_CLIENT_ID = 64
+
+log = logging.getLogger("labnet.network")
+
+
+class Application(Protocol):
+    """What the HTTP side needs to know of a server."""
+
+    routes: dict[str, Route]
+    url: str
+    epoch: str
+    token: str | None
+    loopback: bool
+    max_body: int
+    draining: bool
+
+    async def answer(self, route: Route, request: Request) -> Reply:
+        """Answer a request, and count it."""
+        ...
+
+
+class Listener(HTTPServerConnectionDelegate):
+    """Makes an `Exchange` of every request of a server."""
+
+    def __init__(self, application: Application):
+        self._application = application
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        """Begin a request on a connection."""
+        return Exchange(self._application, request_conn, self.tasks)
+
+
+class Exchange(HTTPMessageDelegate):
+    """One request and its reply."""
+
+    def __init__(self, application: Application, connection: HTTPConnection, tasks: set[asyncio.Task[None]]):
+        self._application = application
+        self._connection = connection
+        self._tasks = tasks
+        self._refusal: Failure | None = None
+        self._body = bytearray()
+        self._received = 0
+        self._route: Route | None = None
+        self._start_line: RequestStartLine
+        self._headers: HTTPHeaders
+        self._native = False
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        """Decide whether the request will be answered, and make room for its body."""
+        assert isinstance(start_line, RequestStartLine)
+        self._start_line, self._headers = start_line, headers
+        try:
+            self._route = self._find()
+            self._authorize(self._route)
+            self._body = bytearray(self._expected_bytes())
+        except Failure as failure:
+            self._refusal = failure
+            if _declared_length(headers) > _DRAIN:
+                self._spawn()
+        return None
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        """Take a piece of the body."""
+        if self._refusal is None:
+            end = self._received + len(chunk)
+            self._body[self._received : end] = chunk
+            self._received = end
+        return None
+
+    def finish(self) -> None:
+        """Answer: the request is complete."""
+        self._spawn()
+
+    def on_connection_close(self) -> None:
+        """Forget the request: the client has gone before it was complete."""
+        self._body = bytearray()
+
+    def _spawn(self) -> None:
+        task = asyncio.ensure_future(self._respond())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Checks
+
+    def _find(self) -> Route:
+        path = unquote(self._start_line.path.partition("?")[0])
+        route = self._application.routes.get(path)
+        if route is None:
+            known = ", ".join(sorted(p for p, r in self._application.routes.items() if r.counted))
+            raise Failure(404, "RouteNotFound", f"no route {path!r:.80}; this server has {known}")
+        method = self._start_line.method
+        if method not in route.methods:
+            allowed = ", ".join(route.methods)
+            raise Failure(
+                405, "RouteNotFound", f"{path} answers {allowed}, not {method:.20}", headers={"Allow": allowed}
+            )
+        return route
+
+    def _authorize(self, route: Route) -> None:
+        application, headers = self._application, self._headers
+        given = headers.get(TOKEN_HEADER)
+        if application.token is not None and same_token(application.token, given):
+            return
+        open_to_all = application.token is None or (route.readable and application.loopback)
+        if not open_to_all:
+            reason = "is wrong" if given else "is missing"
+            raise Failure(
+                401,
+                "Unauthorized",
+                f"the token {reason}: send it in the header {TOKEN_HEADER}, or pass token= to remote_model; "
+                "the server's owner gets it from server.share()",
+            )
+        if not is_trusted_origin(headers.get("Host"), headers.get("Origin")):
+            raise Failure(
+                403,
+                "Unauthorized",
+                f"host {headers.get('Host')!r:.80} or origin {headers.get('Origin')!r:.80} is not allowed without a token",
+            )
+
+    def _expected_bytes(self) -> int:
+        headers = self._headers
+        if "Transfer-Encoding" in headers:
+            raise Failure(411, "BadRequest", "a body needs a Content-Length; chunked bodies are not accepted")
+        if "Content-Encoding" in headers:
+            raise Failure(415, "BadRequest", f"Content-Encoding {headers['Content-Encoding']!r:.40} is not accepted")
+        if self._start_line.method != "POST":
+            if _declared_length(headers):
+                raise Failure(400, "BadRequest", f"{self._start_line.method} takes no body")
+            return 0
+        if "Content-Length" not in headers:
+            raise Failure(411, "BadRequest", "a body needs a Content-Length")
+        kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind not in (wire.NATIVE, wire.JSON):
+            raise Failure(
+                415, "BadRequest", f"content type {kind!r:.60} is not accepted: send {wire.NATIVE} or {wire.JSON}"
+            )
+        length = _declared_length(headers)
+        if length > self._application.max_body:
+            raise Failure(
+                413,
+                "TooLarge",
+                f"the body has {length} bytes, the limit of this server is {self._application.max_body}; "
+                "send less, or serve with a larger max_body",
+            )
+        return length
+
+    # Reply
+
+    async def _respond(self) -> None:
+        try:
+            if self._refusal is not None:
+                raise self._refusal
+            if self._application.draining:
+                raise Failure(503, "Overloaded", "the server is stopping", headers={"Retry-After": "1"})
+            assert self._route is not None, "headers_received found one, or refused"
+            client = self._headers.get(CLIENT)
+            request = Request(
+                method=self._start_line.method,
+                path=self._start_line.path,
+                headers=self._headers,
+                body=memoryview(self._body).toreadonly(),
+                client=client if client and len(client) <= _MAX_CLIENT_ID else None,
+            )
+            reply = await self._application.answer(self._route, request)
+            await self._write(200 if reply.body.content_type else 204, reply.body, reply.headers)
+        except StreamClosedError:
+            pass  # the client is gone; whatever was computed is kept for it where that matters
+        except Exception as error:
+            failure = failure_of(error)
+            if failure.status == 500 and not isinstance(error, Failure):
+                log.warning("%s %s failed", self._start_line.method, self._start_line.path, exc_info=error)
+            try:
+                await self._write(failure.status, self._error_body(failure), failure.headers)
+            except StreamClosedError:
+                pass
+
+    def _error_body(self, failure: Failure) -> wire.Body:
+        document: dict[str, Any] = {
+            "error": failure.error,
+            "message": failure.message,
+            "call": self._headers.get(CALL),
+            "server": self._application.url,
+        }
+        return wire.Body(wire.JSON, [msgspec.json.encode(document)])
+
+    async def _write(self, status: int, body: wire.Body, extra: dict[str, str]) -> None:
+        headers = HTTPHeaders(extra)
+        headers[PROTOCOL] = wire.PROTOCOL
+        headers[EPOCH] = self._application.epoch
+        headers.setdefault("Cache-Control", "no-store")
+        headers["X-Content-Type-Options"] = "nosniff"
+        if body.content_type is not None:
+            headers["Content-Type"] = body.content_type
+            headers["Content-Length"] = str(body.nbytes)
+        start_line = ResponseStartLine("HTTP/1.1", status, responses.get(status, "Unknown"))
+        sent = self._connection.write_headers(start_line, headers)
+        for part in body.parts:
+            sent = self._connection.write(part)  # type: ignore[arg-type]  # a memoryview is written without a copy
+        self._connection.finish()
+        await sent
+
+
+def _declared_length(headers: HTTPHeaders) -> int:
+    text = headers.get("Content-Length", "0")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0

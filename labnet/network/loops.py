@@ -1,0 +1,110 @@
+"""Threads in the background: event loops, and one that computes."""
+
+import asyncio
+import contextlib
+import inspect
+import queue
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """A daemon thread that runs one event loop, started on first use."""
+
+    def __init__(self, name: str):
+        self._name = name
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The running loop."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True)
+                self._thread.start()
+            return self._loop
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Start a coroutine on the loop, from any thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and wait for its result; an interrupt cancels it."""
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise RuntimeError("a blocking call on the event loop's own thread would never end: use its async form")
+        future = self.submit(coroutine)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+
+#: Carries all sockets: servers, and clients that block.
+IO = LoopThread("labnet-io")
+#: Runs async handlers and models, so that they never hold up a socket.
+MODELS = LoopThread("labnet-models")
+
+
+async def await_model(result: Any) -> Any:
+    """Return a result as it is, or await it on the models' loop if it has to be awaited."""
+    if not inspect.isawaitable(result):
+        return result
+
+    async def awaiting() -> Any:
+        return await result
+
+    return await asyncio.wrap_future(MODELS.submit(awaiting()))
+
+
+class Worker:
+    """A daemon thread that computes one thing after the other, asked for from an event loop."""
+
+    def __init__(self, name: str):
+        self._tasks: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Compute a function on the thread; the caller's loop goes on meanwhile."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._tasks.put((function, future))
+        return await future
+
+    def stop(self) -> None:
+        """End the thread once everything asked for so far is done."""
+        self._tasks.put(None)
+
+    def join(self, timeout: float) -> None:
+        """Wait for the thread to end."""
+        self._thread.join(timeout)
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            function, future = task
+            try:
+                outcome, error = function(), None
+            except BaseException as caught:  # noqa: BLE001 - handed to whoever awaits the result
+                outcome, error = None, caught
+            with contextlib.suppress(RuntimeError):  # the loop was closed while we computed
+                future.get_loop().call_soon_threadsafe(_settle, future, outcome, error)
+            del task, function, future, outcome, error
+
+
+def _settle(future: "asyncio.Future[Any]", outcome: Any, error: BaseException | None) -> None:
+    if future.cancelled():
+        return
+    if error is None:
+        future.set_result(outcome)
+    elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+        future.set_exception(error)
+    else:
+        future.set_exception(RuntimeError(f"the function raised {type(error).__name__}: {error}"))

@@ -1,0 +1,212 @@
+"""Keep-alive HTTP/1.1 connections of one event loop, over Tornado's streams."""
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
+
+from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
+from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
+from tornado.iostream import IOStream, StreamClosedError
+from tornado.tcpclient import TCPClient
+
+from labnet import codec
+
+_MAX_REPLY = 1 << 34
+_IDLE_SECONDS = 60.0  # less than the server's, so that a reused connection is rarely one being closed
+_MAX_IDLE = 32
+_PARAMETERS = HTTP1ConnectionParameters(max_body_size=_MAX_REPLY, max_header_size=1 << 16)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server is: scheme, host, port, and the path in front of its routes.
+
+    Examples
+    --------
+    >>> Address.parse("localhost:3000")
+    Address(scheme='http', host='localhost', port=3000, prefix='')
+    >>> Address.parse("https://hub.example/user/ana/proxy/3000/").prefix
+    '/user/ana/proxy/3000'
+    """
+
+    scheme: str
+    host: str
+    port: int
+    prefix: str
+
+    @classmethod
+    def parse(cls, url: str) -> "Address":
+        """Read ``host:port``, or a URL with http or https.
+
+        Raises
+        ------
+        ValueError
+            If it is neither.
+        """
+        if not isinstance(url, str):
+            raise ValueError(f"expected a URL such as 'localhost:3000', got {type(url).__name__} {url!r:.60}")
+        try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+            port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+            if not parts.hostname or parts.query or parts.fragment or parts.username:
+                raise ValueError("unexpected parts")
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                f"{url!r} is not the address of a server: expected 'host:port' or http(s)://..."
+            ) from error
+        return cls(parts.scheme, parts.hostname, port, parts.path.rstrip("/"))
+
+    @property
+    def authority(self) -> str:
+        """Host and port as in the Host header."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}{self.prefix}"
+
+
+@dataclass(frozen=True)
+class Response:
+    """A reply that was received completely."""
+
+    status: int
+    headers: HTTPHeaders
+    body: bytearray
+
+
+class _Receiver(HTTPMessageDelegate):
+    """Collects a reply in one buffer of the announced length."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers = HTTPHeaders()
+        self.body = bytearray()
+        self.complete = False
+        self._received = 0
+
+    def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
+        assert isinstance(start_line, ResponseStartLine)
+        self.status, self.headers = start_line.code, headers
+        length = headers.get("Content-Length", "0")
+        if length.isascii() and length.isdigit() and int(length) <= _MAX_REPLY:
+            self.body = bytearray(int(length))
+
+    def data_received(self, chunk: bytes) -> None:
+        end = self._received + len(chunk)
+        self.body[self._received : end] = chunk
+        self._received = end
+
+    def finish(self) -> None:
+        self.complete = True
+
+
+class Pool:
+    """Connections of one event loop, kept open between requests."""
+
+    def __init__(self) -> None:
+        self._tcp = TCPClient()
+        self._idle: dict[tuple[str, str, int, ssl.SSLContext | None], list[tuple[float, IOStream]]] = {}
+
+    async def request(
+        self,
+        address: Address,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        parts: Iterable[codec.Part],
+        *,
+        context: ssl.SSLContext | None = None,
+    ) -> Response:
+        """Send a request and return the complete reply.
+
+        Raises
+        ------
+        OSError, StreamClosedError
+            If there is no connection, or it broke before the reply was complete.
+        """
+        key = (address.scheme, address.host, address.port, context)
+        stream = self._reuse(key) or await self._connect(address, context)
+        try:
+            response, reusable = await _exchange(stream, method, path, headers, parts)
+        except BaseException:
+            stream.close()
+            raise
+        if reusable and len(self._idle.setdefault(key, [])) < _MAX_IDLE:
+            self._idle[key].append((time.monotonic(), stream))
+        else:
+            stream.close()
+        return response
+
+    def _reuse(self, key: Any) -> IOStream | None:
+        idle = self._idle.get(key, [])
+        while idle:
+            since, stream = idle.pop()
+            if not stream.closed() and time.monotonic() - since < _IDLE_SECONDS:
+                return stream
+            stream.close()
+        return None
+
+    async def _connect(self, address: Address, context: ssl.SSLContext | None) -> IOStream:
+        options: ssl.SSLContext | None = None
+        if address.scheme == "https":
+            options = context or ssl.create_default_context()
+        host = "127.0.0.1" if address.host == "localhost" else address.host
+        try:
+            stream = await self._tcp.connect(host, address.port, ssl_options=options)
+        except (OSError, StreamClosedError):
+            if host == address.host:
+                raise
+            stream = await self._tcp.connect("::1", address.port, ssl_options=options)
+        stream.set_nodelay(True)
+        return stream
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        for idle in self._idle.values():
+            for _, stream in idle:
+                with contextlib.suppress(RuntimeError):  # its loop is closed
+                    stream.close()
+        self._idle.clear()
+        self._tcp.close()
+
+
+async def _exchange(
+    stream: IOStream, method: str, path: str, headers: dict[str, str], parts: Iterable[codec.Part]
+) -> tuple[Response, bool]:
+    """Send one request on a connection and read its reply; tell whether the connection can be used again."""
+    connection = HTTP1Connection(stream, is_client=True, params=_PARAMETERS)
+    receiver = _Receiver()
+    connection.write_headers(RequestStartLine(method, path, ""), HTTPHeaders(headers))
+    sent = None
+    with contextlib.suppress(StreamClosedError):  # refused half-way: the reply says why
+        for part in parts:
+            sent = connection.write(part)  # type: ignore[arg-type]  # a memoryview is sent without a copy
+        connection.finish()
+    await connection.read_response(receiver)
+    if not receiver.complete:
+        raise StreamClosedError(
+            real_error=ConnectionResetError("the connection was closed before the reply was complete")
+        )
+    if sent is not None:
+        sent.cancel() if not sent.done() else sent.exception()
+    reusable = receiver.headers.get("Connection", "").lower() != "close" and not stream.closed()
+    return Response(receiver.status, receiver.headers, receiver.body), reusable
+
+
+_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, Pool] = WeakKeyDictionary()
+
+
+def pool() -> Pool:
+    """Return the pool of the running event loop, and clear away those of loops that are closed."""
+    loop = asyncio.get_running_loop()
+    if loop not in _pools:
+        for other in [other for other in _pools if other.is_closed()]:
+            _pools.pop(other).close()
+        _pools[loop] = Pool()
+    return _pools[loop]

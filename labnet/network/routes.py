@@ -1,0 +1,219 @@
+"""What a server answers: requests and replies without any socket, and the table of routes.
+
+A route is one row: method, path, who may call it, and the coroutine that answers.
+"""
+
+import inspect
+import time
+import types
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from labnet import wire
+from labnet.errors import DTypeError, LabnetError, ServeError, ShapeError, WireError
+from labnet.network.loops import Worker, await_model
+
+#: Paths that every server has; a route of the user cannot take their name.
+RESERVED = frozenset({"", "health", "panel.js", "server", "snapshot", "statistics", "weights"})
+
+
+class Failure(Exception):  # noqa: N818
+    """A reply that is an error: status, the name of the error class the client raises, and what happened."""
+
+    def __init__(self, status: int, error: str, message: str, *, headers: Mapping[str, str] | None = None):
+        super().__init__(message)
+        self.status = status
+        self.error = error
+        self.message = message
+        self.headers = dict(headers or {})
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that was read completely and may be answered."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes | bytearray | memoryview
+    client: str | None
+
+    @property
+    def native(self) -> bool:
+        """Whether the client reads the safetensors layout."""
+        return wire.NATIVE in self.headers.get("Accept", "")
+
+    def message(self) -> wire.Message | None:
+        """Return the tensors of the body, or None if there is no body.
+
+        Raises
+        ------
+        WireError
+            If the body is malformed.
+        """
+        if self.method == "GET":
+            return None
+        kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        return wire.decode_json(self.body) if kind == wire.JSON else wire.decode_native(self.body)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is sent back: a body and extra headers."""
+
+    body: wire.Body
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+Answer = Callable[[Request], Awaitable[Reply]]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One row of the table.
+
+    Attributes
+    ----------
+    methods : tuple of str
+        HTTP methods that it answers.
+    answer : coroutine function
+        From `Request` to `Reply`; raises `Failure` for a chosen error.
+    readable : bool
+        Whether it may be read without a token where the server is bound to loopback.
+    counted : bool
+        Whether it shows up in the statistics.
+    """
+
+    methods: tuple[str, ...]
+    answer: Answer
+    readable: bool = False
+    counted: bool = True
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Turn whatever a handler raised into the reply that the client gets."""
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, WireError):
+        return Failure(400, "BadRequest", str(error))
+    if isinstance(error, ShapeError):
+        return Failure(422, "RemoteShapeError", str(error))
+    if isinstance(error, DTypeError):
+        return Failure(422, "RemoteDTypeError", str(error))
+    if isinstance(error, LabnetError):
+        return Failure(500, "RemoteFailure", f"{type(error).__name__}: {error}")
+    return Failure(500, "RemoteFailure", f"the handler raised {type(error).__name__}: {error}")
+
+
+class Users:
+    """A namespace per client that lives between its calls; bounded, idle ones are dropped.
+
+    Examples
+    --------
+    >>> users = Users()
+    >>> users.get("a").count = 1
+    >>> users.get("a").count
+    1
+    """
+
+    def __init__(self, *, capacity: int = 1024, idle_seconds: float = 3600.0):
+        self._capacity = capacity
+        self._idle_seconds = idle_seconds
+        self._users: OrderedDict[str, tuple[float, types.SimpleNamespace]] = OrderedDict()
+
+    def get(self, client: str | None, *, now: float | None = None) -> types.SimpleNamespace:
+        """Return the namespace of a client; a fresh one if the client gave no id."""
+        if client is None:
+            return types.SimpleNamespace()
+        now = time.monotonic() if now is None else now
+        _, user = self._users.pop(client, (now, types.SimpleNamespace()))
+        self._users[client] = (now, user)
+        while len(self._users) > self._capacity or next(iter(self._users.values()))[0] < now - self._idle_seconds:
+            self._users.popitem(last=False)
+        return user
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+
+@dataclass(frozen=True)
+class Handler:
+    """A user's function with what it wants to be given."""
+
+    function: Callable[..., Any]
+    wants_user: bool
+    wants_tensor: bool
+    needs_tensor: bool
+
+    @classmethod
+    def of(cls, name: str, function: Any) -> "Handler":
+        """Read the signature: (user, tensor), (tensor), (user) or ().
+
+        Raises
+        ------
+        ServeError
+            If it is not callable or needs more than two arguments.
+        """
+        if not callable(function):
+            raise ServeError(f"route {name!r}: expected a function, got {type(function).__name__} {function!r:.60}")
+        try:
+            parameters = inspect.signature(function).parameters.values()
+        except (TypeError, ValueError):
+            return cls(function, wants_user=False, wants_tensor=True, needs_tensor=True)
+        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        required = [p for p in positional if p.default is p.empty]
+        if len(required) > 2 or any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
+            raise ServeError(
+                f"route {name!r}: a handler takes (user, tensor), (tensor), (user) or nothing, "
+                f"got {inspect.signature(function)}"
+            )
+        given = positional[: max(len(required), 1)]
+        if len(given) == 2:
+            return cls(function, wants_user=True, wants_tensor=True, needs_tensor=True)
+        if given:
+            is_user = given[0].name == "user"
+            return cls(
+                function, wants_user=is_user, wants_tensor=not is_user, needs_tensor=not is_user and bool(required)
+            )
+        takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        return cls(function, wants_user=False, wants_tensor=takes_any, needs_tensor=False)
+
+    def call(self, user: types.SimpleNamespace, value: Any) -> Any:
+        """Call the function with what it wants."""
+        arguments = [user] if self.wants_user else []
+        if self.wants_tensor and (value is not None or self.needs_tensor):
+            arguments.append(value)
+        return self.function(*arguments)
+
+
+def function_route(name: str, function: Any, *, worker: Worker, users: Users) -> Route:
+    """Make the route of a user's function."""
+    handler = Handler.of(name, function)
+
+    async def answer(request: Request) -> Reply:
+        message = request.message()
+        value = None if message is None else message.value
+        if value is None and handler.needs_tensor:
+            raise Failure(400, "BadRequest", f"/{name} needs a tensor: POST one")
+        user = users.get(request.client)
+        result = await await_model(await worker.run(lambda: handler.call(user, value)))
+        return Reply(wire.encode_value(result, native=request.native))
+
+    return Route(("GET", "POST"), answer)
+
+
+def check_name(name: Any) -> str:
+    """Return the name of a route of the user's.
+
+    Raises
+    ------
+    ServeError
+        If it is not one path segment, or reserved.
+    """
+    if not isinstance(name, str) or not name.replace("-", "_").replace(".", "_").isidentifier():
+        raise ServeError(f"route {name!r}: expected a name of letters, digits, '_', '-' and '.'")
+    if name in RESERVED and name != "statistics":
+        raise ServeError(f"route {name!r}: this name is reserved, as are {', '.join(sorted(RESERVED - {''}))}")
+    return name

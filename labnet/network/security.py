@@ -1,0 +1,127 @@
+"""Tokens, the file that hands them to other processes of the same user, and the checks of Host and Origin.
+
+Everything that runs code or changes weights needs the token in the header ``X-Labnet-Token``; where none is
+needed, Host and Origin are checked instead, so that a web page cannot reach a server on this machine.
+"""
+
+import contextlib
+import hmac
+import json
+import os
+import secrets
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import platformdirs
+
+TOKEN_HEADER = "X-Labnet-Token"
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+def new_token() -> str:
+    """Return a fresh token of 192 random bits."""
+    return secrets.token_urlsafe(24)
+
+
+def same_token(expected: str, given: str | None) -> bool:
+    """Compare tokens in constant time.
+
+    Examples
+    --------
+    >>> same_token("abc", "abc"), same_token("abc", "abd"), same_token("abc", None)
+    (True, False, False)
+    """
+    return given is not None and hmac.compare_digest(expected.encode(), given.encode())
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name, with or without a port, means this machine and nothing else.
+
+    Examples
+    --------
+    >>> is_loopback("localhost:3000"), is_loopback("[::1]"), is_loopback("localhost.evil.example")
+    (True, True, False)
+    """
+    name = host.lower()
+    if name.count(":") == 1 or name.startswith("["):
+        head, colon, port = name.rpartition(":")
+        if colon and port.isascii() and port.isdigit():
+            name = head
+    return name in _LOOPBACK
+
+
+def is_trusted_origin(host: str | None, origin: str | None) -> bool:
+    """Tell whether a request without a token comes from this machine and not from some web page.
+
+    Examples
+    --------
+    >>> is_trusted_origin("127.0.0.1:3000", None)
+    True
+    >>> is_trusted_origin("127.0.0.1:3000", "https://evil.example")
+    False
+    """
+    if host is None or not is_loopback(host):
+        return False
+    if origin is None:
+        return True
+    try:
+        parts = urlsplit(origin)
+        return parts.scheme in ("http", "https") and parts.netloc == host and is_loopback(parts.netloc)
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What other processes of this user may know about a running server."""
+
+    url: str
+    name: str
+    pid: int
+    token: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Entry(url={self.url!r}, name={self.name!r}, pid={self.pid})"
+
+
+def _folder() -> Path:
+    folder = Path(platformdirs.user_state_dir("labnet", appauthor=False)) / "servers"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or (hasattr(os, "getuid") and status.st_uid != os.getuid()):
+        raise PermissionError(f"{folder} must be a folder that belongs to you: tokens are kept there")
+    folder.chmod(0o700)
+    return folder
+
+
+def publish(port: int, entry: Entry) -> None:
+    """Write the runtime file of a server, readable by this user only."""
+    path = _folder() / f"{port}.json"
+    temporary = path.with_name(f".{port}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump({"url": entry.url, "name": entry.name, "pid": entry.pid, "token": entry.token}, file)
+    temporary.replace(path)
+
+
+def withdraw(port: int) -> None:
+    """Remove the runtime file of a server of this process."""
+    entry = lookup(port)
+    if entry is not None and entry.pid == os.getpid():
+        with contextlib.suppress(FileNotFoundError):
+            (_folder() / f"{port}.json").unlink()
+
+
+def lookup(port: int) -> Entry | None:
+    """Return what the runtime file says about the server on a port of this machine, if there is one."""
+    try:
+        path = _folder() / f"{port}.json"
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        with os.fdopen(descriptor) as file:
+            data: Any = json.load(file)
+        return Entry(url=str(data["url"]), name=str(data["name"]), pid=int(data["pid"]), token=data["token"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

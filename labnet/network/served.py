@@ -1,0 +1,219 @@
+"""A served model: forward and backward of one callable, with the graphs in between and the updates."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labnet import autograd, wire
+from labnet.autograd import Gradients, no_grad
+from labnet.errors import ServeError
+from labnet.network.calls import Calls, Expired, Kept, Limits
+from labnet.network.loops import Worker, await_model
+from labnet.network.routes import Failure, Reply, Request, Route
+from labnet.nn import Module
+from labnet.stats import Curve
+from labnet.tensor import Tensor, differentiate
+
+#: Header that names a call; the same in the reply to a forward and in the backward.
+CALL = "Labnet-Call"
+VERSION = "Labnet-Version"
+MODE = "Labnet-Mode"
+
+#: Metadata: names of the inputs whose gradient the client wants, and the loss where its backward began.
+WANTED = "requires_grad"
+LOSS = "loss"
+
+Optimizer = Callable[[Gradients], Any]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What a backward needs: the inputs as leaves, and the outputs computed from them."""
+
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    named: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept alive by the graph."""
+        return sum(autograd.kept_nbytes(output._node) for output in self.outputs.values())
+
+
+class ServedModel:
+    """Forward, backward and update of a model; computes on the server's worker.
+
+    Parameters
+    ----------
+    model : callable
+        From tensor to tensor, sync or async, or a `Module`; named tensors are passed by name.
+    optimizer : callable, optional
+        Given the gradients of the model's parameters on every backward. Without one nothing is trained.
+    new_call : callable
+        Returns a fresh call id.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        optimizer: Optimizer | None,
+        *,
+        worker: Worker,
+        new_call: Callable[[], str],
+        limits: Limits | None = None,
+    ):
+        if not callable(model):
+            raise ServeError(f"serve_model: expected a callable or a Module, got {type(model).__name__} {model!r:.60}")
+        if optimizer is not None and not callable(optimizer):
+            raise ServeError(f"serve_model: the optimizer must be callable, got {type(optimizer).__name__}")
+        self._model = model
+        self._optimizer = optimizer
+        self._worker = worker
+        self._new_call = new_call
+        self.calls = Calls(limits)
+        self.version = 0
+        self.losses = Curve()
+        self.staleness = 0
+
+    def routes(self) -> dict[str, Route]:
+        """Return the routes that a served model has."""
+        return {
+            "/forward": Route(("POST",), self._forward),
+            "/optimize": Route(("POST",), self._optimize),
+            "/weights": Route(("GET",), self._weights, counted=False),
+        }
+
+    async def _forward(self, request: Request) -> Reply:
+        message = request.message()
+        assert message is not None, "the route answers POST only"
+        training = request.native and request.headers.get(MODE, "train") == "train"
+        wanted = message.metadata.get(WANTED)
+        names = set(message.tensors) if wanted is None else set(wanted.split(",")) if wanted else set()
+        inputs = {
+            name: Tensor(tensor, requires_grad=training and name in names and tensor.dtype.kind == "f")
+            for name, tensor in message.tensors.items()
+        }
+        version, result = await self._worker.run(lambda: self._call(inputs, message.named, training))
+        output = _as_message(await await_model(result))
+        body = wire.encode_value(output.value, native=request.native)
+        headers = {VERSION: str(version)}
+        if training:
+            call = self._new_call()
+            graph = Graph(inputs, output.tensors, output.named)
+            now = time.monotonic()
+            self.calls.keep(call, Kept(graph, version, graph.nbytes, now))
+            headers[CALL] = call
+        return Reply(body, headers)
+
+    def _call(self, inputs: dict[str, Tensor], named: bool, training: bool) -> tuple[int, Any]:
+        """Call the model; the version is read here because updates run on the same thread."""
+        model, version = self._model, self.version
+        if isinstance(model, Module) and model.training != training:
+            model.train(training)
+        arguments: tuple[Tensor, ...] = () if named else tuple(inputs.values())
+        if training:
+            return version, model(*arguments, **(inputs if named else {}))
+        with no_grad():
+            return version, model(*arguments, **(inputs if named else {}))
+
+    async def _optimize(self, request: Request) -> Reply:
+        call = request.headers.get(CALL)
+        if not call:
+            raise Failure(400, "BadRequest", f"/optimize needs the header {CALL} of the reply to /forward")
+        message = request.message()
+        assert message is not None, "the route answers POST only"
+        try:
+            graph = self.calls.look(call, now=time.monotonic()).graph
+            _check_gradient(message.tensors, graph.outputs)
+            kept = self.calls.take(call, now=time.monotonic())
+        except Expired as expired:
+            raise Failure(410, "GraphExpired", _why_expired(call, expired)) from None
+        loss = _finite(message.metadata.get(LOSS))
+        gradients = await self._worker.run(lambda: _pull(graph, message.tensors, loss))
+        gradients = await await_model(gradients)
+        version, pulled = await self._worker.run(lambda: self._update(graph, gradients))
+        self.staleness = version - 1 - kept.version
+        if loss is not None:
+            self.losses.add(version, loss)
+        metadata = {"applied": "yes"}
+        return Reply(wire.encode_native(wire.Message(pulled, named=True, metadata=metadata)), {VERSION: str(version)})
+
+    def _update(self, graph: Graph, gradients: Gradients) -> tuple[int, dict[str, Tensor]]:
+        """Train the parameters; return the new version and the gradients of the inputs that need one."""
+        inputs = {id(tensor) for tensor in graph.inputs.values()}
+        if isinstance(self._model, Module):
+            own = {id(parameter) for parameter in self._model.parameters()}
+            trained = [(t, g) for t, g in gradients.items() if id(t) in own]
+        else:
+            trained = [(t, g) for t, g in gradients.items() if id(t) not in inputs]
+        if not all(np.isfinite(gradient.numpy()).all() for _, gradient in trained):
+            raise Failure(422, "BadGradient", "the gradient of a parameter is not finite; no weight has changed")
+        if self._optimizer is not None and trained:
+            self._optimizer(Gradients(trained))
+        self.version += 1
+        return self.version, {name: gradients[tensor] for name, tensor in graph.inputs.items() if tensor in gradients}
+
+    async def _weights(self, request: Request) -> Reply:
+        model = self._model
+        if not isinstance(model, Module):
+            raise Failure(404, "RouteNotFound", "/weights: this model is a plain function without named parameters")
+        state = await self._worker.run(model.state_dict)
+        return Reply(wire.encode_value(state, native=request.native), {VERSION: str(self.version)})
+
+
+def _as_message(result: Any) -> wire.Message:
+    if isinstance(result, tuple | list):
+        result = {str(position): item for position, item in enumerate(result)}
+    if not isinstance(result, Tensor | np.ndarray) and not (isinstance(result, dict) and wire.is_tensors(result)):
+        raise Failure(500, "RemoteFailure", f"a model must return tensors, got {type(result).__name__} {result!r:.60}")
+    return wire.message_of(result)
+
+
+def _check_gradient(gradients: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
+    """Refuse a gradient that does not belong to these outputs, before anything is used up."""
+    for name, gradient in gradients.items():
+        output = outputs.get(name)
+        if output is None:
+            raise Failure(422, "BadGradient", f"gradient {name!r} is for no output: expected {sorted(outputs)}")
+        if gradient.shape != output.shape or gradient.dtype != output.dtype:
+            raise Failure(
+                422,
+                "BadGradient",
+                f"the gradient has shape {gradient.shape} and dtype {gradient.dtype}, "
+                f"the output has shape {output.shape} and dtype {output.dtype}",
+            )
+        if not np.isfinite(gradient.numpy()).all():
+            raise Failure(422, "BadGradient", "the gradient has NaN or infinity; no weight has changed")
+
+
+def _pull(graph: Graph, gradients: dict[str, Tensor], loss: float | None) -> Gradients:
+    """Differentiate the outputs that have a gradient and a history."""
+    pairs = [(graph.outputs[name], g) for name, g in gradients.items() if graph.outputs[name].requires_grad]
+    if not pairs:
+        return Gradients()
+    if len(pairs) == 1:
+        return differentiate(*pairs[0], loss=loss)
+    total = (pairs[0][0] * pairs[0][1]).sum()
+    for output, gradient in pairs[1:]:
+        total = total + (output * gradient).sum()
+    return differentiate(total, loss=loss if loss is not None else float("nan"))
+
+
+def _finite(text: str | None) -> float | None:
+    try:
+        value = float(text) if text is not None else None
+    except ValueError:
+        raise Failure(400, "BadRequest", f"metadata {LOSS!r} is not a number: {text!r:.40}") from None
+    return value if value is not None and np.isfinite(value) else None
+
+
+def _why_expired(call: str, expired: Expired) -> str:
+    reasons = {
+        "yes": "its gradient was received before",
+        "no": "it was dropped to make room, grew too old, or the model was replaced; compute the forward again",
+        "unknown": "this server does not know it; it may have been restarted",
+    }
+    return f"the graph of call {call:.40} is not kept: {reasons[expired.applied]} (applied: {expired.applied})"

@@ -1,0 +1,494 @@
+"""Servers: a bound port with routes, statistics and a token, and the handle that its owner holds."""
+
+import asyncio
+import atexit
+import errno
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from labnet import wire
+from labnet.device import check_device
+from labnet.errors import ServeError
+from labnet.network import security
+from labnet.network.http import Listener
+from labnet.network.loops import IO, Worker
+from labnet.network.routes import Reply, Request, Route, Users, check_name, function_route
+from labnet.network.served import Optimizer, ServedModel
+from labnet.stats import RouteStatistics
+
+#: Default limit of a request's body, in bytes.
+MAX_BODY = 1 << 28
+
+_IDLE_SECONDS = 120.0
+_BODY_SECONDS = 60.0
+_DRAIN_SECONDS = 5.0
+_HOSTS_OF_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_PAGE = Path(__file__).parent / "page"
+
+_lock = threading.RLock()
+_running: dict[int, "Port"] = {}
+
+
+class Port:
+    """A bound port of this process. What it serves can be replaced; connections and statistics stay."""
+
+    def __init__(self, *, port: int, host: str, token: str | None, max_body: int):
+        self.loopback = host in _HOSTS_OF_LOOPBACK
+        self.token = token
+        self.max_body = max_body
+        self.epoch = secrets.token_hex(8)
+        self.draining = False
+        self.started = time.monotonic()
+        self.statistics: dict[str, RouteStatistics] = {}
+        self.users = Users()
+        self.worker = Worker("labnet-compute")
+        self.routes: dict[str, Route] = {}
+        self.owner: Server | None = None
+        self.stopped = threading.Event()
+        try:
+            self._sockets = bind_sockets(port, address=host, family=socket.AF_UNSPEC)
+        except OSError as error:
+            self.worker.stop()
+            raise _port_error(error, port, host) from None
+        self.port: int = self._sockets[0].getsockname()[1]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        self._listener = Listener(self)
+        self._http: HTTPServer | None = None
+
+    async def start(self) -> None:
+        """Accept connections; runs on the I/O loop."""
+        self._http = HTTPServer(
+            self._listener,
+            idle_connection_timeout=_IDLE_SECONDS,
+            body_timeout=_BODY_SECONDS,
+            max_body_size=1 << 62,  # our own limit is checked first, with a readable reply
+            max_buffer_size=1 << 24,
+        )
+        self._http.add_sockets(self._sockets)
+
+    async def answer(self, route: Route, request: Request) -> Reply:
+        """Answer a request, and count it."""
+        if not route.counted:
+            return await route.answer(request)
+        name = request.path.partition("?")[0].strip("/")
+        counters = self.statistics[name]
+        counters.begin(bytes_in=len(request.body))
+        began = time.perf_counter()
+        bytes_out, failed = 0, True
+        try:
+            reply = await route.answer(request)
+            bytes_out, failed = reply.body.nbytes, False
+            return reply
+        finally:
+            counters.end(seconds=time.perf_counter() - began, now=time.monotonic(), bytes_out=bytes_out, failed=failed)
+
+    async def stop(self) -> None:
+        """Stop accepting, let what is under way come to its end, close; runs on the I/O loop."""
+        self.draining = True
+        assert self._http is not None, "start() ran before"
+        self._http.stop()
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while self._listener.tasks and time.monotonic() < deadline:
+            await asyncio.wait(list(self._listener.tasks), timeout=max(0.0, deadline - time.monotonic()))
+        await self._http.close_all_connections()
+        self.worker.stop()
+
+
+class Server:
+    """Handle of a running server, returned by `serve` and `serve_model`.
+
+    Usable in ``with`` and ``async with``, which stop it at the end. Once its port is served anew by the same
+    name, the old handle does nothing any more.
+
+    Attributes
+    ----------
+    url : str
+        Address, without a token.
+    port : int
+        Port, also where 0 was asked for.
+    name : str
+        Name under which it can be replaced.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> with ln.network.serve({"double": lambda x: x * 2}, port=0) as server:
+    ...     ln.network.tfetch(server.url + "/double", ln.ones(2), blocking=True).tolist()
+    [2.0, 2.0]
+    """
+
+    def __init__(self, name: str, port: Port, *, model: ServedModel | None = None, custom: Route | None = None):
+        self.name = name
+        self._port = port
+        self._model = model
+        self._custom = custom
+
+    @property
+    def url(self) -> str:
+        """Address of the server, without a token."""
+        return self._port.url
+
+    @property
+    def port(self) -> int:
+        """Port of the server."""
+        return self._port.port
+
+    @property
+    def token(self) -> str | None:
+        """Token that clients on other machines need, or None for an open server."""
+        return self._port.token
+
+    @property
+    def running(self) -> bool:
+        """Whether this handle's model is being served."""
+        return self._port.owner is self and not self._port.stopped.is_set()
+
+    def statistics(self) -> dict[str, Any]:
+        """Return what ``GET /statistics`` answers: counters per route, and the state of the server."""
+        if not self._port.stopped.is_set():
+            return IO.run(self._statistics(None))
+        return self._counters()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what the panel draws: the statistics, the last minute per route, and the loss curve."""
+        return IO.run(self._snapshot()) if not self._port.stopped.is_set() else self._history()
+
+    def panel(self) -> Any:
+        """Return the live panel of this server, a widget for notebooks."""
+        (view,) = entry_points(group="labnet.views", name="panel")
+        return view.load()(self)
+
+    def share(self) -> None:
+        """Print the line that a client elsewhere needs; the only place that shows the token."""
+        token = "" if self.token is None else f", token={self.token!r}"
+        print(f"model = labnet.network.remote_model({self.url!r}{token})")
+
+    def stop(self) -> None:
+        """Stop serving: finish what is under way, close the port. Again, or on an old handle, does nothing."""
+        with _lock:
+            if not self.running:
+                return
+            _running.pop(self.port, None)
+            security.withdraw(self.port)
+            IO.run(self._port.stop())
+            self._port.worker.join(_DRAIN_SECONDS)
+            self._port.stopped.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the server is stopped, at most `timeout` seconds; tell whether it is."""
+        return self._port.stopped.wait(timeout)
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> "Server":
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self.stop)
+
+    def __repr__(self) -> str:
+        state = "running" if self.running else "stopped" if self._port.stopped.is_set() else "replaced"
+        return f"Server({self.name!r}, {self.url}, {state})"
+
+    # What the routes answer
+
+    def _counters(self) -> dict[str, Any]:
+        document: dict[str, Any] = {name: route.summary() for name, route in self._port.statistics.items()}
+        state: dict[str, Any] = {"name": self.name, "epoch": self._port.epoch, "users": len(self._port.users)}
+        state["uptime"] = time.monotonic() - self._port.started
+        if self._model is not None:
+            self._model.calls.expire(time.monotonic())
+            state.update(
+                version=self._model.version,
+                graphs=self._model.calls.summary(),
+                staleness=self._model.staleness,
+                loss=self._model.losses.last,
+            )
+        return {**document, "server": state}
+
+    async def _statistics(self, request: Request | None) -> dict[str, Any]:
+        document = self._counters()
+        if self._custom is None:
+            return document
+        empty = request or Request("GET", "/statistics", {"Accept": wire.JSON}, b"", None)
+        extra = wire.decode_value(wire.JSON, b"".join((await self._custom.answer(empty)).body.parts))
+        if not isinstance(extra, dict) or extra.keys() & document.keys():
+            raise ServeError(
+                f"the handler 'statistics' must return a dict without the keys {sorted(document)}, got {extra!r:.80}"
+            )
+        return {**document, **extra}
+
+    def _history(self) -> dict[str, Any]:
+        now = time.monotonic()
+        steps, values = self._model.losses.points() if self._model is not None else ([], [])
+        return {
+            "url": self.url,
+            "running": self.running,
+            "statistics": self._counters(),
+            "recent": {name: route.recent(now) for name, route in self._port.statistics.items()},
+            "loss": {"steps": steps, "values": values},
+        }
+
+    async def _snapshot(self) -> dict[str, Any]:
+        return self._history()
+
+    def _own_routes(self) -> dict[str, Route]:
+        async def statistics(request: Request) -> Reply:
+            plain = Request("GET", request.path, {"Accept": wire.JSON}, b"", request.client)
+            return Reply(wire.encode_json(await self._statistics(plain)))
+
+        async def snapshot(request: Request) -> Reply:
+            return Reply(wire.encode_json(self._history()))
+
+        async def health(request: Request) -> Reply:
+            return Reply(wire.encode_json({"status": "ok", "name": self.name}))
+
+        def read(answer: Callable[[Request], Any]) -> Route:
+            return Route(("GET",), answer, readable=True, counted=False)
+
+        return {
+            "/statistics": read(statistics),
+            "/snapshot": read(snapshot),
+            "/health": read(health),
+            "/": read(_file("index.html", "text/html; charset=utf-8")),
+            "/panel.js": read(_file("panel.js", "text/javascript; charset=utf-8")),
+        }
+
+
+def _file(name: str, content_type: str) -> Callable[[Request], Any]:
+    headers = {
+        "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; frame-ancestors 'self'",
+        "Cache-Control": "no-cache",
+    }
+
+    async def answer(request: Request) -> Reply:
+        return Reply(wire.Body(content_type, [(_PAGE / name).read_bytes()]), dict(headers))
+
+    return answer
+
+
+def serve(
+    routes: Mapping[str, Callable[..., Any]],
+    port: int = 3000,
+    *,
+    host: str = "127.0.0.1",
+    name: str | None = None,
+    token: str | None = "auto",
+    max_body: int = MAX_BODY,
+) -> Server:
+    """Serve functions over HTTP from this process, and return at once.
+
+    Parameters
+    ----------
+    routes : mapping of str to function
+        Sync or async functions by name. One with two parameters is given ``(user, tensor)``: a namespace that
+        lives as long as the client, and the tensor that was sent. One with a single parameter is given the
+        tensor, unless the parameter is named ``user``. They return a tensor, a dict of tensors, JSON-able
+        data, text, bytes or None. One named ``statistics`` adds fields to ``GET /statistics``.
+    port : int
+        Port to bind; 0 takes a free one.
+    host : str
+        Address to bind.
+    name : str, optional
+        Serving again on the port with the same name replaces the functions in place.
+    token : str or None
+        ``"auto"`` makes one; None opens the server to everybody on this machine.
+    max_body : int
+        Most bytes of a request's body.
+
+    Raises
+    ------
+    ServeError
+        If a name or function cannot be a route.
+    OSError
+        If the port is taken, by a server of another name or another process.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> server = ln.network.serve({"hello": lambda: "hi"}, port=0)
+    >>> ln.network.tfetch(server.url + "/hello", blocking=True)
+    'hi'
+    >>> server.stop()
+    """
+    if not routes:
+        raise ServeError("serve: expected at least one route, got none")
+    name = name or "+".join(sorted(map(str, routes)))
+    return _serve(routes, None, None, port=port, host=host, name=name, token=token, max_body=max_body)
+
+
+def serve_model(
+    model: Callable[..., Any],
+    optimizer: Optimizer | None = None,
+    *,
+    port: int = 3000,
+    host: str = "127.0.0.1",
+    routes: Mapping[str, Callable[..., Any]] | None = None,
+    name: str | None = None,
+    token: str | None = "auto",
+    max_body: int = MAX_BODY,
+    compile: bool = False,
+    device: str | None = None,
+) -> Server:
+    """Serve a model over HTTP from this process, to be trained by whoever calls it.
+
+    Parameters
+    ----------
+    model : callable
+        From tensor to tensor, sync or async, or a `Module`.
+    optimizer : callable, optional
+        Given the gradients of the model's parameters on every backward of a client. Without one the model is
+        served as it is, and clients still get the gradient of their input.
+    port, host, token, max_body
+        As for `serve`.
+    routes : mapping of str to function, optional
+        More routes beside ``/forward`` and ``/optimize``.
+    name : str, optional
+        Serving again on the port with the same name replaces the model in place; by default the model's own.
+    compile, device
+        Reserved: only False and the CPU are available.
+
+    Raises
+    ------
+    ServeError, OSError, DeviceError
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> with ln.network.serve_model(ln.nn.Linear(2, 1), ln.optim.SGD(lr=0.1), port=0) as server:
+    ...     remote = ln.network.remote_model(server.url, blocking=True)
+    ...     gradients = remote(ln.ones((1, 2))).sum().backward()
+    ...     server.statistics()["optimize"]["hits"]
+    1
+    """
+    check_device(device)
+    if compile:
+        raise ServeError("serve_model: compile=True is not available in this version; serve without it")
+    if name is None:
+        name = getattr(model, "__name__", None) or type(model).__name__
+    return _serve(
+        routes or {}, model, optimizer, port=port, host=host, name=name, token=token, max_body=max_body, is_model=True
+    )
+
+
+def _serve(
+    functions: Mapping[str, Callable[..., Any]],
+    model: Callable[..., Any] | None,
+    optimizer: Optimizer | None,
+    *,
+    port: int,
+    host: str,
+    name: str,
+    token: str | None,
+    max_body: int,
+    is_model: bool = False,
+) -> Server:
+    if token is None and host not in _HOSTS_OF_LOOPBACK:
+        raise ServeError(f"token=None is allowed on loopback only, not on host {host!r}: leave token='auto'")
+    if token == "":
+        raise ServeError("token must not be empty: use 'auto' to make one, or None for an open server")
+    with _lock:
+        running = _running.get(port)
+        if running is not None and running.owner is not None and running.owner.name != name:
+            raise OSError(
+                errno.EADDRINUSE,
+                f"port {port} serves {running.owner.name!r} of this process, not {name!r}: stop that server, choose "
+                f"another port (port=0 takes a free one), or pass name={running.owner.name!r} to replace it",
+            )
+        bound = running or Port(
+            port=port, host=host, token=security.new_token() if token == "auto" else token, max_body=max_body
+        )
+        try:
+            server, table = _assemble(bound, name, functions, model, optimizer, is_model=is_model)
+        except Exception:
+            if running is None:
+                IO.run(_discard(bound))
+            raise
+
+        async def install() -> None:
+            bound.routes, bound.owner = table, server
+            for path, route in table.items():
+                if route.counted:
+                    bound.statistics.setdefault(path.strip("/"), RouteStatistics())
+            bound.max_body = max_body
+            if running is None:
+                await bound.start()
+
+        IO.run(install())
+        _running[bound.port] = bound
+        security.publish(bound.port, security.Entry(bound.url, name, os.getpid(), bound.token))
+        if not bound.loopback and running is None:
+            print(f"labnet: {name!r} is reachable from other machines at {bound.url}, with its token only")
+        return server
+
+
+async def _discard(bound: Port) -> None:
+    await bound.start()
+    await bound.stop()
+
+
+def _assemble(
+    bound: Port,
+    name: str,
+    functions: Mapping[str, Callable[..., Any]],
+    model: Callable[..., Any] | None,
+    optimizer: Optimizer | None,
+    *,
+    is_model: bool,
+) -> tuple[Server, dict[str, Route]]:
+    """Make the handle and the table of routes; raises before anything is changed."""
+    custom = {
+        check_name(key): function_route(key, function, worker=bound.worker, users=bound.users)
+        for key, function in functions.items()
+    }
+    served = None
+    table: dict[str, Route] = {}
+    if is_model:
+        served = ServedModel(
+            model,  # type: ignore[arg-type]  # ServedModel checks that it is callable
+            optimizer,
+            worker=bound.worker,
+            new_call=lambda: secrets.token_hex(16),
+        )
+        table = served.routes()
+        if clash := {"/" + key for key in custom} & table.keys():
+            raise ServeError(f"route {min(clash)!r} is the served model's own")
+    server = Server(name, bound, model=served, custom=custom.pop("statistics", None))
+    table |= {"/" + key: route for key, route in custom.items()}
+    return server, table | server._own_routes()
+
+
+def _port_error(error: OSError, port: int, host: str) -> OSError:
+    if error.errno != errno.EADDRINUSE:
+        return OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}")
+    entry = security.lookup(port)
+    holder = f"server {entry.name!r} of process {entry.pid}" if entry else "another process"
+    return OSError(
+        errno.EADDRINUSE, f"port {port} is taken by {holder}: stop it, or choose another (port=0 takes a free one)"
+    )
+
+
+def servers() -> dict[int, Server]:
+    """Return the running servers of this process by port."""
+    with _lock:
+        return {port: bound.owner for port, bound in _running.items() if bound.owner is not None}
+
+
+@atexit.register
+def _stop_all() -> None:
+    for server in list(servers().values()):
+        server.stop()

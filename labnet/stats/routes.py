@@ -1,0 +1,83 @@
+"""What is counted for each route of a server."""
+
+from collections import deque
+from typing import Any
+
+from hdrh.histogram import HdrHistogram
+
+_MICROSECONDS = 1_000_000
+_LONGEST = 3600 * _MICROSECONDS
+_RECENT_SECONDS = 60
+
+
+class RouteStatistics:
+    """Hits, errors, bytes and latency of one route.
+
+    Examples
+    --------
+    >>> route = RouteStatistics()
+    >>> route.begin(bytes_in=8)
+    >>> route.end(seconds=0.5, now=0.5, bytes_out=4, failed=False)
+    >>> route.summary()["hits"], route.summary()["seconds"]
+    (1, 0.5)
+    """
+
+    def __init__(self) -> None:
+        self.hits = 0
+        self.seconds = 0.0
+        self.errors = 0
+        self.in_flight = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self._latency = HdrHistogram(1, _LONGEST, 2)
+        self._recent: deque[list[float]] = deque(maxlen=_RECENT_SECONDS)
+
+    def begin(self, *, bytes_in: int) -> None:
+        """Count a request that has arrived."""
+        self.in_flight += 1
+        self.bytes_in += bytes_in
+
+    def end(self, *, seconds: float, now: float, bytes_out: int, failed: bool) -> None:
+        """Count the reply; `now` is the time in seconds on the clock that `recent` is asked with."""
+        self.in_flight -= 1
+        self.hits += 1
+        self.errors += failed
+        self.seconds += seconds
+        self.bytes_out += bytes_out
+        self._latency.record_value(min(max(1, round(seconds * _MICROSECONDS)), _LONGEST))
+        second = int(now)
+        if not self._recent or self._recent[-1][0] != second:
+            self._recent.append([second, 0, 0.0])
+        self._recent[-1][1] += 1
+        self._recent[-1][2] += seconds
+
+    def summary(self) -> dict[str, Any]:
+        """Return everything counted since the start; times in seconds."""
+
+        def percentile(percent: float) -> float:
+            return float(self._latency.get_value_at_percentile(percent)) / _MICROSECONDS if self.hits else 0.0
+
+        return {
+            "hits": self.hits,
+            "seconds": self.seconds,
+            "errors": self.errors,
+            "in_flight": self.in_flight,
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "latency": {
+                "p50": percentile(50),
+                "p90": percentile(90),
+                "p99": percentile(99),
+                "max": percentile(100),
+            },
+        }
+
+    def recent(self, now: float) -> dict[str, list[float]]:
+        """Return hits and mean latency in seconds of each of the last 60 whole seconds, oldest first."""
+        first = int(now) - _RECENT_SECONDS
+        hits, latency = [0.0] * _RECENT_SECONDS, [0.0] * _RECENT_SECONDS
+        for second, count, total in self._recent:
+            position = int(second) - first
+            if 0 <= position < _RECENT_SECONDS:
+                hits[position], latency[position] = count, total / count
+        return {"hits": hits, "latency": latency}

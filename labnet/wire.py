@@ -1,0 +1,192 @@
+"""Bodies of requests and replies: what a handler takes and returns, as content type and bytes.
+
+Knows tensors and content types; not sockets, routes or calls. Nothing from a body is ever executed.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from labnet import codec
+from labnet.errors import DTypeError, ShapeError, WireError
+from labnet.tensor import Tensor, wrap
+
+NATIVE = "application/x-labnet"
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+BYTES = "application/octet-stream"
+
+#: Version of the protocol, sent with every message.
+PROTOCOL = "1"
+#: Name of the only tensor of a message that holds just one.
+SINGLE = "tensor"
+
+_FORM = "form"
+
+
+@dataclass(frozen=True)
+class Body:
+    """Bytes to send, in parts, with their content type; None where there is no body."""
+
+    content_type: str | None
+    parts: list[codec.Part]
+
+    @property
+    def nbytes(self) -> int:
+        """Length of the body in bytes."""
+        return sum(len(part) for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Message:
+    """Tensors by name, with metadata; `named` tells a dict of tensors from a single one."""
+
+    tensors: dict[str, Tensor]
+    named: bool = False
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def value(self) -> Any:
+        """What the sender meant: a tensor, a dict of tensors, or None."""
+        if self.named:
+            return self.tensors
+        return self.tensors.get(SINGLE)
+
+
+def message_of(value: Any, **metadata: str) -> Message:
+    """Make a message of a tensor or a dict of tensors.
+
+    Raises
+    ------
+    DTypeError
+        If it is neither.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> message_of(ln.ones(2)).value.tolist()
+    [1.0, 1.0]
+    """
+    if isinstance(value, dict):
+        tensors = {str(name): item if isinstance(item, Tensor) else Tensor(item) for name, item in value.items()}
+        return Message(tensors, named=True, metadata=metadata)
+    return Message({SINGLE: value if isinstance(value, Tensor) else Tensor(value)}, metadata=metadata)
+
+
+def encode_native(message: Message) -> Body:
+    """Encode tensors in the safetensors layout."""
+    metadata = {**message.metadata, _FORM: "dict" if message.named else "tensor"}
+    arrays = {name: tensor.numpy() for name, tensor in message.tensors.items()}
+    return Body(NATIVE, codec.encode(arrays, metadata))
+
+
+def decode_native(buffer: bytes | bytearray | memoryview) -> Message:
+    """Decode a body in the safetensors layout.
+
+    Raises
+    ------
+    WireError
+        If it is malformed.
+    """
+    arrays, metadata = codec.decode(buffer)
+    named = metadata.pop(_FORM, "dict" if arrays.keys() - {SINGLE} else "tensor") == "dict"
+    if not named and arrays.keys() - {SINGLE}:
+        raise WireError(f"a message of form 'tensor' holds one tensor named {SINGLE!r}, got {sorted(arrays)}")
+    return Message({name: wrap(array) for name, array in arrays.items()}, named, metadata)
+
+
+def decode_json(buffer: bytes | bytearray | memoryview) -> Message:
+    """Decode nested lists, or an object of nested lists, as tensors.
+
+    Raises
+    ------
+    WireError
+        If it is not JSON, or not numbers in rows of equal length.
+
+    Examples
+    --------
+    >>> decode_json(b"[[1, 2.5]]").value
+    Tensor([[1. , 2.5]], dtype=float32)
+    """
+    try:
+        data = msgspec.json.decode(buffer)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise WireError(f"the body is not JSON: {error}") from None
+    try:
+        return message_of(data)
+    except (ShapeError, DTypeError) as error:
+        raise WireError(f"the JSON body is not a tensor: {error}") from None
+
+
+def encode_json(value: Any) -> Body:
+    """Encode JSON-able data; tensors become nested lists, NaN and infinity null.
+
+    Raises
+    ------
+    DTypeError
+        If something in it cannot be written as JSON.
+    """
+    try:
+        return Body(JSON, [msgspec.json.encode(value, enc_hook=_plain)])
+    except (TypeError, RecursionError) as error:
+        raise DTypeError(f"cannot be sent as JSON: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} {value!r:.80}")
+
+
+def encode_value(value: Any, *, native: bool, **metadata: str) -> Body:
+    """Encode whatever a handler returned: tensors, JSON-able data, text, bytes or None.
+
+    Parameters
+    ----------
+    native : bool
+        Whether the receiver reads the safetensors layout; otherwise tensors are sent as JSON.
+
+    Raises
+    ------
+    DTypeError
+        If there is no way to send it.
+    """
+    if value is None:
+        return Body(None, [])
+    if isinstance(value, str):
+        return Body(TEXT, [value.encode()])
+    if isinstance(value, bytes | bytearray | memoryview):
+        return Body(BYTES, [bytes(value)])
+    if native and is_tensors(value):
+        return encode_native(message_of(value, **metadata))
+    return encode_json(value)
+
+
+def is_tensors(value: Any) -> bool:
+    """Tell whether a value is a tensor, an array, or a dict of them."""
+    if isinstance(value, dict):
+        return bool(value) and all(isinstance(item, Tensor | np.ndarray) for item in value.values())
+    return isinstance(value, Tensor | np.ndarray)
+
+
+def decode_value(content_type: str, buffer: bytes | bytearray | memoryview) -> Any:
+    """Decode a reply: a message of tensors, JSON data, text or bytes.
+
+    Raises
+    ------
+    WireError
+        If the body does not fit its content type.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == NATIVE:
+        return decode_native(buffer)
+    if kind == JSON:
+        try:
+            return msgspec.json.decode(buffer)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise WireError(f"the body is not JSON: {error}") from None
+    if kind.startswith("text/"):
+        return bytes(buffer).decode("utf-8", "replace")
+    return bytes(buffer)
