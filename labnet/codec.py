@@ -76,7 +76,7 @@ def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = Non
         }
         offset += plain.nbytes
         if plain.nbytes:
-            buffers.append(memoryview(plain.reshape(-1).view(np.uint8)))
+            buffers.append(plain.reshape(-1).view(np.uint8).data)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return [_LENGTH.pack(len(text)) + text, *buffers]

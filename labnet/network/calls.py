@@ -12,7 +12,7 @@ from typing import Any, Literal
 Applied = Literal["no", "yes", "unknown"]
 
 
-class Expired(Exception):  # noqa: N818
+class Expired(Exception):
     """The graph of a call is not there; `applied` says whether its gradient was."""
 
     def __init__(self, applied: Applied):

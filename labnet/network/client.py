@@ -4,7 +4,6 @@ import asyncio
 import os
 import secrets
 import ssl as tls
-import time
 from collections.abc import Awaitable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -74,8 +73,8 @@ class Caller:
             raise self._failure(route, response)
         if PROTOCOL not in response.headers:
             raise errors.ProtocolMismatch(
-                f"{self._where(route)}: answered without the header {PROTOCOL} (content type "
-                f"{response.headers.get('Content-Type')!r:.60}): this is not a labnet server, or a proxy asks for a login",
+                f"{self._where(route)}: answered without the header {PROTOCOL} and with content type "
+                f"{response.headers.get('Content-Type')!r:.60}: not a labnet server, or a proxy that asks for a login",
                 server=str(self.address),
                 route=route,
             )
@@ -105,19 +104,23 @@ class Caller:
         if body is not None:
             headers |= {"Content-Type": str(body.content_type), "Content-Length": str(body.nbytes)}
             parts = body.parts
-        known = {"server": str(self.address), "route": route, "call": extra.get(CALL)}
+        server, call = str(self.address), extra.get(CALL)
         try:
             async with asyncio.timeout(self._timeout):
                 return await pool().request(
                     self.address, method, self.address.prefix + route, headers, parts, context=self._ssl
                 )
         except TimeoutError:
-            raise errors.RemoteTimeout(f"{self._where(route)}: no answer within {self._timeout:g} s", **known) from None
+            raise errors.RemoteTimeout(
+                f"{self._where(route)}: no answer within {self._timeout:g} s", server=server, route=route, call=call
+            ) from None
         except (OSError, StreamClosedError) as error:
             reason = getattr(error, "real_error", None) or error
             raise errors.Unreachable(
                 f"{self._where(route)}: {getattr(reason, 'strerror', None) or reason}; is the server running there?",
-                **known,
+                server=server,
+                route=route,
+                call=call,
             ) from error
 
     def _where(self, route: str) -> str:

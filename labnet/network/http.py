@@ -6,8 +6,10 @@ that the client gets to read the reason.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable
+from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -19,7 +21,6 @@ from tornado.httputil import (
     HTTPServerConnectionDelegate,
     RequestStartLine,
     ResponseStartLine,
-    responses,
 )
 from tornado.iostream import StreamClosedError
 
@@ -153,7 +154,8 @@ class Exchange(HTTPMessageDelegate):
             raise Failure(
                 403,
                 "Unauthorized",
-                f"host {headers.get('Host')!r:.80} or origin {headers.get('Origin')!r:.80} is not allowed without a token",
+                f"host {headers.get('Host')!r:.80} with origin {headers.get('Origin')!r:.80} "
+                "is not allowed without a token",
             )
 
     def _expected_bytes(self) -> int:
@@ -208,10 +210,8 @@ class Exchange(HTTPMessageDelegate):
             failure = failure_of(error)
             if failure.status == 500 and not isinstance(error, Failure):
                 log.warning("%s %s failed", self._start_line.method, self._start_line.path, exc_info=error)
-            try:
+            with contextlib.suppress(StreamClosedError):
                 await self._write(failure.status, self._error_body(failure), failure.headers)
-            except StreamClosedError:
-                pass
 
     def _error_body(self, failure: Failure) -> wire.Body:
         document: dict[str, Any] = {
@@ -231,7 +231,7 @@ class Exchange(HTTPMessageDelegate):
         if body.content_type is not None:
             headers["Content-Type"] = body.content_type
             headers["Content-Length"] = str(body.nbytes)
-        start_line = ResponseStartLine("HTTP/1.1", status, responses.get(status, "Unknown"))
+        start_line = ResponseStartLine("HTTP/1.1", status, HTTPStatus(status).phrase)
         sent = self._connection.write_headers(start_line, headers)
         for part in body.parts:
             sent = self._connection.write(part)  # type: ignore[arg-type]  # a memoryview is written without a copy

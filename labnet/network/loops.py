@@ -92,7 +92,7 @@ class Worker:
             function, future = task
             try:
                 outcome, error = function(), None
-            except BaseException as caught:  # noqa: BLE001 - handed to whoever awaits the result
+            except BaseException as caught:
                 outcome, error = None, caught
             with contextlib.suppress(RuntimeError):  # the loop was closed while we computed
                 future.get_loop().call_soon_threadsafe(_settle, future, outcome, error)

@@ -19,7 +19,7 @@ from labnet.network.loops import Worker, await_model
 RESERVED = frozenset({"", "health", "panel.js", "server", "snapshot", "statistics", "weights"})
 
 
-class Failure(Exception):  # noqa: N818
+class Failure(Exception):
     """A reply that is an error: status, the name of the error class the client raises, and what happened."""
 
     def __init__(self, status: int, error: str, message: str, *, headers: Mapping[str, str] | None = None):
