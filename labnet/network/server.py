@@ -341,6 +341,7 @@ def serve_model(
     name: str | None = None,
     token: str | None = "auto",
     max_body: int = MAX_BODY,
+    replace: bool = False,
     compile: bool = False,
     device: str | None = None,
 ) -> Server:
@@ -359,6 +360,8 @@ def serve_model(
         More routes beside ``/forward`` and ``/optimize``.
     name : str, optional
         Serving again on the port with the same name replaces the model in place; by default the model's own.
+    replace : bool
+        Replace whatever this process serves on the port, under any name.
     compile, device
         Reserved: only False and the CPU are available.
 
@@ -381,7 +384,16 @@ def serve_model(
     if name is None:
         name = getattr(model, "__name__", None) or type(model).__name__
     return _serve(
-        routes or {}, model, optimizer, port=port, host=host, name=name, token=token, max_body=max_body, is_model=True
+        routes or {},
+        model,
+        optimizer,
+        port=port,
+        host=host,
+        name=name,
+        token=token,
+        max_body=max_body,
+        replace=replace,
+        is_model=True,
     )
 
 
@@ -395,6 +407,7 @@ def _serve(
     name: str,
     token: str | None,
     max_body: int,
+    replace: bool = False,
     is_model: bool = False,
 ) -> Server:
     if token is None and host not in _HOSTS_OF_LOOPBACK:
@@ -403,7 +416,7 @@ def _serve(
         raise ServeError("token must not be empty: use 'auto' to make one, or None for an open server")
     with _lock:
         running = _running.get(port)
-        if running is not None and running.owner is not None and running.owner.name != name:
+        if running is not None and running.owner is not None and running.owner.name != name and not replace:
             raise OSError(
                 errno.EADDRINUSE,
                 f"port {port} serves {running.owner.name!r} of this process, not {name!r}: stop that server, choose "
