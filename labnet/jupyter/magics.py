@@ -69,12 +69,12 @@ class LabnetMagics(Magics):  # type: ignore[misc]
         return self.shell.user_ns[name]
 
     def _optimizer(self, name: str, lr: float | None) -> Any:
-        if name == "none":
-            return None
         if name in _OPTIMIZERS:
             return _OPTIMIZERS[name](**({} if lr is None else {"lr": lr}))
         if lr is not None:
-            raise UsageError(f"%serve_model: --lr goes with sgd or adam, not with the object {name!r}")
+            raise UsageError(f"%serve_model: --lr goes with sgd or adam, not with {name!r}")
+        if name == "none":
+            return None
         if name not in self.shell.user_ns:
             raise UsageError(f"%serve_model: unknown optimizer {name!r}: expected sgd, adam, none or an object's name")
         return self.shell.user_ns[name]

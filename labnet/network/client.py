@@ -107,7 +107,8 @@ class Caller:
         server, call = str(self.address), extra.get(CALL)
         try:
             async with asyncio.timeout(self._timeout):
-                return await pool().request(
+                connections = await pool()
+                return await connections.request(
                     self.address, method, self.address.prefix + route, headers, parts, context=self._ssl
                 )
         except TimeoutError:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -170,8 +170,7 @@ class Pool:
         """Close all idle connections."""
         for idle in self._idle.values():
             for _, stream in idle:
-                with contextlib.suppress(RuntimeError):  # its loop is closed
-                    stream.close()
+                stream.close()
         self._idle.clear()
         self._tcp.close()
 
@@ -199,14 +198,23 @@ async def _exchange(
     return Response(receiver.status, receiver.headers, receiver.body), reusable
 
 
-_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, Pool] = WeakKeyDictionary()
+_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Pool, AsyncGenerator[None]]] = WeakKeyDictionary()
 
 
-def pool() -> Pool:
-    """Return the pool of the running event loop, and clear away those of loops that are closed."""
+async def pool() -> Pool:
+    """Return the pool of the running event loop; its connections are closed when `asyncio.run` ends the loop."""
     loop = asyncio.get_running_loop()
     if loop not in _pools:
-        for other in [other for other in _pools if other.is_closed()]:
-            _pools.pop(other).close()
-        _pools[loop] = Pool()
-    return _pools[loop]
+        made = Pool()
+        guard = _close_with_loop(made)
+        await anext(guard)
+        _pools[loop] = (made, guard)
+    return _pools[loop][0]
+
+
+async def _close_with_loop(made: Pool) -> AsyncGenerator[None]:
+    """Wait as a generator that its loop knows of: a loop that ends finishes its generators first."""
+    try:
+        yield
+    finally:
+        made.close()

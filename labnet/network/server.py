@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
 
 from labnet import wire
 from labnet.device import check_device
@@ -56,11 +55,14 @@ class Port:
         self.owner: Server | None = None
         self.stopped = threading.Event()
         try:
-            self._sockets = bind_sockets(port, address=host, family=socket.AF_UNSPEC)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            bound = socket.create_server((host, port), family=family, backlog=128)
         except OSError as error:
             self.worker.stop()
             raise _port_error(error, port, host) from None
-        self.port: int = self._sockets[0].getsockname()[1]
+        bound.setblocking(False)
+        self._socket = bound
+        self.port: int = bound.getsockname()[1]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
         self._listener = Listener(self)
         self._http: HTTPServer | None = None
@@ -74,7 +76,7 @@ class Port:
             max_body_size=1 << 62,  # our own limit is checked first, with a readable reply
             max_buffer_size=1 << 24,
         )
-        self._http.add_sockets(self._sockets)
+        self._http.add_socket(self._socket)
 
     async def answer(self, route: Route, request: Request) -> Reply:
         """Answer a request, and count it."""

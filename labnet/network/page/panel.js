@@ -138,7 +138,7 @@ class Panel {
     setText(this.where, snapshot.url);
     setText(this.version, server.version === undefined ? "" : `${count(server.version)} updates`);
     for (const [name, route] of Object.entries(routes)) {
-      if (route && route.latency) this.drawRoute(name, route, snapshot.recent[name], server.uptime);
+      if (route && route.latency) this.drawRoute(name, route, snapshot.recent[name], snapshot.running, server.uptime);
     }
     for (const [name, row] of this.rows) {
       if (!(name in routes)) {
@@ -149,7 +149,7 @@ class Panel {
     this.drawLoss(snapshot.loss);
   }
 
-  drawRoute(name, route, recent, uptime) {
+  drawRoute(name, route, recent, running, uptime) {
     if (!this.rows.has(name)) {
       const cells = COLUMNS.map((column) => make("td", {}));
       const spark = svg(`latency of ${name} in the last minute`, 140, 22);
@@ -160,7 +160,7 @@ class Panel {
       this.body.append(root);
     }
     const { cells, spark } = this.rows.get(name);
-    const rate = this.rate(name, uptime, route.hits);
+    const rate = running ? this.rate(name, uptime, route.hits) : 0;
     const texts = [
       count(route.hits),
       `${rate < 10 ? rate.toFixed(1) : count(rate)}/s`,

@@ -1,0 +1,41 @@
+# Everything a person needs: each target does its own set-up, on a machine with only Python 3.11+ and make.
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+BIN     = $(VENV)/bin
+
+.PHONY: help lab demo test check clean
+
+help:
+	@echo "make lab    open JupyterLab on the quickstart (ARGS=--no-browser on a host without a screen)"
+	@echo "make demo   serve a model in one process and train it from another, in the terminal"
+	@echo "make test   run every test, linters and type checks included"
+	@echo "make check  linters and type checks only"
+	@echo "make clean  remove the virtual environment and caches"
+
+lab: $(VENV)/.notebooks
+	$(BIN)/jupyter lab notebooks/quickstart.ipynb $(ARGS)
+
+demo: $(VENV)/.notebooks
+	$(BIN)/python examples/demo.py $(ARGS)
+
+test: check
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "labnet needs Python 3.11 or later; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per extra; a change of pyproject.toml installs again.
+$(VENV)/.notebooks $(VENV)/.test: $(VENV)/.%: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
