@@ -81,7 +81,7 @@ class Exchange(HTTPMessageDelegate):
         self._route: Route | None = None
         self._start_line: RequestStartLine
         self._headers: HTTPHeaders
-        self._native = False
+        self._answering = False
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
@@ -116,6 +116,9 @@ class Exchange(HTTPMessageDelegate):
         self._body = bytearray()
 
     def _spawn(self) -> None:
+        if self._answering:  # a huge body was refused before it was read
+            return
+        self._answering = True
         task = asyncio.ensure_future(self._respond())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
