@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 BIN     = $(VENV)/bin
+# Jupyter refuses to run as root, as in a container, unless told so.
+ROOT_FLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: help lab demo test check clean
 
@@ -14,7 +16,7 @@ help:
 	@echo "make clean  remove the virtual environment and caches"
 
 lab: $(VENV)/.notebooks
-	$(BIN)/jupyter lab notebooks/quickstart.ipynb $(ARGS)
+	$(BIN)/jupyter lab notebooks/quickstart.ipynb $(ROOT_FLAG) $(ARGS)
 
 demo: $(VENV)/.notebooks
 	$(BIN)/python examples/demo.py $(ARGS)
