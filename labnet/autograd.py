@@ -103,6 +103,15 @@ class Leaf(Node):
         """Keep everything: a leaf takes part in many graphs."""
 
 
+def check_kept(node: Node) -> None:
+    """Raise `GradientError` if a node was freed."""
+    if node.parents is None:
+        raise GradientError(
+            "backward: this graph was freed by an earlier backward; "
+            "compute the forward again, or pass retain_graph=True to the first one"
+        )
+
+
 def reachable(root: Node) -> list[Node]:
     """List every node that `root` depends on, itself first, each once.
 
@@ -114,12 +123,8 @@ def reachable(root: Node) -> list[Node]:
     seen = {root}
     order = [root]
     for node in order:
-        if node.parents is None:
-            raise GradientError(
-                "backward: this graph was freed by an earlier backward; "
-                "compute the forward again, or pass retain_graph=True to the first one"
-            )
-        for parent in node.parents:
+        check_kept(node)
+        for parent in node.parents or ():
             if parent is not None and parent not in seen:
                 seen.add(parent)
                 order.append(parent)
@@ -194,6 +199,12 @@ class Sweep:
             if not self._waiting[parent]:
                 self._ready.append(parent)
 
+    def put_back(self, steps: Iterable[tuple[Node, Any]]) -> None:
+        """Make steps that were taken but not delivered ready again."""
+        for node, gradient in steps:
+            self._gradients[node] = gradient
+            self._ready.append(node)
+
     def finish(self, *, retain_graph: bool) -> dict[Node, Any]:
         """Free the graph unless asked to keep it, and return {node: gradient}."""
         if not retain_graph:
@@ -214,9 +225,12 @@ async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
     """Carry out a sweep; nodes that await run side by side.
 
     The first error is raised once the other branches have come to their end, so that nothing is still
-    under way when the caller sees it.
+    under way when the caller sees it. The same sweep can then be carried on: what was delivered stays.
     """
-    under_way: dict[asyncio.Future[Any], Node] = {}
+    for node in sweep.nodes:
+        check_kept(node)
+    under_way: dict[asyncio.Future[Any], tuple[Node, Any]] = {}
+    failed: list[tuple[Node, Any]] = []
     errors: list[BaseException] = []
     try:
         while True:
@@ -224,22 +238,24 @@ async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
                 node, gradient = step
                 pulled = node.pull(gradient, sweep.run)
                 if inspect.isawaitable(pulled):
-                    under_way[asyncio.ensure_future(pulled)] = node
+                    under_way[asyncio.ensure_future(pulled)] = step
                 else:
                     sweep.deliver(node, pulled)
             if not under_way:
                 break
             done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
             for future in done:
-                node = under_way.pop(future)
+                step = under_way.pop(future)
                 error = future.exception()
                 if error is None:
-                    sweep.deliver(node, future.result())
+                    sweep.deliver(step[0], future.result())
                 else:
+                    failed.append(step)
                     errors.append(error)
     finally:
         for future in under_way:
             future.cancel()
+        sweep.put_back([*failed, *under_way.values()])
     if errors:
         raise errors[0]
     return sweep.finish(retain_graph=retain_graph)

@@ -53,6 +53,8 @@ def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = Non
     ------
     DTypeError
         If an array has a dtype that the layout does not know.
+    WireError
+        If an array has the name that the layout keeps for itself.
 
     Examples
     --------
@@ -60,14 +62,17 @@ def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = Non
     >>> decode(b"".join(parts))
     ({'x': array([0., 0.], dtype=float32)}, {'form': 'tensor'})
     """
+    if _METADATA in arrays:
+        raise WireError(f"a tensor cannot be named {_METADATA!r}: the layout keeps that name for metadata")
     header: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
+    header |= dict.fromkeys(arrays)  # in the order given, whatever the order of the buffers
     buffers: list[Part] = []
     offset = 0
     # widest elements first: every buffer is then aligned to its own element size
     for name, array in sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize):
         dtype = array.dtype.newbyteorder("<") if array.dtype.byteorder == ">" else array.dtype
         if dtype not in _NAME_OF:
-            raise DTypeError(f"dtype {array.dtype} of {name!r} cannot be sent: expected one of {', '.join(NAMES)}")
+            raise DTypeError(f"dtype {array.dtype} of {name!r:.80} cannot be sent: expected one of {', '.join(NAMES)}")
         plain = np.ascontiguousarray(array, dtype=dtype)
         header[name] = {
             "dtype": _NAME_OF[dtype],
@@ -107,7 +112,7 @@ def decode(buffer: bytes | bytearray | memoryview) -> tuple[dict[str, Array], di
     for begin, end, name, dtype, shape in sorted(_entry(name, entry, len(data)) for name, entry in header.items()):
         if begin != end_of_last:
             raise WireError(
-                f"data of {name!r} begins at byte {begin}: expected {end_of_last}, without holes or overlaps"
+                f"data of {name!r:.80} begins at byte {begin}: expected {end_of_last}, without holes or overlaps"
             )
         arrays[name] = _view(data[begin:end], NAMES[dtype], shape)
         end_of_last = end
@@ -128,8 +133,10 @@ def _parse_header(text: bytes) -> dict[str, Any]:
 
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise WireError(f"the header is not JSON: {error}") from None
+    except WireError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"the header is not JSON: {error!s:.200}") from None
     if not isinstance(header, dict):
         raise WireError(f"the header is a {type(header).__name__}: expected an object")
     return header

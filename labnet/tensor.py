@@ -378,8 +378,7 @@ def differentiate(
         return autograd.Gradients(collect(autograd.sweep_now(sweep, retain_graph=retain_graph)))
 
     async def later() -> list[tuple[Tensor, Tensor]]:
-        fresh = autograd.Sweep(node, seed.detach(), run=run)
-        return collect(await autograd.sweep_async(fresh, retain_graph=retain_graph))
+        return collect(await autograd.sweep_async(sweep, retain_graph=retain_graph))
 
     return autograd.Gradients(pending=later)
 

@@ -21,7 +21,7 @@ LAYERS = (
     ("compile",),
     ("wire",),
     ("network",),
-    ("jupyter", "cluster", "cli"),
+    ("jupyter", "cluster", "cli", "__main__"),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

@@ -59,8 +59,6 @@ def test_importing_labnet_stays_light():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples_run(name):
-    if name == "labnet.__main__":
-        pytest.skip("running it starts the command line")
     module = importlib.import_module(name)
     results = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     assert not results.failed

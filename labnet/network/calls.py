@@ -1,7 +1,7 @@
 """The graphs that a server keeps between a forward and its backward: pure bookkeeping, no I/O.
 
 Every forward gets an id of its own, so several may be in flight and come back in any order. What is kept is
-bounded by number, bytes and age; the least recently used goes first. The ids of used calls are remembered
+bounded by number, bytes and age; the oldest goes first. The ids of used calls are remembered
 longer than their graphs, so that a late or repeated backward can be told from an unknown one.
 """
 
@@ -89,7 +89,7 @@ class Calls:
         """Keep a graph, and drop what is over the bounds, oldest first."""
         self._kept[call] = kept
         self.nbytes += kept.nbytes
-        self.expire(kept.born)
+        self.expire(max(k.born for k in (kept, next(iter(self._kept.values())))))
         while len(self._kept) > self.limits.count or (self.nbytes > self.limits.nbytes and len(self._kept) > 1):
             self._drop(next(iter(self._kept)), "no")
             self.evicted += 1
@@ -127,6 +127,11 @@ class Calls:
         kept = self.look(call, now=now)
         self._drop(call, "yes")
         return kept
+
+    def give_back(self, call: str, kept: Kept) -> None:
+        """Keep a graph again that was taken but not used: its backward failed before anything was applied."""
+        self._gone.pop(call, None)
+        self.keep(call, kept)
 
     def clear(self) -> None:
         """Drop every graph: the model that made them is gone."""

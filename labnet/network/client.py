@@ -1,6 +1,7 @@
 """Calling servers: `tfetch` for single requests, `RemoteModel` for models that are trained from afar."""
 
 import asyncio
+import math
 import os
 import secrets
 import ssl as tls
@@ -82,7 +83,7 @@ class Caller:
 
     def _find_token(self) -> str | None:
         """Return the token given, else the one that a server of this user on this machine has published."""
-        if self._token is not None or not security.is_loopback(self.address.host):
+        if self._token is not None or not security.is_loopback(self.address.authority):
             return self._token
         entry = security.lookup(self.address.port)
         return entry.token if entry else None
@@ -263,7 +264,7 @@ class RemoteCall(Node):
         return IO.run(self._send(gradient, run)) if self._blocking else self._send(gradient, run)
 
     async def _send(self, gradient: Tensor, run: Run) -> list[Tensor | None]:
-        metadata = {} if run.loss is None else {LOSS: repr(run.loss)}
+        metadata = {} if run.loss is None or not math.isfinite(run.loss) else {LOSS: repr(run.loss)}
         body = wire.encode_native(wire.message_of(gradient, **metadata))
         response = await self._caller.call("POST", "/optimize", body, {CALL: self._call})
         reply = self._caller.decode("/optimize", response)

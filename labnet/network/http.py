@@ -35,6 +35,7 @@ PROTOCOL = "Labnet-Protocol"
 
 #: Longest refused body that is read to the end for the sake of a readable error, in bytes.
 _DRAIN = 1 << 28
+_HUGE = 1 << 62
 _MAX_CLIENT_ID = 64
 
 log = logging.getLogger("labnet.network")
@@ -78,6 +79,7 @@ class Exchange(HTTPMessageDelegate):
         self._refusal: Failure | None = None
         self._body = bytearray()
         self._received = 0
+        self._path = ""
         self._route: Route | None = None
         self._start_line: RequestStartLine
         self._headers: HTTPHeaders
@@ -90,8 +92,8 @@ class Exchange(HTTPMessageDelegate):
         assert isinstance(start_line, RequestStartLine)
         self._start_line, self._headers = start_line, headers
         try:
+            self._path = unquote(start_line.path.partition("?")[0])
             self._route = self._find()
-            self._authorize(self._route)
             self._body = bytearray(self._expected_bytes())
         except Failure as failure:
             self._refusal = failure
@@ -101,7 +103,7 @@ class Exchange(HTTPMessageDelegate):
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """Take a piece of the body."""
-        if self._refusal is None:
+        if self._refusal is None and self._received + len(chunk) <= len(self._body):
             end = self._received + len(chunk)
             self._body[self._received : end] = chunk
             self._received = end
@@ -126,8 +128,8 @@ class Exchange(HTTPMessageDelegate):
     # Checks
 
     def _find(self) -> Route:
-        path = unquote(self._start_line.path.partition("?")[0])
-        route = self._application.routes.get(path)
+        path, route = self._path, self._application.routes.get(self._path)
+        self._authorize(readable=route is None or route.readable)
         if route is None:
             known = ", ".join(sorted(p for p, r in self._application.routes.items() if r.counted))
             raise Failure(404, "RouteNotFound", f"no route {path!r:.80}; this server has {known}")
@@ -139,12 +141,12 @@ class Exchange(HTTPMessageDelegate):
             )
         return route
 
-    def _authorize(self, route: Route) -> None:
+    def _authorize(self, *, readable: bool) -> None:
         application, headers = self._application, self._headers
         given = headers.get(TOKEN_HEADER)
         if application.token is not None and same_token(application.token, given):
             return
-        open_to_all = application.token is None or (route.readable and application.loopback)
+        open_to_all = application.token is None or (readable and application.loopback)
         if not open_to_all:
             reason = "is wrong" if given else "is missing"
             raise Failure(
@@ -200,7 +202,7 @@ class Exchange(HTTPMessageDelegate):
             client = self._headers.get(CLIENT)
             request = Request(
                 method=self._start_line.method,
-                path=self._start_line.path,
+                path=self._path,
                 headers=self._headers,
                 body=memoryview(self._body).toreadonly(),
                 client=client if client and len(client) <= _MAX_CLIENT_ID else None,
@@ -210,16 +212,19 @@ class Exchange(HTTPMessageDelegate):
         except StreamClosedError:
             pass  # the client is gone; whatever was computed is kept for it where that matters
         except Exception as error:
-            failure = failure_of(error)
-            if failure.status == 500 and not isinstance(error, Failure):
-                log.warning("%s %s failed", self._start_line.method, self._start_line.path, exc_info=error)
-            with contextlib.suppress(StreamClosedError):
-                await self._write(failure.status, self._error_body(failure), failure.headers)
+            await self._respond_error(error)
+
+    async def _respond_error(self, error: Exception) -> None:
+        failure = failure_of(error)
+        if failure.status == 500 and not isinstance(error, Failure):
+            log.warning("%s %s failed", self._start_line.method, self._path, exc_info=error)
+        with contextlib.suppress(StreamClosedError):
+            await self._write(failure.status, self._error_body(failure), failure.headers)
 
     def _error_body(self, failure: Failure) -> wire.Body:
         document: dict[str, Any] = {
             "error": failure.error,
-            "message": failure.message,
+            "message": failure.message.encode("utf-8", "backslashreplace").decode(),
             "call": self._headers.get(CALL),
             "server": self._application.url,
         }
@@ -236,12 +241,13 @@ class Exchange(HTTPMessageDelegate):
             headers["Content-Length"] = str(body.nbytes)
         start_line = ResponseStartLine("HTTP/1.1", status, HTTPStatus(status).phrase)
         sent = self._connection.write_headers(start_line, headers)
-        for part in body.parts:
+        for part in body.parts if self._start_line.method != "HEAD" else ():
             sent = self._connection.write(part)  # type: ignore[arg-type]  # a memoryview is written without a copy
         self._connection.finish()
         await sent
 
 
 def _declared_length(headers: HTTPHeaders) -> int:
-    text = headers.get("Content-Length", "0")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+    """Return the announced length of the body; what is not a number is refused by Tornado right after."""
+    text = headers.get("Content-Length", "0").lstrip("0") or "0"
+    return min(int(text[:20]), _HUGE) if text.isascii() and text.isdigit() else 0

@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import inspect
+import os
 import queue
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from labnet.autograd import no_grad
 
 T = TypeVar("T")
 
@@ -20,6 +23,18 @@ class LoopThread:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        """Start anew in a forked child, which has the loop's memory but not its thread."""
+        self._lock = threading.Lock()
+        self._loop = self._thread = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs on this loop's thread."""
+        return threading.current_thread() is self._thread
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -37,7 +52,7 @@ class LoopThread:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for its result; an interrupt cancels it."""
-        if threading.current_thread() is self._thread:
+        if self.is_current:
             coroutine.close()
             raise RuntimeError("a blocking call on the event loop's own thread would never end: use its async form")
         future = self.submit(coroutine)
@@ -54,13 +69,25 @@ IO = LoopThread("labnet-io")
 MODELS = LoopThread("labnet-models")
 
 
-async def await_model(result: Any) -> Any:
-    """Return a result as it is, or await it on the models' loop if it has to be awaited."""
+async def await_model(result: Any, *, recording: bool = True) -> Any:
+    """Return a result as it is, or await it on the models' loop if it has to be awaited.
+
+    Parameters
+    ----------
+    recording : bool
+        Whether what is awaited records its operations for a backward.
+    """
     if not inspect.isawaitable(result):
         return result
 
     async def awaiting() -> Any:
-        return await result
+        try:
+            with contextlib.nullcontext() if recording else no_grad():
+                return await result
+        except Exception:
+            raise
+        except BaseException as error:  # would end the loop, and with it every other async model
+            raise RuntimeError(f"it raised {type(error).__name__}: {error}") from error
 
     return await asyncio.wrap_future(MODELS.submit(awaiting()))
 
@@ -78,6 +105,11 @@ class Worker:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._tasks.put((function, future))
         return await future
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs on this thread."""
+        return threading.current_thread() is self._thread
 
     def stop(self) -> None:
         """End the thread once everything asked for so far is done."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import socket
 import ssl
 import time
 from collections.abc import AsyncGenerator, Iterable
@@ -88,11 +90,13 @@ class _Receiver(HTTPMessageDelegate):
         self.headers = HTTPHeaders()
         self.body = bytearray()
         self.complete = False
+        self.keeps_open = False
         self._received = 0
 
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
         assert isinstance(start_line, ResponseStartLine)
         self.status, self.headers = start_line.code, headers
+        self.keeps_open = start_line.version == "HTTP/1.1" and headers.get("Connection", "").lower() != "close"
         length = headers.get("Content-Length", "0")
         if length.isascii() and length.isdigit() and int(length) <= _MAX_REPLY:
             self.body = bytearray(int(length))
@@ -147,7 +151,7 @@ class Pool:
         idle = self._idle.get(key, [])
         while idle:
             since, stream = idle.pop()
-            if not stream.closed() and time.monotonic() - since < _IDLE_SECONDS:
+            if time.monotonic() - since < _IDLE_SECONDS and _is_quiet(stream):
                 return stream
             stream.close()
         return None
@@ -175,6 +179,19 @@ class Pool:
         self._tcp.close()
 
 
+def _is_quiet(stream: IOStream) -> bool:
+    """Tell whether an idle connection is still open: neither closed by the server nor sent anything."""
+    if stream.closed():
+        return False
+    try:
+        socket.socket.recv(stream.socket, 1, socket.MSG_PEEK)  # below TLS, where there is nothing to read either
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 async def _exchange(
     stream: IOStream, method: str, path: str, headers: dict[str, str], parts: Iterable[codec.Part]
 ) -> tuple[Response, bool]:
@@ -194,11 +211,22 @@ async def _exchange(
         )
     if sent is not None:
         sent.cancel() if not sent.done() else sent.exception()
-    reusable = receiver.headers.get("Connection", "").lower() != "close" and not stream.closed()
+    reusable = receiver.keeps_open and not stream.closed()
     return Response(receiver.status, receiver.headers, receiver.body), reusable
 
 
 _pools: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Pool, AsyncGenerator[None]]] = WeakKeyDictionary()
+_of_parent: list[object] = []
+
+
+def _forget() -> None:
+    """Leave the connections of the parent alone in a forked child; closing them would unregister the parent's."""
+    _of_parent.extend(_pools.values())
+    _pools.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 async def pool() -> Pool:

@@ -42,8 +42,20 @@ class Request:
 
     @property
     def native(self) -> bool:
-        """Whether the client reads the safetensors layout."""
-        return wire.NATIVE in self.headers.get("Accept", "")
+        """Whether the client reads the safetensors layout: it says so, or sends it and says nothing."""
+        accepted = self.headers.get("Accept", "")
+        if accepted in ("", "*/*"):
+            return self._content_type == wire.NATIVE
+        return wire.NATIVE in accepted
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the body is JSON."""
+        return self._content_type == wire.JSON
+
+    @property
+    def _content_type(self) -> str:
+        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
     def message(self) -> wire.Message | None:
         """Return the tensors of the body, or None if there is no body.
@@ -55,8 +67,7 @@ class Request:
         """
         if self.method == "GET":
             return None
-        kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        return wire.decode_json(self.body) if kind == wire.JSON else wire.decode_native(self.body)
+        return wire.decode_json(self.body) if self.is_json else wire.decode_native(self.body)
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,11 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(422, "RemoteDTypeError", str(error))
     if isinstance(error, LabnetError):
         return Failure(500, "RemoteFailure", f"{type(error).__name__}: {error}")
-    return Failure(500, "RemoteFailure", f"the handler raised {type(error).__name__}: {error}")
+    try:
+        reason = f"{type(error).__name__}: {error}"
+    except Exception:  # the user's exception cannot be turned into text
+        reason = type(error).__name__
+    return Failure(500, "RemoteFailure", f"the handler raised {reason}")
 
 
 class Users:
@@ -212,8 +227,8 @@ def check_name(name: Any) -> str:
     ServeError
         If it is not one path segment, or reserved.
     """
-    if not isinstance(name, str) or not name.replace("-", "_").replace(".", "_").isidentifier():
-        raise ServeError(f"route {name!r}: expected a name of letters, digits, '_', '-' and '.'")
+    if not isinstance(name, str) or not name.isascii() or not name.replace("-", "_").replace(".", "_").isidentifier():
+        raise ServeError(f"route {name!r}: expected a name of the letters a to z, digits, '_', '-' and '.'")
     if name in RESERVED and name != "statistics":
         raise ServeError(f"route {name!r}: this name is reserved, as are {', '.join(sorted(RESERVED - {''}))}")
     return name

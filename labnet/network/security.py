@@ -97,6 +97,25 @@ def _folder() -> Path:
     return folder
 
 
+def is_alive(pid: int) -> bool:
+    """Tell whether a process exists; where that cannot be asked without harm, assume so.
+
+    Examples
+    --------
+    >>> is_alive(os.getpid())
+    True
+    """
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def publish(port: int, entry: Entry) -> None:
     """Write the runtime file of a server, readable by this user only."""
     path = _folder() / f"{port}.json"

@@ -1,7 +1,8 @@
 """A served model: forward and backward of one callable, with the graphs in between and the updates."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,8 +88,7 @@ class ServedModel:
         }
 
     async def _forward(self, request: Request) -> Reply:
-        message = request.message()
-        assert message is not None, "the route answers POST only"
+        message = _message(request)
         training = request.native and request.headers.get(MODE, "train") == "train"
         wanted = message.metadata.get(WANTED)
         names = set(message.tensors) if wanted is None else set(wanted.split(",")) if wanted else set()
@@ -97,7 +97,7 @@ class ServedModel:
             for name, tensor in message.tensors.items()
         }
         version, result = await self._worker.run(lambda: self._call(inputs, message.named, training))
-        output = _as_message(await await_model(result))
+        output = _as_message(await await_model(result, recording=training))
         body = wire.encode_value(output.value, native=request.native)
         headers = {VERSION: str(version)}
         if training:
@@ -110,31 +110,29 @@ class ServedModel:
 
     def _call(self, inputs: dict[str, Tensor], named: bool, training: bool) -> tuple[int, Any]:
         """Call the model; the version is read here because updates run on the same thread."""
-        model, version = self._model, self.version
-        if isinstance(model, Module) and model.training != training:
-            model.train(training)
         arguments: tuple[Tensor, ...] = () if named else tuple(inputs.values())
-        if training:
-            return version, model(*arguments, **(inputs if named else {}))
-        with no_grad():
-            return version, model(*arguments, **(inputs if named else {}))
+        with _mode(self._model, training), contextlib.nullcontext() if training else no_grad():
+            return self.version, self._model(*arguments, **(inputs if named else {}))
 
     async def _optimize(self, request: Request) -> Reply:
         call = request.headers.get(CALL)
         if not call:
             raise Failure(400, "BadRequest", f"/optimize needs the header {CALL} of the reply to /forward")
-        message = request.message()
-        assert message is not None, "the route answers POST only"
+        message = _message(request)
+        loss = _finite(message.metadata.get(LOSS))
         try:
             graph = self.calls.look(call, now=time.monotonic()).graph
             _check_gradient(message.tensors, graph.outputs)
             kept = self.calls.take(call, now=time.monotonic())
         except Expired as expired:
             raise Failure(410, "GraphExpired", _why_expired(call, expired)) from None
-        loss = _finite(message.metadata.get(LOSS))
-        gradients = await self._worker.run(lambda: _pull(graph, message.tensors, loss))
-        gradients = await await_model(gradients)
-        version, pulled = await self._worker.run(lambda: self._update(graph, gradients))
+        try:
+            gradients = await self._worker.run(lambda: _pull(graph, message.tensors, loss))
+            gradients = await await_model(gradients)
+            version, pulled = await self._worker.run(lambda: self._update(graph, gradients))
+        except Exception:  # nothing was applied: the same call may be tried again
+            self.calls.give_back(call, kept)
+            raise
         self.staleness = version - 1 - kept.version
         if loss is not None:
             self.losses.add(version, loss)
@@ -152,7 +150,8 @@ class ServedModel:
         if not all(np.isfinite(gradient.numpy()).all() for _, gradient in trained):
             raise Failure(422, "BadGradient", "the gradient of a parameter is not finite; no weight has changed")
         if self._optimizer is not None and trained:
-            self._optimizer(Gradients(trained))
+            with _all_or_nothing([tensor for tensor, _ in trained]):
+                self._optimizer(Gradients(trained))
         self.version += 1
         return self.version, {name: gradients[tensor] for name, tensor in graph.inputs.items() if tensor in gradients}
 
@@ -162,6 +161,44 @@ class ServedModel:
             raise Failure(404, "RouteNotFound", "/weights: this model is a plain function without named parameters")
         state = await self._worker.run(model.state_dict)
         return Reply(wire.encode_value(state, native=request.native), {VERSION: str(self.version)})
+
+
+def _message(request: Request) -> wire.Message:
+    """Return the tensors of a request, of which there must be some."""
+    message = request.message()
+    if message is None or not message.tensors:
+        raise Failure(400, "BadRequest", f"{request.path} needs at least one tensor")
+    if not request.is_json:
+        return message
+    # JSON does not tell 1 from 1.0, and models compute in floats
+    tensors = {name: t.astype("float32") if t.dtype.kind in "iu" else t for name, t in message.tensors.items()}
+    return wire.Message(tensors, message.named, message.metadata)
+
+
+@contextlib.contextmanager
+def _mode(model: Any, training: bool) -> Iterator[None]:
+    """Switch a module to training or evaluation for one call."""
+    modules = list(model.modules()) if isinstance(model, Module) else []
+    before = [module.training for module in modules]
+    for module in modules:
+        module.training = training
+    try:
+        yield
+    finally:
+        for module, mode in zip(modules, before, strict=True):
+            module.training = mode
+
+
+@contextlib.contextmanager
+def _all_or_nothing(parameters: list[Tensor]) -> Iterator[None]:
+    """Take back what an optimizer wrote before it failed."""
+    before = [parameter.detach() for parameter in parameters]
+    try:
+        yield
+    except BaseException:
+        for parameter, value in zip(parameters, before, strict=True):
+            parameter.assign(value)
+        raise
 
 
 def _as_message(result: Any) -> wire.Message:
@@ -190,16 +227,19 @@ def _check_gradient(gradients: dict[str, Tensor], outputs: dict[str, Tensor]) ->
 
 
 def _pull(graph: Graph, gradients: dict[str, Tensor], loss: float | None) -> Gradients:
-    """Differentiate the outputs that have a gradient and a history."""
+    """Differentiate the outputs that have a gradient and a history.
+
+    The graph is kept until the update has succeeded; it goes when its call is forgotten.
+    """
     pairs = [(graph.outputs[name], g) for name, g in gradients.items() if graph.outputs[name].requires_grad]
     if not pairs:
         return Gradients()
     if len(pairs) == 1:
-        return differentiate(*pairs[0], loss=loss)
+        return differentiate(*pairs[0], loss=loss, retain_graph=True)
     total = (pairs[0][0] * pairs[0][1]).sum()
     for output, gradient in pairs[1:]:
         total = total + (output * gradient).sum()
-    return differentiate(total, loss=loss if loss is not None else float("nan"))
+    return differentiate(total, loss=loss if loss is not None else float("nan"), retain_graph=True)
 
 
 def _finite(text: str | None) -> float | None:

@@ -20,7 +20,7 @@ from labnet.device import check_device
 from labnet.errors import ServeError
 from labnet.network import security
 from labnet.network.http import Listener
-from labnet.network.loops import IO, Worker
+from labnet.network.loops import IO, MODELS, Worker
 from labnet.network.routes import Reply, Request, Route, Users, check_name, function_route
 from labnet.network.served import Optimizer, ServedModel
 from labnet.stats import RouteStatistics
@@ -42,6 +42,7 @@ class Port:
     """A bound port of this process. What it serves can be replaced; connections and statistics stay."""
 
     def __init__(self, *, port: int, host: str, token: str | None, max_body: int):
+        self.host = host
         self.loopback = host in _HOSTS_OF_LOOPBACK
         self.token = token
         self.max_body = max_body
@@ -73,7 +74,7 @@ class Port:
             self._listener,
             idle_connection_timeout=_IDLE_SECONDS,
             body_timeout=_BODY_SECONDS,
-            max_body_size=1 << 62,  # our own limit is checked first, with a readable reply
+            max_body_size=1 << 256,  # our own limit is checked first, with a readable reply
             max_buffer_size=1 << 24,
         )
         self._http.add_socket(self._socket)
@@ -82,8 +83,7 @@ class Port:
         """Answer a request, and count it."""
         if not route.counted:
             return await route.answer(request)
-        name = request.path.partition("?")[0].strip("/")
-        counters = self.statistics[name]
+        counters = self.statistics[request.path.strip("/")]
         counters.begin(bytes_in=len(request.body))
         began = time.perf_counter()
         bytes_out, failed = 0, True
@@ -93,6 +93,15 @@ class Port:
             return reply
         finally:
             counters.end(seconds=time.perf_counter() - began, now=time.monotonic(), bytes_out=bytes_out, failed=failed)
+
+    def close_listener(self) -> None:
+        """Close the listening socket only, as a forked child has to."""
+        self._socket.close()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is a handler of this server, for which the server would have to wait."""
+        return self.worker.is_current or MODELS.is_current or IO.is_current
 
     async def stop(self) -> None:
         """Stop accepting, let what is under way come to its end, close; runs on the I/O loop."""
@@ -104,6 +113,7 @@ class Port:
             await asyncio.wait(list(self._listener.tasks), timeout=max(0.0, deadline - time.monotonic()))
         await self._http.close_all_connections()
         self.worker.stop()
+        self.stopped.set()
 
 
 class Server:
@@ -156,14 +166,19 @@ class Server:
         return self._port.owner is self and not self._port.stopped.is_set()
 
     def statistics(self) -> dict[str, Any]:
-        """Return what ``GET /statistics`` answers: counters per route, and the state of the server."""
-        if not self._port.stopped.is_set():
-            return IO.run(self._statistics(None))
-        return self._counters()
+        """Return what ``GET /statistics`` answers: counters per route, and the state of the server.
+
+        Inside one of the server's own handlers, and once it is stopped, a custom handler adds nothing.
+        """
+        if self._port.stopped.is_set() or self._port.is_current:
+            return self._counters()
+        return IO.run(self._statistics(None))
 
     def snapshot(self) -> dict[str, Any]:
         """Return what the panel draws: the statistics, the last minute per route, and the loss curve."""
-        return IO.run(self._snapshot()) if not self._port.stopped.is_set() else self._history()
+        if self._port.stopped.is_set() or self._port.is_current:
+            return self._history()
+        return IO.run(self._snapshot())
 
     def panel(self) -> Any:
         """Return the live panel of this server, a widget for notebooks."""
@@ -182,9 +197,11 @@ class Server:
                 return
             _running.pop(self.port, None)
             security.withdraw(self.port)
+            if self._port.is_current:  # a handler stops its own server: that call may still be answered
+                IO.submit(self._port.stop())
+                return
             IO.run(self._port.stop())
             self._port.worker.join(_DRAIN_SECONDS)
-            self._port.stopped.set()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the server is stopped, at most `timeout` seconds; tell whether it is."""
@@ -227,7 +244,8 @@ class Server:
         if self._custom is None:
             return document
         empty = request or Request("GET", "/statistics", {"Accept": wire.JSON}, b"", None)
-        extra = wire.decode_value(wire.JSON, b"".join((await self._custom.answer(empty)).body.parts))
+        body = (await self._custom.answer(empty)).body
+        extra = wire.decode_value(body.content_type or wire.TEXT, b"".join(body.parts))
         if not isinstance(extra, dict) or extra.keys() & document.keys():
             raise ServeError(
                 f"the handler 'statistics' must return a dict without the keys {sorted(document)}, got {extra!r:.80}"
@@ -424,6 +442,11 @@ def _serve(
                 f"port {port} serves {running.owner.name!r} of this process, not {name!r}: stop that server, choose "
                 f"another port (port=0 takes a free one), or pass name={running.owner.name!r} to replace it",
             )
+        if running is not None and running.host != host:
+            raise OSError(
+                errno.EADDRINUSE,
+                f"port {port} is bound to host {running.host!r}, not {host!r}: stop that server first",
+            )
         bound = running or Port(
             port=port, host=host, token=security.new_token() if token == "auto" else token, max_body=max_body
         )
@@ -435,7 +458,11 @@ def _serve(
             raise
 
         async def install() -> None:
+            if bound.owner is not None and bound.owner._model is not None:
+                bound.owner._model.calls.clear()
             bound.routes, bound.owner = table, server
+            if token != "auto":
+                bound.token = token
             for path, route in table.items():
                 if route.counted:
                     bound.statistics.setdefault(path.strip("/"), RouteStatistics())
@@ -479,6 +506,8 @@ def _assemble(
             worker=bound.worker,
             new_call=lambda: secrets.token_hex(16),
         )
+        if bound.owner is not None and bound.owner._model is not None:
+            served.version = bound.owner._model.version  # counts on, within one epoch
         table = served.routes()
         if clash := {"/" + key for key in custom} & table.keys():
             raise ServeError(f"route {min(clash)!r} is the served model's own")
@@ -491,7 +520,8 @@ def _port_error(error: OSError, port: int, host: str) -> OSError:
     if error.errno != errno.EADDRINUSE:
         return OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}")
     entry = security.lookup(port)
-    holder = f"server {entry.name!r} of process {entry.pid}" if entry else "another process"
+    known = entry is not None and security.is_alive(entry.pid)
+    holder = f"server {entry.name!r} of process {entry.pid}" if entry and known else "another process"
     return OSError(
         errno.EADDRINUSE, f"port {port} is taken by {holder}: stop it, or choose another (port=0 takes a free one)"
     )
@@ -501,6 +531,20 @@ def servers() -> dict[int, Server]:
     """Return the running servers of this process by port."""
     with _lock:
         return {port: bound.owner for port, bound in _running.items() if bound.owner is not None}
+
+
+def _forget() -> None:
+    """Leave the servers to the parent in a forked child."""
+    global _lock
+    _lock = threading.RLock()
+    for bound in _running.values():
+        bound.owner = None
+        bound.close_listener()
+    _running.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 @atexit.register

@@ -116,8 +116,8 @@ class Recorded(Node):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the output; inputs are outputs of other nodes, or leaves."""
-        return 0 if self.out is None else self.out.nbytes
+        """Bytes of the output; inputs are outputs of other nodes, or leaves, and views take none."""
+        return 0 if self.out is None or self.out.base is not None else self.out.nbytes
 
 
 def _operand(value: Any) -> Array:

@@ -1,0 +1,70 @@
+"""What holds for every test: runtime files of its own, and nothing of the network left behind."""
+
+import os
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+_GRACE_SECONDS = 5.0
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _runtime_files_in_a_temporary_folder(tmp_path_factory):
+    """Tokens of the tests, of this process and of those it starts, never meet those of the user."""
+    before = os.environ.get("XDG_STATE_HOME")
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    yield
+    if before is None:
+        del os.environ["XDG_STATE_HOME"]
+    else:
+        os.environ["XDG_STATE_HOME"] = before
+
+
+def _compute_threads():
+    return {thread for thread in threading.enumerate() if thread.name.startswith("labnet-compute")}
+
+
+def _sockets():
+    connections = psutil.Process().net_connections(kind="inet")
+    return {(c.fd, c.laddr, c.raddr, c.status) for c in connections}
+
+
+def _close_kept_connections():
+    """Close what the clients keep open for the next call, on every loop that still runs in this process."""
+    from labnet.network.loops import IO, MODELS
+    from labnet.network.pool import pool
+
+    async def close():
+        (await pool()).close()
+
+    for loop in (IO, MODELS):
+        loop.submit(close()).result(_GRACE_SECONDS)
+
+
+def _left_over(find, before):
+    """Return what is new since `before` once it had time to go away by itself."""
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while (left := find() - before) and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+    return left
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind():
+    """Fail a test that leaves a server, a computing thread or a socket behind."""
+    threads, sockets = _compute_threads(), _sockets()
+    yield
+    if "labnet.network.server" not in sys.modules:
+        return
+    from labnet.network import servers
+
+    left = servers()
+    for server in left.values():
+        server.stop()
+    _close_kept_connections()
+    assert not left, f"servers left running: {left}"
+    assert not (running := _left_over(_compute_threads, threads)), f"threads left running: {running}"
+    assert not (still_open := _left_over(_sockets, sockets)), f"sockets left open: {still_open}"
