@@ -103,7 +103,7 @@ def decode_json(buffer: bytes | bytearray | memoryview) -> Message:
     Raises
     ------
     WireError
-        If it is not JSON, or not numbers in rows of equal length.
+        If it is not JSON, or not numbers of float32's range in rows of equal length.
 
     Examples
     --------
@@ -115,8 +115,9 @@ def decode_json(buffer: bytes | bytearray | memoryview) -> Message:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise WireError(f"the body is not JSON: {error}") from None
     try:
-        return message_of(data)
-    except (ShapeError, DTypeError) as error:
+        with np.errstate(over="raise"):
+            return message_of(data)
+    except (ShapeError, DTypeError, FloatingPointError) as error:
         raise WireError(f"the JSON body is not a tensor: {error}") from None
 
 
