@@ -4,11 +4,12 @@ Holds state and conversions only. Arithmetic is attached by `labnet.ops` through
 """
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from labnet import autograd
+from labnet import autograd, memory
 from labnet._methods import Methods
 from labnet.device import CPU, check_device
 from labnet.errors import DTypeError, GradientError, ShapeError
@@ -77,10 +78,11 @@ class Tensor(Methods):
     Tensor([3., 7.], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_array", "_node")
+    __slots__ = ("__weakref__", "_array", "_base", "_node", "_views")
     __array_priority__ = 1000
     _array: np.ndarray[Any, Any]
     _node: autograd.Node | None
+    # _base and _views exist only where tensors share memory: see labnet.memory
 
     def __init__(
         self,
@@ -155,6 +157,8 @@ class Tensor(Methods):
         if value and self._array.dtype.kind != "f":
             raise GradientError(f"only floating-point tensors can require gradients: this one is {self.dtype}")
         if value != self.requires_grad:
+            if value:
+                memory.unlink(self)
             self._node = autograd.Leaf(self) if value else None
 
     @property
@@ -177,7 +181,7 @@ class Tensor(Methods):
             raise GradientError("grad can be set on leaf tensors that require gradients only")
 
     def detach(self) -> "Tensor":
-        """Return the same values without their history; memory is shared."""
+        """Return the same values without their history; memory is shared until one of both is written."""
         return wrap(self._array)
 
     def backward(self, grad: Any = None, *, retain_graph: bool = False) -> autograd.Gradients:
@@ -222,11 +226,13 @@ class Tensor(Methods):
 
         sweep = autograd.Sweep(root, seed, run=run)
         if not sweep.awaits:
-            return autograd.Gradients(collect(autograd.sweep_now(sweep, retain_graph=retain_graph)))
+            with np.errstate(all="ignore"):  # infinite slopes are results, not mistakes of the caller
+                return autograd.Gradients(collect(autograd.sweep_now(sweep, retain_graph=retain_graph)))
 
         async def later() -> list[tuple[Tensor, Tensor]]:
             fresh = autograd.Sweep(root, seed, run=run)
-            return collect(await autograd.sweep_async(fresh, retain_graph=retain_graph))
+            with np.errstate(all="ignore"):
+                return collect(await autograd.sweep_async(fresh, retain_graph=retain_graph))
 
         return autograd.Gradients(pending=later)
 
@@ -271,6 +277,32 @@ class Tensor(Methods):
             return array.astype(dtype)
         return array.copy() if copy else array
 
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        namespace = import_module("labnet")
+        if api_version not in (None, "2021.12", "2022.12", "2023.12", namespace.__array_api_version__):
+            raise ValueError(
+                f"array API version {api_version!r} is not supported: expected {namespace.__array_api_version__}"
+            )
+        return namespace
+
+    def __dlpack__(
+        self,
+        *,
+        stream: None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[Any, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Return a DLPack capsule: read-only where the consumer knows of that, else a copy."""
+        readable = max_version is not None and max_version[0] >= 1
+        if copy is False and not readable:
+            raise BufferError("a tensor is exported read-only: without a copy the consumer needs DLPack 1.0")
+        array = self.numpy() if readable and not copy else self._array.copy()
+        return array.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._array.__dlpack_device__()
+
     def item(self) -> Any:
         """Return the only element as a Python number.
 
@@ -292,6 +324,9 @@ class Tensor(Methods):
 
     def __int__(self) -> int:
         return int(self.item())
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
 
     def __index__(self) -> int:
         if self._array.ndim or self._array.dtype.kind not in "iu":
@@ -319,10 +354,17 @@ class Tensor(Methods):
             check_device(target)
         return self.astype(target)
 
-    def assign(self, value: Any) -> "Tensor":
-        """Write new values into a leaf tensor, such as a parameter, and return it.
+    def to_device(self, device: str, /, *, stream: None = None) -> "Tensor":
+        """Return the tensor on another device, as the array API standard spells it."""
+        if stream is not None:
+            raise ValueError(f"to_device: the CPU has no streams, got stream={stream!r}")
+        check_device(device)
+        return self
 
-        Graphs recorded before, and arrays handed out, keep the old values.
+    def assign(self, value: Any) -> "Tensor":
+        """Write new values into a leaf tensor, such as a parameter, and return it; nothing is recorded.
+
+        Graphs recorded before, and arrays handed out, keep the old values; views that were not recorded follow.
 
         Raises
         ------
@@ -338,7 +380,7 @@ class Tensor(Methods):
             raise ShapeError(f"assign: value has shape {array.shape}, the tensor has shape {self.shape}")
         if not np.can_cast(array.dtype, self.dtype, "same_kind"):
             raise DTypeError(f"assign: value has dtype {array.dtype}, the tensor has dtype {self.dtype}")
-        self._array = np.array(array, dtype=self.dtype, copy=True)
+        memory.overwrite(self, np.array(array, dtype=self.dtype, copy=True))
         return self
 
     def __repr__(self) -> str:
