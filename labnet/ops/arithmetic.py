@@ -145,11 +145,9 @@ def round(x: Array, /) -> Array:
 # Division with remainder
 
 
-@binary(
-    lambda g, out, x1, x2: g * 0, lambda g, out, x1, x2: g * 0, ufunc=np.floor_divide, dtypes=FLOATS, domain=(0.5, 2.0)
-)
+@binary(lambda g, out, x1, x2: g * 0, lambda g, out, x1, x2: g * 0, dtypes=FLOATS, domain=(0.5, 2.0))
 def floor_divide(x1: Array, x2: Array, /) -> Array:
-    """Quotient of each pair of elements, rounded down. The gradient is zero.
+    """Quotient of each pair of elements, rounded down; infinite ones as the standard has them. No slope.
 
     Examples
     --------
@@ -157,6 +155,11 @@ def floor_divide(x1: Array, x2: Array, /) -> Array:
     >>> ln.floor_divide(ln.asarray([7, -7]), 2).tolist()
     [3, -4]
     """
+    out = np.floor_divide(x1, x2)
+    if out.dtype.kind != "f":
+        return out
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(np.isinf(x1) != np.isinf(x2), np.floor(np.divide(x1, x2)), out)
 
 
 @binary(

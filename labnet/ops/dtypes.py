@@ -155,9 +155,10 @@ class NamespaceInfo:
         return [CPU]
 
     def dtypes(self, *, device: str | None = None, kind: str | tuple[str, ...] | None = None) -> dict[str, DType]:
-        """Return the dtypes that exist, all or those of a kind, by name."""
+        """Return the dtypes of the standard, all or those of a kind, by name; float16 is none of them."""
         check_device(device)
-        return {name: dtype for name, dtype in DTYPES.items() if kind is None or isdtype(dtype, kind)}
+        listed = {name: dtype for name, dtype in DTYPES.items() if name != "float16"}
+        return {name: dtype for name, dtype in listed.items() if kind is None or isdtype(dtype, kind)}
 
 
 def __array_namespace_info__() -> NamespaceInfo:  # noqa: N807

@@ -1,7 +1,7 @@
 """Ops that put tensors together, or take them apart."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
@@ -96,7 +96,7 @@ def unstack(x: Tensor, /, *, axis: int = 0) -> tuple[Tensor, ...]:
     gradients=(True, True),
     dtypes=EVERY,
 )
-def broadcast_arrays(*arrays: Tensor) -> tuple[Tensor, ...]:
+def broadcast_arrays(*arrays: Tensor) -> list[Tensor]:
     """Repeat tensors, without a copy, until all have one shape.
 
     Examples
@@ -110,14 +110,14 @@ def broadcast_arrays(*arrays: Tensor) -> tuple[Tensor, ...]:
     except ValueError:
         shapes = " and ".join(str(x.shape) for x in arrays)
         raise ShapeError(f"broadcast_arrays: shapes do not fit: {shapes}") from None
-    return tuple(broadcast_to(x, shape) for x in arrays)
+    return [broadcast_to(x, shape) for x in arrays]
 
 
 @composed(
     samples=(Sample(((2,), (3,))), Sample(((2,), (3,)), {"indexing": "ij"}), Sample(((2,), (3,), (1,)))),
     gradients=(True, True, True),
 )
-def meshgrid(*arrays: Tensor, indexing: Any = "xy") -> tuple[Tensor, ...]:
+def meshgrid(*arrays: Tensor, indexing: Literal["xy", "ij"] = "xy") -> list[Tensor]:
     """Return the coordinates of a grid, given the coordinates along each dimension.
 
     Parameters

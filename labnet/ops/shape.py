@@ -141,7 +141,7 @@ def matrix_transpose(x: Array, /) -> Array:
     dtypes=EVERY,
     view=True,
 )
-def expand_dims(x: Array, /, *, axis: int | tuple[int, ...] = 0) -> Array:
+def expand_dims(x: Array, /, axis: int | tuple[int, ...] = 0) -> Array:
     """Insert a dimension of length one at `axis`, or several.
 
     Examples

@@ -39,7 +39,7 @@ def invoke(op, inputs, static, function=None):
     """Call an op, or a stand-in for it, and return its outputs as a tuple."""
     function = function or op.function
     out = function(list(inputs), **static) if op.variadic else function(*inputs, **static)
-    return tuple(out) if isinstance(out, tuple) else (out,)
+    return tuple(out) if isinstance(out, tuple | list) else (out,)
 
 
 def to_float(tensor):
