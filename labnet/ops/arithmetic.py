@@ -147,7 +147,7 @@ def round(x: Array, /) -> Array:
 
 @binary(lambda g, out, x1, x2: g * 0, lambda g, out, x1, x2: g * 0, dtypes=FLOATS, domain=(0.5, 2.0))
 def floor_divide(x1: Array, x2: Array, /) -> Array:
-    """Quotient of each pair of elements, rounded down; infinite ones as the standard has them. No slope.
+    """Quotient of each pair of elements, rounded down; infinite ones as the standard has them. The gradient is zero.
 
     Examples
     --------

@@ -162,5 +162,12 @@ class NamespaceInfo:
 
 
 def __array_namespace_info__() -> NamespaceInfo:  # noqa: N807
-    """Return what the standard's inspection functions tell about labnet."""
+    """Return what the standard's inspection functions tell about labnet.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> sorted(ln.__array_namespace_info__().dtypes(kind="real floating"))
+    ['float32', 'float64']
+    """
     return NamespaceInfo()
