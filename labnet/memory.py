@@ -1,11 +1,11 @@
 """Who shares an array's memory, and when it may be overwritten.
 
-A view knows the tensor that its memory belongs to (`_base`), and that tensor knows its live views
-(`_views`, weakly). Together they are a family. A write goes to the family's memory if nobody else holds
-it; if a graph, a detached tensor or an array that was handed out does, the family moves to a copy first.
-So writing is seen by every view, never by a recorded graph, and arrays handed out never change.
+The `_family` of a tensor is None, or, for a view, the tensor that its memory belongs to, or, for that
+tensor, the set of its live views. A write goes to the family's memory if nobody else holds it; if a graph, a
+detached tensor or an array that was handed out does, the family moves to a copy first. So writing is seen by
+every view, never by a recorded graph, and arrays handed out never change.
 
-Works on anything with an `_array` and a `_node`; knows nothing about arithmetic.
+Works on anything with an `_array`, a `_node` and a `_family`; knows nothing about arithmetic.
 """
 
 import sys
@@ -19,17 +19,19 @@ Array = np.ndarray[Any, Any]
 
 def link(view: Any, source: Any) -> None:
     """Remember that `view` was made of `source` and shares its memory, if it does."""
-    array, origin = view._array, source._array
-    if array.base is None or (array.base is not origin and array.base is not origin.base):
+    array, origin, family = view._array.base, source._array, source._family
+    if array is None or (array is not origin and array is not origin.base):
         return
-    base = base_of(source)
-    if 0 in base._array.strides:  # one element at many places: no place to write through to
-        return
-    view._base = base
-    try:
-        views = base._views
-    except AttributeError:
-        views = base._views = set()
+    if family is None:
+        if 0 in origin.strides:  # one element at many places: no place to write through to
+            return
+        base, views = source, set[weakref.ref[Any]]()
+        source._family = views
+    elif type(family) is set:
+        base, views = source, family
+    else:
+        base, views = family, family._family
+    view._family = base
     views.add(weakref.ref(view, views.discard))
 
 
@@ -37,24 +39,19 @@ def unlink(view: Any) -> None:
     """Make `view` a tensor of its own; the memory stays shared until one side writes."""
     base = base_of(view)
     if base is not view:
-        base._views.discard(next(ref for ref in list(base._views) if ref() is view))
-        del view._base
+        base._family.discard(next(reference for reference in list(base._family) if reference() is view))
+        view._family = None
 
 
 def base_of(tensor: Any) -> Any:
     """Return the tensor whose memory this one is a view of; itself if it is none."""
-    try:
-        return tensor._base
-    except AttributeError:
-        return tensor
+    family = tensor._family
+    return tensor if family is None or type(family) is set else family
 
 
 def views_of(base: Any) -> list[Any]:
     """Return the live views of a tensor."""
-    try:
-        references = list(base._views)
-    except AttributeError:
-        return []
+    references = list(base._family or ())
     return [view for reference in references if (view := reference()) is not None]
 
 
@@ -113,7 +110,7 @@ def _addresses(array: Array) -> Array:
 
 
 def _address(array: Array) -> int:
-    address: int = array.__array_interface__["data"][0]
+    address: int = array.ctypes.data
     return address
 
 

@@ -78,11 +78,11 @@ class Tensor(Methods):
     Tensor([3., 7.], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_array", "_base", "_node", "_views")
+    __slots__ = ("__weakref__", "_array", "_family", "_node")
     __array_priority__ = 1000
     _array: np.ndarray[Any, Any]
     _node: autograd.Node | None
-    # _base and _views exist only where tensors share memory: see labnet.memory
+    _family: Any  # whom memory is shared with: see labnet.memory
 
     def __init__(
         self,
@@ -95,6 +95,7 @@ class Tensor(Methods):
         check_device(device)
         self._array = as_array(data, dtype=dtype)
         self._node = None
+        self._family = None
         if requires_grad:
             self.requires_grad = True
 
@@ -405,6 +406,7 @@ def wrap(array: np.ndarray[Any, Any], node: autograd.Node | None = None) -> Tens
     tensor = Tensor.__new__(Tensor)
     tensor._array = array
     tensor._node = node
+    tensor._family = None
     return tensor
 
 

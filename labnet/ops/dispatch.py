@@ -114,6 +114,7 @@ def unary_function(op: "Op") -> Callable[..., Tensor]:
             result = np.asarray(result)
         out: Tensor = _new(Tensor)
         out._array = result
+        out._family = None
         if parent is not None and differentiable and is_recording() and result.dtype.kind == "f":
             out._node = _recorded(op, (parent,), (array,), result, _NO_STATIC)
         else:
@@ -142,6 +143,7 @@ def binary_function(op: "Op") -> Callable[..., Tensor]:
             result = np.asarray(result)
         out: Tensor = _new(Tensor)
         out._array = result
+        out._family = None
         if parent1 is parent2 is None:
             out._node = None
         elif differentiable and is_recording() and result.dtype.kind == "f":
@@ -153,28 +155,68 @@ def binary_function(op: "Op") -> Callable[..., Tensor]:
     return function
 
 
+def static_function(op: "Op", *, names: Sequence[str], positional: int) -> Callable[..., Tensor]:
+    """Return the function of one tensor and static arguments that carries out `op`.
+
+    Parameters
+    ----------
+    op : Op
+    names : sequence of str
+        Names of the static arguments.
+    positional : int
+        How many of them may be given by position.
+    """
+    name, forward, differentiable, view = op.name, op.forward, op.differentiable, op.view
+
+    def function(x: Any, /, *args: Any, **static: Any) -> Tensor:
+        if type(x) is not Tensor:
+            x = x if isinstance(x, Tensor) else Tensor(x)
+        if args:
+            if len(args) > positional:
+                raise TypeError(f"{name}() takes {1 + positional} positional arguments but {1 + len(args)} were given")
+            static.update(zip(names, args, strict=False))
+        array, parent = x._array, x._node
+        try:
+            result = forward(array, **static)
+        except _REFUSALS as error:
+            if any(key not in names for key in static):
+                raise
+            raise failure(name, (array,), static, error) from None
+        if type(result) is not _ndarray:
+            result = np.asarray(result)
+        out: Tensor = _new(Tensor)
+        out._array = result
+        out._family = None
+        if parent is not None and differentiable and is_recording() and result.dtype.kind == "f":
+            out._node = _recorded(op, (parent,), (array,), result, static)
+        else:
+            out._node = None
+        if view:
+            memory.link(out, x)
+        return out
+
+    return function
+
+
 def general_function(op: "Op", *, inputs: int, names: Sequence[str], positional: int) -> Callable[..., Tensor]:
-    """Return the function that carries out `op` on `inputs` tensors and static arguments.
+    """Return the function that carries out `op` on several tensors, or a sequence, and static arguments.
 
     Parameters
     ----------
     op : Op
     inputs : int
         Number of tensors, the first arguments.
-    names : sequence of str
-        Names of the static arguments.
-    positional : int
-        How many of them may be given by position.
+    names, positional
+        As for `static_function`.
     """
     name, forward, variadic = op.name, op.forward, op.variadic
-    places = tuple(names[:positional])
 
     def function(*args: Any, **static: Any) -> Tensor:
         tensors = tuple(args[0]) if variadic else args[:inputs]
         if len(args) > inputs:
             if len(args) > inputs + positional:
                 raise TypeError(f"{name}() takes {inputs + positional} positional arguments but {len(args)} were given")
-            static.update(zip(places, args[inputs:], strict=False))
+            static.update(zip(names, args[inputs:], strict=False))
         arrays = tuple([operand(x) for x in tensors])
         try:
             result = forward(arrays, **static) if variadic else forward(*arrays, **static)
@@ -182,22 +224,14 @@ def general_function(op: "Op", *, inputs: int, names: Sequence[str], positional:
             if len(args) < inputs or any(key not in names for key in static):
                 raise
             raise failure(name, arrays, static, error) from None
-        return record(op, tensors, arrays, result, static)
+        out = wrap(result if type(result) is _ndarray else np.asarray(result))
+        if op.differentiable and out._array.dtype.kind == "f":
+            parents = tuple([_node_of(x) for x in tensors])
+            if any(parents) and is_recording():
+                out._node = _recorded(op, parents, arrays, out._array, static)
+        return out
 
     return function
-
-
-def record(op: "Op", inputs: tuple[Any, ...], arrays: tuple[Array, ...], result: Any, static: dict[str, Any]) -> Tensor:
-    """Wrap the result, with a node if an input requires gradients."""
-    array = result if type(result) is _ndarray else np.asarray(result)
-    out = wrap(array)
-    if op.differentiable and array.dtype.kind == "f":
-        parents = tuple([_node_of(x) for x in inputs])
-        if any(parents) and is_recording():
-            out._node = _recorded(op, parents, arrays, array, static)
-    if op.view and isinstance(inputs[0], Tensor):
-        memory.link(out, inputs[0])
-    return out
 
 
 def failure(name: str, arrays: tuple[Array, ...], static: dict[str, Any], error: Exception) -> Exception:

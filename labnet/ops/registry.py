@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar, cast
 
-from labnet.ops.dispatch import Array, Recorded, binary_function, general_function, unary_function
+from labnet.ops.dispatch import Array, Recorded, binary_function, general_function, static_function, unary_function
 from labnet.tensor import Tensor
 
 __all__ = ["EVERY", "FLOATS", "INTEGERS", "NUMBERS", "REGISTRY", "Array", "Op", "Recorded", "Sample", "composed", "op"]
@@ -113,14 +113,16 @@ def op(
         parameters = list(inspect.signature(body).parameters.values())[inputs:]
         gradients = tuple(rule is not None for rule in vjps)
         declared = Op(name, ufunc or body, vjps, dtypes, domain, samples, gradients, variadic, view)
-        if inputs == 1 and not parameters and not variadic and not view:
-            function = unary_function(declared)
-        elif inputs == 2 and not parameters:
+        names = tuple(parameter.name for parameter in parameters)
+        positional = sum(parameter.kind is not parameter.KEYWORD_ONLY for parameter in parameters)
+        if inputs == 2 and not names:
             function = binary_function(declared)
-        else:
-            positional = sum(parameter.kind is not parameter.KEYWORD_ONLY for parameter in parameters)
-            names = [parameter.name for parameter in parameters]
+        elif inputs > 1 or variadic:
             function = general_function(declared, inputs=inputs, names=names, positional=positional)
+        elif names or view:
+            function = static_function(declared, names=names, positional=positional)
+        else:
+            function = unary_function(declared)
         declared.function = functools.wraps(body)(function)
         REGISTRY[name] = declared
         return cast("Callable[P, Tensor]", declared.function)
