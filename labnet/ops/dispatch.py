@@ -10,7 +10,7 @@ import numpy as np
 
 from labnet import memory
 from labnet.autograd import Node, Run, is_recording
-from labnet.errors import DTypeError, ShapeError
+from labnet.errors import AxisError, DTypeError, ShapeError
 from labnet.tensor import Tensor, as_array, wrap
 
 if TYPE_CHECKING:
@@ -240,6 +240,8 @@ def failure(name: str, arrays: tuple[Array, ...], static: dict[str, Any], error:
     extra = "".join(f", {key}={value!r:.40}" for key, value in static.items())
     if isinstance(error, TypeError | OverflowError) or (name == "pow" and _broadcast(given)):
         return DTypeError(f"{name}: not possible for dtypes {', '.join(str(a.dtype) for a in given)}{extra}: {error}")
+    if isinstance(error, IndexError):
+        return AxisError(f"{name}: not possible for shape {', '.join(str(a.shape) for a in given)}{extra}: {error}")
     if name == "matmul" and all(a.ndim for a in given):
         shapes = " @ ".join(str(a.shape) for a in given)
         return ShapeError(f"matmul: inner dimensions differ, or batch dimensions do not broadcast: {shapes}")

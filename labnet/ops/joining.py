@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from labnet.errors import ShapeError
+from labnet.errors import AxisError, ShapeError
 from labnet.ops.registry import EVERY, Array, Sample, composed, op
 from labnet.ops.shape import broadcast_to, expand_dims, reshape
 from labnet.tensor import Tensor
@@ -86,7 +86,7 @@ def unstack(x: Tensor, /, *, axis: int = 0) -> tuple[Tensor, ...]:
     [[1, 3], [2, 4]]
     """
     if not -x.ndim <= axis < x.ndim:
-        raise ShapeError(f"unstack: axis {axis} is out of bounds for shape {x.shape}")
+        raise AxisError(f"unstack: axis {axis} is out of bounds for shape {x.shape}")
     before = (slice(None),) * (axis % x.ndim)
     return tuple(x[(*before, i)] for i in range(x.shape[axis]))
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from labnet.errors import ShapeError
+from labnet.errors import AxisError
 from labnet.ops.elementwise import subtract
 from labnet.ops.joining import concat
 from labnet.ops.logic import not_equal
@@ -161,7 +161,7 @@ def diff(
     [3, 5]
     """
     if not -x.ndim <= axis < x.ndim:
-        raise ShapeError(f"diff: axis {axis} is out of bounds for shape {x.shape}")
+        raise AxisError(f"diff: axis {axis} is out of bounds for shape {x.shape}")
     parts = [part for part in (prepend, x, append) if part is not None]
     out = concat(parts, axis=axis) if len(parts) > 1 else x
     before = (slice(None),) * (axis % x.ndim)

@@ -4,6 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from labnet.errors import ShapeError
 from labnet.ops.indexing import take_along_axis
 from labnet.ops.registry import EVERY, NUMBERS, Array, Sample, composed, op
 from labnet.tensor import Tensor, wrap
@@ -90,7 +91,7 @@ def nonzero(x: Tensor, /) -> tuple[Tensor, ...]:
     [[0, 1], [1, 0]]
     """
     if not x.ndim:
-        raise ValueError("nonzero: expected at least one dimension, got shape ()")
+        raise ShapeError("nonzero: expected at least one dimension, got shape ()")
     return tuple(wrap(part) for part in np.nonzero(x.numpy()))
 
 
