@@ -24,6 +24,8 @@ _ndarray = np.ndarray
 _new = object.__new__
 _REFUSALS = (ValueError, TypeError, OverflowError)
 _NO_STATIC: dict[str, Any] = {}
+#: Operands that have no dtype of their own: numbers, and None for one that is left out.
+_WEAK = (float, int, type(None))
 
 
 class Recorded(Node):
@@ -88,7 +90,7 @@ def operand(value: Any) -> Array:
     """Return what the array function gets for an argument; Python numbers keep their weak type."""
     if isinstance(value, Tensor):
         return value._array
-    if value is None or isinstance(value, bool | int | float):
+    if isinstance(value, _WEAK):
         return value
     return as_array(value)
 
@@ -129,11 +131,15 @@ def binary_function(op: "Op") -> Callable[..., Tensor]:
     name, forward, differentiable = op.name, op.forward, op.differentiable
 
     def function(x1: Any, x2: Any, /) -> Tensor:
-        if type(x1) is Tensor and type(x2) is Tensor:
-            array1, array2, parent1, parent2 = x1._array, x2._array, x1._node, x2._node
+        if type(x1) is Tensor:
+            array1, parent1 = x1._array, x1._node
         else:
-            array1, array2, parent1, parent2 = operand(x1), operand(x2), _node_of(x1), _node_of(x2)
-            if not isinstance(array1, _ndarray) and not isinstance(array2, _ndarray):
+            array1, parent1 = operand(x1), _node_of(x1)
+        if type(x2) is Tensor:
+            array2, parent2 = x2._array, x2._node
+        else:
+            array2, parent2 = operand(x2), _node_of(x2)
+            if type(array2) is not _ndarray and type(array1) is not _ndarray:
                 array1, array2 = as_array(array1), as_array(array2)
         try:
             result = forward(array1, array2)
@@ -144,7 +150,7 @@ def binary_function(op: "Op") -> Callable[..., Tensor]:
         out: Tensor = _new(Tensor)
         out._array = result
         out._family = None
-        if parent1 is parent2 is None:
+        if parent1 is None and parent2 is None:
             out._node = None
         elif differentiable and is_recording() and result.dtype.kind == "f":
             out._node = _recorded(op, (parent1, parent2), (array1, array2), result, _NO_STATIC)
