@@ -1,10 +1,5 @@
-"""Every op, by family, and the methods and operators that they give to `Tensor`."""
+"""Every op, by family."""
 
-from collections.abc import Callable
-from typing import Any
-
-from labnet._methods import Methods
-from labnet.errors import ShapeError
 from labnet.ops import creation as creation
 from labnet.ops import dtypes as dtypes
 from labnet.ops.arithmetic import (
@@ -93,6 +88,7 @@ from labnet.ops.logic import (
     logical_xor,
     not_equal,
 )
+from labnet.ops.operators import METHODS, OPERATORS, PROPERTIES, REFLECTED, attach
 from labnet.ops.rearrange import (
     flip,
     pad,
@@ -166,80 +162,8 @@ from labnet.ops.trigonometry import (
     sinh,
     tan,
 )
-from labnet.ops.writing import (
-    in_place,
-    write,
-)
-from labnet.tensor import Tensor
 
-#: Ops that are methods too, under the same name.
-METHODS = (
-    *("abs", "all", "any", "argmax", "argmin", "argsort", "astype", "clip", "cos", "count_nonzero"),
-    *("cumulative_prod", "cumulative_sum", "diff", "exp", "expm1", "flip", "floor", "ceil", "isfinite", "isinf"),
-    *("isnan", "log", "log1p", "max", "mean", "median", "min", "nonzero", "prod", "reciprocal", "repeat"),
-    *("reshape", "roll", "round", "sign", "sin", "sort", "sqrt", "square", "squeeze", "std", "sum", "take", "tanh"),
-    *("tile", "tril", "triu", "trunc", "unstack", "var"),
-)
-
-#: Operators, each with the op that it stands for.
-OPERATORS: dict[str, Callable[..., Any]] = {
-    "__add__": add,
-    "__sub__": subtract,
-    "__mul__": multiply,
-    "__truediv__": divide,
-    "__floordiv__": floor_divide,
-    "__mod__": remainder,
-    "__pow__": pow,
-    "__matmul__": matmul,
-    "__and__": bitwise_and,
-    "__or__": bitwise_or,
-    "__xor__": bitwise_xor,
-    "__lshift__": bitwise_left_shift,
-    "__rshift__": bitwise_right_shift,
-    "__eq__": equal,
-    "__ne__": not_equal,
-    "__gt__": greater,
-    "__ge__": greater_equal,
-    "__lt__": less,
-    "__le__": less_equal,
-    "__neg__": negative,
-    "__pos__": positive,
-    "__abs__": abs,
-    "__invert__": bitwise_invert,
-    "__getitem__": getitem,
-}
-
-#: Operators that have a form with the operands swapped, and one that writes into the first operand.
-REFLECTED = (
-    *("__add__", "__sub__", "__mul__", "__truediv__", "__floordiv__", "__mod__", "__pow__", "__matmul__"),
-    *("__and__", "__or__", "__xor__", "__lshift__", "__rshift__"),
-)
-
-
-def _transpose(x: Tensor) -> Tensor:
-    if x.ndim != 2:
-        raise ShapeError(f"T: expected two dimensions, got shape {x.shape}; use mT or permute_dims")
-    return matrix_transpose(x)
-
-
-#: Attributes that are ops.
-PROPERTIES = {"mT": matrix_transpose, "T": _transpose}
-
-
-def _reflect(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    return lambda self, other, /: function(other, self)
-
-
-for _name in METHODS:
-    setattr(Methods, _name, REGISTRY[_name].function)
-for _name, _function in OPERATORS.items():
-    setattr(Methods, _name, _function)
-for _name in REFLECTED:
-    setattr(Methods, _name.replace("__", "__r", 1), _reflect(OPERATORS[_name]))
-    setattr(Methods, _name.replace("__", "__i", 1), in_place(OPERATORS[_name]))
-for _name, _function in PROPERTIES.items():
-    setattr(Methods, _name, property(_function))
-setattr(Methods, "__setitem__", write)  # noqa: B010
+attach()
 
 __all__ = [
     "METHODS",

@@ -49,7 +49,7 @@ def write(x: Tensor, key: Any, value: Any) -> None:
     memory.prepare_write(x)
     try:
         x._array[plain_key(key)] = values
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise failure("setitem", (x._array, values), {"key": key}, error) from None
 
 

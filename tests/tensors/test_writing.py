@@ -312,6 +312,11 @@ def too_many():
     x[0] = ln.ones(4)
 
 
+def too_large():
+    x = ln.asarray([1], dtype="uint8")
+    x[0] = 300
+
+
 def out_of_bounds():
     x = ln.ones(2)
     x[2] = 1.0
@@ -327,6 +332,7 @@ def out_of_bounds():
         (fraction_into_integers, DTypeError, "float.*int64.*astype"),
         (divide_integers, DTypeError, "float64.*int64"),
         (too_many, ShapeError, r"\(2, 3\).*\(4,\)"),
+        (too_large, DTypeError, "uint8.*300"),
         (out_of_bounds, IndexError, "2"),
     ],
 )
