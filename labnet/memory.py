@@ -62,11 +62,11 @@ def prepare_write(tensor: Any) -> None:
     """
     base = base_of(tensor)
     views = views_of(base)
-    recorded = [view for view in views if view is not tensor and view._node is not None]
-    for view in recorded:
-        unlink(view)
-    kept = [view for view in views if view not in set(recorded)]
-    if recorded or not _exclusive([base._array, *(view._array for view in kept)]):
+    kept = [view for view in views if view is tensor or view._node is None]
+    for view in views:
+        if view is not tensor and view._node is not None:
+            unlink(view)
+    if len(kept) < len(views) or not _exclusive([base._array, *(view._array for view in kept)]):
         move(base, kept)
 
 

@@ -221,8 +221,9 @@ class Tensor(Methods):
             items = []
             for leaf, gradient in found.items():
                 if isinstance(leaf, autograd.Leaf) and (owner := leaf.owner()) is not None:
-                    leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
-                    items.append((owner, gradient))
+                    # own tensors for each, since rules hand one to several leaves
+                    leaf.grad = wrap(gradient._array) if leaf.grad is None else leaf.grad + gradient
+                    items.append((owner, wrap(gradient._array)))
             return items
 
         sweep = autograd.Sweep(root, seed, run=run)

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar, cast
 
-from labnet.ops.dispatch import Array, Recorded, binary_function, general_function, static_function, unary_function
+from labnet.ops.dispatch import Array as Array
+from labnet.ops.dispatch import Recorded as Recorded
+from labnet.ops.dispatch import binary_function, general_function, static_function, unary_function
 from labnet.tensor import Tensor
-
-__all__ = ["EVERY", "FLOATS", "INTEGERS", "NUMBERS", "REGISTRY", "Array", "Op", "Recorded", "Sample", "composed", "op"]
 
 #: Pulls the gradient of an output back to one input: ``rule(g, out, *inputs, **static)``.
 Rule = Callable[..., Tensor]
