@@ -19,9 +19,8 @@ from labnet.errors import GradientError
 _recording = contextvars.ContextVar("labnet_recording", default=True)
 
 
-def is_recording() -> bool:
-    """Tell whether operations are recorded for a backward in this context."""
-    return _recording.get()
+#: Tells whether operations are recorded for a backward in this context; bound, because every op asks.
+is_recording: Callable[[], bool] = _recording.get
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ The tree, most general first::
 
     LabnetError
     ├── ShapeError(ValueError)          shapes that do not fit
+    │   └── AxisError(IndexError)       a dimension that does not exist
     ├── DTypeError(TypeError)           dtypes that do not fit
     ├── DeviceError                     a device that is missing or mixed
     ├── GradientError                   a backward that cannot be right
@@ -34,6 +35,10 @@ class LabnetError(Exception):
 
 class ShapeError(LabnetError, ValueError):
     """Shapes do not fit together; the message holds both."""
+
+
+class AxisError(ShapeError, IndexError):
+    """A dimension was named that a tensor does not have."""
 
 
 class DTypeError(LabnetError, TypeError):

@@ -4,11 +4,12 @@ Holds state and conversions only. Arithmetic is attached by `labnet.ops` through
 """
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from labnet import autograd
+from labnet import autograd, memory
 from labnet._methods import Methods
 from labnet.device import CPU, check_device
 from labnet.errors import DTypeError, GradientError, ShapeError
@@ -77,10 +78,11 @@ class Tensor(Methods):
     Tensor([3., 7.], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_array", "_node")
+    __slots__ = ("__weakref__", "_array", "_family", "_node")
     __array_priority__ = 1000
     _array: np.ndarray[Any, Any]
     _node: autograd.Node | None
+    _family: Any  # whom memory is shared with: see labnet.memory
 
     def __init__(
         self,
@@ -93,6 +95,7 @@ class Tensor(Methods):
         check_device(device)
         self._array = as_array(data, dtype=dtype)
         self._node = None
+        self._family = None
         if requires_grad:
             self.requires_grad = True
 
@@ -155,6 +158,8 @@ class Tensor(Methods):
         if value and self._array.dtype.kind != "f":
             raise GradientError(f"only floating-point tensors can require gradients: this one is {self.dtype}")
         if value != self.requires_grad:
+            if value:
+                memory.unlink(self)
             self._node = autograd.Leaf(self) if value else None
 
     @property
@@ -177,7 +182,7 @@ class Tensor(Methods):
             raise GradientError("grad can be set on leaf tensors that require gradients only")
 
     def detach(self) -> "Tensor":
-        """Return the same values without their history; memory is shared."""
+        """Return the same values without their history; memory is shared until one of both is written."""
         return wrap(self._array)
 
     def backward(self, grad: Any = None, *, retain_graph: bool = False) -> autograd.Gradients:
@@ -253,6 +258,32 @@ class Tensor(Methods):
             return array.astype(dtype)
         return array.copy() if copy else array
 
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        namespace = import_module("labnet")
+        if api_version not in (None, "2021.12", "2022.12", "2023.12", namespace.__array_api_version__):
+            raise ValueError(
+                f"array API version {api_version!r} is not supported: expected {namespace.__array_api_version__}"
+            )
+        return namespace
+
+    def __dlpack__(
+        self,
+        *,
+        stream: None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[Any, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Return a DLPack capsule: read-only where the consumer knows of that, else a copy."""
+        readable = max_version is not None and max_version[0] >= 1
+        if copy is False and not readable:
+            raise BufferError("a tensor is exported read-only: without a copy the consumer needs DLPack 1.0")
+        array = self.numpy() if readable and not copy else self._array.copy()
+        return array.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._array.__dlpack_device__()
+
     def item(self) -> Any:
         """Return the only element as a Python number.
 
@@ -274,6 +305,9 @@ class Tensor(Methods):
 
     def __int__(self) -> int:
         return int(self.item())
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
 
     def __index__(self) -> int:
         if self._array.ndim or self._array.dtype.kind not in "iu":
@@ -301,10 +335,17 @@ class Tensor(Methods):
             check_device(target)
         return self.astype(target)
 
-    def assign(self, value: Any) -> "Tensor":
-        """Write new values into a leaf tensor, such as a parameter, and return it.
+    def to_device(self, device: str, /, *, stream: None = None) -> "Tensor":
+        """Return the tensor on another device, as the array API standard spells it."""
+        if stream is not None:
+            raise ValueError(f"to_device: the CPU has no streams, got stream={stream!r}")
+        check_device(device)
+        return self
 
-        Graphs recorded before, and arrays handed out, keep the old values.
+    def assign(self, value: Any) -> "Tensor":
+        """Write new values into a leaf tensor, such as a parameter, and return it; nothing is recorded.
+
+        Graphs recorded before, and arrays handed out, keep the old values; views that were not recorded follow.
 
         Raises
         ------
@@ -320,7 +361,7 @@ class Tensor(Methods):
             raise ShapeError(f"assign: value has shape {array.shape}, the tensor has shape {self.shape}")
         if not np.can_cast(array.dtype, self.dtype, "same_kind"):
             raise DTypeError(f"assign: value has dtype {array.dtype}, the tensor has dtype {self.dtype}")
-        self._array = np.array(array, dtype=self.dtype, copy=True)
+        memory.overwrite(self, np.array(array, dtype=self.dtype, copy=True))
         return self
 
     def __repr__(self) -> str:
@@ -345,6 +386,7 @@ def wrap(array: np.ndarray[Any, Any], node: autograd.Node | None = None) -> Tens
     tensor = Tensor.__new__(Tensor)
     tensor._array = array
     tensor._node = node
+    tensor._family = None
     return tensor
 
 
@@ -368,17 +410,20 @@ def differentiate(
         items = []
         for leaf, gradient in found.items():
             if isinstance(leaf, autograd.Leaf) and (owner := leaf.owner()) is not None:
+                # own tensors for each, since rules hand one to several leaves
                 if accumulate:
-                    leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
-                items.append((owner, gradient))
+                    leaf.grad = wrap(gradient._array) if leaf.grad is None else leaf.grad + gradient
+                items.append((owner, wrap(gradient._array)))
         return items
 
     sweep = autograd.Sweep(node, seed.detach(), run=run)
     if not sweep.awaits:
-        return autograd.Gradients(collect(autograd.sweep_now(sweep, retain_graph=retain_graph)))
+        with np.errstate(all="ignore"):  # infinite slopes are results, not mistakes of the caller
+            return autograd.Gradients(collect(autograd.sweep_now(sweep, retain_graph=retain_graph)))
 
     async def later() -> list[tuple[Tensor, Tensor]]:
-        return collect(await autograd.sweep_async(sweep, retain_graph=retain_graph))
+        with np.errstate(all="ignore"):
+            return collect(await autograd.sweep_async(sweep, retain_graph=retain_graph))
 
     return autograd.Gradients(pending=later)
 

@@ -13,7 +13,7 @@ LAYERS = (
     ("stats",),
     ("device",),
     ("kernels",),
-    ("autograd",),
+    ("autograd", "memory"),
     ("tensor", "_methods"),
     ("ops",),
     ("codec",),

@@ -69,12 +69,12 @@ def test_every_op_has_a_documented_example():
     assert without == []
 
 
-def test_stub_of_the_methods_is_up_to_date():
-    generator = ROOT / "tools" / "generate_stubs.py"
-    spec = importlib.util.spec_from_file_location("generate_stubs", generator)
+@pytest.mark.parametrize("name", ["generate_stubs", "generate_reference"])
+def test_generated_files_are_up_to_date(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.TARGET.read_text() == module.generate(), "run: python tools/generate_stubs.py"
+    assert module.TARGET.read_text() == module.generate(), f"run: python tools/{name}.py"
 
 
 def test_version_matches_the_changelog():

@@ -4,19 +4,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from labnet.ops.registry import EVERY, FLOATS, NUMBERS, Array, P, Rule, Sample, op
+from labnet.ops.registry import FLOATS, NUMBERS, Array, P, Rule, Sample, op
 from labnet.ops.shape import fit
 from labnet.tensor import Tensor
 
-_UNARY = (Sample(((3, 4),)), Sample(((),)), Sample(((0, 2),)))
-_BINARY = (
+UNARY_SAMPLES = (Sample(((3, 4),)), Sample(((),)), Sample(((0, 2),)))
+BINARY_SAMPLES = (
     Sample(((3, 4), (3, 4))),
     Sample(((3, 4), (4,))),
     Sample(((2, 1), (1, 3))),
     Sample(((), (2, 3))),
     Sample(((0, 2), (2,))),
 )
-_TERNARY = (Sample(((3, 4), (3, 4), (3, 4))), Sample(((3, 1), (4,), ())))
+TERNARY_SAMPLES = (Sample(((3, 4), (3, 4), (3, 4))), Sample(((3, 1), (4,), ())))
 
 
 def _fitted(rule: Rule | None, position: int) -> Rule | None:
@@ -26,24 +26,30 @@ def _fitted(rule: Rule | None, position: int) -> Rule | None:
 
 
 def unary(
-    *vjps: Rule, dtypes: tuple[str, ...] = FLOATS, domain: tuple[float, float] = (-2.0, 2.0)
+    *vjps: Rule,
+    dtypes: tuple[str, ...] = FLOATS,
+    domain: tuple[float, float] = (-2.0, 2.0),
+    ufunc: Callable[..., Array] | None = None,
 ) -> Callable[[Callable[P, Array]], Callable[P, Tensor]]:
     """Declare an op of one tensor, element by element."""
-    return op(*vjps, samples=_UNARY, dtypes=dtypes, domain=domain)
+    return op(*vjps, samples=UNARY_SAMPLES, dtypes=dtypes, domain=domain, ufunc=ufunc)
 
 
 def binary(
-    *vjps: Rule | None, dtypes: tuple[str, ...] = NUMBERS, domain: tuple[float, float] = (-2.0, 2.0)
+    *vjps: Rule | None,
+    dtypes: tuple[str, ...] = NUMBERS,
+    domain: tuple[float, float] = (-2.0, 2.0),
+    ufunc: Callable[..., Array] | None = None,
 ) -> Callable[[Callable[P, Array]], Callable[P, Tensor]]:
     """Declare an op of two broadcast tensors, element by element."""
     fitted = [_fitted(rule, i) for i, rule in enumerate(vjps)]
-    return op(*fitted, samples=_BINARY, inputs=2, dtypes=dtypes, domain=domain)
+    return op(*fitted, samples=BINARY_SAMPLES, inputs=2, dtypes=dtypes, domain=domain, ufunc=ufunc)
 
 
 # Arithmetic
 
 
-@binary(lambda g, out, x1, x2: g, lambda g, out, x1, x2: g)
+@binary(lambda g, out, x1, x2: g, lambda g, out, x1, x2: g, ufunc=np.add)
 def add(x1: Array, x2: Array, /) -> Array:
     """Sum of each pair of elements.
 
@@ -53,10 +59,9 @@ def add(x1: Array, x2: Array, /) -> Array:
     >>> ln.add(ln.asarray([1, 2]), 3).tolist()
     [4, 5]
     """
-    return np.add(x1, x2)
 
 
-@binary(lambda g, out, x1, x2: g, lambda g, out, x1, x2: -g)
+@binary(lambda g, out, x1, x2: g, lambda g, out, x1, x2: -g, ufunc=np.subtract)
 def subtract(x1: Array, x2: Array, /) -> Array:
     """Difference of each pair of elements.
 
@@ -66,10 +71,9 @@ def subtract(x1: Array, x2: Array, /) -> Array:
     >>> ln.subtract(ln.asarray([1, 2]), 3).tolist()
     [-2, -1]
     """
-    return np.subtract(x1, x2)
 
 
-@binary(lambda g, out, x1, x2: g * x2, lambda g, out, x1, x2: g * x1)
+@binary(lambda g, out, x1, x2: g * x2, lambda g, out, x1, x2: g * x1, ufunc=np.multiply)
 def multiply(x1: Array, x2: Array, /) -> Array:
     """Product of each pair of elements.
 
@@ -79,7 +83,6 @@ def multiply(x1: Array, x2: Array, /) -> Array:
     >>> ln.multiply(ln.asarray([1, 2]), 3).tolist()
     [3, 6]
     """
-    return np.multiply(x1, x2)
 
 
 @binary(
@@ -87,6 +90,7 @@ def multiply(x1: Array, x2: Array, /) -> Array:
     lambda g, out, x1, x2: -(g * out) / x2,
     dtypes=FLOATS,
     domain=(0.5, 2.0),
+    ufunc=np.divide,
 )
 def divide(x1: Array, x2: Array, /) -> Array:
     """Quotient of each pair of elements.
@@ -97,7 +101,11 @@ def divide(x1: Array, x2: Array, /) -> Array:
     >>> ln.divide(ln.asarray([1.0, 2.0]), 4).tolist()
     [0.25, 0.5]
     """
-    return np.divide(x1, x2)
+
+
+def _pull_base(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
+    flat = (x1 == 0) & (x2 == 0)  # 0 ** 0 is 1 like its neighbours, though 0 ** -1 is infinite
+    return g * x2 * x1 ** where(flat, 1, x2 - 1)
 
 
 def _pull_exponent(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
@@ -105,12 +113,7 @@ def _pull_exponent(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
     return g * where(at_zero, 0, out * log(where(at_zero, 1, x1)))
 
 
-@binary(
-    lambda g, out, x1, x2: g * x2 * x1 ** (x2 - 1),
-    _pull_exponent,
-    dtypes=FLOATS,
-    domain=(0.5, 2.0),
-)
+@binary(_pull_base, _pull_exponent, dtypes=FLOATS, domain=(0.5, 2.0), ufunc=np.power)
 def pow(x1: Array, x2: Array, /) -> Array:
     """Each element of the first raised to the power in the second.
 
@@ -120,12 +123,17 @@ def pow(x1: Array, x2: Array, /) -> Array:
     >>> ln.pow(ln.asarray([2.0, 3.0]), 2).tolist()
     [4.0, 9.0]
     """
-    return np.power(x1, x2)
+
+
+def share(g: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
+    """Gradient where `x1` is the greater one, half of it where both are equal, else 0."""
+    return where(x1 > x2, g, where(x1 == x2, g / 2, 0))
 
 
 @binary(
-    lambda g, out, x1, x2: g * _share(x1, x2),
-    lambda g, out, x1, x2: g * _share(x2, x1),
+    lambda g, out, x1, x2: share(g, x1, x2),
+    lambda g, out, x1, x2: share(g, x2, x1),
+    ufunc=np.maximum,
 )
 def maximum(x1: Array, x2: Array, /) -> Array:
     """Greater of each pair of elements; where they are equal, each gets half of the gradient.
@@ -136,15 +144,9 @@ def maximum(x1: Array, x2: Array, /) -> Array:
     >>> ln.maximum(ln.asarray([-1, 2]), 0).tolist()
     [0, 2]
     """
-    return np.maximum(x1, x2)
 
 
-def _share(x1: Tensor, x2: Tensor) -> Tensor:
-    """1 where `x1` is the greater one, 0.5 where both are equal, else 0."""
-    return where(x1 > x2, 1.0, where(x1 == x2, 0.5, 0.0))
-
-
-@unary(lambda g, out, x: -g, dtypes=NUMBERS)
+@unary(lambda g, out, x: -g, dtypes=NUMBERS, ufunc=np.negative)
 def negative(x: Array, /) -> Array:
     """Negative of each element.
 
@@ -154,13 +156,12 @@ def negative(x: Array, /) -> Array:
     >>> ln.negative(ln.asarray([1, -2])).tolist()
     [-1, 2]
     """
-    return np.negative(x)
 
 
 # Exponential and related
 
 
-@unary(lambda g, out, x: g * out)
+@unary(lambda g, out, x: g * out, ufunc=np.exp)
 def exp(x: Array, /) -> Array:
     """Exponential of each element.
 
@@ -170,10 +171,9 @@ def exp(x: Array, /) -> Array:
     >>> ln.exp(ln.asarray([0.0])).tolist()
     [1.0]
     """
-    return np.exp(x)
 
 
-@unary(lambda g, out, x: g / x, domain=(0.5, 3.0))
+@unary(lambda g, out, x: g / x, domain=(0.5, 3.0), ufunc=np.log)
 def log(x: Array, /) -> Array:
     """Natural logarithm of each element.
 
@@ -183,10 +183,9 @@ def log(x: Array, /) -> Array:
     >>> ln.log(ln.asarray([1.0])).tolist()
     [0.0]
     """
-    return np.log(x)
 
 
-@unary(lambda g, out, x: g / (2 * out), domain=(0.5, 3.0))
+@unary(lambda g, out, x: g / (2 * out), domain=(0.5, 3.0), ufunc=np.sqrt)
 def sqrt(x: Array, /) -> Array:
     """Square root of each element.
 
@@ -196,10 +195,9 @@ def sqrt(x: Array, /) -> Array:
     >>> ln.sqrt(ln.asarray([4.0])).tolist()
     [2.0]
     """
-    return np.sqrt(x)
 
 
-@unary(lambda g, out, x: g * (1 - out * out))
+@unary(lambda g, out, x: g * (1 - out * out), ufunc=np.tanh)
 def tanh(x: Array, /) -> Array:
     """Hyperbolic tangent of each element.
 
@@ -209,7 +207,6 @@ def tanh(x: Array, /) -> Array:
     >>> ln.tanh(ln.asarray([0.0])).tolist()
     [0.0]
     """
-    return np.tanh(x)
 
 
 # Activations
@@ -242,85 +239,7 @@ def sigmoid(x: Array, /) -> Array:
     return np.where(x >= 0, 1, small) / (1 + small)
 
 
-# Comparison and choice
-
-
-@binary(dtypes=EVERY)
-def equal(x1: Array, x2: Array, /) -> Array:
-    """Whether each pair of elements is equal.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> ln.equal(ln.asarray([1, 2]), 2).tolist()
-    [False, True]
-    """
-    return np.equal(x1, x2)
-
-
-@binary(dtypes=EVERY)
-def not_equal(x1: Array, x2: Array, /) -> Array:
-    """Whether each pair of elements differs.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> ln.not_equal(ln.asarray([1, 2]), 2).tolist()
-    [True, False]
-    """
-    return np.not_equal(x1, x2)
-
-
-@binary()
-def greater(x1: Array, x2: Array, /) -> Array:
-    """Whether the first of each pair of elements is greater.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> ln.greater(ln.asarray([1, 3]), 2).tolist()
-    [False, True]
-    """
-    return np.greater(x1, x2)
-
-
-@binary()
-def greater_equal(x1: Array, x2: Array, /) -> Array:
-    """Whether the first of each pair of elements is greater or equal.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> ln.greater_equal(ln.asarray([1, 2]), 2).tolist()
-    [False, True]
-    """
-    return np.greater_equal(x1, x2)
-
-
-@binary()
-def less(x1: Array, x2: Array, /) -> Array:
-    """Whether the first of each pair of elements is smaller.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> ln.less(ln.asarray([1, 3]), 2).tolist()
-    [True, False]
-    """
-    return np.less(x1, x2)
-
-
-@binary()
-def less_equal(x1: Array, x2: Array, /) -> Array:
-    """Whether the first of each pair of elements is smaller or equal.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> ln.less_equal(ln.asarray([1, 3]), 2).tolist()
-    [True, False]
-    """
-    return np.less_equal(x1, x2)
+# Choice
 
 
 def _pull_chosen(g: Tensor, out: Tensor, condition: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
@@ -335,7 +254,7 @@ def _pull_rejected(g: Tensor, out: Tensor, condition: Tensor, x1: Tensor, x2: Te
     None,
     _fitted(_pull_chosen, 1),
     _fitted(_pull_rejected, 2),
-    samples=_TERNARY,
+    samples=TERNARY_SAMPLES,
     inputs=3,
 )
 def where(condition: Array, x1: Array, x2: Array, /) -> Array:

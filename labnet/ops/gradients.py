@@ -6,7 +6,7 @@ from typing import Any, overload
 from labnet import autograd
 from labnet.errors import GradientError
 from labnet.ops.creation import zeros_like
-from labnet.tensor import Tensor
+from labnet.tensor import Tensor, wrap
 
 
 @overload
@@ -59,5 +59,10 @@ def grad(
     if sweep.awaits:
         raise GradientError("grad: this graph crosses the network; use `await loss.backward()`")
     found = autograd.sweep_now(sweep, retain_graph=create_graph)
-    results = tuple(found.get(node, zeros_like(x)) for node, x in zip(nodes, wanted, strict=True))
+    results = tuple(_own(found[n]) if n in found else zeros_like(x) for n, x in zip(nodes, wanted, strict=True))
     return results if several else results[0]
+
+
+def _own(gradient: Tensor) -> Tensor:
+    """Return another tensor for a gradient, since rules hand one to several inputs; memory is shared until written."""
+    return wrap(gradient._array, gradient._node)

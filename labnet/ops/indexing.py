@@ -1,11 +1,13 @@
-"""Reading elements by index, and its adjoint."""
+"""Reading and replacing elements by index, and the adjoint of reading."""
 
 from typing import Any
 
 import numpy as np
 
-from labnet.ops.registry import EVERY, FLOATS, Array, Sample, op
-from labnet.tensor import Tensor
+from labnet.errors import ShapeError
+from labnet.ops.registry import EVERY, FLOATS, Array, Sample, composed, op
+from labnet.ops.shape import fit
+from labnet.tensor import Tensor, wrap
 
 _KEYS = (
     1,
@@ -16,13 +18,14 @@ _KEYS = (
     (slice(None, None, -2), 2),
     ([0, 0, 2],),
     ([2, 0], [1, 1]),
+    ([[True, False, True, True]] * 3,),
 )
 
 
-def _plain(key: Any) -> Any:
+def plain_key(key: Any) -> Any:
     """Replace tensors in an index by their arrays, and lists by arrays."""
     if isinstance(key, tuple):
-        return tuple(_plain(part) for part in key)
+        return tuple(plain_key(part) for part in key)
     if isinstance(key, Tensor):
         return key._array
     return np.asarray(key) if isinstance(key, list) else key
@@ -42,6 +45,7 @@ def _put_back(g: Tensor, out: Tensor, x: Tensor, *, key: Any) -> Tensor:
     _put_back,
     samples=tuple(Sample(((3, 4),), {"key": key}) for key in _KEYS),
     dtypes=EVERY,
+    view=True,
 )
 def getitem(x: Array, /, key: Any) -> Array:
     """Elements at an index: integers, slices, ``...``, None, boolean or integer arrays, as in NumPy.
@@ -57,7 +61,7 @@ def getitem(x: Array, /, key: Any) -> Array:
     >>> ln.asarray([[1, 2], [3, 4]])[:, 1].tolist()
     [2, 4]
     """
-    return x[_plain(key)]
+    return x[plain_key(key)]
 
 
 @op(
@@ -78,9 +82,107 @@ def scatter_add(x: Array, /, key: Any, shape: tuple[int, ...]) -> Array:
     [3.0, 0.0, 0.0]
     """
     out = np.zeros(shape, x.dtype)
-    key = _plain(key)
+    key = plain_key(key)
     if _is_basic(key):
         out[key] = x
     else:
         np.add.at(out, key, x)
     return out
+
+
+def _blank(g: Tensor, out: Tensor, x: Tensor, value: Tensor, *, key: Any) -> Tensor:
+    return fit(setitem(g, 0, key), x)
+
+
+def _pull_value(g: Tensor, out: Tensor, x: Tensor, value: Tensor, *, key: Any) -> Tensor:
+    read = getitem(g, key)
+    if not _is_basic(key):  # of the values written to one place, the last one stays
+        places = np.full(x.shape, -1)
+        order = np.arange(read.size).reshape(read.shape)
+        places[plain_key(key)] = order
+        read = read * wrap((places[plain_key(key)] == order).astype(read.dtype))
+    leading = value.ndim - read.ndim  # NumPy drops leading dimensions of length one
+    if leading > 0:
+        read = read.reshape((1,) * leading + read.shape)
+    return fit(read, value)
+
+
+@op(
+    _blank,
+    _pull_value,
+    samples=(
+        *(Sample(((3, 4), ()), {"key": key}) for key in _KEYS),
+        Sample(((3, 4), (2, 1)), {"key": slice(0, 2)}),
+        Sample(((3, 4), (1, 4)), {"key": 1}),
+        Sample(((4,), (3,)), {"key": ([0, 0, 2],)}),
+        Sample(((0, 2), (2,)), {"key": ...}),
+    ),
+    inputs=2,
+    dtypes=EVERY,
+)
+def setitem(x: Array, value: Array, /, key: Any) -> Array:
+    """Copy of `x` with `value`, broadcast, at an index; what ``x[key] = value`` leaves behind.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.ops.setitem(ln.zeros(3), 5.0, slice(0, 2)).tolist()
+    [5.0, 5.0, 0.0]
+    """
+    out = np.array(x, copy=True)
+    out[plain_key(key)] = value
+    return out
+
+
+@composed(
+    samples=(
+        Sample(((4,),), {"indices": [0, 0, 2]}),
+        Sample(((3, 4),), {"indices": [2, -1], "axis": 0}),
+        Sample(((3, 4),), {"indices": [1], "axis": -1}),
+    ),
+    dtypes=EVERY,
+)
+def take(x: Tensor, /, indices: Any, *, axis: int | None = None) -> Tensor:
+    """Elements at positions along `axis`, which a one-dimensional tensor can do without.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.take(ln.asarray([[1, 2], [3, 4]]), ln.asarray([1, 1, 0]), axis=1).tolist()
+    [[2, 2, 1], [4, 4, 3]]
+    """
+    if axis is None and x.ndim != 1:
+        raise ShapeError(f"take: a tensor of shape {x.shape} needs axis=, only a one-dimensional one does not")
+    return getitem(x, (slice(None),) * ((axis or 0) % x.ndim) + (indices,))
+
+
+@composed(
+    samples=(
+        Sample(((3, 4),), {"indices": [[0, 0, 2, -1], [1, 1, 1, 1]], "axis": 0}),
+        Sample(((3, 4),), {"indices": [[3], [0], [1]]}),
+    ),
+    dtypes=EVERY,
+)
+def take_along_axis(x: Tensor, /, indices: Any, *, axis: int = -1) -> Tensor:
+    """Elements at positions along `axis`, with other positions for each place in the other dimensions.
+
+    Parameters
+    ----------
+    x : tensor
+    indices : integer tensor
+        As many dimensions as `x`, of its lengths or 1, except along `axis`.
+    axis : int
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> x = ln.asarray([[3, 1, 2]])
+    >>> ln.take_along_axis(x, ln.argsort(x)).tolist()
+    [[1, 2, 3]]
+    """
+    places = indices._array if isinstance(indices, Tensor) else np.asarray(indices)
+    if places.ndim != x.ndim:
+        raise ShapeError(f"take_along_axis: x has shape {x.shape}, indices have shape {places.shape}")
+    grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in x.shape)])
+    grid[axis % x.ndim] = places
+    return getitem(x, tuple(grid))

@@ -1,9 +1,14 @@
-"""Matrix products."""
+"""Products of matrices and vectors."""
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from labnet.ops.registry import FLOATS, Array, Sample, op
-from labnet.ops.shape import fit, matrix_transpose, reshape
+from labnet.errors import ShapeError
+from labnet.ops.reduction import sum
+from labnet.ops.registry import FLOATS, Array, Sample, composed, op
+from labnet.ops.shape import fit, matrix_transpose, moveaxis, permute_dims, reshape
 from labnet.tensor import Tensor
 
 
@@ -42,6 +47,7 @@ def _pull_right(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
     ),
     inputs=2,
     dtypes=("int64", *FLOATS),
+    ufunc=np.matmul,
 )
 def matmul(x1: Array, x2: Array, /) -> Array:
     """Matrix product over the last two dimensions; the others broadcast, vectors count as matrices.
@@ -57,4 +63,78 @@ def matmul(x1: Array, x2: Array, /) -> Array:
     >>> ln.matmul(ln.asarray([[1.0, 2.0]]), ln.asarray([[3.0], [4.0]])).tolist()
     [[11.0]]
     """
-    return np.matmul(x1, x2)
+
+
+@composed(
+    samples=(
+        Sample(((2, 3, 4), (3, 4, 5))),
+        Sample(((2, 3), (3, 2)), {"axes": ((0, 1), (1, 0))}),
+        Sample(((2,), (3,)), {"axes": 0}),
+        Sample(((2, 3), (3, 4)), {"axes": ((-1,), (0,))}),
+    ),
+    gradients=(True, True),
+    dtypes=("int64", *FLOATS),
+)
+def tensordot(x1: Tensor, x2: Tensor, /, *, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> Tensor:
+    """Sum of products over several dimensions.
+
+    Parameters
+    ----------
+    x1, x2 : tensors
+    axes : int, or a pair of sequences of int
+        Number of dimensions, the last of `x1` and the first of `x2`; or which ones of each.
+
+    Raises
+    ------
+    ShapeError
+        If the dimensions that are summed over have other lengths.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.tensordot(ln.ones((2, 3)), ln.ones((3, 4)), axes=1).shape
+    (2, 4)
+    """
+    if isinstance(axes, int):
+        axes = (range(x1.ndim - axes, x1.ndim), range(axes))
+    left, right = [a % x1.ndim for a in axes[0]], [a % x2.ndim for a in axes[1]]
+    if [x1.shape[a] for a in left] != [x2.shape[a] for a in right]:
+        raise ShapeError(f"tensordot: lengths differ along axes {left} of {x1.shape} and {right} of {x2.shape}")
+    free1 = [a for a in range(x1.ndim) if a not in left]
+    free2 = [a for a in range(x2.ndim) if a not in right]
+    shape1, shape2 = tuple(x1.shape[a] for a in free1), tuple(x2.shape[a] for a in free2)
+    inner = math.prod(x1.shape[a] for a in left)
+    rows = reshape(permute_dims(x1, (*free1, *left)), (math.prod(shape1), inner))
+    columns = reshape(permute_dims(x2, (*right, *free2)), (inner, math.prod(shape2)))
+    return reshape(matmul(rows, columns), shape1 + shape2)
+
+
+@composed(
+    samples=(
+        Sample(((3, 4), (3, 4))),
+        Sample(((3, 4), (4,))),
+        Sample(((3, 4), (3, 1)), {"axis": -2}),
+    ),
+    gradients=(True, True),
+)
+def vecdot(x1: Tensor, x2: Tensor, /, *, axis: int = -1) -> Tensor:
+    """Sum of products along one dimension, the others broadcast.
+
+    Raises
+    ------
+    ShapeError
+        If the lengths along `axis` differ.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.vecdot(ln.asarray([1.0, 2.0]), ln.asarray([3.0, 4.0])).item()
+    11.0
+    """
+    if not -min(x1.ndim, x2.ndim) <= axis < 0 or x1.shape[axis] != x2.shape[axis]:
+        raise ShapeError(
+            f"vecdot: expected axis, counted from the end, of one length in both, got axis={axis} "
+            f"for {x1.shape} and {x2.shape}"
+        )
+    product = moveaxis(x1, axis, -1) * moveaxis(x2, axis, -1)
+    return sum(product, axis=-1, dtype=product.dtype)

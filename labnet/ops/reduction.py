@@ -3,19 +3,20 @@
 import numpy as np
 
 from labnet.ops.elementwise import exp
-from labnet.ops.registry import FLOATS, NUMBERS, Array, Sample, op
+from labnet.ops.registry import EVERY, FLOATS, NUMBERS, Array, Sample, op
 from labnet.ops.shape import broadcast_to
 from labnet.tensor import DTypeLike, Tensor, as_dtype
 
 Axis = int | tuple[int, ...] | None
 
-_SAMPLES = (
+SAMPLES = (
     Sample(((3, 4),)),
     Sample(((3, 4),), {"axis": 0}),
     Sample(((2, 3, 4),), {"axis": (-1, 0)}),
     Sample(((3, 4),), {"axis": -1, "keepdims": True}),
     Sample(((),)),
 )
+EMPTY_SAMPLE = Sample(((0, 3),), {"axis": 0})
 
 
 def _kept(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
@@ -25,14 +26,14 @@ def _kept(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
     return tuple(1 if i in reduced else length for i, length in enumerate(shape))
 
 
-def _spread(g: Tensor, x: Tensor, axis: Axis) -> Tensor:
+def spread(g: Tensor, x: Tensor, axis: Axis) -> Tensor:
     """Repeat what was reduced over `axis` until it has the shape of `x` again."""
     return broadcast_to(g.reshape(_kept(x.shape, axis)), x.shape)
 
 
 @op(
-    lambda g, out, x, *, axis=None, dtype=None, keepdims=False: _spread(g, x, axis).astype(x.dtype),
-    samples=(*_SAMPLES, Sample(((0, 3),), {"axis": 0})),
+    lambda g, out, x, *, axis=None, dtype=None, keepdims=False: spread(g, x, axis).astype(x.dtype),
+    samples=(*SAMPLES, EMPTY_SAMPLE),
     dtypes=NUMBERS,
 )
 def sum(x: Array, /, axis: Axis = None, *, dtype: DTypeLike | None = None, keepdims: bool = False) -> Array:
@@ -48,8 +49,8 @@ def sum(x: Array, /, axis: Axis = None, *, dtype: DTypeLike | None = None, keepd
 
 
 @op(
-    lambda g, out, x, *, axis=None, keepdims=False: _spread(g, x, axis) / (x.size // (out.size or 1)),
-    samples=_SAMPLES,
+    lambda g, out, x, *, axis=None, keepdims=False: spread(g, x, axis) / (x.size // (out.size or 1)),
+    samples=SAMPLES,
     dtypes=FLOATS,
 )
 def mean(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
@@ -64,15 +65,15 @@ def mean(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
     return np.mean(x, axis=axis, keepdims=keepdims)
 
 
-def _greatest_share(x: Tensor, out: Tensor, axis: Axis) -> Tensor:
-    """Equal parts for all elements that are as great as the maximum of their group."""
-    hits: Tensor = (x == _spread(out, x, axis)).astype(x.dtype)
-    return hits / _spread(sum(hits, axis=axis), x, axis)
+def _extreme_share(x: Tensor, out: Tensor, axis: Axis) -> Tensor:
+    """Equal parts for all elements that are the maximum, or minimum, of their group."""
+    hits: Tensor = (x == spread(out, x, axis)).astype(x.dtype)
+    return hits / spread(sum(hits, axis=axis), x, axis)
 
 
 @op(
-    lambda g, out, x, *, axis=None, keepdims=False: _spread(g, x, axis) * _greatest_share(x, out, axis),
-    samples=_SAMPLES,
+    lambda g, out, x, *, axis=None, keepdims=False: spread(g, x, axis) * _extreme_share(x, out, axis),
+    samples=SAMPLES,
     dtypes=NUMBERS,
 )
 def max(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
@@ -87,7 +88,27 @@ def max(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
     return np.max(x, axis=axis, keepdims=keepdims)
 
 
-@op(samples=(Sample(((3, 4),)), Sample(((3, 4),), {"axis": -1}), Sample(((3, 4),), {"axis": 0, "keepdims": True})))
+@op(
+    lambda g, out, x, *, axis=None, keepdims=False: spread(g, x, axis) * _extreme_share(x, out, axis),
+    samples=SAMPLES,
+    dtypes=NUMBERS,
+)
+def min(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
+    """Smallest element, over all dimensions or those in `axis`; equal ones share the gradient.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.min(ln.asarray([[1, 2], [4, 3]]), axis=1).tolist()
+    [1, 3]
+    """
+    return np.min(x, axis=axis, keepdims=keepdims)
+
+
+_PLACES = (Sample(((3, 4),)), Sample(((3, 4),), {"axis": -1}), Sample(((3, 4),), {"axis": 0, "keepdims": True}))
+
+
+@op(samples=_PLACES)
 def argmax(x: Array, /, axis: int | None = None, *, keepdims: bool = False) -> Array:
     """Position of the greatest element along `axis`, or in the flattened tensor.
 
@@ -98,6 +119,58 @@ def argmax(x: Array, /, axis: int | None = None, *, keepdims: bool = False) -> A
     [1, 0]
     """
     return np.argmax(x, axis=axis, keepdims=keepdims)
+
+
+@op(samples=_PLACES)
+def argmin(x: Array, /, axis: int | None = None, *, keepdims: bool = False) -> Array:
+    """Position of the smallest element along `axis`, or in the flattened tensor.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.argmin(ln.asarray([[1, 2], [4, 3]]), axis=1).tolist()
+    [0, 1]
+    """
+    return np.argmin(x, axis=axis, keepdims=keepdims)
+
+
+@op(samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=EVERY)
+def all(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
+    """Whether all elements are true, or not zero, over all dimensions or those in `axis`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.all(ln.asarray([[True, False], [True, True]]), axis=1).tolist()
+    [False, True]
+    """
+    return np.all(x, axis=axis, keepdims=keepdims)
+
+
+@op(samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=EVERY)
+def any(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
+    """Whether any element is true, or not zero, over all dimensions or those in `axis`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.any(ln.asarray([[True, False], [False, False]]), axis=1).tolist()
+    [True, False]
+    """
+    return np.any(x, axis=axis, keepdims=keepdims)
+
+
+@op(samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=EVERY)
+def count_nonzero(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
+    """Count the elements that are not zero, over all dimensions or those in `axis`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.count_nonzero(ln.asarray([[0, 1], [2, 3]]), axis=1).tolist()
+    [1, 2]
+    """
+    return np.asarray(np.count_nonzero(x, axis=axis, keepdims=keepdims))
 
 
 @op(

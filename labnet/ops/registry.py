@@ -11,21 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar, cast
 
-import numpy as np
+from labnet.ops.dispatch import Array as Array
+from labnet.ops.dispatch import Recorded as Recorded
+from labnet.ops.dispatch import binary_function, general_function, static_function, unary_function
+from labnet.tensor import Tensor
 
-from labnet.autograd import Node, Run, is_recording
-from labnet.errors import DTypeError, ShapeError
-from labnet.tensor import Tensor, as_array, wrap
-
-#: What the body of an op sees for a tensor, and its caller may pass for one.
-Array = Any
 #: Pulls the gradient of an output back to one input: ``rule(g, out, *inputs, **static)``.
 Rule = Callable[..., Tensor]
 P = ParamSpec("P")
-Function = TypeVar("Function", bound=Callable[..., Any])
+R = TypeVar("R")
 
 FLOATS = ("float32", "float64")
-NUMBERS = ("int8", "int32", "int64", "uint8", "float32", "float64")
+INTEGERS = ("int8", "int32", "int64", "uint8")
+NUMBERS = (*INTEGERS, *FLOATS)
 EVERY = ("bool", *NUMBERS)
 
 
@@ -37,7 +35,7 @@ class Sample:
     static: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Op:
     """One declared op.
 
@@ -46,15 +44,23 @@ class Op:
     name : str
         Name in the array API standard, or torch's where the standard has none.
     forward : callable
-        NumPy implementation on arrays.
+        Implementation on arrays; for an op that is composed of others, the function itself.
     vjps : tuple of Rule or None
-        One vector-Jacobian rule per input; empty if the op has no gradient.
+        One vector-Jacobian rule per input; empty if the op has no gradient or is composed.
     dtypes : tuple of str
         dtypes that the inputs may have in tests; gradients are tested on the floating ones.
     domain : (float, float)
         Range that test values are drawn from.
     samples : tuple of Sample
         Shapes and static arguments that the tests use.
+    gradients : tuple of bool
+        For each input, whether a gradient reaches it.
+    variadic : bool
+        The first argument is a sequence of tensors; one rule with a `position` serves them all.
+    view : bool
+        The output shares the memory of the first input where NumPy's does.
+    function : callable
+        The op on tensors.
     """
 
     name: str
@@ -63,95 +69,21 @@ class Op:
     dtypes: tuple[str, ...]
     domain: tuple[float, float]
     samples: tuple[Sample, ...]
-    function: Callable[..., Tensor]
+    gradients: tuple[bool, ...]
+    variadic: bool = False
+    view: bool = False
+    function: Callable[..., Any] = field(init=False)
 
     @property
     def differentiable(self) -> bool:
-        """Whether any input has a gradient rule."""
-        return bool(self.vjps)
+        """Whether a gradient reaches any input."""
+        return any(self.gradients)
 
 
 REGISTRY: dict[str, Op] = {}
 
-
-class Recorded(Node):
-    """An op that was carried out, with the values that it saw."""
-
-    __slots__ = ("arrays", "op", "out", "static")
-
-    def __init__(
-        self,
-        op: Op,
-        parents: tuple[Node | None, ...],
-        arrays: tuple[Array, ...],
-        out: np.ndarray[Any, Any],
-        static: dict[str, Any],
-    ):
-        self.parents = parents
-        self.op = op
-        self.arrays: tuple[Array, ...] = arrays
-        self.out: np.ndarray[Any, Any] | None = out
-        self.static = static
-
-    def pull(self, gradient: Tensor, run: Run) -> list[Tensor | None]:
-        """Apply the rules of the op, one per parent that needs a gradient."""
-        parents, out = self.parents, self.out
-        assert parents is not None, "reachable() refuses freed nodes"
-        assert out is not None
-        dtype = out.dtype
-        arrays = [a if isinstance(a, np.ndarray) else np.asarray(a, dtype) for a in self.arrays]
-        if run.create_graph:
-            inputs, output = [wrap(a, p) for a, p in zip(arrays, parents, strict=True)], wrap(out, self)
-        else:
-            inputs, output = [wrap(a) for a in arrays], wrap(out)
-        return [
-            None if parent is None or rule is None else rule(gradient, output, *inputs, **self.static)
-            for rule, parent in zip(self.op.vjps, parents, strict=True)
-        ]
-
-    def release(self) -> None:
-        """Let go of the saved values."""
-        self.parents = self.out = None
-        self.arrays = ()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the output; inputs are outputs of other nodes, or leaves, and views take none."""
-        return 0 if self.out is None or self.out.base is not None else self.out.nbytes
-
-
-def _operand(value: Any) -> Array:
-    """Return what the array function gets for an argument; Python numbers keep their weak type."""
-    if isinstance(value, Tensor):
-        return value._array
-    if isinstance(value, bool | int | float):
-        return value
-    return as_array(value)
-
-
-def _record(op: Op, inputs: tuple[Any, ...], arrays: tuple[Array, ...], result: Any, static: dict[str, Any]) -> Tensor:
-    """Wrap the result, with a node if an input requires gradients."""
-    out = result if type(result) is np.ndarray else np.asarray(result)
-    if not op.vjps or out.dtype.kind != "f":
-        return wrap(out)
-    parents = tuple([x._node if isinstance(x, Tensor) else None for x in inputs])
-    if not any(parents) or not is_recording():
-        return wrap(out)
-    return wrap(out, Recorded(op, parents, arrays, out, static))
-
-
-def _failure(name: str, arrays: tuple[Array, ...], static: dict[str, Any], error: Exception) -> Exception:
-    """Turn NumPy's complaint into ours, with every shape or dtype that took part."""
-    given = [a if isinstance(a, np.ndarray) else np.asarray(a) for a in arrays]
-    extra = "".join(f", {key}={value!r:.40}" for key, value in static.items())
-    if isinstance(error, TypeError):
-        return DTypeError(f"{name}: not possible for dtypes {', '.join(str(a.dtype) for a in given)}{extra}: {error}")
-    if name == "matmul" and all(a.ndim for a in given):
-        shapes = " @ ".join(str(a.shape) for a in given)
-        return ShapeError(f"matmul: inner dimensions differ, or batch dimensions do not broadcast: {shapes}")
-    if len(given) > 1:
-        return ShapeError(f"{name}: shapes do not fit: {' and '.join(str(a.shape) for a in given)}{extra}")
-    return ShapeError(f"{name}: not possible for shape {given[0].shape}{extra}: {error}")
+#: Operands that keep their weak type, and the one that is left out.
+_PLAIN = bool | int | float | None
 
 
 def op(
@@ -160,6 +92,9 @@ def op(
     inputs: int = 1,
     dtypes: tuple[str, ...] = NUMBERS,
     domain: tuple[float, float] = (-2.0, 2.0),
+    variadic: bool = False,
+    view: bool = False,
+    ufunc: Callable[..., Array] | None = None,
 ) -> Callable[[Callable[P, Array]], Callable[P, Tensor]]:
     """Declare an op whose first `inputs` arguments are tensors; the others are static.
 
@@ -167,30 +102,64 @@ def op(
     ----------
     *vjps : Rule or None
         One rule per input, or none at all.
-    samples, dtypes, domain
-        What the tests of every op draw from; see `Op`.
+    ufunc : callable, optional
+        NumPy's function where the op is nothing else; the decorated function is its signature then.
+    samples, dtypes, domain, variadic, view
+        See `Op`.
     """
 
-    def declare(forward: Callable[P, Array]) -> Callable[P, Tensor]:
-        name = forward.__name__
-        static_names = list(inspect.signature(forward).parameters)[inputs:]
-
-        @functools.wraps(forward)
-        def function(*args: Any, **static: Any) -> Tensor:
-            tensors = args[:inputs]
-            if len(args) > inputs:
-                static.update(zip(static_names, args[inputs:], strict=False))
-            arrays = tuple([_operand(x) for x in tensors])
-            try:
-                result = forward(*arrays, **static)
-            except (ValueError, TypeError) as error:
-                if len(tensors) < inputs or any(key not in static_names for key in static):
-                    raise
-                raise _failure(name, arrays, static, error) from None
-            return _record(declared, tensors, arrays, result, static)
-
-        declared = Op(name, forward, vjps, dtypes, domain, samples, function)
+    def declare(body: Callable[P, Array]) -> Callable[P, Tensor]:
+        name = body.__name__
+        parameters = list(inspect.signature(body).parameters.values())[inputs:]
+        gradients = tuple(rule is not None for rule in vjps)
+        declared = Op(name, ufunc or body, vjps, dtypes, domain, samples, gradients, variadic, view)
+        names = tuple(parameter.name for parameter in parameters)
+        positional = sum(parameter.kind is not parameter.KEYWORD_ONLY for parameter in parameters)
+        if inputs == 2 and not names:
+            function = binary_function(declared)
+        elif inputs > 1 or variadic:
+            function = general_function(declared, inputs=inputs, names=names, positional=positional)
+        elif names or view:
+            function = static_function(declared, names=names, positional=positional)
+        else:
+            function = unary_function(declared)
+        declared.function = functools.wraps(body)(function)
         REGISTRY[name] = declared
-        return cast("Callable[P, Tensor]", function)
+        return cast("Callable[P, Tensor]", declared.function)
+
+    return declare
+
+
+def composed(
+    *,
+    samples: tuple[Sample, ...],
+    gradients: tuple[bool, ...] = (True,),
+    dtypes: tuple[str, ...] = NUMBERS,
+    domain: tuple[float, float] = (-2.0, 2.0),
+    variadic: bool = False,
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """List a function of tensors that is written in other ops, which bring its gradients.
+
+    Its first arguments, as many as `gradients`, may be anything that `Tensor` takes.
+
+    Parameters
+    ----------
+    samples, gradients, dtypes, domain, variadic
+        See `Op`.
+    """
+
+    def declare(body: Callable[P, R]) -> Callable[P, R]:
+        inputs = 0 if variadic else len(gradients)
+        call: Callable[..., R] = body
+
+        @functools.wraps(body)
+        def function(*args: Any, **static: Any) -> R:
+            tensors = [x if isinstance(x, Tensor | _PLAIN) else Tensor(x) for x in args[:inputs]]
+            return call(*tensors, *args[inputs:], **static)
+
+        declared = Op(body.__name__, body, (), dtypes, domain, samples, gradients, variadic)
+        declared.function = function
+        REGISTRY[declared.name] = declared
+        return cast("Callable[P, R]", function)
 
     return declare

@@ -4,18 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from labnet.device import check_device
 from labnet.ops.registry import EVERY, Array, Sample, op
 from labnet.tensor import DTypeLike, Tensor, as_dtype
 
 Shape = int | tuple[int, ...]
+Axes = int | tuple[int, ...]
 
 
 @op(
     lambda g, out, x, **_: g.reshape(x.shape),
     samples=(Sample(((2, 3),), {"shape": (3, 2)}), Sample(((2, 3),), {"shape": (-1,)}), Sample(((1,),), {"shape": ()})),
     dtypes=EVERY,
+    view=True,
 )
-def reshape(x: Array, /, shape: Shape) -> Array:
+def reshape(x: Array, /, shape: Shape, *, copy: bool | None = None) -> Array:
     """Return the same elements, in row-major order, with another shape.
 
     Parameters
@@ -23,6 +26,8 @@ def reshape(x: Array, /, shape: Shape) -> Array:
     x : tensor
     shape : int or tuple of int
         New shape; one entry may be -1, which is worked out.
+    copy : bool, optional
+        True for memory of its own, False for an error where a view is not possible.
 
     Raises
     ------
@@ -35,7 +40,7 @@ def reshape(x: Array, /, shape: Shape) -> Array:
     >>> ln.reshape(ln.arange(4), (2, 2)).tolist()
     [[0, 1], [2, 3]]
     """
-    return np.reshape(x, shape)
+    return np.reshape(x, shape, copy=copy)
 
 
 def _unbroadcast(g: Tensor, out: Tensor, x: Tensor, **_: object) -> Tensor:
@@ -96,6 +101,7 @@ def _permute_back(g: Tensor, out: Tensor, x: Tensor, *, axes: Sequence[int]) -> 
     _permute_back,
     samples=(Sample(((2, 3, 4),), {"axes": (2, 0, 1)}), Sample(((2, 3),), {"axes": (-1, 0)})),
     dtypes=EVERY,
+    view=True,
 )
 def permute_dims(x: Array, /, axes: Sequence[int]) -> Array:
     """Return the tensor with its dimensions in another order, without a copy.
@@ -113,6 +119,7 @@ def permute_dims(x: Array, /, axes: Sequence[int]) -> Array:
     lambda g, out, x: g.mT,
     samples=(Sample(((2, 3),)), Sample(((4, 2, 3),))),
     dtypes=EVERY,
+    view=True,
 )
 def matrix_transpose(x: Array, /) -> Array:
     """Swap the last two dimensions, without a copy.
@@ -123,16 +130,19 @@ def matrix_transpose(x: Array, /) -> Array:
     >>> ln.matrix_transpose(ln.ones((4, 2, 3))).shape
     (4, 3, 2)
     """
+    if x.ndim < 2:
+        raise ValueError("expected at least two dimensions")
     return np.swapaxes(x, -2, -1)
 
 
 @op(
     lambda g, out, x, **_: g.reshape(x.shape),
-    samples=(Sample(((2, 3),), {"axis": 0}), Sample(((2, 3),), {"axis": -1})),
+    samples=(Sample(((2, 3),), {"axis": 0}), Sample(((2, 3),), {"axis": (-1, 0)})),
     dtypes=EVERY,
+    view=True,
 )
-def expand_dims(x: Array, /, *, axis: int = 0) -> Array:
-    """Insert a dimension of length one at `axis`.
+def expand_dims(x: Array, /, axis: int | tuple[int, ...] = 0) -> Array:
+    """Insert a dimension of length one at `axis`, or several.
 
     Examples
     --------
@@ -144,13 +154,61 @@ def expand_dims(x: Array, /, *, axis: int = 0) -> Array:
 
 
 @op(
+    lambda g, out, x, **_: g.reshape(x.shape),
+    samples=(Sample(((2, 1, 3),), {"axis": 1}), Sample(((1, 2, 1),), {"axis": (0, -1)})),
+    dtypes=EVERY,
+    view=True,
+)
+def squeeze(x: Array, /, axis: int | tuple[int, ...]) -> Array:
+    """Remove dimensions of length one.
+
+    Raises
+    ------
+    ShapeError
+        If a dimension in `axis` is longer.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.squeeze(ln.ones((1, 3, 1)), axis=(0, -1)).shape
+    (3,)
+    """
+    return np.squeeze(x, axis)
+
+
+def _move_back(g: Tensor, out: Tensor, x: Tensor, *, source: Axes, destination: Axes) -> Tensor:
+    return moveaxis(g, destination, source)
+
+
+@op(
+    _move_back,
+    samples=(
+        Sample(((2, 3, 4),), {"source": 0, "destination": -1}),
+        Sample(((2, 3, 4),), {"source": (0, -1), "destination": (1, 0)}),
+    ),
+    dtypes=EVERY,
+    view=True,
+)
+def moveaxis(x: Array, /, source: Axes, destination: Axes) -> Array:
+    """Return the tensor with some dimensions at other places, the others in their order, without a copy.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.moveaxis(ln.ones((2, 3, 4)), 0, -1).shape
+    (3, 4, 2)
+    """
+    return np.moveaxis(x, source, destination)
+
+
+@op(
     lambda g, out, x, **_: g.astype(x.dtype),
     samples=(Sample(((2, 3),), {"dtype": "float64"}), Sample(((2, 3),), {"dtype": "int32"})),
     dtypes=EVERY,
     domain=(0.0, 5.0),
 )
-def astype(x: Array, /, dtype: DTypeLike) -> Array:
-    """Return the elements in another dtype.
+def astype(x: Array, /, dtype: DTypeLike, *, copy: bool = True, device: str | None = None) -> Array:
+    """Return the elements in another dtype; later writes to one tensor are never seen by the other.
 
     Examples
     --------
@@ -158,6 +216,7 @@ def astype(x: Array, /, dtype: DTypeLike) -> Array:
     >>> ln.astype(ln.asarray([1.7, -1.7]), "int32").tolist()
     [1, -1]
     """
+    check_device(device)
     return x.astype(as_dtype(dtype), copy=False)
 
 

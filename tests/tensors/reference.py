@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import operator
+import statistics
 
 import numpy as np
 
@@ -85,6 +87,208 @@ def permute_dims(x, axes):
     return out
 
 
+def setitem(x, value, key):
+    places = np.arange(x.size).reshape(x.shape)[key]
+    out = [v.item() for v in x.flat]
+    for place, v in zip(np.ravel(places), np.ravel(np.ones(np.shape(places), value.dtype) * value), strict=True):
+        out[place] = v
+    return np.array(out, x.dtype).reshape(x.shape)
+
+
+def along(function):
+    """Apply a function that turns a list of numbers into another list to each line along an axis."""
+
+    def apply(x, axis=-1, **static):
+        lines = x.reshape(1, -1) if axis is None else np.moveaxis(x, axis, -1)
+        results = [function([v.item() for v in lines[index]], **static) for index in np.ndindex(lines.shape[:-1])]
+        length = len(results[0]) if results else lines.shape[-1]
+        out = np.array(results).reshape(*lines.shape[:-1], length)
+        return out.reshape(-1) if axis is None else np.moveaxis(out, -1, axis)
+
+    return apply
+
+
+def repeat(x, repeats, axis=None):
+    def one(values):
+        times = [repeats] * len(values) if isinstance(repeats, int) else repeats
+        return [v for v, n in zip(values, times, strict=True) for _ in range(n)]
+
+    return along(one)(x, axis)
+
+
+def roll(x, shift, axis=None):
+    if axis is None:
+        return along(lambda v: v[-shift % len(v) :] + v[: -shift % len(v)])(x.reshape(-1)).reshape(x.shape)
+    pairs = [(shift, axis)] if isinstance(axis, int) else zip(shift, axis, strict=True)
+    for s, a in pairs:
+        x = along(lambda v, s=s: v[-s % len(v) :] + v[: -s % len(v)])(x, a)
+    return x
+
+
+def flip(x, axis=None):
+    axes = range(x.ndim) if axis is None else [axis] if isinstance(axis, int) else axis
+    for a in axes:
+        x = along(lambda v: v[::-1])(x, a)
+    return x
+
+
+def tile(x, repetitions):
+    ndim = max(x.ndim, len(repetitions))
+    x = x.reshape((1,) * (ndim - x.ndim) + x.shape)
+    for a, n in enumerate((1,) * (ndim - len(repetitions)) + tuple(repetitions)):
+        x = along(lambda v, n=n: v * n)(x, a)
+    return x
+
+
+def pad(x, pad_width, constant_values=0):
+    out = np.full([n + b + a for n, (b, a) in zip(x.shape, pairs(pad_width, x.ndim), strict=True)], constant_values)
+    out = out.astype(x.dtype)
+    for index in np.ndindex(x.shape):
+        out[tuple(i + b for i, (b, _) in zip(index, pairs(pad_width, x.ndim), strict=True))] = x[index]
+    return out
+
+
+def pairs(width, ndim):
+    if isinstance(width, int):
+        return [(width, width)] * ndim
+    return [width] * ndim if isinstance(width[0], int) else list(width)
+
+
+def triangle(keep):
+    def apply(x, k=0):
+        out = x.copy()
+        for index in np.ndindex(x.shape):
+            if not keep(index[-1] - index[-2], k):
+                out[index] = 0
+        return out
+
+    return apply
+
+
+def scan(function):
+    def apply(x, axis=None, include_initial=False):
+        start = math.prod if function == "prod" else sum
+
+        def one(values):
+            return [start(values[:n]) for n in range(0 if include_initial else 1, len(values) + 1)]
+
+        return along(one)(x, 0 if axis is None else axis)
+
+    return apply
+
+
+def diff(x, axis=-1, n=1):
+    def one(values):
+        for _ in range(n):
+            values = [b != a if isinstance(a, bool) else b - a for a, b in itertools.pairwise(values)]
+        return values
+
+    return along(one)(x, axis)
+
+
+def concat(arrays, axis=0):
+    if axis is None:
+        return np.array([v.item() for a in arrays for v in a.flat])
+    return np.moveaxis(np.array([layer for a in arrays for layer in np.moveaxis(a, axis, 0)]), 0, axis)
+
+
+def meshgrid(*arrays, indexing="xy"):
+    shape = [len(a) for a in arrays]
+    grids = [np.array([a[index[i]] for index in np.ndindex(*shape)]).reshape(shape) for i, a in enumerate(arrays)]
+    return tuple(np.swapaxes(g, 0, 1) if indexing == "xy" else g for g in grids)
+
+
+def broadcast_arrays(*arrays):
+    total = sum(np.zeros(a.shape) for a in arrays)
+    return tuple(np.ones(total.shape, a.dtype) * a for a in arrays)
+
+
+def squeeze(x, axis):
+    axes = [a % x.ndim for a in ([axis] if isinstance(axis, int) else axis)]
+    return x.reshape([n for i, n in enumerate(x.shape) if i not in axes])
+
+
+def expand_dims(x, axis):
+    axes = [axis] if isinstance(axis, int) else axis
+    shape = list(x.shape)
+    for a in sorted(a % (x.ndim + len(axes)) for a in axes):
+        shape.insert(a, 1)
+    return x.reshape(shape)
+
+
+def moveaxis(x, source, destination):
+    source, destination = ([v] if isinstance(v, int) else v for v in (source, destination))
+    order = [a for a in range(x.ndim) if a not in [s % x.ndim for s in source]]
+    for d, s in sorted((d % x.ndim, s % x.ndim) for d, s in zip(destination, source, strict=True)):
+        order.insert(d, s)
+    return permute_dims(x, order)
+
+
+def tensordot(x1, x2, axes=2):
+    left, right = (range(x1.ndim - axes, x1.ndim), range(axes)) if isinstance(axes, int) else axes
+    letters = "abcdefghij"
+    first = list(letters[: x1.ndim])
+    second = list(letters[x1.ndim : x1.ndim + x2.ndim])
+    for a, b in zip(left, right, strict=True):
+        second[b] = first[a]
+    free = [c for c in first + second if (c in first) != (c in second)]
+    return np.einsum(f"{''.join(first)},{''.join(second)}->{''.join(free)}", x1, x2)
+
+
+def vecdot(x1, x2, axis=-1):
+    total = x1 * x2 if x1.ndim == x2.ndim else x1 * np.broadcast_to(x2, x1.shape)
+    return fold(sum)(total, axis)
+
+
+def unique(x):
+    values = [v.item() for v in x.flat]
+    distinct = sorted(set(values))
+    first = [values.index(v) for v in distinct]
+    inverse = np.array([distinct.index(v) for v in values], int).reshape(x.shape)
+    return (
+        np.array(distinct, x.dtype),
+        np.array(first, int),
+        inverse,
+        np.array([values.count(v) for v in distinct], int),
+    )
+
+
+def variance(values, correction=0.0):
+    mean = math.fsum(values) / len(values)
+    return math.fsum((v - mean) ** 2 for v in values) / (len(values) - correction)
+
+
+def norm(x, axis=None, keepdims=False, ord=2):
+    if math.isinf(ord):
+        return fold(lambda v: (max if ord > 0 else min)(map(abs, v)))(x, axis, keepdims)
+    if ord == 0:
+        return fold(lambda v: sum(n != 0 for n in v))(x, axis, keepdims)
+    return fold(lambda v: math.fsum(abs(n) ** ord for n in v) ** (1 / ord))(x, axis, keepdims)
+
+
+def spread(function):
+    return lambda x, axis=None, keepdims=False, correction=0.0: fold(lambda v: function(v, correction))(
+        x, axis, keepdims
+    )
+
+
+def ordered(values, descending=False):
+    return sorted(values, reverse=descending)
+
+
+def order(values, descending=False):
+    return sorted(range(len(values)), key=lambda i: values[i], reverse=descending)
+
+
+def searchsorted(x1, x2, side="left"):
+    before = (lambda a, b: a < b) if side == "left" else (lambda a, b: a <= b)
+    return np.array([sum(before(a, b) for a in x1) for b in x2.flat], int).reshape(x2.shape)
+
+
+#: What has to hold for the inputs of an op before it makes sense.
+PREPARE = {"searchsorted": lambda x1, x2: [np.sort(x1), x2]}
+
+
 REFERENCE = {
     "add": each(lambda a, b: a + b),
     "subtract": each(lambda a, b: a - b),
@@ -117,8 +321,86 @@ REFERENCE = {
     "sum_to": sum_to,
     "permute_dims": permute_dims,
     "matrix_transpose": lambda x: permute_dims(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2)),
-    "expand_dims": lambda x, axis: x.reshape(np.insert(x.shape, axis if axis >= 0 else x.ndim + 1 + axis, 1)),
+    "expand_dims": expand_dims,
     "astype": lambda x, dtype: np.array([np.dtype(dtype).type(v) for v in x.flat]).reshape(x.shape),
     "getitem": getitem,
     "scatter_add": scatter_add,
+    "abs": each(lambda a: a if a >= 0 else -a),
+    "positive": each(lambda a: a),
+    "sign": each(lambda a: (a > 0) - (a < 0)),
+    "square": each(lambda a: a * a),
+    "reciprocal": each(lambda a: 1 / a),
+    "hypot": each(math.hypot),
+    "floor": each(math.floor),
+    "ceil": each(math.ceil),
+    "trunc": each(math.trunc),
+    "round": each(round),
+    "floor_divide": each(lambda a, b: a // b),
+    "remainder": each(lambda a, b: a % b),
+    "minimum": each(min),
+    "clip": each(lambda a, low, high: min(max(a, low), high)),
+    "copysign": each(math.copysign),
+    "nextafter": lambda x1, x2: np.broadcast_arrays(x1, x2)[0] + np.sign(x2 - x1) * np.spacing(np.abs(x1)),
+    "signbit": each(lambda a: math.copysign(1, a) < 0),
+    "expm1": each(math.expm1),
+    "log1p": each(math.log1p),
+    "log2": each(math.log2),
+    "log10": each(math.log10),
+    "logaddexp": each(lambda a, b: math.log(math.exp(a) + math.exp(b))),
+    "erf": each(math.erf),
+    **{name: each(getattr(math, name)) for name in ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh")},
+    **{name: each(getattr(math, name)) for name in ("asinh", "acosh", "atanh", "atan2")},
+    "logical_and": each(lambda a, b: bool(a and b)),
+    "logical_or": each(lambda a, b: bool(a or b)),
+    "logical_xor": each(lambda a, b: bool(a) != bool(b)),
+    "logical_not": each(lambda a: not a),
+    "bitwise_and": each(operator.and_),
+    "bitwise_or": each(operator.or_),
+    "bitwise_xor": each(operator.xor),
+    "bitwise_invert": each(lambda a: not a if isinstance(a, bool) else ~a),
+    "bitwise_left_shift": each(operator.lshift),
+    "bitwise_right_shift": each(operator.rshift),
+    "isnan": each(math.isnan),
+    "isinf": each(math.isinf),
+    "isfinite": each(math.isfinite),
+    "setitem": setitem,
+    "take": lambda x, indices, axis=0: along(lambda v: [v[i] for i in indices])(x, axis),
+    "take_along_axis": lambda x, indices, axis=-1: np.take_along_axis(x, np.array(indices), axis),
+    "broadcast_arrays": broadcast_arrays,
+    "concat": concat,
+    "stack": lambda arrays, axis=0: concat([np.expand_dims(a, axis) for a in arrays], axis),
+    "unstack": lambda x, axis=0: tuple(np.moveaxis(x, axis, 0)),
+    "meshgrid": meshgrid,
+    "tensordot": tensordot,
+    "vecdot": vecdot,
+    "flip": flip,
+    "roll": roll,
+    "tile": tile,
+    "repeat": repeat,
+    "pad": pad,
+    "tril": triangle(lambda distance, k: distance <= k),
+    "triu": triangle(lambda distance, k: distance >= k),
+    "squeeze": squeeze,
+    "moveaxis": moveaxis,
+    "min": fold(min),
+    "argmin": lambda x, axis=None, keepdims=False: argmax(-x.astype(float), axis, keepdims),
+    "all": fold(lambda values: all(map(bool, values))),
+    "any": fold(lambda values: any(map(bool, values))),
+    "count_nonzero": fold(lambda values: sum(v != 0 for v in values)),
+    "cumulative_sum": scan("sum"),
+    "cumulative_prod": scan("prod"),
+    "diff": diff,
+    "sort": along(ordered),
+    "argsort": along(order),
+    "searchsorted": searchsorted,
+    "nonzero": lambda x: tuple(np.array([i for i in np.ndindex(x.shape) if x[i]], int).reshape(-1, x.ndim).T),
+    "unique_all": unique,
+    "unique_counts": lambda x: unique(x)[::3],
+    "unique_inverse": lambda x: unique(x)[::2],
+    "unique_values": lambda x: unique(x)[0],
+    "prod": fold(math.prod),
+    "var": spread(variance),
+    "std": spread(lambda values, correction: math.sqrt(variance(values, correction))),
+    "median": fold(statistics.median),
+    "vector_norm": norm,
 }

@@ -40,6 +40,18 @@ def test_grad_adds_up_over_calls_and_gradients_do_not():
     assert x.grad.item() == 5.0
 
 
+def test_gradients_of_two_leaves_can_be_changed_one_by_one():
+    x, y, seed = leaf(1.0, 2.0), leaf(3.0, 4.0), ln.ones(2)
+    gradients = (x + y).backward(seed)
+    x.grad *= 10
+    gradients[y][0] = 7.0
+    assert (x.grad.tolist(), y.grad.tolist()) == ([10.0, 10.0], [1.0, 1.0])
+    assert (gradients[x].tolist(), gradients[y].tolist(), seed.tolist()) == ([1.0, 1.0], [7.0, 1.0], [1.0, 1.0])
+    first, second = ln.grad((x + y).sum(), [x, y])
+    first += 1
+    assert second.tolist() == [1.0, 1.0]
+
+
 def test_an_optimizer_applies_exactly_what_it_is_given_and_clears_grad():
     x = leaf(1.0)
     (x * 100).sum().backward()

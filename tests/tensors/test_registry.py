@@ -5,7 +5,7 @@ import pytest
 
 import labnet as ln
 from labnet.ops.registry import REGISTRY
-from tests.tensors.reference import REFERENCE
+from tests.tensors.reference import PREPARE, REFERENCE
 
 CASES = [
     pytest.param(op, sample, id=f"{name}-{i}") for name, op in REGISTRY.items() for i, sample in enumerate(op.samples)
@@ -32,7 +32,14 @@ def draw(op, sample, dtype, seed=0):
         else:
             values = rng.uniform(low, high, shape)
             arrays.append((values + np.where(values < 0, -0.05, 0.05) * (low < 0 < high)).astype(dtype))
-    return arrays
+    return PREPARE.get(op.name, lambda *given: given)(*arrays)
+
+
+def invoke(op, inputs, static, function=None):
+    """Call an op, or a stand-in for it, and return its outputs as a tuple."""
+    function = function or op.function
+    out = function(list(inputs), **static) if op.variadic else function(*inputs, **static)
+    return tuple(out) if isinstance(out, tuple | list) else (out,)
 
 
 def to_float(tensor):
@@ -44,15 +51,17 @@ def test_values_and_dtypes_are_those_of_the_reference(op, sample):
     for dtype in op.dtypes:
         arrays = draw(op, sample, dtype)
         kept = [a.copy() for a in arrays]
-        out = op.function(*[ln.asarray(a) for a in arrays], **sample.static)
-        expected = np.asarray(REFERENCE[op.name](*arrays, **sample.static))
+        outputs = invoke(op, [ln.asarray(a) for a in arrays], sample.static)
+        references = invoke(op, arrays, sample.static, REFERENCE[op.name])
         tolerance = 1e-5 if dtype == "float32" else 1e-12
-        assert out.shape == expected.shape
-        if out.dtype.kind in "iu":  # integers wrap around
-            expected = expected.astype("int64").astype(out.dtype)
-        np.testing.assert_allclose(to_float(out), expected.astype("float64"), rtol=tolerance, atol=tolerance)
-        if dtype.startswith("float") and out.dtype.kind == "f" and "dtype" not in sample.static:
-            assert out.dtype == dtype, f"{op.name} turned {dtype} into {out.dtype}"
+        for out, reference in zip(outputs, references, strict=True):
+            expected = np.asarray(reference)
+            assert out.shape == expected.shape
+            if out.dtype.kind in "iu":  # integers wrap around
+                expected = expected.astype("int64").astype(out.dtype)
+            np.testing.assert_allclose(to_float(out), expected.astype("float64"), rtol=tolerance, atol=tolerance)
+            if dtype.startswith("float") and out.dtype.kind == "f" and "dtype" not in sample.static:
+                assert out.dtype == dtype, f"{op.name} turned {dtype} into {out.dtype}"
         for array, before in zip(arrays, kept, strict=True):
             np.testing.assert_array_equal(array, before, err_msg=f"{op.name} wrote to its input")
 
@@ -71,16 +80,27 @@ def float_inputs(op, sample):
     return [np.asarray(a, "float64") for a in draw(op, sample, "float64")]
 
 
-def trainable(op, arrays):
+def gradients_of(op, sample):
+    """For each input of a sample, whether a gradient reaches it."""
+    return [op.variadic or op.gradients[i] for i in range(len(sample.shapes))]
+
+
+def trainable(op, sample, arrays):
     """Tensors that require gradients wherever the op has a rule."""
-    return [ln.asarray(a, requires_grad=rule is not None) for a, rule in zip(arrays, op.vjps, strict=True)]
+    flags = gradients_of(op, sample)
+    return [ln.asarray(a, requires_grad=flag) for a, flag in zip(arrays, flags, strict=True)]
+
+
+def flattened(outputs):
+    """All outputs of an op as one vector."""
+    return ln.concat(list(outputs), axis=None)
 
 
 def weighted(op, sample, weights):
-    """A scalar function of plain arrays: the op's output, weighted and summed."""
+    """A scalar function of plain arrays: the op's outputs, weighted and summed."""
 
     def function(*arrays):
-        out = op.function(*[ln.asarray(a) for a in arrays], **sample.static)
+        out = flattened(invoke(op, [ln.asarray(a) for a in arrays], sample.static))
         return float((to_float(out) * weights).sum())
 
     return function
@@ -89,12 +109,12 @@ def weighted(op, sample, weights):
 @pytest.mark.parametrize(("op", "sample"), DIFFERENTIABLE)
 def test_gradients_match_differences_along_random_directions(op, sample):
     rng = np.random.default_rng(1)
-    arrays = float_inputs(op, sample)
-    tensors = trainable(op, arrays)
-    out = op.function(*tensors, **sample.static)
+    arrays, flags = float_inputs(op, sample), gradients_of(op, sample)
+    tensors = trainable(op, sample, arrays)
+    out = flattened(invoke(op, tensors, sample.static))
     weights = rng.standard_normal(out.shape)
     gradients = out.backward(weights)
-    directions = [rng.standard_normal(a.shape) * (rule is not None) for a, rule in zip(arrays, op.vjps, strict=True)]
+    directions = [rng.standard_normal(a.shape) * flag for a, flag in zip(arrays, flags, strict=True)]
     got = 0.0
     for tensor, direction in zip(tensors, directions, strict=True):
         if tensor.requires_grad:
@@ -108,16 +128,15 @@ def test_gradients_match_differences_along_random_directions(op, sample):
 @pytest.mark.parametrize(("op", "sample"), DIFFERENTIABLE)
 def test_second_order_gradients_match_differences_of_the_first(op, sample):
     rng = np.random.default_rng(2)
-    arrays = float_inputs(op, sample)
-    out_shape = op.function(*[ln.asarray(a) for a in arrays], **sample.static).shape
-    weights = rng.standard_normal(out_shape)
+    arrays, flags = float_inputs(op, sample), gradients_of(op, sample)
+    weights = rng.standard_normal(flattened(invoke(op, [ln.asarray(a) for a in arrays], sample.static)).shape)
     probes = [rng.standard_normal(a.shape) for a in arrays]
 
     def first_order(*values):
         """Gradient of the weighted output, projected on fixed probes, as a tensor."""
-        tensors = trainable(op, values)
+        tensors = trainable(op, sample, values)
         # squaring makes the first gradient depend on the inputs also for linear ops
-        out = op.function(*tensors, **sample.static)
+        out = flattened(invoke(op, tensors, sample.static))
         leaves = [t for t in tensors if t.requires_grad]
         slopes = ln.grad((out * out * weights).sum(), leaves, create_graph=True)
         kept = [p for p, t in zip(probes, tensors, strict=True) if t.requires_grad]
@@ -128,8 +147,8 @@ def test_second_order_gradients_match_differences_of_the_first(op, sample):
 
     total, leaves = first_order(*arrays)
     second = ln.grad(total, leaves) if total.requires_grad else [ln.zeros_like(leaf) for leaf in leaves]
-    directions = [rng.standard_normal(a.shape) * (rule is not None) for a, rule in zip(arrays, op.vjps, strict=True)]
-    kept = [d for d, rule in zip(directions, op.vjps, strict=True) if rule is not None]
+    directions = [rng.standard_normal(a.shape) * flag for a, flag in zip(arrays, flags, strict=True)]
+    kept = [d for d, flag in zip(directions, flags, strict=True) if flag]
     got = sum(float((to_float(s) * d).sum()) for s, d in zip(second, kept, strict=True))
     expected = directional(lambda *values: first_order(*values)[0].item(), arrays, directions, 1e-5)
     assert got == pytest.approx(expected, rel=1e-5, abs=1e-5)

@@ -36,7 +36,39 @@ def test_asarray_converts_when_asked():
     assert ln.asarray(ln.asarray([1.9]), dtype=int).tolist() == [1]
 
 
+def test_asarray_shares_and_copies_as_asked():
+    x, array = ln.ones(3), np.ones(3)
+    assert ln.asarray(x) is x
+    assert ln.asarray(x, copy=False, dtype="float32") is x
+    assert ln.asarray(x, requires_grad=True).is_leaf
+    assert not x.requires_grad
+    assert np.shares_memory(ln.asarray(array).numpy(), array)
+    assert not np.shares_memory(ln.asarray(array, copy=True).numpy(), array)
+    copied = ln.asarray(x, copy=True)
+    x[0] = 5.0
+    assert copied.tolist() == [1.0, 1.0, 1.0]
+    with pytest.raises(ValueError, match="float64"):
+        ln.asarray(x, dtype="float64", copy=False)
+
+
+def test_a_consumer_of_old_dlpack_gets_a_copy():
+    x = ln.zeros(2)
+    with pytest.raises(BufferError, match="copy"):
+        x.__dlpack__(copy=False)
+    assert x.__dlpack__() is not None
+    exported = np.from_dlpack(x)
+    assert not exported.flags.writeable
+    assert np.shares_memory(exported, x.numpy())
+    assert ln.from_dlpack(np.arange(3, dtype="int16")).dtype == ln.int16
+    assert not np.shares_memory(ln.from_dlpack(exported, copy=True).numpy(), exported)
+
+
 def test_creation_functions_match_numpy():
+    assert ln.eye(2, 3, k=1).tolist() == np.eye(2, 3, 1).tolist()
+    assert ln.linspace(0, 1, 4, endpoint=False).dtype == ln.float32
+    assert ln.linspace(0, 1, 4, endpoint=False).tolist() == [0.0, 0.25, 0.5, 0.75]
+    assert ln.full_like(ln.ones(2), 7, dtype="int8").tolist() == [7, 7]
+    assert ln.empty_like(ln.ones((2, 3))).shape == (2, 3)
     assert ln.arange(5).tolist() == [0, 1, 2, 3, 4]
     assert ln.arange(0, 1, 0.25).numpy().tolist() == [0, 0.25, 0.5, 0.75]
     assert ln.full((2, 2), 7).dtype == ln.int64

@@ -1,0 +1,135 @@
+"""Who shares an array's memory, and when it may be overwritten.
+
+The `_family` of a tensor is None, or, for a view, the tensor that its memory belongs to, or, for that
+tensor, the set of its live views. A write goes to the family's memory if nobody else holds it; if a graph, a
+detached tensor or an array that was handed out does, the family moves to a copy first. So writing is seen by
+every view, never by a recorded graph, and arrays handed out never change.
+
+Works on anything with an `_array`, a `_node` and a `_family`; knows nothing about arithmetic.
+"""
+
+import sys
+import weakref
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+def link(view: Any, source: Any) -> None:
+    """Remember that `view` was made of `source` and shares its memory, if it does."""
+    array, origin, family = view._array.base, source._array, source._family
+    if array is None or (array is not origin and array is not origin.base):
+        return
+    if family is None:
+        if 0 in origin.strides:  # one element at many places: no place to write through to
+            return
+        base, views = source, set[weakref.ref[Any]]()
+        source._family = views
+    elif type(family) is set:
+        base, views = source, family
+    else:
+        base, views = family, family._family
+    view._family = base
+    views.add(weakref.ref(view, views.discard))
+
+
+def unlink(view: Any) -> None:
+    """Make `view` a tensor of its own; the memory stays shared until one side writes."""
+    base = base_of(view)
+    if base is not view:
+        base._family.discard(next(reference for reference in list(base._family) if reference() is view))
+        view._family = None
+
+
+def base_of(tensor: Any) -> Any:
+    """Return the tensor whose memory this one is a view of; itself if it is none."""
+    family = tensor._family
+    return tensor if family is None or type(family) is set else family
+
+
+def views_of(base: Any) -> list[Any]:
+    """Return the live views of a tensor."""
+    references = list(base._family or ())
+    return [view for reference in references if (view := reference()) is not None]
+
+
+def prepare_write(tensor: Any) -> None:
+    """Make sure that the elements of `tensor` may be overwritten: nobody else looks at them.
+
+    Views that were recorded for a backward keep the values that they had, apart from the family.
+    """
+    base = base_of(tensor)
+    views = views_of(base)
+    kept = [view for view in views if view is tensor or view._node is None]
+    for view in views:
+        if view is not tensor and view._node is not None:
+            unlink(view)
+    if len(kept) < len(views) or not _exclusive([base._array, *(view._array for view in kept)]):
+        move(base, kept)
+
+
+def overwrite(tensor: Any, array: Array) -> None:
+    """Give `tensor`, and whoever shares its memory, the values of a fresh array of its shape and dtype."""
+    if base_of(tensor) is tensor and not views_of(tensor):
+        tensor._array = array
+    else:
+        prepare_write(tensor)
+        tensor._array[...] = array
+
+
+def move(base: Any, views: list[Any]) -> None:
+    """Give a tensor and its views fresh memory with the same values."""
+    origin = base._array
+    if not views:
+        base._array = np.array(origin, copy=True)
+        return
+    ascending = origin[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in origin.strides)]
+    span = 1 + sum((n - 1) * s for n, s in zip(ascending.shape, ascending.strides, strict=True)) // origin.itemsize
+    start = _address(ascending)
+    memory = np.lib.stride_tricks.as_strided(ascending, (span if origin.size else 0,), (origin.itemsize,)).copy()
+    for tensor in (base, *views):
+        old = tensor._array
+        offset = _address(old) - start if old.size else 0
+        tensor._array = np.ndarray(old.shape, old.dtype, memory, offset, old.strides)
+
+
+def positions(view: Array, base: Array) -> Array:
+    """Return the place of each element of `view` in the flattened `base`, for arrays that share memory."""
+    addresses = _addresses(base).ravel()
+    order = np.argsort(addresses)
+    return order[np.searchsorted(addresses, _addresses(view), sorter=order)]
+
+
+def _addresses(array: Array) -> Array:
+    out = np.full(array.shape, _address(array), dtype=np.int64)
+    for axis, (length, stride) in enumerate(zip(array.shape, array.strides, strict=True)):
+        out += (np.arange(length) * stride).reshape([length if i == axis else 1 for i in range(array.ndim)])
+    return out
+
+
+def _address(array: Array) -> int:
+    address: int = array.ctypes.data
+    return address
+
+
+def _exclusive(arrays: list[Array]) -> bool:
+    """Tell whether nothing but the tensors of these arrays, the owner first, refers to their memory.
+
+    Counts references (tests/tensors/test_writing.py guards it): an array is held by its tensor, by the
+    list, and by the call that counts. Counting one too many costs a copy; one too few cannot happen.
+    """
+    if arrays[0].base is None:
+        expected = 3 + sum(array.base is arrays[0] for array in arrays)
+        if not arrays[0].flags.owndata or sys.getrefcount(arrays[0]) > expected:
+            return False
+        rest = range(1, len(arrays))
+    else:
+        owner = arrays[0].base
+        if not isinstance(owner, np.ndarray) or owner.base is not None or not owner.flags.owndata:
+            return False
+        if sys.getrefcount(arrays[0].base) > 2 + sum(array.base is owner for array in arrays):
+            return False
+        rest = range(len(arrays))
+    return arrays[0].flags.writeable and all(sys.getrefcount(arrays[i]) <= 3 for i in rest)

@@ -1,0 +1,258 @@
+"""More arithmetic, element by element: absolute values, rounding, division with remainder, bounds."""
+
+import numpy as np
+
+from labnet.ops.elementwise import binary, share, unary, where
+from labnet.ops.logic import less
+from labnet.ops.registry import FLOATS, NUMBERS, Array, Sample, composed
+from labnet.ops.shape import astype
+from labnet.tensor import Tensor
+
+
+def _pull_abs(g: Tensor, out: Tensor, x: Tensor) -> Tensor:
+    return g * sign(x)
+
+
+@unary(_pull_abs, ufunc=np.abs, dtypes=NUMBERS)
+def abs(x: Array, /) -> Array:
+    """Absolute value of each element.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.abs(ln.asarray([-1, 2])).tolist()
+    [1, 2]
+    """
+
+
+@unary(lambda g, out, x: g, ufunc=np.positive, dtypes=NUMBERS)
+def positive(x: Array, /) -> Array:
+    """Each element, unchanged.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.positive(ln.asarray([1, -2])).tolist()
+    [1, -2]
+    """
+
+
+@unary(lambda g, out, x: g * 0, ufunc=np.sign, dtypes=NUMBERS)
+def sign(x: Array, /) -> Array:
+    """-1, 0 or 1 for each element, as its sign is; NaN for NaN. The gradient is zero.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.sign(ln.asarray([-3.0, 0.0, 2.0])).tolist()
+    [-1.0, 0.0, 1.0]
+    """
+
+
+@unary(lambda g, out, x: 2 * g * x, ufunc=np.square, dtypes=NUMBERS)
+def square(x: Array, /) -> Array:
+    """Square of each element.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.square(ln.asarray([3, -2])).tolist()
+    [9, 4]
+    """
+
+
+@unary(lambda g, out, x: -g * out * out, ufunc=np.reciprocal, domain=(0.5, 3.0))
+def reciprocal(x: Array, /) -> Array:
+    """One divided by each element.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.reciprocal(ln.asarray([4.0])).tolist()
+    [0.25]
+    """
+
+
+@binary(
+    lambda g, out, x1, x2: g * x1 / where(out == 0, 1, out),
+    lambda g, out, x1, x2: g * x2 / where(out == 0, 1, out),
+    ufunc=np.hypot,
+    dtypes=FLOATS,
+)
+def hypot(x1: Array, x2: Array, /) -> Array:
+    """Square root of ``x1**2 + x2**2``, without overflow on the way.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.hypot(ln.asarray([3.0]), ln.asarray([4.0])).tolist()
+    [5.0]
+    """
+
+
+# Rounding: the gradient is zero
+
+
+@unary(lambda g, out, x: g * 0, ufunc=np.floor, dtypes=NUMBERS)
+def floor(x: Array, /) -> Array:
+    """Greatest integer that is not above each element.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.floor(ln.asarray([1.7, -1.2])).tolist()
+    [1.0, -2.0]
+    """
+
+
+@unary(lambda g, out, x: g * 0, ufunc=np.ceil, dtypes=NUMBERS)
+def ceil(x: Array, /) -> Array:
+    """Smallest integer that is not below each element.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.ceil(ln.asarray([1.2, -1.7])).tolist()
+    [2.0, -1.0]
+    """
+
+
+@unary(lambda g, out, x: g * 0, ufunc=np.trunc, dtypes=NUMBERS)
+def trunc(x: Array, /) -> Array:
+    """Integer part of each element.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.trunc(ln.asarray([1.7, -1.7])).tolist()
+    [1.0, -1.0]
+    """
+
+
+@unary(lambda g, out, x: g * 0, dtypes=NUMBERS)
+def round(x: Array, /) -> Array:
+    """Nearest integer to each element; halves go to the even one.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.round(ln.asarray([0.5, 1.5, -1.7])).tolist()
+    [0.0, 2.0, -2.0]
+    """
+    return np.round(x)
+
+
+# Division with remainder
+
+
+@binary(lambda g, out, x1, x2: g * 0, lambda g, out, x1, x2: g * 0, dtypes=FLOATS, domain=(0.5, 2.0))
+def floor_divide(x1: Array, x2: Array, /) -> Array:
+    """Quotient of each pair of elements, rounded down; infinite ones as the standard has them. The gradient is zero.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.floor_divide(ln.asarray([7, -7]), 2).tolist()
+    [3, -4]
+    """
+    out = np.floor_divide(x1, x2)
+    if out.dtype.kind != "f":
+        return out
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(np.isinf(x1) != np.isinf(x2), np.floor(np.divide(x1, x2)), out)
+
+
+@binary(
+    lambda g, out, x1, x2: g,
+    lambda g, out, x1, x2: -g * floor_divide(x1, x2),
+    ufunc=np.remainder,
+    dtypes=FLOATS,
+    domain=(0.5, 2.0),
+)
+def remainder(x1: Array, x2: Array, /) -> Array:
+    """Remainder of each division, with the sign of the divisor.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.remainder(ln.asarray([7, -7]), 3).tolist()
+    [1, 2]
+    """
+
+
+# Bounds and signs
+
+
+@binary(lambda g, out, x1, x2: share(g, x2, x1), lambda g, out, x1, x2: share(g, x1, x2), ufunc=np.minimum)
+def minimum(x1: Array, x2: Array, /) -> Array:
+    """Smaller of each pair of elements; where they are equal, each gets half of the gradient.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.minimum(ln.asarray([-1, 2]), 0).tolist()
+    [-1, 0]
+    """
+
+
+@composed(
+    samples=(Sample(((3, 4), (), ())), Sample(((3, 4), (4,), (3, 1))), Sample(((0, 2), (), ()))),
+    gradients=(True, True, True),
+)
+def clip(x: Array, /, min: Array = None, max: Array = None) -> Tensor:
+    """Each element, or the bound that it exceeds; elements within the bounds get the gradient.
+
+    Parameters
+    ----------
+    x : tensor
+    min, max : tensor, number or None
+        Bounds, broadcast against `x` and converted to its dtype; None for no bound.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.clip(ln.asarray([-2.0, 0.5, 2.0]), 0, 1).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    out = x if isinstance(x, Tensor) else Tensor(x)
+    for bound, lower in ((min, True), (max, False)):
+        if bound is not None:
+            limit = astype(bound, out.dtype) if isinstance(bound, Tensor) else bound
+            out = where(less(out, limit) if lower else less(limit, out), limit, out)
+    return out
+
+
+@binary(lambda g, out, x1, x2: g * sign(x1) * sign(out), lambda g, out, x1, x2: g * 0, ufunc=np.copysign, dtypes=FLOATS)
+def copysign(x1: Array, x2: Array, /) -> Array:
+    """Magnitude of the first with the sign of the second of each pair of elements.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.copysign(ln.asarray([1.0, 2.0]), -0.0).tolist()
+    [-1.0, -2.0]
+    """
+
+
+@binary(ufunc=np.nextafter, dtypes=FLOATS)
+def nextafter(x1: Array, x2: Array, /) -> Array:
+    """Next number from the first towards the second of each pair, in their dtype.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nextafter(ln.asarray([0.0], dtype="float64"), 1.0).tolist()
+    [5e-324]
+    """
+
+
+@unary(ufunc=np.signbit)
+def signbit(x: Array, /) -> Array:
+    """Whether the sign of each element is set, that of -0.0 included.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.signbit(ln.asarray([-0.0, 1.0])).tolist()
+    [True, False]
+    """

@@ -1,0 +1,265 @@
+"""How a declared op runs on tensors: unwrap, compute, and record itself for a backward.
+
+Three shapes of call, so that the common ones carry no argument packing: one tensor, two tensors, anything.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labnet import memory
+from labnet.autograd import Node, Run, is_recording
+from labnet.errors import AxisError, DTypeError, ShapeError
+from labnet.tensor import Tensor, as_array, wrap
+
+if TYPE_CHECKING:
+    from labnet.ops.registry import Op
+
+#: What the body of an op sees for a tensor, and its caller may pass for one.
+Array = Any
+Values = np.ndarray[Any, Any]
+
+_ndarray = np.ndarray
+_new = object.__new__
+_REFUSALS = (ValueError, TypeError, OverflowError)
+_NO_STATIC: dict[str, Any] = {}
+#: Operands that have no dtype of their own: numbers, and None for one that is left out.
+_WEAK = (float, int, type(None))
+
+
+class Recorded(Node):
+    """An op that was carried out, with the values that it saw."""
+
+    __slots__ = ("arrays", "op", "out", "static")
+    op: "Op"
+    arrays: tuple[Array, ...]
+    out: Values | None
+    static: dict[str, Any]
+
+    def pull(self, gradient: Tensor, run: Run) -> list[Tensor | None]:
+        """Apply the rules of the op, one per parent that needs a gradient."""
+        parents, out = self.parents, self.out
+        assert parents is not None, "reachable() refuses freed nodes"
+        assert out is not None
+        dtype = out.dtype
+        arrays = [a if a is None or isinstance(a, _ndarray) else np.asarray(a, dtype) for a in self.arrays]
+        if run.create_graph:
+            inputs, output = (
+                [a if a is None else wrap(a, p) for a, p in zip(arrays, parents, strict=True)],
+                wrap(out, self),
+            )
+        else:
+            inputs, output = [a if a is None else wrap(a) for a in arrays], wrap(out)
+        if self.op.variadic:
+            (rule,) = self.op.vjps
+            assert rule is not None
+            return [
+                None if parent is None else rule(gradient, output, *inputs, position=i, **self.static)
+                for i, parent in enumerate(parents)
+            ]
+        return [
+            None if parent is None or rule is None else rule(gradient, output, *inputs, **self.static)
+            for rule, parent in zip(self.op.vjps, parents, strict=True)
+        ]
+
+    def release(self) -> None:
+        """Let go of the saved values."""
+        self.parents = self.out = None
+        self.arrays = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the output; inputs are outputs of other nodes, or leaves, and views take none."""
+        return 0 if self.out is None or self.out.base is not None else self.out.nbytes
+
+
+def _recorded(
+    op: "Op", parents: tuple[Node | None, ...], arrays: tuple[Array, ...], out: Values, static: dict[str, Any]
+) -> Recorded:
+    node: Recorded = _new(Recorded)
+    node.parents = parents
+    node.op = op
+    node.arrays = arrays
+    node.out = out
+    node.static = static
+    return node
+
+
+def operand(value: Any) -> Array:
+    """Return what the array function gets for an argument; Python numbers keep their weak type."""
+    if isinstance(value, Tensor):
+        return value._array
+    if isinstance(value, _WEAK):
+        return value
+    return as_array(value)
+
+
+def _node_of(value: Any) -> Node | None:
+    return value._node if isinstance(value, Tensor) else None
+
+
+def unary_function(op: "Op") -> Callable[..., Tensor]:
+    """Return the function of one tensor that carries out `op`."""
+    name, forward, differentiable = op.name, op.forward, op.differentiable
+
+    def function(x: Any, /) -> Tensor:
+        if type(x) is Tensor:
+            array, parent = x._array, x._node
+        else:
+            array, parent = as_array(x), _node_of(x)
+        try:
+            result = forward(array)
+        except _REFUSALS as error:
+            raise failure(name, (array,), _NO_STATIC, error) from None
+        if type(result) is not _ndarray:
+            result = np.asarray(result)
+        out: Tensor = _new(Tensor)
+        out._array = result
+        out._family = None
+        if parent is not None and differentiable and is_recording() and result.dtype.kind == "f":
+            out._node = _recorded(op, (parent,), (array,), result, _NO_STATIC)
+        else:
+            out._node = None
+        return out
+
+    return function
+
+
+def binary_function(op: "Op") -> Callable[..., Tensor]:
+    """Return the function of two tensors that carries out `op`."""
+    name, forward, differentiable = op.name, op.forward, op.differentiable
+
+    def function(x1: Any, x2: Any, /) -> Tensor:
+        if type(x1) is Tensor:
+            array1, parent1 = x1._array, x1._node
+        else:
+            array1, parent1 = operand(x1), _node_of(x1)
+        if type(x2) is Tensor:
+            array2, parent2 = x2._array, x2._node
+        else:
+            array2, parent2 = operand(x2), _node_of(x2)
+            if type(array2) is not _ndarray and type(array1) is not _ndarray:
+                array1, array2 = as_array(array1), as_array(array2)
+        try:
+            result = forward(array1, array2)
+        except _REFUSALS as error:
+            raise failure(name, (array1, array2), _NO_STATIC, error) from None
+        if type(result) is not _ndarray:
+            result = np.asarray(result)
+        out: Tensor = _new(Tensor)
+        out._array = result
+        out._family = None
+        if parent1 is None and parent2 is None:
+            out._node = None
+        elif differentiable and is_recording() and result.dtype.kind == "f":
+            out._node = _recorded(op, (parent1, parent2), (array1, array2), result, _NO_STATIC)
+        else:
+            out._node = None
+        return out
+
+    return function
+
+
+def static_function(op: "Op", *, names: Sequence[str], positional: int) -> Callable[..., Tensor]:
+    """Return the function of one tensor and static arguments that carries out `op`.
+
+    Parameters
+    ----------
+    op : Op
+    names : sequence of str
+        Names of the static arguments.
+    positional : int
+        How many of them may be given by position.
+    """
+    name, forward, differentiable, view = op.name, op.forward, op.differentiable, op.view
+
+    def function(x: Any, /, *args: Any, **static: Any) -> Tensor:
+        if type(x) is not Tensor:
+            x = x if isinstance(x, Tensor) else Tensor(x)
+        if args:
+            if len(args) > positional:
+                raise TypeError(f"{name}() takes {1 + positional} positional arguments but {1 + len(args)} were given")
+            static.update(zip(names, args, strict=False))
+        array, parent = x._array, x._node
+        try:
+            result = forward(array, **static)
+        except _REFUSALS as error:
+            if any(key not in names for key in static):
+                raise
+            raise failure(name, (array,), static, error) from None
+        if type(result) is not _ndarray:
+            result = np.asarray(result)
+        out: Tensor = _new(Tensor)
+        out._array = result
+        out._family = None
+        if parent is not None and differentiable and is_recording() and result.dtype.kind == "f":
+            out._node = _recorded(op, (parent,), (array,), result, static)
+        else:
+            out._node = None
+        if view:
+            memory.link(out, x)
+        return out
+
+    return function
+
+
+def general_function(op: "Op", *, inputs: int, names: Sequence[str], positional: int) -> Callable[..., Tensor]:
+    """Return the function that carries out `op` on several tensors, or a sequence, and static arguments.
+
+    Parameters
+    ----------
+    op : Op
+    inputs : int
+        Number of tensors, the first arguments.
+    names, positional
+        As for `static_function`.
+    """
+    name, forward, variadic = op.name, op.forward, op.variadic
+
+    def function(*args: Any, **static: Any) -> Tensor:
+        tensors = tuple(args[0]) if variadic else args[:inputs]
+        if len(args) > inputs:
+            if len(args) > inputs + positional:
+                raise TypeError(f"{name}() takes {inputs + positional} positional arguments but {len(args)} were given")
+            static.update(zip(names, args[inputs:], strict=False))
+        arrays = tuple([operand(x) for x in tensors])
+        try:
+            result = forward(arrays, **static) if variadic else forward(*arrays, **static)
+        except _REFUSALS as error:
+            if len(args) < inputs or any(key not in names for key in static):
+                raise
+            raise failure(name, arrays, static, error) from None
+        out = wrap(result if type(result) is _ndarray else np.asarray(result))
+        if op.differentiable and out._array.dtype.kind == "f":
+            parents = tuple([_node_of(x) for x in tensors])
+            if any(parents) and is_recording():
+                out._node = _recorded(op, parents, arrays, out._array, static)
+        return out
+
+    return function
+
+
+def failure(name: str, arrays: tuple[Array, ...], static: dict[str, Any], error: Exception) -> Exception:
+    """Turn NumPy's complaint into ours, with every shape or dtype that took part."""
+    given = [a if isinstance(a, _ndarray) else np.asarray(a) for a in arrays]
+    extra = "".join(f", {key}={value!r:.40}" for key, value in static.items())
+    if isinstance(error, TypeError | OverflowError) or (name == "pow" and _broadcast(given)):
+        return DTypeError(f"{name}: not possible for dtypes {', '.join(str(a.dtype) for a in given)}{extra}: {error}")
+    if isinstance(error, IndexError):
+        return AxisError(f"{name}: not possible for shape {', '.join(str(a.shape) for a in given)}{extra}: {error}")
+    if name == "matmul" and all(a.ndim for a in given):
+        shapes = " @ ".join(str(a.shape) for a in given)
+        return ShapeError(f"matmul: inner dimensions differ, or batch dimensions do not broadcast: {shapes}")
+    if len(given) > 1:
+        return ShapeError(f"{name}: shapes do not fit: {' and '.join(str(a.shape) for a in given)}{extra}: {error}")
+    return ShapeError(f"{name}: not possible for shape {', '.join(str(a.shape) for a in given)}{extra}: {error}")
+
+
+def _broadcast(arrays: list[Values]) -> bool:
+    """Tell whether the shapes fit together, so that the values are to blame."""
+    try:
+        np.broadcast_shapes(*(a.shape for a in arrays))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,171 @@
+"""Ops in which each element depends on those before it."""
+
+import numpy as np
+
+from labnet.errors import AxisError
+from labnet.ops.elementwise import subtract
+from labnet.ops.joining import concat
+from labnet.ops.logic import not_equal
+from labnet.ops.rearrange import flip
+from labnet.ops.registry import NUMBERS, Array, Sample, composed, op
+from labnet.ops.shape import moveaxis
+from labnet.tensor import DTypeLike, Tensor, as_dtype, wrap
+
+_SAMPLES = (
+    Sample(((5,),)),
+    Sample(((3, 4),), {"axis": -1}),
+    Sample(((3, 4),), {"axis": 0, "include_initial": True}),
+    Sample(((0,),)),
+)
+
+
+def _along(x: Array, axis: int | None) -> int:
+    if axis is None and x.ndim != 1:
+        raise ValueError("a tensor that is not one-dimensional needs axis=")
+    return 0 if axis is None else axis
+
+
+def _initial(out: Array, axis: int, value: int) -> Array:
+    shape = list(out.shape)
+    shape[axis] = 1
+    return np.concatenate([np.full(shape, value, out.dtype), out], axis)
+
+
+def _from_end(x: Tensor, axis: int) -> Tensor:
+    return flip(cumulative_sum(flip(x, axis=axis), axis=axis), axis=axis)
+
+
+def _without_initial(g: Tensor, axis: int, include_initial: bool) -> Tensor:
+    return g[(slice(None),) * (axis % g.ndim) + (slice(1, None),)] if include_initial else g
+
+
+def _pull_sum(
+    g: Tensor,
+    out: Tensor,
+    x: Tensor,
+    *,
+    axis: int | None = None,
+    dtype: DTypeLike | None = None,
+    include_initial: bool = False,
+) -> Tensor:
+    along = _along(x, axis)
+    return _from_end(_without_initial(g, along, include_initial), along).astype(x.dtype)
+
+
+@op(_pull_sum, samples=_SAMPLES)
+def cumulative_sum(
+    x: Array, /, *, axis: int | None = None, dtype: DTypeLike | None = None, include_initial: bool = False
+) -> Array:
+    """Add up the elements along `axis`, up to each one.
+
+    Parameters
+    ----------
+    x : tensor
+    axis : int, optional
+        May be left out if there is only one dimension.
+    dtype : dtype, optional
+        dtype of the result; small integers become int64 or uint64 otherwise.
+    include_initial : bool
+        Start with 0, so that the result is longer by one.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.cumulative_sum(ln.asarray([1, 2, 3])).tolist()
+    [1, 3, 6]
+    """
+    along = _along(x, axis)
+    out = np.cumsum(x, axis=along, dtype=None if dtype is None else as_dtype(dtype))
+    return _initial(out, along, 0) if include_initial else out
+
+
+def products_before(x: Tensor) -> Tensor:
+    """Return the product of all elements before each one along the last dimension."""
+    return cumulative_prod(x, axis=-1, include_initial=True)[..., :-1]
+
+
+def _later(x: Tensor, places: int) -> Tensor:
+    """Return for each element the one so many places further along the last dimension, zero at the end."""
+    rest = x[..., places:]
+    return concat([rest, wrap(np.zeros((*x.shape[:-1], x.shape[-1] - rest.shape[-1]), x.dtype))], axis=-1)
+
+
+def _pull_prod(
+    g: Tensor,
+    out: Tensor,
+    x: Tensor,
+    *,
+    axis: int | None = None,
+    dtype: DTypeLike | None = None,
+    include_initial: bool = False,
+) -> Tensor:
+    """Pull back without a division, so that zeros need no care.
+
+    The slope at i is the product before i times s[i] = g[i] + x[i+1] * s[i+1]; this recurrence is solved
+    in a logarithmic number of steps (Hillis and Steele, "Data parallel algorithms", 1986).
+    """
+    along = _along(x, axis)
+    values = moveaxis(x, along, -1).astype(out.dtype)
+    slope = moveaxis(_without_initial(g, along, include_initial), along, -1)
+    factor, places = _later(values, 1), 1
+    while places < values.shape[-1]:
+        slope = slope + factor * _later(slope, places)
+        factor = factor * _later(factor, places)
+        places *= 2
+    return moveaxis(slope * products_before(values), -1, along).astype(x.dtype)
+
+
+@op(_pull_prod, samples=_SAMPLES)
+def cumulative_prod(
+    x: Array, /, *, axis: int | None = None, dtype: DTypeLike | None = None, include_initial: bool = False
+) -> Array:
+    """Multiply the elements along `axis`, up to each one; the parameters are those of `cumulative_sum`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.cumulative_prod(ln.asarray([1, 2, 3, 4])).tolist()
+    [1, 2, 6, 24]
+    """
+    along = _along(x, axis)
+    out = np.cumprod(x, axis=along, dtype=None if dtype is None else as_dtype(dtype))
+    return _initial(out, along, 1) if include_initial else out
+
+
+@composed(
+    samples=(
+        Sample(((5,),)),
+        Sample(((3, 4),), {"axis": 0, "n": 2}),
+        Sample(((3, 4),), {"n": 0}),
+        Sample(((3, 1),), {"n": 3}),
+    ),
+    dtypes=("bool", *NUMBERS),
+)
+def diff(
+    x: Tensor, /, *, axis: int = -1, n: int = 1, prepend: Tensor | None = None, append: Tensor | None = None
+) -> Tensor:
+    """Differences of neighbours along `axis`, taken `n` times.
+
+    Parameters
+    ----------
+    x : tensor
+        Of bools: whether neighbours differ.
+    axis, n : int
+    prepend, append : tensor, optional
+        Put before and after `x` first.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.diff(ln.asarray([1, 4, 9])).tolist()
+    [3, 5]
+    """
+    if not -x.ndim <= axis < x.ndim:
+        raise AxisError(f"diff: axis {axis} is out of bounds for shape {x.shape}")
+    parts = [part for part in (prepend, x, append) if part is not None]
+    out = concat(parts, axis=axis) if len(parts) > 1 else x
+    before = (slice(None),) * (axis % x.ndim)
+    for _ in range(n):
+        later, earlier = out[(*before, slice(1, None))], out[(*before, slice(None, -1))]
+        out = not_equal(later, earlier) if out.dtype.kind == "b" else subtract(later, earlier)
+    return out

@@ -1,0 +1,187 @@
+"""Reductions that are built on sums: products, spread, middle and length."""
+
+import builtins
+import math
+
+import numpy as np
+
+from labnet.errors import DTypeError
+from labnet.ops.arithmetic import abs, sign
+from labnet.ops.elementwise import where
+from labnet.ops.logic import isnan
+from labnet.ops.rearrange import flip
+from labnet.ops.reduction import EMPTY_SAMPLE, SAMPLES, Axis, any, max, mean, min, spread, sum
+from labnet.ops.registry import FLOATS, NUMBERS, Array, Sample, composed, op
+from labnet.ops.scans import products_before
+from labnet.ops.shape import moveaxis, reshape
+from labnet.ops.sorting import sort
+from labnet.tensor import DTypeLike, Tensor, as_dtype
+
+
+def _axes(x: Tensor, axis: Axis) -> tuple[int, ...]:
+    chosen = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    return tuple(a % x.ndim for a in chosen)
+
+
+def _gathered(x: Tensor, axis: Axis) -> Tensor:
+    """Return the tensor with the dimensions in `axis` made one, the last."""
+    axes = _axes(x, axis)
+    last = moveaxis(x, axes, tuple(range(x.ndim - len(axes), x.ndim)))
+    kept = last.shape[: x.ndim - len(axes)]
+    return reshape(last, (*kept, math.prod(last.shape[len(kept) :])))
+
+
+def _kept(out: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
+    """Give a reduced tensor its dimensions of length one, if they are wanted."""
+    axes = _axes(x, axis)
+    return reshape(out, tuple(1 if i in axes else n for i, n in enumerate(x.shape))) if keepdims else out
+
+
+def _pull_prod(
+    g: Tensor, out: Tensor, x: Tensor, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False
+) -> Tensor:
+    flat = _gathered(x, axis)
+    others = products_before(flat) * flip(products_before(flip(flat, axis=-1)), axis=-1)
+    axes = _axes(x, axis)
+    kept = [n for i, n in enumerate(x.shape) if i not in axes]
+    apart = reshape(others, (*kept, *(x.shape[a] for a in axes)))
+    return (spread(g, x, axis) * moveaxis(apart, tuple(range(len(kept), x.ndim)), axes)).astype(x.dtype)
+
+
+@op(_pull_prod, samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=NUMBERS)
+def prod(x: Array, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False) -> Array:
+    """Product of the elements, over all dimensions or those in `axis`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.prod(ln.asarray([[1, 2], [3, 4]]), axis=0).tolist()
+    [3, 8]
+    """
+    return np.prod(x, axis=axis, dtype=None if dtype is None else as_dtype(dtype), keepdims=keepdims)
+
+
+def _centred(x: Tensor, axis: Axis) -> Tensor:
+    return x - mean(x, axis=axis, keepdims=True)
+
+
+def _pull_var(
+    g: Tensor, out: Tensor, x: Tensor, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
+) -> Tensor:
+    count = x.size // (out.size or 1)
+    return (
+        spread(g, x, axis)
+        * _centred(x, axis)
+        * (2 / builtins.max(count - correction, 0) if count > correction else math.nan)
+    )
+
+
+_SPREADS = (*SAMPLES[:-1], Sample(((3, 4),), {"axis": -1, "correction": 1}))
+
+
+@op(_pull_var, samples=_SPREADS, dtypes=FLOATS)
+def var(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
+    """Mean squared distance from the mean, over all dimensions or those in `axis`.
+
+    Parameters
+    ----------
+    x : tensor
+    axis : int, tuple of int or None
+    correction : number
+        Subtracted from the number of elements in the divisor; 1 for the unbiased estimate.
+    keepdims : bool
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.var(ln.asarray([1.0, 3.0])).item()
+    1.0
+    """
+    return np.var(x, axis=axis, ddof=correction, keepdims=keepdims)
+
+
+def _pull_std(
+    g: Tensor, out: Tensor, x: Tensor, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
+) -> Tensor:
+    at_zero = out == 0  # all elements equal: the slope is not defined, 0 is a subgradient
+    scaled = where(at_zero, 0, g / where(at_zero, 1, 2 * out))
+    return _pull_var(scaled, out, x, axis=axis, correction=correction, keepdims=keepdims)
+
+
+@op(_pull_std, samples=_SPREADS, dtypes=FLOATS)
+def std(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
+    """Square root of `var`: the standard deviation, over all dimensions or those in `axis`.
+
+    Parameters
+    ----------
+    x : tensor
+    axis : int, tuple of int or None
+    correction : number
+        Subtracted from the number of elements in the divisor; 1 for the unbiased estimate of the variance.
+    keepdims : bool
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.std(ln.asarray([1.0, 3.0])).item()
+    1.0
+    """
+    return np.std(x, axis=axis, ddof=correction, keepdims=keepdims)
+
+
+@composed(samples=(*SAMPLES, Sample(((5,),))), dtypes=FLOATS)
+def median(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Middle of the elements in order, or mean of the two in the middle; NaN if any element is.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.median(ln.asarray([3.0, 1.0, 2.0, 10.0])).item()
+    2.5
+    """
+    ordered = sort(_gathered(x, axis))
+    count = ordered.shape[-1]
+    middle = ordered[..., builtins.max(count - 1, 0) // 2 : count // 2 + 1]
+    out = where(any(isnan(ordered), axis=-1), math.nan, mean(middle, axis=-1))
+    return _kept(out, x, axis, keepdims)
+
+
+@composed(
+    samples=(
+        *SAMPLES,
+        *(Sample(((3, 4),), {"axis": 1, "ord": ord}) for ord in (0, 1, 2, 3, math.inf, -math.inf)),
+    ),
+    dtypes=FLOATS,
+)
+def vector_norm(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Tensor:
+    """Length of vectors, over all dimensions or those in `axis`.
+
+    Parameters
+    ----------
+    x : tensor
+    axis : int, tuple of int or None
+    keepdims : bool
+    ord : number
+        ``sum(abs(x)**ord)**(1/ord)``; ``inf`` for the greatest, ``-inf`` for the smallest magnitude, 0 for
+        the number of elements that are not zero.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.vector_norm(ln.asarray([3.0, 4.0])).item()
+    5.0
+    """
+    if x.dtype.kind != "f":
+        raise DTypeError(f"vector_norm: expected a floating dtype, got {x.dtype}; convert it with astype")
+    size = abs(x)
+    if ord == math.inf:
+        return max(size, axis=axis, keepdims=keepdims)
+    if ord == -math.inf:
+        return min(size, axis=axis, keepdims=keepdims)
+    if ord == 0:
+        return sum(sign(size), axis=axis, keepdims=keepdims)
+    if ord == 1:
+        return sum(size, axis=axis, keepdims=keepdims)
+    total = sum(x * x if ord == 2 else size**ord, axis=axis, keepdims=keepdims)
+    flat = total == 0  # the slope at zero is not defined, 0 is a subgradient
+    return where(flat, 0, where(flat, 1, total) ** (1 / ord)) if ord > 0 else total ** (1 / ord)

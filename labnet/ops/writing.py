@@ -1,0 +1,113 @@
+"""Writing in place: ``x[key] = value``, ``x += y``.
+
+A write is an op like any other. Where a gradient has to pass through it, the tensor becomes the output of
+`setitem`, its views are read from that again, and graphs recorded before keep what they saw. Elsewhere it
+goes to memory, after `labnet.memory` has made sure that nobody else looks at it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from labnet import memory
+from labnet.autograd import Leaf, is_recording
+from labnet.errors import DTypeError, GradientError, ShapeError
+from labnet.ops.dispatch import failure, operand
+from labnet.ops.indexing import getitem, plain_key, setitem
+from labnet.ops.shape import astype, reshape
+from labnet.tensor import Tensor
+
+
+def write(x: Tensor, key: Any, value: Any) -> None:
+    """Carry out ``x[key] = value``.
+
+    Raises
+    ------
+    GradientError
+        If `x` is, or is a view of, a leaf that requires gradients, while operations are recorded.
+    ShapeError, DTypeError
+        If the value does not fit the place, or cannot be held in the dtype of `x`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> x = ln.zeros((2, 2))
+    >>> row = x[0]
+    >>> row[...] = 5
+    >>> x.tolist()
+    [[5.0, 5.0], [0.0, 0.0]]
+    """
+    base = memory.base_of(x)
+    _check_leaf(base)
+    values = operand(value)
+    _check_dtype("setitem", x, values)
+    needs_gradient = isinstance(value, Tensor) and value.requires_grad
+    if is_recording() and (base.requires_grad or x.requires_grad or needs_gradient):
+        _write_recorded(x, base, key, value)
+        return
+    memory.prepare_write(x)
+    try:
+        x._array[plain_key(key)] = values
+    except (ValueError, OverflowError) as error:
+        raise failure("setitem", (x._array, values), {"key": key}, error) from None
+
+
+def _write_recorded(x: Tensor, base: Tensor, key: Any, value: Any) -> None:
+    """Replace `base` by the output of `setitem`, and its views by what they read there."""
+    views = memory.views_of(base)
+    places = [memory.positions(view._array, base._array) for view in views]
+    if x is base:
+        written = setitem(x, value, key)
+    else:
+        place = memory.positions(x._array, base._array)[plain_key(key)]
+        written = reshape(setitem(reshape(base, (-1,)), value, place), base.shape)
+    if views:
+        memory.move(base, views)
+        base._array[...] = written._array
+    else:
+        base._array = written._array
+    base._node = written._node
+    for view, place in zip(views, places, strict=True):
+        view._node = getitem(reshape(written, (-1,)), place)._node
+
+
+def in_place(function: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
+    """Return the in-place form of an operator: the same values, written into its first operand."""
+
+    def operator(x: Tensor, other: Any, /) -> Tensor:
+        base: Tensor = memory.base_of(x)
+        _check_leaf(base)
+        result: Tensor = function(x, other)
+        if result.shape != x.shape:
+            raise ShapeError(f"in-place operator: the result has shape {result.shape}, the tensor has shape {x.shape}")
+        _check_dtype("in-place operator", x, result._array)
+        if base is not x or memory.views_of(x):
+            write(x, ..., result)
+            return x
+        written = astype(result, x.dtype)
+        x._array = written._array
+        if is_recording():
+            x._node = written._node
+        return x
+
+    return operator
+
+
+def _check_leaf(base: Tensor) -> None:
+    if is_recording() and isinstance(base._node, Leaf):
+        raise GradientError(
+            f"a leaf of shape {base.shape} that requires gradients cannot be modified in place while operations are "
+            "recorded: compute a new tensor, or update it with assign() or inside no_grad()"
+        )
+
+
+def _check_dtype(name: str, x: Tensor, values: Any) -> None:
+    """Refuse values that the dtype of `x` cannot hold, such as fractions in an integer tensor."""
+    kind = values.dtype if isinstance(values, np.ndarray) else np.min_scalar_type(values)
+    fits = np.can_cast(kind, x.dtype, "same_kind") or (x.dtype.kind == "u" and kind.kind == "i")
+    if not fits:
+        raise DTypeError(
+            f"{name}: values of dtype {kind} do not fit a tensor of dtype {x.dtype}; "
+            f"convert them with astype({x.dtype.name!r})"
+        )

@@ -1,0 +1,341 @@
+"""Writing in place: what views, holders of arrays and recorded graphs see of it."""
+
+import gc
+import operator
+import weakref
+
+import numpy as np
+import pytest
+
+import labnet as ln
+from labnet.errors import DTypeError, GradientError, ShapeError
+
+#: Ways to look at a (3, 4) tensor; each shares its memory.
+VIEWS = {
+    "row": lambda x: x[1],
+    "column": lambda x: x[:, 2],
+    "every other, backwards": lambda x: x[::-2, 1:],
+    "new dimension": lambda x: x[None, ..., 0],
+    "reshape": lambda x: x.reshape((2, 6)),
+    "T": lambda x: x.T,
+    "flip": lambda x: ln.flip(x, axis=1),
+    "moveaxis": lambda x: ln.moveaxis(x.reshape((3, 2, 2)), 0, -1),
+    "view of a view": lambda x: x.T[1:3].reshape((2, 3))[0],
+    "squeeze": lambda x: ln.squeeze(ln.expand_dims(x, axis=1), axis=1),
+    "unstack": lambda x: ln.unstack(x, axis=1)[3],
+}
+
+views = pytest.mark.parametrize("look", VIEWS.values(), ids=VIEWS)
+
+
+def numbers(dtype="float64"):
+    return np.arange(12, dtype=dtype).reshape(3, 4)
+
+
+@views
+def test_writing_through_a_view_is_seen_by_the_base_and_all_views(look):
+    x, expected = ln.asarray(numbers()), numbers()
+    others = [other(x) for other in VIEWS.values()]
+    look(x)[...] = -1
+    plain = np.asarray(look(ln.asarray(np.arange(12.0).reshape(3, 4)))).astype(int).ravel()
+    expected.ravel()[plain] = -1
+    np.testing.assert_array_equal(x.numpy(), expected)
+    for other, again in zip(others, VIEWS.values(), strict=True):
+        np.testing.assert_array_equal(other.numpy(), again(ln.asarray(expected)).numpy())
+
+
+@views
+def test_views_stay_views_when_the_memory_moves(look):
+    x = ln.asarray(numbers())
+    view, held = look(x), x.numpy()
+    x[...] = 7.0
+    assert (view.numpy() == 7).all()
+    np.testing.assert_array_equal(held, numbers())
+    view[...] = 8.0
+    x[0, 0] = 9.0
+    np.testing.assert_array_equal(view.numpy(), look(x).numpy())
+    assert np.shares_memory(view.numpy(), x.numpy())
+
+
+@views
+def test_gradients_pass_through_a_write_into_a_view(look):
+    weight = ln.asarray(2.0, dtype="float64", requires_grad=True)
+    start = ln.asarray(numbers(), requires_grad=True)
+    x = start * 1
+    view, other = look(x), x[1:]
+    view[...] = weight
+    other *= 3
+    (x * x).sum().backward()
+    inside = np.zeros((3, 4))
+    np.put(inside, np.asarray(look(ln.asarray(numbers()))).astype(int), 1)
+    factor = np.array([[1.0], [3.0], [3.0]])
+    np.testing.assert_allclose(start.grad.numpy(), 2 * numbers() * factor**2 * (1 - inside))
+    np.testing.assert_allclose(weight.grad.numpy(), (2 * 2.0 * factor**2 * inside).sum())
+
+
+def test_a_view_reads_its_gradient_through_a_later_write_to_the_base():
+    x = ln.asarray([1.0, 2.0, 3.0], requires_grad=True)
+    y = x * 2
+    view = y[1:]
+    y[1] = 10.0
+    assert view.tolist() == [10.0, 6.0]
+    assert view.sum().backward()[x].tolist() == [0.0, 0.0, 2.0]
+
+
+def test_a_plain_tensor_that_is_given_recorded_values_joins_the_graph():
+    x = ln.asarray([1.0, 2.0], requires_grad=True)
+    out = ln.zeros((2, 2))
+    row = out[1]
+    out[0] = x * 3
+    row[...] = x * x
+    assert out.requires_grad
+    assert out.sum().backward()[x].tolist() == [5.0, 7.0]
+
+
+def test_a_recorded_graph_keeps_the_values_that_it_saw():
+    x = ln.asarray([3.0], requires_grad=True)
+    y = x * 2
+    squared = y * y
+    y[0] = 100.0
+    y += 1
+    assert squared.backward()[x].tolist() == [2 * 6.0 * 2]
+
+
+def test_operands_that_are_overwritten_later_do_not_change_a_gradient():
+    x, factor = ln.asarray([1.0], requires_grad=True), ln.asarray([5.0])
+    y = x * factor
+    factor[0] = 0.0
+    factor *= 2
+    assert y.backward()[x].tolist() == [5.0]
+
+
+def test_of_values_written_to_one_place_the_last_one_gets_the_gradient():
+    values = ln.asarray([1.0, 2.0, 3.0], requires_grad=True)
+    x = ln.zeros(2)
+    x[[0, 0, 1]] = values
+    assert x.tolist() == [2.0, 3.0]
+    assert x.sum().backward()[values].tolist() == [0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [0, slice(1, None), (slice(None), 1), ..., [0, 2], ([0, 1], [1, 1]), (numbers() > 5), (slice(None), [0, 3])],
+    ids=str,
+)
+def test_setitem_is_numpys(key):
+    x, expected = ln.asarray(numbers()), numbers()
+    x[key] = 50
+    expected[key] = 50
+    np.testing.assert_array_equal(x.numpy(), expected)
+    mask = ln.asarray(numbers()) > 3
+    x[mask] = ln.asarray(1.5)
+    expected[numbers() > 3] = 1.5
+    np.testing.assert_array_equal(x.numpy(), expected)
+
+
+def test_holders_of_an_array_never_see_a_write():
+    x = ln.asarray(numbers())
+    held = {
+        "numpy": x.numpy(),
+        "asarray": np.asarray(x),
+        "part": x.numpy()[1:],
+        "row": x[1].numpy(),
+        "dlpack": np.from_dlpack(x),
+        "detached": x.detach(),
+        "cast": x.astype("float64"),
+        "buffer": memoryview(x.numpy()),
+        "iterator": iter(x.numpy().flat),
+    }
+    before = {name: np.array(value) for name, value in held.items() if name != "iterator"}
+    x[...] = -1.0
+    x += 1
+    for name, values in before.items():
+        np.testing.assert_array_equal(np.array(held[name]), values, err_msg=name)
+    assert next(held["iterator"]) == 0.0
+
+
+def test_an_array_given_to_asarray_is_not_written_to():
+    given = numbers()
+    x = ln.asarray(given)
+    x[0] = -1.0
+    np.testing.assert_array_equal(given, numbers())
+    assert x[0].tolist() == [-1.0] * 4
+
+
+def test_writing_where_nobody_looks_copies_nothing():
+    x = ln.zeros((100, 10))
+    row = x[3]
+    address = x._array.__array_interface__["data"][0]
+    for i in range(100):
+        x[i] = i
+        row[0] = 1.0
+        x[i, :2] += 1.0
+    assert x._array.__array_interface__["data"][0] == address
+    assert x[3].tolist()[:2] == [1.0, 4.0]
+
+
+def test_detached_views_are_values_of_their_own():
+    x = ln.zeros(3)
+    alone = x[1:].detach()
+    alone[0] = 5.0
+    assert (x.tolist(), alone.tolist()) == ([0.0] * 3, [5.0, 0.0])
+
+
+def test_a_view_that_becomes_a_leaf_leaves_the_family():
+    x = ln.asarray([1.0, 2.0])
+    leaf = x[:1]
+    leaf.requires_grad = True
+    x[...] = 7.0
+    assert leaf.tolist() == [1.0]
+    assert (leaf * x[:1]).sum().backward()[leaf].tolist() == [7.0]
+
+
+def test_views_of_broadcast_tensors_are_values():
+    wide = ln.broadcast_to(ln.asarray([1.0, 2.0]), (2, 2))
+    row = wide[0]
+    row[0] = 9.0
+    wide[1, 1] = 5.0
+    assert (row.tolist(), wide.tolist()) == ([9.0, 2.0], [[1.0, 2.0], [1.0, 5.0]])
+
+
+def test_dropped_views_leave_nothing_behind():
+    x = ln.zeros((10, 10))
+    for i in range(1000):
+        x[i % 10]
+    assert x._family == set()
+    view = x[0]
+    reference = weakref.ref(view)
+    del view
+    assert reference() is None
+
+
+def test_a_long_chain_of_views_is_flat_and_writable():
+    x = ln.asarray(numbers())
+    y = x
+    for _ in range(20_001):
+        y = y.T
+    y[0, 0] = 99.0
+    assert x[0, 0].item() == 99.0
+    del y
+    gc.collect()
+
+
+class TestInPlaceOperators:
+    @pytest.mark.parametrize(
+        "name", ["iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor"]
+    )
+    def test_they_change_the_tensor_itself(self, name):
+        dtype = "int64" if name in ("iand", "ior", "ixor") else "float64"
+        x, expected = ln.asarray(numbers(dtype)), numbers(dtype)
+        same, view = x, x[1]
+        x = getattr(operator, name)(x, 3)
+        expected = getattr(operator, name)(expected, 3)
+        assert same is x
+        np.testing.assert_array_equal(x.numpy(), expected)
+        np.testing.assert_array_equal(view.numpy(), expected[1])
+
+    def test_they_are_recorded(self):
+        x = ln.asarray([2.0, 3.0], requires_grad=True)
+        total = ln.zeros(2)
+        for _ in range(3):
+            total += x * x
+        total *= x
+        assert total.sum().backward()[x].tolist() == [9 * 4.0, 9 * 9.0]
+
+    def test_an_optimizer_written_with_them_works_inside_no_grad(self):
+        weight = ln.asarray([1.0, 2.0], requires_grad=True)
+        loss = (weight * weight).sum()
+        gradients = loss.backward()
+        with ln.no_grad():
+            weight -= 0.5 * gradients[weight]
+        assert weight.tolist() == [0.0, 0.0]
+        assert weight.is_leaf
+        assert weight.requires_grad
+
+
+def test_updating_a_leaf_inside_no_grad_reaches_its_plain_views_and_no_graph():
+    weight = ln.asarray([1.0, 2.0], requires_grad=True)
+    with ln.no_grad():
+        plain = weight[:1]
+    recorded = weight[:1]
+    loss = (recorded * weight).sum()
+    with ln.no_grad():
+        weight[0] = 5.0
+        plain += 1.0
+    assert (weight.tolist(), plain.tolist(), recorded.tolist()) == ([6.0, 2.0], [6.0], [1.0])
+    with ln.no_grad():
+        recorded[0] = 3.0  # left behind by the update: its own memory from then on
+    assert (weight.tolist(), recorded.tolist()) == ([6.0, 2.0], [3.0])
+    assert loss.backward()[weight].tolist() == [1 + 3.0, 1.0]
+
+
+def test_assign_reaches_plain_views():
+    x = ln.zeros((2, 2))
+    row = x[0]
+    x.assign([[1.0, 2.0], [3.0, 4.0]])
+    row.assign([7.0, 8.0])
+    assert x.tolist() == [[7.0, 8.0], [3.0, 4.0]]
+
+
+def write_to_leaf():
+    x = ln.ones(2, requires_grad=True)
+    x[0] = 1.0
+
+
+def write_to_view_of_leaf():
+    x = ln.ones(2, requires_grad=True)
+    x[:1][0] = 1.0
+
+
+def add_to_leaf():
+    x = ln.ones((2, 3), requires_grad=True)
+    x += 1
+
+
+def grow():
+    x = ln.ones(3)
+    x += ln.ones((2, 3))
+
+
+def fraction_into_integers():
+    x = ln.asarray([1, 2])
+    x[0] = 1.5
+
+
+def divide_integers():
+    x = ln.asarray([1, 2])
+    x /= 2
+
+
+def too_many():
+    x = ln.ones((2, 3))
+    x[0] = ln.ones(4)
+
+
+def too_large():
+    x = ln.asarray([1], dtype="uint8")
+    x[0] = 300
+
+
+def out_of_bounds():
+    x = ln.ones(2)
+    x[2] = 1.0
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (write_to_leaf, GradientError, r"\(2,\).*assign"),
+        (write_to_view_of_leaf, GradientError, r"\(2,\).*no_grad"),
+        (add_to_leaf, GradientError, r"\(2, 3\)"),
+        (grow, ShapeError, r"\(2, 3\).*\(3,\)"),
+        (fraction_into_integers, DTypeError, "float.*int64.*astype"),
+        (divide_integers, DTypeError, "float64.*int64"),
+        (too_many, ShapeError, r"\(2, 3\).*\(4,\)"),
+        (too_large, DTypeError, "uint8.*300"),
+        (out_of_bounds, IndexError, "2"),
+    ],
+)
+def test_a_write_that_would_be_wrong_says_what_to_do(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
