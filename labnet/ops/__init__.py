@@ -5,6 +5,8 @@ from typing import Any
 
 from labnet._methods import Methods
 from labnet.ops import creation as creation
+from labnet.ops.activation import elu, gelu, hardtanh, leaky_relu, ndtr, relu6, silu, softmax, threshold
+from labnet.ops.convolution import conv2d, conv2d_input, conv2d_weight
 from labnet.ops.elementwise import (
     add,
     divide,
@@ -29,7 +31,10 @@ from labnet.ops.elementwise import (
 )
 from labnet.ops.gradients import grad
 from labnet.ops.indexing import getitem, scatter_add
+from labnet.ops.likelihood import binary_cross_entropy_with_logits, cross_entropy_with_logits
 from labnet.ops.linalg import matmul
+from labnet.ops.normalization import standardize
+from labnet.ops.pooling import avg_pool2d, avg_pool2d_input, max_pool2d, max_pool2d_input, max_pool2d_pick
 from labnet.ops.reduction import argmax, log_softmax, max, mean, sum
 from labnet.ops.registry import REGISTRY, Op, Sample
 from labnet.ops.shape import (
@@ -94,15 +99,26 @@ __all__ = [
     "add",
     "argmax",
     "astype",
+    "avg_pool2d",
+    "avg_pool2d_input",
+    "binary_cross_entropy_with_logits",
     "broadcast_to",
+    "conv2d",
+    "conv2d_input",
+    "conv2d_weight",
+    "cross_entropy_with_logits",
     "divide",
+    "elu",
     "equal",
     "exp",
     "expand_dims",
+    "gelu",
     "getitem",
     "grad",
     "greater",
     "greater_equal",
+    "hardtanh",
+    "leaky_relu",
     "less",
     "less_equal",
     "log",
@@ -110,21 +126,30 @@ __all__ = [
     "matmul",
     "matrix_transpose",
     "max",
+    "max_pool2d",
+    "max_pool2d_input",
+    "max_pool2d_pick",
     "maximum",
     "mean",
     "multiply",
+    "ndtr",
     "negative",
     "not_equal",
     "permute_dims",
     "pow",
     "relu",
+    "relu6",
     "reshape",
     "scatter_add",
     "sigmoid",
+    "silu",
+    "softmax",
     "sqrt",
+    "standardize",
     "subtract",
     "sum",
     "sum_to",
     "tanh",
+    "threshold",
     "where",
 ]
