@@ -1,8 +1,40 @@
 """Modules and functions that models are built from; names and layouts are torch's."""
 
 from labnet.nn import init as init
-from labnet.nn.functional import conv2d, dropout, embedding, layer_norm, normalize, scaled_dot_product_attention
-from labnet.nn.modules import Linear, Module, ReLU, Sequential, Tanh
+from labnet.nn.activation import (
+    ELU,
+    GELU,
+    Hardtanh,
+    LeakyReLU,
+    LogSoftmax,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+    Threshold,
+)
+from labnet.nn.attention import MultiheadAttention
+from labnet.nn.convolution import AvgPool2d, Conv2d, MaxPool2d
+from labnet.nn.functional import (
+    conv2d,
+    dropout,
+    embedding,
+    layer_norm,
+    normalize,
+    scaled_dot_product_attention,
+)
+from labnet.nn.layers import Dropout, Embedding, Flatten, LayerNorm
+from labnet.nn.modules import Linear, Module, ModuleList, Sequential
+from labnet.nn.recurrent import LSTM
+from labnet.nn.transformer import (
+    PositionalEncoding,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 from labnet.ops import (
     avg_pool2d,
     elu,
@@ -21,11 +53,36 @@ from labnet.ops import (
 )
 
 __all__ = [
+    "ELU",
+    "GELU",
+    "LSTM",
+    "AvgPool2d",
+    "Conv2d",
+    "Dropout",
+    "Embedding",
+    "Flatten",
+    "Hardtanh",
+    "LayerNorm",
+    "LeakyReLU",
     "Linear",
+    "LogSoftmax",
+    "MaxPool2d",
     "Module",
+    "ModuleList",
+    "MultiheadAttention",
+    "PositionalEncoding",
     "ReLU",
+    "ReLU6",
     "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
     "Tanh",
+    "Threshold",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "avg_pool2d",
     "conv2d",
     "dropout",

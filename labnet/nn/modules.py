@@ -1,11 +1,11 @@
 """Modules: functions that own parameters."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from labnet.errors import DTypeError, ShapeError
 from labnet.nn import init
-from labnet.ops import matmul, matrix_transpose, relu, tanh
+from labnet.ops import matmul, matrix_transpose
 from labnet.tensor import Tensor
 
 
@@ -129,6 +129,20 @@ class Module:
         """Switch this module and all inside it to evaluation."""
         return self.train(False)
 
+    def check_dtype(self, x: Tensor, weight: Tensor) -> None:
+        """Refuse an input whose dtype differs from the weight's.
+
+        Raises
+        ------
+        DTypeError
+            If they differ; converting is left to the caller.
+        """
+        if x.dtype != weight.dtype:
+            raise DTypeError(
+                f"{type(self).__name__}({self._describe()}): expected an input of dtype {weight.dtype}, "
+                f"got {x.dtype}; convert it with x.astype({weight.dtype.name!r})"
+            )
+
     def __repr__(self) -> str:
         inside = [f"  ({name}): " + repr(module).replace("\n", "\n  ") for name, module in self._modules.items()]
         head = f"{type(self).__name__}({self._describe()}"
@@ -179,11 +193,7 @@ class Linear(Module):
                 f"Linear({self.in_features}, {self.out_features}): expected an input of shape "
                 f"(..., {self.in_features}), got {x.shape}"
             )
-        if x.dtype != self.weight.dtype:
-            raise DTypeError(
-                f"Linear({self.in_features}, {self.out_features}): expected an input of dtype {self.weight.dtype}, "
-                f"got {x.dtype}; convert it with x.astype({self.weight.dtype.name!r})"
-            )
+        self.check_dtype(x, self.weight)
         y = matmul(x, matrix_transpose(self.weight))
         return y if self.bias is None else y + self.bias
 
@@ -229,31 +239,39 @@ class Sequential(Module):
         return "\n".join([f"{type(self).__name__}(", *lines, ")"])
 
 
-class ReLU(Module):
-    """`labnet.nn.relu` as a module.
+class ModuleList(Module):
+    """Modules in a list, for a parent that calls them itself.
 
     Examples
     --------
     >>> import labnet as ln
-    >>> ln.nn.ReLU()(ln.asarray([-1.0, 1.0])).tolist()
-    [0.0, 1.0]
+    >>> layers = ln.nn.ModuleList([ln.nn.Linear(4, 4) for _ in range(3)])
+    >>> len(layers), len(list(layers.parameters()))
+    (3, 6)
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return each element where it is positive, else 0."""
-        return relu(x)
+    def __init__(self, modules: Iterable[Module] = ()):
+        super().__init__()
+        for module in modules:
+            self.append(module)
 
+    def append(self, module: Module) -> None:
+        """Add a module at the end.
 
-class Tanh(Module):
-    """`labnet.tanh` as a module.
+        Raises
+        ------
+        TypeError
+            If it is not a module.
+        """
+        if not isinstance(module, Module):
+            raise TypeError(f"ModuleList: expected a Module at position {len(self)}, got {module!r:.80}")
+        setattr(self, str(len(self)), module)
 
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> ln.nn.Tanh()(ln.zeros(1)).tolist()
-    [0.0]
-    """
+    def __len__(self) -> int:
+        return len(self._modules)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the hyperbolic tangent of each element."""
-        return tanh(x)
+    def __getitem__(self, position: int) -> Module:
+        return list(self._modules.values())[position]
+
+    def __iter__(self) -> Iterator[Module]:
+        return self.children()
