@@ -47,14 +47,8 @@ def conv2d(
     """
     if x.ndim == 3:
         return conv2d(ops.expand_dims(x, axis=0), weight, bias, stride, padding, dilation, groups)[0]
-    y = ops.conv2d(x, weight, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    if bias is None:
-        return y
-    if bias.shape != weight.shape[:1]:
-        raise ShapeError(
-            f"conv2d: expected a bias of shape {weight.shape[:1]} for {weight.shape[0]} filters, got {bias.shape}"
-        )
-    return y + bias.reshape((-1, 1, 1))
+    shift = 0 if bias is None else bias
+    return ops.conv2d(x, weight, shift, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
 def normalize(x: Tensor, p: float = 2.0, axis: int = 1, eps: float = 1e-12) -> Tensor:

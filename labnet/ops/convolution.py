@@ -5,12 +5,15 @@ is cut from the image as if rows went on without end: it then consists of long r
 at once. The few windows that reach around the edge are computed in vain and left out of the result.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from labnet.ops.reduction import sum
 from labnet.ops.registry import FLOATS, Array, Sample, op
 from labnet.tensor import Tensor
 
@@ -18,6 +21,8 @@ from labnet.tensor import Tensor
 Pair = int | tuple[int, int]
 #: Zeros around the image: as `Pair`, or ``"valid"`` for none, or ``"same"`` to keep the size.
 Padding = Pair | str
+#: Elements of the matrix of windows that are worked on at a time, so that they stay in the cache.
+_PART = 1 << 17
 
 
 def pair(value: Pair) -> tuple[int, int]:
@@ -116,6 +121,12 @@ class Windows:
         strides = (n, c, rows * self.dilation[0], columns * self.dilation[1], rows * self.stride[0])
         return as_strided(padded, shape, (*strides, columns * self.stride[1]), writeable=writeable)
 
+    def parts(self, images: int, channels: int) -> Iterator[slice]:
+        """Cut a batch into parts whose windows are few enough to be worked on at a time."""
+        each = channels * self.kernel[0] * self.kernel[1] * self.out[0] * self.row
+        count = max(1, _PART // max(1, each))
+        return (slice(start, start + count) for start in range(0, images, count))
+
     def columns(self, x: Array, groups: int) -> Array:
         """Return the windows of images (N, C, H, W) as a matrix (N, groups, C / groups * kernel, windows)."""
         padded = x
@@ -158,31 +169,37 @@ def _channels_fit(images: tuple[int, ...], weight: tuple[int, ...], groups: int)
         raise ValueError(f"{images[1]} channels and {weight} weights do not fit {groups} groups")
 
 
-def _pull_images(g: Tensor, out: Tensor, x: Tensor, weight: Tensor, **static: Any) -> Tensor:
+def _pull_images(g: Tensor, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, **static: Any) -> Tensor:
     return conv2d_input(g, weight, shape=x.shape, **static)
 
 
-def _pull_weight(g: Tensor, out: Tensor, x: Tensor, weight: Tensor, **static: Any) -> Tensor:
+def _pull_weight(g: Tensor, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, **static: Any) -> Tensor:
     return conv2d_weight(x, g, shape=weight.shape, **static)
+
+
+def _pull_bias(g: Tensor, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, **static: Any) -> Tensor:
+    return sum(g, axis=(0, 2, 3)) if bias.ndim else sum(g)
 
 
 @op(
     _pull_images,
     _pull_weight,
-    inputs=2,
+    _pull_bias,
+    inputs=3,
     dtypes=FLOATS,
     samples=(
-        Sample(((2, 3, 5, 6), (4, 3, 3, 2))),
-        Sample(((1, 2, 5, 5), (2, 2, 1, 1))),
-        Sample(((2, 4, 7, 6), (6, 2, 3, 3)), {"stride": (2, 1), "padding": (1, 2), "groups": 2}),
-        Sample(((1, 2, 7, 7), (2, 1, 2, 3)), {"dilation": (1, 2), "padding": 1, "groups": 2}),
-        Sample(((1, 1, 4, 5), (2, 1, 2, 3)), {"padding": "same"}),
-        Sample(((0, 2, 4, 4), (3, 2, 3, 3))),
+        Sample(((2, 3, 5, 6), (4, 3, 3, 2), (4,))),
+        Sample(((1, 2, 5, 5), (2, 2, 1, 1), ())),
+        Sample(((2, 4, 7, 6), (6, 2, 3, 3), (6,)), {"stride": (2, 1), "padding": (1, 2), "groups": 2}),
+        Sample(((1, 2, 7, 7), (2, 1, 2, 3), (2,)), {"dilation": (1, 2), "padding": 1, "groups": 2}),
+        Sample(((1, 1, 4, 5), (2, 1, 2, 3), (2,)), {"padding": "same"}),
+        Sample(((0, 2, 4, 4), (3, 2, 3, 3), (3,))),
     ),
 )
 def conv2d(
     x: Array,
     weight: Array,
+    bias: Array,
     /,
     *,
     stride: Pair = 1,
@@ -190,12 +207,13 @@ def conv2d(
     dilation: Pair = 1,
     groups: int = 1,
 ) -> Array:
-    """Cross-correlate images with filters, as torch does; `labnet.nn.conv2d` adds a bias.
+    """Cross-correlate images with filters, as torch does, and add a bias; `labnet.nn.conv2d` can do without.
 
     Parameters
     ----------
     x : tensor of shape (N, C, H, W)
     weight : tensor of shape (K, C / groups, rows, columns)
+    bias : tensor of shape (K,), or a number
     stride, dilation : int or (int, int)
         Steps between windows, and between the elements of one.
     padding : int, (int, int), "valid" or "same"
@@ -216,12 +234,19 @@ def conv2d(
     Examples
     --------
     >>> import labnet as ln
-    >>> ln.ops.conv2d(ln.ones((1, 1, 3, 3)), ln.ones((1, 1, 2, 2))).tolist()
+    >>> ln.ops.conv2d(ln.ones((1, 1, 3, 3)), ln.ones((1, 1, 2, 2)), 0).tolist()
     [[[[4.0, 4.0], [4.0, 4.0]]]]
     """
     _channels_fit(x.shape, weight.shape, groups)
+    if np.shape(bias) not in ((), weight.shape[:1]):
+        raise ValueError("expected one number of the bias per filter")
     windows = Windows.of(x.shape[2:], weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
-    out = np.matmul(weight.reshape(groups, len(weight) // groups, -1), windows.columns(x, groups))
+    filters = weight.reshape(groups, len(weight) // groups, -1)
+    shift = np.reshape(bias, (*filters.shape[:2], 1)) if np.ndim(bias) else bias
+    out = np.empty((len(x), *filters.shape[:2], windows.out[0] * windows.row), np.result_type(x, weight, bias))
+    for part in windows.parts(*x.shape[:2]):
+        np.matmul(filters, windows.columns(x[part], groups), out=out[part])
+        out[part] += shift
     return out.reshape(len(x), len(weight), windows.out[0], windows.row)[..., : windows.out[1]]
 
 
@@ -230,7 +255,7 @@ def _pull_weight_of_input(g: Tensor, out: Tensor, y: Tensor, weight: Tensor, *, 
 
 
 @op(
-    lambda g, out, y, weight, *, shape, **static: conv2d(g, weight, **static),
+    lambda g, out, y, weight, *, shape, **static: conv2d(g, weight, 0, **static),
     _pull_weight_of_input,
     inputs=2,
     dtypes=FLOATS,
@@ -267,13 +292,16 @@ def conv2d_input(
     """
     _channels_fit(shape, weight.shape, groups)
     windows = Windows.of(shape[2:], weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
-    filters = weight.reshape(groups, len(weight) // groups, -1)
-    return windows.add_up(np.matmul(np.swapaxes(filters, 1, 2), windows.widen(y, groups)), shape[1])
+    filters = np.swapaxes(weight.reshape(groups, len(weight) // groups, -1), 1, 2)
+    out = np.empty(shape, np.result_type(y, weight))
+    for part in windows.parts(*shape[:2]):
+        out[part] = windows.add_up(np.matmul(filters, windows.widen(y[part], groups)), shape[1])
+    return out
 
 
 @op(
     lambda g, out, x, y, *, shape, **static: conv2d_input(y, g, shape=x.shape, **static),
-    lambda g, out, x, y, *, shape, **static: conv2d(x, g, **static),
+    lambda g, out, x, y, *, shape, **static: conv2d(x, g, 0, **static),
     inputs=2,
     dtypes=FLOATS,
     samples=(
@@ -309,5 +337,8 @@ def conv2d_weight(
     """
     _channels_fit(x.shape, shape, groups)
     windows = Windows.of(x.shape[2:], shape[2:], stride=stride, padding=padding, dilation=dilation)
-    columns = np.swapaxes(windows.columns(x, groups), 2, 3)
-    return np.matmul(windows.widen(y, groups), columns).sum(axis=0).reshape(shape)
+    out = np.zeros((groups, shape[0] // groups, math.prod(shape[1:])), np.result_type(x, y))
+    for part in windows.parts(*x.shape[:2]):
+        columns = np.swapaxes(windows.columns(x[part], groups), 2, 3)
+        out += np.matmul(windows.widen(y[part], groups), columns).sum(axis=0)
+    return out.reshape(shape)

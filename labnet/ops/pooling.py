@@ -57,10 +57,10 @@ def _greatest(x: Array, windows: Windows) -> Array:
     return out
 
 
-def _winners(x: Array, windows: Windows) -> Iterator[tuple[Place, Array]]:
+def _winners(x: Array, windows: Windows, greatest: Array | None) -> Iterator[tuple[Place, Array]]:
     """Yield each place with a mask of the windows whose greatest element, or the first of several, lies there."""
     x = _padded(x, windows, -np.inf)
-    greatest = _greatest(x, windows)
+    greatest = _greatest(x, windows) if greatest is None else greatest
     open_ = np.ones(greatest.shape, bool)
     for place in _places(windows):
         hit = x[place] == greatest
@@ -70,7 +70,7 @@ def _winners(x: Array, windows: Windows) -> Iterator[tuple[Place, Array]]:
 
 
 def _pull_max(g: Tensor, out: Tensor, x: Tensor, **static: Any) -> Tensor:
-    return max_pool2d_input(g, x, **static)
+    return max_pool2d_input(g, x, greatest=out._array, **static)
 
 
 _MAX_STATIC: tuple[dict[str, Any], ...] = (
@@ -132,9 +132,19 @@ def _pull_put(g: Tensor, out: Tensor, y: Tensor, x: Tensor, **static: Any) -> Te
     dtypes=FLOATS,
 )
 def max_pool2d_input(
-    y: Array, x: Array, /, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1
+    y: Array,
+    x: Array,
+    /,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    *,
+    greatest: Array | None = None,
 ) -> Array:
     """Put each element of `y` where the greatest element of that window of `x` lies; the adjoint of `max_pool2d`.
+
+    Parameters are those of `max_pool2d`, and `greatest`: its result as an array, where that is known.
 
     Examples
     --------
@@ -144,8 +154,12 @@ def max_pool2d_input(
     """
     windows = _windows(x, kernel_size, stride, padding, dilation)
     out = _blank(x.shape, windows, y.dtype)
-    for place, hit in _winners(x, windows):
-        out[place] += y * hit
+    apart = all(k <= s for k, s in zip(windows.kernel, windows.stride, strict=True)) and windows.dilation == (1, 1)
+    for place, hit in _winners(x, windows, greatest):
+        if apart:
+            np.multiply(y, hit, out=out[place])
+        else:
+            out[place] += y * hit
     return _inside(out, windows)
 
 
@@ -157,9 +171,19 @@ def max_pool2d_input(
     dtypes=FLOATS,
 )
 def max_pool2d_pick(
-    y: Array, x: Array, /, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1
+    y: Array,
+    x: Array,
+    /,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    *,
+    greatest: Array | None = None,
 ) -> Array:
     """Elements of `y` at the places where the windows of `x` have their greatest; the adjoint of the adjoint.
+
+    Parameters are those of `max_pool2d_input`.
 
     Examples
     --------
@@ -170,7 +194,7 @@ def max_pool2d_pick(
     windows = _windows(x, kernel_size, stride, padding, dilation)
     y = _padded(y, windows, 0)
     out = np.zeros((*x.shape[:-2], *windows.out), y.dtype)
-    for place, hit in _winners(x, windows):
+    for place, hit in _winners(x, windows, greatest):
         np.copyto(out, y[place], where=hit)
     return out
 

@@ -122,9 +122,9 @@ def taps(x_shape, w_shape, stride=1, padding=0, dilation=1, groups=1):
     return (n, k, *out), found
 
 
-def conv2d(x, weight, **static):
+def conv2d(x, weight, bias, **static):
     shape, found = taps(x.shape, weight.shape, **static)
-    out = np.zeros(shape)
+    out = np.zeros(shape) + bias.reshape(-1, 1, 1)
     for at, by, to in found:
         out[to] += float(x[at]) * weight[by]
     return out
