@@ -1,12 +1,17 @@
 """Modules: functions that own parameters."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labnet.errors import DTypeError, ShapeError
 from labnet.nn import init
 from labnet.ops import matmul, matrix_transpose
 from labnet.tensor import Tensor
+
+if TYPE_CHECKING:
+    from labnet.nn.checkpoint import Checkpoint
+    from labnet.optim import Optimizer
 
 
 class Module:
@@ -118,6 +123,53 @@ class Module:
                 raise ShapeError(f"load_state_dict: {name} has shape {value.shape}, expected {own[name].shape}")
         for name, value in values.items():
             own[name].assign(value)
+
+    def checkpoint(
+        self, path: "str | os.PathLike[str]", every_seconds: float = 30, *, optimizer: "Optimizer | None" = None
+    ) -> "Checkpoint":
+        """Load a file where there is one, and from now on keep it up to date with this module.
+
+        The file is written by the optimizer step that comes at least `every_seconds` after the last save, and
+        when the process ends in an orderly way. It holds the state dict under its own names.
+
+        Parameters
+        ----------
+        path : str or path
+            A safetensors file, present or not.
+        every_seconds : float
+            Time between saves; 0 saves after every step.
+        optimizer : Optimizer, optional
+            Loaded and saved too, so that training goes on exactly where it was.
+
+        Returns
+        -------
+        Checkpoint
+            Its `resumed` tells whether the file was there, and its `save()` writes at once. It lives as long as
+            the module, or until another call of `checkpoint`.
+
+        Raises
+        ------
+        WireError
+            If the file is damaged.
+        KeyError, ShapeError
+            If the file does not fit the module or optimizer; neither is changed then.
+
+        Examples
+        --------
+        >>> import tempfile, labnet as ln
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model = ln.nn.Linear(2, 1)
+        ...     first = model.checkpoint(folder + "/model.safetensors", every_seconds=0)
+        ...     ln.optim.SGD()(model(ln.ones((1, 2))).sum().backward())
+        ...     again = ln.nn.Linear(2, 1).checkpoint(folder + "/model.safetensors")
+        ...     first.resumed, again.resumed
+        (False, True)
+        """
+        from labnet.nn.checkpoint import Checkpoint  # it brings safetensors, which a first step should not wait for
+
+        checkpoint = Checkpoint(self, path, every_seconds=every_seconds, optimizer=optimizer)
+        self.__dict__["_checkpoint"] = checkpoint
+        return checkpoint
 
     def train(self, mode: bool = True) -> "Module":
         """Switch this module and all inside it to training, or with False to evaluation."""

@@ -249,7 +249,11 @@ def test_dropout_repeats_with_the_seed_keeps_the_mean_and_rests_outside_training
             ShapeError,
             r"\(1, 1, 2, 2\).*\(1, 1, 3, 3\)",
         ),
-        (lambda: nn.conv2d(ln.ones((1, 1, 4, 4)), ln.ones((1, 1, 3, 3)), ln.ones(2)), ShapeError, r"\(1, 1, 3, 3\).*\(2,\)"),
+        (
+            lambda: nn.conv2d(ln.ones((1, 1, 4, 4)), ln.ones((1, 1, 3, 3)), ln.ones(2)),
+            ShapeError,
+            r"\(1, 1, 3, 3\).*\(2,\)",
+        ),
         (lambda: nn.max_pool2d(ln.ones((1, 1, 2, 2)), 3), ShapeError, r"\(1, 1, 2, 2\).*3"),
         (lambda: nn.avg_pool2d(ln.ones((4, 4)), 2, padding=2), ShapeError, r"\(4, 4\).*padding=2"),
         (lambda: nn.layer_norm(ln.ones((2, 3)), 4), ShapeError, r"4.*\(2, 3\)"),
