@@ -23,6 +23,8 @@ Pair = int | tuple[int, int]
 Padding = Pair | str
 #: Elements of the matrix of windows that are worked on at a time, so that they stay in the cache.
 _PART = 1 << 17
+#: Windows per row below which rows are taken together.
+_SHORT = 16
 
 
 def pair(value: Pair) -> tuple[int, int]:
@@ -104,7 +106,7 @@ class Windows:
         if padded[0] < reach[0] or padded[1] < reach[1]:
             raise ValueError(f"the window covers {tuple(reach)}, the padded image is only {tuple(padded)}")
         out = ((padded[0] - reach[0]) // steps[0] + 1, (padded[1] - reach[1]) // steps[1] + 1)
-        row = padded[1] if steps == (1, 1) else out[1]
+        row = padded[1] if steps == (1, 1) and out[1] < _SHORT else out[1]
         if row > out[1]:
             padded[0] += 1  # what the last windows see beyond the last row
         size = (padded[0], padded[1])
@@ -141,7 +143,9 @@ class Windows:
         """Add a matrix as of `columns` up to images (N, channels, H, W); the adjoint of `columns`."""
         parts = columns.reshape(len(columns), channels, *self.kernel, self.out[0], self.row)
         padded = np.zeros((len(columns), channels, *self.padded), columns.dtype)
-        if self.stride == (1, 1):  # then the rows follow each other without a gap, and add up as one
+        if (
+            self.stride[0] == 1 and self.row == self.padded[1]
+        ):  # then the rows follow each other without a gap, and add up as one
             runs = padded.reshape(len(columns), channels, self.padded[0] * self.row)
             length = self.out[0] * self.row
             for i, j in np.ndindex(self.kernel):
@@ -337,8 +341,9 @@ def conv2d_weight(
     """
     _channels_fit(x.shape, shape, groups)
     windows = Windows.of(x.shape[2:], shape[2:], stride=stride, padding=padding, dilation=dilation)
-    out = np.zeros((groups, shape[0] // groups, math.prod(shape[1:])), np.result_type(x, y))
-    for part in windows.parts(*x.shape[:2]):
-        columns = np.swapaxes(windows.columns(x[part], groups), 2, 3)
-        out += np.matmul(windows.widen(y[part], groups), columns).sum(axis=0)
-    return out.reshape(shape)
+    out = np.zeros((groups, math.prod(shape[1:]), shape[0] // groups), np.result_type(x, y))
+    for part in windows.parts(*x.shape[:2]):  # BLAS is faster with the larger factor on the left
+        out += np.matmul(windows.columns(x[part], groups), np.swapaxes(windows.widen(y[part], groups), 2, 3)).sum(
+            axis=0
+        )
+    return np.swapaxes(out, 1, 2).reshape(shape)

@@ -50,9 +50,11 @@ def _blank(shape: tuple[int, ...], windows: Windows, dtype: Any) -> Array:
 
 
 def _greatest(x: Array, windows: Windows) -> Array:
-    places = _places(windows)
-    out = x[next(places)].copy()
-    for place in places:
+    first, *others = _places(windows)
+    if not others:
+        return x[first].copy()
+    out = np.maximum(x[first], x[others[0]])
+    for place in others[1:]:
         np.maximum(out, x[place], out=out)
     return out
 
@@ -61,12 +63,14 @@ def _winners(x: Array, windows: Windows, greatest: Array | None) -> Iterator[tup
     """Yield each place with a mask of the windows whose greatest element, or the first of several, lies there."""
     x = _padded(x, windows, -np.inf)
     greatest = _greatest(x, windows) if greatest is None else greatest
-    open_ = np.ones(greatest.shape, bool)
-    for place in _places(windows):
+    *places, last = _places(windows)
+    left = np.ones(greatest.shape, bool)
+    for place in places:
         hit = x[place] == greatest
-        hit &= open_
-        open_ ^= hit
+        hit &= left
+        left ^= hit
         yield place, hit
+    yield last, left
 
 
 def _pull_max(g: Tensor, out: Tensor, x: Tensor, **static: Any) -> Tensor:

@@ -95,7 +95,7 @@ def softmax(x, axis=-1):
     return e / e.sum(axis=axis, keepdims=True)
 
 
-def pairs(*values):
+def both_sides(*values):
     return [(value, value) if isinstance(value, int) else value for value in values]
 
 
@@ -105,8 +105,8 @@ def taps(x_shape, w_shape, stride=1, padding=0, dilation=1, groups=1):
     if padding == "same":
         before, after = [(s - 1) // 2 for s in (rows, columns)], [s // 2 for s in (rows, columns)]
     else:
-        before = after = pairs(padding)[0]
-    stride, dilation = pairs(stride, dilation)
+        before = after = both_sides(padding)[0]
+    stride, dilation = both_sides(stride, dilation)
     out = [
         (size + b + a - d * (kernel - 1) - 1) // s + 1
         for size, b, a, d, kernel, s in zip(
@@ -146,7 +146,7 @@ def conv2d_weight(x, y, shape, **static):
 
 def pools(shape, kernel_size, stride=None, padding=0, dilation=1):
     """Yield each window of the last two dimensions: its place, and the elements inside the image."""
-    kernel, step, width, spread = pairs(kernel_size, kernel_size if stride is None else stride, padding, dilation)
+    kernel, step, width, spread = both_sides(kernel_size, kernel_size if stride is None else stride, padding, dilation)
     out = [
         (n + 2 * p - d * (k - 1) - 1) // s + 1
         for n, k, s, p, d in zip(shape[-2:], kernel, step, width, spread, strict=True)
