@@ -16,6 +16,7 @@ from labnet.nn.activation import (
     Threshold,
 )
 from labnet.nn.attention import MultiheadAttention
+from labnet.nn.containers import ModuleList, Sequential
 from labnet.nn.convolution import AvgPool2d, Conv2d, MaxPool2d
 from labnet.nn.functional import (
     conv2d,
@@ -26,7 +27,7 @@ from labnet.nn.functional import (
     scaled_dot_product_attention,
 )
 from labnet.nn.layers import Dropout, Embedding, Flatten, LayerNorm
-from labnet.nn.modules import Linear, Module, ModuleList, Sequential
+from labnet.nn.modules import Linear, Module
 from labnet.nn.recurrent import LSTM
 from labnet.nn.transformer import (
     PositionalEncoding,

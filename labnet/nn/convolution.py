@@ -7,7 +7,7 @@ from labnet.nn import init
 from labnet.nn.functional import conv2d
 from labnet.nn.modules import Module
 from labnet.ops import avg_pool2d, max_pool2d
-from labnet.ops.convolution import Padding, Pair, pair
+from labnet.ops.windows import Padding, Pair, pair
 from labnet.tensor import Tensor
 
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from labnet import ops
 from labnet.errors import DTypeError, ShapeError
-from labnet.ops.convolution import Padding, Pair
 from labnet.ops.creation import arange, rand
+from labnet.ops.windows import Padding, Pair
 from labnet.tensor import Tensor
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from labnet import ops
 from labnet.errors import ShapeError
 from labnet.nn.attention import MultiheadAttention
+from labnet.nn.containers import ModuleList
 from labnet.nn.layers import Dropout, LayerNorm
-from labnet.nn.modules import Linear, Module, ModuleList
+from labnet.nn.modules import Linear, Module
 from labnet.tensor import Tensor
 
 Function = Callable[[Tensor], Tensor]

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from labnet.ops.convolution import Pair, Windows, pair
 from labnet.ops.registry import FLOATS, Array, Sample, op
+from labnet.ops.windows import Pair, Windows, pair
 from labnet.tensor import Tensor
 
 Place = tuple[Any, ...]

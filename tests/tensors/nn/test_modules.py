@@ -303,7 +303,10 @@ def test_buffers_follow_state_dict_and_attribute_semantics():
     model.load_state_dict({**twin.state_dict(), "0.seen": ln.asarray(5.0)})
     assert (model[0].seen.item(), twin[0].seen.item()) == (5.0, 1.0)
     model[0].weight = None
-    assert "0.weight" not in model.state_dict()
+    del model[0].seen
+    assert set(model.state_dict()) == {"1.weight", "1.bias"}
+    with pytest.raises(AttributeError, match="seen"):
+        del model[0].seen
 
 
 def test_module_list_registers_what_it_holds():

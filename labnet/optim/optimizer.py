@@ -4,7 +4,6 @@
 values go to new memory, so graphs and arrays handed out keep what they saw. Formulas and state words are torch's.
 """
 
-import math
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
@@ -83,7 +82,7 @@ class Optimizer:
         GradientError
             If the gradients were not awaited, or this is not what a backward returned.
         """
-        _check("an optimizer", gradients, "opt(await loss.backward())")
+        check_gradients("an optimizer", gradients, "opt(await loss.backward())")
         updates = []
         for parameter, gradient in gradients.items():
             if self._only is None or id(parameter) in self._only:
@@ -193,197 +192,14 @@ class Optimizer:
         return f"{type(self).__name__}(lr={self.lr})"
 
 
-class SGD(Optimizer):
-    """Gradient descent, with momentum as in torch: ``v = momentum * v + g; p = p - lr * v``.
-
-    Parameters
-    ----------
-    lr : float
-        Step size.
-    momentum : float
-        Share of the previous step that is carried on.
-    parameters : iterable of tensors, optional
-        Train these only.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> weight = ln.asarray([1.0], requires_grad=True)
-    >>> ln.optim.SGD(lr=0.5)((weight * weight).sum().backward())
-    >>> weight.tolist()
-    [0.0]
-    """
-
-    slots = ("momentum_buffer",)
-
-    def __init__(self, lr: float = 1e-3, momentum: float = 0.0, *, parameters: Iterable[Tensor] | None = None):
-        super().__init__(lr, parameters=parameters)
-        self.momentum = momentum
-
-    def updated(self, value: Values, gradient: Values, state: State) -> Values:
-        """Return the value after one step."""
-        if self.momentum:
-            velocity = state.get("momentum_buffer")
-            gradient = gradient if velocity is None else self.momentum * velocity + gradient
-            state["momentum_buffer"] = gradient
-        return value - self.lr * gradient
-
-
-class Adam(Optimizer):
-    """Adam (Kingma and Ba, 2015, algorithm 1), with the bias correction of the paper.
-
-    Parameters
-    ----------
-    lr : float
-        Step size.
-    betas : (float, float)
-        Decay of the running means of gradient and squared gradient.
-    eps : float
-        Added to the denominator.
-    parameters : iterable of tensors, optional
-        Train these only.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> weight = ln.asarray([1.0], requires_grad=True)
-    >>> ln.optim.Adam(lr=0.1)((weight * weight).sum().backward())
-    >>> round(weight.item(), 4)
-    0.9
-    """
-
-    slots = ("step", "exp_avg", "exp_avg_sq")
-
-    def __init__(
-        self,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-    ):
-        super().__init__(lr, parameters=parameters)
-        self.betas = betas
-        self.eps = eps
-
-    def updated(self, value: Values, gradient: Values, state: State) -> Values:
-        """Return the value after one step."""
-        beta1, beta2 = self.betas
-        step = state["step"] = state.get("step", 0) + 1
-        # arrays throughout, also where a parameter has no dimensions and products would be NumPy's scalars
-        mean, square, change = (np.empty_like(gradient) for _ in range(3))
-        np.multiply(gradient, 1 - beta1, out=mean)
-        np.multiply(gradient, gradient, out=square)
-        square *= 1 - beta2
-        if step > 1:
-            mean += beta1 * state["exp_avg"]
-            square += beta2 * state["exp_avg_sq"]
-        state["exp_avg"], state["exp_avg_sq"] = mean, square
-        np.sqrt(square, out=change)
-        change *= 1 / math.sqrt(1 - beta2**step)
-        change += self.eps
-        np.divide(mean, change, out=change)
-        change *= self.lr / (1 - beta1**step)
-        np.subtract(value, change, out=change)
-        return change
-
-
-class AdamW(Adam):
-    """Adam with weight decay apart from the gradient (Loshchilov and Hutter, 2019, algorithm 2).
-
-    Each step first takes ``lr * weight_decay`` of every parameter away, then does what `Adam` does.
-
-    Parameters
-    ----------
-    lr, betas, eps, parameters
-        As for `Adam`.
-    weight_decay : float
-        Share of the parameter that goes, per unit of `lr`.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> weight = ln.asarray([1.0], requires_grad=True)
-    >>> ln.optim.AdamW(lr=0.1, weight_decay=1.0)((weight * weight).sum().backward())
-    >>> round(weight.item(), 4)
-    0.8
-    """
-
-    def __init__(
-        self,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        *,
-        parameters: Iterable[Tensor] | None = None,
-    ):
-        super().__init__(lr, betas, eps, parameters=parameters)
-        self.weight_decay = weight_decay
-
-    def updated(self, value: Values, gradient: Values, state: State) -> Values:
-        """Return the value after one step."""
-        return super().updated(value * (1 - self.lr * self.weight_decay), gradient, state)
-
-
-def sgd(gradients: Gradients, lr: float = 1e-3) -> None:
-    """Take one step of plain gradient descent with every parameter of the gradients.
+def check_gradients(name: str, gradients: object, remotely: str) -> None:
+    """Refuse what no backward returned; `remotely` is what to write where the graph crosses the network.
 
     Raises
     ------
     GradientError
-        If the gradients were not awaited, or this is not what a backward returned.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> weight = ln.asarray([1.0], requires_grad=True)
-    >>> ln.optim.sgd((weight * weight).sum().backward(), lr=0.25)
-    >>> weight.tolist()
-    [0.5]
+        If these are no `Gradients`.
     """
-    SGD(lr)(gradients)
-
-
-def clip_norm(gradients: Gradients, max_norm: float) -> Gradients:
-    """Scale gradients down so that all together they are no longer than `max_norm`.
-
-    Parameters
-    ----------
-    gradients : Gradients
-        What a backward returned; it is not changed.
-    max_norm : float
-        Greatest Euclidean norm of all elements together.
-
-    Returns
-    -------
-    Gradients
-        Scaled by ``max_norm / (norm + 1e-6)`` where that is less than 1, as in torch.
-
-    Raises
-    ------
-    GradientError
-        If the gradients were not awaited, or this is not what a backward returned.
-    ValueError
-        If `max_norm` is not positive.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> weight = ln.asarray([3.0, 4.0], requires_grad=True)
-    >>> gradients = (weight * weight).sum().backward()
-    >>> [round(value, 4) for value in ln.optim.clip_norm(gradients, 1.0)[weight].tolist()]
-    [0.6, 0.8]
-    """
-    _check("clip_norm", gradients, "clip_norm(await loss.backward(), ...)")
-    if not max_norm > 0:
-        raise ValueError(f"clip_norm: expected max_norm > 0, got {max_norm}")
-    squares = [float(np.vdot(array, array)) for array in (g.numpy().astype("float64") for g in gradients.values())]
-    factor = min(1.0, max_norm / (math.sqrt(math.fsum(squares)) + 1e-6))
-    return Gradients((tensor, gradient * factor) for tensor, gradient in gradients.items())
-
-
-def _check(name: str, gradients: object, remotely: str) -> None:
     if not isinstance(gradients, Gradients):
         raise GradientError(
             f"{name} takes what loss.backward() returns, got {type(gradients).__name__}; "
