@@ -87,22 +87,21 @@ class Steps:
     def back(self, gradient: Values) -> tuple[Values, Values, Values, Values]:
         """Return the gradients of gates, weight, first hidden and first cell state."""
         weight, width = self.inputs[1], self.hidden.shape[-1]
-        i, f, g, o = np.split(self.active, 4, axis=-1)
-        squashed = np.tanh(self.cells[1:])
-        slopes = np.concatenate(
-            (g * i * (1 - i), self.cells[:-1] * f * (1 - f), i * (1 - g * g), squashed * o * (1 - o)), axis=-1
-        )
-        into_cell = o * (1 - squashed * squashed)
         by_hidden, by_cell = np.zeros_like(self.hidden[0]), np.zeros_like(self.hidden[0])
         out = np.empty_like(self.active)
-        for t in range(len(out) - 1, -1, -1):
-            by_hidden = by_hidden + gradient[t, :, :width]
-            by_cell = by_cell + gradient[t, :, width:] + by_hidden * into_cell[t]
-            for place in (slice(0, width), slice(width, 2 * width), slice(2 * width, 3 * width)):
-                np.multiply(slopes[t, :, place], by_cell, out=out[t, :, place])
-            np.multiply(slopes[t, :, 3 * width :], by_hidden, out=out[t, :, 3 * width :])
-            by_hidden = out[t] @ weight
-            by_cell = by_cell * f[t]
+        for t in range(len(out) - 1, -1, -1):  # one step at a time, so that it all happens in the cache
+            i, f, g, o = np.split(self.active[t], 4, axis=-1)
+            squashed = np.tanh(self.cells[t + 1])
+            by_hidden += gradient[t, :, :width]
+            by_cell += gradient[t, :, width:]
+            by_cell += by_hidden * o * (1 - squashed * squashed)
+            by_i, by_f, by_g, by_o = np.split(out[t], 4, axis=-1)
+            np.multiply(by_cell * g, i * (1 - i), out=by_i)
+            np.multiply(by_cell * self.cells[t], f * (1 - f), out=by_f)
+            np.multiply(by_cell * i, 1 - g * g, out=by_g)
+            np.multiply(by_hidden * squashed, o * (1 - o), out=by_o)
+            np.matmul(out[t], weight, out=by_hidden)
+            by_cell *= f
         by_weight = out.reshape(-1, 4 * width).T @ self.hidden[:-1].reshape(-1, width)
         return out, by_weight, by_hidden, by_cell
 

@@ -140,9 +140,11 @@ class LSTM(Module):
     def _direction(self, x: Tensor, suffix: str, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """Return all hidden states (T, N, H), and hidden and cell state after the last step (N, 2 H)."""
         backwards = suffix.endswith("_reverse")
-        gates = x @ ops.matrix_transpose(getattr(self, f"weight_ih{suffix}"))
+        rows = x.reshape((x.shape[0] * x.shape[1], x.shape[2]))  # one large product rather than one per step
+        gates = rows @ ops.matrix_transpose(getattr(self, f"weight_ih{suffix}"))
         if self.bias:
             gates = gates + (getattr(self, f"bias_ih{suffix}") + getattr(self, f"bias_hh{suffix}"))
+        gates = gates.reshape((*x.shape[:2], 4 * self.hidden_size))
         states = recur(gates[::-1] if backwards else gates, getattr(self, f"weight_hh{suffix}"), hidden, cell)
         output = states[..., : self.hidden_size]
         return output[::-1] if backwards else output, states[-1]
