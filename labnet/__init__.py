@@ -170,7 +170,7 @@ from labnet.ops.dtypes import (
 from labnet.tensor import DTYPES, Tensor
 
 if TYPE_CHECKING:
-    from labnet import jupyter, network
+    from labnet import io, jupyter, network
 
 try:
     __version__ = version("labnet")
@@ -186,8 +186,8 @@ int8, int16, int32, int64 = (DTYPES[f"int{bits}"] for bits in (8, 16, 32, 64))
 uint8, uint16, uint32, uint64 = (DTYPES[f"uint{bits}"] for bits in (8, 16, 32, 64))
 float16, float32, float64 = (DTYPES[f"float{bits}"] for bits in (16, 32, 64))
 
-#: Rooms that are imported on first use, because Tornado or Jupyter come with them.
-_LAZY = ("jupyter", "network")
+#: Rooms that are imported on first use, because Tornado, Jupyter or safetensors come with them.
+_LAZY = ("io", "jupyter", "network")
 
 
 def __getattr__(name: str) -> Any:
@@ -277,6 +277,7 @@ __all__ = [
     "int16",
     "int32",
     "int64",
+    "io",
     "isdtype",
     "isfinite",
     "isinf",

@@ -1,12 +1,16 @@
 """Losses: how far a prediction is from its target, as one number."""
 
-from typing import Any
-
 import numpy as np
 
 from labnet.errors import DTypeError, ShapeError
-from labnet.ops import log_softmax, mean, sum
-from labnet.ops.creation import arange
+from labnet.ops import (
+    binary_cross_entropy_with_logits,
+    cross_entropy_with_logits,
+    log_softmax,
+    maximum,
+    mean,
+    sum,
+)
 from labnet.tensor import Tensor, as_array, wrap
 
 
@@ -28,9 +32,30 @@ def mse(prediction: Tensor, target: Tensor) -> Tensor:
     >>> ln.loss.mse(ln.asarray([1.0, 2.0]), ln.asarray([1.0, 4.0])).item()
     2.0
     """
-    target = _same_shape("mse", prediction, target)
-    difference = prediction - target
+    difference = prediction - _same_shape("mse", prediction, target)
     return mean(difference * difference)
+
+
+def mae(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean of the absolute differences; where there is none, the gradient is 0.
+
+    Parameters
+    ----------
+    prediction, target : tensors of the same shape
+
+    Raises
+    ------
+    ShapeError
+        If the shapes differ.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.loss.mae(ln.asarray([1.0, 2.0]), ln.asarray([1.0, 4.0])).item()
+    1.0
+    """
+    difference = prediction - _same_shape("mae", prediction, target)
+    return mean(maximum(difference, -difference))
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -38,9 +63,10 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
     Parameters
     ----------
-    logits : tensor of shape (N, C), or (C,) for one sample; floating
+    logits : tensor of shape (N, C), (N, C, d1, ...), or (C,) for one sample; floating
         Unnormalised scores of C classes.
-    labels : integer tensor of shape (N,) with values in [0, C), or probabilities of shape (N, C)
+    labels : integer tensor of shape (N,) or (N, d1, ...) with values in [0, C)
+        Or a tensor of the shape of the logits: probabilities, or one-hot numbers.
 
     Raises
     ------
@@ -55,32 +81,56 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     >>> round(ln.loss.cross_entropy(ln.asarray([[0.0, 0.0]]), ln.asarray([1])).item(), 4)
     0.6931
     """
-    if logits.ndim not in (1, 2):
-        raise ShapeError(f"cross_entropy: expected logits of shape (N, C) or (C,), got {logits.shape}")
-    target = labels if isinstance(labels, Tensor) else wrap(as_array(labels))
-    log_likelihood = log_softmax(logits)
-    if target.shape == logits.shape and target.dtype.kind == "f":
-        return -mean(sum(log_likelihood * target, axis=-1))
-    if target.shape != logits.shape[:-1]:
+    if not logits.ndim:
+        raise ShapeError(f"cross_entropy: expected logits of shape (N, C, ...) or (C,), got {logits.shape}")
+    target = _as_tensor(labels)
+    axis = min(1, logits.ndim - 1)
+    if target.shape == logits.shape:
+        return -mean(sum(log_softmax(logits, axis=axis) * target.astype(logits.dtype), axis=axis))
+    expected = (*logits.shape[:axis], *logits.shape[axis + 1 :])
+    if target.shape != expected:
         raise ShapeError(
-            f"cross_entropy: logits of shape {logits.shape} need integer labels of shape {logits.shape[:-1]} "
+            f"cross_entropy: logits of shape {logits.shape} need integer labels of shape {expected} "
             f"or probabilities of shape {logits.shape}, got {target.shape}"
         )
     if target.dtype.kind not in "iu":
         raise DTypeError(f"cross_entropy: labels must be integers, got {target.dtype}")
-    _check_labels(target.numpy(), logits.shape[-1])
-    if logits.ndim == 1:
-        return -log_likelihood[target]
-    return -mean(log_likelihood[arange(len(target)), target])
+    classes, numbers = logits.shape[axis], target.numpy()
+    if numbers.size and not (numbers.min() >= 0 and numbers.max() < classes):
+        raise IndexError(f"cross_entropy: labels must lie in [0, {classes}), got {numbers.min()} to {numbers.max()}")
+    return mean(cross_entropy_with_logits(logits, labels=numbers.astype(np.intp, copy=False), axis=axis))
 
 
-def _check_labels(labels: np.ndarray[Any, Any], classes: int) -> None:
-    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
-        raise IndexError(f"cross_entropy: labels must lie in [0, {classes}), got {labels.min()} to {labels.max()}")
+def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean negative log-likelihood of yes-or-no labels if ``sigmoid(logits)`` is the probability of yes.
+
+    Parameters
+    ----------
+    logits : tensor of any shape, floating
+    labels : tensor of the same shape
+        Probabilities in [0, 1]; integers 0 and 1, or booleans, do as well.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes differ.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> round(ln.loss.binary_cross_entropy(ln.asarray([0.0, 50.0]), ln.asarray([1, 1])).item(), 4)
+    0.3466
+    """
+    target = _same_shape("binary_cross_entropy", logits, labels)
+    return mean(binary_cross_entropy_with_logits(logits, target.astype(logits.dtype)))
+
+
+def _as_tensor(values: Tensor) -> Tensor:
+    return values if isinstance(values, Tensor) else wrap(as_array(values))
 
 
 def _same_shape(name: str, prediction: Tensor, target: Tensor) -> Tensor:
-    target = target if isinstance(target, Tensor) else wrap(as_array(target))
+    target = _as_tensor(target)
     if prediction.shape != target.shape:
         raise ShapeError(f"{name}: prediction has shape {prediction.shape}, target has shape {target.shape}")
     return target

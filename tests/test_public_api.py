@@ -25,6 +25,7 @@ HEAVY = (
     "sklearn",
     "tqdm",
     "msgspec",
+    "safetensors",
 )
 
 

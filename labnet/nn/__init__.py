@@ -1,7 +1,108 @@
 """Modules and functions that models are built from; names and layouts are torch's."""
 
 from labnet.nn import init as init
-from labnet.nn.modules import Linear, Module, ReLU, Sequential, Tanh
-from labnet.ops import log_softmax, relu, sigmoid, tanh
+from labnet.nn.activation import (
+    ELU,
+    GELU,
+    Hardtanh,
+    LeakyReLU,
+    LogSoftmax,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+    Threshold,
+)
+from labnet.nn.attention import MultiheadAttention
+from labnet.nn.containers import ModuleList, Sequential
+from labnet.nn.convolution import AvgPool2d, Conv2d, MaxPool2d
+from labnet.nn.functional import (
+    conv2d,
+    dropout,
+    embedding,
+    layer_norm,
+    normalize,
+    scaled_dot_product_attention,
+)
+from labnet.nn.layers import Dropout, Embedding, Flatten, LayerNorm
+from labnet.nn.modules import Linear, Module
+from labnet.nn.recurrent import LSTM
+from labnet.nn.transformer import (
+    PositionalEncoding,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
+from labnet.ops import (
+    avg_pool2d,
+    elu,
+    gelu,
+    hardtanh,
+    leaky_relu,
+    log_softmax,
+    max_pool2d,
+    relu,
+    relu6,
+    sigmoid,
+    silu,
+    softmax,
+    tanh,
+    threshold,
+)
 
-__all__ = ["Linear", "Module", "ReLU", "Sequential", "Tanh", "init", "log_softmax", "relu", "sigmoid", "tanh"]
+__all__ = [
+    "ELU",
+    "GELU",
+    "LSTM",
+    "AvgPool2d",
+    "Conv2d",
+    "Dropout",
+    "Embedding",
+    "Flatten",
+    "Hardtanh",
+    "LayerNorm",
+    "LeakyReLU",
+    "Linear",
+    "LogSoftmax",
+    "MaxPool2d",
+    "Module",
+    "ModuleList",
+    "MultiheadAttention",
+    "PositionalEncoding",
+    "ReLU",
+    "ReLU6",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
+    "Threshold",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
+    "avg_pool2d",
+    "conv2d",
+    "dropout",
+    "elu",
+    "embedding",
+    "gelu",
+    "hardtanh",
+    "init",
+    "layer_norm",
+    "leaky_relu",
+    "log_softmax",
+    "max_pool2d",
+    "normalize",
+    "relu",
+    "relu6",
+    "scaled_dot_product_attention",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "tanh",
+    "threshold",
+]

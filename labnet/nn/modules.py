@@ -1,12 +1,17 @@
 """Modules: functions that own parameters."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from labnet.errors import DTypeError, ShapeError
 from labnet.nn import init
-from labnet.ops import matmul, matrix_transpose, relu, tanh
+from labnet.ops import matmul, matrix_transpose
 from labnet.tensor import Tensor
+
+if TYPE_CHECKING:
+    from labnet.nn.checkpoint import Checkpoint
+    from labnet.optim import Optimizer
 
 
 class Module:
@@ -42,6 +47,11 @@ class Module:
         elif isinstance(value, Tensor):
             (self._parameters if value.requires_grad and value.is_leaf else self._buffers)[name] = value
         object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        for group in (self._parameters, self._buffers, self._modules):
+            group.pop(name, None)
 
     _parameters: dict[str, Tensor]
     _buffers: dict[str, Tensor]
@@ -119,6 +129,53 @@ class Module:
         for name, value in values.items():
             own[name].assign(value)
 
+    def checkpoint(
+        self, path: "str | os.PathLike[str]", every_seconds: float = 30, *, optimizer: "Optimizer | None" = None
+    ) -> "Checkpoint":
+        """Load a file where there is one, and from now on keep it up to date with this module.
+
+        The file is written by the optimizer step that comes at least `every_seconds` after the last save, and
+        when the process ends in an orderly way. It holds the state dict under its own names.
+
+        Parameters
+        ----------
+        path : str or path
+            A safetensors file, present or not.
+        every_seconds : float
+            Time between saves; 0 saves after every step.
+        optimizer : Optimizer, optional
+            Loaded and saved too, so that training goes on exactly where it was.
+
+        Returns
+        -------
+        Checkpoint
+            Its `resumed` tells whether the file was there, and its `save()` writes at once. It lives as long as
+            the module, or until another call of `checkpoint`.
+
+        Raises
+        ------
+        WireError
+            If the file is damaged.
+        KeyError, ShapeError
+            If the file does not fit the module or optimizer; neither is changed then.
+
+        Examples
+        --------
+        >>> import tempfile, labnet as ln
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model = ln.nn.Linear(2, 1)
+        ...     first = model.checkpoint(folder + "/model.safetensors", every_seconds=0)
+        ...     ln.optim.SGD()(model(ln.ones((1, 2))).sum().backward())
+        ...     again = ln.nn.Linear(2, 1).checkpoint(folder + "/model.safetensors")
+        ...     first.resumed, again.resumed
+        (False, True)
+        """
+        from labnet.nn.checkpoint import Checkpoint  # it brings safetensors, which a first step should not wait for
+
+        checkpoint = Checkpoint(self, path, every_seconds=every_seconds, optimizer=optimizer)
+        self.__dict__["_checkpoint"] = checkpoint
+        return checkpoint
+
     def train(self, mode: bool = True) -> "Module":
         """Switch this module and all inside it to training, or with False to evaluation."""
         for module in self.modules():
@@ -128,6 +185,20 @@ class Module:
     def eval(self) -> "Module":
         """Switch this module and all inside it to evaluation."""
         return self.train(False)
+
+    def check_dtype(self, x: Tensor, weight: Tensor) -> None:
+        """Refuse an input whose dtype differs from the weight's.
+
+        Raises
+        ------
+        DTypeError
+            If they differ; converting is left to the caller.
+        """
+        if x.dtype != weight.dtype:
+            raise DTypeError(
+                f"{type(self).__name__}({self._describe()}): expected an input of dtype {weight.dtype}, "
+                f"got {x.dtype}; convert it with x.astype({weight.dtype.name!r})"
+            )
 
     def __repr__(self) -> str:
         inside = [f"  ({name}): " + repr(module).replace("\n", "\n  ") for name, module in self._modules.items()]
@@ -179,81 +250,9 @@ class Linear(Module):
                 f"Linear({self.in_features}, {self.out_features}): expected an input of shape "
                 f"(..., {self.in_features}), got {x.shape}"
             )
-        if x.dtype != self.weight.dtype:
-            raise DTypeError(
-                f"Linear({self.in_features}, {self.out_features}): expected an input of dtype {self.weight.dtype}, "
-                f"got {x.dtype}; convert it with x.astype({self.weight.dtype.name!r})"
-            )
+        self.check_dtype(x, self.weight)
         y = matmul(x, matrix_transpose(self.weight))
         return y if self.bias is None else y + self.bias
 
     def _describe(self) -> str:
         return f"{self.in_features}, {self.out_features}" + (", bias=False" if self.bias is None else "")
-
-
-class Sequential(Module):
-    """Modules and plain functions, one after the other.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> model = ln.nn.Sequential(ln.nn.Linear(4, 8), ln.nn.relu, ln.nn.Linear(8, 2))
-    >>> model(ln.ones((3, 4))).shape
-    (3, 2)
-    """
-
-    def __init__(self, *layers: Callable[[Any], Any]):
-        super().__init__()
-        for position, layer in enumerate(layers):
-            if not callable(layer):
-                raise TypeError(f"Sequential: layer {position} is not callable: {layer!r:.80}")
-            if isinstance(layer, Module):
-                setattr(self, str(position), layer)
-        self._layers = layers
-
-    def forward(self, x: Any) -> Any:
-        """Hand `x` through every layer."""
-        for layer in self._layers:
-            x = layer(x)
-        return x
-
-    def __len__(self) -> int:
-        return len(self._layers)
-
-    def __getitem__(self, position: int) -> Callable[[Any], Any]:
-        return self._layers[position]
-
-    def __repr__(self) -> str:
-        names = [layer if isinstance(layer, Module) else getattr(layer, "__name__", layer) for layer in self._layers]
-        lines = [f"  ({i}): " + str(name).replace("\n", "\n  ") for i, name in enumerate(names)]
-        return "\n".join([f"{type(self).__name__}(", *lines, ")"])
-
-
-class ReLU(Module):
-    """`labnet.nn.relu` as a module.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> ln.nn.ReLU()(ln.asarray([-1.0, 1.0])).tolist()
-    [0.0, 1.0]
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return each element where it is positive, else 0."""
-        return relu(x)
-
-
-class Tanh(Module):
-    """`labnet.tanh` as a module.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> ln.nn.Tanh()(ln.zeros(1)).tolist()
-    [0.0]
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the hyperbolic tangent of each element."""
-        return tanh(x)

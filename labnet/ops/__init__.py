@@ -2,6 +2,7 @@
 
 from labnet.ops import creation as creation
 from labnet.ops import dtypes as dtypes
+from labnet.ops.activation import elu, gelu, hardtanh, leaky_relu, ndtr, relu6, silu, softmax, threshold
 from labnet.ops.arithmetic import (
     abs,
     ceil,
@@ -21,6 +22,7 @@ from labnet.ops.arithmetic import (
     square,
     trunc,
 )
+from labnet.ops.convolution import conv2d, conv2d_input, conv2d_weight
 from labnet.ops.elementwise import (
     add,
     divide,
@@ -62,6 +64,7 @@ from labnet.ops.joining import (
     stack,
     unstack,
 )
+from labnet.ops.likelihood import binary_cross_entropy_with_logits, cross_entropy_with_logits
 from labnet.ops.linalg import (
     matmul,
     tensordot,
@@ -88,7 +91,9 @@ from labnet.ops.logic import (
     logical_xor,
     not_equal,
 )
+from labnet.ops.normalization import standardize
 from labnet.ops.operators import METHODS, OPERATORS, PROPERTIES, REFLECTED, attach
+from labnet.ops.pooling import avg_pool2d, avg_pool2d_input, max_pool2d, max_pool2d_input, max_pool2d_pick
 from labnet.ops.rearrange import (
     flip,
     pad,
@@ -188,6 +193,9 @@ __all__ = [
     "atan",
     "atan2",
     "atanh",
+    "avg_pool2d",
+    "avg_pool2d_input",
+    "binary_cross_entropy_with_logits",
     "bitwise_and",
     "bitwise_invert",
     "bitwise_left_shift",
@@ -199,16 +207,21 @@ __all__ = [
     "ceil",
     "clip",
     "concat",
+    "conv2d",
+    "conv2d_input",
+    "conv2d_weight",
     "copysign",
     "cos",
     "cosh",
     "count_nonzero",
     "creation",
+    "cross_entropy_with_logits",
     "cumulative_prod",
     "cumulative_sum",
     "diff",
     "divide",
     "dtypes",
+    "elu",
     "equal",
     "erf",
     "exp",
@@ -217,14 +230,17 @@ __all__ = [
     "flip",
     "floor",
     "floor_divide",
+    "gelu",
     "getitem",
     "grad",
     "greater",
     "greater_equal",
+    "hardtanh",
     "hypot",
     "isfinite",
     "isinf",
     "isnan",
+    "leaky_relu",
     "less",
     "less_equal",
     "log",
@@ -240,6 +256,9 @@ __all__ = [
     "matmul",
     "matrix_transpose",
     "max",
+    "max_pool2d",
+    "max_pool2d_input",
+    "max_pool2d_pick",
     "maximum",
     "mean",
     "median",
@@ -248,6 +267,7 @@ __all__ = [
     "minimum",
     "moveaxis",
     "multiply",
+    "ndtr",
     "negative",
     "nextafter",
     "nonzero",
@@ -259,6 +279,7 @@ __all__ = [
     "prod",
     "reciprocal",
     "relu",
+    "relu6",
     "remainder",
     "repeat",
     "reshape",
@@ -270,13 +291,16 @@ __all__ = [
     "sigmoid",
     "sign",
     "signbit",
+    "silu",
     "sin",
     "sinh",
+    "softmax",
     "sort",
     "sqrt",
     "square",
     "squeeze",
     "stack",
+    "standardize",
     "std",
     "subtract",
     "sum",
@@ -286,6 +310,7 @@ __all__ = [
     "tan",
     "tanh",
     "tensordot",
+    "threshold",
     "tile",
     "tril",
     "triu",

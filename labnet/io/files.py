@@ -1,0 +1,219 @@
+"""Tensors in files and as bytes.
+
+Files are in the safetensors format: tensors by name and a little text, never code. They are written beside
+their place, flushed to the disk and moved there, so that a reader, or a restart, finds the old file or the
+new one and nothing in between.
+"""
+
+import base64 as base64_
+import binascii
+import contextlib
+import errno
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save as serialize
+
+from labnet.errors import WireError
+from labnet.tensor import DTYPES, Tensor, as_array, wrap
+
+Place = str | os.PathLike[str]
+_ONLY = "tensor"
+_KINDS = {"BOOL": "bool", "I": "int", "U": "uint", "F": "float"}
+
+# Files
+
+
+def save(path: Place, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+    """Write named tensors to a safetensors file; the file is replaced as a whole or not at all.
+
+    Parameters
+    ----------
+    path : str or path
+    tensors : mapping of str to tensor or array
+        Such as ``module.state_dict()``.
+    metadata : mapping of str to str, optional
+
+    Raises
+    ------
+    FileNotFoundError
+        If the directory does not exist.
+    TypeError
+        If the metadata is anything but text.
+
+    Examples
+    --------
+    >>> import tempfile, labnet as ln
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ln.io.save(folder + "/model.safetensors", {"weight": ln.ones(2)}, {"epoch": "3"})
+    ...     ln.io.load(folder + "/model.safetensors")
+    {'weight': Tensor([1., 1.], dtype=float32)}
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "save: there is no such directory", str(target.parent))
+    content = _pack(tensors, metadata)
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(beside, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, target)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    _flush_directory(target.parent)
+
+
+def load(path: Place) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file; bfloat16 becomes float32.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    WireError
+        If the file is damaged, or not a safetensors file; the message holds path and reason.
+
+    Examples
+    --------
+    See `save`.
+    """
+    return _unpack(_read(path), f"load: {os.fspath(path)}")
+
+
+def read_metadata(path: Place) -> dict[str, str]:
+    """Read the text that was saved with the tensors of a safetensors file.
+
+    Raises
+    ------
+    FileNotFoundError, WireError
+        As for `load`.
+
+    Examples
+    --------
+    >>> import tempfile, labnet as ln
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ln.io.save(folder + "/model.safetensors", {"weight": ln.ones(2)}, {"epoch": "3"})
+    ...     ln.io.read_metadata(folder + "/model.safetensors")
+    {'epoch': '3'}
+    """
+    content = _read(path)
+    _unpack(content, f"read_metadata: {os.fspath(path)}")  # whatever is wrong is found there
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return dict(header.get("__metadata__") or {})
+
+
+def _read(path: Place) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, "load: there is no such file", os.fspath(path)) from None
+
+
+def _flush_directory(folder: Path) -> None:
+    """Make a move survive a power cut, where the system lets directories be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _pack(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> bytes:
+    for key, value in (metadata or {}).items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"save: metadata has to be text, got {key!r}: {value!r:.80}")
+    arrays = {name: np.array(as_array(value), order="C") for name, value in tensors.items()}
+    return bytes(serialize(arrays, None if metadata is None else dict(metadata)))
+
+
+def _unpack(content: bytes, what: str) -> dict[str, Tensor]:
+    try:
+        entries = deserialize(content)  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        raise WireError(f"{what} is damaged, or no safetensors file ({len(content)} bytes): {error}") from None
+    return {name: wrap(_as_array(entry, f"{what}: {name}")) for name, entry in sorted(entries)}
+
+
+def _as_array(entry: Mapping[str, Any], what: str) -> np.ndarray[Any, Any]:
+    name, data = entry["dtype"], bytearray(entry["data"])
+    if name == "BF16":
+        halves = np.frombuffer(data, "<u2").astype("uint32") << 16
+        return halves.view("float32").reshape(entry["shape"])
+    dtype = "bool" if name == "BOOL" else _KINDS.get(name[:1], "") + name[1:]
+    if dtype not in DTYPES:
+        raise WireError(f"{what} has dtype {name}: expected BF16 or one of {', '.join(DTYPES)}")
+    return np.frombuffer(data, DTYPES[dtype].newbyteorder("<")).astype(dtype, copy=False).reshape(entry["shape"])
+
+
+# One tensor as bytes
+
+
+def encode(tensor: Any) -> bytes:
+    """Return a tensor as the bytes of a safetensors file.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.io.decode(ln.io.encode(ln.arange(3))).tolist()
+    [0, 1, 2]
+    """
+    return _pack({_ONLY: tensor})
+
+
+def decode(content: bytes) -> Tensor:
+    """Return the tensor that `encode` wrote.
+
+    Raises
+    ------
+    WireError
+        If the bytes are no safetensors file with exactly one tensor.
+
+    Examples
+    --------
+    See `encode`.
+    """
+    tensors = _unpack(bytes(content), "decode: this")
+    if len(tensors) != 1:
+        raise WireError(f"decode: expected one tensor, got {len(tensors)}: {', '.join(tensors)}")
+    return next(iter(tensors.values()))
+
+
+def encode_base64(tensor: Any) -> str:
+    """Return a tensor as base64 text, for places that take text only.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.io.decode_base64(ln.io.encode_base64(ln.arange(3))).tolist()
+    [0, 1, 2]
+    """
+    return base64_.b64encode(encode(tensor)).decode("ascii")
+
+
+def decode_base64(text: str) -> Tensor:
+    """Return the tensor that `encode_base64` wrote.
+
+    Raises
+    ------
+    WireError
+        If the text is no base64, or its bytes are no tensor.
+
+    Examples
+    --------
+    See `encode_base64`.
+    """
+    try:
+        content = base64_.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise WireError(f"decode_base64: {text!r:.40} is no base64: {error}") from None
+    return decode(content)

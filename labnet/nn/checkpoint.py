@@ -1,0 +1,116 @@
+"""A file that follows a module while it is trained."""
+
+import atexit
+import os
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labnet import io
+from labnet.errors import LabnetError
+from labnet.nn.modules import Module
+from labnet.optim import watch
+from labnet.tensor import Tensor
+
+if TYPE_CHECKING:
+    from labnet.optim import Optimizer
+
+#: Before the names of what the optimizer remembers; no parameter's name can hold a slash.
+_OPTIMIZER = "optimizer/"
+
+_checkpoints: "weakref.WeakSet[Checkpoint]" = weakref.WeakSet()
+
+
+class Checkpoint:
+    """Keeps a file up to date with a module, and optionally with its optimizer; made by `Module.checkpoint`.
+
+    Every step of an optimizer reports what it changed to those who watch (`labnet.optim.watch`); this object
+    belongs to the module, is held weakly by the list of watchers, and refers to the module weakly: no cycle,
+    and nothing stays behind when the module is dropped. A report costs one look at the clock; only when
+    `every_seconds` have passed since the last save, and the change was to this module, the file is written.
+    What is younger than the last save is written when the process ends in an orderly way, or by `save`.
+
+    Attributes
+    ----------
+    path : Path
+    every_seconds : float
+    resumed : bool
+        Whether the file was there and has been loaded.
+    """
+
+    def __init__(
+        self, module: Module, path: str | os.PathLike[str], *, every_seconds: float, optimizer: "Optimizer | None"
+    ):
+        if not every_seconds >= 0:
+            raise ValueError(f"checkpoint: every_seconds must not be negative, got {every_seconds}")
+        self.path = Path(path).absolute()
+        self.every_seconds = every_seconds
+        self._module = weakref.ref(module)
+        self._optimizer = optimizer
+        self._unsaved = False
+        self._saved_at = time.monotonic()
+        self.resumed = self.path.exists()
+        if self.resumed:
+            self._load(module, io.load(self.path))
+        watch(self)
+        _checkpoints.add(self)
+
+    def _load(self, module: Module, tensors: Mapping[str, Tensor]) -> None:
+        weights = {name: value for name, value in tensors.items() if not name.startswith(_OPTIMIZER)}
+        state = {name.removeprefix(_OPTIMIZER): value for name, value in tensors.items() if name not in weights}
+        before = module.state_dict()
+        try:
+            module.load_state_dict(weights)
+            if self._optimizer is not None and state:
+                self._optimizer.load_state_dict(state, module.named_parameters())
+        except (LabnetError, KeyError) as error:
+            module.load_state_dict(before)
+            error.add_note(f"checkpoint: {self.path} was saved from another model or optimizer; it was left as it is")
+            raise
+
+    def __call__(self, changed: frozenset[int]) -> None:
+        """Hear from an optimizer which parameters changed, by id; save when it is time."""
+        due = time.monotonic() - self._saved_at >= self.every_seconds
+        if self._unsaved and not due:
+            return
+        module = self._module()
+        if module is None or (not self._unsaved and changed.isdisjoint(map(id, module.parameters()))):
+            return
+        self._unsaved = True
+        if due:
+            self.save()
+
+    def save(self) -> None:
+        """Write the file now.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; the file that was there stays.
+        ReferenceError
+            If the module was dropped.
+        """
+        module = self._module()
+        if module is None:
+            raise ReferenceError(f"checkpoint: the module that {self.path} follows was dropped; keep a reference to it")
+        tensors = module.state_dict()
+        if self._optimizer is not None:
+            state = self._optimizer.state_dict(module.named_parameters())
+            tensors |= {_OPTIMIZER + name: value for name, value in state.items()}
+        io.save(self.path, tensors)
+        self._unsaved, self._saved_at = False, time.monotonic()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> None:
+        """Stay with the original: two modules would write over each other's file."""
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({str(self.path)!r}, every_seconds={self.every_seconds}, resumed={self.resumed})"
+
+
+@atexit.register
+def _save_the_rest() -> None:
+    for checkpoint in tuple(_checkpoints):
+        if checkpoint._unsaved and checkpoint._module() is not None:
+            checkpoint.save()

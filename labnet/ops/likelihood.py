@@ -1,0 +1,59 @@
+"""What losses compute per sample: one op each, so that value and gradient stay exact where exponentials overflow."""
+
+import numpy as np
+
+from labnet.ops.activation import softmax
+from labnet.ops.elementwise import binary, sigmoid
+from labnet.ops.registry import FLOATS, Array, Sample, op
+from labnet.ops.shape import expand_dims
+from labnet.tensor import Tensor, wrap
+
+
+@binary(lambda g, out, z, y: g * (sigmoid(z) - y), lambda g, out, z, y: -(g * z), dtypes=FLOATS)
+def binary_cross_entropy_with_logits(z: Array, y: Array, /) -> Array:
+    """Negative log-likelihood of each `y` in [0, 1] if its probability is ``sigmoid(z)``.
+
+    That is ``max(z, 0) - z y + log(1 + exp(-|z|))``, which neither overflows nor cancels.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.ops.binary_cross_entropy_with_logits(ln.asarray([-1000.0, 1000.0]), 1.0).tolist()
+    [1000.0, 0.0]
+    """
+    return np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z)))
+
+
+def _pull_logits(g: Tensor, out: Tensor, x: Tensor, *, labels: Array, axis: int = -1) -> Tensor:
+    one_hot = np.zeros(x.shape, x.dtype)
+    np.put_along_axis(one_hot, np.expand_dims(labels, axis), 1, axis)
+    return expand_dims(g, axis=axis) * (softmax(x, axis=axis) - wrap(one_hot))
+
+
+@op(
+    _pull_logits,
+    samples=(
+        Sample(((3, 4),), {"labels": np.array([0, 3, 1])}),
+        Sample(((2, 3, 2),), {"labels": np.array([[0, 2], [1, 1]]), "axis": 1}),
+    ),
+    dtypes=FLOATS,
+)
+def cross_entropy_with_logits(x: Array, /, *, labels: Array, axis: int = -1) -> Array:
+    """Negative log-likelihood of integer labels under softmax of `x` along `axis`.
+
+    Parameters
+    ----------
+    x : tensor, floating
+    labels : integer array of the shape of `x` without `axis`; not negative
+    axis : int
+        Where the classes are.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.ops.cross_entropy_with_logits(ln.asarray([[0.0, 1000.0]]), labels=ln.asarray([0]).numpy()).tolist()
+    [1000.0]
+    """
+    shifted = x - np.max(x, axis=axis, keepdims=True)
+    chosen = np.take_along_axis(shifted, np.expand_dims(labels, axis), axis)
+    return np.squeeze(np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True)) - chosen, axis)

@@ -1,0 +1,306 @@
+"""Pooling over windows of the last two dimensions, and the adjoints that its gradients need."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from labnet.ops.registry import FLOATS, Array, Sample, op
+from labnet.ops.windows import Pair, Windows, pair
+from labnet.tensor import Tensor
+
+Place = tuple[Any, ...]
+
+
+def _places(windows: Windows) -> Iterator[Place]:
+    """Yield, for each element of the window in reading order, the index of it in all windows at once."""
+    for start in np.ndindex(windows.kernel):
+        yield (
+            ...,
+            *(
+                slice(i * d, i * d + (out - 1) * s + 1, s)
+                for i, d, s, out in zip(start, windows.dilation, windows.stride, windows.out, strict=True)
+            ),
+        )
+
+
+def _windows(x: Array, kernel_size: Pair, stride: Pair | None, padding: Pair, dilation: Pair = 1) -> Windows:
+    kernel, width = pair(kernel_size), pair(padding)
+    if np.ndim(x) < 2 or any(2 * w > k for w, k in zip(width, kernel, strict=True)):
+        raise ValueError("expected shape (..., H, W), and padding of at most half the window")
+    steps = kernel if stride is None else pair(stride)
+    return Windows.of(x.shape[-2:], kernel, stride=steps, padding=width, dilation=dilation)
+
+
+def _padded(x: Array, windows: Windows, value: float) -> Array:
+    if not any(windows.before):
+        return x
+    widths = [(0, 0)] * (x.ndim - 2) + [(before, before) for before in windows.before]
+    return np.pad(x, widths, constant_values=value)
+
+
+def _inside(padded: Array, windows: Windows) -> Array:
+    (top, left), (rows, columns) = windows.before, windows.image
+    return padded[..., top : top + rows, left : left + columns]
+
+
+def _blank(shape: tuple[int, ...], windows: Windows, dtype: Any) -> Array:
+    sides = [size + 2 * before for size, before in zip(windows.image, windows.before, strict=True)]
+    return np.zeros((*shape[:-2], *sides), dtype)
+
+
+def _greatest(x: Array, windows: Windows) -> Array:
+    first, *others = _places(windows)
+    if not others:
+        return x[first].copy()
+    out = np.maximum(x[first], x[others[0]])
+    for place in others[1:]:
+        np.maximum(out, x[place], out=out)
+    return out
+
+
+def _winners(x: Array, windows: Windows, greatest: Array | None) -> Iterator[tuple[Place, Array]]:
+    """Yield each place with a mask of the windows whose greatest element, or the first of several, lies there."""
+    x = _padded(x, windows, -np.inf)
+    greatest = _greatest(x, windows) if greatest is None else greatest
+    *places, last = _places(windows)
+    left = np.ones(greatest.shape, bool)
+    for place in places:
+        hit = x[place] == greatest
+        hit &= left
+        left ^= hit
+        yield place, hit
+    yield last, left
+
+
+def _pull_max(g: Tensor, out: Tensor, x: Tensor, **static: Any) -> Tensor:
+    return max_pool2d_input(g, x, greatest=out._array, **static)
+
+
+_MAX_STATIC: tuple[dict[str, Any], ...] = (
+    {"kernel_size": 2},
+    {"kernel_size": (3, 2), "stride": (2, 1), "padding": 1},
+    {"kernel_size": 2, "stride": 1, "dilation": (1, 2)},
+)
+
+
+@op(_pull_max, samples=tuple(Sample(((2, 2, 5, 6),), static) for static in _MAX_STATIC), dtypes=FLOATS)
+def max_pool2d(
+    x: Array, /, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1
+) -> Array:
+    """Greatest element of each window; the first of equal ones gets the gradient, as in torch.
+
+    Parameters
+    ----------
+    x : tensor of shape (..., H, W)
+    kernel_size : int or (int, int)
+        Size of the window.
+    stride : int or (int, int), optional
+        Steps between windows; by default they lie side by side.
+    padding : int or (int, int)
+        Elements around the image that are smaller than any other.
+    dilation : int or (int, int)
+        Steps inside a window.
+
+    Returns
+    -------
+    tensor of shape (..., H', W')
+
+    Raises
+    ------
+    ShapeError
+        If the window does not fit into the image.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.max_pool2d(ln.asarray([[1.0, 2.0], [4.0, 3.0]]), 2).tolist()
+    [[4.0]]
+    """
+    windows = _windows(x, kernel_size, stride, padding, dilation)
+    return _greatest(_padded(x, windows, -np.inf), windows)
+
+
+def _pull_put(g: Tensor, out: Tensor, y: Tensor, x: Tensor, **static: Any) -> Tensor:
+    return max_pool2d_pick(g, x, **static)
+
+
+@op(
+    _pull_put,
+    None,
+    inputs=2,
+    samples=tuple(
+        Sample((shape, (1, 2, 5, 6)), static)
+        for shape, static in zip([(1, 2, 2, 3), (1, 2, 3, 7), (1, 2, 4, 4)], _MAX_STATIC, strict=True)
+    ),
+    dtypes=FLOATS,
+)
+def max_pool2d_input(
+    y: Array,
+    x: Array,
+    /,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    *,
+    greatest: Array | None = None,
+) -> Array:
+    """Put each element of `y` where the greatest element of that window of `x` lies; the adjoint of `max_pool2d`.
+
+    Parameters are those of `max_pool2d`, and `greatest`: its result as an array, where that is known.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.ops.max_pool2d_input(ln.asarray([[9.0]]), ln.asarray([[1.0, 2.0], [4.0, 3.0]]), 2).tolist()
+    [[0.0, 0.0], [9.0, 0.0]]
+    """
+    windows = _windows(x, kernel_size, stride, padding, dilation)
+    out = _blank(x.shape, windows, y.dtype)
+    apart = all(k <= s for k, s in zip(windows.kernel, windows.stride, strict=True)) and windows.dilation == (1, 1)
+    for place, hit in _winners(x, windows, greatest):
+        if apart:
+            np.multiply(y, hit, out=out[place])
+        else:
+            out[place] += y * hit
+    return _inside(out, windows)
+
+
+@op(
+    lambda g, out, y, x, **static: max_pool2d_input(g, x, **static),
+    None,
+    inputs=2,
+    samples=tuple(Sample(((1, 2, 5, 6), (1, 2, 5, 6)), static) for static in _MAX_STATIC),
+    dtypes=FLOATS,
+)
+def max_pool2d_pick(
+    y: Array,
+    x: Array,
+    /,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    *,
+    greatest: Array | None = None,
+) -> Array:
+    """Elements of `y` at the places where the windows of `x` have their greatest; the adjoint of the adjoint.
+
+    Parameters are those of `max_pool2d_input`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.ops.max_pool2d_pick(ln.asarray([[5.0, 6.0], [7.0, 8.0]]), ln.asarray([[1.0, 2.0], [4.0, 3.0]]), 2).tolist()
+    [[7.0]]
+    """
+    windows = _windows(x, kernel_size, stride, padding, dilation)
+    y = _padded(y, windows, 0)
+    out = np.zeros((*x.shape[:-2], *windows.out), y.dtype)
+    for place, hit in _winners(x, windows, greatest):
+        np.copyto(out, y[place], where=hit)
+    return out
+
+
+def _counts(windows: Windows, dtype: Any, *, count_include_pad: bool) -> Array:
+    """Elements per window that an average divides by: all, or those that are no padding."""
+    if count_include_pad:
+        return np.asarray(windows.kernel[0] * windows.kernel[1], dtype)
+    inside = _padded(np.ones(windows.image, dtype), windows, 0)
+    total = np.zeros(windows.out, dtype)
+    for place in _places(windows):
+        total += inside[place]
+    return total
+
+
+_AVERAGE_STATIC: tuple[dict[str, Any], ...] = (
+    {"kernel_size": 2},
+    {"kernel_size": (3, 2), "stride": (2, 1), "padding": 1},
+    {"kernel_size": 3, "padding": 1, "count_include_pad": False},
+)
+
+
+def _pull_average(g: Tensor, out: Tensor, x: Tensor, **static: Any) -> Tensor:
+    return avg_pool2d_input(g, shape=x.shape, **static)
+
+
+@op(
+    _pull_average,
+    samples=tuple(Sample(((2, 2, 5, 6),), static) for static in _AVERAGE_STATIC),
+    dtypes=FLOATS,
+)
+def avg_pool2d(
+    x: Array,
+    /,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    *,
+    count_include_pad: bool = True,
+) -> Array:
+    """Mean of each window.
+
+    Parameters
+    ----------
+    x : tensor of shape (..., H, W)
+    kernel_size, stride, padding
+        As for `max_pool2d`; padding is zeros.
+    count_include_pad : bool
+        Whether the zeros of the padding count.
+
+    Returns
+    -------
+    tensor of shape (..., H', W')
+
+    Raises
+    ------
+    ShapeError
+        If the window does not fit into the image.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.avg_pool2d(ln.asarray([[1.0, 2.0], [4.0, 3.0]]), 2).tolist()
+    [[2.5]]
+    """
+    windows = _windows(x, kernel_size, stride, padding)
+    x = _padded(x, windows, 0)
+    out = np.zeros((*x.shape[:-2], *windows.out), x.dtype)
+    for place in _places(windows):
+        out += x[place]
+    return out / _counts(windows, x.dtype, count_include_pad=count_include_pad)
+
+
+@op(
+    lambda g, out, y, *, shape, **static: avg_pool2d(g, **static),
+    samples=tuple(
+        Sample((out,), {"shape": (1, 2, 5, 6), **static})
+        for out, static in zip([(1, 2, 2, 3), (1, 2, 3, 7), (1, 2, 2, 2)], _AVERAGE_STATIC, strict=True)
+    ),
+    dtypes=FLOATS,
+)
+def avg_pool2d_input(
+    y: Array,
+    /,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    *,
+    shape: tuple[int, ...],
+    count_include_pad: bool = True,
+) -> Array:
+    """Share each element of `y` among its window in an image of `shape`; the adjoint of `avg_pool2d`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.ops.avg_pool2d_input(ln.asarray([[8.0]]), 2, shape=(2, 2)).tolist()
+    [[2.0, 2.0], [2.0, 2.0]]
+    """
+    windows = _windows(np.broadcast_to(np.zeros((), y.dtype), shape), kernel_size, stride, padding)
+    share = y / _counts(windows, y.dtype, count_include_pad=count_include_pad)
+    out = _blank(shape, windows, y.dtype)
+    for place in _places(windows):
+        out[place] += share
+    return _inside(out, windows)

@@ -1,0 +1,162 @@
+"""Windows that slide over images: where they lie, and images as a matrix of them.
+
+Where the rows are short, the matrix is cut from the image as if rows went on without end: it then consists of
+long runs that are copied, or added, at once. The few windows that reach around the edge are computed in vain
+and left out of the result.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from labnet.ops.registry import Array
+
+#: One number for both dimensions, or one for (rows, columns).
+Pair = int | tuple[int, int]
+#: Zeros around the image: as `Pair`, or ``"valid"`` for none, or ``"same"`` to keep the size.
+Padding = Pair | str
+#: Elements of the matrix of windows that are worked on at a time, so that they stay in the cache.
+_PART = 1 << 17
+#: Windows per row below which rows are taken together.
+_SHORT = 16
+
+
+def pair(value: Pair) -> tuple[int, int]:
+    """Return (rows, columns) for a number or a pair.
+
+    Examples
+    --------
+    >>> pair(3), pair((1, 2))
+    ((3, 3), (1, 2))
+    """
+    rows, columns = (value, value) if isinstance(value, int) else value
+    return int(rows), int(columns)
+
+
+def margins(
+    padding: Padding, kernel: tuple[int, ...], stride: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[tuple[int, int], ...]:
+    """Return ((above, below), (left, right)): the width of the padding on each side."""
+    if isinstance(padding, str):
+        if padding not in ("same", "valid"):
+            raise ValueError("padding must be numbers, 'same' or 'valid'")
+        if padding == "same" and stride != (1, 1):
+            raise ValueError("padding='same' needs stride 1")
+        totals = [d * (k - 1) * (padding == "same") for k, d in zip(kernel, dilation, strict=True)]
+        return tuple((total // 2, total - total // 2) for total in totals)
+    return tuple((width, width) for width in pair(padding))
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Where the windows of a convolution lie in an image.
+
+    Attributes
+    ----------
+    image, padded, kernel, out : (rows, columns)
+        Sizes without and with padding, of the window, and of the result.
+    stride, dilation : (int, int)
+        Steps between windows, and inside one.
+    before : (int, int)
+        Padding above and to the left.
+    row : int
+        Windows computed per row of the result: the first `out[1]` of them count.
+    """
+
+    image: tuple[int, ...]
+    padded: tuple[int, ...]
+    kernel: tuple[int, ...]
+    out: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    before: tuple[int, ...]
+    row: int
+
+    @classmethod
+    def of(
+        cls,
+        image: tuple[int, ...],
+        kernel: tuple[int, ...],
+        *,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        dilation: Pair = 1,
+    ) -> "Windows":
+        """Work out the sizes.
+
+        Raises
+        ------
+        ValueError
+            If the window is larger than the padded image, or a number is out of range.
+        """
+        steps, spread = pair(stride), pair(dilation)
+        if min(*steps, *spread, *kernel) < 1:
+            raise ValueError("kernel, stride and dilation must be at least 1")
+        sides = margins(padding, kernel, steps, spread)
+        padded = [size + above + below for size, (above, below) in zip(image, sides, strict=True)]
+        if min(side for both in sides for side in both) < 0:
+            raise ValueError("padding must not be negative")
+        reach = [d * (k - 1) + 1 for k, d in zip(kernel, spread, strict=True)]
+        if padded[0] < reach[0] or padded[1] < reach[1]:
+            raise ValueError(f"the window covers {tuple(reach)}, the padded image is only {tuple(padded)}")
+        out = ((padded[0] - reach[0]) // steps[0] + 1, (padded[1] - reach[1]) // steps[1] + 1)
+        row = padded[1] if steps == (1, 1) and out[1] < _SHORT else out[1]
+        if row > out[1]:
+            padded[0] += 1  # what the last windows see beyond the last row
+        size = (padded[0], padded[1])
+        return cls(image, size, kernel, out, steps, spread, (sides[0][0], sides[1][0]), row)
+
+    def _inside(self, padded: Array) -> Array:
+        (top, left), (rows, columns) = self.before, self.image
+        return padded[:, :, top : top + rows, left : left + columns]
+
+    def _view(self, padded: Array, *, writeable: bool = False) -> Array:
+        """View a padded image of shape (N, C, *padded) as windows of shape (N, C, *kernel, out[0], row)."""
+        n, c, rows, columns = padded.strides
+        shape = (*padded.shape[:2], *self.kernel, self.out[0], self.row)
+        strides = (n, c, rows * self.dilation[0], columns * self.dilation[1], rows * self.stride[0])
+        return as_strided(padded, shape, (*strides, columns * self.stride[1]), writeable=writeable)
+
+    def parts(self, images: int, channels: int) -> Iterator[slice]:
+        """Cut a batch into parts whose windows are few enough to be worked on at a time."""
+        each = channels * self.kernel[0] * self.kernel[1] * self.out[0] * self.row
+        count = max(1, _PART // max(1, each))
+        return (slice(start, start + count) for start in range(0, images, count))
+
+    def columns(self, x: Array, groups: int) -> Array:
+        """Return the windows of images (N, C, H, W) as a matrix (N, groups, C / groups * kernel, windows)."""
+        padded = x
+        if self.padded != self.image:
+            padded = np.zeros((*x.shape[:2], *self.padded), x.dtype)
+            self._inside(padded)[...] = x
+        view = self._view(np.ascontiguousarray(padded))
+        inner = x.shape[1] // groups * self.kernel[0] * self.kernel[1]
+        return view.reshape(x.shape[0], groups, inner, self.out[0] * self.row)
+
+    def add_up(self, columns: Array, channels: int) -> Array:
+        """Add a matrix as of `columns` up to images (N, channels, H, W); the adjoint of `columns`."""
+        parts = columns.reshape(len(columns), channels, *self.kernel, self.out[0], self.row)
+        padded = np.zeros((len(columns), channels, *self.padded), columns.dtype)
+        if (
+            self.stride[0] == 1 and self.row == self.padded[1]
+        ):  # then the rows follow each other without a gap, and add up as one
+            runs = padded.reshape(len(columns), channels, self.padded[0] * self.row)
+            length = self.out[0] * self.row
+            for i, j in np.ndindex(self.kernel):
+                start = i * self.dilation[0] * self.row + j * self.dilation[1]
+                runs[:, :, start : start + length] += parts[:, :, i, j].reshape(len(columns), channels, length)
+        else:
+            target = self._view(padded, writeable=True)
+            for i, j in np.ndindex(self.kernel):
+                target[:, :, i, j] += parts[:, :, i, j]
+        return self._inside(padded)
+
+    def widen(self, g: Array, groups: int) -> Array:
+        """Return (N, K, *out) as (N, groups, K / groups, windows), with zeros for the windows that do not count."""
+        if self.row != self.out[1]:
+            wide = np.zeros((*g.shape[:2], self.out[0], self.row), g.dtype)
+            wide[..., : self.out[1]] = g
+            g = wide
+        return g.reshape(len(g), groups, g.shape[1] // groups, self.out[0] * self.row)

@@ -1,0 +1,142 @@
+"""The algorithms: what becomes of one parameter in one step. Formulas and state words are torch's."""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from labnet.optim.optimizer import Optimizer, State, Values
+from labnet.tensor import Tensor
+
+
+class SGD(Optimizer):
+    """Gradient descent, with momentum as in torch: ``v = momentum * v + g; p = p - lr * v``.
+
+    Parameters
+    ----------
+    lr : float
+        Step size.
+    momentum : float
+        Share of the previous step that is carried on.
+    parameters : iterable of tensors, optional
+        Train these only.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> weight = ln.asarray([1.0], requires_grad=True)
+    >>> ln.optim.SGD(lr=0.5)((weight * weight).sum().backward())
+    >>> weight.tolist()
+    [0.0]
+    """
+
+    slots = ("momentum_buffer",)
+
+    def __init__(self, lr: float = 1e-3, momentum: float = 0.0, *, parameters: Iterable[Tensor] | None = None):
+        super().__init__(lr, parameters=parameters)
+        self.momentum = momentum
+
+    def updated(self, value: Values, gradient: Values, state: State) -> Values:
+        """Return the value after one step."""
+        if self.momentum:
+            velocity = state.get("momentum_buffer")
+            gradient = gradient if velocity is None else self.momentum * velocity + gradient
+            state["momentum_buffer"] = gradient
+        return value - self.lr * gradient
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba, 2015, algorithm 1), with the bias correction of the paper.
+
+    Parameters
+    ----------
+    lr : float
+        Step size.
+    betas : (float, float)
+        Decay of the running means of gradient and squared gradient.
+    eps : float
+        Added to the denominator.
+    parameters : iterable of tensors, optional
+        Train these only.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> weight = ln.asarray([1.0], requires_grad=True)
+    >>> ln.optim.Adam(lr=0.1)((weight * weight).sum().backward())
+    >>> round(weight.item(), 4)
+    0.9
+    """
+
+    slots = ("step", "exp_avg", "exp_avg_sq")
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        *,
+        parameters: Iterable[Tensor] | None = None,
+    ):
+        super().__init__(lr, parameters=parameters)
+        self.betas = betas
+        self.eps = eps
+
+    def updated(self, value: Values, gradient: Values, state: State) -> Values:
+        """Return the value after one step."""
+        beta1, beta2 = self.betas
+        step = state["step"] = state.get("step", 0) + 1
+        # arrays throughout, also where a parameter has no dimensions and products would be NumPy's scalars
+        mean, square, change = (np.empty_like(gradient) for _ in range(3))
+        np.multiply(gradient, 1 - beta1, out=mean)
+        np.multiply(gradient, gradient, out=square)
+        square *= 1 - beta2
+        if step > 1:
+            mean += beta1 * state["exp_avg"]
+            square += beta2 * state["exp_avg_sq"]
+        state["exp_avg"], state["exp_avg_sq"] = mean, square
+        np.sqrt(square, out=change)
+        change *= 1 / math.sqrt(1 - beta2**step)
+        change += self.eps
+        np.divide(mean, change, out=change)
+        change *= self.lr / (1 - beta1**step)
+        np.subtract(value, change, out=change)
+        return change
+
+
+class AdamW(Adam):
+    """Adam with weight decay apart from the gradient (Loshchilov and Hutter, 2019, algorithm 2).
+
+    Each step first takes ``lr * weight_decay`` of every parameter away, then does what `Adam` does.
+
+    Parameters
+    ----------
+    lr, betas, eps, parameters
+        As for `Adam`.
+    weight_decay : float
+        Share of the parameter that goes, per unit of `lr`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> weight = ln.asarray([1.0], requires_grad=True)
+    >>> ln.optim.AdamW(lr=0.1, weight_decay=1.0)((weight * weight).sum().backward())
+    >>> round(weight.item(), 4)
+    0.8
+    """
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        *,
+        parameters: Iterable[Tensor] | None = None,
+    ):
+        super().__init__(lr, betas, eps, parameters=parameters)
+        self.weight_decay = weight_decay
+
+    def updated(self, value: Values, gradient: Values, state: State) -> Values:
+        """Return the value after one step."""
+        return super().updated(value * (1 - self.lr * self.weight_decay), gradient, state)

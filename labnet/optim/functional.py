@@ -1,0 +1,66 @@
+"""What can be done with gradients without an optimizer that remembers."""
+
+import math
+
+import numpy as np
+
+from labnet.autograd import Gradients
+from labnet.optim.algorithms import SGD
+from labnet.optim.optimizer import check_gradients
+
+
+def sgd(gradients: Gradients, lr: float = 1e-3) -> None:
+    """Take one step of plain gradient descent with every parameter of the gradients.
+
+    Raises
+    ------
+    GradientError
+        If the gradients were not awaited, or this is not what a backward returned.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> weight = ln.asarray([1.0], requires_grad=True)
+    >>> ln.optim.sgd((weight * weight).sum().backward(), lr=0.25)
+    >>> weight.tolist()
+    [0.5]
+    """
+    SGD(lr)(gradients)
+
+
+def clip_norm(gradients: Gradients, max_norm: float) -> Gradients:
+    """Scale gradients down so that all together they are no longer than `max_norm`.
+
+    Parameters
+    ----------
+    gradients : Gradients
+        What a backward returned; it is not changed.
+    max_norm : float
+        Greatest Euclidean norm of all elements together.
+
+    Returns
+    -------
+    Gradients
+        Scaled by ``max_norm / (norm + 1e-6)`` where that is less than 1, as in torch.
+
+    Raises
+    ------
+    GradientError
+        If the gradients were not awaited, or this is not what a backward returned.
+    ValueError
+        If `max_norm` is not positive.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> weight = ln.asarray([3.0, 4.0], requires_grad=True)
+    >>> gradients = (weight * weight).sum().backward()
+    >>> [round(value, 4) for value in ln.optim.clip_norm(gradients, 1.0)[weight].tolist()]
+    [0.6, 0.8]
+    """
+    check_gradients("clip_norm", gradients, "clip_norm(await loss.backward(), ...)")
+    if not max_norm > 0:
+        raise ValueError(f"clip_norm: expected max_norm > 0, got {max_norm}")
+    squares = [float(np.vdot(array, array)) for array in (g.numpy().astype("float64") for g in gradients.values())]
+    factor = min(1.0, max_norm / (math.sqrt(math.fsum(squares)) + 1e-6))
+    return Gradients((tensor, gradient * factor) for tensor, gradient in gradients.items())

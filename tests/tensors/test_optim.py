@@ -1,0 +1,227 @@
+"""Optimizers: the first hundred steps of torch's, state that outlives the process, clipping, watchers."""
+
+import gc
+import itertools
+
+import numpy as np
+import pytest
+
+import labnet as ln
+from labnet import nn
+from labnet.errors import GradientError, ShapeError
+from tests.tensors.nn.peers import to_torch, torch_or_skip
+
+OPTIMIZERS = {
+    "sgd": (lambda **k: ln.optim.SGD(lr=0.05, **k), lambda torch, p: torch.optim.SGD(p, lr=0.05)),
+    "momentum": (
+        lambda **k: ln.optim.SGD(lr=0.05, momentum=0.9, **k),
+        lambda torch, p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
+    ),
+    "adam": (lambda **k: ln.optim.Adam(lr=0.01, **k), lambda torch, p: torch.optim.Adam(p, lr=0.01)),
+    "adam-betas": (
+        lambda **k: ln.optim.Adam(lr=0.01, betas=(0.5, 0.9), eps=1e-4, **k),
+        lambda torch, p: torch.optim.Adam(p, lr=0.01, betas=(0.5, 0.9), eps=1e-4),
+    ),
+    "adamw": (lambda **k: ln.optim.AdamW(lr=0.01, **k), lambda torch, p: torch.optim.AdamW(p, lr=0.01)),
+    "adamw-decay": (
+        lambda **k: ln.optim.AdamW(lr=0.01, weight_decay=0.3, **k),
+        lambda torch, p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.3),
+    ),
+}
+
+
+class Curve(nn.Module):
+    """A small float64 model with parameters of 0, 1 and 2 dimensions."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        rng = np.random.default_rng(seed)
+        self.weight = ln.asarray(rng.standard_normal((4, 3)), requires_grad=True)
+        self.bias = ln.asarray(rng.standard_normal(4), requires_grad=True)
+        self.scale = ln.asarray(np.float64(0.7), requires_grad=True)
+
+    def forward(self, x):
+        return ln.tanh(x @ self.weight.T + self.bias).sum(axis=1) * self.scale
+
+
+def batches(steps, seed=1):
+    rng = np.random.default_rng(seed)
+    return [(rng.standard_normal((8, 3)), rng.standard_normal(8)) for _ in range(steps)]
+
+
+def step(model, optimizer, batch):
+    x, y = batch
+    optimizer(ln.loss.mse(model(ln.asarray(x)), ln.asarray(y)).backward())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_hundred_steps_equal_torchs_in_float64(name):
+    torch = torch_or_skip()
+    ours, theirs = OPTIMIZERS[name]
+    model = Curve()
+    peers = {key: to_torch(p.numpy()).requires_grad_() for key, p in model.named_parameters()}
+    optimizer, peer_optimizer = ours(), theirs(torch, peers.values())
+    for x, y in batches(100):
+        step(model, optimizer, (x, y))
+        out = torch.tanh(to_torch(x) @ peers["weight"].T + peers["bias"]).sum(1) * peers["scale"]
+        peer_optimizer.zero_grad()
+        torch.nn.functional.mse_loss(out, to_torch(y)).backward()
+        peer_optimizer.step()
+        for key, parameter in model.named_parameters():
+            np.testing.assert_allclose(parameter.numpy(), peers[key].detach().numpy(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_hundred_steps_in_float32_stay_within_a_millionth_of_torchs(name):
+    torch = torch_or_skip()
+    ours, theirs = OPTIMIZERS[name]
+    rng = np.random.default_rng(0)
+    start, gradients = rng.standard_normal((5, 4)).astype("float32"), rng.standard_normal((100, 5, 4)).astype("float32")
+    weight, peer = ln.asarray(start, requires_grad=True), to_torch(start).requires_grad_()
+    optimizer, peer_optimizer = ours(), theirs(torch, [peer])
+    for gradient in gradients:
+        optimizer((weight * gradient).sum().backward())
+        peer.grad = to_torch(gradient)
+        peer_optimizer.step()
+    np.testing.assert_allclose(weight.numpy(), peer.detach().numpy(), rtol=1e-6, atol=1e-6)
+    assert weight.dtype == ln.float32
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_state_carries_over_to_another_model_and_optimizer(name, tmp_path):
+    make = OPTIMIZERS[name][0]
+    model, optimizer = Curve(), make()
+    for batch in batches(10):
+        step(model, optimizer, batch)
+    optimizer.lr *= 0.5
+    ln.io.save(tmp_path / "model", model.state_dict())
+    ln.io.save(tmp_path / "optimizer", optimizer.state_dict(model.named_parameters()))
+
+    twin, resumed = Curve(seed=5), make()
+    twin.load_state_dict(ln.io.load(tmp_path / "model"))
+    resumed.load_state_dict(ln.io.load(tmp_path / "optimizer"), twin.named_parameters())
+    assert resumed.lr == optimizer.lr
+    for batch in batches(100, seed=2):
+        step(model, optimizer, batch)
+        step(twin, resumed, batch)
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_a_state_dict_does_not_change_with_further_steps():
+    model, optimizer = Curve(), ln.optim.Adam()
+    first, second = batches(2)
+    step(model, optimizer, first)
+    state = optimizer.state_dict(model.named_parameters())
+    before = {name: value.numpy().copy() for name, value in state.items()}
+    step(model, optimizer, second)
+    for name, value in state.items():
+        np.testing.assert_array_equal(value.numpy(), before[name])
+
+
+def test_a_failing_step_changes_no_state_either():
+    class Broken(ln.optim.Adam):
+        broken = False
+
+        def updated(self, value, gradient, state):
+            new = super().updated(value, gradient, state)
+            if self.broken and value.ndim == 0:
+                raise RuntimeError("no step for the scale")
+            return new
+
+    model, optimizer = Curve(), Broken()
+    first, second = batches(2)
+    step(model, optimizer, first)
+    before = optimizer.state_dict(model.named_parameters())
+    optimizer.broken = True
+    with pytest.raises(RuntimeError):
+        step(model, optimizer, second)
+    for name, value in optimizer.state_dict(model.named_parameters()).items():
+        np.testing.assert_array_equal(value.numpy(), before[name].numpy())
+
+
+def test_the_learning_rate_may_be_assigned_between_steps():
+    weight = ln.asarray([1.0], requires_grad=True)
+    optimizer = ln.optim.SGD(lr=0.5)
+    for rate in (0.5, 0.25):
+        optimizer.lr = rate
+        optimizer((weight * 1.0).sum().backward())
+    assert weight.item() == 0.25
+
+
+def test_state_is_forgotten_with_its_parameter():
+    optimizer = ln.optim.Adam()
+    weight = ln.ones(2, requires_grad=True)
+    optimizer((weight * 2).sum().backward())
+    del weight
+    gc.collect()
+    assert list(optimizer.state_dict([])) == ["lr"]
+
+
+def test_sgd_as_a_function():
+    weight = ln.asarray([1.0], requires_grad=True)
+    ln.optim.sgd((weight * 2).sum().backward(), lr=0.25)
+    assert weight.item() == 0.5
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 100.0])
+def test_clip_norm_agrees_with_torch(max_norm):
+    torch = torch_or_skip()
+    model = Curve()
+    (x, y), *_ = batches(1)
+    gradients = ln.loss.mse(model(ln.asarray(x)), ln.asarray(y)).backward()
+    clipped = ln.optim.clip_norm(gradients, max_norm)
+    peers = []
+    for tensor in gradients:
+        peer = to_torch(tensor.numpy()).requires_grad_()
+        peer.grad = to_torch(gradients[tensor].numpy())
+        peers.append(peer)
+    torch.nn.utils.clip_grad_norm_(peers, max_norm)
+    for tensor, peer in zip(gradients, peers, strict=True):
+        np.testing.assert_allclose(clipped[tensor].numpy(), peer.grad.numpy(), rtol=1e-12)
+        assert clipped[tensor].dtype == tensor.dtype
+
+
+def test_watchers_hear_what_changed_and_are_held_weakly():
+    heard = []
+
+    class Watcher:
+        def __call__(self, changed):
+            heard.append(changed)
+
+    watcher = Watcher()
+    ln.optim.watch(watcher)
+    a, b = ln.ones(1, requires_grad=True), ln.ones(1, requires_grad=True)
+    ln.optim.SGD(parameters=[a])((a * b).sum().backward())
+    assert heard == [{id(a)}]
+    del watcher
+    gc.collect()
+    ln.optim.SGD()((a * b).sum().backward())
+    assert len(heard) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda m, o: o.load_state_dict({}, m.named_parameters()), KeyError, "'lr'"),
+        (lambda m, o: o.load_state_dict({"lr": 1.0, "x.step": 1}, m.named_parameters()), KeyError, r"x\.step.*weight"),
+        (lambda m, o: o.load_state_dict({"lr": 1.0, "bias.speed": 1}, m.named_parameters()), KeyError, "exp_avg"),
+        (
+            lambda m, o: o.load_state_dict({"lr": 1.0, "bias.exp_avg": ln.ones(3)}, m.named_parameters()),
+            ShapeError,
+            r"\(3,\).*\(4,\)",
+        ),
+        (lambda m, o: o.state_dict(list(itertools.islice(m.named_parameters(), 1))), KeyError, r"no name"),
+        (lambda m, o: ln.optim.clip_norm({}, 1.0), GradientError, "dict"),
+        (lambda m, o: ln.optim.clip_norm(ln.Gradients(), 0), ValueError, "0"),
+        (lambda m, o: ln.optim.sgd({}), GradientError, "dict"),
+    ],
+)
+def test_misuse_names_what_was_wrong(call, error, words):
+    model, optimizer = Curve(), ln.optim.Adam()
+    step(model, optimizer, batches(1)[0])
+    before = optimizer.state_dict(model.named_parameters())
+    with pytest.raises(error, match=words):
+        call(model, optimizer)
+    for name, value in optimizer.state_dict(model.named_parameters()).items():
+        np.testing.assert_array_equal(value.numpy(), before[name].numpy())
