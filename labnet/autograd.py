@@ -111,33 +111,39 @@ def check_kept(node: Node) -> None:
         )
 
 
-def reachable(root: Node) -> list[Node]:
-    """List every node that `root` depends on, itself first, each once.
+def reachable(root: Node) -> dict[Node, int]:
+    """Return every node that `root` depends on, itself first, with the number of its uses in between.
 
     Raises
     ------
     GradientError
         If a part of the graph was freed by an earlier backward.
     """
-    seen = {root}
+    uses = {root: 0}
     order = [root]
     for node in order:
-        check_kept(node)
-        for parent in node.parents or ():
-            if parent is not None and parent not in seen:
-                seen.add(parent)
-                order.append(parent)
-    return order
+        parents = node.parents
+        if parents is None:
+            check_kept(node)
+            continue
+        for parent in parents:
+            if parent is not None:
+                if parent in uses:
+                    uses[parent] += 1
+                else:
+                    uses[parent] = 1
+                    order.append(parent)
+    return uses
 
 
-def needed_for(nodes: Sequence[Node], targets: set[Node]) -> set[Node]:
+def needed_for(nodes: Iterable[Node], targets: set[Node]) -> set[Node]:
     """Return the nodes among `nodes` from which one of `targets` can be reached."""
     children: dict[Node, list[Node]] = {}
     for node in nodes:
         for parent in node.parents or ():
             if parent is not None:
                 children.setdefault(parent, []).append(node)
-    needed = {target for target in targets if target in children or target in nodes}
+    needed = targets.intersection(nodes)
     pending = list(needed)
     while pending:
         for child in children.get(pending.pop(), ()):
@@ -156,17 +162,17 @@ class Sweep:
 
     def __init__(self, root: Node, gradient: Any, *, run: Run, targets: set[Node] | None = None):
         self.run = run
-        self.nodes = reachable(root)
+        self._waiting = reachable(root)
+        self.nodes = list(self._waiting)
         self.awaits = any(node.awaits for node in self.nodes)
         self._needed = None if targets is None else needed_for(self.nodes, targets)
         self._targets = targets
-        self._waiting: dict[Node, int] = {}
-        for node in self.nodes:
-            if self._needed is not None and node not in self._needed:
-                continue
-            for parent in node.parents or ():
-                if parent is not None:
-                    self._waiting[parent] = self._waiting.get(parent, 0) + 1
+        if self._needed is not None:
+            self._waiting = dict.fromkeys(self.nodes, 0)
+            for node in self._needed.intersection(self.nodes):
+                for parent in node.parents or ():
+                    if parent is not None:
+                        self._waiting[parent] += 1
         self._gradients: dict[Node, Any] = {root: gradient}
         self._ready = [root]
         self.results: dict[Node, Any] = {}
@@ -176,26 +182,27 @@ class Sweep:
         while self._ready:
             node = self._ready.pop()
             gradient = self._gradients.pop(node, None)
-            if gradient is not None and (isinstance(node, Leaf) or (self._targets and node in self._targets)):
+            is_leaf = type(node) is Leaf
+            if gradient is not None and (is_leaf or (self._targets and node in self._targets)):
                 self.results[node] = gradient
             if self._needed is not None and node not in self._needed:
                 continue
             if gradient is None:
                 self.deliver(node, [None] * len(node.parents or ()))
-            elif not isinstance(node, Leaf):
+            elif not is_leaf:
                 return node, gradient
         return None
 
     def deliver(self, node: Node, gradients: Sequence[Any]) -> None:
         """Hand the gradients that `node` pulled to its parents."""
+        waiting, known = self._waiting, self._gradients
         for parent, gradient in zip(node.parents or (), gradients, strict=True):
             if parent is None:
                 continue
             if gradient is not None:
-                known = self._gradients.get(parent)
-                self._gradients[parent] = gradient if known is None else known + gradient
-            self._waiting[parent] -= 1
-            if not self._waiting[parent]:
+                known[parent] = known[parent] + gradient if parent in known else gradient
+            left = waiting[parent] = waiting[parent] - 1
+            if not left:
                 self._ready.append(parent)
 
     def put_back(self, steps: Iterable[tuple[Node, Any]]) -> None:

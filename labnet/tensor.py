@@ -22,6 +22,7 @@ DTYPES = {
         *("float16", "float32", "float64"),
     )
 }
+_SUPPORTED = frozenset(DTYPES.values())
 
 DTypeLike = str | np.dtype[Any] | type
 
@@ -438,6 +439,8 @@ def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, An
     DTypeError
         If the elements are not numbers or bools that labnet supports.
     """
+    if dtype is None and type(data) is np.ndarray and data.dtype in _SUPPORTED:
+        return data
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):
         return data._array if wanted is None else data._array.astype(wanted, copy=False)

@@ -3,6 +3,7 @@
 Three shapes of call, so that the common ones carry no argument packing: one tensor, two tensors, anything.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,29 +39,31 @@ class Recorded(Node):
     static: dict[str, Any]
 
     def pull(self, gradient: Tensor, run: Run) -> list[Tensor | None]:
-        """Apply the rules of the op, one per parent that needs a gradient."""
-        parents, out = self.parents, self.out
-        assert parents is not None, "reachable() refuses freed nodes"
+        """Apply the rules of the op, one per parent that needs a gradient.
+
+        Rules are written in what arrays and tensors have in common, and in ops, which take both. So they run
+        on the saved arrays as they are, and on tensors only where their own gradient is wanted.
+        """
+        parents, out, op = self.parents, self.out, self.op
+        assert parents is not None, "check_kept() refuses freed nodes"
         assert out is not None
-        dtype = out.dtype
-        arrays = [a if a is None or isinstance(a, _ndarray) else np.asarray(a, dtype) for a in self.arrays]
+        inputs: Sequence[Any] = self.arrays
+        for array in inputs:
+            if type(array) is not _ndarray:
+                inputs = [a if a is None or type(a) is _ndarray else np.asarray(a, out.dtype) for a in inputs]
+                break
+        g: Any = gradient._array
+        output: Any = out
         if run.create_graph:
-            inputs, output = (
-                [a if a is None else wrap(a, p) for a, p in zip(arrays, parents, strict=True)],
-                wrap(out, self),
-            )
-        else:
-            inputs, output = [a if a is None else wrap(a) for a in arrays], wrap(out)
-        if self.op.variadic:
-            (rule,) = self.op.vjps
-            assert rule is not None
-            return [
-                None if parent is None else rule(gradient, output, *inputs, position=i, **self.static)
-                for i, parent in enumerate(parents)
-            ]
+            inputs = [a if a is None else wrap(a, p) for a, p in zip(inputs, parents, strict=True)]
+            g, output = gradient, wrap(out, self)
+        rules: Sequence[Any] = op.vjps
+        if op.variadic:
+            rules = [functools.partial(op.vjps[0] or _no_rule, position=i) for i in range(len(parents))]
+        static = self.static
         return [
-            None if parent is None or rule is None else rule(gradient, output, *inputs, **self.static)
-            for rule, parent in zip(self.op.vjps, parents, strict=True)
+            None if parent is None or rule is None else _as_tensor(rule(g, output, *inputs, **static))
+            for rule, parent in zip(rules, parents, strict=True)
         ]
 
     def release(self) -> None:
@@ -72,6 +75,17 @@ class Recorded(Node):
     def nbytes(self) -> int:
         """Bytes of the output; inputs are outputs of other nodes, or leaves, and views take none."""
         return 0 if self.out is None or self.out.base is not None else self.out.nbytes
+
+
+def _as_tensor(value: Any) -> Tensor:
+    """Wrap what a rule returned; it is a tensor already where an op had the last word."""
+    if type(value) is Tensor:
+        return value
+    return wrap(value if type(value) is _ndarray else np.asarray(value))
+
+
+def _no_rule(*_: Any, **__: Any) -> None:
+    """Stand for the missing rule of an op of many tensors that has no gradient."""
 
 
 def _recorded(

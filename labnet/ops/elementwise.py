@@ -212,7 +212,7 @@ def tanh(x: Array, /) -> Array:
 # Activations
 
 
-@unary(lambda g, out, x: g * (out > 0).astype(g.dtype))
+@unary(lambda g, out, x: g * (out > 0))
 def relu(x: Array, /) -> Array:
     """Each element where it is positive, else 0.
 

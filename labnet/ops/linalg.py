@@ -8,28 +8,32 @@ import numpy as np
 from labnet.errors import ShapeError
 from labnet.ops.reduction import sum
 from labnet.ops.registry import FLOATS, Array, Sample, composed, op
-from labnet.ops.shape import fit, matrix_transpose, moveaxis, permute_dims, reshape
+from labnet.ops.shape import fit, moveaxis, permute_dims, reshape
 from labnet.tensor import Tensor
 
 
 def _as_matrices(g: Tensor, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Give vectors the dimension of length one that `matmul` pretended they had."""
-    left = reshape(x1, (1, -1)) if x1.ndim == 1 else x1
-    right = reshape(x2, (-1, 1)) if x2.ndim == 1 else x2
+    left = x1.reshape((1, -1)) if x1.ndim == 1 else x1
+    right = x2.reshape((-1, 1)) if x2.ndim == 1 else x2
     batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
-    return reshape(g, (*batch, left.shape[-2], right.shape[-1])), left, right
+    return g.reshape((*batch, left.shape[-2], right.shape[-1])), left, right
 
 
 def _pull_left(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
+    if x1.ndim == x2.ndim == 2:
+        return fit(g @ x2.mT, x1)
     g, left, right = _as_matrices(g, x1, x2)
-    return reshape(fit(matmul(g, matrix_transpose(right)), left), x1.shape)
+    return fit(g @ right.mT, left).reshape(x1.shape)
 
 
 def _pull_right(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
+    if x1.ndim == x2.ndim == 2:
+        return fit(x1.mT @ g, x2)
     g, left, right = _as_matrices(g, x1, x2)
     if right.ndim == 2 and left.ndim > 2:  # one large product instead of many that are added up
-        left, g = reshape(left, (-1, left.shape[-1])), reshape(g, (-1, g.shape[-1]))
-    return reshape(fit(matmul(matrix_transpose(left), g), right), x2.shape)
+        left, g = left.reshape((-1, left.shape[-1])), g.reshape((-1, g.shape[-1]))
+    return fit(left.mT @ g, right).reshape(x2.shape)
 
 
 @op(

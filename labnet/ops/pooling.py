@@ -74,7 +74,7 @@ def _winners(x: Array, windows: Windows, greatest: Array | None) -> Iterator[tup
 
 
 def _pull_max(g: Tensor, out: Tensor, x: Tensor, **static: Any) -> Tensor:
-    return max_pool2d_input(g, x, greatest=out._array, **static)
+    return max_pool2d_input(g, x, greatest=np.asarray(out), **static)
 
 
 _MAX_STATIC: tuple[dict[str, Any], ...] = (

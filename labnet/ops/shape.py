@@ -85,12 +85,18 @@ def sum_to(x: Array, /, shape: tuple[int, ...]) -> Array:
     >>> ln.ops.sum_to(ln.ones((2, 3)), (3,)).tolist()
     [2.0, 2.0, 2.0]
     """
+    return _sum_array(x, shape)
+
+
+def _sum_array(x: Array, shape: tuple[int, ...]) -> Array:
     added = x.ndim - len(shape)
-    if added < 0 or np.broadcast_shapes(x.shape, shape) != x.shape:
-        raise ValueError(f"{shape} cannot be broadcast to {x.shape}")
-    stretched = tuple(added + i for i, length in enumerate(shape) if length == 1 and x.shape[added + i] != 1)
-    axes = (*range(added), *stretched)
-    return np.sum(x, axis=axes, dtype=x.dtype).reshape(shape) if axes else x
+    axes = tuple(range(added))
+    for axis, length in enumerate(shape, start=added):
+        if axis < 0 or x.shape[axis] != length:
+            if axis < 0 or length != 1:
+                raise ValueError(f"{shape} cannot be broadcast to {x.shape}")
+            axes += (axis,)
+    return np.add.reduce(x, axis=axes, dtype=x.dtype).reshape(shape) if axes else x
 
 
 def _permute_back(g: Tensor, out: Tensor, x: Tensor, *, axes: Sequence[int]) -> Tensor:
@@ -222,6 +228,8 @@ def astype(x: Array, /, dtype: DTypeLike, *, copy: bool = True, device: str | No
 
 def fit(gradient: Tensor, like: Tensor) -> Tensor:
     """Bring the gradient of a broadcast, promoted operand back to the operand's own shape and dtype."""
-    if gradient._array.dtype != like._array.dtype:
-        gradient = astype(gradient, like.dtype)
-    return gradient if gradient._array.shape == like._array.shape else sum_to(gradient, like.shape)
+    if gradient.dtype != like.dtype:
+        gradient = gradient.astype(like.dtype)
+    if gradient.shape == like.shape:
+        return gradient
+    return sum_to(gradient, like.shape) if isinstance(gradient, Tensor) else _sum_array(gradient, like.shape)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from labnet import memory
 from labnet.autograd import Gradients
 from labnet.errors import GradientError, ShapeError
 from labnet.tensor import Tensor, wrap
@@ -87,9 +88,10 @@ class Optimizer:
         for parameter, gradient in gradients.items():
             if self._only is None or id(parameter) in self._only:
                 state = dict(self._state_of(parameter))
-                updates.append((parameter, self.updated(parameter.numpy(), gradient.numpy(), state), state))
+                value = np.asarray(self.updated(parameter._array, gradient._array, state), parameter._array.dtype)
+                updates.append((parameter, value, state))
         for parameter, value, state in updates:
-            parameter.assign(value)
+            memory.overwrite(parameter, value)
             parameter.grad = None
             self._remember(parameter, state)
         if _watchers:
