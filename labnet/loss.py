@@ -9,6 +9,7 @@ from labnet.ops import (
     log_softmax,
     maximum,
     mean,
+    mean_squared_error,
     sum,
 )
 from labnet.tensor import Tensor, as_array, wrap
@@ -32,8 +33,7 @@ def mse(prediction: Tensor, target: Tensor) -> Tensor:
     >>> ln.loss.mse(ln.asarray([1.0, 2.0]), ln.asarray([1.0, 4.0])).item()
     2.0
     """
-    difference = prediction - _same_shape("mse", prediction, target)
-    return mean(difference * difference)
+    return mean_squared_error(prediction, _same_shape("mse", prediction, target))
 
 
 def mae(prediction: Tensor, target: Tensor) -> Tensor:

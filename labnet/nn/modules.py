@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from labnet.errors import DTypeError, ShapeError
 from labnet.nn import init
-from labnet.ops import matmul, matrix_transpose
+from labnet.ops import linear
 from labnet.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -251,8 +251,7 @@ class Linear(Module):
                 f"(..., {self.in_features}), got {x.shape}"
             )
         self.check_dtype(x, self.weight)
-        y = matmul(x, matrix_transpose(self.weight))
-        return y if self.bias is None else y + self.bias
+        return linear(x, self.weight, self.bias)
 
     def _describe(self) -> str:
         return f"{self.in_features}, {self.out_features}" + (", bias=False" if self.bias is None else "")

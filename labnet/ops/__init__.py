@@ -64,8 +64,9 @@ from labnet.ops.joining import (
     stack,
     unstack,
 )
-from labnet.ops.likelihood import binary_cross_entropy_with_logits, cross_entropy_with_logits
+from labnet.ops.likelihood import binary_cross_entropy_with_logits, cross_entropy_with_logits, mean_squared_error
 from labnet.ops.linalg import (
+    linear,
     matmul,
     tensordot,
     vecdot,
@@ -243,6 +244,7 @@ __all__ = [
     "leaky_relu",
     "less",
     "less_equal",
+    "linear",
     "log",
     "log1p",
     "log2",
@@ -261,6 +263,7 @@ __all__ = [
     "max_pool2d_pick",
     "maximum",
     "mean",
+    "mean_squared_error",
     "median",
     "meshgrid",
     "min",

@@ -142,3 +142,49 @@ def vecdot(x1: Tensor, x2: Tensor, /, *, axis: int = -1) -> Tensor:
         )
     product = moveaxis(x1, axis, -1) * moveaxis(x2, axis, -1)
     return sum(product, axis=-1, dtype=product.dtype)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Flatten all dimensions but the last, so that one large product does the work of many."""
+    return x if x.ndim == 2 else x.reshape((-1, x.shape[-1]))
+
+
+@op(
+    lambda g, out, x, weight, bias: fit(g @ weight, x),
+    lambda g, out, x, weight, bias: fit(_rows(g).mT @ _rows(x), weight),
+    lambda g, out, x, weight, bias: fit(g, bias),
+    samples=(
+        Sample(((3, 4), (2, 4), (2,))),
+        Sample(((4,), (2, 4), (2,))),
+        Sample(((2, 3, 4), (5, 4), (5,))),
+        Sample(((0, 4), (2, 4), (2,))),
+    ),
+    inputs=3,
+    dtypes=FLOATS,
+)
+def linear(x: Array, weight: Array, bias: Array, /) -> Array:
+    """Affine map ``x @ weight.T + bias`` of the last dimension, in one step.
+
+    Parameters
+    ----------
+    x : tensor of shape (..., in_features)
+    weight : tensor of shape (out_features, in_features)
+    bias : tensor of shape (out_features,), or None
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not fit together.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.linear(ln.ones((1, 2)), ln.ones((1, 2)), ln.ones(1)).tolist()
+    [[3.0]]
+    """
+    if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
+        raise ValueError("expected weight of shape (out_features, in_features) and bias of shape (out_features,)")
+    out = np.matmul(x, weight.T) if x.ndim < 3 else np.matmul(_rows(x), weight.T).reshape(*x.shape[:-1], len(weight))
+    if bias is None:
+        return out
+    return np.add(out, bias, out=out) if out.dtype == bias.dtype else out + bias
