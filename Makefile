@@ -29,13 +29,14 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(VENV)/bin/python:
+# pip is the last thing that venv makes: without it the environment is made anew.
+$(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "labnet needs Python 3.11 or later; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV) || { echo "could not make a virtual environment: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
 
 # One stamp per extra; a change of pyproject.toml installs again.
-$(VENV)/.notebooks $(VENV)/.test: $(VENV)/.%: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.notebooks $(VENV)/.test: $(VENV)/.%: pyproject.toml | $(VENV)/bin/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 

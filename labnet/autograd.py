@@ -341,4 +341,5 @@ class Gradients(Mapping[Any, Any]):
     def __repr__(self) -> str:
         if self._pending is not None:
             return "Gradients(not awaited)"
-        return f"Gradients({', '.join(str(tuple(tensor.shape)) for tensor in self)})"
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in self)
+        return f"Gradients({shapes or 'no leaves on this side'})"

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _print_token(port: int) -> int:
     entry = security.lookup(port)
-    if entry is None:
+    if entry is None or not security.is_alive(entry.pid):
         print(f"labnet: no server of yours runs on port {port} of this machine", file=sys.stderr)
         return 1
     if entry.token is None:

@@ -81,6 +81,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     >>> round(ln.loss.cross_entropy(ln.asarray([[0.0, 0.0]]), ln.asarray([1])).item(), 4)
     0.6931
     """
+    logits = _as_tensor(logits)
     if not logits.ndim:
         raise ShapeError(f"cross_entropy: expected logits of shape (N, C, ...) or (C,), got {logits.shape}")
     target = _as_tensor(labels)
@@ -130,7 +131,7 @@ def _as_tensor(values: Tensor) -> Tensor:
 
 
 def _same_shape(name: str, prediction: Tensor, target: Tensor) -> Tensor:
-    target = _as_tensor(target)
+    prediction, target = _as_tensor(prediction), _as_tensor(target)
     if prediction.shape != target.shape:
         raise ShapeError(f"{name}: prediction has shape {prediction.shape}, target has shape {target.shape}")
     return target

@@ -3,6 +3,7 @@
 Holds state and conversions only. Arithmetic is attached by `labnet.ops` through `labnet._methods`.
 """
 
+import inspect
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -444,6 +445,12 @@ def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, An
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):
         return data._array if wanted is None else data._array.astype(wanted, copy=False)
+    if inspect.isawaitable(data):
+        _close(data)
+        raise DTypeError(
+            "asarray: this is not a tensor yet: it has to be awaited; write `await model(x)`, "
+            "or use remote_model(..., blocking=True)"
+        )
     try:
         if isinstance(data, list | tuple) and any(isinstance(item, Tensor) for item in data):
             data = np.stack([as_array(item) for item in data])
@@ -462,6 +469,12 @@ def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, An
     if not np.can_cast(array.dtype, wanted, "unsafe") or array.dtype.kind not in "biuf":
         raise DTypeError(f"asarray: cannot make a tensor of {_describe(data)} with dtype {wanted}")
     return array.astype(wanted, copy=False)
+
+
+def _close(awaitable: Any) -> None:
+    """Keep a coroutine that nobody will await from warning about it, after an error has said so."""
+    if inspect.iscoroutine(awaitable):
+        awaitable.close()
 
 
 def _describe(value: Any) -> str:

@@ -46,7 +46,7 @@ class LabnetMagics(Magics):  # type: ignore[misc]
                 model, optimizer, port=arguments.port, name=arguments.name or arguments.model, replace=True
             )
         except (OSError, ValueError) as error:
-            raise UsageError(f"%serve_model: {error}") from None
+            raise UsageError(f"%serve_model: {str(error).removeprefix('serve_model: ')}") from None
         if not arguments.no_panel:
             display(server.panel())
         return server

@@ -3,6 +3,7 @@
 One thread for all panels asks for snapshots four times a second and is the only one that writes to widgets.
 """
 
+import secrets
 import threading
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import anywidget
 import traitlets
+from IPython.display import display
 
 from labnet import network
 from labnet.errors import RemoteError
@@ -46,6 +48,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             remote_model(source, timeout=2.0, blocking=True) if isinstance(source, str) else source
         )
         self._seen: dict[str, Any] = {}
+        self._places: list[Any] = []
         super().__init__()
         self.refresh()
         _TICKER.add(self)
@@ -71,6 +74,19 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             return bundle
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         return {**data, "text/html": picture(self._seen)}, metadata
+
+    def _ipython_display_(self) -> None:
+        """Show the panel under an id, so that its place can be given the last picture."""
+        bundle = self._repr_mimebundle_()
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        self._places.append(display(data, metadata=metadata, raw=True, display_id=secrets.token_hex(16)))
+
+    def keep_picture(self) -> None:
+        """Put the last picture where the panel was shown: it is there in a saved notebook too."""
+        for place in self._places:
+            if place is not None:  # outside a notebook there is no place to update
+                place.update({"text/html": picture(self._seen), "text/plain": repr(self._source)}, raw=True)
+        self._places.clear()
 
 
 def _without_clock(snapshot: dict[str, Any]) -> dict[str, Any]:
@@ -108,6 +124,7 @@ class Ticker:
                 live = panel.live  # asked first: what happens until a server stops is still shown
                 panel.refresh()
                 if not live:
+                    panel.keep_picture()
                     ended.append(panel)
             with self._lock:
                 self._panels = [panel for panel in self._panels if not any(panel is other for other in ended)]

@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 _CELL = "padding:3px 8px;text-align:right;white-space:nowrap"
+_CARD = "border:1px solid #9aa4b5;border-radius:8px;padding:12px 14px;max-width:900px;font:13px/1.45 sans-serif"
 _COLUMNS = ("hits", "errors", "p50", "p99", "latency, last minute")
 
 
@@ -47,7 +48,7 @@ def picture(snapshot: dict[str, Any]) -> str:
     """Draw a snapshot of a server as HTML; every text in it is escaped."""
     statistics = dict(snapshot["statistics"])
     server = statistics.pop("server")
-    head = "".join(f'<th style="{_CELL}">{title}</th>' for title in ("route", *_COLUMNS))
+    head = "".join(f'<th style="{_CELL};font-weight:500">{title}</th>' for title in ("route", *_COLUMNS))
     rows = []
     for name, route in statistics.items():
         latency = snapshot["recent"][name]["latency"]
@@ -63,10 +64,13 @@ def picture(snapshot: dict[str, Any]) -> str:
     steps, values = snapshot["loss"]["steps"], snapshot["loss"]["values"]
     loss = ""
     if len(steps) > 1:
-        curve = polyline(steps, values, width=600, height=110)
-        loss = f"<div>loss {values[-1]:.4g} after update {steps[-1]:,}</div>{curve}"
+        loss = (
+            f'<div style="margin-top:8px">loss <b>{values[-1]:.4g}</b> after update {steps[-1]:,}, '
+            f"greatest {max(values):.4g}</div>{polyline(steps, values, width=600, height=110)}"
+        )
     state = "running" if snapshot["running"] else "stopped"
     return (
-        f"<div><b>{escape(server['name'])}</b> {state} {escape(snapshot['url'])}"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{loss}</div>"
+        f'<div class="labnet-picture" style="{_CARD}"><b>{escape(server["name"])}</b> &ensp;{state}&ensp; '
+        f'{escape(snapshot["url"])}<table style="margin-top:6px"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>{loss}</div>"
     )

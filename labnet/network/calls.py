@@ -6,6 +6,7 @@ longer than their graphs, so that a late or repeated backward can be told from a
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -133,9 +134,9 @@ class Calls:
         self._gone.pop(call, None)
         self.keep(call, kept)
 
-    def clear(self) -> None:
-        """Drop every graph: the model that made them is gone."""
-        for call in list(self._kept):
+    def clear(self, calls: Iterable[str] | None = None) -> None:
+        """Drop these graphs, or every one: the model that made them is gone."""
+        for call in list(self._kept if calls is None else calls):
             self._drop(call, "no")
 
     def _drop(self, call: str, applied: Applied) -> None:

@@ -1,6 +1,7 @@
 """Calling servers: `tfetch` for single requests, `RemoteModel` for models that are trained from afar."""
 
 import asyncio
+import inspect
 import math
 import os
 import secrets
@@ -123,7 +124,7 @@ class Caller:
                 server=server,
                 route=route,
                 call=call,
-            ) from error
+            ) from None
 
     def _where(self, route: str) -> str:
         return f"{self.address}{route}"
@@ -285,6 +286,11 @@ class RemoteModel:
         """Address of the server, without a token."""
         return str(self._caller.address)
 
+    @property
+    def address(self) -> Address:
+        """Where the server is."""
+        return self._caller.address
+
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Carry out a forward on the server.
 
@@ -398,8 +404,8 @@ def remote_model(
     return RemoteModel(caller, blocking=blocking)
 
 
-async def all(*awaitables: Awaitable[Any]) -> tuple[Any, ...]:
-    """Await several calls side by side and return their results in order.
+async def all(*awaitables: Any) -> tuple[Any, ...]:
+    """Await several calls side by side and return their results in order; what is there already stays as it is.
 
     Examples
     --------
@@ -410,4 +416,6 @@ async def all(*awaitables: Awaitable[Any]) -> tuple[Any, ...]:
     ...     asyncio.run(both(server.url + "/one"))
     (1, 1)
     """
-    return tuple(await asyncio.gather(*awaitables))
+    futures = [asyncio.ensure_future(item) for item in awaitables if inspect.isawaitable(item)]
+    results = iter(await asyncio.gather(*futures))
+    return tuple([next(results) if inspect.isawaitable(item) else item for item in awaitables])

@@ -10,8 +10,6 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from labnet.autograd import no_grad
-
 T = TypeVar("T")
 
 
@@ -69,20 +67,16 @@ IO = LoopThread("labnet-io")
 MODELS = LoopThread("labnet-models")
 
 
-async def await_model(result: Any, *, recording: bool = True) -> Any:
-    """Return a result as it is, or await it on the models' loop if it has to be awaited.
-
-    Parameters
-    ----------
-    recording : bool
-        Whether what is awaited records its operations for a backward.
-    """
+async def await_model(
+    result: Any, context: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+) -> Any:
+    """Return a result as it is, or await it on the models' loop, in a context, if it has to be awaited."""
     if not inspect.isawaitable(result):
         return result
 
     async def awaiting() -> Any:
         try:
-            with contextlib.nullcontext() if recording else no_grad():
+            with context():
                 return await result
         except Exception:
             raise

@@ -55,7 +55,8 @@ class Address:
             raise ValueError(f"expected a URL such as 'localhost:3000', got {type(url).__name__} {url!r:.60}")
         try:
             parts = urlsplit(url if "://" in url else f"http://{url}")
-            port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+            standard = {"http": 80, "https": 443}[parts.scheme]
+            port = parts.port or standard
             if not parts.hostname or parts.query or parts.fragment or parts.username:
                 raise ValueError("unexpected parts")
         except (ValueError, KeyError) as error:

@@ -185,6 +185,8 @@ class Handler:
                 f"got {inspect.signature(function)}"
             )
         given = positional[: max(len(required), 1)]
+        if len(positional) > 1 and positional[0].name == "user":
+            given = positional[:2]
         if len(given) == 2:
             return cls(function, wants_user=True, wants_tensor=True, needs_tensor=True)
         if given:

@@ -6,6 +6,7 @@ needed, Host and Origin are checked instead, so that a web page cannot reach a s
 
 import contextlib
 import hmac
+import ipaddress
 import json
 import os
 import secrets
@@ -18,7 +19,6 @@ from urllib.parse import urlsplit
 import platformdirs
 
 TOKEN_HEADER = "X-Labnet-Token"
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 def new_token() -> str:
@@ -50,7 +50,12 @@ def is_loopback(host: str) -> bool:
         head, colon, port = name.rpartition(":")
         if colon and port.isascii() and port.isdigit():
             name = head
-    return name in _LOOPBACK
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name).is_loopback
+    except ValueError:
+        return False
 
 
 def is_trusted_origin(host: str | None, origin: str | None) -> bool:

@@ -15,6 +15,7 @@ from labnet.network.calls import Calls, Expired, Kept, Limits
 from labnet.network.loops import Worker, await_model
 from labnet.network.routes import Failure, Reply, Request, Route
 from labnet.nn import Module
+from labnet.nn.modules import calling_mode
 from labnet.stats import Curve
 from labnet.tensor import Tensor, differentiate
 
@@ -55,6 +56,8 @@ class ServedModel:
         Given the gradients of the model's parameters on every backward. Without one nothing is trained.
     new_call : callable
         Returns a fresh call id.
+    previous : ServedModel, optional
+        The model that this one takes the place of.
     """
 
     def __init__(
@@ -64,20 +67,31 @@ class ServedModel:
         *,
         worker: Worker,
         new_call: Callable[[], str],
+        previous: "ServedModel | None" = None,
         limits: Limits | None = None,
     ):
         if not callable(model):
             raise ServeError(f"serve_model: expected a callable or a Module, got {type(model).__name__} {model!r:.60}")
         if optimizer is not None and not callable(optimizer):
             raise ServeError(f"serve_model: the optimizer must be callable, got {type(optimizer).__name__}")
+        for given in (model, optimizer):
+            if isinstance(given, type):
+                raise ServeError(f"serve_model: expected an object, got the class; did you mean {given.__name__}()?")
         self._model = model
         self._optimizer = optimizer
         self._worker = worker
         self._new_call = new_call
-        self.calls = Calls(limits)
-        self.version = 0
+        #: Ids and version go on when a model replaces another, so that clients are told what became of their calls.
+        self.calls: Calls = previous.calls if previous else Calls(limits)
+        self.version: int = previous.version if previous else 0
+        self.replaced = False
         self.losses = Curve()
         self.staleness = 0
+
+    def retire(self) -> None:
+        """Expire the kept graphs: another model takes the place of this one."""
+        self.replaced = True
+        self.calls.clear()
 
     def routes(self) -> dict[str, Route]:
         """Return the routes that a served model has."""
@@ -97,7 +111,7 @@ class ServedModel:
             for name, tensor in message.tensors.items()
         }
         version, result = await self._worker.run(lambda: self._call(inputs, message.named, training))
-        output = _as_message(await await_model(result, recording=training))
+        output = _as_message(await await_model(result, lambda: _calling(training)))
         body = wire.encode_value(output.value, native=request.native)
         headers = {VERSION: str(version)}
         if training:
@@ -105,13 +119,15 @@ class ServedModel:
             graph = Graph(inputs, output.tensors, output.named)
             now = time.monotonic()
             self.calls.keep(call, Kept(graph, version, graph.nbytes, now))
+            if self.replaced:  # while this forward was computed
+                self.calls.clear([call])
             headers[CALL] = call
         return Reply(body, headers)
 
     def _call(self, inputs: dict[str, Tensor], named: bool, training: bool) -> tuple[int, Any]:
         """Call the model; the version is read here because updates run on the same thread."""
         arguments: tuple[Tensor, ...] = () if named else tuple(inputs.values())
-        with _mode(self._model, training), contextlib.nullcontext() if training else no_grad():
+        with _calling(training):
             return self.version, self._model(*arguments, **(inputs if named else {}))
 
     async def _optimize(self, request: Request) -> Reply:
@@ -176,17 +192,10 @@ def _message(request: Request) -> wire.Message:
 
 
 @contextlib.contextmanager
-def _mode(model: Any, training: bool) -> Iterator[None]:
-    """Switch a module to training or evaluation for one call."""
-    modules = list(model.modules()) if isinstance(model, Module) else []
-    before = [module.training for module in modules]
-    for module in modules:
-        module.training = training
-    try:
+def _calling(training: bool) -> Iterator[None]:
+    """Call models in training, with a record for the backward, or in evaluation without."""
+    with calling_mode(training), contextlib.nullcontext() if training else no_grad():
         yield
-    finally:
-        for module, mode in zip(modules, before, strict=True):
-            module.training = mode
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from labnet.errors import ServeError
 from labnet.network import security
 from labnet.network.http import Listener
 from labnet.network.loops import IO, MODELS, Worker
+from labnet.network.pool import Address
 from labnet.network.routes import Reply, Request, Route, Users, check_name, function_route
 from labnet.network.served import Optimizer, ServedModel
 from labnet.stats import RouteStatistics
@@ -31,7 +32,7 @@ MAX_BODY = 1 << 28
 _IDLE_SECONDS = 120.0
 _BODY_SECONDS = 60.0
 _DRAIN_SECONDS = 5.0
-_HOSTS_OF_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 _PAGE = Path(__file__).parent / "page"
 
 _lock = threading.RLock()
@@ -43,7 +44,7 @@ class Port:
 
     def __init__(self, *, port: int, host: str, token: str | None, max_body: int):
         self.host = host
-        self.loopback = host in _HOSTS_OF_LOOPBACK
+        self.loopback = security.is_loopback(host)
         self.token = token
         self.max_body = max_body
         self.epoch = secrets.token_hex(8)
@@ -64,7 +65,7 @@ class Port:
         bound.setblocking(False)
         self._socket = bound
         self.port: int = bound.getsockname()[1]
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        self.url = _url(_ANY_HOST.get(host, host), self.port)
         self._listener = Listener(self)
         self._http: HTTPServer | None = None
 
@@ -188,7 +189,10 @@ class Server:
     def share(self) -> None:
         """Print the line that a client elsewhere needs; the only place that shows the token."""
         token = "" if self.token is None else f", token={self.token!r}"
-        print(f"model = labnet.network.remote_model({self.url!r}{token})")
+        url = _url(socket.getfqdn(), self.port) if self._port.host in _ANY_HOST else self.url
+        print(f"remote = ln.network.remote_model({url!r}{token})")
+        if self._port.loopback:
+            print("# from another machine, first: ssh -L " + f"{self.port}:localhost:{self.port} {socket.getfqdn()}")
 
     def stop(self) -> None:
         """Stop serving: finish what is under way, close the port. Again, or on an old handle, does nothing."""
@@ -345,8 +349,8 @@ def serve(
     'hi'
     >>> server.stop()
     """
-    if not routes:
-        raise ServeError("serve: expected at least one route, got none")
+    if not isinstance(routes, Mapping) or not routes:
+        raise ServeError(f"serve: expected functions by name, such as {{'run_model': f}}, got {routes!r:.60}")
     name = name or "+".join(sorted(map(str, routes)))
     return _serve(routes, None, None, port=port, host=host, name=name, token=token, max_body=max_body)
 
@@ -430,7 +434,9 @@ def _serve(
     replace: bool = False,
     is_model: bool = False,
 ) -> Server:
-    if token is None and host not in _HOSTS_OF_LOOPBACK:
+    if type(port) is not int or not 0 <= port < 1 << 16:
+        raise ServeError(f"port must be a number from 0 to 65535, got {port!r:.40}")
+    if token is None and not security.is_loopback(host):
         raise ServeError(f"token=None is allowed on loopback only, not on host {host!r}: leave token='auto'")
     if token == "":
         raise ServeError("token must not be empty: use 'auto' to make one, or None for an open server")
@@ -459,7 +465,7 @@ def _serve(
 
         async def install() -> None:
             if bound.owner is not None and bound.owner._model is not None:
-                bound.owner._model.calls.clear()
+                bound.owner._model.retire()
             bound.routes, bound.owner = table, server
             if token != "auto":
                 bound.token = token
@@ -500,20 +506,34 @@ def _assemble(
     served = None
     table: dict[str, Route] = {}
     if is_model:
+        _refuse_itself(model, bound)
         served = ServedModel(
             model,  # type: ignore[arg-type]  # ServedModel checks that it is callable
             optimizer,
             worker=bound.worker,
             new_call=lambda: secrets.token_hex(16),
+            previous=bound.owner._model if bound.owner is not None else None,
         )
-        if bound.owner is not None and bound.owner._model is not None:
-            served.version = bound.owner._model.version  # counts on, within one epoch
         table = served.routes()
         if clash := {"/" + key for key in custom} & table.keys():
             raise ServeError(f"route {min(clash)!r} is the served model's own")
     server = Server(name, bound, model=served, custom=custom.pop("statistics", None))
     table |= {"/" + key: route for key, route in custom.items()}
     return server, table | server._own_routes()
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _refuse_itself(model: Any, bound: Port) -> None:
+    """Refuse a remote model that leads back to the port that it is to be served on."""
+    address = getattr(model, "address", None)
+    if isinstance(address, Address) and address.port == bound.port and security.is_loopback(address.authority):
+        raise ServeError(
+            f"serve_model: this is the remote model of port {bound.port} itself, which would call itself for ever; "
+            "serve the model, and give the remote one another name"
+        )
 
 
 def _port_error(error: OSError, port: int, host: str) -> OSError:

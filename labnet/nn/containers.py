@@ -28,18 +28,22 @@ class Sequential(Module):
 
     def forward(self, x: Any) -> Any:
         """Hand `x` through every layer."""
-        for layer in self._layers:
+        for layer in self:
             x = layer(x)
         return x
 
     def __len__(self) -> int:
         return len(self._layers)
 
+    def __iter__(self) -> Iterator[Callable[[Any], Any]]:
+        modules = self._modules
+        return (modules.get(str(position), layer) for position, layer in enumerate(self._layers))
+
     def __getitem__(self, position: int) -> Callable[[Any], Any]:
-        return self._layers[position]
+        return list(self)[position]
 
     def __repr__(self) -> str:
-        names = [layer if isinstance(layer, Module) else getattr(layer, "__name__", layer) for layer in self._layers]
+        names = [layer if isinstance(layer, Module) else getattr(layer, "__name__", layer) for layer in self]
         lines = [f"  ({i}): " + str(name).replace("\n", "\n  ") for i, name in enumerate(names)]
         return "\n".join([f"{type(self).__name__}(", *lines, ")"])
 

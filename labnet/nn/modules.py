@@ -1,7 +1,9 @@
 """Modules: functions that own parameters."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from labnet.errors import DTypeError, ShapeError
@@ -12,6 +14,32 @@ from labnet.tensor import Tensor
 if TYPE_CHECKING:
     from labnet.nn.checkpoint import Checkpoint
     from labnet.optim import Optimizer
+
+
+_override: ContextVar[bool | None] = ContextVar("labnet_training", default=None)
+
+
+@contextlib.contextmanager
+def calling_mode(training: bool) -> Iterator[None]:
+    """Put every module into training or evaluation for what is called in this context only.
+
+    Other threads and tasks, and `Module.training` afterwards, are not touched.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> layer = ln.nn.Dropout()
+    >>> with calling_mode(False):
+    ...     layer.training
+    False
+    >>> layer.training
+    True
+    """
+    token = _override.set(training)
+    try:
+        yield
+    finally:
+        _override.reset(token)
 
 
 class Module:
@@ -32,10 +60,8 @@ class Module:
     ['factor']
     """
 
-    training: bool
-
     def __init__(self) -> None:
-        self.__dict__.update(_parameters={}, _buffers={}, _modules={}, training=True)
+        self.__dict__.update(_parameters={}, _buffers={}, _modules={}, _training=True)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "_modules" not in self.__dict__:
@@ -56,6 +82,17 @@ class Module:
     _parameters: dict[str, Tensor]
     _buffers: dict[str, Tensor]
     _modules: dict[str, "Module"]
+
+    @property
+    def training(self) -> bool:
+        """Whether the module is in training; inside `calling_mode` what that says."""
+        override = _override.get()
+        own: bool = self.__dict__["_training"]
+        return own if override is None else override
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self.__dict__["_training"] = mode
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Compute the output; subclasses define this."""
@@ -179,7 +216,7 @@ class Module:
     def train(self, mode: bool = True) -> "Module":
         """Switch this module and all inside it to training, or with False to evaluation."""
         for module in self.modules():
-            object.__setattr__(module, "training", mode)
+            module.training = mode
         return self
 
     def eval(self) -> "Module":
@@ -236,7 +273,7 @@ class Linear(Module):
     (5, 2)
     """
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = True):
+    def __init__(self, in_features: int, out_features: int, bias: bool = True):
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features

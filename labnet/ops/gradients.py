@@ -10,11 +10,11 @@ from labnet.tensor import Tensor, wrap
 
 
 @overload
-def grad(y: Tensor, xs: Tensor, grad: Any = None, *, create_graph: bool = False) -> Tensor: ...
+def grad(y: Tensor, xs: Tensor, grad: Any = None, create_graph: bool = False) -> Tensor: ...
 @overload
-def grad(y: Tensor, xs: Sequence[Tensor], grad: Any = None, *, create_graph: bool = False) -> tuple[Tensor, ...]: ...
+def grad(y: Tensor, xs: Sequence[Tensor], grad: Any = None, create_graph: bool = False) -> tuple[Tensor, ...]: ...
 def grad(
-    y: Tensor, xs: Tensor | Sequence[Tensor], grad: Any = None, *, create_graph: bool = False
+    y: Tensor, xs: Tensor | Sequence[Tensor], grad: Any = None, create_graph: bool = False
 ) -> Tensor | tuple[Tensor, ...]:
     """Return the gradient of `y` with respect to each of `xs`.
 

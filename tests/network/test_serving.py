@@ -190,7 +190,7 @@ def test_what_cannot_be_sent_is_an_error_of_the_call():
 @pytest.mark.parametrize(
     ("routes", "words"),
     [
-        ({}, "at least one"),
+        ({}, "functions by name"),
         ({"a": 3}, "expected a function"),
         ({"a": lambda a, b, c: 1}, "takes"),
         ({"a": lambda *, key: 1}, "takes"),
@@ -407,11 +407,10 @@ def test_a_token_given_when_serving_again_is_the_one_that_counts():
 
 
 def test_another_host_on_the_same_port_is_not_swapped_silently():
-    with contextlib.ExitStack() as stack, contextlib.suppress(OSError):  # refusing is right too
-        four = stack.enter_context(serve(lambda: "four", name="it"))
-        routes = {"route": lambda: "six"}
-        six = stack.enter_context(ln.network.serve(routes, port=four.port, name="it", host="::1"))
-        assert six.url == f"http://[::1]:{four.port}"
+    with serve(lambda: "four", name="it") as four:
+        with pytest.raises(OSError, match=r"127\.0\.0\.1.*::1"):
+            ln.network.serve({"route": lambda: "six"}, port=four.port, name="it", host="::1")
+        assert fetch(four.url + "/route") == "four"
 
 
 def test_graphs_of_the_replaced_model_expire():
@@ -419,11 +418,67 @@ def test_graphs_of_the_replaced_model_expire():
         remote = blocking(old)
         loss = remote(ln.ones((1, 2))).sum()
         with ln.network.serve_model(nn.Linear(2, 1), ln.optim.SGD(lr=0.1), port=old.port) as new:
-            with pytest.raises(GraphExpired):
+            with pytest.raises(GraphExpired, match=r"replaced.*applied: no"):
                 loss.backward()
             assert new.statistics()["server"]["version"] == 0
             remote(ln.ones((1, 2))).sum().backward()
             assert new.statistics()["server"]["version"] == 1
+
+
+def test_a_forward_that_ends_after_its_model_was_replaced_leaves_no_graph():
+    entered, opened = threading.Event(), threading.Event()
+
+    async def slow(x):
+        entered.set()
+        await asyncio.to_thread(opened.wait, SECONDS)
+        return x * 2
+
+    with ln.network.serve_model(slow, port=0, name="it") as old:
+        outputs = []
+        caller = threading.Thread(target=lambda: outputs.append(blocking(old)(ln.ones((1, 2), requires_grad=True))))
+        caller.start()
+        assert entered.wait(SECONDS)
+        with ln.network.serve_model(nn.Linear(2, 1), port=old.port, name="it") as new:
+            opened.set()
+            caller.join()
+            with pytest.raises(GraphExpired, match="applied: no"):
+                outputs[0].sum().backward()
+            assert new.statistics()["server"]["graphs"]["count"] == 0
+
+
+def test_the_remote_model_of_a_port_is_not_served_on_it():
+    with ln.network.serve_model(nn.Linear(2, 1), port=0, name="it") as server:
+        for host in ("localhost", "127.0.0.1"):
+            itself = ln.network.remote_model(f"{host}:{server.port}")
+            with pytest.raises(ServeError, match=f"port {server.port} itself"):
+                ln.network.serve_model(itself, port=server.port, name="it")
+        assert server.running
+
+
+@pytest.mark.parametrize("port", [-1, 65536, "3000", 3000.0, None, True])
+def test_a_port_that_is_none_is_refused(port):
+    with pytest.raises(ServeError, match="0 to 65535"):
+        ln.network.serve({"a": lambda: 1}, port=port)
+
+
+def test_a_class_in_place_of_an_object_is_refused_with_a_hint():
+    with pytest.raises(ServeError, match=r"Adam\(\)"):
+        ln.network.serve_model(nn.Linear(1, 1), ln.optim.Adam, port=0)
+    with pytest.raises(ServeError, match=r"ReLU\(\)"):
+        ln.network.serve_model(nn.ReLU, port=0)
+
+
+def test_functions_without_names_are_refused():
+    with pytest.raises(ServeError, match="by name"):
+        ln.network.serve(len, port=0)
+
+
+def test_a_server_for_all_hosts_is_reached_at_its_url_and_shares_another(capsys):
+    with serve(lambda: "hi", host="0.0.0.0") as server:
+        assert fetch(server.url + "/route") == "hi"
+        capsys.readouterr()
+        server.share()
+        assert "0.0.0.0" not in capsys.readouterr().out
 
 
 def test_graphs_of_the_replaced_model_are_freed_though_its_handle_is_held():

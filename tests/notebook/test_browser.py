@@ -1,5 +1,6 @@
 """The quickstart and the panel, in a real JupyterLab, seen by a real browser."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from tests.notebook.lab import SCREENSHOTS, browser_page, free_port, jupyterlab
 NOTEBOOKS = Path(__file__).parent.parent.parent / "notebooks"
 
 pytestmark = pytest.mark.browser
+
+SCREENSHOTS.mkdir(parents=True, exist_ok=True)
 
 #: What a person sees at one moment: hits in the panel, and whether the training cell is still running.
 LOOK = """() => {
@@ -57,7 +60,6 @@ def test_the_panel_moves_while_a_training_cell_is_still_running(quickstart):
             if not seen or now["hits"] != seen[-1]:
                 seen.append(now["hits"])
             if len(seen) == 4:
-                SCREENSHOTS.mkdir(parents=True, exist_ok=True)
                 page.screenshot(path=SCREENSHOTS / "training.png")
             page.wait_for_timeout(50)
         assert len(seen) >= 4, f"the panel showed {seen} while the training cell was running"
@@ -66,14 +68,36 @@ def test_the_panel_moves_while_a_training_cell_is_still_running(quickstart):
         last = page.locator(".jp-CodeCell").last
         last.get_by_text("stopped)").wait_for(state="attached", timeout=60_000)
         assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
-        page.wait_for_function(REVEAL)
-        panel = page.locator(".labnet-panel").first
-        panel.get_by_text("stopped", exact=True).wait_for(timeout=5_000)
-        assert panel.locator("[data-route=optimize] [data-column=hits]").inner_text() == "702"
-        assert panel.locator("figure.loss").is_visible()
+        page.evaluate(REVEAL)
+        picture = page.locator(".labnet-picture").first
+        picture.get_by_text("stopped").wait_for(timeout=10_000)
+        assert "702" in picture.inner_text()
         assert page.failures == []
-
         page.screenshot(path=SCREENSHOTS / "stopped.png")
+
+        page.keyboard.press("Control+s")
+        saved = quickstart / "quickstart.ipynb"
+        page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=20_000)
+        outputs = str([cell.get("outputs") for cell in json.loads(saved.read_text())["cells"]])
+        assert "labnet-picture" in outputs
+        assert "702" in outputs
+
+
+def test_the_panel_fits_a_narrow_window():
+    with (
+        ln.network.serve_model(ln.nn.Linear(4, 2), ln.optim.SGD(lr=0.1), port=0, name="narrow") as server,
+        browser_page(width=420, height=400) as page,
+    ):
+        remote = ln.network.remote_model(server.url, blocking=True)
+        for _ in range(3):
+            (remote(ln.ones((2, 4))) ** 2).mean().backward()
+        page.goto(server.url)
+        page.locator("[data-route=forward]").wait_for()
+        assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
+        assert page.evaluate(
+            "() => { const p = document.querySelector('.labnet-panel'); return p.scrollWidth <= p.clientWidth; }"
+        )
+        page.screenshot(path=SCREENSHOTS / "narrow.png")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -94,7 +118,6 @@ def test_the_page_of_a_server_shows_its_routes_and_survives_its_end(scheme):
         page.locator("[data-state=unreachable]").wait_for()
         assert row.locator("[data-column=hits]").inner_text() == "4"
         assert page.failures == []
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=SCREENSHOTS / f"page-{scheme}.png")
 
 

@@ -14,6 +14,7 @@ const STYLE = `
   color: var(--ink); background: var(--paper); border: 1px solid var(--line); border-radius: 8px;
   font: 13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif);
   padding: 12px 14px; margin: 4px 0; max-width: 900px; box-sizing: border-box; overflow-x: auto;
+  container-type: inline-size;
 }
 .labnet-panel header { display: flex; flex-wrap: wrap; gap: 4px 14px; align-items: baseline; margin-bottom: 8px; }
 .labnet-panel .name { font-weight: 600; font-size: 15px; }
@@ -37,7 +38,10 @@ const STYLE = `
 .labnet-panel figcaption { display: flex; justify-content: space-between; color: var(--soft); }
 .labnet-panel figcaption b { color: var(--ink); font-variant-numeric: tabular-nums; }
 .labnet-panel .loss svg { width: 100%; height: 110px; border-left: 1px solid var(--line); border-bottom: 1px solid var(--line); }
+.labnet-panel .axis.steps { margin-top: -1.4em; padding-left: 5em; }
 .labnet-panel .axis { display: flex; justify-content: space-between; color: var(--soft); font-size: 11px; }
+@container (max-width: 620px) { .labnet-panel :is(th, td):nth-child(5), .labnet-panel .spark { display: none; } }
+.labnet-panel[data-state=unreachable] :is(tbody, figure) { opacity: 0.55; }
 body:has(> main[data-labnet-page]) { margin: 16px; background: light-dark(#f4f6f9, #0f1217); }
 main[data-labnet-page] .labnet-panel { margin: 0 auto; }
 `;
@@ -88,6 +92,19 @@ const line = (xs, ys, width, height, low, high) => {
     .join("");
 };
 
+// Latency per second as a line that is broken where there was no request.
+const spans = ({ hits, latency }, high) => {
+  let path = "";
+  for (let i = 0; i < hits.length; i += 1) {
+    if (!hits[i]) continue;
+    const x = ((i / (hits.length - 1)) * 138).toFixed(1);
+    const y = (21 - (latency[i] / high) * 20).toFixed(1);
+    path += `${hits[i - 1] ? "L" : "M"}${x} ${y}`;
+    if (!hits[i - 1] && !hits[i + 1]) path += "h2";
+  }
+  return path;
+};
+
 const setText = (node, text) => {
   if (node.textContent !== text) node.textContent = text;
 };
@@ -101,18 +118,23 @@ class Panel {
     this.where = make("span", { className: "soft" });
     this.version = make("span", { className: "soft" });
     this.body = make("tbody");
-    const heads = ["route", ...COLUMNS, "latency, last minute"].map((text) => make("th", { scope: "col" }, text));
+    const heads = ["route", ...COLUMNS].map((text) => make("th", { scope: "col" }, text));
+    heads.push(make("th", { scope: "col", className: "spark" }, "latency, last minute"));
     this.curve = svg("loss over steps", 600, 110);
     this.loss = make("b");
     this.first = make("span");
     this.last = make("span");
-    this.top = make("span", { className: "soft" });
+    this.scale = make("span");
+    this.low = make("div", { className: "axis" });
+    this.high = make("div", { className: "axis" });
     this.figure = make(
       "figure",
       { className: "loss", hidden: true },
-      make("figcaption", {}, make("span", {}, "loss "), this.top, this.loss),
+      make("figcaption", {}, this.scale, this.loss),
+      this.high,
       this.curve.root,
-      make("div", { className: "axis" }, this.first, this.last),
+      this.low,
+      make("div", { className: "axis steps" }, this.first, this.last),
     );
     this.section = make(
       "section",
@@ -126,6 +148,7 @@ class Panel {
 
   unreachable(reason) {
     this.section.dataset.state = "unreachable";
+    for (const { cells } of this.rows.values()) setText(cells[1], "–");
     setText(this.state, `unreachable: ${reason}`);
   }
 
@@ -172,7 +195,7 @@ class Panel {
     texts.forEach((text, i) => setText(cells[i], text));
     cells[2].classList.toggle("bad", route.errors > 0);
     const high = Math.max(...recent.latency);
-    spark.path.setAttribute("d", high ? line(recent.latency.map((_, i) => i), recent.latency, 140, 22, 0, high) : "");
+    spark.path.setAttribute("d", high ? spans(recent, high) : "");
   }
 
   rate(name, uptime, hits) {
@@ -189,10 +212,15 @@ class Panel {
     this.figure.hidden = steps.length < 2;
     if (steps.length < 2) return;
     const high = Math.max(...values);
-    const low = Math.min(0, ...values);
-    this.curve.path.setAttribute("d", line(steps, values, 600, 110, low, high));
+    const least = Math.min(...values);
+    const logarithmic = least > 0 && high / least > 100;
+    const low = logarithmic ? least : Math.min(0, least);
+    const scaled = logarithmic ? Math.log10 : (value) => value;
+    this.curve.path.setAttribute("d", line(steps, values.map(scaled), 600, 110, scaled(low), scaled(high)));
     setText(this.loss, number(values[values.length - 1]));
-    setText(this.top, `${number(low)} to ${number(high)}`);
+    setText(this.scale, logarithmic ? "loss, logarithmic" : "loss");
+    setText(this.high, number(high));
+    setText(this.low, number(low));
     setText(this.first, `update ${count(steps[0])}`);
     setText(this.last, `update ${count(steps[steps.length - 1])}`);
   }

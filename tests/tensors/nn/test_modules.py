@@ -356,3 +356,26 @@ def test_initialisers_have_torchs_spread(name):
 def test_misuse_names_both_values(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_a_layer_that_is_replaced_in_a_sequential_is_the_one_that_is_called():
+    model = nn.Sequential(nn.Linear(2, 2), nn.relu)
+    setattr(model, "0", nn.Linear(2, 3))
+    assert model(ln.ones((1, 2))).shape == (1, 3)
+    assert model[0].out_features == 3
+    assert {p.shape for p in model.parameters()} == {(3, 2), (3,)}
+
+
+def test_the_mode_of_a_call_is_not_seen_by_other_threads():
+    import threading
+
+    from labnet.nn.modules import calling_mode
+
+    layer, seen = nn.Dropout(), []
+    with calling_mode(False):
+        thread = threading.Thread(target=lambda: seen.append(layer.training))
+        thread.start()
+        thread.join()
+        assert layer.training is False
+    assert seen == [True]
+    assert layer.training is True
