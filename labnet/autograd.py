@@ -315,6 +315,10 @@ class Gradients(Mapping[Any, Any]):
             )
         return self._items
 
+    def pairs(self) -> Iterable[tuple[Any, Any]]:
+        """Return (leaf tensor, gradient) of each, as `items` does, without looking each up again."""
+        return self._read().values()
+
     def __getitem__(self, tensor: Any) -> Any:
         return self._read()[id(tensor)][1]
 

@@ -72,7 +72,7 @@ def prepare_write(tensor: Any) -> None:
 
 def overwrite(tensor: Any, array: Array) -> None:
     """Give `tensor`, and whoever shares its memory, the values of a fresh array of its shape and dtype."""
-    if base_of(tensor) is tensor and not views_of(tensor):
+    if tensor._family is None or (base_of(tensor) is tensor and not views_of(tensor)):
         tensor._array = array
     else:
         prepare_write(tensor)

@@ -84,16 +84,16 @@ class Optimizer:
             If the gradients were not awaited, or this is not what a backward returned.
         """
         check_gradients("an optimizer", gradients, "opt(await loss.backward())")
-        updates = []
-        for parameter, gradient in gradients.items():
-            if self._only is None or id(parameter) in self._only:
-                state = dict(self._state_of(parameter))
-                value = np.asarray(self.updated(parameter._array, gradient._array, state), parameter._array.dtype)
-                updates.append((parameter, value, state))
+        updates, only = [], self._only
+        for parameter, gradient in gradients.pairs():
+            if only is None or id(parameter) in only:
+                state, array = dict(self._state_of(parameter)), parameter._array
+                updates.append((parameter, np.asarray(self.updated(array, gradient._array, state), array.dtype), state))
         for parameter, value, state in updates:
             memory.overwrite(parameter, value)
             parameter.grad = None
-            self._remember(parameter, state)
+            if state:
+                self._remember(parameter, state)
         if _watchers:
             changed = frozenset(id(parameter) for parameter, _, _ in updates)
             for watcher in tuple(_watchers):
