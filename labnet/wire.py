@@ -3,6 +3,7 @@
 Knows tensors and content types; not sockets, routes or calls. Nothing from a body is ever executed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ PROTOCOL = "1"
 SINGLE = "tensor"
 
 _FORM = "form"
+_SMALL = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,19 @@ class Body:
     def nbytes(self) -> int:
         """Length of the body in bytes."""
         return sum(len(part) for part in self.parts)
+
+
+def in_one_piece(parts: Sequence[codec.Part]) -> tuple[bytes, Sequence[codec.Part]]:
+    """Divide a body into what goes out together with the headers, and parts that are large enough to go alone.
+
+    Examples
+    --------
+    >>> in_one_piece([b"ab", b"c"])
+    (b'abc', ())
+    """
+    if sum(len(part) for part in parts) <= _SMALL:
+        return b"".join(parts), ()
+    return b"", parts
 
 
 @dataclass(frozen=True)

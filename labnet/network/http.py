@@ -240,8 +240,9 @@ class Exchange(HTTPMessageDelegate):
             headers["Content-Type"] = body.content_type
             headers["Content-Length"] = str(body.nbytes)
         start_line = ResponseStartLine("HTTP/1.1", status, HTTPStatus(status).phrase)
-        sent = self._connection.write_headers(start_line, headers)
-        for part in body.parts if self._start_line.method != "HEAD" else ():
+        first, others = wire.in_one_piece(body.parts if self._start_line.method != "HEAD" else [])
+        sent = self._connection.write_headers(start_line, headers, first)
+        for part in others:
             sent = self._connection.write(part)  # type: ignore[arg-type]  # a memoryview is written without a copy
         self._connection.finish()
         await sent

@@ -6,7 +6,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine,
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.tcpclient import TCPClient
 
-from labnet import codec
+from labnet import codec, wire
 
 _MAX_REPLY = 1 << 34
 _IDLE_SECONDS = 60.0  # less than the server's, so that a reused connection is rarely one being closed
@@ -124,7 +124,7 @@ class Pool:
         method: str,
         path: str,
         headers: dict[str, str],
-        parts: Iterable[codec.Part],
+        parts: Sequence[codec.Part],
         *,
         context: ssl.SSLContext | None = None,
     ) -> Response:
@@ -194,15 +194,16 @@ def _is_quiet(stream: IOStream) -> bool:
 
 
 async def _exchange(
-    stream: IOStream, method: str, path: str, headers: dict[str, str], parts: Iterable[codec.Part]
+    stream: IOStream, method: str, path: str, headers: dict[str, str], parts: Sequence[codec.Part]
 ) -> tuple[Response, bool]:
     """Send one request on a connection and read its reply; tell whether the connection can be used again."""
     connection = HTTP1Connection(stream, is_client=True, params=_PARAMETERS)
     receiver = _Receiver()
-    connection.write_headers(RequestStartLine(method, path, ""), HTTPHeaders(headers))
+    first, others = wire.in_one_piece(parts)
+    connection.write_headers(RequestStartLine(method, path, ""), HTTPHeaders(headers), first)
     sent = None
     with contextlib.suppress(StreamClosedError):  # refused half-way: the reply says why
-        for part in parts:
+        for part in others:
             sent = connection.write(part)  # type: ignore[arg-type]  # a memoryview is sent without a copy
         connection.finish()
     await connection.read_response(receiver)
