@@ -226,25 +226,53 @@ def tfetch(
     return _run(fetch(), blocking=blocking)
 
 
+class Parts:
+    """Gradients of the outputs of one call, by name; they add up name by name."""
+
+    __slots__ = ("gradients",)
+
+    def __init__(self, gradients: Mapping[str, Tensor]):
+        self.gradients = dict(gradients)
+
+    def __add__(self, other: "Parts") -> "Parts":
+        total = dict(self.gradients)
+        for name, gradient in other.gradients.items():
+            total[name] = total[name] + gradient if name in total else gradient
+        return Parts(total)
+
+
+class Output(Node):
+    """One output of a remote call."""
+
+    __slots__ = ("_dtype", "_name", "_shape")
+
+    def __init__(self, call: "RemoteCall", name: str, tensor: Tensor):
+        self.parents = (call,)
+        self._name = name
+        self._shape = tensor.shape
+        self._dtype = tensor.dtype
+
+    def pull(self, gradient: Tensor, run: Run) -> list[Parts]:
+        """Hand the gradient on under the output's name."""
+        if (gradient.shape, gradient.dtype) != (self._shape, self._dtype):
+            raise GradientError(
+                f"gradient of shape {gradient.shape} and dtype {gradient.dtype} for a remote output "
+                f"of shape {self._shape} and dtype {self._dtype}"
+            )
+        return [Parts({self._name: gradient})]
+
+
 class RemoteCall(Node):
     """A forward that was carried out on a server; its backward is a request."""
 
-    __slots__ = ("_blocking", "_call", "_caller", "_names", "_spec")
+    __slots__ = ("_blocking", "_call", "_caller", "_named", "_names")
 
-    def __init__(
-        self,
-        caller: Caller,
-        call: str,
-        *,
-        inputs: Mapping[str, Tensor],
-        output: Tensor,
-        blocking: bool,
-    ):
+    def __init__(self, caller: Caller, call: str, *, inputs: Mapping[str, Tensor], named: bool, blocking: bool):
         self.parents = tuple(tensor._node for tensor in inputs.values())
         self._caller = caller
         self._call = call
         self._names = tuple(inputs)
-        self._spec = (output.shape, output.dtype)
+        self._named = named
         self._blocking = blocking
 
     @property
@@ -252,21 +280,16 @@ class RemoteCall(Node):
         """Whether the backward has to be awaited: not for a model that blocks."""
         return not self._blocking
 
-    def pull(self, gradient: Tensor, run: Run) -> list[Tensor | None] | Awaitable[list[Tensor | None]]:
-        """Send the gradient of the output; return the gradients of the inputs."""
+    def pull(self, gradient: Parts, run: Run) -> list[Tensor | None] | Awaitable[list[Tensor | None]]:
+        """Send the gradients of the outputs; return the gradients of the inputs."""
         if run.create_graph:
             raise GradientError("a gradient through a remote model cannot be differentiated again: its graph is remote")
-        if (gradient.shape, gradient.dtype) != self._spec:
-            shape, dtype = self._spec
-            raise GradientError(
-                f"gradient of shape {gradient.shape} and dtype {gradient.dtype} for a remote output "
-                f"of shape {shape} and dtype {dtype}"
-            )
-        return IO.run(self._send(gradient, run)) if self._blocking else self._send(gradient, run)
+        sending = self._send(gradient.gradients, run)
+        return IO.run(sending) if self._blocking else sending
 
-    async def _send(self, gradient: Tensor, run: Run) -> list[Tensor | None]:
+    async def _send(self, gradients: dict[str, Tensor], run: Run) -> list[Tensor | None]:
         metadata = {} if run.loss is None or not math.isfinite(run.loss) else {LOSS: repr(run.loss)}
-        body = wire.encode_native(wire.message_of(gradient, **metadata))
+        body = wire.encode_native(wire.Message(gradients, self._named, metadata))
         response = await self._caller.call("POST", "/optimize", body, {CALL: self._call})
         reply = self._caller.decode("/optimize", response)
         if not isinstance(reply, wire.Message):
@@ -333,15 +356,12 @@ class RemoteModel:
 
     def _connect(self, message: wire.Message, reply: wire.Message, call: str) -> Any:
         """Give the outputs a node that leads back to the server."""
-        if reply.named:
-            raise errors.ProtocolMismatch(
-                f"{self.url}/forward: a model with several outputs can be called under no_grad() only in this version"
-            )
-        output = reply.tensors[wire.SINGLE]
-        if output.dtype.kind != "f":
-            return output
-        node = RemoteCall(self._caller, call, inputs=message.tensors, output=output, blocking=self._blocking)
-        return wrap(output._array, node)
+        node = RemoteCall(self._caller, call, inputs=message.tensors, named=reply.named, blocking=self._blocking)
+        outputs = {
+            name: wrap(tensor._array, Output(node, name, tensor)) if tensor.dtype.kind == "f" else tensor
+            for name, tensor in reply.tensors.items()
+        }
+        return outputs if reply.named else outputs[wire.SINGLE]
 
     def statistics(self) -> Any:
         """Return the server's statistics, or with ``blocking=False`` something to await that gives them."""

@@ -53,9 +53,11 @@ def is_loopback(host: str) -> bool:
     if name == "localhost":
         return True
     try:
-        return ipaddress.ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name).is_loopback
+        address = ipaddress.ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
     except ValueError:
         return False
+    # spelled out, because Python 3.13 counts 127.0.0.1 inside IPv6 as loopback too, and earlier ones do not
+    return address.is_loopback if address.version == 4 else address == ipaddress.ip_address("::1")
 
 
 def is_trusted_origin(host: str | None, origin: str | None) -> bool:

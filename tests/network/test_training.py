@@ -527,3 +527,49 @@ def test_an_error_of_the_inner_model_reaches_the_client_with_its_message():
         outer = ln.network.serve_model(outer_models(a.url)["blocking"], port=0, name="outer")
         with outer, pytest.raises(RemoteFailure, match=r"\(1, 5\)"):
             blocking(outer)(ln.ones((1, 5)))
+
+
+# Several inputs and outputs
+
+
+class Pair(nn.Module):
+    """Two named inputs, two named outputs that share a weight, and one of integers."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = ln.asarray([[1.0, -2.0], [0.5, 3.0]], requires_grad=True)
+
+    def forward(self, left, right):
+        shared = left @ self.weight
+        return {"sum": shared + right, "product": shared * right, "count": ln.asarray([1, 2])}
+
+
+def pair_loss(outputs):
+    return (outputs["sum"] * outputs["sum"]).sum() + outputs["product"].sum()
+
+
+@pytest.mark.parametrize("use", [pair_loss, lambda outputs: (outputs["product"] ** 2).sum()])
+def test_named_inputs_and_outputs_train_as_they_do_locally(use):
+    local, served = Pair(), Pair()
+    x, y = (ln.asarray([[1.0, 2.0]], requires_grad=True) for _ in range(2))
+    expected = use(local(left=x, right=y)).backward()
+    ln.optim.SGD(lr=0.1)(ln.autograd.Gradients((t, g) for t, g in expected.items() if t is local.weight))
+    with ln.network.serve_model(served, ln.optim.SGD(lr=0.1), port=0) as server:
+        outputs = blocking(server)(left=x, right=y)
+        assert outputs["count"].tolist() == [1, 2]
+        got = use(outputs).backward()
+        assert server.statistics()["optimize"]["hits"] == 1
+    for leaf in (x, y):
+        np.testing.assert_allclose(got[leaf].numpy(), expected[leaf].numpy(), rtol=1e-6)
+    np.testing.assert_allclose(served.weight.numpy(), local.weight.numpy(), rtol=1e-6)
+
+
+def test_named_outputs_are_awaited_as_one_call():
+    async def train(url):
+        remote = ln.network.remote_model(url)
+        outputs = await remote(left=ln.ones((1, 2)), right=ln.ones((1, 2)))
+        await pair_loss(outputs).backward()
+
+    with ln.network.serve_model(Pair(), ln.optim.SGD(lr=0.1), port=0) as server:
+        run(train(server.url))
+        assert (server.statistics()["forward"]["hits"], server.statistics()["optimize"]["hits"]) == (1, 1)
