@@ -3,6 +3,7 @@
 One thread for all panels asks for snapshots four times a second and is the only one that writes to widgets.
 """
 
+import logging
 import secrets
 import threading
 import time
@@ -17,6 +18,8 @@ from labnet import network
 from labnet.errors import RemoteError
 from labnet.jupyter.picture import picture
 from labnet.network import RemoteModel, Server, remote_model
+
+log = logging.getLogger("labnet.jupyter")
 
 _INTERVAL_SECONDS = 0.25
 _SCRIPT = Path(network.__file__).parent / "page" / "panel.js"
@@ -62,6 +65,11 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         if _without_clock(snapshot) != _without_clock(self._seen):
             self._seen = snapshot
             self.data = snapshot
+
+    @property
+    def source(self) -> Server | RemoteModel:
+        """The server that is shown."""
+        return self._source
 
     @property
     def live(self) -> bool:
@@ -121,10 +129,15 @@ class Ticker:
                 panels = list(self._panels)
             ended = []
             for panel in panels:
-                live = panel.live  # asked first: what happens until a server stops is still shown
-                panel.refresh()
+                try:
+                    live = panel.live  # asked first: what happens until a server stops is still shown
+                    panel.refresh()
+                    if not live:
+                        panel.keep_picture()
+                except Exception:  # must not end the other panels
+                    log.exception("a panel of %r stopped", panel.source)
+                    live = False
                 if not live:
-                    panel.keep_picture()
                     ended.append(panel)
             with self._lock:
                 self._panels = [panel for panel in self._panels if not any(panel is other for other in ended)]

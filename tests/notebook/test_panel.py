@@ -102,3 +102,14 @@ def test_the_picture_of_a_fresh_server_has_no_curves():
         html = picture(server.snapshot())
     assert "hello" in html
     assert "polyline" not in html
+
+
+def test_a_panel_that_fails_does_not_stop_the_others(served, caplog):
+    server, remote = served
+    broken, panel = server.panel(), server.panel()
+    broken.refresh = lambda: 1 / 0
+    train(remote, 1)
+    wait_for_hits(panel, 1)
+    assert "ZeroDivisionError" in caplog.text
+    broken.close()
+    panel.close()
