@@ -73,6 +73,17 @@ class TestCommandLine:
             result = self.run("token", str(server.port))
             assert (result.returncode, result.stdout.strip()) == (0, server.token)
 
+    def test_token_of_a_server_that_was_killed_is_an_error(self):
+        code = (
+            "import labnet as ln; s = ln.network.serve({'a': lambda: 1}, port=0); print(s.port, flush=True); s.wait()"
+        )
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+            port = process.stdout.readline().strip()
+            assert self.run("token", port).returncode == 0
+            process.kill()
+        result = self.run("token", port)
+        assert (result.returncode, result.stdout) == (1, "")
+
     def test_token_of_a_port_without_a_server_is_an_error(self):
         result = self.run("token", "1")
         assert (result.returncode, result.stdout) == (1, "")

@@ -188,7 +188,7 @@ class Handler:
         if len(positional) > 1 and positional[0].name == "user":
             given = positional[:2]
         if len(given) == 2:
-            return cls(function, wants_user=True, wants_tensor=True, needs_tensor=True)
+            return cls(function, wants_user=True, wants_tensor=True, needs_tensor=given[1] in required)
         if given:
             is_user = given[0].name == "user"
             return cls(

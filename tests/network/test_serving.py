@@ -129,6 +129,17 @@ def test_no_parameter_is_given_nothing():
         assert fetch(server.url + "/route", ln.ones(1)) == "hi"
 
 
+def test_a_handler_of_user_and_an_optional_tensor_is_given_both():
+    with serve(lambda user, x=None: None if x is None else x * 2) as server:
+        assert fetch(server.url + "/route") is None
+        assert fetch(server.url + "/route", ln.ones(2)).tolist() == [2.0, 2.0]
+
+
+def test_a_second_parameter_with_a_default_is_left_alone():
+    with serve(lambda x, scale=3: x * scale) as server:
+        assert fetch(server.url + "/route", ln.ones(1)).tolist() == [3.0]
+
+
 def test_a_function_without_a_readable_signature_is_given_the_tensor():
     with pytest.raises(ValueError, match="signature"):
         inspect.signature(max)
