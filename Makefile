@@ -16,7 +16,7 @@ help:
 	@echo "make clean  remove the virtual environment and caches"
 
 lab: $(VENV)/.notebooks
-	$(BIN)/jupyter lab notebooks/quickstart.ipynb $(ROOT_FLAG) $(ARGS)
+	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/quickstart.ipynb $(ROOT_FLAG) $(ARGS)
 
 demo: $(VENV)/.notebooks
 	$(BIN)/python examples/demo.py $(ARGS)

@@ -146,7 +146,7 @@ class ServedModel:
             gradients = await self._worker.run(lambda: _pull(graph, message.tensors, loss))
             gradients = await await_model(gradients)
             version, pulled = await self._worker.run(lambda: self._update(graph, gradients))
-        except Exception:  # nothing was applied: the same call may be tried again
+        except Exception:  # no weight of this server has changed: the same call may be tried again
             self.calls.give_back(call, kept)
             raise
         self.staleness = version - 1 - kept.version
