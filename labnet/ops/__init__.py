@@ -49,6 +49,7 @@ from labnet.ops.exponential import (
 )
 from labnet.ops.gradients import (
     grad,
+    replay,
 )
 from labnet.ops.indexing import (
     getitem,
@@ -285,6 +286,7 @@ __all__ = [
     "relu6",
     "remainder",
     "repeat",
+    "replay",
     "reshape",
     "roll",
     "round",
