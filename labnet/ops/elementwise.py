@@ -11,6 +11,7 @@ from labnet.ops.shape import fit
 from labnet.tensor import Tensor
 
 _ndarray: Any = np.ndarray
+_add_up, _asarray = np.add.reduce, np.asarray
 
 UNARY_SAMPLES = (Sample(((3, 4),)), Sample(((),)), Sample(((0, 2),)))
 BINARY_SAMPLES = (
@@ -33,9 +34,14 @@ def _fitted(rule: Rule | None, position: int) -> Rule | None:
         found, like = pull(g, out, *inputs), inputs[position]
         return found if found.shape == like.shape and found.dtype is like.dtype else fit(found, like)
 
-    def fitted_gradient(g: Tensor, out: Tensor, *inputs: Tensor) -> Tensor:
+    def fitted_gradient(g: Any, out: Any, *inputs: Any) -> Any:
         like = inputs[position]
-        return g if g.shape == like.shape and g.dtype is like.dtype else fit(g, like)
+        if g.dtype is like.dtype:
+            if g.shape == like.shape:
+                return g
+            if type(g) is _ndarray and g.shape[1:] == like.shape:  # such as that of a bias
+                return _asarray(_add_up(g))
+        return fit(g, like)
 
     return fitted_gradient if rule is _gradient else fitted
 
