@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import contextvars
 import errno
 import os
 import secrets
@@ -18,7 +19,7 @@ from tornado.httpserver import HTTPServer
 from labnet import wire
 from labnet.device import check_device
 from labnet.errors import ServeError
-from labnet.network import security
+from labnet.network import reporting, security, tree
 from labnet.network.http import Listener
 from labnet.network.loops import IO, MODELS, Worker
 from labnet.network.pool import Address
@@ -89,7 +90,7 @@ class Port:
         began = time.perf_counter()
         bytes_out, failed = 0, True
         try:
-            reply = await route.answer(request)
+            reply = await reporting.answer(route, request)
             bytes_out, failed = reply.body.nbytes, False
             return reply
         finally:
@@ -173,7 +174,7 @@ class Server:
         """
         if self._port.stopped.is_set() or self._port.is_current:
             return self._counters()
-        return IO.run(self._statistics(None))
+        return IO.run(self._statistics(None, tree.Trail.start()))
 
     def snapshot(self) -> dict[str, Any]:
         """Return what the panel draws: the statistics, the last minute per route, and the loss curve."""
@@ -243,12 +244,18 @@ class Server:
             )
         return {**document, "server": state}
 
-    async def _statistics(self, request: Request | None) -> dict[str, Any]:
+    async def _statistics(self, client: str | None, trail: tree.Trail) -> dict[str, Any]:
         document = self._counters()
-        if self._custom is None:
+        custom = self._custom
+        if custom is None:
             return document
-        empty = request or Request("GET", "/statistics", {"Accept": wire.JSON}, b"", None)
-        body = (await self._custom.answer(empty)).body
+        request = Request("GET", "/statistics", {"Accept": wire.JSON}, b"", client)
+        try:
+            async with trail.through(self._port.epoch):
+                body = (await custom.answer(request)).body
+        except tree.Cut as cut:  # the own counters are there all the same
+            document["server"]["incomplete"] = str(cut)
+            return document
         extra = wire.decode_value(body.content_type or wire.TEXT, b"".join(body.parts))
         if not isinstance(extra, dict) or extra.keys() & document.keys():
             raise ServeError(
@@ -272,8 +279,8 @@ class Server:
 
     def _own_routes(self) -> dict[str, Route]:
         async def statistics(request: Request) -> Reply:
-            plain = Request("GET", request.path, {"Accept": wire.JSON}, b"", request.client)
-            return Reply(wire.encode_json(await self._statistics(plain)))
+            trail = tree.Trail.read(request.headers)
+            return Reply(wire.encode_json(await self._statistics(request.client, trail)))
 
         async def snapshot(request: Request) -> Reply:
             return Reply(wire.encode_json(self._history()))
@@ -476,7 +483,7 @@ def _serve(
             if running is None:
                 await bound.start()
 
-        IO.run(install())
+        contextvars.Context().run(IO.run, install())  # requests inherit nothing of whoever serves
         _running[bound.port] = bound
         security.publish(bound.port, security.Entry(bound.url, name, os.getpid(), bound.token))
         if not bound.loopback and running is None:
