@@ -16,6 +16,7 @@ LAST_LINES = {
     "composition.py": "  C           100",
     "relay.py": "weight of the innermost server: [1.0, -2.0, 0.5]",
     "server_statistics.py": "      images = 100",
+    "remote_runner.py": "the runner's shell: hello",
     "op_statistics.py": "99.8% of the arithmetic was done elsewhere",
 }
 ARGUMENTS = {"demo.py": ["--epochs", "1"]}

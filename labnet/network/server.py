@@ -57,6 +57,7 @@ class Port:
         self.routes: dict[str, Route] = {}
         self.owner: Server | None = None
         self.stopped = threading.Event()
+        self.at_stop: Callable[[], None] = lambda: None  # what else ends with the server
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             bound = socket.create_server((host, port), family=family, backlog=128)
@@ -207,6 +208,7 @@ class Server:
                 return
             IO.run(self._port.stop())
             self._port.worker.join(_DRAIN_SECONDS)
+            self._port.at_stop()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the server is stopped, at most `timeout` seconds; tell whether it is."""
@@ -429,7 +431,7 @@ def serve_model(
 
 
 def _serve(
-    functions: Mapping[str, Callable[..., Any]],
+    functions: Mapping[str, Callable[..., Any] | Route],
     model: Callable[..., Any] | None,
     optimizer: Optimizer | None,
     *,
@@ -499,7 +501,7 @@ async def _discard(bound: Port) -> None:
 def _assemble(
     bound: Port,
     name: str,
-    functions: Mapping[str, Callable[..., Any]],
+    functions: Mapping[str, Callable[..., Any] | Route],
     model: Callable[..., Any] | None,
     optimizer: Optimizer | None,
     *,
@@ -507,8 +509,10 @@ def _assemble(
 ) -> tuple[Server, dict[str, Route]]:
     """Make the handle and the table of routes; raises before anything is changed."""
     custom = {
-        check_name(key): function_route(key, function, worker=bound.worker, users=bound.users)
-        for key, function in functions.items()
+        check_name(key): given
+        if isinstance(given, Route)
+        else function_route(key, given, worker=bound.worker, users=bound.users)
+        for key, given in functions.items()
     }
     served = None
     table: dict[str, Route] = {}
@@ -527,6 +531,24 @@ def _assemble(
     server = Server(name, bound, model=served, custom=custom.pop("statistics", None))
     table |= {"/" + key: route for key, route in custom.items()}
     return server, table | server._own_routes()
+
+
+def serve_routes(
+    routes: Mapping[str, Route], at_stop: Callable[[], None], *, port: int, host: str, name: str, token: str
+) -> Server:
+    """Serve routes of labnet's own under a token, with something that ends when the server does.
+
+    Raises
+    ------
+    ServeError, OSError
+        As for `serve`; also if this process serves on the port already, whatever its name.
+    """
+    with _lock:
+        if port in _running:
+            raise OSError(errno.EADDRINUSE, f"port {port} is in use by a server of this process: stop it first")
+        server = _serve(routes, None, None, port=port, host=host, name=name, token=token, max_body=MAX_BODY)
+        server._port.at_stop = at_stop
+        return server
 
 
 def _url(host: str, port: int) -> str:

@@ -113,6 +113,10 @@ def never_says():
     return ln.network.serve({"statistics": statistics, "route": lambda: 1}, port=0)
 
 
+def runner(*options):
+    return ln.network.serve_runner(port=0, allow_shell="shell" in options)
+
+
 @contextlib.contextmanager
 def process(name, *arguments):
     """Run one of these servers in a process; gives its URL."""
