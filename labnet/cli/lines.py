@@ -1,0 +1,158 @@
+"""``labnet train`` and ``labnet infer``: tensors line by line from standard input."""
+
+import argparse
+import asyncio
+import functools
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from labnet import io, loss
+from labnet.autograd import Gradients, no_grad
+from labnet.cli.problems import Misuse, one_line
+from labnet.cli.targets import connect, fitting, is_file, load, module_of, optimizer_of
+from labnet.errors import DTypeError, LabnetError, RemoteError, ShapeError, WireError
+from labnet.network.model_file import LOSSES
+from labnet.nn import Module
+from labnet.tensor import Tensor
+
+Lines = Iterable[tuple[int, str]]
+
+
+def infer(options: argparse.Namespace) -> int:
+    """Write what a model makes of each line of the input, in order."""
+    model = _asked(options)
+    with asyncio.Runner() as runner, no_grad():
+        for number, line in _lines():
+            result = _computed(number, lambda line=line: _resolved(model(_parse(line)), runner))  # type: ignore[misc]
+            print(_written(result), flush=True)
+    return 0
+
+
+def _asked(options: argparse.Namespace) -> Any:
+    """Return the model to ask, with the weights that the options name."""
+    if not is_file(options.target):
+        if options.weights is not None:
+            raise Misuse("--weights goes with a model file; a server has weights of its own")
+        return connect(options.target)
+    file = load(options.target)
+    if options.weights is not None:
+        if not Path(options.weights).is_file():
+            raise Misuse(f"there is no file {options.weights!r}")
+        with fitting(options.weights):
+            module_of(file, "--weights").load_state_dict(io.load(options.weights))
+    return file.model.eval() if isinstance(file.model, Module) else file.model
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train a model on the examples of the input, one step per line."""
+    model, loss_of, step = _trained(options)
+    keeps_labels = loss_of is loss.cross_entropy
+    lines: Lines = _lines() if options.epochs == 1 else list(_lines())
+    losses: list[float] = []
+    count = 0
+    with asyncio.Runner() as runner, tqdm(unit="step", disable=not sys.stderr.isatty()) as bar:
+        for _ in range(options.epochs):
+            for number, line in lines:
+                compute = functools.partial(_step, line, model, loss_of, runner, keeps_labels=keeps_labels)
+                value, gradients = _computed(number, compute)
+                step(gradients)
+                losses = [losses[0] if losses else value, value]
+                count += 1
+                bar.set_postfix(loss=f"{value:.4g}", refresh=False)
+                bar.update()
+    if not count:
+        raise Misuse("there were no examples on the input: expected lines such as [1, 2] | [3]")
+    if options.save is not None:
+        io.save(options.save, model.state_dict())
+    print(f"labnet: {count} steps, loss {losses[0]:.6g} at first and {losses[1]:.6g} at last", file=sys.stderr)
+    return 0
+
+
+def _trained(options: argparse.Namespace) -> tuple[Any, Callable[..., Any], Callable[[Any], Any]]:
+    """Return the model to train, its loss, and what is done with gradients."""
+    if not is_file(options.target):
+        for option in ("optimizer", "lr", "checkpoint"):
+            if getattr(options, option) is not None:
+                raise Misuse(f"--{option} goes with a model file; a server has an optimizer of its own")
+        if options.loss is not None and options.loss not in LOSSES:
+            raise Misuse(f"unknown loss {options.loss!r}: expected {', '.join(LOSSES)}")
+        return connect(options.target), LOSSES[options.loss or "mse"], lambda gradients: None
+    file = load(options.target)
+    if options.save is not None:
+        module_of(file, "--save")
+    try:
+        loss_of = file.loss(options.loss)
+    except LookupError as error:
+        raise Misuse(str(error.args[0])) from None
+    return file.model, loss_of, optimizer_of(file, options) or (lambda gradients: None)
+
+
+def _step(
+    line: str, model: Any, loss_of: Callable[..., Any], runner: asyncio.Runner, *, keeps_labels: bool
+) -> tuple[float, Gradients]:
+    """Return the loss of the example of a line, and its gradients."""
+    left, bar, right = line.partition("|")
+    if not bar:
+        raise Misuse(f"expected X | Y, such as [1, 2] | [3], got {line!r:.80}")
+    loss_value = loss_of(_resolved(model(_parse(left)), runner), _parse(right, keeps_integers=keeps_labels))
+    return float(loss_value.item()), _resolved(loss_value.backward(), runner)
+
+
+def _resolved(value: Any, runner: asyncio.Runner) -> Any:
+    """Return what there is, or what comes of awaiting it."""
+
+    async def awaiting() -> Any:
+        return await value
+
+    return runner.run(awaiting()) if inspect.isawaitable(value) else value
+
+
+def _lines() -> Iterator[tuple[int, str]]:
+    """Give the lines of the input that are not empty, with their numbers."""
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="replace")
+    for number, line in enumerate(sys.stdin, start=1):
+        if line.strip():
+            yield number, line.strip()
+
+
+def _parse(text: str, *, keeps_integers: bool = False) -> Tensor:
+    """Read a tensor; integers without a dtype become float32, which models compute in."""
+    tensor = io.parse(text)
+    plain = ":" not in text and tensor.dtype.kind == "i" and not keeps_integers
+    return tensor.astype("float32") if plain else tensor
+
+
+def _computed(number: int, compute: Callable[[], Any]) -> Any:
+    """Compute something for a line, and say which line it was when that fails.
+
+    Raises
+    ------
+    Misuse
+        If the line is to blame.
+    LabnetError
+        If something else is.
+    """
+    try:
+        return compute()
+    except (Misuse, WireError, ShapeError, DTypeError) as error:
+        raise Misuse(f"line {number}: {one_line(error)}") from None
+    except RemoteError:
+        raise
+    except Exception as error:
+        raise LabnetError(f"line {number}: {type(error).__name__}: {one_line(error)}") from error
+
+
+def _written(result: Any) -> str:
+    """Write a tensor in its readable form, and several of them as JSON of those."""
+    if isinstance(result, dict):
+        return json.dumps({name: io.format(tensor) for name, tensor in result.items()})
+    if isinstance(result, list | tuple):
+        return json.dumps([io.format(tensor) for tensor in result])
+    return io.format(result)
