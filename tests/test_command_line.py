@@ -337,6 +337,7 @@ FAILURES = {
     "a server that is down": (["infer", "localhost:1"], "[1]", "localhost:1/forward"),
     "statistics of a server that is down": (["statistics", "localhost:1"], "", "localhost:1/statistics"),
     "a model that raises": (["infer", "FILE:fails"], "[1]", "line 1: RuntimeError: two; lines"),
+    "an optimizer that raises": (["train", "FILE", "--optimizer", "fails"], EXAMPLES, "line 1: RuntimeError"),
     "a place that cannot be written": (["train", "FILE", "--save", "/dev/null/x"], EXAMPLES, "/dev/null"),
 }
 

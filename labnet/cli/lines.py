@@ -7,6 +7,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,13 @@ def infer(options: argparse.Namespace) -> int:
     model = _asked(options)
     with asyncio.Runner() as runner, no_grad():
         for number, line in _lines():
-            result = _computed(number, lambda line=line: _resolved(model(_parse(line)), runner))  # type: ignore[misc]
+            result = _computed(number, functools.partial(_ask, model, line, runner))
             print(_written(result), flush=True)
     return 0
+
+
+def _ask(model: Any, line: str, runner: asyncio.Runner) -> Any:
+    return _resolved(model(_parse(line)), runner)
 
 
 def _asked(options: argparse.Namespace) -> Any:
@@ -49,40 +54,55 @@ def _asked(options: argparse.Namespace) -> Any:
     return file.model.eval() if isinstance(file.model, Module) else file.model
 
 
+@dataclass(frozen=True)
+class Trainer:
+    """A model, its loss, and what is done with gradients."""
+
+    model: Any
+    loss_of: Callable[..., Any]
+    update: Callable[[Gradients], Any]
+
+    def step(self, line: str, runner: asyncio.Runner) -> float:
+        """Take one step with the example of a line; return the loss before it."""
+        left, bar, right = line.partition("|")
+        if not bar:
+            raise Misuse(f"expected X | Y, such as [1, 2] | [3], got {line!r:.80}")
+        output = _resolved(self.model(_parse(left)), runner)
+        loss_value = self.loss_of(output, _parse(right, keeps_integers=self.loss_of is loss.cross_entropy))
+        self.update(_resolved(loss_value.backward(), runner))
+        return float(loss_value.item())
+
+
 def train(options: argparse.Namespace) -> int:
     """Train a model on the examples of the input, one step per line."""
-    model, loss_of, step = _trained(options)
-    keeps_labels = loss_of is loss.cross_entropy
+    trainer = _trainer(options)
     lines: Lines = _lines() if options.epochs == 1 else list(_lines())
-    losses: list[float] = []
-    count = 0
+    first, last, count = 0.0, 0.0, 0
     with asyncio.Runner() as runner, tqdm(unit="step", disable=not sys.stderr.isatty()) as bar:
         for _ in range(options.epochs):
             for number, line in lines:
-                compute = functools.partial(_step, line, model, loss_of, runner, keeps_labels=keeps_labels)
-                value, gradients = _computed(number, compute)
-                step(gradients)
-                losses = [losses[0] if losses else value, value]
+                last = _computed(number, functools.partial(trainer.step, line, runner))
+                first = last if count == 0 else first
                 count += 1
-                bar.set_postfix(loss=f"{value:.4g}", refresh=False)
+                bar.set_postfix(loss=f"{last:.4g}", refresh=False)
                 bar.update()
     if not count:
         raise Misuse("there were no examples on the input: expected lines such as [1, 2] | [3]")
     if options.save is not None:
-        io.save(options.save, model.state_dict())
-    print(f"labnet: {count} steps, loss {losses[0]:.6g} at first and {losses[1]:.6g} at last", file=sys.stderr)
+        io.save(options.save, trainer.model.state_dict())
+    print(f"labnet: {count} steps, loss {first:.6g} at first and {last:.6g} at last", file=sys.stderr)
     return 0
 
 
-def _trained(options: argparse.Namespace) -> tuple[Any, Callable[..., Any], Callable[[Any], Any]]:
-    """Return the model to train, its loss, and what is done with gradients."""
+def _trainer(options: argparse.Namespace) -> Trainer:
+    """Return what the options want to be trained, and how."""
     if not is_file(options.target):
         for option in ("optimizer", "lr", "checkpoint"):
             if getattr(options, option) is not None:
                 raise Misuse(f"--{option} goes with a model file; a server has an optimizer of its own")
         if options.loss is not None and options.loss not in LOSSES:
             raise Misuse(f"unknown loss {options.loss!r}: expected {', '.join(LOSSES)}")
-        return connect(options.target), LOSSES[options.loss or "mse"], lambda gradients: None
+        return Trainer(connect(options.target), LOSSES[options.loss or "mse"], lambda gradients: None)
     file = load(options.target)
     if options.save is not None:
         module_of(file, "--save")
@@ -90,18 +110,7 @@ def _trained(options: argparse.Namespace) -> tuple[Any, Callable[..., Any], Call
         loss_of = file.loss(options.loss)
     except LookupError as error:
         raise Misuse(str(error.args[0])) from None
-    return file.model, loss_of, optimizer_of(file, options) or (lambda gradients: None)
-
-
-def _step(
-    line: str, model: Any, loss_of: Callable[..., Any], runner: asyncio.Runner, *, keeps_labels: bool
-) -> tuple[float, Gradients]:
-    """Return the loss of the example of a line, and its gradients."""
-    left, bar, right = line.partition("|")
-    if not bar:
-        raise Misuse(f"expected X | Y, such as [1, 2] | [3], got {line!r:.80}")
-    loss_value = loss_of(_resolved(model(_parse(left)), runner), _parse(right, keeps_integers=keeps_labels))
-    return float(loss_value.item()), _resolved(loss_value.backward(), runner)
+    return Trainer(file.model, loss_of, optimizer_of(file, options) or (lambda gradients: None))
 
 
 def _resolved(value: Any, runner: asyncio.Runner) -> Any:

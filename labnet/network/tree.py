@@ -24,9 +24,9 @@ DEPTH = 8
 BUDGET_SECONDS = 2.0
 
 _TEXT = re.compile(r"\d{1,3}(?:\.\d{1,6})?(?: [0-9a-f]{1,64}){1,8}", re.ASCII)
-#: What each server, and each request, keep of the time for themselves, so that an answer is there before it is
-#: given up.
-_MARGIN_SECONDS = 0.1
+#: Part of the time left that a server gives to a request, and a request to the next server: the rest is for
+#: themselves, so that an answer is there before it is given up.
+_SHARE = 0.85
 
 _current: ContextVar["Trail | None"] = ContextVar("labnet_trail", default=None)
 
@@ -81,7 +81,7 @@ class Trail:
         if len(self.servers) + 1 >= DEPTH:
             raise Cut(f"{DEPTH} servers in a row were asked, no more are")
         seconds = self.remaining_seconds
-        token = _current.set(Trail((*self.servers, server), self.deadline - _MARGIN_SECONDS))
+        token = _current.set(Trail((*self.servers, server), time.monotonic() + seconds * _SHARE))
         try:
             async with asyncio.timeout(seconds):
                 yield
@@ -98,8 +98,7 @@ def headers() -> dict[str, str]:
     trail = _current.get()
     if trail is None:
         return {}
-    seconds = max(0.0, trail.remaining_seconds - _MARGIN_SECONDS)
-    return {TRAIL: f"{seconds:.3f} {' '.join(trail.servers)}"}
+    return {TRAIL: f"{trail.remaining_seconds * _SHARE:.3f} {' '.join(trail.servers)}"}
 
 
 def limited(timeout: float) -> float:
