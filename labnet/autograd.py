@@ -1,8 +1,8 @@
 """Reverse-mode differentiation over a graph of nodes.
 
 A node knows its parents and how to pull a gradient back to them. What a gradient *is* stays open: the
-engine only ever adds two of them with ``+``. Tensors, ops and the network are layers above and subclass
-`Node`. Nothing here recurses, so a chain of 50,000 nodes is no deeper than one of five.
+engine only ever adds two of them with ``+``. Above, it is an array, and a tensor where the gradient is to be
+differentiated again. Tensors, ops and the network are layers above and subclass `Node`. Nothing here recurses, so a chain of 50,000 nodes is no deeper than one of five.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import contextvars
 import inspect
 import weakref
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 from labnet.errors import GradientError
@@ -42,12 +42,27 @@ def no_grad() -> Iterator[None]:
         _recording.reset(token)
 
 
-@dataclass(frozen=True, slots=True)
 class Run:
-    """What a node may know about the backward that it takes part in."""
+    """What a node may know about the backward that it takes part in.
 
-    loss: float | None = None
-    create_graph: bool = False
+    Attributes
+    ----------
+    loss : float or None
+        Value of the scalar that the backward began at.
+    create_graph : bool
+        The gradients are to be differentiated again, so they are tensors.
+    """
+
+    __slots__ = ("_loss", "create_graph")
+
+    def __init__(self, *, loss: Any = None, create_graph: bool = False):
+        self._loss = loss
+        self.create_graph = create_graph
+
+    @property
+    def loss(self) -> float | None:
+        """Worked out when asked for, since only what is remote wants to know."""
+        return None if self._loss is None else float(self._loss)
 
 
 class Node:
@@ -227,6 +242,43 @@ def sweep_now(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
     return sweep.finish(retain_graph=retain_graph)
 
 
+def sweep_leaves(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> dict[Node, Any] | None:
+    """Carry out a sweep to all leaves in one loop, as `Sweep` would; None, and nothing done, if a node awaits.
+
+    This is what every training step runs, so the bookkeeping of `Sweep` is written out in place.
+    """
+    waiting = reachable(root)
+    for node in waiting:
+        if node.awaits:
+            return None
+    gradients = {root: gradient}
+    results: dict[Node, Any] = {}
+    ready = [root]
+    while ready:
+        node = ready.pop()
+        gradient = gradients.pop(node, None)
+        if type(node) is Leaf:
+            if gradient is not None:
+                results[node] = gradient
+            continue
+        parents = node.parents
+        if parents is None:
+            check_kept(node)
+            continue
+        pulled = repeat(None) if gradient is None else node.pull(gradient, run)
+        for parent, part in zip(parents, pulled, strict=False):
+            if parent is not None:
+                if part is not None:
+                    gradients[parent] = gradients[parent] + part if parent in gradients else part
+                waiting[parent] = left = waiting[parent] - 1
+                if not left:
+                    ready.append(parent)
+    if not retain_graph:
+        for node in waiting:
+            node.release()
+    return results
+
+
 async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
     """Carry out a sweep; nodes that await run side by side.
 
@@ -293,31 +345,38 @@ class Gradients(Mapping[Any, Any]):
         items: Iterable[tuple[Any, Any]] = (),
         *,
         pending: Callable[[], Awaitable[Iterable[tuple[Any, Any]]]] | None = None,
+        wrap: Callable[[Any], Any] | None = None,
     ):
-        self._items = {id(tensor): (tensor, gradient) for tensor, gradient in items}
+        self._found = list(items)
         self._pending = pending
+        self._wrap = wrap
+        self._items: dict[int, tuple[Any, Any]] | None = None
 
     def __await__(self) -> Generator[Any, None, "Gradients"]:
         return self._resolve().__await__()
 
     async def _resolve(self) -> "Gradients":
         if self._pending is not None:
-            items = await self._pending()
-            self._items = {id(tensor): (tensor, gradient) for tensor, gradient in items}
+            self._found = list(await self._pending())
             self._pending = None
         return self
 
-    def _read(self) -> dict[int, tuple[Any, Any]]:
+    def found(self) -> list[tuple[Any, Any]]:
+        """Return (leaf tensor, gradient) of each; here a gradient may still be an array."""
         if self._pending is not None:
             raise GradientError(
                 "these gradients cross the network and were not awaited: write `await loss.backward()`; "
                 "nothing was sent so far"
             )
-        return self._items
+        return self._found
 
-    def pairs(self) -> Iterable[tuple[Any, Any]]:
-        """Return (leaf tensor, gradient) of each, as `items` does, without looking each up again."""
-        return self._read().values()
+    def _read(self) -> dict[int, tuple[Any, Any]]:
+        items = self._items
+        if items is None:
+            wrap = self._wrap
+            found = [(tensor, gradient if wrap is None else wrap(gradient)) for tensor, gradient in self.found()]
+            items = self._items = {id(tensor): (tensor, gradient) for tensor, gradient in found}
+        return items
 
     def __getitem__(self, tensor: Any) -> Any:
         return self._read()[id(tensor)][1]

@@ -172,7 +172,13 @@ class Tensor(Methods):
     @property
     def grad(self) -> "Tensor | None":
         """Sum of this leaf's gradients over all backward calls since it was cleared."""
-        return self._node.grad if isinstance(self._node, autograd.Leaf) else None
+        leaf = self._node
+        if not isinstance(leaf, autograd.Leaf):
+            return None
+        found = leaf.grad
+        if found is not None and type(found) is not Tensor:  # as backward left it
+            found = leaf.grad = as_gradient(found)
+        return found
 
     @grad.setter
     def grad(self, value: "Tensor | None") -> None:
@@ -226,20 +232,19 @@ class Tensor(Methods):
                 "backward: nothing here requires gradients; set requires_grad=True on what is to be trained, "
                 "and compute outside no_grad()"
             )
-        scalar = self._array.size == 1
+        array = self._array
         if grad is not None:
             seed = grad if isinstance(grad, Tensor) else wrap(as_array(grad, dtype=self.dtype))
-            if seed.shape != self.shape:
+            if seed._array.shape != array.shape:
                 raise ShapeError(f"backward: grad has shape {seed.shape}, the tensor has shape {self.shape}")
-        elif scalar:
-            seed = wrap(np.ones_like(self._array))
-        else:
+            return self._node, seed, autograd.Run(create_graph=create_graph)
+        if array.size != 1:
             raise GradientError(
                 f"backward: a tensor of shape {self.shape} needs grad=, a tensor of the same shape; "
                 "only a scalar can do without, such as a loss"
             )
-        loss = float(self._array.reshape(())) if scalar and grad is None else None
-        return self._node, seed, autograd.Run(loss=loss, create_graph=create_graph)
+        seed = wrap(np.ones(array.shape, array.dtype))
+        return self._node, seed, autograd.Run(loss=array.item(), create_graph=create_graph)
 
     # Conversions
 
@@ -408,26 +413,31 @@ def differentiate(
     if loss is not None:
         run = autograd.Run(loss=loss)
 
-    def collect(found: dict[autograd.Node, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    def collect(found: dict[autograd.Node, Any]) -> list[tuple[Tensor, Any]]:
         items = []
         for leaf, gradient in found.items():
             if isinstance(leaf, autograd.Leaf) and (owner := leaf.owner()) is not None:
-                # own tensors for each, since rules hand one to several leaves
                 if accumulate:
-                    leaf.grad = wrap(gradient._array) if leaf.grad is None else leaf.grad + gradient
-                items.append((owner, wrap(gradient._array)))
+                    leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+                items.append((owner, gradient))
         return items
 
-    sweep = autograd.Sweep(node, seed.detach(), run=run)
-    if not sweep.awaits:
-        with np.errstate(all="ignore"):  # infinite slopes are results, not mistakes of the caller
-            return autograd.Gradients(collect(autograd.sweep_now(sweep, retain_graph=retain_graph)))
+    with np.errstate(all="ignore"):  # infinite slopes are results, not mistakes of the caller
+        done = autograd.sweep_leaves(node, seed._array, run=run, retain_graph=retain_graph)
+    if done is not None:
+        return autograd.Gradients(collect(done), wrap=as_gradient)
+    sweep = autograd.Sweep(node, seed._array, run=run)
 
-    async def later() -> list[tuple[Tensor, Tensor]]:
+    async def later() -> list[tuple[Tensor, Any]]:
         with np.errstate(all="ignore"):
             return collect(await autograd.sweep_async(sweep, retain_graph=retain_graph))
 
-    return autograd.Gradients(pending=later)
+    return autograd.Gradients(pending=later, wrap=as_gradient)
+
+
+def as_gradient(value: Any) -> Tensor:
+    """Return what a backward left as a tensor of its own, since rules hand one array to several leaves."""
+    return wrap(value._array if isinstance(value, Tensor) else np.asarray(value))
 
 
 def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, Any]:

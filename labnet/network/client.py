@@ -20,7 +20,7 @@ from labnet.network.http import CLIENT, PROTOCOL
 from labnet.network.loops import IO
 from labnet.network.pool import Address, Response, pool
 from labnet.network.served import CALL, LOSS, MODE, WANTED
-from labnet.tensor import Tensor, as_array, wrap
+from labnet.tensor import Tensor, as_array, as_gradient, wrap
 
 T = TypeVar("T")
 
@@ -263,8 +263,9 @@ class Output(Node):
         self._shape = tensor.shape
         self._dtype = tensor.dtype
 
-    def pull(self, gradient: Tensor, run: Run) -> list[Parts]:
+    def pull(self, gradient: Any, run: Run) -> list[Parts]:
         """Hand the gradient on under the output's name."""
+        gradient = as_gradient(gradient)
         if (gradient.shape, gradient.dtype) != (self._shape, self._dtype):
             raise GradientError(
                 f"gradient of shape {gradient.shape} and dtype {gradient.dtype} for a remote output "

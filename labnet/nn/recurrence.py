@@ -120,15 +120,14 @@ class Recurrence(Node):
         super().__init__(parents)
         self.steps: Steps | None = steps
 
-    def pull(self, gradient: Tensor, run: Run) -> list[Tensor | None]:
+    def pull(self, gradient: Any, run: Run) -> Sequence[Any]:
         """Return the gradients of the four inputs of `recur`, None where none is needed."""
         steps, parents = self.steps, self.parents
         assert steps is not None, "reachable() refuses freed nodes"
         assert parents is not None
         if run.create_graph:
             return _pull_recorded(gradient, parents, steps)
-        found = steps.back(gradient._array)
-        return [None if parent is None else wrap(g) for parent, g in zip(parents, found, strict=True)]
+        return [None if p is None else g for p, g in zip(parents, steps.back(np.asarray(gradient)), strict=True)]
 
     def release(self) -> None:
         """Let go of the saved values."""

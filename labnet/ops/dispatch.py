@@ -23,6 +23,7 @@ Values = np.ndarray[Any, Any]
 
 _ndarray = np.ndarray
 _new = object.__new__
+_asarray = np.asarray
 _REFUSALS = (ValueError, TypeError, OverflowError)
 _NO_STATIC: dict[str, Any] = {}
 #: Operands that have no dtype of their own: numbers, and None for one that is left out.
@@ -32,13 +33,14 @@ _WEAK = (float, int, type(None))
 class Recorded(Node):
     """An op that was carried out, with the values that it saw."""
 
-    __slots__ = ("arrays", "op", "out", "static")
+    __slots__ = ("arrays", "op", "out")
     op: "Op"
     arrays: tuple[Array, ...]
     out: Values | None
-    static: dict[str, Any]
+    #: Arguments besides the tensors; `RecordedStatic` has some.
+    static: dict[str, Any] = _NO_STATIC
 
-    def pull(self, gradient: Tensor, run: Run) -> list[Tensor | None]:
+    def pull(self, gradient: Any, run: Run) -> list[Any]:
         """Apply the rules of the op, one per parent that needs a gradient.
 
         Rules are written in what arrays and tensors have in common, and in ops, which take both. So they run
@@ -52,18 +54,32 @@ class Recorded(Node):
             if type(array) is not _ndarray:
                 inputs = [a if a is None or type(a) is _ndarray else np.asarray(a, out.dtype) for a in inputs]
                 break
-        g: Any = gradient._array
-        output: Any = out
-        if run.create_graph:
-            inputs = [a if a is None else wrap(a, p) for a, p in zip(inputs, parents, strict=True)]
-            g, output = gradient, wrap(out, self)
         rules: Sequence[Any] = op.vjps
         if op.variadic:
             rules = [functools.partial(op.vjps[0] or _no_rule, position=i) for i in range(len(parents))]
-        static = self.static
+        if run.create_graph:
+            return self._pull_tensors(gradient, inputs, rules)
+        if type(gradient) is not _ndarray:
+            gradient = _as_array(gradient)
+        static, pulled = self.static, []
+        for rule, parent in zip(rules, parents, strict=True):
+            if parent is None or rule is None:
+                pulled.append(None)
+                continue
+            value = rule(gradient, out, *inputs, **static)
+            pulled.append(value if type(value) is _ndarray else _as_array(value))
+        return pulled
+
+    def _pull_tensors(self, gradient: Any, inputs: Sequence[Any], rules: Sequence[Any]) -> list[Tensor | None]:
+        """Apply the rules so that what they do is recorded."""
+        assert self.parents is not None
+        assert self.out is not None
+        g = gradient if isinstance(gradient, Tensor) else wrap(np.asarray(gradient))
+        output = wrap(self.out, self)
+        tensors = [a if a is None else wrap(a, p) for a, p in zip(inputs, self.parents, strict=True)]
         return [
-            None if parent is None or rule is None else _as_tensor(rule(g, output, *inputs, **static))
-            for rule, parent in zip(rules, parents, strict=True)
+            None if parent is None or rule is None else _as_tensor(rule(g, output, *tensors, **self.static))
+            for rule, parent in zip(rules, self.parents, strict=True)
         ]
 
     def release(self) -> None:
@@ -77,6 +93,11 @@ class Recorded(Node):
         return 0 if self.out is None or self.out.base is not None else self.out.nbytes
 
 
+def _as_array(value: Any) -> Values:
+    """Return the array of what a rule returned; it is a tensor where an op had the last word."""
+    return value._array if isinstance(value, Tensor) else np.asarray(value)
+
+
 def _as_tensor(value: Any) -> Tensor:
     """Wrap what a rule returned; it is a tensor already where an op had the last word."""
     if type(value) is Tensor:
@@ -88,10 +109,49 @@ def _no_rule(*_: Any, **__: Any) -> None:
     """Stand for the missing rule of an op of many tensors that has no gradient."""
 
 
+class RecordedUnary(Recorded):
+    """An op of one tensor and nothing else: `Recorded.pull`, written out."""
+
+    __slots__ = ()
+
+    def pull(self, gradient: Any, run: Run) -> Sequence[Any]:
+        """Apply the rule of the op."""
+        array = self.arrays[0]
+        if type(gradient) is not _ndarray or run.create_graph or type(array) is not _ndarray:
+            return super().pull(gradient, run)
+        return (self.op.vjps[0](gradient, self.out, array),)  # type: ignore[misc, arg-type]
+
+
+class RecordedBinary(Recorded):
+    """An op of two tensors and nothing else: `Recorded.pull`, written out."""
+
+    __slots__ = ()
+
+    def pull(self, gradient: Any, run: Run) -> Sequence[Any]:
+        """Apply the rules of the op."""
+        array1, array2 = self.arrays
+        if type(gradient) is not _ndarray or run.create_graph:
+            return super().pull(gradient, run)
+        if type(array1) is not _ndarray or type(array2) is not _ndarray:
+            return super().pull(gradient, run)
+        (parent1, parent2), (rule1, rule2), out = self.parents, self.op.vjps, self.out  # type: ignore[misc]
+        return (
+            None if parent1 is None or rule1 is None else rule1(gradient, out, array1, array2),  # type: ignore[arg-type]
+            None if parent2 is None or rule2 is None else rule2(gradient, out, array1, array2),  # type: ignore[arg-type]
+        )
+
+
+class RecordedStatic(Recorded):
+    """An op that was carried out with static arguments."""
+
+    __slots__ = ("static",)
+    static: dict[str, Any]
+
+
 def _recorded(
     op: "Op", parents: tuple[Node | None, ...], arrays: tuple[Array, ...], out: Values, static: dict[str, Any]
 ) -> Recorded:
-    node: Recorded = _new(Recorded)
+    node: RecordedStatic = _new(RecordedStatic)
     node.parents = parents
     node.op = op
     node.arrays = arrays
@@ -126,15 +186,16 @@ def unary_function(op: "Op") -> Callable[..., Tensor]:
             result = forward(array)
         except _REFUSALS as error:
             raise failure(name, (array,), _NO_STATIC, error) from None
-        if type(result) is not _ndarray:
-            result = np.asarray(result)
         out: Tensor = _new(Tensor)
-        out._array = result
-        out._family = None
-        if parent is not None and differentiable and is_recording() and result.dtype.kind == "f":
-            out._node = _recorded(op, (parent,), (array,), result, _NO_STATIC)
-        else:
-            out._node = None
+        out._array = result if type(result) is _ndarray else _asarray(result)
+        out._family = out._node = None
+        if parent is not None and differentiable and is_recording():
+            node: RecordedUnary = _new(RecordedUnary)
+            node.parents = (parent,)
+            node.op = op
+            node.arrays = (array,)
+            node.out = out._array
+            out._node = node
         return out
 
     return function
@@ -159,17 +220,16 @@ def binary_function(op: "Op") -> Callable[..., Tensor]:
             result = forward(array1, array2)
         except _REFUSALS as error:
             raise failure(name, (array1, array2), _NO_STATIC, error) from None
-        if type(result) is not _ndarray:
-            result = np.asarray(result)
         out: Tensor = _new(Tensor)
-        out._array = result
-        out._family = None
-        if parent1 is None and parent2 is None:
-            out._node = None
-        elif differentiable and is_recording() and result.dtype.kind == "f":
-            out._node = _recorded(op, (parent1, parent2), (array1, array2), result, _NO_STATIC)
-        else:
-            out._node = None
+        out._array = result if type(result) is _ndarray else _asarray(result)
+        out._family = out._node = None
+        if (parent1 is not None or parent2 is not None) and differentiable and is_recording():
+            node: RecordedBinary = _new(RecordedBinary)
+            node.parents = (parent1, parent2)
+            node.op = op
+            node.arrays = (array1, array2)
+            node.out = out._array
+            out._node = node
         return out
 
     return function

@@ -22,7 +22,13 @@ TERNARY_SAMPLES = (Sample(((3, 4), (3, 4), (3, 4))), Sample(((3, 1), (4,), ())))
 def _fitted(rule: Rule | None, position: int) -> Rule | None:
     if rule is None:
         return None
-    return lambda g, out, *inputs: fit(rule(g, out, *inputs), inputs[position])
+    pull = rule
+
+    def fitted(g: Tensor, out: Tensor, *inputs: Tensor) -> Tensor:
+        found, like = pull(g, out, *inputs), inputs[position]
+        return found if found.shape == like.shape and found.dtype == like.dtype else fit(found, like)
+
+    return fitted
 
 
 def unary(

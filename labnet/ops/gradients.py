@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, overload
 
+import numpy as np
+
 from labnet import autograd
 from labnet.errors import GradientError
 from labnet.ops.creation import zeros_like
@@ -55,7 +57,7 @@ def grad(
             raise GradientError(f"grad: tensor {position} of shape {x.shape} does not require gradients")
         nodes.append(x._node)
     root, seed, run = y._root(grad, create_graph=create_graph)
-    sweep = autograd.Sweep(root, seed if create_graph else seed.detach(), run=run, targets=set(nodes))
+    sweep = autograd.Sweep(root, seed if create_graph else seed._array, run=run, targets=set(nodes))
     if sweep.awaits:
         raise GradientError("grad: this graph crosses the network; use `await loss.backward()`")
     found = autograd.sweep_now(sweep, retain_graph=create_graph)
@@ -63,6 +65,6 @@ def grad(
     return results if several else results[0]
 
 
-def _own(gradient: Tensor) -> Tensor:
+def _own(gradient: Any) -> Tensor:
     """Return another tensor for a gradient, since rules hand one to several inputs; memory is shared until written."""
-    return wrap(gradient._array, gradient._node)
+    return wrap(gradient._array, gradient._node) if isinstance(gradient, Tensor) else wrap(np.asarray(gradient))

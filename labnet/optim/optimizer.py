@@ -85,10 +85,11 @@ class Optimizer:
         """
         check_gradients("an optimizer", gradients, "opt(await loss.backward())")
         updates, only = [], self._only
-        for parameter, gradient in gradients.pairs():
+        for parameter, gradient in gradients.found():
             if only is None or id(parameter) in only:
                 state, array = dict(self._state_of(parameter)), parameter._array
-                updates.append((parameter, np.asarray(self.updated(array, gradient._array, state), array.dtype), state))
+                slope = np.asarray(gradient)
+                updates.append((parameter, np.asarray(self.updated(array, slope, state), array.dtype), state))
         for parameter, value, state in updates:
             memory.overwrite(parameter, value)
             parameter.grad = None
