@@ -18,13 +18,13 @@ from labnet.ops.dispatch import Recorded
 from labnet.ops.registry import REGISTRY, Op
 from labnet.stats.collecting import active, on_switch, record, suspended
 from labnet.stats.operations import OpCount
-from labnet.tensor import Tensor
 
 Kernel = Callable[..., Any]
 
-#: Cells that hold a kernel, with the plain and the counting one; made when counting begins for the first time.
+#: Cells that hold a kernel, and classes that hold a pull, with the plain and the counting one; made when counting
+#: begins for the first time.
 _cells: list[tuple[CellType, Kernel, Kernel]] = []
-_pull = Recorded.pull
+_pulls: list[tuple[type[Recorded], Kernel, Kernel]] = []
 
 
 def kernel_cell(op: Op) -> CellType:
@@ -52,22 +52,38 @@ def counting_kernel(op: Op) -> Kernel:
     return counted
 
 
-def counting_pull(node: Recorded, gradient: Tensor, run: Run) -> list[Tensor | None]:
-    """Apply the rules of a recorded op, and count that as one op."""
-    if not active():
-        return _pull(node, gradient, run)
-    op, inputs, out, static = node.op, node.arrays, node.out, node.static
-    began = time.perf_counter()
-    with suspended():
-        pulled = _pull(node, gradient, run)
-    seconds = time.perf_counter() - began
-    wanted = {position: each for position, each in enumerate(pulled) if each is not None}
-    forward = op.count_flops(out, *inputs, **static)
-    # a bias, the third input of linear maps and convolutions, gets the sum of the gradient and no product of it
-    flops = sum(forward if position < 2 or op.variadic else np.size(gradient) for position in wanted)
-    nbytes = _nbytes(op, inputs, gradient._array) + sum(each._array.nbytes for each in wanted.values())
-    record(f"{op.name}.backward", OpCount(1, seconds, nbytes, flops))
-    return pulled
+def counting_pull(pull: Kernel) -> Kernel:
+    """Return what applies the rules of a recorded op, with counting around it as one op."""
+
+    def counted(node: Recorded, gradient: Any, run: Run) -> Any:
+        if not active():
+            return pull(node, gradient, run)
+        op, inputs, out, static = node.op, node.arrays, node.out, node.static
+        began = time.perf_counter()
+        with suspended():
+            pulled = pull(node, gradient, run)
+        seconds = time.perf_counter() - began
+        wanted = {position: each for position, each in enumerate(pulled) if each is not None}
+        forward = op.count_flops(out, *inputs, **static)
+        # a bias, the third input of linear maps and convolutions, gets the sum of the gradient and no product of it
+        summed = int(np.size(gradient))
+        flops = sum([forward if position < 2 or op.variadic else summed for position in wanted])
+        nbytes = _nbytes(op, inputs, out) + sum(getattr(each, "_array", each).nbytes for each in wanted.values())
+        record(f"{op.name}.backward", OpCount(1, seconds, nbytes, flops))
+        return pulled
+
+    return counted
+
+
+def _pulling_classes() -> list[type[Recorded]]:
+    """Return the kinds of recorded ops that have a way of their own to apply their rules."""
+    found, kinds = [], [Recorded]
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if "pull" in vars(kind):
+            found.append(kind)
+    return found
 
 
 def _nbytes(op: Op, inputs: Any, out: Any) -> int:
@@ -83,9 +99,11 @@ def switch(on: bool) -> None:
         _cells.extend(
             (kernel_cell(op), op.forward, counting_kernel(op)) for op in REGISTRY.values() if not op.is_composed
         )
+        _pulls.extend((kind, vars(kind)["pull"], counting_pull(vars(kind)["pull"])) for kind in _pulling_classes())
     for cell, plain, counted in _cells:
         cell.cell_contents = counted if on else plain
-    setattr(Recorded, "pull", counting_pull if on else _pull)  # noqa: B010  (mypy lets nobody assign a method)
+    for kind, plain, counted in _pulls:
+        setattr(kind, "pull", counted if on else plain)  # noqa: B010  (mypy lets nobody assign a method)
 
 
 on_switch(switch)
