@@ -118,6 +118,7 @@ class Caller:
             parts = body.parts
         server, call = str(self.address), extra.get(CALL)
         seconds = tree.limited(self._timeout)
+        tree.check(self.address.host)
         try:
             async with asyncio.timeout(seconds):
                 connections = await pool()

@@ -8,13 +8,14 @@ addresses are those in the handler's code; nothing in a request is ever fetched.
 
 import asyncio
 import contextlib
+import ipaddress
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from labnet.errors import RemoteError
+from labnet.errors import RemoteError, Unreachable
 
 #: Header of a request for statistics: the seconds left, then the ids of the servers that wait.
 TRAIL = "Labnet-Trail"
@@ -99,6 +100,19 @@ def headers() -> dict[str, str]:
     if trail is None:
         return {}
     return {TRAIL: f"{trail.remaining_seconds * _SHARE:.3f} {' '.join(trail.servers)}"}
+
+
+def check(host: str) -> None:
+    """Refuse a link-local address, where clouds keep the keys of a machine, as a part of statistics.
+
+    Raises
+    ------
+    Unreachable
+        If `host` is one, and the request is for statistics.
+    """
+    with contextlib.suppress(ValueError):
+        if _current.get() is not None and ipaddress.ip_address(host).is_link_local:
+            raise Unreachable(f"{host} is a link-local address, which is never asked for statistics")
 
 
 def limited(timeout: float) -> float:

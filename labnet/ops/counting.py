@@ -18,6 +18,7 @@ from labnet.ops.dispatch import Recorded
 from labnet.ops.registry import REGISTRY, Op
 from labnet.stats.collecting import active, on_switch, record, suspended
 from labnet.stats.operations import OpCount
+from labnet.tensor import as_array
 
 Kernel = Callable[..., Any]
 
@@ -68,7 +69,7 @@ def counting_pull(pull: Kernel) -> Kernel:
         # a bias, the third input of linear maps and convolutions, gets the sum of the gradient and no product of it
         summed = int(np.size(gradient))
         flops = sum([forward if position < 2 or op.variadic else summed for position in wanted])
-        nbytes = _nbytes(op, inputs, out) + sum(getattr(each, "_array", each).nbytes for each in wanted.values())
+        nbytes = _nbytes(op, inputs, out) + sum(as_array(each).nbytes for each in wanted.values())
         record(f"{op.name}.backward", OpCount(1, seconds, nbytes, flops))
         return pulled
 

@@ -5,7 +5,7 @@ import pytest
 import labnet as ln
 from labnet.network import tree
 from tests.network.gallery import process, processes
-from tests.network.support import SECONDS, fetch, http
+from tests.network.support import SECONDS, fetch, http, scripted
 
 
 def connect(url, neighbour):
@@ -100,6 +100,25 @@ def test_no_address_in_a_request_is_ever_fetched():
                 assert reply.status == 200
         assert victim.statistics()["route"]["hits"] == 0
         assert victim.statistics()["server"]["users"] == 0
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "[fe80::1]"])
+def test_the_address_of_a_clouds_keys_is_never_asked(address):
+    async def statistics():
+        return {"part": await ln.network.tfetch(f"http://{address}/statistics")}
+
+    with ln.network.serve({"statistics": statistics}, port=0) as server:
+        assert "link-local" in server.statistics()["server"]["incomplete"]
+
+
+def test_a_redirect_of_a_part_is_not_followed():
+    with ln.network.serve({"route": lambda: 1}, port=0) as victim:
+        redirect = f"HTTP/1.1 302 Found\r\nLocation: {victim.url}/route\r\nContent-Length: 0\r\n\r\n"
+        with scripted(redirect.encode()) as port:
+            remote = ln.network.remote_model(f"localhost:{port}", blocking=True)
+            with ln.network.serve({"statistics": lambda: {"part": remote.statistics()}}, port=0) as server:
+                assert "302" in server.statistics()["server"]["incomplete"]
+        assert victim.statistics()["route"]["hits"] == 0
 
 
 @pytest.mark.parametrize("name", ["server", "weights", "snapshot", "health"])
