@@ -50,6 +50,8 @@ class Child:
     ----------
     name : str
         Name of the model.
+    folder : Path
+        Where its file is, and where it runs.
     port, token : int, str
         Where it is, once `wait_ready` has returned.
     """
@@ -62,13 +64,13 @@ class Child:
         self._answer: dict[str, Any] | None = None
         self._answered = threading.Event()
         self._mark = f"labnet-{secrets.token_hex(16)} "
-        folder = str(Path(order.path).parent)
+        self.folder = Path(order.path).parent
         self._process = subprocess.Popen(
             [sys.executable, "-u", "-m", "labnet.network.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            cwd=folder,
+            cwd=self.folder,
             env={**os.environ, "PYTHONPATH": _search_path(), "PYTHONIOENCODING": "utf-8"},
             encoding="utf-8",
             errors="replace",

@@ -7,6 +7,7 @@ models or functions has no way to start a process; only this module does.
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,9 @@ from labnet.network.server import Server, serve_routes
 
 #: Port of a runner, unless told otherwise.
 PORT = 3113
+
+#: What the name of an uploaded file does not keep.
+_UNUSUAL = re.compile(r"[^\w. -]")
 
 _START_SECONDS = 60.0
 _SHELL_SECONDS = 60.0
@@ -64,14 +68,14 @@ class Runner:
             self._stopped = True
             children, self._children = [*self._children.values(), *self._starting], {}
         for child in children:
-            child.stop()
+            _end(child)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _serve_model(self, request: Request) -> Reply:
         source, options = _read(request, "file", "name", "model", "optimizer", "lr")
-        name = _check(options["name"] or Path(options["file"]).stem)
-        lr = _number(options["lr"])
-        child = self._start(name, source, Path(options["file"]).name, options["model"], options["optimizer"], lr)
+        file = _UNUSUAL.sub("_", Path(options["file"] or "model.py").name).removesuffix(".py") + ".py"
+        name = _check(options["name"] or file.removesuffix(".py"))
+        child = self._start(name, source, file, options["model"], options["optimizer"], _number(options["lr"]))
         problem = await asyncio.to_thread(child.wait_ready, _START_SECONDS)
         with self._lock:
             self._starting.discard(child)
@@ -81,7 +85,7 @@ class Runner:
             if problem is None:
                 self._children[name] = child
         if replaced is not None:
-            await asyncio.to_thread(replaced.stop)
+            await asyncio.to_thread(_end, replaced)
         if problem is not None:
             raise Failure(422, "RemoteFailure", "\n".join([problem, *child.logs()[-20:-1]]))
         return _json({"name": name, "port": child.port, "token": child.token})
@@ -94,7 +98,7 @@ class Runner:
             self._uploads += 1
             folder = self._folder / str(self._uploads)
         folder.mkdir()
-        path = folder / (file if file.endswith(".py") else f"{name}.py")
+        path = folder / file
         path.write_bytes(source)
         child = Child(Order(str(path), name, model, optimizer, lr, self._host))
         with self._lock:
@@ -107,7 +111,7 @@ class Runner:
             child = self._children.pop(name, None)
         if child is None:
             raise self._unknown(name)
-        await asyncio.to_thread(child.stop)
+        await asyncio.to_thread(_end, child)
         return Reply(wire.encode_value(None, native=False))
 
     async def _list(self, request: Request) -> Reply:
@@ -149,6 +153,12 @@ def _read(request: Request, *options: str) -> tuple[bytes, dict[str, Any]]:
     if message is None or source is None or source.dtype != np.uint8 or source.ndim != 1:
         raise Failure(400, "BadRequest", f"{request.path} needs a tensor 'source' of uint8, as remote_runner sends it")
     return source.numpy().tobytes(), {name: message.metadata.get(name) for name in options}
+
+
+def _end(child: Child) -> None:
+    """End a model, and remove its files."""
+    child.stop()
+    shutil.rmtree(child.folder, ignore_errors=True)
 
 
 def _check(name: str) -> str:

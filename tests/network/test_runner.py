@@ -175,8 +175,10 @@ def wait_for(read, text):
 
 def test_a_model_can_be_stopped(runner, file):
     pid = pid_of(runner.serve_model(file))
+    folder = Path(psutil.Process(pid).cwd())
     runner.stop_model("linear")
     assert gone(pid)
+    assert not folder.exists()
     assert runner.models() == {}
     with pytest.raises(BadRequest, match="linear"):
         runner.stop_model("linear")
@@ -262,13 +264,16 @@ def test_a_name_that_could_be_a_path_is_refused(name, runner, file):
         runner.serve_model(file, name)
 
 
-def test_the_name_of_the_file_names_no_other_place(server):
-    body = native({"source": np.frombuffer(b"model = abs", "uint8")}, file="../../escaped.py", name="m")
+@pytest.mark.parametrize(
+    ("given", "kept"), [("../../escaped.py", "escaped.py"), ("a\nb\0c", "a_b_c.py"), ("..", "...py"), ("", "model.py")]
+)
+def test_the_name_of_the_file_names_no_other_place(given, kept, server):
+    body = native({"source": np.frombuffer(b"model = abs", "uint8")}, file=given, name="m")
     reply = http(server, "POST", "/serve_model", body, Content_Type=NATIVE)
     assert reply.status == 200
     (process_of_it,) = psutil.Process().children()
     folder = Path(process_of_it.cwd())
-    assert {path.name for path in folder.iterdir()} - {"__pycache__"} == {"escaped.py"}
+    assert {path.name for path in folder.iterdir()} - {"__pycache__"} == {kept}
 
 
 @pytest.mark.parametrize("body", [b"[1, 2]", b'{"source": [1, 2]}', b"[]"])
