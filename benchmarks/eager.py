@@ -23,6 +23,7 @@ import itertools
 import numpy as np
 
 import labnet as ln
+from labnet import kernels
 
 try:
     import torch
@@ -362,6 +363,7 @@ def main() -> int:
     arguments = parser.parse_args()
     columns = ["labnet", "numpy", "torch", "jax", "mygrad"]
     print(f"{'microseconds':<36}" + "".join(f"{c:>10}" for c in columns) + f"{'x torch':>9}{'target':>8}")
+    kernels.load()  # which a process does in the background once it has trained for a second
     results = {}
     for name, row in all_rows().items():
         if arguments.only not in name:

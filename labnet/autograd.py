@@ -2,17 +2,19 @@
 
 A node knows its parents and how to pull a gradient back to them. What a gradient *is* stays open: the
 engine only ever adds two of them with ``+``. Above, it is an array, and a tensor where the gradient is to be
-differentiated again. Tensors, ops and the network are layers above and subclass `Node`. Nothing here recurses, so a chain of 50,000 nodes is no deeper than one of five.
+differentiated again. Tensors, ops and the network are layers above and subclass `Node`. Nothing here recurses,
+so a chain of 50,000 nodes is no deeper than one of five.
 """
 
 import asyncio
 import contextlib
 import contextvars
 import inspect
+import itertools
 import weakref
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from itertools import repeat
-from typing import Any
+from operator import attrgetter
+from typing import Any, Self
 
 from labnet.errors import GradientError
 
@@ -65,6 +67,11 @@ class Run:
         return None if self._loss is None else float(self._loss)
 
 
+#: Numbers nodes; bound, because every recorded op asks.
+next_number: Callable[[], int] = itertools.count().__next__
+_number = attrgetter("number")
+
+
 class Node:
     """One step of a recorded computation.
 
@@ -72,11 +79,21 @@ class Node:
     ----------
     parents : sequence of Node or None
         Where each input came from; None where an input needs no gradient.
+    number : int
+        Greater than those of all nodes that this one depends on.
     """
 
-    __slots__ = ("parents",)
+    number: int
+
+    __slots__ = ("number", "parents")
     #: A node that has to wait for somebody else: its `pull` returns an awaitable.
     awaits = False
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """Make a node with the next number."""
+        node = object.__new__(cls)
+        node.number = next_number()
+        return node
 
     def __init__(self, parents: Sequence["Node | None"] = ()):
         self.parents: Sequence[Node | None] | None = parents
@@ -247,36 +264,32 @@ def sweep_leaves(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> 
 
     This is what every training step runs, so the bookkeeping of `Sweep` is written out in place.
     """
-    waiting = reachable(root)
-    for node in waiting:
+    if type(root) is Leaf:
+        return {root: gradient}
+    seen = {root}
+    inner = [root]
+    for node in inner:
         if node.awaits:
             return None
-    gradients = {root: gradient}
-    results: dict[Node, Any] = {}
-    ready = [root]
-    while ready:
-        node = ready.pop()
-        gradient = gradients.pop(node, None)
-        if type(node) is Leaf:
-            if gradient is not None:
-                results[node] = gradient
-            continue
-        parents = node.parents
-        if parents is None:
+        if node.parents is None:
             check_kept(node)
             continue
-        pulled = repeat(None) if gradient is None else node.pull(gradient, run)
-        for parent, part in zip(parents, pulled, strict=False):
-            if parent is not None:
-                if part is not None:
+        for parent in node.parents:
+            if parent is not None and parent not in seen and type(parent) is not Leaf:
+                seen.add(parent)
+                inner.append(parent)
+    gradients = {root: gradient}
+    # whatever used a node was made after it
+    for node in sorted(inner, key=_number, reverse=True):
+        gradient = gradients.pop(node, None)
+        if gradient is not None:
+            for parent, part in zip(node.parents or (), node.pull(gradient, run), strict=False):
+                if parent is not None and part is not None:
                     gradients[parent] = gradients[parent] + part if parent in gradients else part
-                waiting[parent] = left = waiting[parent] - 1
-                if not left:
-                    ready.append(parent)
     if not retain_graph:
-        for node in waiting:
+        for node in inner:
             node.release()
-    return results
+    return gradients
 
 
 async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:

@@ -132,6 +132,6 @@ def _as_tensor(values: Tensor) -> Tensor:
 
 def _same_shape(name: str, prediction: Tensor, target: Tensor) -> Tensor:
     prediction, target = _as_tensor(prediction), _as_tensor(target)
-    if prediction.shape != target.shape:
+    if prediction._array.shape != target._array.shape:
         raise ShapeError(f"{name}: prediction has shape {prediction.shape}, target has shape {target.shape}")
     return target

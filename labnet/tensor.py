@@ -3,6 +3,7 @@
 Holds state and conversions only. Arithmetic is attached by `labnet.ops` through `labnet._methods`.
 """
 
+import functools
 import inspect
 from collections.abc import Iterator
 from importlib import import_module
@@ -175,9 +176,9 @@ class Tensor(Methods):
         leaf = self._node
         if not isinstance(leaf, autograd.Leaf):
             return None
-        found = leaf.grad
-        if found is not None and type(found) is not Tensor:  # as backward left it
-            found = leaf.grad = as_gradient(found)
+        if leaf.grad is not None and type(leaf.grad) is not Tensor:  # as backward left it
+            leaf.grad = as_gradient(leaf.grad)
+        found: Tensor | None = leaf.grad
         return found
 
     @grad.setter
@@ -243,7 +244,7 @@ class Tensor(Methods):
                 f"backward: a tensor of shape {self.shape} needs grad=, a tensor of the same shape; "
                 "only a scalar can do without, such as a loss"
             )
-        seed = wrap(np.ones(array.shape, array.dtype))
+        seed = wrap(_one(array.dtype) if array.ndim == 0 else np.ones(array.shape, array.dtype))
         return self._node, seed, autograd.Run(loss=array.item(), create_graph=create_graph)
 
     # Conversions
@@ -397,6 +398,18 @@ def wrap(array: np.ndarray[Any, Any], node: autograd.Node | None = None) -> Tens
     return tensor
 
 
+# infinite slopes are results, not mistakes of the caller
+_sweep_leaves = np.errstate(all="ignore")(autograd.sweep_leaves)
+
+
+@functools.cache
+def _one(dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Return what a backward from a number begins with: one array for all of them, so it is read-only."""
+    one = np.ones((), dtype)
+    one.flags.writeable = False
+    return one
+
+
 def differentiate(
     root: Tensor, grad: Any = None, *, retain_graph: bool = False, accumulate: bool = False, loss: float | None = None
 ) -> autograd.Gradients:
@@ -422,8 +435,7 @@ def differentiate(
                 items.append((owner, gradient))
         return items
 
-    with np.errstate(all="ignore"):  # infinite slopes are results, not mistakes of the caller
-        done = autograd.sweep_leaves(node, seed._array, run=run, retain_graph=retain_graph)
+    done = _sweep_leaves(node, seed._array, run=run, retain_graph=retain_graph)
     if done is not None:
         return autograd.Gradients(collect(done), wrap=as_gradient)
     sweep = autograd.Sweep(node, seed._array, run=run)

@@ -20,7 +20,7 @@ HEAVY = (
     "ipywidgets",
     "anywidget",
     "matplotlib",
-    "numba.cuda",
+    "numba",
     "torch",
     "sklearn",
     "tqdm",

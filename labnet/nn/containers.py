@@ -3,7 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from labnet.nn.modules import Module
+from labnet.nn.activation import ReLU
+from labnet.nn.dense import layers
+from labnet.nn.modules import Linear, Module
+from labnet.ops import relu
+from labnet.tensor import Tensor
 
 
 class Sequential(Module):
@@ -26,10 +30,21 @@ class Sequential(Module):
                 setattr(self, str(position), layer)
         self._layers = layers
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        self.__dict__["_steps"] = None
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        self.__dict__["_steps"] = None
+
     def forward(self, x: Any) -> Any:
         """Hand `x` through every layer."""
-        for layer in self:
-            x = layer(x)
+        steps = self.__dict__["_steps"]
+        if steps is None:
+            steps = self.__dict__["_steps"] = _steps(list(self))
+        for step in steps:
+            x = step(x)
         return x
 
     def __len__(self) -> int:
@@ -46,6 +61,50 @@ class Sequential(Module):
         names = [layer if isinstance(layer, Module) else getattr(layer, "__name__", layer) for layer in self]
         lines = [f"  ({i}): " + str(name).replace("\n", "\n  ") for i, name in enumerate(names)]
         return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+
+
+class _Run:
+    """Layers of a `Sequential` that can be taken as one step: linear ones, each with or without relu."""
+
+    def __init__(self, layers: list[Callable[[Any], Any]]):
+        self._layers = layers
+        self._linear: list[Linear] = []
+        self._relu = 0
+        for layer in layers:
+            if isinstance(layer, Linear):
+                self._linear.append(layer)
+            else:
+                self._relu |= 1 << (len(self._linear) - 1)
+
+    def __call__(self, x: Any) -> Any:
+        parameters: list[Tensor] = []
+        for layer in self._linear:
+            bias = layer.bias
+            if bias is None or "forward" in layer.__dict__:
+                return self._one_by_one(x)
+            parameters += (layer.weight, bias)
+        out = layers(x, parameters, self._relu) if type(x) is Tensor else None
+        return self._one_by_one(x) if out is None else out
+
+    def _one_by_one(self, x: Any) -> Any:
+        for layer in self._layers:
+            x = layer(x)
+        return x
+
+
+def _steps(layers: list[Callable[[Any], Any]]) -> list[Callable[[Any], Any]]:
+    """Put layers that can be taken as one step together."""
+    steps: list[Callable[[Any], Any]] = []
+    run: list[Callable[[Any], Any]] = []
+    for layer in [*layers, None]:
+        linear = type(layer) is Linear
+        if not linear and not (run and isinstance(run[-1], Linear) and (layer is relu or type(layer) is ReLU)):
+            steps += [_Run(run)] if len(run) > 1 else run
+            run = []
+        if layer is None:
+            break
+        (run if linear or run else steps).append(layer)
+    return steps
 
 
 class ModuleList(Module):

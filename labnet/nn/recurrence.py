@@ -126,7 +126,7 @@ class Recurrence(Node):
         assert steps is not None, "reachable() refuses freed nodes"
         assert parents is not None
         if run.create_graph:
-            return _pull_recorded(gradient, parents, steps)
+            return ops.replay(_composed, steps.inputs, parents, gradient)
         return [None if p is None else g for p, g in zip(parents, steps.back(np.asarray(gradient)), strict=True)]
 
     def release(self) -> None:
@@ -137,15 +137,6 @@ class Recurrence(Node):
     def nbytes(self) -> int:
         """Bytes of gates and states of all steps."""
         return 0 if self.steps is None else self.steps.nbytes
-
-
-def _pull_recorded(gradient: Tensor, parents: Sequence[Node | None], steps: Steps) -> list[Tensor | None]:
-    """Compute what `Steps.back` does in ops, so that it can be differentiated again."""
-    # one op away from the parents, so that none of the inputs is an ancestor of another
-    inputs = [wrap(array, parent) * 1.0 for array, parent in zip(steps.inputs, parents, strict=True)]
-    needed = [x for x in inputs if x.requires_grad]
-    found = dict(zip(map(id, needed), ops.grad(_composed(*inputs), needed, gradient, create_graph=True), strict=True))
-    return [found.get(id(x)) for x in inputs]
 
 
 def _composed(gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor) -> Tensor:

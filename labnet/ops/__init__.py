@@ -50,6 +50,7 @@ from labnet.ops.exponential import (
 )
 from labnet.ops.gradients import (
     grad,
+    replay,
 )
 from labnet.ops.indexing import (
     getitem,
@@ -286,6 +287,7 @@ __all__ = [
     "relu6",
     "remainder",
     "repeat",
+    "replay",
     "reshape",
     "roll",
     "round",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labnet import memory
-from labnet.autograd import Node, Run, is_recording
+from labnet.autograd import Node, Run, is_recording, next_number
 from labnet.errors import AxisError, DTypeError, ShapeError
 from labnet.tensor import Tensor, as_array, wrap
 
@@ -40,7 +40,7 @@ class Recorded(Node):
     #: Arguments besides the tensors; `RecordedStatic` has some.
     static: dict[str, Any] = _NO_STATIC
 
-    def pull(self, gradient: Any, run: Run) -> list[Any]:
+    def pull(self, gradient: Any, run: Run) -> Sequence[Any]:
         """Apply the rules of the op, one per parent that needs a gradient.
 
         Rules are written in what arrays and tensors have in common, and in ops, which take both. So they run
@@ -61,7 +61,8 @@ class Recorded(Node):
             return self._pull_tensors(gradient, inputs, rules)
         if type(gradient) is not _ndarray:
             gradient = _as_array(gradient)
-        static, pulled = self.static, []
+        static = self.static
+        pulled: list[Any] = []
         for rule, parent in zip(rules, parents, strict=True):
             if parent is None or rule is None:
                 pulled.append(None)
@@ -119,7 +120,7 @@ class RecordedUnary(Recorded):
         array = self.arrays[0]
         if type(gradient) is not _ndarray or run.create_graph or type(array) is not _ndarray:
             return super().pull(gradient, run)
-        return (self.op.vjps[0](gradient, self.out, array),)  # type: ignore[misc, arg-type]
+        return (self.op.vjps[0](gradient, self.out, array),)  # type: ignore[misc]
 
 
 class RecordedBinary(Recorded):
@@ -136,8 +137,8 @@ class RecordedBinary(Recorded):
             return super().pull(gradient, run)
         (parent1, parent2), (rule1, rule2), out = self.parents, self.op.vjps, self.out  # type: ignore[misc]
         return (
-            None if parent1 is None or rule1 is None else rule1(gradient, out, array1, array2),  # type: ignore[arg-type]
-            None if parent2 is None or rule2 is None else rule2(gradient, out, array1, array2),  # type: ignore[arg-type]
+            None if parent1 is None or rule1 is None else rule1(gradient, out, array1, array2),
+            None if parent2 is None or rule2 is None else rule2(gradient, out, array1, array2),
         )
 
 
@@ -152,6 +153,7 @@ def _recorded(
     op: "Op", parents: tuple[Node | None, ...], arrays: tuple[Array, ...], out: Values, static: dict[str, Any]
 ) -> Recorded:
     node: RecordedStatic = _new(RecordedStatic)
+    node.number = next_number()
     node.parents = parents
     node.op = op
     node.arrays = arrays
@@ -191,6 +193,7 @@ def unary_function(op: "Op") -> Callable[..., Tensor]:
         out._family = out._node = None
         if parent is not None and differentiable and is_recording():
             node: RecordedUnary = _new(RecordedUnary)
+            node.number = next_number()
             node.parents = (parent,)
             node.op = op
             node.arrays = (array,)
@@ -225,6 +228,7 @@ def binary_function(op: "Op") -> Callable[..., Tensor]:
         out._family = out._node = None
         if (parent1 is not None or parent2 is not None) and differentiable and is_recording():
             node: RecordedBinary = _new(RecordedBinary)
+            node.number = next_number()
             node.parents = (parent1, parent2)
             node.op = op
             node.arrays = (array1, array2)

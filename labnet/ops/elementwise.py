@@ -1,12 +1,16 @@
 """Ops that compute each element on its own; binary ones broadcast as in NumPy."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from labnet import kernels
 from labnet.ops.registry import FLOATS, NUMBERS, Array, P, Rule, Sample, op
 from labnet.ops.shape import fit
 from labnet.tensor import Tensor
+
+_ndarray: Any = np.ndarray
 
 UNARY_SAMPLES = (Sample(((3, 4),)), Sample(((),)), Sample(((0, 2),)))
 BINARY_SAMPLES = (
@@ -20,15 +24,25 @@ TERNARY_SAMPLES = (Sample(((3, 4), (3, 4), (3, 4))), Sample(((3, 1), (4,), ())))
 
 
 def _fitted(rule: Rule | None, position: int) -> Rule | None:
+    """Let a rule bring what it returns to the shape and dtype of the operand, where they differ."""
     if rule is None:
         return None
     pull = rule
 
     def fitted(g: Tensor, out: Tensor, *inputs: Tensor) -> Tensor:
         found, like = pull(g, out, *inputs), inputs[position]
-        return found if found.shape == like.shape and found.dtype == like.dtype else fit(found, like)
+        return found if found.shape == like.shape and found.dtype is like.dtype else fit(found, like)
 
-    return fitted
+    def fitted_gradient(g: Tensor, out: Tensor, *inputs: Tensor) -> Tensor:
+        like = inputs[position]
+        return g if g.shape == like.shape and g.dtype is like.dtype else fit(g, like)
+
+    return fitted_gradient if rule is _gradient else fitted
+
+
+def _gradient(g: Tensor, out: Tensor, *inputs: Tensor) -> Tensor:
+    """Hand the gradient on as it is."""
+    return g
 
 
 def unary(
@@ -55,7 +69,7 @@ def binary(
 # Arithmetic
 
 
-@binary(lambda g, out, x1, x2: g, lambda g, out, x1, x2: g, ufunc=np.add)
+@binary(_gradient, _gradient, ufunc=np.add)
 def add(x1: Array, x2: Array, /) -> Array:
     """Sum of each pair of elements.
 
@@ -67,7 +81,7 @@ def add(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@binary(lambda g, out, x1, x2: g, lambda g, out, x1, x2: -g, ufunc=np.subtract)
+@binary(_gradient, lambda g, out, x1, x2: -g, ufunc=np.subtract)
 def subtract(x1: Array, x2: Array, /) -> Array:
     """Difference of each pair of elements.
 
@@ -218,7 +232,17 @@ def tanh(x: Array, /) -> Array:
 # Activations
 
 
-@unary(lambda g, out, x: g * (out > 0))
+def _pull_relu(g: Any, out: Any, x: Any) -> Any:
+    compiled = kernels.relu_backward.compiled
+    if compiled is not None and type(g) is _ndarray and type(out) is _ndarray:
+        found = np.empty(out.shape, out.dtype)
+        together = (g, out, found)
+        if compiled(id(together)):
+            return found
+    return g * (out > 0)
+
+
+@unary(_pull_relu)
 def relu(x: Array, /) -> Array:
     """Each element where it is positive, else 0.
 

@@ -1,6 +1,6 @@
 """Gradients on demand: of any order, and without touching ``.grad``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -68,3 +68,24 @@ def grad(
 def _own(gradient: Any) -> Tensor:
     """Return another tensor for a gradient, since rules hand one to several inputs; memory is shared until written."""
     return wrap(gradient._array, gradient._node) if isinstance(gradient, Tensor) else wrap(np.asarray(gradient))
+
+
+def replay(
+    compute: Callable[..., Tensor], arrays: Sequence[Any], parents: Sequence[autograd.Node | None], gradient: Tensor
+) -> list[Tensor | None]:
+    """Pull a gradient through a computation that was recorded as one node, so that it can be differentiated again.
+
+    Parameters
+    ----------
+    compute : callable
+        The same computation, in ops.
+    arrays, parents : sequences
+        Values and node of each input; None for one that needs no gradient.
+    gradient : tensor
+        Gradient of the output.
+    """
+    # one op away from the parents, so that none of the inputs is an ancestor of another
+    inputs = [wrap(array, parent) * 1.0 for array, parent in zip(arrays, parents, strict=True)]
+    needed = [x for x in inputs if x.requires_grad]
+    found = dict(zip(map(id, needed), grad(compute(*inputs), needed, gradient, create_graph=True), strict=True))
+    return [found.get(id(x)) for x in inputs]

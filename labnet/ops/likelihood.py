@@ -4,6 +4,7 @@ import numpy as np
 
 from labnet.ops.activation import softmax
 from labnet.ops.elementwise import binary, sigmoid
+from labnet.ops.reduction import mean_of_array
 from labnet.ops.registry import FLOATS, Array, Sample, op
 from labnet.ops.shape import expand_dims
 from labnet.tensor import Tensor, wrap
@@ -40,7 +41,9 @@ def mean_squared_error(x1: Array, x2: Array, /) -> Array:
     >>> ln.ops.mean_squared_error(ln.asarray([1.0, 2.0]), ln.asarray([1.0, 4.0])).item()
     2.0
     """
-    return np.mean(np.square(np.subtract(x1, x2)))
+    difference = np.subtract(x1, x2)
+    difference *= difference
+    return mean_of_array(difference)
 
 
 def _pull_logits(g: Tensor, out: Tensor, x: Tensor, *, labels: Array, axis: int = -1) -> Tensor:

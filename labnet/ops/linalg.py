@@ -22,14 +22,16 @@ def _as_matrices(g: Tensor, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor, Ten
 
 def _pull_left(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
     if x1.ndim == x2.ndim == 2:
-        return fit(g @ x2.T, x1)
+        found = g @ x2.T
+        return found if found.dtype is x1.dtype else fit(found, x1)
     g, left, right = _as_matrices(g, x1, x2)
     return fit(g @ right.mT, left).reshape(x1.shape)
 
 
 def _pull_right(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
     if x1.ndim == x2.ndim == 2:
-        return fit(x1.T @ g, x2)
+        found = x1.T @ g
+        return found if found.dtype is x2.dtype else fit(found, x2)
     g, left, right = _as_matrices(g, x1, x2)
     if right.ndim == 2 and left.ndim > 2:  # one large product instead of many that are added up
         left, g = left.reshape((-1, left.shape[-1])), g.reshape((-1, g.shape[-1]))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from labnet import kernels
 from labnet.ops.registry import FLOATS, Array, Sample, op
 from labnet.ops.windows import Pair, Windows, pair
 from labnet.tensor import Tensor
@@ -30,6 +31,11 @@ def _windows(x: Array, kernel_size: Pair, stride: Pair | None, padding: Pair, di
         raise ValueError("expected shape (..., H, W), and padding of at most half the window")
     steps = kernel if stride is None else pair(stride)
     return Windows.of(x.shape[-2:], kernel, stride=steps, padding=width, dilation=dilation)
+
+
+def _are_tiles(windows: Windows) -> bool:
+    """Tell whether the windows lie side by side, with nothing around the image."""
+    return windows.stride == windows.kernel and windows.dilation == (1, 1) and not any(windows.before)
 
 
 def _padded(x: Array, windows: Windows, value: float) -> Array:
@@ -118,6 +124,12 @@ def max_pool2d(
     [[4.0]]
     """
     windows = _windows(x, kernel_size, stride, padding, dilation)
+    compiled = kernels.tile_max.compiled
+    if compiled is not None and _are_tiles(windows):
+        out = np.empty((*x.shape[:-2], *windows.out), x.dtype)
+        together = (x, out)
+        if compiled(id(together), *windows.kernel):
+            return out
     return _greatest(_padded(x, windows, -np.inf), windows)
 
 
@@ -158,6 +170,11 @@ def max_pool2d_input(
     """
     windows = _windows(x, kernel_size, stride, padding, dilation)
     out = _blank(x.shape, windows, y.dtype)
+    compiled = kernels.tile_max_backward.compiled
+    if compiled is not None and greatest is not None and _are_tiles(windows):
+        together = (y, x, greatest, out)
+        if compiled(id(together), *windows.kernel):
+            return out
     apart = all(k <= s for k, s in zip(windows.kernel, windows.stride, strict=True)) and windows.dilation == (1, 1)
     for place, hit in _winners(x, windows, greatest):
         if apart:

@@ -28,7 +28,7 @@ def _kept(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
 
 def spread(g: Tensor, x: Tensor, axis: Axis) -> Tensor:
     """Repeat what was reduced over `axis` until it has the shape of `x` again."""
-    if axis is None and type(g) is np.ndarray:
+    if axis is None and isinstance(g, np.ndarray):
         return np.full(x.shape, g.reshape(()), g.dtype)
     return broadcast_to(g.reshape(_kept(x.shape, axis)), x.shape)
 
@@ -64,9 +64,14 @@ def mean(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
     >>> ln.mean(ln.asarray([[1.0, 2.0], [3.0, 4.0]]), axis=-1).tolist()
     [1.5, 3.5]
     """
-    if axis is None and not keepdims and x.dtype.char in "fd" and x.size:
-        return np.add.reduce(x, axis=None) / x.dtype.type(x.size)  # what np.mean does, without its preparations
-    return np.mean(x, axis=axis, keepdims=keepdims)
+    return mean_of_array(x) if axis is None and not keepdims else np.mean(x, axis=axis, keepdims=keepdims)
+
+
+def mean_of_array(x: Array) -> Array:
+    """Return the mean of all elements as `np.mean` does, without its preparations where that is possible."""
+    if x.size and x.dtype.char in "fd":
+        return np.add.reduce(x, axis=None) / x.dtype.type(x.size)
+    return np.mean(x)
 
 
 def _extreme_share(x: Tensor, out: Tensor, axis: Axis) -> Tensor:

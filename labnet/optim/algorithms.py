@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
+from labnet import kernels
 from labnet.optim.optimizer import Optimizer, State, Values
 from labnet.tensor import Tensor
 
@@ -35,6 +37,15 @@ class SGD(Optimizer):
     def __init__(self, lr: float = 1e-3, momentum: float = 0.0, *, parameters: Iterable[Tensor] | None = None):
         super().__init__(lr, parameters=parameters)
         self.momentum = momentum
+
+    def _step_compiled(self, found: list[tuple[Tensor, Any]]) -> bool:
+        kernel = kernels.sgd_with_momentum if self.momentum else kernels.sgd
+        if kernel.compiled is None:
+            kernels.ask()
+            return False
+        if self.momentum:
+            return self._run(kernel.compiled, found, self.slots, (self.lr, self.momentum))
+        return self._run(kernel.compiled, found, (), (self.lr,))
 
     def updated(self, value: Values, gradient: Values, state: State) -> Values:
         """Return the value after one step."""
@@ -81,6 +92,28 @@ class Adam(Optimizer):
         super().__init__(lr, parameters=parameters)
         self.betas = betas
         self.eps = eps
+
+    def _step_compiled(self, found: list[tuple[Tensor, Any]]) -> bool:
+        return self._step_decayed(found, 1.0)
+
+    def _step_decayed(self, found: list[tuple[Tensor, Any]], keep: float) -> bool:
+        """Take a step after which `keep` of each value is left, apart from what the gradient does."""
+        compiled, (beta1, beta2) = kernels.adam.compiled, self.betas
+        if compiled is None:
+            kernels.ask()
+            return False
+        states = [self._known(parameter).state for parameter, _ in found]
+        steps = {state.get("step", 0) for state in states}
+        if len(steps) != 1:
+            return False
+        step = steps.pop() + 1
+        root, size = 1 / math.sqrt(1 - beta2**step), self.lr / (1 - beta1**step)
+        numbers = (keep, beta1, 1 - beta1, beta2, 1 - beta2, root, self.eps, size)
+        if not self._run(compiled, found, self.slots[1:], numbers):
+            return False
+        for state in states:
+            state["step"] = step
+        return True
 
     def updated(self, value: Values, gradient: Values, state: State) -> Values:
         """Return the value after one step."""
@@ -136,6 +169,9 @@ class AdamW(Adam):
     ):
         super().__init__(lr, betas, eps, parameters=parameters)
         self.weight_decay = weight_decay
+
+    def _step_compiled(self, found: list[tuple[Tensor, Any]]) -> bool:
+        return self._step_decayed(found, 1 - self.lr * self.weight_decay)
 
     def updated(self, value: Values, gradient: Values, state: State) -> Values:
         """Return the value after one step."""

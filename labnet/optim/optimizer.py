@@ -1,11 +1,13 @@
 """Optimizers: callables that take the gradients of a backward and change the parameters.
 
 ``opt(loss.backward())`` applies exactly these gradients and clears the ``.grad`` of what it changed. New
-values go to new memory, so graphs and arrays handed out keep what they saw. Formulas and state words are torch's.
+values go to memory that nobody looks at, so graphs and arrays handed out keep what they saw. Formulas and
+state words are torch's.
 """
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from sys import getrefcount
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +23,17 @@ State = dict[str, Any]
 Named = Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
 #: Called after a step with the ids of the parameters that changed. Held weakly: who wants to be called keeps it.
 Watcher = Callable[[frozenset[int]], None]
+
+_ndarray, _empty = np.ndarray, np.empty
+
+
+def _least_references() -> int:
+    array = np.empty(0)
+    return getrefcount(array)
+
+
+#: What counting gives for an array that only one local variable refers to; it depends on Python's version.
+ALONE = _least_references()
 
 _watchers: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
@@ -45,6 +58,30 @@ def watch(watcher: Watcher) -> None:
     1
     """
     _watchers.add(watcher)
+
+
+class Known:
+    """What an optimizer knows of one parameter.
+
+    Attributes
+    ----------
+    parameter : weakref
+    state : dict
+        See `State`.
+    made : int
+        Identity of the array that this optimizer gave the parameter last.
+    spare : array or None
+        The value before the last step, if this optimizer made it. Only the optimizer can hand it out, so
+        once it is the only one to refer to it, it stays so and may write into it.
+    """
+
+    __slots__ = ("made", "parameter", "spare", "state")
+
+    def __init__(self, parameter: "weakref.ref[Tensor]"):
+        self.parameter = parameter
+        self.state: State = {}
+        self.spare: Values | None = None
+        self.made = 0
 
 
 class Optimizer:
@@ -73,7 +110,12 @@ class Optimizer:
             raise ValueError(f"lr must not be negative, got {lr}")
         self.lr = lr
         self._only = None if parameters is None else {id(p): p for p in parameters}
-        self._state: dict[int, tuple[weakref.ref[Tensor], State]] = {}
+        self._state: dict[int, Known] = {}
+
+    def __init_subclass__(cls) -> None:
+        """Have no kernel do the work of a class that defines `updated` anew."""
+        if "updated" in vars(cls) and "_step_compiled" not in vars(cls):
+            cls._step_compiled = Optimizer._step_compiled  # type: ignore[method-assign]
 
     def __call__(self, gradients: Gradients) -> None:
         """Change the parameters by one step: all of them, or on an error none, state included.
@@ -84,19 +126,13 @@ class Optimizer:
             If the gradients were not awaited, or this is not what a backward returned.
         """
         check_gradients("an optimizer", gradients, "opt(await loss.backward())")
-        updates, only = [], self._only
-        for parameter, gradient in gradients.found():
-            if only is None or id(parameter) in only:
-                state, array = dict(self._state_of(parameter)), parameter._array
-                slope = np.asarray(gradient)
-                updates.append((parameter, np.asarray(self.updated(array, slope, state), array.dtype), state))
-        for parameter, value, state in updates:
-            memory.overwrite(parameter, value)
-            parameter.grad = None
-            if state:
-                self._remember(parameter, state)
+        found, only = gradients.found(), self._only
+        if only is not None:
+            found = [pair for pair in found if id(pair[0]) in only]
+        if not self._step_compiled(found):
+            self._step(found)
         if _watchers:
-            changed = frozenset(id(parameter) for parameter, _, _ in updates)
+            changed = frozenset(id(parameter) for parameter, _ in found)
             for watcher in tuple(_watchers):
                 watcher(changed)
 
@@ -104,17 +140,73 @@ class Optimizer:
         """Return the value of a parameter after one step; what is put into `state` is there at the next one."""
         raise NotImplementedError
 
-    def _state_of(self, parameter: Tensor) -> State:
-        known = self._state.get(id(parameter))
-        return {} if known is None else known[1]
+    def _step(self, found: list[tuple[Tensor, Any]]) -> None:
+        """Take a step, parameter by parameter."""
+        updates = []
+        for parameter, gradient in found:
+            state, array = dict(self._known(parameter).state), parameter._array
+            value = np.asarray(self.updated(array, np.asarray(gradient), state), array.dtype)
+            updates.append((parameter, value, state))
+        for parameter, value, state in updates:
+            memory.overwrite(parameter, value)
+            parameter.grad = None
+            self._known(parameter).state = state
 
-    def _remember(self, parameter: Tensor, state: State) -> None:
+    def _step_compiled(self, found: list[tuple[Tensor, Any]]) -> bool:
+        """Take a step with all parameters at once by a compiled kernel, and tell whether there was a fitting one."""
+        return False
+
+    def _run(
+        self,
+        compiled: Callable[..., int],
+        found: list[tuple[Tensor, Any]],
+        slots: tuple[str, ...],
+        numbers: tuple[float, ...],
+    ) -> bool:
+        """Hand values, gradients, memory for new values, and states to a kernel; install the new values.
+
+        The memory of the last but one value serves again where nobody has a reference to it any more, and
+        nobody can come by one: see `Known`.
+        """
+        states, known, values, gradients, news = self._state, [], [], [], []
+        for parameter, gradient in found:
+            one = states.get(id(parameter)) or self._known(parameter)
+            value = parameter._array
+            spare, one.spare = one.spare, None
+            if spare is None or getrefcount(spare) > ALONE:
+                spare = _empty(value.shape, value.dtype)
+            known.append(one)
+            values.append(value)
+            gradients.append(gradient if type(gradient) is _ndarray else np.asarray(gradient))
+            news.append(spare)
+            for slot in slots:
+                if slot not in one.state:
+                    one.state[slot] = np.zeros(value.shape, value.dtype)
+        spare = None
+        together = (*values, *gradients, *news, *[one.state[slot] for slot in slots for one in known])
+        if not compiled(id(together), *numbers):
+            together = tuple(map(np.ascontiguousarray, together))
+            if not compiled(id(together), *numbers):
+                return False
+        for (parameter, _), one, old, new in zip(found, known, values, together[2 * len(news) :], strict=False):
+            if parameter._family is None:
+                parameter._array = new
+                if id(old) == one.made and old.base is None:
+                    one.spare = old
+                one.made = id(new)
+            else:
+                memory.overwrite(parameter, new)
+                one.made = id(parameter._array) if parameter._array is new else 0
+            parameter._node.grad = None  # type: ignore[union-attr]
+        return True
+
+    def _known(self, parameter: Tensor) -> "Known":
         key, states = id(parameter), self._state
         known = states.get(key)
-        if known is not None:
-            states[key] = (known[0], state)
-        elif state:
-            states[key] = (weakref.ref(parameter, lambda _: states.pop(key, None)), state)
+        if known is None:
+            reference = weakref.ref(parameter, lambda _: states.pop(key, None))
+            known = states[key] = Known(reference)
+        return known
 
     def state_dict(self, named_parameters: Named) -> dict[str, Tensor]:
         """Return what the optimizer remembers, under names that outlive the process.
@@ -144,11 +236,11 @@ class Optimizer:
         """
         names = {id(parameter): name for name, parameter in dict(named_parameters).items()}
         found = {"lr": wrap(np.asarray(self.lr, "float64"))}
-        for key, (reference, state) in self._state.items():
-            if key not in names:
-                shape = getattr(reference(), "shape", ())
+        for key, known in self._state.items():
+            if key not in names and known.state:
+                shape = getattr(known.parameter(), "shape", ())
                 raise KeyError(f"state_dict: a parameter of shape {shape} has state, but no name among {len(names)}")
-            found.update({f"{names[key]}.{slot}": wrap(np.asarray(value)) for slot, value in state.items()})
+            found.update({f"{names[key]}.{slot}": wrap(np.array(value)) for slot, value in known.state.items()})
         return found
 
     def load_state_dict(self, state: Mapping[str, Tensor], named_parameters: Named) -> None:
@@ -189,7 +281,7 @@ class Optimizer:
         self.lr = float(state["lr"])
         self._state.clear()
         for name, slots in loaded.items():
-            self._remember(named[name], slots)
+            self._known(named[name]).state = slots
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(lr={self.lr})"

@@ -1,0 +1,26 @@
+"""NumPy's own BLAS, for compiled code: the same library, so the same bits and no second pool of threads.
+
+Knows how NumPy's wheels name the functions. Where they have other names the kernels that need BLAS are left out.
+"""
+
+import ctypes
+from importlib import import_module
+
+import llvmlite.binding as llvm  # type: ignore[import-untyped]
+
+#: Names under which compiled code finds the functions; all sizes are 64-bit integers.
+SGEMM, SGEMV, SDOT = "labnet_sgemm", "labnet_sgemv", "labnet_sdot"
+_PATTERNS = ("scipy_cblas_{}64_", "cblas_{}64_")
+
+
+def link() -> bool:
+    """Make the functions known to compiled code, and tell whether that was possible."""
+    library = ctypes.CDLL(str(import_module("numpy._core._multiarray_umath").__file__))
+    for pattern in _PATTERNS:
+        names = [pattern.format(name) for name in ("sgemm", "sgemv", "sdot")]
+        if all(hasattr(library, name) for name in names):
+            for symbol, name in zip((SGEMM, SGEMV, SDOT), names, strict=True):
+                function = getattr(library, name)
+                llvm.add_symbol(symbol, ctypes.cast(function, ctypes.c_void_p).value)
+            return True
+    return False

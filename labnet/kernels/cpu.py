@@ -1,0 +1,553 @@
+"""The compiled kernels: machine code for what takes several passes in NumPy.
+
+Arrays come as the address of a tuple of them, which costs the same for two arrays as for twenty, and lets one
+compiled function serve a model of any depth. A kernel reads data, shape, dtype and flags from the array
+objects themselves, checks all of it, and returns 0 without having done anything if something does not suit it.
+Every kernel computes the same bits as the NumPy code that stands in for it: same operations, same order.
+
+Everything that a kernel calls is in this file, because a changed callee elsewhere would not renew the copy on disk.
+"""
+
+# mypy: ignore-errors
+# Numba finds the types.
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import float32, int64, njit, types
+from numba.extending import intrinsic
+
+from labnet.kernels.blas import SDOT, SGEMM, SGEMV
+
+#: Every kernel lets other threads run, and divides by zero as NumPy does.
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "cache": True, "boundscheck": False}
+
+_HEAD = object.__basicsize__
+_ITEMS = tuple.__basicsize__
+_DATA, _NDIM, _SHAPE, _DTYPE, _FLAGS = _HEAD, _HEAD + 8, _HEAD + 16, _HEAD + 40, _HEAD + 48
+#: C-contiguous, aligned; and writeable.
+_READ, _WRITE = 0x101, 0x501
+#: How a dtype object begins: kind, type code and byte order, three characters each.
+_FLOAT32 = int.from_bytes(b"ff=", "little")
+
+Pointer = types.CPointer(float32)
+_enum, _size = types.int32, int64
+_gemm = types.ExternalFunction(
+    SGEMM,
+    types.void(*[_enum] * 3, *[_size] * 3, float32, Pointer, _size, Pointer, _size, float32, Pointer, _size),
+)
+_gemv = types.ExternalFunction(
+    SGEMV, types.void(*[_enum] * 2, *[_size] * 2, float32, Pointer, _size, Pointer, _size, float32, Pointer, _size)
+)
+_dot = types.ExternalFunction(SDOT, float32(_size, Pointer, _size, Pointer, _size))
+_ROWS, _COLUMNS, _PLAIN, _TRANSPOSED = 101, 102, 111, 112
+
+
+@njit(inline="always")
+def _one_if(condition):
+    return float32(1) if condition else float32(0)
+
+
+@njit(inline="always")
+def _greater(a, b):
+    """Return the greater number, or NaN where there is one, without branching."""
+    greater = a if a > b else b
+    return a if a != a else greater
+
+
+# Reading Python's objects
+
+
+@intrinsic
+def _word(context: Any, address: Any) -> Any:
+    """Read eight bytes as an integer."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
+
+    return int64(int64), generate
+
+
+@intrinsic
+def _floats(context: Any, address: Any) -> Any:
+    """Take an address for that of float32 numbers."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.FloatType().as_pointer())
+
+    return Pointer(int64), generate
+
+
+@njit(inline="always")
+def _item(arrays, index):
+    return _word(arrays + _ITEMS + 8 * index)
+
+
+@njit(inline="always")
+def _count(arrays):
+    return _word(arrays + _HEAD)
+
+
+@njit(inline="always")
+def _data(array):
+    return _floats(_word(array + _DATA))
+
+
+@njit(inline="always")
+def _length(array, axis):
+    return _word(_word(array + _SHAPE) + 8 * axis)
+
+
+@njit(inline="always")
+def _has(array, flags, dtype):
+    """Tell whether an array is of this dtype, and has these flags."""
+    described = _word(_word(array + _DTYPE) + _HEAD + 8)
+    return (described & 0xFFFFFF) == dtype and (_word(array + _FLAGS) & flags) == flags
+
+
+@njit(inline="always")
+def _wanted(item, like):
+    """Tell whether an item is an array at all, as another one is, rather than None."""
+    return _word(item + _HEAD - 8) == _word(like + _HEAD - 8)
+
+
+@njit(inline="always")
+def _suits(array, ndim, flags, dtype):
+    """Tell whether an array is of this dtype, has so many dimensions, and these flags."""
+    return (_word(array + _NDIM) & 0xFFFFFFFF) == ndim and _has(array, flags, dtype)
+
+
+@njit(inline="always")
+def _flat_size(array, flags, dtype):
+    """Return the number of elements of an array of any shape, -1 if it does not suit."""
+    if not _has(array, flags, dtype):
+        return -1
+    size = 1
+    for axis in range(_word(array + _NDIM) & 0xFFFFFFFF):
+        size *= _length(array, axis)
+    return size
+
+
+# Products of matrices, by the same calls that NumPy makes
+
+
+@njit(inline="always")
+def worth_turning(rows, inner, columns):
+    """Tell whether a weight is transposed first: BLAS is slower the other way round where it is small."""
+    return rows >= 16 and inner > 1 and columns > 1 and inner * columns <= 8192
+
+
+@njit(inline="always")
+def _forward_product(x, weight, out, rows, inner, columns):
+    """Compute ``x @ weight.T`` for x (rows, inner) and weight (columns, inner)."""
+    if rows == 1 and columns == 1:
+        out[0] = _dot(inner, x, 1, weight, 1)
+    elif rows == 1:
+        _gemv(_COLUMNS, _TRANSPOSED, inner, columns, float32(1), weight, inner, x, 1, float32(0), out, 1)
+    elif columns == 1:
+        _gemv(_COLUMNS, _TRANSPOSED, inner, rows, float32(1), x, inner, weight, 1, float32(0), out, 1)
+    elif inner == 1:
+        for i in range(rows):
+            for j in range(columns):
+                out[i * columns + j] = x[i] * weight[j]
+    elif worth_turning(rows, inner, columns):
+        turned = np.empty(inner * columns, np.float32)
+        for j in range(columns):
+            for i in range(inner):
+                turned[i * columns + j] = weight[j * inner + i]
+        _gemm(
+            *(_ROWS, _PLAIN, _PLAIN, rows, columns, inner, float32(1), x, inner, turned.ctypes, columns),
+            *(float32(0), out, columns),
+        )
+    else:
+        _gemm(
+            *(_ROWS, _PLAIN, _TRANSPOSED, rows, columns, inner, float32(1), x, inner, weight, inner),
+            *(float32(0), out, columns),
+        )
+
+
+@njit(inline="always")
+def _input_product(g, weight, out, rows, inner, columns):
+    """Compute ``g @ weight`` for g (rows, columns) and weight (columns, inner)."""
+    if rows == 1 and inner == 1:
+        out[0] = _dot(columns, g, 1, weight, 1)
+    elif rows == 1:
+        _gemv(_ROWS, _TRANSPOSED, columns, inner, float32(1), weight, inner, g, 1, float32(0), out, 1)
+    elif inner == 1:
+        _gemv(_COLUMNS, _TRANSPOSED, columns, rows, float32(1), g, columns, weight, 1, float32(0), out, 1)
+    elif columns == 1:
+        for i in range(rows):
+            for j in range(inner):
+                out[i * inner + j] = g[i] * weight[j]
+    else:
+        _gemm(
+            *(_ROWS, _PLAIN, _PLAIN, rows, inner, columns, float32(1), g, columns, weight, inner),
+            *(float32(0), out, inner),
+        )
+
+
+@njit(inline="always")
+def _weight_product(g, x, out, rows, inner, columns):
+    """Compute ``g.T @ x`` for g (rows, columns) and x (rows, inner)."""
+    if columns == 1 and inner == 1:
+        out[0] = _dot(rows, g, 1, x, 1)
+    elif columns == 1:
+        _gemv(_ROWS, _TRANSPOSED, rows, inner, float32(1), x, inner, g, 1, float32(0), out, 1)
+    elif inner == 1:
+        _gemv(_ROWS, _TRANSPOSED, rows, columns, float32(1), g, columns, x, 1, float32(0), out, 1)
+    elif rows == 1:
+        for i in range(columns):
+            for j in range(inner):
+                out[i * inner + j] = g[i] * x[j]
+    else:
+        _gemm(
+            *(_ROWS, _TRANSPOSED, _PLAIN, columns, inner, rows, float32(1), g, columns, x, inner),
+            *(float32(0), out, inner),
+        )
+
+
+@njit(inline="always")
+def _sum_of_rows(g, out, rows, columns):
+    """Add up the rows of g, in NumPy's order: by row, but one column alone in eight interleaved sums."""
+    if columns > 1 or rows < 8:
+        for j in range(columns):
+            out[j] = g[j]
+        for i in range(1, rows):
+            for j in range(columns):
+                out[j] += g[i * columns + j]
+        return
+    a, b, c, d, e, f, p, q = g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7]
+    whole = rows - rows % 8
+    for i in range(8, whole, 8):
+        a += g[i]
+        b += g[i + 1]
+        c += g[i + 2]
+        d += g[i + 3]
+        e += g[i + 4]
+        f += g[i + 5]
+        p += g[i + 6]
+        q += g[i + 7]
+    total = ((a + b) + (c + d)) + ((e + f) + (p + q))
+    for i in range(whole, rows):
+        total += g[i]
+    out[0] = total
+
+
+# Linear layers, one after the other, each with or without relu
+# arrays: x, weight and bias of each layer, hidden values of all layers but the last, output
+
+
+@njit(**OPTIONS)
+def layers_forward(arrays, relu):
+    """Compute the output of linear layers; bit i of `relu` says whether layer i ends in one."""
+    count = _count(arrays)
+    layers = (count - 3) // 2
+    x, hidden, out = _item(arrays, 0), _item(arrays, count - 2), _item(arrays, count - 1)
+    if not _suits(x, 2, _READ, _FLOAT32):
+        return 0
+    rows, inner = _length(x, 0), _length(x, 1)
+    if rows == 0:
+        return 0
+    needed = 0
+    for layer in range(layers):
+        weight, bias = _item(arrays, 1 + 2 * layer), _item(arrays, 2 + 2 * layer)
+        if not (_suits(weight, 2, _READ, _FLOAT32) and _suits(bias, 1, _READ, _FLOAT32)):
+            return 0
+        columns = _length(weight, 0)
+        if _length(weight, 1) != inner or _length(bias, 0) != columns or columns * inner == 0:
+            return 0
+        needed += rows * columns
+        inner = columns
+    needed -= rows * inner
+    if _flat_size(hidden, _WRITE, _FLOAT32) < needed or _flat_size(out, _WRITE, _FLOAT32) != rows * inner:
+        return 0
+    source, target = _word(x + _DATA), _word(hidden + _DATA)
+    inner = _length(x, 1)
+    for layer in range(layers):
+        weight, bias = _item(arrays, 1 + 2 * layer), _data(_item(arrays, 2 + 2 * layer))
+        columns = _length(weight, 0)
+        if layer == layers - 1:
+            target = _word(out + _DATA)
+        values = _floats(target)
+        _forward_product(_floats(source), _data(weight), values, rows, inner, columns)
+        if (relu >> layer) & 1:
+            for i in range(rows):
+                for j in range(columns):
+                    value = values[i * columns + j] + bias[j]
+                    values[i * columns + j] = float32(0) if value < float32(0) else value
+        else:
+            for i in range(rows):
+                for j in range(columns):
+                    values[i * columns + j] += bias[j]
+        source, target = target, target + 4 * rows * columns
+        inner = columns
+    return 1
+
+
+# arrays: gradient of the output, x, weight of each layer, hidden, output, scratch,
+# gradient of x or None, gradients of weight and bias of each layer or None
+
+
+@njit(**OPTIONS)
+def layers_backward(arrays, relu):
+    """Compute the gradients of what `layers_forward` was given; those that are None are left out."""
+    layers = (_count(arrays) - 6) // 3
+    g, x = _item(arrays, 0), _item(arrays, 1)
+    hidden, out, scratch, by_x = (
+        _item(arrays, 2 + layers),
+        _item(arrays, 3 + layers),
+        _item(arrays, 4 + layers),
+        _item(arrays, 5 + layers),
+    )
+    if not (_suits(x, 2, _READ, _FLOAT32) and _suits(g, 2, _READ, _FLOAT32) and _suits(out, 2, _READ, _FLOAT32)):
+        return 0
+    rows, inner = _length(x, 0), _length(x, 1)
+    if rows == 0:
+        return 0
+    widest, needed = inner, 0
+    for layer in range(layers):
+        weight = _item(arrays, 2 + layer)
+        if not _suits(weight, 2, _READ, _FLOAT32) or _length(weight, 1) != inner:
+            return 0
+        columns = _length(weight, 0)
+        if columns == 1 and rows > 128:  # where NumPy's order of adding up is another one
+            return 0
+        by_weight, by_bias = _item(arrays, 6 + layers + 2 * layer), _item(arrays, 7 + layers + 2 * layer)
+        if _wanted(by_weight, x) and _flat_size(by_weight, _WRITE, _FLOAT32) != columns * inner:
+            return 0
+        if _wanted(by_bias, x) and _flat_size(by_bias, _WRITE, _FLOAT32) != columns:
+            return 0
+        widest = max(widest, columns)
+        needed += rows * columns
+        inner = columns
+    if _length(g, 0) != rows or _length(g, 1) != inner or _length(out, 0) != rows or _length(out, 1) != inner:
+        return 0
+    needed -= rows * inner
+    if _flat_size(hidden, _READ, _FLOAT32) < needed or _flat_size(scratch, _WRITE, _FLOAT32) < 2 * rows * widest:
+        return 0
+    if _wanted(by_x, x) and _flat_size(by_x, _WRITE, _FLOAT32) != rows * _length(x, 1):
+        return 0
+    current = _word(g + _DATA)
+    here, there = _word(scratch + _DATA), _word(scratch + _DATA) + 4 * rows * widest
+    ends = _word(hidden + _DATA) + 4 * needed
+    for step in range(layers):
+        layer = layers - 1 - step
+        weight = _item(arrays, 2 + layer)
+        columns, inner = _length(weight, 0), _length(weight, 1)
+        if (relu >> layer) & 1:
+            values, before = _data(out) if step == 0 else _floats(ends), _floats(current)
+            masked = _floats(here)
+            for i in range(rows * columns):
+                masked[i] = before[i] * _one_if(values[i] > float32(0))
+            current, here, there = here, there, here
+        gradient = _floats(current)
+        ends -= 4 * rows * inner
+        source = _floats(ends) if layer else _data(x)
+        by_weight, by_bias = _item(arrays, 6 + layers + 2 * layer), _item(arrays, 7 + layers + 2 * layer)
+        if _wanted(by_weight, x):
+            _weight_product(gradient, source, _data(by_weight), rows, inner, columns)
+        if _wanted(by_bias, x):
+            _sum_of_rows(gradient, _data(by_bias), rows, columns)
+        if layer:
+            _input_product(gradient, _data(weight), _floats(here), rows, inner, columns)
+            current, here, there = here, there, here
+        elif _wanted(by_x, x):
+            _input_product(gradient, _data(weight), _data(by_x), rows, inner, columns)
+    return 1
+
+
+# Activations and pooling
+
+
+@njit(**OPTIONS)
+def relu_backward(arrays):
+    """Compute ``g * (out > 0)``; arrays: g, out, result."""
+    g, out, result = _item(arrays, 0), _item(arrays, 1), _item(arrays, 2)
+    size = _flat_size(out, _READ, _FLOAT32)
+    if size < 0 or _flat_size(g, _READ, _FLOAT32) != size or _flat_size(result, _WRITE, _FLOAT32) != size:
+        return 0
+    gradient, values, target = _data(g), _data(out), _data(result)
+    for i in range(size):
+        target[i] = gradient[i] * _one_if(values[i] > float32(0))
+    return 1
+
+
+@njit(inline="always")
+def _tiles(image, tiled, rows, columns, image_flags, tiled_flags):
+    """Return how many images of (..., H, W) there are, -1 if their tiles of rows x columns do not suit."""
+    size = _flat_size(image, image_flags, _FLOAT32)
+    ndim = _word(image + _NDIM) & 0xFFFFFFFF
+    if size <= 0 or ndim < 2 or (_word(tiled + _NDIM) & 0xFFFFFFFF) != ndim or rows * columns == 0:
+        return -1
+    height, width = _length(image, ndim - 2), _length(image, ndim - 1)
+    if _length(tiled, ndim - 2) != height // rows or _length(tiled, ndim - 1) != width // columns:
+        return -1
+    count = size // (height * width)
+    return count if _flat_size(tiled, tiled_flags, _FLOAT32) == count * (height // rows) * (width // columns) else -1
+
+
+@njit(**OPTIONS)
+def tile_max(arrays, rows, columns):
+    """Find the greatest element of each tile, or NaN; arrays: images (..., H, W), result (..., H', W')."""
+    image, result = _item(arrays, 0), _item(arrays, 1)
+    count = _tiles(image, result, rows, columns, _READ, _WRITE)
+    if count < 0:
+        return 0
+    ndim = _word(image + _NDIM) & 0xFFFFFFFF
+    height, width = _length(image, ndim - 2), _length(image, ndim - 1)
+    down, across = height // rows, width // columns
+    values, target = _data(image), _data(result)
+    for n in range(count):
+        for i in range(down):
+            start = n * height * width + i * rows * width
+            place = (n * down + i) * across
+            if rows == 2 and columns == 2:  # written out, which is several times faster
+                for j in range(across):
+                    a, b = values[start + 2 * j], values[start + 2 * j + 1]
+                    c, d = values[start + width + 2 * j], values[start + width + 2 * j + 1]
+                    target[place + j] = _greater(_greater(a, b), _greater(c, d))
+                continue
+            for j in range(across):
+                best = values[start + j * columns]
+                for r in range(rows):
+                    for c in range(columns):
+                        best = _greater(best, values[start + r * width + j * columns + c])
+                target[place + j] = best
+    return 1
+
+
+@njit(**OPTIONS)
+def tile_max_backward(arrays, rows, columns):
+    """Hand the gradient of each tile to its greatest element; arrays: g, images, their maxima, result of zeros."""
+    g, image, maxima, result = _item(arrays, 0), _item(arrays, 1), _item(arrays, 2), _item(arrays, 3)
+    count = _tiles(image, maxima, rows, columns, _READ, _READ)
+    if count < 0 or _tiles(result, g, rows, columns, _WRITE, _READ) != count:
+        return 0
+    ndim = _word(image + _NDIM) & 0xFFFFFFFF
+    height, width = _length(image, ndim - 2), _length(image, ndim - 1)
+    if _length(result, ndim - 2) != height or _length(result, ndim - 1) != width:
+        return 0
+    down, across = height // rows, width // columns
+    gradient, values, best, target, one = _data(g), _data(image), _data(maxima), _data(result), float32(1)
+    for n in range(count):
+        for i in range(down):
+            start = n * height * width + i * rows * width
+            place = (n * down + i) * across
+            if rows == 2 and columns == 2:
+                for j in range(across):
+                    here, g, greatest = start + 2 * j, gradient[place + j], best[place + j]
+                    first = _one_if(values[here] == greatest)
+                    second = (one - first) * _one_if(values[here + 1] == greatest)
+                    third = (one - first - second) * _one_if(values[here + width] == greatest)
+                    target[here], target[here + 1] = g * first, g * second
+                    target[here + width], target[here + width + 1] = g * third, g * (one - first - second - third)
+                continue
+            for j in range(across):
+                left = one
+                for r in range(rows):
+                    for c in range(columns):
+                        here = start + r * width + j * columns + c
+                        last = r == rows - 1 and c == columns - 1
+                        hit = left * _one_if(last or values[here] == best[place + j])
+                        left -= hit
+                        target[here] = gradient[place + j] * hit
+    return 1
+
+
+# Optimizers
+# arrays: values, gradients, then new values, and states, of all parameters, each group in the same order
+
+
+@njit(inline="always")
+def _same_sizes(arrays, groups, read):
+    """Tell whether corresponding arrays of all groups suit and have one size; the first `read` are read only."""
+    count = _count(arrays) // groups
+    for i in range(count):
+        size = _flat_size(_item(arrays, i), _READ, _FLOAT32)
+        if size < 0:
+            return False
+        for group in range(1, groups):
+            flags = _READ if group < read else _WRITE
+            if _flat_size(_item(arrays, group * count + i), flags, _FLOAT32) != size:
+                return False
+    return True
+
+
+@njit(**OPTIONS)
+def sgd(arrays, lr):
+    """Take a step of plain gradient descent with every parameter; arrays: values, gradients, new values."""
+    if not _same_sizes(arrays, 3, 2):
+        return 0
+    count = _count(arrays) // 3
+    for i in range(count):
+        value, gradient, out = _item(arrays, i), _data(_item(arrays, count + i)), _data(_item(arrays, 2 * count + i))
+        values = _data(value)
+        for k in range(_flat_size(value, 0, _FLOAT32)):
+            out[k] = values[k] - lr * gradient[k]
+    return 1
+
+
+@njit(**OPTIONS)
+def sgd_with_momentum(arrays, lr, momentum):
+    """Take a step with momentum; arrays: values, gradients, new values, velocities, which are overwritten."""
+    if not _same_sizes(arrays, 4, 2):
+        return 0
+    count = _count(arrays) // 4
+    for i in range(count):
+        value, gradient, out = _item(arrays, i), _data(_item(arrays, count + i)), _data(_item(arrays, 2 * count + i))
+        values, velocity = _data(value), _data(_item(arrays, 3 * count + i))
+        for k in range(_flat_size(value, 0, _FLOAT32)):
+            speed = momentum * velocity[k] + gradient[k]
+            velocity[k] = speed
+            out[k] = values[k] - lr * speed
+    return 1
+
+
+@njit(**OPTIONS)
+def adam(arrays, keep, beta1, rest1, beta2, rest2, root, eps, size):
+    """Take a step of Adam with every parameter; the order of operations is that of `labnet.optim.Adam`.
+
+    Arrays: values, gradients, new values, means, mean squares; the last two are overwritten. `keep` is the
+    share of a value that weight decay leaves.
+    """
+    if not _same_sizes(arrays, 5, 2):
+        return 0
+    count = _count(arrays) // 5
+    for i in range(count):
+        value, gradient, out = _item(arrays, i), _data(_item(arrays, count + i)), _data(_item(arrays, 2 * count + i))
+        values, mean, square = _data(value), _data(_item(arrays, 3 * count + i)), _data(_item(arrays, 4 * count + i))
+        for k in range(_flat_size(value, 0, _FLOAT32)):
+            slope = gradient[k]
+            first = slope * rest1 + beta1 * mean[k]
+            second = (slope * slope) * rest2 + beta2 * square[k]
+            mean[k], square[k] = first, second
+            out[k] = values[k] * keep - first / (np.sqrt(second) * root + eps) * size
+    return 1
+
+
+#: Each kernel with the types of its result and arguments.
+KERNELS = {
+    "layers_forward": (layers_forward, int64(int64, int64)),
+    "layers_backward": (layers_backward, int64(int64, int64)),
+    "relu_backward": (relu_backward, int64(int64)),
+    "tile_max": (tile_max, int64(int64, int64, int64)),
+    "tile_max_backward": (tile_max_backward, int64(int64, int64, int64)),
+    "sgd": (sgd, int64(int64, float32)),
+    "sgd_with_momentum": (sgd_with_momentum, int64(int64, float32, float32)),
+    "adam": (adam, int64(int64, *[float32] * 8)),
+}
+
+
+def layout_is_known() -> bool:
+    """Tell whether array objects look as the kernels think, in a way that cannot crash."""
+    array = np.zeros((2, 3), "float32")
+    words = ctypes.c_int64.from_address
+    shape = words(words(id(array) + _SHAPE).value).value
+    dtype = words(words(id(array) + _DTYPE).value + _HEAD + 8).value & 0xFFFFFF
+    flags = words(id(array) + _FLAGS).value & 0xFFFFFFFF
+    seen = (words(id(array) + _DATA).value, words(id(array) + _NDIM).value & 0xFFFFFFFF, shape, dtype, flags)
+    pair = (array, None)
+    items = words(id(pair) + _ITEMS).value, words(id(pair) + _HEAD).value
+    return seen == (array.ctypes.data, 2, 2, _FLOAT32, array.flags.num) and items == (id(array), 2)
