@@ -1,6 +1,6 @@
 """Who is counting ops at the moment: a block, a server for one call, or the whole process.
 
-The ops live in a room that this one does not know. They hand in a switch, which puts counting kernels in the
+The ops live in a room that this one does not know. They hand in switches, which put counting kernels in the
 place of the plain ones; so nothing is paid while nobody counts.
 """
 
@@ -23,7 +23,7 @@ _here: ContextVar[tuple[OpStatistics, ...] | None] = ContextVar("labnet_collecti
 _lock = threading.RLock()
 _everywhere: "Everywhere | None" = None
 _counting = 0
-_switch: Callable[[bool], None] | None = None
+_switches: list[Callable[[bool], None]] = []
 
 
 class Everywhere:
@@ -38,8 +38,7 @@ class Everywhere:
 
 def on_switch(switch: Callable[[bool], None]) -> None:
     """Let `switch` be told when counting begins (True) and when nobody counts any more (False)."""
-    global _switch
-    _switch = switch
+    _switches.append(switch)
 
 
 def active() -> tuple[OpStatistics, ...]:
@@ -171,12 +170,13 @@ def flush() -> None:
 
 
 def _count(change: int) -> None:
-    """Turn the switch when the first begins to count, and when the last one ends."""
+    """Turn the switches when the first begins to count, and when the last one ends."""
     global _counting
     with _lock:
         before, _counting = _counting, _counting + change
-        if _switch is not None and bool(before) != bool(_counting):
-            _switch(bool(_counting))
+        if bool(before) != bool(_counting):
+            for switch in _switches:
+                switch(bool(_counting))
 
 
 def _tell(loggers: tuple[Logger, ...], statistics: OpStatistics) -> None:

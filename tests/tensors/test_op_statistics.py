@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
+from labnet.nn.counting import FUSED
 from labnet.ops import counting
 from labnet.ops.registry import REGISTRY
 from labnet.stats import ConsoleLogger, OpCount, OpStatistics
@@ -24,7 +25,8 @@ def everywhere():
 def running():
     """Return what ops and their backwards run at the moment."""
     kernels = [cell.cell_contents for op in KERNELS.values() for cell in op.function.__closure__]
-    return [id(each) for each in (*kernels, *(vars(kind)["pull"] for kind in counting._pulling_classes()))]
+    pulls = [vars(kind)["pull"] for kind in (*counting._pulling_classes(), *(fused.node for fused in FUSED))]
+    return [id(each) for each in (*kernels, *pulls, *(vars(fused.place)[fused.attribute] for fused in FUSED))]
 
 
 PLAIN = running()
@@ -126,6 +128,27 @@ def test_every_op_is_counted_when_it_runs_in_a_block(name):
     with ln.stats.collect() as statistics:
         op.function(arrays, **sample.static) if op.variadic else op.function(*arrays, **sample.static)
     assert statistics.ops[name].count == 1
+
+
+def test_a_run_of_linear_layers_is_counted_as_the_one_step_that_it_is():
+    model = ln.nn.Sequential(ln.nn.Linear(3, 4), ln.nn.relu, ln.nn.Linear(4, 2))
+    with ln.stats.collect() as statistics:
+        model(ln.ones((5, 3))).sum().backward()
+    products = 5 * 2 * (3 * 4 + 4 * 2)
+    assert statistics.ops["layers"].flops == products + 5 * (4 + 4 + 2)
+    # the gradients of both weights and biases, and the way back through the second layer
+    assert statistics.ops["layers.backward"].flops == products + 5 * (4 + 2) + 5 * 2 * 4 * 2
+    assert statistics.ops["layers"].bytes > 0
+    assert statistics.ops.keys() == {"layers", "layers.backward", "sum", "sum.backward"}
+
+
+def test_the_steps_of_an_lstm_are_counted():
+    lstm = ln.nn.LSTM(3, 4)
+    with ln.stats.collect() as statistics:
+        lstm(ln.ones((6, 2, 3)))[0].sum().backward()
+    forward = 6 * 2 * (2 * 16 * 4 + 10 * 4)
+    assert (statistics.ops["lstm_steps"].count, statistics.ops["lstm_steps"].flops) == (1, forward)
+    assert statistics.ops["lstm_steps.backward"].flops == 2 * forward
 
 
 # Zero cost, and no trace
