@@ -1,6 +1,23 @@
 """Serving and calling models over HTTP."""
 
 from labnet.network.client import RemoteModel, all, remote_model, tfetch
+from labnet.network.remote_runner import CommandResult, RemoteRunner, remote_runner
+from labnet.network.reporting import HttpLogger
+from labnet.network.runner import serve_runner
 from labnet.network.server import Server, serve, serve_model, servers
 
-__all__ = ["RemoteModel", "Server", "all", "remote_model", "serve", "serve_model", "servers", "tfetch"]
+__all__ = [
+    "CommandResult",
+    "HttpLogger",
+    "RemoteModel",
+    "RemoteRunner",
+    "Server",
+    "all",
+    "remote_model",
+    "remote_runner",
+    "serve",
+    "serve_model",
+    "serve_runner",
+    "servers",
+    "tfetch",
+]

@@ -15,7 +15,7 @@ from tornado.iostream import StreamClosedError
 from labnet import errors, wire
 from labnet.autograd import Node, Run, is_recording
 from labnet.errors import GradientError, RemoteError, WireError
-from labnet.network import security
+from labnet.network import reporting, security, tree
 from labnet.network.http import CLIENT, PROTOCOL
 from labnet.network.loops import IO
 from labnet.network.pool import Address, Response, pool
@@ -80,6 +80,14 @@ class Caller:
                 server=str(self.address),
                 route=route,
             )
+        try:
+            reporting.take_in(response.headers)
+        except ValueError as error:
+            raise errors.ProtocolMismatch(
+                f"{self._where(route)}: the reply's op statistics are malformed: {error}",
+                server=str(self.address),
+                route=route,
+            ) from error
         return response
 
     def _find_token(self) -> str | None:
@@ -97,6 +105,8 @@ class Caller:
             "Accept": f"{wire.NATIVE}, {wire.JSON};q=0.9, */*;q=0.1",
             PROTOCOL: wire.PROTOCOL,
             CLIENT: self._client or client_id(),
+            **reporting.wanted(),
+            **tree.headers(),
             **extra,
             **self._headers,
         }
@@ -107,15 +117,17 @@ class Caller:
             headers |= {"Content-Type": str(body.content_type), "Content-Length": str(body.nbytes)}
             parts = body.parts
         server, call = str(self.address), extra.get(CALL)
+        seconds = tree.limited(self._timeout)
+        tree.check(self.address.host)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(seconds):
                 connections = await pool()
                 return await connections.request(
                     self.address, method, self.address.prefix + route, headers, parts, context=self._ssl
                 )
         except TimeoutError:
             raise errors.RemoteTimeout(
-                f"{self._where(route)}: no answer within {self._timeout:g} s", server=server, route=route, call=call
+                f"{self._where(route)}: no answer within {seconds:.3g} s", server=server, route=route, call=call
             ) from None
         except (OSError, StreamClosedError) as error:
             reason = getattr(error, "real_error", None) or error

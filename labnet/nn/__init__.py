@@ -1,5 +1,6 @@
 """Modules and functions that models are built from; names and layouts are torch's."""
 
+from labnet.nn import counting as counting
 from labnet.nn import init as init
 from labnet.nn.activation import (
     ELU,

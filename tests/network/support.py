@@ -173,10 +173,10 @@ def scripted(*replies):
 
 
 @contextlib.contextmanager
-def child(*arguments, environment=None):
-    """Run `python -m tests.network.child`; gives what it says about its server, and the process."""
+def child(*arguments, module="tests.network.child", environment=None):
+    """Run a module such as `tests.network.child`; gives what it says about its server, and the process."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.network.child", *map(str, arguments)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, **(environment or {})},
         stdin=subprocess.PIPE,

@@ -1,0 +1,136 @@
+"""How the steps that are no ops are counted: runs of linear layers, and the recurrence of an LSTM.
+
+While somebody collects statistics, the functions that `labnet.nn` calls for them, and the backwards of their nodes,
+are counting ones; see `labnet.ops.counting`.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from labnet.autograd import Node, Run
+from labnet.nn import containers, recurrent
+from labnet.nn.dense import Layers
+from labnet.nn.recurrence import Recurrence
+from labnet.stats.collecting import active, on_switch, record, suspended
+from labnet.stats.operations import OpCount
+from labnet.tensor import Tensor
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A step that is counted as one op.
+
+    Attributes
+    ----------
+    name : str
+        Name of the op.
+    place, attribute : module, str
+        Where its caller looks its function up.
+    node : type of Node
+        What it records.
+    flops : callable
+        Floating-point operations, from the arguments of the function.
+    flops_of_pull : callable
+        Those of the backward, from the node's parents, the node, and the gradients that came out.
+    """
+
+    name: str
+    place: ModuleType
+    attribute: str
+    node: type[Node]
+    flops: Callable[..., int]
+    flops_of_pull: Callable[[Any, Sequence[Any]], int]
+
+    def counting_function(self, function: Function) -> Function:
+        """Return the function with counting around it; what it declines to do is not counted."""
+
+        def counted(*arguments: Any) -> Any:
+            if not active():
+                return function(*arguments)
+            began = time.perf_counter()
+            with suspended():
+                out = function(*arguments)
+            seconds = time.perf_counter() - began
+            if out is not None:
+                record(self.name, OpCount(1, seconds, _nbytes([*arguments, out]), self.flops(*arguments)))
+            return out
+
+        return counted
+
+    def counting_pull(self, pull: Function) -> Function:
+        """Return the backward of the node with counting around it."""
+
+        def counted(node: Any, gradient: Any, run: Run) -> Any:
+            if not active():
+                return pull(node, gradient, run)
+            began = time.perf_counter()
+            with suspended():
+                pulled = pull(node, gradient, run)
+            seconds = time.perf_counter() - began
+            cost = OpCount(1, seconds, node.nbytes + _nbytes(pulled), self.flops_of_pull(node, pulled))
+            record(f"{self.name}.backward", cost)
+            return pulled
+
+        return counted
+
+
+def _nbytes(values: Sequence[Any]) -> int:
+    """Return the bytes of all tensors and arrays among some values, those in lists included."""
+    total = 0
+    for value in values:
+        if isinstance(value, list | tuple):
+            total += _nbytes(value)
+        else:
+            total += getattr(getattr(value, "_array", value), "nbytes", 0)
+    return total
+
+
+def _flops_of_layers(x: Tensor, parameters: Sequence[Tensor], relu: int) -> int:
+    weights, biases = parameters[::2], parameters[1::2]
+    products = sum(2 * weight._array.size for weight in weights)
+    elements = sum(bias._array.size * (1 + (relu >> layer & 1)) for layer, bias in enumerate(biases))
+    return len(x._array) * int(products + elements)
+
+
+def _flops_of_layers_pull(node: Layers, pulled: Sequence[Any]) -> int:
+    x, *parameters, _, _ = node.arrays
+    handed_on = sum(2 * weight.size for weight in parameters[2::2])
+    by_input = 0 if pulled[0] is None else 2 * parameters[0].size
+    by_weights = sum(2 * each.size for each in pulled[1::2] if each is not None)
+    by_biases = sum(each.size for each in pulled[2::2] if each is not None)
+    return len(x) * int(handed_on + by_input + by_weights + by_biases)
+
+
+def _flops_of_steps(gates: Any, weight: Any, hidden: Any, cell: Any) -> int:
+    """Return the flops of a recurrence: a product, and about ten per unit, at each step."""
+    width = weight.shape[1]
+    return int(gates.shape[0] * gates.shape[1] * (2 * weight.shape[0] * width + 10 * width))
+
+
+FUSED = (
+    Fused("layers", containers, "layers", Layers, _flops_of_layers, _flops_of_layers_pull),
+    Fused(
+        *("lstm_steps", recurrent, "recur", Recurrence, _flops_of_steps),
+        lambda node, pulled: 2 * _flops_of_steps(*node.steps.inputs),
+    ),
+)
+_PLAIN = [(vars(fused.place)[fused.attribute], vars(fused.node)["pull"]) for fused in FUSED]
+_COUNTING = [
+    (fused.counting_function(function), fused.counting_pull(pull))
+    for fused, (function, pull) in zip(FUSED, _PLAIN, strict=True)
+]
+
+
+def switch(on: bool) -> None:
+    """Put the counting functions in place, or the plain ones."""
+    for fused, (function, pull) in zip(FUSED, _COUNTING if on else _PLAIN, strict=True):
+        setattr(fused.place, fused.attribute, function)
+        setattr(fused.node, "pull", pull)  # noqa: B010  (mypy lets nobody assign a method)
+
+
+on_switch(switch)
