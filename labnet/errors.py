@@ -13,7 +13,7 @@ The tree, most general first::
     └── RemoteError(ConnectionError)    a call to a server did not succeed
         ├── Unreachable                 nobody answered there
         ├── RemoteTimeout(TimeoutError) no answer in time
-        ├── ProtocolMismatch            the answer is not labnet's
+        ├── ProtocolMismatch            the answer is not labnet's, or of another version
         ├── RouteNotFound               no such route, or not with this method
         ├── Unauthorized                token missing or wrong, or origin refused
         ├── TooLarge                    body over the server's limit
@@ -90,7 +90,7 @@ class RemoteTimeout(RemoteError, TimeoutError):
 
 
 class ProtocolMismatch(RemoteError):
-    """What answered does not speak labnet's protocol."""
+    """What answered does not speak labnet's protocol, or another version of it."""
 
 
 class RouteNotFound(RemoteError):

@@ -24,6 +24,7 @@ from labnet.tensor import Tensor, as_array, wrap
 
 T = TypeVar("T")
 
+_ACCEPT = f"{wire.NATIVE}{{}}, {wire.JSON};q=0.9, */*;q=0.1"
 _client_id = (0, "")
 
 
@@ -47,7 +48,10 @@ class Caller:
         headers: Mapping[str, str] | None,
         ssl: tls.SSLContext | None,
         client: str | None = None,
+        wire_dtype: str | None = None,
     ):
+        if wire_dtype not in (None, "bfloat16"):
+            raise ValueError(f"wire_dtype must be None or 'bfloat16', got {wire_dtype!r:.40}")
         if not timeout > 0:
             raise ValueError(f"timeout must be positive seconds, got {timeout}")
         self.address = address
@@ -56,6 +60,8 @@ class Caller:
         self._headers = dict(headers or {})
         self._ssl = ssl
         self._client = client
+        #: Whether float32 travels as bfloat16, in both directions.
+        self.bfloat16 = wire_dtype == "bfloat16"
 
     async def call(
         self, method: str, route: str, body: wire.Body | None = None, headers: Mapping[str, str] | None = None
@@ -71,6 +77,7 @@ class Caller:
         if response.status == 401 and self._token is None:
             # the server may have been started anew since, with another token
             response = await self._send(method, route, body, headers or {}, self._find_token())
+        self._check_protocol(route, response)
         if response.status >= 300:
             raise self._failure(route, response)
         if PROTOCOL not in response.headers:
@@ -81,6 +88,16 @@ class Caller:
                 route=route,
             )
         return response
+
+    def _check_protocol(self, route: str, response: Response) -> None:
+        given = response.headers.get(PROTOCOL, wire.PROTOCOL)
+        if given != wire.PROTOCOL:
+            raise errors.ProtocolMismatch(
+                f"{self._where(route)}: the server speaks version {given!r:.20} of the protocol, this client version "
+                f"{wire.PROTOCOL!r}: install the same version of labnet on both sides",
+                server=str(self.address),
+                route=route,
+            )
 
     def _find_token(self) -> str | None:
         """Return the token given, else the one that a server of this user on this machine has published."""
@@ -94,7 +111,7 @@ class Caller:
     ) -> Response:
         headers = {
             "Host": self.address.authority,
-            "Accept": f"{wire.NATIVE}, {wire.JSON};q=0.9, */*;q=0.1",
+            "Accept": _ACCEPT.format(";floats=bfloat16" if self.bfloat16 else ""),
             PROTOCOL: wire.PROTOCOL,
             CLIENT: self._client or client_id(),
             **extra,
@@ -173,6 +190,7 @@ def tfetch(
     headers: Mapping[str, str] | None = None,
     ssl: tls.SSLContext | None = None,
     client: str | None = None,
+    wire_dtype: str | None = None,
 ) -> Any:
     """Call a route of a server: fetch, for tensors.
 
@@ -194,6 +212,8 @@ def tfetch(
         How to check the certificate of an ``https`` URL.
     client : str, optional
         Id under which the server keeps the user's namespace; by default one per process.
+    wire_dtype : str, optional
+        ``"bfloat16"`` rounds float32 to it on the way, in both directions: half the bytes.
 
     Returns
     -------
@@ -215,8 +235,10 @@ def tfetch(
     base, slash, route = Address.parse(url).prefix.rpartition("/")
     parsed = Address.parse(url)
     address = Address(parsed.scheme, parsed.host, parsed.port, base)
-    caller = Caller(address, timeout=timeout, token=token, headers=headers, ssl=ssl, client=client)
-    body = None if tensor is None else wire.encode_native(wire.message_of(tensor))
+    caller = Caller(
+        address, timeout=timeout, token=token, headers=headers, ssl=ssl, client=client, wire_dtype=wire_dtype
+    )
+    body = None if tensor is None else wire.encode_native(wire.message_of(tensor), bfloat16=caller.bfloat16)
 
     async def fetch() -> Any:
         response = await caller.call("GET" if body is None else "POST", slash + route or "/", body)
@@ -289,7 +311,7 @@ class RemoteCall(Node):
 
     async def _send(self, gradients: dict[str, Tensor], run: Run) -> list[Tensor | None]:
         metadata = {} if run.loss is None or not math.isfinite(run.loss) else {LOSS: repr(run.loss)}
-        body = wire.encode_native(wire.Message(gradients, self._named, metadata))
+        body = wire.encode_native(wire.Message(gradients, self._named, metadata), bfloat16=self._caller.bfloat16)
         response = await self._caller.call("POST", "/optimize", body, {CALL: self._call})
         reply = self._caller.decode("/optimize", response)
         if not isinstance(reply, wire.Message):
@@ -343,7 +365,8 @@ class RemoteModel:
         wanted = ",".join(name for name, tensor in message.tensors.items() if tensor.requires_grad)
         message.metadata[WANTED] = wanted
         headers = {MODE: "train" if training else "eval"}
-        response = await self._caller.call("POST", "/forward", wire.encode_native(message), headers)
+        body = wire.encode_native(message, bfloat16=self._caller.bfloat16)
+        response = await self._caller.call("POST", "/forward", body, headers)
         reply = self._caller.decode("/forward", response)
         if not isinstance(reply, wire.Message):
             raise errors.ProtocolMismatch(f"{self.url}/forward: expected tensors, got {reply!r:.60}")
@@ -396,6 +419,7 @@ def remote_model(
     headers: Mapping[str, str] | None = None,
     ssl: tls.SSLContext | None = None,
     client: str | None = None,
+    wire_dtype: str | None = None,
 ) -> RemoteModel:
     """Connect to a served model: a function that computes there and whose gradient flows back.
 
@@ -409,7 +433,7 @@ def remote_model(
         Token of the server; servers of the same user on this machine need none.
     blocking : bool
         Work without ``await``: in scripts, and in callers that cannot be async.
-    headers, ssl, client
+    headers, ssl, client, wire_dtype
         As for `tfetch`.
 
     Examples
@@ -420,7 +444,15 @@ def remote_model(
     ...     loss = ln.loss.mse(model(ln.ones((4, 2))), ln.zeros((4, 1)))
     ...     gradients = loss.backward()
     """
-    caller = Caller(Address.parse(url), timeout=timeout, token=token, headers=headers, ssl=ssl, client=client)
+    caller = Caller(
+        Address.parse(url),
+        timeout=timeout,
+        token=token,
+        headers=headers,
+        ssl=ssl,
+        client=client,
+        wire_dtype=wire_dtype,
+    )
     return RemoteModel(caller, blocking=blocking)
 
 

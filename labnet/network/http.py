@@ -94,6 +94,7 @@ class Exchange(HTTPMessageDelegate):
         try:
             self._path = unquote(start_line.path.partition("?")[0])
             self._route = self._find()
+            self._check_protocol()
             self._body = bytearray(self._expected_bytes())
         except Failure as failure:
             self._refusal = failure
@@ -163,6 +164,17 @@ class Exchange(HTTPMessageDelegate):
                 "is not allowed without a token",
             )
 
+    def _check_protocol(self) -> None:
+        """Refuse another version of the protocol; a request without a version, as from curl, means this one."""
+        given = self._headers.get(PROTOCOL, wire.PROTOCOL)
+        if given != wire.PROTOCOL:
+            raise Failure(
+                400,
+                "ProtocolMismatch",
+                f"the request speaks version {given!r:.20} of the protocol, this server version {wire.PROTOCOL!r}: "
+                "install the same version of labnet on both sides",
+            )
+
     def _expected_bytes(self) -> int:
         headers = self._headers
         if "Transfer-Encoding" in headers:
@@ -176,10 +188,10 @@ class Exchange(HTTPMessageDelegate):
         if "Content-Length" not in headers:
             raise Failure(411, "BadRequest", "a body needs a Content-Length")
         kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind not in (wire.NATIVE, wire.JSON):
-            raise Failure(
-                415, "BadRequest", f"content type {kind!r:.60} is not accepted: send {wire.NATIVE} or {wire.JSON}"
-            )
+        accepted = self._route.content_types if self._route is not None else ()
+        if kind not in accepted or (not kind and "Origin" in headers):
+            expected = " or ".join(filter(None, accepted))
+            raise Failure(415, "BadRequest", f"content type {kind!r:.60} is not accepted: send {expected}")
         length = _declared_length(headers)
         if length > self._application.max_body:
             raise Failure(

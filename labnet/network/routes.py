@@ -41,12 +41,15 @@ class Request:
     client: str | None
 
     @property
+    def format(self) -> wire.Format:
+        """How the client wants the tensors of the reply: as its Accept says, else as it sends them, else JSON."""
+        default = self._content_type if self._content_type in wire.MESSAGES else wire.JSON
+        return wire.negotiate(self.headers.get("Accept", ""), default)
+
+    @property
     def native(self) -> bool:
         """Whether the client reads the safetensors layout: it says so, or sends it and says nothing."""
-        accepted = self.headers.get("Accept", "")
-        if accepted in ("", "*/*"):
-            return self._content_type == wire.NATIVE
-        return wire.NATIVE in accepted
+        return self.format.content_type == wire.NATIVE
 
     @property
     def is_json(self) -> bool:
@@ -67,7 +70,7 @@ class Request:
         """
         if self.method == "GET":
             return None
-        return wire.decode_json(self.body) if self.is_json else wire.decode_native(self.body)
+        return wire.decode_message(self._content_type, self.body)
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,15 @@ class Route:
         Whether it may be read without a token where the server is bound to loopback.
     counted : bool
         Whether it shows up in the statistics.
+    content_types : tuple of str
+        What the body of a POST may be; "" stands for none given, by clients that are not web pages.
     """
 
     methods: tuple[str, ...]
     answer: Answer
     readable: bool = False
     counted: bool = True
+    content_types: tuple[str, ...] = wire.MESSAGES
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -216,7 +222,7 @@ def function_route(name: str, function: Any, *, worker: Worker, users: Users) ->
             raise Failure(400, "BadRequest", f"/{name} needs a tensor: POST one")
         user = users.get(request.client)
         result = await await_model(await worker.run(lambda: handler.call(user, value)))
-        return Reply(wire.encode_value(result, native=request.native))
+        return Reply(wire.encode_value(result, request.format))
 
     return Route(("GET", "POST"), answer)
 

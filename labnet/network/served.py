@@ -112,7 +112,7 @@ class ServedModel:
         }
         version, result = await self._worker.run(lambda: self._call(inputs, message.named, training))
         output = _as_message(await await_model(result, lambda: _calling(training)))
-        body = wire.encode_value(output.value, native=request.native)
+        body = wire.encode_value(output.value, request.format)
         headers = {VERSION: str(version)}
         if training:
             call = self._new_call()
@@ -152,8 +152,8 @@ class ServedModel:
         self.staleness = version - 1 - kept.version
         if loss is not None:
             self.losses.add(version, loss)
-        metadata = {"applied": "yes"}
-        return Reply(wire.encode_native(wire.Message(pulled, named=True, metadata=metadata)), {VERSION: str(version)})
+        answer = wire.Message(pulled, named=True, metadata={"applied": "yes"})
+        return Reply(wire.encode_native(answer, bfloat16=request.format.bfloat16), {VERSION: str(version)})
 
     def _update(self, graph: Graph, gradients: Gradients) -> tuple[int, dict[str, Tensor]]:
         """Train the parameters; return the new version and the gradients of the inputs that need one."""
@@ -176,7 +176,7 @@ class ServedModel:
         if not isinstance(model, Module):
             raise Failure(404, "RouteNotFound", "/weights: this model is a plain function without named parameters")
         state = await self._worker.run(model.state_dict)
-        return Reply(wire.encode_value(state, native=request.native), {VERSION: str(self.version)})
+        return Reply(wire.encode_value(state, request.format), {VERSION: str(self.version)})
 
 
 def _message(request: Request) -> wire.Message:
