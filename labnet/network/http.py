@@ -25,6 +25,7 @@ from tornado.httputil import (
 from tornado.iostream import StreamClosedError
 
 from labnet import wire
+from labnet.network import oip_bodies
 from labnet.network.routes import Failure, Reply, Request, Route, failure_of
 from labnet.network.security import TOKEN_HEADER, is_trusted_origin, same_token
 from labnet.network.served import CALL
@@ -132,7 +133,7 @@ class Exchange(HTTPMessageDelegate):
         path, route = self._path, self._application.routes.get(self._path)
         self._authorize(readable=route is None or route.readable)
         if route is None:
-            known = ", ".join(sorted(p for p, r in self._application.routes.items() if r.counted))
+            known = ", ".join(sorted(p for p, r in self._application.routes.items() if r.counted and not r.label))
             raise Failure(404, "RouteNotFound", f"no route {path!r:.80}; this server has {known}")
         method = self._start_line.method
         if method not in route.methods:
@@ -234,9 +235,12 @@ class Exchange(HTTPMessageDelegate):
             await self._write(failure.status, self._error_body(failure), failure.headers)
 
     def _error_body(self, failure: Failure) -> wire.Body:
+        message = failure.message.encode("utf-8", "backslashreplace").decode()
+        if oip_bodies.is_below(self._path):
+            return wire.Body(wire.JSON, [msgspec.json.encode({"error": message})])
         document: dict[str, Any] = {
             "error": failure.error,
-            "message": failure.message.encode("utf-8", "backslashreplace").decode(),
+            "message": message,
             "call": self._headers.get(CALL),
             "server": self._application.url,
         }

@@ -16,7 +16,9 @@ from labnet.errors import DTypeError, LabnetError, ServeError, ShapeError, WireE
 from labnet.network.loops import Worker, await_model
 
 #: Paths that every server has; a route of the user cannot take their name.
-RESERVED = frozenset({"", "health", "panel.js", "server", "snapshot", "statistics", "weights"})
+RESERVED = frozenset(
+    {"", "health", "metrics", "openapi.json", "panel.js", "server", "snapshot", "statistics", "v2", "weights"}
+)
 
 
 class Failure(Exception):
@@ -100,6 +102,12 @@ class Route:
         Whether it shows up in the statistics.
     content_types : tuple of str
         What the body of a POST may be; "" stands for none given, by clients that are not web pages.
+    label : str, optional
+        Name in the statistics, where it is not the path; there from the first request on.
+    summary : str
+        What it does, in one sentence for ``/openapi.json``.
+    replies : tuple of str
+        Content types that a reply may have, for ``/openapi.json``.
     """
 
     methods: tuple[str, ...]
@@ -107,6 +115,9 @@ class Route:
     readable: bool = False
     counted: bool = True
     content_types: tuple[str, ...] = wire.MESSAGES
+    label: str | None = None
+    summary: str = ""
+    replies: tuple[str, ...] = (*wire.MESSAGES, wire.TEXT, wire.BYTES)
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -224,7 +235,13 @@ def function_route(name: str, function: Any, *, worker: Worker, users: Users) ->
         result = await await_model(await worker.run(lambda: handler.call(user, value)))
         return Reply(wire.encode_value(result, request.format))
 
-    return Route(("GET", "POST"), answer)
+    return Route(("GET", "POST"), answer, summary=_first_line(function))
+
+
+def _first_line(function: Any) -> str:
+    """Return the first line of what a user's function says about itself."""
+    text = inspect.getdoc(function) if inspect.isroutine(function) else None
+    return (text or "").partition("\n")[0]
 
 
 def check_name(name: Any) -> str:

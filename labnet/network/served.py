@@ -88,6 +88,11 @@ class ServedModel:
         self.losses = Curve()
         self.staleness = 0
 
+    @property
+    def model(self) -> Callable[..., Any]:
+        """What computes."""
+        return self._model
+
     def retire(self) -> None:
         """Expire the kept graphs: another model takes the place of this one."""
         self.replaced = True
@@ -96,9 +101,18 @@ class ServedModel:
     def routes(self) -> dict[str, Route]:
         """Return the routes that a served model has."""
         return {
-            "/forward": Route(("POST",), self._forward),
-            "/optimize": Route(("POST",), self._optimize),
-            "/weights": Route(("GET",), self._weights, counted=False),
+            "/forward": Route(
+                ("POST",), self._forward, replies=wire.MESSAGES, summary="Call the model on one tensor, or on several"
+            ),
+            "/optimize": Route(
+                ("POST",),
+                self._optimize,
+                replies=(wire.NATIVE,),
+                summary="Train with the gradient of an earlier reply",
+            ),
+            "/weights": Route(
+                ("GET",), self._weights, counted=False, replies=wire.MESSAGES, summary="The parameters by name"
+            ),
         }
 
     async def _forward(self, request: Request) -> Reply:
@@ -129,6 +143,11 @@ class ServedModel:
         arguments: tuple[Tensor, ...] = () if named else tuple(inputs.values())
         with _calling(training):
             return self.version, self._model(*arguments, **(inputs if named else {}))
+
+    async def evaluate(self, inputs: dict[str, Tensor], *, named: bool) -> tuple[int, wire.Message]:
+        """Call the model in evaluation mode without keeping a graph; return the weights' version and the outputs."""
+        version, result = await self._worker.run(lambda: self._call(inputs, named, False))
+        return version, _as_message(await await_model(result, lambda: _calling(False)))
 
     async def _optimize(self, request: Request) -> Reply:
         call = request.headers.get(CALL)

@@ -18,7 +18,7 @@ from tornado.httpserver import HTTPServer
 from labnet import wire
 from labnet.device import check_device
 from labnet.errors import ServeError
-from labnet.network import security
+from labnet.network import metrics, oip, openapi, security
 from labnet.network.http import Listener
 from labnet.network.loops import IO, MODELS, Worker
 from labnet.network.pool import Address
@@ -84,7 +84,7 @@ class Port:
         """Answer a request, and count it."""
         if not route.counted:
             return await route.answer(request)
-        counters = self.statistics[request.path.strip("/")]
+        counters = self.statistics.setdefault(route.label or request.path.strip("/"), RouteStatistics())
         counters.begin(bytes_in=len(request.body))
         began = time.perf_counter()
         bytes_out, failed = 0, True
@@ -281,15 +281,26 @@ class Server:
         async def health(request: Request) -> Reply:
             return Reply(wire.encode_json({"status": "ok", "name": self.name}))
 
-        def read(answer: Callable[[Request], Any]) -> Route:
-            return Route(("GET",), answer, readable=True, counted=False)
+        async def described(request: Request) -> Reply:
+            routes, readable = self._port.routes, self._port.loopback or self._port.token is None
+            return Reply(wire.encode_json(openapi.document(self.name, routes, url=self.url, readable=readable)))
 
+        async def measured(request: Request) -> Reply:
+            state = self._counters()["server"]
+            return Reply(metrics.exposition(request.headers.get("Accept", ""), self._port.statistics, state))
+
+        def read(answer: Callable[[Request], Any], summary: str, content_type: str = wire.JSON) -> Route:
+            return Route(("GET",), answer, readable=True, counted=False, summary=summary, replies=(content_type,))
+
+        page, script = "text/html; charset=utf-8", "text/javascript; charset=utf-8"
         return {
-            "/statistics": read(statistics),
-            "/snapshot": read(snapshot),
-            "/health": read(health),
-            "/": read(_file("index.html", "text/html; charset=utf-8")),
-            "/panel.js": read(_file("panel.js", "text/javascript; charset=utf-8")),
+            "/statistics": read(statistics, "Counters per route, and the state of the server"),
+            "/snapshot": read(snapshot, "What the panel draws"),
+            "/health": read(health, "Whether the server runs"),
+            "/openapi.json": read(described, "This document"),
+            "/metrics": read(measured, "The counters as Prometheus reads them", wire.TEXT),
+            "/": read(_file("index.html", page), "The panel as a page", page),
+            "/panel.js": read(_file("panel.js", script), "What draws the panel", script),
         }
 
 
@@ -470,7 +481,7 @@ def _serve(
             if token != "auto":
                 bound.token = token
             for path, route in table.items():
-                if route.counted:
+                if route.counted and not route.label:
                     bound.statistics.setdefault(path.strip("/"), RouteStatistics())
             bound.max_body = max_body
             if running is None:
@@ -519,7 +530,7 @@ def _assemble(
             raise ServeError(f"route {min(clash)!r} is the served model's own")
     server = Server(name, bound, model=served, custom=custom.pop("statistics", None))
     table |= {"/" + key: route for key, route in custom.items()}
-    return server, table | server._own_routes()
+    return server, table | server._own_routes() | oip.routes(name, served)
 
 
 def _url(host: str, port: int) -> str:
