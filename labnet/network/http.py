@@ -10,10 +10,12 @@ import contextlib
 import logging
 from collections.abc import Awaitable
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import unquote
 
 import msgspec
+import numpy as np
+from tornado.httpserver import HTTPServer
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
@@ -26,8 +28,9 @@ from tornado.iostream import StreamClosedError
 
 from labnet import wire
 from labnet.network import oip_bodies
+from labnet.network.connections import Budget, Connections
 from labnet.network.routes import Failure, Reply, Request, Route, failure_of
-from labnet.network.security import TOKEN_HEADER, is_trusted_origin, same_token
+from labnet.network.security import TOKEN_HEADER, is_from_another_site, is_trusted_origin, same_token
 from labnet.network.served import CALL
 
 CLIENT = "Labnet-Client"
@@ -37,6 +40,9 @@ PROTOCOL = "Labnet-Protocol"
 #: Longest refused body that is read to the end for the sake of a readable error, in bytes.
 _DRAIN = 1 << 28
 _HUGE = 1 << 62
+#: All bodies under way together: so many of the largest, or so many bytes if that is more.
+_BODIES = 4
+_BODIES_NBYTES = 1 << 28
 _MAX_CLIENT_ID = 64
 
 log = logging.getLogger("labnet.network")
@@ -62,23 +68,46 @@ class Listener(HTTPServerConnectionDelegate):
     """Makes an `Exchange` of every request of a server."""
 
     def __init__(self, application: Application):
-        self._application = application
+        self.application = application
         self.tasks: set[asyncio.Task[None]] = set()
+        self.connections = Connections(_close)
+        self.budget = Budget()
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        """Begin a request on a connection."""
-        return Exchange(self._application, request_conn, self.tasks)
+        """Begin to wait for a request on a connection."""
+        self.connections.waits(server_conn)
+        return Exchange(self, server_conn, request_conn)
+
+    def on_close(self, server_conn: object) -> None:
+        """Forget a connection."""
+        self.connections.leaves(server_conn)
+
+
+class ListeningServer(HTTPServer):
+    """Tornado's server, made to tell its listener of closed connections too."""
+
+    def on_close(self, server_conn: object) -> None:
+        """Forget a connection."""
+        super().on_close(server_conn)
+        cast(Listener, self.request_callback).on_close(server_conn)
+
+
+def _close(connection: Any) -> None:
+    connection.stream.close()
 
 
 class Exchange(HTTPMessageDelegate):
     """One request and its reply."""
 
-    def __init__(self, application: Application, connection: HTTPConnection, tasks: set[asyncio.Task[None]]):
-        self._application = application
+    def __init__(self, listener: Listener, peer: object, connection: HTTPConnection):
+        self._listener = listener
+        self._application = listener.application
+        self._peer = peer
         self._connection = connection
-        self._tasks = tasks
+        self._tasks = listener.tasks
+        self._taken = 0
         self._refusal: Failure | None = None
-        self._body = bytearray()
+        self._body = memoryview(b"")
         self._received = 0
         self._path = ""
         self._route: Route | None = None
@@ -92,11 +121,13 @@ class Exchange(HTTPMessageDelegate):
         """Decide whether the request will be answered, and make room for its body."""
         assert isinstance(start_line, RequestStartLine)
         self._start_line, self._headers = start_line, headers
+        self._listener.connections.asks(self._peer)
         try:
             self._path = unquote(start_line.path.partition("?")[0])
             self._route = self._find()
             self._check_protocol()
-            self._body = bytearray(self._expected_bytes())
+            # untouched memory: what was announced and not sent costs nothing
+            self._body = np.empty(self._take(self._expected_bytes()), np.uint8).data
         except Failure as failure:
             self._refusal = failure
             if _declared_length(headers) > _DRAIN:
@@ -117,7 +148,25 @@ class Exchange(HTTPMessageDelegate):
 
     def on_connection_close(self) -> None:
         """Forget the request: the client has gone before it was complete."""
-        self._body = bytearray()
+        self._body = memoryview(b"")
+        self._give()
+
+    def _take(self, nbytes: int) -> int:
+        """Take memory for a body out of what all bodies under way may have together."""
+        limit = max(_BODIES * self._application.max_body, _BODIES_NBYTES)
+        if not self._listener.budget.take(nbytes, limit=limit):
+            raise Failure(
+                429,
+                "Overloaded",
+                f"no room for a body of {nbytes} bytes: those under way have {self._listener.budget.taken} of {limit}",
+                headers={"Retry-After": "1"},
+            )
+        self._taken = nbytes
+        return nbytes
+
+    def _give(self) -> None:
+        taken, self._taken = self._taken, 0
+        self._listener.budget.give(taken)
 
     def _spawn(self) -> None:
         if self._answering:  # a huge body was refused before it was read
@@ -157,6 +206,9 @@ class Exchange(HTTPMessageDelegate):
                 f"the token {reason}: send it in the header {TOKEN_HEADER}, or pass token= to remote_model; "
                 "the server's owner gets it from server.share()",
             )
+        fetched_by, mode = headers.get("Sec-Fetch-Site"), headers.get("Sec-Fetch-Mode")
+        if is_from_another_site(fetched_by) and not (readable and mode == "navigate"):
+            raise Failure(403, "Unauthorized", f"a web page of another site ({fetched_by!r:.20}) needs the token")
         if not is_trusted_origin(headers.get("Host"), headers.get("Origin")):
             raise Failure(
                 403,
@@ -178,6 +230,9 @@ class Exchange(HTTPMessageDelegate):
 
     def _expected_bytes(self) -> int:
         headers = self._headers
+        announced = headers.get("Content-Length", "0")
+        if not (announced.isascii() and announced.isdigit()):
+            raise Failure(400, "BadRequest", f"Content-Length is {announced!r:.40}: expected one number")
         if "Transfer-Encoding" in headers:
             raise Failure(411, "BadRequest", "a body needs a Content-Length; chunked bodies are not accepted")
         if "Content-Encoding" in headers:
@@ -217,7 +272,7 @@ class Exchange(HTTPMessageDelegate):
                 method=self._start_line.method,
                 path=self._path,
                 headers=self._headers,
-                body=memoryview(self._body).toreadonly(),
+                body=self._body.toreadonly(),
                 client=client if client and len(client) <= _MAX_CLIENT_ID else None,
             )
             reply = await self._application.answer(self._route, request)
@@ -226,6 +281,8 @@ class Exchange(HTTPMessageDelegate):
             pass  # the client is gone; whatever was computed is kept for it where that matters
         except Exception as error:
             await self._respond_error(error)
+        finally:
+            self._give()
 
     async def _respond_error(self, error: Exception) -> None:
         failure = failure_of(error)

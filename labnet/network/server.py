@@ -13,13 +13,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from tornado.httpserver import HTTPServer
-
 from labnet import wire
 from labnet.device import check_device
 from labnet.errors import ServeError
 from labnet.network import metrics, oip, openapi, security
-from labnet.network.http import Listener
+from labnet.network.http import Listener, ListeningServer
 from labnet.network.loops import IO, MODELS, Worker
 from labnet.network.pool import Address
 from labnet.network.routes import Reply, Request, Route, Users, check_name, function_route
@@ -67,11 +65,11 @@ class Port:
         self.port: int = bound.getsockname()[1]
         self.url = _url(_ANY_HOST.get(host, host), self.port)
         self._listener = Listener(self)
-        self._http: HTTPServer | None = None
+        self._http: ListeningServer | None = None
 
     async def start(self) -> None:
         """Accept connections; runs on the I/O loop."""
-        self._http = HTTPServer(
+        self._http = ListeningServer(
             self._listener,
             idle_connection_timeout=_IDLE_SECONDS,
             body_timeout=_BODY_SECONDS,
