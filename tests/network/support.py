@@ -173,10 +173,10 @@ def scripted(*replies):
 
 
 @contextlib.contextmanager
-def child(*arguments, module="child", environment=None):
-    """Run `python -m tests.network.child`, or another one; gives what it says of its server, and the process."""
+def child(*arguments, module="tests.network.child", environment=None):
+    """Run a module such as `tests.network.child`; gives what it says about its server, and the process."""
     process = subprocess.Popen(
-        [sys.executable, "-m", f"tests.network.{module}", *map(str, arguments)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, **(environment or {})},
         stdin=subprocess.PIPE,

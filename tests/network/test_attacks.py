@@ -17,7 +17,6 @@ import labnet as ln
 from labnet import nn
 from labnet.network.connections import Budget, Connections
 from tests.fuzz.decoders import seeds
-from tests.network.audited import MAX_BODY
 from tests.network.support import (
     JSON,
     NATIVE,
@@ -34,6 +33,7 @@ from tests.network.support import (
     read_reply,
 )
 from tests.network.test_formats import npy
+from tests.network.watched import MAX_BODY
 
 NPY = "application/x-npy"
 
@@ -114,7 +114,7 @@ def storm(there, canary):
 
 def test_rows_1_5_6_9_a_storm_of_hostile_requests_starts_runs_fetches_and_writes_nothing(tmp_path):
     canary = str(tmp_path / "canary")
-    with child(module="audited") as (there, process):
+    with child(module="tests.network.watched") as (there, process):
         assert storm(there, canary) > 400  # whatever is imported on first use is imported now
         print("watch", file=process.stdin, flush=True)
         storm(there, canary)
@@ -125,7 +125,7 @@ def test_rows_1_5_6_9_a_storm_of_hostile_requests_starts_runs_fetches_and_writes
 
 
 def test_row_7_a_thousand_announced_bodies_cost_no_more_than_the_limit():
-    with child(module="audited") as (there, process):
+    with child(module="tests.network.watched") as (there, process):
         memory = psutil.Process(process.pid)
 
         def announce(length, data):
@@ -260,7 +260,7 @@ def test_row_4_a_token_in_another_header_is_no_token(server):
 
 
 def test_row_10_six_hundred_slow_clients_do_not_keep_a_good_one_out():
-    with child(module="audited") as (there, _), contextlib.ExitStack() as stack:
+    with child(module="tests.network.watched") as (there, _), contextlib.ExitStack() as stack:
         slow = []
         for number in range(600):
             sock, _ = stack.enter_context(connection(there["port"]))
