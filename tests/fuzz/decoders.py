@@ -1,7 +1,4 @@
-"""One entry to everything that reads bytes from the network; by itself a target for atheris:
-
-python -m tests.fuzz.decoders -max_total_time=60        (after: pip install atheris)
-"""
+"""One entry to everything that reads bytes from the network, for `tests/network/test_fuzz.py` and for atheris."""
 
 import contextlib
 import json
@@ -48,13 +45,3 @@ def seeds():
         struct.pack("<H", len(text)) + text + b"\1\2",
     ]
     return [bytes([position]) + body for position, body in enumerate(bodies)]
-
-
-if __name__ == "__main__":
-    import sys
-
-    import atheris
-
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, one_input)
-    atheris.Fuzz()
