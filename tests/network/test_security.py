@@ -250,7 +250,7 @@ def server():
         yield server
 
 
-METHODS = ["GET", "POST", "PUT", "DELETE", "OPTIONS"]
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 def combinations(port):
