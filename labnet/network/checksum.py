@@ -9,14 +9,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from labnet.codec import Part
-
 #: Header of a message with the checksum of its body, eight hexadecimal digits.
 CHECKSUM = "Labnet-Checksum"
 BLOCK = 4096
 
 
-def checksum_of(parts: Iterable[Part]) -> int:
+def checksum_of(parts: Iterable[bytes | bytearray | memoryview]) -> int:
     """Return the checksum of a body given in parts.
 
     Examples
@@ -35,7 +33,7 @@ def checksum_of(parts: Iterable[Part]) -> int:
     for view in views:
         _fold(view, offset, folded)
         offset += len(view)
-    return zlib.crc32(folded)
+    return zlib.crc32(folded.data)
 
 
 def _fold(view: memoryview, offset: int, folded: "np.ndarray[tuple[int], np.dtype[np.uint8]]") -> None:

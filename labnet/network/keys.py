@@ -66,7 +66,7 @@ class Origin:
     --------
     >>> origin = Origin(Key.parse("ana:17"))
     >>> origin.derive("http://b:3000/forward"), origin.derive("http://b:3000/forward")
-    ('ana/f12e6dcb:17.0', 'ana/f12e6dcb:17.1')
+    ('ana/9759143e:17.0', 'ana/9759143e:17.1')
     """
 
     __slots__ = ("_client", "_numbers", "_sequence")

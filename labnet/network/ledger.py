@@ -184,6 +184,10 @@ class Ledger:
             self.replayed += 1
         return entry
 
+    def running(self, key: Key) -> Entry:
+        """Return the entry of a request that is being carried out."""
+        return self._windows[key.client].entries[key.sequence]
+
     def finish(self, key: Key, reply: Any, *, nbytes: int, now: float, applied: Applied = "yes") -> None:
         """Store the reply of a request that was carried out."""
         window = self._windows[key.client]
