@@ -25,12 +25,12 @@ from tornado.httputil import (
 from tornado.iostream import StreamClosedError
 
 from labnet import wire
+from labnet.network.checksum import CHECKSUM, checksum_of
+from labnet.network.names import CALL, EPOCH
 from labnet.network.routes import Failure, Reply, Request, Route, failure_of
 from labnet.network.security import TOKEN_HEADER, is_trusted_origin, same_token
-from labnet.network.served import CALL
 
 CLIENT = "Labnet-Client"
-EPOCH = "Labnet-Epoch"
 PROTOCOL = "Labnet-Protocol"
 
 #: Longest refused body that is read to the end for the sake of a readable error, in bytes.
@@ -190,6 +190,17 @@ class Exchange(HTTPMessageDelegate):
             )
         return length
 
+    def _checksum(self) -> int:
+        """Return the checksum of the body, which must be the announced one if there is one."""
+        if self._start_line.method != "POST":
+            return 0
+        found, announced = checksum_of([self._body]), self._headers.get(CHECKSUM)
+        if announced is not None and announced.lower() != f"{found:08x}":
+            raise Failure(
+                400, "Corrupted", f"the body has the checksum {found:08x}, announced was {announced:.20}: send it again"
+            )
+        return found
+
     # Reply
 
     async def _respond(self) -> None:
@@ -206,6 +217,7 @@ class Exchange(HTTPMessageDelegate):
                 headers=self._headers,
                 body=memoryview(self._body).toreadonly(),
                 client=client if client and len(client) <= _MAX_CLIENT_ID else None,
+                checksum=self._checksum(),
             )
             reply = await self._application.answer(self._route, request)
             await self._write(200 if reply.body.content_type else 204, reply.body, reply.headers)
@@ -227,6 +239,7 @@ class Exchange(HTTPMessageDelegate):
             "message": failure.message.encode("utf-8", "backslashreplace").decode(),
             "call": self._headers.get(CALL),
             "server": self._application.url,
+            **failure.details,
         }
         return wire.Body(wire.JSON, [msgspec.json.encode(document)])
 
@@ -239,6 +252,8 @@ class Exchange(HTTPMessageDelegate):
         if body.content_type is not None:
             headers["Content-Type"] = body.content_type
             headers["Content-Length"] = str(body.nbytes)
+        if CHECKSUM in self._headers:
+            headers[CHECKSUM] = f"{checksum_of(body.parts):08x}"
         start_line = ResponseStartLine("HTTP/1.1", status, HTTPStatus(status).phrase)
         first, others = wire.in_one_piece(body.parts if self._start_line.method != "HEAD" else [])
         sent = self._connection.write_headers(start_line, headers, first)

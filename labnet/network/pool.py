@@ -6,7 +6,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -83,10 +83,19 @@ class Response:
     body: bytearray
 
 
-class _Receiver(HTTPMessageDelegate):
-    """Collects a reply in one buffer of the announced length."""
+class NotConnected(OSError):
+    """There is no connection to the server, so nothing was sent to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, reason: BaseException):
+        super().__init__(getattr(reason, "errno", None), getattr(reason, "strerror", None) or str(reason))
+        self.reason = reason
+
+
+class _Receiver(HTTPMessageDelegate):
+    """Collects a reply in one buffer of the announced length; says when it begins."""
+
+    def __init__(self, begins: Callable[[], None] | None) -> None:
+        self._begins = begins
         self.status = 0
         self.headers = HTTPHeaders()
         self.body = bytearray()
@@ -96,6 +105,8 @@ class _Receiver(HTTPMessageDelegate):
 
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
         assert isinstance(start_line, ResponseStartLine)
+        if self._begins is not None:
+            self._begins()
         self.status, self.headers = start_line.code, headers
         self.keeps_open = start_line.version == "HTTP/1.1" and headers.get("Connection", "").lower() != "close"
         length = headers.get("Content-Length", "0")
@@ -127,18 +138,24 @@ class Pool:
         parts: Sequence[codec.Part],
         *,
         context: ssl.SSLContext | None = None,
+        begins: Callable[[], None] | None = None,
     ) -> Response:
-        """Send a request and return the complete reply.
+        """Send a request and return the complete reply; call `begins` once its head is there.
 
         Raises
         ------
+        NotConnected
+            If there is no connection.
         OSError, StreamClosedError
-            If there is no connection, or it broke before the reply was complete.
+            If it broke before the reply was complete.
         """
         key = (address.scheme, address.host, address.port, context)
-        stream = self._reuse(key) or await self._connect(address, context)
         try:
-            response, reusable = await _exchange(stream, method, path, headers, parts)
+            stream = self._reuse(key) or await self._connect(address, context)
+        except (OSError, StreamClosedError) as error:
+            raise NotConnected(getattr(error, "real_error", None) or error) from error
+        try:
+            response, reusable = await _exchange(stream, method, path, headers, parts, begins)
         except BaseException:
             stream.close()
             raise
@@ -194,11 +211,16 @@ def _is_quiet(stream: IOStream) -> bool:
 
 
 async def _exchange(
-    stream: IOStream, method: str, path: str, headers: dict[str, str], parts: Sequence[codec.Part]
+    stream: IOStream,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    parts: Sequence[codec.Part],
+    begins: Callable[[], None] | None,
 ) -> tuple[Response, bool]:
     """Send one request on a connection and read its reply; tell whether the connection can be used again."""
     connection = HTTP1Connection(stream, is_client=True, params=_PARAMETERS)
-    receiver = _Receiver()
+    receiver = _Receiver(begins)
     first, others = wire.in_one_piece(parts)
     connection.write_headers(RequestStartLine(method, path, ""), HTTPHeaders(headers), first)
     sent = None

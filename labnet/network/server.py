@@ -21,9 +21,12 @@ from labnet.errors import ServeError
 from labnet.network import security
 from labnet.network.http import Listener
 from labnet.network.loops import IO, MODELS, Worker
+from labnet.network.once import Once
 from labnet.network.pool import Address
 from labnet.network.routes import Reply, Request, Route, Users, check_name, function_route
-from labnet.network.served import Optimizer, ServedModel
+from labnet.network.served import ServedModel
+from labnet.network.staleness import Policy, Staleness
+from labnet.network.updates import Optimizer
 from labnet.stats import RouteStatistics
 
 #: Default limit of a request's body, in bytes.
@@ -52,6 +55,7 @@ class Port:
         self.started = time.monotonic()
         self.statistics: dict[str, RouteStatistics] = {}
         self.users = Users()
+        self.once = Once()
         self.worker = Worker("labnet-compute")
         self.routes: dict[str, Route] = {}
         self.owner: Server | None = None
@@ -81,9 +85,13 @@ class Port:
         self._http.add_socket(self._socket)
 
     async def answer(self, route: Route, request: Request) -> Reply:
-        """Answer a request, and count it."""
+        """Answer a request; one that comes again, as its key says, gets the same reply."""
         if not route.counted:
             return await route.answer(request)
+        return await self.once.answer(request, lambda: self._carry_out(route, request))
+
+    async def _carry_out(self, route: Route, request: Request) -> Reply:
+        """Answer a request, and count it."""
         counters = self.statistics[request.path.strip("/")]
         counters.begin(bytes_in=len(request.body))
         began = time.perf_counter()
@@ -107,6 +115,8 @@ class Port:
     async def stop(self) -> None:
         """Stop accepting, let what is under way come to its end, close; runs on the I/O loop."""
         self.draining = True
+        if self.owner is not None and self.owner._model is not None:
+            self.owner._model.updates.drain("the server is stopping")
         assert self._http is not None, "start() ran before"
         self._http.stop()
         deadline = time.monotonic() + _DRAIN_SECONDS
@@ -233,12 +243,14 @@ class Server:
         document: dict[str, Any] = {name: route.summary() for name, route in self._port.statistics.items()}
         state: dict[str, Any] = {"name": self.name, "epoch": self._port.epoch, "users": len(self._port.users)}
         state["uptime"] = time.monotonic() - self._port.started
+        state["calls"] = self._port.once.ledger.summary()
         if self._model is not None:
             self._model.calls.expire(time.monotonic())
             state.update(
                 version=self._model.version,
                 graphs=self._model.calls.summary(),
-                staleness=self._model.staleness,
+                staleness=self._model.updates.staleness.last,
+                staleness_histogram=self._model.updates.staleness.summary(),
                 loss=self._model.losses.last,
             )
         return {**document, "server": state}
@@ -368,6 +380,9 @@ def serve_model(
     replace: bool = False,
     compile: bool = False,
     device: str | None = None,
+    staleness: Staleness = "accept",
+    max_staleness: int | None = None,
+    accumulate: int = 1,
 ) -> Server:
     """Serve a model over HTTP from this process, to be trained by whoever calls it.
 
@@ -388,6 +403,14 @@ def serve_model(
         Replace whatever this process serves on the port, under any name.
     compile, device
         Reserved: only False and the CPU are available.
+    staleness : "accept" or "scale"
+        What becomes of a gradient when other updates came between its forward and its backward: it is taken as it
+        is, or multiplied by ``1 / (1 + updates)``.
+    max_staleness : int, optional
+        Refuse gradients with more updates in between; the client raises `StaleGradient`.
+    accumulate : int
+        How many backwards make one update. Each waits for the others; they are summed in the order of the clients'
+        ids (``client=``) and requests, so that the result is the same to the bit whichever arrived first.
 
     Raises
     ------
@@ -403,6 +426,7 @@ def serve_model(
     1
     """
     check_device(device)
+    policy = Policy(staleness, max_staleness, accumulate)
     if compile:
         raise ServeError("serve_model: compile=True is not available in this version; serve without it")
     if name is None:
@@ -418,6 +442,7 @@ def serve_model(
         max_body=max_body,
         replace=replace,
         is_model=True,
+        policy=policy,
     )
 
 
@@ -433,6 +458,7 @@ def _serve(
     max_body: int,
     replace: bool = False,
     is_model: bool = False,
+    policy: Policy | None = None,
 ) -> Server:
     if type(port) is not int or not 0 <= port < 1 << 16:
         raise ServeError(f"port must be a number from 0 to 65535, got {port!r:.40}")
@@ -457,7 +483,7 @@ def _serve(
             port=port, host=host, token=security.new_token() if token == "auto" else token, max_body=max_body
         )
         try:
-            server, table = _assemble(bound, name, functions, model, optimizer, is_model=is_model)
+            server, table = _assemble(bound, name, functions, model, optimizer, is_model=is_model, policy=policy)
         except Exception:
             if running is None:
                 IO.run(_discard(bound))
@@ -497,6 +523,7 @@ def _assemble(
     optimizer: Optimizer | None,
     *,
     is_model: bool,
+    policy: Policy | None,
 ) -> tuple[Server, dict[str, Route]]:
     """Make the handle and the table of routes; raises before anything is changed."""
     custom = {
@@ -513,6 +540,8 @@ def _assemble(
             worker=bound.worker,
             new_call=lambda: secrets.token_hex(16),
             previous=bound.owner._model if bound.owner is not None else None,
+            policy=policy,
+            url=bound.url,
         )
         table = served.routes()
         if clash := {"/" + key for key in custom} & table.keys():

@@ -149,7 +149,7 @@ def together(*functions):
 
 @contextlib.contextmanager
 def scripted(*replies):
-    """Serve scripted bytes: each connection reads one request's head, gets the next reply, and is closed."""
+    """Serve scripted bytes: each connection reads a request, gets the next reply, and is closed; then refuse others."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(SECONDS)
 
@@ -163,11 +163,13 @@ def scripted(*replies):
                             length = int(field.split()[1])
                     file.read(length)
                     sock.sendall(reply)
+            listener.close()
 
+        port = listener.getsockname()[1]
         thread = threading.Thread(target=work)
         thread.start()
         try:
-            yield listener.getsockname()[1]
+            yield port
         finally:
             thread.join()
 
