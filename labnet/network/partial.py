@@ -55,10 +55,10 @@ def partial_update(error: BaseException, nodes: Iterable[Node], *, here: dict[st
     """
     nodes = list(nodes)
     states = {**states_of(nodes), **(here or {})}
-    applied = [node for node in nodes if isinstance(node, RemoteNode) and node.applied == "yes"]
+    some_applied = any(isinstance(node, RemoteNode) and node.applied == "yes" for node in nodes)
     if isinstance(error, PartialUpdate):
         states |= error.servers
-    elif not applied:
+    elif not some_applied or set(states.values()) == {"yes"}:
         return error
     told = "; ".join(f"{server}: applied: {state}" for server, state in states.items())
     reason = str(error) or type(error).__name__

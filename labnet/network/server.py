@@ -502,9 +502,11 @@ def _serve(
             if running is None:
                 await bound.start()
 
+        # published before connections are accepted: a client that waits for this server needs the token at once
+        accepted = bound.token if token == "auto" else token
+        security.publish(bound.port, security.Entry(bound.url, name, os.getpid(), accepted))
         IO.run(install())
         _running[bound.port] = bound
-        security.publish(bound.port, security.Entry(bound.url, name, os.getpid(), bound.token))
         if not bound.loopback and running is None:
             print(f"labnet: {name!r} is reachable from other machines at {bound.url}, with its token only")
         return server
