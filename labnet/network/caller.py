@@ -16,7 +16,7 @@ from labnet.network.checksum import CHECKSUM, checksum_of
 from labnet.network.http import CLIENT, PROTOCOL
 from labnet.network.keys import Ticket
 from labnet.network.names import CALL
-from labnet.network.pool import Address, NotConnected, Response, pool
+from labnet.network.pool import Address, Response, Stage, pool
 from labnet.network.retry import UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
 
 #: Bodies from here on are given the whole timeout in one attempt: sending them takes its time.
@@ -96,7 +96,7 @@ class Caller:
     async def _persist(self, method: str, route: str, body: wire.Body | None, extra: Mapping[str, str]) -> Response:
         """Send a request until there is a reply that will not change, or no time is left."""
         schedule = Schedule(self._backoff, timeout=self._timeout)
-        arrived = False
+        reason: BaseException | None = None
         while True:
             try:
                 response = await self._authorized(method, route, body, extra, schedule)
@@ -106,10 +106,11 @@ class Caller:
                 if wait is None:
                     return response
             except (OSError, StreamClosedError) as error:
-                arrived = arrived or not isinstance(error, NotConnected)
+                if reason is None or schedule.left > 0 or not isinstance(error, TimeoutError):
+                    reason = error
                 wait = schedule.next_wait(patience=self._patience(error))
                 if wait is None:
-                    raise self._gave_up(error, route, extra, schedule, in_doubt=arrived) from None
+                    raise self._gave_up(reason, route, extra, schedule) from None
             await asyncio.sleep(wait)
 
     async def _authorized(
@@ -155,14 +156,15 @@ class Caller:
         is_large = body is not None and body.nbytes >= _LARGE
         async with asyncio.timeout(schedule.left if is_large else schedule.attempt) as limit:
 
-            def begins() -> None:
-                if not limit.expired():
+            def reached(stage: Stage) -> None:
+                schedule.arrived = True
+                if stage == "answered" and not limit.expired():
                     limit.reschedule(asyncio.get_running_loop().time() + schedule.left)
 
             path = self.address.prefix + route
             connections = await pool()
             response = await connections.request(
-                self.address, method, path, headers, parts, context=self._ssl, begins=begins
+                self.address, method, path, headers, parts, context=self._ssl, reached=reached
             )
         _answered.add(self.address.authority)
         announced = response.headers.get(CHECKSUM)
@@ -179,11 +181,9 @@ class Caller:
             return None
         return 0.0 if isinstance(reason, socket.gaierror) else UNKNOWN_SECONDS
 
-    def _gave_up(
-        self, error: BaseException, route: str, extra: Mapping[str, str], schedule: Schedule, *, in_doubt: bool
-    ) -> RemoteError:
+    def _gave_up(self, error: BaseException, route: str, extra: Mapping[str, str], schedule: Schedule) -> RemoteError:
         """Make the error for a request to which there was no reply."""
-        applied = None if route == "/forward" or keys.KEY not in extra else "unknown" if in_doubt else "no"
+        applied = None if route == "/forward" or keys.KEY not in extra else "unknown" if schedule.arrived else "no"
         tail = f" ({schedule.failures} attempts)" if schedule.failures > 1 else ""
         tail += f" (applied: {applied})" if applied else ""
         where, server, call = self._where(route), str(self.address), extra.get(CALL)

@@ -36,6 +36,8 @@ PROTOCOL = "Labnet-Protocol"
 #: Longest refused body that is read to the end for the sake of a readable error, in bytes.
 _DRAIN = 1 << 28
 _HUGE = 1 << 62
+#: How many bodies of the greatest length may be held at the same time.
+_BODIES = 4
 _MAX_CLIENT_ID = 64
 
 log = logging.getLogger("labnet.network")
@@ -61,21 +63,23 @@ class Listener(HTTPServerConnectionDelegate):
     """Makes an `Exchange` of every request of a server."""
 
     def __init__(self, application: Application):
-        self._application = application
+        self.application = application
         self.tasks: set[asyncio.Task[None]] = set()
+        #: Bytes of the bodies of requests that were not answered yet.
+        self.bytes_held = 0
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Begin a request on a connection."""
-        return Exchange(self._application, request_conn, self.tasks)
+        return Exchange(self, request_conn)
 
 
 class Exchange(HTTPMessageDelegate):
     """One request and its reply."""
 
-    def __init__(self, application: Application, connection: HTTPConnection, tasks: set[asyncio.Task[None]]):
-        self._application = application
+    def __init__(self, listener: Listener, connection: HTTPConnection):
+        self._listener = listener
+        self._application = listener.application
         self._connection = connection
-        self._tasks = tasks
         self._refusal: Failure | None = None
         self._body = bytearray()
         self._received = 0
@@ -94,7 +98,7 @@ class Exchange(HTTPMessageDelegate):
         try:
             self._path = unquote(start_line.path.partition("?")[0])
             self._route = self._find()
-            self._body = bytearray(self._expected_bytes())
+            self._make_room(self._expected_bytes())
         except Failure as failure:
             self._refusal = failure
             if _declared_length(headers) > _DRAIN:
@@ -114,7 +118,25 @@ class Exchange(HTTPMessageDelegate):
         self._spawn()
 
     def on_connection_close(self) -> None:
-        """Forget the request: the client has gone before it was complete."""
+        """Forget the request if the client has gone before it was complete; else its reply is kept by its key."""
+        if not self._answering:
+            self._give_room_back()
+
+    def _make_room(self, length: int) -> None:
+        """Take memory for the body, unless those that are under way hold too much of it."""
+        held, most = self._listener.bytes_held, _BODIES * self._application.max_body
+        if held and held + length > most:
+            raise Failure(
+                429,
+                "Overloaded",
+                f"requests under way hold {held} bytes, with {length} more they would hold over {most}; try again",
+                headers={"Retry-After": "1"},
+            )
+        self._listener.bytes_held += length
+        self._body = bytearray(length)
+
+    def _give_room_back(self) -> None:
+        self._listener.bytes_held -= len(self._body)
         self._body = bytearray()
 
     def _spawn(self) -> None:
@@ -122,8 +144,8 @@ class Exchange(HTTPMessageDelegate):
             return
         self._answering = True
         task = asyncio.ensure_future(self._respond())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._listener.tasks.add(task)
+        task.add_done_callback(self._listener.tasks.discard)
 
     # Checks
 
@@ -225,6 +247,8 @@ class Exchange(HTTPMessageDelegate):
             pass  # the client is gone; whatever was computed is kept for it where that matters
         except Exception as error:
             await self._respond_error(error)
+        finally:
+            self._give_room_back()
 
     async def _respond_error(self, error: Exception) -> None:
         failure = failure_of(error)

@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
@@ -18,6 +18,9 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado.tcpclient import TCPClient
 
 from labnet import codec, wire
+
+#: How far a request has come: there is a connection; the head of the reply is there.
+Stage = Literal["connected", "answered"]
 
 _MAX_REPLY = 1 << 34
 _IDLE_SECONDS = 60.0  # less than the server's, so that a reused connection is rarely one being closed
@@ -94,8 +97,8 @@ class NotConnected(OSError):
 class _Receiver(HTTPMessageDelegate):
     """Collects a reply in one buffer of the announced length; says when it begins."""
 
-    def __init__(self, begins: Callable[[], None] | None) -> None:
-        self._begins = begins
+    def __init__(self, reached: Callable[[Stage], None]) -> None:
+        self._reached = reached
         self.status = 0
         self.headers = HTTPHeaders()
         self.body = bytearray()
@@ -105,8 +108,7 @@ class _Receiver(HTTPMessageDelegate):
 
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
         assert isinstance(start_line, ResponseStartLine)
-        if self._begins is not None:
-            self._begins()
+        self._reached("answered")
         self.status, self.headers = start_line.code, headers
         self.keeps_open = start_line.version == "HTTP/1.1" and headers.get("Connection", "").lower() != "close"
         length = headers.get("Content-Length", "0")
@@ -138,9 +140,9 @@ class Pool:
         parts: Sequence[codec.Part],
         *,
         context: ssl.SSLContext | None = None,
-        begins: Callable[[], None] | None = None,
+        reached: Callable[[Stage], None] = lambda stage: None,
     ) -> Response:
-        """Send a request and return the complete reply; call `begins` once its head is there.
+        """Send a request and return the complete reply; call `reached` at each stage on the way.
 
         Raises
         ------
@@ -154,8 +156,9 @@ class Pool:
             stream = self._reuse(key) or await self._connect(address, context)
         except (OSError, StreamClosedError) as error:
             raise NotConnected(getattr(error, "real_error", None) or error) from error
+        reached("connected")
         try:
-            response, reusable = await _exchange(stream, method, path, headers, parts, begins)
+            response, reusable = await _exchange(stream, method, path, headers, parts, reached)
         except BaseException:
             stream.close()
             raise
@@ -216,11 +219,11 @@ async def _exchange(
     path: str,
     headers: dict[str, str],
     parts: Sequence[codec.Part],
-    begins: Callable[[], None] | None,
+    reached: Callable[[Stage], None],
 ) -> tuple[Response, bool]:
     """Send one request on a connection and read its reply; tell whether the connection can be used again."""
     connection = HTTP1Connection(stream, is_client=True, params=_PARAMETERS)
-    receiver = _Receiver(begins)
+    receiver = _Receiver(reached)
     first, others = wire.in_one_piece(parts)
     connection.write_headers(RequestStartLine(method, path, ""), HTTPHeaders(headers), first)
     sent = None

@@ -52,7 +52,15 @@ class Backoff:
 
 
 class Schedule:
-    """The attempts of one request until its deadline."""
+    """The attempts of one request until its deadline.
+
+    Attributes
+    ----------
+    failures : int
+        How many attempts have failed.
+    arrived : bool
+        Whether an attempt got as far as a connection, so that the server may have carried it out.
+    """
 
     def __init__(self, backoff: Backoff, *, timeout: float):
         self._backoff = backoff
@@ -60,6 +68,7 @@ class Schedule:
         self._deadline = self._began + timeout
         self._attempt = backoff.attempt or timeout / 4
         self.failures = 0
+        self.arrived = False
 
     @property
     def left(self) -> float:

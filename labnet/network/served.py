@@ -135,7 +135,7 @@ class ServedModel:
             kept = self.calls.look(call, now=time.monotonic())
             graph: Graph = kept.graph
             check_gradient(message.tensors, graph.outputs)
-            self.updates.check_staleness(kept.version)
+            self._check_staleness(call, kept)
             kept = self.calls.take(call, now=time.monotonic())
         except Expired as expired:
             details = {"applied": expired.applied}
@@ -159,6 +159,13 @@ class ServedModel:
         pulled = {name: gradients[tensor] for name, tensor in graph.inputs.items() if tensor in gradients}
         metadata = {"applied": "yes"}
         return Reply(wire.encode_native(wire.Message(pulled, named=True, metadata=metadata)), {VERSION: str(version)})
+
+    def _check_staleness(self, call: str, kept: Kept) -> None:
+        try:
+            self.updates.check_staleness(kept.version)
+        except Failure:
+            self.calls.discard(call)  # it will not become less stale
+            raise
 
     def _give_back(self, call: str, kept: Kept) -> None:
         states = states_of(kept.graph.nodes)

@@ -23,7 +23,7 @@ from labnet.network.http import Listener
 from labnet.network.loops import IO, MODELS, Worker
 from labnet.network.once import Once
 from labnet.network.pool import Address
-from labnet.network.routes import Reply, Request, Route, Users, check_name, function_route
+from labnet.network.routes import Failure, Reply, Request, Route, Users, check_name, function_route
 from labnet.network.served import ServedModel
 from labnet.network.staleness import Policy, Staleness
 from labnet.network.updates import Optimizer
@@ -31,6 +31,8 @@ from labnet.stats import RouteStatistics
 
 #: Default limit of a request's body, in bytes.
 MAX_BODY = 1 << 28
+#: Default limit of the requests that wait or are being carried out.
+MAX_QUEUE = 256
 
 _IDLE_SECONDS = 120.0
 _BODY_SECONDS = 60.0
@@ -45,11 +47,14 @@ _running: dict[int, "Port"] = {}
 class Port:
     """A bound port of this process. What it serves can be replaced; connections and statistics stay."""
 
-    def __init__(self, *, port: int, host: str, token: str | None, max_body: int):
+    def __init__(self, *, port: int, host: str, token: str | None, max_body: int, max_queue: int):
         self.host = host
         self.loopback = security.is_loopback(host)
         self.token = token
         self.max_body = max_body
+        self.max_queue = max_queue
+        self.queued = 0
+        self.refused = 0
         self.epoch = secrets.token_hex(8)
         self.draining = False
         self.started = time.monotonic()
@@ -91,7 +96,23 @@ class Port:
         return await self.once.answer(request, lambda: self._carry_out(route, request))
 
     async def _carry_out(self, route: Route, request: Request) -> Reply:
-        """Answer a request, and count it."""
+        """Answer a request unless too many are waiting."""
+        if self.queued >= self.max_queue:
+            self.refused += 1
+            raise Failure(
+                429,
+                "Overloaded",
+                f"{self.queued} requests are waiting or being carried out, the limit of this server is "
+                f"{self.max_queue}; try again, or serve with a larger max_queue",
+                headers={"Retry-After": "1"},
+            )
+        self.queued += 1
+        try:
+            return await self._count(route, request)
+        finally:
+            self.queued -= 1
+
+    async def _count(self, route: Route, request: Request) -> Reply:
         counters = self.statistics[request.path.strip("/")]
         counters.begin(bytes_in=len(request.body))
         began = time.perf_counter()
@@ -244,6 +265,7 @@ class Server:
         state: dict[str, Any] = {"name": self.name, "epoch": self._port.epoch, "users": len(self._port.users)}
         state["uptime"] = time.monotonic() - self._port.started
         state["calls"] = self._port.once.ledger.summary()
+        state["queue"] = {"now": self._port.queued, "limit": self._port.max_queue, "refused": self._port.refused}
         if self._model is not None:
             self._model.calls.expire(time.monotonic())
             state.update(
@@ -325,6 +347,7 @@ def serve(
     name: str | None = None,
     token: str | None = "auto",
     max_body: int = MAX_BODY,
+    max_queue: int = MAX_QUEUE,
 ) -> Server:
     """Serve functions over HTTP from this process, and return at once.
 
@@ -345,6 +368,9 @@ def serve(
         ``"auto"`` makes one; None opens the server to everybody on this machine.
     max_body : int
         Most bytes of a request's body.
+    max_queue : int
+        Most requests that wait or are being carried out; more are turned away with 429, and labnet's client comes
+        back a little later.
 
     Raises
     ------
@@ -364,7 +390,9 @@ def serve(
     if not isinstance(routes, Mapping) or not routes:
         raise ServeError(f"serve: expected functions by name, such as {{'run_model': f}}, got {routes!r:.60}")
     name = name or "+".join(sorted(map(str, routes)))
-    return _serve(routes, None, None, port=port, host=host, name=name, token=token, max_body=max_body)
+    return _serve(
+        routes, None, None, port=port, host=host, name=name, token=token, max_body=max_body, max_queue=max_queue
+    )
 
 
 def serve_model(
@@ -377,6 +405,7 @@ def serve_model(
     name: str | None = None,
     token: str | None = "auto",
     max_body: int = MAX_BODY,
+    max_queue: int = MAX_QUEUE,
     replace: bool = False,
     compile: bool = False,
     device: str | None = None,
@@ -393,7 +422,7 @@ def serve_model(
     optimizer : callable, optional
         Given the gradients of the model's parameters on every backward of a client. Without one the model is
         served as it is, and clients still get the gradient of their input.
-    port, host, token, max_body
+    port, host, token, max_body, max_queue
         As for `serve`.
     routes : mapping of str to function, optional
         More routes beside ``/forward`` and ``/optimize``.
@@ -440,6 +469,7 @@ def serve_model(
         name=name,
         token=token,
         max_body=max_body,
+        max_queue=max_queue,
         replace=replace,
         is_model=True,
         policy=policy,
@@ -456,6 +486,7 @@ def _serve(
     name: str,
     token: str | None,
     max_body: int,
+    max_queue: int,
     replace: bool = False,
     is_model: bool = False,
     policy: Policy | None = None,
@@ -464,6 +495,8 @@ def _serve(
         raise ServeError(f"port must be a number from 0 to 65535, got {port!r:.40}")
     if token is None and not security.is_loopback(host):
         raise ServeError(f"token=None is allowed on loopback only, not on host {host!r}: leave token='auto'")
+    if type(max_queue) is not int or max_queue < 1:
+        raise ServeError(f"max_queue must be a number from 1 on, got {max_queue!r:.40}")
     if token == "":
         raise ServeError("token must not be empty: use 'auto' to make one, or None for an open server")
     with _lock:
@@ -480,7 +513,11 @@ def _serve(
                 f"port {port} is bound to host {running.host!r}, not {host!r}: stop that server first",
             )
         bound = running or Port(
-            port=port, host=host, token=security.new_token() if token == "auto" else token, max_body=max_body
+            port=port,
+            host=host,
+            token=security.new_token() if token == "auto" else token,
+            max_body=max_body,
+            max_queue=max_queue,
         )
         try:
             server, table = _assemble(bound, name, functions, model, optimizer, is_model=is_model, policy=policy)
@@ -498,7 +535,7 @@ def _serve(
             for path, route in table.items():
                 if route.counted:
                     bound.statistics.setdefault(path.strip("/"), RouteStatistics())
-            bound.max_body = max_body
+            bound.max_body, bound.max_queue = max_body, max_queue
             if running is None:
                 await bound.start()
 

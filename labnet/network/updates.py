@@ -63,9 +63,11 @@ class Updates:
         self.version = version
         self.staleness = Histogram()
         self._round: list[Contribution] = []
+        self._closed: str | None = None
 
     def drain(self, reason: str) -> None:
-        """Send away the gradients that wait for others to make an update with."""
+        """Send away the gradients that wait for others to make an update with, now and from now on."""
+        self._closed = reason
         waiting, self._round = self._round, []
         for contribution in waiting:
             if contribution.applied is not None and not contribution.applied.done():
@@ -91,6 +93,8 @@ class Updates:
     async def _join(self, contribution: Contribution) -> int:
         """Wait until enough contributions are there; the last one makes the update for all."""
         assert contribution.applied is not None
+        if self._closed is not None:
+            raise _sent_away(self._closed)
         self._round.append(contribution)
         if len(self._round) == self._policy.accumulate:
             together, self._round = sorted(self._round, key=lambda other: other.order), []
@@ -144,6 +148,10 @@ def _all_or_nothing(parameters: list[Tensor]) -> Iterator[None]:
         for parameter, value in zip(parameters, before, strict=True):
             parameter.assign(value)
         raise
+
+
+def _sent_away(reason: str) -> Failure:
+    return Failure(503, "Overloaded", reason, headers={"Retry-After": "1"})
 
 
 def _too_stale(staleness: int, policy: Policy) -> Failure:
