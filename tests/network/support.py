@@ -191,3 +191,13 @@ def child(*arguments, environment=None):
         finally:
             process.stdin.close()
             process.wait(SECONDS)
+
+
+def wait_until(condition):
+    """Wait until a condition holds, at most some seconds."""
+    tick = threading.Event()
+    for _ in range(int(SECONDS * 1000)):
+        if condition():
+            return
+        tick.wait(0.001)
+    raise AssertionError("the condition was not met in time")

@@ -13,6 +13,8 @@ import labnet as ln
 from labnet import nn
 from labnet.errors import Overloaded, RemoteTimeout, ServeError
 from labnet.network import Backoff
+from labnet.network.calls import Calls, Expired, Kept
+from labnet.network.ledger import Key, Ledger
 from labnet.network.loops import IO
 from labnet.network.routes import Request
 from labnet.network.server import Port
@@ -30,6 +32,7 @@ from tests.network.support import (
     native,
     read_reply,
     run,
+    wait_until,
 )
 
 QUICK = Backoff(first=0.001, longest=0.01)
@@ -86,8 +89,7 @@ def test_a_client_that_is_turned_away_comes_back_with_the_same_key():
         first, results = in_threads(1, lambda: fetch(server.url + "/gate"))
         assert gate.entered.acquire(timeout=SECONDS)
         second, others = in_threads(1, lambda: fetch(server.url + "/gate", backoff=QUICK))
-        while not server.statistics()["server"]["queue"]["refused"]:
-            pass
+        wait_until(lambda: server.statistics()["server"]["queue"]["refused"])
         gate.opened.set()
         for thread in first + second:
             thread.join(SECONDS)
@@ -126,12 +128,10 @@ def test_bodies_under_way_hold_a_bounded_number_of_bytes():
             for _ in range(4):
                 sock, _ = clients.enter_context(connection(server.port))
                 sock.sendall(request)
-            while server._port._listener.bytes_held < 4 * limit:
-                pass
+            wait_until(lambda: server._port._listener.bytes_held == 4 * limit)
             reply = http(server, "POST", "/echo", b"[1.0]" + b" " * 500)
             assert (reply.status, reply.headers["retry-after"]) == (429, "1")
-        while server._port._listener.bytes_held:
-            pass
+        wait_until(lambda: not server._port._listener.bytes_held)
         assert http(server, "POST", "/echo", b"[1.0]").status == 200
 
 
@@ -154,8 +154,7 @@ def test_a_server_that_stops_serves_who_was_accepted_and_turns_others_away():
         threads, results = in_threads(1, lambda: fetch(server.url + "/gate"))
         assert gate.entered.acquire(timeout=SECONDS)
         stopper, _ = in_threads(1, server.stop)
-        while not server._port.draining:
-            pass
+        wait_until(lambda: server._port.draining)
         sock.sendall(request)
         reply = read_reply(file)
         assert (reply.status, reply.json()["error"], reply.headers["retry-after"]) == (503, "Overloaded", "1")
@@ -170,8 +169,7 @@ def test_gradients_that_wait_for_others_are_sent_away_when_the_server_stops():
     server = ln.network.serve_model(nn.Linear(2, 1), ln.optim.SGD(lr=0.1), port=0, accumulate=2)
     call = forward_of(server, np.ones((1, 2), "float32")).headers["labnet-call"]
     threads, replies = in_threads(1, lambda: gradient_of(server, call, np.ones((1, 1), "float32")))
-    while not server._model.updates._round:
-        pass
+    wait_until(lambda: server._model.updates._round)
     server.stop()
     threads[0].join(SECONDS)
     assert (replies[0].status, replies[0].headers["retry-after"]) == (503, "1")
@@ -186,8 +184,7 @@ def test_an_attempt_that_takes_too_long_is_followed_by_one_that_joins_it():
     with ln.network.serve({"gate": gate}, port=0) as server:
         impatient = Backoff(first=0.001, longest=0.002, attempt=0.05)
         threads, results = in_threads(1, lambda: fetch(server.url + "/gate", backoff=impatient))
-        while server.statistics()["server"]["calls"]["joined"] < 3:
-            pass
+        wait_until(lambda: server.statistics()["server"]["calls"]["joined"] >= 3)
         gate.opened.set()
         threads[0].join(SECONDS)
         assert results == ["through"]
@@ -228,15 +225,29 @@ def test_cancelling_a_client_leaves_the_server_as_it_was():
 
     with ln.network.serve({"gate": gate}, port=0) as server:
         run(scenario(server))
-        while server.statistics()["server"]["queue"]["now"]:
-            pass
+        wait_until(lambda: not server.statistics()["server"]["queue"]["now"])
 
 
 # Memory
 
 
-def test_a_hundred_thousand_forwards_without_a_backward_stay_within_bounds():
-    many, batch = 100_000, 250
+def test_a_hundred_thousand_graphs_and_keys_stay_within_bounds():
+    calls, ledger = Calls(), Ledger()
+    for number in range(100_000):
+        now = number / 1000
+        assert ledger.begin(Key("ana", (number,)), "print", now=now) is None
+        calls.keep(str(number), Kept("graph", 0, 1 << 12, born=now))
+        ledger.finish(Key("ana", (number,)), "reply", nbytes=1 << 12, now=now)
+    assert (len(calls), calls.nbytes, calls.evicted) == (1024, 1024 << 12, 100_000 - 1024)
+    assert ledger.summary()["keys"] == ledger.bounds.window
+    assert ledger.nbytes <= ledger.bounds.nbytes
+    with pytest.raises(Expired) as caught:
+        calls.take("0", now=100.0)
+    assert caught.value.applied == "no"
+
+
+def test_forwards_without_a_backward_take_bounded_memory_and_the_evicted_are_answered_410():
+    many, batch = 20_000, 250
 
     async def forwards(port: Port, start):
         route = port.routes["/forward"]
@@ -253,14 +264,14 @@ def test_a_hundred_thousand_forwards_without_a_backward_stay_within_bounds():
     with ln.network.serve_model(nn.Linear(2, 1), ln.optim.SGD(lr=0.1), port=0) as server:
         first = IO.run(forwards(server._port, 0))[0]
         for start in range(batch, many, batch):
-            if start == 80 * batch:
+            if start == many // 4:
                 before = process.memory_info().rss
             IO.run(forwards(server._port, start))
         grown = process.memory_info().rss - before
         state = server.statistics()["server"]
         assert (state["graphs"]["count"], state["graphs"]["evicted"]) == (1024, many - 1024)
         assert state["calls"]["keys"] <= 4096
-        assert grown < 64 << 20
+        assert grown < 32 << 20
         reply = gradient_of(server, first, np.ones((1, 1), "float32"))
         assert (reply.status, reply.json()["applied"]) == (410, "no")
         assert server._model.version == 0

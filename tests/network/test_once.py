@@ -11,7 +11,7 @@ from labnet import nn
 from labnet.network import keys
 from labnet.network.checksum import BLOCK, checksum_of
 from labnet.network.ledger import Bounds, Key
-from tests.network.support import JSON, NATIVE, SECONDS, blocking, forward_of, http, native, together
+from tests.network.support import JSON, NATIVE, SECONDS, blocking, forward_of, http, native, together, wait_until
 
 BODY = b"[1.0, 2.0]"
 
@@ -112,8 +112,7 @@ def test_the_same_key_at_once_is_carried_out_once_and_answered_the_same():
 
         def open_once_all_have_come():
             assert entered.wait(SECONDS)
-            while server.statistics()["server"]["calls"]["joined"] < 4:
-                pass
+            wait_until(lambda: server.statistics()["server"]["calls"]["joined"] == 4)
             opened.set()
 
         ask = [lambda: post(server, "/slow", '"ana:1"')] * 5

@@ -33,6 +33,7 @@ from tests.network.support import (
     read_reply,
     run,
     together,
+    wait_until,
 )
 
 
@@ -554,15 +555,6 @@ def test_no_request_fails_while_models_are_swapped_under_load():
             assert mine == sorted(mine)
         assert forward["hits"] >= sum(map(len, answers))
         assert forward["errors"] == 0
-
-
-def wait_until(condition):
-    tick = threading.Event()
-    for _ in range(int(SECONDS * 1000)):
-        if condition():
-            return
-        tick.wait(0.001)
-    raise AssertionError("the condition was not met in time")
 
 
 # Stopping

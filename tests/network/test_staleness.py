@@ -10,7 +10,7 @@ import labnet as ln
 from labnet import nn
 from labnet.errors import ServeError, StaleGradient
 from labnet.network.staleness import Histogram
-from tests.network.support import SECONDS, blocking
+from tests.network.support import SECONDS, blocking, wait_until
 
 RATE = 0.25
 
@@ -84,8 +84,7 @@ def accumulated(order):
             thread = threading.Thread(target=losses[client].backward)
             thread.start()
             threads.append(thread)
-            while len(server._model.updates._round) < arrived % 3:
-                pass
+            wait_until(lambda arrived=arrived: len(server._model.updates._round) >= arrived % 3)
         for thread in threads:
             thread.join(SECONDS)
         assert server.statistics()["server"]["version"] == 1
