@@ -12,7 +12,7 @@ import inspect
 import weakref
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from labnet.errors import GradientError
 
@@ -73,6 +73,13 @@ class Node:
     def release(self) -> None:
         """Let go of everything kept for the backward."""
         self.parents = None
+
+    def settle(self) -> None:
+        """Take note that a whole backward has succeeded and that the graph is kept for another one."""
+
+    def failure(self, error: BaseException, nodes: "Iterable[Node]") -> BaseException:
+        """Return what to raise where the pull of this node failed, given all nodes of the graph."""
+        return error
 
     @property
     def nbytes(self) -> int:
@@ -213,8 +220,10 @@ class Sweep:
 
     def finish(self, *, retain_graph: bool) -> dict[Node, Any]:
         """Free the graph unless asked to keep it, and return {node: gradient}."""
-        if not retain_graph:
-            for node in self.nodes:
+        for node in self.nodes:
+            if retain_graph:
+                node.settle()
+            else:
                 node.release()
         return self.results
 
@@ -223,8 +232,19 @@ def sweep_now(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
     """Carry out a sweep in which no node awaits."""
     while (step := sweep.take()) is not None:
         node, gradient = step
-        sweep.deliver(node, node.pull(gradient, sweep.run))
+        try:
+            pulled = node.pull(gradient, sweep.run)
+        except Exception as error:
+            _raise(node.failure(error, sweep.nodes), error)
+        sweep.deliver(node, pulled)
     return sweep.finish(retain_graph=retain_graph)
+
+
+def _raise(error: BaseException, reason: BaseException) -> NoReturn:
+    """Raise what a node made of the reason why its pull failed."""
+    if error is reason:
+        raise error
+    raise error from reason
 
 
 async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
@@ -263,7 +283,7 @@ async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
             future.cancel()
         sweep.put_back([*failed, *under_way.values()])
     if errors:
-        raise errors[0]
+        _raise(failed[0][0].failure(errors[0], sweep.nodes), errors[0])
     return sweep.finish(retain_graph=retain_graph)
 
 

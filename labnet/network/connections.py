@@ -1,4 +1,4 @@
-"""Bounds of what strangers can hold: open connections, and memory for bodies that are under way."""
+"""A bound of what strangers can hold: open connections."""
 
 import asyncio
 from collections import OrderedDict
@@ -86,31 +86,3 @@ class Connections:
         deadline = self._deadlines.pop(connection, None)
         if deadline is not None:
             deadline.cancel()
-
-
-class Budget:
-    """Bytes of all bodies that are under way, which are bounded together.
-
-    Examples
-    --------
-    >>> budget = Budget()
-    >>> budget.take(6, limit=10), budget.take(6, limit=10)
-    (True, False)
-    >>> budget.give(6)
-    >>> budget.taken
-    0
-    """
-
-    def __init__(self) -> None:
-        self.taken = 0
-
-    def take(self, nbytes: int, *, limit: int) -> bool:
-        """Take memory, unless there would be too much taken; one body alone is always let in."""
-        if self.taken and self.taken + nbytes > limit:
-            return False
-        self.taken += nbytes
-        return True
-
-    def give(self, nbytes: int) -> None:
-        """Give back what was taken."""
-        self.taken -= nbytes

@@ -28,21 +28,20 @@ from tornado.iostream import StreamClosedError
 
 from labnet import wire
 from labnet.network import oip_bodies
-from labnet.network.connections import Budget, Connections
+from labnet.network.checksum import CHECKSUM, checksum_of
+from labnet.network.connections import Connections
+from labnet.network.names import CALL, EPOCH
 from labnet.network.routes import Failure, Reply, Request, Route, failure_of
 from labnet.network.security import TOKEN_HEADER, is_from_another_site, is_trusted_origin, same_token
-from labnet.network.served import CALL
 
 CLIENT = "Labnet-Client"
-EPOCH = "Labnet-Epoch"
 PROTOCOL = "Labnet-Protocol"
 
 #: Longest refused body that is read to the end for the sake of a readable error, in bytes.
 _DRAIN = 1 << 28
 _HUGE = 1 << 62
-#: All bodies under way together: so many of the largest, or so many bytes if that is more.
+#: How many bodies of the greatest length may be held at the same time.
 _BODIES = 4
-_BODIES_NBYTES = 1 << 28
 _MAX_CLIENT_ID = 64
 
 log = logging.getLogger("labnet.network")
@@ -71,7 +70,8 @@ class Listener(HTTPServerConnectionDelegate):
         self.application = application
         self.tasks: set[asyncio.Task[None]] = set()
         self.connections = Connections(_close)
-        self.budget = Budget()
+        #: Bytes of the bodies of requests that were not answered yet.
+        self.bytes_held = 0
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Begin to wait for a request on a connection."""
@@ -104,8 +104,6 @@ class Exchange(HTTPMessageDelegate):
         self._application = listener.application
         self._peer = peer
         self._connection = connection
-        self._tasks = listener.tasks
-        self._taken = 0
         self._refusal: Failure | None = None
         self._body = memoryview(b"")
         self._received = 0
@@ -126,8 +124,7 @@ class Exchange(HTTPMessageDelegate):
             self._path = unquote(start_line.path.partition("?")[0])
             self._route = self._find()
             self._check_protocol()
-            # untouched memory: what was announced and not sent costs nothing
-            self._body = np.empty(self._take(self._expected_bytes()), np.uint8).data
+            self._make_room(self._expected_bytes())
         except Failure as failure:
             self._refusal = failure
             if _declared_length(headers) > _DRAIN:
@@ -147,34 +144,35 @@ class Exchange(HTTPMessageDelegate):
         self._spawn()
 
     def on_connection_close(self) -> None:
-        """Forget the request: the client has gone before it was complete."""
-        self._body = memoryview(b"")
-        self._give()
+        """Forget the request if the client has gone before it was complete; else its reply is kept by its key."""
+        if not self._answering:
+            self._give_room_back()
 
-    def _take(self, nbytes: int) -> int:
-        """Take memory for a body out of what all bodies under way may have together."""
-        limit = max(_BODIES * self._application.max_body, _BODIES_NBYTES)
-        if not self._listener.budget.take(nbytes, limit=limit):
+    def _make_room(self, length: int) -> None:
+        """Take memory for the body, unless those that are under way hold too much of it."""
+        held, most = self._listener.bytes_held, _BODIES * self._application.max_body
+        if held and held + length > most:
             raise Failure(
                 429,
                 "Overloaded",
-                f"no room for a body of {nbytes} bytes: those under way have {self._listener.budget.taken} of {limit}",
+                f"requests under way hold {held} bytes, with {length} more they would hold over {most}; try again",
                 headers={"Retry-After": "1"},
             )
-        self._taken = nbytes
-        return nbytes
+        self._listener.bytes_held += length
+        # untouched memory: what was announced and not sent costs nothing
+        self._body = np.empty(length, np.uint8).data
 
-    def _give(self) -> None:
-        taken, self._taken = self._taken, 0
-        self._listener.budget.give(taken)
+    def _give_room_back(self) -> None:
+        self._listener.bytes_held -= len(self._body)
+        self._body = memoryview(b"")
 
     def _spawn(self) -> None:
         if self._answering:  # a huge body was refused before it was read
             return
         self._answering = True
         task = asyncio.ensure_future(self._respond())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._listener.tasks.add(task)
+        task.add_done_callback(self._listener.tasks.discard)
 
     # Checks
 
@@ -258,6 +256,17 @@ class Exchange(HTTPMessageDelegate):
             )
         return length
 
+    def _checksum(self) -> int:
+        """Return the checksum of the body, which must be the announced one if there is one."""
+        if self._start_line.method != "POST":
+            return 0
+        found, announced = checksum_of([self._body]), self._headers.get(CHECKSUM)
+        if announced is not None and announced.lower() != f"{found:08x}":
+            raise Failure(
+                400, "Corrupted", f"the body has the checksum {found:08x}, announced was {announced:.20}: send it again"
+            )
+        return found
+
     # Reply
 
     async def _respond(self) -> None:
@@ -274,6 +283,7 @@ class Exchange(HTTPMessageDelegate):
                 headers=self._headers,
                 body=self._body.toreadonly(),
                 client=client if client and len(client) <= _MAX_CLIENT_ID else None,
+                checksum=self._checksum(),
             )
             reply = await self._application.answer(self._route, request)
             await self._write(200 if reply.body.content_type else 204, reply.body, reply.headers)
@@ -282,7 +292,7 @@ class Exchange(HTTPMessageDelegate):
         except Exception as error:
             await self._respond_error(error)
         finally:
-            self._give()
+            self._give_room_back()
 
     async def _respond_error(self, error: Exception) -> None:
         failure = failure_of(error)
@@ -300,6 +310,7 @@ class Exchange(HTTPMessageDelegate):
             "message": message,
             "call": self._headers.get(CALL),
             "server": self._application.url,
+            **failure.details,
         }
         return wire.Body(wire.JSON, [msgspec.json.encode(document)])
 
@@ -312,6 +323,8 @@ class Exchange(HTTPMessageDelegate):
         if body.content_type is not None:
             headers["Content-Type"] = body.content_type
             headers["Content-Length"] = str(body.nbytes)
+        if CHECKSUM in self._headers:
+            headers[CHECKSUM] = f"{checksum_of(body.parts):08x}"
         start_line = ResponseStartLine("HTTP/1.1", status, HTTPStatus(status).phrase)
         first, others = wire.in_one_piece(body.parts if self._start_line.method != "HEAD" else [])
         sent = self._connection.write_headers(start_line, headers, first)

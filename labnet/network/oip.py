@@ -11,9 +11,10 @@ import numpy as np
 
 from labnet import wire
 from labnet.network import oip_bodies
+from labnet.network.names import VERSION
 from labnet.network.openapi import installed_version
 from labnet.network.routes import Failure, Reply, Request, Route
-from labnet.network.served import VERSION, ServedModel
+from labnet.network.served import ServedModel
 from labnet.nn import Module
 from labnet.tensor import Tensor, wrap
 

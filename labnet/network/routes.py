@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labnet import wire
-from labnet.errors import DTypeError, LabnetError, ServeError, ShapeError, WireError
+from labnet.errors import DTypeError, LabnetError, PartialUpdate, ServeError, ShapeError, WireError
+from labnet.network.keys import carried
 from labnet.network.loops import Worker, await_model
 
 #: Paths that every server has; a route of the user cannot take their name.
@@ -22,14 +23,26 @@ RESERVED = frozenset(
 
 
 class Failure(Exception):
-    """A reply that is an error: status, the name of the error class the client raises, and what happened."""
+    """A reply that is an error: status, the name of the error class the client raises, and what happened.
 
-    def __init__(self, status: int, error: str, message: str, *, headers: Mapping[str, str] | None = None):
+    `details` are more fields of the error document, such as `applied`.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        error: str,
+        message: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
+    ):
         super().__init__(message)
         self.status = status
         self.error = error
         self.message = message
         self.headers = dict(headers or {})
+        self.details = dict(details or {})
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,7 @@ class Request:
     headers: Mapping[str, str]
     body: bytes | bytearray | memoryview
     client: str | None
+    checksum: int = 0
 
     @property
     def format(self) -> wire.Format:
@@ -130,6 +144,8 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(422, "RemoteShapeError", str(error))
     if isinstance(error, DTypeError):
         return Failure(422, "RemoteDTypeError", str(error))
+    if isinstance(error, PartialUpdate):
+        return Failure(500, "PartialUpdate", str(error), details={"servers": error.servers})
     if isinstance(error, LabnetError):
         return Failure(500, "RemoteFailure", f"{type(error).__name__}: {error}")
     try:
@@ -232,7 +248,7 @@ def function_route(name: str, function: Any, *, worker: Worker, users: Users) ->
         if value is None and handler.needs_tensor:
             raise Failure(400, "BadRequest", f"/{name} needs a tensor: POST one")
         user = users.get(request.client)
-        result = await await_model(await worker.run(lambda: handler.call(user, value)))
+        result = await await_model(await worker.run(carried(lambda: handler.call(user, value))))
         return Reply(wire.encode_value(result, request.format))
 
     return Route(("GET", "POST"), answer, summary=_first_line(function))
