@@ -20,7 +20,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from labnet import errors, loss, nn, ops, optim
+from labnet import errors, loss, nn, ops, optim, stats
 from labnet.autograd import Gradients, no_grad
 from labnet.ops import (
     abs,
@@ -347,6 +347,7 @@ __all__ = [
     "square",
     "squeeze",
     "stack",
+    "stats",
     "std",
     "subtract",
     "sum",

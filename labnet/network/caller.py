@@ -11,7 +11,7 @@ from tornado.iostream import StreamClosedError
 
 from labnet import errors, wire
 from labnet.errors import RemoteError, WireError
-from labnet.network import keys, security
+from labnet.network import keys, reporting, security, tree
 from labnet.network.checksum import CHECKSUM, checksum_of
 from labnet.network.http import CLIENT, PROTOCOL
 from labnet.network.keys import Ticket
@@ -98,7 +98,19 @@ class Caller:
                 server=str(self.address),
                 route=route,
             )
+        self._take_in(route, response)
         return response
+
+    def _take_in(self, route: str, response: Response) -> None:
+        """Add what the server's ops have cost, where this process collects that."""
+        try:
+            reporting.take_in(response.headers)
+        except ValueError as error:
+            raise errors.ProtocolMismatch(
+                f"{self._where(route)}: the reply's op statistics are malformed: {error}",
+                server=str(self.address),
+                route=route,
+            ) from error
 
     def _check_protocol(self, route: str, response: Response) -> None:
         given = response.headers.get(PROTOCOL, wire.PROTOCOL)
@@ -112,7 +124,7 @@ class Caller:
 
     async def _persist(self, method: str, route: str, body: wire.Body | None, extra: Mapping[str, str]) -> Response:
         """Send a request until there is a reply that will not change, or no time is left."""
-        schedule = Schedule(self._backoff, timeout=self._timeout)
+        schedule = Schedule(self._backoff, timeout=tree.limited(self._timeout))
         reason: BaseException | None = None
         while True:
             try:
@@ -161,6 +173,8 @@ class Caller:
             "Accept": _ACCEPT.format(";floats=bfloat16" if self.bfloat16 else ""),
             PROTOCOL: wire.PROTOCOL,
             CLIENT: self._client or keys.client_id(),
+            **reporting.wanted(),
+            **tree.headers(),
             **extra,
             **self._headers,
         }
@@ -205,7 +219,7 @@ class Caller:
         tail += f" (applied: {applied})" if applied else ""
         where, server, call = self._where(route), str(self.address), extra.get(CALL)
         if isinstance(error, TimeoutError):
-            text = f"{where}: no answer within {self._timeout:g} s{tail}"
+            text = f"{where}: no answer within {schedule.timeout:.3g} s{tail}"
             return errors.RemoteTimeout(text, server=server, route=route, call=call, applied=applied)
         reason = getattr(error, "real_error", None) or error
         text = f"{where}: {getattr(reason, 'strerror', None) or reason}; is the server running there?{tail}"

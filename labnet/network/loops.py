@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import contextvars
+import functools
 import inspect
 import os
 import queue
@@ -81,6 +83,9 @@ async def await_model(
         except Exception:
             raise
         except BaseException as error:  # would end the loop, and with it every other async model
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # by whoever waited for it
+                raise
             raise RuntimeError(f"it raised {type(error).__name__}: {error}") from error
 
     return await asyncio.wrap_future(MODELS.submit(awaiting()))
@@ -95,9 +100,9 @@ class Worker:
         self._thread.start()
 
     async def run(self, function: Callable[[], T]) -> T:
-        """Compute a function on the thread; the caller's loop goes on meanwhile."""
+        """Compute a function on the thread, in the caller's context; the caller's loop goes on meanwhile."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._tasks.put((function, future))
+        self._tasks.put((functools.partial(contextvars.copy_context().run, function), future))
         return await future
 
     @property

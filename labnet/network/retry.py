@@ -64,6 +64,7 @@ class Schedule:
 
     def __init__(self, backoff: Backoff, *, timeout: float):
         self._backoff = backoff
+        self.timeout = timeout
         self._began = time.monotonic()
         self._deadline = self._began + timeout
         self._attempt = backoff.attempt or timeout / 4

@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import contextvars
 import errno
 import os
 import secrets
@@ -16,7 +17,7 @@ from typing import Any
 from labnet import wire
 from labnet.device import check_device
 from labnet.errors import ServeError
-from labnet.network import metrics, oip, openapi, security
+from labnet.network import metrics, oip, openapi, reporting, security, tree
 from labnet.network.http import Listener, ListeningServer
 from labnet.network.loops import IO, MODELS, Worker
 from labnet.network.once import Once
@@ -63,6 +64,7 @@ class Port:
         self.routes: dict[str, Route] = {}
         self.owner: Server | None = None
         self.stopped = threading.Event()
+        self.at_stop: Callable[[], None] = lambda: None  # what else ends with the server
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             bound = socket.create_server((host, port), family=family, backlog=128)
@@ -116,7 +118,7 @@ class Port:
         began = time.perf_counter()
         bytes_out, failed = 0, True
         try:
-            reply = await route.answer(request)
+            reply = await reporting.answer(route, request)
             bytes_out, failed = reply.body.nbytes, False
             return reply
         finally:
@@ -202,7 +204,7 @@ class Server:
         """
         if self._port.stopped.is_set() or self._port.is_current:
             return self._counters()
-        return IO.run(self._statistics(None))
+        return IO.run(self._statistics(None, tree.Trail.start()))
 
     def snapshot(self) -> dict[str, Any]:
         """Return what the panel draws: the statistics, the last minute per route, and the loss curve."""
@@ -235,6 +237,7 @@ class Server:
                 return
             IO.run(self._port.stop())
             self._port.worker.join(_DRAIN_SECONDS)
+            self._port.at_stop()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the server is stopped, at most `timeout` seconds; tell whether it is."""
@@ -275,12 +278,18 @@ class Server:
             )
         return {**document, "server": state}
 
-    async def _statistics(self, request: Request | None) -> dict[str, Any]:
+    async def _statistics(self, client: str | None, trail: tree.Trail) -> dict[str, Any]:
         document = self._counters()
-        if self._custom is None:
+        custom = self._custom
+        if custom is None:
             return document
-        empty = request or Request("GET", "/statistics", {"Accept": wire.JSON}, b"", None)
-        body = (await self._custom.answer(empty)).body
+        request = Request("GET", "/statistics", {"Accept": wire.JSON}, b"", client)
+        try:
+            async with trail.through(self._port.epoch):
+                body = (await custom.answer(request)).body
+        except tree.Cut as cut:  # the own counters are there all the same
+            document["server"]["incomplete"] = str(cut)
+            return document
         extra = wire.decode_value(body.content_type or wire.TEXT, b"".join(body.parts))
         if not isinstance(extra, dict) or extra.keys() & document.keys():
             raise ServeError(
@@ -304,8 +313,8 @@ class Server:
 
     def _own_routes(self) -> dict[str, Route]:
         async def statistics(request: Request) -> Reply:
-            plain = Request("GET", request.path, {"Accept": wire.JSON}, b"", request.client)
-            return Reply(wire.encode_json(await self._statistics(plain)))
+            trail = tree.Trail.read(request.headers)
+            return Reply(wire.encode_json(await self._statistics(request.client, trail)))
 
         async def snapshot(request: Request) -> Reply:
             return Reply(wire.encode_json(self._history()))
@@ -486,7 +495,7 @@ def serve_model(
 
 
 def _serve(
-    functions: Mapping[str, Callable[..., Any]],
+    functions: Mapping[str, Callable[..., Any] | Route],
     model: Callable[..., Any] | None,
     optimizer: Optimizer | None,
     *,
@@ -551,7 +560,7 @@ def _serve(
         # published before connections are accepted: a client that waits for this server needs the token at once
         accepted = bound.token if token == "auto" else token
         security.publish(bound.port, security.Entry(bound.url, name, os.getpid(), accepted))
-        IO.run(install())
+        contextvars.Context().run(IO.run, install())  # requests inherit nothing of whoever serves
         _running[bound.port] = bound
         if not bound.loopback and running is None:
             print(f"labnet: {name!r} is reachable from other machines at {bound.url}, with its token only")
@@ -566,7 +575,7 @@ async def _discard(bound: Port) -> None:
 def _assemble(
     bound: Port,
     name: str,
-    functions: Mapping[str, Callable[..., Any]],
+    functions: Mapping[str, Callable[..., Any] | Route],
     model: Callable[..., Any] | None,
     optimizer: Optimizer | None,
     *,
@@ -575,8 +584,10 @@ def _assemble(
 ) -> tuple[Server, dict[str, Route]]:
     """Make the handle and the table of routes; raises before anything is changed."""
     custom = {
-        check_name(key): function_route(key, function, worker=bound.worker, users=bound.users)
-        for key, function in functions.items()
+        check_name(key): given
+        if isinstance(given, Route)
+        else function_route(key, given, worker=bound.worker, users=bound.users)
+        for key, given in functions.items()
     }
     served = None
     table: dict[str, Route] = {}
@@ -597,6 +608,34 @@ def _assemble(
     server = Server(name, bound, model=served, custom=custom.pop("statistics", None))
     table |= {"/" + key: route for key, route in custom.items()}
     return server, table | server._own_routes() | oip.routes(name, served)
+
+
+def serve_routes(
+    routes: Mapping[str, Route], at_stop: Callable[[], None], *, port: int, host: str, name: str, token: str
+) -> Server:
+    """Serve routes of labnet's own under a token, with something that ends when the server does.
+
+    Raises
+    ------
+    ServeError, OSError
+        As for `serve`; also if this process serves on the port already, whatever its name.
+    """
+    with _lock:
+        if port in _running:
+            raise OSError(errno.EADDRINUSE, f"port {port} is in use by a server of this process: stop it first")
+        server = _serve(
+            routes,
+            None,
+            None,
+            port=port,
+            host=host,
+            name=name,
+            token=token,
+            max_body=MAX_BODY,
+            max_queue=MAX_QUEUE,
+        )
+        server._port.at_stop = at_stop
+        return server
 
 
 def _url(host: str, port: int) -> str:

@@ -1,5 +1,6 @@
 """Every op, by family."""
 
+from labnet.ops import counting as counting
 from labnet.ops import creation as creation
 from labnet.ops import dtypes as dtypes
 from labnet.ops.activation import elu, gelu, hardtanh, leaky_relu, ndtr, relu6, silu, softmax, threshold

@@ -47,6 +47,7 @@ def _pull_bias(g: Tensor, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, 
         Sample(((1, 1, 4, 5), (2, 1, 2, 3), (2,)), {"padding": "same"}),
         Sample(((0, 2, 4, 4), (3, 2, 3, 3), (3,))),
     ),
+    flops=lambda out, x, weight, bias, **_: 2 * out.size * math.prod(weight.shape[1:]),
 )
 def conv2d(
     x: Array,
@@ -115,6 +116,7 @@ def _pull_weight_of_input(g: Tensor, out: Tensor, y: Tensor, weight: Tensor, *, 
         Sample(((2, 4, 3, 5), (4, 3, 3, 2)), {"shape": (2, 3, 5, 6)}),
         Sample(((1, 2, 2, 2), (2, 1, 2, 3)), {"shape": (1, 2, 5, 4), "stride": 2, "padding": (0, 1), "groups": 2}),
     ),
+    flops=lambda out, y, weight, **_: 2 * y.size * math.prod(weight.shape[1:]),
 )
 def conv2d_input(
     y: Array,
@@ -160,6 +162,7 @@ def conv2d_input(
         Sample(((2, 3, 5, 6), (2, 4, 3, 5)), {"shape": (4, 3, 3, 2)}),
         Sample(((1, 2, 5, 4), (1, 2, 2, 2)), {"shape": (2, 1, 2, 3), "stride": 2, "padding": (0, 1), "groups": 2}),
     ),
+    flops=lambda out, x, y, **_: 2 * y.size * math.prod(out.shape[1:]),
 )
 def conv2d_weight(
     x: Array,

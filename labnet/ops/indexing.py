@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from labnet.errors import ShapeError
-from labnet.ops.registry import EVERY, FLOATS, Array, Sample, composed, op
+from labnet.ops.registry import EVERY, FLOATS, Array, Sample, composed, no_flops, op
 from labnet.ops.shape import fit
 from labnet.tensor import Tensor, wrap
 
@@ -71,6 +71,7 @@ def getitem(x: Array, /, key: Any) -> Array:
         Sample(((3,),), {"key": ([0, 0, 2],), "shape": (4,)}),
     ),
     dtypes=FLOATS,
+    flops=no_flops,
 )
 def scatter_add(x: Array, /, key: Any, shape: tuple[int, ...]) -> Array:
     """Zeros of `shape` with the elements of `x` added at an index; the adjoint of reading there.
@@ -119,6 +120,7 @@ def _pull_value(g: Tensor, out: Tensor, x: Tensor, value: Tensor, *, key: Any) -
     ),
     inputs=2,
     dtypes=EVERY,
+    flops=no_flops,
 )
 def setitem(x: Array, value: Array, /, key: Any) -> Array:
     """Copy of `x` with `value`, broadcast, at an index; what ``x[key] = value`` leaves behind.

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from labnet.errors import AxisError, ShapeError
-from labnet.ops.registry import EVERY, Array, Sample, composed, op
+from labnet.ops.registry import EVERY, Array, Sample, composed, no_flops, op
 from labnet.ops.shape import broadcast_to, expand_dims, reshape
 from labnet.tensor import Tensor
 
@@ -31,6 +31,7 @@ def _cut(g: Tensor, out: Tensor, *inputs: Tensor, position: int, axis: int | Non
     ),
     dtypes=EVERY,
     variadic=True,
+    flops=no_flops,
 )
 def concat(arrays: Sequence[Array], /, *, axis: int | None = 0) -> Array:
     """Join tensors along a dimension that exists; with ``axis=None``, join them flattened.

@@ -52,6 +52,7 @@ def _pull_right(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
     inputs=2,
     dtypes=("int64", *FLOATS),
     ufunc=np.matmul,
+    flops=lambda out, x1, x2: 2 * out.size * x1.shape[-1],
 )
 def matmul(x1: Array, x2: Array, /) -> Array:
     """Matrix product over the last two dimensions; the others broadcast, vectors count as matrices.
@@ -161,6 +162,7 @@ def _rows(x: Tensor) -> Tensor:
     ),
     inputs=3,
     dtypes=FLOATS,
+    flops=lambda out, x, weight, bias: out.size * (2 * weight.shape[-1] + (bias is not None)),
 )
 def linear(x: Array, weight: Array, bias: Array, /) -> Array:
     """Affine map ``x @ weight.T + bias`` of the last dimension, in one step.

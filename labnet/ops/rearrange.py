@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from labnet.ops.indexing import take
-from labnet.ops.registry import EVERY, Array, Sample, composed, op
+from labnet.ops.registry import EVERY, Array, Sample, composed, no_flops, op
 from labnet.ops.shape import Axes, broadcast_to, reshape
 from labnet.tensor import Tensor
 
@@ -51,6 +51,7 @@ def _roll_back(g: Tensor, out: Tensor, x: Tensor, *, shift: Axes, axis: Axes | N
         Sample(((2, 3),), {"shift": (1, 2), "axis": (0, 1)}),
     ),
     dtypes=EVERY,
+    flops=no_flops,
 )
 def roll(x: Array, /, shift: Axes, *, axis: Axes | None = None) -> Array:
     """Move the elements by `shift` along `axis`, those that fall off the end to the front.
@@ -144,6 +145,7 @@ def _unpad(g: Tensor, out: Tensor, x: Tensor, *, pad_width: Width, constant_valu
         Sample(((2, 3),), {"pad_width": (0, 2), "constant_values": 7}),
         Sample(((2, 3),), {"pad_width": ((1, 0), (0, 2))}),
     ),
+    flops=no_flops,
 )
 def pad(x: Array, /, pad_width: Width, *, constant_values: float = 0) -> Array:
     """Surround the tensor with a constant.
@@ -170,7 +172,7 @@ def _pull_lower(g: Tensor, out: Tensor, x: Tensor, *, k: int = 0) -> Tensor:
     return tril(g, k=k)
 
 
-@op(_pull_lower, samples=_TRIANGLES, dtypes=EVERY)
+@op(_pull_lower, samples=_TRIANGLES, dtypes=EVERY, flops=no_flops)
 def tril(x: Array, /, *, k: int = 0) -> Array:
     """Keep the elements on and below diagonal `k` of the last two dimensions; the others are zero.
 
@@ -187,7 +189,7 @@ def _pull_upper(g: Tensor, out: Tensor, x: Tensor, *, k: int = 0) -> Tensor:
     return triu(g, k=k)
 
 
-@op(_pull_upper, samples=_TRIANGLES, dtypes=EVERY)
+@op(_pull_upper, samples=_TRIANGLES, dtypes=EVERY, flops=no_flops)
 def triu(x: Array, /, *, k: int = 0) -> Array:
     """Keep the elements on and above diagonal `k` of the last two dimensions; the others are zero.
 

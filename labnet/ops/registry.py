@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar, cast
 
+import numpy as np
+
 from labnet.ops.dispatch import Array as Array
 from labnet.ops.dispatch import Recorded as Recorded
 from labnet.ops.dispatch import binary_function, general_function, static_function, unary_function
@@ -59,6 +61,11 @@ class Op:
         The first argument is a sequence of tensors; one rule with a `position` serves them all.
     view : bool
         The output shares the memory of the first input where NumPy's does.
+    flops : callable or None
+        Floating-point operations of one call, from ``(out, *inputs, **static)``; None where there is one per
+        element.
+    is_composed : bool
+        It is written in other ops.
     function : callable
         The op on tensors.
     """
@@ -72,12 +79,25 @@ class Op:
     gradients: tuple[bool, ...]
     variadic: bool = False
     view: bool = False
+    flops: Callable[..., int] | None = None
+    is_composed: bool = False
     function: Callable[..., Any] = field(init=False)
 
     @property
     def differentiable(self) -> bool:
         """Whether a gradient reaches any input."""
         return any(self.gradients)
+
+    def count_flops(self, out: Any, *inputs: Any, **static: Any) -> int:
+        """Return the floating-point operations of one call: by the op's own rule, or one per element."""
+        if self.flops is not None:
+            return int(self.flops(out, *inputs, **static))
+        return 0 if self.view else max(np.size(array) for array in (out, *inputs))
+
+
+def no_flops(*_: Any, **__: Any) -> int:
+    """Count nothing: the op moves values and computes none."""
+    return 0
 
 
 REGISTRY: dict[str, Op] = {}
@@ -95,6 +115,7 @@ def op(
     variadic: bool = False,
     view: bool = False,
     ufunc: Callable[..., Array] | None = None,
+    flops: Callable[..., int] | None = None,
 ) -> Callable[[Callable[P, Array]], Callable[P, Tensor]]:
     """Declare an op whose first `inputs` arguments are tensors; the others are static.
 
@@ -104,7 +125,7 @@ def op(
         One rule per input, or none at all.
     ufunc : callable, optional
         NumPy's function where the op is nothing else; the decorated function is its signature then.
-    samples, dtypes, domain, variadic, view
+    samples, dtypes, domain, variadic, view, flops
         See `Op`.
     """
 
@@ -112,7 +133,7 @@ def op(
         name = body.__name__
         parameters = list(inspect.signature(body).parameters.values())[inputs:]
         gradients = tuple(rule is not None for rule in vjps)
-        declared = Op(name, ufunc or body, vjps, dtypes, domain, samples, gradients, variadic, view)
+        declared = Op(name, ufunc or body, vjps, dtypes, domain, samples, gradients, variadic, view, flops)
         names = tuple(parameter.name for parameter in parameters)
         positional = sum(parameter.kind is not parameter.KEYWORD_ONLY for parameter in parameters)
         if inputs == 2 and not names:
@@ -157,7 +178,7 @@ def composed(
             tensors = [x if isinstance(x, Tensor | _PLAIN) else Tensor(x) for x in args[:inputs]]
             return call(*tensors, *args[inputs:], **static)
 
-        declared = Op(body.__name__, body, (), dtypes, domain, samples, gradients, variadic)
+        declared = Op(body.__name__, body, (), dtypes, domain, samples, gradients, variadic, is_composed=True)
         declared.function = function
         REGISTRY[declared.name] = declared
         return cast("Callable[P, R]", function)

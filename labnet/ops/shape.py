@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from labnet.device import check_device
-from labnet.ops.registry import EVERY, Array, Sample, op
+from labnet.ops.registry import EVERY, Array, Sample, no_flops, op
 from labnet.tensor import DTypeLike, Tensor, as_dtype
 
 Shape = int | tuple[int, ...]
@@ -55,6 +55,7 @@ def _unbroadcast(g: Tensor, out: Tensor, x: Tensor, **_: object) -> Tensor:
         Sample(((),), {"shape": (2,)}),
     ),
     dtypes=EVERY,
+    flops=no_flops,
 )
 def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Array:
     """Return the tensor repeated, without a copy, until it has `shape`.
@@ -212,6 +213,7 @@ def moveaxis(x: Array, /, source: Axes, destination: Axes) -> Array:
     samples=(Sample(((2, 3),), {"dtype": "float64"}), Sample(((2, 3),), {"dtype": "int32"})),
     dtypes=EVERY,
     domain=(0.0, 5.0),
+    flops=no_flops,
 )
 def astype(x: Array, /, dtype: DTypeLike, *, copy: bool = True, device: str | None = None) -> Array:
     """Return the elements in another dtype; later writes to one tensor are never seen by the other.

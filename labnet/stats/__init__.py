@@ -1,6 +1,19 @@
-"""Counters, histograms and curves: plain numbers, no I/O, no tensors, no Tornado."""
+"""Counters, histograms, curves and the cost of ops: plain numbers, no I/O, no tensors, no Tornado."""
 
+from labnet.stats.collecting import collect, disable, enable, flush
 from labnet.stats.curve import Curve
+from labnet.stats.loggers import ConsoleLogger
+from labnet.stats.operations import OpCount, OpStatistics
 from labnet.stats.routes import RouteStatistics
 
-__all__ = ["Curve", "RouteStatistics"]
+__all__ = [
+    "ConsoleLogger",
+    "Curve",
+    "OpCount",
+    "OpStatistics",
+    "RouteStatistics",
+    "collect",
+    "disable",
+    "enable",
+    "flush",
+]

@@ -1,0 +1,5 @@
+"""The command line: ``labnet`` and ``python -m labnet``."""
+
+from labnet.cli.commands import main
+
+__all__ = ["main"]

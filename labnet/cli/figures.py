@@ -1,0 +1,89 @@
+"""``labnet statistics``: a server's counters as a table, and those of the servers that it is composed of."""
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from labnet.cli.targets import connect
+
+_COLUMNS = ("route", "hits", "errors", "in flight", "seconds", "p50 ms", "p99 ms", "MB in", "MB out")
+_WIDTHS = (20, 10, 8, 10, 11, 9, 9, 9, 9)
+_CLEAR = "\x1b[H\x1b[J"
+_LONGEST = 100
+
+
+def statistics(options: argparse.Namespace) -> int:
+    """Print the statistics of a server, once or again and again."""
+    remote = connect(options.url)
+    if options.watch is None:
+        print(table(remote.statistics(), remote.url))
+        return 0
+    try:
+        while True:
+            text = table(remote.statistics(), remote.url)
+            print((_CLEAR if sys.stdout.isatty() else "") + text, flush=True)
+            time.sleep(options.watch)
+    except KeyboardInterrupt:
+        return 0
+
+
+def table(document: dict[str, Any], title: str, indent: str = "") -> str:
+    """Lay out statistics for people: a line about the server, its routes, its own fields, and its parts.
+
+    Examples
+    --------
+    >>> print(table({"server": {"name": "mlp", "version": 3}, "accuracy": 0.9}, "localhost:3000"))
+    localhost:3000: mlp, version 3
+      accuracy = 0.9
+    """
+    lines = [f"{indent}{title}: {_about(document.get('server', {}))}"]
+    routes = {name: value for name, value in document.items() if _is_route(value)}
+    if routes:
+        lines.append(f"{indent}  {_row(_COLUMNS)}")
+        lines += [f"{indent}  {_row((name, *_figures(value)))}" for name, value in routes.items()]
+    parts = []
+    for name, value in document.items():
+        if name == "server" or name in routes:
+            continue
+        if isinstance(value, dict) and isinstance(value.get("server"), dict):
+            parts.append(table(value, name, indent + "    "))
+        else:
+            lines.append(f"{indent}  {name} = {json.dumps(value):.{_LONGEST}}")
+    return "\n".join([*lines, *parts])
+
+
+def _about(server: dict[str, Any]) -> str:
+    words = [str(server.get("name", "?"))]
+    if "version" in server:
+        words.append(f"version {server['version']}")
+    if server.get("loss") is not None:
+        words.append(f"loss {server['loss']:.6g}")
+    if "graphs" in server:
+        words.append(f"{server['graphs']['count']} graphs kept")
+    if "uptime" in server:
+        words.append(f"up {server['uptime']:.0f} s")
+    if "incomplete" in server:
+        words.append(f"incomplete: {server['incomplete']}")
+    return ", ".join(words)
+
+
+def _is_route(value: Any) -> bool:
+    return isinstance(value, dict) and {"hits", "seconds", "latency"} <= value.keys()
+
+
+def _figures(route: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        f"{route['hits']:,}",
+        f"{route['errors']:,}",
+        f"{route['in_flight']:,}",
+        f"{route['seconds']:.3f}",
+        *(f"{route['latency'][key] * 1e3:.2f}" for key in ("p50", "p99")),
+        *(f"{route[key] / 1e6:.2f}" for key in ("bytes_in", "bytes_out")),
+    )
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    first, *others = zip(cells, _WIDTHS, strict=True)
+    return f"{first[0]:<{first[1]}}" + "".join(f"{cell:>{width}}" for cell, width in others)

@@ -1,0 +1,64 @@
+"""``labnet serve`` and ``labnet token``."""
+
+import argparse
+import signal
+import sys
+from types import FrameType
+
+from labnet.cli.problems import FAILURE, Misuse
+from labnet.cli.targets import load, optimizer_of
+from labnet.network import Server, security, serve_model, serve_runner
+from labnet.network.runner import PORT
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve a model file, or a runner, until the process is interrupted or terminated."""
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with _runner(options) if options.file is None else _model(options) as server:
+            print(f"labnet: serving {server.name!r} at {server.url} (Ctrl-C stops)", flush=True)
+            server.wait()
+    except KeyboardInterrupt:
+        print("labnet: stopped", file=sys.stderr)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _runner(options: argparse.Namespace) -> Server:
+    for option in ("optimizer", "lr", "checkpoint"):
+        if getattr(options, option) is not None:
+            raise Misuse(f"--{option} goes with a model file; without one a runner is served")
+    port = PORT if options.port is None else options.port
+    return serve_runner(port, host=options.host, allow_shell=options.allow_shell, name=options.name or "runner")
+
+
+def _model(options: argparse.Namespace) -> Server:
+    if options.allow_shell:
+        raise Misuse("--allow-shell is for a runner; a server of models has no shell")
+    file = load(options.file)
+    return serve_model(
+        file.model,
+        optimizer_of(file, options),
+        port=3000 if options.port is None else options.port,
+        host=options.host,
+        name=options.name or file.name,
+        routes=file.routes(),
+    )
+
+
+def token(options: argparse.Namespace) -> int:
+    """Print the token of a server of this user on this machine."""
+    entry = security.lookup(options.port)
+    if entry is None or not security.is_alive(entry.pid):
+        print(f"labnet: no server of yours runs on port {options.port} of this machine", file=sys.stderr)
+        return FAILURE
+    if entry.token is None:
+        print(f"labnet: the server on port {options.port} is open and needs no token", file=sys.stderr)
+        return FAILURE
+    print(entry.token)
+    return 0

@@ -1,0 +1,121 @@
+"""What the commands work on: a model file, with the name of an object in it, or the URL of a server."""
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from labnet.cli.problems import Misuse
+from labnet.errors import LabnetError
+from labnet.network import RemoteModel, remote_model
+from labnet.network.model_file import ModelFile
+from labnet.nn import Module
+from labnet.optim import Optimizer
+
+#: The variable that holds the token of a server elsewhere; on a command line everybody could read it.
+TOKEN_VARIABLE = "LABNET_TOKEN"
+
+
+def is_file(target: str) -> bool:
+    """Tell a model file from a URL.
+
+    Examples
+    --------
+    >>> is_file("model.py"), is_file("model.py:net"), is_file("localhost:3000")
+    (True, True, False)
+    """
+    return split(target)[0].endswith(".py")
+
+
+def split(target: str) -> tuple[str, str | None]:
+    """Divide FILE:NAME.
+
+    Examples
+    --------
+    >>> split("models/digits.py:net"), split("digits.py")
+    (('models/digits.py', 'net'), ('digits.py', None))
+    """
+    path, colon, name = target.rpartition(":")
+    return (path, name) if colon and path.endswith(".py") else (target, None)
+
+
+def load(target: str) -> ModelFile:
+    """Run a model file.
+
+    Raises
+    ------
+    Misuse
+        If there is no such file, or no such model in it.
+    ServeError
+        If it cannot be run.
+    """
+    path, name = split(target)
+    if not path.endswith(".py"):
+        raise Misuse(f"expected a model file such as model.py or model.py:NAME, got {target!r}")
+    if not Path(path).is_file():
+        raise Misuse(f"there is no file {path!r}")
+    try:
+        return ModelFile.load(Path(path), name)
+    except LookupError as error:
+        raise Misuse(str(error.args[0])) from None
+
+
+def connect(target: str) -> RemoteModel:
+    """Return the model of a server.
+
+    Raises
+    ------
+    Misuse
+        If it is no URL.
+    """
+    try:
+        return remote_model(target, blocking=True, token=os.environ.get(TOKEN_VARIABLE))
+    except ValueError:
+        raise Misuse(f"expected a file such as model.py, or a URL such as localhost:3000, got {target!r}") from None
+
+
+def optimizer_of(file: ModelFile, options: argparse.Namespace) -> Any:
+    """Return the optimizer that the options ask for, and keep the model in the file that they name.
+
+    Raises
+    ------
+    Misuse
+        If there is no such optimizer, or the model cannot be kept in a file.
+    LabnetError
+        If what the file holds does not fit the model.
+    """
+    try:
+        optimizer = file.optimizer(options.optimizer, options.lr)
+    except (LookupError, ValueError) as error:
+        raise Misuse(str(error.args[0])) from None
+    if options.checkpoint is not None:
+        module = module_of(file, "--checkpoint")
+        kept = optimizer if isinstance(optimizer, Optimizer) else None
+        with fitting(options.checkpoint):
+            module.checkpoint(options.checkpoint, optimizer=kept)
+    return optimizer
+
+
+def module_of(file: ModelFile, option: str) -> Module:
+    """Return the model of a file for an option that needs a Module.
+
+    Raises
+    ------
+    Misuse
+        If it is none.
+    """
+    if not isinstance(file.model, Module):
+        raise Misuse(f"{option} needs a Module, and {file.name!r} is a {type(file.model).__name__}")
+    return file.model
+
+
+@contextlib.contextmanager
+def fitting(path: str) -> Iterator[None]:
+    """Say which file it was that does not fit a model."""
+    try:
+        yield
+    except (KeyError, LabnetError) as error:
+        reason = error.args[0] if isinstance(error, KeyError) else error
+        raise LabnetError(f"{path}: {reason}") from None

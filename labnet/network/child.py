@@ -1,0 +1,59 @@
+"""The process of an uploaded model: ``python -m labnet.network.child``, started by a runner only.
+
+The first line of its input is an order in JSON; it answers with one marked line of output, serves, and stops
+when its input is closed, which happens too when the runner dies.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+from labnet.errors import ServeError
+from labnet.network.model_file import ModelFile
+from labnet.network.server import Server, serve_model
+
+
+def main() -> int:
+    """Serve the model of one order."""
+    control = _take_input()
+    order = json.loads(control.readline())
+
+    def answer(**document: Any) -> None:
+        print(order["mark"] + json.dumps(document), flush=True)
+
+    try:
+        server = _serve(order)
+    except (ServeError, LookupError, OSError, TypeError) as error:
+        answer(error=str(error.args[0] if isinstance(error, LookupError) else error))
+        return 1
+    answer(port=server.port, token=server.token)
+    control.read()
+    server.stop()
+    return 0
+
+
+def _take_input() -> IO[str]:
+    """Keep the input for orders, and leave an empty one to the model."""
+    control = os.fdopen(os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return control
+
+
+def _serve(order: dict[str, Any]) -> Server:
+    file = ModelFile.load(Path(order["path"]), order["model"])
+    return serve_model(
+        file.model,
+        file.optimizer(order["optimizer"], order["lr"]),
+        port=0,
+        host=order["host"],
+        routes=file.routes(),
+        name=order["name"],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

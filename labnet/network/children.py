@@ -1,0 +1,138 @@
+"""Child processes of a runner: started with a model file, listened to, stopped."""
+
+import contextlib
+import json
+import os
+import secrets
+import subprocess
+import sys
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+#: Most lines kept of what a model writes, and most characters of one.
+LINES = 10_000
+_CHARACTERS = 4096
+
+_STOP_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a child is to serve.
+
+    Attributes
+    ----------
+    path : str
+        The model file.
+    name : str
+        Name of the server.
+    model, optimizer, lr
+        As for `ModelFile.load` and `ModelFile.optimizer`.
+    host : str
+        Address to bind.
+    """
+
+    path: str
+    name: str
+    model: str | None
+    optimizer: str | None
+    lr: float | None
+    host: str
+
+
+class Child:
+    """A process that serves one model file.
+
+    Attributes
+    ----------
+    name : str
+        Name of the model.
+    port, token : int, str
+        Where it is, once `wait_ready` has returned.
+    """
+
+    def __init__(self, order: Order):
+        self.name = order.name
+        self.port = 0
+        self.token = ""
+        self._lines: deque[str] = deque(maxlen=LINES)
+        self._answer: dict[str, Any] | None = None
+        self._answered = threading.Event()
+        self._mark = f"labnet-{secrets.token_hex(16)} "
+        folder = str(Path(order.path).parent)
+        self._process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "labnet.network.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": _search_path(), "PYTHONIOENCODING": "utf-8"},
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._listen, name=f"labnet-child-{order.name}", daemon=True)
+        self._reader.start()
+        self._send({**vars(order), "mark": self._mark})
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit status of the process, or None while it runs."""
+        return self._process.poll()
+
+    def wait_ready(self, timeout: float) -> str | None:
+        """Wait until the model is served; return what went wrong, or None."""
+        if not self._answered.wait(timeout):
+            return f"the model was not served within {timeout:g} s"
+        answer = self._answer
+        if answer is None:
+            return f"the process ended with status {self._process.wait()} before it served the model"
+        if "error" in answer:
+            return str(answer["error"])
+        self.port, self.token = answer["port"], answer["token"]
+        return None
+
+    def logs(self) -> list[str]:
+        """Return what the process has written, line by line."""
+        return list(self._lines)
+
+    def stop(self) -> None:
+        """End the process: let it finish what is under way, or kill it."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it has gone already, with the order unread
+            self._process.stdin.close()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(_STOP_SECONDS)
+
+    def _send(self, order: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it has gone already: its output says why
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+
+    def _listen(self) -> None:
+        """Keep what the process writes, and take its answer out of it."""
+        assert self._process.stdout is not None
+        with self._process.stdout as output:
+            for line in iter(lambda: output.readline(_CHARACTERS), ""):
+                if self._answer is None and line.startswith(self._mark):
+                    self._answer = json.loads(line.removeprefix(self._mark))
+                    self._answered.set()
+                else:
+                    self._lines.append(line.rstrip("\n"))
+        status = self._process.wait()
+        self._lines.append(f"the process ended with status {status}")
+        self._answered.set()
+
+
+def _search_path() -> str:
+    """Return where the child finds the labnet that this process runs."""
+    root = str(Path(__file__).parents[2])
+    return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))

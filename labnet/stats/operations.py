@@ -1,0 +1,285 @@
+"""What ops have cost: counts, seconds, bytes and floating-point operations, here and in other processes."""
+
+import math
+import os
+import platform
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+_HEAD = f"{'op':<28}{'count':>10}{'seconds':>12}{'MB':>12}{'Mflop':>12}{'Gflop/s':>10}"
+
+
+@dataclass
+class OpCount:
+    """What one op has cost.
+
+    Attributes
+    ----------
+    count : int
+        How often it ran.
+    seconds : float
+        Time in its kernel.
+    bytes : int
+        Bytes that it read and wrote.
+    flops : int
+        Floating-point operations.
+    """
+
+    count: int = 0
+    seconds: float = 0.0
+    bytes: int = 0
+    flops: int = 0
+
+    def add(self, other: "OpCount") -> None:
+        """Add what another one has counted.
+
+        Examples
+        --------
+        >>> total = OpCount(1, 0.5, 8, 2)
+        >>> total.add(OpCount(1, 0.25, 8, 2))
+        >>> total
+        OpCount(count=2, seconds=0.75, bytes=16, flops=4)
+        """
+        self.count += other.count
+        self.seconds += other.seconds
+        self.bytes += other.bytes
+        self.flops += other.flops
+
+    @classmethod
+    def read(cls, data: Any) -> "OpCount":
+        """Read what `dataclasses.asdict` wrote.
+
+        Raises
+        ------
+        ValueError
+            If it is anything else.
+        """
+        if not isinstance(data, Mapping) or data.keys() != {"count", "seconds", "bytes", "flops"}:
+            raise ValueError(f"expected count, seconds, bytes and flops of an op, got {data!r:.80}")
+        return cls(
+            *(_whole(data["count"]), _positive(data["seconds"]), _whole(data["bytes"]), _whole(data["flops"])),
+        )
+
+
+class OpStatistics:
+    """What ops have cost: per op, in total, and in the processes that computed for this one.
+
+    Attributes
+    ----------
+    host, process, device : str, int, str
+        Where the ops ran.
+    remotes : dict of (host, process) to OpStatistics
+        What servers have computed for calls made from here, and the servers that those called.
+
+    Examples
+    --------
+    >>> statistics = OpStatistics()
+    >>> statistics.add("matmul", OpCount(1, 0.5, 24, 1_000_000_000))
+    >>> statistics.total.flops, statistics.flops_per_second
+    (1000000000, 2000000000.0)
+    """
+
+    def __init__(self, host: str | None = None, process: int | None = None, device: str = "cpu"):
+        self.host = platform.node() if host is None else host
+        self.process = os.getpid() if process is None else process
+        self.device = device
+        self.remotes: dict[tuple[str, int], OpStatistics] = {}
+        self._ops: dict[str, OpCount] = {}
+        self._lock = threading.Lock()
+        self._elapsed = 0.0
+        self._began: float | None = None
+
+    def start(self) -> None:
+        """Let the clock of `elapsed_seconds` run."""
+        self._began = time.perf_counter()
+
+    def stop(self) -> None:
+        """Stop the clock of `elapsed_seconds`."""
+        self._elapsed, self._began = self.elapsed_seconds, None
+
+    def add(self, name: str, cost: OpCount) -> None:
+        """Count an op; from any thread."""
+        with self._lock:
+            self._ops.setdefault(name, OpCount()).add(cost)
+
+    def merge(self, other: "OpStatistics") -> None:
+        """Take in what another process has counted, under its host and process id, and what that one took in."""
+        for each in (other, *other.remotes.values()):
+            with self._lock:
+                own = self.remotes.setdefault((each.host, each.process), OpStatistics(each.host, each.process))
+            own.absorb(each)
+
+    def absorb(self, other: "OpStatistics") -> None:
+        """Add the ops and the seconds of another one to the own."""
+        for name, cost in other.ops.items():
+            self.add(name, cost)
+        with self._lock:
+            self._elapsed += other.elapsed_seconds
+
+    def reset(self) -> None:
+        """Forget everything counted so far, and start the clock anew."""
+        with self._lock:
+            self._ops.clear()
+            self.remotes.clear()
+            self._elapsed = 0.0
+            self._began = None if self._began is None else time.perf_counter()
+
+    @property
+    def ops(self) -> dict[str, OpCount]:
+        """What each op has cost in this process, most seconds first; backwards are ops of their own."""
+        with self._lock:
+            copies = {name: OpCount(**asdict(cost)) for name, cost in self._ops.items()}
+        return dict(sorted(copies.items(), key=lambda item: -item[1].seconds))
+
+    @property
+    def total(self) -> OpCount:
+        """What all ops of this process have cost together."""
+        total = OpCount()
+        for cost in self.ops.values():
+            total.add(cost)
+        return total
+
+    @property
+    def everywhere(self) -> "OpStatistics":
+        """The ops of all processes added up: of this one and of those that computed for it."""
+        together = OpStatistics(self.host, self.process, self.device)
+        together._elapsed = self.elapsed_seconds
+        for each in (self, *self.remotes.values()):
+            for name, cost in each.ops.items():
+                together.add(name, cost)
+        return together
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Time for which ops were counted."""
+        return self._elapsed + (0.0 if self._began is None else time.perf_counter() - self._began)
+
+    @property
+    def flops_per_second(self) -> float:
+        """Floating-point operations per second of computing: how fast the device is."""
+        return _ratio(self.total.flops, self.total.seconds)
+
+    @property
+    def flops_per_elapsed_second(self) -> float:
+        """Floating-point operations per second that passed: how fast the program is."""
+        return _ratio(self.total.flops, self.elapsed_seconds)
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Bytes read and written per second of computing."""
+        return _ratio(self.total.bytes, self.total.seconds)
+
+    @property
+    def utilization(self) -> float:
+        """Part of the time that was spent computing; above 1 where threads compute side by side."""
+        return _ratio(self.total.seconds, self.elapsed_seconds)
+
+    def summary(self, *, most: int | None = None) -> dict[str, Any]:
+        """Return everything as JSON-able data, which `read` reads again.
+
+        Parameters
+        ----------
+        most : int, optional
+            Number of ops that are listed by name; the cost of the others is added up under ``other``.
+        """
+        return {
+            "host": self.host,
+            "process": self.process,
+            "device": self.device,
+            "elapsed_seconds": self.elapsed_seconds,
+            "ops": {name: asdict(cost) for name, cost in _most(self.ops, most).items()},
+            "total": asdict(self.total),
+            "flops_per_second": self.flops_per_second,
+            "flops_per_elapsed_second": self.flops_per_elapsed_second,
+            "bytes_per_second": self.bytes_per_second,
+            "utilization": self.utilization,
+            "remotes": [remote.summary(most=most) for remote in self.remotes.values()],
+        }
+
+    @classmethod
+    def read(cls, data: Any) -> "OpStatistics":
+        """Read a `summary`, which may have come from another process.
+
+        Raises
+        ------
+        ValueError
+            If it is none.
+
+        Examples
+        --------
+        >>> OpStatistics.read(OpStatistics("lab", 7).summary()).host
+        'lab'
+        """
+        try:
+            host, process, device = data["host"], data["process"], data["device"]
+            elapsed, ops, remotes = data["elapsed_seconds"], data["ops"], data["remotes"]
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"these are no op statistics: {data!r:.80}") from error
+        if not (isinstance(host, str) and isinstance(device, str) and isinstance(ops, dict)):
+            raise ValueError(f"op statistics of host {host!r:.40}, device {device!r:.40}, ops {ops!r:.40}")
+        statistics = cls(host, _whole(process), device)
+        statistics._elapsed = _positive(elapsed)
+        for name, cost in ops.items():
+            statistics.add(str(name), OpCount.read(cost))
+        for remote in remotes if isinstance(remotes, list) else []:
+            if not isinstance(remote, dict) or remote.get("remotes"):
+                raise ValueError("the remotes of op statistics are a list without remotes of their own")
+            statistics.merge(cls.read(remote))
+        return statistics
+
+    def table(self, *, most: int | None = None) -> str:
+        """Return the figures as text, one table per process.
+
+        Parameters
+        ----------
+        most : int, optional
+            Number of ops that are listed by name.
+        """
+        total = self.total
+        rows = [
+            f"{name:<28}{cost.count:>10,}{cost.seconds:>12.6f}{cost.bytes / 1e6:>12.3f}{cost.flops / 1e6:>12.3f}"
+            f"{_ratio(cost.flops, cost.seconds) / 1e9:>10.3f}"
+            for name, cost in [*_most(self.ops, most).items(), ("total", total)]
+        ]
+        title = (
+            f"{self.host} process {self.process} ({self.device}): computing for {total.seconds:.3f} "
+            f"of {self.elapsed_seconds:.3f} s ({self.utilization:.0%})"
+        )
+        return "\n".join([title, _HEAD, *rows, *(remote.table(most=most) for remote in self.remotes.values())])
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def __repr__(self) -> str:
+        return f"OpStatistics({self.total}, {len(self._ops)} ops, {len(self.remotes)} other processes)"
+
+
+def _most(ops: dict[str, OpCount], most: int | None) -> dict[str, OpCount]:
+    """Keep the most costly ops, and add up the others."""
+    names = list(ops)
+    if most is None or len(names) <= most:
+        return ops
+    kept = {name: ops[name] for name in names[:most]}
+    other = kept.setdefault("other", OpCount())
+    for name in names[most:]:
+        other.add(ops[name])
+    return kept
+
+
+def _ratio(amount: float, seconds: float) -> float:
+    return amount / seconds if seconds else 0.0
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"expected a number of 0 or more, got {value!r:.40}")
+    return value
+
+
+def _positive(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+        raise ValueError(f"expected seconds, got {value!r:.40}")
+    return float(value)

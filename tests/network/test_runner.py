@@ -1,0 +1,285 @@
+"""The runner: uploaded model files in processes of their own, and who may do that."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+import labnet as ln
+from labnet.errors import BadRequest, RemoteFailure, RouteNotFound, ServeError, Unauthorized, Unreachable
+from labnet.network import security
+from tests.network.gallery import process
+from tests.network.support import NATIVE, SECONDS, child, fetch, http, native, run
+
+MODEL = """
+import os
+import labnet as ln
+
+print("a model is made")
+weight = ln.full((3, 1), 2.0, requires_grad=True)
+optimizer = ln.optim.SGD(lr=0.5)
+routes = {"pid": lambda: os.getpid(), "weight": lambda: weight.detach()}
+
+
+def model(x):
+    print("called with", x.shape)
+    return x @ weight
+
+
+def other(x):
+    return x * 3
+
+
+def crash(x):
+    os._exit(7)
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "linear.py"
+    path.write_text(MODEL)
+    return path
+
+
+@pytest.fixture
+def server():
+    with ln.network.serve_runner(port=0) as server:
+        yield server
+
+
+@pytest.fixture
+def runner(server):
+    return ln.network.remote_runner(server.url, blocking=True)
+
+
+def pid_of(model):
+    return fetch(f"{model.url}/pid", token=model._caller._token)
+
+
+def gone(pid):
+    """Tell whether a process ends, within the time that a test waits for anything."""
+    deadline = time.monotonic() + SECONDS
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_an_uploaded_model_is_trained_in_a_process_of_its_own(runner, file):
+    model = runner.serve_model(file)
+    assert pid_of(model) not in (os.getpid(), None)
+    model(ln.ones((1, 3))).sum().backward()
+    assert model(ln.ones((1, 3))).item() == 3 * 1.5
+    assert runner.models()["linear"]["running"]
+
+
+def test_everything_can_be_awaited(server, file):
+    async def use():
+        runner = ln.network.remote_runner(server.url)
+        model = await runner.serve_model(file)
+        await (await model(ln.ones((1, 3)))).sum().backward()
+        return await runner.models(), await runner.logs(), await model.statistics()
+
+    models, logs, statistics = run(use())
+    assert models.keys() == {"linear"}
+    assert "called with (1, 3)" in logs
+    assert statistics["optimize"]["hits"] == 1
+
+
+def test_a_runner_in_another_process_serves_for_any_client(file):
+    with process("runner") as url:
+        runner = ln.network.remote_runner(url, blocking=True)
+        pid = pid_of(model := runner.serve_model(file))
+        assert model(ln.ones((1, 3))).item() == 6.0
+    assert gone(pid)
+
+
+def test_the_model_and_its_optimizer_are_chosen_by_name(runner, file):
+    assert runner.serve_model(file, "tripled", model="other")(ln.ones(2)).tolist() == [3.0, 3.0]
+    model = runner.serve_model(file, "slow", optimizer="sgd", lr=0.25)
+    model(ln.ones((1, 3))).sum().backward()
+    assert model(ln.ones((1, 3))).item() == 3 * 1.75
+    assert runner.models().keys() == {"tripled", "slow"}
+
+
+def test_a_model_of_the_same_name_replaces_the_old_one(runner, file):
+    old = runner.serve_model(file)
+    pid = pid_of(old)
+    new = runner.serve_model(file, model="other")
+    assert gone(pid)
+    assert new(ln.ones(1)).item() == 3.0
+    with pytest.raises(Unreachable):
+        old(ln.ones((1, 3)))
+
+
+def test_logs_hold_what_models_write(runner, file):
+    runner.serve_model(file)(ln.ones((2, 3)))
+    runner.serve_model(file, "second")
+    assert runner.logs("linear").splitlines() == ["a model is made", "called with (2, 3)"]
+    assert {"linear: called with (2, 3)", "second: a model is made"} <= set(runner.logs().splitlines())
+
+
+BROKEN = {
+    "a syntax error": ("model = (\n", [r"broken\.py, line 1: SyntaxError"]),
+    "an error while it runs": ("x = 1\nmodel = undefined\n", [r"broken\.py, line 2: NameError: .*undefined"]),
+    "an exit": ("raise SystemExit(3)\n", [r"broken\.py, line 1: SystemExit: 3"]),
+    "no model": ("def other(x):\n    return x\n", ["defines no 'model'", "other"]),
+    "a model that cannot be called": ("model = 3\n", ["no callable 'model'"]),
+    "an odd optimizer": ("model = abs\noptimizer = 3\n", ["optimizer"]),
+    "odd routes": ("model = abs\nroutes = 3\n", ["routes must be functions by name"]),
+    "the end of the process": ("import os\nprint('bye', flush=True)\nos._exit(9)\n", ["status 9", "bye"]),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_file_that_cannot_be_served_says_why_and_leaves_nothing_behind(case, runner, tmp_path):
+    source, messages = BROKEN[case]
+    path = tmp_path / "broken.py"
+    path.write_text(source)
+    for message in messages:
+        with pytest.raises(RemoteFailure, match=message):
+            runner.serve_model(path)
+    assert runner.models() == {}
+    assert psutil.Process().children() == []
+
+
+def test_a_broken_file_does_not_replace_a_model_that_works(runner, file):
+    model = runner.serve_model(file)
+    file.write_text("model = (")
+    with pytest.raises(RemoteFailure, match="SyntaxError"):
+        runner.serve_model(file)
+    assert model(ln.ones((1, 3))).item() == 6.0
+
+
+def test_a_model_that_ends_its_process_is_unreachable_and_the_runner_goes_on(runner, file):
+    model = runner.serve_model(file, model="crash")
+    with pytest.raises(Unreachable):
+        model(ln.ones(1))
+    assert "the process ended with status 7" in wait_for(lambda: runner.logs("linear"), "status 7")
+    assert runner.models()["linear"]["running"] is False
+    assert runner.serve_model(file, model="other")(ln.ones(1)).item() == 3.0
+
+
+def wait_for(read, text):
+    deadline = time.monotonic() + SECONDS
+    while text not in (found := read()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found
+
+
+def test_a_model_can_be_stopped(runner, file):
+    pid = pid_of(runner.serve_model(file))
+    runner.stop_model("linear")
+    assert gone(pid)
+    assert runner.models() == {}
+    with pytest.raises(BadRequest, match="linear"):
+        runner.stop_model("linear")
+    with pytest.raises(BadRequest, match="linear"):
+        runner.logs("linear")
+
+
+def test_stopping_the_runner_ends_its_models_and_removes_their_files(file):
+    with ln.network.serve_runner(port=0) as server:
+        runner = ln.network.remote_runner(server.url, blocking=True)
+        pids = [pid_of(runner.serve_model(file, name)) for name in ("first", "second")]
+        folders = {psutil.Process(pid).cwd() for pid in pids}
+    assert all(gone(pid) for pid in pids)
+    assert len(folders) == 2
+    assert not any(os.path.exists(folder) for folder in folders)
+
+
+def test_a_runner_that_is_killed_takes_its_models_with_it(file):
+    with child("runner", module="tests.network.gallery") as (where, started):
+        pid = pid_of(ln.network.remote_runner(where["url"], blocking=True).serve_model(file))
+        started.send_signal(signal.SIGKILL)
+        assert gone(pid)
+
+
+# Who may
+
+
+def test_there_is_no_runner_without_a_token():
+    for token in (None, ""):
+        with pytest.raises(ServeError, match="token"):
+            ln.network.serve_runner(port=0, token=token)
+
+
+def test_a_runner_does_not_take_the_port_of_another_server():
+    with ln.network.serve({"a": lambda: 1}, port=0, name="runner") as server, pytest.raises(OSError, match="in use"):
+        ln.network.serve_runner(port=server.port)
+
+
+def test_without_the_right_token_nothing_is_run(server, file, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))  # so that the client does not find the token
+    for token in (None, "wrong"):
+        runner = ln.network.remote_runner(server.url, token=token, blocking=True)
+        for ask in (
+            runner.models,
+            runner.logs,
+            lambda r=runner: r.serve_model(file),
+            lambda r=runner: r.stop_model("x"),
+        ):
+            with pytest.raises(Unauthorized):
+                ask()
+    assert psutil.Process().children() == []
+
+
+def test_no_route_of_a_runner_can_be_read_without_its_token(server):
+    for path in ("/models", "/logs", "/serve_model", "/stop_model"):
+        for method in ("GET", "POST"):
+            assert http(server, method, path, b"[]" if method == "POST" else None, token=None).status == 401
+
+
+def test_the_shell_is_there_only_where_it_was_allowed(server, runner):
+    with pytest.raises(RouteNotFound, match="/shell"):
+        runner.shell("echo hello")
+    assert "/shell" not in server._port.routes
+
+
+def test_a_command_of_the_shell_returns_what_it_wrote():
+    with process("runner", "shell") as url:
+        runner = ln.network.remote_runner(url, blocking=True)
+        found = runner.shell("echo hello; echo 'to err' >&2; exit 3")
+        assert (found.returncode, found.stdout, found.stderr) == (3, "hello\n", "to err\n")
+
+
+def test_a_command_that_takes_too_long_is_ended():
+    with process("runner", "shell") as url:
+        found = ln.network.remote_runner(url, blocking=True).shell("echo begun; sleep 600", timeout=2)
+    assert (found.returncode, found.stdout) == (-signal.SIGKILL, "begun\n")
+    assert "ended after 2 s" in found.stderr
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a b", "server", "statistics\0", "é"])
+def test_a_name_that_could_be_a_path_is_refused(name, runner, file):
+    with pytest.raises(BadRequest, match="model"):
+        runner.serve_model(file, name)
+
+
+def test_the_name_of_the_file_names_no_other_place(server):
+    body = native({"source": np.frombuffer(b"model = abs", "uint8")}, file="../../escaped.py", name="m")
+    reply = http(server, "POST", "/serve_model", body, Content_Type=NATIVE)
+    assert reply.status == 200
+    (process_of_it,) = psutil.Process().children()
+    folder = Path(process_of_it.cwd())
+    assert {path.name for path in folder.iterdir()} - {"__pycache__"} == {"escaped.py"}
+
+
+@pytest.mark.parametrize("body", [b"[1, 2]", b'{"source": [1, 2]}', b"[]"])
+def test_a_message_of_another_form_is_a_bad_request(body, server):
+    assert http(server, "POST", "/serve_model", body).status == 400
+
+
+def test_a_token_of_a_model_is_not_in_what_is_shown(server, runner, file):
+    model = runner.serve_model(file)
+    secret = model._caller._token
+    assert secret
+    shown = [repr(model), repr(runner), str(runner.models()), runner.logs(), str(server.statistics())]
+    assert not any(secret in text or server.token in text for text in shown)
+    assert security.lookup(model.address.port).token == secret
