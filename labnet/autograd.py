@@ -14,7 +14,7 @@ import itertools
 import weakref
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from labnet.errors import GradientError
 
@@ -88,6 +88,13 @@ class Node:
     __slots__ = ("number", "parents")
     #: A node that has to wait for somebody else: its `pull` returns an awaitable.
     awaits = False
+    #: Whether all that matters of a node is its `pull`.
+    plain = True
+
+    def __init_subclass__(cls) -> None:
+        """Tell nodes that wait, or take up a failed pull again, from plain ones."""
+        if not {"awaits", "settle", "failure"}.isdisjoint(vars(cls)):
+            cls.plain = False
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         """Make a node with the next number."""
@@ -105,6 +112,13 @@ class Node:
     def release(self) -> None:
         """Let go of everything kept for the backward."""
         self.parents = None
+
+    def settle(self) -> None:
+        """Take note that a whole backward has succeeded and that the graph is kept for another one."""
+
+    def failure(self, error: BaseException, nodes: "Iterable[Node]") -> BaseException:
+        """Return what to raise where the pull of this node failed, given all nodes of the graph."""
+        return error
 
     @property
     def nbytes(self) -> int:
@@ -245,8 +259,10 @@ class Sweep:
 
     def finish(self, *, retain_graph: bool) -> dict[Node, Any]:
         """Free the graph unless asked to keep it, and return {node: gradient}."""
-        if not retain_graph:
-            for node in self.nodes:
+        for node in self.nodes:
+            if retain_graph:
+                node.settle()
+            else:
                 node.release()
         return self.results
 
@@ -255,12 +271,16 @@ def sweep_now(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
     """Carry out a sweep in which no node awaits."""
     while (step := sweep.take()) is not None:
         node, gradient = step
-        sweep.deliver(node, node.pull(gradient, sweep.run))
+        try:
+            pulled = node.pull(gradient, sweep.run)
+        except Exception as error:
+            _raise(node.failure(error, sweep.nodes), error)
+        sweep.deliver(node, pulled)
     return sweep.finish(retain_graph=retain_graph)
 
 
 def sweep_leaves(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> dict[Node, Any] | None:
-    """Carry out a sweep to all leaves in one loop, as `Sweep` would; None, and nothing done, if a node awaits.
+    """Carry out a sweep to all leaves in one loop, as `Sweep` would; None, and nothing done, if a node is not plain.
 
     This is what every training step runs, so the bookkeeping of `Sweep` is written out in place.
     """
@@ -269,7 +289,7 @@ def sweep_leaves(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> 
     seen = {root}
     inner = [root]
     for node in inner:
-        if node.awaits:
+        if not node.plain:
             return None
         if node.parents is None:
             check_kept(node)
@@ -290,6 +310,13 @@ def sweep_leaves(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> 
         for node in inner:
             node.release()
     return gradients
+
+
+def _raise(error: BaseException, reason: BaseException) -> NoReturn:
+    """Raise what a node made of the reason why its pull failed."""
+    if error is reason:
+        raise error
+    raise error from reason
 
 
 async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
@@ -328,7 +355,7 @@ async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
             future.cancel()
         sweep.put_back([*failed, *under_way.values()])
     if errors:
-        raise errors[0]
+        _raise(failed[0][0].failure(errors[0], sweep.nodes), errors[0])
     return sweep.finish(retain_graph=retain_graph)
 
 

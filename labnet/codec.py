@@ -31,6 +31,9 @@ NAMES = {
     "F64": np.dtype("<f8"),
 }
 _NAME_OF = {dtype: name for name, dtype in NAMES.items()}
+#: bfloat16 exists in bytes only: NumPy has no such dtype, and every value of it is a value of float32.
+BFLOAT16 = "BF16"
+_STORED = {**NAMES, BFLOAT16: np.dtype("<u2")}
 _METADATA = "__metadata__"
 _MAX_HEADER_BYTES = 1 << 20
 _MAX_DIMENSIONS = 64  # NumPy's own limit
@@ -40,7 +43,9 @@ Array = np.ndarray[Any, Any]
 Part = bytes | memoryview
 
 
-def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> list[Part]:
+def encode(
+    arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None, *, bfloat16: bool = False
+) -> list[Part]:
     """Return the parts of a message, to be sent one after the other; array data is not copied.
 
     Parameters
@@ -48,6 +53,8 @@ def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = Non
     arrays : mapping of str to ndarray
         Any order of memory; non-contiguous ones are copied.
     metadata : mapping of str to str, optional
+    bfloat16 : bool
+        Whether float32 is rounded to bfloat16, which takes half the bytes.
 
     Raises
     ------
@@ -68,15 +75,12 @@ def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = Non
     header |= dict.fromkeys(arrays)  # in the order given, whatever the order of the buffers
     buffers: list[Part] = []
     offset = 0
+    stored = [(name, *_stored(name, array, bfloat16=bfloat16)) for name, array in arrays.items()]
     # widest elements first: every buffer is then aligned to its own element size
-    for name, array in sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize):
-        dtype = array.dtype.newbyteorder("<") if array.dtype.byteorder == ">" else array.dtype
-        if dtype not in _NAME_OF:
-            raise DTypeError(f"dtype {array.dtype} of {name!r:.80} cannot be sent: expected one of {', '.join(NAMES)}")
-        plain = np.ascontiguousarray(array, dtype=dtype)
+    for name, dtype, plain in sorted(stored, key=lambda item: -item[2].dtype.itemsize):
         header[name] = {
-            "dtype": _NAME_OF[dtype],
-            "shape": list(array.shape),
+            "dtype": dtype,
+            "shape": list(arrays[name].shape),
             "data_offsets": [offset, offset + plain.nbytes],
         }
         offset += plain.nbytes
@@ -85,6 +89,17 @@ def encode(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = Non
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return [_LENGTH.pack(len(text)) + text, *buffers]
+
+
+def _stored(name: str, array: Array, *, bfloat16: bool) -> tuple[str, Array]:
+    """Return the dtype's name in the layout, and the array as it is written."""
+    dtype = array.dtype.newbyteorder("<") if array.dtype.byteorder == ">" else array.dtype
+    if dtype not in _NAME_OF:
+        raise DTypeError(f"dtype {array.dtype} of {name!r:.80} cannot be sent: expected one of {', '.join(NAMES)}")
+    plain = np.ascontiguousarray(array, dtype=dtype)
+    if bfloat16 and dtype == np.float32:
+        return BFLOAT16, to_bfloat16(plain)
+    return _NAME_OF[dtype], plain
 
 
 def decode(buffer: bytes | bytearray | memoryview) -> tuple[dict[str, Array], dict[str, str]]:
@@ -114,7 +129,8 @@ def decode(buffer: bytes | bytearray | memoryview) -> tuple[dict[str, Array], di
             raise WireError(
                 f"data of {name!r:.80} begins at byte {begin}: expected {end_of_last}, without holes or overlaps"
             )
-        arrays[name] = _view(data[begin:end], NAMES[dtype], shape)
+        stored = view_of(data[begin:end], _STORED[dtype], shape)
+        arrays[name] = from_bfloat16(stored) if dtype == BFLOAT16 else stored
         end_of_last = end
     if end_of_last != len(data):
         raise WireError(f"the tensors take {end_of_last} bytes of data, the message has {len(data)}")
@@ -151,23 +167,35 @@ def _entry(name: str, entry: Any, available: int) -> tuple[int, int, str, str, t
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise WireError(f"entry {name!r:.80} must have exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in NAMES:
-        raise WireError(f"dtype {dtype!r:.80} of {name!r:.80} is unknown: expected one of {', '.join(NAMES)}")
+    if not isinstance(dtype, str) or dtype not in _STORED:
+        raise WireError(f"dtype {dtype!r:.80} of {name!r:.80} is unknown: expected one of {', '.join(_STORED)}")
     if not isinstance(shape, list) or len(shape) > _MAX_DIMENSIONS or not all(map(_is_size, shape)):
         raise WireError(f"shape of {name!r:.80} must be a list of at most {_MAX_DIMENSIONS} sizes")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
         raise WireError(f"data_offsets of {name!r:.80} must be two sizes")
     begin, end = offsets
     # zero times huge must not slip through: bound the product of the non-zero lengths
-    bound = math.prod(max(length, 1) for length in shape) * NAMES[dtype].itemsize
-    if bound >= 1 << 63 or math.prod(shape) * NAMES[dtype].itemsize != end - begin or end > available:
+    bound = math.prod(max(length, 1) for length in shape) * _STORED[dtype].itemsize
+    if bound >= 1 << 63 or math.prod(shape) * _STORED[dtype].itemsize != end - begin or end > available:
         raise WireError(
             f"{name!r:.80} of shape {tuple(shape)} and dtype {dtype} does not fit bytes {begin} to {end} of {available}"
         )
     return begin, end, name, dtype, tuple(shape)
 
 
-def _view(data: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+def view_of(data: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    """Return bytes as an array: without a copy where they are aligned.
+
+    Raises
+    ------
+    WireError
+        If a bool is neither 0 nor 1.
+
+    Examples
+    --------
+    >>> view_of(memoryview(bytes([1, 0, 2, 0])), np.dtype("<u2"), (2,))
+    array([1, 2], dtype=uint16)
+    """
     if not len(data):
         return np.empty(shape, dtype)
     array = np.frombuffer(data, dtype)
@@ -176,3 +204,31 @@ def _view(data: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Arr
     if dtype == np.bool_ and array.view(np.uint8).max() > 1:
         raise WireError("a bool must be the byte 0 or 1")
     return array.reshape(shape)
+
+
+def to_bfloat16(array: Array) -> Array:
+    """Return the bits of float32 numbers rounded to bfloat16, to nearest, ties to even; NaN stays NaN.
+
+    Examples
+    --------
+    >>> [hex(bits) for bits in to_bfloat16(np.array([1.0, -2.0, 1.00390625], "float32"))]
+    ['0x3f80', '0xc000', '0x3f80']
+    """
+    bits = array.view(np.uint32)
+    upper = bits >> np.uint32(16)
+    with np.errstate(over="ignore"):  # of NaN only, whose sum is not used
+        rounded = (bits + (np.uint32(0x7FFF) + (upper & np.uint32(1)))) >> np.uint32(16)
+    narrow: Array = np.where(np.isnan(array), upper | np.uint32(0x40), rounded).astype("<u2")
+    return narrow
+
+
+def from_bfloat16(bits: Array) -> Array:
+    """Return the float32 numbers of bfloat16 bits; exact.
+
+    Examples
+    --------
+    >>> from_bfloat16(np.array([0x3F80, 0xC000], "<u2"))
+    array([ 1., -2.], dtype=float32)
+    """
+    wide = np.left_shift(bits, np.uint32(16), dtype=np.uint32)
+    return np.asarray(wide).view(np.float32)

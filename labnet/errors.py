@@ -13,13 +13,17 @@ The tree, most general first::
     └── RemoteError(ConnectionError)    a call to a server did not succeed
         ├── Unreachable                 nobody answered there
         ├── RemoteTimeout(TimeoutError) no answer in time
-        ├── ProtocolMismatch            the answer is not labnet's
+        ├── ProtocolMismatch            the answer is not labnet's, or of another version
         ├── RouteNotFound               no such route, or not with this method
         ├── Unauthorized                token missing or wrong, or origin refused
         ├── TooLarge                    body over the server's limit
         ├── BadRequest                  the server refused the message itself
+        │   └── Corrupted               bytes of a body were changed on their way
         ├── BadGradient                 a gradient with NaN, infinity or the wrong shape
-        ├── GraphExpired                the graph of this call is no longer kept
+        ├── GraphExpired                the graph of this call, or the reply to it, is no longer kept
+        ├── CallExpired                 a call came so late that nobody knows what became of it
+        ├── StaleGradient               a gradient of weights that have changed since
+        ├── PartialUpdate               some servers of one backward applied their part, others did not
         ├── Overloaded                  the server is busy or stopping
         └── RemoteFailure               the model or handler raised
             ├── RemoteShapeError        (also a ShapeError)
@@ -72,13 +76,18 @@ class RemoteError(LabnetError, ConnectionError):
         Route that was called, such as ``/forward``.
     call : str or None
         Id of the call, where the server gave one.
+    applied : "no", "yes", "unknown" or None
+        Whether the call took effect at the server; None where that is not known to be at stake.
     """
 
-    def __init__(self, message: str, *, server: str = "", route: str = "", call: str | None = None):
+    def __init__(
+        self, message: str, *, server: str = "", route: str = "", call: str | None = None, applied: str | None = None
+    ):
         super().__init__(message)
         self.server = server
         self.route = route
         self.call = call
+        self.applied = applied
 
 
 class Unreachable(RemoteError):
@@ -90,7 +99,7 @@ class RemoteTimeout(RemoteError, TimeoutError):
 
 
 class ProtocolMismatch(RemoteError):
-    """What answered does not speak labnet's protocol."""
+    """What answered does not speak labnet's protocol, or another version of it."""
 
 
 class RouteNotFound(RemoteError):
@@ -109,12 +118,38 @@ class BadRequest(RemoteError):
     """The server could not read the message."""
 
 
+class Corrupted(BadRequest):
+    """The body does not match its checksum; it is sent again."""
+
+
 class BadGradient(RemoteError):
     """A gradient with NaN, infinity or the wrong shape; no weight has changed."""
 
 
 class GraphExpired(RemoteError):
-    """The server no longer keeps the graph of this call."""
+    """The server no longer keeps the graph of this call, or the reply to it."""
+
+
+class CallExpired(RemoteError):
+    """A call came so late that the server no longer knows whether it was carried out before."""
+
+
+class StaleGradient(RemoteError):
+    """The gradient belongs to weights that have changed since, by more than is allowed; nothing has changed."""
+
+
+class PartialUpdate(RemoteError):
+    """Some servers of one backward applied their part, others did not; call backward again to complete it.
+
+    Attributes
+    ----------
+    servers : dict of str to str
+        By the URL of each server, whether its part was applied: "yes", "no" or "unknown".
+    """
+
+    def __init__(self, message: str, *, servers: dict[str, str] | None = None, **details: str | None):
+        super().__init__(message, **details)  # type: ignore[arg-type]  # the same keywords
+        self.servers = dict(servers or {})
 
 
 class Overloaded(RemoteError):

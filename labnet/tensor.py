@@ -439,6 +439,9 @@ def differentiate(
     if done is not None:
         return autograd.Gradients(collect(done), wrap=as_gradient)
     sweep = autograd.Sweep(node, seed._array, run=run)
+    if not sweep.awaits:
+        with np.errstate(all="ignore"):
+            return autograd.Gradients(collect(autograd.sweep_now(sweep, retain_graph=retain_graph)), wrap=as_gradient)
 
     async def later() -> list[tuple[Tensor, Any]]:
         with np.errstate(all="ignore"):

@@ -5,20 +5,24 @@ Knows tensors and content types; not sockets, routes or calls. Nothing from a bo
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from labnet import codec
+from labnet import codec, npy
 from labnet.errors import DTypeError, ShapeError, WireError
 from labnet.tensor import Tensor, wrap
 
 NATIVE = "application/x-labnet"
 JSON = "application/json"
+NPY = "application/x-npy"
 TEXT = "text/plain; charset=utf-8"
 BYTES = "application/octet-stream"
 
+#: Content types that carry tensors, best first.
+MESSAGES = (NATIVE, JSON, NPY)
 #: Version of the protocol, sent with every message.
 PROTOCOL = "1"
 #: Name of the only tensor of a message that holds just one.
@@ -39,6 +43,67 @@ class Body:
     def nbytes(self) -> int:
         """Length of the body in bytes."""
         return sum(len(part) for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Format:
+    """How the tensors of a reply are written.
+
+    Attributes
+    ----------
+    content_type : str
+        One of `MESSAGES`.
+    bfloat16 : bool
+        Whether float32 is rounded to bfloat16, in the native layout.
+    """
+
+    content_type: str = NATIVE
+    bfloat16: bool = False
+
+
+@lru_cache(maxsize=64)
+def negotiate(accept: str, default: str) -> Format:
+    """Choose how to reply from the header ``Accept``; `default` wins among equals.
+
+    What names none of `MESSAGES` is answered in JSON: a person is asking.
+
+    Examples
+    --------
+    >>> negotiate("application/json;q=0.5, application/x-npy", NATIVE).content_type
+    'application/x-npy'
+    >>> negotiate("*/*", NATIVE).content_type
+    'application/x-labnet'
+    >>> negotiate("application/x-labnet;floats=bfloat16", JSON)
+    Format(content_type='application/x-labnet', bfloat16=True)
+    """
+    ranges = [_media_range(text) for text in (accept.strip() or "*/*").split(",")]
+    candidates = sorted(MESSAGES, key=lambda kind: kind != default)
+
+    def quality(kind: str) -> float:
+        for pattern in (kind, "application/*", "*/*"):
+            for name, parameters in ranges:
+                if name == pattern:
+                    return _quality(parameters.get("q", "1"))
+        return 0.0
+
+    best = max(candidates, key=quality)
+    if not quality(best):
+        return Format(JSON)
+    narrow = any(name == NATIVE and given.get("floats") == "bfloat16" for name, given in ranges)
+    return Format(best, bfloat16=narrow and best == NATIVE)
+
+
+def _media_range(text: str) -> tuple[str, dict[str, str]]:
+    name, *parameters = text.lower().split(";")
+    pairs = [parameter.partition("=") for parameter in parameters]
+    return name.strip(), {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _quality(text: str) -> float:
+    try:
+        return min(max(float(text), 0.0), 1.0)
+    except ValueError:
+        return 0.0
 
 
 def in_one_piece(parts: Sequence[codec.Part]) -> tuple[bytes, Sequence[codec.Part]]:
@@ -90,11 +155,11 @@ def message_of(value: Any, **metadata: str) -> Message:
     return Message({SINGLE: value if isinstance(value, Tensor) else Tensor(value)}, metadata=metadata)
 
 
-def encode_native(message: Message) -> Body:
-    """Encode tensors in the safetensors layout."""
+def encode_native(message: Message, *, bfloat16: bool = False) -> Body:
+    """Encode tensors in the safetensors layout; with `bfloat16`, float32 is rounded to it on the way."""
     metadata = {**message.metadata, _FORM: "dict" if message.named else "tensor"}
     arrays = {name: tensor.numpy() for name, tensor in message.tensors.items()}
-    return Body(NATIVE, codec.encode(arrays, metadata))
+    return Body(NATIVE, codec.encode(arrays, metadata, bfloat16=bfloat16))
 
 
 def decode_native(buffer: bytes | bytearray | memoryview) -> Message:
@@ -136,6 +201,51 @@ def decode_json(buffer: bytes | bytearray | memoryview) -> Message:
         raise WireError(f"the JSON body is not a tensor: {error}") from None
 
 
+def decode_npy(buffer: bytes | bytearray | memoryview) -> Message:
+    """Decode an array in NumPy's file format.
+
+    Raises
+    ------
+    WireError
+        If it is malformed.
+    """
+    return Message({SINGLE: wrap(npy.decode(buffer))})
+
+
+def encode_npy(value: Any) -> Body:
+    """Encode one tensor in NumPy's file format.
+
+    Raises
+    ------
+    DTypeError
+        If there are several, where the format holds one, or their dtype has no place in it.
+    """
+    if isinstance(value, dict):
+        raise DTypeError(
+            f"{NPY} holds one tensor, the reply has {len(value)}: {sorted(value)}; accept {NATIVE} or {JSON}"
+        )
+    return Body(NPY, npy.encode(np.asarray(value)))
+
+
+def decode_message(content_type: str, buffer: bytes | bytearray | memoryview) -> Message:
+    """Decode the tensors of a request by its content type, one of `MESSAGES`.
+
+    Raises
+    ------
+    WireError
+        If the body does not fit it.
+
+    Examples
+    --------
+    >>> decode_message("application/json", b"[1, 2]").value.tolist()
+    [1, 2]
+    """
+    return _DECODERS[content_type](buffer)
+
+
+_DECODERS = {NATIVE: decode_native, JSON: decode_json, NPY: decode_npy}
+
+
 def encode_json(value: Any) -> Body:
     """Encode JSON-able data; tensors become nested lists, NaN and infinity null.
 
@@ -156,18 +266,24 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} {value!r:.80}")
 
 
-def encode_value(value: Any, *, native: bool, **metadata: str) -> Body:
+def encode_value(value: Any, form: Format, **metadata: str) -> Body:
     """Encode whatever a handler returned: tensors, JSON-able data, text, bytes or None.
 
     Parameters
     ----------
-    native : bool
-        Whether the receiver reads the safetensors layout; otherwise tensors are sent as JSON.
+    form : Format
+        How the receiver wants its tensors; everything else has a form of its own.
 
     Raises
     ------
     DTypeError
-        If there is no way to send it.
+        If there is no way to send it in that form.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> encode_value(ln.ones(2), Format(JSON)).parts
+    [b'[1.0,1.0]']
     """
     if value is None:
         return Body(None, [])
@@ -175,9 +291,11 @@ def encode_value(value: Any, *, native: bool, **metadata: str) -> Body:
         return Body(TEXT, [value.encode()])
     if isinstance(value, bytes | bytearray | memoryview):
         return Body(BYTES, [bytes(value)])
-    if native and is_tensors(value):
-        return encode_native(message_of(value, **metadata))
-    return encode_json(value)
+    if form.content_type == JSON or not is_tensors(value):
+        return encode_json(value)
+    if form.content_type == NPY:
+        return encode_npy(value)
+    return encode_native(message_of(value, **metadata), bfloat16=form.bfloat16)
 
 
 def is_tensors(value: Any) -> bool:
@@ -198,6 +316,8 @@ def decode_value(content_type: str, buffer: bytes | bytearray | memoryview) -> A
     kind = content_type.partition(";")[0].strip().lower()
     if kind == NATIVE:
         return decode_native(buffer)
+    if kind == NPY:
+        return decode_npy(buffer)
     if kind == JSON:
         try:
             return msgspec.json.decode(buffer)

@@ -16,7 +16,7 @@ LAYERS = (
     ("autograd", "memory"),
     ("tensor", "_methods"),
     ("ops",),
-    ("codec",),
+    ("codec", "npy"),
     ("nn", "loss", "optim", "io"),
     ("compile",),
     ("wire",),

@@ -26,6 +26,7 @@ HEAVY = (
     "tqdm",
     "msgspec",
     "safetensors",
+    "prometheus_client",
 )
 
 

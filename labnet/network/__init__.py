@@ -3,10 +3,12 @@
 from labnet.network.client import RemoteModel, all, remote_model, tfetch
 from labnet.network.remote_runner import CommandResult, RemoteRunner, remote_runner
 from labnet.network.reporting import HttpLogger
+from labnet.network.retry import Backoff
 from labnet.network.runner import serve_runner
 from labnet.network.server import Server, serve, serve_model, servers
 
 __all__ = [
+    "Backoff",
     "CommandResult",
     "HttpLogger",
     "RemoteModel",

@@ -3,11 +3,12 @@
 Every forward gets an id of its own, so several may be in flight and come back in any order. What is kept is
 bounded by number, bytes and age; the oldest goes first. The ids of used calls are remembered
 longer than their graphs, so that a late or repeated backward can be told from an unknown one.
+What became of a request that comes twice is the business of `ledger`.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Applied = Literal["no", "yes", "unknown"]
@@ -35,12 +36,15 @@ class Kept:
         Bytes that the graph keeps alive.
     born : float
         Time of the forward, in seconds of a monotonic clock.
+    if_dropped : "no" or "unknown"
+        What to say of the call when it is dropped: "unknown" once a server further down may have used its gradient.
     """
 
     graph: Any
     version: int
     nbytes: int
     born: float
+    if_dropped: Applied = "no"
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class Calls:
         self.nbytes += kept.nbytes
         self.expire(max(k.born for k in (kept, next(iter(self._kept.values())))))
         while len(self._kept) > self.limits.count or (self.nbytes > self.limits.nbytes and len(self._kept) > 1):
-            self._drop(next(iter(self._kept)), "no")
+            self._drop(next(iter(self._kept)))
             self.evicted += 1
 
     def expire(self, now: float) -> None:
@@ -101,7 +105,7 @@ class Calls:
             oldest = next(iter(self._kept))
             if now - self._kept[oldest].born <= self.limits.seconds:
                 break
-            self._drop(oldest, "no")
+            self._drop(oldest)
             self.evicted += 1
 
     def look(self, call: str, *, now: float) -> Kept:
@@ -129,19 +133,31 @@ class Calls:
         self._drop(call, "yes")
         return kept
 
-    def give_back(self, call: str, kept: Kept) -> None:
-        """Keep a graph again that was taken but not used: its backward failed before anything was applied."""
+    def give_back(self, call: str, kept: Kept, *, in_doubt: bool = False) -> None:
+        """Keep a graph again that was taken but not used: its backward failed before anything was applied here.
+
+        Parameters
+        ----------
+        in_doubt : bool
+            Whether a server further down may have applied its part; a client then must not start anew.
+        """
         self._gone.pop(call, None)
-        self.keep(call, kept)
+        self.keep(call, replace(kept, if_dropped="unknown") if in_doubt else kept)
+
+    def discard(self, call: str) -> None:
+        """Drop one graph that is there; it was not used."""
+        if call in self._kept:
+            self._drop(call)
 
     def clear(self, calls: Iterable[str] | None = None) -> None:
         """Drop these graphs, or every one: the model that made them is gone."""
         for call in list(self._kept if calls is None else calls):
-            self._drop(call, "no")
+            self._drop(call)
 
-    def _drop(self, call: str, applied: Applied) -> None:
-        self.nbytes -= self._kept.pop(call).nbytes
-        self._gone[call] = applied
+    def _drop(self, call: str, applied: Applied | None = None) -> None:
+        kept = self._kept.pop(call)
+        self.nbytes -= kept.nbytes
+        self._gone[call] = applied or kept.if_dropped
         while len(self._gone) > self.limits.remembered:
             self._gone.popitem(last=False)
 

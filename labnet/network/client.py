@@ -2,173 +2,21 @@
 
 import asyncio
 import inspect
-import math
-import os
-import secrets
 import ssl as tls
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
-import msgspec
-from tornado.iostream import StreamClosedError
-
 from labnet import errors, wire
-from labnet.autograd import Node, Run, is_recording
-from labnet.errors import GradientError, RemoteError, WireError
-from labnet.network import reporting, security, tree
-from labnet.network.http import CLIENT, PROTOCOL
+from labnet.autograd import is_recording
+from labnet.network.backward import Forward, Output, RemoteCall
+from labnet.network.caller import Caller
 from labnet.network.loops import IO
-from labnet.network.pool import Address, Response, pool
-from labnet.network.served import CALL, LOSS, MODE, WANTED
-from labnet.tensor import Tensor, as_array, as_gradient, wrap
+from labnet.network.names import MODE, WANTED
+from labnet.network.pool import Address
+from labnet.network.retry import Backoff
+from labnet.tensor import Tensor, as_array, wrap
 
 T = TypeVar("T")
-
-_client_id = (0, "")
-
-
-def client_id() -> str:
-    """Return the random 128-bit id of this process; a forked child has its own."""
-    global _client_id
-    if _client_id[0] != os.getpid():
-        _client_id = (os.getpid(), secrets.token_hex(16))
-    return _client_id[1]
-
-
-class Caller:
-    """Sends requests to one server and turns every failure into one specific error."""
-
-    def __init__(
-        self,
-        address: Address,
-        *,
-        timeout: float,
-        token: str | None,
-        headers: Mapping[str, str] | None,
-        ssl: tls.SSLContext | None,
-        client: str | None = None,
-    ):
-        if not timeout > 0:
-            raise ValueError(f"timeout must be positive seconds, got {timeout}")
-        self.address = address
-        self._timeout = timeout
-        self._token = token
-        self._headers = dict(headers or {})
-        self._ssl = ssl
-        self._client = client
-
-    async def call(
-        self, method: str, route: str, body: wire.Body | None = None, headers: Mapping[str, str] | None = None
-    ) -> Response:
-        """Send a request and return the reply, which is a success.
-
-        Raises
-        ------
-        RemoteError
-            Of the class that says what went wrong.
-        """
-        response = await self._send(method, route, body, headers or {}, self._find_token())
-        if response.status == 401 and self._token is None:
-            # the server may have been started anew since, with another token
-            response = await self._send(method, route, body, headers or {}, self._find_token())
-        if response.status >= 300:
-            raise self._failure(route, response)
-        if PROTOCOL not in response.headers:
-            raise errors.ProtocolMismatch(
-                f"{self._where(route)}: answered without the header {PROTOCOL} and with content type "
-                f"{response.headers.get('Content-Type')!r:.60}: not a labnet server, or a proxy that asks for a login",
-                server=str(self.address),
-                route=route,
-            )
-        try:
-            reporting.take_in(response.headers)
-        except ValueError as error:
-            raise errors.ProtocolMismatch(
-                f"{self._where(route)}: the reply's op statistics are malformed: {error}",
-                server=str(self.address),
-                route=route,
-            ) from error
-        return response
-
-    def _find_token(self) -> str | None:
-        """Return the token given, else the one that a server of this user on this machine has published."""
-        if self._token is not None or not security.is_loopback(self.address.authority):
-            return self._token
-        entry = security.lookup(self.address.port)
-        return entry.token if entry else None
-
-    async def _send(
-        self, method: str, route: str, body: wire.Body | None, extra: Mapping[str, str], token: str | None
-    ) -> Response:
-        headers = {
-            "Host": self.address.authority,
-            "Accept": f"{wire.NATIVE}, {wire.JSON};q=0.9, */*;q=0.1",
-            PROTOCOL: wire.PROTOCOL,
-            CLIENT: self._client or client_id(),
-            **reporting.wanted(),
-            **tree.headers(),
-            **extra,
-            **self._headers,
-        }
-        if token is not None:
-            headers[security.TOKEN_HEADER] = token
-        parts = []
-        if body is not None:
-            headers |= {"Content-Type": str(body.content_type), "Content-Length": str(body.nbytes)}
-            parts = body.parts
-        server, call = str(self.address), extra.get(CALL)
-        seconds = tree.limited(self._timeout)
-        tree.check(self.address.host)
-        try:
-            async with asyncio.timeout(seconds):
-                connections = await pool()
-                return await connections.request(
-                    self.address, method, self.address.prefix + route, headers, parts, context=self._ssl
-                )
-        except TimeoutError:
-            raise errors.RemoteTimeout(
-                f"{self._where(route)}: no answer within {seconds:.3g} s", server=server, route=route, call=call
-            ) from None
-        except (OSError, StreamClosedError) as error:
-            reason = getattr(error, "real_error", None) or error
-            raise errors.Unreachable(
-                f"{self._where(route)}: {getattr(reason, 'strerror', None) or reason}; is the server running there?",
-                server=server,
-                route=route,
-                call=call,
-            ) from None
-
-    def _where(self, route: str) -> str:
-        return f"{self.address}{route}"
-
-    def _failure(self, route: str, response: Response) -> RemoteError:
-        """Make the error that the server named."""
-        try:
-            document: Any = msgspec.json.decode(response.body)
-            name, message, call = document["error"], document["message"], document.get("call")
-        except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
-            return errors.ProtocolMismatch(
-                f"{self._where(route)}: status {response.status} without labnet's error document "
-                f"(content type {response.headers.get('Content-Type')!r:.60})",
-                server=str(self.address),
-                route=route,
-            )
-        kind = getattr(errors, str(name), None)
-        if not (isinstance(kind, type) and issubclass(kind, RemoteError)):
-            kind = errors.RemoteFailure
-        where = f"{self._where(route)} ({response.status})"
-        return kind(f"{where}: {message}", server=str(self.address), route=route, call=call)
-
-    def decode(self, route: str, response: Response) -> Any:
-        """Decode the body of a reply; a malformed one is the server's fault."""
-        if response.status == 204:
-            return None
-        try:
-            return wire.decode_value(response.headers.get("Content-Type", ""), response.body)
-        except WireError as error:
-            raise errors.ProtocolMismatch(
-                f"{self._where(route)}: the reply is malformed: {error}", server=str(self.address), route=route
-            ) from error
 
 
 def _run(coroutine: Coroutine[Any, Any, T], *, blocking: bool) -> Any:
@@ -185,6 +33,8 @@ def tfetch(
     headers: Mapping[str, str] | None = None,
     ssl: tls.SSLContext | None = None,
     client: str | None = None,
+    backoff: Backoff | None = None,
+    wire_dtype: str | None = None,
 ) -> Any:
     """Call a route of a server: fetch, for tensors.
 
@@ -195,7 +45,7 @@ def tfetch(
     tensor : tensor, dict of tensors or array-like, optional
         What to send, by POST; without it a GET is made.
     timeout : float
-        Most seconds to wait for the reply.
+        Most seconds until the reply is there, all attempts together.
     token : str, optional
         Token of the server; servers of the same user on this machine need none.
     blocking : bool
@@ -206,6 +56,11 @@ def tfetch(
         How to check the certificate of an ``https`` URL.
     client : str, optional
         Id under which the server keeps the user's namespace; by default one per process.
+    backoff : Backoff, optional
+        How long to wait between attempts. A request is sent again when there is no connection, no reply in time or
+        a damaged one, and when the server is busy or stopping; the server carries it out once.
+    wire_dtype : str, optional
+        ``"bfloat16"`` rounds float32 to it on the way, in both directions: half the bytes.
 
     Returns
     -------
@@ -227,87 +82,25 @@ def tfetch(
     base, slash, route = Address.parse(url).prefix.rpartition("/")
     parsed = Address.parse(url)
     address = Address(parsed.scheme, parsed.host, parsed.port, base)
-    caller = Caller(address, timeout=timeout, token=token, headers=headers, ssl=ssl, client=client)
-    body = None if tensor is None else wire.encode_native(wire.message_of(tensor))
+    caller = Caller(
+        address,
+        timeout=timeout,
+        token=token,
+        headers=headers,
+        ssl=ssl,
+        client=client,
+        backoff=backoff,
+        wire_dtype=wire_dtype,
+    )
+    body = None if tensor is None else wire.encode_native(wire.message_of(tensor), bfloat16=caller.bfloat16)
 
     async def fetch() -> Any:
-        response = await caller.call("GET" if body is None else "POST", slash + route or "/", body)
+        method, path = "GET" if body is None else "POST", slash + route or "/"
+        response = await caller.call(method, path, body, ticket=caller.ticket(path))
         value = caller.decode(slash + route, response)
         return value.value if isinstance(value, wire.Message) else value
 
     return _run(fetch(), blocking=blocking)
-
-
-class Parts:
-    """Gradients of the outputs of one call, by name; they add up name by name."""
-
-    __slots__ = ("gradients",)
-
-    def __init__(self, gradients: Mapping[str, Tensor]):
-        self.gradients = dict(gradients)
-
-    def __add__(self, other: "Parts") -> "Parts":
-        total = dict(self.gradients)
-        for name, gradient in other.gradients.items():
-            total[name] = total[name] + gradient if name in total else gradient
-        return Parts(total)
-
-
-class Output(Node):
-    """One output of a remote call."""
-
-    __slots__ = ("_dtype", "_name", "_shape")
-
-    def __init__(self, call: "RemoteCall", name: str, tensor: Tensor):
-        self.parents = (call,)
-        self._name = name
-        self._shape = tensor.shape
-        self._dtype = tensor.dtype
-
-    def pull(self, gradient: Any, run: Run) -> list[Parts]:
-        """Hand the gradient on under the output's name."""
-        gradient = as_gradient(gradient)
-        if (gradient.shape, gradient.dtype) != (self._shape, self._dtype):
-            raise GradientError(
-                f"gradient of shape {gradient.shape} and dtype {gradient.dtype} for a remote output "
-                f"of shape {self._shape} and dtype {self._dtype}"
-            )
-        return [Parts({self._name: gradient})]
-
-
-class RemoteCall(Node):
-    """A forward that was carried out on a server; its backward is a request."""
-
-    __slots__ = ("_blocking", "_call", "_caller", "_named", "_names")
-
-    def __init__(self, caller: Caller, call: str, *, inputs: Mapping[str, Tensor], named: bool, blocking: bool):
-        self.parents = tuple(tensor._node for tensor in inputs.values())
-        self._caller = caller
-        self._call = call
-        self._names = tuple(inputs)
-        self._named = named
-        self._blocking = blocking
-
-    @property
-    def awaits(self) -> bool:  # type: ignore[override]
-        """Whether the backward has to be awaited: not for a model that blocks."""
-        return not self._blocking
-
-    def pull(self, gradient: Parts, run: Run) -> list[Tensor | None] | Awaitable[list[Tensor | None]]:
-        """Send the gradients of the outputs; return the gradients of the inputs."""
-        if run.create_graph:
-            raise GradientError("a gradient through a remote model cannot be differentiated again: its graph is remote")
-        sending = self._send(gradient.gradients, run)
-        return IO.run(sending) if self._blocking else sending
-
-    async def _send(self, gradients: dict[str, Tensor], run: Run) -> list[Tensor | None]:
-        metadata = {} if run.loss is None or not math.isfinite(run.loss) else {LOSS: repr(run.loss)}
-        body = wire.encode_native(wire.Message(gradients, self._named, metadata))
-        response = await self._caller.call("POST", "/optimize", body, {CALL: self._call})
-        reply = self._caller.decode("/optimize", response)
-        if not isinstance(reply, wire.Message):
-            raise errors.ProtocolMismatch(f"{self._caller.address}/optimize: expected tensors, got {reply!r:.60}")
-        return [reply.tensors.get(name) for name in self._names]
 
 
 class RemoteModel:
@@ -355,21 +148,19 @@ class RemoteModel:
     async def _forward(self, message: wire.Message, *, training: bool) -> Any:
         wanted = ",".join(name for name, tensor in message.tensors.items() if tensor.requires_grad)
         message.metadata[WANTED] = wanted
+        body = wire.encode_native(message, bfloat16=self._caller.bfloat16)
         headers = {MODE: "train" if training else "eval"}
-        response = await self._caller.call("POST", "/forward", wire.encode_native(message), headers)
+        response = await self._caller.call("POST", "/forward", body, headers)
+        if training:
+            return self._connect(message, Forward.of(self._caller, message, body, response))
         reply = self._caller.decode("/forward", response)
         if not isinstance(reply, wire.Message):
             raise errors.ProtocolMismatch(f"{self.url}/forward: expected tensors, got {reply!r:.60}")
-        if not training:
-            return reply.value
-        call = response.headers.get(CALL)
-        if call is None:
-            raise errors.ProtocolMismatch(f"{self.url}/forward: the reply has no header {CALL}")
-        return self._connect(message, reply, call)
+        return reply.value
 
-    def _connect(self, message: wire.Message, reply: wire.Message, call: str) -> Any:
+    def _connect(self, message: wire.Message, forward: Forward) -> Any:
         """Give the outputs a node that leads back to the server."""
-        node = RemoteCall(self._caller, call, inputs=message.tensors, named=reply.named, blocking=self._blocking)
+        node, reply = RemoteCall(forward, inputs=message.tensors, blocking=self._blocking), forward.reply
         outputs = {
             name: wrap(tensor._array, Output(node, name, tensor)) if tensor.dtype.kind == "f" else tensor
             for name, tensor in reply.tensors.items()
@@ -409,6 +200,8 @@ def remote_model(
     headers: Mapping[str, str] | None = None,
     ssl: tls.SSLContext | None = None,
     client: str | None = None,
+    backoff: Backoff | None = None,
+    wire_dtype: str | None = None,
 ) -> RemoteModel:
     """Connect to a served model: a function that computes there and whose gradient flows back.
 
@@ -417,12 +210,12 @@ def remote_model(
     url : str
         ``host:port``, or an http(s) URL, with a path in front where a proxy needs one.
     timeout : float
-        Most seconds to wait for each reply.
+        Most seconds until a reply is there, all attempts together.
     token : str, optional
         Token of the server; servers of the same user on this machine need none.
     blocking : bool
         Work without ``await``: in scripts, and in callers that cannot be async.
-    headers, ssl, client
+    headers, ssl, client, backoff, wire_dtype
         As for `tfetch`.
 
     Examples
@@ -433,7 +226,16 @@ def remote_model(
     ...     loss = ln.loss.mse(model(ln.ones((4, 2))), ln.zeros((4, 1)))
     ...     gradients = loss.backward()
     """
-    caller = Caller(Address.parse(url), timeout=timeout, token=token, headers=headers, ssl=ssl, client=client)
+    caller = Caller(
+        Address.parse(url),
+        timeout=timeout,
+        token=token,
+        headers=headers,
+        ssl=ssl,
+        client=client,
+        backoff=backoff,
+        wire_dtype=wire_dtype,
+    )
     return RemoteModel(caller, blocking=blocking)
 
 

@@ -6,9 +6,9 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
@@ -18,6 +18,9 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado.tcpclient import TCPClient
 
 from labnet import codec, wire
+
+#: How far a request has come: there is a connection; the head of the reply is there.
+Stage = Literal["connected", "answered"]
 
 _MAX_REPLY = 1 << 34
 _IDLE_SECONDS = 60.0  # less than the server's, so that a reused connection is rarely one being closed
@@ -83,10 +86,19 @@ class Response:
     body: bytearray
 
 
-class _Receiver(HTTPMessageDelegate):
-    """Collects a reply in one buffer of the announced length."""
+class NotConnected(OSError):
+    """There is no connection to the server, so nothing was sent to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, reason: BaseException):
+        super().__init__(getattr(reason, "errno", None), getattr(reason, "strerror", None) or str(reason))
+        self.reason = reason
+
+
+class _Receiver(HTTPMessageDelegate):
+    """Collects a reply in one buffer of the announced length; says when it begins."""
+
+    def __init__(self, reached: Callable[[Stage], None]) -> None:
+        self._reached = reached
         self.status = 0
         self.headers = HTTPHeaders()
         self.body = bytearray()
@@ -96,6 +108,7 @@ class _Receiver(HTTPMessageDelegate):
 
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
         assert isinstance(start_line, ResponseStartLine)
+        self._reached("answered")
         self.status, self.headers = start_line.code, headers
         self.keeps_open = start_line.version == "HTTP/1.1" and headers.get("Connection", "").lower() != "close"
         length = headers.get("Content-Length", "0")
@@ -127,18 +140,25 @@ class Pool:
         parts: Sequence[codec.Part],
         *,
         context: ssl.SSLContext | None = None,
+        reached: Callable[[Stage], None] = lambda stage: None,
     ) -> Response:
-        """Send a request and return the complete reply.
+        """Send a request and return the complete reply; call `reached` at each stage on the way.
 
         Raises
         ------
+        NotConnected
+            If there is no connection.
         OSError, StreamClosedError
-            If there is no connection, or it broke before the reply was complete.
+            If it broke before the reply was complete.
         """
         key = (address.scheme, address.host, address.port, context)
-        stream = self._reuse(key) or await self._connect(address, context)
         try:
-            response, reusable = await _exchange(stream, method, path, headers, parts)
+            stream = self._reuse(key) or await self._connect(address, context)
+        except (OSError, StreamClosedError) as error:
+            raise NotConnected(getattr(error, "real_error", None) or error) from error
+        reached("connected")
+        try:
+            response, reusable = await _exchange(stream, method, path, headers, parts, reached)
         except BaseException:
             stream.close()
             raise
@@ -194,11 +214,16 @@ def _is_quiet(stream: IOStream) -> bool:
 
 
 async def _exchange(
-    stream: IOStream, method: str, path: str, headers: dict[str, str], parts: Sequence[codec.Part]
+    stream: IOStream,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    parts: Sequence[codec.Part],
+    reached: Callable[[Stage], None],
 ) -> tuple[Response, bool]:
     """Send one request on a connection and read its reply; tell whether the connection can be used again."""
     connection = HTTP1Connection(stream, is_client=True, params=_PARAMETERS)
-    receiver = _Receiver()
+    receiver = _Receiver(reached)
     first, others = wire.in_one_piece(parts)
     connection.write_headers(RequestStartLine(method, path, ""), HTTPHeaders(headers), first)
     sent = None

@@ -11,7 +11,8 @@ import numpy as np
 
 from labnet import wire
 from labnet.errors import ProtocolMismatch
-from labnet.network.client import Caller, RemoteModel, remote_model
+from labnet.network.caller import Caller
+from labnet.network.client import RemoteModel, remote_model
 from labnet.network.loops import IO
 from labnet.network.pool import Address
 from labnet.tensor import Tensor

@@ -12,22 +12,37 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labnet import wire
-from labnet.errors import DTypeError, LabnetError, ServeError, ShapeError, WireError
+from labnet.errors import DTypeError, LabnetError, PartialUpdate, ServeError, ShapeError, WireError
+from labnet.network.keys import carried
 from labnet.network.loops import Worker, await_model
 
 #: Paths that every server has; a route of the user cannot take their name.
-RESERVED = frozenset({"", "health", "panel.js", "server", "snapshot", "statistics", "weights"})
+RESERVED = frozenset(
+    {"", "health", "metrics", "openapi.json", "panel.js", "server", "snapshot", "statistics", "v2", "weights"}
+)
 
 
 class Failure(Exception):
-    """A reply that is an error: status, the name of the error class the client raises, and what happened."""
+    """A reply that is an error: status, the name of the error class the client raises, and what happened.
 
-    def __init__(self, status: int, error: str, message: str, *, headers: Mapping[str, str] | None = None):
+    `details` are more fields of the error document, such as `applied`.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        error: str,
+        message: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
+    ):
         super().__init__(message)
         self.status = status
         self.error = error
         self.message = message
         self.headers = dict(headers or {})
+        self.details = dict(details or {})
 
 
 @dataclass(frozen=True)
@@ -39,14 +54,18 @@ class Request:
     headers: Mapping[str, str]
     body: bytes | bytearray | memoryview
     client: str | None
+    checksum: int = 0
+
+    @property
+    def format(self) -> wire.Format:
+        """How the client wants the tensors of the reply: as its Accept says, else as it sends them, else JSON."""
+        default = self._content_type if self._content_type in wire.MESSAGES else wire.JSON
+        return wire.negotiate(self.headers.get("Accept", ""), default)
 
     @property
     def native(self) -> bool:
         """Whether the client reads the safetensors layout: it says so, or sends it and says nothing."""
-        accepted = self.headers.get("Accept", "")
-        if accepted in ("", "*/*"):
-            return self._content_type == wire.NATIVE
-        return wire.NATIVE in accepted
+        return self.format.content_type == wire.NATIVE
 
     @property
     def is_json(self) -> bool:
@@ -67,7 +86,7 @@ class Request:
         """
         if self.method == "GET":
             return None
-        return wire.decode_json(self.body) if self.is_json else wire.decode_native(self.body)
+        return wire.decode_message(self._content_type, self.body)
 
 
 @dataclass(frozen=True)
@@ -95,12 +114,24 @@ class Route:
         Whether it may be read without a token where the server is bound to loopback.
     counted : bool
         Whether it shows up in the statistics.
+    content_types : tuple of str
+        What the body of a POST may be; "" stands for none given, by clients that are not web pages.
+    label : str, optional
+        Name in the statistics, where it is not the path; there from the first request on.
+    summary : str
+        What it does, in one sentence for ``/openapi.json``.
+    replies : tuple of str
+        Content types that a reply may have, for ``/openapi.json``.
     """
 
     methods: tuple[str, ...]
     answer: Answer
     readable: bool = False
     counted: bool = True
+    content_types: tuple[str, ...] = wire.MESSAGES
+    label: str | None = None
+    summary: str = ""
+    replies: tuple[str, ...] = (*wire.MESSAGES, wire.TEXT, wire.BYTES)
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -113,6 +144,8 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(422, "RemoteShapeError", str(error))
     if isinstance(error, DTypeError):
         return Failure(422, "RemoteDTypeError", str(error))
+    if isinstance(error, PartialUpdate):
+        return Failure(500, "PartialUpdate", str(error), details={"servers": error.servers})
     if isinstance(error, LabnetError):
         return Failure(500, "RemoteFailure", f"{type(error).__name__}: {error}")
     try:
@@ -215,10 +248,16 @@ def function_route(name: str, function: Any, *, worker: Worker, users: Users) ->
         if value is None and handler.needs_tensor:
             raise Failure(400, "BadRequest", f"/{name} needs a tensor: POST one")
         user = users.get(request.client)
-        result = await await_model(await worker.run(lambda: handler.call(user, value)))
-        return Reply(wire.encode_value(result, native=request.native))
+        result = await await_model(await worker.run(carried(lambda: handler.call(user, value))))
+        return Reply(wire.encode_value(result, request.format))
 
-    return Route(("GET", "POST"), answer)
+    return Route(("GET", "POST"), answer, summary=_first_line(function))
+
+
+def _first_line(function: Any) -> str:
+    """Return the first line of what a user's function says about itself."""
+    text = inspect.getdoc(function) if inspect.isroutine(function) else None
+    return (text or "").partition("\n")[0]
 
 
 def check_name(name: Any) -> str:

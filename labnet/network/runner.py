@@ -112,7 +112,7 @@ class Runner:
         if child is None:
             raise self._unknown(name)
         await asyncio.to_thread(_end, child)
-        return Reply(wire.encode_value(None, native=False))
+        return Reply(wire.encode_value(None, request.format))
 
     async def _list(self, request: Request) -> Reply:
         with self._lock:
@@ -131,7 +131,7 @@ class Runner:
             raise self._unknown(name)
         chosen = children if name is None else {name: children[name]}
         lines = [line if name else f"{each}: {line}" for each, child in chosen.items() for line in child.logs()]
-        return Reply(wire.encode_value("".join(f"{line}\n" for line in lines), native=False))
+        return Reply(wire.encode_value("".join(f"{line}\n" for line in lines), request.format))
 
     async def _shell(self, request: Request) -> Reply:
         command, options = _read(request, "timeout")

@@ -81,6 +81,19 @@ def is_trusted_origin(host: str | None, origin: str | None) -> bool:
         return False
 
 
+def is_from_another_site(site: str | None) -> bool:
+    """Tell from the header Sec-Fetch-Site whether a browser asks for a page of another origin.
+
+    Browsers send no Origin with the requests of images, scripts and links, but this header with all of them.
+
+    Examples
+    --------
+    >>> is_from_another_site("cross-site"), is_from_another_site("same-origin"), is_from_another_site(None)
+    (True, False, False)
+    """
+    return site is not None and site.strip().lower() not in ("same-origin", "none")
+
+
 @dataclass(frozen=True)
 class Entry:
     """What other processes of this user may know about a running server."""

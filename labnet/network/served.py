@@ -3,46 +3,27 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from labnet import autograd, wire
-from labnet.autograd import Gradients, no_grad
+from labnet import wire
+from labnet.autograd import no_grad
 from labnet.errors import ServeError
 from labnet.network.calls import Calls, Expired, Kept, Limits
+from labnet.network.graph import Graph, check_gradient, pull
+from labnet.network.keys import KEY, carried
+from labnet.network.ledger import Key
 from labnet.network.loops import Worker, await_model
+from labnet.network.names import CALL, LOSS, MODE, VERSION, WANTED
+from labnet.network.partial import partial_update, states_of
 from labnet.network.routes import Failure, Reply, Request, Route
+from labnet.network.staleness import Policy
+from labnet.network.updates import Contribution, Optimizer, Updates
 from labnet.nn import Module
 from labnet.nn.modules import calling_mode
 from labnet.stats import Curve
-from labnet.tensor import Tensor, differentiate
-
-#: Header that names a call; the same in the reply to a forward and in the backward.
-CALL = "Labnet-Call"
-VERSION = "Labnet-Version"
-MODE = "Labnet-Mode"
-
-#: Metadata: names of the inputs whose gradient the client wants, and the loss where its backward began.
-WANTED = "requires_grad"
-LOSS = "loss"
-
-Optimizer = Callable[[Gradients], Any]
-
-
-@dataclass(frozen=True)
-class Graph:
-    """What a backward needs: the inputs as leaves, and the outputs computed from them."""
-
-    inputs: dict[str, Tensor]
-    outputs: dict[str, Tensor]
-    named: bool
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes kept alive by the graph."""
-        return sum(autograd.kept_nbytes(output._node) for output in self.outputs.values())
+from labnet.tensor import Tensor
 
 
 class ServedModel:
@@ -58,6 +39,10 @@ class ServedModel:
         Returns a fresh call id.
     previous : ServedModel, optional
         The model that this one takes the place of.
+    policy : Policy, optional
+        What becomes of stale gradients.
+    url : str
+        Address of the server, for errors that name it beside others.
     """
 
     def __init__(
@@ -69,6 +54,8 @@ class ServedModel:
         new_call: Callable[[], str],
         previous: "ServedModel | None" = None,
         limits: Limits | None = None,
+        policy: Policy | None = None,
+        url: str = "",
     ):
         if not callable(model):
             raise ServeError(f"serve_model: expected a callable or a Module, got {type(model).__name__} {model!r:.60}")
@@ -78,27 +65,48 @@ class ServedModel:
             if isinstance(given, type):
                 raise ServeError(f"serve_model: expected an object, got the class; did you mean {given.__name__}()?")
         self._model = model
-        self._optimizer = optimizer
         self._worker = worker
         self._new_call = new_call
         #: Ids and version go on when a model replaces another, so that clients are told what became of their calls.
         self.calls: Calls = previous.calls if previous else Calls(limits)
-        self.version: int = previous.version if previous else 0
+        self.updates = Updates(
+            model, optimizer, worker=worker, policy=policy or Policy(), version=previous.version if previous else 0
+        )
         self.replaced = False
         self.losses = Curve()
-        self.staleness = 0
+        self._url = url
+
+    @property
+    def version(self) -> int:
+        """How often the weights were updated."""
+        return self.updates.version
+
+    @property
+    def model(self) -> Callable[..., Any]:
+        """What computes."""
+        return self._model
 
     def retire(self) -> None:
         """Expire the kept graphs: another model takes the place of this one."""
         self.replaced = True
+        self.updates.drain("another model takes its place")
         self.calls.clear()
 
     def routes(self) -> dict[str, Route]:
         """Return the routes that a served model has."""
         return {
-            "/forward": Route(("POST",), self._forward),
-            "/optimize": Route(("POST",), self._optimize),
-            "/weights": Route(("GET",), self._weights, counted=False),
+            "/forward": Route(
+                ("POST",), self._forward, replies=wire.MESSAGES, summary="Call the model on one tensor, or on several"
+            ),
+            "/optimize": Route(
+                ("POST",),
+                self._optimize,
+                replies=(wire.NATIVE,),
+                summary="Train with the gradient of an earlier reply",
+            ),
+            "/weights": Route(
+                ("GET",), self._weights, counted=False, replies=wire.MESSAGES, summary="The parameters by name"
+            ),
         }
 
     async def _forward(self, request: Request) -> Reply:
@@ -110,9 +118,10 @@ class ServedModel:
             name: Tensor(tensor, requires_grad=training and name in names and tensor.dtype.kind == "f")
             for name, tensor in message.tensors.items()
         }
-        version, result = await self._worker.run(lambda: self._call(inputs, message.named, training))
+        call_model = carried(lambda: self._call(inputs, message.named, training))
+        version, result = await self._worker.run(call_model)
         output = _as_message(await await_model(result, lambda: _calling(training)))
-        body = wire.encode_value(output.value, native=request.native)
+        body = wire.encode_value(output.value, request.format)
         headers = {VERSION: str(version)}
         if training:
             call = self._new_call()
@@ -130,6 +139,11 @@ class ServedModel:
         with _calling(training):
             return self.version, self._model(*arguments, **(inputs if named else {}))
 
+    async def evaluate(self, inputs: dict[str, Tensor], *, named: bool) -> tuple[int, wire.Message]:
+        """Call the model in evaluation mode without keeping a graph; return the weights' version and the outputs."""
+        version, result = await self._worker.run(carried(lambda: self._call(inputs, named, False)))
+        return version, _as_message(await await_model(result, lambda: _calling(False)))
+
     async def _optimize(self, request: Request) -> Reply:
         call = request.headers.get(CALL)
         if not call:
@@ -137,46 +151,53 @@ class ServedModel:
         message = _message(request)
         loss = _finite(message.metadata.get(LOSS))
         try:
-            graph = self.calls.look(call, now=time.monotonic()).graph
-            _check_gradient(message.tensors, graph.outputs)
+            kept = self.calls.look(call, now=time.monotonic())
+            graph: Graph = kept.graph
+            check_gradient(message.tensors, graph.outputs)
+            self._check_staleness(call, kept)
             kept = self.calls.take(call, now=time.monotonic())
         except Expired as expired:
-            raise Failure(410, "GraphExpired", _why_expired(call, expired)) from None
+            details = {"applied": expired.applied}
+            raise Failure(410, "GraphExpired", _why_expired(call, expired), details=details) from None
+        gradients = graph.pulled.pop(request.checksum, None)
         try:
-            gradients = await self._worker.run(lambda: _pull(graph, message.tensors, loss))
-            gradients = await await_model(gradients)
-            version, pulled = await self._worker.run(lambda: self._update(graph, gradients))
-        except Exception:  # no weight of this server has changed: the same call may be tried again
-            self.calls.give_back(call, kept)
-            raise
-        self.staleness = version - 1 - kept.version
+            if gradients is None:
+                gradients = await await_model(
+                    await self._worker.run(carried(lambda: pull(graph, message.tensors, loss)))
+                )
+            assert gradients is not None
+            order = (request.client or "", Key.parse(request.headers.get(KEY, call)).sequence, call)
+            version = await self.updates.apply(Contribution(order, graph, kept.version, gradients))
+        except Exception as error:  # no weight of this server has changed: the same call may be tried again
+            if gradients is not None:  # servers further down have applied their part, and do so once
+                graph.pulled[request.checksum] = gradients
+            self._give_back(call, kept)
+            raise partial_update(error, graph.nodes, here={self._url: "no"}) from error.__cause__
         if loss is not None:
             self.losses.add(version, loss)
-        metadata = {"applied": "yes"}
-        return Reply(wire.encode_native(wire.Message(pulled, named=True, metadata=metadata)), {VERSION: str(version)})
+        pulled = {name: gradients[tensor] for name, tensor in graph.inputs.items() if tensor in gradients}
+        answer = wire.Message(pulled, named=True, metadata={"applied": "yes"})
+        return Reply(wire.encode_native(answer, bfloat16=request.format.bfloat16), {VERSION: str(version)})
 
-    def _update(self, graph: Graph, gradients: Gradients) -> tuple[int, dict[str, Tensor]]:
-        """Train the parameters; return the new version and the gradients of the inputs that need one."""
-        inputs = {id(tensor) for tensor in graph.inputs.values()}
-        if isinstance(self._model, Module):
-            own = {id(parameter) for parameter in self._model.parameters()}
-            trained = [(t, g) for t, g in gradients.items() if id(t) in own]
-        else:
-            trained = [(t, g) for t, g in gradients.items() if id(t) not in inputs]
-        if not all(np.isfinite(gradient.numpy()).all() for _, gradient in trained):
-            raise Failure(422, "BadGradient", "the gradient of a parameter is not finite; no weight has changed")
-        if self._optimizer is not None and trained:
-            with _all_or_nothing([tensor for tensor, _ in trained]):
-                self._optimizer(Gradients(trained))
-        self.version += 1
-        return self.version, {name: gradients[tensor] for name, tensor in graph.inputs.items() if tensor in gradients}
+    def _check_staleness(self, call: str, kept: Kept) -> None:
+        try:
+            self.updates.check_staleness(kept.version)
+        except Failure:
+            self.calls.discard(call)  # it will not become less stale
+            raise
+
+    def _give_back(self, call: str, kept: Kept) -> None:
+        states = states_of(kept.graph.nodes)
+        self.calls.give_back(call, kept, in_doubt=any(state != "no" for state in states.values()))
+        if self.replaced:
+            self.calls.clear([call])
 
     async def _weights(self, request: Request) -> Reply:
         model = self._model
         if not isinstance(model, Module):
             raise Failure(404, "RouteNotFound", "/weights: this model is a plain function without named parameters")
         state = await self._worker.run(model.state_dict)
-        return Reply(wire.encode_value(state, native=request.native), {VERSION: str(self.version)})
+        return Reply(wire.encode_value(state, request.format), {VERSION: str(self.version)})
 
 
 def _message(request: Request) -> wire.Message:
@@ -198,57 +219,12 @@ def _calling(training: bool) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _all_or_nothing(parameters: list[Tensor]) -> Iterator[None]:
-    """Take back what an optimizer wrote before it failed."""
-    before = [parameter.detach() for parameter in parameters]
-    try:
-        yield
-    except BaseException:
-        for parameter, value in zip(parameters, before, strict=True):
-            parameter.assign(value)
-        raise
-
-
 def _as_message(result: Any) -> wire.Message:
     if isinstance(result, tuple | list):
         result = {str(position): item for position, item in enumerate(result)}
     if not isinstance(result, Tensor | np.ndarray) and not (isinstance(result, dict) and wire.is_tensors(result)):
         raise Failure(500, "RemoteFailure", f"a model must return tensors, got {type(result).__name__} {result!r:.60}")
     return wire.message_of(result)
-
-
-def _check_gradient(gradients: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
-    """Refuse a gradient that does not belong to these outputs, before anything is used up."""
-    for name, gradient in gradients.items():
-        output = outputs.get(name)
-        if output is None:
-            raise Failure(422, "BadGradient", f"gradient {name!r} is for no output: expected {sorted(outputs)}")
-        if gradient.shape != output.shape or gradient.dtype != output.dtype:
-            raise Failure(
-                422,
-                "BadGradient",
-                f"the gradient has shape {gradient.shape} and dtype {gradient.dtype}, "
-                f"the output has shape {output.shape} and dtype {output.dtype}",
-            )
-        if not np.isfinite(gradient.numpy()).all():
-            raise Failure(422, "BadGradient", "the gradient has NaN or infinity; no weight has changed")
-
-
-def _pull(graph: Graph, gradients: dict[str, Tensor], loss: float | None) -> Gradients:
-    """Differentiate the outputs that have a gradient and a history.
-
-    The graph is kept until the update has succeeded; it goes when its call is forgotten.
-    """
-    pairs = [(graph.outputs[name], g) for name, g in gradients.items() if graph.outputs[name].requires_grad]
-    if not pairs:
-        return Gradients()
-    if len(pairs) == 1:
-        return differentiate(*pairs[0], loss=loss, retain_graph=True)
-    total = (pairs[0][0] * pairs[0][1]).sum()
-    for output, gradient in pairs[1:]:
-        total = total + (output * gradient).sum()
-    return differentiate(total, loss=loss if loss is not None else float("nan"), retain_graph=True)
 
 
 def _finite(text: str | None) -> float | None:

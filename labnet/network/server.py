@@ -14,21 +14,24 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from tornado.httpserver import HTTPServer
-
 from labnet import wire
 from labnet.device import check_device
 from labnet.errors import ServeError
-from labnet.network import reporting, security, tree
-from labnet.network.http import Listener
+from labnet.network import metrics, oip, openapi, reporting, security, tree
+from labnet.network.http import Listener, ListeningServer
 from labnet.network.loops import IO, MODELS, Worker
+from labnet.network.once import Once
 from labnet.network.pool import Address
-from labnet.network.routes import Reply, Request, Route, Users, check_name, function_route
-from labnet.network.served import Optimizer, ServedModel
+from labnet.network.routes import Failure, Reply, Request, Route, Users, check_name, function_route
+from labnet.network.served import ServedModel
+from labnet.network.staleness import Policy, Staleness
+from labnet.network.updates import Optimizer
 from labnet.stats import RouteStatistics
 
 #: Default limit of a request's body, in bytes.
 MAX_BODY = 1 << 28
+#: Default limit of the requests that wait or are being carried out.
+MAX_QUEUE = 256
 
 _IDLE_SECONDS = 120.0
 _BODY_SECONDS = 60.0
@@ -43,16 +46,20 @@ _running: dict[int, "Port"] = {}
 class Port:
     """A bound port of this process. What it serves can be replaced; connections and statistics stay."""
 
-    def __init__(self, *, port: int, host: str, token: str | None, max_body: int):
+    def __init__(self, *, port: int, host: str, token: str | None, max_body: int, max_queue: int):
         self.host = host
         self.loopback = security.is_loopback(host)
         self.token = token
         self.max_body = max_body
+        self.max_queue = max_queue
+        self.queued = 0
+        self.refused = 0
         self.epoch = secrets.token_hex(8)
         self.draining = False
         self.started = time.monotonic()
         self.statistics: dict[str, RouteStatistics] = {}
         self.users = Users()
+        self.once = Once()
         self.worker = Worker("labnet-compute")
         self.routes: dict[str, Route] = {}
         self.owner: Server | None = None
@@ -69,11 +76,11 @@ class Port:
         self.port: int = bound.getsockname()[1]
         self.url = _url(_ANY_HOST.get(host, host), self.port)
         self._listener = Listener(self)
-        self._http: HTTPServer | None = None
+        self._http: ListeningServer | None = None
 
     async def start(self) -> None:
         """Accept connections; runs on the I/O loop."""
-        self._http = HTTPServer(
+        self._http = ListeningServer(
             self._listener,
             idle_connection_timeout=_IDLE_SECONDS,
             body_timeout=_BODY_SECONDS,
@@ -83,10 +90,30 @@ class Port:
         self._http.add_socket(self._socket)
 
     async def answer(self, route: Route, request: Request) -> Reply:
-        """Answer a request, and count it."""
+        """Answer a request; one that comes again, as its key says, gets the same reply."""
         if not route.counted:
             return await route.answer(request)
-        counters = self.statistics[request.path.strip("/")]
+        return await self.once.answer(request, lambda: self._carry_out(route, request))
+
+    async def _carry_out(self, route: Route, request: Request) -> Reply:
+        """Answer a request unless too many are waiting."""
+        if self.queued >= self.max_queue:
+            self.refused += 1
+            raise Failure(
+                429,
+                "Overloaded",
+                f"{self.queued} requests are waiting or being carried out, the limit of this server is "
+                f"{self.max_queue}; try again, or serve with a larger max_queue",
+                headers={"Retry-After": "1"},
+            )
+        self.queued += 1
+        try:
+            return await self._count(route, request)
+        finally:
+            self.queued -= 1
+
+    async def _count(self, route: Route, request: Request) -> Reply:
+        counters = self.statistics.setdefault(route.label or request.path.strip("/"), RouteStatistics())
         counters.begin(bytes_in=len(request.body))
         began = time.perf_counter()
         bytes_out, failed = 0, True
@@ -109,6 +136,8 @@ class Port:
     async def stop(self) -> None:
         """Stop accepting, let what is under way come to its end, close; runs on the I/O loop."""
         self.draining = True
+        if self.owner is not None and self.owner._model is not None:
+            self.owner._model.updates.drain("the server is stopping")
         assert self._http is not None, "start() ran before"
         self._http.stop()
         deadline = time.monotonic() + _DRAIN_SECONDS
@@ -236,12 +265,15 @@ class Server:
         document: dict[str, Any] = {name: route.summary() for name, route in self._port.statistics.items()}
         state: dict[str, Any] = {"name": self.name, "epoch": self._port.epoch, "users": len(self._port.users)}
         state["uptime"] = time.monotonic() - self._port.started
+        state["calls"] = self._port.once.ledger.summary()
+        state["queue"] = {"now": self._port.queued, "limit": self._port.max_queue, "refused": self._port.refused}
         if self._model is not None:
             self._model.calls.expire(time.monotonic())
             state.update(
                 version=self._model.version,
                 graphs=self._model.calls.summary(),
-                staleness=self._model.staleness,
+                staleness=self._model.updates.staleness.last,
+                staleness_histogram=self._model.updates.staleness.summary(),
                 loss=self._model.losses.last,
             )
         return {**document, "server": state}
@@ -290,15 +322,26 @@ class Server:
         async def health(request: Request) -> Reply:
             return Reply(wire.encode_json({"status": "ok", "name": self.name}))
 
-        def read(answer: Callable[[Request], Any]) -> Route:
-            return Route(("GET",), answer, readable=True, counted=False)
+        async def described(request: Request) -> Reply:
+            routes, readable = self._port.routes, self._port.loopback or self._port.token is None
+            return Reply(wire.encode_json(openapi.document(self.name, routes, url=self.url, readable=readable)))
 
+        async def measured(request: Request) -> Reply:
+            state = self._counters()["server"]
+            return Reply(metrics.exposition(request.headers.get("Accept", ""), self._port.statistics, state))
+
+        def read(answer: Callable[[Request], Any], summary: str, content_type: str = wire.JSON) -> Route:
+            return Route(("GET",), answer, readable=True, counted=False, summary=summary, replies=(content_type,))
+
+        page, script = "text/html; charset=utf-8", "text/javascript; charset=utf-8"
         return {
-            "/statistics": read(statistics),
-            "/snapshot": read(snapshot),
-            "/health": read(health),
-            "/": read(_file("index.html", "text/html; charset=utf-8")),
-            "/panel.js": read(_file("panel.js", "text/javascript; charset=utf-8")),
+            "/statistics": read(statistics, "Counters per route, and the state of the server"),
+            "/snapshot": read(snapshot, "What the panel draws"),
+            "/health": read(health, "Whether the server runs"),
+            "/openapi.json": read(described, "This document"),
+            "/metrics": read(measured, "The counters as Prometheus reads them", wire.TEXT),
+            "/": read(_file("index.html", page), "The panel as a page", page),
+            "/panel.js": read(_file("panel.js", script), "What draws the panel", script),
         }
 
 
@@ -322,6 +365,7 @@ def serve(
     name: str | None = None,
     token: str | None = "auto",
     max_body: int = MAX_BODY,
+    max_queue: int = MAX_QUEUE,
 ) -> Server:
     """Serve functions over HTTP from this process, and return at once.
 
@@ -342,6 +386,9 @@ def serve(
         ``"auto"`` makes one; None opens the server to everybody on this machine.
     max_body : int
         Most bytes of a request's body.
+    max_queue : int
+        Most requests that wait or are being carried out; more are turned away with 429, and labnet's client comes
+        back a little later.
 
     Raises
     ------
@@ -361,7 +408,9 @@ def serve(
     if not isinstance(routes, Mapping) or not routes:
         raise ServeError(f"serve: expected functions by name, such as {{'run_model': f}}, got {routes!r:.60}")
     name = name or "+".join(sorted(map(str, routes)))
-    return _serve(routes, None, None, port=port, host=host, name=name, token=token, max_body=max_body)
+    return _serve(
+        routes, None, None, port=port, host=host, name=name, token=token, max_body=max_body, max_queue=max_queue
+    )
 
 
 def serve_model(
@@ -374,9 +423,13 @@ def serve_model(
     name: str | None = None,
     token: str | None = "auto",
     max_body: int = MAX_BODY,
+    max_queue: int = MAX_QUEUE,
     replace: bool = False,
     compile: bool = False,
     device: str | None = None,
+    staleness: Staleness = "accept",
+    max_staleness: int | None = None,
+    accumulate: int = 1,
 ) -> Server:
     """Serve a model over HTTP from this process, to be trained by whoever calls it.
 
@@ -387,7 +440,7 @@ def serve_model(
     optimizer : callable, optional
         Given the gradients of the model's parameters on every backward of a client. Without one the model is
         served as it is, and clients still get the gradient of their input.
-    port, host, token, max_body
+    port, host, token, max_body, max_queue
         As for `serve`.
     routes : mapping of str to function, optional
         More routes beside ``/forward`` and ``/optimize``.
@@ -397,6 +450,14 @@ def serve_model(
         Replace whatever this process serves on the port, under any name.
     compile, device
         Reserved: only False and the CPU are available.
+    staleness : "accept" or "scale"
+        What becomes of a gradient when other updates came between its forward and its backward: it is taken as it
+        is, or multiplied by ``1 / (1 + updates)``.
+    max_staleness : int, optional
+        Refuse gradients with more updates in between; the client raises `StaleGradient`.
+    accumulate : int
+        How many backwards make one update. Each waits for the others; they are summed in the order of the clients'
+        ids (``client=``) and requests, so that the result is the same to the bit whichever arrived first.
 
     Raises
     ------
@@ -412,6 +473,7 @@ def serve_model(
     1
     """
     check_device(device)
+    policy = Policy(staleness, max_staleness, accumulate)
     if compile:
         raise ServeError("serve_model: compile=True is not available in this version; serve without it")
     if name is None:
@@ -425,8 +487,10 @@ def serve_model(
         name=name,
         token=token,
         max_body=max_body,
+        max_queue=max_queue,
         replace=replace,
         is_model=True,
+        policy=policy,
     )
 
 
@@ -440,13 +504,17 @@ def _serve(
     name: str,
     token: str | None,
     max_body: int,
+    max_queue: int,
     replace: bool = False,
     is_model: bool = False,
+    policy: Policy | None = None,
 ) -> Server:
     if type(port) is not int or not 0 <= port < 1 << 16:
         raise ServeError(f"port must be a number from 0 to 65535, got {port!r:.40}")
     if token is None and not security.is_loopback(host):
         raise ServeError(f"token=None is allowed on loopback only, not on host {host!r}: leave token='auto'")
+    if type(max_queue) is not int or max_queue < 1:
+        raise ServeError(f"max_queue must be a number from 1 on, got {max_queue!r:.40}")
     if token == "":
         raise ServeError("token must not be empty: use 'auto' to make one, or None for an open server")
     with _lock:
@@ -463,10 +531,14 @@ def _serve(
                 f"port {port} is bound to host {running.host!r}, not {host!r}: stop that server first",
             )
         bound = running or Port(
-            port=port, host=host, token=security.new_token() if token == "auto" else token, max_body=max_body
+            port=port,
+            host=host,
+            token=security.new_token() if token == "auto" else token,
+            max_body=max_body,
+            max_queue=max_queue,
         )
         try:
-            server, table = _assemble(bound, name, functions, model, optimizer, is_model=is_model)
+            server, table = _assemble(bound, name, functions, model, optimizer, is_model=is_model, policy=policy)
         except Exception:
             if running is None:
                 IO.run(_discard(bound))
@@ -479,15 +551,17 @@ def _serve(
             if token != "auto":
                 bound.token = token
             for path, route in table.items():
-                if route.counted:
+                if route.counted and not route.label:
                     bound.statistics.setdefault(path.strip("/"), RouteStatistics())
-            bound.max_body = max_body
+            bound.max_body, bound.max_queue = max_body, max_queue
             if running is None:
                 await bound.start()
 
+        # published before connections are accepted: a client that waits for this server needs the token at once
+        accepted = bound.token if token == "auto" else token
+        security.publish(bound.port, security.Entry(bound.url, name, os.getpid(), accepted))
         contextvars.Context().run(IO.run, install())  # requests inherit nothing of whoever serves
         _running[bound.port] = bound
-        security.publish(bound.port, security.Entry(bound.url, name, os.getpid(), bound.token))
         if not bound.loopback and running is None:
             print(f"labnet: {name!r} is reachable from other machines at {bound.url}, with its token only")
         return server
@@ -506,6 +580,7 @@ def _assemble(
     optimizer: Optimizer | None,
     *,
     is_model: bool,
+    policy: Policy | None,
 ) -> tuple[Server, dict[str, Route]]:
     """Make the handle and the table of routes; raises before anything is changed."""
     custom = {
@@ -524,13 +599,15 @@ def _assemble(
             worker=bound.worker,
             new_call=lambda: secrets.token_hex(16),
             previous=bound.owner._model if bound.owner is not None else None,
+            policy=policy,
+            url=bound.url,
         )
         table = served.routes()
         if clash := {"/" + key for key in custom} & table.keys():
             raise ServeError(f"route {min(clash)!r} is the served model's own")
     server = Server(name, bound, model=served, custom=custom.pop("statistics", None))
     table |= {"/" + key: route for key, route in custom.items()}
-    return server, table | server._own_routes()
+    return server, table | server._own_routes() | oip.routes(name, served)
 
 
 def serve_routes(
@@ -546,7 +623,17 @@ def serve_routes(
     with _lock:
         if port in _running:
             raise OSError(errno.EADDRINUSE, f"port {port} is in use by a server of this process: stop it first")
-        server = _serve(routes, None, None, port=port, host=host, name=name, token=token, max_body=MAX_BODY)
+        server = _serve(
+            routes,
+            None,
+            None,
+            port=port,
+            host=host,
+            name=name,
+            token=token,
+            max_body=MAX_BODY,
+            max_queue=MAX_QUEUE,
+        )
         server._port.at_stop = at_stop
         return server
 

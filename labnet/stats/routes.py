@@ -1,6 +1,9 @@
 """What is counted for each route of a server."""
 
+from bisect import bisect_left
 from collections import deque
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from hdrh.histogram import HdrHistogram
@@ -71,6 +74,23 @@ class RouteStatistics:
                 "max": percentile(100),
             },
         }
+
+    def at_most(self, bounds: Sequence[float]) -> list[int]:
+        """Return how many requests took at most each of these seconds, which rise.
+
+        Examples
+        --------
+        >>> route = RouteStatistics()
+        >>> route.begin(bytes_in=0)
+        >>> route.end(seconds=0.5, now=0.5, bytes_out=0, failed=False)
+        >>> route.at_most([0.1, 1.0])
+        [0, 1]
+        """
+        counts = [0] * (len(bounds) + 1)
+        for item in self._latency.get_recorded_iterator():
+            value = item.value_iterated_to / _MICROSECONDS
+            counts[bisect_left(bounds, value)] += item.count_at_value_iterated_to
+        return list(accumulate(counts[:-1]))
 
     def recent(self, now: float) -> dict[str, list[float]]:
         """Return hits and mean latency in seconds of each of the last 60 whole seconds, oldest first."""

@@ -149,7 +149,7 @@ def together(*functions):
 
 @contextlib.contextmanager
 def scripted(*replies):
-    """Serve scripted bytes: each connection reads one request's head, gets the next reply, and is closed."""
+    """Serve scripted bytes: each connection reads a request, gets the next reply, and is closed; then refuse others."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(SECONDS)
 
@@ -163,11 +163,13 @@ def scripted(*replies):
                             length = int(field.split()[1])
                     file.read(length)
                     sock.sendall(reply)
+            listener.close()
 
+        port = listener.getsockname()[1]
         thread = threading.Thread(target=work)
         thread.start()
         try:
-            yield listener.getsockname()[1]
+            yield port
         finally:
             thread.join()
 
@@ -189,3 +191,13 @@ def child(*arguments, module="tests.network.child", environment=None):
         finally:
             process.stdin.close()
             process.wait(SECONDS)
+
+
+def wait_until(condition):
+    """Wait until a condition holds, at most some seconds."""
+    tick = threading.Event()
+    for _ in range(int(SECONDS * 1000)):
+        if condition():
+            return
+        tick.wait(0.001)
+    raise AssertionError("the condition was not met in time")

@@ -288,3 +288,41 @@ def test_mutations_of_a_valid_message_raise_nothing_but_wire_errors(data):
         replaced = data.draw(st.integers(0, 3))
         mutated[position : position + replaced] = data.draw(st.binary(max_size=3))
     attempt(wire.decode_native, bytes(mutated))
+
+
+# bfloat16: in the bytes only
+
+
+def test_bfloat16_is_read_as_the_same_numbers_in_float32():
+    data = struct.pack("<4H", 0x3F80, 0xC000, 0x7F80, 0x0001)
+    arrays, _ = codec.decode(message({"x": entry("BF16", (2, 2), (0, 8))}, data))
+    assert arrays["x"].dtype == np.float32
+    assert arrays["x"].tolist() == [[1.0, -2.0], [float("inf"), 2.0**-133]]
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 3), (2, 3)])
+def test_what_is_a_bfloat16_comes_back_from_bfloat16_unchanged(shape):
+    array = np.full(shape, -1.5, "float32")
+    data = encode({"x": array}) if not array.nbytes else b"".join(codec.encode({"x": array}, bfloat16=True))
+    assert_same(codec.decode(data)[0]["x"], array)
+
+
+@given(npst.arrays("float32", 4, elements=st.floats(width=32)))
+def test_rounding_to_bfloat16_is_to_the_nearest_and_to_even(array):
+    import ml_dtypes
+
+    with np.errstate(all="ignore"):
+        expected = array.astype(ml_dtypes.bfloat16).view(np.uint16)
+    found = codec.to_bfloat16(array)
+    numbers = ~np.isnan(array)
+    np.testing.assert_array_equal(found[numbers], expected[numbers])
+    assert np.isnan(codec.from_bfloat16(found)[~numbers]).all()
+
+
+def test_only_float32_is_rounded_and_every_buffer_stays_aligned():
+    arrays = {"f": np.ones(3, "float32"), "d": np.ones(1), "i": np.arange(3, dtype="int32"), "b": np.ones(1, "bool")}
+    data = b"".join(codec.encode(arrays, bfloat16=True))
+    found, _ = codec.decode(data)
+    for name, array in arrays.items():
+        assert_same(found[name], array)
+    assert len(data) == len(encode(arrays)) - 6

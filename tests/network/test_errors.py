@@ -134,8 +134,8 @@ def test_a_body_of_just_the_limit_is_accepted(server):
 def test_a_server_that_is_down_is_unreachable():
     port = free_port()
     for call in (
-        lambda: fetch(f"localhost:{port}/echo"),
-        lambda: ln.network.remote_model(f"127.0.0.1:{port}", blocking=True)(ln.ones(1)),
+        lambda: fetch(f"localhost:{port}/echo", timeout=0.2),
+        lambda: ln.network.remote_model(f"127.0.0.1:{port}", blocking=True, timeout=0.2)(ln.ones(1)),
     ):
         error = caught(errors.Unreachable, call)
         assert str(port) in str(error)
@@ -212,7 +212,7 @@ ODD_REPLIES = {
 def test_an_odd_reply_is_one_clear_error(name):
     data, kind = ODD_REPLIES[name]
     with scripted(data) as port:
-        error = caught(kind, lambda: fetch(f"localhost:{port}/route"))
+        error = caught(kind, lambda: fetch(f"localhost:{port}/route", timeout=0.5))
     assert f"{port}/route" in str(error)
 
 

@@ -250,7 +250,7 @@ def server():
         yield server
 
 
-METHODS = ["GET", "POST", "PUT", "DELETE", "OPTIONS"]
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 def combinations(port):
@@ -291,7 +291,10 @@ def test_every_route_and_method_is_closed_without_token_or_trusted_host(server):
 
 def test_the_routes_that_can_be_read_without_a_token_are_these(server):
     readable = {path for path, route in server._port.routes.items() if route.readable}
-    assert readable == {"/", "/panel.js", "/statistics", "/snapshot", "/health"}
+    inference = {path for path in readable if path == "/v2" or path.startswith("/v2/")}
+    own = {"/", "/panel.js", "/statistics", "/snapshot", "/health", "/metrics", "/openapi.json"}
+    assert readable == own | inference
+    assert not [path for path in inference if path.endswith("/infer")]
     assert all(server._port.routes[path].methods == ("GET",) for path in readable)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import labnet as ln
 from labnet import nn
-from labnet.errors import BadGradient, GradientError, GraphExpired, RemoteFailure
+from labnet.errors import BadGradient, GradientError, GraphExpired, PartialUpdate, RemoteFailure
 from tests.network.digits import OPTIMIZERS, batches, make_model
 from tests.network.support import SECONDS, blocking, child, forward_of, gradient_of, run, together
 
@@ -256,8 +256,9 @@ def test_gradients_that_failed_at_one_server_are_taken_up_where_they_stopped():
         x = ln.ones((1, 2))
         y, z = await ln.network.all(a(x), b(x))
         gradients = (y + z).sum().backward()
-        with pytest.raises(RemoteFailure, match="once"):
+        with pytest.raises(PartialUpdate, match="once") as caught:
             await gradients
+        assert caught.value.servers == {urls[0]: "yes", urls[1]: "no"}
         assert len(await gradients) == 0
 
     with (

@@ -17,8 +17,8 @@ def joined(body):
     return b"".join(body.parts)
 
 
-def over_the_wire(value, *, native=True):
-    body = wire.encode_value(value, native=native)
+def over_the_wire(value, *, content_type=wire.NATIVE):
+    body = wire.encode_value(value, wire.Format(content_type))
     decoded = wire.decode_value(body.content_type, joined(body))
     return decoded.value if isinstance(decoded, wire.Message) else decoded
 
@@ -67,7 +67,7 @@ def test_a_message_of_one_tensor_must_not_hold_two():
     ],
 )
 def test_a_value_has_its_content_type_and_bytes(value, content_type, data):
-    body = wire.encode_value(value, native=True)
+    body = wire.encode_value(value, wire.Format())
     assert body.content_type == content_type
     assert joined(body) == data
     assert body.nbytes == len(data)
@@ -79,8 +79,8 @@ def test_data_that_is_no_tensor_comes_back_unchanged(value):
 
 
 def test_tensors_for_a_reader_of_json_are_nested_lists():
-    assert over_the_wire(ln.asarray([[1.0, 2.0]]), native=False) == [[1.0, 2.0]]
-    assert over_the_wire({"a": ln.ones(2), "b": ln.asarray(3)}, native=False) == {"a": [1.0, 1.0], "b": 3}
+    assert over_the_wire(ln.asarray([[1.0, 2.0]]), content_type=wire.JSON) == [[1.0, 2.0]]
+    assert over_the_wire({"a": ln.ones(2), "b": ln.asarray(3)}, content_type=wire.JSON) == {"a": [1.0, 1.0], "b": 3}
 
 
 def test_tensors_inside_other_data_are_nested_lists():
@@ -96,7 +96,7 @@ def test_json_has_null_where_there_is_no_number(number):
 @pytest.mark.parametrize("value", [object(), 1j, lambda: 1, {1, object()}, (n for n in "ab")])
 def test_what_cannot_be_sent_is_named(value):
     with pytest.raises(DTypeError, match="JSON"):
-        wire.encode_value(value, native=True)
+        wire.encode_value(value, wire.Format())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,273 @@
+"""Requests to one server: sent, sent again where that can help, and every failure turned into one specific error."""
+
+import asyncio
+import socket
+import ssl as tls
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from tornado.iostream import StreamClosedError
+
+from labnet import errors, wire
+from labnet.errors import RemoteError, WireError
+from labnet.network import keys, reporting, security, tree
+from labnet.network.checksum import CHECKSUM, checksum_of
+from labnet.network.http import CLIENT, PROTOCOL
+from labnet.network.keys import Ticket
+from labnet.network.names import CALL
+from labnet.network.pool import Address, Response, Stage, pool
+from labnet.network.retry import UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
+
+#: Bodies from here on are given the whole timeout in one attempt: sending them takes its time.
+_LARGE = 1 << 20
+_ACCEPT = f"{wire.NATIVE}{{}}, {wire.JSON};q=0.9, */*;q=0.1"
+
+_answered: set[str] = set()
+
+
+class Caller:
+    """Sends requests to one server and turns every failure into one specific error."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        timeout: float,
+        token: str | None,
+        headers: Mapping[str, str] | None,
+        ssl: tls.SSLContext | None,
+        client: str | None = None,
+        backoff: Backoff | None = None,
+        wire_dtype: str | None = None,
+    ):
+        if wire_dtype not in (None, "bfloat16"):
+            raise ValueError(f"wire_dtype must be None or 'bfloat16', got {wire_dtype!r:.40}")
+        if not timeout > 0:
+            raise ValueError(f"timeout must be positive seconds, got {timeout}")
+        self.address = address
+        self._timeout = timeout
+        self._token = token
+        self._headers = dict(headers or {})
+        self._ssl = ssl
+        self._client = client
+        self._backoff = backoff or Backoff()
+        #: Whether float32 travels as bfloat16, in both directions.
+        self.bfloat16 = wire_dtype == "bfloat16"
+
+    def ticket(self, route: str) -> Ticket:
+        """Return a fresh key for a request to a route."""
+        return keys.take(f"{self.address}{route}")
+
+    async def call(
+        self,
+        method: str,
+        route: str,
+        body: wire.Body | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        ticket: Ticket | None = None,
+    ) -> Response:
+        """Send a request, again where that can help, and return the reply, which is a success.
+
+        Parameters
+        ----------
+        ticket : Ticket, optional
+            Key of the request, which the server carries out once however often it comes. A POST always has one.
+
+        Raises
+        ------
+        RemoteError
+            Of the class that says what went wrong.
+        """
+        if ticket is None and method == "POST":
+            ticket = self.ticket(route)
+        extra = dict(headers or {})
+        if ticket is not None:
+            extra |= ticket.headers()
+        if body is not None:
+            extra[CHECKSUM] = f"{checksum_of(body.parts):08x}"
+        response = await self._persist(method, route, body, extra)
+        self._check_protocol(route, response)
+        if response.status >= 300:
+            raise self._failure(route, response)
+        if PROTOCOL not in response.headers:
+            raise errors.ProtocolMismatch(
+                f"{self._where(route)}: answered without the header {PROTOCOL} and with content type "
+                f"{response.headers.get('Content-Type')!r:.60}: not a labnet server, or a proxy that asks for a login",
+                server=str(self.address),
+                route=route,
+            )
+        self._take_in(route, response)
+        return response
+
+    def _take_in(self, route: str, response: Response) -> None:
+        """Add what the server's ops have cost, where this process collects that."""
+        try:
+            reporting.take_in(response.headers)
+        except ValueError as error:
+            raise errors.ProtocolMismatch(
+                f"{self._where(route)}: the reply's op statistics are malformed: {error}",
+                server=str(self.address),
+                route=route,
+            ) from error
+
+    def _check_protocol(self, route: str, response: Response) -> None:
+        given = response.headers.get(PROTOCOL, wire.PROTOCOL)
+        if given != wire.PROTOCOL:
+            raise errors.ProtocolMismatch(
+                f"{self._where(route)}: the server speaks version {given!r:.20} of the protocol, this client version "
+                f"{wire.PROTOCOL!r}: install the same version of labnet on both sides",
+                server=str(self.address),
+                route=route,
+            )
+
+    async def _persist(self, method: str, route: str, body: wire.Body | None, extra: Mapping[str, str]) -> Response:
+        """Send a request until there is a reply that will not change, or no time is left."""
+        tree.check(self.address.host)
+        schedule = Schedule(self._backoff, timeout=tree.limited(self._timeout))
+        reason: BaseException | None = None
+        while True:
+            try:
+                response = await self._authorized(method, route, body, extra, schedule)
+                if not passes(response.status, _error_name(response)):
+                    return response
+                wait = schedule.next_wait(at_least=seconds_asked(response.headers.get("Retry-After")))
+                if wait is None:
+                    return response
+            except (OSError, StreamClosedError) as error:
+                if reason is None or schedule.left > 0 or not isinstance(error, TimeoutError):
+                    reason = error
+                wait = schedule.next_wait(patience=self._patience(error))
+                if wait is None:
+                    raise self._gave_up(reason, route, extra, schedule) from None
+            await asyncio.sleep(wait)
+
+    async def _authorized(
+        self, method: str, route: str, body: wire.Body | None, extra: Mapping[str, str], schedule: Schedule
+    ) -> Response:
+        response = await self._send(method, route, body, extra, self._find_token(), schedule)
+        if response.status == 401 and self._token is None:
+            # the server may have been started anew since, with another token
+            response = await self._send(method, route, body, extra, self._find_token(), schedule)
+        return response
+
+    def _find_token(self) -> str | None:
+        """Return the token given, else the one that a server of this user on this machine has published."""
+        if self._token is not None or not security.is_loopback(self.address.authority):
+            return self._token
+        entry = security.lookup(self.address.port)
+        return entry.token if entry else None
+
+    async def _send(
+        self,
+        method: str,
+        route: str,
+        body: wire.Body | None,
+        extra: Mapping[str, str],
+        token: str | None,
+        schedule: Schedule,
+    ) -> Response:
+        """Make one attempt."""
+        headers = {
+            "Host": self.address.authority,
+            "Accept": _ACCEPT.format(";floats=bfloat16" if self.bfloat16 else ""),
+            PROTOCOL: wire.PROTOCOL,
+            CLIENT: self._client or keys.client_id(),
+            **reporting.wanted(),
+            **tree.headers(),
+            **extra,
+            **self._headers,
+        }
+        if token is not None:
+            headers[security.TOKEN_HEADER] = token
+        parts = []
+        if body is not None:
+            headers |= {"Content-Type": str(body.content_type), "Content-Length": str(body.nbytes)}
+            parts = body.parts
+        is_large = body is not None and body.nbytes >= _LARGE
+        async with asyncio.timeout(schedule.left if is_large else schedule.attempt) as limit:
+
+            def reached(stage: Stage) -> None:
+                schedule.arrived = True
+                if stage == "answered" and not limit.expired():
+                    limit.reschedule(asyncio.get_running_loop().time() + schedule.left)
+
+            path = self.address.prefix + route
+            connections = await pool()
+            response = await connections.request(
+                self.address, method, path, headers, parts, context=self._ssl, reached=reached
+            )
+        _answered.add(self.address.authority)
+        announced = response.headers.get(CHECKSUM)
+        if announced is not None and announced.lower() != f"{checksum_of([response.body]):08x}":
+            raise ConnectionError("the reply was changed on its way: its checksum does not match")
+        return response
+
+    def _patience(self, error: BaseException) -> float | None:
+        """Return for how many seconds to go on after a failure, None for the whole timeout."""
+        reason = getattr(error, "reason", None)
+        if isinstance(reason, tls.SSLCertVerificationError):
+            return 0.0
+        if reason is None or self.address.authority in _answered:
+            return None
+        return 0.0 if isinstance(reason, socket.gaierror) else UNKNOWN_SECONDS
+
+    def _gave_up(self, error: BaseException, route: str, extra: Mapping[str, str], schedule: Schedule) -> RemoteError:
+        """Make the error for a request to which there was no reply."""
+        applied = None if route == "/forward" or keys.KEY not in extra else "unknown" if schedule.arrived else "no"
+        tail = f" ({schedule.failures} attempts)" if schedule.failures > 1 else ""
+        tail += f" (applied: {applied})" if applied else ""
+        where, server, call = self._where(route), str(self.address), extra.get(CALL)
+        if isinstance(error, TimeoutError):
+            text = f"{where}: no answer within {schedule.timeout:.3g} s{tail}"
+            return errors.RemoteTimeout(text, server=server, route=route, call=call, applied=applied)
+        reason = getattr(error, "real_error", None) or error
+        text = f"{where}: {getattr(reason, 'strerror', None) or reason}; is the server running there?{tail}"
+        return errors.Unreachable(text, server=server, route=route, call=call, applied=applied)
+
+    def _where(self, route: str) -> str:
+        return f"{self.address}{route}"
+
+    def _failure(self, route: str, response: Response) -> RemoteError:
+        """Make the error that the server named."""
+        try:
+            document: Any = msgspec.json.decode(response.body)
+            name, message, call = document["error"], document["message"], document.get("call")
+            details = {key: document[key] for key in ("applied", "servers") if key in document}
+        except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+            return errors.ProtocolMismatch(
+                f"{self._where(route)}: status {response.status} without labnet's error document "
+                f"(content type {response.headers.get('Content-Type')!r:.60})",
+                server=str(self.address),
+                route=route,
+            )
+        kind = getattr(errors, str(name), None)
+        if not (isinstance(kind, type) and issubclass(kind, RemoteError)):
+            kind = errors.RemoteFailure
+        if not issubclass(kind, errors.PartialUpdate):
+            details.pop("servers", None)
+        where = f"{self._where(route)} ({response.status})"
+        return kind(f"{where}: {message}", server=str(self.address), route=route, call=call, **details)
+
+    def decode(self, route: str, response: Response) -> Any:
+        """Decode the body of a reply; a malformed one is the server's fault."""
+        if response.status == 204:
+            return None
+        try:
+            return wire.decode_value(response.headers.get("Content-Type", ""), response.body)
+        except WireError as error:
+            raise errors.ProtocolMismatch(
+                f"{self._where(route)}: the reply is malformed: {error}", server=str(self.address), route=route
+            ) from error
+
+
+def _error_name(response: Response) -> str | None:
+    """Return the name of the error where it decides about another attempt."""
+    if response.status != 400:
+        return None
+    try:
+        name = msgspec.json.decode(response.body)["error"]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return None
+    return str(name)

@@ -1,0 +1,65 @@
+"""What a server keeps of a forward, and how gradients are pulled through it."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from labnet import autograd
+from labnet.autograd import Gradients
+from labnet.network.routes import Failure
+from labnet.tensor import Tensor, differentiate
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What a backward needs: the inputs as leaves, and the outputs computed from them."""
+
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    named: bool
+    #: By the checksum of the request, what other servers have already computed for it.
+    pulled: dict[int, Gradients] = field(default_factory=dict)
+
+    @property
+    def nodes(self) -> list[autograd.Node]:
+        """Every node that the outputs depend on."""
+        roots = [output._node for output in self.outputs.values() if output._node is not None]
+        return list(dict.fromkeys(node for root in roots for node in autograd.reachable(root)))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept alive by the graph."""
+        return sum(autograd.kept_nbytes(output._node) for output in self.outputs.values())
+
+
+def check_gradient(gradients: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
+    """Refuse a gradient that does not belong to these outputs, before anything is used up."""
+    for name, gradient in gradients.items():
+        output = outputs.get(name)
+        if output is None:
+            raise Failure(422, "BadGradient", f"gradient {name!r} is for no output: expected {sorted(outputs)}")
+        if gradient.shape != output.shape or gradient.dtype != output.dtype:
+            raise Failure(
+                422,
+                "BadGradient",
+                f"the gradient has shape {gradient.shape} and dtype {gradient.dtype}, "
+                f"the output has shape {output.shape} and dtype {output.dtype}",
+            )
+        if not np.isfinite(gradient.numpy()).all():
+            raise Failure(422, "BadGradient", "the gradient has NaN or infinity; no weight has changed")
+
+
+def pull(graph: Graph, gradients: dict[str, Tensor], loss: float | None) -> Gradients:
+    """Differentiate the outputs that have a gradient and a history.
+
+    The graph is kept until the update has succeeded; it goes when its call is forgotten.
+    """
+    pairs = [(graph.outputs[name], g) for name, g in gradients.items() if graph.outputs[name].requires_grad]
+    if not pairs:
+        return Gradients()
+    if len(pairs) == 1:
+        return differentiate(*pairs[0], loss=loss, retain_graph=True)
+    total = (pairs[0][0] * pairs[0][1]).sum()
+    for output, gradient in pairs[1:]:
+        total = total + (output * gradient).sum()
+    return differentiate(total, loss=loss if loss is not None else float("nan"), retain_graph=True)

@@ -1,0 +1,129 @@
+"""Keys of the requests that this process makes: one sequence per process, or one per request that it serves.
+
+A request made while another one is being answered gets a key derived from the other's and from where it goes. A
+server that answers the same request twice therefore sends the same keys twice, and those it asks answer once.
+"""
+
+import contextvars
+import itertools
+import os
+import secrets
+import threading
+import zlib
+from collections.abc import Callable
+from typing import TypeVar
+
+from labnet.network.ledger import Key
+
+T = TypeVar("T")
+
+#: Header with the key of a request, and the one that says below which of its keys a client has every reply.
+KEY = "Idempotency-Key"
+DONE = "Labnet-Done"
+
+_client_id = (0, "")
+_lock = threading.Lock()
+_numbers = itertools.count(1)
+_open: dict[int, None] = {}
+
+
+def client_id() -> str:
+    """Return the random 128-bit id of this process; a forked child has its own."""
+    global _client_id
+    if _client_id[0] != os.getpid():
+        _client_id = (os.getpid(), secrets.token_hex(16))
+    return _client_id[1]
+
+
+class Ticket:
+    """The key of one request, the same for every attempt; its reply may be asked for as long as the ticket exists."""
+
+    __slots__ = ("_number", "key")
+
+    def __init__(self, key: str, number: int | None = None):
+        self.key = key
+        self._number = number
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that carry it."""
+        if self._number is None:
+            return {KEY: f'"{self.key}"'}
+        try:
+            done = next(iter(_open), self._number)
+        except RuntimeError:  # another thread took or closed a ticket just now: nothing to report this time
+            done = 0
+        return {KEY: f'"{self.key}"', DONE: str(done)}
+
+    def __del__(self) -> None:
+        if self._number is not None:  # without a lock: the garbage collector may call this anywhere
+            _open.pop(self._number, None)
+
+
+class Origin:
+    """A request that is being answered, on whose behalf others are made.
+
+    Examples
+    --------
+    >>> origin = Origin(Key.parse("ana:17"))
+    >>> origin.derive("http://b:3000/forward"), origin.derive("http://b:3000/forward")
+    ('ana/9759143e:17.0', 'ana/9759143e:17.1')
+    """
+
+    __slots__ = ("_client", "_numbers", "_sequence")
+
+    def __init__(self, key: Key):
+        self._client = key.client
+        self._sequence = ".".join(map(str, key.sequence))
+        self._numbers: dict[str, int] = {}
+
+    def derive(self, target: str) -> str:
+        """Return the key of the next request to a target."""
+        number = self._numbers.get(target, 0)
+        self._numbers[target] = number + 1
+        return f"{self._client}/{zlib.crc32(target.encode()):08x}:{self._sequence}.{number}"
+
+
+_origin: contextvars.ContextVar[Origin | None] = contextvars.ContextVar("labnet_origin", default=None)
+
+
+def answering(key: Key | None) -> None:
+    """Make the requests of this task those of the request that it answers; None ends that."""
+    _origin.set(None if key is None else Origin(key))
+
+
+def carried(function: Callable[[], T]) -> Callable[[], T]:
+    """Return the function such that it makes requests on behalf of the same one, also on another thread."""
+    origin = _origin.get()
+    if origin is None:
+        return function
+
+    def carrying() -> T:
+        token = _origin.set(origin)
+        try:
+            return function()
+        finally:
+            _origin.reset(token)
+
+    return carrying
+
+
+def take(target: str) -> Ticket:
+    """Return a fresh key for a request to a target."""
+    origin = _origin.get()
+    if origin is not None:
+        return Ticket(origin.derive(target))
+    with _lock:
+        number = next(_numbers)
+        _open[number] = None
+    return Ticket(f"{client_id()}:{number}", number)
+
+
+def _forget() -> None:
+    """Begin without the open requests of the parent in a forked child."""
+    global _lock
+    _lock = threading.Lock()
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,15 @@
+"""The names of labnet's own headers and metadata that several modules share."""
+
+#: Header that names a call; the same in the reply to a forward and in the backward.
+CALL = "Labnet-Call"
+#: Version of the weights that a forward saw, or that a backward made.
+VERSION = "Labnet-Version"
+MODE = "Labnet-Mode"
+#: Which incarnation of a server answered.
+EPOCH = "Labnet-Epoch"
+#: Header of a reply that was given before.
+REPLAYED = "Labnet-Replayed"
+
+#: Metadata: names of the inputs whose gradient the client wants, and the loss where its backward began.
+WANTED = "requires_grad"
+LOSS = "loss"

@@ -1,0 +1,149 @@
+"""The Open Inference Protocol, version 2 (KServe, Triton), for a served model: the routes below ``/v2``.
+
+Inference is in evaluation mode and keeps no graph. Errors are ``{"error": "..."}``, as the protocol has them.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from labnet import wire
+from labnet.network import oip_bodies
+from labnet.network.names import VERSION
+from labnet.network.openapi import installed_version
+from labnet.network.routes import Failure, Reply, Request, Route
+from labnet.network.served import ServedModel
+from labnet.nn import Module
+from labnet.tensor import Tensor, wrap
+
+#: The only version of a model; its weights have a version of their own, in the header Labnet-Version.
+MODEL_VERSION = "1"
+#: Name of the output of a model that returns one tensor, and of the input of one that names none.
+OUTPUT = "output"
+INPUT = "input"
+
+
+def routes(name: str, served: ServedModel | None) -> dict[str, Route]:
+    """Return the routes of a server, with those of its model if it has one."""
+    table = {
+        oip_bodies.ROOT: _constant(
+            {"name": "labnet", "version": installed_version(), "extensions": ["binary_tensor_data"]},
+            "Name, version and extensions of the server, as the Open Inference Protocol has them",
+        ),
+        f"{oip_bodies.ROOT}/health/live": _constant({"live": True}, "Whether the server runs"),
+        f"{oip_bodies.ROOT}/health/ready": _constant({"ready": True}, "Whether the server takes requests"),
+    }
+    if served is None:
+        return table
+    model = Model(name, served)
+    for path in (f"{oip_bodies.ROOT}/models/{name}", f"{oip_bodies.ROOT}/models/{name}/versions/{MODEL_VERSION}"):
+        table[path] = Route(
+            ("GET",),
+            model.metadata,
+            readable=True,
+            counted=False,
+            summary="Inputs and outputs of the model",
+            replies=(wire.JSON,),
+        )
+        table[path + "/ready"] = _constant({"name": name, "ready": True}, "Whether the model takes requests")
+        table[path + "/infer"] = Route(
+            ("POST",),
+            model.infer,
+            content_types=(wire.JSON, wire.BYTES, ""),
+            label="v2/infer",
+            replies=(wire.JSON, wire.BYTES),
+            summary="Carry out a forward in evaluation mode, by the Open Inference Protocol",
+        )
+    return table
+
+
+def _constant(document: dict[str, Any], summary: str) -> Route:
+    async def answer(request: Request) -> Reply:
+        return Reply(wire.encode_json(document))
+
+    return Route(("GET",), answer, readable=True, counted=False, summary=summary, replies=(wire.JSON,))
+
+
+class Model:
+    """A served model as the protocol sees it: inputs and outputs with names, datatypes and shapes.
+
+    Parameters
+    ----------
+    name : str
+        Name in the path.
+    served : ServedModel
+        What computes.
+    """
+
+    def __init__(self, name: str, served: ServedModel):
+        self._name = name
+        self._served = served
+        self._names = _input_names(served.model)
+        datatype = _datatype(served.model)
+        self._inputs = [_described(given, datatype, 1) for given in self._names or [INPUT]]
+        self._outputs = [_described(OUTPUT, datatype, 1)]
+
+    async def metadata(self, request: Request) -> Reply:
+        """Answer with names, datatypes and shapes: those of the last call, and before it a guess from the signature."""
+        document = {
+            "name": self._name,
+            "versions": [MODEL_VERSION],
+            "platform": "labnet",
+            "inputs": self._inputs,
+            "outputs": self._outputs,
+        }
+        return Reply(wire.encode_json(document))
+
+    async def infer(self, request: Request) -> Reply:
+        """Answer a request to infer."""
+        asked = oip_bodies.decode(request.body, request.headers.get(oip_bodies.JSON_LENGTH))
+        inputs = {name: wrap(array) for name, array in asked.inputs.items()}
+        version, message = await self._served.evaluate(inputs, named=self._by_name(inputs))
+        outputs = message.tensors if message.named else {OUTPUT: message.tensors[wire.SINGLE]}
+        self._inputs, self._outputs = _describe(inputs), _describe(outputs)
+        wanted = dict.fromkeys(outputs, asked.binary) if asked.outputs is None else asked.outputs
+        if unknown := wanted.keys() - outputs.keys():
+            raise Failure(400, "BadRequest", f"no output {min(unknown)!r:.80}: this model has {sorted(outputs)}")
+        head = {"model_name": self._name, "model_version": MODEL_VERSION}
+        if asked.id is not None:
+            head["id"] = asked.id
+        chosen = {name: (outputs[name].numpy(), binary) for name, binary in wanted.items()}
+        body, length = oip_bodies.encode(head, chosen)
+        headers = {VERSION: str(version)}
+        return Reply(body, headers if length is None else {**headers, oip_bodies.JSON_LENGTH: str(length)})
+
+    def _by_name(self, inputs: Mapping[str, Tensor]) -> bool:
+        """Tell whether inputs are passed by name: unless there is one, whose name the model does not use."""
+        if self._names is None:
+            return len(inputs) > 1
+        if inputs.keys() <= set(self._names):
+            return True
+        if len(inputs) > 1:
+            raise Failure(400, "BadRequest", f"inputs are {sorted(inputs)}: this model takes {self._names}")
+        return False
+
+
+def _input_names(model: Callable[..., Any]) -> list[str] | None:
+    """Return the names of a model's inputs; None where its signature does not tell."""
+    try:
+        parameters = inspect.signature(model.forward if isinstance(model, Module) else model).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+        return None
+    return [p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY] or None
+
+
+def _datatype(model: Callable[..., Any]) -> str:
+    parameters = list(model.parameters()) if isinstance(model, Module) else []
+    return oip_bodies.DATATYPE_OF[parameters[0].dtype if parameters else np.dtype("float32")]
+
+
+def _described(name: str, datatype: str, ndim: int) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": [-1] * ndim}
+
+
+def _describe(tensors: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    return [_described(name, oip_bodies.DATATYPE_OF[t.dtype], t.ndim) for name, t in tensors.items()]

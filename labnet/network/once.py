@@ -1,0 +1,128 @@
+"""Answers every request that carries an idempotency key once, and all that repeat it with the same reply."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from labnet.network import keys
+from labnet.network.calls import Expired
+from labnet.network.ledger import Bounds, Entry, Forgotten, Key, Ledger, Mismatch
+from labnet.network.names import CALL, MODE, REPLAYED
+from labnet.network.routes import Failure, Reply, Request, failure_of
+
+#: What refuses a request before it was begun; the next attempt is carried out.
+_NOT_BEGUN = (429, 503)
+
+Outcome = Reply | Failure
+
+
+class Once:
+    """The ledger of a server, and the waiting for requests that are under way."""
+
+    def __init__(self, bounds: Bounds | None = None):
+        self.ledger = Ledger(bounds)
+
+    async def answer(self, request: Request, carry_out: Callable[[], Awaitable[Reply]]) -> Reply:
+        """Carry out a request unless its key is known; return the reply, stored or new.
+
+        Raises
+        ------
+        Failure
+            As it was the first time; or with 409, 410 or 422 if the key cannot be answered.
+        """
+        text = request.headers.get(keys.KEY)
+        if text is None:
+            return await carry_out()
+        key = _parse(text)
+        self._acknowledge(key, request.headers.get(keys.DONE))
+        headers = request.headers
+        fingerprint = (request.path, headers.get(CALL), headers.get(MODE), len(request.body), request.checksum)
+        try:
+            entry = self.ledger.begin(key, fingerprint, now=time.monotonic())
+        except (Mismatch, Expired, Forgotten) as error:
+            _refuse(key, error)
+        if entry is None:
+            return await self._carry_out(key, carry_out)
+        return _again(await self._outcome(entry))
+
+    def _acknowledge(self, key: Key, done: str | None) -> None:
+        if done is not None and done.isascii() and done.isdigit() and len(done) < 20:
+            self.ledger.acknowledge(key.client, int(done))
+
+    async def _carry_out(self, key: Key, carry_out: Callable[[], Awaitable[Reply]]) -> Reply:
+        entry = self.ledger.running(key)
+        keys.answering(key)
+        try:
+            reply = await carry_out()
+        except Exception as error:
+            failure = failure_of(error)  # as a new one: that which was raised holds on to the frames it passed
+            again = Failure(
+                failure.status, failure.error, failure.message, headers=failure.headers, details=failure.details
+            )
+            self._settle(key, entry, again)
+            raise
+        except BaseException:
+            stopping = Failure(503, "Overloaded", "the server is stopping", headers={"Retry-After": "1"})
+            self._settle(key, entry, stopping)
+            raise
+        finally:
+            keys.answering(None)
+        self._settle(key, entry, reply)
+        return reply
+
+    def _settle(self, key: Key, entry: Entry, outcome: Outcome) -> None:
+        waiting: asyncio.Future[Outcome] | None = entry.waiting
+        if isinstance(outcome, Reply):
+            self.ledger.finish(key, outcome, nbytes=outcome.body.nbytes, now=time.monotonic())
+        elif outcome.status in _NOT_BEGUN:
+            self.ledger.forget(key)
+        else:
+            size = len(outcome.message)
+            self.ledger.finish(key, outcome, nbytes=size, now=time.monotonic(), applied="unknown")
+        if waiting is not None and not waiting.done():
+            waiting.set_result(outcome)
+
+    async def _outcome(self, entry: Entry) -> Outcome:
+        if not entry.running:
+            stored: Outcome = entry.reply
+            return stored
+        if entry.waiting is None:
+            entry.waiting = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[Outcome] = entry.waiting
+        return await asyncio.shield(waiting)
+
+
+def _parse(text: str) -> Key:
+    try:
+        return Key.parse(text)
+    except ValueError as error:
+        raise Failure(400, "BadRequest", str(error)) from None
+
+
+def _again(outcome: Outcome) -> Reply:
+    """Answer with an outcome once more, and say so."""
+    headers = {**outcome.headers, REPLAYED: "1"}
+    if isinstance(outcome, Failure):
+        raise Failure(outcome.status, outcome.error, outcome.message, headers=headers, details=outcome.details)
+    return Reply(outcome.body, headers)
+
+
+def _refuse(key: Key, error: Exception) -> NoReturn:
+    name = f"{key.client}:{'.'.join(map(str, key.sequence))}"
+    if isinstance(error, Mismatch):
+        raise Failure(422, "BadRequest", f"the key {name:.80} came before with another request: take a new key")
+    if isinstance(error, Expired):
+        raise Failure(
+            410,
+            "GraphExpired",
+            f"the request {name:.80} was answered before, and the reply is no longer kept (applied: {error.applied})",
+            details={"applied": error.applied},
+        )
+    raise Failure(
+        409,
+        "CallExpired",
+        f"the request {name:.80} came too late: newer ones of the same client were answered and this one, if it "
+        "came before, is forgotten (applied: unknown); it is not carried out",
+        details={"applied": "unknown"},
+    )

@@ -1,0 +1,107 @@
+"""``/openapi.json``: the routes of a server in the words of OpenAPI 3.1, made from the table that answers them."""
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from labnet import wire
+from labnet.network import oip_bodies
+from labnet.network.names import CALL
+from labnet.network.routes import Route
+from labnet.network.security import TOKEN_HEADER
+
+_ERRORS = {
+    "400": "the body is malformed, or speaks another version of the protocol",
+    "401": "the token is missing or wrong",
+    "403": "Host or Origin is not trusted where no token was given",
+    "404": "no such route",
+    "405": "the route does not answer this method",
+    "410": "the graph of the call is not kept",
+    "411": "the body has no Content-Length",
+    "413": "the body is over the server's limit",
+    "415": "the content type or a Content-Encoding is not accepted",
+    "422": "the tensors do not fit the model",
+    "429": "the server is busy",
+    "500": "the served function raised",
+    "503": "the server is stopping",
+}
+_HEADERS = {"/optimize": (CALL, True), "/infer": (oip_bodies.JSON_LENGTH, False)}
+
+
+def installed_version() -> str:
+    """Return the version of labnet.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> installed_version() == ln.__version__
+    True
+    """
+    try:
+        return version("labnet")
+    except PackageNotFoundError:
+        return "0.0.0"
+
+
+def document(name: str, routes: Mapping[str, Route], *, url: str, readable: bool) -> dict[str, Any]:
+    """Describe the routes of a server.
+
+    Parameters
+    ----------
+    name : str
+        Name of the server.
+    routes : mapping of str to Route
+        Its table.
+    url : str
+        Its address.
+    readable : bool
+        Whether routes that run nothing can be read without a token.
+    """
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": name, "version": installed_version()},
+        "servers": [{"url": url}],
+        "security": [{"token": []}],
+        "paths": {
+            _escaped(path): {method.lower(): _operation(path, method, route, readable) for method in route.methods}
+            for path, route in sorted(routes.items())
+        },
+        "components": {
+            "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": TOKEN_HEADER}},
+            "schemas": {"Error": _error_schema("error", "message"), "InferenceError": _error_schema("error")},
+        },
+    }
+
+
+def _escaped(path: str) -> str:
+    """Write a path as OpenAPI reads it: braces would be parameters."""
+    return path.replace("{", "%7B").replace("}", "%7D")
+
+
+def _error_schema(*required: str) -> dict[str, Any]:
+    known = {"error": {"type": "string"}, "message": {"type": "string"}, "server": {"type": "string"}}
+    properties: dict[str, Any] = dict(known, call={"type": ["string", "null"]}) if len(required) > 1 else {}
+    return {"type": "object", "required": list(required), "properties": properties or {"error": known["error"]}}
+
+
+def _operation(path: str, method: str, route: Route, readable: bool) -> dict[str, Any]:
+    schema = "InferenceError" if oip_bodies.is_below(path) else "Error"
+    error = {wire.JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    operation: dict[str, Any] = {
+        "operationId": f"{method.lower()}:{path}",
+        "summary": route.summary or path.strip("/"),
+        "responses": {
+            "200": {"description": "the result", "content": {kind: {} for kind in route.replies}},
+            **{status: {"description": text, "content": error} for status, text in _ERRORS.items()},
+        },
+    }
+    if readable and route.readable:
+        operation["security"] = [{}, {"token": []}]
+    if method == "POST":
+        operation["requestBody"] = {"required": True, "content": {kind: {} for kind in route.content_types if kind}}
+        operation["parameters"] = [
+            {"name": name, "in": "header", "required": required, "schema": {"type": "string"}}
+            for ending, (name, required) in _HEADERS.items()
+            if path.endswith(ending)
+        ]
+    return operation

@@ -1,0 +1,74 @@
+"""What became of the servers that take part in one backward."""
+
+from collections.abc import Iterable
+
+from labnet.autograd import Node
+from labnet.errors import PartialUpdate, RemoteError
+
+
+class RemoteNode(Node):
+    """A node that stands for a call of a server.
+
+    Attributes
+    ----------
+    server : str
+        URL of the server.
+    applied : "yes", "no" or "unknown"
+        Whether its part of the backward took effect there.
+    """
+
+    __slots__ = ("applied", "server")
+
+    def __init__(self, server: str):
+        self.server = server
+        self.applied = "no"
+
+    def failure(self, error: BaseException, nodes: Iterable[Node]) -> BaseException:
+        """Name every server and its state where some took part and others did not."""
+        return partial_update(error, nodes)
+
+
+def states_of(nodes: Iterable[Node]) -> dict[str, str]:
+    """Return, by the URL of each server among the nodes, whether its part was applied.
+
+    Several calls of one server count as one: "unknown" if any is, "no" if any is not applied.
+    """
+    states: dict[str, str] = {}
+    for node in nodes:
+        if isinstance(node, RemoteNode):
+            found = {node.applied, states.get(node.server, node.applied)}
+            states[node.server] = next(state for state in ("unknown", "no", "yes") if state in found)
+    return states
+
+
+def partial_update(error: BaseException, nodes: Iterable[Node], *, here: dict[str, str] | None = None) -> BaseException:
+    """Return the error of a backward as it is, or as `PartialUpdate` if some server has applied its part.
+
+    Parameters
+    ----------
+    error : exception
+        What the first failing part raised.
+    nodes : iterable of Node
+        The nodes of the graph.
+    here : dict of str to str, optional
+        State of the caller's own server, where it is one.
+    """
+    nodes = list(nodes)
+    states = {**states_of(nodes), **(here or {})}
+    some_applied = any(isinstance(node, RemoteNode) and node.applied == "yes" for node in nodes)
+    if isinstance(error, PartialUpdate):
+        states |= error.servers
+    elif not some_applied or set(states.values()) == {"yes"}:
+        return error
+    told = "; ".join(f"{server}: applied: {state}" for server, state in states.items())
+    reason = str(error) or type(error).__name__
+    route = error.route if isinstance(error, RemoteError) else ""
+    combined = PartialUpdate(
+        f"a backward was applied in part only ({told}): {reason}; call backward again to complete it",
+        servers=states,
+        server=error.server if isinstance(error, RemoteError) else "",
+        route=route,
+        applied="unknown" if "unknown" in states.values() else "no",
+    )
+    combined.__cause__ = error
+    return combined

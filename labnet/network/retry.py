@@ -1,0 +1,120 @@
+"""When a request is sent again: which failures pass, how long to wait, and when to give up."""
+
+import random
+import time
+from dataclasses import dataclass
+
+#: How long a server that never answered before is tried when it refuses connections, in seconds.
+UNKNOWN_SECONDS = 3.0
+
+_BUSY = (429, 503)
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How a client waits between attempts: full jitter, so that many clients do not come back at the same moment.
+
+    Parameters
+    ----------
+    first : float
+        Longest wait before the second attempt, in seconds; it doubles with every further one.
+    longest : float
+        Bound of the doubling, in seconds.
+    attempt : float, optional
+        Most seconds that one attempt waits for a reply to begin; by default a quarter of the timeout. The server
+        goes on meanwhile, and the next attempt is given the same reply.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.network.Backoff(first=1.0, longest=3.0).bounds(4)
+    [1.0, 2.0, 3.0, 3.0]
+    """
+
+    first: float = 0.05
+    longest: float = 5.0
+    attempt: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.first <= self.longest) or (self.attempt is not None and not self.attempt > 0):
+            raise ValueError(f"expected 0 <= first <= longest and attempt > 0, got {self}")
+
+    def bounds(self, count: int) -> list[float]:
+        """Return the longest waits before the next `count` attempts, in seconds."""
+        return [self._bound(failures) for failures in range(count)]
+
+    def wait(self, failures: int, *, at_least: float = 0.0) -> float:
+        """Return how many seconds to wait after so many failures (0 for the first)."""
+        return at_least + random.uniform(0.0, self._bound(failures))
+
+    def _bound(self, failures: int) -> float:
+        return min(self.longest, self.first * 2.0 ** min(failures, 60))
+
+
+class Schedule:
+    """The attempts of one request until its deadline.
+
+    Attributes
+    ----------
+    failures : int
+        How many attempts have failed.
+    arrived : bool
+        Whether an attempt got as far as a connection, so that the server may have carried it out.
+    """
+
+    def __init__(self, backoff: Backoff, *, timeout: float):
+        self._backoff = backoff
+        self.timeout = timeout
+        self._began = time.monotonic()
+        self._deadline = self._began + timeout
+        self._attempt = backoff.attempt or timeout / 4
+        self.failures = 0
+        self.arrived = False
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self._deadline - time.monotonic()
+
+    @property
+    def attempt(self) -> float:
+        """Seconds that the next attempt may wait for its reply to begin."""
+        return min(self._attempt, self.left)
+
+    def next_wait(self, *, at_least: float = 0.0, patience: float | None = None) -> float | None:
+        """Count a failure; return the seconds to wait before the next attempt, None if there is none in time.
+
+        Parameters
+        ----------
+        at_least : float
+            What the server asked for.
+        patience : float, optional
+            Give up so many seconds after the first attempt.
+        """
+        wait = self._backoff.wait(self.failures, at_least=at_least)
+        self.failures += 1
+        if wait >= self.left or (patience is not None and time.monotonic() + wait - self._began > patience):
+            return None
+        return wait
+
+
+def passes(status: int, error: str | None) -> bool:
+    """Tell whether a reply, by its status and the error it names, means that the same request may succeed later.
+
+    Examples
+    --------
+    >>> passes(503, None), passes(400, "Corrupted"), passes(500, "RemoteFailure")
+    (True, True, False)
+    """
+    return status in _BUSY or (status == 400 and error == "Corrupted")
+
+
+def seconds_asked(header: str | None) -> float:
+    """Read Retry-After in seconds; a date, or nothing, counts as none.
+
+    Examples
+    --------
+    >>> seconds_asked("2"), seconds_asked("Wed, 21 Oct 2026 07:28:00 GMT"), seconds_asked(None)
+    (2.0, 0.0, 0.0)
+    """
+    return float(header) if header is not None and header.isascii() and header.isdigit() else 0.0

@@ -1,0 +1,164 @@
+"""How the gradients of backwards change the weights of a served model."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from labnet.autograd import Gradients
+from labnet.network.graph import Graph
+from labnet.network.loops import Worker
+from labnet.network.routes import Failure
+from labnet.network.staleness import Histogram, Policy
+from labnet.nn import Module
+from labnet.tensor import Tensor
+
+Optimizer = Callable[[Gradients], Any]
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """The gradients of one backward, ready to be applied.
+
+    Attributes
+    ----------
+    order : tuple
+        Client, key and call: where the gradients of several are summed, they are in this order.
+    """
+
+    order: tuple[str, tuple[int, ...], str]
+    graph: Graph
+    version: int
+    gradients: Gradients
+    applied: "asyncio.Future[int] | None" = None
+
+
+class Updates:
+    """The updates of a model's weights, one after the other on the server's worker.
+
+    Attributes
+    ----------
+    version : int
+        How often the weights were updated.
+    staleness : Histogram
+        How stale the gradients were that were applied.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        optimizer: Optimizer | None,
+        *,
+        worker: Worker,
+        policy: Policy,
+        version: int,
+    ):
+        self._model = model
+        self._optimizer = optimizer
+        self._worker = worker
+        self._policy = policy
+        self.version = version
+        self.staleness = Histogram()
+        self._round: list[Contribution] = []
+        self._closed: str | None = None
+
+    def drain(self, reason: str) -> None:
+        """Send away the gradients that wait for others to make an update with, now and from now on."""
+        self._closed = reason
+        waiting, self._round = self._round, []
+        for contribution in waiting:
+            if contribution.applied is not None and not contribution.applied.done():
+                contribution.applied.set_exception(Failure(503, "Overloaded", reason, headers={"Retry-After": "1"}))
+
+    def check_staleness(self, version: int) -> None:
+        """Refuse a gradient of weights that have changed too often since."""
+        staleness = self.version - version
+        if not self._policy.allows(staleness):
+            raise _too_stale(staleness, self._policy)
+
+    async def apply(self, contribution: Contribution) -> int:
+        """Train with a contribution, with others where the policy says so; return the version it led to."""
+        if self._policy.accumulate == 1:
+            version = await self._worker.run(lambda: self._update([contribution]))
+        else:
+            contribution = replace(contribution, applied=asyncio.get_running_loop().create_future())
+            await self._worker.run(lambda: self._trained(contribution))  # refuses what is not finite
+            version = await self._join(contribution)
+        self.staleness.add(version - 1 - contribution.version)
+        return version
+
+    async def _join(self, contribution: Contribution) -> int:
+        """Wait until enough contributions are there; the last one makes the update for all."""
+        assert contribution.applied is not None
+        if self._closed is not None:
+            raise _sent_away(self._closed)
+        self._round.append(contribution)
+        if len(self._round) == self._policy.accumulate:
+            together, self._round = sorted(self._round, key=lambda other: other.order), []
+            try:
+                version = await self._worker.run(lambda: self._update(together))
+            except Exception as error:
+                for other in together:
+                    if other.applied is not None and not other.applied.done():
+                        other.applied.set_exception(error)
+            else:
+                for other in together:
+                    if other.applied is not None and not other.applied.done():
+                        other.applied.set_result(version)
+        return await contribution.applied
+
+    def _update(self, contributions: list[Contribution]) -> int:
+        """Train the parameters with the sum of the contributions; return the new version."""
+        if len(contributions) == 1:
+            self.check_staleness(contributions[0].version)
+        total = self._trained(contributions[0])
+        for other in contributions[1:]:
+            total = total + self._trained(other)
+        if self._optimizer is not None and len(total):
+            with _all_or_nothing(list(total)):
+                self._optimizer(total)
+        self.version += 1
+        return self.version
+
+    def _trained(self, contribution: Contribution) -> Gradients:
+        """Return the gradients of the model's own parameters, scaled as the policy wants, all of them finite."""
+        inputs = {id(tensor) for tensor in contribution.graph.inputs.values()}
+        pairs = contribution.gradients.items()
+        if isinstance(self._model, Module):
+            own = {id(parameter) for parameter in self._model.parameters()}
+            trained = [(t, g) for t, g in pairs if id(t) in own]
+        else:
+            trained = [(t, g) for t, g in pairs if id(t) not in inputs]
+        if not all(np.isfinite(gradient.numpy()).all() for _, gradient in trained):
+            raise Failure(422, "BadGradient", "the gradient of a parameter is not finite; no weight has changed")
+        factor = self._policy.factor(self.version - contribution.version)
+        return Gradients(trained if factor == 1.0 else [(t, g * factor) for t, g in trained])
+
+
+@contextlib.contextmanager
+def _all_or_nothing(parameters: list[Tensor]) -> Iterator[None]:
+    """Take back what an optimizer wrote before it failed."""
+    before = [parameter.detach() for parameter in parameters]
+    try:
+        yield
+    except BaseException:
+        for parameter, value in zip(parameters, before, strict=True):
+            parameter.assign(value)
+        raise
+
+
+def _sent_away(reason: str) -> Failure:
+    return Failure(503, "Overloaded", reason, headers={"Retry-After": "1"})
+
+
+def _too_stale(staleness: int, policy: Policy) -> Failure:
+    return Failure(
+        412,
+        "StaleGradient",
+        f"the weights have changed {staleness} times since the forward of this gradient, this server accepts at most "
+        f"{policy.max_staleness}; compute the loss again (applied: no)",
+        details={"applied": "no"},
+    )

@@ -1,0 +1,85 @@
+"""The page about the protocol, and the client in another language that was written from it."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import labnet as ln
+from labnet import errors, nn, wire
+from tests.network.support import NATIVE, ROOT, SECONDS, http
+
+PAGE = (ROOT / "docs" / "protocol.md").read_text()
+CLIENT = ROOT / "examples" / "client.mjs"
+NODE = shutil.which("node")
+
+
+def dumped():
+    """Return the bytes that the page shows."""
+    lines = re.findall(r"^[0-9a-f]{8}  ((?:[0-9a-f]{2} +){1,16}) *\|(.*)\|$", PAGE, re.MULTILINE)
+    data = b"".join(bytes.fromhex(line) for line, _ in lines)
+    shown = "".join(text for _, text in lines)
+    assert shown == "".join(chr(byte) if 32 <= byte < 127 else "." for byte in data)
+    return data
+
+
+def test_the_bytes_of_the_page_are_what_the_client_sends():
+    message = wire.message_of(ln.asarray([[1.0, 2.0]]), requires_grad="tensor")
+    assert b"".join(wire.encode_native(message).parts) == dumped()
+
+
+def test_the_bytes_of_the_page_are_answered():
+    model = nn.Linear(2, 1)
+    with ln.network.serve_model(model, port=0) as server:
+        reply = http(server, "POST", "/forward", dumped(), Content_Type=NATIVE)
+        assert reply.status == 200
+        assert len(reply.headers["labnet-call"]) == 32
+        expected = model(ln.asarray([[1.0, 2.0]])).numpy()
+        np.testing.assert_allclose(wire.decode_native(reply.body).value.numpy(), expected)
+
+
+def test_every_error_of_the_page_has_a_class():
+    table = PAGE.partition("## Errors")[2].partition("## Calls")[0]
+    named = set(re.findall(r"`([A-Z][A-Za-z]+)`", table)) - {"Allow", "Content", "Retry"}
+    assert {"BadRequest", "Unauthorized", "GraphExpired", "RemoteFailure"} <= named
+    assert not [name for name in named if not hasattr(errors, name)]
+
+
+def test_every_route_of_a_server_is_on_the_page():
+    with ln.network.serve_model(nn.Linear(1, 1), port=0) as server:
+        own = {path.split("/")[1] for path in server._port.routes} - {"", "panel.js", "snapshot"}
+        assert not [name for name in own if f"/{name}" not in PAGE]
+
+
+def test_the_client_in_javascript_has_at_most_60_lines_of_120_columns():
+    lines = CLIENT.read_text().splitlines()
+    assert len(lines) <= 60
+    assert max(map(len, lines)) <= 120
+
+
+@pytest.mark.skipif(NODE is None, reason="Node is not installed: apt-get install nodejs")
+def test_the_client_in_javascript_trains_a_model():
+    model = nn.Linear(2, 1)
+    before = model.state_dict()
+    with ln.network.serve_model(model, ln.optim.SGD(lr=0.01), port=0) as server:
+        command = [NODE, str(Path(__file__).with_name("driver.mjs")), server.url, server.token]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=6 * SECONDS, check=False)
+        assert result.returncode == 0, result.stderr
+        seen = json.loads(result.stdout)
+        state = server.statistics()
+    x = ln.asarray([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    y = x @ before["weight"].T + before["bias"]
+    loss = ((y - 1) ** 2).sum()
+    loss.backward()
+    output, gradient = seen["first"]["output"], seen["first"]["gradient"]
+    assert (output["dtype"], output["shape"], gradient["shape"]) == ("F32", [2, 1], [2, 2])
+    np.testing.assert_allclose(output["data"], y.numpy().ravel(), rtol=1e-6)
+    np.testing.assert_allclose(gradient["data"], x.grad.numpy().ravel(), rtol=1e-5)
+    assert seen["losses"][-1] < seen["losses"][0]
+    assert (state["optimize"]["hits"], state["server"]["version"]) == (20, 20)
+    assert state["server"]["loss"] == pytest.approx(seen["losses"][-1])
+    assert seen["error"].startswith("/forward 422: ")
