@@ -334,10 +334,9 @@ def main() -> int:
     if not arguments.only:
         for elements in (1 << 22, 1 << 26):
             peak = peak_bytes(elements)
-            print(
-                f"peak memory of a client's forward+backward of {elements >> 18} MB: {peak / (4 * elements):.2f} x tensor"
-            )
-            results[f"peak, {elements >> 18} MB"] = {"bytes": peak}
+            size, ratio = elements >> 18, peak / (4 * elements)
+            print(f"peak memory of a client's forward+backward of {size} MB: {ratio:.2f} x tensor")
+            results[f"peak, {size} MB"] = {"bytes": peak}
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(results, indent=1))
     return 0
