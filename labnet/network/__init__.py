@@ -3,7 +3,7 @@
 from labnet.network.client import RemoteModel, all, remote_model, tfetch
 from labnet.network.remote_runner import CommandResult, RemoteRunner, remote_runner
 from labnet.network.reporting import HttpLogger
-from labnet.network.retry import Backoff
+from labnet.network.retry import Backoff, backoff
 from labnet.network.runner import serve_runner
 from labnet.network.server import Server, serve, serve_model, servers
 
@@ -15,6 +15,7 @@ __all__ = [
     "RemoteRunner",
     "Server",
     "all",
+    "backoff",
     "remote_model",
     "remote_runner",
     "serve",

@@ -148,7 +148,7 @@ class RemoteCall(RemoteNode):
         if sent != self._sent:
             self._ticket = self._pulled = None
             self._sent = sent
-        if self._ticket is None:
+        if self._ticket is None and self._pulled is None:
             self._ticket = self._forward.caller.ticket("/optimize")
 
     async def _apply(self, body: wire.Body) -> list[Tensor | None]:
@@ -163,7 +163,7 @@ class RemoteCall(RemoteNode):
             except BaseException:
                 self.applied = "unknown"
                 raise
-            self.applied = "yes"
+            self.applied, self._ticket = "yes", None
         return self._pulled
 
     async def _request(self, body: wire.Body) -> list[Tensor | None]:

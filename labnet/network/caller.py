@@ -15,7 +15,7 @@ from labnet.network import keys, reporting, security, tree
 from labnet.network.checksum import CHECKSUM, checksum_of
 from labnet.network.http import CLIENT, PROTOCOL
 from labnet.network.keys import Ticket
-from labnet.network.names import CALL
+from labnet.network.names import CALL, EPOCH
 from labnet.network.pool import Address, Response, Stage, pool
 from labnet.network.retry import UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
 
@@ -23,7 +23,11 @@ from labnet.network.retry import UNKNOWN_SECONDS, Backoff, Schedule, passes, sec
 _LARGE = 1 << 20
 _ACCEPT = f"{wire.NATIVE}{{}}, {wire.JSON};q=0.9, */*;q=0.1"
 
-_answered: set[str] = set()
+#: Replies that turn a request away before the server looks for its key: they say nothing of earlier attempts.
+_TURNED_AWAY = (401, 403, 404, 405, 411, 413, 415, 429, 503)
+
+#: The incarnation of each server that has answered, by host and port.
+_answered: dict[str, str | None] = {}
 
 
 class Caller:
@@ -87,16 +91,20 @@ class Caller:
             extra |= ticket.headers()
         if body is not None:
             extra[CHECKSUM] = f"{checksum_of(body.parts):08x}"
-        response = await self._persist(method, route, body, extra)
+        tree.check(self.address.host)
+        at_stake = ticket is not None and route != "/forward"
+        schedule = Schedule(self._backoff, timeout=tree.limited(self._timeout))
+        response = await self._persist(method, route, body, extra, schedule, at_stake=at_stake)
         self._check_protocol(route, response)
         if response.status >= 300:
-            raise self._failure(route, response)
+            raise self._failure(route, response, at_stake=at_stake, in_doubt=schedule.in_doubt)
         if PROTOCOL not in response.headers:
             raise errors.ProtocolMismatch(
                 f"{self._where(route)}: answered without the header {PROTOCOL} and with content type "
                 f"{response.headers.get('Content-Type')!r:.60}: not a labnet server, or a proxy that asks for a login",
                 server=str(self.address),
                 route=route,
+                applied="unknown" if at_stake else None,
             )
         self._take_in(route, response)
         return response
@@ -122,12 +130,22 @@ class Caller:
                 route=route,
             )
 
-    async def _persist(self, method: str, route: str, body: wire.Body | None, extra: Mapping[str, str]) -> Response:
+    async def _persist(
+        self,
+        method: str,
+        route: str,
+        body: wire.Body | None,
+        extra: Mapping[str, str],
+        schedule: Schedule,
+        *,
+        at_stake: bool,
+    ) -> Response:
         """Send a request until there is a reply that will not change, or no time is left."""
-        tree.check(self.address.host)
-        schedule = Schedule(self._backoff, timeout=tree.limited(self._timeout))
         reason: BaseException | None = None
+        epoch = _answered.get(self.address.authority)
         while True:
+            if schedule.in_doubt and at_stake and epoch is not None:
+                extra = {**extra, EPOCH: epoch}  # a server started anew since cannot know what became of the request
             try:
                 response = await self._authorized(method, route, body, extra, schedule)
                 if not passes(response.status, _error_name(response)):
@@ -136,11 +154,13 @@ class Caller:
                 if wait is None:
                     return response
             except (OSError, StreamClosedError) as error:
+                schedule.in_doubt = schedule.in_doubt or schedule.connected
                 if reason is None or schedule.left > 0 or not isinstance(error, TimeoutError):
                     reason = error
                 wait = schedule.next_wait(patience=self._patience(error))
                 if wait is None:
-                    raise self._gave_up(reason, route, extra, schedule) from None
+                    applied = None if not at_stake else "unknown" if schedule.in_doubt else "no"
+                    raise self._gave_up(reason, route, extra.get(CALL), schedule, applied) from None
             await asyncio.sleep(wait)
 
     async def _authorized(
@@ -186,10 +206,11 @@ class Caller:
             headers |= {"Content-Type": str(body.content_type), "Content-Length": str(body.nbytes)}
             parts = body.parts
         is_large = body is not None and body.nbytes >= _LARGE
+        schedule.connected = False
         async with asyncio.timeout(schedule.left if is_large else schedule.attempt) as limit:
 
             def reached(stage: Stage) -> None:
-                schedule.arrived = True
+                schedule.connected = True
                 if stage == "answered" and not limit.expired():
                     limit.reschedule(asyncio.get_running_loop().time() + schedule.left)
 
@@ -198,7 +219,7 @@ class Caller:
             response = await connections.request(
                 self.address, method, path, headers, parts, context=self._ssl, reached=reached
             )
-        _answered.add(self.address.authority)
+        _answered[self.address.authority] = response.headers.get(EPOCH)
         announced = response.headers.get(CHECKSUM)
         if announced is not None and announced.lower() != f"{checksum_of([response.body]):08x}":
             raise ConnectionError("the reply was changed on its way: its checksum does not match")
@@ -213,12 +234,13 @@ class Caller:
             return None
         return 0.0 if isinstance(reason, socket.gaierror) else UNKNOWN_SECONDS
 
-    def _gave_up(self, error: BaseException, route: str, extra: Mapping[str, str], schedule: Schedule) -> RemoteError:
+    def _gave_up(
+        self, error: BaseException, route: str, call: str | None, schedule: Schedule, applied: str | None
+    ) -> RemoteError:
         """Make the error for a request to which there was no reply."""
-        applied = None if route == "/forward" or keys.KEY not in extra else "unknown" if schedule.arrived else "no"
         tail = f" ({schedule.failures} attempts)" if schedule.failures > 1 else ""
         tail += f" (applied: {applied})" if applied else ""
-        where, server, call = self._where(route), str(self.address), extra.get(CALL)
+        where, server = self._where(route), str(self.address)
         if isinstance(error, TimeoutError):
             text = f"{where}: no answer within {schedule.timeout:.3g} s{tail}"
             return errors.RemoteTimeout(text, server=server, route=route, call=call, applied=applied)
@@ -229,8 +251,8 @@ class Caller:
     def _where(self, route: str) -> str:
         return f"{self.address}{route}"
 
-    def _failure(self, route: str, response: Response) -> RemoteError:
-        """Make the error that the server named."""
+    def _failure(self, route: str, response: Response, *, at_stake: bool, in_doubt: bool) -> RemoteError:
+        """Make the error that the server named; another system's reply says nothing of what the server did."""
         try:
             document: Any = msgspec.json.decode(response.body)
             name, message, call = document["error"], document["message"], document.get("call")
@@ -241,7 +263,11 @@ class Caller:
                 f"(content type {response.headers.get('Content-Type')!r:.60})",
                 server=str(self.address),
                 route=route,
+                applied="unknown" if at_stake else None,
             )
+        if at_stake and in_doubt and response.status in _TURNED_AWAY:
+            details["applied"] = "unknown"
+            message = f"{message}; an earlier attempt had no reply (applied: unknown)"
         kind = getattr(errors, str(name), None)
         if not (isinstance(kind, type) and issubclass(kind, RemoteError)):
             kind = errors.RemoteFailure
@@ -258,7 +284,10 @@ class Caller:
             return wire.decode_value(response.headers.get("Content-Type", ""), response.body)
         except WireError as error:
             raise errors.ProtocolMismatch(
-                f"{self._where(route)}: the reply is malformed: {error}", server=str(self.address), route=route
+                f"{self._where(route)}: the reply is malformed: {error}",
+                server=str(self.address),
+                route=route,
+                applied="unknown",
             ) from error
 
 

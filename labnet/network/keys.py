@@ -54,7 +54,7 @@ class Ticket:
             done = 0
         return {KEY: f'"{self.key}"', DONE: str(done)}
 
-    def __del__(self) -> None:
+    def __del__(self, _open: dict[int, None] = _open) -> None:
         if self._number is not None:  # without a lock: the garbage collector may call this anywhere
             _open.pop(self._number, None)
 

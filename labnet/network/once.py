@@ -8,7 +8,7 @@ from typing import NoReturn
 from labnet.network import keys
 from labnet.network.calls import Expired
 from labnet.network.ledger import Bounds, Entry, Forgotten, Key, Ledger, Mismatch
-from labnet.network.names import CALL, MODE, REPLAYED
+from labnet.network.names import CALL, EPOCH, MODE, REPLAYED
 from labnet.network.routes import Failure, Reply, Request, failure_of
 
 #: What refuses a request before it was begun; the next attempt is carried out.
@@ -18,9 +18,16 @@ Outcome = Reply | Failure
 
 
 class Once:
-    """The ledger of a server, and the waiting for requests that are under way."""
+    """The ledger of a server, and the waiting for requests that are under way.
 
-    def __init__(self, bounds: Bounds | None = None):
+    Parameters
+    ----------
+    epoch : str
+        The incarnation of the server: its ledger knows nothing of what an earlier one carried out.
+    """
+
+    def __init__(self, epoch: str, bounds: Bounds | None = None):
+        self._epoch = epoch
         self.ledger = Ledger(bounds)
 
     async def answer(self, request: Request, carry_out: Callable[[], Awaitable[Reply]]) -> Reply:
@@ -42,6 +49,9 @@ class Once:
             entry = self.ledger.begin(key, fingerprint, now=time.monotonic())
         except (Mismatch, Expired, Forgotten) as error:
             _refuse(key, error)
+        if entry is None and headers.get(EPOCH, self._epoch) != self._epoch:
+            self.ledger.forget(key)
+            _refuse(key, Forgotten("this server was started anew since the request was first sent"))
         if entry is None:
             return await self._carry_out(key, carry_out)
         return _again(await self._outcome(entry))
@@ -119,10 +129,10 @@ def _refuse(key: Key, error: Exception) -> NoReturn:
             f"the request {name:.80} was answered before, and the reply is no longer kept (applied: {error.applied})",
             details={"applied": error.applied},
         )
+    reason = str(error) or "newer requests of the same client were answered, and this one, if it came, is forgotten"
     raise Failure(
         409,
         "CallExpired",
-        f"the request {name:.80} came too late: newer ones of the same client were answered and this one, if it "
-        "came before, is forgotten (applied: unknown); it is not carried out",
+        f"the request {name:.80} came too late: {reason}; it is not carried out (applied: unknown)",
         details={"applied": "unknown"},
     )

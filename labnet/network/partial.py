@@ -58,6 +58,8 @@ def partial_update(error: BaseException, nodes: Iterable[Node], *, here: dict[st
     some_applied = any(isinstance(node, RemoteNode) and node.applied == "yes" for node in nodes)
     if isinstance(error, PartialUpdate):
         states |= error.servers
+        if states == error.servers:
+            return error
     elif not some_applied or set(states.values()) == {"yes"}:
         return error
     told = "; ".join(f"{server}: applied: {state}" for server, state in states.items())

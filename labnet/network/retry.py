@@ -1,8 +1,15 @@
 """When a request is sent again: which failures pass, how long to wait, and when to give up."""
 
+import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
+
+from labnet.errors import Overloaded, RemoteTimeout, Unreachable
+
+T = TypeVar("T")
 
 #: How long a server that never answered before is tried when it refuses connections, in seconds.
 UNKNOWN_SECONDS = 3.0
@@ -58,8 +65,10 @@ class Schedule:
     ----------
     failures : int
         How many attempts have failed.
-    arrived : bool
-        Whether an attempt got as far as a connection, so that the server may have carried it out.
+    connected : bool
+        Whether the present attempt has got a connection.
+    in_doubt : bool
+        Whether an attempt with a connection got no reply, so that the server may have carried out the request.
     """
 
     def __init__(self, backoff: Backoff, *, timeout: float):
@@ -69,7 +78,8 @@ class Schedule:
         self._deadline = self._began + timeout
         self._attempt = backoff.attempt or timeout / 4
         self.failures = 0
-        self.arrived = False
+        self.connected = False
+        self.in_doubt = False
 
     @property
     def left(self) -> float:
@@ -118,3 +128,45 @@ def seconds_asked(header: str | None) -> float:
     (2.0, 0.0, 0.0)
     """
     return float(header) if header is not None and header.isascii() and header.isdigit() else 0.0
+
+
+async def backoff(function: Callable[[], Awaitable[T]], *, timeout: float = 60.0, policy: Backoff | None = None) -> T:
+    """Call an async function again for as long as it fails in a way that may pass, and return its result.
+
+    `tfetch` and remote models do this for each request by themselves; this is for whole sequences of them.
+
+    Parameters
+    ----------
+    function : async function without arguments
+        What to do; it may be carried out several times.
+    timeout : float
+        Seconds after which no further attempt is made.
+    policy : Backoff, optional
+        How long to wait between attempts.
+
+    Raises
+    ------
+    Unreachable, RemoteTimeout, Overloaded
+        The last one, when no time is left; every other error at once.
+
+    Examples
+    --------
+    >>> import asyncio, labnet as ln
+    >>> attempts = []
+    >>> async def flaky():
+    ...     attempts.append(1)
+    ...     if len(attempts) < 3:
+    ...         raise ln.errors.Overloaded("not yet")
+    ...     return len(attempts)
+    >>> asyncio.run(ln.network.backoff(flaky, policy=ln.network.Backoff(first=0.001)))
+    3
+    """
+    schedule = Schedule(policy or Backoff(), timeout=timeout)
+    while True:
+        try:
+            return await function()
+        except (Unreachable, RemoteTimeout, Overloaded):
+            wait = schedule.next_wait()
+            if wait is None:
+                raise
+        await asyncio.sleep(wait)

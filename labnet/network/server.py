@@ -59,7 +59,7 @@ class Port:
         self.started = time.monotonic()
         self.statistics: dict[str, RouteStatistics] = {}
         self.users = Users()
-        self.once = Once()
+        self.once = Once(self.epoch)
         self.worker = Worker("labnet-compute")
         self.routes: dict[str, Route] = {}
         self.owner: Server | None = None

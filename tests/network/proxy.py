@@ -30,7 +30,7 @@ class Proxy:
         self._target = port
         self._random = random.Random(seed)
         self._lock = threading.Lock()
-        self._share = share
+        self.share = share
         self._faults = faults
         self.counts = collections.Counter()
         self._late = []
@@ -56,7 +56,7 @@ class Proxy:
 
     def _choose(self):
         with self._lock:
-            fault = self._random.choice(self._faults) if self._random.random() < self._share else "none"
+            fault = self._random.choice(self._faults) if self._random.random() < self.share else "none"
             self.counts[fault] += 1
             return fault
 

@@ -74,6 +74,22 @@ def test_a_graph_given_back_can_be_taken_again():
     assert applied(calls, "a") == "yes"
 
 
+def test_a_graph_given_back_in_doubt_is_not_said_to_be_unused_once_it_is_dropped():
+    calls = Calls(Limits(count=1))
+    calls.keep("a", kept())
+    calls.give_back("a", calls.take("a", now=0.0), in_doubt=True)
+    calls.keep("b", kept())
+    assert applied(calls, "a") == "unknown"
+
+
+def test_a_graph_that_is_discarded_was_not_used():
+    calls = Calls()
+    calls.keep("a", kept())
+    calls.discard("a")
+    calls.discard("a")
+    assert applied(calls, "a") == "no"
+
+
 def test_bytes_are_bounded():
     calls = Calls(Limits(nbytes=10))
     for call in "abc":

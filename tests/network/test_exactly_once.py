@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+import signal
 import threading
 
 import numpy as np
@@ -100,6 +101,7 @@ def test_a_chain_of_servers_with_faults_on_every_edge_equals_the_chain_here_to_t
             for x in data(steps):
                 (remote(x) ** 2).mean().backward()
             assert (optimize_hits(outer), optimize_hits(inner)) == (steps, steps)
+            assert all("/" in client for client in inner._port.once.ledger._windows), "keys derived from the outer ones"
     assert_same_bits(weights(*there), weights(*here))
 
 
@@ -162,6 +164,89 @@ def test_a_branch_that_fails_is_named_and_completed_without_doubling_the_other()
         run(scenario(good, bad, Proxy(bad.port, share=0.0)))
         assert (optimize_hits(good), optimize_hits(bad)) == (1, 1)
     assert_same_bits(weights(a, b), weights(here, here))
+
+
+def test_a_branch_that_fails_in_a_blocking_backward_is_completed_without_doubling_the_other():
+    (a,), (b,) = layers(3, 2), layers(3, 2)
+    failed = []
+
+    def fails_once(gradients):
+        if not failed:
+            failed.append(1)
+            raise RuntimeError("once")
+
+    with (
+        ln.network.serve_model(a, ln.optim.SGD(lr=0.1), port=0, name="a") as good,
+        ln.network.serve_model(b, fails_once, port=0, name="b") as bad,
+    ):
+        x = ln.ones((1, 3), requires_grad=True)
+        loss = (blocking(bad)(x) + blocking(good)(x)).sum()  # the call made last is pulled first
+        with pytest.raises(ln.errors.PartialUpdate) as caught:
+            loss.backward()
+        assert caught.value.servers == {good.url: "yes", bad.url: "no"}
+        assert loss.backward()[x].shape == (1, 3)
+        assert (good.statistics()["server"]["version"], bad.statistics()["server"]["version"]) == (1, 1)
+
+
+def test_a_partial_failure_below_a_server_names_every_server_and_is_completed():
+    (a,), (b,) = layers(3, 2), layers(3, 2)
+
+    async def scenario(good, bad, proxy):
+        ask_good = ln.network.remote_model(good.url, backoff=QUICK)
+        ask_bad = ln.network.remote_model(proxy.url, token=bad.token, backoff=QUICK, timeout=0.3)
+
+        async def both(x):
+            y, z = await ln.network.all(ask_good(x), ask_bad(x))
+            return y + z
+
+        with ln.network.serve_model(both, lambda gradients: None, port=0, name="outer") as outer:
+            x = ln.ones((1, 3), requires_grad=True)
+            loss = (await ln.network.remote_model(outer.url)(x)).sum()
+            proxy.close()
+            with pytest.raises(ln.errors.PartialUpdate) as caught:
+                await loss.backward()
+            states = caught.value.servers
+            assert (states[good.url], states[outer.url]) == ("yes", "no")
+            assert states[proxy.url] in ("no", "unknown")
+            with Proxy(bad.port, share=0.0, at=proxy.port):
+                assert (await loss.backward())[x].shape == (1, 3)
+            assert outer.statistics()["server"]["version"] == 1
+
+    with (
+        ln.network.serve_model(a, ln.optim.SGD(lr=0.1), port=0, name="a") as good,
+        ln.network.serve_model(b, ln.optim.SGD(lr=0.1), port=0, name="b") as bad,
+    ):
+        run(scenario(good, bad, Proxy(bad.port, share=0.0)))
+        assert (optimize_hits(good), optimize_hits(bad)) == (1, 1)
+
+
+def test_a_server_that_fails_after_the_one_below_it_applied_is_completed_without_doubling():
+    (below,) = layers(3, 2)
+    failed = []
+
+    def fails_once(gradients):
+        if not failed:
+            failed.append(1)
+            raise RuntimeError("once")
+
+    class Outer(nn.Module):
+        def __init__(self, ask):
+            super().__init__()
+            self.ask, self.scale = ask, ln.ones((), requires_grad=True)
+
+        def forward(self, x):
+            return self.ask(x) * self.scale
+
+    with (
+        ln.network.serve_model(below, ln.optim.SGD(lr=0.1), port=0, name="inner") as inner,
+        ln.network.serve_model(Outer(blocking(inner)), fails_once, port=0, name="outer") as outer,
+    ):
+        loss = blocking(outer)(ln.ones((1, 3))).sum()
+        with pytest.raises(ln.errors.PartialUpdate, match="once") as caught:
+            loss.backward()
+        assert caught.value.servers == {inner.url: "yes", outer.url: "no"}
+        loss.backward()
+        assert [s.statistics()["server"]["version"] for s in (inner, outer)] == [1, 1]
 
 
 # Orders
@@ -332,6 +417,30 @@ def test_a_cancelled_backward_with_the_same_gradient_is_completed_once():
         assert server.statistics()["server"]["version"] == 1
 
 
+def test_an_interrupted_backward_is_completed_once():
+    (there,) = layers(3, 2)
+    entered, opened = threading.Event(), threading.Event()
+
+    def optimizer(gradients):
+        entered.set()
+        assert opened.wait(SECONDS)
+
+    def interrupt():
+        assert entered.wait(SECONDS)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    with ln.network.serve_model(there, optimizer, port=0) as server:
+        loss = blocking(server)(ln.ones((1, 3))).sum()
+        interrupting = threading.Thread(target=interrupt)
+        interrupting.start()
+        with pytest.raises(KeyboardInterrupt):
+            loss.backward()
+        interrupting.join()
+        opened.set()
+        loss.backward()
+        assert server.statistics()["server"]["version"] == 1
+
+
 async def _awaited(gradients):
     return await gradients
 
@@ -371,6 +480,33 @@ def test_after_a_restart_the_client_goes_on_and_says_what_it_does_not_know():
         assert caught.value.applied == "unknown"
         remote(ln.ones((1, 3))).sum().backward()
         assert new.statistics()["server"]["version"] == 1
+
+
+def test_a_call_in_doubt_is_not_carried_out_by_a_server_that_was_started_anew():
+    hits, carried_out = [], threading.Event()
+    options = {"blocking": True, "backoff": QUICK, "token": "the same"}
+
+    def step(x):
+        hits.append(1)
+        carried_out.set()
+
+    def call(proxy, errors):
+        with pytest.raises(ln.errors.CallExpired, match=r"started anew.*applied: unknown") as caught:
+            ln.network.tfetch(proxy.url + "/step", ln.ones(1), **options)
+        errors.append(caught.value.applied)
+
+    old = ln.network.serve({"step": step, "one": lambda: 1}, port=0, token="the same")
+    with old, Proxy(old.port, share=0.0, faults=("lose reply",)) as proxy:
+        ln.network.tfetch(proxy.url + "/one", **options)
+        proxy.share, errors = 1.0, []
+        caller = threading.Thread(target=call, args=(proxy, errors))
+        caller.start()
+        assert carried_out.wait(SECONDS)
+        old.stop()
+        with ln.network.serve({"step": step}, port=old.port, token="the same"):
+            proxy.share = 0.0
+            caller.join(SECONDS)
+    assert (errors, hits) == (["unknown"], [1])
 
 
 def test_a_client_waits_for_a_server_that_it_knows_to_come_back():

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import threading
 import time
 
@@ -11,7 +12,7 @@ import pytest
 
 import labnet as ln
 from labnet import nn
-from labnet.errors import Overloaded, RemoteTimeout, ServeError
+from labnet.errors import Overloaded, ProtocolMismatch, RemoteTimeout, ServeError
 from labnet.network import Backoff
 from labnet.network.calls import Calls, Expired, Kept
 from labnet.network.ledger import Key, Ledger
@@ -32,6 +33,7 @@ from tests.network.support import (
     native,
     read_reply,
     run,
+    scripted,
     wait_until,
 )
 
@@ -209,6 +211,36 @@ def test_a_deadline_holds_for_all_attempts_together():
     assert time.monotonic() - began < 5.0
     assert caught.value.applied == "no"
     assert "attempts" in str(caught.value)
+
+
+def test_a_server_that_accepts_and_never_answers_is_a_timeout():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(RemoteTimeout, match=r"0\.4 s .*applied: unknown"):
+            fetch(f"127.0.0.1:{silent.getsockname()[1]}/step", ln.ones(1), timeout=0.4, backoff=QUICK)
+        assert time.monotonic() - began < 5.0
+
+
+BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 40\r\nRetry-After: 60\r\n\r\n"
+    b'{"error": "Overloaded", "message": "no"}'
+)
+PAGE = b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\n<h1>"
+
+
+@pytest.mark.parametrize(
+    ("replies", "kind", "applied"),
+    [
+        ((BUSY,), Overloaded, None),
+        ((b"", BUSY), Overloaded, "unknown"),
+        ((PAGE,), ProtocolMismatch, "unknown"),
+    ],
+    ids=["turned away", "lost and then turned away", "an error of a system in between"],
+)
+def test_an_error_says_that_a_call_is_in_doubt_where_it_is(replies, kind, applied):
+    with scripted(*replies) as port, pytest.raises(kind) as caught:
+        fetch(f"127.0.0.1:{port}/step", ln.ones(1), timeout=5.0, backoff=QUICK)
+    assert caught.value.applied == applied
 
 
 def test_cancelling_a_client_leaves_the_server_as_it_was():
