@@ -7,7 +7,6 @@ it was sent.
 import asyncio
 import os
 import sys
-import threading
 
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
@@ -121,35 +120,6 @@ def grpc() -> None:
     asyncio.run(serve())
 
 
-def litserve() -> None:
-    import socket
-
-    import litserve
-    import numpy as np
-    from fastapi import Request, Response
-
-    class Identity(litserve.LitAPI):
-        def setup(self, device):
-            pass
-
-        async def decode_request(self, request: Request):
-            return np.frombuffer(await request.body(), "float32")
-
-        async def predict(self, x):
-            return x * np.float32(1)
-
-        async def encode_response(self, output):
-            return Response(content=output.tobytes(), media_type="application/octet-stream")
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = litserve.LitServer(Identity(enable_async=True), accelerator="cpu", track_requests=False)
-    announce(port)
-    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-    server.run(host="127.0.0.1", port=port, log_level="error", generate_client_file=False, pretty_logs=False)
-
-
 def torch() -> None:
     import torch.distributed.rpc as rpc
 
@@ -165,4 +135,4 @@ async def closed() -> None:
 
 
 if __name__ == "__main__":
-    {f.__name__: f for f in (labnet, tornado, aiohttp, grpc, litserve, torch)}[sys.argv[1]]()
+    {f.__name__: f for f in (labnet, tornado, aiohttp, grpc, torch)}[sys.argv[1]]()

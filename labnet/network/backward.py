@@ -10,11 +10,11 @@ from labnet.autograd import Node, Run
 from labnet.errors import GradientError, GraphExpired, RemoteError, StaleGradient
 from labnet.network.caller import Caller
 from labnet.network.checksum import checksum_of
+from labnet.network.exchange import Response
 from labnet.network.keys import Ticket
 from labnet.network.loops import IO
 from labnet.network.names import CALL, EPOCH, LOSS, MODE
 from labnet.network.partial import RemoteNode
-from labnet.network.pool import Response
 from labnet.tensor import Tensor, as_gradient
 
 #: How often a forward is made again for one backward, where the server has dropped its graph.

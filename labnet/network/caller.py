@@ -13,10 +13,11 @@ from labnet import errors, wire
 from labnet.errors import RemoteError, WireError
 from labnet.network import keys, reporting, security, tree
 from labnet.network.checksum import CHECKSUM, checksum_of
+from labnet.network.exchange import Response, Stage
 from labnet.network.http import CLIENT, PROTOCOL
 from labnet.network.keys import Ticket
 from labnet.network.names import CALL, EPOCH
-from labnet.network.pool import Address, Response, Stage, pool
+from labnet.network.pool import Address, pool
 from labnet.network.retry import UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
 
 #: Bodies from here on are given the whole timeout in one attempt: sending them takes its time.
@@ -52,6 +53,7 @@ class Caller:
         self.address = address
         self._timeout = timeout
         self._token = token
+        self._published: str | None = None
         self._headers = dict(headers or {})
         self._ssl = ssl
         self._client = client
@@ -166,18 +168,18 @@ class Caller:
     async def _authorized(
         self, method: str, route: str, body: wire.Body | None, extra: Mapping[str, str], schedule: Schedule
     ) -> Response:
-        response = await self._send(method, route, body, extra, self._find_token(), schedule)
+        token = self._token or self._published or self._look_up()
+        response = await self._send(method, route, body, extra, token, schedule)
         if response.status == 401 and self._token is None:
             # the server may have been started anew since, with another token
-            response = await self._send(method, route, body, extra, self._find_token(), schedule)
+            response = await self._send(method, route, body, extra, self._look_up(), schedule)
         return response
 
-    def _find_token(self) -> str | None:
-        """Return the token given, else the one that a server of this user on this machine has published."""
-        if self._token is not None or not security.is_loopback(self.address.authority):
-            return self._token
-        entry = security.lookup(self.address.port)
-        return entry.token if entry else None
+    def _look_up(self) -> str | None:
+        """Return the token that a server of this user on this machine has published, and remember it."""
+        entry = security.lookup(self.address.port) if security.is_loopback(self.address.authority) else None
+        self._published = entry.token if entry else None
+        return self._published
 
     async def _send(
         self,

@@ -1,31 +1,24 @@
 """Keep-alive HTTP/1.1 connections of one event loop, over Tornado's streams."""
 
 import asyncio
-import contextlib
 import os
 import socket
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
-from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.tcpclient import TCPClient
 
-from labnet import codec, wire
+from labnet import codec
+from labnet.network.exchange import MAX_REPLY, Response, Stage, exchange
 
-#: How far a request has come: there is a connection; the head of the reply is there.
-Stage = Literal["connected", "answered"]
-
-_MAX_REPLY = 1 << 34
 _IDLE_SECONDS = 60.0  # less than the server's, so that a reused connection is rarely one being closed
 _MAX_IDLE = 32
-_PARAMETERS = HTTP1ConnectionParameters(max_body_size=_MAX_REPLY, max_header_size=1 << 16)
 
 
 @dataclass(frozen=True)
@@ -77,51 +70,12 @@ class Address:
         return f"{self.scheme}://{self.authority}{self.prefix}"
 
 
-@dataclass(frozen=True)
-class Response:
-    """A reply that was received completely."""
-
-    status: int
-    headers: HTTPHeaders
-    body: bytearray
-
-
 class NotConnected(OSError):
     """There is no connection to the server, so nothing was sent to it."""
 
     def __init__(self, reason: BaseException):
         super().__init__(getattr(reason, "errno", None), getattr(reason, "strerror", None) or str(reason))
         self.reason = reason
-
-
-class _Receiver(HTTPMessageDelegate):
-    """Collects a reply in one buffer of the announced length; says when it begins."""
-
-    def __init__(self, reached: Callable[[Stage], None]) -> None:
-        self._reached = reached
-        self.status = 0
-        self.headers = HTTPHeaders()
-        self.body = bytearray()
-        self.complete = False
-        self.keeps_open = False
-        self._received = 0
-
-    def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
-        assert isinstance(start_line, ResponseStartLine)
-        self._reached("answered")
-        self.status, self.headers = start_line.code, headers
-        self.keeps_open = start_line.version == "HTTP/1.1" and headers.get("Connection", "").lower() != "close"
-        length = headers.get("Content-Length", "0")
-        if length.isascii() and length.isdigit() and int(length) <= _MAX_REPLY:
-            self.body = bytearray(int(length))
-
-    def data_received(self, chunk: bytes) -> None:
-        end = self._received + len(chunk)
-        self.body[self._received : end] = chunk
-        self._received = end
-
-    def finish(self) -> None:
-        self.complete = True
 
 
 class Pool:
@@ -158,7 +112,7 @@ class Pool:
             raise NotConnected(getattr(error, "real_error", None) or error) from error
         reached("connected")
         try:
-            response, reusable = await _exchange(stream, method, path, headers, parts, reached)
+            response, reusable = await exchange(stream, method, path, headers, parts, reached)
         except BaseException:
             stream.close()
             raise
@@ -183,11 +137,11 @@ class Pool:
             options = context or ssl.create_default_context()
         host = "127.0.0.1" if address.host == "localhost" else address.host
         try:
-            stream = await self._tcp.connect(host, address.port, ssl_options=options)
+            stream = await self._tcp.connect(host, address.port, ssl_options=options, max_buffer_size=MAX_REPLY)
         except (OSError, StreamClosedError):
             if host == address.host:
                 raise
-            stream = await self._tcp.connect("::1", address.port, ssl_options=options)
+            stream = await self._tcp.connect("::1", address.port, ssl_options=options, max_buffer_size=MAX_REPLY)
         stream.set_nodelay(True)
         return stream
 
@@ -211,35 +165,6 @@ def _is_quiet(stream: IOStream) -> bool:
     except OSError:
         return False
     return False
-
-
-async def _exchange(
-    stream: IOStream,
-    method: str,
-    path: str,
-    headers: dict[str, str],
-    parts: Sequence[codec.Part],
-    reached: Callable[[Stage], None],
-) -> tuple[Response, bool]:
-    """Send one request on a connection and read its reply; tell whether the connection can be used again."""
-    connection = HTTP1Connection(stream, is_client=True, params=_PARAMETERS)
-    receiver = _Receiver(reached)
-    first, others = wire.in_one_piece(parts)
-    connection.write_headers(RequestStartLine(method, path, ""), HTTPHeaders(headers), first)
-    sent = None
-    with contextlib.suppress(StreamClosedError):  # refused half-way: the reply says why
-        for part in others:
-            sent = connection.write(part)  # type: ignore[arg-type]  # a memoryview is sent without a copy
-        connection.finish()
-    await connection.read_response(receiver)
-    if not receiver.complete:
-        raise StreamClosedError(
-            real_error=ConnectionResetError("the connection was closed before the reply was complete")
-        )
-    if sent is not None:
-        sent.cancel() if not sent.done() else sent.exception()
-    reusable = receiver.keeps_open and not stream.closed()
-    return Response(receiver.status, receiver.headers, receiver.body), reusable
 
 
 _pools: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Pool, AsyncGenerator[None]]] = WeakKeyDictionary()

@@ -113,7 +113,8 @@ class Port:
             self.queued -= 1
 
     async def _count(self, route: Route, request: Request) -> Reply:
-        counters = self.statistics.setdefault(route.label or request.path.strip("/"), RouteStatistics())
+        name = route.label or request.path.strip("/")
+        counters = self.statistics.get(name) or self.statistics.setdefault(name, RouteStatistics())
         counters.begin(bytes_in=len(request.body))
         began = time.perf_counter()
         bytes_out, failed = 0, True
