@@ -401,6 +401,11 @@ class Gradients(Mapping[Any, Any]):
             self._pending = None
         return self
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether they have to be awaited before they can be read."""
+        return self._pending is not None
+
     def found(self) -> list[tuple[Any, Any]]:
         """Return (leaf tensor, gradient) of each; here a gradient may still be an array."""
         if self._pending is not None:

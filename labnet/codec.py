@@ -5,6 +5,7 @@ padded with spaces to a multiple of 8, then the row-major buffers without holes.
 before it looks at the data, and never executes anything. Knows arrays, not tensors and not HTTP.
 """
 
+import functools
 import json
 import math
 import struct
@@ -38,6 +39,8 @@ _METADATA = "__metadata__"
 _MAX_HEADER_BYTES = 1 << 20
 _MAX_DIMENSIONS = 64  # NumPy's own limit
 _LENGTH = struct.Struct("<Q")
+#: Headers up to these sizes, in tensors and in bytes, are remembered.
+_FEW, _SHORT = 8, 2048
 
 Array = np.ndarray[Any, Any]
 Part = bytes | memoryview
@@ -71,24 +74,30 @@ def encode(
     """
     if _METADATA in arrays:
         raise WireError(f"a tensor cannot be named {_METADATA!r}: the layout keeps that name for metadata")
-    header: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
-    header |= dict.fromkeys(arrays)  # in the order given, whatever the order of the buffers
-    buffers: list[Part] = []
-    offset = 0
     stored = [(name, *_stored(name, array, bfloat16=bfloat16)) for name, array in arrays.items()]
+    entries = tuple((name, dtype, arrays[name].shape, plain.nbytes) for name, dtype, plain in stored)
+    described = tuple((metadata or {}).items())
+    make = _known_head if len(entries) + len(described) <= _FEW else _head
     # widest elements first: every buffer is then aligned to its own element size
-    for name, dtype, plain in sorted(stored, key=lambda item: -item[2].dtype.itemsize):
-        header[name] = {
-            "dtype": dtype,
-            "shape": list(arrays[name].shape),
-            "data_offsets": [offset, offset + plain.nbytes],
-        }
-        offset += plain.nbytes
-        if plain.nbytes:
-            buffers.append(plain.reshape(-1).view(np.uint8).data)
+    plains = [plain for _, _, plain in sorted(stored, key=lambda item: -item[2].dtype.itemsize)]
+    return [make(entries, described), *[plain.reshape(-1).view(np.uint8).data for plain in plains if plain.nbytes]]
+
+
+def _head(entries: tuple[tuple[str, str, tuple[int, ...], int], ...], metadata: tuple[tuple[str, str], ...]) -> bytes:
+    """Return length and header of a message; entries are (name, dtype, shape, bytes)."""
+    header: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
+    header |= {name: None for name, *_ in entries}  # in the order given, whatever the order of the buffers
+    offset = 0
+    for name, dtype, shape, nbytes in sorted(entries, key=lambda entry: -_STORED[entry[1]].itemsize):
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + nbytes]}
+        offset += nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return [_LENGTH.pack(len(text)) + text, *buffers]
+    return _LENGTH.pack(len(text)) + text
+
+
+#: A client sends the same shapes again and again.
+_known_head = functools.lru_cache(256)(_head)
 
 
 def _stored(name: str, array: Array, *, bfloat16: bool) -> tuple[str, Array]:
@@ -117,14 +126,14 @@ def decode(buffer: bytes | bytearray | memoryview) -> tuple[dict[str, Array], di
     start = _LENGTH.size + length
     if length > _MAX_HEADER_BYTES or start > len(view):
         raise WireError(f"header of {length} bytes does not fit a message of {len(view)} bytes")
-    header = _parse_header(bytes(view[_LENGTH.size : start]))
-    metadata = header.pop(_METADATA, {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise WireError(f"{_METADATA} must map strings to strings")
+    read = _known_layout if length <= _SHORT else _layout
+    names, entries, metadata = read(bytes(view[_LENGTH.size : start]))
     data = view[start:]
     arrays: dict[str, Array] = {}
     end_of_last = 0
-    for begin, end, name, dtype, shape in sorted(_entry(name, entry, len(data)) for name, entry in header.items()):
+    for begin, end, name, dtype, shape in entries:
+        if end > len(data):
+            raise WireError(f"{name!r:.80} does not fit: it ends at byte {end} of {len(data)}")
         if begin != end_of_last:
             raise WireError(
                 f"data of {name!r:.80} begins at byte {begin}: expected {end_of_last}, without holes or overlaps"
@@ -134,7 +143,24 @@ def decode(buffer: bytes | bytearray | memoryview) -> tuple[dict[str, Array], di
         end_of_last = end
     if end_of_last != len(data):
         raise WireError(f"the tensors take {end_of_last} bytes of data, the message has {len(data)}")
-    return {name: arrays[name] for name in header}, metadata
+    return {name: arrays[name] for name in names}, dict(metadata)
+
+
+Layout = tuple[tuple[str, ...], tuple[tuple[int, int, str, str, tuple[int, ...]], ...], tuple[tuple[str, str], ...]]
+
+
+def _layout(text: bytes) -> Layout:
+    """Return the names in the order of a header, its entries in the order of the data, and its metadata."""
+    header = _parse_header(text)
+    metadata = header.pop(_METADATA, {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise WireError(f"{_METADATA} must map strings to strings")
+    entries = tuple(sorted(_entry(name, entry) for name, entry in header.items()))
+    return tuple(header), entries, tuple(metadata.items())
+
+
+#: What was read once is not checked again: short headers come in the same bytes again and again.
+_known_layout = functools.lru_cache(256)(_layout)
 
 
 def _parse_header(text: bytes) -> dict[str, Any]:
@@ -162,8 +188,8 @@ def _is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 63
 
 
-def _entry(name: str, entry: Any, available: int) -> tuple[int, int, str, str, tuple[int, ...]]:
-    """Check one entry of the header against the bytes that there are."""
+def _entry(name: str, entry: Any) -> tuple[int, int, str, str, tuple[int, ...]]:
+    """Check one entry of the header."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise WireError(f"entry {name!r:.80} must have exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -176,10 +202,8 @@ def _entry(name: str, entry: Any, available: int) -> tuple[int, int, str, str, t
     begin, end = offsets
     # zero times huge must not slip through: bound the product of the non-zero lengths
     bound = math.prod(max(length, 1) for length in shape) * _STORED[dtype].itemsize
-    if bound >= 1 << 63 or math.prod(shape) * _STORED[dtype].itemsize != end - begin or end > available:
-        raise WireError(
-            f"{name!r:.80} of shape {tuple(shape)} and dtype {dtype} does not fit bytes {begin} to {end} of {available}"
-        )
+    if bound >= 1 << 63 or math.prod(shape) * _STORED[dtype].itemsize != end - begin:
+        raise WireError(f"{name!r:.80} of shape {tuple(shape)} and dtype {dtype} does not fit bytes {begin} to {end}")
     return begin, end, name, dtype, tuple(shape)
 
 

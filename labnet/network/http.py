@@ -318,8 +318,9 @@ class Exchange(HTTPMessageDelegate):
         headers = HTTPHeaders(extra)
         headers[PROTOCOL] = wire.PROTOCOL
         headers[EPOCH] = self._application.epoch
-        headers.setdefault("Cache-Control", "no-store")
-        headers["X-Content-Type-Options"] = "nosniff"
+        if PROTOCOL not in self._headers:  # what no browser sends of its own accord
+            headers.setdefault("Cache-Control", "no-store")
+            headers["X-Content-Type-Options"] = "nosniff"
         if body.content_type is not None:
             headers["Content-Type"] = body.content_type
             headers["Content-Length"] = str(body.nbytes)
@@ -331,7 +332,8 @@ class Exchange(HTTPMessageDelegate):
         for part in others:
             sent = self._connection.write(part)  # type: ignore[arg-type]  # a memoryview is written without a copy
         self._connection.finish()
-        await sent
+        if not sent.done() or sent.exception() is not None:
+            await sent
 
 
 def _declared_length(headers: HTTPHeaders) -> int:

@@ -160,14 +160,24 @@ class ServedModel:
             details = {"applied": expired.applied}
             raise Failure(410, "GraphExpired", _why_expired(call, expired), details=details) from None
         gradients = graph.pulled.pop(request.checksum, None)
-        try:
+        order = (request.client or "", Key.parse(request.headers.get(KEY, call)).sequence, call)
+        version: int | None = None
+
+        def pull_and_apply() -> None:
+            nonlocal gradients, version
             if gradients is None:
-                gradients = await await_model(
-                    await self._worker.run(carried(lambda: pull(graph, message.tensors, loss)))
-                )
+                gradients = pull(graph, message.tensors, loss)
+            if not gradients.is_pending:
+                version = self.updates.apply_now(Contribution(order, graph, kept.version, gradients))
+
+        try:
+            await self._worker.run(carried(pull_and_apply))
             assert gradients is not None
-            order = (request.client or "", Key.parse(request.headers.get(KEY, call)).sequence, call)
-            version = await self.updates.apply(Contribution(order, graph, kept.version, gradients))
+            if version is None:
+                if gradients.is_pending:
+                    waiting, gradients = gradients, None
+                    gradients = await await_model(waiting)
+                version = await self.updates.apply(Contribution(order, graph, kept.version, gradients))
         except Exception as error:  # no weight of this server has changed: the same call may be tried again
             if gradients is not None:  # servers further down have applied their part, and do so once
                 graph.pulled[request.checksum] = gradients

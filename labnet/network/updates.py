@@ -79,6 +79,14 @@ class Updates:
         if not self._policy.allows(staleness):
             raise _too_stale(staleness, self._policy)
 
+    def apply_now(self, contribution: Contribution) -> int | None:
+        """Train with a contribution at once, if the policy wants no others with it; runs on the worker."""
+        if self._policy.accumulate > 1:
+            return None
+        version = self._update([contribution])
+        self.staleness.add(version - 1 - contribution.version)
+        return version
+
     async def apply(self, contribution: Contribution) -> int:
         """Train with a contribution, with others where the policy says so; return the version it led to."""
         if self._policy.accumulate == 1:
