@@ -319,6 +319,38 @@ def _raise(error: BaseException, reason: BaseException) -> NoReturn:
     raise error from reason
 
 
+def _start(sweep: Sweep) -> list[tuple[Awaitable[Any], tuple[Node, Any]]]:
+    """Carry out the steps that are ready, and return what has to be awaited, with its step."""
+    started = []
+    while (step := sweep.take()) is not None:
+        node, gradient = step
+        pulled = node.pull(gradient, sweep.run)
+        if inspect.isawaitable(pulled):
+            started.append((pulled, step))
+        else:
+            sweep.deliver(node, pulled)
+    return started
+
+
+async def _finish_one(
+    sweep: Sweep,
+    pulled: Awaitable[Any],
+    step: tuple[Node, Any],
+    failed: list[tuple[Node, Any]],
+    errors: list[BaseException],
+) -> None:
+    """Await a step, and deliver it or note why it failed."""
+    try:
+        found = await pulled
+    except BaseException as error:
+        failed.append(step)
+        if not isinstance(error, Exception):
+            raise
+        errors.append(error)
+    else:
+        sweep.deliver(step[0], found)
+
+
 async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
     """Carry out a sweep; nodes that await run side by side.
 
@@ -332,13 +364,11 @@ async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
     errors: list[BaseException] = []
     try:
         while True:
-            while (step := sweep.take()) is not None:
-                node, gradient = step
-                pulled = node.pull(gradient, sweep.run)
-                if inspect.isawaitable(pulled):
-                    under_way[asyncio.ensure_future(pulled)] = step
-                else:
-                    sweep.deliver(node, pulled)
+            started = _start(sweep)
+            if len(started) == 1 and not under_way:  # as in most models: nothing to run side by side
+                await _finish_one(sweep, *started[0], failed, errors)
+                continue
+            under_way |= {asyncio.ensure_future(pulled): step for pulled, step in started}
             if not under_way:
                 break
             done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
