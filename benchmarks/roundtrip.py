@@ -82,9 +82,9 @@ async def echo(elements: int) -> AsyncIterator[Task]:
 
 
 @contextlib.asynccontextmanager
-async def forward(elements: int) -> AsyncIterator[Task]:
+async def forward(elements: int, *cell: str) -> AsyncIterator[Task]:
     x = ln.ones(elements)
-    with started("labnet") as port:
+    with started("labnet", *cell) as port:
         model = ln.network.remote_model(f"localhost:{port}")
 
         async def task() -> None:
@@ -292,6 +292,16 @@ def peak_bytes(elements: int) -> int:
     return found
 
 
+async def beside_a_cell(cell: str, seconds: float) -> tuple[float, float]:
+    """Return p50 and p99 of a forward to a kernel in which a cell of some kind does not end."""
+    async with forward(128, *([cell] if cell else [])) as task:
+        for _ in range(3):
+            await task()
+        *durations, _ = await timed(task, concurrency=1, seconds=seconds)
+    durations.sort()
+    return durations[len(durations) // 2], durations[int(len(durations) * 0.99)]
+
+
 def show(size: str, concurrency: int, found: dict[str, dict]) -> None:
     """Print the rows of one size."""
     base = found.get("echo", {}).get("per_second")
@@ -343,6 +353,11 @@ def main() -> int:
             size, ratio = elements >> 18, peak / (4 * elements)
             print(f"peak memory of a client's forward+backward of {size} MB: {ratio:.2f} x tensor")
             results[f"peak, {size} MB"] = {"bytes": peak}
+        for cell in ("", "python", "numpy", "compiled code"):
+            p50, p99 = asyncio.run(beside_a_cell(cell, 10 * arguments.seconds))
+            name = f"forward of 512 B, kernel busy with {cell or 'nothing'}"
+            print(f"{name:<52} p50 {p50 * 1e3:.2f} ms, p99 {p99 * 1e3:.2f} ms")
+            results[name] = {"p50": p50, "p99": p99}
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(results, indent=1))
     return 0

@@ -7,6 +7,7 @@ it was sent.
 import asyncio
 import os
 import sys
+import threading
 
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
@@ -22,9 +23,46 @@ def labnet() -> None:
     import labnet as ln
 
     server = ln.network.serve_model(lambda x: x * 1.0, port=0, max_body=MAX_BYTES)
+    busy = CELLS[sys.argv[2]]() if len(sys.argv) > 2 else None
     announce(server.port)
-    sys.stdin.read()
+    if busy is None:
+        sys.stdin.read()
+    else:  # as a cell that does not end, in the main thread
+        threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+        while True:
+            busy()
     server.stop()
+
+
+def in_python():
+    """Return a second of plain Python."""
+    return lambda: sum(i * i for i in range(10_000_000))
+
+
+def in_numpy():
+    """Return products of matrices, which let other threads run."""
+    import numpy as np
+
+    matrix = np.ones((1000, 1000), "float32")
+    return lambda: matrix @ matrix
+
+
+def in_compiled_code():
+    """Return a compiled kernel of about a second that lets other threads run."""
+    import numba
+
+    @numba.njit(nogil=True)
+    def work(n):
+        total = 0.0
+        for i in range(n):
+            total += (i % 7) * 0.5
+        return total
+
+    work(1)
+    return lambda: work(500_000_000)
+
+
+CELLS = {"python": in_python, "numpy": in_numpy, "compiled code": in_compiled_code}
 
 
 def tornado() -> None:
