@@ -91,8 +91,7 @@ class Caller:
         extra = dict(headers or {})
         if ticket is not None:
             extra |= ticket.headers()
-        if body is not None:
-            extra[CHECKSUM] = f"{checksum_of(body.parts):08x}"
+        extra[CHECKSUM] = f"{checksum_of(body.parts if body else []):08x}"  # also without a body: the reply has one
         tree.check(self.address.host)
         at_stake = ticket is not None and route != "/forward"
         schedule = Schedule(self._backoff, timeout=tree.limited(self._timeout))

@@ -84,6 +84,7 @@ class Pool:
     def __init__(self) -> None:
         self._tcp = TCPClient()
         self._idle: dict[tuple[str, str, int, ssl.SSLContext | None], list[tuple[float, IOStream]]] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
 
     async def request(
         self,
@@ -118,6 +119,7 @@ class Pool:
             raise
         if reusable and len(self._idle.setdefault(key, [])) < _MAX_IDLE:
             self._idle[key].append((time.monotonic(), stream))
+            self._sweep_later()
         else:
             stream.close()
         return response
@@ -126,12 +128,31 @@ class Pool:
         idle = self._idle.get(key, [])
         while idle:
             since, stream = idle.pop()
-            if time.monotonic() - since < _IDLE_SECONDS and _is_quiet(stream):
+            if _is_usable(since, stream):
                 return stream
             stream.close()
         return None
 
+    def _sweep_later(self) -> None:
+        if self._sweeping is None:
+            self._sweeping = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what nobody has used for long, or its server has closed: a server that is gone is not asked again."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+        for key, idle in list(self._idle.items()):
+            self._idle[key] = [kept for kept in idle if _is_usable(*kept)]
+            for _, stream in set(idle) - set(self._idle[key]):
+                stream.close()
+            if not self._idle[key]:
+                del self._idle[key]
+        if self._idle:
+            self._sweep_later()
+
     async def _connect(self, address: Address, context: ssl.SSLContext | None) -> IOStream:
+        self._sweep()
         options: ssl.SSLContext | None = None
         if address.scheme == "https":
             options = context or ssl.create_default_context()
@@ -147,11 +168,19 @@ class Pool:
 
     def close(self) -> None:
         """Close all idle connections."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
         for idle in self._idle.values():
             for _, stream in idle:
                 stream.close()
         self._idle.clear()
         self._tcp.close()
+
+
+def _is_usable(since: float, stream: IOStream) -> bool:
+    """Tell whether a connection that is idle since then can carry a further request."""
+    return time.monotonic() - since < _IDLE_SECONDS and _is_quiet(stream)
 
 
 def _is_quiet(stream: IOStream) -> bool:

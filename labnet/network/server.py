@@ -228,16 +228,22 @@ class Server:
 
     def stop(self) -> None:
         """Stop serving: finish what is under way, close the port. Again, or on an old handle, does nothing."""
-        with _lock:
+        with _lock:  # not for longer: handlers that are still under way may need it
             if not self.running:
                 return
-            _running.pop(self.port, None)
-            security.withdraw(self.port)
-            if self._port.is_current:  # a handler stops its own server: that call may still be answered
-                IO.submit(self._port.stop())
-                return
-            IO.run(self._port.stop())
+            first = _running.pop(self.port, None) is not None
+            if first:
+                security.withdraw(self.port)
+        stopping = IO.submit(self._port.stop()) if first else None
+        if self._port.is_current:  # a handler stops its own server: that call may still be answered
+            return
+        if stopping is None:  # another thread was first
+            self._port.stopped.wait()
+            return
+        try:
+            stopping.result()  # goes on in the background where the wait for it is interrupted
             self._port.worker.join(_DRAIN_SECONDS)
+        finally:
             self._port.at_stop()
 
     def wait(self, timeout: float | None = None) -> bool:

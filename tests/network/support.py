@@ -105,7 +105,7 @@ def run(coroutine):
         try:
             return await coroutine
         finally:
-            pool().close()
+            (await pool()).close()
 
     return asyncio.run(closing())
 

@@ -129,6 +129,15 @@ def test_a_route_of_the_users_own_is_carried_out_once_for_each_of_its_calls_unde
     assert weight.tolist() == [-0.5 * sum(range(steps))] * 3
 
 
+def test_a_damaged_reply_to_a_request_without_a_body_is_asked_for_again():
+    model = nn.Linear(30, 30)
+    with ln.network.serve_model(model, port=0) as server, Proxy(server.port, faults=("flip reply",)) as proxy:
+        remote = ln.network.remote_model(proxy.url, blocking=True, token=server.token, backoff=QUICK)
+        for _ in range(20):
+            np.testing.assert_array_equal(remote.state_dict()["weight"].numpy(), model.weight.numpy())
+        assert proxy.counts["flip reply"]
+
+
 def test_a_request_without_a_body_is_carried_out_once_too():
     hits = []
     server = ln.network.serve({"count": lambda: hits.append(1)}, port=0)

@@ -14,6 +14,7 @@ import labnet as ln
 from labnet import nn
 from labnet.errors import Overloaded, ProtocolMismatch, RemoteTimeout, ServeError
 from labnet.network import Backoff
+from labnet.network import pool as connections
 from labnet.network.calls import Calls, Expired, Kept
 from labnet.network.ledger import Key, Ledger
 from labnet.network.loops import IO
@@ -241,6 +242,33 @@ def test_an_error_says_that_a_call_is_in_doubt_where_it_is(replies, kind, applie
     with scripted(*replies) as port, pytest.raises(kind) as caught:
         fetch(f"127.0.0.1:{port}/step", ln.ones(1), timeout=5.0, backoff=QUICK)
     assert caught.value.applied == applied
+
+
+def test_connections_to_servers_that_are_gone_do_not_pile_up():
+    def connected():
+        return [c for c in psutil.Process().net_connections(kind="tcp") if c.status != psutil.CONN_LISTEN]
+
+    before = len(connected())
+    for _ in range(20):
+        with ln.network.serve({"one": lambda: 1}, port=0) as server:
+            assert fetch(server.url + "/one") == 1
+    assert len(connected()) - before <= 2
+
+
+def test_connections_that_nobody_uses_are_closed_after_a_while(monkeypatch):
+    monkeypatch.setattr(connections, "_IDLE_SECONDS", 0.05)
+    with ln.network.serve({"one": lambda: 1}, port=0) as server:
+
+        async def idle():
+            await ln.network.tfetch(server.url + "/one")
+            kept = await connections.pool()
+            assert kept._idle
+            async with asyncio.timeout(SECONDS):
+                while kept._idle:
+                    await asyncio.sleep(0.01)
+            assert kept._sweeping is None
+
+        run(idle())
 
 
 def test_cancelling_a_client_leaves_the_server_as_it_was():

@@ -6,6 +6,7 @@ import functools
 import gc
 import inspect
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -575,6 +576,49 @@ def test_stop_lets_a_call_under_way_come_to_its_end():
     caller.join(SECONDS)
     assert results == ["through"]
     assert not server.running
+
+
+def test_a_handler_may_look_at_other_servers_while_its_own_is_stopped():
+    entered, stopping = threading.Event(), threading.Event()
+
+    def handler():
+        entered.set()
+        stopping.wait(SECONDS)
+        return len(ln.network.servers())
+
+    server = serve(handler)
+    results = []
+    caller = threading.Thread(target=lambda: results.append(fetch(server.url + "/route")))
+    caller.start()
+    assert entered.wait(SECONDS)
+    stopper = threading.Thread(target=server.stop)
+    stopper.start()
+    wait_until(lambda: server._port.draining)
+    stopping.set()
+    stopper.join(SECONDS)
+    caller.join(SECONDS)
+    assert results == [0]
+
+
+def test_two_threads_may_stop_a_server_and_both_find_it_stopped():
+    server = serve(lambda: 1)
+    together(*[lambda: (server.stop(), server._port.stopped.is_set())[1]] * 4)
+    assert "stopped" in repr(server)
+
+
+def test_an_interrupt_while_a_server_stops_does_not_leave_it_half_stopped():
+    gate = Gate()
+    server = serve(gate)
+    caller = threading.Thread(target=lambda: fetch(server.url + "/route"))
+    caller.start()
+    assert gate.entered.wait(SECONDS)
+    interrupt = threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        server.stop()
+    gate.opened.set()
+    caller.join(SECONDS)
+    assert server.wait(SECONDS)
 
 
 def test_a_stopped_server_refuses_connections_and_its_port_is_free():
