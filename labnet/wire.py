@@ -76,6 +76,8 @@ def negotiate(accept: str, default: str) -> Format:
     >>> negotiate("application/x-labnet;floats=bfloat16", JSON)
     Format(content_type='application/x-labnet', bfloat16=True)
     """
+    if not accept:
+        return Format(default)
     ranges = [_media_range(text) for text in (accept.strip() or "*/*").split(",")]
     candidates = sorted(MESSAGES, key=lambda kind: kind != default)
 

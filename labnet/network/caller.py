@@ -22,6 +22,8 @@ from labnet.network.retry import UNKNOWN_SECONDS, Backoff, Schedule, passes, sec
 
 #: Bodies from here on are given the whole timeout in one attempt: sending them takes its time.
 _LARGE = 1 << 20
+#: Routes whose replies are in the format of the request, where nothing else is asked for.
+_OF_MODELS = ("/forward", "/optimize")
 _ACCEPT = f"{wire.NATIVE}{{}}, {wire.JSON};q=0.9, */*;q=0.1"
 
 #: Replies that turn a request away before the server looks for its key: they say nothing of earlier attempts.
@@ -192,7 +194,6 @@ class Caller:
         """Make one attempt."""
         headers = {
             "Host": self.address.authority,
-            "Accept": _ACCEPT.format(";floats=bfloat16" if self.bfloat16 else ""),
             PROTOCOL: wire.PROTOCOL,
             CLIENT: self._client or keys.client_id(),
             **reporting.wanted(),
@@ -202,6 +203,8 @@ class Caller:
         }
         if token is not None:
             headers[security.TOKEN_HEADER] = token
+        if self.bfloat16 or route not in _OF_MODELS:  # a model answers as it is asked
+            headers.setdefault("Accept", _ACCEPT.format(";floats=bfloat16" if self.bfloat16 else ""))
         parts = []
         if body is not None:
             headers |= {"Content-Type": str(body.content_type), "Content-Length": str(body.nbytes)}

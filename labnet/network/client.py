@@ -149,7 +149,7 @@ class RemoteModel:
         wanted = ",".join(name for name, tensor in message.tensors.items() if tensor.requires_grad)
         message.metadata[WANTED] = wanted
         body = wire.encode_native(message, bfloat16=self._caller.bfloat16)
-        headers = {MODE: "train" if training else "eval"}
+        headers = {} if training else {MODE: "eval"}
         response = await self._caller.call("POST", "/forward", body, headers)
         if training:
             return self._connect(message, Forward.of(self._caller, message, body, response))

@@ -3,6 +3,7 @@
 A route is one row: method, path, who may call it, and the coroutine that answers.
 """
 
+import functools
 import inspect
 import time
 import types
@@ -56,7 +57,7 @@ class Request:
     client: str | None
     checksum: int = 0
 
-    @property
+    @functools.cached_property
     def format(self) -> wire.Format:
         """How the client wants the tensors of the reply: as its Accept says, else as it sends them, else JSON."""
         default = self._content_type if self._content_type in wire.MESSAGES else wire.JSON
@@ -72,7 +73,7 @@ class Request:
         """Whether the body is JSON."""
         return self._content_type == wire.JSON
 
-    @property
+    @functools.cached_property
     def _content_type(self) -> str:
         return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
