@@ -39,11 +39,12 @@ export class RemoteModel {
     const body = encode({ tensor }, { form: "tensor", ...metadata })
     for (let attempt = 1; ; attempt++) {
       const reply = await fetch(this.url + route, { method: "POST", headers, body }).catch((error) => error)
-      if (attempt < 5 && (reply instanceof Error || reply.status === 429 || reply.status === 503)) {
+      const bytes = await reply.arrayBuffer?.().catch(() => null) // nothing where the connection or the reply was cut
+      if (attempt < 5 && (!bytes || reply.status === 429 || reply.status === 503)) {
         await new Promise((resume) => setTimeout(resume, Math.random() * 100 * 2 ** attempt))
-      } else if (reply instanceof Error) throw reply
-      else if (reply.ok) return [decode(await reply.arrayBuffer()), reply.headers]
-      else throw new Error(`${route} ${reply.status}: ${(await reply.json()).message}`)
+      } else if (!bytes) throw new Error(`${route}: no complete reply`, { cause: reply })
+      else if (reply.ok) return [decode(bytes), reply.headers]
+      else throw new Error(`${route} ${reply.status}: ${JSON.parse(Buffer.from(bytes)).message}`)
     }
   }
 

@@ -18,7 +18,7 @@ from labnet.network.partial import RemoteNode
 from labnet.tensor import Tensor, as_gradient
 
 #: How often a forward is made again for one backward, where the server has dropped its graph.
-_RENEWALS = 3
+_RENEWALS = 10
 
 
 class Parts:

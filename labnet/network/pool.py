@@ -78,11 +78,31 @@ class NotConnected(OSError):
         self.reason = reason
 
 
+class _Opening(TCPClient):
+    """Opens one connection; Tornado alone loses one that is there just when whoever waits for it is cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: list[IOStream] = []
+
+    def _create_stream(self, *arguments: Any, **options: Any) -> Any:
+        stream, connected = super()._create_stream(*arguments, **options)
+        self._made.append(stream)
+        return stream, connected
+
+    async def open(self, host: str, port: int, options: ssl.SSLContext | None) -> IOStream:
+        try:
+            return await self.connect(host, port, ssl_options=options, max_buffer_size=MAX_REPLY)
+        except BaseException:
+            for stream in self._made:
+                stream.close()
+            raise
+
+
 class Pool:
     """Connections of one event loop, kept open between requests."""
 
     def __init__(self) -> None:
-        self._tcp = TCPClient()
         self._idle: dict[tuple[str, str, int, ssl.SSLContext | None], list[tuple[float, IOStream]]] = {}
         self._sweeping: asyncio.TimerHandle | None = None
 
@@ -158,11 +178,11 @@ class Pool:
             options = context or ssl.create_default_context()
         host = "127.0.0.1" if address.host == "localhost" else address.host
         try:
-            stream = await self._tcp.connect(host, address.port, ssl_options=options, max_buffer_size=MAX_REPLY)
+            stream = await _Opening().open(host, address.port, options)
         except (OSError, StreamClosedError):
             if host == address.host:
                 raise
-            stream = await self._tcp.connect("::1", address.port, ssl_options=options, max_buffer_size=MAX_REPLY)
+            stream = await _Opening().open("::1", address.port, options)
         stream.set_nodelay(True)
         return stream
 
@@ -175,7 +195,6 @@ class Pool:
             for _, stream in idle:
                 stream.close()
         self._idle.clear()
-        self._tcp.close()
 
 
 def _is_usable(since: float, stream: IOStream) -> bool:

@@ -70,7 +70,7 @@ class ServedModel:
         #: Ids and version go on when a model replaces another, so that clients are told what became of their calls.
         self.calls: Calls = previous.calls if previous else Calls(limits)
         self.updates = Updates(
-            model, optimizer, worker=worker, policy=policy or Policy(), version=previous.version if previous else 0
+            model, optimizer, worker=worker, policy=policy or Policy(), previous=previous.updates if previous else None
         )
         self.replaced = False
         self.losses = Curve()

@@ -36,13 +36,18 @@ class Contribution:
     applied: "asyncio.Future[int] | None" = None
 
 
+@dataclass
+class Version:
+    """How often the weights were updated: one count for all models that follow each other on a port."""
+
+    number: int = 0
+
+
 class Updates:
     """The updates of a model's weights, one after the other on the server's worker.
 
     Attributes
     ----------
-    version : int
-        How often the weights were updated.
     staleness : Histogram
         How stale the gradients were that were applied.
     """
@@ -54,16 +59,21 @@ class Updates:
         *,
         worker: Worker,
         policy: Policy,
-        version: int,
+        previous: "Updates | None" = None,
     ):
         self._model = model
         self._optimizer = optimizer
         self._worker = worker
         self._policy = policy
-        self.version = version
+        self._version = previous._version if previous else Version()
         self.staleness = Histogram()
         self._round: list[Contribution] = []
         self._closed: str | None = None
+
+    @property
+    def version(self) -> int:
+        """How often the weights were updated."""
+        return self._version.number
 
     def drain(self, reason: str) -> None:
         """Send away the gradients that wait for others to make an update with, now and from now on."""
@@ -128,7 +138,7 @@ class Updates:
         if self._optimizer is not None and len(total):
             with _all_or_nothing(list(total)):
                 self._optimizer(total)
-        self.version += 1
+        self._version.number += 1
         return self.version
 
     def _trained(self, contribution: Contribution) -> Gradients:

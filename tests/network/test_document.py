@@ -11,6 +11,7 @@ import pytest
 
 import labnet as ln
 from labnet import errors, nn, wire
+from tests.network.proxy import Proxy
 from tests.network.support import NATIVE, ROOT, SECONDS, http
 
 PAGE = (ROOT / "docs" / "protocol.md").read_text()
@@ -61,15 +62,41 @@ def test_the_client_in_javascript_has_at_most_60_lines_of_120_columns():
     assert max(map(len, lines)) <= 120
 
 
-@pytest.mark.skipif(NODE is None, reason="Node is not installed: apt-get install nodejs")
+needs_node = pytest.mark.skipif(NODE is None, reason="Node is not installed: apt-get install nodejs")
+
+
+def driven(url, token, *arguments):
+    """Train with the client in JavaScript and return what it saw."""
+    command = [NODE, str(Path(__file__).with_name("driver.mjs")), url, token, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=6 * SECONDS, check=False)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@needs_node
+def test_the_client_in_javascript_repeats_requests_whose_reply_was_lost_or_cut():
+    pad = ln.zeros((2, 999))  # most of a reply is its body, so that it is cut there
+
+    def model(x):
+        return ln.concat([x @ weight, pad], axis=1)
+
+    weight = ln.ones((2, 1), requires_grad=True)
+    faults = ("cut reply", "lose reply", "refuse")
+    with (
+        ln.network.serve_model(model, ln.optim.SGD(lr=1e-4), port=0) as server,
+        Proxy(server.port, seed=1, share=0.25, faults=faults) as proxy,
+    ):
+        seen = driven(proxy.url, server.token)
+        assert server.statistics()["server"]["version"] == len(seen["losses"]) == 20
+        assert all(proxy.counts[fault] for fault in faults)
+
+
+@needs_node
 def test_the_client_in_javascript_trains_a_model():
     model = nn.Linear(2, 1)
     before = model.state_dict()
     with ln.network.serve_model(model, ln.optim.SGD(lr=0.01), port=0) as server:
-        command = [NODE, str(Path(__file__).with_name("driver.mjs")), server.url, server.token]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=6 * SECONDS, check=False)
-        assert result.returncode == 0, result.stderr
-        seen = json.loads(result.stdout)
+        seen = driven(server.url, server.token)
         state = server.statistics()
     x = ln.asarray([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     y = x @ before["weight"].T + before["bias"]

@@ -271,6 +271,25 @@ def test_connections_that_nobody_uses_are_closed_after_a_while(monkeypatch):
         run(idle())
 
 
+def test_cancelled_calls_leave_no_connection():
+    with ln.network.serve({"one": lambda: 1}, port=0) as server:
+
+        def connected():
+            return [c for c in psutil.Process().net_connections(kind="tcp") if c.raddr and c.raddr.port == server.port]
+
+        async def cancel_at_every_moment():
+            for moment in range(300):
+                call = asyncio.ensure_future(ln.network.tfetch(server.url + "/one"))
+                await asyncio.sleep(moment % 60 * 5e-5)
+                call.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await call
+                (await connections.pool()).close()
+            return connected()
+
+        assert asyncio.run(cancel_at_every_moment()) == []
+
+
 def test_cancelling_a_client_leaves_the_server_as_it_was():
     gate = Gate()
 

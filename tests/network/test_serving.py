@@ -17,7 +17,7 @@ import pytest
 
 import labnet as ln
 from labnet import nn
-from labnet.errors import RemoteFailure, ServeError, StaleGradient, Unreachable
+from labnet.errors import GraphExpired, RemoteFailure, ServeError, StaleGradient, Unreachable
 from labnet.network import security
 from tests.network.support import (
     JSON,
@@ -556,6 +556,32 @@ def test_no_request_fails_while_models_are_swapped_under_load():
             assert mine == sorted(mine)
         assert forward["hits"] >= sum(map(len, answers))
         assert forward["errors"] == 0
+
+
+def test_no_update_is_missing_from_the_version_while_its_model_is_served_again():
+    updates, done = [], threading.Event()
+    model = nn.Linear(2, 1)
+
+    def train(url):
+        remote = ln.network.remote_model(url, blocking=True)
+        while not done.is_set():
+            with contextlib.suppress(StaleGradient, GraphExpired):
+                remote(ln.ones((1, 2))).sum().backward()
+
+    server = ln.network.serve_model(model, updates.append, port=0)
+    trainers = [threading.Thread(target=train, args=(server.url,)) for _ in range(3)]
+    for trainer in trainers:
+        trainer.start()
+    seen = 0
+    for _ in range(40):
+        wait_until(lambda: len(updates) > seen)
+        seen = len(updates)
+        server = ln.network.serve_model(model, updates.append, port=server.port)
+    done.set()
+    for trainer in trainers:
+        trainer.join(SECONDS)
+    with server:
+        assert server.statistics()["server"]["version"] == len(updates)
 
 
 # Stopping
