@@ -69,7 +69,7 @@ class ServedModel:
         self._new_call = new_call
         #: Ids and version go on when a model replaces another, so that clients are told what became of their calls.
         self.calls: Calls = previous.calls if previous else Calls(limits)
-        self.updates = Updates(
+        self.updates: Updates = Updates(
             model, optimizer, worker=worker, policy=policy or Policy(), previous=previous.updates if previous else None
         )
         self.replaced = False

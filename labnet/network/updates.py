@@ -65,7 +65,7 @@ class Updates:
         self._optimizer = optimizer
         self._worker = worker
         self._policy = policy
-        self._version = previous._version if previous else Version()
+        self._version: Version = previous._version if previous else Version()
         self.staleness = Histogram()
         self._round: list[Contribution] = []
         self._closed: str | None = None

@@ -574,7 +574,7 @@ def test_no_update_is_missing_from_the_version_while_its_model_is_served_again()
         trainer.start()
     seen = 0
     for _ in range(40):
-        wait_until(lambda: len(updates) > seen)
+        wait_until(lambda seen=seen: len(updates) > seen)
         seen = len(updates)
         server = ln.network.serve_model(model, updates.append, port=server.port)
     done.set()
