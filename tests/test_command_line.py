@@ -291,6 +291,8 @@ MISUSES = {
     "a step size of an object": (["serve", "FILE", "--optimizer", "double", "--lr", "1"], "", "sgd, adam"),
     "a shell of a model": (["serve", "FILE", "--allow-shell"], "", "--allow-shell"),
     "an optimizer of a runner": (["serve", "--optimizer", "sgd"], "", "--optimizer"),
+    "a checkpoint nowhere": (["serve", "FILE", "--checkpoint", "/nowhere/x"], "", "no folder '/nowhere'"),
+    "weights nowhere": (["train", "FILE", "--save", "/nowhere/x"], EXAMPLES, "no folder '/nowhere'"),
     "a checkpoint of a function": (["serve", "FILE:double", "--checkpoint", "x"], "", "needs a Module"),
     "no such loss": (["train", "FILE", "--loss", "magic"], "[1] | [1]", "unknown loss 'magic'"),
     "no examples": (["train", "FILE"], "\n\n", "no examples"),
@@ -299,6 +301,7 @@ MISUSES = {
     "no epochs": (["train", "FILE", "--epochs", "0"], EXAMPLES, "--epochs"),
     "an optimizer of a server": (["train", "localhost:1", "--optimizer", "sgd"], EXAMPLES, "--optimizer"),
     "weights of a server": (["infer", "localhost:1", "--weights", "x"], "[1]", "--weights"),
+    "a timeout of a file": (["infer", "FILE", "--timeout", "1"], "[1, 2]", "--timeout"),
     "no such weights": (["infer", "FILE", "--weights", "missing"], "[1]", "no file 'missing'"),
     "a line that is no tensor": (["infer", "FILE:double"], "[1]\n[1, [2]]", "line 2: parse"),
     "bytes that are no text": (["infer", "FILE:double"], "\udcff", "line 1: parse"),
@@ -338,7 +341,7 @@ FAILURES = {
     "statistics of a server that is down": (["statistics", "localhost:1"], "", "localhost:1/statistics"),
     "a model that raises": (["infer", "FILE:fails"], "[1]", "line 1: RuntimeError: two; lines"),
     "an optimizer that raises": (["train", "FILE", "--optimizer", "fails"], EXAMPLES, "line 1: RuntimeError"),
-    "a place that cannot be written": (["train", "FILE", "--save", "/dev/null/x"], EXAMPLES, "/dev/null"),
+    "a place that cannot be written": (["train", "FILE", "--save", "/proc/weights"], EXAMPLES, "/proc"),
 }
 
 
@@ -393,7 +396,7 @@ def test_a_server_that_goes_away_ends_training_with_one_line():
     with (
         server,
         subprocess.Popen(
-            [*LABNET, "train", server.url], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*LABNET, "train", server.url, "--timeout", "2"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process,
     ):
         process.stdin.write(EXAMPLES)

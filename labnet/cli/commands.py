@@ -140,12 +140,14 @@ def _add_train(commands: Any) -> None:
     train.add_argument("--epochs", type=_at_least_one, default=1, help="times that all examples are used (default: 1)")
     train.add_argument("--save", metavar="PATH", help="safetensors file for the weights at the end")
     train.add_argument("--checkpoint", metavar="PATH", help="safetensors file that holds the weights between runs")
+    _add_timeout(train)
 
 
 def _add_infer(commands: Any) -> None:
     infer = _add(commands, "infer", lines.infer, "write what a model makes of tensors from standard input", _INFER)
     infer.add_argument("target", metavar="FILE[:NAME]|URL", help="model file, or a server such as localhost:3000")
     infer.add_argument("--weights", metavar="PATH", help="safetensors file with the weights of the file's model")
+    _add_timeout(infer)
 
 
 def _add_statistics(commands: Any) -> None:
@@ -161,6 +163,7 @@ def _add_statistics(commands: Any) -> None:
         metavar="SECONDS",
         help="show them again every so many seconds (default: 1) until Ctrl-C",
     )
+    _add_timeout(statistics)
 
 
 def _add_optimizer(command: argparse.ArgumentParser) -> None:
@@ -169,6 +172,15 @@ def _add_optimizer(command: argparse.ArgumentParser) -> None:
         help=f"{', '.join(OPTIMIZERS)}, none, or one of the file (default: the file's 'optimizer', or adam)",
     )
     command.add_argument("--lr", type=float, help="step size of sgd, adam or adamw")
+
+
+def _add_timeout(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="of a server: most seconds for each reply, all attempts together (default: 60)",
+    )
 
 
 def _port(text: str) -> int:

@@ -16,7 +16,7 @@ _LONGEST = 100
 
 def statistics(options: argparse.Namespace) -> int:
     """Print the statistics of a server, once or again and again."""
-    remote = connect(options.url)
+    remote = connect(options.url, options.timeout)
     if options.watch is None:
         print(table(remote.statistics(), remote.url))
         return 0

@@ -16,9 +16,9 @@ from tqdm import tqdm
 from labnet import io, loss
 from labnet.autograd import Gradients, no_grad
 from labnet.cli.problems import Misuse, one_line
-from labnet.cli.targets import connect, fitting, is_file, load, module_of, optimizer_of
+from labnet.cli.targets import check_folder, connect, fitting, is_file, load, module_of, optimizer_of
 from labnet.errors import DTypeError, LabnetError, RemoteError, ShapeError, WireError
-from labnet.network.model_file import LOSSES
+from labnet.network.model_file import LOSSES, ModelFile
 from labnet.nn import Module
 from labnet.tensor import Tensor
 
@@ -44,8 +44,8 @@ def _asked(options: argparse.Namespace) -> Any:
     if not is_file(options.target):
         if options.weights is not None:
             raise Misuse("--weights goes with a model file; a server has weights of its own")
-        return connect(options.target)
-    file = load(options.target)
+        return connect(options.target, options.timeout)
+    file = _load(options)
     if options.weights is not None:
         if not Path(options.weights).is_file():
             raise Misuse(f"there is no file {options.weights!r}")
@@ -96,14 +96,16 @@ def train(options: argparse.Namespace) -> int:
 
 def _trainer(options: argparse.Namespace) -> Trainer:
     """Return what the options want to be trained, and how."""
+    if options.save is not None:
+        check_folder(options.save, "--save")
     if not is_file(options.target):
         for option in ("optimizer", "lr", "checkpoint"):
             if getattr(options, option) is not None:
                 raise Misuse(f"--{option} goes with a model file; a server has an optimizer of its own")
         if options.loss is not None and options.loss not in LOSSES:
             raise Misuse(f"unknown loss {options.loss!r}: expected {', '.join(LOSSES)}")
-        return Trainer(connect(options.target), LOSSES[options.loss or "mse"], lambda gradients: None)
-    file = load(options.target)
+        return Trainer(connect(options.target, options.timeout), LOSSES[options.loss or "mse"], lambda gradients: None)
+    file = _load(options)
     if options.save is not None:
         module_of(file, "--save")
     try:
@@ -129,6 +131,13 @@ def _lines() -> Iterator[tuple[int, str]]:
     for number, line in enumerate(sys.stdin, start=1):
         if line.strip():
             yield number, line.strip()
+
+
+def _load(options: argparse.Namespace) -> ModelFile:
+    """Run the model file that the options name."""
+    if options.timeout is not None:
+        raise Misuse("--timeout goes with a server; a model file has none")
+    return load(options.target)
 
 
 def _parse(text: str, *, keeps_integers: bool = False) -> Tensor:

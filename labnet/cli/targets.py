@@ -62,8 +62,8 @@ def load(target: str) -> ModelFile:
         raise Misuse(str(error.args[0])) from None
 
 
-def connect(target: str) -> RemoteModel:
-    """Return the model of a server.
+def connect(target: str, timeout: float | None) -> RemoteModel:
+    """Return the model of a server, which has so many seconds for each reply.
 
     Raises
     ------
@@ -71,7 +71,8 @@ def connect(target: str) -> RemoteModel:
         If it is no URL.
     """
     try:
-        return remote_model(target, blocking=True, token=os.environ.get(TOKEN_VARIABLE))
+        token = os.environ.get(TOKEN_VARIABLE)
+        return remote_model(target, blocking=True, token=token, timeout=60.0 if timeout is None else timeout)
     except ValueError:
         raise Misuse(f"expected a file such as model.py, or a URL such as localhost:3000, got {target!r}") from None
 
@@ -86,6 +87,8 @@ def optimizer_of(file: ModelFile, options: argparse.Namespace) -> Any:
     LabnetError
         If what the file holds does not fit the model.
     """
+    if options.checkpoint is not None:
+        check_folder(options.checkpoint, "--checkpoint")
     try:
         optimizer = file.optimizer(options.optimizer, options.lr)
     except (LookupError, ValueError) as error:
@@ -109,6 +112,18 @@ def module_of(file: ModelFile, option: str) -> Module:
     if not isinstance(file.model, Module):
         raise Misuse(f"{option} needs a Module, and {file.name!r} is a {type(file.model).__name__}")
     return file.model
+
+
+def check_folder(path: str, option: str) -> None:
+    """Refuse a file that could not be written in the end, before anything is done.
+
+    Raises
+    ------
+    Misuse
+        If there is no such folder.
+    """
+    if not Path(path).absolute().parent.is_dir():
+        raise Misuse(f"{option}: there is no folder {str(Path(path).parent)!r}")
 
 
 @contextlib.contextmanager

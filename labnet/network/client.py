@@ -79,8 +79,8 @@ def tfetch(
     ...     ln.network.tfetch(server.url + "/total", [1.0, 2.0], blocking=True).item()
     3.0
     """
-    base, slash, route = Address.parse(url).prefix.rpartition("/")
     parsed = Address.parse(url)
+    base, slash, route = parsed.prefix.rpartition("/")
     address = Address(parsed.scheme, parsed.host, parsed.port, base)
     caller = Caller(
         address,

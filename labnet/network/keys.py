@@ -10,12 +10,8 @@ import os
 import secrets
 import threading
 import zlib
-from collections.abc import Callable
-from typing import TypeVar
 
 from labnet.network.ledger import Key
-
-T = TypeVar("T")
 
 #: Header with the key of a request, and the one that says below which of its keys a client has every reply.
 KEY = "Idempotency-Key"
@@ -89,22 +85,6 @@ _origin: contextvars.ContextVar[Origin | None] = contextvars.ContextVar("labnet_
 def answering(key: Key | None) -> None:
     """Make the requests of this task those of the request that it answers; None ends that."""
     _origin.set(None if key is None else Origin(key))
-
-
-def carried(function: Callable[[], T]) -> Callable[[], T]:
-    """Return the function such that it makes requests on behalf of the same one, also on another thread."""
-    origin = _origin.get()
-    if origin is None:
-        return function
-
-    def carrying() -> T:
-        token = _origin.set(origin)
-        try:
-            return function()
-        finally:
-            _origin.reset(token)
-
-    return carrying
 
 
 def take(target: str) -> Ticket:

@@ -84,7 +84,8 @@ class Once:
     def _settle(self, key: Key, entry: Entry, outcome: Outcome) -> None:
         waiting: asyncio.Future[Outcome] | None = entry.waiting
         if isinstance(outcome, Reply):
-            self.ledger.finish(key, outcome, nbytes=outcome.body.nbytes, now=time.monotonic())
+            size = outcome.body.nbytes + sum(map(len, outcome.headers.values()))
+            self.ledger.finish(key, outcome, nbytes=size, now=time.monotonic())
         elif outcome.status in _NOT_BEGUN:
             self.ledger.forget(key)
         else:

@@ -14,7 +14,6 @@ from typing import Any
 
 from labnet import wire
 from labnet.errors import DTypeError, LabnetError, PartialUpdate, ServeError, ShapeError, WireError
-from labnet.network.keys import carried
 from labnet.network.loops import Worker, await_model
 
 #: Paths that every server has; a route of the user cannot take their name.
@@ -249,7 +248,7 @@ def function_route(name: str, function: Any, *, worker: Worker, users: Users) ->
         if value is None and handler.needs_tensor:
             raise Failure(400, "BadRequest", f"/{name} needs a tensor: POST one")
         user = users.get(request.client)
-        result = await await_model(await worker.run(carried(lambda: handler.call(user, value))))
+        result = await await_model(await worker.run(lambda: handler.call(user, value)))
         return Reply(wire.encode_value(result, request.format))
 
     return Route(("GET", "POST"), answer, summary=_first_line(function))

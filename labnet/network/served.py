@@ -12,7 +12,7 @@ from labnet.autograd import no_grad
 from labnet.errors import ServeError
 from labnet.network.calls import Calls, Expired, Kept, Limits
 from labnet.network.graph import Graph, check_gradient, pull
-from labnet.network.keys import KEY, carried
+from labnet.network.keys import KEY
 from labnet.network.ledger import Key
 from labnet.network.loops import Worker, await_model
 from labnet.network.names import CALL, LOSS, MODE, VERSION, WANTED
@@ -118,8 +118,7 @@ class ServedModel:
             name: Tensor(tensor, requires_grad=training and name in names and tensor.dtype.kind == "f")
             for name, tensor in message.tensors.items()
         }
-        call_model = carried(lambda: self._call(inputs, message.named, training))
-        version, result = await self._worker.run(call_model)
+        version, result = await self._worker.run(lambda: self._call(inputs, message.named, training))
         output = _as_message(await await_model(result, lambda: _calling(training)))
         body = wire.encode_value(output.value, request.format)
         headers = {VERSION: str(version)}
@@ -141,7 +140,7 @@ class ServedModel:
 
     async def evaluate(self, inputs: dict[str, Tensor], *, named: bool) -> tuple[int, wire.Message]:
         """Call the model in evaluation mode without keeping a graph; return the weights' version and the outputs."""
-        version, result = await self._worker.run(carried(lambda: self._call(inputs, named, False)))
+        version, result = await self._worker.run(lambda: self._call(inputs, named, False))
         return version, _as_message(await await_model(result, lambda: _calling(False)))
 
     async def _optimize(self, request: Request) -> Reply:
@@ -171,7 +170,7 @@ class ServedModel:
                 version = self.updates.apply_now(Contribution(order, graph, kept.version, gradients))
 
         try:
-            await self._worker.run(carried(pull_and_apply))
+            await self._worker.run(pull_and_apply)
             assert gradients is not None
             if version is None:
                 if gradients.is_pending:

@@ -11,6 +11,7 @@ import pytest
 
 import labnet as ln
 from labnet import errors, nn, wire
+from labnet.network.checksum import checksum_of
 from tests.network.proxy import Proxy
 from tests.network.support import NATIVE, ROOT, SECONDS, http
 
@@ -54,6 +55,37 @@ def test_every_route_of_a_server_is_on_the_page():
     with ln.network.serve_model(nn.Linear(1, 1), port=0) as server:
         own = {path.split("/")[1] for path in server._port.routes} - {"", "panel.js", "snapshot"}
         assert not [name for name in own if f"/{name}" not in PAGE]
+
+
+def test_every_header_of_labnet_is_on_the_page():
+    sources = (ROOT / "labnet" / "network").glob("*.py")
+    headers = {name for path in sources for name in re.findall(r'"((?:X-)?Labnet-[A-Z][a-z]+)"', path.read_text())}
+    assert {"Labnet-Call", "Labnet-Trail", "X-Labnet-Token"} <= headers
+    assert not [name for name in sorted(headers) if name not in PAGE]
+
+
+def test_every_status_and_error_of_a_server_is_on_the_page():
+    table = PAGE.partition("## Errors")[2].partition("## Calls")[0]
+    raised = set()
+    for path in (ROOT / "labnet" / "network").glob("*.py"):
+        raised |= set(re.findall(r"Failure\(\s*(\d{3}),\s*\"(\w+)\"", path.read_text()))
+    assert ("409", "CallExpired") in raised
+    lines = table.splitlines()
+    missing = [(status, error) for status, error in raised if not any(status in x and error in x for x in lines)]
+    assert not missing
+
+
+def test_every_route_of_a_runner_is_on_the_page():
+    with ln.network.serve_runner(port=0, allow_shell=True) as server:
+        own = set(server._port.routes) - {"/", "/panel.js", "/snapshot"}
+        assert not [path for path in own if path not in PAGE]
+
+
+def test_the_checksums_of_the_page_are_those_of_the_client():
+    bodies = {"cbf43926": b"123456789", "6b6f621b": bytes(i % 251 for i in range(10_000)), "00000000": b""}
+    for shown, body in bodies.items():
+        assert shown in PAGE
+        assert f"{checksum_of([body]):08x}" == shown
 
 
 def test_the_client_in_javascript_has_at_most_60_lines_of_120_columns():

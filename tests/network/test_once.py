@@ -99,6 +99,13 @@ def test_a_reply_that_the_client_has_is_dropped(server):
     assert (reply.status, reply.json()["error"], reply.json()["applied"]) == (410, "GraphExpired", "yes")
 
 
+def test_stored_headers_count_as_bytes_too(server):
+    before = server.statistics()["server"]["calls"]["bytes"]
+    reply = http(server, "POST", "/count", b"1", Labnet_Collect="1", Idempotency_Key='"counting:1"')
+    stored = server.statistics()["server"]["calls"]["bytes"] - before
+    assert stored >= len(reply.headers["labnet-statistics"]) + len(reply.body)
+
+
 def test_the_same_key_at_once_is_carried_out_once_and_answered_the_same():
     entered, opened, hits = threading.Event(), threading.Event(), []
 
