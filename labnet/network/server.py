@@ -176,6 +176,7 @@ class Server:
         self._port = port
         self._model = model
         self._custom = custom
+        self._last: dict[str, Any] | None = None  # the snapshot that is left once another has taken its place
 
     @property
     def url(self) -> str:
@@ -261,7 +262,16 @@ class Server:
 
     # What the routes answer
 
+    def _give_way(self) -> None:
+        """Keep the last figures and let go of the model: whoever holds this handle does not hold what was replaced."""
+        self._last = {**self._history(), "running": False}
+        if self._model is not None:
+            self._model.retire()
+        self._model = self._custom = None
+
     def _counters(self) -> dict[str, Any]:
+        if self._last is not None:
+            return dict(self._last["statistics"])
         document: dict[str, Any] = {name: route.summary() for name, route in self._port.statistics.items()}
         state: dict[str, Any] = {"name": self.name, "epoch": self._port.epoch, "users": len(self._port.users)}
         state["uptime"] = time.monotonic() - self._port.started
@@ -298,6 +308,8 @@ class Server:
         return {**document, **extra}
 
     def _history(self) -> dict[str, Any]:
+        if self._last is not None:
+            return self._last
         now = time.monotonic()
         steps, values = self._model.losses.points() if self._model is not None else ([], [])
         return {
@@ -545,8 +557,8 @@ def _serve(
             raise
 
         async def install() -> None:
-            if bound.owner is not None and bound.owner._model is not None:
-                bound.owner._model.retire()
+            if bound.owner is not None:
+                bound.owner._give_way()
             bound.routes, bound.owner = table, server
             if token != "auto":
                 bound.token = token
