@@ -9,18 +9,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from labnet.jupyter.magics import LabnetMagics
     from labnet.jupyter.panel import Panel
+    from labnet.jupyter.plots import plot_latency, plot_loss
+    from labnet.jupyter.progress import progress
 
 _PLACES = {
     "LabnetMagics": "magics",
     "Panel": "panel",
+    "plot_latency": "plots",
+    "plot_loss": "plots",
+    "progress": "progress",
 }
 
-__all__ = ["LabnetMagics", "Panel", "register"]
+__all__ = ["LabnetMagics", "Panel", "plot_latency", "plot_loss", "progress", "register"]
 
 
 def __getattr__(name: str) -> Any:
     if name in _PLACES:
-        return getattr(import_module(f"labnet.jupyter.{_PLACES[name]}"), name)
+        found = globals()[name] = getattr(import_module(f"labnet.jupyter.{_PLACES[name]}"), name)
+        return found
     raise AttributeError(f"module 'labnet.jupyter' has no attribute {name!r}")
 
 

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from html import escape
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from labnet.network.routes import Failure, Reply, Request, Route, Users, check_n
 from labnet.network.served import ServedModel
 from labnet.network.staleness import Policy, Staleness
 from labnet.network.updates import Optimizer
+from labnet.pictures import table
 from labnet.stats import RouteStatistics
 
 #: Default limit of a request's body, in bytes.
@@ -259,6 +261,18 @@ class Server:
     def __repr__(self) -> str:
         state = "running" if self.running else "stopped" if self._port.stopped.is_set() else "replaced"
         return f"Server({self.name!r}, {self.url}, {state})"
+
+    def _repr_html_(self) -> str:
+        """Return the line of `repr` with the table of routes folded away below it; no token."""
+        rows = []
+        for name, route in self._counters().items():
+            if name != "server":
+                figures = (route["hits"], route["errors"], route["in_flight"])
+                latency = (f"{route['latency'][quantile] * 1e3:.3g} ms" for quantile in ("p50", "p99"))
+                rows.append((f"/{name}", *(f"{figure:,}" for figure in figures), *latency))
+        routes = table(("route", "hits", "errors", "in flight", "p50", "p99"), rows)
+        link = f'<a href="{escape(self.url)}" target="_blank" rel="noopener">{escape(self.url)}</a>'
+        return f"<details><summary><code>{escape(repr(self))}</code></summary>{link}{routes}</details>"
 
     # What the routes answer
 
