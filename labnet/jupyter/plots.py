@@ -1,9 +1,11 @@
 """Plots of a server's loss and latency, with matplotlib."""
 
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from labnet.network import RemoteModel, Server, remote_model
+from labnet.network.loops import IO
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,10 +106,9 @@ def plot_latency(source: Source, *, axes: "Axes | None" = None) -> "Axes":
 def _snapshot(source: Source) -> Mapping[str, Any]:
     if isinstance(source, Mapping):
         return source
-    if isinstance(source, Server):
-        return source.snapshot()
-    found: Mapping[str, Any] = remote_model(source if isinstance(source, str) else source.url, blocking=True).snapshot()
-    return found
+    asked = remote_model(source, blocking=True) if isinstance(source, str) else source
+    found = asked.snapshot()
+    return cast(Mapping[str, Any], IO.run(found) if inspect.iscoroutine(found) else found)
 
 
 def _new_axes(*, height: float = 2.8) -> "Axes":
