@@ -171,6 +171,7 @@ from labnet.tensor import DTYPES, Tensor
 
 if TYPE_CHECKING:
     from labnet import io, jupyter, network
+    from labnet.jupyter.progress import progress
 
 try:
     __version__ = version("labnet")
@@ -193,11 +194,13 @@ _LAZY = ("io", "jupyter", "network")
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return import_module(f"labnet.{name}")
+    if name == "progress":
+        return import_module("labnet.jupyter").progress
     raise AttributeError(f"module 'labnet' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, "progress"})
 
 
 def load_ipython_extension(shell: Any) -> None:
@@ -328,6 +331,7 @@ __all__ = [
     "positive",
     "pow",
     "prod",
+    "progress",
     "rand",
     "randn",
     "reciprocal",

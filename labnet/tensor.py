@@ -15,6 +15,8 @@ from labnet import autograd, memory
 from labnet._methods import Methods
 from labnet.device import CPU, check_device
 from labnet.errors import DTypeError, GradientError, ShapeError
+from labnet.pictures import describe_array
+from labnet.stats import losses
 
 #: dtypes of the array API standard's real scope, by name.
 DTYPES = {
@@ -245,6 +247,8 @@ class Tensor(Methods):
                 "only a scalar can do without, such as a loss"
             )
         seed = wrap(_one(array.dtype) if array.ndim == 0 else np.ones(array.shape, array.dtype))
+        if losses.watches:
+            losses.note(float(array.item()))
         return self._node, seed, autograd.Run(loss=array.item(), create_graph=create_graph)
 
     # Conversions
@@ -376,6 +380,9 @@ class Tensor(Methods):
         numbers = np.array2string(self._array, separator=", ", prefix="Tensor(", threshold=200, precision=5)
         suffix = ", requires_grad=True" if self.requires_grad else ""
         return f"Tensor({numbers}, dtype={self.dtype}{suffix})"
+
+    def _repr_html_(self) -> str:
+        return describe_array(self._array, device=self.device, requires_grad=self.requires_grad, text=repr(self))
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else str(self)

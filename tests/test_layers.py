@@ -10,7 +10,7 @@ import labnet
 ROOT = Path(labnet.__file__).parent
 LAYERS = (
     ("errors",),
-    ("stats",),
+    ("stats", "pictures"),
     ("device",),
     ("kernels",),
     ("autograd", "memory"),

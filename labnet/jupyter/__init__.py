@@ -1,13 +1,42 @@
-"""Magics and panel: what a person sees in a notebook."""
+"""Magics, panel, progress and plots: what a person sees in a notebook.
 
-from typing import Any
+Each part is imported on first use, because IPython, widgets or matplotlib come with it.
+"""
 
-from labnet.jupyter.magics import LabnetMagics
-from labnet.jupyter.panel import Panel
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["LabnetMagics", "Panel", "register"]
+if TYPE_CHECKING:
+    from labnet.jupyter.magics import LabnetMagics
+    from labnet.jupyter.panel import Panel
+    from labnet.jupyter.plots import plot_latency, plot_loss
+    from labnet.jupyter.progress import progress
+
+_PLACES = {
+    "LabnetMagics": "magics",
+    "Panel": "panel",
+    "plot_latency": "plots",
+    "plot_loss": "plots",
+    "progress": "progress",
+}
+
+__all__ = ["LabnetMagics", "Panel", "plot_latency", "plot_loss", "progress", "register"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        found = globals()[name] = getattr(import_module(f"labnet.jupyter.{_PLACES[name]}"), name)
+        return found
+    raise AttributeError(f"module 'labnet.jupyter' has no attribute {name!r}")
 
 
 def register(shell: Any) -> None:
-    """Register the magics with an IPython shell."""
-    shell.register_magics(LabnetMagics)
+    """Register the magics with an IPython shell, once however often it is asked for."""
+    from labnet.jupyter import completion, heartbeat
+    from labnet.jupyter.magics import LabnetMagics
+
+    known = isinstance(shell.magics_manager.registry.get(LabnetMagics.__name__), LabnetMagics)
+    if not known:
+        shell.register_magics(LabnetMagics)
+        completion.register(shell, LabnetMagics)
+        heartbeat.register(shell)

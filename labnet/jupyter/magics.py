@@ -1,16 +1,20 @@
-"""The magics: ``%serve_model`` and ``%%serve_model``."""
+"""The magics: ``%serve_model``, ``%%serve_model``, ``%remote_model`` and ``%labnet``."""
 
 from typing import Any
 
 from IPython.core.error import UsageError
-from IPython.core.magic import Magics, line_cell_magic, magics_class
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 from IPython.display import display
 
 from labnet import optim
-from labnet.network import Server, serve_model
+from labnet.errors import DeviceError, RemoteError
+from labnet.jupyter.listing import Listing, find, listing
+from labnet.jupyter.panel import Panel
+from labnet.network import RemoteModel, Server, remote_model, serve_model, tfetch
 
 _OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam}
+_CONNECT_SECONDS = 2.0
 
 
 @magics_class
@@ -26,30 +30,85 @@ class LabnetMagics(Magics):  # type: ignore[misc]
     @argument("--port", "-p", type=int, default=3000, help="port, or 0 for a free one (default: 3000)")
     @argument("--name", default=None, help="name of the server (default: the object's name)")
     @argument("--no-panel", action="store_true", help="do not show the live panel")
+    @argument("--compile", action="store_true", help="compile the forward and the training step")
     @line_cell_magic
     def serve_model(self, line: str, cell: str | None = None) -> Server:
         """Serve a model from this kernel, with a live panel below the cell.
 
         As a line, serves an object that exists. As a cell, runs the cell, which must define the object, and
-        serves it. Running it again replaces the model on its port; connections and statistics survive.
+        serves it. Running it again replaces the model on its port; connections and statistics survive. The
+        server keeps the model, also when its name is deleted; ``%labnet stop NAME`` ends it.
         """
-        try:
-            arguments = parse_argstring(self.serve_model, line)
-        except SystemExit:  # argparse's way out after --help
-            raise UsageError("see %serve_model? for the arguments") from None
+        arguments = parse_argstring(self.serve_model, line)
         if cell is not None:
             self._run(cell)
         model = self._lookup(arguments.model)
         optimizer = self._optimizer(arguments.optimizer, arguments.lr)
         try:
             server = serve_model(
-                model, optimizer, port=arguments.port, name=arguments.name or arguments.model, replace=True
+                model,
+                optimizer,
+                port=arguments.port,
+                name=arguments.name or arguments.model,
+                replace=True,
+                compile=arguments.compile,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, DeviceError) as error:
             raise UsageError(f"%serve_model: {str(error).removeprefix('serve_model: ')}") from None
         if not arguments.no_panel:
             display(server.panel())
         return server
+
+    @magic_arguments()
+    @argument("target", help="address of the server, such as localhost:3000, or its name if it runs on this machine")
+    @argument("name", help="name to give the remote model")
+    @argument("--token", default=None, help="name of a variable that holds the token; none is needed on one machine")
+    @argument("--timeout", type=float, default=60.0, help="most seconds until a reply is there (default: 60)")
+    @argument("--blocking", action="store_true", help="work without await")
+    @line_magic
+    def remote_model(self, line: str) -> RemoteModel:
+        """Connect to a served model under a name: ``y = await name(x)``, ``await loss.backward()``."""
+        arguments = parse_argstring(self.remote_model, line)
+        if not arguments.name.isidentifier():
+            raise UsageError(f"%remote_model: {arguments.name!r} is not a name that a variable can have")
+        token = self._token(arguments.token)
+        try:
+            found = find(arguments.target)
+            url = found.url if isinstance(found, Server) else found
+            tfetch(url.rstrip("/") + "/health", timeout=_CONNECT_SECONDS, token=token, blocking=True)
+            remote = remote_model(url, timeout=arguments.timeout, token=token, blocking=arguments.blocking)
+        except (LookupError, ValueError, RemoteError) as error:
+            raise UsageError(f"%remote_model: {_one_line(error)}") from None
+        self.shell.push({arguments.name: remote})
+        return remote
+
+    @magic_arguments()
+    @argument("action", choices=("list", "stop", "panel"), help="list, stop NAME or panel URL")
+    @argument("target", nargs="?", default=None, help="name, port or address of a server")
+    @line_magic
+    def labnet(self, line: str) -> Listing | None:
+        """List the servers of this machine, stop one of this kernel, or show the panel of any.
+
+        ``%labnet list`` shows the servers of this kernel and of other processes of the same user;
+        ``%labnet stop NAME`` stops one of this kernel; ``%labnet panel URL`` shows the live panel of a server
+        of this kernel, of another process by its name, or anywhere by its address.
+        """
+        arguments = parse_argstring(self.labnet, line)
+        if arguments.action == "list":
+            return listing()
+        if arguments.target is None:
+            raise UsageError(f"%labnet {arguments.action}: which server? %labnet list names them")
+        try:
+            found = find(arguments.target)
+            if arguments.action == "stop":
+                _stop(found)
+            else:
+                if not isinstance(found, Server):
+                    tfetch(found.rstrip("/") + "/health", timeout=_CONNECT_SECONDS, blocking=True)
+                display(Panel(found))
+        except (LookupError, ValueError, RemoteError) as error:
+            raise UsageError(f"%labnet {arguments.action}: {_one_line(error)}") from None
+        return None
 
     def _run(self, cell: str) -> None:
         """Run the cell's code in the user's namespace, with one clean traceback if it fails."""
@@ -70,7 +129,10 @@ class LabnetMagics(Magics):  # type: ignore[misc]
 
     def _optimizer(self, name: str, lr: float | None) -> Any:
         if name in _OPTIMIZERS:
-            return _OPTIMIZERS[name](**({} if lr is None else {"lr": lr}))
+            try:
+                return _OPTIMIZERS[name](**({} if lr is None else {"lr": lr}))
+            except ValueError as error:
+                raise UsageError(f"%serve_model: {error}") from None
         if lr is not None:
             raise UsageError(f"%serve_model: --lr goes with sgd or adam, not with {name!r}")
         if name == "none":
@@ -78,3 +140,26 @@ class LabnetMagics(Magics):  # type: ignore[misc]
         if name not in self.shell.user_ns:
             raise UsageError(f"%serve_model: unknown optimizer {name!r}: expected sgd, adam, none or an object's name")
         return self.shell.user_ns[name]
+
+    def _token(self, variable: str | None) -> str | None:
+        """Return the token that a variable holds: on the line itself it would be saved with the notebook."""
+        if variable is None:
+            return None
+        token = self.shell.user_ns.get(variable)
+        if not isinstance(token, str):
+            raise UsageError(
+                "%remote_model: --token takes the name of a variable that holds the token, not the token: "
+                "import getpass; token = getpass.getpass()"
+            )
+        return token
+
+
+def _stop(found: Server | str) -> None:
+    if not isinstance(found, Server):
+        raise LookupError(f"{found} is not a server of this kernel: stop it where it runs")
+    found.stop()
+    print(f"stopped {found.name!r}; its port {found.port} is free")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error.args[0] if isinstance(error, LookupError) else error).split())

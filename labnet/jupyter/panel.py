@@ -43,7 +43,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     >>> panel.close()
     """
 
-    _esm = _SCRIPT
+    _esm = _SCRIPT.read_text()  # given a path, anywidget keeps every widget that was ever made: it watches the file
     data = traitlets.Dict().tag(sync=True)
 
     def __init__(self, source: Server | str):
@@ -90,11 +90,14 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         self._places.append(display(data, metadata=metadata, raw=True, display_id=secrets.token_hex(16)))
 
     def keep_picture(self) -> None:
-        """Put the last picture where the panel was shown: it is there in a saved notebook too."""
+        """Put the last picture where the panel was shown, and let go of the widget: a saved notebook has it too."""
         for place in self._places:
             if place is not None:  # outside a notebook there is no place to update
                 place.update({"text/html": picture(self._seen), "text/plain": repr(self._source)}, raw=True)
-        self._places.clear()
+        if self._places:
+            self._places.clear()
+            self.layout.close()  # a widget of its own
+            self.close()
 
 
 def _without_clock(snapshot: dict[str, Any]) -> dict[str, Any]:

@@ -164,3 +164,9 @@ def lookup(port: int) -> Entry | None:
         return Entry(url=str(data["url"]), name=str(data["name"]), pid=int(data["pid"]), token=data["token"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def entries() -> list[Entry]:
+    """Return what is known about the servers of this user on this machine whose processes exist, by port."""
+    ports = sorted(int(path.stem) for path in _folder().glob("*.json") if path.stem.isdecimal())
+    return [entry for entry in map(lookup, ports) if entry is not None and is_alive(entry.pid)]

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from html import escape
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from labnet.network.routes import Failure, Reply, Request, Route, Users, check_n
 from labnet.network.served import ServedModel
 from labnet.network.staleness import Policy, Staleness
 from labnet.network.updates import Optimizer
+from labnet.pictures import table
 from labnet.stats import RouteStatistics
 
 #: Default limit of a request's body, in bytes.
@@ -177,6 +179,7 @@ class Server:
         self._port = port
         self._model = model
         self._custom = custom
+        self._last: dict[str, Any] | None = None  # the snapshot that is left once another has taken its place
 
     @property
     def url(self) -> str:
@@ -266,9 +269,30 @@ class Server:
         state = "running" if self.running else "stopped" if self._port.stopped.is_set() else "replaced"
         return f"Server({self.name!r}, {self.url}, {state})"
 
+    def _repr_html_(self) -> str:
+        """Return the line of `repr` with the table of routes folded away below it; no token."""
+        rows = []
+        for name, route in self._counters().items():
+            if name != "server":
+                figures = (route["hits"], route["errors"], route["in_flight"])
+                latency = (f"{route['latency'][quantile] * 1e3:.3g} ms" for quantile in ("p50", "p99"))
+                rows.append((f"/{name}", *(f"{figure:,}" for figure in figures), *latency))
+        routes = table(("route", "hits", "errors", "in flight", "p50", "p99"), rows)
+        link = f'<a href="{escape(self.url)}" target="_blank" rel="noopener">{escape(self.url)}</a>'
+        return f"<details><summary><code>{escape(repr(self))}</code></summary>{link}{routes}</details>"
+
     # What the routes answer
 
+    def _give_way(self) -> None:
+        """Keep the last figures and let go of the model: whoever holds this handle does not hold what was replaced."""
+        self._last = {**self._history(), "running": False}
+        if self._model is not None:
+            self._model.retire()
+        self._model = self._custom = None
+
     def _counters(self) -> dict[str, Any]:
+        if self._last is not None:
+            return dict(self._last["statistics"])
         document: dict[str, Any] = {name: route.summary() for name, route in self._port.statistics.items()}
         state: dict[str, Any] = {"name": self.name, "epoch": self._port.epoch, "users": len(self._port.users)}
         state["uptime"] = time.monotonic() - self._port.started
@@ -305,6 +329,8 @@ class Server:
         return {**document, **extra}
 
     def _history(self) -> dict[str, Any]:
+        if self._last is not None:
+            return self._last
         now = time.monotonic()
         steps, values = self._model.losses.points() if self._model is not None else ([], [])
         return {
@@ -552,8 +578,8 @@ def _serve(
             raise
 
         async def install() -> None:
-            if bound.owner is not None and bound.owner._model is not None:
-                bound.owner._model.retire()
+            if bound.owner is not None:
+                bound.owner._give_way()
             bound.routes, bound.owner = table, server
             if token != "auto":
                 bound.token = token

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from labnet.errors import DTypeError, ShapeError
 from labnet.nn import init
+from labnet.nn.summary import describe_module
 from labnet.ops import linear
 from labnet.tensor import Tensor
 
@@ -241,6 +242,9 @@ class Module:
         inside = [f"  ({name}): " + repr(module).replace("\n", "\n  ") for name, module in self._modules.items()]
         head = f"{type(self).__name__}({self._describe()}"
         return head + ("\n" + "\n".join(inside) + "\n)" if inside else ")")
+
+    def _repr_html_(self) -> str:
+        return describe_module(self)
 
     def _describe(self) -> str:
         return ""

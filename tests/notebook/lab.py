@@ -55,8 +55,8 @@ def browser_page(*, color_scheme="light", width=1280, height=1400):
 
 
 @contextlib.contextmanager
-def jupyterlab(folder):
-    """Run JupyterLab on a folder; yields the address of a notebook by its name."""
+def jupyterlab(folder, *, prefix=""):
+    """Run JupyterLab on a folder, below a path such as /user/ana; yields the address of a notebook by its name."""
     config = folder / ".config" / "labconfig"
     config.mkdir(parents=True)
     no_news = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
@@ -65,6 +65,7 @@ def jupyterlab(folder):
     command = [
         *(sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}"),
         *(f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"),
+        f"--ServerApp.base_url={prefix}/",
     ]
     environment = {
         **os.environ,
@@ -77,7 +78,7 @@ def jupyterlab(folder):
     log = folder / "jupyter.log"
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=folder)
-    base = f"http://127.0.0.1:{port}"
+    base = f"http://127.0.0.1:{port}{prefix}"
     try:
         deadline = time.monotonic() + 60
         while True:

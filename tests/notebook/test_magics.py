@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import gc
 import io
 import sys
 
 import pytest
+from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
 import labnet as ln
@@ -92,6 +94,19 @@ def test_an_optimizer_named_none_serves_without_training(shell):
         ("%serve_model three --port 0", ["UsageError", "callable", "int"]),
         ("%%serve_model model --port 0\nimport asyncio\nawait asyncio.sleep(0)\nmodel = 1", ["UsageError", "await"]),
         ("%%serve_model other --port 0\nx = 1", ["UsageError", "'other'"]),
+        ("%serve_model model --port 70000", ["UsageError", "65535"]),
+        ("%serve_model model --unknown 1", ["UsageError", "--unknown"]),
+        ("%remote_model", ["UsageError", "required: target, name"]),
+        ("%remote_model nobody net", ["UsageError", "no server is named 'nobody'", "%labnet list"]),
+        ("%remote_model localhost:1 net", ["UsageError", "localhost:1", "is the server running there?"]),
+        ("%remote_model localhost:1 two.names", ["UsageError", "'two.names'"]),
+        ("%remote_model localhost:1 net --token secret", ["UsageError", "name of a variable"]),
+        ("%labnet", ["UsageError", "required: action"]),
+        ("%labnet start", ["UsageError", "'start'", "list", "stop", "panel"]),
+        ("%labnet stop", ["UsageError", "which server?", "%labnet list"]),
+        ("%labnet stop nobody", ["UsageError", "no server is named 'nobody'"]),
+        ("%labnet stop localhost:1", ["UsageError", "not a server of this kernel"]),
+        ("%labnet panel localhost:1", ["UsageError", "localhost:1"]),
     ],
 )
 def test_misuse_is_one_clean_line(shell, cell, words):
@@ -132,9 +147,113 @@ def test_a_port_taken_by_another_process_is_one_line_that_names_it(shell):
         process.communicate()
 
 
-def test_help_lists_the_arguments(shell):
-    _, output = run(shell, "%serve_model?")
-    assert "--optimizer" in output or "--optimizer" in shell.find_line_magic("serve_model").__doc__
+@pytest.mark.parametrize(
+    ("magic", "words"),
+    [
+        ("serve_model", ["Serve a model from this kernel", "--optimizer", "--lr", "--port", "--name", "--no-panel"]),
+        ("remote_model", ["Connect to a served model", "--token", "--blocking", "--timeout"]),
+        ("labnet", ["list", "stop", "panel"]),
+    ],
+)
+def test_help_says_what_a_magic_does_and_lists_its_arguments(shell, magic, words):
+    help = shell.inspector.info(shell.find_magic(magic))["docstring"]
+    for word in words:
+        assert word in help
+    result, _ = run(shell, f"%{magic}?")
+    assert result.success
+
+
+def complete(shell, line):
+    with provisionalcompleter():
+        return [completion.text for completion in shell.Completer.completions(line, len(line))]
+
+
+def test_names_and_options_are_completed(shell):
+    run(shell, MODEL + "\nmodest = ln.optim.SGD(lr=1.0)\nnumber = 3\ndef mine(x): return x")
+    server = run(shell, "%serve_model model --port 0 --no-panel --name perceptron")[0].result
+    assert complete(shell, "%serve_model mo") == ["model"]
+    assert {"mine", "model"} <= set(complete(shell, "%serve_model "))
+    assert "number" not in complete(shell, "%serve_model ")
+    assert complete(shell, "%%serve_model model --no") == ["--no-panel"]
+    assert complete(shell, "%serve_model --port 0 --optimizer mod") == ["modest"]
+    assert complete(shell, "%serve_model model --optimizer ad") == ["adam"]
+    assert complete(shell, "%labnet s") == ["stop"]
+    assert complete(shell, "%labnet stop per") == ["perceptron"]
+    assert complete(shell, "%labnet panel local") == complete(shell, "%remote_model local") == []
+    assert complete(shell, "%remote_model 127") == [f"127.0.0.1:{server.port}"]
+    assert complete(shell, "%remote_model perc") == ["perceptron"]
+
+
+def test_a_served_model_lives_on_when_its_name_is_gone(shell):
+    result, _ = run(shell, f"%%serve_model model --port 0 --no-panel\n{MODEL}")
+    url = result.result.url
+    del result
+    run(shell, "del model, _")
+    shell.reset(new_session=True)
+    gc.collect()
+    assert ln.network.remote_model(url, blocking=True)(ln.ones((2, 3))).shape == (2, 2)
+
+
+def test_a_remote_model_is_found_by_address_and_by_name(shell):
+    server = run(shell, f"%%serve_model model --port 0 --no-panel --name mlp\n{MODEL}")[0].result
+    for target in (f"localhost:{server.port}", server.url, "mlp", str(server.port)):
+        result, output = run(shell, f"%remote_model {target} net --blocking")
+        assert result.success, output
+        assert shell.user_ns.pop("net")(ln.ones((1, 3))).shape == (1, 2)
+
+
+def test_a_token_is_taken_from_a_variable(shell):
+    server = run(shell, f"%%serve_model model --port 0 --no-panel\n{MODEL}")[0].result
+    shell.user_ns["secret"] = "wrong"
+    run(shell, f"%remote_model {server.url} net --blocking --token secret")
+    with pytest.raises(ln.errors.Unauthorized):
+        shell.user_ns["net"](ln.ones((1, 3)))
+
+
+def test_the_list_shows_every_server_and_stop_ends_one_by_name(shell):
+    _, output = run(shell, "%labnet list")
+    assert "no server is running" in output
+    run(shell, f"%%serve_model model --port 0 --no-panel --name <b>one</b>\n{MODEL}")
+    two = run(shell, "%serve_model model --port 0 --no-panel --name two")[0].result
+    ln.network.remote_model(two.url, blocking=True)(ln.ones((1, 3)))
+    result, output = run(shell, "%labnet list")
+    table = result.result
+    assert [(row.name, row.where, row.hits, row.state) for row in table.rows] == [
+        ("<b>one</b>", "this kernel", 0, "running"),
+        ("two", "this kernel", 1, "running"),
+    ]
+    assert "&lt;b&gt;one&lt;/b&gt;" in table._repr_html_()
+    assert two.url in output
+    assert len({line.index("this kernel") for line in output.splitlines() if "this kernel" in line}) == 1
+    for text in (output, table._repr_html_()):
+        assert two.token not in text
+    _, output = run(shell, "%labnet stop two")
+    assert output.strip() == f"stopped 'two'; its port {two.port} is free"
+    assert not two.running
+    assert [row.name for row in run(shell, "%labnet list")[0].result.rows] == ["<b>one</b>"]
+
+
+def test_a_name_that_two_servers_have_is_not_guessed(shell):
+    run(shell, f"%%serve_model model --port 0 --no-panel\n{MODEL}")
+    run(shell, "%serve_model model --port 0 --no-panel")
+    _, output = run(shell, "%labnet stop model")
+    assert "2 servers are named 'model'" in output
+    assert len(ln.network.servers()) == 2
+
+
+def test_the_panel_of_any_server_can_be_shown_again(shell):
+    server = run(shell, f"%%serve_model model --port 0 --no-panel\n{MODEL}")[0].result
+    for target in ("model", server.url):
+        result, output = run(shell, f"%labnet panel {target}")
+        assert result.success, output
+        assert "Panel" in output
+
+
+def test_loading_the_extension_again_changes_nothing(shell):
+    run(shell, "%load_ext labnet")
+    before = len(shell.events.callbacks["pre_run_cell"])
+    ln.load_ipython_extension(shell)
+    assert len(shell.events.callbacks["pre_run_cell"]) == before
 
 
 def test_a_served_model_answers_while_a_cell_blocks(shell):
