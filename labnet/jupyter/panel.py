@@ -3,8 +3,8 @@
 One thread for all panels takes snapshots five times a second and is the only one that writes to widgets.
 """
 
-import logging
 import secrets
+from datetime import datetime
 from typing import Any
 
 import anywidget
@@ -16,8 +16,6 @@ from labnet.jupyter.picture import picture
 from labnet.jupyter.sources import Local, Remote, Source
 from labnet.jupyter.ticker import TICKER
 from labnet.network import Server, pages
-
-log = logging.getLogger("labnet.jupyter")
 
 _PICTURE_SECONDS = 2.0
 _CAPABILITY_SECONDS = 4.0
@@ -99,7 +97,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         self._places.clear()
 
     def _still(self) -> dict[str, str]:
-        return {"text/html": picture(self._seen), "text/plain": repr(self)}
+        return {"text/html": picture(self._seen, when=f"{datetime.now():%Y-%m-%d %H:%M:%S}"), "text/plain": repr(self)}
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         bundle = super()._repr_mimebundle_(**options)

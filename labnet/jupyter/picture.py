@@ -3,6 +3,7 @@
 Curves are images with their data inside, because notebooks that are not trusted are stripped of inline SVG.
 """
 
+import math
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
@@ -11,6 +12,7 @@ from typing import Any
 from labnet.network.branches import is_server
 
 _CELL = "padding:3px 8px;text-align:right;white-space:nowrap"
+_FIRST = "padding:3px 8px 3px 0;text-align:left;font-weight:500"
 _CARD = (
     "border:1px solid #8a94a5;border-radius:8px;padding:12px 14px;max-width:900px;font:13px/1.45 sans-serif;"
     "overflow-x:auto"
@@ -19,10 +21,7 @@ _COLUMNS = ("hits", "errors", "received", "sent", "p50", "p90", "p99", "last min
 _MOST_POINTS = 160
 _MOST_LEVELS = 8
 #: Hides what a widget without a kernel says of itself; only understood where notebooks are shown.
-_STYLE = (
-    "<style>.jp-OutputArea:has(.labnet-picture) .jupyter-widgets.jp-OutputArea-output:not(:has(*))"
-    "{display:none}</style>"
-)
+_STYLE = "<style>.jp-OutputArea:has(.labnet-picture) .lm-Panel.jp-OutputArea-output:not(:has(*)){display:none}</style>"
 
 
 def duration(seconds: float) -> str:
@@ -55,6 +54,11 @@ def size(nbytes: float) -> str:
     return f"{nbytes:.3g} {unit}"
 
 
+def is_logarithmic(values: Sequence[float]) -> bool:
+    """Tell whether values are of so different a size that their logarithms are drawn."""
+    return min(values) > 0 and max(values) / min(values) > 100
+
+
 def polyline(xs: Sequence[float], ys: Sequence[float], *, width: int, height: int, label: str = "") -> str:
     """Draw a line as an image, scaled to the box; values from 0, or less if there is less, to the greatest.
 
@@ -65,6 +69,8 @@ def polyline(xs: Sequence[float], ys: Sequence[float], *, width: int, height: in
     """
     every = -(-len(xs) // _MOST_POINTS)
     xs, ys = [*xs[:-1:every], xs[-1]], [*ys[:-1:every], ys[-1]]
+    if is_logarithmic(ys):
+        ys = [math.log10(y / min(ys)) for y in ys]
     low, high = min(0.0, *ys), max(*ys, 0.0)
     span, extent = (xs[-1] - xs[0]) or 1, (high - low) or 1
     points = " ".join(
@@ -82,14 +88,14 @@ def polyline(xs: Sequence[float], ys: Sequence[float], *, width: int, height: in
     )
 
 
-def picture(snapshot: dict[str, Any]) -> str:
-    """Draw a snapshot of a server as HTML; every text in it is escaped."""
+def picture(snapshot: dict[str, Any], *, when: str = "") -> str:
+    """Draw a snapshot of a server as HTML, with the time when that was; every text in it is escaped."""
     opening = f'<div class="labnet-picture" data-panel="{escape(snapshot.get("panel", ""))}" style="{_CARD}">'
     trouble = f"unreachable: {snapshot['unreachable']}" if "unreachable" in snapshot else ""
     if "statistics" not in snapshot:
         return f"{_STYLE}{opening}{escape(trouble)}</div>"
     server = snapshot["statistics"]["server"]
-    state = trouble or ("running" if snapshot["running"] else "stopped")
+    state = trouble or ("running" if snapshot["running"] else "stopped") + (f" at {when}" if when else "")
     version = f"&ensp; {server['version']:,} updates" if "version" in server else ""
     return (
         f"{_STYLE}{opening}<b>{escape(server['name'])}</b> &ensp;{escape(state)}&ensp; {escape(snapshot['url'])}"
@@ -103,25 +109,29 @@ def _facts(server: dict[str, Any]) -> str:
     if graphs:
         facts.append(f"kept graphs {graphs['count']:,} ({size(graphs['bytes'])})")
     if seen:
-        facts.append(f"staleness {server['staleness']}, at most {[*seen][-1].rpartition('-')[2]}")
+        most = [*seen][-1].rpartition("-")[2]
+        facts.append("staleness 0" if most == "0" else f"staleness {server['staleness']}, at most {most}")
     return f'<div style="font-size:12px">{escape(" · ".join(facts))}</div>' if facts else ""
 
 
 def _table(snapshot: dict[str, Any]) -> str:
-    head = "".join(f'<th style="{_CELL};font-weight:500">{title}</th>' for title in ("route", *_COLUMNS))
+    head = "".join(f'<th style="{_CELL};font-weight:500">{title}</th>' for title in _COLUMNS)
     rows = []
     for name, recent in snapshot["recent"].items():
         route, latency = snapshot["statistics"][name], recent["latency"]
         label = f"latency of {name} in the last minute, at most {duration(max(latency))}"
         cells = [
-            escape(name),
             *(f"{route[key]:,}" for key in ("hits", "errors")),
             *(size(route[key]) for key in ("bytes_in", "bytes_out")),
             *(duration(route["latency"][key]) for key in ("p50", "p90", "p99")),
             polyline(range(len(latency)), latency, width=120, height=22, label=label) if any(latency) else "",
         ]
-        rows.append("<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>")
-    return f'<table style="margin-top:6px"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        texts = "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells)
+        rows.append(f'<tr><th style="{_FIRST}">{escape(name)}</th>{texts}</tr>')
+    return (
+        f'<table style="margin-top:6px"><thead><tr><th style="{_FIRST}">route</th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )
 
 
 def _curves(snapshot: dict[str, Any]) -> str:
@@ -132,13 +142,13 @@ def _curves(snapshot: dict[str, Any]) -> str:
 
 def _curve(title: str, curve: dict[str, list[float]]) -> str:
     steps, values = curve["steps"], curve["values"]
-    width = 480 if title == "loss" else 180
+    width = 400 if title == "loss" else 150
     text = f"{values[-1]:.4g} after update {steps[-1]:,}, greatest {max(values):.4g}"
     line = polyline(steps, values, width=width, height=100, label=f"{title} {text}")
     shown = text if title == "loss" else f"{values[-1]:.4g}"
     return (
         f'<div style="display:inline-block;margin:8px 16px 0 0;vertical-align:top;max-width:100%">'
-        f"{title} <b>{shown}</b><br>{line}</div>"
+        f"{title}{' (log)' if is_logarithmic(values) else ''} <b>{shown}</b><br>{line}</div>"
     )
 
 
@@ -148,7 +158,7 @@ def _tree(snapshot: dict[str, Any]) -> str:
     items = _items(branches.get("known", {}), _MOST_LEVELS)
     if not (items or trouble):
         return ""
-    return f'<div style="margin-top:8px">composed of, with median latency × calls{items}{trouble}</div>'
+    return f'<div style="margin-top:8px">composed of, with median latency{items}{trouble}</div>'
 
 
 def _items(document: dict[str, Any], levels: int) -> str:
@@ -161,7 +171,9 @@ def _items(document: dict[str, Any], levels: int) -> str:
             for key, route in part.items()
             if isinstance(route, dict) and route.get("hits") and "latency" in route
         }
-        texts = [f"{key} {duration(route['latency']['p50'])} × {route['hits']:,}" for key, route in routes.items()]
+        texts = [
+            f"{key} {duration(route['latency']['p50'])} ({route['hits']:,} calls)" for key, route in routes.items()
+        ]
         below = _items(part, levels - 1) if levels > 1 else ""
         items.append(f"<li><b>{escape(name)}</b> {escape(' · '.join(texts))}{below}</li>")
     return f'<ul style="margin:2px 0;padding-left:18px">{"".join(items)}</ul>' if items else ""

@@ -55,15 +55,15 @@ def browser_page(*, color_scheme="light", width=1280, height=1400):
 
 
 @contextlib.contextmanager
-def jupyterlab(folder):
-    """Run JupyterLab on a folder; yields the address of a notebook by its name."""
+def jupyterlab(folder, *, application=("jupyter", "lab"), view="lab/tree"):
+    """Run JupyterLab, or another application of its kind, on a folder; yields the address of a notebook by its name."""
     config = folder / ".config" / "labconfig"
     config.mkdir(parents=True)
     no_news = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
     (config / "page_config.json").write_text(json.dumps(no_news))
     token, port = secrets.token_hex(16), free_port()
     command = [
-        *(sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}"),
+        *(sys.executable, "-m", *application, "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}"),
         *(f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"),
     ]
     environment = {
@@ -88,7 +88,7 @@ def jupyterlab(folder):
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.1)
-        yield lambda name: f"{base}/lab/tree/{name}?token={token}&reset"
+        yield lambda name: f"{base}/{view}/{name}?token={token}&reset"
     finally:
         process.terminate()
         try:

@@ -61,13 +61,14 @@ class Controls {
   draw({ url, running }) {
     this.url = url;
     this.copyButton.title = this.line;
-    if (!running) this.capability = null;
-    this.stopButton.hidden = this.capability === null;
+    if (!running) this.allow(null);
   }
 
+  // Take a capability, or null where there is none (any more).
   allow(capability) {
+    if (capability === null && document.activeElement === this.stopButton) this.copyButton.focus();
     this.capability = capability;
-    this.stopButton.hidden = false;
+    this.stopButton.hidden = capability === null;
   }
 
   get line() {

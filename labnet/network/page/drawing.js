@@ -102,7 +102,7 @@ class Figure {
     this.curve.path.setAttribute("d", line(steps, values.map(scaled), 600, 100, scaled(low), scaled(high)));
     this.curve.root.setAttribute("aria-label", `${this.title}: ${number(values[last])} at update ${steps[last]}`);
     setText(this.value, number(values[last]));
-    setText(this.scale, logarithmic ? `${this.title}, logarithmic` : this.title);
+    setText(this.scale, logarithmic ? `${this.title} (log)` : this.title);
     setText(this.high, number(high));
     setText(this.low, number(low));
     setText(this.first, `update ${count(steps[0])}`);

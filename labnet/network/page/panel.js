@@ -21,7 +21,8 @@ const FACTS = {
   dropped: ({ graphs }) => (graphs && graphs.evicted ? count(graphs.evicted) : undefined),
   staleness: ({ staleness, staleness_histogram: seen }) => {
     const classes = Object.keys(seen ?? {});
-    return classes.length ? `${staleness}, at most ${classes[classes.length - 1].split("-").pop()}` : undefined;
+    const most = classes.length ? classes[classes.length - 1].split("-").pop() : undefined;
+    return most === undefined || most === "0" ? most : `${staleness}, at most ${most}`;
   },
   waiting: ({ queue }) => queue && count(queue.now),
   "turned away": ({ queue }) => (queue && queue.refused ? count(queue.refused) : undefined),
@@ -76,6 +77,7 @@ class Panel {
 
   unreachable(reason) {
     this.enter("unreachable", `unreachable: ${reason}`);
+    this.controls.allow(null);
     this.idle();
   }
 

@@ -50,7 +50,7 @@ const initialize = ({ model }) => {
   const listen = (message) => {
     touch();
     heard.capability = message.capability ?? null;
-    for (const panel of heard.panels) if (heard.capability) panel.controls.allow(heard.capability);
+    for (const panel of heard.panels) panel.controls.allow(heard.capability);
   };
   model.on("msg:custom", listen);
   model.on("change:data", touch);

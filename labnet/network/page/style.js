@@ -38,8 +38,9 @@ const STYLE = `
 .labnet-panel button:disabled { color: var(--soft); cursor: default; }
 .labnet-panel .facts { display: flex; flex-wrap: wrap; gap: 0 16px; margin: 0 0 8px; font-size: 12px; }
 .labnet-panel .facts div { display: flex; gap: 5px; }
+.labnet-panel .facts :is(dt, dd) { float: none; width: auto; margin: 0; padding: 0; display: block; }
 .labnet-panel .facts dt { color: var(--soft); font-weight: 400; }
-.labnet-panel .facts dd { margin: 0; font-variant-numeric: tabular-nums; }
+.labnet-panel .facts dd { font-variant-numeric: tabular-nums; }
 .labnet-panel .scroll { overflow-x: auto; }
 .labnet-panel table { border-collapse: collapse; width: 100%; margin: 0; font-size: 13px; }
 .labnet-panel th, .labnet-panel td {
@@ -57,23 +58,30 @@ const STYLE = `
 .labnet-panel .curves { display: flex; flex-wrap: wrap; gap: 4px 18px; }
 .labnet-panel figure { margin: 10px 0 0; flex: 1 1 170px; min-width: 0; }
 .labnet-panel figure.wide { flex: 3 1 300px; }
-.labnet-panel figcaption { display: flex; justify-content: space-between; gap: 8px; color: var(--soft); font-size: 12px; }
+.labnet-panel figcaption {
+  display: flex; justify-content: space-between; gap: 8px; color: var(--soft); font-size: 12px; white-space: nowrap;
+}
+.labnet-panel figcaption span { overflow: hidden; text-overflow: ellipsis; }
 .labnet-panel figcaption b { color: var(--ink); font-variant-numeric: tabular-nums; }
-.labnet-panel .plot { position: relative; border-left: 1px solid var(--line); border-bottom: 1px solid var(--line); }
+.labnet-panel .plot { position: relative; padding-top: 14px; border-left: 1px solid var(--line); border-bottom: 1px solid var(--line); }
 .labnet-panel .plot svg { width: 100%; height: 100px; }
-.labnet-panel .plot span { position: absolute; left: 5px; font-size: 10px; line-height: 1; color: var(--soft); }
-.labnet-panel .plot .high { top: 1px; }
-.labnet-panel .plot .low { bottom: 3px; }
+.labnet-panel .plot span {
+  position: absolute; left: 4px; padding: 1px 2px; font-size: 10px; line-height: 1;
+  color: var(--soft); background: color-mix(in srgb, var(--paper) 80%, transparent);
+}
+.labnet-panel .plot .high { top: 0; }
+.labnet-panel .plot .low { bottom: 2px; }
 .labnet-panel .axis { display: flex; justify-content: space-between; color: var(--soft); font-size: 11px; }
 .labnet-panel h3 { font: inherit; font-size: 12px; color: var(--soft); margin: 10px 0 2px; }
 .labnet-panel .tree ul { list-style: none; margin: 0; padding-left: 18px; border-left: 1px solid var(--line); }
 .labnet-panel .tree > ul { padding-left: 0; border-left: 0; }
 .labnet-panel .tree li { margin: 2px 0; overflow-wrap: anywhere; }
-.labnet-panel .tree .edge { font-weight: 500; }
+.labnet-panel .tree .edge { font-weight: 600; margin-right: 6px; }
 .labnet-panel .hidden {
   position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; margin: 0;
 }
 @container (max-width: 760px) { .labnet-panel :is([data-column=p90], [data-column=received]) { display: none; } }
+@container (max-width: 700px) { .labnet-panel figure.wide { flex-basis: 100%; } }
 @container (max-width: 620px) { .labnet-panel :is([data-column="in flight"], .spark) { display: none; } }
 @container (max-width: 480px) {
   .labnet-panel [data-column=sent] { display: none; }

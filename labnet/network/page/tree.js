@@ -9,7 +9,7 @@ const routesOf = (document) => Object.entries(document).filter(([, part]) => par
 const describe = (document) =>
   routesOf(document)
     .filter(([, route]) => route.hits)
-    .map(([name, route]) => `${name} ${duration(route.latency.p50)} × ${count(route.hits)}`)
+    .map(([name, route]) => `${name} ${duration(route.latency.p50)} (${count(route.hits)} calls)`)
     .join(" · ");
 
 const branch = (name, document, level) => {
@@ -19,7 +19,7 @@ const branch = (name, document, level) => {
     "li",
     {},
     make("span", { className: "edge" }, name),
-    make("span", { className: "soft" }, server.name === name ? "  " : ` → ${server.name}  `),
+    make("span", { className: "soft" }, server.name === name ? "" : `→ ${server.name} `),
     make("span", {}, describe(document) || "not called yet"),
     make("span", { className: "soft" }, version),
   );
@@ -38,7 +38,7 @@ class Tree {
     this.root = make(
       "div",
       { className: "tree", hidden: true },
-      make("h3", {}, "composed of, with median latency × calls"),
+      make("h3", {}, "composed of, with median latency"),
       this.list,
       this.trouble,
     );
