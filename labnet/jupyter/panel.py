@@ -1,28 +1,24 @@
-"""The live panel: a widget that shows a server's routes and loss, also while a cell blocks.
+"""The live panel: a widget that shows a server's routes and curves, also while a cell blocks.
 
-One thread for all panels asks for snapshots four times a second and is the only one that writes to widgets.
+One thread for all panels takes snapshots five times a second and is the only one that writes to widgets.
 """
 
-import logging
 import secrets
-import threading
-import time
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 
 import anywidget
 import traitlets
+from IPython.core.getipython import get_ipython
 from IPython.display import display
 
-from labnet import network
-from labnet.errors import RemoteError
 from labnet.jupyter.picture import picture
-from labnet.network import RemoteModel, Server, remote_model
+from labnet.jupyter.sources import Local, Remote, Source
+from labnet.jupyter.ticker import TICKER
+from labnet.network import Server, pages
 
-log = logging.getLogger("labnet.jupyter")
-
-_INTERVAL_SECONDS = 0.25
-_SCRIPT = Path(network.__file__).parent / "page" / "panel.js"
+_PICTURE_SECONDS = 2.0
+_CAPABILITY_SECONDS = 4.0
 
 
 class Panel(anywidget.AnyWidget):  # type: ignore[misc]
@@ -43,61 +39,93 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     >>> panel.close()
     """
 
-    _esm = _SCRIPT.read_text()  # given a path, anywidget keeps every widget that was ever made: it watches the file
+    _esm = pages.script()
     data = traitlets.Dict().tag(sync=True)
 
     def __init__(self, source: Server | str):
-        self._source: Server | RemoteModel = (
-            remote_model(source, timeout=2.0, blocking=True) if isinstance(source, str) else source
-        )
+        self._source: Source = Remote(source) if isinstance(source, str) else Local(source)
         self._seen: dict[str, Any] = {}
+        self._drawn: dict[str, Any] = {}
         self._places: list[Any] = []
-        super().__init__()
+        self._picture_due = self._capability_due = 0.0
+        super().__init__(data={"panel": secrets.token_hex(8)})
+        self.on_msg(self._hear)
         self.refresh()
-        _TICKER.add(self)
-
-    def refresh(self) -> None:
-        """Take a new snapshot and send it to the browser if anything has changed."""
-        try:
-            snapshot = self._source.snapshot()
-        except RemoteError as error:
-            snapshot = {**self._seen, "unreachable": str(error)}
-        if _without_clock(snapshot) != _without_clock(self._seen):
-            self._seen = snapshot
-            self.data = snapshot
+        TICKER.add(self)
 
     @property
-    def source(self) -> Server | RemoteModel:
+    def source(self) -> Source:
         """The server that is shown."""
         return self._source
 
     @property
     def live(self) -> bool:
         """Whether there may be something new to show."""
-        return self.comm is not None and (isinstance(self._source, RemoteModel) or self._source.running)
+        return self.comm is not None and self._source.live
+
+    def tick(self, now: float) -> None:
+        """Send what is new to the browser; `now` is in seconds of a monotonic clock."""
+        self.refresh()
+        if now >= self._capability_due:
+            self._capability_due = now + _CAPABILITY_SECONDS
+            self.send({"capability": self._source.capability()})  # a message: it is in no trait and never saved
+        if now >= self._picture_due:
+            self._picture_due = now + _PICTURE_SECONDS
+            self.keep_picture()
+
+    def refresh(self) -> None:
+        """Take a new snapshot and send it to the browser if anything has changed."""
+        snapshot = {**self._source.snapshot(), "panel": self.data["panel"]}
+        if _without_clock(snapshot) != _without_clock(self._seen):
+            self._seen = snapshot
+            self.data = snapshot
+
+    def keep_picture(self) -> None:
+        """Bring the still picture below the panel up to date: it is there in a saved notebook too."""
+        if self._drawn is self._seen:
+            return
+        self._drawn = self._seen
+        for place in self._places:
+            place.update(self._still(), raw=True)
+
+    def end(self) -> None:
+        """Show how it ended; called once there is nothing new to show."""
+        self._source.close()
+        if self.comm is not None:
+            self.refresh()
+        self.keep_picture()
+        if self._places:  # without the widget there is room for the picture, and nothing is left behind
+            self._places.clear()
+            self.layout.close()
+            self.close()
+
+    def _still(self) -> dict[str, str]:
+        return {"text/html": picture(self._seen, when=f"{datetime.now():%Y-%m-%d %H:%M:%S}"), "text/plain": repr(self)}
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         bundle = super()._repr_mimebundle_(**options)
-        if bundle is None or not self._seen.get("statistics"):
+        if bundle is None:
             return bundle
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        return {**data, "text/html": picture(self._seen)}, metadata
+        return {**data, **self._still()}, metadata
 
     def _ipython_display_(self) -> None:
-        """Show the panel under an id, so that its place can be given the last picture."""
-        bundle = self._repr_mimebundle_()
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        self._places.append(display(data, metadata=metadata, raw=True, display_id=secrets.token_hex(16)))
+        """Show the panel, and below it a still picture for when there is no kernel; a live panel hides it."""
+        data, metadata = self._repr_mimebundle_() or ({"text/plain": repr(self)}, {})
+        if not hasattr(get_ipython(), "kernel"):
+            display(data, metadata=metadata, raw=True)
+            return
+        display({**data, "text/html": ""}, metadata=metadata, raw=True)
+        self._drawn = self._seen
+        self._places.append(display(self._still(), raw=True, display_id=secrets.token_hex(16)))
 
-    def keep_picture(self) -> None:
-        """Put the last picture where the panel was shown, and let go of the widget: a saved notebook has it too."""
-        for place in self._places:
-            if place is not None:  # outside a notebook there is no place to update
-                place.update({"text/html": picture(self._seen), "text/plain": repr(self._source)}, raw=True)
-        if self._places:
-            self._places.clear()
-            self.layout.close()  # a widget of its own
-            self.close()
+    def _hear(self, _: Any, content: Any, __: Any) -> None:
+        """Do what a button asks for that could not reach the server; the kernel gets to it when the cell ends."""
+        if content == {"stop": True}:
+            self._source.stop()
+
+    def __repr__(self) -> str:
+        return f"Panel({self._source!r})"
 
 
 def _without_clock(snapshot: dict[str, Any]) -> dict[str, Any]:
@@ -106,47 +134,5 @@ def _without_clock(snapshot: dict[str, Any]) -> dict[str, Any]:
         return snapshot
     statistics = dict(snapshot["statistics"])
     statistics["server"] = {k: v for k, v in statistics["server"].items() if k != "uptime"}
-    return {**snapshot, "statistics": statistics}
-
-
-class Ticker:
-    """Refreshes the live panels from a thread that exists as long as there are any."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._panels: list[Panel] = []
-        self._thread: threading.Thread | None = None
-
-    def add(self, panel: Panel) -> None:
-        """Refresh a panel from now on, until it is closed or its server has stopped."""
-        with self._lock:
-            self._panels.append(panel)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="labnet-panels", daemon=True)
-                self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            time.sleep(_INTERVAL_SECONDS)
-            with self._lock:
-                panels = list(self._panels)
-            ended = []
-            for panel in panels:
-                try:
-                    live = panel.live  # asked first: what happens until a server stops is still shown
-                    panel.refresh()
-                    if not live:
-                        panel.keep_picture()
-                except Exception:  # must not end the other panels
-                    log.exception("a panel of %r stopped", panel.source)
-                    live = False
-                if not live:
-                    ended.append(panel)
-            with self._lock:
-                self._panels = [panel for panel in self._panels if not any(panel is other for other in ended)]
-                if not self._panels:
-                    self._thread = None
-                    return
-
-
-_TICKER = Ticker()
+    branches = {k: _without_clock({"statistics": v}) for k, v in snapshot.get("branches", {}).get("known", {}).items()}
+    return {**snapshot, "statistics": statistics, "branches": branches}

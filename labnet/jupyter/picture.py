@@ -1,12 +1,27 @@
-"""The panel as a still picture: plain HTML with inline SVG, for saved and exported notebooks."""
+"""The panel as a still picture: plain HTML, for saved and exported notebooks, without scripts or links.
 
+Curves are images with their data inside, because notebooks that are not trusted are stripped of inline SVG.
+"""
+
+import math
+from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from labnet.network.branches import is_server
+
 _CELL = "padding:3px 8px;text-align:right;white-space:nowrap"
-_CARD = "border:1px solid #9aa4b5;border-radius:8px;padding:12px 14px;max-width:900px;font:13px/1.45 sans-serif"
-_COLUMNS = ("hits", "errors", "p50", "p99", "latency, last minute")
+_FIRST = "padding:3px 8px 3px 0;text-align:left;font-weight:500"
+_CARD = (
+    "border:1px solid #8a94a5;border-radius:8px;padding:12px 14px;max-width:900px;font:13px/1.45 sans-serif;"
+    "overflow-x:auto"
+)
+_COLUMNS = ("hits", "errors", "received", "sent", "p50", "p90", "p99", "last minute")
+_MOST_POINTS = 160
+_MOST_LEVELS = 8
+#: Hides what a widget without a kernel says of itself; only understood where notebooks are shown.
+_STYLE = "<style>.jp-OutputArea:has(.labnet-picture) .lm-Panel.jp-OutputArea-output:not(:has(*)){display:none}</style>"
 
 
 def duration(seconds: float) -> str:
@@ -24,53 +39,141 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
-def polyline(xs: Sequence[float], ys: Sequence[float], *, width: int, height: int) -> str:
-    """Draw a line as SVG, scaled to the box; values from 0, or less if there is less, to the greatest.
+def size(nbytes: float) -> str:
+    """Write a number of bytes for people.
 
     Examples
     --------
-    >>> polyline([0, 1], [0, 2], width=10, height=10).count("points")
-    1
+    >>> size(0), size(999), size(1500), size(2.5e9)
+    ('0 B', '999 B', '1.5 KB', '2.5 GB')
     """
+    for unit in ("B", "KB", "MB", "GB"):
+        if nbytes < 1000 or unit == "GB":
+            break
+        nbytes /= 1000
+    return f"{nbytes:.3g} {unit}"
+
+
+def is_logarithmic(values: Sequence[float]) -> bool:
+    """Tell whether values are of so different a size that their logarithms are drawn."""
+    return min(values) > 0 and max(values) / min(values) > 100
+
+
+def polyline(xs: Sequence[float], ys: Sequence[float], *, width: int, height: int, label: str = "") -> str:
+    """Draw a line as an image, scaled to the box; values from 0, or less if there is less, to the greatest.
+
+    Examples
+    --------
+    >>> polyline([0, 1], [0, 2], width=10, height=10, label="up").startswith('<img alt="up" width="10"')
+    True
+    """
+    every = -(-len(xs) // _MOST_POINTS)
+    xs, ys = [*xs[:-1:every], xs[-1]], [*ys[:-1:every], ys[-1]]
+    if is_logarithmic(ys):
+        ys = [math.log10(y / min(ys)) for y in ys]
     low, high = min(0.0, *ys), max(*ys, 0.0)
     span, extent = (xs[-1] - xs[0]) or 1, (high - low) or 1
     points = " ".join(
         f"{(x - xs[0]) / span * width:.1f},{height - 1 - (y - low) / extent * (height - 2):.1f}"
         for x, y in zip(xs, ys, strict=True)
     )
+    drawing = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">'
+        f'<polyline points="{points}" fill="none" stroke="#4380e0" stroke-width="1.5"/></svg>'
+    )
+    source = b64encode(drawing.encode()).decode()
     return (
-        f'<svg width="{width}" height="{height}" role="img">'
-        f'<polyline points="{points}" fill="none" stroke="#2563c9" stroke-width="1.5"/></svg>'
+        f'<img alt="{escape(label)}" width="{width}" height="{height}" style="max-width:100%;display:inline" '
+        f'src="data:image/svg+xml;base64,{source}">'
     )
 
 
-def picture(snapshot: dict[str, Any]) -> str:
-    """Draw a snapshot of a server as HTML; every text in it is escaped."""
-    statistics = dict(snapshot["statistics"])
-    server = statistics.pop("server")
-    head = "".join(f'<th style="{_CELL};font-weight:500">{title}</th>' for title in ("route", *_COLUMNS))
+def picture(snapshot: dict[str, Any], *, when: str = "") -> str:
+    """Draw a snapshot of a server as HTML, with the time when that was; every text in it is escaped."""
+    opening = f'<div class="labnet-picture" data-panel="{escape(snapshot.get("panel", ""))}" style="{_CARD}">'
+    trouble = f"unreachable: {snapshot['unreachable']}" if "unreachable" in snapshot else ""
+    if "statistics" not in snapshot:
+        return f"{_STYLE}{opening}{escape(trouble)}</div>"
+    server = snapshot["statistics"]["server"]
+    state = trouble or ("running" if snapshot["running"] else "stopped") + (f" at {when}" if when else "")
+    version = f"&ensp; {server['version']:,} updates" if "version" in server else ""
+    return (
+        f"{_STYLE}{opening}<b>{escape(server['name'])}</b> &ensp;{escape(state)}&ensp; {escape(snapshot['url'])}"
+        f"{version}{_facts(server)}{_table(snapshot)}{_curves(snapshot)}{_tree(snapshot)}</div>"
+    )
+
+
+def _facts(server: dict[str, Any]) -> str:
+    graphs, seen = server.get("graphs"), server.get("staleness_histogram")
+    facts = []
+    if graphs:
+        facts.append(f"kept graphs {graphs['count']:,} ({size(graphs['bytes'])})")
+    if seen:
+        most = [*seen][-1].rpartition("-")[2]
+        facts.append("staleness 0" if most == "0" else f"staleness {server['staleness']}, at most {most}")
+    return f'<div style="font-size:12px">{escape(" · ".join(facts))}</div>' if facts else ""
+
+
+def _table(snapshot: dict[str, Any]) -> str:
+    head = "".join(f'<th style="{_CELL};font-weight:500">{title}</th>' for title in _COLUMNS)
     rows = []
-    for name, route in statistics.items():
-        latency = snapshot["recent"][name]["latency"]
+    for name, recent in snapshot["recent"].items():
+        route, latency = snapshot["statistics"][name], recent["latency"]
+        label = f"latency of {name} in the last minute, at most {duration(max(latency))}"
         cells = [
-            escape(name),
-            f"{route['hits']:,}",
-            f"{route['errors']:,}",
-            duration(route["latency"]["p50"]),
-            duration(route["latency"]["p99"]),
-            polyline(range(len(latency)), latency, width=140, height=22) if any(latency) else "",
+            *(f"{route[key]:,}" for key in ("hits", "errors")),
+            *(size(route[key]) for key in ("bytes_in", "bytes_out")),
+            *(duration(route["latency"][key]) for key in ("p50", "p90", "p99")),
+            polyline(range(len(latency)), latency, width=120, height=22, label=label) if any(latency) else "",
         ]
-        rows.append("<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>")
-    steps, values = snapshot["loss"]["steps"], snapshot["loss"]["values"]
-    loss = ""
-    if len(steps) > 1:
-        loss = (
-            f'<div style="margin-top:8px">loss <b>{values[-1]:.4g}</b> after update {steps[-1]:,}, '
-            f"greatest {max(values):.4g}</div>{polyline(steps, values, width=600, height=110)}"
-        )
-    state = "running" if snapshot["running"] else "stopped"
+        texts = "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells)
+        rows.append(f'<tr><th style="{_FIRST}">{escape(name)}</th>{texts}</tr>')
     return (
-        f'<div class="labnet-picture" style="{_CARD}"><b>{escape(server["name"])}</b> &ensp;{state}&ensp; '
-        f'{escape(snapshot["url"])}<table style="margin-top:6px"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>{loss}</div>"
+        f'<table style="margin-top:6px"><thead><tr><th style="{_FIRST}">route</th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
     )
+
+
+def _curves(snapshot: dict[str, Any]) -> str:
+    norms = snapshot.get("norms", {})
+    curves = {"loss": snapshot["loss"], "gradient norm": norms.get("gradient"), "weight norm": norms.get("weights")}
+    return "".join(_curve(title, curve) for title, curve in curves.items() if curve and len(curve["steps"]) > 1)
+
+
+def _curve(title: str, curve: dict[str, list[float]]) -> str:
+    steps, values = curve["steps"], curve["values"]
+    width = 400 if title == "loss" else 150
+    text = f"{values[-1]:.4g} after update {steps[-1]:,}, greatest {max(values):.4g}"
+    line = polyline(steps, values, width=width, height=100, label=f"{title} {text}")
+    shown = text if title == "loss" else f"{values[-1]:.4g}"
+    return (
+        f'<div style="display:inline-block;margin:8px 16px 0 0;vertical-align:top;max-width:100%">'
+        f"{title}{' (log)' if is_logarithmic(values) else ''} <b>{shown}</b><br>{line}</div>"
+    )
+
+
+def _tree(snapshot: dict[str, Any]) -> str:
+    branches = snapshot.get("branches", {})
+    trouble = escape(branches.get("incomplete", ""))
+    items = _items(branches.get("known", {}), _MOST_LEVELS)
+    if not (items or trouble):
+        return ""
+    return f'<div style="margin-top:8px">composed of, with median latency{items}{trouble}</div>'
+
+
+def _items(document: dict[str, Any], levels: int) -> str:
+    items = []
+    for name, part in document.items():
+        if not is_server(part):
+            continue
+        routes = {
+            key: route
+            for key, route in part.items()
+            if isinstance(route, dict) and route.get("hits") and "latency" in route
+        }
+        texts = [
+            f"{key} {duration(route['latency']['p50'])} ({route['hits']:,} calls)" for key, route in routes.items()
+        ]
+        below = _items(part, levels - 1) if levels > 1 else ""
+        items.append(f"<li><b>{escape(name)}</b> {escape(' · '.join(texts))}{below}</li>")
+    return f'<ul style="margin:2px 0;padding-left:18px">{"".join(items)}</ul>' if items else ""

@@ -175,6 +175,21 @@ class RemoteModel:
         """Return what the server's panel draws, or with ``blocking=False`` something to await that gives it."""
         return _run(self._read("/snapshot"), blocking=self._blocking)
 
+    def stop_capability(self) -> Any:
+        """Return what stops the server once, within half a minute, in place of the token; or something to await."""
+        return _run(self._capability(), blocking=self._blocking)
+
+    def stop(self) -> Any:
+        """Stop the server, which takes its token; with ``blocking=False`` return something to await."""
+        return _run(self._stop(), blocking=self._blocking)
+
+    async def _capability(self) -> str:
+        return str((await self._read("/server/capability"))["capability"])
+
+    async def _stop(self) -> None:
+        body = wire.Body(wire.TEXT, [(await self._capability()).encode()])
+        await self._caller.call("POST", "/server/stop", body)
+
     def state_dict(self) -> Any:
         """Return {name: values} of the server's parameters, or with ``blocking=False`` something to await."""
         return _run(self._read("/weights"), blocking=self._blocking)

@@ -43,6 +43,8 @@ _HUGE = 1 << 62
 #: How many bodies of the greatest length may be held at the same time.
 _BODIES = 4
 _MAX_CLIENT_ID = 64
+#: Longest body that may come without a token, in bytes.
+_SEALED = 256
 
 log = logging.getLogger("labnet.network")
 
@@ -178,7 +180,8 @@ class Exchange(HTTPMessageDelegate):
 
     def _find(self) -> Route:
         path, route = self._path, self._application.routes.get(self._path)
-        self._authorize(readable=route is None or route.readable)
+        if not self._is_sealed(route):
+            self._authorize(readable=route is None or route.readable)
         if route is None:
             known = ", ".join(sorted(p for p, r in self._application.routes.items() if r.counted and not r.label))
             raise Failure(404, "RouteNotFound", f"no route {path!r:.80}; this server has {known}")
@@ -189,6 +192,11 @@ class Exchange(HTTPMessageDelegate):
                 405, "RouteNotFound", f"{path} answers {allowed}, not {method:.20}", headers={"Allow": allowed}
             )
         return route
+
+    def _is_sealed(self, route: Route | None) -> bool:
+        """Tell whether the body is to be judged by the route in place of a token."""
+        sealed = route is not None and route.sealed and self._start_line.method in route.methods
+        return sealed and _declared_length(self._headers) > 0
 
     def _authorize(self, *, readable: bool) -> None:
         application, headers = self._application, self._headers
@@ -247,11 +255,12 @@ class Exchange(HTTPMessageDelegate):
             expected = " or ".join(filter(None, accepted))
             raise Failure(415, "BadRequest", f"content type {kind!r:.60} is not accepted: send {expected}")
         length = _declared_length(headers)
-        if length > self._application.max_body:
+        limit = _SEALED if self._is_sealed(self._route) else self._application.max_body
+        if length > limit:
             raise Failure(
                 413,
                 "TooLarge",
-                f"the body has {length} bytes, the limit of this server is {self._application.max_body}; "
+                f"the body has {length} bytes, the limit of this server is {limit}; "
                 "send less, or serve with a larger max_body",
             )
         return length

@@ -99,6 +99,8 @@ def _operation(path: str, method: str, route: Route, readable: bool) -> dict[str
     }
     if readable and route.readable:
         operation["security"] = [{}, {"token": []}]
+    if route.sealed:
+        operation["security"] = []
     if method == "POST":
         operation["requestBody"] = {"required": True, "content": {kind: {} for kind in route.content_types if kind}}
         operation["parameters"] = [

@@ -114,6 +114,8 @@ class Route:
         Whether it may be read without a token where the server is bound to loopback.
     counted : bool
         Whether it shows up in the statistics.
+    sealed : bool
+        Whether what is in the body of a POST replaces the token; such a body is short.
     content_types : tuple of str
         What the body of a POST may be; "" stands for none given, by clients that are not web pages.
     label : str, optional
@@ -128,6 +130,7 @@ class Route:
     answer: Answer
     readable: bool = False
     counted: bool = True
+    sealed: bool = False
     content_types: tuple[str, ...] = wire.MESSAGES
     label: str | None = None
     summary: str = ""

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Mapping
 from html import escape
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
 from labnet import wire
 from labnet.device import check_device
 from labnet.errors import ServeError
-from labnet.network import metrics, oip, openapi, reporting, security, tree
+from labnet.network import control, metrics, oip, openapi, pages, reporting, security, tree
+from labnet.network.branches import Branches
 from labnet.network.http import Listener, ListeningServer
 from labnet.network.loops import IO, MODELS, Worker
 from labnet.network.once import Once
@@ -39,7 +39,6 @@ _IDLE_SECONDS = 120.0
 _BODY_SECONDS = 60.0
 _DRAIN_SECONDS = 5.0
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
-_PAGE = Path(__file__).parent / "page"
 
 _lock = threading.RLock()
 _running: dict[int, "Port"] = {}
@@ -63,6 +62,7 @@ class Port:
         self.users = Users()
         self.once = Once(self.epoch)
         self.worker = Worker("labnet-compute")
+        self.capabilities = control.Capabilities()
         self.routes: dict[str, Route] = {}
         self.owner: Server | None = None
         self.stopped = threading.Event()
@@ -180,6 +180,7 @@ class Server:
         self._model = model
         self._custom = custom
         self._last: dict[str, Any] | None = None  # the snapshot that is left once another has taken its place
+        self._branches = Branches(lambda: self._statistics(None, tree.Trail.start()))
 
     @property
     def url(self) -> str:
@@ -220,6 +221,10 @@ class Server:
         """Return the live panel of this server, a widget for notebooks."""
         (view,) = entry_points(group="labnet.views", name="panel")
         return view.load()(self)
+
+    def stop_capability(self) -> str:
+        """Return what stops this server once, within half a minute, in place of the token: for its panel."""
+        return self._port.capabilities.issue(now=time.monotonic())
 
     def share(self) -> None:
         """Print the line that a client elsewhere needs; the only place that shows the token."""
@@ -332,16 +337,21 @@ class Server:
         if self._last is not None:
             return self._last
         now = time.monotonic()
-        steps, values = self._model.losses.points() if self._model is not None else ([], [])
+        model = self._model
+        steps, values = model.losses.points() if model is not None else ([], [])
         return {
             "url": self.url,
             "running": self.running,
             "statistics": self._counters(),
             "recent": {name: route.recent(now) for name, route in self._port.statistics.items()},
             "loss": {"steps": steps, "values": values},
+            "norms": model.updates.norms.summary() if model is not None else {},
+            "branches": {"known": self._branches.known, "incomplete": self._branches.incomplete},
         }
 
     async def _snapshot(self) -> dict[str, Any]:
+        if self._custom is not None:
+            self._branches.look()
         return self._history()
 
     def _own_routes(self) -> dict[str, Route]:
@@ -350,7 +360,7 @@ class Server:
             return Reply(wire.encode_json(await self._statistics(request.client, trail)))
 
         async def snapshot(request: Request) -> Reply:
-            return Reply(wire.encode_json(self._history()))
+            return Reply(wire.encode_json(await self._snapshot()))
 
         async def health(request: Request) -> Reply:
             return Reply(wire.encode_json({"status": "ok", "name": self.name}))
@@ -366,28 +376,14 @@ class Server:
         def read(answer: Callable[[Request], Any], summary: str, content_type: str = wire.JSON) -> Route:
             return Route(("GET",), answer, readable=True, counted=False, summary=summary, replies=(content_type,))
 
-        page, script = "text/html; charset=utf-8", "text/javascript; charset=utf-8"
-        return {
+        own = {
             "/statistics": read(statistics, "Counters per route, and the state of the server"),
             "/snapshot": read(snapshot, "What the panel draws"),
             "/health": read(health, "Whether the server runs"),
             "/openapi.json": read(described, "This document"),
             "/metrics": read(measured, "The counters as Prometheus reads them", wire.TEXT),
-            "/": read(_file("index.html", page), "The panel as a page", page),
-            "/panel.js": read(_file("panel.js", script), "What draws the panel", script),
         }
-
-
-def _file(name: str, content_type: str) -> Callable[[Request], Any]:
-    headers = {
-        "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; frame-ancestors 'self'",
-        "Cache-Control": "no-cache",
-    }
-
-    async def answer(request: Request) -> Reply:
-        return Reply(wire.Body(content_type, [(_PAGE / name).read_bytes()]), dict(headers))
-
-    return answer
+        return own | pages.routes() | control.routes(self._port.capabilities, self.stop)
 
 
 def serve(

@@ -11,6 +11,7 @@ import numpy as np
 from labnet.autograd import Gradients
 from labnet.network.graph import Graph
 from labnet.network.loops import Worker
+from labnet.network.norms import Norms
 from labnet.network.routes import Failure
 from labnet.network.staleness import Histogram, Policy
 from labnet.nn import Module
@@ -50,6 +51,8 @@ class Updates:
     ----------
     staleness : Histogram
         How stale the gradients were that were applied.
+    norms : Norms
+        Norms of gradients and weights, for the panel.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Updates:
         self._policy = policy
         self._version: Version = previous._version if previous else Version()
         self.staleness = Histogram()
+        self.norms = Norms()
         self._round: list[Contribution] = []
         self._closed: str | None = None
 
@@ -139,6 +143,7 @@ class Updates:
             with _all_or_nothing(list(total)):
                 self._optimizer(total)
         self._version.number += 1
+        self.norms.measure(self.version, total)
         return self.version
 
     def _trained(self, contribution: Contribution) -> Gradients:

@@ -11,6 +11,7 @@ from hdrh.histogram import HdrHistogram
 _MICROSECONDS = 1_000_000
 _LONGEST = 3600 * _MICROSECONDS
 _RECENT_SECONDS = 60
+_PERCENTILES = {50: "p50", 90: "p90", 99: "p99", 100: "max"}
 
 
 class RouteStatistics:
@@ -56,10 +57,7 @@ class RouteStatistics:
 
     def summary(self) -> dict[str, Any]:
         """Return everything counted since the start; times in seconds."""
-
-        def percentile(percent: float) -> float:
-            return float(self._latency.get_value_at_percentile(percent)) / _MICROSECONDS if self.hits else 0.0
-
+        found = self._latency.get_percentile_to_value_dict(list(_PERCENTILES)) if self.hits else {}
         return {
             "hits": self.hits,
             "seconds": self.seconds,
@@ -67,12 +65,7 @@ class RouteStatistics:
             "in_flight": self.in_flight,
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
-            "latency": {
-                "p50": percentile(50),
-                "p90": percentile(90),
-                "p99": percentile(99),
-                "max": percentile(100),
-            },
+            "latency": {name: float(found.get(p, 0)) / _MICROSECONDS for p, name in _PERCENTILES.items()},
         }
 
     def at_most(self, bounds: Sequence[float]) -> list[int]:

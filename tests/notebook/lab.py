@@ -55,15 +55,18 @@ def browser_page(*, color_scheme="light", width=1280, height=1400):
 
 
 @contextlib.contextmanager
-def jupyterlab(folder, *, prefix=""):
-    """Run JupyterLab on a folder, below a path such as /user/ana; yields the address of a notebook by its name."""
+def jupyterlab(folder, *, application=("jupyter", "lab"), view="lab/tree", prefix=""):
+    """Run JupyterLab, or another application of its kind, on a folder; yields the address of a notebook by its name.
+
+    With a prefix such as /user/ana everything is below that path.
+    """
     config = folder / ".config" / "labconfig"
     config.mkdir(parents=True)
     no_news = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
     (config / "page_config.json").write_text(json.dumps(no_news))
     token, port = secrets.token_hex(16), free_port()
     command = [
-        *(sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}"),
+        *(sys.executable, "-m", *application, "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}"),
         *(f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"),
         f"--ServerApp.base_url={prefix}/",
     ]
@@ -89,7 +92,7 @@ def jupyterlab(folder, *, prefix=""):
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.1)
-        yield lambda name: f"{base}/lab/tree/{name}?token={token}&reset"
+        yield lambda name: f"{base}/{view}/{name}?token={token}&reset"
     finally:
         process.terminate()
         try:

@@ -70,8 +70,10 @@ def test_the_panel_moves_while_a_training_cell_is_still_running(quickstart):
         assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
         page.evaluate(REVEAL)
         picture = page.locator(".labnet-picture").first
-        picture.get_by_text("stopped").wait_for(timeout=10_000)
-        assert "702" in picture.inner_text()
+        picture.get_by_text("stopped").wait_for(state="attached", timeout=10_000)
+        assert "702" in picture.text_content()
+        assert not picture.is_visible()  # the live panel stands for it
+        assert page.locator(".labnet-panel .state").inner_text() == "stopped"
         assert page.failures == []
         page.screenshot(path=SCREENSHOTS / "stopped.png")
 

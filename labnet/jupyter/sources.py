@@ -1,0 +1,114 @@
+"""Where a panel gets its snapshots: from a server of this process, or from any server by its URL."""
+
+import threading
+from typing import Any, Protocol
+
+from labnet.errors import RemoteError
+from labnet.network import Server, remote_model
+
+_INTERVAL_SECONDS = 0.2
+_TIMEOUT_SECONDS = 2.0
+
+
+class Source(Protocol):
+    """A server as the panel knows it. None of these raises because a server is gone."""
+
+    @property
+    def live(self) -> bool:
+        """Whether there may be something new to show."""
+        ...
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the newest snapshot, at once; with ``unreachable`` if it could not be had."""
+        ...
+
+    def capability(self) -> str | None:
+        """Return what stops the server once and soon, or None where this process has no right to that."""
+        ...
+
+    def stop(self) -> None:
+        """Stop the server."""
+        ...
+
+    def close(self) -> None:
+        """Ask no more."""
+        ...
+
+
+class Local:
+    """A server of this process."""
+
+    def __init__(self, server: Server):
+        self._server = server
+
+    @property
+    def live(self) -> bool:
+        """Whether the server runs, under this handle."""
+        return self._server.running
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return a snapshot of now."""
+        return self._server.snapshot()
+
+    def capability(self) -> str | None:
+        """Return what stops the server, while it runs."""
+        return self._server.stop_capability() if self._server.running else None
+
+    def stop(self) -> None:
+        """Stop the server."""
+        self._server.stop()
+
+    def close(self) -> None:
+        """Do nothing: nobody is asked in the background."""
+
+    def __repr__(self) -> str:
+        return repr(self._server)
+
+
+class Remote:
+    """A server at a URL, asked again and again by a thread of its own, so that a slow one holds up no panel."""
+
+    live = True
+
+    def __init__(self, url: str):
+        self._model = remote_model(url, timeout=_TIMEOUT_SECONDS, blocking=True)
+        self._newest: dict[str, Any] = {}
+        self._closed = threading.Event()
+        self._take()
+        self._thread = threading.Thread(target=self._follow, name="labnet-panel-poll", daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        while not self._closed.wait(_INTERVAL_SECONDS):
+            self._take()
+
+    def _take(self) -> None:
+        try:
+            self._newest = self._model.snapshot()
+        except RemoteError as error:
+            known = {key: value for key, value in self._newest.items() if key != "unreachable"}
+            self._newest = {**known, "unreachable": str(error)}
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what the server said last."""
+        return self._newest
+
+    def capability(self) -> str | None:
+        """Return what stops the server, if this process has its token and the server is there."""
+        if "unreachable" in self._newest:
+            return None
+        try:
+            return str(self._model.stop_capability())
+        except RemoteError:
+            return None
+
+    def stop(self) -> None:
+        """Stop the server, if it can be reached and this process has its token."""
+        self._model.stop()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+
+    def __repr__(self) -> str:
+        return repr(self._model)

@@ -1,0 +1,97 @@
+// Where a panel gets its snapshots: from the server whose page this is, or from the kernel.
+
+const POLL_MILLISECONDS = 220;
+const HIDDEN_MILLISECONDS = 2000;
+const TIMEOUT_MILLISECONDS = 5000;
+const SILENT_SECONDS = 15;
+
+let wake = () => {};
+document.addEventListener("visibilitychange", () => wake());
+
+// Wait, but not once somebody looks at the page again.
+const pause = (milliseconds) =>
+  new Promise((resolve) => {
+    const timer = setTimeout(resolve, milliseconds);
+    wake = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+  });
+
+// The page at "/" of a server. A request that a sleeping machine has lost ends by itself; then it goes on.
+const poll = async (element) => {
+  const panel = new Panel(element);
+  for (;;) {
+    try {
+      const response = await fetch("snapshot", { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MILLISECONDS) });
+      const answer = await response.json();
+      if (!response.ok) throw new Error(answer.message ?? `status ${response.status}`);
+      document.title = `${answer.statistics.server.name} – labnet`;
+      panel.draw(answer);
+    } catch (error) {
+      panel.unreachable(error.message);
+    }
+    await pause(document.hidden ? HIDDEN_MILLISECONDS : POLL_MILLISECONDS);
+  }
+};
+
+const page = document.querySelector("main[data-labnet-page]");
+if (page) poll(page);
+
+// The notebook widget. What the kernel sends beside the snapshots is kept here and never in the model's state,
+// which is saved with the notebook: the capability to stop the server, renewed every few seconds.
+const news = new Map();
+const nameOf = (model) => String(model.get("data").panel ?? "");
+
+const initialize = ({ model }) => {
+  const heard = { capability: null, at: Date.now(), panels: new Set() };
+  news.set(nameOf(model), heard);
+  const touch = () => (heard.at = Date.now());
+  const listen = (message) => {
+    touch();
+    heard.capability = message.capability ?? null;
+    for (const panel of heard.panels) panel.controls.allow(heard.capability);
+  };
+  model.on("msg:custom", listen);
+  model.on("change:data", touch);
+  return () => {
+    model.off("msg:custom", listen);
+    model.off("change:data", touch);
+    news.delete(nameOf(model));
+  };
+};
+
+// A still picture stands below every panel for when there is no kernel; it is hidden while this one lives.
+const hidePicture = (id) => {
+  const rule = make("style", {}, `.labnet-picture[data-panel="${CSS.escape(id)}"] { display: none; }`);
+  document.head.append(rule);
+  return rule;
+};
+
+const render = ({ model, el }) => {
+  if (!news.has(nameOf(model))) initialize({ model });
+  const heard = news.get(nameOf(model));
+  const panel = new Panel(el, { ask: () => model.send({ stop: true }) });
+  const draw = () => {
+    const data = model.get("data");
+    if (data.statistics) panel.draw(data);
+    if (data.unreachable) panel.unreachable(data.unreachable);
+  };
+  const rule = hidePicture(nameOf(model));
+  const timer = setInterval(() => {
+    const seconds = (Date.now() - heard.at) / 1000;
+    if (seconds > SILENT_SECONDS && panel.section.dataset.state !== "stopped") panel.silent(seconds);
+  }, 1000);
+  heard.panels.add(panel);
+  model.on("change:data", draw);
+  draw();
+  if (heard.capability && model.get("data").running) panel.controls.allow(heard.capability);
+  return () => {
+    model.off("change:data", draw);
+    heard.panels.delete(panel);
+    clearInterval(timer);
+    rule.remove();
+  };
+};
+
+export default { initialize, render };

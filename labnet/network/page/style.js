@@ -1,0 +1,94 @@
+// The live panel of a server. Two users: the page at "/" of every server, which polls "snapshot", and the
+// notebook widget, whose kernel sends snapshots. Elements are made once and only their texts and paths change,
+// so that focus, selection and screen readers are left alone. Text never goes through innerHTML.
+// These files are put together into one module, in the order of `labnet.network.pages`.
+
+const STYLE = `
+.labnet-panel {
+  color-scheme: light dark;
+  --ink: var(--jp-ui-font-color1, light-dark(#1c2330, #e6e9ef));
+  --soft: var(--jp-ui-font-color2, light-dark(#566072, #a3adbd));
+  --line: var(--jp-border-color2, light-dark(#d9dee7, #3a4250));
+  --paper: var(--jp-layout-color1, light-dark(#ffffff, #171b22));
+  --raised: var(--jp-layout-color2, light-dark(#f1f3f7, #222833));
+  --accent: light-dark(#2563c9, #6ea8fe);
+  --good: light-dark(#1a7f45, #4cc38a);
+  --bad: light-dark(#b3261e, #ff8f87);
+  color: var(--ink); background: var(--paper); border: 1px solid var(--line); border-radius: 8px;
+  font: 13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif);
+  padding: 12px 14px; margin: 4px 0; max-width: 940px; box-sizing: border-box;
+  container-type: inline-size;
+}
+[data-jp-theme-light=true] .labnet-panel { color-scheme: light; }
+[data-jp-theme-light=false] .labnet-panel { color-scheme: dark; }
+.labnet-panel header { display: flex; flex-wrap: wrap; gap: 4px 14px; align-items: center; margin-bottom: 6px; }
+.labnet-panel .name { font-weight: 600; font-size: 15px; overflow-wrap: anywhere; }
+.labnet-panel .state::before { content: "●"; margin-right: 5px; color: var(--soft); }
+.labnet-panel[data-state=running] .state::before { color: var(--good); }
+.labnet-panel:is([data-state=unreachable], [data-state=silent]) .state::before { color: var(--bad); }
+.labnet-panel .soft { color: var(--soft); }
+.labnet-panel .controls { display: flex; gap: 6px; margin-left: auto; }
+.labnet-panel button {
+  font: inherit; font-size: 12px; color: var(--ink); background: var(--raised); cursor: pointer;
+  border: 1px solid var(--line); border-radius: 5px; padding: 2px 9px; min-height: 24px;
+}
+.labnet-panel button:hover:not(:disabled) { border-color: var(--accent); }
+.labnet-panel button:focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
+.labnet-panel button.stop { color: var(--bad); }
+.labnet-panel button:disabled { color: var(--soft); cursor: default; }
+.labnet-panel .facts { display: flex; flex-wrap: wrap; gap: 0 16px; margin: 0 0 8px; font-size: 12px; }
+.labnet-panel .facts div { display: flex; gap: 5px; }
+.labnet-panel .facts :is(dt, dd) { float: none; width: auto; margin: 0; padding: 0; display: block; }
+.labnet-panel .facts dt { color: var(--soft); font-weight: 400; }
+.labnet-panel .facts dd { font-variant-numeric: tabular-nums; }
+.labnet-panel .scroll { overflow-x: auto; }
+.labnet-panel table { border-collapse: collapse; width: 100%; margin: 0; font-size: 13px; }
+.labnet-panel th, .labnet-panel td {
+  padding: 3px 8px; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums;
+  border: 0; background: none;
+}
+.labnet-panel :is(thead, tbody) tr, .labnet-panel tbody tr:hover { background: none; }
+.labnet-panel thead th { color: var(--soft); font-weight: 500; border-bottom: 1px solid var(--line); }
+.labnet-panel th:first-child { text-align: left; font-weight: 500; padding-left: 0; }
+.labnet-panel svg { display: block; overflow: visible; }
+.labnet-panel .spark { width: 130px; padding-right: 0; }
+.labnet-panel .spark svg { width: 120px; height: 22px; margin-left: auto; }
+.labnet-panel path { fill: none; stroke: var(--accent); stroke-width: 1.5; vector-effect: non-scaling-stroke; }
+.labnet-panel .bad { color: var(--bad); font-weight: 600; }
+.labnet-panel .curves { display: flex; flex-wrap: wrap; gap: 4px 18px; }
+.labnet-panel figure { margin: 10px 0 0; flex: 1 1 170px; min-width: 0; }
+.labnet-panel figure.wide { flex: 3 1 300px; }
+.labnet-panel figcaption {
+  display: flex; justify-content: space-between; gap: 8px; color: var(--soft); font-size: 12px; white-space: nowrap;
+}
+.labnet-panel figcaption span { overflow: hidden; text-overflow: ellipsis; }
+.labnet-panel figcaption b { color: var(--ink); font-variant-numeric: tabular-nums; }
+.labnet-panel .plot { position: relative; padding-top: 14px; border-left: 1px solid var(--line); border-bottom: 1px solid var(--line); }
+.labnet-panel .plot svg { width: 100%; height: 100px; }
+.labnet-panel .plot span {
+  position: absolute; left: 4px; padding: 1px 2px; font-size: 10px; line-height: 1;
+  color: var(--soft); background: color-mix(in srgb, var(--paper) 80%, transparent);
+}
+.labnet-panel .plot .high { top: 0; }
+.labnet-panel .plot .low { bottom: 2px; }
+.labnet-panel .axis { display: flex; justify-content: space-between; color: var(--soft); font-size: 11px; }
+.labnet-panel h3 { font: inherit; font-size: 12px; color: var(--soft); margin: 10px 0 2px; }
+.labnet-panel .tree ul { list-style: none; margin: 0; padding-left: 18px; border-left: 1px solid var(--line); }
+.labnet-panel .tree > ul { padding-left: 0; border-left: 0; }
+.labnet-panel .tree li { margin: 2px 0; overflow-wrap: anywhere; }
+.labnet-panel .tree .edge { font-weight: 600; margin-right: 6px; }
+.labnet-panel .hidden {
+  position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; margin: 0;
+}
+@container (max-width: 760px) { .labnet-panel :is([data-column=p90], [data-column=received]) { display: none; } }
+@container (max-width: 700px) { .labnet-panel figure.wide { flex-basis: 100%; } }
+@container (max-width: 620px) { .labnet-panel :is([data-column="in flight"], .spark) { display: none; } }
+@container (max-width: 480px) {
+  .labnet-panel [data-column=sent] { display: none; }
+  .labnet-panel .controls { margin-left: 0; width: 100%; }
+  .labnet-panel :is(th, td) { padding: 3px 5px; }
+}
+.labnet-panel:is([data-state=unreachable], [data-state=silent]) :is(tbody, .curves, .tree) { opacity: 0.6; }
+body:has(> main[data-labnet-page]) { margin: 16px; background: light-dark(#f4f6f9, #0f1217); }
+main[data-labnet-page] .labnet-panel { margin: 0 auto; }
+`;

@@ -1,0 +1,40 @@
+"""The panel as a page: the files that every server gives, and the script that the notebook's widget shares."""
+
+from pathlib import Path
+
+from labnet import wire
+from labnet.network.routes import Answer, Reply, Request, Route
+
+_FOLDER = Path(__file__).parent / "page"
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; frame-ancestors 'self'",
+    "Cache-Control": "no-cache",
+}
+_HTML = "text/html; charset=utf-8"
+_JAVASCRIPT = "text/javascript; charset=utf-8"
+#: In the order in which they make one script.
+_PARTS = ("style.js", "drawing.js", "tree.js", "controls.js", "panel.js", "start.js")
+
+
+def script() -> str:
+    """Return the panel's JavaScript, one module that needs nothing else."""
+    return "\n".join((_FOLDER / part).read_text(encoding="utf-8") for part in _PARTS)
+
+
+def routes() -> dict[str, Route]:
+    """Return the routes of the page; they hold no data, and anybody on this machine may read them."""
+
+    async def page(request: Request) -> Reply:
+        return Reply(wire.Body(_HTML, [(_FOLDER / "index.html").read_bytes()]), dict(_HEADERS))
+
+    async def panel(request: Request) -> Reply:
+        return Reply(wire.Body(_JAVASCRIPT, [script().encode()]), dict(_HEADERS))
+
+    return {
+        "/": _static(page, "The panel as a page", _HTML),
+        "/panel.js": _static(panel, "What draws the panel", _JAVASCRIPT),
+    }
+
+
+def _static(answer: Answer, summary: str, content_type: str) -> Route:
+    return Route(("GET",), answer, readable=True, counted=False, summary=summary, replies=(content_type,))
