@@ -171,6 +171,7 @@ from labnet.tensor import DTYPES, Tensor
 
 if TYPE_CHECKING:
     from labnet import io, jupyter, network
+    from labnet.compile import jit
 
 try:
     __version__ = version("labnet")
@@ -193,11 +194,13 @@ _LAZY = ("io", "jupyter", "network")
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return import_module(f"labnet.{name}")
+    if name == "jit":
+        return import_module("labnet.compile").jit
     raise AttributeError(f"module 'labnet' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, "jit"})
 
 
 def load_ipython_extension(shell: Any) -> None:
@@ -282,6 +285,7 @@ __all__ = [
     "isfinite",
     "isinf",
     "isnan",
+    "jit",
     "jupyter",
     "less",
     "less_equal",
