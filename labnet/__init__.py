@@ -171,6 +171,7 @@ from labnet.tensor import DTYPES, Tensor
 
 if TYPE_CHECKING:
     from labnet import io, jupyter, network
+    from labnet.compile import jit
     from labnet.jupyter.progress import progress
 
 try:
@@ -188,19 +189,21 @@ uint8, uint16, uint32, uint64 = (DTYPES[f"uint{bits}"] for bits in (8, 16, 32, 6
 float16, float32, float64 = (DTYPES[f"float{bits}"] for bits in (16, 32, 64))
 
 #: Rooms that are imported on first use, because Tornado, Jupyter or safetensors come with them.
+#: Functions whose room is imported when they are first used.
+_LAZY_NAMES = {"jit": "labnet.compile", "progress": "labnet.jupyter"}
 _LAZY = ("io", "jupyter", "network")
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return import_module(f"labnet.{name}")
-    if name == "progress":
-        return import_module("labnet.jupyter").progress
+    if name in _LAZY_NAMES:
+        return getattr(import_module(_LAZY_NAMES[name]), name)
     raise AttributeError(f"module 'labnet' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, "progress"})
+    return sorted({*globals(), *_LAZY, *_LAZY_NAMES})
 
 
 def load_ipython_extension(shell: Any) -> None:
@@ -285,6 +288,7 @@ __all__ = [
     "isfinite",
     "isinf",
     "isnan",
+    "jit",
     "jupyter",
     "less",
     "less_equal",

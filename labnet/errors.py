@@ -8,6 +8,7 @@ The tree, most general first::
     ├── DTypeError(TypeError)           dtypes that do not fit
     ├── DeviceError                     a device that is missing or mixed
     ├── GradientError                   a backward that cannot be right
+    ├── TraceError                      what `ln.jit` cannot compile
     ├── WireError(ValueError)           bytes that are not a message
     ├── ServeError(ValueError)          a server that cannot be set up this way
     └── RemoteError(ConnectionError)    a call to a server did not succeed
@@ -55,6 +56,10 @@ class DeviceError(LabnetError):
 
 class GradientError(LabnetError):
     """A gradient was asked for where there is none, or used before it was there."""
+
+
+class TraceError(LabnetError):
+    """Something in a function cannot be compiled; the message names the line and the way out."""
 
 
 class WireError(LabnetError, ValueError):

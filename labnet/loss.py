@@ -6,6 +6,7 @@ from labnet.errors import DTypeError, ShapeError
 from labnet.ops import (
     binary_cross_entropy_with_logits,
     cross_entropy_with_logits,
+    dispatch,
     log_softmax,
     maximum,
     mean,
@@ -96,7 +97,12 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         )
     if target.dtype.kind not in "iu":
         raise DTypeError(f"cross_entropy: labels must be integers, got {target.dtype}")
-    classes, numbers = logits.shape[axis], target.numpy()
+    classes = logits.shape[axis]
+    tracer = dispatch.current_tracer()
+    if tracer is not None:
+        tracer.check_within(target, classes, f"cross_entropy: labels must lie in [0, {classes})")
+        return mean(cross_entropy_with_logits(logits, labels=target, axis=axis))
+    numbers = target.numpy()
     if numbers.size and not (numbers.min() >= 0 and numbers.max() < classes):
         raise IndexError(f"cross_entropy: labels must lie in [0, {classes}), got {numbers.min()} to {numbers.max()}")
     return mean(cross_entropy_with_logits(logits, labels=numbers.astype(np.intp, copy=False), axis=axis))
@@ -132,6 +138,6 @@ def _as_tensor(values: Tensor) -> Tensor:
 
 def _same_shape(name: str, prediction: Tensor, target: Tensor) -> Tensor:
     prediction, target = _as_tensor(prediction), _as_tensor(target)
-    if prediction._array.shape != target._array.shape:
+    if prediction.shape != target.shape:
         raise ShapeError(f"{name}: prediction has shape {prediction.shape}, target has shape {target.shape}")
     return target

@@ -6,7 +6,7 @@ from typing import Any
 from labnet.nn.activation import ReLU
 from labnet.nn.dense import layers
 from labnet.nn.modules import Linear, Module
-from labnet.ops import relu
+from labnet.ops import dispatch, relu
 from labnet.tensor import Tensor
 
 
@@ -83,7 +83,7 @@ class _Run:
             if bias is None or "forward" in layer.__dict__:
                 return self._one_by_one(x)
             parameters += (layer.weight, bias)
-        out = layers(x, parameters, self._relu) if type(x) is Tensor else None
+        out = layers(x, parameters, self._relu) if type(x) is dispatch.Plain else None
         return self._one_by_one(x) if out is None else out
 
     def _one_by_one(self, x: Any) -> Any:

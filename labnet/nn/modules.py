@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from labnet.optim import Optimizer
 
 
+#: Counts the attributes that were set or deleted in any module, so that compiled steps notice at once.
+changes = [0]
 _override: ContextVar[bool | None] = ContextVar("labnet_training", default=None)
+
+
+#: What `calling_mode` says in this context, None outside of it.
+current_mode = _override.get
 
 
 @contextlib.contextmanager
@@ -67,6 +73,7 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if "_modules" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__}: call super().__init__() before setting {name!r}")
+        changes[0] += 1
         for group in (self._parameters, self._buffers, self._modules):
             group.pop(name, None)
         if isinstance(value, Module):
@@ -77,6 +84,7 @@ class Module:
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
+        changes[0] += 1
         for group in (self._parameters, self._buffers, self._modules):
             group.pop(name, None)
 

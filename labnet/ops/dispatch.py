@@ -3,9 +3,12 @@
 Three shapes of call, so that the common ones carry no argument packing: one tensor, two tensors, anything.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -28,6 +31,48 @@ _REFUSALS = (ValueError, TypeError, OverflowError)
 _NO_STATIC: dict[str, Any] = {}
 #: Operands that have no dtype of their own: numbers, and None for one that is left out.
 _WEAK = (float, int, type(None))
+
+
+#: The class whose tensors are computed at once. None while some thread traces: then every op takes the long way, where
+#: it asks whether it is its own thread that does.
+Plain: type[Tensor] | None = Tensor
+
+
+class Tracer(Protocol):
+    """What writes ops down instead of carrying them out."""
+
+    def apply(self, op: "Op", inputs: Sequence[Any], static: dict[str, Any]) -> Tensor:
+        """Return a stand-in for the output of an op."""
+
+    def update(self, optimizer: Any, found: list[tuple[Tensor, Any]]) -> None:
+        """Write down the step of an optimizer with these parameters and gradients."""
+
+    def check_within(self, x: Tensor, bound: int, message: str) -> None:
+        """Have every call raise `IndexError` where an element is negative or not below a bound."""
+
+
+_tracer: ContextVar[Tracer | None] = ContextVar("labnet_tracer", default=None)
+#: The tracer of this context, if there is one.
+current_tracer = _tracer.get
+_tracing: list[Tracer] = []
+_tracing_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def traced_by(tracer: Tracer) -> Iterator[None]:
+    """Hand the ops of this context to a tracer; other threads compute as ever, a little slower."""
+    global Plain
+    with _tracing_lock:
+        _tracing.append(tracer)
+        Plain = None
+    token = _tracer.set(tracer)
+    try:
+        yield
+    finally:
+        _tracer.reset(token)
+        with _tracing_lock:
+            _tracing.remove(tracer)
+            Plain = None if _tracing else Tensor
 
 
 class Recorded(Node):
@@ -180,9 +225,11 @@ def unary_function(op: "Op") -> Callable[..., Tensor]:
     name, forward, differentiable = op.name, op.forward, op.differentiable
 
     def function(x: Any, /) -> Tensor:
-        if type(x) is Tensor:
+        if type(x) is Plain:
             array, parent = x._array, x._node
         else:
+            if Plain is None and (tracer := current_tracer()) is not None:
+                return tracer.apply(op, (x,), _NO_STATIC)
             array, parent = as_array(x), _node_of(x)
         try:
             result = forward(array)
@@ -209,11 +256,13 @@ def binary_function(op: "Op") -> Callable[..., Tensor]:
     name, forward, differentiable = op.name, op.forward, op.differentiable
 
     def function(x1: Any, x2: Any, /) -> Tensor:
-        if type(x1) is Tensor:
+        if type(x1) is Plain:
             array1, parent1 = x1._array, x1._node
         else:
+            if Plain is None and (tracer := current_tracer()) is not None:
+                return tracer.apply(op, (x1, x2), _NO_STATIC)
             array1, parent1 = operand(x1), _node_of(x1)
-        if type(x2) is Tensor:
+        if type(x2) is Plain:
             array2, parent2 = x2._array, x2._node
         else:
             array2, parent2 = operand(x2), _node_of(x2)
@@ -253,12 +302,14 @@ def static_function(op: "Op", *, names: Sequence[str], positional: int) -> Calla
     name, forward, differentiable, view = op.name, op.forward, op.differentiable, op.view
 
     def function(x: Any, /, *args: Any, **static: Any) -> Tensor:
-        if type(x) is not Tensor:
-            x = x if isinstance(x, Tensor) else Tensor(x)
         if args:
             if len(args) > positional:
                 raise TypeError(f"{name}() takes {1 + positional} positional arguments but {1 + len(args)} were given")
             static.update(zip(names, args, strict=False))
+        if type(x) is not Plain:
+            if Plain is None and (tracer := current_tracer()) is not None:
+                return tracer.apply(op, (x,), static)
+            x = x if isinstance(x, Tensor) else Tensor(x)
         array, parent = x._array, x._node
         try:
             result = forward(array, **static)
@@ -301,6 +352,8 @@ def general_function(op: "Op", *, inputs: int, names: Sequence[str], positional:
             if len(args) > inputs + positional:
                 raise TypeError(f"{name}() takes {inputs + positional} positional arguments but {len(args)} were given")
             static.update(zip(names, args[inputs:], strict=False))
+        if Plain is None and (tracer := current_tracer()) is not None:
+            return tracer.apply(op, tensors, static)
         arrays = tuple([operand(x) for x in tensors])
         try:
             result = forward(arrays, **static) if variadic else forward(*arrays, **static)

@@ -7,6 +7,7 @@ import numpy as np
 
 from labnet import autograd
 from labnet.errors import GradientError
+from labnet.ops import dispatch
 from labnet.ops.creation import zeros_like
 from labnet.tensor import Tensor, wrap
 
@@ -57,7 +58,8 @@ def grad(
             raise GradientError(f"grad: tensor {position} of shape {x.shape} does not require gradients")
         nodes.append(x._node)
     root, seed, run = y._root(grad, create_graph=create_graph)
-    sweep = autograd.Sweep(root, seed if create_graph else seed._array, run=run, targets=set(nodes))
+    first = seed if create_graph or dispatch.current_tracer() is not None else seed._array
+    sweep = autograd.Sweep(root, first, run=run, targets=set(nodes))
     if sweep.awaits:
         raise GradientError("grad: this graph crosses the network; use `await loss.backward()`")
     found = autograd.sweep_now(sweep, retain_graph=create_graph)
@@ -67,7 +69,9 @@ def grad(
 
 def _own(gradient: Any) -> Tensor:
     """Return another tensor for a gradient, since rules hand one to several inputs; memory is shared until written."""
-    return wrap(gradient._array, gradient._node) if isinstance(gradient, Tensor) else wrap(np.asarray(gradient))
+    if not isinstance(gradient, Tensor):
+        return wrap(np.asarray(gradient))
+    return wrap(gradient._array, gradient._node) if dispatch.current_tracer() is None else gradient
 
 
 def replay(

@@ -1,12 +1,15 @@
 """What losses compute: one op each, so that they are quick, and exact where exponentials overflow."""
 
+from typing import Any
+
 import numpy as np
 
 from labnet.ops.activation import softmax
 from labnet.ops.elementwise import binary, sigmoid
+from labnet.ops.logic import equal
 from labnet.ops.reduction import mean_of_array
 from labnet.ops.registry import FLOATS, Array, Sample, op
-from labnet.ops.shape import expand_dims
+from labnet.ops.shape import astype, expand_dims
 from labnet.tensor import Tensor, wrap
 
 
@@ -46,7 +49,15 @@ def mean_squared_error(x1: Array, x2: Array, /) -> Array:
     return mean_of_array(difference)
 
 
+def one_of(labels: Any, shape: tuple[int, ...], axis: int) -> Tensor:
+    """Return where the label of each sample lies, as booleans of a shape whose classes are along `axis`."""
+    classes = np.arange(shape[axis]).reshape([-1 if i == axis % len(shape) else 1 for i in range(len(shape))])
+    return equal(expand_dims(labels, axis=axis), wrap(classes))
+
+
 def _pull_logits(g: Tensor, out: Tensor, x: Tensor, *, labels: Array, axis: int = -1) -> Tensor:
+    if isinstance(labels, Tensor):  # as where the op is compiled
+        return expand_dims(g, axis=axis) * (softmax(x, axis=axis) - astype(one_of(labels, x.shape, axis), x.dtype))
     one_hot = np.zeros(x.shape, x.dtype)
     np.put_along_axis(one_hot, np.expand_dims(labels, axis), 1, axis)
     return expand_dims(g, axis=axis) * (softmax(x, axis=axis) - wrap(one_hot))

@@ -1,12 +1,13 @@
 """The algorithms: what becomes of one parameter in one step. Formulas and state words are torch's."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from labnet import kernels
+from labnet.ops import sqrt
 from labnet.optim.optimizer import Optimizer, State, Values
 from labnet.tensor import Tensor
 
@@ -46,6 +47,15 @@ class SGD(Optimizer):
         if self.momentum:
             return self._run(kernel.compiled, found, self.slots, (self.lr, self.momentum))
         return self._run(kernel.compiled, found, (), (self.lr,))
+
+    def _numbers(self, step: int) -> tuple[float, ...]:
+        return (self.lr, self.momentum) if self.momentum else (self.lr,)
+
+    def _formula(self, value: Tensor, gradient: Tensor, state: dict[str, Tensor], numbers: Sequence[Tensor]) -> Tensor:
+        lr, *momentum = numbers
+        if momentum:
+            gradient = state["momentum_buffer"] = momentum[0] * state["momentum_buffer"] + gradient
+        return value - lr * gradient
 
     def updated(self, value: Values, gradient: Values, state: State) -> Values:
         """Return the value after one step."""
@@ -98,7 +108,7 @@ class Adam(Optimizer):
 
     def _step_decayed(self, found: list[tuple[Tensor, Any]], keep: float) -> bool:
         """Take a step after which `keep` of each value is left, apart from what the gradient does."""
-        compiled, (beta1, beta2) = kernels.adam.compiled, self.betas
+        compiled = kernels.adam.compiled
         if compiled is None:
             kernels.ask()
             return False
@@ -107,13 +117,22 @@ class Adam(Optimizer):
         if len(steps) != 1:
             return False
         step = steps.pop() + 1
-        root, size = 1 / math.sqrt(1 - beta2**step), self.lr / (1 - beta1**step)
-        numbers = (keep, beta1, 1 - beta1, beta2, 1 - beta2, root, self.eps, size)
-        if not self._run(compiled, found, self.slots[1:], numbers):
+        if not self._run(compiled, found, self.slots[1:], (keep, *Adam._numbers(self, step))):
             return False
         for state in states:
             state["step"] = step
         return True
+
+    def _numbers(self, step: int) -> tuple[float, ...]:
+        beta1, beta2 = self.betas
+        root, size = 1 / math.sqrt(1 - beta2**step), self.lr / (1 - beta1**step)
+        return (beta1, 1 - beta1, beta2, 1 - beta2, root, self.eps, size)
+
+    def _formula(self, value: Tensor, gradient: Tensor, state: dict[str, Tensor], numbers: Sequence[Tensor]) -> Tensor:
+        beta1, rest1, beta2, rest2, root, eps, size = numbers
+        mean = state["exp_avg"] = gradient * rest1 + beta1 * state["exp_avg"]
+        square = state["exp_avg_sq"] = gradient * gradient * rest2 + beta2 * state["exp_avg_sq"]
+        return value - mean / (sqrt(square) * root + eps) * size
 
     def updated(self, value: Values, gradient: Values, state: State) -> Values:
         """Return the value after one step."""
@@ -172,6 +191,12 @@ class AdamW(Adam):
 
     def _step_compiled(self, found: list[tuple[Tensor, Any]]) -> bool:
         return self._step_decayed(found, 1 - self.lr * self.weight_decay)
+
+    def _numbers(self, step: int) -> tuple[float, ...]:
+        return (*super()._numbers(step), 1 - self.lr * self.weight_decay)
+
+    def _formula(self, value: Tensor, gradient: Tensor, state: dict[str, Tensor], numbers: Sequence[Tensor]) -> Tensor:
+        return super()._formula(value * numbers[-1], gradient, state, numbers[:-1])
 
     def updated(self, value: Values, gradient: Values, state: State) -> Values:
         """Return the value after one step."""

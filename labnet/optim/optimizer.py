@@ -6,7 +6,7 @@ state words are torch's.
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from sys import getrefcount
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ import numpy as np
 from labnet import memory
 from labnet.autograd import Gradients
 from labnet.errors import GradientError, ShapeError
+from labnet.ops import dispatch
 from labnet.tensor import Tensor, wrap
 
 Values = np.ndarray[Any, Any]
@@ -35,7 +36,8 @@ def _least_references() -> int:
 #: What counting gives for an array that only one local variable refers to; it depends on Python's version.
 ALONE = _least_references()
 
-_watchers: "weakref.WeakSet[Any]" = weakref.WeakSet()
+#: Who wants to be called after a step.
+watchers: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
 def watch(watcher: Watcher) -> None:
@@ -57,7 +59,7 @@ def watch(watcher: Watcher) -> None:
     >>> ln.optim.SGD()((weight * 2).sum().backward()); count.steps
     1
     """
-    _watchers.add(watcher)
+    watchers.add(watcher)
 
 
 class Known:
@@ -113,9 +115,11 @@ class Optimizer:
         self._state: dict[int, Known] = {}
 
     def __init_subclass__(cls) -> None:
-        """Have no kernel do the work of a class that defines `updated` anew."""
+        """Have no kernel, and no formula, do the work of a class that defines `updated` anew."""
         if "updated" in vars(cls) and "_step_compiled" not in vars(cls):
             cls._step_compiled = Optimizer._step_compiled  # type: ignore[method-assign]
+        if "updated" in vars(cls) and "_formula" not in vars(cls):
+            cls._formula = Optimizer._formula  # type: ignore[method-assign]
 
     def __call__(self, gradients: Gradients) -> None:
         """Change the parameters by one step: all of them, or on an error none, state included.
@@ -129,12 +133,24 @@ class Optimizer:
         found, only = gradients.found(), self._only
         if only is not None:
             found = [pair for pair in found if id(pair[0]) in only]
+        if dispatch.Plain is None and (tracer := dispatch.current_tracer()) is not None:
+            tracer.update(self, found)
+            return
         if not self._step_compiled(found):
             self._step(found)
-        if _watchers:
-            changed = frozenset(id(parameter) for parameter, _ in found)
-            for watcher in tuple(_watchers):
-                watcher(changed)
+        if watchers:
+            announce([parameter for parameter, _ in found])
+
+    def _numbers(self, step: int) -> tuple[float, ...]:
+        """Return what `_formula` needs to know at one step, counted from 1."""
+        return (self.lr,)
+
+    def _formula(self, value: Tensor, gradient: Tensor, state: dict[str, Tensor], numbers: Sequence[Tensor]) -> Tensor:
+        """Return the value of a parameter after one step in ops, so that it can be compiled.
+
+        What is put into `state` under the names of arrays in `slots` is there at the next step, zeros at first.
+        """
+        raise NotImplementedError
 
     def updated(self, value: Values, gradient: Values, state: State) -> Values:
         """Return the value of a parameter after one step; what is put into `state` is there at the next one."""
@@ -285,6 +301,14 @@ class Optimizer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(lr={self.lr})"
+
+
+def announce(parameters: Iterable[Tensor]) -> None:
+    """Tell everybody who watches that these parameters have changed."""
+    if watchers:
+        changed = frozenset(id(parameter) for parameter in parameters)
+        for watcher in tuple(watchers):
+            watcher(changed)
 
 
 def check_gradients(name: str, gradients: object, remotely: str) -> None:

@@ -1,0 +1,49 @@
+"""What a compiled version consists of, in words and numbers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from labnet.compile.fuse import Group
+from labnet.compile.guards import Surroundings
+from labnet.compile.ir import Program, Value, placed
+from labnet.compile.plan import Plan
+
+
+def flops(value: Value) -> int:
+    """Return the floating-point operations that compute a value: one per element but for products."""
+    if value.kind == "matmul":
+        return 2 * value.size * value.inputs[0].shape[-1]
+    return value.inputs[0].size if value.kind == "reduce" else value.size
+
+
+def traffic(group: Group) -> int:
+    """Return the bytes that a group reads and writes if nothing stays in a cache."""
+    own = {value.number for value in group.members}
+    read = {}
+    for value in group.members:
+        for operand in value.inputs:
+            base = placed(operand)[0]
+            if base.number not in own and base.kind != "splat":
+                read[base.number] = base.nbytes
+    return sum(read.values()) + sum(store.value.nbytes for store in group.stores)
+
+
+def explain(
+    program: Program, groups: Sequence[Group], plan: Plan, constants: Sequence[Any], surroundings: Surroundings
+) -> str:
+    """Return a report: one line per group, then totals, constants, and what is guarded."""
+    lines = []
+    for position, group in enumerate(groups):
+        names = [str(value.attributes.get("name", value.kind)) for value in group.members]
+        names += ["store"] * len(group.stores)
+        over = f"over {list(group.shape)}" if group.shape is not None else f"to {list(group.members[0].shape)}"
+        lines.append(f"group {position}: {', '.join(names)} {over}")
+    work = sum(flops(value) for group in groups for value in group.members)
+    lines.append(f"{len(groups)} groups, {work} flops, {sum(map(traffic, groups))} bytes read and written")
+    lines.append(f"arena of {plan.nbytes} bytes for {len(plan.offsets)} intermediate values")
+    for array in constants:
+        lines.append(f"constant: {array.dtype} of shape {array.shape}")
+    for place in [*surroundings.places, *surroundings.attributes]:
+        if isinstance(place.value, bool | int | float | str):
+            lines.append(f"guarded: {place.key or 'closure variable'} = {place.value!r}")
+    return "\n".join(lines)

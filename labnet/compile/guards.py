@@ -1,0 +1,162 @@
+"""What a compiled step relies on besides its arguments: values that the function finds in its surroundings.
+
+Closure variables, globals and attributes of modules are followed as far as the user's own code goes.
+"""
+
+import dis
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from labnet.nn import Module
+from labnet.nn.modules import changes, current_mode
+from labnet.optim import Optimizer
+from labnet.tensor import Tensor
+
+_SCALARS = (bool, int, float, str, bytes, type(None))
+_MISSING = object()
+
+
+@dataclass
+class Place:
+    """A place where a value was found: a key of a dict, or a cell.
+
+    Attributes
+    ----------
+    container : dict or cell
+    key : str or None
+    value : object
+        What was there; scalars may be replaced by equal ones, anything else by nothing.
+    """
+
+    container: Any
+    key: str | None
+    value: Any
+
+    def now(self) -> Any:
+        """Return what is there now."""
+        if self.key is not None:
+            return self.container.get(self.key, _MISSING)
+        try:
+            return self.container.cell_contents
+        except ValueError:
+            return _MISSING
+
+    def holds(self) -> bool:
+        """Tell whether what is there would give the same step."""
+        now = self.now()
+        if now is self.value:
+            return True
+        return isinstance(self.value, _SCALARS) and type(now) is type(self.value) and now == self.value
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    """Yield the global names that a function, or one defined inside it, uses."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _is_own(function: Any) -> bool:
+    """Tell whether a function or class belongs to labnet."""
+    return (getattr(function, "__module__", None) or "").split(".")[0] == "labnet"
+
+
+class Surroundings:
+    """Everything that a function was found to depend on.
+
+    Attributes
+    ----------
+    places : list of Place
+        Closure variables and globals, looked at before every call.
+    attributes : list of Place
+        Attributes of modules, looked at when some module has changed.
+    """
+
+    def __init__(self, function: Any):
+        self.places: list[Place] = []
+        self.attributes: list[Place] = []
+        self.changes, self.mode = changes[0], current_mode()
+        self._seen: set[int] = set()
+        self._follow(function)
+
+    def _follow(self, found: Any) -> None:
+        if id(found) in self._seen or isinstance(found, (*_SCALARS, Tensor, Optimizer, types.ModuleType)):
+            return
+        self._seen.add(id(found))
+        if isinstance(found, types.MethodType):
+            self._follow(found.__func__)
+            self._follow(found.__self__)
+        elif isinstance(found, types.FunctionType):
+            self._follow_function(found)
+        elif isinstance(found, Module):
+            self._follow_module(found)
+        elif isinstance(found, list | tuple):
+            for part in found:
+                self._follow(part)
+        elif isinstance(found, dict):
+            for part in found.values():
+                self._follow(part)
+        elif not isinstance(found, type) and hasattr(found, "__dict__") and not _is_own(type(found)):
+            self._attributes_of(found, self.places)
+
+    def _follow_function(self, function: types.FunctionType) -> None:
+        if _is_own(function):
+            return
+        for cell in function.__closure__ or ():
+            self._add(Place(cell, None, None), self.places)
+        for name in set(_names(function.__code__)) & function.__globals__.keys():
+            self._add(Place(function.__globals__, name, None), self.places)
+
+    def _follow_module(self, module: Module) -> None:
+        for part in module.modules():
+            self._seen.add(id(part))
+            self._attributes_of(part, self.attributes)
+            if not _is_own(type(part)):
+                self._follow(type(part).forward)
+        for part in module.modules():
+            for value in vars(part).values():
+                self._follow(value)
+
+    def _attributes_of(self, found: Any, places: list[Place]) -> None:
+        for name, value in list(vars(found).items()):
+            if isinstance(value, (*_SCALARS, Tensor, Module)) and not (name[0] == "_" and name != "_training"):
+                places.append(Place(vars(found), name, value))
+
+    def _add(self, place: Place, places: list[Place]) -> None:
+        place.value = place.now()
+        if place.value is not _MISSING:
+            places.append(place)
+            self._follow(place.value)
+
+    def hold(self) -> bool:
+        """Tell whether everything is as it was."""
+        if current_mode() is not self.mode:
+            return False
+        for place in self.places:
+            if place.now() is not place.value and not place.holds():
+                return False
+        if changes[0] != self.changes:
+            if not all(place.holds() for place in self.attributes):
+                return False
+            self.changes = changes[0]
+        return True
+
+    def names(self) -> dict[str, Any]:
+        """Return what `condition` refers to."""
+        found: dict[str, Any] = {"changes": changes, "mode": current_mode, "surroundings": self}
+        for position, place in enumerate(self.places):
+            found[f"c{position}"], found[f"v{position}"] = place.container, place.value
+        return found
+
+    def condition(self) -> str:
+        """Return `hold` as an expression written out for these places: what every call works out."""
+        tests = ["changes[0] == surroundings.changes", "mode() is surroundings.mode"]
+        for position, place in enumerate(self.places):
+            now = f"c{position}.cell_contents" if place.key is None else f"c{position}.get({place.key!r})"
+            tests.append(f"{now} is v{position}")
+        return f"(({' and '.join(tests)}) or surroundings.hold())"

@@ -1,0 +1,177 @@
+"""The intermediate representation: values, each computed from others by one small operation.
+
+There are few kinds of operations, so that every later pass is short:
+
+``source``   an argument, a held tensor, a constant array or a number of the call
+``splat``    one number at every place
+``view``     elements of another value at an offset and strides, nothing computed
+``map``      one scalar function at every place, operands broadcast as in NumPy
+``reduce``   sum, product, maximum or minimum over some dimensions, which disappear
+``matmul``   products of matrices over the last two dimensions
+``put``      zeros with elements added at an offset and strides: the adjoint of a view
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Shape = tuple[int, ...]
+DType = np.dtype[Any]
+
+
+@dataclass(eq=False)
+class Value:
+    """One value of a program.
+
+    Attributes
+    ----------
+    kind : str
+        One of the kinds above.
+    inputs : tuple of Value
+    attributes : dict
+        What else the operation needs; hashable values.
+    shape, dtype
+        Of the elements.
+    number : int
+        Greater than those of the inputs.
+    """
+
+    kind: str
+    inputs: tuple["Value", ...]
+    attributes: Mapping[str, Any]
+    shape: Shape
+    dtype: DType
+    number: int
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements."""
+        return self.size * self.dtype.itemsize
+
+    def __repr__(self) -> str:
+        details = ", ".join(f"{key}={value}" for key, value in self.attributes.items() if key != "array")
+        operands = ", ".join(f"v{value.number}" for value in self.inputs)
+        between = ", " if operands and details else ""
+        return f"v{self.number}: {self.dtype}{list(self.shape)} = {self.kind}({operands}{between}{details})"
+
+
+@dataclass(frozen=True)
+class Store:
+    """What a program leaves behind: a value that is written into a source, or into a new output.
+
+    Attributes
+    ----------
+    value : Value
+    target : Value or int
+        A held source of the same shape, or the position of an output.
+    """
+
+    value: Value
+    target: Value | int
+
+
+@dataclass(frozen=True)
+class Check:
+    """What has to hold for the elements of a source: not negative, and below a bound; else a message is raised."""
+
+    value: Value
+    bound: int
+    message: str
+
+
+@dataclass
+class Program:
+    """Values, what is done with them at the end, and what is checked at the beginning."""
+
+    stores: list[Store] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+
+    def values(self) -> list[Value]:
+        """Return the values that the stores need, inputs before what uses them."""
+        seen: dict[int, Value] = {}
+        pending = [store.value for store in self.stores]
+        pending += [store.target for store in self.stores if isinstance(store.target, Value)]
+        pending += [check.value for check in self.checks]
+        while pending:
+            value = pending.pop()
+            if value.number not in seen:
+                seen[value.number] = value
+                pending += value.inputs
+        return [seen[number] for number in sorted(seen)]
+
+    def __str__(self) -> str:
+        lines = [repr(value) for value in self.values()]
+        for store in self.stores:
+            target = f"v{store.target.number}" if isinstance(store.target, Value) else f"output {store.target}"
+            lines.append(f"{target} <- v{store.value.number}")
+        return "\n".join(lines)
+
+
+class Builder:
+    """Makes values; the same operation on the same inputs is made once only."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Value] = {}
+
+    def make(self, kind: str, inputs: Iterable[Value] = (), *, shape: Shape, dtype: DType, **attributes: Any) -> Value:
+        """Return the value of an operation."""
+        operands = tuple(inputs)
+        typed = tuple((name, type(value), repr(value)) for name, value in sorted(attributes.items()) if name != "array")
+        array = attributes.get("array")
+        key = (kind, tuple(value.number for value in operands), shape, dtype, typed, id(array))
+        if key not in self._known:
+            self._known[key] = Value(kind, operands, attributes, shape, dtype, len(self._known))
+        return self._known[key]
+
+    def splat(self, number: Any, shape: Shape, dtype: DType) -> Value:
+        """Return a value with one number at every place."""
+        return self.make("splat", shape=shape, dtype=dtype, number=dtype.type(number).item())
+
+
+def contiguous(shape: Shape) -> Shape:
+    """Return the strides, in elements, of a row-major array.
+
+    Examples
+    --------
+    >>> contiguous((2, 3, 4))
+    (12, 4, 1)
+    """
+    strides, step = [], 1
+    for length in reversed(shape):
+        strides.append(step)
+        step *= length
+    return tuple(reversed(strides))
+
+
+def placed(value: Value) -> tuple[Value, int, Shape]:
+    """Return the value whose elements these are, with offset and strides into it."""
+    if value.kind == "view":
+        return value.inputs[0], value.attributes["offset"], value.attributes["strides"]
+    return value, 0, contiguous(value.shape)
+
+
+def spread_strides(shape: Shape, strides: Shape, wanted: Shape) -> Shape:
+    """Return strides with which an array of `shape` is read as if broadcast to `wanted`.
+
+    Examples
+    --------
+    >>> spread_strides((3, 1), (1, 1), (2, 3, 4))
+    (0, 1, 0)
+    """
+    added = len(wanted) - len(shape)
+    inner = [0 if length == 1 else step for length, step in zip(shape, strides, strict=True)]
+    return (0,) * added + tuple(inner)
+
+
+def operands(values: Iterable[Value]) -> Iterator[Value]:
+    """Iterate over the inputs of several values."""
+    for value in values:
+        yield from value.inputs

@@ -1,0 +1,181 @@
+"""`ln.jit`: which compiled step fits a call, and what happens where none does."""
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import numpy as np
+
+from labnet import autograd
+from labnet.compile.guards import Surroundings
+from labnet.compile.rules import RULES
+from labnet.compile.specialisation import MISS, Specialisation
+from labnet.compile.trace import Trace, Traced, refuse
+from labnet.compile.tree import flatten
+from labnet.ops import dispatch
+from labnet.tensor import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+#: Compiled versions of one function that are kept.
+LIMIT = 16
+
+
+class Jitted(Generic[P, R]):
+    """A function with its compiled versions; see `jit`.
+
+    Attributes
+    ----------
+    source : str
+        The generated code of the version that ran last.
+    """
+
+    def __init__(self, function: Callable[P, R]):
+        self._function = function
+        self._known: list[tuple[Any, Specialisation]] = []
+        self._run: Callable[..., Any] | None = None
+        self._last: Specialisation | None = None
+        self._lock = threading.RLock()
+        functools.update_wrapper(self, function, updated=())
+
+    def __call__(self, *args: P.args, **named: P.kwargs) -> R:
+        """Run the compiled version that fits, after tracing and compiling it if there is none."""
+        with self._lock:
+            run = self._run
+            if run is not None and not named:
+                found = run(*args)
+                if found is not MISS:
+                    return found  # type: ignore[no-any-return]
+            return self._find(args, named)  # type: ignore[no-any-return]
+
+    def _find(self, args: Sequence[Any], named: dict[str, Any]) -> Any:
+        """Look for a version that fits, or make one, and run it."""
+        arguments = inspect.signature(self._function).bind(*args, **named) if named else None
+        flat = tuple(args) if arguments is None else arguments.args
+        left = {} if arguments is None else arguments.kwargs
+        key, leaves = signature(flat, left), flatten((flat, left))[0]
+        for known, specialisation in list(self._known):
+            if known == key:
+                found = specialisation.refreshed(leaves)
+                if found is not MISS:
+                    self._use(specialisation)
+                    return found
+        specialisation = specialise(self._function, flat, left)
+        self._known.append((key, specialisation))
+        del self._known[:-LIMIT]
+        self._use(specialisation)
+        found = specialisation.refreshed(leaves)
+        if found is MISS:
+            raise RuntimeError("jit: a version that was just compiled does not fit its own call")
+        return found
+
+    def _use(self, specialisation: Specialisation) -> None:
+        self._last = specialisation
+        self._run = specialisation.quick if specialisation.takes_tensors_only else None
+
+    @property
+    def specialisations(self) -> int:
+        """Number of compiled versions that are kept."""
+        return len(self._known)
+
+    @property
+    def source(self) -> str:
+        """The generated code of the version that ran last."""
+        return self._latest().source
+
+    def explain(self) -> str:
+        """Return what the version that ran last consists of: groups, memory, work and constants."""
+        return self._latest().explain()
+
+    def _latest(self) -> Specialisation:
+        if self._last is None:
+            raise RuntimeError("jit: nothing is compiled yet: call the function first")
+        return self._last
+
+    def __repr__(self) -> str:
+        return f"jit({getattr(self._function, '__qualname__', self._function)!s})"
+
+
+def is_dynamic(x: Any) -> bool:
+    """Tell whether an argument is read anew at each call rather than part of the compiled code."""
+    return isinstance(x, Tensor | np.ndarray)
+
+
+def signature(args: Sequence[Any], named: dict[str, Any]) -> Any:
+    """Return what two calls need to have in common to share a compiled version."""
+    leaves, structure = flatten((tuple(args), named))
+    found: list[Any] = [structure]
+    for leaf in leaves:
+        if is_dynamic(leaf):
+            found.append((leaf.shape, leaf.dtype, isinstance(leaf, Tensor) and leaf.requires_grad))
+        else:
+            found.append((type(leaf), leaf if isinstance(leaf, bool | int | float | str | type(None)) else id(leaf)))
+    return tuple(found)
+
+
+def specialise(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> Specialisation:
+    """Trace a function for arguments like these, and compile it."""
+    surroundings = Surroundings(function)
+    trace = Trace(RULES)
+    leaves, structure = flatten((tuple(args), named))
+    stand_ins, position = [], 0
+    for leaf in leaves:
+        if is_dynamic(leaf):
+            stand_in = trace.argument(position, leaf if isinstance(leaf, np.ndarray) else leaf._array)
+            if isinstance(leaf, Tensor) and leaf.requires_grad:
+                stand_in._node = autograd.Leaf(stand_in)
+            stand_ins.append(stand_in)
+            position += 1
+        else:
+            stand_ins.append(leaf)
+    traced_args, traced_named = structure.build(stand_ins)
+    with dispatch.traced_by(trace):
+        result = function(*traced_args, **traced_named)
+        if inspect.isawaitable(result):
+            refuse("an async function: compile the computation between its awaits")
+    if any(isinstance(owner, Traced) for owner, _ in trace.leaves.values()):
+        refuse("a backward to an argument: use ln.grad(y, x), which returns its gradient")
+    return Specialisation(trace, surroundings, result, arguments=position, pinned=(args, named))
+
+
+def jit(function: Callable[P, R]) -> Jitted[P, R]:
+    """Compile a function of tensors: whole training steps, losses or models.
+
+    The function runs once on tensors without elements; what they go through, gradients and optimizer steps
+    included, becomes one compiled function, which later calls run instead. It is traced again for other shapes,
+    dtypes, other values of arguments that are no tensors, and where variables, globals, attributes of modules or
+    the training mode that it uses have changed; learning rates are read at each call. Parameters stay where they
+    are and are shared with eager code; while a step runs, other threads should not compute with them.
+    Results carry no history, so a backward has to happen inside.
+
+    Parameters
+    ----------
+    function : callable
+        Takes and returns tensors, or tuples, lists and dicts of them. Other arguments are constants.
+
+    Returns
+    -------
+    Jitted
+        Called like the function; has ``source`` and ``explain()``.
+
+    Raises
+    ------
+    TraceError
+        At the first call, if something cannot be compiled: decisions that depend on elements, conversions to
+        Python numbers, ops without a compile rule. The message names the line and the way out.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> weight, optimizer = ln.ones(2, requires_grad=True), ln.optim.SGD(lr=0.1)
+    >>> def train_step(x):
+    ...     loss = (weight * x).sum()
+    ...     optimizer(loss.backward())
+    ...     return loss
+    >>> step = jit(train_step)
+    >>> step(ln.asarray([1.0, 2.0])).item(), weight.tolist()
+    (3.0, [0.8999999761581421, 0.800000011920929])
+    """
+    return Jitted(function)

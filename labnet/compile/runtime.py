@@ -1,0 +1,290 @@
+"""What generated code calls: pointers, guards, products of matrices, and functions of single numbers.
+
+Generated files import this one, and their names hash its source, so no copy on disk outlives a change here.
+"""
+
+# mypy: ignore-errors
+# Numba finds the types.
+
+import math
+
+import numpy as np
+from llvmlite import ir
+from numba import boolean, float32, float64, int8, int16, int32, int64, njit, types, uint8, uint16, uint32, uint64
+from numba.extending import intrinsic
+
+from labnet.kernels.blas import SGEMM, link
+
+#: Every function lets other threads run, and divides by zero as NumPy does; sums may be taken in another order.
+OPTIONS = {
+    "nogil": True,
+    "error_model": "numpy",
+    "cache": True,
+    "boundscheck": False,
+    "fastmath": {"reassoc", "contract"},
+}
+_INNER = {"error_model": "numpy", "boundscheck": False, "fastmath": {"reassoc", "contract"}, "inline": "never"}
+
+_HEAD = object.__basicsize__
+_ITEMS = tuple.__basicsize__
+_DATA, _NDIM, _SHAPE, _DTYPE, _FLAGS = _HEAD, _HEAD + 8, _HEAD + 16, _HEAD + 40, _HEAD + 48
+#: C-contiguous and aligned.
+_READ = 0x101
+
+
+@intrinsic
+def _word(context, address):
+    """Read eight bytes as an integer."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
+
+    return int64(int64), generate
+
+
+def _pointer(scalar):
+    """Return the function that takes an address for that of numbers of one type."""
+
+    @intrinsic
+    def pointer(context, address):
+        def generate(context, builder, signature, arguments):
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(scalar)(int64), generate
+
+    return pointer
+
+
+_float32, _float64 = _pointer(float32), _pointer(float64)
+_int8, _int16, _int32, _int64 = _pointer(int8), _pointer(int16), _pointer(int32), _pointer(int64)
+_uint8, _uint16, _uint32, _uint64 = _pointer(uint8), _pointer(uint16), _pointer(uint32), _pointer(uint64)
+_bool = _uint8
+
+
+@njit(**_INNER)
+def _item(arrays, index):
+    """Return the address of an object in a tuple."""
+    return _word(arrays + _ITEMS + 8 * index)
+
+
+@njit(**_INNER)
+def _data(arrays, index):
+    """Return the address of the elements of an array in a tuple."""
+    return _word(_word(arrays + _ITEMS + 8 * index) + _DATA)
+
+
+@njit(**_INNER)
+def _described(array, ndim, described):
+    """Tell whether an array has this dtype and number of dimensions, and lies in memory as expected."""
+    return (
+        (_word(_word(array + _DTYPE) + _HEAD + 8) & 0xFFFFFF) == described
+        and (_word(array + _NDIM) & 0xFFFFFFFF) == ndim
+        and (_word(array + _FLAGS) & _READ) == _READ
+    )
+
+
+@njit(**_INNER)
+def _long(array, axis, length):
+    """Tell whether a dimension of an array has this length."""
+    return _word(_word(array + _SHAPE) + 8 * axis) == length
+
+
+@njit(**_INNER)
+def _holds(table):
+    """Tell whether every word of a table of (address, expected word) is as expected."""
+    address, count = _word(table + _DATA), _word(_word(table + _SHAPE))
+    for position in range(count):  # noqa: SIM110
+        if _word(_word(address + 16 * position)) != _word(address + 16 * position + 8):
+            return False
+    return True
+
+
+# Products of matrices
+
+_gemm32 = types.ExternalFunction(
+    SGEMM,
+    types.void(
+        *[types.int32] * 3,
+        *[int64] * 3,
+        float32,
+        types.CPointer(float32),
+        int64,
+        types.CPointer(float32),
+        int64,
+        float32,
+        types.CPointer(float32),
+        int64,
+    ),
+)
+
+
+@njit(**_INNER)
+def _product32(left, right, rows, columns, inner, a, down_a, b, down_b, c):
+    """Compute ``c = a @ b``; `left` and `right` are 112 where a matrix lies transposed, else 111."""
+    _gemm32(
+        *(101, left, right, rows, columns, inner, float32(1), _float32(a), down_a, _float32(b), down_b),
+        *(float32(0), _float32(c), columns),
+    )
+
+
+@njit(**_INNER)
+def _product64(left, right, rows, columns, inner, a, down_a, b, down_b, c):
+    """Compute ``c = a @ b`` in float64, by loops."""
+    x, y, out = _float64(a), _float64(b), _float64(c)
+    for i in range(rows):
+        for j in range(columns):
+            out[i * columns + j] = 0.0
+        for k in range(inner):
+            factor = x[i * down_a + k] if left == 111 else x[k * down_a + i]
+            for j in range(columns):
+                out[i * columns + j] += factor * (y[k * down_b + j] if right == 111 else y[j * down_b + k])
+
+
+# Functions of one number
+
+
+@intrinsic
+def _bits_of(context, number):
+    """Take the bits of an int32 for those of a float32."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return float32(int32), generate
+
+
+@intrinsic
+def _bits(context, number):
+    """Take the bits of a float32 for those of an int32."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return int32(float32), generate
+
+
+def _rounding(name):
+    @intrinsic
+    def rounded(context, number):
+        def generate(context, builder, signature, arguments):
+            function = builder.module.declare_intrinsic(f"llvm.{name}", [arguments[0].type])
+            return builder.call(function, arguments)
+
+        return number(number), generate
+
+    return rounded
+
+
+_floor, _ceil, _trunc = _rounding("floor"), _rounding("ceil"), _rounding("trunc")
+
+
+@njit(**_INNER)
+def _greater(a, b):
+    """Return the greater number, or NaN where there is one."""
+    greater = a if a > b else b
+    return a if a != a else greater
+
+
+@njit(**_INNER)
+def _smaller(a, b):
+    """Return the smaller number, or NaN where there is one."""
+    smaller = a if a < b else b
+    return a if a != a else smaller
+
+
+@njit(**_INNER)
+def _exp32(x):
+    """Exponential in float32, to 1e-7: 2**n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes, expf)."""
+    high = float32(88.72283) if x > float32(88.72283) else x
+    low = float32(-103.97208) if high < float32(-103.97208) else high
+    whole = _floor(low * float32(1.44269504) + float32(0.5))
+    rest = low - whole * float32(0.693359375) - whole * float32(-2.12194440e-4)
+    series = float32(1.9875691500e-4)
+    series = series * rest + float32(1.3981999507e-3)
+    series = series * rest + float32(8.3334519073e-3)
+    series = series * rest + float32(4.1665795894e-2)
+    series = series * rest + float32(1.6666665459e-1)
+    series = series * rest + float32(5.0000001201e-1)
+    value = series * rest * rest + rest + float32(1)
+    half = int32(whole) >> int32(1)  # two steps, so that neither 2**128 nor a subnormal result overflows
+    value = value * _bits_of((half + int32(127)) << int32(23))
+    value = value * _bits_of((int32(whole) - half + int32(127)) << int32(23))
+    above = float32(math.inf) if x > float32(88.72283) else value
+    return x if x != x else above
+
+
+@njit(**_INNER)
+def _log32(x):
+    """Natural logarithm in float32 (Cephes, logf), subnormal numbers included."""
+    small = x < float32(1.17549435e-38)
+    scaled = x * float32(8388608.0) if small else x
+    bits = _bits(scaled)
+    power = float32((bits >> int32(23)) - int32(126)) - (float32(23) if small else float32(0))
+    part = _bits_of((bits & int32(0x007FFFFF)) | int32(0x3F000000))
+    below = part < float32(0.70710678)
+    power = power - float32(1) if below else power
+    m = part + part - float32(1) if below else part - float32(1)
+    square = m * m
+    series = float32(7.0376836292e-2)
+    series = series * m + float32(-1.1514610310e-1)
+    series = series * m + float32(1.1676998740e-1)
+    series = series * m + float32(-1.2420140846e-1)
+    series = series * m + float32(1.4249322787e-1)
+    series = series * m + float32(-1.6668057665e-1)
+    series = series * m + float32(2.0000714765e-1)
+    series = series * m + float32(-2.4999993993e-1)
+    series = series * m + float32(3.3333331174e-1)
+    value = m * square * series + power * float32(-2.12194440e-4) - float32(0.5) * square
+    value = m + value + power * float32(0.693359375)
+    value = x if x == float32(math.inf) else value
+    value = float32(-math.inf) if x == float32(0) else value
+    return float32(math.nan) if x < float32(0) or x != x else value
+
+
+@njit(**_INNER)
+def _tanh32(x):
+    """Hyperbolic tangent in float32: a polynomial near 0 (Cephes, tanhf), elsewhere by the exponential."""
+    size = abs(x)
+    square = x * x
+    series = float32(-5.70498872745e-3)
+    series = series * square + float32(2.06390887954e-2)
+    series = series * square + float32(-5.37397155531e-2)
+    series = series * square + float32(1.33314422036e-1)
+    series = series * square + float32(-3.33332819422e-1)
+    near = series * square * x + x
+    far = float32(1) - float32(2) / (_exp32(size + size) + float32(1))
+    far = -far if x < float32(0) else far
+    return near if size < float32(0.625) else far
+
+
+@njit(**_INNER)
+def _sigmoid32(x):
+    return float32(1) / (float32(1) + _exp32(-x))
+
+
+@njit(**_INNER)
+def _exp64(x):
+    return math.exp(x)
+
+
+@njit(**_INNER)
+def _log64(x):
+    if x > 0.0:
+        return math.log(x)
+    return -math.inf if x == 0.0 else math.nan
+
+
+@njit(**_INNER)
+def _tanh64(x):
+    return math.tanh(x)
+
+
+@njit(**_INNER)
+def _sigmoid64(x):
+    small = math.exp(-abs(x))
+    return (1.0 if x >= 0.0 else small) / (1.0 + small)
+
+
+link()
+__all__ = ["OPTIONS", "boolean", "float32", "float64", "int8", "int16", "int32", "int64", "math", "njit", "np"]
+__all__ += ["uint8", "uint16", "uint32", "uint64", *[name for name in dir() if name[0] == "_" and name[1] != "_"]]

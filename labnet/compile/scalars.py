@@ -1,0 +1,71 @@
+"""What each elementwise op is at one place, as an expression that Numba compiles.
+
+``{0}``, ``{1}`` and so on are the operands, converted to the dtype that NumPy computes in; names that begin with an
+underscore are functions of `labnet.compile.runtime`, ``{T}`` is the dtype and ``{t}`` its number of bits.
+"""
+
+#: Ops whose result has the dtype that they compute in.
+ARITHMETIC = {
+    "add": "({0} + {1})",
+    "subtract": "({0} - {1})",
+    "multiply": "({0} * {1})",
+    "divide": "({0} / {1})",
+    "negative": "(-{0})",
+    "positive": "{0}",
+    "square": "({0} * {0})",
+    "maximum": "_greater({0}, {1})",
+    "minimum": "_smaller({0}, {1})",
+    "where": "({1} if {0} else {2})",
+    "copy": "{0}",
+    "bitwise_and": "({0} & {1})",
+    "bitwise_or": "({0} | {1})",
+    "bitwise_xor": "({0} ^ {1})",
+}
+
+#: Ops for floating dtypes.
+FLOATING = {
+    "exp": "_exp{t}({0})",
+    "log": "_log{t}({0})",
+    "sqrt": "math.sqrt({0})",
+    "tanh": "_tanh{t}({0})",
+    "relu": "({T}(0) if {0} < {T}(0) else {0})",
+    "sigmoid": "_sigmoid{t}({0})",
+    "abs": "abs({0})",
+    "sign": "({T}(1) if {0} > {T}(0) else ({T}(-1) if {0} < {T}(0) else {0}))",
+    "reciprocal": "({T}(1) / {0})",
+    "pow": "({0} ** {1})",
+    "floor": "_floor({0})",
+    "ceil": "_ceil({0})",
+    "trunc": "_trunc({0})",
+    "expm1": "math.expm1({0})",
+    "log1p": "math.log1p({0})",
+    "log2": "(_log{t}({0}) * {T}(1.4426950408889634))",
+    "log10": "(_log{t}({0}) * {T}(0.4342944819032518))",
+    "erf": "math.erf({0})",
+    "hypot": "math.hypot({0}, {1})",
+    "copysign": "math.copysign({0}, {1})",
+    "atan2": "math.atan2({0}, {1})",
+    **{name: f"math.{name}({{0}})" for name in ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh")},
+    **{name: f"math.{name}({{0}})" for name in ("asinh", "acosh", "atanh")},
+}
+
+#: Ops whose result is a boolean.
+TESTS = {
+    "equal": "({0} == {1})",
+    "not_equal": "({0} != {1})",
+    "greater": "({0} > {1})",
+    "greater_equal": "({0} >= {1})",
+    "less": "({0} < {1})",
+    "less_equal": "({0} <= {1})",
+    "isnan": "({0} != {0})",
+    "isinf": "(abs({0}) == math.inf)",
+    "isfinite": "(abs({0}) < math.inf)",
+    "logical_and": "(({0} != 0) and ({1} != 0))",
+    "logical_or": "(({0} != 0) or ({1} != 0))",
+    "logical_xor": "(({0} != 0) != ({1} != 0))",
+    "logical_not": "({0} == 0)",
+}
+
+EXPRESSIONS = {**ARITHMETIC, **FLOATING, **TESTS}
+#: Ops of two or three tensors; the others have one.
+BINARY = frozenset(name for name, text in EXPRESSIONS.items() if "{1}" in text)

@@ -1,0 +1,105 @@
+"""Simplification: numbers are worked out once, and operations that change nothing go.
+
+Values that nobody needs any more are gone by themselves, since a program lists what its stores need.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from labnet.compile.ir import Builder, Check, Program, Store, Value
+from labnet.ops.registry import REGISTRY
+
+
+def simplify(program: Program) -> Program:
+    """Return a program that computes the same with fewer operations."""
+    builder, known = Builder(), dict[int, Value]()
+    for value in program.values():
+        inputs = tuple(known[operand.number] for operand in value.inputs)
+        known[value.number] = _simpler(builder, value, inputs)
+    stores = [
+        Store(known[s.value.number], known[s.target.number] if isinstance(s.target, Value) else s.target)
+        for s in program.stores
+    ]
+    return Program(stores, [Check(known[c.value.number], c.bound, c.message) for c in program.checks])
+
+
+def _simpler(builder: Builder, value: Value, inputs: tuple[Value, ...]) -> Value:
+    if value.kind == "map":
+        simple = _MAPS.get(value.attributes["name"], _same)(builder, value, inputs)
+        if simple is not None:
+            return simple
+        if all(operand.kind == "splat" for operand in inputs):
+            return builder.splat(_number(value, inputs), value.shape, value.dtype)
+    return builder.make(value.kind, inputs, shape=value.shape, dtype=value.dtype, **value.attributes)
+
+
+def _number(value: Value, inputs: tuple[Value, ...]) -> object:
+    """Work out an elementwise op on numbers."""
+    numbers = [np.asarray(operand.attributes["number"], operand.dtype) for operand in inputs]
+    if value.attributes["name"] == "copy":
+        return numbers[0]
+    with np.errstate(all="ignore"):
+        arrays = [number.astype(value.attributes["work"]) for number in numbers]
+        if value.attributes["name"] == "where":
+            arrays[0] = numbers[0]
+        return REGISTRY[value.attributes["name"]].forward(*arrays)
+
+
+def _is(operand: Value, number: float) -> bool:
+    return operand.kind == "splat" and operand.attributes["number"] == number
+
+
+def _unchanged(value: Value, operand: Value) -> bool:
+    return operand.shape == value.shape and operand.dtype == value.dtype
+
+
+def _same(builder: Builder, value: Value, inputs: tuple[Value, ...]) -> Value | None:
+    return None
+
+
+def _product(builder: Builder, value: Value, inputs: tuple[Value, ...]) -> Value | None:
+    for operand, other in (inputs, inputs[::-1]):
+        if _is(other, 1) and _unchanged(value, operand):
+            return operand
+    return None
+
+
+def _quotient(builder: Builder, value: Value, inputs: tuple[Value, ...]) -> Value | None:
+    operand, other = inputs
+    if other.kind != "splat" or value.dtype.kind != "f":
+        return None
+    number = other.attributes["number"]
+    if number == 1 and _unchanged(value, operand):
+        return operand
+    if number and np.frexp(number)[0] in (0.5, -0.5):  # a power of two: its reciprocal is exact
+        factor = builder.splat(1 / number, other.shape, value.dtype)
+        return _map(builder, value, "multiply", (operand, factor))
+    return None
+
+
+def _power(builder: Builder, value: Value, inputs: tuple[Value, ...]) -> Value | None:
+    base, exponent = inputs
+    if exponent.kind != "splat" or value.dtype.kind != "f" or np.broadcast_shapes(base.shape) != value.shape:
+        return None
+    number = exponent.attributes["number"]
+    if number == 1:
+        return base if _unchanged(value, base) else None
+    if number == 2:
+        return _map(builder, value, "square", (base,))
+    if number == 0.5:
+        return _map(builder, value, "sqrt", (base,))
+    if number == -0.5:
+        return _map(builder, value, "reciprocal", (_map(builder, value, "sqrt", (base,)),))
+    return _map(builder, value, "reciprocal", (base,)) if number == -1 else None
+
+
+def _map(builder: Builder, value: Value, name: str, inputs: tuple[Value, ...]) -> Value:
+    return builder.make("map", inputs, shape=value.shape, dtype=value.dtype, name=name, work=value.attributes["work"])
+
+
+_MAPS: dict[str, Callable[[Builder, Value, tuple[Value, ...]], Value | None]] = {
+    "multiply": _product,
+    "divide": _quotient,
+    "pow": _power,
+}

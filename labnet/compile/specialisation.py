@@ -1,0 +1,212 @@
+"""One compiled version of a function, with everything that it holds on to."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from labnet import memory
+from labnet.compile import cache
+from labnet.compile.emit import FIRST_CHECK, emit
+from labnet.compile.explain import explain
+from labnet.compile.fuse import fuse
+from labnet.compile.guards import Surroundings
+from labnet.compile.layout import slots, word
+from labnet.compile.plan import computed_in_place, plan
+from labnet.compile.simplify import simplify
+from labnet.compile.trace import Trace, Traced
+from labnet.compile.tree import flatten
+from labnet.optim.optimizer import announce, watchers
+from labnet.tensor import Tensor, wrap
+
+#: What a run returns if it does not fit the call; nothing has been written then.
+MISS: Any = object()
+
+
+class Specialisation:
+    """A compiled version, made of what a trace wrote down.
+
+    Parameters
+    ----------
+    trace : Trace
+    surroundings : Surroundings
+        What the function depends on.
+    result : object
+        What the function returned.
+    arguments : int
+        Number of arrays that a call brings.
+    pinned : (sequence, dict)
+        The arguments of the traced call; those that are no tensors are told apart by identity, so they are kept.
+    """
+
+    def __init__(
+        self, trace: Trace, surroundings: Surroundings, result: Any, *, arguments: int, pinned: tuple[Any, Any]
+    ):
+        self._surroundings = surroundings
+        self._pinned = [x for x in flatten(pinned)[0] if not isinstance(x, Tensor | np.ndarray)]
+        #: Whether calls are plain: all arguments are tensors by position that do not require gradients.
+        self.takes_tensors_only = not pinned[1] and all(type(x) is Tensor and not x.requires_grad for x in pinned[0])
+        self._leaves, self._structure = flatten(result)
+        self._gradients = list(trace.leaves.values())
+        outputs = [leaf.value for leaf in self._leaves if isinstance(leaf, Traced)]
+        self._count = len(outputs)
+        outputs += [gradient.value for _, gradient in self._gradients]
+        self._described = [(value.shape, value.dtype) for value in outputs]
+        self._arguments, self._steps = arguments, trace.steps
+        self._parts = trace.held
+        self._updated = {source.attributes["position"] for source, _ in trace.updates.values()}
+        self._tensors_updated = [i for i in self._updated if isinstance(trace.held[i], Tensor)]
+        self._nodes = [part._node if isinstance(part, Tensor) else None for part in trace.held]
+        self._constants = trace.constants
+        self.program = simplify(trace.program(outputs))
+        self.groups = fuse(self.program, computed_in_place(self.program))
+        self.plan = plan(self.program, self.groups)
+        self.source = emit(
+            self.program,
+            self.groups,
+            self.plan,
+            arguments=arguments,
+            held=len(trace.held),
+            constants=len(trace.constants),
+            numbers=sum(step.count for step in trace.steps),
+        )
+        self._compiled = cache.load(self.source)
+        arena = np.empty(self.plan.nbytes + 64, np.uint8)
+        self._arena = arena[-arena.ctypes.data % 64 :]
+        self._held: tuple[Any, ...] | None = None
+        self._signatures = [(part.shape, part.dtype) for part in map(self._array, trace.held)]
+        self.quick = self._quick()
+
+    # What is held
+
+    def _array(self, part: Any) -> Any:
+        return part._array if isinstance(part, Tensor) else part[0].state.get(part[1])
+
+    def _fits(self) -> bool:
+        """Tell whether what is held still has the shapes, dtypes and leaves that were compiled for."""
+        for part, node, described in zip(self._parts, self._nodes, self._signatures, strict=True):
+            array = self._array(part)
+            if array is None or (array.shape, array.dtype) != described:
+                return False
+            if isinstance(part, Tensor) and part._node is not node:
+                return False
+        return all(step.fits() for step in self._steps)
+
+    def _take_hold(self) -> None:
+        """Take hold of all arrays again; those that are written get memory that nobody else looks at."""
+        self._held = None
+        for position, part in enumerate(self._parts):
+            if isinstance(part, Tensor):
+                if position in self._updated:
+                    memory.prepare_write(part)
+                    part._node.grad = None  # type: ignore[union-attr]
+                if not part._array.flags.c_contiguous:
+                    if part._family is not None:
+                        memory.unlink(part)
+                    part._array = np.ascontiguousarray(part._array)
+        table = np.zeros((max(1, 4 * len(self._parts)), 2), np.int64)
+        self._held = (table, *map(self._array, self._parts), *self._constants, self._arena)
+        rows = [row for position, part in enumerate(self._parts) for row in self._words(position, part)]
+        rows = rows or [(id(MISS) + 8, word(id(MISS) + 8))]
+        table[:] = (rows * len(table))[: len(table)]
+
+    def _words(self, position: int, part: Any) -> list[tuple[int, int]]:
+        """Return (address, word expected there) for one held array: who has it, and how many do."""
+        if not isinstance(part, Tensor):
+            return []
+        to_array, to_node, to_gradient = slots()
+        address, node = word(id(part) + to_array), word(id(part) + to_node)
+        rows = [(id(part) + to_array, address), (id(part) + to_node, node)]
+        if position in self._updated:
+            rows += [(address, word(address)), (node + to_gradient, id(None))]
+        return rows
+
+    def _shared(self) -> bool:
+        """Tell whether a parameter that is written has views, whose number says nothing about who else looks."""
+        return any(memory.views_of(memory.base_of(self._parts[position])) for position in self._tensors_updated)
+
+    # Running
+
+    def quick_source(self) -> str:
+        """Return the source of what an ordinary call runs: written out, since every call pays for it."""
+        names = [f"x{i}" for i in range(self._arguments)]
+        lines = [f"def quick({', '.join(names)}):"]
+        lines += [f"    if type({name}) is not Tensor: return MISS" for name in names]
+        tests = [self._surroundings.condition(), *self._state_tests()]
+        lines += ["    held = me._held", f"    if held is None or not ({' and '.join(tests)}): return MISS"]
+        for position, (shape, _) in enumerate(self._described):
+            lines.append(f"    o{position} = empty({shape!r}, d{position})")
+        arrays = [f"{name}._array" for name in names] + [f"o{i}" for i in range(len(self._described))]
+        lines.append(f"    call = ({''.join(array + ', ' for array in arrays)})")
+        numbers = "".join(f", *s{i}.numbers()" for i in range(len(self._steps)))
+        lines += [f"    status = compiled(id(call), id(held){numbers})", "    if status: return me.failed(status)"]
+        if self._steps or self._gradients:
+            gradients = [f"o{i}" for i in range(self._count, len(self._described))]
+            lines.append(f"    if counting or watchers.data: me.after(({''.join(g + ', ' for g in gradients)}))")
+        if self._structure.kind is None and self._count == 1:
+            lines += ["    t = new(Tensor)", "    t._array = o0", "    t._node = t._family = None", "    return t"]
+        else:
+            outputs = "".join(f"o{i}, " for i in range(self._count))
+            lines.append(f"    return me.results(({outputs}))")
+        return "\n".join(lines) + "\n"
+
+    def _state_tests(self) -> list[str]:
+        return [
+            f"k{position}.state.get({part[1]!r}) is held[{1 + position}]"
+            for position, part in enumerate(self._parts)
+            if not isinstance(part, Tensor)
+        ]
+
+    def _quick(self) -> Callable[..., Any]:
+        scope: dict[str, Any] = {"Tensor": Tensor, "MISS": MISS, "me": self, "empty": np.empty, "new": object.__new__}
+        scope |= {"compiled": self._compiled, "watchers": watchers, **self._surroundings.names()}
+        scope["counting"] = bool(self._gradients) or any("step" in step.optimizer.slots for step in self._steps)
+        scope |= {f"s{i}": step for i, step in enumerate(self._steps)}
+        scope |= {f"d{i}": dtype for i, (_, dtype) in enumerate(self._described)}
+        scope |= {f"k{i}": part[0] for i, part in enumerate(self._parts) if not isinstance(part, Tensor)}
+        exec(self.quick_source(), scope)
+        quick: Callable[..., Any] = scope["quick"]
+        return quick
+
+    def refreshed(self, leaves: Sequence[Any]) -> Any:
+        """Take hold of everything anew where it still fits, and run; `MISS` where it does not."""
+        if not self._surroundings.hold() or not self._fits():
+            return MISS
+        self._take_hold()
+        inputs = [x for x in leaves if isinstance(x, Tensor | np.ndarray)]
+        arrays = [np.asarray(x._array if isinstance(x, Tensor) else x, order="C") for x in inputs]
+        found = self.quick(*map(wrap, arrays))
+        if self._shared():
+            self._held = None
+        return found
+
+    def numbers(self) -> list[float]:
+        """Return what the optimizers want to use in the next step."""
+        found: list[float] = []
+        for step in self._steps:
+            found += step.numbers()
+        return found
+
+    def failed(self, status: int) -> Any:
+        """Return `MISS`, or raise where a check of the elements failed."""
+        if status >= FIRST_CHECK:
+            raise IndexError(self.program.checks[status - FIRST_CHECK].message)
+        return MISS
+
+    def after(self, gradients: Sequence[Any]) -> None:
+        """Do what belongs to a step besides numbers: count it, collect gradients, tell who watches."""
+        for (owner, _), gradient in zip(self._gradients, gradients, strict=True):
+            leaf = owner._node
+            leaf.grad = wrap(gradient) if leaf.grad is None else leaf.grad + wrap(gradient)  # type: ignore[union-attr]
+        for step in self._steps:
+            step.advance()
+            announce(step.parameters)
+
+    def results(self, arrays: Sequence[Any]) -> Any:
+        """Put what the function returns together."""
+        new = iter(arrays)
+        return self._structure.build([wrap(next(new)) if isinstance(x, Traced) else x for x in self._leaves])
+
+    def explain(self) -> str:
+        """Return groups, memory, work and constants as text."""
+        return explain(self.program, self.groups, self.plan, self._constants, self._surroundings)

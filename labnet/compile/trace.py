@@ -1,0 +1,364 @@
+"""Tracing: the user's function runs once on stand-ins, which write down what happens to them.
+
+A stand-in is a tensor without elements. Ops hand it to the tracer of their thread, which applies the compile rule
+of the op; gradients come from the same rules as in eager mode, run on stand-ins.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from labnet import autograd
+from labnet.compile.ir import Builder, Check, DType, Program, Shape, Store, Value
+from labnet.errors import GradientError, ShapeError, TraceError
+from labnet.ops.registry import Op
+from labnet.optim import Optimizer
+from labnet.tensor import Tensor, as_array
+
+_HOME = str(Path(__file__).parent.parent)
+#: Ways out, by what was called.
+_WAYS_OUT = {
+    "__bool__": "a decision on traced values: use ln.where, or decide outside of the compiled function",
+    "__float__": "a conversion to a Python number: return the tensor, and convert it outside",
+    "__int__": "a conversion to a Python number: return the tensor, and convert it outside",
+    "__index__": "a traced value as an index: use ln.take or an index that is a plain number",
+    "item": "item() of a traced tensor: return the tensor, and call item() outside",
+    "__repr__": "printing a traced tensor: return it, and print it outside",
+    "__format__": "formatting a traced tensor: return it, and format it outside",
+    "assign": "writing into a tensor: only optimizers write while a function is compiled",
+    "write": "writing into a tensor: compute a new tensor instead, for example with ln.where",
+    "operator": "an operator that writes in place: write x = x + y instead of x += y",
+}
+
+
+def user_line() -> str:
+    """Return the place in the user's code that is being run, as ``file:line (source)``."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HOME):
+        frame = frame.f_back
+    import linecache
+
+    name, number = frame.f_code.co_filename, frame.f_lineno
+    text = linecache.getline(name, number).strip()
+    return f"{name}:{number}" + (f" ({text})" if text else "")
+
+
+def refuse(what: str) -> NoReturn:
+    """Raise `TraceError` for the user's line."""
+    raise TraceError(f"jit: cannot compile {what}; at {user_line()}")
+
+
+class Traced(Tensor):
+    """A tensor without elements: shape, dtype, and the value of a program that it stands for."""
+
+    __slots__ = ("tracer", "value")
+    tracer: "Trace"
+    value: Value
+
+    @property
+    def _array(self) -> Any:  # type: ignore[override]
+        """Refuse to hand out elements that are not there yet."""
+        caller = sys._getframe(1).f_code.co_name
+        refuse(_WAYS_OUT.get(caller, f"{caller}(): it needs the elements of a tensor that is only traced"))
+
+    @property
+    def shape(self) -> Shape:
+        """Lengths of the dimensions."""
+        return self.value.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.value.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.value.size
+
+    @property
+    def dtype(self) -> DType:
+        """Data type of the elements."""
+        return self.value.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes taken by the elements."""
+        return self.value.nbytes
+
+    def detach(self) -> Tensor:
+        """Return the same values without their history."""
+        return self.tracer.stand_in(self.value)
+
+    def __copy__(self) -> Tensor:
+        return self.detach()
+
+    def _root(self, grad: Any, *, create_graph: bool = False) -> tuple[autograd.Node, Tensor, autograd.Run]:
+        """Check what a backward starts from; return its node, its first gradient and the run."""
+        if self._node is None:
+            raise GradientError("backward: nothing here requires gradients; set requires_grad=True on what is trained")
+        if grad is None and self.size != 1:
+            raise GradientError(f"backward: a tensor of shape {self.shape} needs grad=, a tensor of the same shape")
+        tracer = self.tracer
+        splat = tracer.builder.splat(1, self.shape, self.dtype)
+        seed: Traced = tracer.stand_in(splat) if grad is None else tracer.lift(grad, self.dtype)
+        if seed.shape != self.shape:
+            raise ShapeError(f"backward: grad has shape {seed.shape}, the tensor has shape {self.shape}")
+        return self._node, seed, autograd.Run(create_graph=create_graph)
+
+    def numpy(self) -> NoReturn:
+        """Refuse: there are no elements yet."""
+        refuse("numpy() of a traced tensor: return the tensor, and convert it outside")
+
+    def backward(self, grad: Any = None, *, retain_graph: bool = False) -> autograd.Gradients:
+        """Compute the gradients of all leaves; see `Tensor.backward`."""
+        return self.tracer.backward(self, grad, retain_graph=retain_graph)
+
+
+class TracedNode(autograd.Node):
+    """An op that was written down, with the stand-ins that it saw."""
+
+    __slots__ = ("op", "operands", "out", "static")
+
+    def __init__(
+        self, parents: Sequence[autograd.Node | None], op: Op, operands: Sequence[Any], out: Traced, static: Any
+    ):
+        super().__init__(parents)
+        self.op = op
+        self.operands = operands
+        self.out = out
+        self.static = static
+
+    def pull(self, gradient: Any, run: autograd.Run) -> list[Any]:
+        """Apply the rules of the op, one per parent that needs a gradient."""
+        tracer, dtype = self.out.tracer, self.out.dtype
+        inputs = [tracer.lift(x, dtype) for x in self.operands]
+        rules: Sequence[Any] = self.op.vjps
+        if self.op.variadic:
+            rules = [lambda *a, i=i, **s: self.op.vjps[0](*a, position=i, **s) for i in range(len(inputs))]  # type: ignore[misc]
+        pulled: list[Any] = []
+        for rule, parent in zip(rules, self.parents or (), strict=True):
+            if parent is None or rule is None:
+                pulled.append(None)
+            elif run.create_graph:
+                pulled.append(rule(gradient, self.out, *inputs, **self.static))
+            else:
+                with autograd.no_grad():
+                    pulled.append(rule(gradient, self.out.detach(), *inputs, **self.static))
+        return pulled
+
+
+@dataclass
+class Step:
+    """A step of an optimizer: with which parameters, and how many numbers it needs."""
+
+    optimizer: Optimizer
+    parameters: list[Tensor]
+    count: int
+
+    def _states(self) -> list[dict[str, Any]]:
+        return [self.optimizer._known(parameter).state for parameter in self.parameters]
+
+    def fits(self) -> bool:
+        """Tell whether the optimizer would still do the same with all these parameters."""
+        steps = {state.get("step", 0) for state in self._states()}
+        return len(steps) == 1 and len(self.numbers()) == self.count
+
+    def numbers(self) -> tuple[float, ...]:
+        """Return the numbers of the next step."""
+        taken: int = self.optimizer._known(self.parameters[0]).state.get("step", 0)
+        return self.optimizer._numbers(taken + 1)
+
+    def advance(self) -> None:
+        """Count a step, if the optimizer counts."""
+        if "step" in self.optimizer.slots:
+            for state in self._states():
+                state["step"] = state.get("step", 0) + 1
+
+
+class States(dict[str, Tensor]):
+    """What an optimizer remembers about one parameter, as stand-ins; zeros where there is nothing yet."""
+
+    def __init__(self, trace: "Trace", optimizer: Optimizer, parameter: Tensor):
+        self._trace, self._known, self._parameter = trace, optimizer._known(parameter), parameter
+        self.sources: dict[str, Value] = {}
+
+    def __missing__(self, slot: str) -> Tensor:
+        """Take up a state when it is read for the first time."""
+        parameter, state = self._parameter, self._known.state
+        if slot not in state:
+            state[slot] = np.zeros(parameter.shape, parameter.dtype)
+        now, self.sources[slot] = self._trace.source((self._known, slot), state[slot], id(state[slot]))
+        found = self[slot] = self._trace.stand_in(now)
+        return found
+
+
+class Trace:
+    """Writes down one run of a function.
+
+    Attributes
+    ----------
+    builder : Builder
+    held : list
+        What the compiled function reads besides its arguments: tensors, and (known, slot) of optimizers' states.
+    constants : list of array
+        Arrays whose values are part of the compiled function.
+    steps : list of Step
+        What optimizers did; their numbers are read anew at each call.
+    updates : dict
+        {number of a held source: its new value}.
+    leaves : dict
+        (leaf tensor, gradient), by the identity of the tensor, of what no optimizer took.
+    """
+
+    def __init__(self, rules: dict[str, Callable[..., "Traced"]]):
+        self.builder = Builder()
+        self.held: list[Any] = []
+        self.constants: list[np.ndarray[Any, Any]] = []
+        self.steps: list[Step] = []
+        self.updates: dict[int, tuple[Value, Value]] = {}
+        self.checks: list[Check] = []
+        self.leaves: dict[int, tuple[Tensor, Traced]] = {}
+        self._rules = rules
+        self._sources: dict[int, Value] = {}
+        self._kept: list[Any] = []
+
+    # Stand-ins
+
+    def stand_in(self, value: Value, node: autograd.Node | None = None) -> Traced:
+        """Return a tensor that stands for a value."""
+        traced: Traced = object.__new__(Traced)
+        traced.tracer, traced.value = self, value
+        traced._node, traced._family = node, None
+        return traced
+
+    def argument(self, position: int, array: np.ndarray[Any, Any], node: autograd.Node | None = None) -> Traced:
+        """Return the stand-in for a tensor that the function is called with."""
+        value = self.builder.make("source", shape=array.shape, dtype=array.dtype, origin="argument", position=position)
+        return self.stand_in(value, node)
+
+    def number(self, position: int, dtype: DType) -> Traced:
+        """Return the stand-in for a number of the call, converted to a dtype."""
+        value = self.builder.make("source", shape=(), dtype=dtype, origin="number", position=position)
+        return self.stand_in(value)
+
+    def source(self, holder: Any, array: np.ndarray[Any, Any], key: int) -> tuple[Value, Value]:
+        """Return the value that an array which somebody else holds has by now, and the one that it began with."""
+        if key not in self._sources:
+            position = len(self.held)
+            self.held.append(holder)
+            self._kept.append(array)
+            self._sources[key] = self.builder.make(
+                "source", shape=array.shape, dtype=array.dtype, origin="held", position=position
+            )
+        value = self._sources[key]
+        return self.updates.get(value.number, (value, value))[1], value
+
+    def constant(self, array: np.ndarray[Any, Any]) -> Traced:
+        """Return the stand-in for an array whose values do not change."""
+        if array.ndim == 0 or (array.size and max(map(abs, array.strides), default=0) == 0):
+            return self.stand_in(self.builder.splat(array.flat[0], array.shape, array.dtype))
+        same = [
+            position
+            for position, known in enumerate(self.constants)
+            if known.dtype == array.dtype and known.shape == array.shape and known.tobytes() == array.tobytes()
+        ]
+        position = same[0] if same else len(self.constants)
+        if not same:
+            self.constants.append(np.array(array, order="C"))
+        value = self.builder.make("source", shape=array.shape, dtype=array.dtype, origin="constant", position=position)
+        return self.stand_in(value)
+
+    def lift(self, x: Any, dtype: DType | None = None) -> Any:
+        """Return a stand-in for an operand; numbers stay numbers unless a dtype is given for them."""
+        if isinstance(x, Traced):
+            if x.tracer is not self:
+                refuse("a traced tensor of another run: return it from the function it was made in")
+            return x
+        if isinstance(x, Tensor):
+            if x._node is not None and not isinstance(x._node, autograd.Leaf):
+                refuse("a tensor that was computed outside with a gradient: pass it as an argument, or detach() it")
+            return self.stand_in(self.source(x, x._array, id(x))[0], x._node)
+        if x is None or (isinstance(x, bool | int | float) and dtype is None):
+            return x
+        return self.constant(np.asarray(x, dtype) if isinstance(x, bool | int | float) else as_array(x))
+
+    # Ops
+
+    def apply(self, op: Op, inputs: Sequence[Any], static: dict[str, Any]) -> Traced:
+        """Write an op down, and what its gradient needs."""
+        rule = self._rules.get(op.name)
+        if rule is None:
+            refuse(f"{op.name}: it has no compile rule; call it outside of the compiled function")
+        operands = [self.lift(x) for x in inputs]
+        with autograd.no_grad():
+            out = rule(self, op, operands, static)
+        nodes = [x._node if isinstance(x, Traced) else None for x in operands]
+        if op.differentiable and any(nodes) and autograd.is_recording() and out.dtype.kind == "f":
+            return self.stand_in(out.value, TracedNode(nodes, op, operands, self.stand_in(out.value), static))
+        return self.stand_in(out.value)
+
+    # Gradients and updates
+
+    def backward(self, root: Traced, grad: Any, *, retain_graph: bool) -> autograd.Gradients:
+        """Carry the gradients of `root` back to the leaves, by the rules of the ops."""
+        node, seed, run = root._root(grad)
+        found = autograd.sweep_leaves(node, seed, run=run, retain_graph=retain_graph)
+        if found is None:
+            refuse("a backward that crosses the network: call the remote model outside of the compiled function")
+        items = []
+        for leaf, gradient in found.items():
+            if isinstance(leaf, autograd.Leaf) and (owner := leaf.owner()) is not None:
+                before = self.leaves.get(id(owner))
+                self.leaves[id(owner)] = (owner, gradient if before is None else before[1] + gradient)
+                items.append((owner, gradient))
+        return autograd.Gradients(items)
+
+    def update(self, optimizer: Any, found: list[tuple[Tensor, Any]]) -> None:
+        """Write down a step of an optimizer."""
+        if type(optimizer)._formula is Optimizer._formula:
+            refuse(f"{type(optimizer).__name__}: it defines no _formula; call it outside of the compiled function")
+        if any(isinstance(parameter, Traced) for parameter, _ in found):
+            refuse("an update of an argument: let the function find its parameters in a module or a variable")
+        by_step: dict[int, list[tuple[Tensor, Any]]] = {}
+        for parameter, gradient in found:
+            taken = optimizer._known(parameter).state.get("step", 0)
+            by_step.setdefault(taken, []).append((parameter, gradient))
+        for pairs in by_step.values():
+            self._update(optimizer, pairs)
+
+    def _update(self, optimizer: Optimizer, found: list[tuple[Tensor, Any]]) -> None:
+        """Write down a step for parameters that have taken equally many."""
+        start, count = sum(step.count for step in self.steps), len(optimizer._numbers(1))
+        self.steps.append(Step(optimizer, [parameter for parameter, _ in found], count))
+        for parameter, gradient in found:
+            value = self.lift(parameter).detach()
+            state = States(self, optimizer, parameter)
+            numbers: list[Tensor] = [self.number(start + i, value.dtype) for i in range(count)]
+            with autograd.no_grad():
+                new = self.lift(optimizer._formula(value, self.lift(gradient), state, numbers))
+            self._write(self._sources[id(parameter)], new.value)
+            for slot, source in state.sources.items():
+                self._write(source, self.lift(state[slot]).value)
+            self.leaves.pop(id(parameter), None)
+
+    def _write(self, source: Value, new: Value) -> None:
+        if new.shape != source.shape or new.dtype != source.dtype:
+            refuse(f"an update of shape {new.shape} and dtype {new.dtype} for {source.shape} and {source.dtype}")
+        self.updates[source.number] = (source, new)
+
+    def program(self, outputs: Sequence[Value]) -> Program:
+        """Return what was written down, with these values as outputs."""
+        stores = [Store(value, position) for position, value in enumerate(outputs)]
+        return Program(stores + [Store(new, source) for source, new in self.updates.values()], self.checks)
+
+    def check_within(self, x: Tensor, bound: int, message: str) -> None:
+        """Have every call raise `IndexError` where an element is negative or not below a bound."""
+        value = self.lift(x).value
+        if value.kind != "source":
+            refuse("labels that are computed from others: pass them as an argument")
+        self.checks.append(Check(value, bound, message))

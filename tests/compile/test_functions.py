@@ -1,0 +1,108 @@
+"""Compiled functions compute what the same functions compute eagerly."""
+
+import numpy as np
+import pytest
+
+import labnet as ln
+
+rng = np.random.default_rng(0)
+
+
+def normal(*shape, dtype="float32"):
+    return ln.asarray(rng.standard_normal(shape).astype(dtype))
+
+
+def close(got, expected, tolerance=2e-6):
+    assert got.shape == expected.shape
+    assert got.dtype == expected.dtype
+    np.testing.assert_allclose(got.numpy(), expected.numpy(), rtol=tolerance, atol=tolerance)
+
+
+FUNCTIONS = {
+    "broadcast": (lambda x, y: (x[:, None, :] if False else x) * y + 2, (3, 4), (4,)),
+    "columns": (lambda x, y: (x + y).sum(axis=0), (5, 4), (5, 1)),
+    "rows": (lambda x, y: ln.max(x - y, axis=-1, keepdims=True), (5, 4), (4,)),
+    "middle": (lambda x, y: ln.sum(x * y, axis=(0, 2)), (3, 4, 5), (4, 1)),
+    "everything": (lambda x, y: ln.mean(ln.exp(x) / (1 + y * y)), (3, 4), (3, 4)),
+    "matmul": (lambda x, y: x @ y, (3, 4), (4, 5)),
+    "turned": (lambda x, y: (x.T @ y.T).T, (3, 4), (5, 3)),
+    "vectors": (lambda x, y: x @ y, (4,), (4, 5)),
+    "batches": (lambda x, y: x @ y, (2, 1, 3, 4), (5, 4, 2)),
+    "stack": (lambda x, y: x @ y, (2, 3, 4), (4, 2)),
+    "reshape": (lambda x, y: ln.permute_dims(x, (1, 0)).reshape((2, 6)) + y, (3, 4), (6,)),
+    "flip": (lambda x, y: ln.flip(x, axis=1) - y, (3, 4), (3, 4)),
+    "softmax": (lambda x, y: ln.nn.softmax(x, axis=0) * ln.nn.log_softmax(y), (3, 4), (3, 4)),
+    "activations": (lambda x, y: ln.nn.relu(x) + ln.nn.sigmoid(y) * ln.tanh(x) - ln.nn.gelu(y), (3, 4), (3, 4)),
+    "choice": (lambda x, y: ln.where(x > y, x, 0) + ln.clip(y, -0.5, 0.5), (3, 4), (3, 4)),
+    "powers": (lambda x, y: ln.abs(x) ** 1.5 + y**2 - (ln.abs(y) + 1) ** -0.5, (3, 4), (3, 4)),
+    "statistics": (lambda x, y: ln.var(x, axis=0) + ln.std(y, axis=0), (6, 4), (6, 4)),
+    "normalised": (lambda x, y: ln.nn.layer_norm(x, 4) * y, (3, 4), (4,)),
+    "empty": (lambda x, y: (x + y).sum(axis=0), (0, 4), (4,)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_compute_what_they_compute_eagerly(name, dtype):
+    function, *shapes = FUNCTIONS[name]
+    arguments = [normal(*shape, dtype=dtype) for shape in shapes]
+    close(ln.jit(function)(*arguments), function(*arguments), 3e-6 if dtype == "float32" else 1e-12)
+
+
+def test_elementwise_functions_are_exact_to_single_precision_everywhere():
+    x = np.concatenate([np.linspace(-105, 90, 20001), [np.inf, -np.inf, np.nan, 0.0, 1e-40, -1e-3]]).astype("float32")
+    both = ln.jit(lambda x: (ln.exp(x), ln.log(ln.abs(x)), ln.tanh(x), ln.nn.sigmoid(x), ln.nn.relu(x)))
+    with np.errstate(all="ignore"):
+        wide = x.astype("float64")
+        expected = (np.exp(wide), np.log(np.abs(wide)), np.tanh(wide), 1 / (1 + np.exp(-wide)), np.maximum(wide, 0))
+        for got, right in zip(both(ln.asarray(x)), expected, strict=True):
+            single = right.astype("float32")
+            np.testing.assert_allclose(got.numpy(), single, rtol=4e-7, atol=2e-38)
+
+
+def test_results_may_be_tuples_lists_and_dicts():
+    function = ln.jit(lambda x: {"twice": x * 2, "both": (x, [x + 1, 7])})
+    found = function(ln.asarray([1.0, 2.0]))
+    assert found["twice"].tolist() == [2.0, 4.0]
+    assert found["both"][0].tolist() == [1.0, 2.0]
+    assert found["both"][1][0].tolist() == [2.0, 3.0]
+    assert found["both"][1][1] == 7
+
+
+def test_results_of_two_calls_do_not_share_memory():
+    function = ln.jit(lambda x: x + 1)
+    first = function(ln.zeros(3))
+    function(ln.ones(3))
+    assert first.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_integers_and_booleans():
+    function = ln.jit(lambda x: (x * 2, x > 1, (x > 1).astype("float32"), x / 2, ln.sum(x > 0)))
+    x = ln.asarray([1, 2, 3])
+    for got, expected in zip(function(x), function._function(x), strict=True):
+        assert got.dtype == expected.dtype
+        assert got.tolist() == expected.tolist()
+
+
+def test_arguments_that_do_not_lie_in_rows_are_understood():
+    function = ln.jit(lambda x: x * 2)
+    x = normal(3, 4)
+    function(x.T.astype("float64").astype("float32"))
+    close(function(ln.asarray(x.numpy().T)), x.T * 2)
+
+
+def test_named_arguments_numpy_arrays_and_constants():
+    function = ln.jit(lambda x, scale, *, offset: x * scale + offset)
+    assert function(np.ones(2, "float32"), 3, offset=ln.ones(2)).tolist() == [4.0, 4.0]
+    assert function(np.ones(2, "float32"), 4, offset=ln.ones(2)).tolist() == [5.0, 5.0]
+    assert function(np.ones(2, "float32"), 4, offset=ln.zeros(2)).tolist() == [4.0, 4.0]
+    assert function.specialisations == 2
+
+
+def test_gradients_inside_a_function():
+    def slope(x):
+        weight = x * 1.0
+        return ln.grad((weight * weight * weight).sum(), x)
+
+    x = ln.asarray([1.0, 2.0], requires_grad=True)
+    assert ln.jit(slope)(x).tolist() == [3.0, 12.0]

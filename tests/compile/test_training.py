@@ -1,0 +1,213 @@
+"""Compiled training steps do what eager ones do, over many steps, and share their parameters with eager code."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import labnet as ln
+
+
+def mlp(widths, activation=ln.nn.relu):
+    layers = []
+    for inner, outer in itertools.pairwise(widths):
+        layers += [ln.nn.Linear(inner, outer), activation]
+    return ln.nn.Sequential(*layers[:-1])
+
+
+def pair(make):
+    """Two models with the same parameters."""
+    ln.manual_seed(3)
+    first = make()
+    second = make()
+    second.load_state_dict(first.state_dict())
+    return first, second
+
+
+def step_of(model, optimizer, loss):
+    def step(x, y):
+        value = loss(model(x), y)
+        optimizer(value.backward())
+        return value
+
+    return step
+
+
+def data(batch, inner, outer, *, classes=False):
+    rng = np.random.default_rng(1)
+    x = ln.asarray(rng.standard_normal((batch, inner)).astype("float32"))
+    if classes:
+        return x, ln.asarray(rng.integers(0, outer, batch))
+    return x, ln.asarray(rng.standard_normal((batch, outer)).astype("float32"))
+
+
+OPTIMIZERS = {
+    "sgd": lambda: ln.optim.SGD(lr=1e-2),
+    "momentum": lambda: ln.optim.SGD(lr=1e-3, momentum=0.9),
+    "adam": lambda: ln.optim.Adam(lr=1e-3),
+    "adamw": lambda: ln.optim.AdamW(lr=1e-3),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_thousand_steps_end_where_eager_ones_end(name):
+    """Losses agree to 1e-4 relative, parameters to 1e-4: sums are taken in another order, which adds up."""
+    eager, compiled = pair(lambda: mlp((1, 8, 8, 8, 8, 1)))
+    x, y = data(10, 1, 1)
+    plain = step_of(eager, OPTIMIZERS[name](), ln.loss.mse)
+    step = ln.jit(step_of(compiled, OPTIMIZERS[name](), ln.loss.mse))
+    for _ in range(1000):
+        expected, got = plain(x, y).item(), step(x, y).item()
+    assert got == pytest.approx(expected, rel=1e-4)
+    for a, b in zip(eager.parameters(), compiled.parameters(), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-4)
+    assert step.specialisations == 1
+
+
+def test_a_classifier_learns_as_eagerly():
+    eager, compiled = pair(lambda: mlp((20, 32, 5), ln.tanh))
+    x, y = data(16, 20, 5, classes=True)
+    plain = step_of(eager, ln.optim.Adam(), ln.loss.cross_entropy)
+    step = ln.jit(step_of(compiled, ln.optim.Adam(), ln.loss.cross_entropy))
+    for _ in range(200):
+        expected, got = plain(x, y).item(), step(x, y).item()
+    assert got == pytest.approx(expected, rel=1e-4)
+
+
+def test_labels_out_of_range_are_refused_before_anything_changes():
+    model = mlp((4, 3))
+    x, y = data(2, 4, 3, classes=True)
+    step = ln.jit(step_of(model, ln.optim.SGD(), ln.loss.cross_entropy))
+    step(x, y)
+    before = model.state_dict()
+    with pytest.raises(IndexError, match=r"labels must lie in \[0, 3\)"):
+        step(x, ln.asarray([0, 3]))
+    for name, value in model.state_dict().items():
+        assert value.tolist() == before[name].tolist()
+
+
+def quadratic():
+    weight, optimizer = ln.asarray([1.0, 2.0], requires_grad=True), ln.optim.SGD(lr=0.25)
+
+    def step():
+        loss = (weight * weight).sum()
+        optimizer(loss.backward())
+        return loss
+
+    return weight, optimizer, ln.jit(step)
+
+
+def test_the_learning_rate_is_read_at_each_call():
+    weight, optimizer, step = quadratic()
+    step()
+    optimizer.lr = 0.5
+    step()
+    assert weight.tolist() == [0.0, 0.0]
+    assert step.specialisations == 1
+
+
+def test_arrays_handed_out_keep_their_values():
+    weight, _, step = quadratic()
+    step()
+    kept = weight.numpy()
+    step()
+    assert kept.tolist() == [0.5, 1.0]
+    assert weight.tolist() == [0.25, 0.5]
+
+
+def test_a_graph_keeps_the_values_that_it_saw():
+    weight, _, step = quadratic()
+    step()
+    out = (weight * weight).sum()
+    step()
+    assert ln.grad(out, weight).tolist() == [1.0, 2.0]
+
+
+def test_assigned_parameters_are_used_by_the_next_step():
+    weight, _, step = quadratic()
+    step()
+    weight.assign([4.0, 8.0])
+    assert step().item() == 80.0
+    assert weight.tolist() == [2.0, 4.0]
+
+
+def test_views_follow_the_parameter():
+    weight, _, step = quadratic()
+    view = weight.detach() if False else None
+    with ln.no_grad():
+        view = weight[0:1]
+    step()
+    step()
+    assert view.tolist() == [0.25]
+
+
+def test_gradients_that_were_there_before_are_cleared():
+    weight, _, step = quadratic()
+    step()
+    (weight * 3).sum().backward()
+    step()
+    assert weight.grad is None
+    assert weight.tolist() == [0.25, 0.5]
+
+
+def test_freezing_a_parameter_is_noticed():
+    first, second = ln.ones(2, requires_grad=True), ln.ones(2, requires_grad=True)
+    optimizer = ln.optim.SGD(lr=0.5)
+
+    def train():
+        loss = (first * second).sum()
+        optimizer(loss.backward())
+        return loss
+
+    step = ln.jit(train)
+    step()
+    second.requires_grad = False
+    step()
+    assert second.tolist() == [0.5, 0.5]
+    assert first.tolist() == [0.25, 0.25]
+
+
+def test_eager_and_compiled_steps_share_an_optimizers_state():
+    weight, expected = (ln.asarray([1.0, 2.0], requires_grad=True) for _ in range(2))
+    one, other = ln.optim.Adam(lr=0.1), ln.optim.Adam(lr=0.1)
+
+    def train():
+        optimizer_loss = (weight * weight).sum()
+        one(optimizer_loss.backward())
+        return optimizer_loss
+
+    step = ln.jit(train)
+    for run in (step, train, step, step, train):
+        run()
+        other((expected * expected).sum().backward())
+    np.testing.assert_allclose(weight.numpy(), expected.numpy(), rtol=1e-6)
+
+
+def test_a_backward_without_an_optimizer_adds_to_grad():
+    weight = ln.ones(2, requires_grad=True)
+
+    def run(x):
+        loss = (weight * x).sum()
+        loss.backward()
+        return loss
+
+    step = ln.jit(run)
+    step(ln.asarray([1.0, 2.0]))
+    step(ln.asarray([1.0, 2.0]))
+    assert weight.grad.tolist() == [2.0, 4.0]
+
+
+def test_those_who_watch_hear_of_compiled_steps():
+    weight, _, step = quadratic()
+
+    class Watch:
+        seen = ()
+
+        def __call__(self, changed):
+            self.seen += (changed,)
+
+    watch = Watch()
+    ln.optim.watch(watch)
+    step()
+    step()
+    assert watch.seen == (frozenset([id(weight)]),) * 2
