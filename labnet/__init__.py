@@ -188,9 +188,9 @@ int8, int16, int32, int64 = (DTYPES[f"int{bits}"] for bits in (8, 16, 32, 64))
 uint8, uint16, uint32, uint64 = (DTYPES[f"uint{bits}"] for bits in (8, 16, 32, 64))
 float16, float32, float64 = (DTYPES[f"float{bits}"] for bits in (16, 32, 64))
 
-#: Rooms that are imported on first use, because Tornado, Jupyter or safetensors come with them.
 #: Functions whose room is imported when they are first used.
 _LAZY_NAMES = {"jit": "labnet.compile", "progress": "labnet.jupyter"}
+#: Rooms that are imported on first use, because Tornado, Jupyter or safetensors come with them.
 _LAZY = ("io", "jupyter", "network")
 
 
