@@ -35,6 +35,7 @@ from tests.network.support import (
     read_reply,
     run,
     scripted,
+    together,
     wait_until,
 )
 
@@ -84,6 +85,24 @@ def test_a_full_queue_turns_others_away_and_the_accepted_are_served():
         assert results == ["through"] * 3
         assert gate.asked == 3
         assert fetch(server.url + "/gate") == "through"
+
+
+def test_under_ten_times_the_load_the_accepted_wait_for_no_more_than_the_queue():
+    places, seconds = 4, 0.005
+
+    def work(x):
+        time.sleep(seconds)
+        return x
+
+    def client():
+        return [http(server, "POST", "/work", b"1").status for _ in range(20)]
+
+    with ln.network.serve({"work": work}, port=0, max_queue=places) as server:
+        statuses = [status for mine in together(*[client] * 10 * places) for status in mine]
+        latency = server.statistics()["work"]["latency"]
+    assert set(statuses) == {200, 429}
+    assert statuses.count(429) > statuses.count(200)
+    assert latency["p50"] < 4 * places * seconds
 
 
 def test_a_client_that_is_turned_away_comes_back_with_the_same_key():
