@@ -54,7 +54,8 @@ class LabnetMagics(Magics):  # type: ignore[misc]
                 compile=arguments.compile,
             )
         except (OSError, ValueError, DeviceError) as error:
-            raise UsageError(f"%serve_model: {str(error).removeprefix('serve_model: ')}") from None
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UsageError(f"%serve_model: {reason.removeprefix('serve_model: ')}") from None
         if not arguments.no_panel:
             display(server.panel())
         return server
