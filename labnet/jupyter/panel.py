@@ -13,7 +13,7 @@ from IPython.core.getipython import get_ipython
 from IPython.display import display
 
 from labnet.jupyter.picture import picture
-from labnet.jupyter.sources import Local, Remote, Source
+from labnet.jupyter.sources import Ended, Local, Remote, Source
 from labnet.jupyter.ticker import TICKER
 from labnet.network import Server, pages
 
@@ -89,14 +89,19 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             place.update(self._still(), raw=True)
 
     def end(self) -> None:
-        """Show how it ended; called once there is nothing new to show."""
+        """Show how it ended and let go of the server; where another took its place, of the widget too.
+
+        The widget of a server that was stopped stays: after a reload of the page only it can still be changed.
+        """
         self._source.close()
         if self.comm is not None:
             self.refresh()
         self.keep_picture()
-        if self._places:  # without the widget there is room for the picture, and nothing is left behind
-            self._places.clear()
-            self.layout.close()
+        self._places.clear()
+        replaced = self._source.replaced
+        self._source = Ended(self._seen, repr(self._source))
+        if replaced:
+            self.layout.close()  # a widget of its own
             self.close()
 
     def _still(self) -> dict[str, str]:
@@ -111,7 +116,10 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
 
     def _ipython_display_(self) -> None:
         """Show the panel, and below it a still picture for when there is no kernel; a live panel hides it."""
-        data, metadata = self._repr_mimebundle_() or ({"text/plain": repr(self)}, {})
+        if self.comm is None:
+            display(self._still(), raw=True)
+            return
+        data, metadata = self._repr_mimebundle_()
         if not hasattr(get_ipython(), "kernel"):
             display(data, metadata=metadata, raw=True)
             return

@@ -18,6 +18,11 @@ class Source(Protocol):
         """Whether there may be something new to show."""
         ...
 
+    @property
+    def replaced(self) -> bool:
+        """Whether another server has taken the place of this one."""
+        ...
+
     def snapshot(self) -> dict[str, Any]:
         """Return the newest snapshot, at once; with ``unreachable`` if it could not be had."""
         ...
@@ -46,6 +51,11 @@ class Local:
         """Whether the server runs, under this handle."""
         return self._server.running
 
+    @property
+    def replaced(self) -> bool:
+        """Whether its port is served by another handle."""
+        return not self._server.running and not self._server.wait(0)
+
     def snapshot(self) -> dict[str, Any]:
         """Return a snapshot of now."""
         return self._server.snapshot()
@@ -69,6 +79,7 @@ class Remote:
     """A server at a URL, asked again and again by a thread of its own, so that a slow one holds up no panel."""
 
     live = True
+    replaced = False
 
     def __init__(self, url: str):
         self._model = remote_model(url, timeout=_TIMEOUT_SECONDS, blocking=True)
@@ -112,3 +123,29 @@ class Remote:
 
     def __repr__(self) -> str:
         return repr(self._model)
+
+
+class Ended:
+    """What is left of a source: what it said last, and nothing of the server and its model."""
+
+    live = replaced = False
+
+    def __init__(self, last: dict[str, Any], name: str):
+        self._last = last
+        self._name = name
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what it said last."""
+        return self._last
+
+    def capability(self) -> None:
+        """Return None: there is nothing to stop."""
+
+    def stop(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def __repr__(self) -> str:
+        return self._name

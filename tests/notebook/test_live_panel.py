@@ -155,6 +155,21 @@ def test_what_was_saved_while_the_cell_ran_has_the_picture_when_it_is_opened_wit
         page.screenshot(path=SCREENSHOTS / "reopened.png")
 
 
+def test_when_the_kernel_dies_the_last_numbers_stay(lab):
+    folder, address = lab
+    dying = TRAIN.replace("while True", "for _ in range(40)") + "\nimport os, time\ntime.sleep(3)\nos._exit(1)"
+    write_notebook(folder, "dying.ipynb", SERVE, MODEL, dying)
+    with browser_page(height=1000) as page:
+        open_notebook(page, address("dying.ipynb"))
+        run_all(page)
+        wait_for(page, "now.hits === 40")
+        page.get_by_text("Restarting").first.wait_for(timeout=60_000)
+        wait_for(page, "now.state === 'silent' || now.picture[0]")
+        shown = page.locator(".labnet-panel, .labnet-picture").locator("visible=true")
+        assert "40" in shown.first.inner_text()
+        page.screenshot(path=SCREENSHOTS / "dead.png")
+
+
 def test_the_exported_page_shows_the_picture_offline(lab):
     folder, _ = lab
     notebook = nbformat.read(folder / "saved.ipynb", as_version=4)

@@ -1,10 +1,12 @@
 """The panel as a widget: what it sends, when, and what is left in a saved notebook."""
 
 import base64
+import gc
 import itertools
 import queue
 import re
 import threading
+import weakref
 
 import pytest
 
@@ -241,3 +243,46 @@ def test_a_panel_that_fails_does_not_stop_the_others(served, caplog):
     assert "ZeroDivisionError" in caplog.text
     broken.close()
     panel.close()
+
+
+class Model(ln.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = ln.nn.Linear(2, 1)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+def ended(panel):
+    """Wait until a panel has let go of its server."""
+    thread = next((t for t in threading.enumerate() if t.name == "labnet-panels"), None)
+    if thread is not None:
+        thread.join(10)
+    assert not panel.live
+
+
+def test_a_panel_lets_go_of_the_model_when_its_server_stops():
+    model = Model()
+    there = weakref.ref(model)
+    server = ln.network.serve_model(model, port=0)
+    panel = server.panel()
+    server.stop()
+    ended(panel)
+    assert panel.comm is not None
+    del model, server
+    gc.collect()
+    assert there() is None
+    assert panel.data["running"] is False
+    panel.close()
+
+
+def test_a_panel_whose_server_was_replaced_closes_itself_and_can_still_be_shown(capsys):
+    with ln.network.serve_model(Model(), port=0, name="one") as first:
+        panel = first.panel()
+        with ln.network.serve_model(Model(), port=first.port, name="one") as second:
+            ended(panel)
+            assert panel.comm is None
+            panel._ipython_display_()
+            assert "Panel(Server('one'" in capsys.readouterr().out
+            assert second.running

@@ -83,6 +83,7 @@ class Panel {
 
   silent(seconds) {
     this.enter("silent", `no news from the kernel for ${age(seconds)}`);
+    this.controls.allow(null);
     this.idle();
   }
 

@@ -88,6 +88,10 @@ const STYLE = `
   .labnet-panel .controls { margin-left: 0; width: 100%; }
   .labnet-panel :is(th, td) { padding: 3px 5px; }
 }
+@container (max-width: 330px) {
+  .labnet-panel [data-column=rate] { display: none; }
+  .labnet-panel :is(th, td) { padding: 3px 3px; font-size: 12px; }
+}
 .labnet-panel:is([data-state=unreachable], [data-state=silent]) :is(tbody, .curves, .tree) { opacity: 0.6; }
 body:has(> main[data-labnet-page]) { margin: 16px; background: light-dark(#f4f6f9, #0f1217); }
 main[data-labnet-page] .labnet-panel { margin: 0 auto; }

@@ -1,0 +1,160 @@
+"""The page at / of a server in a real browser: what it shows, to whom, and that it comes back by itself."""
+
+import threading
+
+import pytest
+
+import labnet as ln
+from tests.notebook.lab import SCREENSHOTS, browser_page, free_port
+
+pytestmark = pytest.mark.browser
+
+SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+
+EVIL = "<img src=x onerror='document.title=1'>"
+
+
+@pytest.fixture
+def composed():
+    """Serve a model that says in its statistics which server it is composed of."""
+    with ln.network.serve_model(ln.nn.Linear(4, 4), ln.optim.SGD(lr=0.1), port=0, name="encoder") as inner:
+        encoder = ln.network.remote_model(inner.url)
+
+        async def model(x):
+            return await encoder(x)
+
+        async def statistics():
+            return {"first": await ln.network.tfetch(inner.url + "/statistics")}
+
+        with ln.network.serve_model(model, port=0, name="outer", routes={"statistics": statistics}) as server:
+            yield server
+
+
+def train(server, steps=3):
+    remote = ln.network.remote_model(server.url, blocking=True)
+    for _ in range(steps):
+        (remote(ln.ones((2, 4))) ** 2).mean().backward()
+
+
+def cell(page, route, column):
+    return page.locator(f"[data-route='{route}'] [data-column='{column}']")
+
+
+def test_a_composed_server_shows_its_tree_with_the_latency_of_each_edge(composed):
+    train(composed)
+    with browser_page(width=900, height=500) as page:
+        page.goto(composed.url)
+        edge = page.locator(".tree li")
+        edge.get_by_text("(3 calls)").wait_for()
+        text = edge.inner_text()
+        assert text.startswith("first")
+        assert "encoder" in text
+        assert "optimize" in text
+        assert "3 updates" in text
+        page.screenshot(path=SCREENSHOTS / "tree.png")
+
+
+def test_every_figure_of_a_route_is_shown():
+    def fails():
+        raise ValueError(EVIL)
+
+    with ln.network.serve({"echo": lambda x: x, "fails": fails}, port=0) as server, browser_page() as page:
+        ln.network.tfetch(server.url + "/echo", ln.ones(1000), blocking=True)
+        with pytest.raises(ln.errors.RemoteFailure):
+            ln.network.tfetch(server.url + "/fails", blocking=True)
+        page.goto(server.url)
+        cell(page, "fails", "errors").get_by_text("1").wait_for()
+        assert cell(page, "echo", "received").inner_text().endswith("KB")
+        assert cell(page, "echo", "in flight").inner_text() == "0"
+        for column in ("p50", "p90", "p99"):
+            assert cell(page, "echo", column).inner_text().endswith("s")
+        page.locator("[data-route=echo] path[d^=M]").wait_for(state="attached")
+
+
+def test_what_others_say_is_text_in_the_page_too():
+    part = {"server": {"name": EVIL, "incomplete": EVIL}, EVIL: {"hits": 1, "latency": {"p50": 0.1}}}
+
+    async def statistics():
+        return {EVIL: part}
+
+    with (
+        ln.network.serve({"f": lambda: 1, "statistics": statistics}, port=0, name=EVIL) as server,
+        browser_page() as page,
+    ):
+        page.goto(server.url)
+        page.locator(".tree li").wait_for()
+        assert page.locator(".name").inner_text() == EVIL
+        assert page.locator(".labnet-panel img").count() == 0
+        assert page.title().startswith("<img")
+
+
+def test_the_page_comes_back_when_the_server_does():
+    port = free_port()
+    with browser_page() as page:
+        with ln.network.serve({"f": lambda: 1}, port=port, name="first"):
+            page.goto(f"http://127.0.0.1:{port}")
+            page.locator("[data-state=running]").wait_for()
+        page.locator("[data-state=unreachable]").wait_for()
+        with ln.network.serve({"f": lambda: 1}, port=port, name="second") as server:
+            page.locator("[data-state=running]").wait_for()
+            page.get_by_text("second").first.wait_for()
+            page.reload()
+            page.locator("[data-state=running]").wait_for()
+            assert server.running
+
+
+def test_a_request_that_never_ends_is_given_up():
+    """As after a sleep: the connection is gone and nobody says so."""
+    holding, held = threading.Event(), []
+    holding.set()
+    with ln.network.serve({"f": lambda: 1}, port=0) as server, browser_page() as page:
+        page.goto(server.url)
+        page.locator("[data-state=running]").wait_for()
+        page.route("**/snapshot", lambda route: held.append(route) if holding.is_set() else route.continue_())
+        page.locator("[data-state=unreachable]").wait_for()
+        holding.clear()
+        page.locator("[data-state=running]").wait_for()
+        assert held
+
+
+def test_it_can_be_used_by_keyboard_and_heard(composed):
+    train(composed)
+    with browser_page() as page:
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.goto(composed.url)
+        page.locator("[data-route=forward]").wait_for()
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Copy client line"
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid"
+        page.keyboard.press("Enter")
+        page.get_by_role("status").get_by_text("copied").wait_for(state="attached")
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert copied == f'remote = ln.network.remote_model("{composed.url}")'
+        assert page.get_by_role("table", name="routes of outer").count() == 1
+        assert page.get_by_role("rowheader", name="forward").count() == 1
+        assert page.get_by_role("columnheader").count() == 11
+        assert page.get_by_role("region", name="labnet server").count() == 1
+        labels = page.get_by_role("img").evaluate_all("images => images.map((i) => i.getAttribute('aria-label'))")
+        assert all(labels)
+        composed.stop()
+        page.get_by_role("status").get_by_text("unreachable").wait_for(state="attached")
+
+
+def test_the_page_has_no_stop_button_because_it_has_no_authority(composed):
+    with browser_page() as page:
+        page.goto(composed.url)
+        page.locator("[data-state=running]").wait_for()
+        assert page.get_by_role("button", name="Stop server").count() == 0
+
+
+@pytest.mark.parametrize("width", [320, 420, 640, 800])
+def test_nothing_is_cut_off_at_any_width(composed, width):
+    train(composed)
+    with browser_page(width=width, height=900, color_scheme="dark") as page:
+        page.goto(composed.url)
+        page.locator(".tree li").wait_for()
+        hidden = "(() => { const s = document.querySelector('.scroll'); return s.scrollWidth - s.clientWidth; })()"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(hidden) <= 0
+        page.screenshot(path=SCREENSHOTS / f"width-{width}.png")
