@@ -54,8 +54,8 @@ def describe_array(array: Array, *, device: str, requires_grad: bool, text: str)
     return _box(facts, _histogram(finite) if finite.size else "")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return an HTML table, escaped; all columns but the first are aligned to the right.
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
+    """Return an HTML table, escaped; all columns after the first `words` are numbers, aligned to the right.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
     def line(tag: str, cells: Sequence[str]) -> str:
         return "<tr>" + "".join(
-            f'<{tag} style="text-align:{"right" if position else "left"};padding:1px 10px;white-space:pre">'
+            f'<{tag} style="text-align:{"left" if position < words else "right"};padding:1px 10px;white-space:pre">'
             f"{escape(cell)}</{tag}>"
             for position, cell in enumerate(cells)
         ) + "</tr>"  # fmt: skip

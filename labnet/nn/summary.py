@@ -32,14 +32,14 @@ def describe_module(module: "Module") -> str:
     if len(lines) > _ROWS:
         rows.append((f"… {len(lines) - _ROWS:,} more", "", "", ""))
     columns = ("name", "layer", "shapes", "parameters")
-    return f'<div class="labnet-module">{head}{table(columns, rows)}</div>'
+    return f'<div class="labnet-module">{head}{table(columns, rows, words=3)}</div>'
 
 
 def _lines(module: "Module", *, depth: int) -> Iterator[tuple[str, str, str, str]]:
     """Iterate over the modules inside, outer ones first."""
     for name, inner in module._modules.items():
         own = inner._parameters.values()
-        shapes = " ".join("×".join(map(str, tensor.shape)) for tensor in own)
+        shapes = ", ".join("×".join(map(str, tensor.shape)) for tensor in own)
         count = sum(tensor.size for tensor in inner.parameters())
         yield (
             "  " * depth + name,

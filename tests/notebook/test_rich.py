@@ -49,7 +49,7 @@ def test_a_huge_tensor_is_sampled_and_costs_no_more_than_a_large_one():
 def test_a_module_shows_its_layers_with_their_parameters():
     inner = ln.nn.Sequential(ln.nn.Linear(4, 4, bias=False), ln.nn.Dropout(0.5))
     html = ln.nn.Sequential(ln.nn.Linear(64, 10), ln.nn.relu, inner)._repr_html_()
-    for word in ("666 parameters", "Linear(64, 10)", "10×64 10", "650", "  0", "Dropout", "2.6 KiB"):
+    for word in ("666 parameters", "Linear(64, 10)", "10×64, 10", "650", "  0", "Dropout", "2.6 KiB"):
         assert word in html
 
 
