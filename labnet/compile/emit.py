@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from labnet.compile.fuse import Group
-from labnet.compile.ir import DType, Program, Shape, Value, contiguous, placed, spread_strides
+from labnet.compile.ir import DType, Program, Shape, Value, contiguous, leading, placed, spread_strides
 from labnet.compile.plan import Plan
-from labnet.compile.rules import leading
 from labnet.compile.scalars import EXPRESSIONS
 
 _HEAD = '''"""Written by labnet.compile; see the steps it was made of with step.explain()."""
@@ -217,7 +216,7 @@ class Emitter:
     def _group(self, group: Group) -> None:
         if group.shape is None:
             for value in group.members:
-                self._body += self._matmul(value)
+                self._body += self._put(value) if value.kind == "put" else self._matmul(value)
         elif math.prod(group.shape):
             self._body += self._loops(group)
         else:
@@ -250,6 +249,25 @@ class Emitter:
             f"{places[0]}, {downs[0]}, {places[1]}, {downs[1]}, {target})"
         )
         return loops.lines()
+
+    def _put(self, value: Value) -> list[str]:
+        """Add each input to zeros, where its offset and strides say."""
+        lines = [f"for z in range({value.size}):", f"    p{value.number}[z] = {literal(0, value.dtype)}"]
+        for operand, (offset, strides) in zip(value.inputs, value.attributes["places"], strict=True):
+            if not operand.size:
+                continue
+            target = Access(f"p{value.number}", offset, strides, value.dtype)
+            source = Access("", 0, (0,) * len(strides), operand.dtype)
+            if operand.kind != "splat":
+                source = self._reading(operand, operand.shape)
+            lengths, steps = merged(operand.shape, [target.strides, source.strides])
+            target.strides, source.strides = map(tuple, steps)
+            text = literal(operand.attributes["number"], operand.dtype) if operand.kind == "splat" else source.read()
+            loops = Loops(tuple(lengths))
+            total = text if value.dtype.kind == "b" else f"{name_of(value.dtype)}({target.read()} + {text})"
+            loops.before[-1].append(target.write(total))
+            lines += loops.lines()
+        return lines
 
     def _shifted(self, base: Value, offset: int, strides: Shape, dtype: DType) -> str:
         terms = [f"i{axis} * {step * dtype.itemsize}" for axis, step in enumerate(strides) if step]

@@ -23,7 +23,7 @@ OPTIONS = {
     "boundscheck": False,
     "fastmath": {"reassoc", "contract"},
 }
-_INNER = {"error_model": "numpy", "boundscheck": False, "fastmath": {"reassoc", "contract"}, "inline": "never"}
+_INNER = {"error_model": "numpy", "boundscheck": False, "fastmath": {"reassoc", "contract"}, "forceinline": True}
 
 _HEAD = object.__basicsize__
 _ITEMS = tuple.__basicsize__

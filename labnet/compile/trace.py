@@ -211,17 +211,22 @@ class Trace:
         What optimizers did; their numbers are read anew at each call.
     updates : dict
         {number of a held source: its new value}.
+    draws : list of callable
+        Each draws random numbers for one call; `drawn` are those of the first call.
     leaves : dict
         (leaf tensor, gradient), by the identity of the tensor, of what no optimizer took.
     """
 
-    def __init__(self, rules: dict[str, Callable[..., "Traced"]]):
+    def __init__(self, rules: dict[str, Callable[..., "Traced"]], *, arguments: int = 0):
         self.builder = Builder()
         self.held: list[Any] = []
         self.constants: list[np.ndarray[Any, Any]] = []
         self.steps: list[Step] = []
         self.updates: dict[int, tuple[Value, Value]] = {}
         self.checks: list[Check] = []
+        self.arguments = arguments
+        self.draws: list[Callable[[], np.ndarray[Any, Any]]] = []
+        self.drawn: list[np.ndarray[Any, Any]] = []
         self.leaves: dict[int, tuple[Tensor, Traced]] = {}
         self._rules = rules
         self._sources: dict[int, Value] = {}
@@ -240,6 +245,13 @@ class Trace:
         """Return the stand-in for a tensor that the function is called with."""
         value = self.builder.make("source", shape=array.shape, dtype=array.dtype, origin="argument", position=position)
         return self.stand_in(value, node)
+
+    def random(self, draw: Callable[[], np.ndarray[Any, Any]]) -> Traced:
+        """Return the stand-in for random numbers, which every call draws anew, in the order of the trace."""
+        array = draw()
+        self.draws.append(draw)
+        self.drawn.append(array)
+        return self.argument(self.arguments + len(self.draws) - 1, array)
 
     def number(self, position: int, dtype: DType) -> Traced:
         """Return the stand-in for a number of the call, converted to a dtype."""
