@@ -85,7 +85,7 @@ class Specialisation:
     # What is held
 
     def _array(self, part: Any) -> Any:
-        return part._array if isinstance(part, Tensor) else part[0].state.get(part[1])
+        return part._array if isinstance(part, Tensor) else part.array()
 
     def _fits(self) -> bool:
         """Tell whether what is held still has the shapes, dtypes and leaves that were compiled for."""
@@ -148,7 +148,9 @@ class Specialisation:
         arrays = [f"{name}._array" for name in names] + [f"drawn[{i}]" for i in range(len(self._draws))]
         arrays += [f"o{i}" for i in range(len(self._described))]
         lines.append(f"    call = ({''.join(array + ', ' for array in arrays)})")
-        numbers = "".join(f", *s{i}.numbers()" for i in range(len(self._steps)))
+        for position, step in enumerate(self._steps):
+            lines += [f"    n{position} = s{position}()", f"    if len(n{position}) != {step.count}: return MISS"]
+        numbers = "".join(f", *n{position}" for position in range(len(self._steps)))
         lines += [f"    status = compiled(id(call), id(held){numbers})", "    if status: return me.failed(status)"]
         if self._draws:
             lines.append("    me.drawn = None")
@@ -164,7 +166,7 @@ class Specialisation:
 
     def _state_tests(self) -> list[str]:
         return [
-            f"k{position}.state.get({part[1]!r}) is held[{1 + position}]"
+            f"k{position}() is held[{1 + position}]"
             for position, part in enumerate(self._parts)
             if not isinstance(part, Tensor)
         ]
@@ -173,9 +175,9 @@ class Specialisation:
         scope: dict[str, Any] = {"Tensor": Tensor, "MISS": MISS, "me": self, "empty": np.empty, "new": object.__new__}
         scope |= {"compiled": self._compiled, "watchers": watchers, **self._surroundings.names()}
         scope["counting"] = bool(self._gradients) or any("step" in step.optimizer.slots for step in self._steps)
-        scope |= {f"s{i}": step for i, step in enumerate(self._steps)}
+        scope |= {f"s{i}": step.reader() for i, step in enumerate(self._steps)}
         scope |= {f"d{i}": dtype for i, (_, dtype) in enumerate(self._described)}
-        scope |= {f"k{i}": part[0] for i, part in enumerate(self._parts) if not isinstance(part, Tensor)}
+        scope |= {f"k{i}": part.array for i, part in enumerate(self._parts) if not isinstance(part, Tensor)}
         exec(self.quick_source(), scope)
         quick: Callable[..., Any] = scope["quick"]
         return quick
@@ -199,13 +201,6 @@ class Specialisation:
         if self.drawn is None:
             self.drawn = [draw() for draw in self._draws]
         return self.drawn
-
-    def numbers(self) -> list[float]:
-        """Return what the optimizers want to use in the next step."""
-        found: list[float] = []
-        for step in self._steps:
-            found += step.numbers()
-        return found
 
     def failed(self, status: int) -> Any:
         """Return `MISS`, or raise where a check of the elements failed."""

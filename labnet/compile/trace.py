@@ -4,6 +4,8 @@ A stand-in is a tensor without elements. Ops hand it to the tracer of their thre
 of the op; gradients come from the same rules as in eager mode, run on stand-ins.
 """
 
+import functools
+import linecache
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,8 +42,6 @@ def user_line() -> str:
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HOME):
         frame = frame.f_back
-    import linecache
-
     name, number = frame.f_code.co_filename, frame.f_lineno
     text = linecache.getline(name, number).strip()
     return f"{name}:{number}" + (f" ({text})" if text else "")
@@ -173,6 +173,10 @@ class Step:
         taken: int = self.optimizer._known(self.parameters[0]).state.get("step", 0)
         return self.optimizer._numbers(taken + 1)
 
+    def reader(self) -> Callable[[], tuple[float, ...]]:
+        """Return the quickest way to `numbers`: without a look at the count, if the optimizer does not count."""
+        return self.numbers if "step" in self.optimizer.slots else functools.partial(self.optimizer._numbers, 1)
+
     def advance(self) -> None:
         """Count a step, if the optimizer counts."""
         if "step" in self.optimizer.slots:
@@ -180,19 +184,33 @@ class Step:
                 state["step"] = state.get("step", 0) + 1
 
 
+@dataclass(frozen=True)
+class Held:
+    """An array that an optimizer holds for a parameter."""
+
+    optimizer: Optimizer
+    parameter: Tensor
+    slot: str
+
+    def array(self) -> Any:
+        """Return the array as it is now; None if there is none."""
+        return self.optimizer._known(self.parameter).state.get(self.slot)
+
+
 class States(dict[str, Tensor]):
     """What an optimizer remembers about one parameter, as stand-ins; zeros where there is nothing yet."""
 
     def __init__(self, trace: "Trace", optimizer: Optimizer, parameter: Tensor):
-        self._trace, self._known, self._parameter = trace, optimizer._known(parameter), parameter
+        self._trace, self._optimizer, self._parameter = trace, optimizer, parameter
         self.sources: dict[str, Value] = {}
 
     def __missing__(self, slot: str) -> Tensor:
         """Take up a state when it is read for the first time."""
-        parameter, state = self._parameter, self._known.state
+        parameter, state = self._parameter, self._optimizer._known(self._parameter).state
         if slot not in state:
             state[slot] = np.zeros(parameter.shape, parameter.dtype)
-        now, self.sources[slot] = self._trace.source((self._known, slot), state[slot], id(state[slot]))
+        holder = Held(self._optimizer, parameter, slot)
+        now, self.sources[slot] = self._trace.source(holder, state[slot], id(state[slot]))
         found = self[slot] = self._trace.stand_in(now)
         return found
 
@@ -204,7 +222,7 @@ class Trace:
     ----------
     builder : Builder
     held : list
-        What the compiled function reads besides its arguments: tensors, and (known, slot) of optimizers' states.
+        What the compiled function reads besides its arguments: tensors, and `Held` states of optimizers.
     constants : list of array
         Arrays whose values are part of the compiled function.
     steps : list of Step

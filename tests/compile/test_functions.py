@@ -19,7 +19,7 @@ def close(got, expected, tolerance=2e-6):
 
 
 FUNCTIONS = {
-    "broadcast": (lambda x, y: (x[:, None, :] if False else x) * y + 2, (3, 4), (4,)),
+    "broadcast": (lambda x, y: x * y + 2, (3, 4), (4,)),
     "columns": (lambda x, y: (x + y).sum(axis=0), (5, 4), (5, 1)),
     "rows": (lambda x, y: ln.max(x - y, axis=-1, keepdims=True), (5, 4), (4,)),
     "middle": (lambda x, y: ln.sum(x * y, axis=(0, 2)), (3, 4, 5), (4, 1)),
