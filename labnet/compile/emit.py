@@ -243,7 +243,16 @@ class Emitter:
         if rows * columns * inner <= SMALL and codes[1] == 111 and not batch:
             pointers = [f"_{value.dtype.name}({place})" for place in (*places, target)]
             down, right = (1, downs[0]) if codes[0] == 112 else (downs[0], 1)
-            return _small_product(value.number, rows, columns, inner, pointers, (down, right, downs[1]))
+            whole = columns - columns % WIDTH if bits == 32 else 0
+            lines = [
+                f"_rows8(_float32({places[0]}), _float32({places[1]} + {4 * start}), _float32({target} + {4 * start}), "
+                f"{rows}, {inner}, {down}, {right}, {downs[1]}, {columns})"
+                for start in range(0, whole, WIDTH)
+            ]
+            if whole == columns:
+                return lines
+            steps = (down, right, downs[1])
+            return lines + _small_product(value.number, rows, columns, inner, pointers, steps, first=whole)
         loops.before[-1].append(
             f"_product{bits}({codes[0]}, {codes[1]}, {rows}, {columns}, {inner}, "
             f"{places[0]}, {downs[0]}, {places[1]}, {downs[1]}, {target})"
@@ -386,9 +395,16 @@ class _Nest:
 
 
 def _small_product(
-    number: int, rows: int, columns: int, inner: int, pointers: Sequence[str], steps: tuple[int, int, int]
+    number: int,
+    rows: int,
+    columns: int,
+    inner: int,
+    pointers: Sequence[str],
+    steps: tuple[int, int, int],
+    *,
+    first: int = 0,
 ) -> list[str]:
-    """Return a product of small matrices as loops: eight sums at a time stay in registers.
+    """Return a product of small matrices from column `first` on, as loops: eight sums at a time stay in registers.
 
     `steps` are those of the left matrix, down and to the right, and that of the right matrix down.
     """
@@ -396,7 +412,7 @@ def _small_product(
     a, b, c = (f"{name}{number}" for name in ("left", "right", "out"))
     lines = [f"{name} = {pointer}" for name, pointer in zip((a, b, c), pointers, strict=True)]
     lines.append(f"for i in range({rows}):")
-    for start in range(0, columns, WIDTH):
+    for start in range(first, columns, WIDTH):
         block = range(start, min(start + WIDTH, columns))
         lines.append(f"    x = {a}[i * {down}]")
         lines += [f"    s{j - start} = x * {b}[{j}]" for j in block]

@@ -25,6 +25,7 @@ FUNCTIONS = {
     "middle": (lambda x, y: ln.sum(x * y, axis=(0, 2)), (3, 4, 5), (4, 1)),
     "everything": (lambda x, y: ln.mean(ln.exp(x) / (1 + y * y)), (3, 4), (3, 4)),
     "matmul": (lambda x, y: x @ y, (3, 4), (4, 5)),
+    "wide": (lambda x, y: x @ y + x.T @ x @ y, (5, 5), (5, 19)),
     "turned": (lambda x, y: (x.T @ y.T).T, (3, 4), (5, 3)),
     "vectors": (lambda x, y: x @ y, (4,), (4, 5)),
     "batches": (lambda x, y: x @ y, (2, 1, 3, 4), (5, 4, 2)),
