@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from labnet.compile.fuse import Group
-from labnet.compile.ir import DType, Program, Shape, Value, contiguous, placed, spread_strides
+from labnet.compile.ir import DType, Program, Shape, Value, contiguous, leading, placed, spread_strides
 from labnet.compile.plan import Plan
-from labnet.compile.rules import leading
 from labnet.compile.scalars import EXPRESSIONS
 
 _HEAD = '''"""Written by labnet.compile; see the steps it was made of with step.explain()."""
@@ -217,7 +216,7 @@ class Emitter:
     def _group(self, group: Group) -> None:
         if group.shape is None:
             for value in group.members:
-                self._body += self._matmul(value)
+                self._body += self._put(value) if value.kind == "put" else self._matmul(value)
         elif math.prod(group.shape):
             self._body += self._loops(group)
         else:
@@ -244,12 +243,40 @@ class Emitter:
         if rows * columns * inner <= SMALL and codes[1] == 111 and not batch:
             pointers = [f"_{value.dtype.name}({place})" for place in (*places, target)]
             down, right = (1, downs[0]) if codes[0] == 112 else (downs[0], 1)
-            return _small_product(value.number, rows, columns, inner, pointers, (down, right, downs[1]))
+            whole = columns - columns % WIDTH if bits == 32 else 0
+            lines = [
+                f"_rows8(_float32({places[0]}), _float32({places[1]} + {4 * start}), _float32({target} + {4 * start}), "
+                f"{rows}, {inner}, {down}, {right}, {downs[1]}, {columns})"
+                for start in range(0, whole, WIDTH)
+            ]
+            if whole == columns:
+                return lines
+            steps = (down, right, downs[1])
+            return lines + _small_product(value.number, rows, columns, inner, pointers, steps, first=whole)
         loops.before[-1].append(
             f"_product{bits}({codes[0]}, {codes[1]}, {rows}, {columns}, {inner}, "
             f"{places[0]}, {downs[0]}, {places[1]}, {downs[1]}, {target})"
         )
         return loops.lines()
+
+    def _put(self, value: Value) -> list[str]:
+        """Add each input to zeros, where its offset and strides say."""
+        lines = [f"for z in range({value.size}):", f"    p{value.number}[z] = {literal(0, value.dtype)}"]
+        for operand, (offset, strides) in zip(value.inputs, value.attributes["places"], strict=True):
+            if not operand.size:
+                continue
+            target = Access(f"p{value.number}", offset, strides, value.dtype)
+            source = Access("", 0, (0,) * len(strides), operand.dtype)
+            if operand.kind != "splat":
+                source = self._reading(operand, operand.shape)
+            lengths, steps = merged(operand.shape, [target.strides, source.strides])
+            target.strides, source.strides = map(tuple, steps)
+            text = literal(operand.attributes["number"], operand.dtype) if operand.kind == "splat" else source.read()
+            loops = Loops(tuple(lengths))
+            total = text if value.dtype.kind == "b" else f"{name_of(value.dtype)}({target.read()} + {text})"
+            loops.before[-1].append(target.write(total))
+            lines += loops.lines()
+        return lines
 
     def _shifted(self, base: Value, offset: int, strides: Shape, dtype: DType) -> str:
         terms = [f"i{axis} * {step * dtype.itemsize}" for axis, step in enumerate(strides) if step]
@@ -368,9 +395,16 @@ class _Nest:
 
 
 def _small_product(
-    number: int, rows: int, columns: int, inner: int, pointers: Sequence[str], steps: tuple[int, int, int]
+    number: int,
+    rows: int,
+    columns: int,
+    inner: int,
+    pointers: Sequence[str],
+    steps: tuple[int, int, int],
+    *,
+    first: int = 0,
 ) -> list[str]:
-    """Return a product of small matrices as loops: eight sums at a time stay in registers.
+    """Return a product of small matrices from column `first` on, as loops: eight sums at a time stay in registers.
 
     `steps` are those of the left matrix, down and to the right, and that of the right matrix down.
     """
@@ -378,7 +412,7 @@ def _small_product(
     a, b, c = (f"{name}{number}" for name in ("left", "right", "out"))
     lines = [f"{name} = {pointer}" for name, pointer in zip((a, b, c), pointers, strict=True)]
     lines.append(f"for i in range({rows}):")
-    for start in range(0, columns, WIDTH):
+    for start in range(first, columns, WIDTH):
         block = range(start, min(start + WIDTH, columns))
         lines.append(f"    x = {a}[i * {down}]")
         lines += [f"    s{j - start} = x * {b}[{j}]" for j in block]

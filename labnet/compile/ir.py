@@ -158,6 +158,17 @@ def placed(value: Value) -> tuple[Value, int, Shape]:
     return value, 0, contiguous(value.shape)
 
 
+def leading(value: Value) -> tuple[bool, int] | None:
+    """Tell whether matrices lie transposed in memory, and their leading dimension; None if neither way."""
+    (rows, columns), (down, right) = value.shape[-2:], placed(value)[2][-2:]
+    down, right = (down if rows > 1 else max(columns, 1)), (right if columns > 1 else 1)
+    if right == 1 and down >= columns:
+        return False, down
+    down = down if rows > 1 else 1
+    right = right if columns > 1 else max(rows, 1)
+    return (True, right) if down == 1 and right >= rows else None
+
+
 def spread_strides(shape: Shape, strides: Shape, wanted: Shape) -> Shape:
     """Return strides with which an array of `shape` is read as if broadcast to `wanted`.
 

@@ -118,8 +118,8 @@ def signature(args: Sequence[Any], named: dict[str, Any]) -> Any:
 def specialise(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> Specialisation:
     """Trace a function for arguments like these, and compile it."""
     surroundings = Surroundings(function)
-    trace = Trace(RULES)
     leaves, structure = flatten((tuple(args), named))
+    trace = Trace(RULES, arguments=sum(map(is_dynamic, leaves)))
     stand_ins, position = [], 0
     for leaf in leaves:
         if is_dynamic(leaf):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from labnet import ops
-from labnet.compile.ir import DType, Shape, Value, contiguous, placed
+from labnet.compile.ir import DType, Shape, Value, contiguous, leading, placed
 from labnet.compile.scalars import ARITHMETIC, EXPRESSIONS, FLOATING
 from labnet.compile.trace import Trace, Traced, refuse
 from labnet.ops.dispatch import failure
@@ -26,6 +26,18 @@ Rule = Callable[..., Traced]
 def sample(x: Any) -> Any:
     """Return a small array that has the dtype and the number of dimensions of an operand."""
     return np.ones((1,) * x.ndim, x.dtype) if isinstance(x, Traced) else x
+
+
+def _is_basic(key: Any) -> bool:
+    """Tell whether an index consists of numbers, slices, ``...`` and None."""
+    parts = key if isinstance(key, tuple) else (key,)
+    return all(isinstance(part, int | np.integer | slice | type(None) | type(...)) for part in parts)
+
+
+def _viewing(key: Any) -> tuple[Any, ...]:
+    """Return the index in the form that gives a view of a single element too, rather than a number."""
+    parts = key if isinstance(key, tuple) else (key,)
+    return parts if any(part is ... for part in parts) else (*parts, ...)
 
 
 # Elementwise
@@ -117,6 +129,70 @@ def reshaped(trace: Trace, value: Value, shape: Shape) -> Value:
     return view_by(trace, value, lambda array: array.reshape(shape), REGISTRY["reshape"], {"shape": shape})
 
 
+def getitem(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Read at an index that names places by numbers and slices."""
+    if not _is_basic(static["key"]):
+        refuse("an index that is a tensor or a list: use ln.where, or index outside of the compiled function")
+    return view(trace, op, operands, {"key": _viewing(static["key"])})
+
+
+def scatter_add(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Put elements where an index reads them."""
+    x, key, shape = operands[0], static["key"], static["shape"]
+    if not _is_basic(key):
+        refuse("the gradient of an index that is a tensor or a list: index outside of the compiled function")
+    blank = np.empty(shape, x.dtype)
+    part = blank[_viewing(key)]
+    return trace.stand_in(put(trace, [ops.broadcast_to(x, part.shape)], [seen(blank, part)], shape))
+
+
+def seen(memory: Any, part: Any) -> tuple[int, Shape]:
+    """Return offset and strides, in elements, of a view of an array."""
+    offset = (part.ctypes.data - memory.ctypes.data) // memory.itemsize if part.size else 0
+    return offset, tuple(step // memory.itemsize for step in part.strides)
+
+
+def put(trace: Trace, parts: Sequence[Any], places: Sequence[tuple[int, Shape]], shape: Shape) -> Value:
+    """Return zeros with parts added at offsets and strides."""
+    values = [trace.lift(part).value for part in parts]
+    return trace.builder.make("put", values, shape=tuple(shape), dtype=values[0].dtype, places=tuple(places))
+
+
+def concat(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Put tensors one after the other."""
+    axis = static.get("axis", 0)
+    arrays = [np.broadcast_to(np.zeros((), x.dtype), x.shape) for x in operands]
+    try:
+        whole = np.empty_like(op.forward(arrays, axis=axis))
+    except ValueError as error:
+        raise failure(op.name, tuple(arrays), static, error) from None
+    parts = [ops.astype(x if axis is not None else x.reshape((-1,)), whole.dtype) for x in operands]
+    along, start, places = (axis or 0) % whole.ndim, 0, []
+    for part in parts:
+        stop = start + part.shape[along]
+        places.append(seen(whole, whole[(slice(None),) * along + (slice(start, stop),)]))
+        start = stop
+    return trace.stand_in(put(trace, parts, places, whole.shape))
+
+
+def pad(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Surround a tensor with zeros."""
+    x = operands[0]
+    if static.get("constant_values", 0) != 0:
+        refuse("pad with something else than 0: put tensors together with ln.concat")
+    whole = np.empty(op.forward(np.zeros(x.shape, x.dtype), **static).shape, x.dtype)
+    before = np.broadcast_to(np.asarray(static["pad_width"]), (x.ndim, 2))[:, 0]
+    inside = whole[tuple(slice(int(b), int(b) + n) for b, n in zip(before, x.shape, strict=True))]
+    return trace.stand_in(put(trace, [x], [seen(whole, inside)], whole.shape))
+
+
+def triangle(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Keep the elements on one side of a diagonal."""
+    x = operands[0]
+    kept = trace.constant(op.forward(np.ones(x.shape[-2:], bool), **static))
+    return trace.lift(ops.where(kept, x, 0))  # type: ignore[no-any-return]
+
+
 # Reductions
 
 
@@ -200,17 +276,6 @@ def as_matrices(trace: Trace, value: Value) -> Value:
     if value.kind == "splat" or leading(value) is None:
         return copied(trace, value)
     return value
-
-
-def leading(value: Value) -> tuple[bool, int] | None:
-    """Tell whether matrices lie transposed in memory, and their leading dimension; None if neither way."""
-    (rows, columns), (down, right) = value.shape[-2:], placed(value)[2][-2:]
-    down, right = (down if rows > 1 else max(columns, 1)), (right if columns > 1 else 1)
-    if right == 1 and down >= columns:
-        return False, down
-    down = down if rows > 1 else 1
-    right = right if columns > 1 else max(rows, 1)
-    return (True, right) if down == 1 and right >= rows else None
 
 
 # Ops written in others
@@ -333,5 +398,11 @@ RULES: dict[str, Rule] = {
     "min": reduction("min"),
     "sum_to": sum_to,
     "matmul": matmul,
+    "getitem": getitem,
+    "scatter_add": scatter_add,
+    "concat": concat,
+    "pad": pad,
+    "tril": triangle,
+    "triu": triangle,
 }
 del RULES["copy"]

@@ -11,6 +11,7 @@ import math
 import numpy as np
 from llvmlite import ir
 from numba import boolean, float32, float64, int8, int16, int32, int64, njit, types, uint8, uint16, uint32, uint64
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from labnet.kernels.blas import SGEMM, link
@@ -23,13 +24,17 @@ OPTIONS = {
     "boundscheck": False,
     "fastmath": {"reassoc", "contract"},
 }
-_INNER = {"error_model": "numpy", "boundscheck": False, "fastmath": {"reassoc", "contract"}, "inline": "never"}
+_INNER = {"error_model": "numpy", "boundscheck": False, "fastmath": {"reassoc", "contract"}, "forceinline": True}
 
 _HEAD = object.__basicsize__
 _ITEMS = tuple.__basicsize__
 _DATA, _NDIM, _SHAPE, _DTYPE, _FLAGS = _HEAD, _HEAD + 8, _HEAD + 16, _HEAD + 40, _HEAD + 48
 #: C-contiguous and aligned.
 _READ = 0x101
+
+
+_LANES = ir.VectorType(ir.IntType(32), 8)
+_LANE = ir.IntType(32)
 
 
 @intrinsic
@@ -138,6 +143,34 @@ def _product64(left, right, rows, columns, inner, a, down_a, b, down_b, c):
             factor = x[i * down_a + k] if left == 111 else x[k * down_a + i]
             for j in range(columns):
                 out[i * columns + j] += factor * (y[k * down_b + j] if right == 111 else y[j * down_b + k])
+
+
+@intrinsic
+def _rows8(context, a, b, c, rows, inner, down, right, down_b, columns):
+    """Compute eight columns of ``c = a @ b``, each row in one register, since Numba vectorises loops only."""
+
+    def generate(context, builder, signature, arguments):
+        a, b, c, rows, inner, down, right, down_b, columns = arguments
+        row = ir.VectorType(ir.FloatType(), 8)
+        total = cgutils.alloca_once(builder, row)
+        loose = ("contract",)  # so that both become one instruction
+        with cgutils.for_range(builder, rows) as i:
+            builder.store(ir.Constant(row, [0.0] * 8), total)
+            with cgutils.for_range(builder, inner) as k:
+                place = builder.add(builder.mul(i.index, down), builder.mul(k.index, right))
+                x = builder.insert_element(
+                    ir.Constant(row, ir.Undefined), builder.load(builder.gep(a, [place])), _LANE(0)
+                )
+                x = builder.shuffle_vector(x, ir.Constant(row, ir.Undefined), ir.Constant(_LANES, [0] * 8))
+                line = builder.bitcast(builder.gep(b, [builder.mul(k.index, down_b)]), row.as_pointer())
+                product = builder.fmul(x, builder.load(line, align=4), flags=loose)
+                builder.store(builder.fadd(product, builder.load(total), flags=loose), total)
+            target = builder.bitcast(builder.gep(c, [builder.mul(i.index, columns)]), row.as_pointer())
+            builder.store(builder.load(total), target, align=4)
+        return context.get_dummy_value()
+
+    pointer = types.CPointer(float32)
+    return types.void(pointer, pointer, pointer, *[int64] * 6), generate
 
 
 # Functions of one number

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from labnet.compile.ir import Builder, Check, Program, Store, Value
+from labnet.compile.ir import Builder, Check, Program, Store, Value, leading
 from labnet.ops.registry import REGISTRY
 
 
@@ -31,7 +31,22 @@ def _simpler(builder: Builder, value: Value, inputs: tuple[Value, ...]) -> Value
             return simple
         if all(operand.kind == "splat" for operand in inputs):
             return builder.splat(_number(value, inputs), value.shape, value.dtype)
+    if value.kind == "view":
+        if inputs[0].kind == "splat":
+            return builder.splat(inputs[0].attributes["number"], value.shape, value.dtype)
+        inputs = (_in_rows(builder, inputs[0]),)
+    if value.kind == "matmul":
+        inputs = tuple(x if x.kind != "splat" and leading(x) else _copied(builder, x) for x in inputs)
     return builder.make(value.kind, inputs, shape=value.shape, dtype=value.dtype, **value.attributes)
+
+
+def _in_rows(builder: Builder, operand: Value) -> Value:
+    """Return what a view may show: something else than a view, which an operand can have become."""
+    return _copied(builder, operand) if operand.kind == "view" else operand
+
+
+def _copied(builder: Builder, operand: Value) -> Value:
+    return builder.make("map", [operand], shape=operand.shape, dtype=operand.dtype, name="copy", work=operand.dtype)
 
 
 def _number(value: Value, inputs: tuple[Value, ...]) -> object:

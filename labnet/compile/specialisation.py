@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet import memory
+from labnet import autograd, memory
 from labnet.compile import cache
 from labnet.compile.emit import FIRST_CHECK, emit
 from labnet.compile.explain import explain
@@ -21,6 +21,8 @@ from labnet.tensor import Tensor, wrap
 
 #: What a run returns if it does not fit the call; nothing has been written then.
 MISS: Any = object()
+#: Stands for whatever an argument that requires gradients has.
+_ANY = autograd.Node()
 
 
 class Specialisation:
@@ -44,15 +46,18 @@ class Specialisation:
     ):
         self._surroundings = surroundings
         self._pinned = [x for x in flatten(pinned)[0] if not isinstance(x, Tensor | np.ndarray)]
-        #: Whether calls are plain: all arguments are tensors by position that do not require gradients.
-        self.takes_tensors_only = not pinned[1] and all(type(x) is Tensor and not x.requires_grad for x in pinned[0])
+        #: Whether calls are plain: all arguments are tensors by position.
+        self.takes_tensors_only = not pinned[1] and all(type(x) is Tensor for x in pinned[0])
+        dynamic = [x for x in flatten(pinned)[0] if isinstance(x, Tensor | np.ndarray)]
+        self._required = [isinstance(x, Tensor) and x.requires_grad for x in dynamic]
         self._leaves, self._structure = flatten(result)
         self._gradients = list(trace.leaves.values())
         outputs = [leaf.value for leaf in self._leaves if isinstance(leaf, Traced)]
         self._count = len(outputs)
         outputs += [gradient.value for _, gradient in self._gradients]
         self._described = [(value.shape, value.dtype) for value in outputs]
-        self._arguments, self._steps = arguments, trace.steps
+        self._arguments, self._steps, self._draws = arguments, trace.steps, trace.draws
+        self.drawn: list[Any] | None = trace.drawn or None
         self._parts = trace.held
         self._updated = {source.attributes["position"] for source, _ in trace.updates.values()}
         self._tensors_updated = [i for i in self._updated if isinstance(trace.held[i], Tensor)]
@@ -65,7 +70,7 @@ class Specialisation:
             self.program,
             self.groups,
             self.plan,
-            arguments=arguments,
+            arguments=arguments + len(trace.draws),
             held=len(trace.held),
             constants=len(trace.constants),
             numbers=sum(step.count for step in trace.steps),
@@ -80,7 +85,7 @@ class Specialisation:
     # What is held
 
     def _array(self, part: Any) -> Any:
-        return part._array if isinstance(part, Tensor) else part[0].state.get(part[1])
+        return part._array if isinstance(part, Tensor) else part.array()
 
     def _fits(self) -> bool:
         """Tell whether what is held still has the shapes, dtypes and leaves that were compiled for."""
@@ -131,15 +136,24 @@ class Specialisation:
         """Return the source of what an ordinary call runs: written out, since every call pays for it."""
         names = [f"x{i}" for i in range(self._arguments)]
         lines = [f"def quick({', '.join(names)}):"]
-        lines += [f"    if type({name}) is not Tensor: return MISS" for name in names]
+        for name, required in zip(names, self._required, strict=True):
+            node = "is" if required else "is not"
+            lines.append(f"    if type({name}) is not Tensor or {name}._node {node} None: return MISS")
         tests = [self._surroundings.condition(), *self._state_tests()]
         lines += ["    held = me._held", f"    if held is None or not ({' and '.join(tests)}): return MISS"]
         for position, (shape, _) in enumerate(self._described):
             lines.append(f"    o{position} = empty({shape!r}, d{position})")
-        arrays = [f"{name}._array" for name in names] + [f"o{i}" for i in range(len(self._described))]
+        if self._draws:
+            lines.append("    drawn = me.draw()")
+        arrays = [f"{name}._array" for name in names] + [f"drawn[{i}]" for i in range(len(self._draws))]
+        arrays += [f"o{i}" for i in range(len(self._described))]
         lines.append(f"    call = ({''.join(array + ', ' for array in arrays)})")
-        numbers = "".join(f", *s{i}.numbers()" for i in range(len(self._steps)))
+        for position, step in enumerate(self._steps):
+            lines += [f"    n{position} = s{position}()", f"    if len(n{position}) != {step.count}: return MISS"]
+        numbers = "".join(f", *n{position}" for position in range(len(self._steps)))
         lines += [f"    status = compiled(id(call), id(held){numbers})", "    if status: return me.failed(status)"]
+        if self._draws:
+            lines.append("    me.drawn = None")
         if self._steps or self._gradients:
             gradients = [f"o{i}" for i in range(self._count, len(self._described))]
             lines.append(f"    if counting or watchers.data: me.after(({''.join(g + ', ' for g in gradients)}))")
@@ -152,7 +166,7 @@ class Specialisation:
 
     def _state_tests(self) -> list[str]:
         return [
-            f"k{position}.state.get({part[1]!r}) is held[{1 + position}]"
+            f"k{position}() is held[{1 + position}]"
             for position, part in enumerate(self._parts)
             if not isinstance(part, Tensor)
         ]
@@ -161,9 +175,9 @@ class Specialisation:
         scope: dict[str, Any] = {"Tensor": Tensor, "MISS": MISS, "me": self, "empty": np.empty, "new": object.__new__}
         scope |= {"compiled": self._compiled, "watchers": watchers, **self._surroundings.names()}
         scope["counting"] = bool(self._gradients) or any("step" in step.optimizer.slots for step in self._steps)
-        scope |= {f"s{i}": step for i, step in enumerate(self._steps)}
+        scope |= {f"s{i}": step.reader() for i, step in enumerate(self._steps)}
         scope |= {f"d{i}": dtype for i, (_, dtype) in enumerate(self._described)}
-        scope |= {f"k{i}": part[0] for i, part in enumerate(self._parts) if not isinstance(part, Tensor)}
+        scope |= {f"k{i}": part.array for i, part in enumerate(self._parts) if not isinstance(part, Tensor)}
         exec(self.quick_source(), scope)
         quick: Callable[..., Any] = scope["quick"]
         return quick
@@ -175,17 +189,18 @@ class Specialisation:
         self._take_hold()
         inputs = [x for x in leaves if isinstance(x, Tensor | np.ndarray)]
         arrays = [np.asarray(x._array if isinstance(x, Tensor) else x, order="C") for x in inputs]
-        found = self.quick(*map(wrap, arrays))
+        found = self.quick(
+            *[wrap(a, _ANY if needed else None) for a, needed in zip(arrays, self._required, strict=True)]
+        )
         if self._shared():
             self._held = None
         return found
 
-    def numbers(self) -> list[float]:
-        """Return what the optimizers want to use in the next step."""
-        found: list[float] = []
-        for step in self._steps:
-            found += step.numbers()
-        return found
+    def draw(self) -> list[Any]:
+        """Return the random numbers of a call: those of the last one, if it came to nothing."""
+        if self.drawn is None:
+            self.drawn = [draw() for draw in self._draws]
+        return self.drawn
 
     def failed(self, status: int) -> Any:
         """Return `MISS`, or raise where a check of the elements failed."""

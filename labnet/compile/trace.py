@@ -4,6 +4,8 @@ A stand-in is a tensor without elements. Ops hand it to the tracer of their thre
 of the op; gradients come from the same rules as in eager mode, run on stand-ins.
 """
 
+import functools
+import linecache
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,8 +42,6 @@ def user_line() -> str:
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HOME):
         frame = frame.f_back
-    import linecache
-
     name, number = frame.f_code.co_filename, frame.f_lineno
     text = linecache.getline(name, number).strip()
     return f"{name}:{number}" + (f" ({text})" if text else "")
@@ -173,6 +173,10 @@ class Step:
         taken: int = self.optimizer._known(self.parameters[0]).state.get("step", 0)
         return self.optimizer._numbers(taken + 1)
 
+    def reader(self) -> Callable[[], tuple[float, ...]]:
+        """Return the quickest way to `numbers`: without a look at the count, if the optimizer does not count."""
+        return self.numbers if "step" in self.optimizer.slots else functools.partial(self.optimizer._numbers, 1)
+
     def advance(self) -> None:
         """Count a step, if the optimizer counts."""
         if "step" in self.optimizer.slots:
@@ -180,19 +184,33 @@ class Step:
                 state["step"] = state.get("step", 0) + 1
 
 
+@dataclass(frozen=True)
+class Held:
+    """An array that an optimizer holds for a parameter."""
+
+    optimizer: Optimizer
+    parameter: Tensor
+    slot: str
+
+    def array(self) -> Any:
+        """Return the array as it is now; None if there is none."""
+        return self.optimizer._known(self.parameter).state.get(self.slot)
+
+
 class States(dict[str, Tensor]):
     """What an optimizer remembers about one parameter, as stand-ins; zeros where there is nothing yet."""
 
     def __init__(self, trace: "Trace", optimizer: Optimizer, parameter: Tensor):
-        self._trace, self._known, self._parameter = trace, optimizer._known(parameter), parameter
+        self._trace, self._optimizer, self._parameter = trace, optimizer, parameter
         self.sources: dict[str, Value] = {}
 
     def __missing__(self, slot: str) -> Tensor:
         """Take up a state when it is read for the first time."""
-        parameter, state = self._parameter, self._known.state
+        parameter, state = self._parameter, self._optimizer._known(self._parameter).state
         if slot not in state:
             state[slot] = np.zeros(parameter.shape, parameter.dtype)
-        now, self.sources[slot] = self._trace.source((self._known, slot), state[slot], id(state[slot]))
+        holder = Held(self._optimizer, parameter, slot)
+        now, self.sources[slot] = self._trace.source(holder, state[slot], id(state[slot]))
         found = self[slot] = self._trace.stand_in(now)
         return found
 
@@ -204,24 +222,29 @@ class Trace:
     ----------
     builder : Builder
     held : list
-        What the compiled function reads besides its arguments: tensors, and (known, slot) of optimizers' states.
+        What the compiled function reads besides its arguments: tensors, and `Held` states of optimizers.
     constants : list of array
         Arrays whose values are part of the compiled function.
     steps : list of Step
         What optimizers did; their numbers are read anew at each call.
     updates : dict
         {number of a held source: its new value}.
+    draws : list of callable
+        Each draws random numbers for one call; `drawn` are those of the first call.
     leaves : dict
         (leaf tensor, gradient), by the identity of the tensor, of what no optimizer took.
     """
 
-    def __init__(self, rules: dict[str, Callable[..., "Traced"]]):
+    def __init__(self, rules: dict[str, Callable[..., "Traced"]], *, arguments: int = 0):
         self.builder = Builder()
         self.held: list[Any] = []
         self.constants: list[np.ndarray[Any, Any]] = []
         self.steps: list[Step] = []
         self.updates: dict[int, tuple[Value, Value]] = {}
         self.checks: list[Check] = []
+        self.arguments = arguments
+        self.draws: list[Callable[[], np.ndarray[Any, Any]]] = []
+        self.drawn: list[np.ndarray[Any, Any]] = []
         self.leaves: dict[int, tuple[Tensor, Traced]] = {}
         self._rules = rules
         self._sources: dict[int, Value] = {}
@@ -240,6 +263,13 @@ class Trace:
         """Return the stand-in for a tensor that the function is called with."""
         value = self.builder.make("source", shape=array.shape, dtype=array.dtype, origin="argument", position=position)
         return self.stand_in(value, node)
+
+    def random(self, draw: Callable[[], np.ndarray[Any, Any]]) -> Traced:
+        """Return the stand-in for random numbers, which every call draws anew, in the order of the trace."""
+        array = draw()
+        self.draws.append(draw)
+        self.drawn.append(array)
+        return self.argument(self.arguments + len(self.draws) - 1, array)
 
     def number(self, position: int, dtype: DType) -> Traced:
         """Return the stand-in for a number of the call, converted to a dtype."""

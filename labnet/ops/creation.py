@@ -1,10 +1,12 @@
 """Tensors from nothing: constants, ranges and random numbers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from labnet.device import check_device
+from labnet.ops import dispatch
 from labnet.ops.shape import Shape
 from labnet.tensor import DTypeLike, Tensor, as_array, as_dtype
 
@@ -293,8 +295,7 @@ def rand(
     >>> ln.rand((2, 3)).shape
     (2, 3)
     """
-    drawn = _generator.random(shape, dtype=_drawable(dtype))
-    return Tensor(drawn, dtype=_dtype(dtype), device=device, requires_grad=requires_grad)
+    return _drawn(_generator.random, shape, _dtype(dtype), device=device, requires_grad=requires_grad)
 
 
 def randn(
@@ -308,9 +309,19 @@ def randn(
     >>> ln.randn((2, 3)).shape
     (2, 3)
     """
-    drawn = _generator.standard_normal(shape, dtype=_drawable(dtype))
-    return Tensor(drawn, dtype=_dtype(dtype), device=device, requires_grad=requires_grad)
+    return _drawn(_generator.standard_normal, shape, _dtype(dtype), device=device, requires_grad=requires_grad)
 
 
-def _drawable(dtype: DTypeLike | None) -> Any:
-    return np.float64 if _dtype(dtype) == np.float64 else np.float32
+def _drawn(
+    generate: Callable[..., Any], shape: Shape, dtype: Any, *, device: str | None, requires_grad: bool
+) -> Tensor:
+    """Draw in the precision of the dtype; where a function is traced, once per call of the compiled one."""
+
+    def draw() -> Any:
+        numbers = np.asarray(generate(shape, dtype=np.float64 if dtype == np.float64 else np.float32))
+        return numbers.astype(dtype, copy=False)
+
+    tracer = dispatch.current_tracer()
+    if tracer is not None and not requires_grad:
+        return tracer.random(draw)
+    return Tensor(draw(), dtype=dtype, device=device, requires_grad=requires_grad)

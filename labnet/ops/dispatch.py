@@ -47,6 +47,9 @@ class Tracer(Protocol):
     def update(self, optimizer: Any, found: list[tuple[Tensor, Any]]) -> None:
         """Write down the step of an optimizer with these parameters and gradients."""
 
+    def random(self, draw: Callable[[], Values]) -> Tensor:
+        """Return a stand-in for random numbers that every call draws anew."""
+
     def check_within(self, x: Tensor, bound: int, message: str) -> None:
         """Have every call raise `IndexError` where an element is negative or not below a bound."""
 

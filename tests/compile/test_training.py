@@ -133,7 +133,6 @@ def test_assigned_parameters_are_used_by_the_next_step():
 
 def test_views_follow_the_parameter():
     weight, _, step = quadratic()
-    view = weight.detach() if False else None
     with ln.no_grad():
         view = weight[0:1]
     step()
@@ -211,3 +210,37 @@ def test_those_who_watch_hear_of_compiled_steps():
     step()
     step()
     assert watch.seen == (frozenset([id(weight)]),) * 2
+
+
+def test_a_loaded_optimizer_state_is_used_by_the_next_step():
+    weight, expected = (ln.asarray([1.0, 2.0], requires_grad=True) for _ in range(2))
+    one, other = (ln.optim.SGD(lr=0.1, momentum=0.5) for _ in range(2))
+
+    def train():
+        one((weight * weight).sum().backward())
+
+    def plain():
+        other((expected * expected).sum().backward())
+
+    step = ln.jit(train)
+    saved = None
+    for _ in range(3):
+        step()
+        plain()
+        saved = saved or one.state_dict({"w": weight})
+    one.load_state_dict(saved, {"w": weight})
+    other.load_state_dict(saved, {"w": expected})
+    for _ in range(3):
+        step()
+        plain()
+    np.testing.assert_allclose(weight.numpy(), expected.numpy(), rtol=1e-6)
+
+
+def test_momentum_that_begins_later_is_noticed():
+    weight, optimizer, step = quadratic()
+    step()
+    optimizer.momentum = 0.5
+    step()
+    step()
+    assert weight.tolist() == [0.0, 0.0]
+    assert step.specialisations == 2
