@@ -138,13 +138,13 @@ def test_what_was_saved_while_the_cell_ran_has_the_picture_when_it_is_opened_wit
         open_notebook(page, address("saved.ipynb"))
         run_all(page)
         wait_for(page, "now.busy && now.hits > 20")
-        page.wait_for_timeout(2500)
+        page.wait_for_function("() => / [1-9]\\d* updates/.test(document.querySelector('.labnet-picture').innerHTML)")
         save(page)
         press_stop(page)
         page.get_by_role("menuitem", name="Kernel", exact=True).click()
         page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
     saved = (folder / "saved.ipynb").read_text()
-    assert "running" in saved
+    assert "running at" in saved
     assert "capability" not in saved
     with browser_page(height=1000) as page:
         open_notebook(page, address("saved.ipynb"))
