@@ -4,6 +4,7 @@ Numbers travel as JSON, the only form that LitServe takes for arrays.
 """
 
 import os
+import signal
 import sys
 import threading
 
@@ -32,7 +33,8 @@ class Identity(litserve.LitAPI):
 
 if __name__ == "__main__":
     print(sys.argv[1], flush=True)
-    threading.Thread(target=lambda: (os.read(0, 1), os._exit(0)), daemon=True).start()
+    os.setpgid(0, 0)  # its workers are processes too, and end together
+    threading.Thread(target=lambda: (os.read(0, 1), os.killpg(0, signal.SIGKILL)), daemon=True).start()
     litserve.LitServer(Identity(), accelerator="cpu").run(
         host="127.0.0.1", port=int(sys.argv[1]), log_level="error", generate_client_file=False
     )

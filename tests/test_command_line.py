@@ -194,14 +194,14 @@ def test_train_takes_labels_for_a_cross_entropy(file):
 def test_serve_serves_a_file_until_it_is_stopped(file, number):
     with Running("serve", file, "--port", "0") as running:
         assert "'model'" in running.line
-        remote = ln.network.remote_model(running.url, blocking=True)
+        remote = ln.network.remote_model(running.url, blocking=True, timeout=20)
         before = remote.state_dict()["weight"].numpy().copy()
         remote(ln.ones((1, 2))).sum().backward()
         assert remote.state_dict()["weight"].numpy() == pytest.approx(before - 0.1)
         assert ln.network.tfetch(running.url + "/hello", blocking=True) == "hi"
         assert running.stop(number) == (0, "labnet: stopped\n")
     with pytest.raises(ln.errors.Unreachable):
-        remote(ln.ones((1, 2)))
+        ln.network.remote_model(running.url, blocking=True, timeout=1)(ln.ones((1, 2)))
 
 
 def test_serve_takes_a_name_an_optimizer_and_a_step_size(file):
