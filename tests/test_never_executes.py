@@ -33,7 +33,10 @@ METHODS = {
 ALLOWED = {
     "__init__.py": {"import_module"},  # of names in the source
     "tensor.py": {"import_module"},
+    "jupyter/__init__.py": {"import_module"},
     "jupyter/magics.py": {"compile", "exec", "eval"},
+    "kernels/blas.py": {"ctypes.CDLL"},  # the library of NumPy that is loaded already
+    "compile/specialisation.py": {"exec"},  # source that it wrote itself, for a function of the caller
     "network/runner.py": {"subprocess"},  # a server of its own, which runs uploaded files and never without its token
     "network/children.py": {"subprocess"},
 }

@@ -4,9 +4,9 @@ Knows how NumPy's wheels name the functions. Where they have other names the ker
 """
 
 import ctypes
-from importlib import import_module
 
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
+from numpy._core import _multiarray_umath  # type: ignore[attr-defined]
 
 #: Names under which compiled code finds the functions; all sizes are 64-bit integers.
 SGEMM, SGEMV, SDOT = "labnet_sgemm", "labnet_sgemv", "labnet_sdot"
@@ -15,7 +15,7 @@ _PATTERNS = ("scipy_cblas_{}64_", "cblas_{}64_")
 
 def link() -> bool:
     """Make the functions known to compiled code, and tell whether that was possible."""
-    library = ctypes.CDLL(str(import_module("numpy._core._multiarray_umath").__file__))
+    library = ctypes.CDLL(str(_multiarray_umath.__file__))
     for pattern in _PATTERNS:
         names = [pattern.format(name) for name in ("sgemm", "sgemv", "sdot")]
         if all(hasattr(library, name) for name in names):
