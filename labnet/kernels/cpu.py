@@ -140,72 +140,43 @@ def worth_turning(rows, inner, columns):
 
 
 @njit(inline="always")
-def _forward_product(x, weight, out, rows, inner, columns):
-    """Compute ``x @ weight.T`` for x (rows, inner) and weight (columns, inner)."""
+def _product(left, left_turned, right, right_turned, out, rows, inner, columns):
+    """Compute left (rows, inner) @ right (inner, columns); one that is turned is stored as its transpose."""
     if rows == 1 and columns == 1:
-        out[0] = _dot(inner, x, 1, weight, 1)
+        out[0] = _dot(inner, left, 1, right, 1)
     elif rows == 1:
-        _gemv(_COLUMNS, _TRANSPOSED, inner, columns, float32(1), weight, inner, x, 1, float32(0), out, 1)
+        order, step = (_COLUMNS, inner) if right_turned else (_ROWS, columns)
+        _gemv(order, _TRANSPOSED, inner, columns, float32(1), right, step, left, 1, float32(0), out, 1)
     elif columns == 1:
-        _gemv(_COLUMNS, _TRANSPOSED, inner, rows, float32(1), x, inner, weight, 1, float32(0), out, 1)
+        order, step = (_ROWS, rows) if left_turned else (_COLUMNS, inner)
+        _gemv(order, _TRANSPOSED, inner, rows, float32(1), left, step, right, 1, float32(0), out, 1)
     elif inner == 1:
         for i in range(rows):
             for j in range(columns):
-                out[i * columns + j] = x[i] * weight[j]
-    elif worth_turning(rows, inner, columns):
-        turned = np.empty(inner * columns, np.float32)
-        for j in range(columns):
-            for i in range(inner):
-                turned[i * columns + j] = weight[j * inner + i]
-        _gemm(
-            *(_ROWS, _PLAIN, _PLAIN, rows, columns, inner, float32(1), x, inner, turned.ctypes, columns),
-            *(float32(0), out, columns),
-        )
+                out[i * columns + j] = left[i] * right[j]
     else:
+        left_form, left_step = (_TRANSPOSED, rows) if left_turned else (_PLAIN, inner)
+        right_form, right_step = (_TRANSPOSED, inner) if right_turned else (_PLAIN, columns)
         _gemm(
-            *(_ROWS, _PLAIN, _TRANSPOSED, rows, columns, inner, float32(1), x, inner, weight, inner),
+            *(_ROWS, left_form, right_form, rows, columns, inner, float32(1), left, left_step, right, right_step),
             *(float32(0), out, columns),
         )
 
 
 @njit(inline="always")
-def _input_product(g, weight, out, rows, inner, columns):
-    """Compute ``g @ weight`` for g (rows, columns) and weight (columns, inner)."""
-    if rows == 1 and inner == 1:
-        out[0] = _dot(columns, g, 1, weight, 1)
-    elif rows == 1:
-        _gemv(_ROWS, _TRANSPOSED, columns, inner, float32(1), weight, inner, g, 1, float32(0), out, 1)
-    elif inner == 1:
-        _gemv(_COLUMNS, _TRANSPOSED, columns, rows, float32(1), g, columns, weight, 1, float32(0), out, 1)
-    elif columns == 1:
-        for i in range(rows):
-            for j in range(inner):
-                out[i * inner + j] = g[i] * weight[j]
-    else:
-        _gemm(
-            *(_ROWS, _PLAIN, _PLAIN, rows, inner, columns, float32(1), g, columns, weight, inner),
-            *(float32(0), out, inner),
-        )
-
-
-@njit(inline="always")
-def _weight_product(g, x, out, rows, inner, columns):
-    """Compute ``g.T @ x`` for g (rows, columns) and x (rows, inner)."""
-    if columns == 1 and inner == 1:
-        out[0] = _dot(rows, g, 1, x, 1)
-    elif columns == 1:
-        _gemv(_ROWS, _TRANSPOSED, rows, inner, float32(1), x, inner, g, 1, float32(0), out, 1)
-    elif inner == 1:
-        _gemv(_ROWS, _TRANSPOSED, rows, columns, float32(1), g, columns, x, 1, float32(0), out, 1)
-    elif rows == 1:
-        for i in range(columns):
-            for j in range(inner):
-                out[i * inner + j] = g[i] * x[j]
-    else:
-        _gemm(
-            *(_ROWS, _TRANSPOSED, _PLAIN, columns, inner, rows, float32(1), g, columns, x, inner),
-            *(float32(0), out, inner),
-        )
+def _product_with_turned(x, weight, out, rows, inner, columns):
+    """Compute ``x @ weight.T``; a small weight is transposed first."""
+    if not worth_turning(rows, inner, columns):
+        _product(x, False, weight, True, out, rows, inner, columns)
+        return
+    turned = np.empty(inner * columns, np.float32)
+    for j in range(columns):
+        for i in range(inner):
+            turned[i * columns + j] = weight[j * inner + i]
+    _gemm(
+        *(_ROWS, _PLAIN, _PLAIN, rows, columns, inner, float32(1), x, inner, turned.ctypes, columns),
+        *(float32(0), out, columns),
+    )
 
 
 @njit(inline="always")
@@ -271,7 +242,7 @@ def layers_forward(arrays, relu):
         if layer == layers - 1:
             target = _word(out + _DATA)
         values = _floats(target)
-        _forward_product(_floats(source), _data(weight), values, rows, inner, columns)
+        _product_with_turned(_floats(source), _data(weight), values, rows, inner, columns)
         if (relu >> layer) & 1:
             for i in range(rows):
                 for j in range(columns):
@@ -347,14 +318,14 @@ def layers_backward(arrays, relu):
         source = _floats(ends) if layer else _data(x)
         by_weight, by_bias = _item(arrays, 6 + layers + 2 * layer), _item(arrays, 7 + layers + 2 * layer)
         if _wanted(by_weight, x):
-            _weight_product(gradient, source, _data(by_weight), rows, inner, columns)
+            _product(gradient, True, source, False, _data(by_weight), columns, rows, inner)
         if _wanted(by_bias, x):
             _sum_of_rows(gradient, _data(by_bias), rows, columns)
         if layer:
-            _input_product(gradient, _data(weight), _floats(here), rows, inner, columns)
+            _product(gradient, False, _data(weight), False, _floats(here), rows, columns, inner)
             current, here, there = here, there, here
         elif _wanted(by_x, x):
-            _input_product(gradient, _data(weight), _data(by_x), rows, inner, columns)
+            _product(gradient, False, _data(weight), False, _data(by_x), rows, columns, inner)
     return 1
 
 
