@@ -303,7 +303,7 @@ def sweep_leaves(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> 
     for node in sorted(inner, key=_number, reverse=True):
         gradient = gradients.pop(node, None)
         if gradient is not None:
-            for parent, part in zip(node.parents or (), node.pull(gradient, run), strict=False):
+            for parent, part in zip(node.parents or (), node.pull(gradient, run), strict=True):
                 if parent is not None and part is not None:
                     gradients[parent] = gradients[parent] + part if parent in gradients else part
     if not retain_graph:
@@ -319,17 +319,19 @@ def _raise(error: BaseException, reason: BaseException) -> NoReturn:
     raise error from reason
 
 
-def _start(sweep: Sweep) -> list[tuple[Awaitable[Any], tuple[Node, Any]]]:
-    """Carry out the steps that are ready, and return what has to be awaited, with its step."""
-    started = []
+def _start(sweep: Sweep, started: list[tuple[Awaitable[Any], tuple[Node, Any]]]) -> None:
+    """Carry out the steps that are ready, and add what has to be awaited, with its step, to `started`."""
     while (step := sweep.take()) is not None:
         node, gradient = step
-        pulled = node.pull(gradient, sweep.run)
+        try:
+            pulled = node.pull(gradient, sweep.run)
+        except BaseException:
+            sweep.put_back([step])
+            raise
         if inspect.isawaitable(pulled):
             started.append((pulled, step))
         else:
             sweep.deliver(node, pulled)
-    return started
 
 
 async def _finish_one(
@@ -362,13 +364,16 @@ async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
     under_way: dict[asyncio.Future[Any], tuple[Node, Any]] = {}
     failed: list[tuple[Node, Any]] = []
     errors: list[BaseException] = []
+    started: list[tuple[Awaitable[Any], tuple[Node, Any]]] = []
     try:
         while True:
-            started = _start(sweep)
+            _start(sweep, started)
             if len(started) == 1 and not under_way:  # as in most models: nothing to run side by side
-                await _finish_one(sweep, *started[0], failed, errors)
+                await _finish_one(sweep, *started.pop(), failed, errors)
                 continue
-            under_way |= {asyncio.ensure_future(pulled): step for pulled, step in started}
+            while started:
+                pulled, step = started.pop(0)
+                under_way[asyncio.ensure_future(pulled)] = step
             if not under_way:
                 break
             done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
@@ -383,6 +388,10 @@ async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
     finally:
         for future in under_way:
             future.cancel()
+        for pulled, step in started:  # another one failed before these were begun
+            if inspect.iscoroutine(pulled):
+                pulled.close()
+            sweep.put_back([step])
         sweep.put_back([*failed, *under_way.values()])
     if errors:
         _raise(failed[0][0].failure(errors[0], sweep.nodes), errors[0])

@@ -1,5 +1,7 @@
 """Backward: graphs of any depth and shape, accumulation, freeing, and the values that a backward sees."""
 
+import asyncio
+import contextlib
 import gc
 
 import numpy as np
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import labnet as ln
+from labnet import autograd
 from labnet.errors import GradientError, ShapeError
 
 
@@ -230,3 +233,53 @@ def test_random_graphs_match_differences(steps, seed):
     forward, backward = (value(1e-6) - value(0)) / 1e-6, (value(0) - value(-1e-6)) / 1e-6
     if abs(forward - backward) < 1e-3 * max(1.0, abs(expected)):
         assert got == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+class Fork(autograd.Node):
+    """Hands its gradient to both parents."""
+
+    __slots__ = ()
+
+    def pull(self, gradient, run):
+        return [gradient, gradient]
+
+
+class Waiting(autograd.Node):
+    """A node that has to be awaited; the first pulls fail where it is told so, before or while it waits."""
+
+    __slots__ = ("fails", "pulls")
+    awaits = True
+
+    def __init__(self, parents, *, fails=()):
+        super().__init__(parents)
+        self.fails, self.pulls = list(fails), 0
+
+    def pull(self, gradient, run):
+        fails = self.fails.pop(0) if self.fails else None
+        if fails == "at once":
+            raise ConnectionError("at once")
+
+        async def later():
+            if fails == "later":
+                raise ConnectionError("later")
+            self.pulls += 1
+            return [gradient]
+
+        return later()
+
+
+@pytest.mark.parametrize("first", [(), ("later",), ("at once",)])
+@pytest.mark.parametrize("second", [("later",), ("at once",)])
+def test_a_backward_that_failed_in_any_way_is_taken_up_where_it_stopped(first, second):
+    x, y = (ln.ones(1, requires_grad=True) for _ in range(2))
+    branches = Waiting([x._node], fails=first), Waiting([y._node], fails=second)
+    sweep = autograd.Sweep(Fork(branches), 1.0, run=autograd.Run())
+
+    async def carry_on():
+        for _ in range(4):
+            with contextlib.suppress(ConnectionError):
+                return await autograd.sweep_async(sweep, retain_graph=False)
+        raise AssertionError("it never came to its end")
+
+    assert asyncio.run(carry_on()) == {x._node: 1.0, y._node: 1.0}
+    assert [branch.pulls for branch in branches] == [1, 1]
