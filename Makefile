@@ -38,6 +38,8 @@ $(VENV)/bin/pip:
 # One stamp per extra; a change of pyproject.toml installs again.
 $(VENV)/.notebooks $(VENV)/.test: $(VENV)/.%: pyproject.toml | $(VENV)/bin/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@# JupyterLab asks everybody whether they want its news, over the lower right of the notebook.
+	@$(BIN)/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements 2>/dev/null
 	@touch $@
 
 clean:
