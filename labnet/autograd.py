@@ -25,8 +25,38 @@ _recording = contextvars.ContextVar("labnet_recording", default=True)
 is_recording: Callable[[], bool] = _recording.get
 
 
-@contextlib.contextmanager
-def no_grad() -> Iterator[None]:
+class Setting(contextlib.ContextDecorator):
+    """A block, or a function, in which a context variable has another value.
+
+    Examples
+    --------
+    >>> variable = contextvars.ContextVar("variable", default=1)
+    >>> with Setting(variable, 2):
+    ...     variable.get()
+    2
+    >>> variable.get()
+    1
+    """
+
+    __slots__ = ("_tokens", "_value", "_variable")
+
+    def __init__(self, variable: contextvars.ContextVar[Any], value: Any):
+        self._variable = variable
+        self._value = value
+        self._tokens: list[contextvars.Token[Any]] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(self._variable.set(self._value))
+
+    def __exit__(self, *exception: object) -> None:
+        self._variable.reset(self._tokens.pop())
+
+    def _recreate_cm(self) -> "Setting":
+        """Return one of its own for each call of a decorated function."""
+        return Setting(self._variable, self._value)
+
+
+def no_grad() -> Setting:
     """Run a block without recording it for a backward.
 
     Examples
@@ -37,11 +67,7 @@ def no_grad() -> Iterator[None]:
     ...     (weight * 2).requires_grad
     False
     """
-    token = _recording.set(False)
-    try:
-        yield
-    finally:
-        _recording.reset(token)
+    return Setting(_recording, False)
 
 
 class Run:

@@ -32,17 +32,21 @@ _FORM = "form"
 _SMALL = 1 << 16
 
 
-@dataclass(frozen=True)
 class Body:
-    """Bytes to send, in parts, with their content type; None where there is no body."""
+    """Bytes to send, in parts, with their content type; None where there is no body.
 
-    content_type: str | None
-    parts: list[codec.Part]
+    Attributes
+    ----------
+    nbytes : int
+        Length in bytes.
+    """
 
-    @property
-    def nbytes(self) -> int:
-        """Length of the body in bytes."""
-        return sum(len(part) for part in self.parts)
+    __slots__ = ("content_type", "nbytes", "parts")
+
+    def __init__(self, content_type: str | None, parts: list[codec.Part]):
+        self.content_type = content_type
+        self.parts = parts
+        self.nbytes = sum(map(len, parts))
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,18 @@ class Format:
 
     content_type: str = NATIVE
     bfloat16: bool = False
+
+
+@lru_cache(maxsize=64)
+def kind_of(content_type: str) -> str:
+    """Return the media type of a header ``Content-Type``, without its parameters.
+
+    Examples
+    --------
+    >>> kind_of("Application/JSON; charset=utf-8")
+    'application/json'
+    """
+    return content_type.partition(";")[0].strip().lower()
 
 
 @lru_cache(maxsize=64)
@@ -116,7 +132,7 @@ def in_one_piece(parts: Sequence[codec.Part]) -> tuple[bytes, Sequence[codec.Par
     >>> in_one_piece([b"ab", b"c"])
     (b'abc', ())
     """
-    if sum(len(part) for part in parts) <= _SMALL:
+    if sum(map(len, parts)) <= _SMALL:
         return b"".join(parts), ()
     return b"", parts
 
@@ -315,7 +331,7 @@ def decode_value(content_type: str, buffer: bytes | bytearray | memoryview) -> A
     WireError
         If the body does not fit its content type.
     """
-    kind = content_type.partition(";")[0].strip().lower()
+    kind = kind_of(content_type)
     if kind == NATIVE:
         return decode_native(buffer)
     if kind == NPY:

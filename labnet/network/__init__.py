@@ -5,7 +5,9 @@ from labnet.network.remote_runner import CommandResult, RemoteRunner, remote_run
 from labnet.network.reporting import HttpLogger
 from labnet.network.retry import Backoff, backoff
 from labnet.network.runner import serve_runner
-from labnet.network.server import Server, serve, serve_model, servers
+from labnet.network.running import servers
+from labnet.network.server import Server
+from labnet.network.serving import serve, serve_model
 
 __all__ = [
     "Backoff",

@@ -14,9 +14,8 @@ from labnet.errors import RemoteError, WireError
 from labnet.network import keys, reporting, security, tree
 from labnet.network.checksum import CHECKSUM, checksum_of
 from labnet.network.exchange import Response, Stage
-from labnet.network.http import CLIENT, PROTOCOL
 from labnet.network.keys import Ticket
-from labnet.network.names import CALL, EPOCH
+from labnet.network.names import CALL, CLIENT, EPOCH, PROTOCOL
 from labnet.network.pool import Address, pool
 from labnet.network.retry import UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
 
@@ -182,16 +181,8 @@ class Caller:
         self._published = entry.token if entry else None
         return self._published
 
-    async def _send(
-        self,
-        method: str,
-        route: str,
-        body: wire.Body | None,
-        extra: Mapping[str, str],
-        token: str | None,
-        schedule: Schedule,
-    ) -> Response:
-        """Make one attempt."""
+    def _head(self, route: str, body: wire.Body | None, extra: Mapping[str, str], token: str | None) -> dict[str, str]:
+        """Return the headers of one attempt."""
         headers = {
             "Host": self.address.authority,
             PROTOCOL: wire.PROTOCOL,
@@ -205,12 +196,24 @@ class Caller:
             headers[security.TOKEN_HEADER] = token
         if self.bfloat16 or route not in _OF_MODELS:  # a model answers as it is asked
             headers.setdefault("Accept", _ACCEPT.format(";floats=bfloat16" if self.bfloat16 else ""))
-        parts = []
         if body is not None:
             headers |= {"Content-Type": str(body.content_type), "Content-Length": str(body.nbytes)}
-            parts = body.parts
+        return headers
+
+    async def _send(
+        self,
+        method: str,
+        route: str,
+        body: wire.Body | None,
+        extra: Mapping[str, str],
+        token: str | None,
+        schedule: Schedule,
+    ) -> Response:
+        """Make one attempt."""
+        headers = self._head(route, body, extra, token)
         is_large = body is not None and body.nbytes >= _LARGE
         schedule.connected = False
+        connections = await pool()
         async with asyncio.timeout(schedule.left if is_large else schedule.attempt) as limit:
 
             def reached(stage: Stage) -> None:
@@ -218,8 +221,7 @@ class Caller:
                 if stage == "answered" and not limit.expired():
                     limit.reschedule(asyncio.get_running_loop().time() + schedule.left)
 
-            path = self.address.prefix + route
-            connections = await pool()
+            path, parts = self.address.prefix + route, body.parts if body is not None else []
             response = await connections.request(
                 self.address, method, path, headers, parts, context=self._ssl, reached=reached
             )

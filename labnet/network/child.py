@@ -12,7 +12,8 @@ from typing import IO, Any
 
 from labnet.errors import ServeError
 from labnet.network.model_file import ModelFile
-from labnet.network.server import Server, serve_model
+from labnet.network.server import Server
+from labnet.network.serving import serve_model
 
 
 def main() -> int:

@@ -1,16 +1,16 @@
 """A bound of what strangers can hold: open connections."""
 
-import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from typing import Generic, TypeVar
 
 #: Most open connections of a server; beyond it, whoever has waited longest without a request is closed.
 MAX_CONNECTIONS = 512
-#: Seconds that a new connection has to send its first request's headers.
-FIRST_REQUEST_SECONDS = 10.0
+
+C = TypeVar("C", bound=Hashable)
 
 
-class Connections:
+class Connections(Generic[C]):
     """Open connections of a server, of which a bounded number stays open.
 
     Parameters
@@ -19,8 +19,6 @@ class Connections:
         Closes a connection.
     limit : int
         Most that stay open. Those that ask for something are never closed to make room.
-    first_request_seconds : float
-        A connection without a complete request by then is closed.
 
     Examples
     --------
@@ -34,27 +32,21 @@ class Connections:
     ['b']
     """
 
-    def __init__(
-        self,
-        close: Callable[[Hashable], object],
-        *,
-        limit: int = MAX_CONNECTIONS,
-        first_request_seconds: float = FIRST_REQUEST_SECONDS,
-    ):
+    def __init__(self, close: Callable[[C], object], *, limit: int = MAX_CONNECTIONS):
         self._close = close
         self._limit = limit
-        self._seconds = first_request_seconds
-        self._waiting: OrderedDict[Hashable, None] = OrderedDict()
-        self._asking: set[Hashable] = set()
-        self._deadlines: dict[Hashable, asyncio.TimerHandle] = {}
+        self._waiting: OrderedDict[C, None] = OrderedDict()
+        self._asking: set[C] = set()
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._asking)
 
-    def waits(self, connection: Hashable) -> None:
+    def __iter__(self) -> Iterator[C]:
+        yield from self._waiting
+        yield from self._asking
+
+    def waits(self, connection: C) -> None:
         """Count a connection as waiting: it was opened, or has had its reply."""
-        if connection not in self._asking:
-            self._set_deadline(connection)
         self._asking.discard(connection)
         self._waiting[connection] = None
         if len(self) > self._limit:
@@ -62,27 +54,13 @@ class Connections:
             self.leaves(longest)
             self._close(longest)
 
-    def asks(self, connection: Hashable) -> None:
-        """Count a connection as asking: the headers of a request have arrived."""
+    def asks(self, connection: C) -> None:
+        """Count a connection as asking: the head of a request has arrived."""
         if connection in self._waiting:
             del self._waiting[connection]
             self._asking.add(connection)
-            self._forget_deadline(connection)
 
-    def leaves(self, connection: Hashable) -> None:
+    def leaves(self, connection: C) -> None:
         """Forget a connection that is closed."""
         self._waiting.pop(connection, None)
         self._asking.discard(connection)
-        self._forget_deadline(connection)
-
-    def _set_deadline(self, connection: Hashable) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # used as plain bookkeeping
-            return
-        self._deadlines[connection] = loop.call_later(self._seconds, self._close, connection)
-
-    def _forget_deadline(self, connection: Hashable) -> None:
-        deadline = self._deadlines.pop(connection, None)
-        if deadline is not None:
-            deadline.cancel()

@@ -8,6 +8,7 @@ import inspect
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -91,19 +92,77 @@ async def await_model(
     return await asyncio.wrap_future(MODELS.submit(awaiting()))
 
 
+#: Longest wait of an event loop for what computes quickly, in seconds.
+_GRACE = 2e-4
+
+
+class _Job:
+    """Something to compute, and whoever waits for it: the loop's thread itself at first, then a future of the loop."""
+
+    __slots__ = ("done", "error", "finished", "function", "future", "outcome")
+
+    def __init__(self, function: Callable[[], Any]):
+        self.function: Callable[[], Any] | None = function
+        self.outcome: Any = None
+        self.error: BaseException | None = None
+        self.finished = False
+        self.done = threading.Lock()
+        self.done.acquire()
+        self.future: asyncio.Future[None] | None = None
+
+    def compute(self) -> None:
+        """Compute, and tell whoever waits."""
+        assert self.function is not None
+        try:
+            self.outcome = self.function()
+        except BaseException as caught:
+            self.error = caught
+        self.function = None
+        self.finished = True  # before the future is looked at: the loop does it the other way round
+        self.done.release()
+        if self.future is not None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed while we computed
+                self.future.get_loop().call_soon_threadsafe(_wake, self.future)
+
+    async def wait(self) -> None:
+        """Wait on the loop until it is computed."""
+        future = self.future = asyncio.get_running_loop().create_future()
+        if not self.finished:
+            await future
+
+    def result(self) -> Any:
+        """Return the outcome, or raise the error."""
+        error, self.error = self.error, None
+        if error is None:
+            return self.outcome
+        if isinstance(error, Exception) and not isinstance(error, StopIteration):
+            raise error
+        raise RuntimeError(f"the function raised {type(error).__name__}: {error}")
+
+
 class Worker:
-    """A daemon thread that computes one thing after the other, asked for from an event loop."""
+    """A daemon thread that computes one thing after the other, asked for from an event loop.
+
+    Going back and forth between a loop and another thread costs more than many a small model. So the loop's own
+    thread waits a moment for the result, where the last one came within that.
+    """
 
     def __init__(self, name: str):
-        self._tasks: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._seconds = 0.0  # that the last job took
+        self._busy = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     async def run(self, function: Callable[[], T]) -> T:
         """Compute a function on the thread, in the caller's context; the caller's loop goes on meanwhile."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._tasks.put((functools.partial(contextvars.copy_context().run, function), future))
-        return await future
+        job = _Job(functools.partial(contextvars.copy_context().run, function))
+        is_quick = self._seconds < _GRACE and not self._busy and self._jobs.empty()
+        self._jobs.put(job)
+        if not (is_quick and job.done.acquire(timeout=_GRACE)):
+            await job.wait()
+        result: T = job.result()
+        return result
 
     @property
     def is_current(self) -> bool:
@@ -112,30 +171,20 @@ class Worker:
 
     def stop(self) -> None:
         """End the thread once everything asked for so far is done."""
-        self._tasks.put(None)
+        self._jobs.put(None)
 
     def join(self, timeout: float) -> None:
         """Wait for the thread to end."""
         self._thread.join(timeout)
 
     def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            function, future = task
-            try:
-                outcome, error = function(), None
-            except BaseException as caught:
-                outcome, error = None, caught
-            with contextlib.suppress(RuntimeError):  # the loop was closed while we computed
-                future.get_loop().call_soon_threadsafe(_settle, future, outcome, error)
-            del task, function, future, outcome, error
+        while (job := self._jobs.get()) is not None:
+            self._busy, began = True, time.perf_counter()
+            job.compute()
+            self._busy, self._seconds = False, time.perf_counter() - began
+            del job
 
 
-def _settle(future: "asyncio.Future[Any]", outcome: Any, error: BaseException | None) -> None:
-    if future.cancelled():
-        return
-    if error is None:
-        future.set_result(outcome)
-    elif isinstance(error, Exception) and not isinstance(error, StopIteration):
-        future.set_exception(error)
-    else:
-        future.set_exception(RuntimeError(f"the function raised {type(error).__name__}: {error}"))
+def _wake(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,5 +1,8 @@
 """The names of labnet's own headers and metadata that several modules share."""
 
+#: Header with the version of the protocol, and the one with the id of a client.
+PROTOCOL = "Labnet-Protocol"
+CLIENT = "Labnet-Client"
 #: Header that names a call; the same in the reply to a forward and in the backward.
 CALL = "Labnet-Call"
 #: Version of the weights that a forward saw, or that a backward made.

@@ -1,6 +1,7 @@
 """Keep-alive HTTP/1.1 connections of one event loop, over Tornado's streams."""
 
 import asyncio
+import functools
 import os
 import socket
 import ssl
@@ -61,7 +62,7 @@ class Address:
             ) from error
         return cls(parts.scheme, parts.hostname, port, parts.path.rstrip("/"))
 
-    @property
+    @functools.cached_property
     def authority(self) -> str:
         """Host and port as in the Host header."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -5,7 +5,6 @@ A request with the header ``Labnet-Collect`` has its ops counted on the server; 
 """
 
 import asyncio
-import dataclasses
 import json
 import logging
 from collections.abc import Mapping
@@ -39,7 +38,7 @@ async def answer(route: Route, request: Request) -> Reply:
         return await route.answer(request)
     with collect() as statistics:
         reply = await route.answer(request)
-    return dataclasses.replace(reply, headers={**reply.headers, STATISTICS: _encode(statistics)})
+    return reply._replace(headers={**reply.headers, STATISTICS: _encode(statistics)})
 
 
 def wanted() -> dict[str, str]:

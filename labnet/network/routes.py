@@ -3,14 +3,13 @@
 A route is one row: method, path, who may call it, and the coroutine that answers.
 """
 
-import functools
 import inspect
 import time
 import types
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from labnet import wire
 from labnet.errors import DTypeError, LabnetError, PartialUpdate, ServeError, ShapeError, WireError
@@ -45,22 +44,40 @@ class Failure(Exception):
         self.details = dict(details or {})
 
 
-@dataclass(frozen=True)
 class Request:
-    """A request that was read completely and may be answered."""
+    """A request that was read completely and may be answered.
 
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes | bytearray | memoryview
-    client: str | None
-    checksum: int = 0
+    Parameters
+    ----------
+    headers : mapping of str to str
+        Found whatever the case of their letters.
+    client : str, optional
+        Id that the client gave itself.
+    checksum : int
+        Of the body.
+    """
 
-    @functools.cached_property
-    def format(self) -> wire.Format:
-        """How the client wants the tensors of the reply: as its Accept says, else as it sends them, else JSON."""
-        default = self._content_type if self._content_type in wire.MESSAGES else wire.JSON
-        return wire.negotiate(self.headers.get("Accept", ""), default)
+    __slots__ = ("_content_type", "body", "checksum", "client", "format", "headers", "method", "path")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | bytearray | memoryview,
+        client: str | None,
+        checksum: int = 0,
+    ):
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.body = body
+        self.client = client
+        self.checksum = checksum
+        kind = self._content_type = wire.kind_of(headers.get("Content-Type", ""))
+        default = kind if kind in wire.MESSAGES else wire.JSON
+        #: How the client wants the tensors of the reply: as its Accept says, else as it sends them, else JSON.
+        self.format: wire.Format = wire.negotiate(headers.get("Accept", ""), default)
 
     @property
     def native(self) -> bool:
@@ -71,10 +88,6 @@ class Request:
     def is_json(self) -> bool:
         """Whether the body is JSON."""
         return self._content_type == wire.JSON
-
-    @functools.cached_property
-    def _content_type(self) -> str:
-        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
     def message(self) -> wire.Message | None:
         """Return the tensors of the body, or None if there is no body.
@@ -89,12 +102,11 @@ class Request:
         return wire.decode_message(self._content_type, self.body)
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """What is sent back: a body and extra headers."""
 
     body: wire.Body
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = types.MappingProxyType({})
 
 
 Answer = Callable[[Request], Awaitable[Reply]]

@@ -1,8 +1,7 @@
 """A served model: forward and backward of one callable, with the graphs in between and the updates."""
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -112,14 +111,9 @@ class ServedModel:
     async def _forward(self, request: Request) -> Reply:
         message = _message(request)
         training = request.native and request.headers.get(MODE, "train") == "train"
-        wanted = message.metadata.get(WANTED)
-        names = set(message.tensors) if wanted is None else set(wanted.split(",")) if wanted else set()
-        inputs = {
-            name: Tensor(tensor, requires_grad=training and name in names and tensor.dtype.kind == "f")
-            for name, tensor in message.tensors.items()
-        }
+        inputs = _leaves(message) if training else message.tensors
         version, result = await self._worker.run(lambda: self._call(inputs, message.named, training))
-        output = _as_message(await await_model(result, lambda: _calling(training)))
+        output = _as_message(await await_model(result, lambda: _Calling(training)))
         body = wire.encode_value(output.value, request.format)
         headers = {VERSION: str(version)}
         if training:
@@ -135,13 +129,13 @@ class ServedModel:
     def _call(self, inputs: dict[str, Tensor], named: bool, training: bool) -> tuple[int, Any]:
         """Call the model; the version is read here because updates run on the same thread."""
         arguments: tuple[Tensor, ...] = () if named else tuple(inputs.values())
-        with _calling(training):
+        with _Calling(training):
             return self.version, self._model(*arguments, **(inputs if named else {}))
 
     async def evaluate(self, inputs: dict[str, Tensor], *, named: bool) -> tuple[int, wire.Message]:
         """Call the model in evaluation mode without keeping a graph; return the weights' version and the outputs."""
         version, result = await self._worker.run(lambda: self._call(inputs, named, False))
-        return version, _as_message(await await_model(result, lambda: _calling(False)))
+        return version, _as_message(await await_model(result, lambda: _Calling(False)))
 
     async def _optimize(self, request: Request) -> Reply:
         call = request.headers.get(CALL)
@@ -209,6 +203,16 @@ class ServedModel:
         return Reply(wire.encode_value(state, request.format), {VERSION: str(self.version)})
 
 
+def _leaves(message: wire.Message) -> dict[str, Tensor]:
+    """Return the tensors of a forward, ready to be differentiated by those that the client wants that for."""
+    wanted = message.metadata.get(WANTED)
+    names = set(message.tensors if wanted is None else wanted.split(","))
+    return {
+        name: Tensor(tensor, requires_grad=name in names and tensor.dtype.kind == "f")
+        for name, tensor in message.tensors.items()
+    }
+
+
 def _message(request: Request) -> wire.Message:
     """Return the tensors of a request, of which there must be some."""
     message = request.message()
@@ -221,11 +225,24 @@ def _message(request: Request) -> wire.Message:
     return wire.Message(tensors, message.named, message.metadata)
 
 
-@contextlib.contextmanager
-def _calling(training: bool) -> Iterator[None]:
+class _Calling:
     """Call models in training, with a record for the backward, or in evaluation without."""
-    with calling_mode(training), contextlib.nullcontext() if training else no_grad():
-        yield
+
+    __slots__ = ("_mode", "_record")
+
+    def __init__(self, training: bool):
+        self._mode = calling_mode(training)
+        self._record = None if training else no_grad()
+
+    def __enter__(self) -> None:
+        self._mode.__enter__()
+        if self._record is not None:
+            self._record.__enter__()
+
+    def __exit__(self, *exception: object) -> None:
+        if self._record is not None:
+            self._record.__exit__()
+        self._mode.__exit__()
 
 
 def _as_message(result: Any) -> wire.Message:

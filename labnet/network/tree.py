@@ -110,8 +110,10 @@ def check(host: str) -> None:
     Unreachable
         If `host` is one, and the request is for statistics.
     """
+    if _current.get() is None:
+        return
     with contextlib.suppress(ValueError):
-        if _current.get() is not None and ipaddress.ip_address(host).is_link_local:
+        if ipaddress.ip_address(host).is_link_local:
             raise Unreachable(f"{host} is a link-local address, which is never asked for statistics")
 
 

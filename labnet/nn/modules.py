@@ -1,11 +1,11 @@
 """Modules: functions that own parameters."""
 
-import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from labnet.autograd import Setting
 from labnet.errors import DTypeError, ShapeError
 from labnet.nn import init
 from labnet.nn.summary import describe_module
@@ -26,8 +26,7 @@ _override: ContextVar[bool | None] = ContextVar("labnet_training", default=None)
 current_mode = _override.get
 
 
-@contextlib.contextmanager
-def calling_mode(training: bool) -> Iterator[None]:
+def calling_mode(training: bool) -> Setting:
     """Put every module into training or evaluation for what is called in this context only.
 
     Other threads and tasks, and `Module.training` afterwards, are not touched.
@@ -42,11 +41,7 @@ def calling_mode(training: bool) -> Iterator[None]:
     >>> layer.training
     True
     """
-    token = _override.set(training)
-    try:
-        yield
-    finally:
-        _override.reset(token)
+    return Setting(_override, training)
 
 
 class Module:

@@ -1,6 +1,5 @@
 """Attacks on a running server, one or more tests for each class; the name of a test says its row."""
 
-import asyncio
 import contextlib
 import json
 import os
@@ -254,16 +253,16 @@ def test_row_10_six_hundred_slow_clients_do_not_keep_a_good_one_out():
 
 
 def test_row_10_a_connection_that_asks_for_nothing_is_closed_in_time(server):
-    connections = server._port._listener.connections
-    connections._seconds = 0.01
+    listener = server._port._listener
+    listener.first_seconds = 0.01
     with connection(server.port) as (sock, _):
         sock.sendall(b"GET /health HTTP/1.1\r\nHost: ")
         assert sock.recv(1) == b""
-    until(lambda: len(connections) == 0)
+    until(lambda: len(listener.connections) == 0)
 
 
 def test_row_10_a_client_that_asked_before_may_wait(server):
-    server._port._listener.connections._seconds = 0.01
+    server._port._listener.first_seconds = 0.01
     with connection(server.port) as (sock, file):
         for pause in (0, 0.05):
             threading.Event().wait(pause)
@@ -283,21 +282,6 @@ def test_row_10_those_that_are_being_answered_are_never_closed_to_make_room():
     connections.waits("d")
     assert closed == ["c"]
     assert len(connections) == 2
-
-
-def test_row_10_the_deadline_is_for_the_first_request_only():
-    async def scenario():
-        closed = asyncio.Event()
-        connections = Connections(lambda _: closed.set(), first_request_seconds=0.0)
-        connections.waits("quick")
-        connections.asks("quick")
-        connections.waits("quick")
-        await asyncio.sleep(0.01)
-        assert not closed.is_set()
-        connections.waits("slow")
-        await asyncio.wait_for(closed.wait(), SECONDS)
-
-    asyncio.run(scenario())
 
 
 # Row 11: one request that looks like two

@@ -18,8 +18,8 @@ from labnet.network import pool as connections
 from labnet.network.calls import Calls, Expired, Kept
 from labnet.network.ledger import Key, Ledger
 from labnet.network.loops import IO
+from labnet.network.port import Port
 from labnet.network.routes import Request
-from labnet.network.server import Port
 from tests.network.support import (
     JSON,
     NATIVE,

@@ -1,0 +1,54 @@
+"""The listening socket of a server."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+#: How many connections are accepted before those that are there have their turn.
+_ACCEPTS = 16
+#: Seconds to wait where no file is left for another connection.
+_PAUSE_SECONDS = 1.0
+
+
+class Acceptor:
+    """Accepts connections on a listening socket until it is closed.
+
+    Parameters
+    ----------
+    sock : socket
+        Listening, non-blocking.
+    accept : callable
+        Given each new socket, non-blocking.
+    """
+
+    def __init__(self, sock: socket.socket, accept: Callable[[socket.socket], None]):
+        self._sock = sock
+        self._accept = accept
+        self._loop = asyncio.get_running_loop()
+        self._resuming: asyncio.TimerHandle | None = None
+        self._resume()
+
+    def _resume(self) -> None:
+        self._resuming = None
+        self._loop.add_reader(self._sock.fileno(), self._acceptable)
+
+    def _acceptable(self) -> None:
+        for _ in range(_ACCEPTS):
+            try:
+                sock, _ = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:  # no file is left: others have to be closed first
+                self._loop.remove_reader(self._sock.fileno())
+                self._resuming = self._loop.call_later(_PAUSE_SECONDS, self._resume)
+                return
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._accept(sock)
+
+    def close(self) -> None:
+        """Accept no more, and close the listening socket."""
+        if self._resuming is not None:
+            self._resuming.cancel()
+        self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()

@@ -1,0 +1,133 @@
+"""What a server tells of itself: statistics, snapshot, description, and the routes that give them."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from labnet import wire
+from labnet.errors import ServeError
+from labnet.network import metrics, openapi, tree
+from labnet.network.branches import Branches
+from labnet.network.port import Port
+from labnet.network.routes import Reply, Request, Route
+from labnet.network.served import ServedModel
+
+
+class Account:
+    """The figures of one server on a port.
+
+    Parameters
+    ----------
+    model : ServedModel, optional
+        What it serves.
+    custom : Route, optional
+        The user's handler ``statistics``, whose fields are added.
+    """
+
+    def __init__(self, name: str, port: Port, *, model: ServedModel | None, custom: Route | None):
+        self._name = name
+        self._port = port
+        self._model = model
+        self._custom = custom
+        self._last: dict[str, Any] | None = None  # the snapshot that is left once another has taken its place
+        self._branches = Branches(lambda: self.statistics(None, tree.Trail.start()))
+
+    def close(self) -> None:
+        """Keep the last figures, and let go of the model."""
+        self._last = self.history(running=False)
+        self._model = self._custom = None
+
+    def counters(self) -> dict[str, Any]:
+        """Return the counters per route, and the state of the server."""
+        if self._last is not None:
+            return dict(self._last["statistics"])
+        document: dict[str, Any] = {name: route.summary() for name, route in self._port.statistics.items()}
+        state: dict[str, Any] = {"name": self._name, "epoch": self._port.epoch, "users": len(self._port.users)}
+        state["uptime"] = time.monotonic() - self._port.started
+        state["calls"] = self._port.once.ledger.summary()
+        state["queue"] = {"now": self._port.queued, "limit": self._port.max_queue, "refused": self._port.refused}
+        if self._model is not None:
+            self._model.calls.expire(time.monotonic())
+            state.update(
+                version=self._model.version,
+                graphs=self._model.calls.summary(),
+                staleness=self._model.updates.staleness.last,
+                staleness_histogram=self._model.updates.staleness.summary(),
+                loss=self._model.losses.last,
+            )
+        return {**document, "server": state}
+
+    async def statistics(self, client: str | None, trail: tree.Trail) -> dict[str, Any]:
+        """Return the counters with what the custom handler adds."""
+        document = self.counters()
+        custom = self._custom
+        if custom is None:
+            return document
+        request = Request("GET", "/statistics", {"Accept": wire.JSON}, b"", client)
+        try:
+            async with trail.through(self._port.epoch):
+                body = (await custom.answer(request)).body
+        except tree.Cut as cut:  # the own counters are there all the same
+            document["server"]["incomplete"] = str(cut)
+            return document
+        extra = wire.decode_value(body.content_type or wire.TEXT, b"".join(body.parts))
+        if not isinstance(extra, dict) or extra.keys() & document.keys():
+            raise ServeError(
+                f"the handler 'statistics' must return a dict without the keys {sorted(document)}, got {extra!r:.80}"
+            )
+        return {**document, **extra}
+
+    def history(self, *, running: bool = True) -> dict[str, Any]:
+        """Return what the panel draws, as far as this process knows it."""
+        if self._last is not None:
+            return self._last
+        now = time.monotonic()
+        model = self._model
+        steps, values = model.losses.points() if model is not None else ([], [])
+        return {
+            "url": self._port.url,
+            "running": running,
+            "statistics": self.counters(),
+            "recent": {name: route.recent(now) for name, route in self._port.statistics.items()},
+            "loss": {"steps": steps, "values": values},
+            "norms": model.updates.norms.summary() if model is not None else {},
+            "branches": {"known": self._branches.known, "incomplete": self._branches.incomplete},
+        }
+
+    async def snapshot(self) -> dict[str, Any]:
+        """Return what the panel draws; runs on the I/O loop."""
+        if self._custom is not None:
+            self._branches.look()
+        return self.history()
+
+    def routes(self) -> dict[str, Route]:
+        """Return the routes that only read."""
+
+        async def statistics(request: Request) -> Reply:
+            trail = tree.Trail.read(request.headers)
+            return Reply(wire.encode_json(await self.statistics(request.client, trail)))
+
+        async def snapshot(request: Request) -> Reply:
+            return Reply(wire.encode_json(await self.snapshot()))
+
+        async def health(request: Request) -> Reply:
+            return Reply(wire.encode_json({"status": "ok", "name": self._name}))
+
+        async def described(request: Request) -> Reply:
+            routes, readable = self._port.routes, self._port.loopback or self._port.token is None
+            return Reply(wire.encode_json(openapi.document(self._name, routes, url=self._port.url, readable=readable)))
+
+        async def measured(request: Request) -> Reply:
+            state = self.counters()["server"]
+            return Reply(metrics.exposition(request.headers.get("Accept", ""), self._port.statistics, state))
+
+        def read(answer: Callable[[Request], Any], summary: str, content_type: str = wire.JSON) -> Route:
+            return Route(("GET",), answer, readable=True, counted=False, summary=summary, replies=(content_type,))
+
+        return {
+            "/statistics": read(statistics, "Counters per route, and the state of the server"),
+            "/snapshot": read(snapshot, "What the panel draws"),
+            "/health": read(health, "Whether the server runs"),
+            "/openapi.json": read(described, "This document"),
+            "/metrics": read(measured, "The counters as Prometheus reads them", wire.TEXT),
+        }

@@ -1,0 +1,149 @@
+"""A bound port of this process: its queue, what its requests are answered by, and its end."""
+
+import asyncio
+import errno
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from labnet.network import control, reporting, security
+from labnet.network.http import Listener
+from labnet.network.loops import IO, MODELS, Worker
+from labnet.network.once import Once
+from labnet.network.routes import Failure, Reply, Request, Route, Users
+from labnet.stats import RouteStatistics
+
+#: Seconds in which a server that is stopped may finish what is under way.
+DRAIN_SECONDS = 5.0
+#: Hosts that mean every address of the machine, and where to find such a server from here.
+ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+
+
+class Owner(Protocol):
+    """Whoever serves on a port at present."""
+
+    name: str
+
+    def drain(self) -> None:
+        """Let requests that wait for others come to their end."""
+
+
+class Port:
+    """A bound port of this process. What it serves can be replaced; connections and statistics stay."""
+
+    def __init__(self, *, port: int, host: str, token: str | None, max_body: int, max_queue: int):
+        self.host = host
+        self.loopback = security.is_loopback(host)
+        self.token = token
+        self.max_body = max_body
+        self.max_queue = max_queue
+        self.queued = 0
+        self.refused = 0
+        self.epoch = secrets.token_hex(8)
+        self.draining = False
+        self.started = time.monotonic()
+        self.statistics: dict[str, RouteStatistics] = {}
+        self.users = Users()
+        self.once = Once(self.epoch)
+        self.worker = Worker("labnet-compute")
+        self.capabilities = control.Capabilities()
+        self.routes: dict[str, Route] = {}
+        self.owner: Owner | None = None
+        self.stopped = threading.Event()
+        self.at_stop: Callable[[], None] = lambda: None  # what else ends with the server
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            bound = socket.create_server((host, port), family=family, backlog=128)
+        except OSError as error:
+            self.worker.stop()
+            raise _port_error(error, port, host) from None
+        bound.setblocking(False)
+        self._socket = bound
+        self.port: int = bound.getsockname()[1]
+        self.url = url_of(ANY_HOST.get(host, host), self.port)
+        self._listener = Listener(self)
+
+    async def start(self) -> None:
+        """Accept connections; runs on the I/O loop."""
+        self._listener.listen(self._socket)
+
+    async def answer(self, route: Route, request: Request) -> Reply:
+        """Answer a request; one that comes again, as its key says, gets the same reply."""
+        if not route.counted:
+            return await route.answer(request)
+        return await self.once.answer(request, lambda: self._carry_out(route, request))
+
+    async def _carry_out(self, route: Route, request: Request) -> Reply:
+        """Answer a request unless too many are waiting."""
+        if self.queued >= self.max_queue:
+            self.refused += 1
+            raise Failure(
+                429,
+                "Overloaded",
+                f"{self.queued} requests are waiting or being carried out, the limit of this server is "
+                f"{self.max_queue}; try again, or serve with a larger max_queue",
+                headers={"Retry-After": "1"},
+            )
+        self.queued += 1
+        try:
+            return await self._count(route, request)
+        finally:
+            self.queued -= 1
+
+    async def _count(self, route: Route, request: Request) -> Reply:
+        name = route.label or request.path.strip("/")
+        counters = self.statistics.get(name) or self.statistics.setdefault(name, RouteStatistics())
+        counters.begin(bytes_in=len(request.body))
+        began = time.perf_counter()
+        bytes_out, failed = 0, True
+        try:
+            reply = await reporting.answer(route, request)
+            bytes_out, failed = reply.body.nbytes, False
+            return reply
+        finally:
+            counters.end(seconds=time.perf_counter() - began, now=time.monotonic(), bytes_out=bytes_out, failed=failed)
+
+    def abandon(self) -> None:
+        """Leave everything to the parent in a forked child."""
+        self.owner = None
+        self._socket.close()
+        self._listener.abandon()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is a handler of this server, for which the server would have to wait."""
+        return self.worker.is_current or MODELS.is_current or IO.is_current
+
+    async def stop(self) -> None:
+        """Stop accepting, let what is under way come to its end, close; runs on the I/O loop."""
+        self.draining = True
+        if self.owner is not None:
+            self.owner.drain()
+        self._listener.stop()
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while self._listener.tasks and time.monotonic() < deadline:
+            await asyncio.wait(list(self._listener.tasks), timeout=max(0.0, deadline - time.monotonic()))
+        while self._listener.is_sending and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        self._listener.close()
+        self.worker.stop()
+        self.stopped.set()
+
+
+def url_of(host: str, port: int) -> str:
+    """Return the address of a server."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _port_error(error: OSError, port: int, host: str) -> OSError:
+    if error.errno != errno.EADDRINUSE:
+        return OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}")
+    entry = security.lookup(port)
+    known = entry is not None and security.is_alive(entry.pid)
+    holder = f"server {entry.name!r} of process {entry.pid}" if entry and known else "another process"
+    return OSError(
+        errno.EADDRINUSE, f"port {port} is taken by {holder}: stop it, or choose another (port=0 takes a free one)"
+    )

@@ -1,0 +1,306 @@
+"""Serving: functions and models get a port, routes, statistics and a token."""
+
+import contextvars
+import errno
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from labnet.device import check_device
+from labnet.errors import ServeError
+from labnet.network import oip, running, security
+from labnet.network.loops import IO
+from labnet.network.pool import Address
+from labnet.network.port import Port
+from labnet.network.routes import Route, check_name, function_route
+from labnet.network.served import ServedModel
+from labnet.network.server import Server
+from labnet.network.staleness import Policy, Staleness
+from labnet.network.updates import Optimizer
+from labnet.stats import RouteStatistics
+
+#: Default limit of a request's body, in bytes.
+MAX_BODY = 1 << 28
+#: Default limit of the requests that wait or are being carried out.
+MAX_QUEUE = 256
+
+
+def serve(
+    routes: Mapping[str, Callable[..., Any]],
+    port: int = 3000,
+    *,
+    host: str = "127.0.0.1",
+    name: str | None = None,
+    token: str | None = "auto",
+    max_body: int = MAX_BODY,
+    max_queue: int = MAX_QUEUE,
+) -> Server:
+    """Serve functions over HTTP from this process, and return at once.
+
+    Parameters
+    ----------
+    routes : mapping of str to function
+        Sync or async functions by name. One with two parameters is given ``(user, tensor)``: a namespace that
+        lives as long as the client, and the tensor that was sent. One with a single parameter is given the
+        tensor, unless the parameter is named ``user``. They return a tensor, a dict of tensors, JSON-able
+        data, text, bytes or None. One named ``statistics`` adds fields to ``GET /statistics``.
+    port : int
+        Port to bind; 0 takes a free one.
+    host : str
+        Address to bind.
+    name : str, optional
+        Serving again on the port with the same name replaces the functions in place.
+    token : str or None
+        ``"auto"`` makes one; None opens the server to everybody on this machine.
+    max_body : int
+        Most bytes of a request's body.
+    max_queue : int
+        Most requests that wait or are being carried out; more are turned away with 429, and labnet's client comes
+        back a little later.
+
+    Raises
+    ------
+    ServeError
+        If a name or function cannot be a route.
+    OSError
+        If the port is taken, by a server of another name or another process.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> server = ln.network.serve({"hello": lambda: "hi"}, port=0)
+    >>> ln.network.tfetch(server.url + "/hello", blocking=True)
+    'hi'
+    >>> server.stop()
+    """
+    if not isinstance(routes, Mapping) or not routes:
+        raise ServeError(f"serve: expected functions by name, such as {{'run_model': f}}, got {routes!r:.60}")
+    place = Place(port, host, name or "+".join(sorted(map(str, routes))), token, max_body, max_queue)
+    return _serve(place, routes)
+
+
+def serve_model(
+    model: Callable[..., Any],
+    optimizer: Optimizer | None = None,
+    *,
+    port: int = 3000,
+    host: str = "127.0.0.1",
+    routes: Mapping[str, Callable[..., Any]] | None = None,
+    name: str | None = None,
+    token: str | None = "auto",
+    max_body: int = MAX_BODY,
+    max_queue: int = MAX_QUEUE,
+    replace: bool = False,
+    compile: bool = False,
+    device: str | None = None,
+    staleness: Staleness = "accept",
+    max_staleness: int | None = None,
+    accumulate: int = 1,
+) -> Server:
+    """Serve a model over HTTP from this process, to be trained by whoever calls it.
+
+    Parameters
+    ----------
+    model : callable
+        From tensor to tensor, sync or async, or a `Module`.
+    optimizer : callable, optional
+        Given the gradients of the model's parameters on every backward of a client. Without one the model is
+        served as it is, and clients still get the gradient of their input.
+    port, host, token, max_body, max_queue
+        As for `serve`.
+    routes : mapping of str to function, optional
+        More routes beside ``/forward`` and ``/optimize``.
+    name : str, optional
+        Serving again on the port with the same name replaces the model in place; by default the model's own.
+    replace : bool
+        Replace whatever this process serves on the port, under any name.
+    compile, device
+        Reserved: only False and the CPU are available.
+    staleness : "accept" or "scale"
+        What becomes of a gradient when other updates came between its forward and its backward: it is taken as it
+        is, or multiplied by ``1 / (1 + updates)``.
+    max_staleness : int, optional
+        Refuse gradients with more updates in between; the client raises `StaleGradient`.
+    accumulate : int
+        How many backwards make one update. Each waits for the others; they are summed in the order of the clients'
+        ids (``client=``) and requests, so that the result is the same to the bit whichever arrived first.
+
+    Raises
+    ------
+    ServeError, OSError, DeviceError
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> with ln.network.serve_model(ln.nn.Linear(2, 1), ln.optim.SGD(lr=0.1), port=0) as server:
+    ...     remote = ln.network.remote_model(server.url, blocking=True)
+    ...     gradients = remote(ln.ones((1, 2))).sum().backward()
+    ...     server.statistics()["optimize"]["hits"]
+    1
+    """
+    check_device(device)
+    policy = Policy(staleness, max_staleness, accumulate)
+    if compile:
+        raise ServeError("serve_model: compile=True is not available in this version; serve without it")
+    if name is None:
+        name = getattr(model, "__name__", None) or type(model).__name__
+    place = Place(port, host, name, token, max_body, max_queue, replace)
+
+    def made(bound: Port) -> ServedModel:
+        _refuse_itself(model, bound)
+        return ServedModel(
+            model,
+            optimizer,
+            worker=bound.worker,
+            new_call=lambda: secrets.token_hex(16),
+            previous=bound.owner._model if isinstance(bound.owner, Server) else None,
+            policy=policy,
+            url=bound.url,
+        )
+
+    return _serve(place, routes or {}, made)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and under which name to serve, and the limits there."""
+
+    port: int
+    host: str
+    name: str
+    token: str | None
+    max_body: int = MAX_BODY
+    max_queue: int = MAX_QUEUE
+    replace: bool = False
+
+    def check(self) -> None:
+        """Raise a `ServeError` for what cannot be."""
+        if type(self.port) is not int or not 0 <= self.port < 1 << 16:
+            raise ServeError(f"port must be a number from 0 to 65535, got {self.port!r:.40}")
+        if self.token is None and not security.is_loopback(self.host):
+            raise ServeError(f"token=None is allowed on loopback only, not on host {self.host!r}: leave token='auto'")
+        if type(self.max_queue) is not int or self.max_queue < 1:
+            raise ServeError(f"max_queue must be a number from 1 on, got {self.max_queue!r:.40}")
+        if self.token == "":
+            raise ServeError("token must not be empty: use 'auto' to make one, or None for an open server")
+
+    def bind(self) -> Port:
+        """Return the port, bound by this or an earlier server of the process.
+
+        Raises
+        ------
+        OSError
+            If it is taken.
+        """
+        present = running.ports.get(self.port)
+        if present is None:
+            token = security.new_token() if self.token == "auto" else self.token
+            return Port(port=self.port, host=self.host, token=token, max_body=self.max_body, max_queue=self.max_queue)
+        if present.owner is not None and present.owner.name != self.name and not self.replace:
+            raise OSError(
+                errno.EADDRINUSE,
+                f"port {self.port} serves {present.owner.name!r} of this process, not {self.name!r}: stop that "
+                f"server, choose another port (port=0 takes a free one), or pass name={present.owner.name!r} to "
+                "replace it",
+            )
+        if present.host != self.host:
+            raise OSError(
+                errno.EADDRINUSE,
+                f"port {self.port} is bound to host {present.host!r}, not {self.host!r}: stop that server first",
+            )
+        return present
+
+
+Functions = Mapping[str, Callable[..., Any] | Route]
+
+
+def _serve(place: Place, functions: Functions, made: Callable[[Port], ServedModel] | None = None) -> Server:
+    place.check()
+    with running.lock():
+        bound = place.bind()
+        fresh = bound.owner is None
+        try:
+            server, table = _assemble(bound, place.name, functions, made)
+        except Exception:
+            if fresh:
+                IO.run(_discard(bound))
+            raise
+        # published before connections are accepted: a client that waits for this server needs the token at once
+        accepted = bound.token if place.token == "auto" else place.token
+        security.publish(bound.port, security.Entry(bound.url, place.name, os.getpid(), accepted))
+        installing = _install(place, bound, server, table)
+        contextvars.Context().run(IO.run, installing)  # requests inherit nothing of whoever serves
+        running.ports[bound.port] = bound
+        if not bound.loopback and fresh:
+            print(f"labnet: {place.name!r} is reachable from other machines at {bound.url}, with its token only")
+        return server
+
+
+async def _install(place: Place, bound: Port, server: Server, table: dict[str, Route]) -> None:
+    """Put a server in place of the one before, between two requests."""
+    before = bound.owner
+    if isinstance(before, Server):
+        before.give_way()
+    bound.routes, bound.owner = table, server
+    if place.token != "auto":
+        bound.token = place.token
+    for path, route in table.items():
+        if route.counted and not route.label:
+            bound.statistics.setdefault(path.strip("/"), RouteStatistics())
+    bound.max_body, bound.max_queue = place.max_body, place.max_queue
+    if before is None:
+        await bound.start()
+
+
+async def _discard(bound: Port) -> None:
+    await bound.start()
+    await bound.stop()
+
+
+def _assemble(
+    bound: Port, name: str, functions: Functions, made: Callable[[Port], ServedModel] | None
+) -> tuple[Server, dict[str, Route]]:
+    """Make the handle and the table of routes; raises before anything is changed."""
+    custom = {
+        check_name(key): given
+        if isinstance(given, Route)
+        else function_route(key, given, worker=bound.worker, users=bound.users)
+        for key, given in functions.items()
+    }
+    served = None if made is None else made(bound)
+    table = {} if served is None else served.routes()
+    if clash := {"/" + key for key in custom} & table.keys():
+        raise ServeError(f"route {min(clash)!r} is the served model's own")
+    server = Server(name, bound, model=served, custom=custom.pop("statistics", None))
+    table |= {"/" + key: route for key, route in custom.items()}
+    return server, table | server.routes() | oip.routes(name, served)
+
+
+def serve_routes(
+    routes: Mapping[str, Route], at_stop: Callable[[], None], *, port: int, host: str, name: str, token: str
+) -> Server:
+    """Serve routes of labnet's own under a token, with something that ends when the server does.
+
+    Raises
+    ------
+    ServeError, OSError
+        As for `serve`; also if this process serves on the port already, whatever its name.
+    """
+    with running.lock():
+        if port in running.ports:
+            raise OSError(errno.EADDRINUSE, f"port {port} is in use by a server of this process: stop it first")
+        server = _serve(Place(port, host, name, token), routes)
+        server._port.at_stop = at_stop
+        return server
+
+
+def _refuse_itself(model: Any, bound: Port) -> None:
+    """Refuse a remote model that leads back to the port that it is to be served on."""
+    address = getattr(model, "address", None)
+    if isinstance(address, Address) and address.port == bound.port and security.is_loopback(address.authority):
+        raise ServeError(
+            f"serve_model: this is the remote model of port {bound.port} itself, which would call itself for ever; "
+            "serve the model, and give the remote one another name"
+        )
