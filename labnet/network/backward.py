@@ -9,7 +9,7 @@ from labnet import errors, wire
 from labnet.autograd import Node, Run
 from labnet.errors import GradientError, GraphExpired, RemoteError, StaleGradient
 from labnet.network.caller import Caller
-from labnet.network.checksum import checksum_of
+from labnet.network.checksum import checksum_of_body
 from labnet.network.exchange import Response
 from labnet.network.keys import Ticket
 from labnet.network.loops import IO
@@ -144,7 +144,7 @@ class RemoteCall(RemoteNode):
 
     def _choose_key(self, body: wire.Body) -> None:
         """Keep the key as long as the same gradient is on its way; another gradient never gets it."""
-        sent = (checksum_of(body.parts), body.nbytes)
+        sent = (checksum_of_body(body), body.nbytes)
         if sent != self._sent:
             self._ticket = self._pulled = None
             self._sent = sent

@@ -12,7 +12,7 @@ from tornado.iostream import StreamClosedError
 from labnet import errors, wire
 from labnet.errors import RemoteError, WireError
 from labnet.network import keys, reporting, security, tree
-from labnet.network.checksum import CHECKSUM, checksum_of
+from labnet.network.checksum import CHECKSUM, checksum_of, checksum_of_body
 from labnet.network.exchange import Response, Stage
 from labnet.network.keys import Ticket
 from labnet.network.names import CALL, CLIENT, EPOCH, PROTOCOL
@@ -92,7 +92,7 @@ class Caller:
         extra = dict(headers or {})
         if ticket is not None:
             extra |= ticket.headers()
-        extra[CHECKSUM] = f"{checksum_of(body.parts if body else []):08x}"  # also without a body: the reply has one
+        extra[CHECKSUM] = f"{checksum_of_body(body) if body else 0:08x}"  # also without a body: the reply has one
         tree.check(self.address.host)
         at_stake = ticket is not None and route != "/forward"
         schedule = Schedule(self._backoff, timeout=tree.limited(self._timeout))

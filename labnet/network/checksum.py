@@ -9,9 +9,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from labnet.wire import Body
+
 #: Header of a message with the checksum of its body, eight hexadecimal digits.
 CHECKSUM = "Labnet-Checksum"
 BLOCK = 4096
+
+
+def checksum_of_body(body: Body) -> int:
+    """Return the checksum of a body, which is computed once."""
+    if body.checksum is None:
+        body.checksum = checksum_of(body.parts)
+    return body.checksum
 
 
 def checksum_of(parts: Sequence[bytes | bytearray | memoryview]) -> int:

@@ -21,7 +21,7 @@ from labnet import wire
 from labnet.network import oip_bodies
 from labnet.network.accepting import Acceptor
 from labnet.network.admission import admit, declared_length, path_of
-from labnet.network.checksum import CHECKSUM, checksum_of
+from labnet.network.checksum import CHECKSUM, checksum_of, checksum_of_body
 from labnet.network.connection import DRAIN, Connection
 from labnet.network.connections import Connections
 from labnet.network.heads import RequestHead, write_head
@@ -246,7 +246,7 @@ class Exchange:
         if PROTOCOL not in self._headers:  # what no browser sends of its own accord
             headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **headers, "Date": _date()}
         if CHECKSUM in self._headers:
-            headers[CHECKSUM] = f"{checksum_of(body.parts):08x}"
+            headers[CHECKSUM] = f"{checksum_of_body(body):08x}"
         if self._last:
             headers["Connection"] = "close"
         head = _head(self._application, status, body, headers)
