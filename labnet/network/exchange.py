@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-import numpy as np
 from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
 
 from labnet import codec, wire
 from labnet.network.heads import END, MAX_HEAD, Headers, parse_reply, write_head
+from labnet.network.memory import Memory
 
 #: How far an attempt got: there is a connection, or a reply has begun.
 Stage = Literal["connected", "answered"]
@@ -38,6 +38,7 @@ async def exchange(
     headers: Mapping[str, str],
     parts: Sequence[codec.Part],
     reached: Callable[[Stage], None],
+    memory: Memory,
 ) -> tuple[Response, bool]:
     """Send one request on a connection and read its reply; tell whether the connection can be used again.
 
@@ -52,7 +53,7 @@ async def exchange(
         for part in others:
             sent = stream.write(part)  # a memoryview is sent without a copy
     try:
-        response, keeps_open = await _read(stream, reached)
+        response, keeps_open = await _read(stream, reached, memory)
     except (ValueError, UnsatisfiableReadError) as error:
         raise StreamClosedError(real_error=ConnectionResetError(f"the reply is malformed: {error}")) from error
     finally:
@@ -63,7 +64,7 @@ async def exchange(
     return response, keeps_open and sent.done() and not stream.closed()
 
 
-async def _read(stream: IOStream, reached: Callable[[Stage], None]) -> tuple[Response, bool]:
+async def _read(stream: IOStream, reached: Callable[[Stage], None], memory: Memory) -> tuple[Response, bool]:
     while True:
         head = await stream.read_until(END, max_bytes=MAX_HEAD)
         version, status, headers = parse_reply(head)
@@ -73,7 +74,9 @@ async def _read(stream: IOStream, reached: Callable[[Stage], None]) -> tuple[Res
     if status in (204, 304):
         return Response(status, headers, b""), keeps_open
     if "Content-Length" in headers and "Transfer-Encoding" not in headers:
-        return Response(status, headers, await _read_body(stream, headers["Content-Length"], reached)), keeps_open
+        body = memory.take(_length(headers["Content-Length"]))
+        await _fill(body, stream, reached)
+        return Response(status, headers, body), keeps_open
     reached("answered")
     if "Transfer-Encoding" in headers:
         if headers["Transfer-Encoding"].lower() != "chunked" or "Content-Length" in headers:
@@ -82,16 +85,20 @@ async def _read(stream: IOStream, reached: Callable[[Stage], None]) -> tuple[Res
     return Response(status, headers, await stream.read_until_close()), False
 
 
-async def _read_body(stream: IOStream, length: str, reached: Callable[[Stage], None]) -> memoryview:
-    if not (length.isascii() and length.isdigit() and int(length) <= MAX_REPLY):
-        raise ValueError(f"Content-Length {length!r:.40}")
-    body = np.empty(int(length), np.uint8).data  # not filled with zeros first
-    if body:
-        reading = asyncio.ensure_future(stream.read_into(body))  # type: ignore[arg-type]  # any writable memory will do
-        if not reading.done():
-            reached("answered")
-        await reading
-    return body
+def _length(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= MAX_REPLY):
+        raise ValueError(f"Content-Length {text!r:.40}")
+    return int(text)
+
+
+async def _fill(body: memoryview, stream: IOStream, reached: Callable[[Stage], None]) -> None:
+    """Receive a body into the memory where it stays."""
+    if not body:
+        return
+    reading = asyncio.ensure_future(stream.read_into(body))  # type: ignore[arg-type]  # any writable memory will do
+    if not reading.done():
+        reached("answered")
+    await reading
 
 
 async def _read_chunks(stream: IOStream) -> bytes:

@@ -15,7 +15,6 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 import msgspec
-import numpy as np
 
 from labnet import wire
 from labnet.network import oip_bodies
@@ -25,6 +24,7 @@ from labnet.network.checksum import CHECKSUM, checksum_of, checksum_of_body
 from labnet.network.connection import DRAIN, Connection
 from labnet.network.connections import Connections
 from labnet.network.heads import RequestHead, write_head
+from labnet.network.memory import Memory
 from labnet.network.names import CALL, CLIENT, EPOCH, PROTOCOL
 from labnet.network.routes import Failure, Reply, Request, Route, failure_of
 
@@ -73,6 +73,7 @@ class Listener:
         self.slowest = float(1 << 17)
         self.first_seconds = 10.0
         self.bytes_held = 0
+        self.memory = Memory()
         self._acceptor: Acceptor | None = None
 
     def listen(self, sock: socket.socket) -> None:
@@ -168,7 +169,7 @@ class Exchange:
             )
         self._listener.bytes_held += self.length
         # untouched memory: what was announced and not sent costs nothing
-        self.body = np.empty(self.length, np.uint8).data
+        self.body = self._listener.memory.take(self.length)
 
     def _give_room_back(self) -> None:
         if self.body is not None:

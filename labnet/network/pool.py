@@ -17,6 +17,7 @@ from tornado.tcpclient import TCPClient
 
 from labnet import codec
 from labnet.network.exchange import MAX_REPLY, Response, Stage, exchange
+from labnet.network.memory import Memory
 
 _IDLE_SECONDS = 60.0  # less than the server's, so that a reused connection is rarely one being closed
 _MAX_IDLE = 32
@@ -106,6 +107,7 @@ class Pool:
     def __init__(self) -> None:
         self._idle: dict[tuple[str, str, int, ssl.SSLContext | None], list[tuple[float, IOStream]]] = {}
         self._sweeping: asyncio.TimerHandle | None = None
+        self._memory = Memory()
 
     async def request(
         self,
@@ -134,7 +136,7 @@ class Pool:
             raise NotConnected(getattr(error, "real_error", None) or error) from error
         reached("connected")
         try:
-            response, reusable = await exchange(stream, method, path, headers, parts, reached)
+            response, reusable = await exchange(stream, method, path, headers, parts, reached, self._memory)
         except BaseException:
             stream.close()
             raise
