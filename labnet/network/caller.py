@@ -10,8 +10,8 @@ import msgspec
 from tornado.iostream import StreamClosedError
 
 from labnet import errors, wire
-from labnet.errors import RemoteError, WireError
-from labnet.network import keys, reporting, security, tree
+from labnet.errors import WireError
+from labnet.network import failures, keys, reporting, security, tree
 from labnet.network.checksum import CHECKSUM, checksum_of, checksum_of_body
 from labnet.network.exchange import Response, Stage
 from labnet.network.keys import Ticket
@@ -25,11 +25,9 @@ _LARGE = 1 << 20
 _OF_MODELS = ("/forward", "/optimize")
 _ACCEPT = f"{wire.NATIVE}{{}}, {wire.JSON};q=0.9, */*;q=0.1"
 
-#: Replies that turn a request away before the server looks for its key: they say nothing of earlier attempts.
-_TURNED_AWAY = (401, 403, 404, 405, 411, 413, 415, 429, 503)
-
-#: The incarnation of each server that has answered, by host and port.
+#: The incarnation of each server that has answered, by host and port; of so many that answered last.
 _answered: dict[str, str | None] = {}
+_MOST_ANSWERED = 1024
 
 
 class Caller:
@@ -99,7 +97,7 @@ class Caller:
         response = await self._persist(method, route, body, extra, schedule, at_stake=at_stake)
         self._check_protocol(route, response)
         if response.status >= 300:
-            raise self._failure(route, response, at_stake=at_stake, in_doubt=schedule.in_doubt)
+            raise failures.named(self.address, route, response, at_stake=at_stake, in_doubt=schedule.in_doubt)
         if PROTOCOL not in response.headers:
             raise errors.ProtocolMismatch(
                 f"{self._where(route)}: answered without the header {PROTOCOL} and with content type "
@@ -162,7 +160,8 @@ class Caller:
                 wait = schedule.next_wait(patience=self._patience(error))
                 if wait is None:
                     applied = None if not at_stake else "unknown" if schedule.in_doubt else "no"
-                    raise self._gave_up(reason, route, extra.get(CALL), schedule, applied) from None
+                    call = extra.get(CALL)
+                    raise failures.no_reply(self.address, route, reason, schedule, call=call, applied=applied) from None
             await asyncio.sleep(wait)
 
     async def _authorized(
@@ -225,11 +224,18 @@ class Caller:
             response = await connections.request(
                 self.address, method, path, headers, parts, context=self._ssl, reached=reached
             )
-        _answered[self.address.authority] = response.headers.get(EPOCH)
+        self._remember(response.headers.get(EPOCH))
         announced = response.headers.get(CHECKSUM)
         if announced is not None and announced.lower() != f"{checksum_of([response.body]):08x}":
             raise ConnectionError("the reply was changed on its way: its checksum does not match")
         return response
+
+    def _remember(self, epoch: str | None) -> None:
+        """Take note that the server has answered, and which incarnation of it."""
+        authority = self.address.authority
+        if authority not in _answered and len(_answered) >= _MOST_ANSWERED:
+            _answered.pop(next(iter(_answered)), None)
+        _answered[authority] = epoch
 
     def _patience(self, error: BaseException) -> float | None:
         """Return for how many seconds to go on after a failure, None for the whole timeout."""
@@ -240,47 +246,8 @@ class Caller:
             return None
         return 0.0 if isinstance(reason, socket.gaierror) else UNKNOWN_SECONDS
 
-    def _gave_up(
-        self, error: BaseException, route: str, call: str | None, schedule: Schedule, applied: str | None
-    ) -> RemoteError:
-        """Make the error for a request to which there was no reply."""
-        tail = f" ({schedule.failures} attempts)" if schedule.failures > 1 else ""
-        tail += f" (applied: {applied})" if applied else ""
-        where, server = self._where(route), str(self.address)
-        if isinstance(error, TimeoutError):
-            text = f"{where}: no answer within {schedule.timeout:.3g} s{tail}"
-            return errors.RemoteTimeout(text, server=server, route=route, call=call, applied=applied)
-        reason = getattr(error, "real_error", None) or error
-        text = f"{where}: {getattr(reason, 'strerror', None) or reason}; is the server running there?{tail}"
-        return errors.Unreachable(text, server=server, route=route, call=call, applied=applied)
-
     def _where(self, route: str) -> str:
         return f"{self.address}{route}"
-
-    def _failure(self, route: str, response: Response, *, at_stake: bool, in_doubt: bool) -> RemoteError:
-        """Make the error that the server named; another system's reply says nothing of what the server did."""
-        try:
-            document: Any = msgspec.json.decode(response.body)
-            name, message, call = document["error"], document["message"], document.get("call")
-            details = {key: document[key] for key in ("applied", "servers") if key in document}
-        except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
-            return errors.ProtocolMismatch(
-                f"{self._where(route)}: status {response.status} without labnet's error document "
-                f"(content type {response.headers.get('Content-Type')!r:.60})",
-                server=str(self.address),
-                route=route,
-                applied="unknown" if at_stake else None,
-            )
-        if at_stake and in_doubt and response.status in _TURNED_AWAY:
-            details["applied"] = "unknown"
-            message = f"{message}; an earlier attempt had no reply (applied: unknown)"
-        kind = getattr(errors, str(name), None)
-        if not (isinstance(kind, type) and issubclass(kind, RemoteError)):
-            kind = errors.RemoteFailure
-        if not issubclass(kind, errors.PartialUpdate):
-            details.pop("servers", None)
-        where = f"{self._where(route)} ({response.status})"
-        return kind(f"{where}: {message}", server=str(self.address), route=route, call=call, **details)
 
     def decode(self, route: str, response: Response) -> Any:
         """Decode the body of a reply; a malformed one is the server's fault."""

@@ -1,0 +1,63 @@
+"""What a client raises: the error that a server named, or the one for a request that got no reply."""
+
+from typing import Any
+
+import msgspec
+
+from labnet import errors
+from labnet.errors import RemoteError
+from labnet.network.exchange import Response
+from labnet.network.pool import Address
+from labnet.network.retry import Schedule
+
+#: Replies that turn a request away before the server looks for its key: they say nothing of earlier attempts.
+_TURNED_AWAY = (401, 403, 404, 405, 411, 413, 415, 429, 503)
+
+
+def no_reply(
+    address: Address, route: str, reason: BaseException, schedule: Schedule, *, call: str | None, applied: str | None
+) -> RemoteError:
+    """Return the error for a request to which there was no reply, for the reason of its last attempt."""
+    tail = f" ({schedule.failures} attempts)" if schedule.failures > 1 else ""
+    tail += f" (applied: {applied})" if applied else ""
+    where, server = f"{address}{route}", str(address)
+    if isinstance(reason, TimeoutError):
+        text = f"{where}: no answer within {schedule.timeout:.3g} s{tail}"
+        return errors.RemoteTimeout(text, server=server, route=route, call=call, applied=applied)
+    reason = getattr(reason, "real_error", None) or reason
+    text = f"{where}: {getattr(reason, 'strerror', None) or reason}; is the server running there?{tail}"
+    return errors.Unreachable(text, server=server, route=route, call=call, applied=applied)
+
+
+def named(address: Address, route: str, response: Response, *, at_stake: bool, in_doubt: bool) -> RemoteError:
+    """Return the error that the server named; another system's reply says nothing of what the server did.
+
+    Parameters
+    ----------
+    at_stake : bool
+        Whether the request may change something.
+    in_doubt : bool
+        Whether an earlier attempt may have done so already.
+    """
+    try:
+        document: Any = msgspec.json.decode(response.body)
+        name, message, call = document["error"], document["message"], document.get("call")
+        details = {key: document[key] for key in ("applied", "servers") if key in document}
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+        return errors.ProtocolMismatch(
+            f"{address}{route}: status {response.status} without labnet's error document "
+            f"(content type {response.headers.get('Content-Type')!r:.60})",
+            server=str(address),
+            route=route,
+            applied="unknown" if at_stake else None,
+        )
+    if at_stake and in_doubt and response.status in _TURNED_AWAY:
+        details["applied"] = "unknown"
+        message = f"{message}; an earlier attempt had no reply (applied: unknown)"
+    kind = getattr(errors, str(name), None)
+    if not (isinstance(kind, type) and issubclass(kind, RemoteError)):
+        kind = errors.RemoteFailure
+    if not issubclass(kind, errors.PartialUpdate):
+        details.pop("servers", None)
+    text = f"{address}{route} ({response.status}): {message}"
+    return kind(text, server=str(address), route=route, call=call, **details)
