@@ -5,6 +5,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, cast
 
+from labnet.network import blas_threads
 from labnet.network.port import Port
 
 if TYPE_CHECKING:
@@ -18,6 +19,22 @@ ports: dict[int, Port] = {}
 def lock() -> threading.RLock:
     """Return what keeps two threads from serving at once; a forked child has its own."""
     return _lock
+
+
+def add(port: Port) -> None:
+    """Take note that a port serves."""
+    with _lock:
+        blas_threads.limit()
+        ports[port.port] = port
+
+
+def remove(number: int) -> bool:
+    """Forget a port, and tell whether it was there."""
+    with _lock:
+        known = ports.pop(number, None) is not None
+        if not ports:
+            blas_threads.restore()
+        return known
 
 
 def servers() -> "dict[int, Server]":

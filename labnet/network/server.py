@@ -102,7 +102,7 @@ class Server:
         with running.lock():  # not for longer: handlers that are still under way may need it
             if not self.running:
                 return
-            first = running.ports.pop(self.port, None) is not None
+            first = running.remove(self.port)
             if first:
                 security.withdraw(self.port)
         stopping = IO.submit(self._port.stop()) if first else None

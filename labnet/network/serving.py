@@ -232,7 +232,7 @@ def _serve(place: Place, functions: Functions, made: Callable[[Port], ServedMode
         security.publish(bound.port, security.Entry(bound.url, place.name, os.getpid(), accepted))
         installing = _install(place, bound, server, table)
         contextvars.Context().run(IO.run, installing)  # requests inherit nothing of whoever serves
-        running.ports[bound.port] = bound
+        running.add(bound)
         if not bound.loopback and fresh:
             print(f"labnet: {place.name!r} is reachable from other machines at {bound.url}, with its token only")
         return server
