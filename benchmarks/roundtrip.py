@@ -198,7 +198,9 @@ async def measure(elements: int, *, concurrency: int, rounds: int, seconds: floa
         for name, column in COLUMNS.items():
             if name in SMALL and elements > 1 << 16:
                 continue
-            if only in name and (name not in NEEDS or importlib.util.find_spec(NEEDS[name])):
+            if any(part in name for part in only.split(",")) and (
+                name not in NEEDS or importlib.util.find_spec(NEEDS[name])
+            ):
                 tasks[name] = await stack.enter_async_context(column(elements))
                 for _ in range(3):
                     await tasks[name]()
@@ -319,7 +321,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.4, help="length of one round of one column")
     parser.add_argument("--size", default="", help="sizes whose name contains this")
-    parser.add_argument("--only", default="", help="columns whose name contains this")
+    parser.add_argument("--only", default="", help="columns whose name contains one of these, comma-separated")
     parser.add_argument("--json", type=Path, default=Path("build/roundtrip.json"))
     arguments = parser.parse_args()
     results: dict[str, dict] = {}

@@ -4,8 +4,7 @@ const ARRAYS = { F32: Float32Array, F64: Float64Array, I32: Int32Array, I64: Big
 /** Bytes of a message: length of the header, header, data. Tensors are {name: {dtype, shape, data}}. */
 export function encode(tensors, metadata) {
   const header = { __metadata__: metadata }
-  const chunks = []
-  let offset = 0
+  let [chunks, offset] = [[], 0]
   for (const [name, { dtype, shape, data }] of Object.entries(tensors)) {
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
     header[name] = { dtype, shape, data_offsets: [offset, (offset += bytes.length)] }
@@ -41,14 +40,15 @@ export class RemoteModel {
       const reply = await fetch(this.url + route, { method: "POST", headers, body }).catch((error) => error)
       const bytes = await reply.arrayBuffer?.().catch(() => null) // nothing where the connection or the reply was cut
       if (attempt < 5 && (!bytes || reply.status === 429 || reply.status === 503)) {
-        await new Promise((resume) => setTimeout(resume, Math.random() * 100 * 2 ** attempt))
+        const asked = 1000 * (reply.headers?.get("Retry-After") ?? 0) // seconds; the rest differs between clients
+        await new Promise((resume) => setTimeout(resume, asked + Math.random() * 100 * 2 ** attempt))
       } else if (!bytes) throw new Error(`${route}: no complete reply`, { cause: reply })
       else if (reply.ok) return [decode(bytes), reply.headers]
       else throw new Error(`${route} ${reply.status}: ${JSON.parse(Buffer.from(bytes)).message}`)
     }
   }
 
-  /** Output of the model, and the call that a gradient belongs to. */
+  /** Output, and the call that its gradient belongs to. */
   async forward(tensor) {
     const [{ tensor: output }, headers] = await this.post("/forward", tensor, { requires_grad: "tensor" })
     return { output, call: headers.get("Labnet-Call") }

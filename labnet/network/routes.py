@@ -264,9 +264,17 @@ def function_route(name: str, function: Any, *, worker: Worker, users: Users) ->
             raise Failure(400, "BadRequest", f"/{name} needs a tensor: POST one")
         user = users.get(request.client)
         result = await await_model(await worker.run(lambda: handler.call(user, value)))
-        return Reply(wire.encode_value(result, request.format))
+        return Reply(encoded(result, request.format))
 
     return Route(("GET", "POST"), answer, summary=_first_line(function))
+
+
+def encoded(result: Any, form: wire.Format) -> wire.Body:
+    """Return what a user's function has returned as a body; if it cannot be one, that is the server's fault."""
+    try:
+        return wire.encode_value(result, form)
+    except WireError as error:
+        raise Failure(500, "RemoteFailure", str(error)) from error
 
 
 def _first_line(function: Any) -> str:

@@ -16,7 +16,7 @@ from labnet.network.ledger import Key
 from labnet.network.loops import Worker, await_model
 from labnet.network.names import CALL, LOSS, MODE, VERSION, WANTED
 from labnet.network.partial import partial_update, states_of
-from labnet.network.routes import Failure, Reply, Request, Route
+from labnet.network.routes import Failure, Reply, Request, Route, encoded
 from labnet.network.staleness import Policy
 from labnet.network.updates import Contribution, Optimizer, Updates
 from labnet.nn import Module
@@ -114,7 +114,7 @@ class ServedModel:
         inputs = _leaves(message) if training else message.tensors
         version, result = await self._worker.run(lambda: self._call(inputs, message.named, training))
         output = _as_message(await await_model(result, lambda: _Calling(training)))
-        body = wire.encode_value(output.value, request.format)
+        body = encoded(output.value, request.format)
         headers = {VERSION: str(version)}
         if training:
             call = self._new_call()
