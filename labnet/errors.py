@@ -11,6 +11,7 @@ The tree, most general first::
     ├── TraceError                      what `ln.jit` cannot compile
     ├── WireError(ValueError)           bytes that are not a message
     ├── ServeError(ValueError)          a server that cannot be set up this way
+    ├── StoreError                      a store that is in use, damaged, or of another model
     └── RemoteError(ConnectionError)    a call to a server did not succeed
         ├── Unreachable                 nobody answered there
         ├── RemoteTimeout(TimeoutError) no answer in time
@@ -26,6 +27,7 @@ The tree, most general first::
         ├── StaleGradient               a gradient of weights that have changed since
         ├── PartialUpdate               some servers of one backward applied their part, others did not
         ├── Overloaded                  the server is busy or stopping
+        │   └── StorageUnavailable      the server cannot write to its store
         └── RemoteFailure               the model or handler raised
             ├── RemoteShapeError        (also a ShapeError)
             └── RemoteDTypeError        (also a DTypeError)
@@ -68,6 +70,10 @@ class WireError(LabnetError, ValueError):
 
 class ServeError(LabnetError, ValueError):
     """What was to be served cannot be served this way."""
+
+
+class StoreError(LabnetError):
+    """A store that is in use, damaged, or of another model; nothing in it was changed."""
 
 
 class RemoteError(LabnetError, ConnectionError):
@@ -159,6 +165,10 @@ class PartialUpdate(RemoteError):
 
 class Overloaded(RemoteError):
     """The server is busy or stopping; try again later."""
+
+
+class StorageUnavailable(Overloaded):
+    """The server cannot write what is to be kept to its store; nothing was changed."""
 
 
 class RemoteFailure(RemoteError):

@@ -19,7 +19,7 @@ LAYERS = (
     ("codec", "npy"),
     ("nn", "loss", "optim", "io"),
     ("compile",),
-    ("wire",),
+    ("wire", "store"),
     ("network",),
     ("jupyter", "cluster", "cli", "__main__"),
 )

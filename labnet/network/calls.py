@@ -84,6 +84,7 @@ class Calls:
         self.limits = limits or Limits()
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._gone: OrderedDict[str, Applied] = OrderedDict()
+        self._own: str | None = None
         self.nbytes = 0
         self.evicted = 0
 
@@ -118,8 +119,23 @@ class Calls:
         """
         self.expire(now)
         if call not in self._kept:
-            raise Expired(self._gone.get(call, "unknown"))
+            raise Expired(self._gone.get(call) or self._of_unknown(call))
         return self._kept[call]
+
+    def restore(self, prefix: str, used: Iterable[str], *, complete: bool) -> None:
+        """Take note of the calls that were used before; every other one whose id begins so was not.
+
+        Parameters
+        ----------
+        complete : bool
+            Whether `used` are all of them.
+        """
+        for call in used:
+            self._gone[call] = "yes"
+        self._own = prefix if complete else None
+
+    def _of_unknown(self, call: str) -> Applied:
+        return "no" if self._own is not None and call.startswith(self._own) else "unknown"
 
     def take(self, call: str, *, now: float) -> Kept:
         """Return what is kept for a call, which is used up by that.
@@ -160,6 +176,7 @@ class Calls:
         self._gone[call] = applied or kept.if_dropped
         while len(self._gone) > self.limits.remembered:
             self._gone.popitem(last=False)
+            self._own = None  # one that is not known may have been used
 
     def summary(self) -> dict[str, int]:
         """Return the figures for the statistics."""

@@ -184,6 +184,13 @@ class Ledger:
             self.replayed += 1
         return entry
 
+    def restore(self, key: Key, fingerprint: object, reply: Any, *, nbytes: int, now: float) -> None:
+        """Take note of a request that was carried out before this ledger was made; without a reply if that is gone."""
+        if self.begin(key, fingerprint, now=now) is None:
+            self.finish(key, reply, nbytes=nbytes, now=now)
+            if reply is None:
+                self._drop_reply(key)
+
     def running(self, key: Key) -> Entry:
         """Return the entry of a request that is being carried out."""
         return self._windows[key.client].entries[key.sequence]

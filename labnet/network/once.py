@@ -2,17 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, NoReturn
 
+from labnet import wire
 from labnet.network import keys
 from labnet.network.calls import Expired
 from labnet.network.ledger import Bounds, Entry, Forgotten, Key, Ledger, Mismatch
-from labnet.network.names import CALL, EPOCH, MODE, REPLAYED
+from labnet.network.names import CALL, EPOCH, MODE, REPLAYED, VERSION
 from labnet.network.routes import Failure, Reply, Request, failure_of
+from labnet.store import Outcome as Stored
 
 #: What refuses a request before it was begun; the next attempt is carried out.
 _NOT_BEGUN = (429, 503)
+
+#: Routes whose effects a store keeps, all of them.
+_OF_MODELS = ("/forward", "/optimize")
 
 Outcome = Reply | Failure
 
@@ -28,7 +33,34 @@ class Once:
 
     def __init__(self, epoch: str, bounds: Bounds | None = None):
         self._epoch = epoch
+        self._lineage: str | None = None
         self.ledger = Ledger(bounds)
+
+    def continue_from(self, epoch: str, lineage: str, outcomes: Iterable[Stored]) -> None:
+        """Go on where another incarnation has stopped: with the replies that it gave.
+
+        Parameters
+        ----------
+        lineage : str
+            What the epochs of all incarnations begin with. None of them has changed a weight for a request that is
+            not among the outcomes, so a model's route carries that out.
+        """
+        self._epoch, self._lineage = epoch, lineage
+        now = time.monotonic()
+        for outcome in outcomes:
+            if outcome.key:
+                reply = None
+                if outcome.reply is not None:
+                    reply = Reply(wire.Body(wire.NATIVE, [outcome.reply]), {VERSION: str(outcome.version)})
+                nbytes = len(outcome.reply or b"")
+                self.ledger.restore(Key.parse(outcome.key), outcome.fingerprint, reply, nbytes=nbytes, now=now)
+
+    def _may_be_new(self, request: Request) -> bool:
+        """Tell whether an incarnation before this one cannot have carried a request out that nothing is known of."""
+        epoch = request.headers.get(EPOCH, self._epoch)
+        if epoch == self._epoch:
+            return True
+        return self._lineage is not None and request.path in _OF_MODELS and epoch.startswith(self._lineage)
 
     async def answer(self, request: Request, carry_out: Callable[[], Awaitable[Reply]]) -> Reply:
         """Carry out a request unless its key is known; return the reply, stored or new.
@@ -43,13 +75,11 @@ class Once:
             return await carry_out()
         key = _parse(text)
         self._acknowledge(key, request.headers.get(keys.DONE))
-        headers = request.headers
-        fingerprint = (request.path, headers.get(CALL), headers.get(MODE), len(request.body), request.checksum)
         try:
-            entry = self.ledger.begin(key, fingerprint, now=time.monotonic())
+            entry = self.ledger.begin(key, fingerprint_of(request), now=time.monotonic())
         except (Mismatch, Expired, Forgotten) as error:
             _refuse(key, error)
-        if entry is None and headers.get(EPOCH, self._epoch) != self._epoch:
+        if entry is None and not self._may_be_new(request):
             self.ledger.forget(key)
             _refuse(key, Forgotten("this server was started anew since the request was first sent"))
         if entry is None:
@@ -102,6 +132,12 @@ class Once:
             entry.waiting = asyncio.get_running_loop().create_future()
         waiting: asyncio.Future[Outcome] = entry.waiting
         return await asyncio.shield(waiting)
+
+
+def fingerprint_of(request: Request) -> tuple[Any, ...]:
+    """Return what tells a request from others that carry the same key."""
+    headers = request.headers
+    return request.path, headers.get(CALL), headers.get(MODE), len(request.body), request.checksum
 
 
 def _parse(text: str) -> Key:

@@ -15,6 +15,7 @@ from labnet.network.loops import IO, MODELS, Worker
 from labnet.network.once import Once
 from labnet.network.routes import Failure, Reply, Request, Route, Users
 from labnet.stats import RouteStatistics
+from labnet.store import Store
 
 #: Seconds in which a server that is stopped may finish what is under way.
 DRAIN_SECONDS = 5.0
@@ -29,6 +30,12 @@ class Owner(Protocol):
 
     def drain(self) -> None:
         """Let requests that wait for others come to their end."""
+
+    def close(self) -> None:
+        """Bring to an end what is kept on the disk; runs on the worker."""
+
+    def abandon(self) -> None:
+        """Leave what is kept on the disk to the parent of a forked child."""
 
 
 class Port:
@@ -106,8 +113,15 @@ class Port:
         finally:
             counters.end(seconds=time.perf_counter() - began, now=time.monotonic(), bytes_out=bytes_out, failed=failed)
 
+    def continue_from(self, store: Store) -> None:
+        """Go on with what a store knows of the requests before; runs on the I/O loop."""
+        self.epoch = store.lineage + secrets.token_hex(4)
+        self.once.continue_from(self.epoch, store.lineage, store.outcomes)
+
     def abandon(self) -> None:
         """Leave everything to the parent in a forked child."""
+        if self.owner is not None:
+            self.owner.abandon()
         self.owner = None
         self._socket.close()
         self._listener.abandon()
@@ -129,8 +143,12 @@ class Port:
         while self._listener.is_sending and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
         self._listener.close()
-        self.worker.stop()
-        self.stopped.set()
+        try:
+            if self.owner is not None:
+                await self.worker.run(self.owner.close)
+        finally:
+            self.worker.stop()
+            self.stopped.set()
 
 
 def url_of(host: str, port: int) -> str:

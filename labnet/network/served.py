@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from labnet import wire
-from labnet.autograd import no_grad
+from labnet.autograd import Gradients, no_grad
 from labnet.errors import ServeError
 from labnet.network.calls import Calls, Expired, Kept, Limits
 from labnet.network.graph import Graph, check_gradient, pull
@@ -15,6 +15,7 @@ from labnet.network.keys import KEY
 from labnet.network.ledger import Key
 from labnet.network.loops import Worker, await_model
 from labnet.network.names import CALL, LOSS, MODE, VERSION, WANTED
+from labnet.network.once import fingerprint_of
 from labnet.network.partial import partial_update, states_of
 from labnet.network.routes import Failure, Reply, Request, Route, encoded
 from labnet.network.staleness import Policy
@@ -22,6 +23,7 @@ from labnet.network.updates import Contribution, Optimizer, Updates
 from labnet.nn import Module
 from labnet.nn.modules import calling_mode
 from labnet.stats import Curve
+from labnet.store import Outcome, Store
 from labnet.tensor import Tensor
 
 
@@ -42,6 +44,8 @@ class ServedModel:
         What becomes of stale gradients.
     url : str
         Address of the server, for errors that name it beside others.
+    store : Store, optional
+        Where updates are kept.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class ServedModel:
         limits: Limits | None = None,
         policy: Policy | None = None,
         url: str = "",
+        store: Store | None = None,
     ):
         if not callable(model):
             raise ServeError(f"serve_model: expected a callable or a Module, got {type(model).__name__} {model!r:.60}")
@@ -69,8 +74,17 @@ class ServedModel:
         #: Ids and version go on when a model replaces another, so that clients are told what became of their calls.
         self.calls: Calls = previous.calls if previous else Calls(limits)
         self.updates: Updates = Updates(
-            model, optimizer, worker=worker, policy=policy or Policy(), previous=previous.updates if previous else None
+            model,
+            optimizer,
+            worker=worker,
+            policy=policy or Policy(),
+            previous=previous.updates if previous else None,
+            store=store,
         )
+        self.store = store
+        if store is not None:
+            used = [outcome.call for outcome in store.outcomes]
+            self.calls.restore(store.lineage, used, complete=not store.outcomes.forgot)
         self.replaced = False
         self.losses = Curve()
         self._url = url
@@ -152,35 +166,27 @@ class ServedModel:
         except Expired as expired:
             details = {"applied": expired.applied}
             raise Failure(410, "GraphExpired", _why_expired(call, expired), details=details) from None
-        gradients = graph.pulled.pop(request.checksum, None)
-        order = (request.client or "", Key.parse(request.headers.get(KEY, call)).sequence, call)
+        backward = _Backward(request, call, kept, message.tensors, loss)
         version: int | None = None
 
         def pull_and_apply() -> None:
-            nonlocal gradients, version
-            if gradients is None:
-                gradients = pull(graph, message.tensors, loss)
-            if not gradients.is_pending:
-                version = self.updates.apply_now(Contribution(order, graph, kept.version, gradients))
+            nonlocal version
+            backward.begin()
+            if not backward.is_pending:
+                version = self.updates.apply_now(backward.contribution())
 
         try:
             await self._worker.run(pull_and_apply)
-            assert gradients is not None
             if version is None:
-                if gradients.is_pending:
-                    waiting, gradients = gradients, None
-                    gradients = await await_model(waiting)
-                version = await self.updates.apply(Contribution(order, graph, kept.version, gradients))
+                await backward.end()
+                version = await self.updates.apply(backward.contribution())
         except Exception as error:  # no weight of this server has changed: the same call may be tried again
-            if gradients is not None:  # servers further down have applied their part, and do so once
-                graph.pulled[request.checksum] = gradients
+            backward.keep()
             self._give_back(call, kept)
             raise partial_update(error, graph.nodes, here={self._url: "no"}) from error.__cause__
         if loss is not None:
             self.losses.add(version, loss)
-        pulled = {name: gradients[tensor] for name, tensor in graph.inputs.items() if tensor in gradients}
-        answer = wire.Message(pulled, named=True, metadata={"applied": "yes"})
-        return Reply(wire.encode_native(answer, bfloat16=request.format.bfloat16), {VERSION: str(version)})
+        return Reply(backward.answer(), {VERSION: str(version)})
 
     def _check_staleness(self, call: str, kept: Kept) -> None:
         try:
@@ -201,6 +207,63 @@ class ServedModel:
             raise Failure(404, "RouteNotFound", "/weights: this model is a plain function without named parameters")
         state = await self._worker.run(model.state_dict)
         return Reply(wire.encode_value(state, request.format), {VERSION: str(self.version)})
+
+
+class _Backward:
+    """One backward: the gradients that it pulls, what they are applied for, and the answer to it."""
+
+    def __init__(self, request: Request, call: str, kept: Kept, given: dict[str, Tensor], loss: float | None):
+        self._request = request
+        self._call = call
+        self._kept = kept
+        self._graph: Graph = kept.graph
+        self._given = given
+        self._loss = loss
+        #: Servers further down may have applied their part in an earlier attempt, and do so once.
+        self._gradients: Gradients | None = self._graph.pulled.pop(request.checksum, None)
+        self._answer: wire.Body | None = None
+
+    def begin(self) -> None:
+        """Pull the gradients through the graph, as far as that needs no other server; runs on the worker."""
+        if self._gradients is None:
+            self._gradients = pull(self._graph, self._given, self._loss)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether other servers have to be waited for."""
+        return self._gradients is not None and self._gradients.is_pending
+
+    async def end(self) -> None:
+        """Wait for other servers."""
+        if self.is_pending:
+            waiting, self._gradients = self._gradients, None
+            self._gradients = await await_model(waiting)
+
+    def keep(self) -> None:
+        """Keep what was pulled for another attempt."""
+        if self._gradients is not None:
+            self._graph.pulled[self._request.checksum] = self._gradients
+
+    def contribution(self) -> Contribution:
+        """Return what is to be applied."""
+        assert self._gradients is not None, "pulled"
+        request = self._request
+        order = (request.client or "", Key.parse(request.headers.get(KEY, self._call)).sequence, self._call)
+        return Contribution(order, self._graph, self._kept.version, self._gradients, outcome=self._outcome)
+
+    def answer(self) -> wire.Body:
+        """Return the gradients of the inputs as the body of the reply."""
+        if self._answer is None:
+            assert self._gradients is not None, "pulled"
+            found = self._gradients
+            pulled = {name: found[tensor] for name, tensor in self._graph.inputs.items() if tensor in found}
+            message = wire.Message(pulled, named=True, metadata={"applied": "yes"})
+            self._answer = wire.encode_native(message, bfloat16=self._request.format.bfloat16)
+        return self._answer
+
+    def _outcome(self, version: int) -> Outcome:
+        key, body = self._request.headers.get(KEY, "").strip('"'), b"".join(self.answer().parts)
+        return Outcome(key, fingerprint_of(self._request), self._call, body, version)
 
 
 def _leaves(message: wire.Message) -> dict[str, Tensor]:

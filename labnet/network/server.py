@@ -1,6 +1,7 @@
 """The handle of a running server, which its owner holds."""
 
 import asyncio
+import logging
 import socket
 import time
 from html import escape
@@ -14,6 +15,8 @@ from labnet.network.port import ANY_HOST, DRAIN_SECONDS, Port, url_of
 from labnet.network.routes import Route
 from labnet.network.served import ServedModel
 from labnet.pictures import table
+
+log = logging.getLogger("labnet.network")
 
 
 class Server:
@@ -155,6 +158,19 @@ class Server:
         """Let requests that wait for others come to their end: the server is stopping."""
         if self._model is not None:
             self._model.updates.drain("the server is stopping")
+
+    def close(self) -> None:
+        """Close the model's store; runs on the worker, after the last request."""
+        if self._model is not None and self._model.store is not None:
+            try:
+                self._model.store.close()
+            except OSError as error:
+                log.warning("%r: its store could not be brought up to date, its journal has the rest: %s", self, error)
+
+    def abandon(self) -> None:
+        """Leave the model's store to the parent of a forked child."""
+        if self._model is not None and self._model.store is not None:
+            self._model.store.abandon()
 
     def give_way(self) -> None:
         """Keep the last figures and let go of the model: whoever holds this handle does not hold what was replaced."""

@@ -3,7 +3,6 @@
 import contextvars
 import errno
 import os
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +17,10 @@ from labnet.network.routes import Route, check_name, function_route
 from labnet.network.served import ServedModel
 from labnet.network.server import Server
 from labnet.network.staleness import Policy, Staleness
+from labnet.network.storing import new_calls, opened
 from labnet.network.updates import Optimizer
 from labnet.stats import RouteStatistics
+from labnet.store import Durability
 
 #: Default limit of a request's body, in bytes.
 MAX_BODY = 1 << 28
@@ -98,6 +99,8 @@ def serve_model(
     staleness: Staleness = "accept",
     max_staleness: int | None = None,
     accumulate: int = 1,
+    store: str | os.PathLike[str] | None = None,
+    durability: Durability = "group",
 ) -> Server:
     """Serve a model over HTTP from this process, to be trained by whoever calls it.
 
@@ -126,10 +129,16 @@ def serve_model(
     accumulate : int
         How many backwards make one update. Each waits for the others; they are summed in the order of the clients'
         ids (``client=``) and requests, so that the result is the same to the bit whichever arrived first.
+    store : path, optional
+        A folder that keeps the model while it is trained. If there is something in it, serving goes on from there:
+        with its weights, the optimizer's state, and the replies that were given.
+    durability : "memory", "group" or "every"
+        What a reply to a backward promises with a store: nothing but orderly ends; that the update survives the end
+        of this process, and 50 ms later of the machine; or that it survives both. See ``docs/reliability.md``.
 
     Raises
     ------
-    ServeError, OSError, DeviceError
+    ServeError, StoreError, OSError, DeviceError
 
     Examples
     --------
@@ -150,14 +159,19 @@ def serve_model(
 
     def made(bound: Port) -> ServedModel:
         _refuse_itself(model, bound)
+        previous = bound.owner._model if isinstance(bound.owner, Server) else None
+        kept = None
+        if store is not None:
+            kept = opened(store, model, optimizer, durability=durability, previous=previous, worker=bound.worker)
         return ServedModel(
             model,
             optimizer,
             worker=bound.worker,
-            new_call=lambda: secrets.token_hex(16),
-            previous=bound.owner._model if isinstance(bound.owner, Server) else None,
+            new_call=new_calls(kept),
+            previous=previous,
             policy=policy,
             url=bound.url,
+            store=kept,
         )
 
     return _serve(place, routes or {}, made)
@@ -242,8 +256,11 @@ async def _install(place: Place, bound: Port, server: Server, table: dict[str, R
     """Put a server in place of the one before, between two requests."""
     before = bound.owner
     if isinstance(before, Server):
+        await bound.worker.run(before.close)
         before.give_way()
     bound.routes, bound.owner = table, server
+    if server._model is not None and server._model.store is not None:
+        bound.continue_from(server._model.store)
     if place.token != "auto":
         bound.token = place.token
     for path, route in table.items():

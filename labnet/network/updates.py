@@ -15,6 +15,7 @@ from labnet.network.norms import Norms
 from labnet.network.routes import Failure
 from labnet.network.staleness import Histogram, Policy
 from labnet.nn import Module
+from labnet.store import Outcome, Store
 from labnet.tensor import Tensor
 
 Optimizer = Callable[[Gradients], Any]
@@ -28,6 +29,8 @@ class Contribution:
     ----------
     order : tuple
         Client, key and call: where the gradients of several are summed, they are in this order.
+    outcome : callable, optional
+        Returns what a store is to remember of it, given the version that it led to.
     """
 
     order: tuple[str, tuple[int, ...], str]
@@ -35,6 +38,7 @@ class Contribution:
     version: int
     gradients: Gradients
     applied: "asyncio.Future[int] | None" = None
+    outcome: Callable[[int], Outcome] | None = None
 
 
 @dataclass
@@ -63,12 +67,16 @@ class Updates:
         worker: Worker,
         policy: Policy,
         previous: "Updates | None" = None,
+        store: Store | None = None,
     ):
+        self._store = store
         self._model = model
         self._optimizer = optimizer
         self._worker = worker
         self._policy = policy
         self._version: Version = previous._version if previous else Version()
+        if store is not None:
+            self._version = Version(store.version)
         self.staleness = Histogram()
         self.norms = Norms()
         self._round: list[Contribution] = []
@@ -139,12 +147,38 @@ class Updates:
         total = self._trained(contributions[0])
         for other in contributions[1:]:
             total = total + self._trained(other)
-        if self._optimizer is not None and len(total):
-            with _all_or_nothing(list(total)):
-                self._optimizer(total)
-        self._version.number += 1
+        with self._stored(total, contributions):
+            if self._optimizer is not None and len(total):
+                with _all_or_nothing(list(total)):
+                    self._optimizer(total)
+            self._version.number += 1
         self.norms.measure(self.version, total)
         return self.version
+
+    @contextlib.contextmanager
+    def _stored(self, total: Gradients, contributions: list[Contribution]) -> Iterator[None]:
+        """Write an update to the store before it is carried out, and take it back if that fails."""
+        store = self._store
+        if store is None:
+            yield
+            return
+        outcomes = [c.outcome(self.version + 1) for c in contributions if c.outcome is not None]
+        try:
+            store.append(total, outcomes)
+        except OSError as error:
+            raise Failure(
+                503,
+                "StorageUnavailable",
+                f"the update cannot be written to the store {store.path}: {error.strerror or error}; no weight has "
+                "changed (applied: no)",
+                headers={"Retry-After": "1"},
+            ) from error
+        try:
+            yield
+        except BaseException:
+            store.take_back()
+            raise
+        store.applied(outcomes)
 
     def _trained(self, contribution: Contribution) -> Gradients:
         """Return the gradients of the model's own parameters, scaled as the policy wants, all of them finite."""

@@ -1,0 +1,69 @@
+"""The store of a served model: opened before the model is served, closed when it is served no more."""
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from labnet.errors import ServeError
+from labnet.network.loops import IO, Worker
+from labnet.network.served import ServedModel
+from labnet.nn import Module
+from labnet.optim import Optimizer
+from labnet.store import LEVELS, Durability, Store
+
+
+def opened(
+    place: str | os.PathLike[str],
+    model: Any,
+    optimizer: Any,
+    *,
+    durability: Durability,
+    previous: ServedModel | None,
+    worker: Worker,
+) -> Store:
+    """Open the store of a model, which gets the weights that are in it.
+
+    Parameters
+    ----------
+    previous : ServedModel or None
+        What is served in its place now; if it has the same store, it gives it up.
+    worker : Worker
+        What computes for both.
+
+    Raises
+    ------
+    ServeError
+        If this model or optimizer cannot be stored.
+    StoreError, OSError
+        As `Store`; a previous model goes on with its store then.
+    """
+    if durability not in LEVELS:
+        raise ServeError(
+            f"serve_model: durability must be one of {', '.join(map(repr, LEVELS))}, got {durability!r:.40}"
+        )
+    if not isinstance(model, Module):
+        raise ServeError(f"serve_model: a store needs a Module, whose parameters have names, got {model!r:.60}")
+    if optimizer is not None and not isinstance(optimizer, Optimizer):
+        raise ServeError(
+            f"serve_model: a store needs an optimizer of labnet.optim, whose state is known, got {optimizer!r:.60}"
+        )
+    path = Path(place).absolute()
+    before = previous.store if previous is not None else None
+    if before is None or before.path != path:
+        return Store(path, model, optimizer, durability=durability)
+    IO.run(worker.run(before.close))  # updates that come meanwhile are told to come again
+    try:
+        return Store(path, model, optimizer, durability=durability)
+    except BaseException:
+        IO.run(worker.run(before.reopen))
+        raise
+
+
+def new_calls(store: Store | None) -> Callable[[], str]:
+    """Return what makes ids of calls, of 128 bits; with a store they tell which one they are of."""
+    if store is None:
+        return lambda: secrets.token_hex(16)
+    lineage = store.lineage
+    return lambda: lineage + secrets.token_hex(8)

@@ -1,0 +1,170 @@
+"""What a journal and a checkpoint hold, as arrays and text: updates, and what was answered for each of them."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from labnet import codec
+from labnet.errors import StoreError, WireError
+
+Array = np.ndarray[Any, Any]
+#: Most outcomes that are remembered with their replies, bytes of these replies, and outcomes without them.
+_REPLIES, _REPLY_BYTES, _KEYS = 4096, 1 << 26, 20_000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A request that was applied, and its reply.
+
+    Attributes
+    ----------
+    key : str
+        ``client:sequence``, or empty if the request had none.
+    fingerprint : tuple
+        What tells the request from others with the same key.
+    call : str
+        The forward whose gradient it was.
+    reply : bytes or None
+        Body of the reply; None once it was dropped.
+    version : int
+        Of the weights that it led to.
+    """
+
+    key: str
+    fingerprint: tuple[Any, ...]
+    call: str
+    reply: bytes | None
+    version: int = 0
+
+
+@dataclass(frozen=True)
+class Update:
+    """One change of the weights: gradients by the names of their parameters, and for whom it was made.
+
+    Attributes
+    ----------
+    settings : dict
+        Numbers of the optimizer, such as ``lr``.
+    buffers : dict
+        Values that a forward changes beside the parameters, such as running means.
+    """
+
+    version: int
+    gradients: Mapping[str, Array]
+    outcomes: tuple[Outcome, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    buffers: Mapping[str, Array] = field(default_factory=dict)
+
+    def encode(self) -> list[codec.Part]:
+        """Return the parts of a record."""
+        arrays = {f"gradient/{name}": array for name, array in self.gradients.items()}
+        arrays |= {f"buffer/{name}": array for name, array in self.buffers.items()}
+        arrays |= _reply_arrays(self.outcomes)
+        text = {"version": self.version, "settings": dict(self.settings), "outcomes": _described(self.outcomes)}
+        return codec.encode(arrays, {"update": json.dumps(text)})
+
+    @classmethod
+    def decode(cls, payload: bytes) -> "Update":
+        """Read a record.
+
+        Raises
+        ------
+        StoreError
+            If it is none.
+        """
+        try:
+            arrays, metadata = codec.decode(payload)
+            text = json.loads(metadata["update"])
+            outcomes = _outcomes(text["outcomes"], arrays)
+            return cls(
+                int(text["version"]),
+                _below("gradient/", arrays),
+                tuple(outcomes),
+                dict(text["settings"]),
+                _below("buffer/", arrays),
+            )
+        except (WireError, KeyError, ValueError, TypeError) as error:
+            raise StoreError(f"not the record of an update: {error}") from error
+
+
+class Outcomes:
+    """The outcomes of a store, the newest ones with their replies; bounded.
+
+    Examples
+    --------
+    >>> outcomes = Outcomes()
+    >>> outcomes.add(Outcome("ana:1", (), "c0ffee", b"the reply", 1))
+    >>> [outcome.reply for outcome in outcomes]
+    [b'the reply']
+    """
+
+    def __init__(self, found: Iterable[Outcome] = ()) -> None:
+        self._kept: OrderedDict[str, Outcome] = OrderedDict()
+        self._with_reply: OrderedDict[str, int] = OrderedDict()
+        self._nbytes = 0
+        #: Whether some were forgotten altogether.
+        self.forgot = False
+        for outcome in found:
+            self.add(outcome)
+
+    def __iter__(self) -> Any:
+        return iter(self._kept.values())
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def add(self, outcome: Outcome) -> None:
+        """Remember an outcome, and less of the oldest ones."""
+        self._kept[outcome.call] = outcome
+        if outcome.reply is not None:
+            self._with_reply[outcome.call] = len(outcome.reply)
+            self._nbytes += len(outcome.reply)
+        while len(self._with_reply) > 1 and (len(self._with_reply) > _REPLIES or self._nbytes > _REPLY_BYTES):
+            call, nbytes = self._with_reply.popitem(last=False)
+            self._nbytes -= nbytes
+            old = self._kept[call]
+            self._kept[call] = Outcome(old.key, old.fingerprint, old.call, None, old.version)
+        while len(self._kept) > _KEYS:
+            call, _ = self._kept.popitem(last=False)
+            self._nbytes -= self._with_reply.pop(call, 0)
+            self.forgot = True
+
+    def encode(self) -> tuple[dict[str, Array], str]:
+        """Return arrays and text for a checkpoint."""
+        kept = tuple(self._kept.values())
+        return _reply_arrays(kept), json.dumps({"forgot": self.forgot, "outcomes": _described(kept)})
+
+    @classmethod
+    def decode(cls, arrays: Mapping[str, Array], text: str) -> "Outcomes":
+        """Read what `encode` returned."""
+        document = json.loads(text)
+        outcomes = cls(_outcomes(document["outcomes"], arrays))
+        outcomes.forgot = outcomes.forgot or bool(document["forgot"])
+        return outcomes
+
+
+def _reply_arrays(outcomes: Iterable[Outcome]) -> dict[str, Array]:
+    return {
+        f"reply/{number}": np.frombuffer(outcome.reply, np.uint8)
+        for number, outcome in enumerate(outcomes)
+        if outcome.reply is not None
+    }
+
+
+def _described(outcomes: Iterable[Outcome]) -> list[list[Any]]:
+    return [[o.key, list(o.fingerprint), o.call, o.version] for o in outcomes]
+
+
+def _outcomes(described: Iterable[Any], arrays: Mapping[str, Array]) -> Iterable[Outcome]:
+    for number, (key, fingerprint, call, version) in enumerate(described):
+        reply = arrays.get(f"reply/{number}")
+        body = None if reply is None else np.asarray(reply).tobytes()
+        yield Outcome(str(key), tuple(fingerprint), str(call), body, int(version))
+
+
+def _below(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,351 @@
+"""A store: the weights, the optimizer's state and the answered requests of a model that is trained, on the disk.
+
+An update is written to the journal before any weight changes, and answered after that. Opening a store loads the
+last checkpoint and carries out the updates of the journal again, by the same optimizer and so to the same bits.
+"""
+
+import contextlib
+import errno
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from labnet.autograd import Gradients
+from labnet.errors import LabnetError, StoreError
+from labnet.nn import Module
+from labnet.optim import Optimizer
+from labnet.store import folder as folders
+from labnet.store import journal
+from labnet.store.records import Outcome, Outcomes, Update
+from labnet.tensor import Tensor
+
+Durability = Literal["memory", "group", "every"]
+LEVELS = ("memory", "group", "every")
+FORMAT = "labnet store 1"
+
+log = logging.getLogger("labnet.store")
+
+#: Seconds within which what was written is on the disk, where not every update waits for that.
+GROUP_SECONDS = 0.05
+#: A journal that is this long, and longer than some checkpoints, is replaced by a new checkpoint.
+_LONG = 1 << 26
+_CHECKPOINTS = 4
+_WEIGHT, _STATE = "weight/", "optimizer/"
+
+
+class Store:
+    """The store of one model and its optimizer, open in this process.
+
+    Parameters
+    ----------
+    path : Path
+        A folder, made if it is not there.
+    model : Module
+        Gets the weights of the store if there are some.
+    optimizer : Optimizer or None
+        Gets its state.
+    durability : "memory", "group" or "every"
+        Write at checkpoints only; every update before it is answered; and wait for the disk each time.
+
+    Attributes
+    ----------
+    lineage : str
+        Random id of the store since it was made.
+    version : int
+        How many updates the weights have seen.
+    outcomes : Outcomes
+        The requests that were applied.
+    resumed : bool
+        Whether there was something in the folder.
+    replayed : int
+        Updates that were carried out again.
+
+    Raises
+    ------
+    StoreError
+        If the store is in use, damaged, or of another model or optimizer; it is left as it is.
+    OSError
+        If the folder cannot be written.
+    """
+
+    def __init__(self, path: Path, model: Module, optimizer: Optimizer | None, *, durability: Durability = "group"):
+        self.path = Path(path).absolute()
+        self.durability = durability
+        self._model = model
+        self._optimizer = optimizer
+        self.lineage = secrets.token_hex(8)
+        self.version = self.replayed = 0
+        self.outcomes = Outcomes()
+        self._names = {id(tensor): name for name, tensor in model.named_parameters()}
+        self._parameters = frozenset(self._names.values())
+        self._journal: journal.Journal | None = None
+        self._begun = -1  # version of the present checkpoint
+        self._long = _LONG  # length at which the journal is replaced
+        self._files = threading.Lock()  # held while the journal is brought to the disk, or replaced
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = folders.Lock(self.path)
+        try:
+            self.resumed = self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+        self._syncing = _Syncing(self._sync) if durability == "group" else None
+
+    # Opening
+
+    def _open(self) -> bool:
+        version = folders.newest(self.path)
+        if version is None:
+            self._write_checkpoint()
+            return False
+        before = self._model.state_dict()
+        try:
+            self._load(folders.checkpoint_path(self.path, version), version)
+            self._replay(folders.journal_path(self.path, version))
+        except BaseException:
+            self._model.load_state_dict(before)
+            if self._journal is not None:
+                self._journal.close()
+            raise
+        (self.path / folders.CLEAN).unlink(missing_ok=True)
+        folders.flush(self.path)
+        return True
+
+    def _load(self, path: Path, version: int) -> None:
+        tensors, metadata = folders.read_checkpoint(path)
+        if metadata.get("format") != FORMAT:
+            raise StoreError(f"{path} is of format {metadata.get('format')!r:.40}, this version reads {FORMAT!r}")
+        weights = {name.removeprefix(_WEIGHT): t for name, t in tensors.items() if name.startswith(_WEIGHT)}
+        state = {name.removeprefix(_STATE): t for name, t in tensors.items() if name.startswith(_STATE)}
+        self._check_same(weights, metadata["optimizer"])
+        self._model.load_state_dict(weights)
+        if self._optimizer is not None:
+            settings = _settings(self._optimizer)
+            self._optimizer.load_state_dict(state, self._model.named_parameters())
+            _set(self._optimizer, settings)
+        self.version, self._begun = version, version
+        if not self._may_have_lost(metadata):
+            self.lineage = metadata["lineage"]
+        replies = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith("reply/")}
+        self.outcomes = Outcomes.decode(replies, metadata["outcomes"])
+        self._long = max(_LONG, _CHECKPOINTS * path.stat().st_size)
+
+    def _may_have_lost(self, metadata: Mapping[str, str]) -> bool:
+        """Tell whether updates that were answered may be missing: clients then must not rely on what is here."""
+        if metadata["durability"] == "every" or (self.path / folders.CLEAN).exists():
+            return False
+        return metadata["durability"] == "memory" or metadata["boot"] != folders.boot()
+
+    def _check_same(self, weights: Mapping[str, Tensor], optimizer: str) -> None:
+        """Refuse a store of another model or optimizer, and say what differs."""
+        own = {name: (tensor.shape, tensor.dtype.name) for name, tensor in self._model.state_dict().items()}
+        stored = {name: (tensor.shape, tensor.dtype.name) for name, tensor in weights.items()}
+        if own != stored:
+            name = min(name for name in own.keys() | stored.keys() if own.get(name) != stored.get(name))
+            raise StoreError(
+                f"the store {self.path} is of another model: {name!r} is {stored.get(name, 'missing')} there "
+                f"and {own.get(name, 'missing')} in the model; use another folder"
+            )
+        if optimizer != _name(self._optimizer):
+            raise StoreError(
+                f"the store {self.path} was trained with {optimizer}, not with {_name(self._optimizer)}: "
+                "use that one, or another folder"
+            )
+
+    def _replay(self, path: Path) -> None:
+        found = journal.read(path) if path.exists() else journal.Found([], 0, 0)
+        for payload in found.payloads:
+            try:
+                update = Update.decode(payload)
+                if update.version != self.version + 1:
+                    raise StoreError(f"update {update.version} comes after update {self.version}")
+                self._carry_out(update)
+            except LabnetError as error:
+                raise StoreError(f"{path} is damaged: {error}") from error
+        self._journal = journal.Journal(path, end=found.end)
+        folders.drop_others(self.path, self._begun)
+
+    def _carry_out(self, update: Update) -> None:
+        """Do an update again."""
+        parameters = dict(self._model.named_parameters())
+        if unknown := update.gradients.keys() - parameters.keys():
+            raise StoreError(f"it has the gradient of {min(unknown)!r}, which is no parameter of the model")
+        gradients = Gradients([(parameters[name], Tensor(array)) for name, array in update.gradients.items()])
+        if self._optimizer is not None and len(gradients):
+            settings = _settings(self._optimizer)
+            _set(self._optimizer, update.settings)
+            self._optimizer(gradients)
+            _set(self._optimizer, settings)
+        if update.buffers:
+            state = self._model.state_dict()
+            self._model.load_state_dict({**state, **{name: Tensor(array) for name, array in update.buffers.items()}})
+        self.version += 1
+        self.replayed += 1
+        for outcome in update.outcomes:
+            self.outcomes.add(outcome)
+
+    # Writing
+
+    def append(self, gradients: Gradients, outcomes: Iterable[Outcome]) -> None:
+        """Write the next update to the journal; the weights are changed after that.
+
+        Raises
+        ------
+        OSError
+            If it could not be written; the store is as it was before.
+        """
+        if self._journal is None:
+            raise OSError(errno.EBADF, "it is closed")
+        if self.durability == "memory":
+            self.version += 1
+            return
+        if self._journal.broken:  # a new journal may do better, and has the weights as they are
+            self._write_checkpoint()
+        named = {self._names[id(tensor)]: np.asarray(gradient.numpy()) for tensor, gradient in gradients.items()}
+        buffers = {name: t.numpy() for name, t in self._model.state_dict().items() if name not in self._parameters}
+        settings = _settings(self._optimizer) if self._optimizer is not None else {}
+        update = Update(self.version + 1, named, tuple(outcomes), settings, buffers)
+        self._journal.append(update.encode(), sync=self.durability == "every")
+        self.version += 1
+        if self._syncing is not None:
+            self._syncing.ask()
+
+    def take_back(self) -> None:
+        """Forget the update that was written last: it was not carried out."""
+        self.version -= 1
+        if self._journal is not None and self.durability != "memory":
+            self._journal.take_back()
+
+    def applied(self, outcomes: Iterable[Outcome]) -> None:
+        """Remember what was answered, once the weights have changed; begin a new journal if this one is long."""
+        for outcome in outcomes:
+            self.outcomes.add(outcome)
+        if self._journal is not None and self._journal.end > self._long:
+            try:
+                self._write_checkpoint()
+            except OSError as error:
+                self._long = 2 * self._journal.end
+                log.warning("the store %s cannot be made shorter: %s", self.path, error)
+
+    def checkpoint(self) -> None:
+        """Write weights, state and outcomes if they have changed, and begin a new journal.
+
+        Raises
+        ------
+        OSError
+            If that is not possible; the checkpoint and journal before are still there then.
+        """
+        if self.version != self._begun:
+            self._write_checkpoint()
+
+    def _write_checkpoint(self) -> None:
+        tensors: dict[str, Any] = {_WEIGHT + name: tensor for name, tensor in self._model.state_dict().items()}
+        if self._optimizer is not None:
+            state = self._optimizer.state_dict(self._model.named_parameters())
+            tensors |= {_STATE + name: tensor for name, tensor in state.items()}
+        replies, text = self.outcomes.encode()
+        metadata = {
+            "format": FORMAT,
+            "lineage": self.lineage,
+            "durability": self.durability,
+            "boot": folders.boot(),
+            "optimizer": _name(self._optimizer),
+            "outcomes": text,
+        }
+        with self._files:
+            begun = folders.write_pair(self.path, self.version, tensors | replies, metadata)
+            if self._journal is not None:
+                self._journal.close()
+            self._journal = begun
+        self._begun = self.version
+        self._long = max(_LONG, _CHECKPOINTS * folders.checkpoint_path(self.path, self.version).stat().st_size)
+
+    def _sync(self) -> None:
+        with self._files, contextlib.suppress(OSError):  # whoever writes next is told
+            if self._journal is not None:
+                self._journal.sync()
+
+    def close(self) -> None:
+        """Write a checkpoint, and give the folder free; again does nothing.
+
+        Raises
+        ------
+        OSError
+            If the checkpoint cannot be written; what the journal has is not lost.
+        """
+        if self._journal is None:
+            return
+        try:
+            self.checkpoint()
+            (self.path / folders.CLEAN).touch()
+            folders.flush(self.path)
+        finally:
+            if self._syncing is not None:
+                self._syncing.stop()
+            self.abandon()
+
+    def reopen(self) -> None:
+        """Go on after `close`, where nobody else has opened the store since; the weights are those of this process.
+
+        Raises
+        ------
+        StoreError, OSError
+            If that is not possible.
+        """
+        self._lock = folders.Lock(self.path)
+        self._write_checkpoint()
+        (self.path / folders.CLEAN).unlink(missing_ok=True)
+        self._syncing = _Syncing(self._sync) if self.durability == "group" else None
+
+    def abandon(self) -> None:
+        """Let go of the files as they are: also in a forked child, where the parent goes on with them."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        self._lock.release()
+
+
+class _Syncing:
+    """A thread that calls a function within `GROUP_SECONDS` of being asked to."""
+
+    def __init__(self, function: Callable[[], None]):
+        self._function = function
+        self._asked = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="labnet-store", daemon=True)
+        self._thread.start()
+
+    def ask(self) -> None:
+        """Have the function called soon."""
+        self._asked.set()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        self._asked.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while self._asked.wait() and not self._stopping.wait(GROUP_SECONDS):
+            self._asked.clear()
+            self._function()
+
+
+def _settings(optimizer: Optimizer) -> dict[str, Any]:
+    """Return the numbers that an optimizer was given."""
+    numbers = {name: value for name, value in vars(optimizer).items() if not name.startswith("_")}
+    return {name: value for name, value in numbers.items() if isinstance(value, int | float | tuple)}
+
+
+def _set(optimizer: Optimizer, settings: Mapping[str, Any]) -> None:
+    for name, value in settings.items():
+        setattr(optimizer, name, tuple(value) if isinstance(value, list) else value)
+
+
+def _name(optimizer: Optimizer | None) -> str:
+    return "no optimizer" if optimizer is None else type(optimizer).__name__
