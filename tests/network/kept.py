@@ -1,0 +1,70 @@
+"""A server with a store in a process of its own, that can be told to die at its n-th write to the disk.
+
+``python -m tests.network.kept FOLDER PORT DURABILITY [DEATH]``
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import labnet as ln
+from labnet import nn
+
+WRITES = ("pwrite", "fsync", "ftruncate", "replace", "unlink")
+
+
+def make_model():
+    """Return a small model that is the same in every process."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    for number, parameter in enumerate(model.parameters()):
+        values = [((i * 7 + number * 3) % 11 - 5) / 8 for i in range(parameter.size)]
+        parameter.assign(ln.asarray(values).reshape(parameter.shape))
+    return model
+
+
+def make_optimizer():
+    return ln.optim.Adam(lr=0.01)
+
+
+def batch(step):
+    """Return the inputs and targets of a step."""
+    return ln.asarray([[step % 5 - 2.0, step % 3 - 1.0, 0.5]]), ln.asarray([[float(step % 2), 1.0]])
+
+
+def die_at(count):
+    """Kill this process at its n-th call that changes something on the disk: before it, or half-way through it."""
+    calls = [0]
+
+    def counting(real, name):
+        def call(*arguments, **options):
+            calls[0] += 1
+            if calls[0] == count:
+                if name == "pwrite":  # half of it gets there
+                    file, data, offset = arguments
+                    real(file, bytes(data)[: len(data) // 2], offset)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+
+        return call
+
+    for name in WRITES:
+        setattr(os, name, counting(getattr(os, name), name))
+    return calls
+
+
+def main(folder, port="0", durability="group", death="0"):
+    calls = die_at(int(death))
+    server = ln.network.serve_model(
+        make_model(), make_optimizer(), port=int(port), name="kept", store=Path(folder), durability=durability
+    )
+    version = server.statistics()["server"]["version"]
+    print(json.dumps({"url": server.url, "port": server.port, "token": server.token, "version": version}), flush=True)
+    sys.stdin.read()
+    server.stop()
+    print(calls[0], flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
