@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from labnet.cli import figures, lines, serving
+from labnet.cli import figures, lines, serving, stores
 from labnet.cli.problems import BROKEN_PIPE, FAILURE, INTERRUPTED, MISUSE, Misuse, one_line
 from labnet.cli.targets import TOKEN_VARIABLE
 from labnet.errors import LabnetError
 from labnet.network.model_file import LOSSES, OPTIMIZERS
+from labnet.store import LEVELS
 
 _EPILOG = f"""\
 a model file is a Python file that defines 'model', and may define 'optimizer', 'loss' and 'routes':
@@ -45,6 +46,8 @@ each line of the input is a tensor, and so is each line of the output:
   echo '[[1, 2]]' | labnet infer model.py --weights net.safetensors
   echo '[[1, 2]]:float64' | labnet infer localhost:3000
 """
+
+_STORE = "What serve_model(store=PATH) keeps: a checkpoint, and a journal of the updates since."
 
 _TOKEN = """\
 for curl:
@@ -102,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_infer(commands)
     _add_statistics(commands)
+    _add_store(commands)
     token = _add(commands, "token", serving.token, "print the token of a server of yours on this machine", _TOKEN)
     token.add_argument("port", type=_port, metavar="PORT")
     return parser
@@ -129,6 +133,10 @@ def _add_serve(commands: Any) -> None:
     serve.add_argument("--name", help="name of the server (default: the object's name)")
     _add_optimizer(serve)
     serve.add_argument("--checkpoint", metavar="PATH", help="safetensors file that holds the weights between runs")
+    serve.add_argument(
+        "--store", metavar="PATH", help="folder that keeps every update, and the replies that were given"
+    )
+    serve.add_argument("--durability", choices=LEVELS, default="group", help="what a reply promises (default: group)")
     serve.add_argument("--allow-shell", action="store_true", help="of a runner: let clients run shell commands too")
 
 
@@ -164,6 +172,17 @@ def _add_statistics(commands: Any) -> None:
         help="show them again every so many seconds (default: 1) until Ctrl-C",
     )
     _add_timeout(statistics)
+
+
+def _add_store(commands: Any) -> None:
+    store = commands.add_parser("store", help="look into the folder of a served model", description=_STORE)
+    verbs = store.add_subparsers(dest="verb", required=True, metavar="show|verify|compact")
+    for name, run, summary in (
+        ("show", stores.show, "print version, optimizer, weights and replies"),
+        ("verify", stores.verify, "read everything, and say that it is whole"),
+        ("compact", stores.shorten, "put a checkpoint in place of the journal; no server may have the store open"),
+    ):
+        _add(verbs, name, run, summary, "").add_argument("path", metavar="PATH")
 
 
 def _add_optimizer(command: argparse.ArgumentParser) -> None:

@@ -30,7 +30,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _runner(options: argparse.Namespace) -> Server:
-    for option in ("optimizer", "lr", "checkpoint"):
+    for option in ("optimizer", "lr", "checkpoint", "store"):
         if getattr(options, option) is not None:
             raise Misuse(f"--{option} goes with a model file; without one a runner is served")
     port = PORT if options.port is None else options.port
@@ -40,6 +40,8 @@ def _runner(options: argparse.Namespace) -> Server:
 def _model(options: argparse.Namespace) -> Server:
     if options.allow_shell:
         raise Misuse("--allow-shell is for a runner; a server of models has no shell")
+    if options.store is not None and options.checkpoint is not None:
+        raise Misuse("--store keeps the weights too: leave out --checkpoint")
     file = load(options.file)
     return serve_model(
         file.model,
@@ -48,6 +50,8 @@ def _model(options: argparse.Namespace) -> Server:
         host=options.host,
         name=options.name or file.name,
         routes=file.routes(),
+        store=options.store,
+        durability=options.durability,
     )
 
 

@@ -55,6 +55,8 @@ class Account:
                 staleness_histogram=self._model.updates.staleness.summary(),
                 loss=self._model.losses.last,
             )
+            if self._model.store is not None:
+                state["store"] = self._model.store.summary()
         return {**document, "server": state}
 
     async def statistics(self, client: str | None, trail: tree.Trail) -> dict[str, Any]:

@@ -122,16 +122,18 @@ class Calls:
             raise Expired(self._gone.get(call) or self._of_unknown(call))
         return self._kept[call]
 
-    def restore(self, prefix: str, used: Iterable[str], *, complete: bool) -> None:
+    def restore(self, prefix: str, used: Iterable[str], *, in_doubt: Iterable[str] = (), complete: bool) -> None:
         """Take note of the calls that were used before; every other one whose id begins so was not.
 
         Parameters
         ----------
+        in_doubt : iterable of str
+            Calls of which servers further down may have used the gradient.
         complete : bool
             Whether `used` are all of them.
         """
-        for call in used:
-            self._gone[call] = "yes"
+        self._gone.update(dict.fromkeys(in_doubt, "unknown"))
+        self._gone.update(dict.fromkeys(used, "yes"))
         self._own = prefix if complete else None
 
     def _of_unknown(self, call: str) -> Applied:

@@ -185,11 +185,14 @@ class Ledger:
         return entry
 
     def restore(self, key: Key, fingerprint: object, reply: Any, *, nbytes: int, now: float) -> None:
-        """Take note of a request that was carried out before this ledger was made; without a reply if that is gone."""
-        if self.begin(key, fingerprint, now=now) is None:
-            self.finish(key, reply, nbytes=nbytes, now=now)
-            if reply is None:
-                self._drop_reply(key)
+        """Take note of a request that was carried out elsewhere; without a reply if that is gone."""
+        window = self._windows.get(key.client)
+        if window is not None and (key.sequence in window.entries or key.sequence <= window.floor):
+            return
+        self.begin(key, fingerprint, now=now)
+        self.finish(key, reply, nbytes=nbytes, now=now)
+        if reply is None:
+            self._drop_reply(key)
 
     def running(self, key: Key) -> Entry:
         """Return the entry of a request that is being carried out."""

@@ -28,6 +28,11 @@ class Owner(Protocol):
 
     name: str
 
+    @property
+    def keeps(self) -> bool:
+        """Whether something is kept on the disk."""
+        ...
+
     def drain(self) -> None:
         """Let requests that wait for others come to their end."""
 
@@ -143,12 +148,11 @@ class Port:
         while self._listener.is_sending and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
         self._listener.close()
-        try:
-            if self.owner is not None:
-                await self.worker.run(self.owner.close)
-        finally:
-            self.worker.stop()
-            self.stopped.set()
+        if self.owner is not None and self.owner.keeps:
+            closing = asyncio.ensure_future(self.worker.run(self.owner.close))
+            await asyncio.wait([closing], timeout=DRAIN_SECONDS)  # behind a handler that does not end it never comes
+        self.worker.stop()
+        self.stopped.set()
 
 
 def url_of(host: str, port: int) -> str:

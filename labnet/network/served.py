@@ -84,7 +84,7 @@ class ServedModel:
         self.store = store
         if store is not None:
             used = [outcome.call for outcome in store.outcomes]
-            self.calls.restore(store.lineage, used, complete=not store.outcomes.forgot)
+            self.calls.restore(store.lineage, used, in_doubt=store.intents, complete=not store.outcomes.forgot)
         self.replaced = False
         self.losses = Curve()
         self._url = url
@@ -174,6 +174,8 @@ class ServedModel:
             backward.begin()
             if not backward.is_pending:
                 version = self.updates.apply_now(backward.contribution())
+            else:
+                self.updates.hand_on(call, graph)
 
         try:
             await self._worker.run(pull_and_apply)
@@ -328,6 +330,6 @@ def _why_expired(call: str, expired: Expired) -> str:
     reasons = {
         "yes": "its gradient was received before",
         "no": "it was dropped to make room, grew too old, or the model was replaced; compute the forward again",
-        "unknown": "this server does not know it; it may have been restarted",
+        "unknown": "this server does not know it, or was restarted while others were to apply their part of it",
     }
     return f"the graph of call {call:.40} is not kept: {reasons[expired.applied]} (applied: {expired.applied})"

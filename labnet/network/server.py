@@ -159,6 +159,11 @@ class Server:
         if self._model is not None:
             self._model.updates.drain("the server is stopping")
 
+    @property
+    def keeps(self) -> bool:
+        """Whether the model has a store."""
+        return self._model is not None and self._model.store is not None
+
     def close(self) -> None:
         """Close the model's store; runs on the worker, after the last request."""
         if self._model is not None and self._model.store is not None:

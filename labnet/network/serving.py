@@ -256,7 +256,8 @@ async def _install(place: Place, bound: Port, server: Server, table: dict[str, R
     """Put a server in place of the one before, between two requests."""
     before = bound.owner
     if isinstance(before, Server):
-        await bound.worker.run(before.close)
+        if before.keeps:
+            await bound.worker.run(before.close)
         before.give_way()
     bound.routes, bound.owner = table, server
     if server._model is not None and server._model.store is not None:

@@ -12,10 +12,11 @@ from labnet.autograd import Gradients
 from labnet.network.graph import Graph
 from labnet.network.loops import Worker
 from labnet.network.norms import Norms
+from labnet.network.partial import states_of
 from labnet.network.routes import Failure
 from labnet.network.staleness import Histogram, Policy
 from labnet.nn import Module
-from labnet.store import Outcome, Store
+from labnet.store import Intent, Outcome, Store
 from labnet.tensor import Tensor
 
 Optimizer = Callable[[Gradients], Any]
@@ -155,6 +156,28 @@ class Updates:
         self.norms.measure(self.version, total)
         return self.version
 
+    def hand_on(self, call: str, graph: Graph) -> None:
+        """Write to the store that a backward is about to reach other servers; runs on the worker."""
+        if self._store is not None:
+            servers = tuple(states_of(graph.nodes))
+            with self._writing():
+                self._store.intend(Intent(call, servers))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn a failure of the disk into the reply that has the client come again."""
+        try:
+            yield
+        except OSError as error:
+            assert self._store is not None, "there is something to write to"
+            raise Failure(
+                503,
+                "StorageUnavailable",
+                f"the update cannot be written to the store {self._store.path}: {error.strerror or error}; no weight "
+                "has changed (applied: no)",
+                headers={"Retry-After": "1"},
+            ) from error
+
     @contextlib.contextmanager
     def _stored(self, total: Gradients, contributions: list[Contribution]) -> Iterator[None]:
         """Write an update to the store before it is carried out, and take it back if that fails."""
@@ -163,16 +186,8 @@ class Updates:
             yield
             return
         outcomes = [c.outcome(self.version + 1) for c in contributions if c.outcome is not None]
-        try:
+        with self._writing():
             store.append(total, outcomes)
-        except OSError as error:
-            raise Failure(
-                503,
-                "StorageUnavailable",
-                f"the update cannot be written to the store {store.path}: {error.strerror or error}; no weight has "
-                "changed (applied: no)",
-                headers={"Retry-After": "1"},
-            ) from error
         try:
             yield
         except BaseException:

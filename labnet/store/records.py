@@ -91,6 +91,44 @@ class Update:
             raise StoreError(f"not the record of an update: {error}") from error
 
 
+@dataclass(frozen=True)
+class Intent:
+    """A backward that was handed on to other servers: until its update follows, their part may have been applied.
+
+    Attributes
+    ----------
+    call : str
+        The forward whose gradient it is.
+    servers : tuple of str
+        URLs of the others.
+    """
+
+    call: str
+    servers: tuple[str, ...]
+
+    def encode(self) -> list[codec.Part]:
+        """Return the parts of a record."""
+        return codec.encode({}, {"intent": json.dumps([self.call, *self.servers])})
+
+
+def decode(payload: bytes) -> Update | Intent:
+    """Read a record of a journal.
+
+    Raises
+    ------
+    StoreError
+        If it is none.
+    """
+    try:
+        _, metadata = codec.decode(payload)
+        if "intent" not in metadata:
+            return Update.decode(payload)
+        call, *servers = json.loads(metadata["intent"])
+        return Intent(str(call), tuple(map(str, servers)))
+    except (WireError, ValueError, TypeError) as error:
+        raise StoreError(f"not a record: {error}") from error
+
+
 class Outcomes:
     """The outcomes of a store, the newest ones with their replies; bounded.
 

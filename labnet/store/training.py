@@ -6,6 +6,7 @@ last checkpoint and carries out the updates of the journal again, by the same op
 
 import contextlib
 import errno
+import json
 import logging
 import secrets
 import threading
@@ -21,7 +22,7 @@ from labnet.nn import Module
 from labnet.optim import Optimizer
 from labnet.store import folder as folders
 from labnet.store import journal
-from labnet.store.records import Outcome, Outcomes, Update
+from labnet.store.records import Intent, Outcome, Outcomes, Update, decode
 from labnet.tensor import Tensor
 
 Durability = Literal["memory", "group", "every"]
@@ -60,6 +61,8 @@ class Store:
         How many updates the weights have seen.
     outcomes : Outcomes
         The requests that were applied.
+    intents : dict
+        Calls that were handed on to other servers and not applied here, with the URLs of these.
     resumed : bool
         Whether there was something in the folder.
     replayed : int
@@ -81,6 +84,7 @@ class Store:
         self.lineage = secrets.token_hex(8)
         self.version = self.replayed = 0
         self.outcomes = Outcomes()
+        self.intents: dict[str, tuple[str, ...]] = {}
         self._names = {id(tensor): name for name, tensor in model.named_parameters()}
         self._parameters = frozenset(self._names.values())
         self._journal: journal.Journal | None = None
@@ -133,6 +137,7 @@ class Store:
             self.lineage = metadata["lineage"]
         replies = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith("reply/")}
         self.outcomes = Outcomes.decode(replies, metadata["outcomes"])
+        self.intents = {call: tuple(servers) for call, servers in json.loads(metadata["intents"]).items()}
         self._long = max(_LONG, _CHECKPOINTS * path.stat().st_size)
 
     def _may_have_lost(self, metadata: Mapping[str, str]) -> bool:
@@ -161,10 +166,13 @@ class Store:
         found = journal.read(path) if path.exists() else journal.Found([], 0, 0)
         for payload in found.payloads:
             try:
-                update = Update.decode(payload)
-                if update.version != self.version + 1:
-                    raise StoreError(f"update {update.version} comes after update {self.version}")
-                self._carry_out(update)
+                record = decode(payload)
+                if isinstance(record, Intent):
+                    self.intents[record.call] = record.servers
+                    continue
+                if record.version != self.version + 1:
+                    raise StoreError(f"update {record.version} comes after update {self.version}")
+                self._carry_out(record)
             except LabnetError as error:
                 raise StoreError(f"{path} is damaged: {error}") from error
         self._journal = journal.Journal(path, end=found.end)
@@ -186,10 +194,28 @@ class Store:
             self._model.load_state_dict({**state, **{name: Tensor(array) for name, array in update.buffers.items()}})
         self.version += 1
         self.replayed += 1
-        for outcome in update.outcomes:
+        self._remember(update.outcomes)
+
+    def _remember(self, outcomes: Iterable[Outcome]) -> None:
+        for outcome in outcomes:
             self.outcomes.add(outcome)
+            self.intents.pop(outcome.call, None)
 
     # Writing
+
+    def intend(self, intent: Intent) -> None:
+        """Write that a backward is about to be handed on to other servers.
+
+        Raises
+        ------
+        OSError
+            If that could not be written.
+        """
+        if self._journal is None:
+            raise OSError(errno.EBADF, "it is closed")
+        if self.durability != "memory":
+            self._journal.append(intent.encode(), sync=self.durability == "every")
+        self.intents[intent.call] = intent.servers
 
     def append(self, gradients: Gradients, outcomes: Iterable[Outcome]) -> None:
         """Write the next update to the journal; the weights are changed after that.
@@ -223,8 +249,7 @@ class Store:
 
     def applied(self, outcomes: Iterable[Outcome]) -> None:
         """Remember what was answered, once the weights have changed; begin a new journal if this one is long."""
-        for outcome in outcomes:
-            self.outcomes.add(outcome)
+        self._remember(outcomes)
         if self._journal is not None and self._journal.end > self._long:
             try:
                 self._write_checkpoint()
@@ -240,7 +265,7 @@ class Store:
         OSError
             If that is not possible; the checkpoint and journal before are still there then.
         """
-        if self.version != self._begun:
+        if self._journal is None or self._journal.end > len(journal.MAGIC) or self.version != self._begun:
             self._write_checkpoint()
 
     def _write_checkpoint(self) -> None:
@@ -256,6 +281,7 @@ class Store:
             "boot": folders.boot(),
             "optimizer": _name(self._optimizer),
             "outcomes": text,
+            "intents": json.dumps(self.intents),
         }
         with self._files:
             begun = folders.write_pair(self.path, self.version, tensors | replies, metadata)
@@ -269,6 +295,18 @@ class Store:
         with self._files, contextlib.suppress(OSError):  # whoever writes next is told
             if self._journal is not None:
                 self._journal.sync()
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures for the statistics; the path is nobody else's business."""
+        written = self._journal
+        return {
+            "durability": self.durability,
+            "version": self.version,
+            "replayed": self.replayed,
+            "checkpoint": self._begun,
+            "journal_bytes": 0 if written is None else written.end,
+            "failed": written is not None and written.broken is not None,
+        }
 
     def close(self) -> None:
         """Write a checkpoint, and give the folder free; again does nothing.

@@ -1,6 +1,7 @@
 """A server with a store in a process of its own, that can be told to die at its n-th write to the disk.
 
-``python -m tests.network.kept FOLDER PORT DURABILITY [DEATH]``
+``python -m tests.network.kept FOLDER PORT DURABILITY [DEATH [INNER]]``; with the URL of another server, which is part
+of its model, it dies once that has applied its part.
 """
 
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import labnet as ln
 from labnet import nn
+from labnet.store import Store
 
 WRITES = ("pwrite", "fsync", "ftruncate", "replace", "unlink")
 
@@ -54,11 +56,39 @@ def die_at(count):
     return calls
 
 
-def main(folder, port="0", durability="group", death="0"):
+class Composed(nn.Module):
+    """A model with a part on another server."""
+
+    def __init__(self, url):
+        super().__init__()
+        self.own = nn.Linear(3, 3)
+        self._inner = ln.network.remote_model(url)
+
+    async def forward(self, x):
+        return await self._inner(self.own(x))
+
+
+def die_before_writing(folder):
+    """Kill this process just before its first update is written, unless an earlier one did so."""
+    marker = Path(folder).with_suffix(".died")
+    if marker.exists():
+        return
+    marker.parent.mkdir(parents=True, exist_ok=True)
+
+    def append(*arguments):
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Store.append = append
+
+
+def main(folder, port="0", durability="group", death="0", inner=""):
     calls = die_at(int(death))
-    server = ln.network.serve_model(
-        make_model(), make_optimizer(), port=int(port), name="kept", store=Path(folder), durability=durability
-    )
+    if inner:
+        die_before_writing(folder)
+    model = Composed(inner) if inner else make_model()
+    place = {"port": int(port), "name": "kept", "store": Path(folder), "durability": durability}
+    server = ln.network.serve_model(model, make_optimizer(), **place)
     version = server.statistics()["server"]["version"]
     print(json.dumps({"url": server.url, "port": server.port, "token": server.token, "version": version}), flush=True)
     sys.stdin.read()

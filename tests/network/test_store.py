@@ -24,10 +24,10 @@ from tests.network.support import ROOT, SECONDS, free_port, http, native, run
 LEVELS = ["group", "every"]
 
 
-def start(folder, port, durability="group", death=0):
+def start(folder, port, durability="group", death=0, inner=""):
     """Start a server with a store; returns the process, and what it said, None if it died before that."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.network.kept", str(folder), str(port), durability, str(death)],
+        [sys.executable, "-m", "tests.network.kept", str(folder), str(port), durability, str(death), inner],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -207,6 +207,28 @@ def test_without_the_store_s_promise_a_crash_is_told_to_the_client(tmp_path):
         loss.backward()
     assert caught.value.applied == "unknown"
     end(process)
+
+
+def test_a_server_that_dies_after_another_has_applied_its_part_does_not_take_that_for_nothing(tmp_path):
+    """A retry must not begin anew: its forward would see weights of the other server that have changed."""
+    with ln.network.serve_model(nn.Linear(3, 3), ln.optim.SGD(lr=0.1), port=0) as inner:
+        process, said = start(tmp_path, free_port(), inner=inner.url)
+        y = ln.network.remote_model(said["url"], blocking=True, timeout=20.0)(ln.ones((1, 3)))
+        again = []
+
+        def restart():
+            process.wait(SECONDS)  # it kills itself before its own part is written down
+            again.append(start(tmp_path, said["port"], inner=inner.url)[0])
+
+        restarting = threading.Thread(target=restart)
+        restarting.start()
+        with pytest.raises(GraphExpired, match="while others were to apply their part") as caught:
+            y.sum().backward()
+        restarting.join(SECONDS)
+        assert caught.value.applied == "unknown"
+        assert inner.statistics()["server"]["version"] == 1
+        end(process)
+        end(again[0])
 
 
 # Orderly ends

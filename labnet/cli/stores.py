@@ -1,0 +1,43 @@
+"""``labnet store``: what is in the folder of a served model, whether it is whole, and made short."""
+
+import argparse
+from pathlib import Path
+
+from labnet.store.offline import Contents, compact, contents
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print what is in a store."""
+    print(_described(contents(Path(options.path))))
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Read everything in a store, and say that it is whole."""
+    found = contents(Path(options.path))
+    torn = f"; {found.torn} bytes of an update that was never answered will be cut off" if found.torn else ""
+    print(f"{found.path}: whole, version {found.version}, {found.updates} updates in the journal{torn}")
+    return 0
+
+
+def shorten(options: argparse.Namespace) -> int:
+    """Put a checkpoint in place of the journal."""
+    before = contents(Path(options.path))
+    after = compact(Path(options.path))
+    print(f"{after.path}: version {after.version}, {_size(before.nbytes)} before, {_size(after.nbytes)} now")
+    return 0
+
+
+def _described(found: Contents) -> str:
+    width = max((len(name) for name in found.weights), default=0)
+    rows = [f"  {name:<{width}}  {shape} {dtype}" for name, (shape, dtype) in found.weights.items()]
+    facts = [
+        f"{found.path}: version {found.version}, {_size(found.nbytes)}",
+        f"  trained with {found.optimizer}, durability {found.durability!r}, store {found.lineage}",
+        f"  {found.updates} updates in the journal, {found.replies} replies kept",
+    ]
+    return "\n".join([*facts, *rows])
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e6 else f"{nbytes / 1e3:.1f} kB"

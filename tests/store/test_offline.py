@@ -1,0 +1,126 @@
+"""Stores that nobody serves: shown, verified and compacted, from Python and from the command line."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import labnet as ln
+from labnet.errors import StoreError
+from labnet.store import Outcome, Store
+from labnet.store.offline import compact, contents
+from tests.network.kept import batch, make_model, make_optimizer
+
+
+def train(folder, steps, *, closed=False, reply=b"the reply"):
+    """Train for so many steps with a store, and leave it as a crash would; returns the weights."""
+    model, optimizer = make_model(), make_optimizer()
+    store = Store(folder, model, optimizer)
+    for number in range(store.version, store.version + steps):
+        x, y = batch(number)
+        optimizer.lr = 0.01 / (1 + number)
+        gradients = ln.loss.mse(model(x), y).backward()
+        outcome = Outcome(f"ana:{number}", ("/optimize", number), f"{number:032x}", reply, number + 1)
+        store.append(gradients, [outcome])
+        optimizer(gradients)
+        store.applied([outcome])
+    if closed:
+        store.close()
+    else:
+        store.abandon()
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "labnet", "store", *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+def test_what_is_in_a_store_is_shown_and_nothing_changed(tmp_path):
+    train(tmp_path, 3)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    found = contents(tmp_path)
+    assert (found.version, found.updates, found.replies, found.torn) == (3, 3, 3, 0)
+    assert found.weights["0.weight"] == ((4, 3), "float32")
+    shown = command("show", tmp_path).stdout
+    assert "version 3" in shown
+    assert "trained with Adam, durability 'group'" in shown
+    assert "3 updates in the journal, 3 replies kept" in shown
+    assert "0.weight  (4, 3) float32" in shown
+    assert "whole, version 3, 3 updates in the journal" in command("verify", tmp_path).stdout
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_compacting_keeps_weights_state_and_replies(tmp_path):
+    wanted = train(tmp_path, 4)
+    found = compact(tmp_path)
+    assert (found.version, found.updates, found.replies) == (4, 0, 4)
+    again = train(tmp_path, 0)
+    assert all(np.array_equal(again[name], wanted[name]) for name in wanted)
+    more, fresh = train(tmp_path, 3), tmp_path / "fresh"
+    assert all(np.array_equal(more[name], value) for name, value in train(fresh, 7).items())
+    store = Store(tmp_path, make_model(), make_optimizer())
+    assert [outcome.reply for outcome in store.outcomes] == [b"the reply"] * 7
+    store.close()
+
+
+def test_the_command_says_how_much_shorter_it_is(tmp_path):
+    train(tmp_path, 5)
+    done = command("compact", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "version 5" in done.stdout
+
+
+def test_a_torn_end_is_named(tmp_path):
+    train(tmp_path, 2)
+    with open(tmp_path / "journal-000000000000", "ab") as file:
+        file.write(b"torn")
+    assert "4 bytes of an update that was never answered" in command("verify", tmp_path).stdout
+
+
+@pytest.mark.parametrize("verb", ["show", "verify", "compact"])
+def test_what_is_no_store_or_damaged_is_one_line_and_status_1(tmp_path, verb):
+    (tmp_path / "empty").mkdir()
+    train(tmp_path / "damaged", 2)
+    path = tmp_path / "damaged" / "journal-000000000000"
+    path.write_bytes(path.read_bytes()[:40] + b"?" + path.read_bytes()[41:])
+    for name, reason in (("empty", "no checkpoint"), ("missing", "no checkpoint"), ("damaged", "is damaged")):
+        done = command(verb, tmp_path / name)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert reason in done.stderr
+
+
+def test_a_store_that_is_served_is_shown_and_not_compacted(tmp_path):
+    with ln.network.serve_model(make_model(), make_optimizer(), port=0, store=tmp_path):
+        assert contents(tmp_path).version == 0
+        with pytest.raises(StoreError, match="in use by this process"):
+            compact(tmp_path)
+
+
+def test_many_outcomes_are_bounded_and_the_newest_are_kept(tmp_path, monkeypatch):
+    from labnet.store import records
+
+    monkeypatch.setattr(records, "_REPLY_BYTES", 2500)
+    monkeypatch.setattr(records, "_KEYS", 6)
+    train(tmp_path, 8, closed=True, reply=bytes(1000))
+    store = Store(tmp_path, make_model(), make_optimizer())
+    kept = list(store.outcomes)
+    assert [outcome.key for outcome in kept] == [f"ana:{number}" for number in range(2, 8)]
+    assert [outcome.reply is not None for outcome in kept] == [False] * 4 + [True] * 2
+    assert store.outcomes.forgot
+    store.close()
+
+
+def test_a_long_journal_is_replaced_while_training_goes_on(tmp_path, monkeypatch):
+    from labnet.store import training
+
+    monkeypatch.setattr(training, "_LONG", 3000)
+    wanted = train(tmp_path, 30)
+    found = contents(tmp_path)
+    assert found.version == 30
+    assert found.updates < 20
+    assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == ["checkpoint", "journal", "lock"]
+    again = train(tmp_path, 0)
+    assert all(np.array_equal(again[name], wanted[name]) for name in wanted)
