@@ -6,13 +6,14 @@ BIN     = $(VENV)/bin
 # Jupyter refuses to run as root, as in a container, unless told so.
 ROOT_FLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab demo test check clean
+.PHONY: help lab demo test check chaos clean
 
 help:
 	@echo "make lab    open JupyterLab on the quickstart (ARGS=--no-browser on a host without a screen)"
 	@echo "make demo   serve a model in one process and train it from another, in the terminal"
 	@echo "make test   run every test, linters and type checks included"
 	@echo "make check  linters and type checks only"
+	@echo "make chaos  random faults against servers with stores (ARGS='--faults 1000 --seed 7')"
 	@echo "make clean  remove the virtual environment and caches"
 
 lab: $(VENV)/.notebooks
@@ -28,6 +29,9 @@ check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+chaos: $(VENV)/.test
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 # pip is the last thing that venv makes: without it the environment is made anew.
 $(VENV)/bin/pip:

@@ -4,6 +4,7 @@
 of its model, it dies once that has applied its part.
 """
 
+import errno
 import json
 import os
 import signal
@@ -82,12 +83,35 @@ def die_before_writing(folder):
     Store.append = append
 
 
+def fail_when_told():
+    """Have the next two writes to the disk fail after each signal SIGUSR1."""
+    left = [0]
+
+    def tell(number, frame):
+        left[0] += 2
+
+    def failing(real):
+        def call(*arguments, **options):
+            if left[0]:
+                left[0] -= 1
+                raise OSError(errno.EIO, "Input/output error")
+            return real(*arguments, **options)
+
+        return call
+
+    for name in ("pwrite", "fsync"):
+        setattr(os, name, failing(getattr(os, name)))
+    signal.signal(signal.SIGUSR1, tell)
+
+
 def main(folder, port="0", durability="group", death="0", inner=""):
     calls = die_at(int(death))
+    fail_when_told()
     if inner:
         die_before_writing(folder)
     model = Composed(inner) if inner else make_model()
     place = {"port": int(port), "name": "kept", "store": Path(folder), "durability": durability}
+    place["token"] = os.environ.get("KEPT_TOKEN", "auto")
     server = ln.network.serve_model(model, make_optimizer(), **place)
     version = server.statistics()["server"]["version"]
     print(json.dumps({"url": server.url, "port": server.port, "token": server.token, "version": version}), flush=True)
