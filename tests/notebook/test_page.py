@@ -141,11 +141,66 @@ def test_it_can_be_used_by_keyboard_and_heard(composed):
         page.get_by_role("status").get_by_text("unreachable").wait_for(state="attached")
 
 
-def test_the_page_has_no_stop_button_because_it_has_no_authority(composed):
+def stop_button(page):
+    return page.get_by_role("button", name="Stop server")
+
+
+def test_the_page_stops_its_server_for_whoever_types_the_token(composed):
+    with browser_page(width=900, height=400) as page:
+        page.goto(composed.url)
+        stop_button(page).click()
+        field = page.get_by_label("Token of this server")
+        field.wait_for()
+        assert page.evaluate("document.activeElement.type") == "password"
+        assert f"labnet token {composed.port}" in page.get_by_role("form", name="stop this server").inner_text()
+        field.fill("wrong")
+        page.keyboard.press("Enter")
+        page.get_by_role("alert").get_by_text("this is not the token").wait_for()
+        page.screenshot(path=SCREENSHOTS / "page-token.png")
+        assert composed.running
+        field.fill(composed.token)
+        page.keyboard.press("Enter")
+        assert composed.wait(10)
+        page.locator("[data-state=stopped]").wait_for()
+        assert not field.is_visible()
+        assert field.input_value() == ""
+        assert not stop_button(page).is_visible()
+        assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
+
+
+def test_the_form_for_the_token_is_left_by_escape_and_forgets_what_was_typed(composed):
     with browser_page() as page:
         page.goto(composed.url)
-        page.locator("[data-state=running]").wait_for()
-        assert page.get_by_role("button", name="Stop server").count() == 0
+        stop_button(page).click()
+        field = page.get_by_label("Token of this server")
+        field.fill("secret")
+        page.keyboard.press("Escape")
+        assert not field.is_visible()
+        assert field.input_value() == ""
+        assert page.evaluate("document.activeElement.textContent") == "Stop server"
+        assert composed.running
+
+
+def test_the_page_of_a_server_without_a_token_stops_it_at_once():
+    with ln.network.serve({"f": lambda: 1}, port=0, token=None) as server, browser_page() as page:
+        page.goto(server.url)
+        stop_button(page).click()
+        assert server.wait(10)
+        page.locator("[data-state=stopped]").wait_for()
+
+
+def test_a_page_that_was_stopped_shows_the_next_server_on_its_port():
+    port = free_port()
+    with browser_page() as page:
+        with ln.network.serve({"f": lambda: 1}, port=port, token=None):
+            page.goto(f"http://127.0.0.1:{port}")
+            stop_button(page).click()
+            page.locator("[data-state=stopped]").wait_for()
+        with ln.network.serve({"f": lambda: 1}, port=port, name="second"):
+            page.locator("[data-state=running]").wait_for()
+            page.get_by_text("second").first.wait_for()
+        page.locator("[data-state=unreachable]").wait_for()
+        assert page.failures == []
 
 
 @pytest.mark.parametrize("width", [320, 420, 640, 800])

@@ -5,6 +5,9 @@ const HIDDEN_MILLISECONDS = 2000;
 const TIMEOUT_MILLISECONDS = 5000;
 const SILENT_SECONDS = 15;
 
+// What browsers say in words of their own.
+const REASONS = { TypeError: "it does not answer; this page goes on asking", TimeoutError: "it has not answered for 5 s" };
+
 let wake = () => {};
 document.addEventListener("visibilitychange", () => wake());
 
@@ -18,14 +21,26 @@ const pause = (milliseconds) =>
     };
   });
 
+// Return the newest snapshot of the server whose page this is.
+const ask = async () => {
+  let response, answer;
+  try {
+    response = await fetch("snapshot", { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MILLISECONDS) });
+    answer = isJson(response) ? await response.json() : undefined;
+  } catch (error) {
+    throw new Error(REASONS[error.name] ?? error.message);
+  }
+  if (!answer) throw new Error("something else answers at this address; to sign in, load the page again");
+  if (!response.ok) throw new Error(answer.message ?? `status ${response.status}`);
+  return answer;
+};
+
 // The page at "/" of a server. A request that a sleeping machine has lost ends by itself; then it goes on.
 const poll = async (element) => {
   const panel = new Panel(element);
   for (;;) {
     try {
-      const response = await fetch("snapshot", { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MILLISECONDS) });
-      const answer = await response.json();
-      if (!response.ok) throw new Error(answer.message ?? `status ${response.status}`);
+      const answer = await ask();
       document.title = `${answer.statistics.server.name} – labnet`;
       panel.draw(answer);
     } catch (error) {
