@@ -9,7 +9,7 @@ import sys
 import nbformat
 import pytest
 
-from tests.notebook.lab import SCREENSHOTS, browser_page, jupyterlab
+from tests.notebook.lab import LEAST_CONTRAST, SCREENSHOTS, browser_page, jupyterlab
 from tests.notebook.live import (
     ATTACH,
     COUNT_UPDATES,
@@ -68,6 +68,8 @@ def test_the_panel_of_the_serving_notebook_moves_while_its_kernel_is_blocked_and
         assert rate > 1
         assert page.evaluate(LOOK)["picture"] == [False]
         page.get_by_role("button", name="Stop server").wait_for()
+        least = page.evaluate(LEAST_CONTRAST)
+        assert least[0] >= 4.5, least
         page.screenshot(path=SCREENSHOTS / "blocked.png")
         press_stop(page)
         assert page.failures == []
@@ -204,8 +206,10 @@ def test_the_panel_is_dark_and_narrow_where_jupyter_is(tmp_path):
                        return [style.backgroundColor, style.color, style.colorScheme]; }"""
         )
         page.get_by_role("button", name="Stop server").wait_for()
+        least = page.evaluate(LEAST_CONTRAST)
         page.screenshot(path=SCREENSHOTS / "jupyter-dark.png")
         press_stop(page)
+    assert least[0] >= 4.5, least
     ground, ink = (sum(map(int, re.findall(r"\d+", color)[:3])) for color in colors[:2])
     assert ground < 200 < 500 < ink
     assert colors[2] == "dark"

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 import labnet as ln
-from tests.notebook.lab import SCREENSHOTS, browser_page, free_port
+from tests.notebook.lab import LEAST_CONTRAST, SCREENSHOTS, browser_page, free_port
 
 pytestmark = pytest.mark.browser
 
@@ -201,6 +201,85 @@ def test_a_page_that_was_stopped_shows_the_next_server_on_its_port():
             page.get_by_text("second").first.wait_for()
         page.locator("[data-state=unreachable]").wait_for()
         assert page.failures == []
+
+
+#: What screen readers would read out by themselves in the next 3 seconds, while the numbers change.
+READ_OUT = """() => new Promise((resolve) => {
+    const read = [];
+    let changes = 0;
+    const live = '[role=status], [role=alert], [role=log], [aria-live]';
+    const observer = new MutationObserver((records) => {
+        changes += records.length;
+        for (const { target } of records) {
+            const element = target.nodeType === 1 ? target : target.parentElement;
+            if (element.closest(live)) read.push(element.textContent);
+        }
+    });
+    const panel = document.querySelector('.labnet-panel');
+    observer.observe(panel, { childList: true, characterData: true, subtree: true });
+    setTimeout(() => resolve([changes, read]), 3000);
+})"""
+
+
+def test_screen_readers_are_told_of_states_and_not_of_every_number(composed):
+    training = threading.Event()
+
+    def go_on():
+        while not training.is_set():
+            train(composed, steps=1)
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        with browser_page() as page:
+            page.goto(composed.url)
+            page.locator("[data-route=forward]").wait_for()
+            changes, read = page.evaluate(READ_OUT)
+    finally:
+        training.set()
+        thread.join()
+    assert changes > 20
+    assert read == []
+
+
+def test_the_keyboard_goes_through_the_controls_in_the_order_in_which_they_are_seen(composed):
+    with browser_page() as page:
+        page.goto(composed.url)
+        stop_button(page).wait_for()
+        focused = []
+        for key in ("Tab", "Tab", "Enter", "Tab", "Tab"):
+            page.keyboard.press(key)
+            if key == "Enter":
+                page.get_by_label("Token of this server").wait_for()
+            focused.append(
+                page.evaluate("(({ activeElement: e }) => e.labels?.[0]?.textContent || e.textContent)(document)")
+            )
+        assert focused == ["Copy client line", "Stop server", "Token of this server", "Stop", "Cancel"]
+        heights = page.locator(".labnet-panel :is(button, input)").evaluate_all(
+            "elements => elements.map((element) => element.getBoundingClientRect().height)"
+        )
+        assert min(heights) >= 24
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_from_what_is_behind_it(composed, scheme):
+    train(composed)
+    with pytest.raises(ln.errors.RemoteError):
+        ln.network.tfetch(composed.url + "/forward", ln.ones((1, 9)), blocking=True)
+    with browser_page(color_scheme=scheme) as page:
+        page.goto(composed.url)
+        page.locator(".tree li").wait_for()
+        page.locator("[data-column=errors].bad").wait_for()
+        stop_button(page).click()
+        page.get_by_label("Token of this server").fill("wrong")
+        page.keyboard.press("Enter")
+        page.get_by_role("alert").get_by_text("this is not the token").wait_for()
+        running = page.evaluate(LEAST_CONTRAST)
+        composed.stop()
+        page.locator("[data-state=unreachable]").wait_for()
+        gone = page.evaluate(LEAST_CONTRAST)
+    assert running[0] >= 4.5, running
+    assert gone[0] >= 4.5, gone
 
 
 @pytest.mark.parametrize("width", [320, 420, 640, 800])

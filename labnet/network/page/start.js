@@ -56,7 +56,8 @@ if (page) poll(page);
 // The notebook widget. What the kernel sends beside the snapshots is kept here and never in the model's state,
 // which is saved with the notebook: the capability to stop the server, renewed every few seconds.
 const news = new Map();
-const nameOf = (model) => String(model.get("data").panel ?? "");
+const nameOf = (model) => String(model.get("sent").panel ?? "");
+const snapshotOf = (model) => JSON.parse(model.get("sent").snapshot);
 
 const initialize = ({ model }) => {
   const heard = { capability: null, at: Date.now(), panels: new Set() };
@@ -68,10 +69,10 @@ const initialize = ({ model }) => {
     for (const panel of heard.panels) panel.controls.allow(heard.capability);
   };
   model.on("msg:custom", listen);
-  model.on("change:data", touch);
+  model.on("change:sent", touch);
   return () => {
     model.off("msg:custom", listen);
-    model.off("change:data", touch);
+    model.off("change:sent", touch);
     news.delete(nameOf(model));
   };
 };
@@ -88,9 +89,9 @@ const render = ({ model, el }) => {
   const heard = news.get(nameOf(model));
   const panel = new Panel(el, { ask: () => model.send({ stop: true }) });
   const draw = () => {
-    const data = model.get("data");
-    if (data.statistics) panel.draw(data);
-    if (data.unreachable) panel.unreachable(data.unreachable);
+    const snapshot = snapshotOf(model);
+    if (snapshot.statistics) panel.draw(snapshot);
+    if (snapshot.unreachable) panel.unreachable(snapshot.unreachable);
   };
   const rule = hidePicture(nameOf(model));
   const timer = setInterval(() => {
@@ -98,11 +99,11 @@ const render = ({ model, el }) => {
     if (seconds > SILENT_SECONDS && panel.section.dataset.state !== "stopped") panel.silent(seconds);
   }, 1000);
   heard.panels.add(panel);
-  model.on("change:data", draw);
+  model.on("change:sent", draw);
   draw();
-  if (heard.capability && model.get("data").running) panel.controls.allow(heard.capability);
+  if (heard.capability && snapshotOf(model).running) panel.controls.allow(heard.capability);
   return () => {
-    model.off("change:data", draw);
+    model.off("change:sent", draw);
     heard.panels.delete(panel);
     clearInterval(timer);
     rule.remove();

@@ -102,7 +102,7 @@ const STYLE = `
   .labnet-panel :is(th, td) { padding: 3px 3px; font-size: 12px; }
 }
 .labnet-panel:is([data-state=unreachable], [data-state=silent]) :is(tbody, .curves, .tree ul),
-.labnet-panel .old ul { opacity: 0.75; }
+.labnet-panel .old ul { color: var(--soft); --ink: var(--soft); --accent: var(--soft); }
 body:has(> main[data-labnet-page]) { margin: 16px; background: light-dark(#f4f6f9, #0f1217); }
 main[data-labnet-page] .labnet-panel { margin: 0 auto; }
 `;
