@@ -1,5 +1,6 @@
 """The magics: ``%serve_model``, ``%%serve_model``, ``%remote_model`` and ``%labnet``."""
 
+import keyword
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -8,7 +9,7 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 from IPython.display import display
 
 from labnet import optim
-from labnet.errors import DeviceError, RemoteError
+from labnet.errors import LabnetError, RemoteError
 from labnet.jupyter.listing import Listing, find, listing
 from labnet.jupyter.panel import Panel
 from labnet.network import RemoteModel, Server, remote_model, serve_model, tfetch
@@ -39,6 +40,7 @@ class LabnetMagics(Magics):  # type: ignore[misc]
         serves it. Running it again replaces the model on its port; connections and statistics survive. The
         server keeps the model, also when its name is deleted; ``%labnet stop NAME`` ends it.
         """
+        __tracebackhide__ = True  # what the user's own cell raises is shown without labnet's part of it
         arguments = parse_argstring(self.serve_model, line)
         if cell is not None:
             self._run(cell)
@@ -49,12 +51,12 @@ class LabnetMagics(Magics):  # type: ignore[misc]
                 model,
                 optimizer,
                 port=arguments.port,
-                name=arguments.name or arguments.model,
+                name=_unquoted(arguments.name) or arguments.model,
                 replace=True,
                 compile=arguments.compile,
             )
-        except (OSError, ValueError, DeviceError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+        except (OSError, ValueError, LabnetError) as error:
+            reason = getattr(error, "strerror", None) or _one_line(error)
             raise UsageError(f"%serve_model: {reason.removeprefix('serve_model: ')}") from None
         if not arguments.no_panel:
             display(server.panel())
@@ -70,14 +72,14 @@ class LabnetMagics(Magics):  # type: ignore[misc]
     def remote_model(self, line: str) -> RemoteModel:
         """Connect to a served model under a name: ``y = await name(x)``, ``await loss.backward()``."""
         arguments = parse_argstring(self.remote_model, line)
-        if not arguments.name.isidentifier():
+        if not arguments.name.isidentifier() or keyword.iskeyword(arguments.name):
             raise UsageError(f"%remote_model: {arguments.name!r} is not a name that a variable can have")
         token = self._token(arguments.token)
         try:
-            found = find(arguments.target)
+            found = find(_unquoted(arguments.target))
             url = found.url if isinstance(found, Server) else found
-            tfetch(url.rstrip("/") + "/health", timeout=_CONNECT_SECONDS, token=token, blocking=True)
             remote = remote_model(url, timeout=arguments.timeout, token=token, blocking=arguments.blocking)
+            _reach(url, token)
         except (LookupError, ValueError, RemoteError) as error:
             raise UsageError(f"%remote_model: {_one_line(error)}") from None
         self.shell.push({arguments.name: remote})
@@ -100,12 +102,13 @@ class LabnetMagics(Magics):  # type: ignore[misc]
         if arguments.target is None:
             raise UsageError(f"%labnet {arguments.action}: which server? %labnet list names them")
         try:
-            found = find(arguments.target)
+            found = find(_unquoted(arguments.target))
             if arguments.action == "stop":
                 _stop(found)
             else:
                 if not isinstance(found, Server):
-                    tfetch(found.rstrip("/") + "/health", timeout=_CONNECT_SECONDS, blocking=True)
+                    remote_model(found)  # refuses what is no address
+                    _reach(found)
                 display(Panel(found))
         except (LookupError, ValueError, RemoteError) as error:
             raise UsageError(f"%labnet {arguments.action}: {_one_line(error)}") from None
@@ -113,6 +116,7 @@ class LabnetMagics(Magics):  # type: ignore[misc]
 
     def _run(self, cell: str) -> None:
         """Run the cell's code in the user's namespace, with one clean traceback if it fails."""
+        __tracebackhide__ = True
         shell = self.shell
         source = shell.transform_cell(cell)
         if shell.should_run_async(cell, transformed_cell=source):
@@ -121,7 +125,12 @@ class LabnetMagics(Magics):  # type: ignore[misc]
                 "await in a cell of its own, then define the model here, or use %serve_model on the object"
             )
         filename = shell.compile.cache(source, shell.execution_count)
-        exec(shell.compile(source, filename, "exec"), shell.user_ns)
+        try:
+            code = shell.compile(source, filename, "exec")
+        except (SyntaxError, OverflowError, ValueError):
+            shell.showsyntaxerror(filename)
+            raise UsageError("%%serve_model: nothing was run or served") from None
+        exec(code, shell.user_ns)
 
     def _lookup(self, name: str) -> Any:
         if name not in self.shell.user_ns:
@@ -160,6 +169,17 @@ def _stop(found: Server | str) -> None:
         raise LookupError(f"{found} is not a server of this kernel: stop it where it runs")
     found.stop()
     print(f"stopped {found.name!r}; its port {found.port} is free")
+
+
+def _reach(url: str, token: str | None = None) -> None:
+    """Ask a server whether it is there."""
+    tfetch(url.rstrip("/") + "/health", timeout=_CONNECT_SECONDS, token=token, blocking=True)
+
+
+def _unquoted(word: str | None) -> str:
+    """Take the quotes off a word, which IPython leaves on."""
+    word = word or ""
+    return word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "'\"" else word
 
 
 def _one_line(error: Exception) -> str:

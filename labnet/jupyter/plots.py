@@ -1,7 +1,12 @@
-"""Plots of a server's loss and latency, with matplotlib."""
+"""Plots of a server's loss and latency, with matplotlib.
 
+Figures of their own have no background and neutral colours, the style ``labnet.jupyter.neutral``: a plot is a picture
+that does not know whether the notebook around it is light or dark, or will be when it is opened again.
+"""
+
+import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from labnet.network import RemoteModel, Server, remote_model
@@ -13,6 +18,11 @@ if TYPE_CHECKING:
 #: A server of this process, a remote model, an address, or a snapshot that was taken before.
 Source = Server | RemoteModel | str | Mapping[str, Any]
 _QUANTILES = ("p50", "p90", "p99", "max")
+#: Above and below in turn, because neighbours are often close together.
+_PLACES: tuple[dict[str, Any], ...] = tuple(
+    {"xytext": (0, up), "ha": "center", "va": "bottom" if up > 0 else "top"} for up in (5, -6, 5, -6)
+)
+_STYLE = "labnet.jupyter.neutral"
 
 
 def plot_loss(
@@ -49,19 +59,19 @@ def plot_loss(
         steps = range(1, len(values) + 1)
     if smooth < 1:
         raise ValueError(f"plot_loss: smooth must be 1 or more, got {smooth}")
-    axes = axes or _new_axes()
     width = min(smooth, len(values))
-    if width > 1:
-        (pale,) = axes.plot(steps, values, alpha=0.25, linewidth=1)
-        axes.plot(steps[width - 1 :], _means(values, width), color=pale.get_color(), label=label)
-    else:
-        axes.plot(steps, values, label=label)
-    axes.set(xlabel="update", ylabel="loss")
-    if values and min(values) > 0 and max(values) > 20 * min(values):
-        axes.set_yscale("log")
-    if label is not None:
-        axes.legend()
-    return axes
+    with _drawing(axes) as drawn:
+        if width > 1:
+            (pale,) = drawn.plot(steps, values, alpha=0.3, linewidth=1)
+            drawn.plot(steps[width - 1 :], _means(values, width), color=pale.get_color(), label=label)
+        else:
+            drawn.plot(steps, values, label=label)
+        drawn.set(xlabel="update", ylabel="loss")
+        if values and min(values) > 0 and max(values) > 20 * min(values):
+            drawn.set_yscale("log")
+        if label is not None:
+            drawn.legend()
+    return drawn
 
 
 def plot_latency(source: Source, *, axes: "Axes | None" = None) -> "Axes":
@@ -89,18 +99,26 @@ def plot_latency(source: Source, *, axes: "Axes | None" = None) -> "Axes":
     """
     statistics = _snapshot(source)["statistics"]
     routes = {name: row["latency"] for name, row in statistics.items() if name != "server" and row.get("hits")}
-    axes = axes or _new_axes(height=1.2 + 0.5 * len(routes))
-    for position, latency in enumerate(routes.values()):
-        milliseconds = [latency[quantile] * 1e3 for quantile in _QUANTILES]
-        axes.plot(milliseconds, [position] * len(milliseconds), color="#9aa4b5", linewidth=1, zorder=1)
-        axes.scatter(milliseconds, [position] * len(milliseconds), c=range(len(milliseconds)), cmap="viridis", zorder=2)
-        for quantile, value in zip(_QUANTILES, milliseconds, strict=True):
-            axes.annotate(quantile, (value, position), (0, 6), textcoords="offset points", ha="center", fontsize=7)
-    axes.set_yticks(range(len(routes)), list(routes))
-    axes.set(xlabel="milliseconds", ylim=(len(routes) - 0.4, -0.6))
-    if routes:
-        axes.set_xscale("log")
-    return axes
+    with _drawing(axes, height=1.2 + 0.5 * len(routes)) as drawn:
+        for position, latency in enumerate(routes.values()):
+            _draw_latency(drawn, position, latency)
+        drawn.set_yticks(range(len(routes)), list(routes))
+        drawn.set(xlabel="milliseconds", ylim=(len(routes) - 0.4, -0.6))
+        if routes:
+            drawn.set_xscale("log")
+            drawn.xaxis.set_major_formatter("{x:g}")
+        else:
+            drawn.text(0.5, 0.5, "no requests yet", transform=drawn.transAxes, ha="center", va="center")
+    return drawn
+
+
+def _draw_latency(axes: "Axes", position: int, latency: Mapping[str, float]) -> None:
+    """Draw the quantiles of one route as points on a line."""
+    milliseconds = [latency[quantile] * 1e3 for quantile in _QUANTILES]
+    (line,) = axes.plot(milliseconds, [position] * len(milliseconds), alpha=0.6, linewidth=1.5, zorder=1)
+    axes.scatter(milliseconds, [position] * len(milliseconds), color=line.get_color(), zorder=2)
+    for quantile, value, place in zip(_QUANTILES, milliseconds, _PLACES, strict=True):
+        axes.annotate(quantile, (value, position), textcoords="offset points", fontsize=9, **place)
 
 
 def _snapshot(source: Source) -> Mapping[str, Any]:
@@ -111,10 +129,18 @@ def _snapshot(source: Source) -> Mapping[str, Any]:
     return cast(Mapping[str, Any], IO.run(found) if inspect.iscoroutine(found) else found)
 
 
-def _new_axes(*, height: float = 2.8) -> "Axes":
+@contextlib.contextmanager
+def _drawing(axes: "Axes | None", *, height: float = 2.8) -> "Iterator[Axes]":
+    """Draw into the given axes as they are, or into a new figure in colours that suit light and dark notebooks."""
+    if axes is not None:
+        yield axes
+        return
     from matplotlib import pyplot
 
-    return pyplot.subplots(figsize=(8, height), layout="constrained")[1]
+    # outside, because the first figure of all makes settings that the end of the style would undo
+    figure = pyplot.figure(figsize=(8, height), layout="constrained", facecolor="none")
+    with pyplot.style.context(_STYLE):
+        yield figure.subplots()
 
 
 def _means(values: Sequence[float], width: int) -> list[float]:

@@ -1,5 +1,6 @@
 """A progress bar that knows the loss."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -17,9 +18,7 @@ class Progress(Generic[T]):
         self._options = options
 
     def __iter__(self) -> Iterator[T]:
-        from tqdm.auto import tqdm
-
-        with LossWatch() as watch, tqdm(self._iterable, **self._options) as bar:
+        with LossWatch() as watch, _bar(self._iterable, self._options) as bar:
             for item in bar:
                 yield item
                 value = watch.value if self._loss is None else self._loss()
@@ -32,6 +31,27 @@ class Progress(Generic[T]):
 
     def __repr__(self) -> str:
         return f"progress({self._iterable!r:.60})"
+
+
+@contextlib.contextmanager
+def _bar(iterable: Iterable[T], options: dict[str, Any]) -> Iterator[Any]:
+    """Make the bar. In a notebook its words are brought up to date at the end: they are what is saved and exported."""
+    from tqdm.auto import tqdm
+
+    if not any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__) or not options.get("leave", True):
+        with tqdm(iterable, **options) as bar:
+            yield bar
+        return
+    from IPython.display import display
+
+    bar = tqdm(iterable, display=False, **options)
+    place = None if bar.disable else display(bar.container, display_id=True)
+    try:
+        with bar:
+            yield bar
+    finally:
+        if place is not None:
+            place.update(bar.container)
 
 
 def progress(

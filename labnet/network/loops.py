@@ -40,27 +40,49 @@ class LoopThread:
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The running loop."""
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True)
-                self._thread.start()
-            return self._loop
+        loop = self._loop
+        if loop is None:
+            with self._lock:
+                loop = self._loop
+                if loop is None:
+                    loop = asyncio.new_event_loop()
+                    thread = threading.Thread(target=loop.run_forever, name=self._name, daemon=True)
+                    thread.start()
+                    self._thread, self._loop = thread, loop  # last: an interrupt leaves no loop that nobody runs
+        return loop
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
         """Start a coroutine on the loop, from any thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and wait for its result; an interrupt cancels it."""
+        """Run a coroutine on the loop and wait for its result; an interrupt cancels it.
+
+        Waits on a queue that is written in C: an interrupt inside the locks of a concurrent future, which are
+        written in Python, leaves them in a state of their own (``cannot release un-acquired lock``).
+        """
         if self.is_current:
             coroutine.close()
             raise RuntimeError("a blocking call on the event loop's own thread would never end: use its async form")
-        future = self.submit(coroutine)
+        loop = self.loop
+        tasks: list[asyncio.Task[T]] = []
+        done: queue.SimpleQueue[asyncio.Task[T]] = queue.SimpleQueue()
+
+        def start() -> None:
+            tasks.append(loop.create_task(coroutine))
+            tasks[0].add_done_callback(done.put)
+
+        def cancel() -> None:
+            if not tasks:
+                coroutine.close()  # interrupted before it was handed over
+            while tasks:  # emptied, so that an error's traceback does not keep the task that keeps the error
+                tasks.pop().cancel()
+
         try:
-            return future.result()
+            loop.call_soon_threadsafe(start)
+            return done.get().result()
         except BaseException:
-            future.cancel()
+            loop.call_soon_threadsafe(cancel)
             raise
 
 

@@ -57,6 +57,10 @@ class Sequential(Module):
     def __getitem__(self, position: int) -> Callable[[Any], Any]:
         return list(self)[position]
 
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        layers = {str(position): layer for position, layer in enumerate(self)}
+        return iter((layers | self._modules).items())
+
     def __repr__(self) -> str:
         names = [layer if isinstance(layer, Module) else getattr(layer, "__name__", layer) for layer in self]
         lines = [f"  ({i}): " + str(name).replace("\n", "\n  ") for i, name in enumerate(names)]

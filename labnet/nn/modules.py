@@ -249,6 +249,10 @@ class Module:
     def _repr_html_(self) -> str:
         return describe_module(self)
 
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        """Iterate over the layers with their names, as a table shows them."""
+        return iter(self._modules.items())
+
     def _describe(self) -> str:
         return ""
 

@@ -19,8 +19,8 @@ def describe_module(module: "Module") -> str:
     --------
     >>> import labnet as ln
     >>> html = describe_module(ln.nn.Sequential(ln.nn.Linear(64, 10), ln.nn.relu))
-    >>> "650 parameters" in html, "Linear(64, 10)" in html
-    (True, True)
+    >>> "650 parameters" in html, "Linear(64, 10)" in html, "relu" in html
+    (True, True, True)
     """
     parameters = list(module.parameters())
     count, nbytes = sum(tensor.size for tensor in parameters), sum(tensor.nbytes for tensor in parameters)
@@ -36,8 +36,11 @@ def describe_module(module: "Module") -> str:
 
 
 def _lines(module: "Module", *, depth: int) -> Iterator[tuple[str, str, str, str]]:
-    """Iterate over the modules inside, outer ones first."""
-    for name, inner in module._modules.items():
+    """Iterate over the layers inside, outer ones first; plain functions are layers too."""
+    for name, inner in module._parts():
+        if not hasattr(inner, "_parts"):
+            yield ("  " * depth + name, getattr(inner, "__name__", type(inner).__name__), "", "–")
+            continue
         own = inner._parameters.values()
         shapes = ", ".join("×".join(map(str, tensor.shape)) for tensor in own)
         count = sum(tensor.size for tensor in inner.parameters())

@@ -26,6 +26,39 @@ FLAGS = [
     "--disable-sync",
 ]
 
+#: Contrast ratios, as WCAG 2 defines them, of all texts of the panel that can be seen: the least one and its text.
+LEAST_CONTRAST = """() => {
+    const canvas = Object.assign(document.createElement('canvas'), { width: 1, height: 1 });
+    const context = canvas.getContext('2d', { willReadFrequently: true });
+    const read = (color) => {
+        context.clearRect(0, 0, 1, 1);
+        context.fillStyle = color;
+        context.fillRect(0, 0, 1, 1);
+        return [...context.getImageData(0, 0, 1, 1).data].map((part) => part / 255);
+    };
+    const over = ([r, g, b, a], below) => [r, g, b].map((part, i) => part * a + below[i] * (1 - a));
+    const ground = (element) => {
+        const around = element ? ground(element.parentElement) : read('Canvas');
+        return element ? over(read(getComputedStyle(element).backgroundColor), around) : around;
+    };
+    const luminance = (rgb) => {
+        const [r, g, b] = rgb.map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const opacity = (element) =>
+        element ? Number(getComputedStyle(element).opacity) * opacity(element.parentElement) : 1;
+    const ratios = [...document.querySelectorAll('.labnet-panel *')]
+        .filter((element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()))
+        .filter((element) => element.checkVisibility() && !element.closest('.hidden, style'))
+        .map((element) => {
+            const below = ground(element);
+            const [r, g, b, a] = read(getComputedStyle(element).color);
+            const pair = [over([r, g, b, a * opacity(element)], below), below].map(luminance).sort((x, y) => y - x);
+            return [(pair[0] + 0.05) / (pair[1] + 0.05), element.textContent];
+        });
+    return ratios.sort((one, other) => one[0] - other[0])[0];
+}"""
+
 
 def free_port():
     """Return a port that is free and stays so: not one of those that the system gives to outgoing connections."""

@@ -4,7 +4,9 @@ import json
 import threading
 import time
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 import labnet as ln
 from labnet.network import Backoff
@@ -176,3 +178,38 @@ def test_after_a_restart_the_port_is_free_and_clients_go_on():
         ln.loss.mse(net(ln.ones((5, 3))), ln.zeros((5, 2))).backward()
         updates = restarted.run(f"print(ln.network.servers()[{port}].statistics()['optimize']['hits'])")
         assert updates.text.strip() == "1"
+
+
+PROGRESS = """
+import labnet as ln
+for step in ln.progress(range(7), description="train"):
+    loss = (ln.ones(2, requires_grad=True) * 2.0).sum()
+    loss.backward()
+"""
+
+
+@pytest.mark.parametrize("ending", ["    pass", "    1 / (step - 3)"], ids=["to its end", "up to an error"])
+def test_a_notebook_is_saved_with_how_far_the_progress_bar_came(ending, tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(PROGRESS + ending)])
+    NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", allow_errors=True).execute()
+    (bar,) = [output for output in notebook.cells[0].outputs if output.output_type == "display_data"]
+    assert "application/vnd.jupyter.widget-view+json" in bar.data
+    assert ("7/7" if "pass" in ending else "3/7") in bar.data["text/plain"]
+    assert "loss=4" in bar.data["text/plain"]
+
+
+def test_every_plot_is_shown_below_its_cell_without_a_background(monkeypatch):
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    cells = [
+        "import labnet as ln\nln.jupyter.plot_loss([4.0, 2.0, 1.0]);",
+        "ln.jupyter.plot_loss([4.0, 2.0, 1.0], label='again');",
+        "server = ln.network.serve({'f': lambda: 1}, port=0)\nawait ln.network.tfetch(server.url + '/f')",
+        "ln.jupyter.plot_latency(server);",
+        "import matplotlib.pyplot as plt\nplt.style.use('labnet.jupyter.neutral')\nplt.plot([1, 2]);",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(notebook, timeout=SECONDS, kernel_name="python3").execute()
+    for cell in (*notebook.cells[:2], *notebook.cells[3:]):
+        (plot,) = [output for output in cell.outputs if output.output_type == "display_data"]
+        assert "image/png" in plot.data
+        assert "needs_background" not in str(plot.metadata)

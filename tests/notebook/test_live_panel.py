@@ -9,7 +9,7 @@ import sys
 import nbformat
 import pytest
 
-from tests.notebook.lab import SCREENSHOTS, browser_page, jupyterlab
+from tests.notebook.lab import LEAST_CONTRAST, SCREENSHOTS, browser_page, jupyterlab
 from tests.notebook.live import (
     ATTACH,
     COUNT_UPDATES,
@@ -68,6 +68,8 @@ def test_the_panel_of_the_serving_notebook_moves_while_its_kernel_is_blocked_and
         assert rate > 1
         assert page.evaluate(LOOK)["picture"] == [False]
         page.get_by_role("button", name="Stop server").wait_for()
+        least = page.evaluate(LEAST_CONTRAST)
+        assert least[0] >= 4.5, least
         page.screenshot(path=SCREENSHOTS / "blocked.png")
         press_stop(page)
         assert page.failures == []
@@ -204,24 +206,40 @@ def test_the_panel_is_dark_and_narrow_where_jupyter_is(tmp_path):
                        return [style.backgroundColor, style.color, style.colorScheme]; }"""
         )
         page.get_by_role("button", name="Stop server").wait_for()
+        least = page.evaluate(LEAST_CONTRAST)
         page.screenshot(path=SCREENSHOTS / "jupyter-dark.png")
         press_stop(page)
+    assert least[0] >= 4.5, least
     ground, ink = (sum(map(int, re.findall(r"\d+", color)[:3])) for color in colors[:2])
     assert ground < 200 < 500 < ink
     assert colors[2] == "dark"
 
 
-def test_the_panel_works_in_notebook_7_too(tmp_path):
+def test_the_panel_works_in_notebook_7_too_and_its_picture_is_saved_there(tmp_path):
     pytest.importorskip("notebook", reason="needs notebook>=7")
+    idle = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
     write_notebook(tmp_path, "seven.ipynb", SERVE, MODEL, TRAIN)
-    with (
-        jupyterlab(tmp_path, application=("notebook",), view="notebooks") as address,
-        browser_page(height=1000) as page,
-    ):
-        open_notebook(page, address("seven.ipynb"), ready=".jp-Notebook-ExecutionIndicator[data-status=idle]")
-        run_all(page)
-        wait_for(page, "now.busy && now.hits > 0")
-        assert updates_per_second(page, updates=6) > 1
-        page.get_by_role("button", name="Stop server").wait_for()
-        page.screenshot(path=SCREENSHOTS / "notebook-7.png")
-        press_stop(page)
+    with jupyterlab(tmp_path, application=("notebook",), view="notebooks") as address:
+        with browser_page(height=1000) as page:
+            open_notebook(page, address("seven.ipynb"), ready=idle)
+            run_all(page)
+            wait_for(page, "now.busy && now.hits > 0")
+            assert updates_per_second(page, updates=6) > 1
+            assert page.evaluate(LOOK)["picture"] == [False]
+            page.get_by_role("button", name="Stop server").wait_for()
+            least = page.evaluate(LEAST_CONTRAST)
+            assert least[0] >= 4.5, least
+            page.screenshot(path=SCREENSHOTS / "notebook-7.png")
+            press_stop(page)
+            page.wait_for_function("() => document.querySelector('.labnet-picture').textContent.includes('stopped at')")
+            with page.expect_response(lambda reply: reply.request.method == "PUT" and "seven.ipynb" in reply.url):
+                page.keyboard.press("Control+s")
+            page.get_by_role("menuitem", name="Kernel", exact=True).click()
+            page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
+        assert "stopped at" in (tmp_path / "seven.ipynb").read_text()
+        with browser_page(height=1000) as page:
+            open_notebook(page, address("seven.ipynb"), ready=idle)
+            wait_for(page, "now.picture.length === 1 && now.picture[0]")
+            for excuse in ("Loading widget", "Error displaying widget"):
+                assert not page.get_by_text(excuse).is_visible()
+            page.screenshot(path=SCREENSHOTS / "notebook-7-reopened.png")

@@ -8,9 +8,11 @@ import sys
 
 import pytest
 from IPython.core.completer import provisionalcompleter
+from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 import labnet as ln
+from labnet.jupyter import magics
 from tests.notebook.lab import free_port
 
 MODEL = "model = ln.nn.Sequential(ln.nn.Linear(3, 4), ln.nn.relu, ln.nn.Linear(4, 2))"
@@ -107,6 +109,9 @@ def test_an_optimizer_named_none_serves_without_training(shell):
         ("%labnet stop nobody", ["UsageError", "no server is named 'nobody'"]),
         ("%labnet stop localhost:1", ["UsageError", "not a server of this kernel"]),
         ("%labnet panel localhost:1", ["UsageError", "localhost:1"]),
+        ("%labnet panel localhost:99999", ["UsageError", "'localhost:99999' is not the address"]),
+        ("%remote_model localhost:99999 net", ["UsageError", "'localhost:99999' is not the address"]),
+        ("%remote_model localhost:1 class", ["UsageError", "'class' is not a name"]),
     ],
 )
 def test_misuse_is_one_clean_line(shell, cell, words):
@@ -267,3 +272,48 @@ def test_a_served_model_answers_while_a_cell_blocks(shell):
     blocking, output = run(shell, "shape = asyncio.run(client())")
     assert blocking.success, output
     assert shell.user_ns["shape"] == (2, 2)
+
+
+def test_a_name_may_be_quoted(shell):
+    run(shell, MODEL)
+    result, _ = run(shell, "%serve_model model --port 0 --no-panel --name 'two words'")
+    assert result.result.name == "two words"
+    assert run(shell, "%labnet stop 'two words'")[1].startswith("stopped 'two words'")
+
+
+def test_a_syntax_error_is_shown_as_in_any_other_cell_and_nothing_is_served(shell):
+    plain = run(shell, "good = 1\nm = ln.nn.Linear(2,")[1].strip().splitlines()
+    result, output = run(shell, "%%serve_model m --port 0\ngood = 1\nm = ln.nn.Linear(2,")
+    lines = output.strip().splitlines()
+    assert lines[-1] == "UsageError: %%serve_model: nothing was run or served"
+    assert len(lines) <= len(plain) + 2
+    assert "SyntaxError" in output
+    assert "m = ln.nn.Linear(2," in output
+    assert "magics.py" not in output
+    assert isinstance(result.error_in_exec, UsageError)
+    assert not {"m", "good"} & shell.user_ns.keys()
+    assert ln.network.servers() == {}
+
+
+def test_an_error_in_the_cell_is_shown_without_what_labnet_did_around_it(shell):
+    _, output = run(shell, "%%serve_model m --port 0\ndef make():\n    raise ValueError('inside')\nm = make()")
+    assert "ValueError" in output
+    assert "raise" in output
+    assert "magics.py" not in output
+
+
+def test_compile_is_handed_on_and_what_comes_of_it_is_at_most_one_line(shell, monkeypatch):
+    asked = []
+
+    def listening(*arguments, **options):
+        asked.append(options["compile"])
+        return serve_model(*arguments, **options)
+
+    serve_model = magics.serve_model
+    monkeypatch.setattr(magics, "serve_model", listening)
+    run(shell, MODEL)
+    result, output = run(shell, "%serve_model model --port 0 --no-panel --compile")
+    run(shell, "%serve_model model --port 0 --no-panel")
+    assert asked == [True, False]
+    assert result.success or output.startswith("UsageError: %serve_model: ")
+    assert len(output.strip().splitlines()) <= 1

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 import labnet as ln
-from tests.notebook.lab import SCREENSHOTS, browser_page, free_port
+from tests.notebook.lab import LEAST_CONTRAST, SCREENSHOTS, browser_page, free_port
 
 pytestmark = pytest.mark.browser
 
@@ -141,11 +141,145 @@ def test_it_can_be_used_by_keyboard_and_heard(composed):
         page.get_by_role("status").get_by_text("unreachable").wait_for(state="attached")
 
 
-def test_the_page_has_no_stop_button_because_it_has_no_authority(composed):
+def stop_button(page):
+    return page.get_by_role("button", name="Stop server")
+
+
+def test_the_page_stops_its_server_for_whoever_types_the_token(composed):
+    with browser_page(width=900, height=400) as page:
+        page.goto(composed.url)
+        stop_button(page).click()
+        field = page.get_by_label("Token of this server")
+        field.wait_for()
+        assert page.evaluate("document.activeElement.type") == "password"
+        assert f"labnet token {composed.port}" in page.get_by_role("form", name="stop this server").inner_text()
+        field.fill("wrong")
+        page.keyboard.press("Enter")
+        page.get_by_role("alert").get_by_text("this is not the token").wait_for()
+        page.screenshot(path=SCREENSHOTS / "page-token.png")
+        assert composed.running
+        field.fill(composed.token)
+        page.keyboard.press("Enter")
+        assert composed.wait(10)
+        page.locator("[data-state=stopped]").wait_for()
+        assert not field.is_visible()
+        assert field.input_value() == ""
+        assert not stop_button(page).is_visible()
+        assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
+
+
+def test_the_form_for_the_token_is_left_by_escape_and_forgets_what_was_typed(composed):
     with browser_page() as page:
         page.goto(composed.url)
-        page.locator("[data-state=running]").wait_for()
-        assert page.get_by_role("button", name="Stop server").count() == 0
+        stop_button(page).click()
+        field = page.get_by_label("Token of this server")
+        field.fill("secret")
+        page.keyboard.press("Escape")
+        assert not field.is_visible()
+        assert field.input_value() == ""
+        assert page.evaluate("document.activeElement.textContent") == "Stop server"
+        assert composed.running
+
+
+def test_the_page_of_a_server_without_a_token_stops_it_at_once():
+    with ln.network.serve({"f": lambda: 1}, port=0, token=None) as server, browser_page() as page:
+        page.goto(server.url)
+        stop_button(page).click()
+        assert server.wait(10)
+        page.locator("[data-state=stopped]").wait_for()
+
+
+def test_a_page_that_was_stopped_shows_the_next_server_on_its_port():
+    port = free_port()
+    with browser_page() as page:
+        with ln.network.serve({"f": lambda: 1}, port=port, token=None):
+            page.goto(f"http://127.0.0.1:{port}")
+            stop_button(page).click()
+            page.locator("[data-state=stopped]").wait_for()
+        with ln.network.serve({"f": lambda: 1}, port=port, name="second"):
+            page.locator("[data-state=running]").wait_for()
+            page.get_by_text("second").first.wait_for()
+        page.locator("[data-state=unreachable]").wait_for()
+        assert page.failures == []
+
+
+#: What screen readers would read out by themselves in the next 3 seconds, while the numbers change.
+READ_OUT = """() => new Promise((resolve) => {
+    const read = [];
+    let changes = 0;
+    const live = '[role=status], [role=alert], [role=log], [aria-live]';
+    const observer = new MutationObserver((records) => {
+        changes += records.length;
+        for (const { target } of records) {
+            const element = target.nodeType === 1 ? target : target.parentElement;
+            if (element.closest(live)) read.push(element.textContent);
+        }
+    });
+    const panel = document.querySelector('.labnet-panel');
+    observer.observe(panel, { childList: true, characterData: true, subtree: true });
+    setTimeout(() => resolve([changes, read]), 3000);
+})"""
+
+
+def test_screen_readers_are_told_of_states_and_not_of_every_number(composed):
+    training = threading.Event()
+
+    def go_on():
+        while not training.is_set():
+            train(composed, steps=1)
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        with browser_page() as page:
+            page.goto(composed.url)
+            page.locator("[data-route=forward]").wait_for()
+            changes, read = page.evaluate(READ_OUT)
+    finally:
+        training.set()
+        thread.join()
+    assert changes > 20
+    assert read == []
+
+
+def test_the_keyboard_goes_through_the_controls_in_the_order_in_which_they_are_seen(composed):
+    with browser_page() as page:
+        page.goto(composed.url)
+        stop_button(page).wait_for()
+        focused = []
+        for key in ("Tab", "Tab", "Enter", "Tab", "Tab"):
+            page.keyboard.press(key)
+            if key == "Enter":
+                page.get_by_label("Token of this server").wait_for()
+            focused.append(
+                page.evaluate("(({ activeElement: e }) => e.labels?.[0]?.textContent || e.textContent)(document)")
+            )
+        assert focused == ["Copy client line", "Stop server", "Token of this server", "Stop", "Cancel"]
+        heights = page.locator(".labnet-panel :is(button, input)").evaluate_all(
+            "elements => elements.map((element) => element.getBoundingClientRect().height)"
+        )
+        assert min(heights) >= 24
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_from_what_is_behind_it(composed, scheme):
+    train(composed)
+    with pytest.raises(ln.errors.RemoteError):
+        ln.network.tfetch(composed.url + "/forward", ln.ones((1, 9)), blocking=True)
+    with browser_page(color_scheme=scheme) as page:
+        page.goto(composed.url)
+        page.locator(".tree li").wait_for()
+        page.locator("[data-column=errors].bad").wait_for()
+        stop_button(page).click()
+        page.get_by_label("Token of this server").fill("wrong")
+        page.keyboard.press("Enter")
+        page.get_by_role("alert").get_by_text("this is not the token").wait_for()
+        running = page.evaluate(LEAST_CONTRAST)
+        composed.stop()
+        page.locator("[data-state=unreachable]").wait_for()
+        gone = page.evaluate(LEAST_CONTRAST)
+    assert running[0] >= 4.5, running
+    assert gone[0] >= 4.5, gone
 
 
 @pytest.mark.parametrize("width", [320, 420, 640, 800])

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 import threading
 import time
 
@@ -51,6 +52,31 @@ def test_a_module_shows_its_layers_with_their_parameters():
     html = ln.nn.Sequential(ln.nn.Linear(64, 10), ln.nn.relu, inner)._repr_html_()
     for word in ("666 parameters", "Linear(64, 10)", "10×64, 10", "650", "  0", "Dropout", "2.6 KiB"):
         assert word in html
+
+
+class Doubling:
+    def __call__(self, x):
+        return x + x
+
+
+def test_plain_functions_among_the_layers_have_a_row_at_their_place():
+    def half(x):
+        return x / 2
+
+    model = ln.nn.Sequential(ln.nn.Linear(4, 4), ln.nn.relu, half, Doubling(), lambda x: x, ln.nn.Linear(4, 1))
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", model._repr_html_())
+    rows = [tuple(cells[start : start + 4]) for start in range(0, len(cells), 4)]
+    assert [row[:2] for row in rows] == [
+        ("0", "Linear(4, 4)"),
+        ("1", "relu"),
+        ("2", "half"),
+        ("3", "Doubling"),
+        ("4", "&lt;lambda&gt;"),
+        ("5", "Linear(4, 1)"),
+    ]
+    assert [row[3] for row in rows] == ["20", "–", "–", "–", "–", "5"]
+    model.extra = ln.nn.Linear(4, 2)
+    assert "extra" in model._repr_html_()
 
 
 def test_names_in_a_module_are_escaped_and_its_table_is_bounded():
@@ -202,5 +228,46 @@ def test_the_latency_of_every_route_that_was_called_is_plotted(pyplot):
 
 def test_a_server_without_requests_gives_empty_plots(pyplot):
     with ln.network.serve_model(ln.nn.Linear(2, 1), port=0) as server:
-        assert ln.jupyter.plot_latency(server).get_yticklabels() == []
+        axes = ln.jupyter.plot_latency(server)
+        assert axes.get_yticklabels() == []
+        assert [text.get_text() for text in axes.texts] == ["no requests yet"]
         assert len(ln.jupyter.plot_loss(server).lines) == 1
+
+
+WHITE, JUPYTER_DARK = "#ffffff", "#111111"
+
+
+def contrast(one, other):
+    """Return the contrast ratio of two colours as WCAG 2 defines it."""
+    from matplotlib.colors import to_rgb
+
+    def luminance(colour):
+        parts = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour)]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("ground", [WHITE, JUPYTER_DARK])
+def test_plots_stand_out_from_a_light_and_from_a_dark_notebook(pyplot, ground):
+    with pyplot.style.context("labnet.jupyter.neutral"):
+        settings = dict(pyplot.rcParams)
+    for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.labelcolor"):
+        assert contrast(settings[name], ground) > 3.8
+    for colour in settings["axes.prop_cycle"].by_key()["color"]:
+        assert contrast(colour, ground) > 3
+
+
+def test_plots_have_no_background_and_leave_the_settings_and_figures_of_the_user_alone(pyplot):
+    before = dict(pyplot.rcParams)
+    axes = ln.jupyter.plot_loss([3.0, 2.0, 1.0], label="mine")
+    assert dict(pyplot.rcParams) == before
+    file = io.BytesIO()
+    axes.figure.savefig(file, format="png", facecolor=axes.figure.get_facecolor())  # as notebooks do
+    file.seek(0)
+    alpha = pyplot.imread(file)[:, :, 3]
+    assert np.mean(alpha == 0) > 0.8
+    _, own = pyplot.subplots()
+    ln.jupyter.plot_loss([3.0, 2.0, 1.0], axes=own)
+    assert own.get_facecolor() == (1.0, 1.0, 1.0, 1.0)

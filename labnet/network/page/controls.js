@@ -20,13 +20,15 @@ const waysTo = (url) => {
   return ways;
 };
 
+// A login page in front of the server answers with 200 too.
+const isJson = (response) => (response.headers.get("Content-Type") ?? "").startsWith("application/json");
+
 // Send the capability that the kernel gave us; tell whether it arrived.
 const stopAt = async ({ address, mode }, capability) => {
   const request = { method: "POST", mode, body: capability, headers: { "Content-Type": "text/plain" } };
   try {
     const response = await fetch(address, { ...request, signal: AbortSignal.timeout(PATIENCE_MILLISECONDS) });
-    const isJson = (response.headers.get("Content-Type") ?? "").startsWith("application/json");
-    return response.type === "opaque" || (response.ok && isJson);
+    return response.type === "opaque" || (response.ok && isJson(response));
   } catch {
     return false;
   }
@@ -45,7 +47,7 @@ const copy = async (text) => {
 };
 
 class Controls {
-  // `ask` stops the server by way of the kernel, which has to wait for the end of the cell.
+  // `ask` is for when the server was not reached: the kernel stops it, but has to wait for the end of the cell.
   constructor({ say, ask }) {
     this.say = say;
     this.ask = ask;
@@ -54,7 +56,8 @@ class Controls {
     this.copyButton = make("button", { type: "button", textContent: "Copy client line", className: "copy" });
     this.stopButton = make("button", { type: "button", textContent: "Stop server", className: "stop", hidden: true });
     this.copyButton.addEventListener("click", () => this.copyLine());
-    this.stopButton.addEventListener("click", () => this.stop());
+    this.press = () => this.stop();
+    this.stopButton.addEventListener("click", () => this.press());
     this.root = make("div", { className: "controls" }, this.copyButton, this.stopButton);
   }
 
@@ -69,6 +72,10 @@ class Controls {
     if (capability === null && document.activeElement === this.stopButton) this.copyButton.focus();
     this.capability = capability;
     this.stopButton.hidden = capability === null;
+  }
+
+  focus() {
+    (this.stopButton.hidden ? this.copyButton : this.stopButton).focus();
   }
 
   get line() {

@@ -67,7 +67,7 @@ const spans = ({ hits, latency }, high) => {
     const x = ((i / (hits.length - 1)) * 138).toFixed(1);
     const y = (21 - (latency[i] / high) * 20).toFixed(1);
     path += `${hits[i - 1] ? "L" : "M"}${x} ${y}`;
-    if (!hits[i - 1] && !hits[i + 1]) path += "h2";
+    if (!hits[i - 1] && !hits[i + 1]) path += "h1.5";
   }
   return path;
 };
@@ -77,16 +77,16 @@ class Figure {
   constructor(title, className = "") {
     this.title = title;
     this.curve = svg(600, 100);
-    [this.scale, this.high, this.low, this.first, this.last] = ["", "high", "low", "", ""].map((name) =>
+    [this.high, this.low, this.first, this.scale, this.last] = ["high", "low", "", "", ""].map((name) =>
       make("span", { className: name }),
     );
     this.value = make("b");
     this.root = make(
       "figure",
       { className, hidden: true },
-      make("figcaption", {}, this.scale, this.value),
+      make("figcaption", {}, make("span", {}, title), this.value),
       make("div", { className: "plot" }, this.curve.root, this.high, this.low),
-      make("div", { className: "axis" }, this.first, this.last),
+      make("div", { className: "axis" }, this.first, this.scale, this.last),
     );
   }
 
@@ -102,7 +102,7 @@ class Figure {
     this.curve.path.setAttribute("d", line(steps, values.map(scaled), 600, 100, scaled(low), scaled(high)));
     this.curve.root.setAttribute("aria-label", `${this.title}: ${number(values[last])} at update ${steps[last]}`);
     setText(this.value, number(values[last]));
-    setText(this.scale, logarithmic ? `${this.title} (log)` : this.title);
+    setText(this.scale, logarithmic ? "log scale" : "");
     setText(this.high, number(high));
     setText(this.low, number(low));
     setText(this.first, `update ${count(steps[0])}`);

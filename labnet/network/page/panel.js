@@ -29,7 +29,8 @@ const FACTS = {
 };
 
 class Panel {
-  constructor(element, { ask = () => {} } = {}) {
+  // `ask` stops the server by way of the kernel; a page has none, and asks its user for the token.
+  constructor(element, { ask } = {}) {
     this.rows = new Map();
     this.history = new Map();
     this.name = make("span", { className: "name" });
@@ -38,6 +39,7 @@ class Panel {
     this.version = make("span", { className: "soft" });
     this.spoken = make("p", { className: "hidden", role: "status" });
     this.controls = new Controls({ say: (text) => setText(this.spoken, text), ask });
+    this.form = ask ? null : new TokenForm({ controls: this.controls, stopped: () => (this.ended = this.epoch) });
     this.facts = make("dl", { className: "facts" });
     this.caption = make("caption", { className: "hidden" });
     this.body = make("tbody");
@@ -48,6 +50,7 @@ class Panel {
       "section",
       { className: "labnet-panel", ariaLabel: "labnet server" },
       make("header", {}, this.name, this.state, this.where, this.version, this.controls.root),
+      ...(this.form ? [this.form.root] : []),
       this.facts,
       make("div", { className: "scroll" }, this.table()),
       make("div", { className: "curves" }, this.loss.root, this.norms.gradient.root, this.norms.weights.root),
@@ -76,7 +79,9 @@ class Panel {
   }
 
   unreachable(reason) {
-    this.enter("unreachable", `unreachable: ${reason}`);
+    const ended = this.epoch !== undefined && this.ended === this.epoch;
+    this.enter(ended ? "stopped" : "unreachable", ended ? "stopped" : `unreachable: ${reason}`);
+    this.form?.close();
     this.controls.allow(null);
     this.idle();
   }
@@ -100,6 +105,7 @@ class Panel {
     setText(this.where, snapshot.url);
     setText(this.version, server.version === undefined ? "" : `${count(server.version)} updates`);
     this.controls.draw(snapshot);
+    this.form?.draw(snapshot);
     this.drawFacts(server);
     const routes = Object.entries(parts).filter(([name, route]) => route && route.latency && snapshot.recent[name]);
     for (const [name, route] of routes) {

@@ -5,6 +5,9 @@ const HIDDEN_MILLISECONDS = 2000;
 const TIMEOUT_MILLISECONDS = 5000;
 const SILENT_SECONDS = 15;
 
+// What browsers say in words of their own.
+const REASONS = { TypeError: "it does not answer; this page goes on asking", TimeoutError: "it has not answered for 5 s" };
+
 let wake = () => {};
 document.addEventListener("visibilitychange", () => wake());
 
@@ -18,14 +21,26 @@ const pause = (milliseconds) =>
     };
   });
 
+// Return the newest snapshot of the server whose page this is.
+const ask = async () => {
+  let response, answer;
+  try {
+    response = await fetch("snapshot", { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MILLISECONDS) });
+    answer = isJson(response) ? await response.json() : undefined;
+  } catch (error) {
+    throw new Error(REASONS[error.name] ?? error.message);
+  }
+  if (!answer) throw new Error("something else answers at this address; to sign in, load the page again");
+  if (!response.ok) throw new Error(answer.message ?? `status ${response.status}`);
+  return answer;
+};
+
 // The page at "/" of a server. A request that a sleeping machine has lost ends by itself; then it goes on.
 const poll = async (element) => {
   const panel = new Panel(element);
   for (;;) {
     try {
-      const response = await fetch("snapshot", { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MILLISECONDS) });
-      const answer = await response.json();
-      if (!response.ok) throw new Error(answer.message ?? `status ${response.status}`);
+      const answer = await ask();
       document.title = `${answer.statistics.server.name} – labnet`;
       panel.draw(answer);
     } catch (error) {
@@ -41,7 +56,8 @@ if (page) poll(page);
 // The notebook widget. What the kernel sends beside the snapshots is kept here and never in the model's state,
 // which is saved with the notebook: the capability to stop the server, renewed every few seconds.
 const news = new Map();
-const nameOf = (model) => String(model.get("data").panel ?? "");
+const nameOf = (model) => String(model.get("sent").panel ?? "");
+const snapshotOf = (model) => JSON.parse(model.get("sent").snapshot);
 
 const initialize = ({ model }) => {
   const heard = { capability: null, at: Date.now(), panels: new Set() };
@@ -53,10 +69,10 @@ const initialize = ({ model }) => {
     for (const panel of heard.panels) panel.controls.allow(heard.capability);
   };
   model.on("msg:custom", listen);
-  model.on("change:data", touch);
+  model.on("change:sent", touch);
   return () => {
     model.off("msg:custom", listen);
-    model.off("change:data", touch);
+    model.off("change:sent", touch);
     news.delete(nameOf(model));
   };
 };
@@ -73,9 +89,9 @@ const render = ({ model, el }) => {
   const heard = news.get(nameOf(model));
   const panel = new Panel(el, { ask: () => model.send({ stop: true }) });
   const draw = () => {
-    const data = model.get("data");
-    if (data.statistics) panel.draw(data);
-    if (data.unreachable) panel.unreachable(data.unreachable);
+    const snapshot = snapshotOf(model);
+    if (snapshot.statistics) panel.draw(snapshot);
+    if (snapshot.unreachable) panel.unreachable(snapshot.unreachable);
   };
   const rule = hidePicture(nameOf(model));
   const timer = setInterval(() => {
@@ -83,11 +99,11 @@ const render = ({ model, el }) => {
     if (seconds > SILENT_SECONDS && panel.section.dataset.state !== "stopped") panel.silent(seconds);
   }, 1000);
   heard.panels.add(panel);
-  model.on("change:data", draw);
+  model.on("change:sent", draw);
   draw();
-  if (heard.capability && model.get("data").running) panel.controls.allow(heard.capability);
+  if (heard.capability && snapshotOf(model).running) panel.controls.allow(heard.capability);
   return () => {
-    model.off("change:data", draw);
+    model.off("change:sent", draw);
     heard.panels.delete(panel);
     clearInterval(timer);
     rule.remove();

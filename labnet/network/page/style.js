@@ -33,9 +33,16 @@ const STYLE = `
   border: 1px solid var(--line); border-radius: 5px; padding: 2px 9px; min-height: 24px;
 }
 .labnet-panel button:hover:not(:disabled) { border-color: var(--accent); }
-.labnet-panel button:focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
+.labnet-panel :is(button, input):focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
 .labnet-panel button.stop { color: var(--bad); }
 .labnet-panel button:disabled { color: var(--soft); cursor: default; }
+.labnet-panel form:not([hidden]) { display: flex; flex-wrap: wrap; gap: 6px 10px; align-items: center; margin-bottom: 8px; }
+.labnet-panel label { display: flex; flex-wrap: wrap; gap: 2px 8px; align-items: center; }
+.labnet-panel input {
+  font: inherit; color: var(--ink); background: var(--paper); border: 1px solid var(--soft); border-radius: 5px;
+  padding: 2px 6px; min-height: 24px; width: 22ch; max-width: 100%; box-sizing: border-box;
+}
+.labnet-panel code { font: 12px/1.45 var(--jp-code-font-family, ui-monospace, monospace); background: none; color: inherit; }
 .labnet-panel .facts { display: flex; flex-wrap: wrap; gap: 0 16px; margin: 0 0 8px; font-size: 12px; }
 .labnet-panel .facts div { display: flex; gap: 5px; }
 .labnet-panel .facts :is(dt, dd) { float: none; width: auto; margin: 0; padding: 0; display: block; }
@@ -53,7 +60,9 @@ const STYLE = `
 .labnet-panel svg { display: block; overflow: visible; }
 .labnet-panel .spark { width: 130px; padding-right: 0; }
 .labnet-panel .spark svg { width: 120px; height: 22px; margin-left: auto; }
-.labnet-panel path { fill: none; stroke: var(--accent); stroke-width: 1.5; vector-effect: non-scaling-stroke; }
+.labnet-panel path {
+  fill: none; stroke: var(--accent); stroke-width: 1.5; stroke-linecap: round; vector-effect: non-scaling-stroke;
+}
 .labnet-panel .bad { color: var(--bad); font-weight: 600; }
 .labnet-panel .curves { display: flex; flex-wrap: wrap; gap: 4px 18px; }
 .labnet-panel figure { margin: 10px 0 0; flex: 1 1 170px; min-width: 0; }
@@ -92,7 +101,8 @@ const STYLE = `
   .labnet-panel [data-column=rate] { display: none; }
   .labnet-panel :is(th, td) { padding: 3px 3px; font-size: 12px; }
 }
-.labnet-panel:is([data-state=unreachable], [data-state=silent]) :is(tbody, .curves, .tree) { opacity: 0.6; }
+.labnet-panel:is([data-state=unreachable], [data-state=silent]) :is(tbody, .curves, .tree ul),
+.labnet-panel .old ul { color: var(--soft); --ink: var(--soft); --accent: var(--soft); }
 body:has(> main[data-labnet-page]) { margin: 16px; background: light-dark(#f4f6f9, #0f1217); }
 main[data-labnet-page] .labnet-panel { margin: 0 auto; }
 `;

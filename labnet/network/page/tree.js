@@ -35,10 +35,11 @@ class Tree {
   constructor() {
     this.list = make("ul");
     this.trouble = make("div", { className: "bad" });
+    this.heading = make("h3");
     this.root = make(
       "div",
       { className: "tree", hidden: true },
-      make("h3", {}, "composed of, with median latency"),
+      this.heading,
       this.list,
       this.trouble,
     );
@@ -47,6 +48,8 @@ class Tree {
   draw({ known, incomplete } = { known: {}, incomplete: "" }) {
     const parts = Object.entries(known).filter(([, part]) => isServer(part));
     this.root.hidden = !parts.length && !incomplete;
+    this.root.classList.toggle("old", Boolean(incomplete));
+    setText(this.heading, `composed of, with median latency${incomplete ? ", as last heard" : ""}`);
     setText(this.trouble, incomplete);
     const items = parts.map(([name, part]) => branch(name, part, 1));
     const text = items.map((item) => item.textContent).join("\n");

@@ -1,0 +1,95 @@
+"""The loops in the background, as the threads that wait for them see them."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from labnet.network.loops import IO
+
+#: Raises KeyboardInterrupt at every moment of a blocking call at which Python looks for signals: at the beginning of a
+#: function, and after the call of one that is written in C. A program of its own, because what is interrupted leaks.
+INTERRUPTED = """
+import itertools, queue, sys, threading
+from labnet.network.loops import LoopThread
+
+async def answer():
+    return 42
+
+def interrupted_at(moment, function):
+    moments = itertools.count()
+    def look(frame, event, argument):
+        swallowed = frame.f_code.co_name in ("_remove", "__del__")  # Python lets nothing out of these
+        if event in ("call", "c_return") and not swallowed and next(moments) == moment:
+            raise KeyboardInterrupt
+    sys.setprofile(look)
+    try:
+        return function()
+    finally:
+        sys.setprofile(None)
+
+for fresh in (False, True):
+    loop = LoopThread("loop")
+    assert fresh or loop.run(answer()) == 42
+    for moment in itertools.count():
+        loop = LoopThread("loop") if fresh else loop
+        try:
+            assert interrupted_at(moment, lambda: loop.run(answer())) == 42
+            break
+        except (KeyboardInterrupt, RuntimeError) as error:
+            # where a thread is started, Python's own locks may say that they are not held
+            assert fresh or isinstance(error, KeyboardInterrupt), error
+            answers = queue.SimpleQueue()
+            threading.Thread(target=lambda: answers.put(loop.run(answer())), daemon=True).start()
+            assert answers.get(timeout=10) == 42, moment
+    assert moment > 10
+print("every moment")
+"""
+
+
+def test_an_interrupt_at_any_moment_of_a_blocking_call_is_an_interrupt_and_the_loop_goes_on():
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", INTERRUPTED], capture_output=True, text=True, timeout=100
+    )
+    assert result.stdout == "every moment\n", result.stderr[-2000:]
+
+
+def test_an_interrupted_call_is_cancelled_on_the_loop():
+    began, cancelled = threading.Event(), threading.Event()
+
+    async def wait():
+        try:
+            began.set()
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    def interrupt():
+        began.wait(10)
+        os.kill(os.getpid(), signal.SIGINT)  # arrives in the main thread, which waits for the loop
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        IO.run(wait())
+    thread.join()
+    assert cancelled.wait(10)
+
+
+def test_a_blocking_call_raises_what_the_coroutine_raises_and_refuses_the_loops_own_thread():
+    async def fail():
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        IO.run(fail())
+
+    async def on_the_loop():
+        IO.run(fail())
+
+    with pytest.raises(RuntimeError, match="use its async form"):
+        IO.run(on_the_loop())
