@@ -49,13 +49,14 @@ class Connections(Generic[C]):
         """Count a connection as waiting: it was opened, or has had its reply."""
         self._asking.discard(connection)
         self._waiting[connection] = None
+        self._waiting.move_to_end(connection)
         if len(self) > self._limit:
             longest = next(iter(self._waiting))
             self.leaves(longest)
             self._close(longest)
 
     def asks(self, connection: C) -> None:
-        """Count a connection as asking: the head of a request has arrived."""
+        """Count a connection as asking: a request of someone who may ask is read and answered."""
         if connection in self._waiting:
             del self._waiting[connection]
             self._asking.add(connection)

@@ -107,13 +107,14 @@ class Listener:
     # What connections tell
 
     def begin(self, connection: Connection, head: RequestHead) -> "Exchange":
-        """Decide what becomes of a request."""
-        self.connections.asks(connection)
-        return Exchange(self, connection, head)
+        """Decide what becomes of a request; only one that needed the token keeps its connection from being closed."""
+        exchange = Exchange(self, connection, head)
+        if exchange.is_trusted:
+            self.connections.asks(connection)
+        return exchange
 
     def reject(self, connection: Connection, status: int, reason: str) -> None:
         """Answer what is no request, and close its connection."""
-        self.connections.asks(connection)
         failure = Failure(status, "BadRequest", reason)
         document = {"error": failure.error, "message": reason, "call": None, "server": self.application.url}
         body = wire.Body(wire.JSON, [msgspec.json.encode(document)])
@@ -148,6 +149,12 @@ class Exchange:
             self._make_room()
         except Failure as failure:
             self._refuse(failure)
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the request was let in by the token, or by a server that needs none."""
+        route = self._route
+        return self._refusal is None and route is not None and not (route.readable or route.sealed)
 
     def _refuse(self, failure: Failure) -> None:
         """Answer with a failure after the body has passed by; at once if it is huge, waits, or has no known end."""

@@ -252,6 +252,28 @@ def test_row_10_six_hundred_slow_clients_do_not_keep_a_good_one_out():
                 assert sock.recv(1) == b""
 
 
+NOTHING_TO_SAY = {
+    "a long body without the token": ("POST", "/echo", {"Content-Length": 1 << 27}, 1),
+    "a body in place of the token": ("POST", "/server/stop", {"Content-Length": 10}, 1),
+    "no request": ("hello", "", {}, 1),
+    "more pages than are read": ("GET", "/panel.js", {}, 200),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING_TO_SAY)
+def test_row_10_nobody_without_the_token_keeps_a_place_from_those_who_have_it(server, name):
+    method, path, headers, count = NOTHING_TO_SAY[name]
+    server._port._listener.connections._limit = 8
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            sock, _ = stack.enter_context(connection(server.port))
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                sock.send(head(server.port, method, path, headers) * count)
+        for _ in range(3):
+            assert http(server, "GET", "/hello").status == 200
+
+
 def test_row_10_a_connection_that_asks_for_nothing_is_closed_in_time(server):
     listener = server._port._listener
     listener.first_seconds = 0.01
