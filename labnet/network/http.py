@@ -146,6 +146,8 @@ class Exchange:
         self.body: memoryview | None = None
         try:
             self._route, self.length = admit(self._application, self._method, self._path, self._headers)
+            if version == "HTTP/1.1" and "Host" not in self._headers:
+                raise Failure(400, "BadRequest", "a request of HTTP/1.1 needs a header Host")
             self._make_room()
         except Failure as failure:
             self._refuse(failure)

@@ -70,6 +70,14 @@ def test_an_empty_line_in_front_of_a_request_is_forgiven(server):
             assert read_reply(file).body == b"hi"
 
 
+def test_an_empty_line_in_pieces_is_forgiven_too(server):
+    with connection(server.port) as (sock, file):
+        for _ in range(2):
+            for byte in b"\r\n" + get(server):
+                sock.sendall(bytes([byte]))
+            assert read_reply(file).body == b"hi"
+
+
 def test_a_client_that_has_said_everything_gets_its_reply(server):
     with connection(server.port) as (sock, file):
         sock.sendall(get(server))
@@ -128,6 +136,20 @@ def test_the_reason_says_what_was_wrong(server):
     assert "'host' came twice" in raw(server.port, REFUSED["two hosts"][0]).json()["message"]
 
 
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
+def test_a_request_names_its_host_since_http_1_1(server, version):
+    data = f"GET /hello {version}\r\n{TOKEN}: {server.token}\r\n\r\n".encode()
+    assert raw(server.port, data).status == (400 if version == "HTTP/1.1" else 200)
+
+
+def test_an_empty_length_is_none(server):
+    inner = get(server)
+    with connection(server.port) as (sock, file):
+        sock.sendall(post(server, inner, Content_Length=""))
+        assert read_reply(file).status == 400
+        assert closed(sock)
+
+
 # Refused requests: their bodies pass by
 
 
@@ -165,6 +187,12 @@ def test_a_client_may_wait_to_be_told_to_send_its_body(server):
         assert file.readline() == b"HTTP/1.1 100 Continue\r\n"
         assert file.readline() == b"\r\n"
         sock.sendall(b"[1.0]")
+        assert read_reply(file).json() == [1.0]
+
+
+def test_a_client_of_http_1_0_is_not_told_to_send_its_body(server):
+    with connection(server.port) as (sock, file):
+        sock.sendall(post(server, b"[1.0]", Expect="100-continue").replace(b"HTTP/1.1", b"HTTP/1.0"))
         assert read_reply(file).json() == [1.0]
 
 
