@@ -152,7 +152,11 @@ class Connection:
             self._reject(400, str(error))
             return
         self._drop(end + len(END))
-        exchange = self._exchange = self._owner.begin(self, head)
+        try:
+            exchange = self._exchange = self._owner.begin(self, head)
+        except BaseException:  # nothing is known of its body: what follows must not be taken for a request
+            self.close()
+            raise
         self._missing = exchange.length
         self._take_arrived(exchange)
         if not self._missing:

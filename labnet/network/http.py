@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from labnet import wire
+from labnet import codec, wire
 from labnet.network import oip_bodies
 from labnet.network.accepting import Acceptor
 from labnet.network.admission import admit, declared_length, path_of
@@ -176,9 +176,11 @@ class Exchange:
                 f"requests under way hold {held} bytes, with {self.length} more they would hold over {most}; try again",
                 headers={"Retry-After": "1"},
             )
+        try:  # untouched memory: what was announced and not sent costs nothing
+            self.body = self._listener.memory.take(self.length)
+        except MemoryError:
+            raise Failure(413, "TooLarge", f"there is no memory for the {self.length} bytes of the body") from None
         self._listener.bytes_held += self.length
-        # untouched memory: what was announced and not sent costs nothing
-        self.body = self._listener.memory.take(self.length)
 
     def _give_room_back(self) -> None:
         if self.body is not None:
@@ -199,15 +201,28 @@ class Exchange:
 
     async def _respond(self) -> None:
         try:
-            reply = await self._answer()
-            self._write(200 if reply.body.content_type else 204, reply.body, reply.headers)
-        except Exception as error:
-            failure = failure_of(error)
-            if failure.status == 500 and not isinstance(error, Failure):
-                log.warning("%s %s failed", self._method, self._path, exc_info=error)
-            self._write(failure.status, self._error_body(failure), failure.headers)
-        finally:
-            self._give_room_back()
+            try:
+                reply = await self._answer()
+                parts = self._parts(200 if reply.body.content_type else 204, reply.body, reply.headers)
+            except Exception as error:
+                parts = self._failed(error)
+            finally:
+                self._give_room_back()
+            self._connection.send(parts, last=self._last)
+        except BaseException:  # there will be no reply, and the client shall not wait for it
+            self._connection.close()
+            raise
+
+    def _failed(self, error: Exception) -> list[codec.Part]:
+        """Return the reply to a request that failed."""
+        failure = failure_of(error)
+        if failure.status == 500 and not isinstance(error, Failure):
+            log.warning("%s %s failed", self._method, self._path, exc_info=error)
+        try:
+            return self._parts(failure.status, self._error_body(failure), failure.headers)
+        except (TypeError, ValueError) as unsendable:
+            other = Failure(500, "RemoteFailure", f"the error {failure.error} cannot be sent: {unsendable}")
+            return self._parts(other.status, self._error_body(other), other.headers)
 
     async def _answer(self) -> Reply:
         if self._refusal is not None:
@@ -251,7 +266,8 @@ class Exchange:
         }
         return wire.Body(wire.JSON, [msgspec.json.encode(document)])
 
-    def _write(self, status: int, body: wire.Body, extra: Mapping[str, str]) -> None:
+    def _parts(self, status: int, body: wire.Body, extra: Mapping[str, str]) -> list[codec.Part]:
+        """Return a reply as it is sent."""
         headers = dict(extra)
         if PROTOCOL not in self._headers:  # what no browser sends of its own accord
             headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **headers, "Date": _date()}
@@ -261,7 +277,7 @@ class Exchange:
             headers["Connection"] = "close"
         head = _head(self._application, status, body, headers)
         first, others = wire.in_one_piece(body.parts if self._method != "HEAD" else [])
-        self._connection.send([head + first, *others], last=self._last)
+        return [head + first, *others]
 
 
 def _head(application: Application, status: int, body: wire.Body, extra: Mapping[str, str]) -> bytes:

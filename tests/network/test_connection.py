@@ -1,5 +1,6 @@
 """Connections of a server: requests in any pieces, replies in order, and every way in which one can end."""
 
+import asyncio
 import socket
 import threading
 
@@ -9,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import labnet as ln
+from labnet.errors import PartialUpdate, ShapeError
 from labnet.network import heads
 from tests.network.support import JSON, SECONDS, TOKEN, connection, head, native, raw, read_reply, wait_until
 
@@ -265,6 +267,68 @@ def test_a_stopped_server_sends_what_it_has_begun_to_send():
             stopping.start()
             assert read_reply(file).body.endswith(x.tobytes())
             stopping.join(SECONDS)
+
+
+# What goes wrong in between
+
+
+def partial():
+    raise PartialUpdate("a", servers={"b": object()})
+
+
+async def cancel():
+    asyncio.current_task().cancel()
+    await asyncio.sleep(0)
+
+
+class Speechless(ShapeError):
+    def __str__(self):
+        raise ValueError("no text")
+
+
+def speechless():
+    raise Speechless("a")
+
+
+def leave():
+    raise SystemExit
+
+
+@pytest.mark.parametrize("handler", [partial, cancel, speechless, leave])
+@pytest.mark.parametrize("key", [None, '"ana:1"'])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_whatever_a_handler_raises_its_client_is_answered(handler, key):
+    with ln.network.serve({"fail": handler}, port=0) as server:
+        headers = {TOKEN: server.token} | ({"Idempotency-Key": key} if key else {})
+        with connection(server.port) as (sock, file):
+            for _ in range(2):
+                sock.sendall(head(server.port, "GET", "/fail", headers))
+                assert read_reply(file).status >= 422
+        wait_until(lambda: not len(server._port._listener.connections))
+
+
+def test_a_body_for_which_there_is_no_memory_is_not_taken_for_requests():
+    with ln.network.serve({"echo": lambda x: x, "hello": lambda: "hi"}, port=0, max_body=1 << 60) as server:
+        for before in (b"", get(server)):  # read for itself, or with the request in front of it
+            with connection(server.port) as (sock, file):
+                headers = {TOKEN: server.token, "Content-Type": JSON, "Content-Length": 1 << 58}
+                sock.sendall(before + head(server.port, "POST", "/echo", headers) + get(server))
+                if before:
+                    assert read_reply(file).body == b"hi"
+                assert read_reply(file).status == 413
+                assert closed(sock)
+        assert server._port._listener.bytes_held == 0
+
+
+def test_a_connection_of_which_nothing_is_known_any_more_is_closed(server, monkeypatch, caplog):
+    def fail(*arguments):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("labnet.network.http.admit", fail)
+    with connection(server.port) as (sock, _):
+        sock.sendall(post(server, get(server)))
+        assert closed(sock)
+    wait_until(lambda: "a defect" in caplog.text)
 
 
 # Heads by themselves
