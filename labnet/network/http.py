@@ -22,7 +22,7 @@ from labnet.network.accepting import Acceptor
 from labnet.network.admission import admit, declared_length, path_of
 from labnet.network.checksum import CHECKSUM, checksum_of, checksum_of_body
 from labnet.network.connection import DRAIN, Connection
-from labnet.network.connections import Connections
+from labnet.network.connections import Connections, most_connections
 from labnet.network.heads import RequestHead, write_head
 from labnet.network.memory import Memory
 from labnet.network.names import CALL, CLIENT, EPOCH, PROTOCOL
@@ -67,7 +67,7 @@ class Listener:
     def __init__(self, application: Application):
         self.application = application
         self.tasks: set[asyncio.Task[None]] = set()
-        self.connections: Connections[Connection] = Connections(Connection.close)
+        self.connections: Connections[Connection] = Connections(Connection.close, limit=most_connections())
         self.idle_seconds = 120.0
         self.body_seconds = 60.0
         self.slowest = float(1 << 17)
@@ -78,7 +78,7 @@ class Listener:
 
     def listen(self, sock: socket.socket) -> None:
         """Accept connections on a listening socket, which is closed at the end; runs on the loop."""
-        self._acceptor = Acceptor(sock, self._accept)
+        self._acceptor = Acceptor(sock, self._accept, make_room=self.connections.make_room)
 
     def stop(self) -> None:
         """Accept no more connections."""

@@ -14,7 +14,7 @@ import pytest
 
 import labnet as ln
 from labnet import nn
-from labnet.network.connections import Connections
+from labnet.network.connections import Connections, most_connections
 from tests.fuzz.decoders import seeds
 from tests.network.support import (
     JSON,
@@ -272,6 +272,30 @@ def test_row_10_nobody_without_the_token_keeps_a_place_from_those_who_have_it(se
                 sock.send(head(server.port, method, path, headers) * count)
         for _ in range(3):
             assert http(server, "GET", "/hello").status == 200
+
+
+def test_row_10_a_server_that_may_open_no_more_files_closes_who_asks_for_nothing(server):
+    resource = pytest.importorskip("resource")
+    server._port._listener.first_seconds = 60.0
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(socket.socket()) for _ in range(20)]
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(sock.fileno() for sock in socks) + 6, before[1]))
+            for sock in socks:
+                sock.settimeout(SECONDS)
+                sock.connect(("127.0.0.1", server.port))
+            socks[-1].sendall(head(server.port, "GET", "/health"))
+            assert socks[-1].recv(12) == b"HTTP/1.1 200"
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize(("files", "most"), [(64, 32), (1024, 512), (1 << 20, 512)])
+def test_row_10_half_of_the_files_of_a_process_are_not_for_connections(monkeypatch, files, most):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (files, 1 << 20))
+    assert most_connections() == most
 
 
 def test_row_10_a_connection_that_asks_for_nothing_is_closed_in_time(server):
