@@ -119,6 +119,8 @@ class _Job:
     def compute(self) -> None:
         """Compute, and tell whoever waits."""
         assert self.function is not None
+        if self.future is not None and self.future.cancelled():  # nobody waits any more, and it has not begun
+            return
         try:
             self.outcome = self.function()
         except BaseException as caught:

@@ -274,6 +274,25 @@ def test_row_10_nobody_without_the_token_keeps_a_place_from_those_who_have_it(se
             assert http(server, "GET", "/hello").status == 200
 
 
+def test_row_10_strangers_who_ask_for_statistics_do_not_keep_the_worker_busy():
+    may_end, begun = threading.Event(), []
+
+    def statistics():
+        begun.append(1)
+        may_end.wait(SECONDS)
+
+    with ln.network.serve({"statistics": statistics, "hello": lambda: "hi"}, port=0) as server:
+        with contextlib.ExitStack() as stack:
+            asking = [stack.enter_context(connection(server.port)) for _ in range(30)]
+            for sock, _ in asking:
+                sock.sendall(head(server.port, "GET", "/statistics"))
+            answered = [read_reply(file).json() for _, file in asking[-20:]]
+            assert all("incomplete" in document["server"] for document in answered)
+            may_end.set()
+        assert http(server, "GET", "/hello").status == 200
+        assert len(begun) <= 10
+
+
 def test_row_10_a_server_that_may_open_no_more_files_closes_who_asks_for_nothing(server):
     resource = pytest.importorskip("resource")
     server._port._listener.first_seconds = 60.0

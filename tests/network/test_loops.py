@@ -63,6 +63,22 @@ def test_whoever_is_cancelled_leaves_the_job_to_its_end(worker):
     assert ended == [1]
 
 
+def test_what_nobody_waits_for_any_more_is_not_begun(worker):
+    begun = []
+
+    async def ask():
+        first = asyncio.ensure_future(worker.run(lambda: time.sleep(0.1)))
+        await asyncio.sleep(0)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await worker.run(lambda: begun.append(1))
+        await first
+        return await worker.run(lambda: "on")
+
+    assert asyncio.run(ask()) == "on"
+    assert begun == []
+
+
 def test_a_thread_that_was_stopped_refuses_what_it_would_never_compute():
     worker = Worker("test-compute")
 
