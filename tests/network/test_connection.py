@@ -1,8 +1,12 @@
 """Connections of a server: requests in any pieces, replies in order, and every way in which one can end."""
 
 import asyncio
+import contextlib
+import random
 import socket
+import struct
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -329,6 +333,57 @@ def test_a_connection_of_which_nothing_is_known_any_more_is_closed(server, monke
         sock.sendall(post(server, get(server)))
         assert closed(sock)
     wait_until(lambda: "a defect" in caplog.text)
+
+
+def misbehave(server, draw, sock):
+    """Do something on a connection that a program might do by mistake or on purpose; tell whether it is still open."""
+    kind = draw.choice(["begin", "whole", "many", "junk", "end", "read", "wait", "last", "leave", "break"])
+    whole = post(server, b"[" + b"1," * draw.choice([0, 5000]) + b"2]", Connection="close" if kind == "last" else "x")
+    paths = draw.choices(["/hello", "/large", "/panel.js", "/nothing"], k=draw.choice([1, 50]))
+    data = {
+        "begin": whole[: draw.randrange(len(whole))],
+        "whole": whole if draw.random() < 0.5 else whole.replace(server.token.encode(), b"wrong"),
+        "many": b"".join(get(server, path, Accept=NATIVE) for path in paths),
+        "junk": draw.randbytes(draw.choice([1, 100, 70_000])),
+        "wait": post(server, b"", Expect="100-continue", Content_Length=5),
+        "last": whole * 2,
+    }
+    with contextlib.suppress(OSError):
+        if kind in data:
+            sock.send(data[kind])
+        elif kind == "end":
+            sock.shutdown(socket.SHUT_WR)
+        elif kind == "read":
+            sock.recv(draw.choice([1, 1 << 20]))
+        else:
+            if kind == "break":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+    return sock.fileno() >= 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_good_clients_are_answered_among_those_that_do_anything(seed):
+    draw, misbehaving = random.Random(seed), []
+    large = np.ones(1 << 19, "float32")
+    routes = {"echo": lambda x: x, "hello": lambda: "hi", "large": lambda: large}
+    with ln.network.serve(routes, port=0) as server, connection(server.port) as (good, file):
+        listener = server._port._listener
+        for number in range(100):
+            sock = socket.create_connection(("127.0.0.1", server.port))
+            sock.setblocking(False)
+            misbehaving.append(sock)
+            misbehaving = [sock for sock in misbehaving if misbehave(server, draw, sock)]
+            good.sendall(post(server, f"[{number}]".encode()) + get(server))
+            assert read_reply(file).json() == [number]
+            assert read_reply(file).body == b"hi"
+        for sock in misbehaving:
+            sock.close()
+        wait_until(lambda: len(listener.connections) == 1 and not listener.tasks)
+        assert listener.bytes_held == 0
+        before = time.process_time()
+        threading.Event().wait(0.2)
+        assert time.process_time() - before < 0.1  # nobody goes round in circles
 
 
 # Heads by themselves
