@@ -1,12 +1,13 @@
 """The listening socket of a server."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable
 
 #: How many connections are accepted before those that are there have their turn.
 _ACCEPTS = 16
-#: Seconds to wait where no file is left for another connection.
+#: Seconds to wait where no file is left for another connection, and nobody can be closed for it.
 _PAUSE_SECONDS = 1.0
 
 
@@ -19,11 +20,14 @@ class Acceptor:
         Listening, non-blocking.
     accept : callable
         Given each new socket, non-blocking.
+    make_room : callable
+        Closes a connection where no file is left for another; returns whether there was one to close.
     """
 
-    def __init__(self, sock: socket.socket, accept: Callable[[socket.socket], None]):
+    def __init__(self, sock: socket.socket, accept: Callable[[socket.socket], None], *, make_room: Callable[[], bool]):
         self._sock = sock
         self._accept = accept
+        self._make_room = make_room
         self._loop = asyncio.get_running_loop()
         self._resuming: asyncio.TimerHandle | None = None
         self._resume()
@@ -38,7 +42,9 @@ class Acceptor:
                 sock, _ = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError:  # no file is left: others have to be closed first
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE) and self._make_room():
+                    continue
                 self._loop.remove_reader(self._sock.fileno())
                 self._resuming = self._loop.call_later(_PAUSE_SECONDS, self._resume)
                 return

@@ -12,6 +12,9 @@ from labnet.network.port import Port
 from labnet.network.routes import Reply, Request, Route
 from labnet.network.served import ServedModel
 
+#: How many requests for statistics may wait for the custom handler: it computes where models do, for anybody who reads.
+_MOST_AT_ONCE = 8
+
 
 class Account:
     """The figures of one server on a port.
@@ -29,6 +32,7 @@ class Account:
         self._port = port
         self._model = model
         self._custom = custom
+        self._computing = 0
         self._last: dict[str, Any] | None = None  # the snapshot that is left once another has taken its place
         self._branches = Branches(lambda: self.statistics(None, tree.Trail.start()))
 
@@ -65,13 +69,19 @@ class Account:
         custom = self._custom
         if custom is None:
             return document
+        if self._computing >= _MOST_AT_ONCE:
+            document["server"]["incomplete"] = f"{self._computing} others wait for the handler 'statistics'"
+            return document
         request = Request("GET", "/statistics", {"Accept": wire.JSON}, b"", client)
+        self._computing += 1
         try:
             async with trail.through(self._port.epoch):
                 body = (await custom.answer(request)).body
         except tree.Cut as cut:  # the own counters are there all the same
             document["server"]["incomplete"] = str(cut)
             return document
+        finally:
+            self._computing -= 1
         extra = wire.decode_value(body.content_type or wire.TEXT, b"".join(body.parts))
         if not isinstance(extra, dict) or extra.keys() & document.keys():
             raise ServeError(

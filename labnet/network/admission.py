@@ -53,7 +53,7 @@ def admit(rules: Rules, method: str, path: str, headers: Headers) -> tuple[Route
 
 def declared_length(headers: Headers) -> int | None:
     """Return the announced length of the body; None if it is announced in a way that leaves its end open."""
-    text = headers.get("Content-Length") or "0"
+    text = headers.get("Content-Length", "0")
     if "Transfer-Encoding" in headers or not (text.isascii() and text.isdigit()):
         return None
     text = text.lstrip("0") or "0"

@@ -6,7 +6,7 @@ served notebook trains several times slower with them. Whoever has chosen a numb
 
 import os
 
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]
 
 #: Variables by which a number of threads is chosen.
 _CHOICES = (
@@ -28,8 +28,9 @@ def limit() -> None:
 
 
 def restore() -> None:
-    """Give BLAS the threads back that it had."""
+    """Give BLAS the threads back that it had, unless somebody has chosen another number meanwhile."""
     global _limits
     if _limits is not None:
-        _limits.restore_original_limits()
+        if all(pool["num_threads"] == 1 for pool in threadpool_info() if pool["user_api"] == "blas"):
+            _limits.restore_original_limits()
         _limits = None

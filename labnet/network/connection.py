@@ -138,8 +138,9 @@ class Connection:
 
     def _look(self, searched: int = 0) -> None:
         """Begin a request if its head is there; look for the end of it behind what was searched before."""
-        if not searched and self._buffer.startswith(b"\r\n"):  # an empty line in front is allowed
-            self._drop(min(2, self._filled))
+        if self._filled >= 2 and self._buffer.startswith(b"\r\n"):  # an empty line in front is allowed
+            self._drop(2)
+            searched = 0
         end = self._buffer.find(END, max(0, searched - len(END) + 1), self._filled)
         if end < 0:
             if self._filled >= MAX_HEAD:
@@ -151,14 +152,18 @@ class Connection:
             self._reject(400, str(error))
             return
         self._drop(end + len(END))
-        exchange = self._exchange = self._owner.begin(self, head)
+        try:
+            exchange = self._exchange = self._owner.begin(self, head)
+        except BaseException:  # nothing is known of its body: what follows must not be taken for a request
+            self.close()
+            raise
         self._missing = exchange.length
         self._take_arrived(exchange)
         if not self._missing:
             self._complete(exchange)
             return
         self._expect(self._owner.body_seconds + exchange.length / self._owner.slowest)
-        if exchange.body is not None and head.headers.get("Expect", "").lower() == "100-continue":
+        if exchange.body is not None and head.asks_to_continue:
             with contextlib.suppress(OSError):  # gone: noticed where the body is read
                 self._sock.send(_CONTINUE)
 

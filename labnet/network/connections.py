@@ -4,10 +4,24 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
-#: Most open connections of a server; beyond it, whoever has waited longest without a request is closed.
+try:
+    import resource
+except ImportError:  # where files are not counted
+    resource = None  # type: ignore[assignment]
+
+#: Most open connections of a server, where it may open so many files; beyond it, whoever has waited longest without a
+#: request is closed.
 MAX_CONNECTIONS = 512
 
 C = TypeVar("C", bound=Hashable)
+
+
+def most_connections() -> int:
+    """Return how many connections a server keeps open: half of the files that its process may open are for others."""
+    if resource is None:
+        return MAX_CONNECTIONS
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, files // 2))
 
 
 class Connections(Generic[C]):
@@ -49,13 +63,21 @@ class Connections(Generic[C]):
         """Count a connection as waiting: it was opened, or has had its reply."""
         self._asking.discard(connection)
         self._waiting[connection] = None
+        self._waiting.move_to_end(connection)
         if len(self) > self._limit:
-            longest = next(iter(self._waiting))
-            self.leaves(longest)
-            self._close(longest)
+            self.make_room()
+
+    def make_room(self) -> bool:
+        """Close whoever has waited longest without a request; tell whether there was one."""
+        longest = next(iter(self._waiting), None)
+        if longest is None:
+            return False
+        self.leaves(longest)
+        self._close(longest)
+        return True
 
     def asks(self, connection: C) -> None:
-        """Count a connection as asking: the head of a request has arrived."""
+        """Count a connection as asking: a request of someone who may ask is read and answered."""
         if connection in self._waiting:
             del self._waiting[connection]
             self._asking.add(connection)

@@ -61,7 +61,12 @@ async def exchange(
             sent.exception()  # the reply has said why
         else:
             sent.add_done_callback(lambda future: future.cancelled() or future.exception())
-    return response, keeps_open and sent.done() and not stream.closed()
+    return response, keeps_open and sent.done() and not stream.closed() and not _holds_more(stream)
+
+
+def _holds_more(stream: IOStream) -> bool:
+    """Tell whether something came behind the reply, which would be taken for the next one."""
+    return stream._read_buffer_size > 0
 
 
 async def _read(stream: IOStream, reached: Callable[[Stage], None], memory: Memory) -> tuple[Response, bool]:

@@ -73,6 +73,11 @@ class RequestHead(NamedTuple):
     version: str
     headers: Headers
 
+    @property
+    def asks_to_continue(self) -> bool:
+        """Whether the client waits to be told that it may send the body; HTTP/1.0 knows no such thing."""
+        return self.version == "HTTP/1.1" and self.headers.get("Expect", "").lower() == "100-continue"
+
 
 def parse_request(head: bytes) -> RequestHead:
     r"""Read the head of a request, the empty line at its end included.

@@ -16,13 +16,13 @@ from typing import Any, Protocol
 
 import msgspec
 
-from labnet import wire
+from labnet import codec, wire
 from labnet.network import oip_bodies
 from labnet.network.accepting import Acceptor
 from labnet.network.admission import admit, declared_length, path_of
 from labnet.network.checksum import CHECKSUM, checksum_of, checksum_of_body
 from labnet.network.connection import DRAIN, Connection
-from labnet.network.connections import Connections
+from labnet.network.connections import Connections, most_connections
 from labnet.network.heads import RequestHead, write_head
 from labnet.network.memory import Memory
 from labnet.network.names import CALL, CLIENT, EPOCH, PROTOCOL
@@ -67,7 +67,7 @@ class Listener:
     def __init__(self, application: Application):
         self.application = application
         self.tasks: set[asyncio.Task[None]] = set()
-        self.connections: Connections[Connection] = Connections(Connection.close)
+        self.connections: Connections[Connection] = Connections(Connection.close, limit=most_connections())
         self.idle_seconds = 120.0
         self.body_seconds = 60.0
         self.slowest = float(1 << 17)
@@ -78,7 +78,7 @@ class Listener:
 
     def listen(self, sock: socket.socket) -> None:
         """Accept connections on a listening socket, which is closed at the end; runs on the loop."""
-        self._acceptor = Acceptor(sock, self._accept)
+        self._acceptor = Acceptor(sock, self._accept, make_room=self.connections.make_room)
 
     def stop(self) -> None:
         """Accept no more connections."""
@@ -107,13 +107,14 @@ class Listener:
     # What connections tell
 
     def begin(self, connection: Connection, head: RequestHead) -> "Exchange":
-        """Decide what becomes of a request."""
-        self.connections.asks(connection)
-        return Exchange(self, connection, head)
+        """Decide what becomes of a request; only one that needed the token keeps its connection from being closed."""
+        exchange = Exchange(self, connection, head)
+        if exchange.is_trusted:
+            self.connections.asks(connection)
+        return exchange
 
     def reject(self, connection: Connection, status: int, reason: str) -> None:
         """Answer what is no request, and close its connection."""
-        self.connections.asks(connection)
         failure = Failure(status, "BadRequest", reason)
         document = {"error": failure.error, "message": reason, "call": None, "server": self.application.url}
         body = wire.Body(wire.JSON, [msgspec.json.encode(document)])
@@ -145,9 +146,17 @@ class Exchange:
         self.body: memoryview | None = None
         try:
             self._route, self.length = admit(self._application, self._method, self._path, self._headers)
+            if version == "HTTP/1.1" and "Host" not in self._headers:
+                raise Failure(400, "BadRequest", "a request of HTTP/1.1 needs a header Host")
             self._make_room()
         except Failure as failure:
             self._refuse(failure)
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the request was let in by the token, or by a server that needs none."""
+        route = self._route
+        return self._refusal is None and route is not None and not (route.readable or route.sealed)
 
     def _refuse(self, failure: Failure) -> None:
         """Answer with a failure after the body has passed by; at once if it is huge, waits, or has no known end."""
@@ -167,9 +176,11 @@ class Exchange:
                 f"requests under way hold {held} bytes, with {self.length} more they would hold over {most}; try again",
                 headers={"Retry-After": "1"},
             )
+        try:  # untouched memory: what was announced and not sent costs nothing
+            self.body = self._listener.memory.take(self.length)
+        except MemoryError:
+            raise Failure(413, "TooLarge", f"there is no memory for the {self.length} bytes of the body") from None
         self._listener.bytes_held += self.length
-        # untouched memory: what was announced and not sent costs nothing
-        self.body = self._listener.memory.take(self.length)
 
     def _give_room_back(self) -> None:
         if self.body is not None:
@@ -190,15 +201,28 @@ class Exchange:
 
     async def _respond(self) -> None:
         try:
-            reply = await self._answer()
-            self._write(200 if reply.body.content_type else 204, reply.body, reply.headers)
-        except Exception as error:
-            failure = failure_of(error)
-            if failure.status == 500 and not isinstance(error, Failure):
-                log.warning("%s %s failed", self._method, self._path, exc_info=error)
-            self._write(failure.status, self._error_body(failure), failure.headers)
-        finally:
-            self._give_room_back()
+            try:
+                reply = await self._answer()
+                parts = self._parts(200 if reply.body.content_type else 204, reply.body, reply.headers)
+            except Exception as error:
+                parts = self._failed(error)
+            finally:
+                self._give_room_back()
+            self._connection.send(parts, last=self._last)
+        except BaseException:  # there will be no reply, and the client shall not wait for it
+            self._connection.close()
+            raise
+
+    def _failed(self, error: Exception) -> list[codec.Part]:
+        """Return the reply to a request that failed."""
+        failure = failure_of(error)
+        if failure.status == 500 and not isinstance(error, Failure):
+            log.warning("%s %s failed", self._method, self._path, exc_info=error)
+        try:
+            return self._parts(failure.status, self._error_body(failure), failure.headers)
+        except (TypeError, ValueError) as unsendable:
+            other = Failure(500, "RemoteFailure", f"the error {failure.error} cannot be sent: {unsendable}")
+            return self._parts(other.status, self._error_body(other), other.headers)
 
     async def _answer(self) -> Reply:
         if self._refusal is not None:
@@ -242,7 +266,8 @@ class Exchange:
         }
         return wire.Body(wire.JSON, [msgspec.json.encode(document)])
 
-    def _write(self, status: int, body: wire.Body, extra: Mapping[str, str]) -> None:
+    def _parts(self, status: int, body: wire.Body, extra: Mapping[str, str]) -> list[codec.Part]:
+        """Return a reply as it is sent."""
         headers = dict(extra)
         if PROTOCOL not in self._headers:  # what no browser sends of its own accord
             headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **headers, "Date": _date()}
@@ -252,7 +277,7 @@ class Exchange:
             headers["Connection"] = "close"
         head = _head(self._application, status, body, headers)
         first, others = wire.in_one_piece(body.parts if self._method != "HEAD" else [])
-        self._connection.send([head + first, *others], last=self._last)
+        return [head + first, *others]
 
 
 def _head(application: Application, status: int, body: wire.Body, extra: Mapping[str, str]) -> bytes:

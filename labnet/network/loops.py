@@ -111,7 +111,13 @@ async def await_model(
                 raise
             raise RuntimeError(f"it raised {type(error).__name__}: {error}") from error
 
-    return await asyncio.wrap_future(MODELS.submit(awaiting()))
+    try:
+        return await asyncio.wrap_future(MODELS.submit(awaiting()))
+    except asyncio.CancelledError:
+        waiting = asyncio.current_task()
+        if waiting is not None and waiting.cancelling():
+            raise
+        raise RuntimeError("it cancelled its own task") from None
 
 
 #: Longest wait of an event loop for what computes quickly, in seconds.
@@ -135,6 +141,8 @@ class _Job:
     def compute(self) -> None:
         """Compute, and tell whoever waits."""
         assert self.function is not None
+        if self.future is not None and self.future.cancelled():  # nobody waits any more, and it has not begun
+            return
         try:
             self.outcome = self.function()
         except BaseException as caught:
@@ -172,12 +180,20 @@ class Worker:
     def __init__(self, name: str):
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._seconds = 0.0  # that the last job took
-        self._busy = False
+        self._busy = self._stopped = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     async def run(self, function: Callable[[], T]) -> T:
-        """Compute a function on the thread, in the caller's context; the caller's loop goes on meanwhile."""
+        """Compute a function on the thread, in the caller's context; the caller's loop goes on meanwhile.
+
+        Raises
+        ------
+        RuntimeError
+            If the thread was stopped: nobody would ever compute it.
+        """
+        if self._stopped:
+            raise RuntimeError("the server was stopped meanwhile")
         job = _Job(functools.partial(contextvars.copy_context().run, function))
         is_quick = self._seconds < _GRACE and not self._busy and self._jobs.empty()
         self._jobs.put(job)
@@ -192,7 +208,8 @@ class Worker:
         return threading.current_thread() is self._thread
 
     def stop(self) -> None:
-        """End the thread once everything asked for so far is done."""
+        """End the thread once everything asked for so far is done; called where `run` is."""
+        self._stopped = True
         self._jobs.put(None)
 
     def join(self, timeout: float) -> None:

@@ -153,21 +153,26 @@ def failure_of(error: BaseException) -> Failure:
     """Turn whatever a handler raised into the reply that the client gets."""
     if isinstance(error, Failure):
         return error
+    text = _text(error)
     if isinstance(error, WireError):
-        return Failure(400, "BadRequest", str(error))
+        return Failure(400, "BadRequest", text)
     if isinstance(error, ShapeError):
-        return Failure(422, "RemoteShapeError", str(error))
+        return Failure(422, "RemoteShapeError", text)
     if isinstance(error, DTypeError):
-        return Failure(422, "RemoteDTypeError", str(error))
+        return Failure(422, "RemoteDTypeError", text)
     if isinstance(error, PartialUpdate):
-        return Failure(500, "PartialUpdate", str(error), details={"servers": error.servers})
+        return Failure(500, "PartialUpdate", text, details={"servers": error.servers})
+    reason = f"{type(error).__name__}: {text}"
     if isinstance(error, LabnetError):
-        return Failure(500, "RemoteFailure", f"{type(error).__name__}: {error}")
-    try:
-        reason = f"{type(error).__name__}: {error}"
-    except Exception:  # the user's exception cannot be turned into text
-        reason = type(error).__name__
+        return Failure(500, "RemoteFailure", reason)
     return Failure(500, "RemoteFailure", f"the handler raised {reason}")
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # the user's exception cannot be turned into text
+        return "(an exception without text)"
 
 
 class Users:

@@ -14,7 +14,7 @@ import pytest
 
 import labnet as ln
 from labnet import nn
-from labnet.network.connections import Connections
+from labnet.network.connections import Connections, most_connections
 from tests.fuzz.decoders import seeds
 from tests.network.support import (
     JSON,
@@ -250,6 +250,71 @@ def test_row_10_six_hundred_slow_clients_do_not_keep_a_good_one_out():
         for sock in slow[:80]:  # the oldest were closed to make room
             with contextlib.suppress(ConnectionResetError):
                 assert sock.recv(1) == b""
+
+
+NOTHING_TO_SAY = {
+    "a long body without the token": ("POST", "/echo", {"Content-Length": 1 << 27}, 1),
+    "a body in place of the token": ("POST", "/server/stop", {"Content-Length": 10}, 1),
+    "no request": ("hello", "", {}, 1),
+    "more pages than are read": ("GET", "/panel.js", {}, 200),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING_TO_SAY)
+def test_row_10_nobody_without_the_token_keeps_a_place_from_those_who_have_it(server, name):
+    method, path, headers, count = NOTHING_TO_SAY[name]
+    server._port._listener.connections._limit = 8
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            sock, _ = stack.enter_context(connection(server.port))
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                sock.send(head(server.port, method, path, headers) * count)
+        for _ in range(3):
+            assert http(server, "GET", "/hello").status == 200
+
+
+def test_row_10_strangers_who_ask_for_statistics_do_not_keep_the_worker_busy():
+    may_end, begun = threading.Event(), []
+
+    def statistics():
+        begun.append(1)
+        may_end.wait(SECONDS)
+
+    with ln.network.serve({"statistics": statistics, "hello": lambda: "hi"}, port=0) as server:
+        with contextlib.ExitStack() as stack:
+            asking = [stack.enter_context(connection(server.port)) for _ in range(30)]
+            for sock, _ in asking:
+                sock.sendall(head(server.port, "GET", "/statistics"))
+            answered = [read_reply(file).json() for _, file in asking[-20:]]
+            assert all("incomplete" in document["server"] for document in answered)
+            may_end.set()
+        assert http(server, "GET", "/hello").status == 200
+        assert len(begun) <= 10
+
+
+def test_row_10_a_server_that_may_open_no_more_files_closes_who_asks_for_nothing(server):
+    resource = pytest.importorskip("resource")
+    server._port._listener.first_seconds = 60.0
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(socket.socket()) for _ in range(20)]
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(sock.fileno() for sock in socks) + 6, before[1]))
+            for sock in socks:
+                sock.settimeout(SECONDS)
+                sock.connect(("127.0.0.1", server.port))
+            socks[-1].sendall(head(server.port, "GET", "/health"))
+            assert socks[-1].recv(12) == b"HTTP/1.1 200"
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize(("files", "most"), [(64, 32), (1024, 512), (1 << 20, 512)])
+def test_row_10_half_of_the_files_of_a_process_are_not_for_connections(monkeypatch, files, most):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (files, 1 << 20))
+    assert most_connections() == most
 
 
 def test_row_10_a_connection_that_asks_for_nothing_is_closed_in_time(server):

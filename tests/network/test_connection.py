@@ -1,7 +1,12 @@
 """Connections of a server: requests in any pieces, replies in order, and every way in which one can end."""
 
+import asyncio
+import contextlib
+import random
 import socket
+import struct
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import labnet as ln
+from labnet.errors import PartialUpdate, ShapeError
 from labnet.network import heads
 from tests.network.support import JSON, SECONDS, TOKEN, connection, head, native, raw, read_reply, wait_until
 
@@ -70,6 +76,14 @@ def test_an_empty_line_in_front_of_a_request_is_forgiven(server):
             assert read_reply(file).body == b"hi"
 
 
+def test_an_empty_line_in_pieces_is_forgiven_too(server):
+    with connection(server.port) as (sock, file):
+        for _ in range(2):
+            for byte in b"\r\n" + get(server):
+                sock.sendall(bytes([byte]))
+            assert read_reply(file).body == b"hi"
+
+
 def test_a_client_that_has_said_everything_gets_its_reply(server):
     with connection(server.port) as (sock, file):
         sock.sendall(get(server))
@@ -128,6 +142,20 @@ def test_the_reason_says_what_was_wrong(server):
     assert "'host' came twice" in raw(server.port, REFUSED["two hosts"][0]).json()["message"]
 
 
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
+def test_a_request_names_its_host_since_http_1_1(server, version):
+    data = f"GET /hello {version}\r\n{TOKEN}: {server.token}\r\n\r\n".encode()
+    assert raw(server.port, data).status == (400 if version == "HTTP/1.1" else 200)
+
+
+def test_an_empty_length_is_none(server):
+    inner = get(server)
+    with connection(server.port) as (sock, file):
+        sock.sendall(post(server, inner, Content_Length=""))
+        assert read_reply(file).status == 400
+        assert closed(sock)
+
+
 # Refused requests: their bodies pass by
 
 
@@ -165,6 +193,12 @@ def test_a_client_may_wait_to_be_told_to_send_its_body(server):
         assert file.readline() == b"HTTP/1.1 100 Continue\r\n"
         assert file.readline() == b"\r\n"
         sock.sendall(b"[1.0]")
+        assert read_reply(file).json() == [1.0]
+
+
+def test_a_client_of_http_1_0_is_not_told_to_send_its_body(server):
+    with connection(server.port) as (sock, file):
+        sock.sendall(post(server, b"[1.0]", Expect="100-continue").replace(b"HTTP/1.1", b"HTTP/1.0"))
         assert read_reply(file).json() == [1.0]
 
 
@@ -237,6 +271,119 @@ def test_a_stopped_server_sends_what_it_has_begun_to_send():
             stopping.start()
             assert read_reply(file).body.endswith(x.tobytes())
             stopping.join(SECONDS)
+
+
+# What goes wrong in between
+
+
+def partial():
+    raise PartialUpdate("a", servers={"b": object()})
+
+
+async def cancel():
+    asyncio.current_task().cancel()
+    await asyncio.sleep(0)
+
+
+class Speechless(ShapeError):
+    def __str__(self):
+        raise ValueError("no text")
+
+
+def speechless():
+    raise Speechless("a")
+
+
+def leave():
+    raise SystemExit
+
+
+@pytest.mark.parametrize("handler", [partial, cancel, speechless, leave])
+@pytest.mark.parametrize("key", [None, '"ana:1"'])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_whatever_a_handler_raises_its_client_is_answered(handler, key):
+    with ln.network.serve({"fail": handler}, port=0) as server:
+        headers = {TOKEN: server.token} | ({"Idempotency-Key": key} if key else {})
+        with connection(server.port) as (sock, file):
+            for _ in range(2):
+                sock.sendall(head(server.port, "GET", "/fail", headers))
+                assert read_reply(file).status >= 422
+        wait_until(lambda: not len(server._port._listener.connections))
+
+
+def test_a_body_for_which_there_is_no_memory_is_not_taken_for_requests():
+    with ln.network.serve({"echo": lambda x: x, "hello": lambda: "hi"}, port=0, max_body=1 << 60) as server:
+        for before in (b"", get(server)):  # read for itself, or with the request in front of it
+            with connection(server.port) as (sock, file):
+                headers = {TOKEN: server.token, "Content-Type": JSON, "Content-Length": 1 << 58}
+                sock.sendall(before + head(server.port, "POST", "/echo", headers) + get(server))
+                if before:
+                    assert read_reply(file).body == b"hi"
+                assert read_reply(file).status == 413
+                assert closed(sock)
+        assert server._port._listener.bytes_held == 0
+
+
+def test_a_connection_of_which_nothing_is_known_any_more_is_closed(server, monkeypatch, caplog):
+    def fail(*arguments):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("labnet.network.http.admit", fail)
+    with connection(server.port) as (sock, _):
+        sock.sendall(post(server, get(server)))
+        assert closed(sock)
+    wait_until(lambda: "a defect" in caplog.text)
+
+
+def misbehave(server, draw, sock):
+    """Do something on a connection that a program might do by mistake or on purpose; tell whether it is still open."""
+    kind = draw.choice(["begin", "whole", "many", "junk", "end", "read", "wait", "last", "leave", "break"])
+    whole = post(server, b"[" + b"1," * draw.choice([0, 5000]) + b"2]", Connection="close" if kind == "last" else "x")
+    paths = draw.choices(["/hello", "/large", "/panel.js", "/nothing"], k=draw.choice([1, 50]))
+    data = {
+        "begin": whole[: draw.randrange(len(whole))],
+        "whole": whole if draw.random() < 0.5 else whole.replace(server.token.encode(), b"wrong"),
+        "many": b"".join(get(server, path, Accept=NATIVE) for path in paths),
+        "junk": draw.randbytes(draw.choice([1, 100, 70_000])),
+        "wait": post(server, b"", Expect="100-continue", Content_Length=5),
+        "last": whole * 2,
+    }
+    with contextlib.suppress(OSError):
+        if kind in data:
+            sock.send(data[kind])
+        elif kind == "end":
+            sock.shutdown(socket.SHUT_WR)
+        elif kind == "read":
+            sock.recv(draw.choice([1, 1 << 20]))
+        else:
+            if kind == "break":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+    return sock.fileno() >= 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_good_clients_are_answered_among_those_that_do_anything(seed):
+    draw, misbehaving = random.Random(seed), []
+    large = np.ones(1 << 19, "float32")
+    routes = {"echo": lambda x: x, "hello": lambda: "hi", "large": lambda: large}
+    with ln.network.serve(routes, port=0) as server, connection(server.port) as (good, file):
+        listener = server._port._listener
+        for number in range(100):
+            sock = socket.create_connection(("127.0.0.1", server.port))
+            sock.setblocking(False)
+            misbehaving.append(sock)
+            misbehaving = [sock for sock in misbehaving if misbehave(server, draw, sock)]
+            good.sendall(post(server, f"[{number}]".encode()) + get(server))
+            assert read_reply(file).json() == [number]
+            assert read_reply(file).body == b"hi"
+        for sock in misbehaving:
+            sock.close()
+        wait_until(lambda: len(listener.connections) == 1 and not listener.tasks)
+        assert listener.bytes_held == 0
+        before = time.process_time()
+        threading.Event().wait(0.2)
+        assert time.process_time() - before < 0.1  # nobody goes round in circles
 
 
 # Heads by themselves

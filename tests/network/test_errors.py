@@ -216,6 +216,27 @@ def test_an_odd_reply_is_one_clear_error(name):
     assert f"{port}/route" in str(error)
 
 
+def test_what_comes_behind_a_reply_is_not_taken_for_the_next_one():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(SECONDS)
+
+        def work():
+            first, _ = listener.accept()
+            with first:
+                first.recv(1 << 16)
+                first.sendall(reply(body=b"1") + reply(body=b"2"))
+                second, _ = listener.accept()
+                with second:
+                    second.recv(1 << 16)
+                    second.sendall(reply(body=b"3"))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        url = f"localhost:{listener.getsockname()[1]}/route"
+        assert [fetch(url), fetch(url, timeout=SECONDS)] == [1, 3]
+        thread.join()
+
+
 def test_a_forward_without_a_call_id_is_a_protocol_mismatch():
     body = native({"tensor": np.ones(1, "float32")}, form="tensor")
     with scripted(reply(body=body, content_type=NATIVE)) as port:
