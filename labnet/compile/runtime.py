@@ -6,25 +6,24 @@ Generated files import this one, and their names hash its source, so no copy on 
 # mypy: ignore-errors
 # Numba finds the types.
 
+import functools
 import math
 
+import numba
 import numpy as np
 from llvmlite import ir
-from numba import boolean, float32, float64, int8, int16, int32, int64, njit, types, uint8, uint16, uint32, uint64
+from numba import boolean, float32, float64, int8, int16, int32, int64, types, uint8, uint16, uint32, uint64
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from labnet.kernels.blas import SGEMM, link
 
-#: Every function lets other threads run, and divides by zero as NumPy does; sums may be taken in another order.
-OPTIONS = {
-    "nogil": True,
-    "error_model": "numpy",
-    "cache": True,
-    "boundscheck": False,
-    "fastmath": {"reassoc", "contract"},
-}
-_INNER = {"error_model": "numpy", "boundscheck": False, "fastmath": {"reassoc", "contract"}, "forceinline": True}
+#: Division by zero is NumPy's, and sums may be taken in another order.
+_SHARED = {"error_model": "numpy", "boundscheck": False, "fastmath": {"reassoc", "contract"}}
+#: Of a step, which lets other threads run.
+OPTIONS = {**_SHARED, "nogil": True}
+#: Of functions that become part of a step, and that nobody calls from Python.
+_inlined = numba.njit(**_SHARED, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 _HEAD = object.__basicsize__
 _ITEMS = tuple.__basicsize__
@@ -35,16 +34,7 @@ _READ = 0x101
 
 _LANES = ir.VectorType(ir.IntType(32), 8)
 _LANE = ir.IntType(32)
-
-
-@intrinsic
-def _word(context, address):
-    """Read eight bytes as an integer."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
-
-    return int64(int64), generate
+_WORD = ir.IntType(64)
 
 
 def _pointer(scalar):
@@ -66,83 +56,136 @@ _uint8, _uint16, _uint32, _uint64 = _pointer(uint8), _pointer(uint16), _pointer(
 _bool = _uint8
 
 
-@njit(**_INNER)
-def _item(arrays, index):
+def _load(builder, address, add=0):
+    """Emit the reading of eight bytes."""
+    return builder.load(builder.inttoptr(builder.add(address, _WORD(add)), _WORD.as_pointer()))
+
+
+def _made(signature, emit):
+    """Return what an intrinsic consists of: written as instructions, a function needs no compilation of its own."""
+    return signature, lambda _, builder, __, arguments: emit(builder, *arguments)
+
+
+def _at(builder, arrays, index):
+    """Emit the reading of the address of an object in a tuple."""
+    return _load(builder, builder.add(arrays, builder.mul(index, _WORD(8))), _ITEMS)
+
+
+def _all(builder, tests):
+    """Emit whether all of several tests hold."""
+    return functools.reduce(builder.and_, tests)
+
+
+@intrinsic
+def _item(context, arrays, index):
     """Return the address of an object in a tuple."""
-    return _word(arrays + _ITEMS + 8 * index)
+    return _made(int64(int64, int64), _at)
 
 
-@njit(**_INNER)
-def _data(arrays, index):
+@intrinsic
+def _data(context, arrays, index):
     """Return the address of the elements of an array in a tuple."""
-    return _word(_word(arrays + _ITEMS + 8 * index) + _DATA)
+    return _made(int64(int64, int64), lambda builder, *given: _load(builder, _at(builder, *given), _DATA))
 
 
-@njit(**_INNER)
-def _described(array, ndim, described):
+@intrinsic
+def _described(context, array, ndim, described):
     """Tell whether an array has this dtype and number of dimensions, and lies in memory as expected."""
-    return (
-        (_word(_word(array + _DTYPE) + _HEAD + 8) & 0xFFFFFF) == described
-        and (_word(array + _NDIM) & 0xFFFFFFFF) == ndim
-        and (_word(array + _FLAGS) & _READ) == _READ
-    )
+
+    def emit(builder, array, ndim, described):
+        def equal(found, mask, wanted):
+            return builder.icmp_signed("==", builder.and_(found, _WORD(mask)), wanted)
+
+        dtype = _load(builder, _load(builder, array, _DTYPE), _HEAD + 8)
+        tests = [equal(dtype, 0xFFFFFF, described), equal(_load(builder, array, _NDIM), 0xFFFFFFFF, ndim)]
+        return _all(builder, [*tests, equal(_load(builder, array, _FLAGS), _READ, _WORD(_READ))])
+
+    return _made(boolean(int64, int64, int64), emit)
 
 
-@njit(**_INNER)
-def _long(array, axis, length):
+@intrinsic
+def _long(context, array, axis, length):
     """Tell whether a dimension of an array has this length."""
-    return _word(_word(array + _SHAPE) + 8 * axis) == length
+
+    def emit(builder, array, axis, length):
+        place = builder.add(_load(builder, array, _SHAPE), builder.mul(axis, _WORD(8)))
+        return builder.icmp_signed("==", _load(builder, place), length)
+
+    return _made(boolean(int64, int64, int64), emit)
 
 
-@njit(**_INNER)
-def _holds(table):
+@intrinsic
+def _holds(context, table):
     """Tell whether every word of a table of (address, expected word) is as expected."""
-    address, count = _word(table + _DATA), _word(_word(table + _SHAPE))
-    for position in range(count):  # noqa: SIM110
-        if _word(_word(address + 16 * position)) != _word(address + 16 * position + 8):
-            return False
-    return True
+
+    def emit(builder, table):
+        first, count = _load(builder, table, _DATA), _load(builder, _load(builder, table, _SHAPE))
+        holds = cgutils.alloca_once_value(builder, cgutils.true_bit)
+        with cgutils.for_range(builder, count) as row:
+            place = builder.add(first, builder.mul(row.index, _WORD(16)))
+            same = builder.icmp_signed("==", _load(builder, _load(builder, place)), _load(builder, place, 8))
+            builder.store(builder.and_(same, builder.load(holds)), holds)
+        return builder.load(holds)
+
+    return _made(boolean(int64), emit)
 
 
 # Products of matrices
 
-_gemm32 = types.ExternalFunction(
-    SGEMM,
-    types.void(
-        *[types.int32] * 3,
-        *[int64] * 3,
-        float32,
-        types.CPointer(float32),
-        int64,
-        types.CPointer(float32),
-        int64,
-        float32,
-        types.CPointer(float32),
-        int64,
-    ),
+_FLOATS = ir.FloatType().as_pointer()
+_GEMM32 = ir.FunctionType(
+    ir.VoidType(),
+    [
+        *[ir.IntType(32)] * 3,
+        *[_WORD] * 3,
+        ir.FloatType(),
+        _FLOATS,
+        _WORD,
+        _FLOATS,
+        _WORD,
+        ir.FloatType(),
+        _FLOATS,
+        _WORD,
+    ],
 )
 
 
-@njit(**_INNER)
-def _product32(left, right, rows, columns, inner, a, down_a, b, down_b, c):
-    """Compute ``c = a @ b``; `left` and `right` are 112 where a matrix lies transposed, else 111."""
-    _gemm32(
-        *(101, left, right, rows, columns, inner, float32(1), _float32(a), down_a, _float32(b), down_b),
-        *(float32(0), _float32(c), columns),
-    )
+@intrinsic
+def _blas32(context, left, right, rows, columns, inner, a, down_a, b, down_b, c):
+    """Compute ``c = a @ b`` with NumPy's BLAS."""
+
+    def emit(builder, left, right, rows, columns, inner, a, down_a, b, down_b, c):
+        gemm = cgutils.get_or_insert_function(builder.module, _GEMM32, SGEMM)
+        kinds = [builder.trunc(kind, _LANE) for kind in (left, right)]
+        a, b, c = (builder.inttoptr(address, _FLOATS) for address in (a, b, c))
+        zero, one = (ir.Constant(ir.FloatType(), number) for number in (0.0, 1.0))
+        sizes = (rows, columns, inner)
+        builder.call(gemm, [_LANE(101), *kinds, *sizes, one, a, down_a, b, down_b, zero, c, columns])
+        return _LANE(0)
+
+    return _made(int32(*[int64] * 10), emit)
 
 
-@njit(**_INNER)
-def _product64(left, right, rows, columns, inner, a, down_a, b, down_b, c):
-    """Compute ``c = a @ b`` in float64, by loops."""
-    x, y, out = _float64(a), _float64(b), _float64(c)
-    for i in range(rows):
-        for j in range(columns):
-            out[i * columns + j] = 0.0
-        for k in range(inner):
-            factor = x[i * down_a + k] if left == 111 else x[k * down_a + i]
+def _product(pointer, zero):
+    """Return the function that computes ``c = a @ b`` by loops; 112 says that a matrix lies transposed, else 111."""
+
+    @_inlined
+    def product(left, right, rows, columns, inner, a, down_a, b, down_b, c):
+        x, y, out = pointer(a), pointer(b), pointer(c)
+        for i in range(rows):
             for j in range(columns):
-                out[i * columns + j] += factor * (y[k * down_b + j] if right == 111 else y[j * down_b + k])
+                out[i * columns + j] = zero
+            for k in range(inner):
+                factor = x[i * down_a + k] if left == 111 else x[k * down_a + i]
+                for j in range(columns):
+                    out[i * columns + j] += factor * (y[k * down_b + j] if right == 111 else y[j * down_b + k])
+
+    return product
+
+
+#: NumPy may be built with another BLAS, whose functions have other names.
+_product32 = _blas32 if link() else _product(_float32, np.float32(0))
+_product64 = _product(_float64, np.float64(0))
 
 
 @intrinsic
@@ -211,21 +254,30 @@ def _rounding(name):
 _floor, _ceil, _trunc = _rounding("floor"), _rounding("ceil"), _rounding("trunc")
 
 
-@njit(**_INNER)
-def _greater(a, b):
-    """Return the greater number, or NaN where there is one."""
-    greater = a if a > b else b
-    return a if a != a else greater
+def _chosen(name, sign):
+    """Return the function that chooses one of two numbers, or NaN where there is one."""
+
+    @intrinsic
+    def chosen(context, a, b):
+        def emit(builder, a, b):
+            if isinstance(kind, types.Float):
+                first = builder.or_(builder.fcmp_ordered(sign, a, b), builder.fcmp_unordered("!=", a, a))
+            elif getattr(kind, "signed", False):
+                first = builder.icmp_signed(sign, a, b)
+            else:
+                first = builder.icmp_unsigned(sign, a, b)
+            return builder.select(first, a, b)
+
+        kind = types.unliteral(a)
+        return _made(kind(kind, kind), emit)
+
+    return chosen
 
 
-@njit(**_INNER)
-def _smaller(a, b):
-    """Return the smaller number, or NaN where there is one."""
-    smaller = a if a < b else b
-    return a if a != a else smaller
+_greater, _smaller = _chosen("greater", ">"), _chosen("smaller", "<")
 
 
-@njit(**_INNER)
+@_inlined
 def _exp32(x):
     """Exponential in float32, to 1e-7: 2**n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes, expf)."""
     high = float32(88.72283) if x > float32(88.72283) else x
@@ -246,7 +298,7 @@ def _exp32(x):
     return x if x != x else above
 
 
-@njit(**_INNER)
+@_inlined
 def _log32(x):
     """Natural logarithm in float32 (Cephes, logf), subnormal numbers included."""
     small = x < float32(1.17549435e-38)
@@ -274,7 +326,7 @@ def _log32(x):
     return float32(math.nan) if x < float32(0) or x != x else value
 
 
-@njit(**_INNER)
+@_inlined
 def _tanh32(x):
     """Hyperbolic tangent in float32: a polynomial near 0 (Cephes, tanhf), elsewhere by the exponential."""
     size = abs(x)
@@ -290,34 +342,38 @@ def _tanh32(x):
     return near if size < float32(0.625) else far
 
 
-@njit(**_INNER)
+@_inlined
 def _sigmoid32(x):
     return float32(1) / (float32(1) + _exp32(-x))
 
 
-@njit(**_INNER)
+@_inlined
 def _exp64(x):
     return math.exp(x)
 
 
-@njit(**_INNER)
+@_inlined
 def _log64(x):
     if x > 0.0:
         return math.log(x)
     return -math.inf if x == 0.0 else math.nan
 
 
-@njit(**_INNER)
+@_inlined
 def _tanh64(x):
     return math.tanh(x)
 
 
-@njit(**_INNER)
+@_inlined
 def _sigmoid64(x):
     small = math.exp(-abs(x))
     return (1.0 if x >= 0.0 else small) / (1.0 + small)
 
 
-link()
+def njit(signature, **options):
+    """Mark the function of a generated file for `labnet.compile.machine`, which has Numba compile it."""
+    return lambda function: (function, signature, options)
+
+
 __all__ = ["OPTIONS", "boolean", "float32", "float64", "int8", "int16", "int32", "int64", "math", "njit", "np"]
 __all__ += ["uint8", "uint16", "uint32", "uint64", *[name for name in dir() if name[0] == "_" and name[1] != "_"]]

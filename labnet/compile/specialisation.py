@@ -151,7 +151,7 @@ class Specialisation:
         for position, step in enumerate(self._steps):
             lines += [f"    n{position} = s{position}()", f"    if len(n{position}) != {step.count}: return MISS"]
         numbers = "".join(f", *n{position}" for position in range(len(self._steps)))
-        lines += [f"    status = compiled(id(call), id(held){numbers})", "    if status: return me.failed(status)"]
+        lines += [f"    status = compiled(call, held{numbers})", "    if status: return me.failed(status)"]
         if self._draws:
             lines.append("    me.drawn = None")
         if self._steps or self._gradients:
