@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 MOST_FILES, MOST_BYTES = 512, 1 << 26
 _FORMAT = b"labnet machine code 1\n"
 _HASHED = len(_FORMAT) + 32
-#: What of labnet itself decides what a source is compiled to.
-_SOURCES = ("compile/runtime.py", "compile/machine.py", "compile/loader.py", "kernels/blas.py")
+#: What of labnet decides, besides the modules that it imports, what a source is compiled to.
+_COMPILERS = ("labnet.compile.machine", "labnet.compile.loader", "labnet.kernels.blas")
+_IMPORT = re.compile(r"^from (labnet\.[\w.]+) import", re.MULTILINE)
 
 _lock = threading.Lock()
 _loaded: "weakref.WeakValueDictionary[str, Any]" = weakref.WeakValueDictionary()
@@ -56,10 +58,11 @@ def folder() -> Path:
 # What machine code depends on
 
 
-def sources() -> bytes:
-    """Return the files of labnet that decide what a source is compiled to."""
-    home = Path(__file__).parent.parent
-    return b"\0".join((home / name).read_bytes() for name in _SOURCES)
+@functools.cache
+def source_of(module: str) -> bytes:
+    """Return the source of a module of labnet."""
+    home = Path(__file__).parent.parent.parent
+    return home.joinpath(*module.split(".")).with_suffix(".py").read_bytes()
 
 
 def numba_version() -> bytes:
@@ -89,15 +92,17 @@ def platform() -> list[str]:
 @functools.cache
 def surroundings() -> bytes:
     """Return a hash of everything besides its source that machine code depends on."""
-    found = hashlib.sha256(sources())
-    found.update(numba_version())
+    found = hashlib.sha256(numba_version())
     found.update("\0".join(platform()).encode())
     return found.digest()
 
 
 def digest(source: str) -> str:
     """Return the name that a source has in the cache."""
-    return hashlib.sha256(surroundings() + source.encode()).hexdigest()[:40]
+    found = hashlib.sha256(surroundings() + source.encode())
+    for module in (*_COMPILERS, *_IMPORT.findall(source)):
+        found.update(source_of(module))
+    return found.hexdigest()[:40]
 
 
 # Files

@@ -9,21 +9,19 @@ Generated files import this one, and their names hash its source, so no copy on 
 import functools
 import math
 
-import numba
 import numpy as np
 from llvmlite import ir
-from numba import boolean, float32, float64, int8, int16, int32, int64, types, uint8, uint16, uint32, uint64
+from numba import boolean, float32, float64, int8, int16, int32, int64, njit, types, uint8, uint16, uint32, uint64
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from labnet.kernels.blas import SGEMM, link
 
-#: Division by zero is NumPy's, and sums may be taken in another order.
-_SHARED = {"error_model": "numpy", "boundscheck": False, "fastmath": {"reassoc", "contract"}}
-#: Of a step, which lets other threads run.
-OPTIONS = {**_SHARED, "nogil": True}
-#: Of functions that become part of a step, and that nobody calls from Python.
-_inlined = numba.njit(**_SHARED, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+#: A step lets other threads run, and divides by zero as NumPy does; sums may be taken in another order.
+OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "fastmath": {"reassoc", "contract"}}
+_INNER = {"error_model": "numpy", "boundscheck": False, "fastmath": {"reassoc", "contract"}, "forceinline": True}
+#: Nobody calls these functions from Python.
+_INNER |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 _HEAD = object.__basicsize__
 _ITEMS = tuple.__basicsize__
@@ -169,7 +167,7 @@ def _blas32(context, left, right, rows, columns, inner, a, down_a, b, down_b, c)
 def _product(pointer, zero):
     """Return the function that computes ``c = a @ b`` by loops; 112 says that a matrix lies transposed, else 111."""
 
-    @_inlined
+    @njit(**_INNER)
     def product(left, right, rows, columns, inner, a, down_a, b, down_b, c):
         x, y, out = pointer(a), pointer(b), pointer(c)
         for i in range(rows):
@@ -277,7 +275,7 @@ def _chosen(name, sign):
 _greater, _smaller = _chosen("greater", ">"), _chosen("smaller", "<")
 
 
-@_inlined
+@njit(**_INNER)
 def _exp32(x):
     """Exponential in float32, to 1e-7: 2**n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes, expf)."""
     high = float32(88.72283) if x > float32(88.72283) else x
@@ -298,7 +296,7 @@ def _exp32(x):
     return x if x != x else above
 
 
-@_inlined
+@njit(**_INNER)
 def _log32(x):
     """Natural logarithm in float32 (Cephes, logf), subnormal numbers included."""
     small = x < float32(1.17549435e-38)
@@ -326,7 +324,7 @@ def _log32(x):
     return float32(math.nan) if x < float32(0) or x != x else value
 
 
-@_inlined
+@njit(**_INNER)
 def _tanh32(x):
     """Hyperbolic tangent in float32: a polynomial near 0 (Cephes, tanhf), elsewhere by the exponential."""
     size = abs(x)
@@ -342,38 +340,39 @@ def _tanh32(x):
     return near if size < float32(0.625) else far
 
 
-@_inlined
+@njit(**_INNER)
 def _sigmoid32(x):
     return float32(1) / (float32(1) + _exp32(-x))
 
 
-@_inlined
+@njit(**_INNER)
 def _exp64(x):
     return math.exp(x)
 
 
-@_inlined
+@njit(**_INNER)
 def _log64(x):
     if x > 0.0:
         return math.log(x)
     return -math.inf if x == 0.0 else math.nan
 
 
-@_inlined
+@njit(**_INNER)
 def _tanh64(x):
     return math.tanh(x)
 
 
-@_inlined
+@njit(**_INNER)
 def _sigmoid64(x):
     small = math.exp(-abs(x))
     return (1.0 if x >= 0.0 else small) / (1.0 + small)
 
 
-def njit(signature, **options):
+def _marked(signature, **options):
     """Mark the function of a generated file for `labnet.compile.machine`, which has Numba compile it."""
     return lambda function: (function, signature, options)
 
 
+njit = _marked  # for what imports this
 __all__ = ["OPTIONS", "boolean", "float32", "float64", "int8", "int16", "int32", "int64", "math", "njit", "np"]
 __all__ += ["uint8", "uint16", "uint32", "uint64", *[name for name in dir() if name[0] == "_" and name[1] != "_"]]
