@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
@@ -167,29 +168,43 @@ def signature(args: Sequence[Any], named: dict[str, Any]) -> Any:
     return tuple(found)
 
 
-def specialise(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> Specialisation:
-    """Trace a function for arguments like these, and compile it."""
+@dataclass(frozen=True)
+class TracedCall:
+    """What a call of a function on stand-ins led to."""
+
+    trace: Trace
+    surroundings: Surroundings
+    result: Any
+    inputs: list[Traced]
+
+
+def trace_call(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> TracedCall:
+    """Call a function on stand-ins for arguments like these."""
     surroundings = Surroundings(function)
     leaves, structure = flatten((tuple(args), named))
     trace = Trace(RULES, arguments=sum(map(is_dynamic, leaves)))
-    stand_ins, position = [], 0
+    inputs: list[Traced] = []
     for leaf in leaves:
         if is_dynamic(leaf):
-            stand_in = trace.argument(position, leaf if isinstance(leaf, np.ndarray) else leaf._array)
+            stand_in = trace.argument(len(inputs), leaf if isinstance(leaf, np.ndarray) else leaf._array)
             if isinstance(leaf, Tensor) and leaf.requires_grad:
                 stand_in._node = autograd.Leaf(stand_in)
-            stand_ins.append(stand_in)
-            position += 1
-        else:
-            stand_ins.append(leaf)
-    traced_args, traced_named = structure.build(stand_ins)
+            inputs.append(stand_in)
+    following = iter(inputs)
+    traced_args, traced_named = structure.build(next(following) if is_dynamic(leaf) else leaf for leaf in leaves)
     with dispatch.traced_by(trace):
         result = function(*traced_args, **traced_named)
         if inspect.isawaitable(result):
             refuse("an async function: compile the computation between its awaits")
-    if any(isinstance(owner, Traced) for owner, _ in trace.leaves.values()):
+    return TracedCall(trace, surroundings, result, inputs)
+
+
+def specialise(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> Specialisation:
+    """Trace a function for arguments like these; what comes out has to be compiled."""
+    call = trace_call(function, args, named)
+    if any(isinstance(owner, Traced) for owner, _ in call.trace.leaves.values()):
         refuse("a backward to an argument: use ln.grad(y, x), which returns its gradient")
-    return Specialisation(trace, surroundings, result, arguments=position, pinned=(args, named))
+    return Specialisation(call.trace, call.surroundings, call.result, arguments=len(call.inputs), pinned=(args, named))
 
 
 def jit(function: Callable[P, R], *, wait: bool = True) -> Jitted[P, R]:

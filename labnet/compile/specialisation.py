@@ -8,6 +8,7 @@ import numpy as np
 from labnet import autograd, memory
 from labnet.compile import cache
 from labnet.compile.emit import FIRST_CHECK, emit
+from labnet.compile.executable import in_rows
 from labnet.compile.explain import explain
 from labnet.compile.fuse import fuse
 from labnet.compile.guards import Surroundings
@@ -23,12 +24,6 @@ from labnet.tensor import Tensor, wrap
 MISS: Any = object()
 #: Stands for whatever an argument that requires gradients has.
 _ANY = autograd.Node()
-
-
-def in_rows(array: Any) -> Any:
-    """Return an array as compiled code reads it: in row-major order, at an address that suits its dtype."""
-    flags = array.flags
-    return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
 
 
 class Specialisation:
