@@ -49,11 +49,10 @@ def split(program: Program, *, results: int, arguments: int, held: int) -> Halve
         How many results, arguments and held arrays there are.
     """
     values, roots = program.values(), [store.value for store in program.stores]
-    late = later(values)
     there = {
         value.number: position for position, value in reversed([*enumerate(roots[:results])]) if not _is_free(value)
     }
-    saved = [value for value in _frontier(values, roots[results:], late) if not _is_again(value, there, results)]
+    saved = _saved(values, roots[results:], there, results)
     outputs = [*roots[:results], *saved]
     places = {"argument": 0, "held": arguments, SEED: arguments + held + len(outputs)}
     checked = [check.value for check in program.checks]
@@ -80,24 +79,23 @@ def _is_free(value: Value) -> bool:
     return value.kind in ("source", "splat", "view")
 
 
-def _frontier(values: Sequence[Value], gradients: Sequence[Value], late: set[int]) -> list[Value]:
-    """Return the computed values that gradients read, and that do not depend on gradients themselves."""
+def _saved(values: Sequence[Value], gradients: Sequence[Value], there: dict[int, int], results: int) -> list[Value]:
+    """Return the values that have to be saved for the gradients, and note in `there` where every value is found."""
+    late = later(values)
     read = [operand for value in values if value.number in late for operand in value.inputs]
-    bases = {base.number: base for base in (placed(operand)[0] for operand in [*read, *gradients])}
-    return [bases[n] for n in sorted(bases) if n not in late and not _is_free(bases[n])]
-
-
-def _is_again(value: Value, there: dict[int, int], results: int) -> bool:
-    """Tell whether a value need not be saved: it is a result, or is computed again; take note of where it is."""
-    if value.number in there:
-        return True
-    cheap = value.kind == "map" and value.attributes["name"] in CHEAP
-    bases = [placed(operand)[0] for operand in value.inputs]
-    if cheap and all(base.number in there or base.kind in ("source", "splat") for base in bases):
-        there[value.number] = _COMPUTED
-        return True
-    there[value.number] = results + sum(position >= results for position in there.values())
-    return False
+    needed = {placed(operand)[0].number for operand in [*read, *gradients]} - late
+    saved: list[Value] = []
+    for value in values:
+        if value.number in late or value.number in there or _is_free(value):
+            continue
+        bases = [placed(operand)[0] for operand in value.inputs]
+        known = all(base.number in there or base.kind in ("source", "splat") for base in bases)
+        if known and value.kind == "map" and value.attributes["name"] in CHEAP:
+            there[value.number] = _COMPUTED
+        elif value.number in needed:
+            there[value.number] = results + len(saved)
+            saved.append(value)
+    return saved
 
 
 def rebuilt(roots: Sequence[Value], places: Mapping[str, int], cut: Mapping[int, int]) -> dict[int, Value]:
