@@ -41,10 +41,12 @@ class _Method(ctypes.Structure):
 
 def missing(symbols: Sequence[str]) -> list[str]:
     """Return those symbols that this process does not have: linking code that needs them would end the process."""
-    for name in PYTHON:
-        llvm.add_symbol(name, ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
     if blas.SGEMM in symbols:
         blas.link()
+    for library, names in ((ctypes.pythonapi, PYTHON), (blas.library(), symbols)):  # such as pow, in NumPy's reach
+        for name in names:
+            if not llvm.address_of_symbol(name) and hasattr(library, name):
+                llvm.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
     return [name for name in symbols if not llvm.address_of_symbol(name)]
 
 

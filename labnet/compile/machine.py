@@ -7,6 +7,7 @@ The only module that imports Numba, and imported only where there is something t
 # Numba has no types.
 
 import linecache
+import struct
 
 from llvmlite import ir
 from numba.core import compiler, cpu, sigutils
@@ -24,6 +25,8 @@ _PROTOTYPES = {
     "PyFloat_AsDouble": ir.FunctionType(_DOUBLE, [_OBJECT]),
     "PyLong_FromLongLong": ir.FunctionType(_OBJECT, [_SIZE]),
 }
+#: Type of a section with symbols.
+_SYMBOLS = 2
 #: Arguments of a step that are tuples; what follows are numbers.
 TUPLES = 2
 _FLAGS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "nopython": True}
@@ -53,7 +56,8 @@ def translate(source: str, name: str) -> Code:
     library.enable_object_caching()
     library.finalize()
     library.get_pointer_to_function(ENTRY)
-    return Code(library._get_compiled_object(), _symbols(library._final_module))
+    file = library._get_compiled_object()
+    return Code(file, _symbols(library._final_module, file))
 
 
 def _entry(library, compiled):
@@ -82,8 +86,25 @@ def _entry(library, compiled):
     return module
 
 
-def _symbols(module):
-    """Return what a module calls that it does not define; what LLVM itself puts calls of in is in every process."""
+def _symbols(module, file):
+    """Return what code calls: what its module declares, and what LLVM has put in, such as `pow` and `memset`."""
     names = {one.name for one in module.functions if one.is_declaration and not one.name.startswith("llvm.")}
     names |= {one.name for one in module.global_variables if one.is_declaration}
-    return tuple(sorted(names))
+    return tuple(sorted(names | undefined(file)))
+
+
+def undefined(file):
+    """Return the names that an object file of the format ELF (64 bits, little-endian) does not define; else none."""
+    if file[:6] != b"\x7fELF\x02\x01":
+        return set()
+    (start,), (size, count) = struct.unpack_from("<Q", file, 0x28), struct.unpack_from("<HH", file, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", file, start + size * index) for index in range(count)]
+    found = set()
+    for _, kind, _, _, offset, length, link, *_ in sections:
+        if kind == _SYMBOLS:
+            names = sections[link][4]
+            for place in range(offset, offset + length, 24):
+                name, _, _, section = struct.unpack_from("<IBBH", file, place)
+                if name and not section:
+                    found.add(file[names + name : file.index(b"\0", names + name)].decode())
+    return found

@@ -156,6 +156,20 @@ def test_code_that_needs_what_is_not_there_is_not_linked():
         loader.load(Code(b"", ("labnet_nowhere",)))
 
 
+def test_functions_of_c_are_found_without_numba(folder):
+    code = """
+import sys
+import labnet as ln
+names = ("sin", "erf", "sqrt", "log1p", "expm1")
+f = ln.jit(lambda x: (x ** 1.5, *[getattr(ln, name)(x) for name in names], ln.atan2(x, x), ln.hypot(x, x)))
+for dtype in ("float32", "float64"):
+    print([round(y.item(), 3) for y in f(ln.ones((), dtype=dtype))], "numba" in sys.modules)
+"""
+    values = "[1.0, 0.841, 0.843, 1.0, 0.693, 1.718, 0.785, 1.414]"
+    assert run(folder, code=code) == f"{values} True\n{values} True"
+    assert run(folder, code=code) == f"{values} False\n{values} False"
+
+
 def test_two_functions_with_the_same_source_share_their_code(folder):
     first, second = (ln.jit(lambda x: x * 3) for _ in range(2))
     assert first(ln.ones(4)).tolist() == second(ln.ones(4)).tolist() == [3.0] * 4
