@@ -215,7 +215,7 @@ class Differentiable:
     >>> weight = ln.asarray([2.0], requires_grad=True)
     >>> function = Differentiable(lambda x: x * weight)
     >>> out = function(ln.asarray([3.0]))
-    >>> weight.assign([100.0])
+    >>> _ = weight.assign([100.0])
     >>> out.tolist(), out.backward(ln.ones(1))[weight].tolist()
     ([6.0], [3.0])
     """
