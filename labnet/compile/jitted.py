@@ -12,7 +12,8 @@ from labnet import autograd
 from labnet.compile.guards import Surroundings
 from labnet.compile.rules import RULES
 from labnet.compile.specialisation import MISS, Specialisation
-from labnet.compile.trace import Trace, Traced, refuse
+from labnet.compile.trace import Trace
+from labnet.compile.traced import Traced, refuse
 from labnet.compile.tree import flatten
 from labnet.ops import dispatch
 from labnet.tensor import Tensor
