@@ -29,7 +29,7 @@ def folder() -> Path:
 
 def _runtime() -> bytes:
     home = Path(__file__).parent
-    files = [home / "runtime.py", home.parent / "kernels" / "blas.py"]
+    files = [home / "runtime.py", home / "routines.py", home / "recurrences.py", home.parent / "kernels" / "blas.py"]
     return b"".join(file.read_bytes() for file in files)
 
 

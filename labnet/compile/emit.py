@@ -11,6 +11,8 @@ from labnet.compile.plan import Plan
 
 _HEAD = '''"""Written by labnet.compile; see the steps it was made of with step.explain()."""
 
+from labnet.compile.recurrences import *
+from labnet.compile.routines import *
 from labnet.compile.runtime import *
 
 

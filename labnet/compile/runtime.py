@@ -12,9 +12,9 @@ import numpy as np
 from llvmlite import ir
 from numba import boolean, float32, float64, int8, int16, int32, int64, njit, types, uint8, uint16, uint32, uint64
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
-from labnet.kernels.blas import SGEMM, link
+from labnet.kernels.blas import DGEMM, SGEMM, link
 
 #: Every function lets other threads run, and divides by zero as NumPy does; sums may be taken in another order.
 OPTIONS = {
@@ -106,21 +106,27 @@ def _holds(table):
 
 # Products of matrices
 
-_gemm32 = types.ExternalFunction(
-    SGEMM,
-    types.void(
-        *[types.int32] * 3,
-        *[int64] * 3,
-        float32,
-        types.CPointer(float32),
-        int64,
-        types.CPointer(float32),
-        int64,
-        float32,
-        types.CPointer(float32),
-        int64,
-    ),
-)
+
+def _external(symbol, scalar):
+    """Return a product of matrices of BLAS, which computes ``c = factor * a @ b + share * c``."""
+    array = types.CPointer(scalar)
+    sizes = [*[types.int32] * 3, *[int64] * 3]
+    return types.ExternalFunction(symbol, types.void(*sizes, scalar, array, int64, array, int64, scalar, array, int64))
+
+
+@njit(**_INNER)
+def _by_loops(order, left, right, rows, columns, inner, factor, a, down_a, b, down_b, share, c, down_c):
+    """Do what BLAS does, where NumPy's is not to be found."""
+    for i in range(rows):
+        for j in range(columns):
+            c[i * down_c + j] *= share
+        for k in range(inner):
+            x = factor * (a[i * down_a + k] if left == 111 else a[k * down_a + i])
+            for j in range(columns):
+                c[i * down_c + j] += x * (b[k * down_b + j] if right == 111 else b[j * down_b + k])
+
+
+_gemm32, _gemm64 = (_external(SGEMM, float32), _external(DGEMM, float64)) if link() else (_by_loops, _by_loops)
 
 
 @njit(**_INNER)
@@ -134,15 +140,11 @@ def _product32(left, right, rows, columns, inner, a, down_a, b, down_b, c):
 
 @njit(**_INNER)
 def _product64(left, right, rows, columns, inner, a, down_a, b, down_b, c):
-    """Compute ``c = a @ b`` in float64, by loops."""
-    x, y, out = _float64(a), _float64(b), _float64(c)
-    for i in range(rows):
-        for j in range(columns):
-            out[i * columns + j] = 0.0
-        for k in range(inner):
-            factor = x[i * down_a + k] if left == 111 else x[k * down_a + i]
-            for j in range(columns):
-                out[i * columns + j] += factor * (y[k * down_b + j] if right == 111 else y[j * down_b + k])
+    """Compute ``c = a @ b`` in float64."""
+    _gemm64(
+        *(101, left, right, rows, columns, inner, float64(1), _float64(a), down_a, _float64(b), down_b),
+        *(float64(0), _float64(c), columns),
+    )
 
 
 @intrinsic
@@ -200,6 +202,8 @@ def _rounding(name):
     @intrinsic
     def rounded(context, number):
         def generate(context, builder, signature, arguments):
+            if isinstance(number, types.Integer | types.Boolean):
+                return arguments[0]
             function = builder.module.declare_intrinsic(f"llvm.{name}", [arguments[0].type])
             return builder.call(function, arguments)
 
@@ -208,7 +212,74 @@ def _rounding(name):
     return rounded
 
 
-_floor, _ceil, _trunc = _rounding("floor"), _rounding("ceil"), _rounding("trunc")
+_floor, _ceil, _trunc, _rint = (_rounding(name) for name in ("floor", "ceil", "trunc", "rint"))
+
+
+@njit(**_INNER)
+def _shifted_left(a, b):
+    """Shift as C does, but by as many places as there are bits, or more, to 0."""
+    return a << b if uint64(b) < uint64(64) else a & 0
+
+
+@njit(**_INNER)
+def _shifted_right(a, b):
+    """Shift as C does, but by as many places as there are bits, or more, to the sign."""
+    return a >> (b if uint64(b) < uint64(63) else 63)
+
+
+def _inverted(a):
+    raise NotImplementedError("compiled only")
+
+
+@overload(_inverted, inline="always")
+def _compile_inverted(a):
+    return (lambda a: not a) if a == boolean else (lambda a: ~a)
+
+
+def _quotient(a, b):
+    raise NotImplementedError("compiled only")
+
+
+@overload(_quotient)
+def _compile_quotient(a, b):
+    if isinstance(a, types.Float):
+        return _float_quotient
+    return lambda a, b: a // b if b != 0 else a & 0
+
+
+def _float_quotient(a, b):
+    """Quotient rounded down as NumPy has it, with infinite ones as in the standard."""
+    if math.isinf(a) != math.isinf(b):
+        return _floor(a / b)
+    if b == 0:
+        return a / b
+    rest = np.fmod(a, b)
+    quotient = (a - rest) / b
+    if rest != 0 and (b < 0) != (rest < 0):
+        quotient -= 1
+    if quotient == 0:
+        return math.copysign(quotient, a / b)
+    below = _floor(quotient)
+    return below + 1 if quotient - below > 0.5 else below
+
+
+def _rest(a, b):
+    raise NotImplementedError("compiled only")
+
+
+@overload(_rest)
+def _compile_rest(a, b):
+    if isinstance(a, types.Float):
+        return _float_rest
+    return lambda a, b: a % b if b != 0 else a & 0
+
+
+def _float_rest(a, b):
+    """Remainder with the sign of the divisor, as NumPy has it."""
+    rest = np.fmod(a, b)
+    if rest != 0:
+        return rest + b if (b < 0) != (rest < 0) else rest
+    return math.copysign(rest, b)
 
 
 @njit(**_INNER)
@@ -318,6 +389,5 @@ def _sigmoid64(x):
     return (1.0 if x >= 0.0 else small) / (1.0 + small)
 
 
-link()
 __all__ = ["OPTIONS", "boolean", "float32", "float64", "int8", "int16", "int32", "int64", "math", "njit", "np"]
 __all__ += ["uint8", "uint16", "uint32", "uint64", *[name for name in dir() if name[0] == "_" and name[1] != "_"]]

@@ -1,6 +1,6 @@
 """Compile rules: what each op of the registry is in the small operations of the intermediate representation."""
 
-from labnet.compile.rules import elementwise, products, reductions, views
+from labnet.compile.rules import elementwise, indexing, ordering, products, recurrences, reductions, views, windows
 from labnet.compile.rules.composed import WRITTEN, written
 from labnet.compile.rules.elementwise import Rule
 from labnet.compile.scalars import EXPRESSIONS
@@ -20,8 +20,18 @@ RULES: dict[str, Rule] = {
     "min": reductions.reduction("min"),
     "sum_to": reductions.sum_to,
     "matmul": products.matmul,
-    "getitem": views.getitem,
-    "scatter_add": views.scatter_add,
+    "getitem": indexing.getitem,
+    "scatter_add": indexing.scatter_add,
+    "setitem": indexing.setitem,
+    "roll": indexing.roll,
+    "sort": ordering.sort,
+    "argsort": ordering.argsort,
+    "searchsorted": ordering.searchsorted,
+    "cumulative_sum": ordering.running("running_sum", 0),
+    "cumulative_prod": ordering.running("running_product", 1),
+    "recur": recurrences.recur,
+    "recur_back": recurrences.recur_back,
+    **windows.RULES,
     "concat": views.concat,
     "pad": views.pad,
     "tril": views.triangle,

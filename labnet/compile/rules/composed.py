@@ -90,12 +90,25 @@ def _gelu(x: Any, *, approximate: str = "none") -> Any:
     return x * (ops.tanh((x * x * x * 0.044715 + x) * math.sqrt(2 / math.pi)) + 1) * 0.5
 
 
+def _best(join: Callable[..., Any]) -> Callable[..., Any]:
+    def function(x: Any, *, axis: int | None = None, keepdims: bool = False) -> Any:
+        """Return the first position of the greatest or smallest element, or of NaN where there is one."""
+        rows = x.reshape((-1,)) if axis is None else ops.moveaxis(x, axis, -1)
+        hit = ops.logical_or(rows == join(rows, axis=-1, keepdims=True), rows != rows)
+        found = ops.min(ops.where(hit, np.arange(rows.shape[-1]), rows.shape[-1]), axis=-1)
+        if not keepdims:
+            return found
+        return found.reshape((1,) * x.ndim) if axis is None else ops.expand_dims(found, axis=axis)
+
+    return function
+
+
 def _any(x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
-    return ops.max(ops.astype(x != 0, "uint8"), axis=axis, keepdims=keepdims) != 0
+    return ops.sum(ops.astype(x != 0, "int64"), axis=axis, keepdims=keepdims) != 0
 
 
 def _all(x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
-    return ops.min(ops.astype(x != 0, "uint8"), axis=axis, keepdims=keepdims) != 0
+    return ops.sum(ops.astype(x == 0, "int64"), axis=axis, keepdims=keepdims) == 0
 
 
 WRITTEN: dict[str, Callable[..., Any]] = {
@@ -111,6 +124,8 @@ WRITTEN: dict[str, Callable[..., Any]] = {
     "var": _var,
     "std": lambda x, **static: ops.sqrt(_var(x, **static)),
     "all": _all,
+    "argmax": _best(ops.max),
+    "argmin": _best(ops.min),
     "any": _any,
     "count_nonzero": lambda x, **static: ops.sum(ops.astype(x != 0, "int64"), **static),
     "silu": lambda x: x * ops.sigmoid(x),

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from labnet import ops
-from labnet.compile.ir import Value, leading
+from labnet.compile.ir import DType, Value, leading
 from labnet.compile.rules.elementwise import Static
+from labnet.compile.rules.reductions import reduced
 from labnet.compile.rules.views import reshaped
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced, refuse
@@ -25,7 +26,9 @@ def matmul(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Tra
         arrays = tuple(np.broadcast_to(np.zeros((), x.dtype), x.shape) for x in operands)
         raise failure(op.name, arrays, static, error) from None
     if dtype.kind != "f" or dtype == np.dtype("float16"):
-        refuse(f"matmul of dtype {dtype}: convert to float32 or float64")
+        if dtype.kind == "f":
+            refuse("matmul in float16: convert to float32 or float64")
+        return trace.stand_in(reshaped(trace, _by_sums(trace, left, right, dtype), shape))
     a, b = (trace.lift(ops.astype(x, dtype)) for x in operands)
     a = a if a.ndim > 1 else ops.expand_dims(a, axis=0)
     b = b if b.ndim > 1 else ops.expand_dims(b, axis=1)
@@ -43,6 +46,15 @@ def matmul(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Tra
         return trace.stand_in(trace.builder.splat(0, shape, dtype))
     product = trace.builder.make("matmul", values, shape=whole, dtype=dtype)
     return trace.stand_in(reshaped(trace, product, shape))
+
+
+def _by_sums(trace: Trace, left: Any, right: Any, dtype: DType) -> Value:
+    """Return a product of integers, for which there is no BLAS."""
+    a, b = (ops.astype(x, dtype) for x in (left, right))
+    a = a if a.ndim > 1 else ops.expand_dims(a, axis=0)
+    b = b if b.ndim > 1 else ops.expand_dims(b, axis=1)
+    products = trace.lift(ops.expand_dims(a, axis=-1) * ops.expand_dims(b, axis=-3))
+    return reduced(trace, "sum", products.value, (products.ndim - 2,), dtype)
 
 
 def worth_turning(right: Value, rows: int) -> bool:

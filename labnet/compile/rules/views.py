@@ -9,18 +9,18 @@ from labnet import ops
 from labnet.compile.ir import Shape, Value, contiguous, placed
 from labnet.compile.rules.elementwise import Static
 from labnet.compile.trace import Trace
-from labnet.compile.traced import Traced, refuse
+from labnet.compile.traced import Traced
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import REGISTRY, Op
 
 
-def _is_basic(key: Any) -> bool:
+def is_basic(key: Any) -> bool:
     """Tell whether an index consists of numbers, slices, ``...`` and None."""
     parts = key if isinstance(key, tuple) else (key,)
     return all(isinstance(part, int | np.integer | slice | type(None) | type(...)) for part in parts)
 
 
-def _viewing(key: Any) -> tuple[Any, ...]:
+def viewing(key: Any) -> tuple[Any, ...]:
     """Return the index in the form that gives a view of a single element too, rather than a number."""
     parts = key if isinstance(key, tuple) else (key,)
     return parts if any(part is ... for part in parts) else (*parts, ...)
@@ -45,6 +45,7 @@ def view_by(trace: Trace, value: Value, look: Callable[[Any], Any], op: Op, stat
     array = np.ndarray(value.shape, base.dtype, memory, offset * item, tuple(step * item for step in strides))
     try:
         found = look(array)
+        found = found if isinstance(found, np.ndarray) else array  # NumPy's scalar for an array without dimensions
     except (ValueError, IndexError, TypeError) as error:
         raise failure(op.name, (array,), static, error) from None
     if found.size and not np.may_share_memory(found, memory):
@@ -68,23 +69,6 @@ def viewed(trace: Trace, base: Value, offset: int, strides: Shape, shape: Shape)
 def reshaped(trace: Trace, value: Value, shape: Shape) -> Value:
     """Return the elements in row-major order with another shape."""
     return view_by(trace, value, lambda array: array.reshape(shape), REGISTRY["reshape"], {"shape": shape})
-
-
-def getitem(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Read at an index that names places by numbers and slices."""
-    if not _is_basic(static["key"]):
-        refuse("an index that is a tensor or a list: use ln.where, or index outside of the compiled function")
-    return view(trace, op, operands, {"key": _viewing(static["key"])})
-
-
-def scatter_add(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Put elements where an index reads them."""
-    x, key, shape = operands[0], static["key"], static["shape"]
-    if not _is_basic(key):
-        refuse("the gradient of an index that is a tensor or a list: index outside of the compiled function")
-    blank = np.empty(shape, x.dtype)
-    part = blank[_viewing(key)]
-    return trace.stand_in(put(trace, [ops.broadcast_to(x, part.shape)], [seen(blank, part)], shape))
 
 
 def seen(memory: Any, part: Any) -> tuple[int, Shape]:
@@ -117,18 +101,21 @@ def concat(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Tra
 
 
 def pad(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Surround a tensor with zeros."""
+    """Surround a tensor with zeros, or with another number."""
     x = operands[0]
-    if static.get("constant_values", 0) != 0:
-        refuse("pad with something else than 0: put tensors together with ln.concat")
+    value = static.get("constant_values", 0)
     whole = np.empty(op.forward(np.zeros(x.shape, x.dtype), **static).shape, x.dtype)
     before = np.broadcast_to(np.asarray(static["pad_width"]), (x.ndim, 2))[:, 0]
     inside = whole[tuple(slice(int(b), int(b) + n) for b, n in zip(before, x.shape, strict=True))]
-    return trace.stand_in(put(trace, [x], [seen(whole, inside)], whole.shape))
+    padded = trace.stand_in(put(trace, [x], [seen(whole, inside)], whole.shape))
+    if value == 0:
+        return padded
+    outside = op.forward(np.zeros(x.shape, bool), **{**static, "constant_values": True})
+    return trace.lift(ops.where(outside, np.asarray(value, x.dtype), padded))  # type: ignore[no-any-return]
 
 
 def triangle(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
     """Keep the elements on one side of a diagonal."""
     x = operands[0]
     kept = trace.constant(op.forward(np.ones(x.shape[-2:], bool), **static))
-    return trace.lift(ops.where(kept, x, 0))  # type: ignore[no-any-return]
+    return trace.lift(ops.where(kept, x, np.zeros((), x.dtype)))  # type: ignore[no-any-return]
