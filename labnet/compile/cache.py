@@ -29,7 +29,8 @@ def folder() -> Path:
 
 def _runtime() -> bytes:
     home = Path(__file__).parent
-    files = [home / "runtime.py", home / "routines.py", home / "recurrences.py", home.parent / "kernels" / "blas.py"]
+    files = [home / f"{name}.py" for name in ("runtime", "routines", "recurrences", "convolutions")]
+    files.append(home.parent / "kernels" / "blas.py")
     return b"".join(file.read_bytes() for file in files)
 
 

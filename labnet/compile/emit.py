@@ -7,10 +7,11 @@ from typing import Any
 from labnet.compile.fuse import Group
 from labnet.compile.ir import Check, DType, Program, Shape, Value, contiguous, leading, placed, spread_strides
 from labnet.compile.loops import AT_ONCE, Access, Loops, Nest, blank, is_number, literal, merged, name_of
-from labnet.compile.plan import Plan
+from labnet.compile.plan import Plan, parts_of
 
 _HEAD = '''"""Written by labnet.compile; see the steps it was made of with step.explain()."""
 
+from labnet.compile.convolutions import *
 from labnet.compile.recurrences import *
 from labnet.compile.routines import *
 from labnet.compile.runtime import *
@@ -52,7 +53,9 @@ class Emitter:
             if value.number in self._plan.outputs:
                 output = self._plan.outputs[value.number]
                 self._name(value, f"a_out{output}")
-        for group in self._groups:
+        for position, group in enumerate(self._groups):
+            for value in self._plan.begins.get(position, []):
+                self._body += self._blank(value)
             self._group(group)
         arguments = "".join(f", n{i}" for i in range(self._numbers))
         signature = f"int64(int64, int64{', float64' * self._numbers})"
@@ -164,11 +167,19 @@ class Emitter:
         )
         return loops.lines()
 
+    def _blank(self, value: Value) -> list[str]:
+        """Write zeros where a put leaves places blank, or where its parts are added to each other."""
+        apart, whole = parts_of(value)
+        if apart and whole:
+            return []
+        return [f"for z in range({value.size}):", f"    p{value.number}[z] = {literal(0, value.dtype)}"]
+
     def _put(self, value: Value) -> list[str]:
-        """Add each input to zeros, where its offset and strides say."""
-        lines = [f"for z in range({value.size}):", f"    p{value.number}[z] = {literal(0, value.dtype)}"]
+        """Add each input that is not there yet, where its offset and strides say."""
+        lines: list[str] = []
+        apart = parts_of(value)[0]
         for operand, (offset, strides) in zip(value.inputs, value.attributes["places"], strict=True):
-            if not operand.size:
+            if not operand.size or operand.number in self._plan.inside:
                 continue
             target = Access(f"p{value.number}", offset, strides, value.dtype)
             source = Access("", 0, (0,) * len(strides), operand.dtype)
@@ -178,7 +189,7 @@ class Emitter:
             target.strides, source.strides = map(tuple, steps)
             text = literal(operand.attributes["number"], operand.dtype) if operand.kind == "splat" else source.read()
             loops = Loops(tuple(lengths))
-            total = text if value.dtype.kind == "b" else f"{name_of(value.dtype)}({target.read()} + {text})"
+            total = text if apart or value.dtype.kind == "b" else f"{name_of(value.dtype)}({target.read()} + {text})"
             loops.before[-1].append(target.write(total))
             lines += loops.lines()
         return lines
@@ -198,7 +209,7 @@ class Emitter:
         for value in group.members:
             if value.kind in ("take", "scatter"):
                 accesses["within", value.number] = self._within(value, shape)
-            if value.number in self._pointers and value.kind != "scatter":
+            if (value.number in self._pointers or value.number in self._plan.inside) and value.kind != "scatter":
                 accesses["write", value.number] = self._writing(value, shape)
         for position, store in enumerate(group.stores):
             pointer = f"p_out{store.target}" if isinstance(store.target, int) else f"p{store.target.number}"
@@ -220,6 +231,10 @@ class Emitter:
         return Access(pointer, 0, (0,) * (len(shape) - len(steps)) + tuple(steps), dtype)
 
     def _writing(self, value: Value, shape: Shape) -> Access:
+        if value.number in self._plan.inside:
+            whole, offset, strides = self._plan.inside[value.number]
+            strides = tuple(0 if length == 1 else step for length, step in zip(shape, strides, strict=True))
+            return Access(self._pointers[whole.number][0], offset, strides, value.dtype)
         pointer, dtype = self._pointers[value.number]
         strides = contiguous(value.shape)
         if value.kind == "reduce":

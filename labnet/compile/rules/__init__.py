@@ -1,6 +1,16 @@
 """Compile rules: what each op of the registry is in the small operations of the intermediate representation."""
 
-from labnet.compile.rules import elementwise, indexing, ordering, products, recurrences, reductions, views, windows
+from labnet.compile.rules import (
+    convolution,
+    elementwise,
+    indexing,
+    ordering,
+    pooling,
+    products,
+    recurrences,
+    reductions,
+    views,
+)
 from labnet.compile.rules.composed import WRITTEN, written
 from labnet.compile.rules.elementwise import Rule
 from labnet.compile.scalars import EXPRESSIONS
@@ -31,7 +41,8 @@ RULES: dict[str, Rule] = {
     "cumulative_prod": ordering.running("running_product", 1),
     "recur": recurrences.recur,
     "recur_back": recurrences.recur_back,
-    **windows.RULES,
+    **convolution.RULES,
+    **pooling.RULES,
     "concat": views.concat,
     "pad": views.pad,
     "tril": views.triangle,

@@ -15,12 +15,14 @@ from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op
 
 
-def called(trace: Trace, name: str, inputs: Sequence[Any], *, shape: Shape, dtype: DType, numbers: Shape) -> Traced:
+def called(
+    trace: Trace, name: str, inputs: Sequence[Any], *, shape: Shape, dtype: DType, numbers: Shape, flops: int = 0
+) -> Traced:
     """Return what a routine computes of whole arrays."""
     values = [trace.lift(x).value for x in inputs]
     values = [trace.copied(value) if value.kind in ("view", "splat") else value for value in values]
     return trace.stand_in(
-        trace.builder.make("call", values, shape=shape, dtype=dtype, name=name, numbers=tuple(numbers))
+        trace.builder.make("call", values, shape=shape, dtype=dtype, name=name, numbers=tuple(numbers), flops=flops)
     )
 
 

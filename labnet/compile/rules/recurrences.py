@@ -30,7 +30,8 @@ def _values(trace: Trace, inputs: Sequence[Any]) -> tuple[Traced, Shape]:
     numbers = (steps, samples, width)
     shape = (steps * 4 * size + 2 * (steps + 1) * size,)
     given = [gates, ops.matrix_transpose(weight), hidden, cell]
-    return called(trace, "lstm", given, shape=shape, dtype=gates.dtype, numbers=numbers), numbers
+    work = steps * size * (8 * width + 10)
+    return called(trace, "lstm", given, shape=shape, dtype=gates.dtype, numbers=numbers, flops=work), numbers
 
 
 def recur(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
