@@ -11,7 +11,7 @@ import numpy as np
 
 from labnet import autograd
 from labnet.compile.ir import Builder, Check, DType, Program, Store, Value
-from labnet.compile.traced import Traced, TracedNode, refuse
+from labnet.compile.traced import WAYS_OUT, Traced, TracedNode, refuse
 from labnet.compile.updates import States, Step
 from labnet.ops.registry import Op
 from labnet.optim import Optimizer
@@ -188,6 +188,12 @@ class Trace:
         """Return what was written down, with these values as outputs."""
         stores = [Store(value, position) for position, value in enumerate(outputs)]
         return Program(stores + [Store(new, source) for source, new in self.updates.values()], self.checks)
+
+    def witness(self, what: str, tensor: Tensor) -> Any:
+        """Refuse what would happen once only, while the function is traced, instead of at each call."""
+        if what != "detach":
+            refuse(WAYS_OUT[what])
+        return self.lift(tensor).detach()
 
     def check_within(self, x: Tensor, bound: int, message: str) -> None:
         """Have every call raise `IndexError` where an element is negative or not below a bound."""

@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
 _HOME = str(Path(__file__).parent.parent)
 #: Ways out, by what was called.
-_WAYS_OUT = {
+WAYS_OUT = {
     "__bool__": "a decision on traced values: use ln.where, or decide outside of the compiled function",
     "__float__": "a conversion to a Python number: return the tensor, and convert it outside",
     "__int__": "a conversion to a Python number: return the tensor, and convert it outside",
     "__index__": "a traced value as an index: use ln.take or an index that is a plain number",
-    "item": "item() of a traced tensor: return the tensor, and call item() outside",
+    "item": "item(): return the tensor, and call item() outside; to use a number as it is now, read it before",
+    "copy": "making a tensor of another one: use it as it is, or detach() or astype()",
+    "tolist": "tolist(): return the tensor, and call tolist() outside",
+    "numpy": "numpy(): it needs the elements of a tensor, which are not there yet: return it, and convert it outside",
+    "grad": "reading or setting .grad: use what backward() returns, or ln.grad(y, x); nothing has to be cleared",
     "__repr__": "printing a traced tensor: return it, and print it outside",
     "__format__": "formatting a traced tensor: return it, and format it outside",
     "assign": "writing into a tensor: only optimizers write while a function is compiled",
@@ -57,7 +61,7 @@ class Traced(Tensor):
     def _array(self) -> Any:  # type: ignore[override]
         """Refuse to hand out elements that are not there yet."""
         caller = sys._getframe(1).f_code.co_name
-        refuse(_WAYS_OUT.get(caller, f"{caller}(): it needs the elements of a tensor that is only traced"))
+        refuse(WAYS_OUT.get(caller, f"{caller}(): it needs the elements of a tensor that is only traced"))
 
     @property
     def shape(self) -> Shape:
@@ -103,10 +107,6 @@ class Traced(Tensor):
         if seed.shape != self.shape:
             raise ShapeError(f"backward: grad has shape {seed.shape}, the tensor has shape {self.shape}")
         return self._node, seed, autograd.Run(create_graph=create_graph)
-
-    def numpy(self) -> NoReturn:
-        """Refuse: there are no elements yet."""
-        refuse("numpy() of a traced tensor: return the tensor, and convert it outside")
 
     def backward(self, grad: Any = None, *, retain_graph: bool = False) -> autograd.Gradients:
         """Compute the gradients of all leaves; see `Tensor.backward`."""
