@@ -61,8 +61,17 @@ def folder() -> Path:
 @functools.cache
 def source_of(module: str) -> bytes:
     """Return the source of a module of labnet."""
-    home = Path(__file__).parent.parent.parent
-    return home.joinpath(*module.split(".")).with_suffix(".py").read_bytes()
+    path = Path(__file__).parent.parent.parent.joinpath(*module.split("."))
+    return (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_bytes()
+
+
+@functools.cache
+def reached(modules: tuple[str, ...]) -> list[str]:
+    """Return modules of labnet and what they import of it, directly or not."""
+    found = list(dict.fromkeys(modules))
+    for module in found:
+        found += [name for name in _IMPORT.findall(source_of(module).decode()) if name not in found]
+    return found
 
 
 def numba_version() -> bytes:
@@ -100,7 +109,7 @@ def surroundings() -> bytes:
 def digest(source: str) -> str:
     """Return the name that a source has in the cache."""
     found = hashlib.sha256(surroundings() + source.encode())
-    for module in (*_COMPILERS, *_IMPORT.findall(source)):
+    for module in reached((*_COMPILERS, *_IMPORT.findall(source))):
         found.update(source_of(module))
     return found.hexdigest()[:40]
 

@@ -20,7 +20,8 @@ from labnet.compile.executable import Array, Executable, in_rows
 from labnet.compile.jitted import is_dynamic, signature, trace_call
 from labnet.compile.simplify import simplify
 from labnet.compile.split import SEED, split
-from labnet.compile.trace import Trace, Traced, refuse
+from labnet.compile.trace import Trace
+from labnet.compile.traced import Traced, refuse
 from labnet.compile.tree import flatten
 from labnet.errors import GradientError
 from labnet.ops import dispatch

@@ -17,7 +17,8 @@ from labnet.compile.background import BACKGROUND
 from labnet.compile.guards import Surroundings
 from labnet.compile.rules import RULES
 from labnet.compile.specialisation import MISS, Specialisation
-from labnet.compile.trace import Trace, Traced, refuse
+from labnet.compile.trace import Trace
+from labnet.compile.traced import Traced, refuse
 from labnet.compile.tree import flatten
 from labnet.ops import dispatch
 from labnet.ops.creation import random_state, restart_at

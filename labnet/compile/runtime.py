@@ -13,9 +13,9 @@ import numpy as np
 from llvmlite import ir
 from numba import boolean, float32, float64, int8, int16, int32, int64, njit, types, uint8, uint16, uint32, uint64
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
-from labnet.kernels.blas import SGEMM, link
+from labnet.kernels.blas import DGEMM, SGEMM, link
 
 #: A step lets other threads run, and divides by zero as NumPy does; sums may be taken in another order.
 OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "fastmath": {"reassoc", "contract"}}
@@ -130,60 +130,68 @@ def _holds(context, table):
 
 # Products of matrices
 
-_FLOATS = ir.FloatType().as_pointer()
-_GEMM32 = ir.FunctionType(
-    ir.VoidType(),
-    [
-        *[ir.IntType(32)] * 3,
-        *[_WORD] * 3,
-        ir.FloatType(),
-        _FLOATS,
-        _WORD,
-        _FLOATS,
-        _WORD,
-        ir.FloatType(),
-        _FLOATS,
-        _WORD,
-    ],
-)
+
+def _external(symbol, scalar):
+    """Return a product of matrices of BLAS, which computes ``c = factor * a @ b + share * c``."""
+    array = types.CPointer(scalar)
+    sizes = [*[types.int32] * 3, *[int64] * 3]
+    return types.ExternalFunction(symbol, types.void(*sizes, scalar, array, int64, array, int64, scalar, array, int64))
 
 
-@intrinsic
-def _blas32(context, left, right, rows, columns, inner, a, down_a, b, down_b, c):
-    """Compute ``c = a @ b`` with NumPy's BLAS."""
-
-    def emit(builder, left, right, rows, columns, inner, a, down_a, b, down_b, c):
-        gemm = cgutils.get_or_insert_function(builder.module, _GEMM32, SGEMM)
-        kinds = [builder.trunc(kind, _LANE) for kind in (left, right)]
-        a, b, c = (builder.inttoptr(address, _FLOATS) for address in (a, b, c))
-        zero, one = (ir.Constant(ir.FloatType(), number) for number in (0.0, 1.0))
-        sizes = (rows, columns, inner)
-        builder.call(gemm, [_LANE(101), *kinds, *sizes, one, a, down_a, b, down_b, zero, c, columns])
-        return _LANE(0)
-
-    return _made(int32(*[int64] * 10), emit)
-
-
-def _product(pointer, zero):
-    """Return the function that computes ``c = a @ b`` by loops; 112 says that a matrix lies transposed, else 111."""
-
-    @njit(**_INNER)
-    def product(left, right, rows, columns, inner, a, down_a, b, down_b, c):
-        x, y, out = pointer(a), pointer(b), pointer(c)
-        for i in range(rows):
+@njit(**_INNER)
+def _by_loops(order, left, right, rows, columns, inner, factor, a, down_a, b, down_b, share, c, down_c):
+    """Do what BLAS does, where NumPy's is not to be found."""
+    for i in range(rows):
+        for j in range(columns):
+            c[i * down_c + j] *= share
+        for k in range(inner):
+            x = factor * (a[i * down_a + k] if left == 111 else a[k * down_a + i])
             for j in range(columns):
-                out[i * columns + j] = zero
-            for k in range(inner):
-                factor = x[i * down_a + k] if left == 111 else x[k * down_a + i]
-                for j in range(columns):
-                    out[i * columns + j] += factor * (y[k * down_b + j] if right == 111 else y[j * down_b + k])
+                c[i * down_c + j] += x * (b[k * down_b + j] if right == 111 else b[j * down_b + k])
+
+
+_gemm32, _gemm64 = (_external(SGEMM, float32), _external(DGEMM, float64)) if link() else (_by_loops, _by_loops)
+
+
+def _blas(symbol, scalar):
+    """Return the function that computes ``c = a @ b`` with NumPy's BLAS."""
+    array = scalar.as_pointer()
+    numbers = [*[_LANE] * 3, *[_WORD] * 3, scalar, array, _WORD, array, _WORD, scalar, array, _WORD]
+
+    @intrinsic
+    def product(context, left, right, rows, columns, inner, a, down_a, b, down_b, c):
+        def emit(builder, left, right, rows, columns, inner, a, down_a, b, down_b, c):
+            gemm = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), numbers), symbol)
+            kinds = [builder.trunc(kind, _LANE) for kind in (left, right)]
+            a, b, c = (builder.inttoptr(address, array) for address in (a, b, c))
+            zero, one = (ir.Constant(scalar, number) for number in (0.0, 1.0))
+            sizes = (rows, columns, inner)
+            builder.call(gemm, [_LANE(101), *kinds, *sizes, one, a, down_a, b, down_b, zero, c, columns])
+            return _LANE(0)
+
+        return _made(int32(*[int64] * 10), emit)
 
     return product
 
 
-#: NumPy may be built with another BLAS, whose functions have other names.
-_product32 = _blas32 if link() else _product(_float32, np.float32(0))
-_product64 = _product(_float64, np.float64(0))
+def _looped(pointer, zero):
+    """Return the function that computes ``c = a @ b`` without BLAS."""
+
+    @njit(**_INNER)
+    def product(left, right, rows, columns, inner, a, down_a, b, down_b, c):
+        out = pointer(c)
+        for position in range(rows * columns):
+            out[position] = zero
+        sizes = (rows, columns, inner)
+        _by_loops(101, left, right, *sizes, zero + 1, pointer(a), down_a, pointer(b), down_b, zero + 1, out, columns)
+
+    return product
+
+
+if link():
+    _product32, _product64 = _blas(SGEMM, ir.FloatType()), _blas(DGEMM, ir.DoubleType())
+else:
+    _product32, _product64 = _looped(_float32, np.float32(0)), _looped(_float64, np.float64(0))
 
 
 @intrinsic
@@ -241,6 +249,8 @@ def _rounding(name):
     @intrinsic
     def rounded(context, number):
         def generate(context, builder, signature, arguments):
+            if isinstance(number, types.Integer | types.Boolean):
+                return arguments[0]
             function = builder.module.declare_intrinsic(f"llvm.{name}", [arguments[0].type])
             return builder.call(function, arguments)
 
@@ -249,7 +259,74 @@ def _rounding(name):
     return rounded
 
 
-_floor, _ceil, _trunc = _rounding("floor"), _rounding("ceil"), _rounding("trunc")
+_floor, _ceil, _trunc, _rint = (_rounding(name) for name in ("floor", "ceil", "trunc", "rint"))
+
+
+@njit(**_INNER)
+def _shifted_left(a, b):
+    """Shift as C does, but by as many places as there are bits, or more, to 0."""
+    return a << b if uint64(b) < uint64(64) else a & 0
+
+
+@njit(**_INNER)
+def _shifted_right(a, b):
+    """Shift as C does, but by as many places as there are bits, or more, to the sign."""
+    return a >> (b if uint64(b) < uint64(63) else 63)
+
+
+def _inverted(a):
+    raise NotImplementedError("compiled only")
+
+
+@overload(_inverted, inline="always")
+def _compile_inverted(a):
+    return (lambda a: not a) if a == boolean else (lambda a: ~a)
+
+
+def _quotient(a, b):
+    raise NotImplementedError("compiled only")
+
+
+@overload(_quotient)
+def _compile_quotient(a, b):
+    if isinstance(a, types.Float):
+        return _float_quotient
+    return lambda a, b: a // b if b != 0 else a & 0
+
+
+def _float_quotient(a, b):
+    """Quotient rounded down as NumPy has it, with infinite ones as in the standard."""
+    if math.isinf(a) != math.isinf(b):
+        return _floor(a / b)
+    if b == 0:
+        return a / b
+    rest = np.fmod(a, b)
+    quotient = (a - rest) / b
+    if rest != 0 and (b < 0) != (rest < 0):
+        quotient -= 1
+    if quotient == 0:
+        return math.copysign(quotient, a / b)
+    below = _floor(quotient)
+    return below + 1 if quotient - below > 0.5 else below
+
+
+def _rest(a, b):
+    raise NotImplementedError("compiled only")
+
+
+@overload(_rest)
+def _compile_rest(a, b):
+    if isinstance(a, types.Float):
+        return _float_rest
+    return lambda a, b: a % b if b != 0 else a & 0
+
+
+def _float_rest(a, b):
+    """Remainder with the sign of the divisor, as NumPy has it."""
+    rest = np.fmod(a, b)
+    if rest != 0:
+        return rest + b if (b < 0) != (rest < 0) else rest
+    return math.copysign(rest, b)
 
 
 def _chosen(name, sign):

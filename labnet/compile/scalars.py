@@ -20,6 +20,12 @@ ARITHMETIC = {
     "bitwise_and": "({0} & {1})",
     "bitwise_or": "({0} | {1})",
     "bitwise_xor": "({0} ^ {1})",
+    "bitwise_invert": "_inverted({0})",
+    "bitwise_left_shift": "_shifted_left({0}, {1})",
+    "bitwise_right_shift": "_shifted_right({0}, {1})",
+    "round": "_rint({0})",
+    "floor_divide": "_quotient({0}, {1})",
+    "remainder": "_rest({0}, {1})",
 }
 
 #: Ops for floating dtypes.
@@ -44,6 +50,7 @@ FLOATING = {
     "erf": "math.erf({0})",
     "hypot": "math.hypot({0}, {1})",
     "copysign": "math.copysign({0}, {1})",
+    "nextafter": "np.nextafter({0}, {1})",
     "atan2": "math.atan2({0}, {1})",
     **{name: f"math.{name}({{0}})" for name in ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh")},
     **{name: f"math.{name}({{0}})" for name in ("asinh", "acosh", "atanh")},
@@ -59,6 +66,7 @@ TESTS = {
     "less_equal": "({0} <= {1})",
     "isnan": "({0} != {0})",
     "isinf": "(abs({0}) == math.inf)",
+    "signbit": "np.signbit({0})",
     "isfinite": "(abs({0}) < math.inf)",
     "logical_and": "(({0} != 0) and ({1} != 0))",
     "logical_or": "(({0} != 0) or ({1} != 0))",

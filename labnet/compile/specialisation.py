@@ -15,7 +15,8 @@ from labnet.compile.guards import Surroundings
 from labnet.compile.layout import slots, word
 from labnet.compile.plan import computed_in_place, plan
 from labnet.compile.simplify import simplify
-from labnet.compile.trace import Trace, Traced
+from labnet.compile.trace import Trace
+from labnet.compile.traced import Traced
 from labnet.compile.tree import flatten
 from labnet.optim.optimizer import announce, watchers
 from labnet.tensor import Tensor, wrap

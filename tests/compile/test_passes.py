@@ -226,7 +226,7 @@ def test_values_that_live_at_the_same_time_do_not_share_memory(example):
     program, groups, _ = grouped(function, x)
     layout = plan(program, groups)
     lives = lifetimes(groups)
-    assert set(layout.offsets) | set(layout.outputs) == set(lives)
+    assert set(layout.offsets) | set(layout.outputs) | set(layout.inside) == set(lives)
     for a, b in itertools.combinations(layout.offsets, 2):
         (begin, end, length), (first, last, other) = lives[a], lives[b]
         if begin <= last and first <= end:
