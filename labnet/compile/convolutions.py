@@ -17,6 +17,7 @@ from labnet.compile.blocks import FILTERS, PLACES, SLOPES
 from labnet.compile.recurrences import _ahead
 
 _WHOLE = {"error_model": "numpy", "boundscheck": False, "forceinline": True}
+_WHOLE |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # nobody calls them from Python
 _LANE, _LANES = ir.IntType(32), 16
 _ROW = ir.VectorType(ir.FloatType(), _LANES)
 _NONE = ir.Constant(_ROW, ir.Undefined)

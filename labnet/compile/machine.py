@@ -11,8 +11,20 @@ import struct
 
 from llvmlite import ir
 from numba.core import compiler, cpu, sigutils
+from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager
 from numba.core.registry import cpu_target
+from numba.core.typed_passes import (
+    AnnotateTypes,
+    InlineOverloads,
+    IRLegalization,
+    NativeLowering,
+    NoPythonBackend,
+    NopythonTypeInference,
+    PreLowerStripPhis,
+)
+from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 
 from labnet.compile.loader import ENTRY, Code
 
@@ -32,6 +44,35 @@ TUPLES = 2
 _FLAGS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "nopython": True}
 
 
+class _Pipeline(compiler.CompilerBase):
+    """Numba's passes that generated code needs: it has no closures, no array expressions and nothing to rewrite."""
+
+    def define_pipelines(self):
+        passes = PassManager("labnet")
+        for kind in (TranslateByteCode, FixupArgs, IRProcessing, ReconstructSSA):
+            passes.add_pass(kind, kind.__name__)
+        for kind in (NopythonTypeInference, PreLowerStripPhis, InlineOverloads, IRLegalization, AnnotateTypes):
+            passes.add_pass(kind, kind.__name__)
+        for kind in (NativeLowering, NoPythonBackend):
+            passes.add_pass(kind, kind.__name__)
+        passes.finalize()
+        return [passes]
+
+
+class _Library(JITCodeLibrary):
+    """A module that is optimised as a whole only, and kept out of Numba's own engine, which never lets go of any."""
+
+    def _optimize_functions(self, ll_module):
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _finalize_final_module(self):
+        self._finalized = True
+
+    def file(self):
+        """Return the object file of the optimised module."""
+        return self._codegen._tm.emit_object(self._final_module)
+
+
 @global_compiler_lock
 def translate(source: str, name: str) -> Code:
     """Return the machine code of the function ``step`` of a generated file."""
@@ -42,6 +83,7 @@ def translate(source: str, name: str) -> Code:
     arguments, result = sigutils.normalize_signature(signature)
     flags = cpu.CPUTargetOptions.parse_as_flags(compiler.Flags(), {**options, **_FLAGS})
     flags.no_compile = True  # so that it is optimised in one go with its entry
+    library = _Library(cpu_target.target_context.codegen(), name)
     compiled = compiler.compile_extra(
         cpu_target.typing_context,
         cpu_target.target_context,
@@ -50,13 +92,12 @@ def translate(source: str, name: str) -> Code:
         return_type=result,
         flags=flags,
         locals={},
+        library=library,
+        pipeline_class=_Pipeline,
     )
-    library = compiled.library
     library.add_ir_module(_entry(library, compiled))
-    library.enable_object_caching()
     library.finalize()
-    library.get_pointer_to_function(ENTRY)
-    file = library._get_compiled_object()
+    file = library.file()
     return Code(file, _symbols(library._final_module, file))
 
 

@@ -13,6 +13,7 @@ from numba.extending import intrinsic, overload
 from labnet.compile.runtime import _gemm32, _gemm64, _sigmoid32, _sigmoid64, _tanh32, _tanh64
 
 _WHOLE = {"error_model": "numpy", "boundscheck": False, "fastmath": {"reassoc", "contract"}, "forceinline": True}
+_WHOLE |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # nobody calls them from Python
 
 
 @intrinsic

@@ -10,6 +10,7 @@ its source.
 from numba import njit
 
 _WHOLE = {"error_model": "numpy", "boundscheck": False, "nogil": True}
+_WHOLE |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # nobody calls them from Python
 
 
 @njit(**_WHOLE)
