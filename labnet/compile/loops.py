@@ -52,6 +52,11 @@ def converted(text: str, source: DType, target: DType) -> str:
     return f"({text} != 0)" if target.kind == "b" else f"{name_of(target)}({text})"
 
 
+def rounded(text: str, work: DType, dtype: DType) -> str:
+    """Return the result of arithmetic in one dtype as another; floating arithmetic keeps to its dtype by itself."""
+    return text if work == dtype and dtype.kind == "f" else f"{name_of(dtype)}({text})"
+
+
 @dataclass
 class Access:
     """How the loops of a group reach the elements of an array."""
@@ -170,8 +175,7 @@ class Nest:
             depth = max(depth, known)
         names = {"T": name_of(work), "t": str(work.itemsize * 8)}
         text = EXPRESSIONS[name].format(*texts, **names)
-        if value.dtype.kind != "b":
-            text = f"{name_of(value.dtype)}({text})"
+        text = text if value.dtype.kind == "b" else rounded(text, work, value.dtype)
         self._known(value, text, depth)
 
     def _known(self, value: Value, text: str, depth: int) -> None:
@@ -192,21 +196,21 @@ class Nest:
         text, _ = self._operand(value.inputs[0])
         places, _ = self._operand(value.inputs[1])
         access = self._accesses["within", value.number]
-        total = f"{name_of(value.dtype)}({access.read(places)} + {text})"
+        total = rounded(f"{access.read(places)} + {text}", value.dtype, value.dtype)
         self._loops.before[inside].append(access.write(total, places))
         self._first += [f"for z in range({value.size}):", f"    {access.pointer}[z] = {blank(value)}"]
 
     def _reduce(self, value: Value) -> None:
         kind, access = value.attributes["name"], self._accesses["write", value.number]
         depth, inside = access.depth, len(self._loops.lengths)
-        kind_name, start = name_of(value.dtype), blank(value)
+        start = blank(value)
         text, _ = self._operand(value.inputs[0])
         text = converted(text, value.inputs[0].dtype, value.dtype)
         total = f"v{value.number}"
         if depth < inside:
             self._loops.before[depth].append(f"{total} = {start}")
             joined = _JOIN[kind].format(total, text)
-            self._loops.before[inside].append(f"{total} = {kind_name}({joined})")
+            self._loops.before[inside].append(f"{total} = {rounded(joined, value.dtype, value.dtype)}")
         else:
             self._loops.before[inside].append(f"{total} = {text}")
         target = self._loops.after[depth] if depth < inside else self._loops.before[inside]
@@ -214,7 +218,7 @@ class Nest:
             size = value.size
             self._first += [f"for z in range({size}):", f"    {access.pointer}[z] = {start}"]
             joined = _JOIN[kind].format(access.read(), total)
-            target.append(access.write(f"{kind_name}({joined})"))
+            target.append(access.write(rounded(joined, value.dtype, value.dtype)))
         else:
             target.append(access.write(total))
 

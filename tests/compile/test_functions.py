@@ -1,5 +1,7 @@
 """Compiled functions compute what the same functions compute eagerly."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,17 @@ def test_elementwise_functions_are_exact_to_single_precision_everywhere():
         for got, right in zip(both(ln.asarray(x)), expected, strict=True):
             single = right.astype("float32")
             np.testing.assert_allclose(got.numpy(), single, rtol=4e-7, atol=2e-38)
+
+
+def test_error_function_and_its_like_are_exact_to_single_precision_everywhere():
+    x = np.concatenate([np.linspace(-9, 9, 20001), 10.0 ** np.arange(-30, 30), -(10.0 ** np.arange(-30, 2))])
+    x = np.concatenate([x, [np.inf, -np.inf, np.nan, 0.0, -1.0]]).astype("float32")
+    compiled = ln.jit(lambda x: (ln.erf(x), ln.expm1(x), ln.log1p(ln.maximum(x, -1.0))))
+    with np.errstate(all="ignore"):
+        wide = x.astype("float64")
+        expected = (np.vectorize(math.erf)(wide), np.expm1(wide), np.log1p(np.maximum(wide, -1)))
+        for got, right in zip(compiled(ln.asarray(x)), expected, strict=True):
+            np.testing.assert_allclose(got.numpy(), right.astype("float32"), rtol=5e-7, atol=1e-38)
 
 
 def test_results_may_be_tuples_lists_and_dicts():
