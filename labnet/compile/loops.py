@@ -20,6 +20,8 @@ _START: dict[str, Callable[[DType], str]] = {
     "max": lambda dtype: "-math.inf" if dtype.kind == "f" else str(np.iinfo(dtype).min),
     "min": lambda dtype: "math.inf" if dtype.kind == "f" else str(np.iinfo(dtype).max),
 }
+#: Joins that are quick because they need not care for NaN, which is looked for beside them.
+_LOOSELY = {"max": "_greater_number", "min": "_smaller_number"}
 _JOIN = {"sum": "{0} + {1}", "prod": "{0} * {1}", "max": "_greater({0}, {1})", "min": "_smaller({0}, {1})"}
 
 
@@ -207,13 +209,18 @@ class Nest:
         text, _ = self._operand(value.inputs[0])
         text = converted(text, value.inputs[0].dtype, value.dtype)
         total = f"v{value.number}"
-        if depth < inside:
+        target = self._loops.after[depth] if depth < inside else self._loops.before[inside]
+        if depth == inside:
+            self._loops.before[inside].append(f"{total} = {text}")
+        elif kind in _LOOSELY and value.dtype.kind == "f":
+            self._loops.before[depth] += [f"{total} = {start}", f"{total}n = 0"]
+            self._loops.before[inside].append(f"{total} = {_LOOSELY[kind]}({total}, {text})")
+            self._loops.before[inside].append(f"{total}n |= int32({text} != {text})")
+            target.append(f"{total} = {literal(math.nan, value.dtype)} if {total}n else {total}")
+        else:
             self._loops.before[depth].append(f"{total} = {start}")
             joined = _JOIN[kind].format(total, text)
             self._loops.before[inside].append(f"{total} = {rounded(joined, value.dtype, value.dtype)}")
-        else:
-            self._loops.before[inside].append(f"{total} = {text}")
-        target = self._loops.after[depth] if depth < inside else self._loops.before[inside]
         if any(step == 0 for step in access.strides[:depth]):
             size = value.size
             self._first += [f"for z in range({size}):", f"    {access.pointer}[z] = {start}"]

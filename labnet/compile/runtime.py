@@ -296,6 +296,24 @@ def _smaller(a, b):
     return a if a != a else smaller
 
 
+def _loosely(comparison):
+    """Return what chooses one of two numbers that are no NaN; for such ones the result is never used."""
+
+    @intrinsic
+    def chosen(context, a, b):
+        def generate(context, builder, signature, arguments):
+            a, b = arguments
+            loose = ("nnan", "nsz")
+            return builder.select(builder.fcmp_ordered(comparison, a, b, flags=loose), a, b, flags=loose)
+
+        return a(a, a), generate
+
+    return chosen
+
+
+_greater_number, _smaller_number = _loosely(">"), _loosely("<")
+
+
 @njit(**_INNER)
 def _exp32(x):
     """Exponential in float32, to 1e-7: 2**n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes, expf)."""
@@ -396,7 +414,7 @@ def _erf32(x):
 
 @njit(**_INNER)
 def _log1p32(x):
-    """Logarithm of 1 + x in float32: what is lost in the sum is made up for (Higham, Accuracy and Stability, 1.14.1)."""
+    """Logarithm of 1 + x in float32: what is lost in the sum is made up for (Higham, Accuracy, 1.14.1)."""
     whole = float32(1) + x
     found = _log32(whole) * (x / (whole - float32(1)))
     found = x if whole == float32(1) else found

@@ -101,6 +101,8 @@ def _namespace():
         "_bits_of": lambda number: np.int32(number).view(np.float32),
         "_bits": lambda number: np.float32(number).view(np.int32),
         "_floor": np.floor,
+        "_greater_number": np.fmax,
+        "_smaller_number": np.fmin,
         "_ceil": np.ceil,
         "_trunc": np.trunc,
         "_rint": np.rint,

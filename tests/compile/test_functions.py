@@ -74,6 +74,15 @@ def test_error_function_and_its_like_are_exact_to_single_precision_everywhere():
             np.testing.assert_allclose(got.numpy(), right.astype("float32"), rtol=5e-7, atol=1e-38)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nan_is_the_greatest_and_the_smallest_of_a_row(dtype):
+    x = rng.standard_normal((5, 70)).astype(dtype)
+    x[1, 3], x[2, 69], x[3], x[4] = np.nan, -np.nan, -np.inf, np.inf
+    compiled = ln.jit(lambda x: (ln.max(x, axis=1), ln.min(x, axis=1), ln.max(x, axis=0), ln.min(x)))
+    for got, expected in zip(compiled(ln.asarray(x)), (x.max(1), x.min(1), x.max(0), x.min()), strict=True):
+        np.testing.assert_array_equal(got.numpy(), expected)
+
+
 def test_results_may_be_tuples_lists_and_dicts():
     function = ln.jit(lambda x: {"twice": x * 2, "both": (x, [x + 1, 7])})
     found = function(ln.asarray([1.0, 2.0]))
