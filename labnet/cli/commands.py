@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from labnet.cli import figures, lines, serving
+from labnet.cli import caching, figures, lines, serving
 from labnet.cli.problems import BROKEN_PIPE, FAILURE, INTERRUPTED, MISUSE, Misuse, one_line
 from labnet.cli.targets import TOKEN_VARIABLE
 from labnet.errors import LabnetError
@@ -44,6 +44,10 @@ each line of the input is a tensor, and so is each line of the output:
 
   echo '[[1, 2]]' | labnet infer model.py --weights net.safetensors
   echo '[[1, 2]]:float64' | labnet infer localhost:3000
+"""
+
+_CACHE = """\
+what ln.jit compiles is kept, so that another process does not compile it again; LABNET_CACHE names another folder
 """
 
 _TOKEN = """\
@@ -102,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_infer(commands)
     _add_statistics(commands)
+    cache = _add(commands, "cache", caching.show, "show or clear the machine code that is kept on the disk", _CACHE)
+    cache.add_argument("--clear", action="store_true", help="delete all of it; what is needed is compiled again")
     token = _add(commands, "token", serving.token, "print the token of a server of yours on this machine", _TOKEN)
     token.add_argument("port", type=_port, metavar="PORT")
     return parser

@@ -13,6 +13,8 @@ from numba import float32, int64, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from labnet.compile.blocks import FILTERS, PLACES, SLOPES
+
 _LANE, _LANES, _WORD = ir.IntType(32), 16, ir.IntType(64)
 _ROW = ir.VectorType(ir.FloatType(), _LANES)
 _NONE = ir.Constant(_ROW, ir.Undefined)
@@ -138,8 +140,6 @@ def _slopes(count, places):
     return slopes
 
 
-#: How many filters, or elements of a window, are worked on at a time: the first that divides their number.
-FILTERS, SLOPES, PLACES = (8, 4, 2, 1), (4, 2, 1), (4, 3, 2, 1)
 _FUNCTIONS = {f"_correlate{count}": _correlation(count) for count in FILTERS}
 _FUNCTIONS |= {f"_slopes{count}x{places}": _slopes(count, places) for count in SLOPES for places in PLACES}
 globals().update(_FUNCTIONS)

@@ -50,4 +50,4 @@ def explain(
     for place in [*surroundings.places, *surroundings.attributes]:
         if isinstance(place.value, bool | int | float | str):
             lines.append(f"guarded: {place.key or 'closure variable'} = {place.value!r}")
-    return "\n".join(lines)
+    return "\n".join(dict.fromkeys(lines))  # layers of the same size are guarded alike

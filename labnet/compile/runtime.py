@@ -6,6 +6,7 @@ Generated files import this one, and their names hash its source, so no copy on 
 # mypy: ignore-errors
 # Numba finds the types.
 
+import functools
 import math
 
 import numpy as np
@@ -16,15 +17,11 @@ from numba.extending import intrinsic, overload
 
 from labnet.kernels.blas import DGEMM, SGEMM, link
 
-#: Every function lets other threads run, and divides by zero as NumPy does; sums may be taken in another order.
-OPTIONS = {
-    "nogil": True,
-    "error_model": "numpy",
-    "cache": True,
-    "boundscheck": False,
-    "fastmath": {"reassoc", "contract"},
-}
+#: A step lets other threads run, and divides by zero as NumPy does; sums may be taken in another order.
+OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "fastmath": {"reassoc", "contract"}}
 _INNER = {"error_model": "numpy", "boundscheck": False, "fastmath": {"reassoc", "contract"}, "forceinline": True}
+#: Nobody calls these functions from Python.
+_INNER |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 _HEAD = object.__basicsize__
 _ITEMS = tuple.__basicsize__
@@ -35,16 +32,7 @@ _READ = 0x101
 
 _LANES = ir.VectorType(ir.IntType(32), 8)
 _LANE = ir.IntType(32)
-
-
-@intrinsic
-def _word(context, address):
-    """Read eight bytes as an integer."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
-
-    return int64(int64), generate
+_WORD = ir.IntType(64)
 
 
 def _pointer(scalar):
@@ -66,42 +54,78 @@ _uint8, _uint16, _uint32, _uint64 = _pointer(uint8), _pointer(uint16), _pointer(
 _bool = _uint8
 
 
-@njit(**_INNER)
-def _item(arrays, index):
+def _load(builder, address, add=0):
+    """Emit the reading of eight bytes."""
+    return builder.load(builder.inttoptr(builder.add(address, _WORD(add)), _WORD.as_pointer()))
+
+
+def _made(signature, emit):
+    """Return what an intrinsic consists of: written as instructions, a function needs no compilation of its own."""
+    return signature, lambda _, builder, __, arguments: emit(builder, *arguments)
+
+
+def _at(builder, arrays, index):
+    """Emit the reading of the address of an object in a tuple."""
+    return _load(builder, builder.add(arrays, builder.mul(index, _WORD(8))), _ITEMS)
+
+
+def _all(builder, tests):
+    """Emit whether all of several tests hold."""
+    return functools.reduce(builder.and_, tests)
+
+
+@intrinsic
+def _item(context, arrays, index):
     """Return the address of an object in a tuple."""
-    return _word(arrays + _ITEMS + 8 * index)
+    return _made(int64(int64, int64), _at)
 
 
-@njit(**_INNER)
-def _data(arrays, index):
+@intrinsic
+def _data(context, arrays, index):
     """Return the address of the elements of an array in a tuple."""
-    return _word(_word(arrays + _ITEMS + 8 * index) + _DATA)
+    return _made(int64(int64, int64), lambda builder, *given: _load(builder, _at(builder, *given), _DATA))
 
 
-@njit(**_INNER)
-def _described(array, ndim, described):
+@intrinsic
+def _described(context, array, ndim, described):
     """Tell whether an array has this dtype and number of dimensions, and lies in memory as expected."""
-    return (
-        (_word(_word(array + _DTYPE) + _HEAD + 8) & 0xFFFFFF) == described
-        and (_word(array + _NDIM) & 0xFFFFFFFF) == ndim
-        and (_word(array + _FLAGS) & _READ) == _READ
-    )
+
+    def emit(builder, array, ndim, described):
+        def equal(found, mask, wanted):
+            return builder.icmp_signed("==", builder.and_(found, _WORD(mask)), wanted)
+
+        dtype = _load(builder, _load(builder, array, _DTYPE), _HEAD + 8)
+        tests = [equal(dtype, 0xFFFFFF, described), equal(_load(builder, array, _NDIM), 0xFFFFFFFF, ndim)]
+        return _all(builder, [*tests, equal(_load(builder, array, _FLAGS), _READ, _WORD(_READ))])
+
+    return _made(boolean(int64, int64, int64), emit)
 
 
-@njit(**_INNER)
-def _long(array, axis, length):
+@intrinsic
+def _long(context, array, axis, length):
     """Tell whether a dimension of an array has this length."""
-    return _word(_word(array + _SHAPE) + 8 * axis) == length
+
+    def emit(builder, array, axis, length):
+        place = builder.add(_load(builder, array, _SHAPE), builder.mul(axis, _WORD(8)))
+        return builder.icmp_signed("==", _load(builder, place), length)
+
+    return _made(boolean(int64, int64, int64), emit)
 
 
-@njit(**_INNER)
-def _holds(table):
+@intrinsic
+def _holds(context, table):
     """Tell whether every word of a table of (address, expected word) is as expected."""
-    address, count = _word(table + _DATA), _word(_word(table + _SHAPE))
-    for position in range(count):  # noqa: SIM110
-        if _word(_word(address + 16 * position)) != _word(address + 16 * position + 8):
-            return False
-    return True
+
+    def emit(builder, table):
+        first, count = _load(builder, table, _DATA), _load(builder, _load(builder, table, _SHAPE))
+        holds = cgutils.alloca_once_value(builder, cgutils.true_bit)
+        with cgutils.for_range(builder, count) as row:
+            place = builder.add(first, builder.mul(row.index, _WORD(16)))
+            same = builder.icmp_signed("==", _load(builder, _load(builder, place)), _load(builder, place, 8))
+            builder.store(builder.and_(same, builder.load(holds)), holds)
+        return builder.load(holds)
+
+    return _made(boolean(int64), emit)
 
 
 # Products of matrices
@@ -129,22 +153,45 @@ def _by_loops(order, left, right, rows, columns, inner, factor, a, down_a, b, do
 _gemm32, _gemm64 = (_external(SGEMM, float32), _external(DGEMM, float64)) if link() else (_by_loops, _by_loops)
 
 
-@njit(**_INNER)
-def _product32(left, right, rows, columns, inner, a, down_a, b, down_b, c):
-    """Compute ``c = a @ b``; `left` and `right` are 112 where a matrix lies transposed, else 111."""
-    _gemm32(
-        *(101, left, right, rows, columns, inner, float32(1), _float32(a), down_a, _float32(b), down_b),
-        *(float32(0), _float32(c), columns),
-    )
+def _blas(symbol, scalar):
+    """Return the function that computes ``c = a @ b`` with NumPy's BLAS."""
+    array = scalar.as_pointer()
+    numbers = [*[_LANE] * 3, *[_WORD] * 3, scalar, array, _WORD, array, _WORD, scalar, array, _WORD]
+
+    @intrinsic
+    def product(context, left, right, rows, columns, inner, a, down_a, b, down_b, c):
+        def emit(builder, left, right, rows, columns, inner, a, down_a, b, down_b, c):
+            gemm = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), numbers), symbol)
+            kinds = [builder.trunc(kind, _LANE) for kind in (left, right)]
+            a, b, c = (builder.inttoptr(address, array) for address in (a, b, c))
+            zero, one = (ir.Constant(scalar, number) for number in (0.0, 1.0))
+            sizes = (rows, columns, inner)
+            builder.call(gemm, [_LANE(101), *kinds, *sizes, one, a, down_a, b, down_b, zero, c, columns])
+            return _LANE(0)
+
+        return _made(int32(*[int64] * 10), emit)
+
+    return product
 
 
-@njit(**_INNER)
-def _product64(left, right, rows, columns, inner, a, down_a, b, down_b, c):
-    """Compute ``c = a @ b`` in float64."""
-    _gemm64(
-        *(101, left, right, rows, columns, inner, float64(1), _float64(a), down_a, _float64(b), down_b),
-        *(float64(0), _float64(c), columns),
-    )
+def _looped(pointer, zero):
+    """Return the function that computes ``c = a @ b`` without BLAS."""
+
+    @njit(**_INNER)
+    def product(left, right, rows, columns, inner, a, down_a, b, down_b, c):
+        out = pointer(c)
+        for position in range(rows * columns):
+            out[position] = zero
+        sizes = (rows, columns, inner)
+        _by_loops(101, left, right, *sizes, zero + 1, pointer(a), down_a, pointer(b), down_b, zero + 1, out, columns)
+
+    return product
+
+
+if link():
+    _product32, _product64 = _blas(SGEMM, ir.FloatType()), _blas(DGEMM, ir.DoubleType())
+else:
+    _product32, _product64 = _looped(_float32, np.float32(0)), _looped(_float64, np.float64(0))
 
 
 @intrinsic
@@ -282,18 +329,27 @@ def _float_rest(a, b):
     return math.copysign(rest, b)
 
 
-@njit(**_INNER)
-def _greater(a, b):
-    """Return the greater number, or NaN where there is one."""
-    greater = a if a > b else b
-    return a if a != a else greater
+def _chosen(name, sign):
+    """Return the function that chooses one of two numbers, or NaN where there is one."""
+
+    @intrinsic
+    def chosen(context, a, b):
+        def emit(builder, a, b):
+            if isinstance(kind, types.Float):
+                first = builder.or_(builder.fcmp_ordered(sign, a, b), builder.fcmp_unordered("!=", a, a))
+            elif getattr(kind, "signed", False):
+                first = builder.icmp_signed(sign, a, b)
+            else:
+                first = builder.icmp_unsigned(sign, a, b)
+            return builder.select(first, a, b)
+
+        kind = types.unliteral(a)
+        return _made(kind(kind, kind), emit)
+
+    return chosen
 
 
-@njit(**_INNER)
-def _smaller(a, b):
-    """Return the smaller number, or NaN where there is one."""
-    smaller = a if a < b else b
-    return a if a != a else smaller
+_greater, _smaller = _chosen("greater", ">"), _chosen("smaller", "<")
 
 
 def _loosely(comparison):
@@ -469,5 +525,11 @@ def _sigmoid64(x):
     return (1.0 if x >= 0.0 else small) / (1.0 + small)
 
 
+def _marked(signature, **options):
+    """Mark the function of a generated file for `labnet.compile.machine`, which has Numba compile it."""
+    return lambda function: (function, signature, options)
+
+
+njit = _marked  # for what imports this
 __all__ = ["OPTIONS", "boolean", "float32", "float64", "int8", "int16", "int32", "int64", "math", "njit", "np"]
 __all__ += ["uint8", "uint16", "uint32", "uint64", *[name for name in dir() if name[0] == "_" and name[1] != "_"]]

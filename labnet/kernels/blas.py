@@ -13,14 +13,19 @@ SGEMM, SGEMV, SDOT, DGEMM = "labnet_sgemm", "labnet_sgemv", "labnet_sdot", "labn
 _PATTERNS = ("scipy_cblas_{}64_", "cblas_{}64_")
 
 
+def library() -> ctypes.CDLL:
+    """Return NumPy's own library, and with it what it depends on: BLAS, and the mathematics of C."""
+    return ctypes.CDLL(str(_multiarray_umath.__file__))
+
+
 def link() -> bool:
     """Make the functions known to compiled code, and tell whether that was possible."""
-    library = ctypes.CDLL(str(_multiarray_umath.__file__))
+    functions = library()
     for pattern in _PATTERNS:
         names = [pattern.format(name) for name in ("sgemm", "sgemv", "sdot", "dgemm")]
-        if all(hasattr(library, name) for name in names):
+        if all(hasattr(functions, name) for name in names):
             for symbol, name in zip((SGEMM, SGEMV, SDOT, DGEMM), names, strict=True):
-                function = getattr(library, name)
+                function = getattr(functions, name)
                 llvm.add_symbol(symbol, ctypes.cast(function, ctypes.c_void_p).value)
             return True
     return False

@@ -286,6 +286,16 @@ def manual_seed(seed: int) -> None:
     _generator.bit_generator.state = np.random.PCG64(seed).state
 
 
+def random_state() -> Any:
+    """Return where the stream of random numbers is, for `restart_at`."""
+    return _generator.bit_generator.state
+
+
+def restart_at(state: Any) -> None:
+    """Draw the same random numbers again that came after a state."""
+    _generator.bit_generator.state = state
+
+
 def rand(
     shape: Shape = (), *, dtype: DTypeLike | None = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:

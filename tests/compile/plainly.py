@@ -33,6 +33,42 @@ def gemm(order, left, right, rows, columns, inner, factor, a, down_a, b, down_b,
     out[...] = matrix(a, rows, inner, down_a, left == 112) @ matrix(b, inner, columns, down_b, right == 112)
 
 
+def word(address):
+    return ctypes.c_int64.from_address(int(address)).value
+
+
+def item(arrays, index):
+    return word(arrays + runtime._ITEMS + 8 * index)
+
+
+def data(arrays, index):
+    return word(item(arrays, index) + runtime._DATA)
+
+
+def described(array, ndim, dtype):
+    found = word(word(array + runtime._DTYPE) + runtime._HEAD + 8) & 0xFFFFFF
+    flags = word(array + runtime._FLAGS) & runtime._READ
+    return (found, word(array + runtime._NDIM) & 0xFFFFFFFF, flags) == (dtype, ndim, runtime._READ)
+
+
+def long(array, axis, length):
+    return word(word(array + runtime._SHAPE) + 8 * axis) == length
+
+
+def holds(table):
+    first, count = word(table + runtime._DATA), word(word(table + runtime._SHAPE))
+    rows = range(first, first + 16 * count, 16)
+    return all(word(word(row)) == word(row + 8) for row in rows)
+
+
+def product(at):
+    def compute(left, right, rows, columns, inner, a, down_a, b, down_b, c):
+        sizes = (rows, columns, inner)
+        gemm(101, left, right, *sizes, 1, at(a), down_a, at(b), down_b, 0, at(c), columns)
+
+    return compute
+
+
 def add_product(rows, columns, inner, a, b, c):
     found = a[: rows * inner].reshape(rows, inner) @ b[: inner * columns].reshape(inner, columns)
     c[: rows * columns] += found.ravel()
@@ -90,7 +126,15 @@ def _namespace():
     found |= {name: correlate if "correlate" in name else slopes for name in convolutions.__all__}
     found |= {name: getattr(runtime, name) for name in vars(runtime) if isinstance(getattr(runtime, name), int)}
     found |= {
-        "_word": lambda address: ctypes.c_int64.from_address(int(address)).value,
+        "_item": item,
+        "_data": data,
+        "_described": described,
+        "_long": long,
+        "_holds": holds,
+        "_greater": np.maximum,
+        "_smaller": np.minimum,
+        "_product32": product(found["_float32"]),
+        "_product64": product(found["_float64"]),
         "_gemm32": gemm,
         "_gemm64": gemm,
         "_add_product": add_product,
@@ -128,9 +172,9 @@ def load(source):
     exec(compile(source[begin:], "<generated>", "exec"), scope)
     step = scope["step"]
 
-    def run(*arguments):
+    def run(call, held, *numbers):
         with np.errstate(all="ignore"):
-            return step(*arguments)
+            return step(id(call), id(held), *numbers)
 
     return run
 

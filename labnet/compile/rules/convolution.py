@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from labnet import ops
-from labnet.compile.convolutions import FILTERS, PLACES, SLOPES
+from labnet.compile.blocks import FILTERS, PLACES, SLOPES
 from labnet.compile.ir import Shape
 from labnet.compile.rules.elementwise import Rule, Static
 from labnet.compile.rules.ordering import called
