@@ -9,16 +9,13 @@ computed in vain. ``steps`` says where the elements of a window lie in an image,
 # Numba finds the types.
 
 from llvmlite import ir
-from numba import float32, int64, njit, types
+from numba import float32, int64, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from labnet.compile.blocks import FILTERS, PLACES, SLOPES
-from labnet.compile.recurrences import _ahead
 
-_WHOLE = {"error_model": "numpy", "boundscheck": False, "forceinline": True}
-_WHOLE |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # nobody calls them from Python
-_LANE, _LANES = ir.IntType(32), 16
+_LANE, _LANES, _WORD = ir.IntType(32), 16, ir.IntType(64)
 _ROW = ir.VectorType(ir.FloatType(), _LANES)
 _NONE = ir.Constant(_ROW, ir.Undefined)
 _LOOSE = ("contract", "reassoc")  # a product and a sum become one instruction
@@ -39,110 +36,106 @@ def _added(builder, total, x, y):
     builder.store(builder.fadd(product, builder.load(total), flags=_LOOSE), total)
 
 
-def _zeros(builder, count):
-    totals = [cgutils.alloca_once(builder, _ROW) for _ in range(count)]
+def _totals(builder, count):
+    return [cgutils.alloca_once(builder, _ROW) for _ in range(count)]
+
+
+def _clear(builder, totals):
     for total in totals:
         builder.store(ir.Constant(_ROW, [0.0] * _LANES), total)
-    return totals
+
+
+def _times(builder, number, factor):
+    return builder.mul(number, ir.Constant(_WORD, factor))
+
+
+def _parts(builder, number, size):
+    """Loop over a number in parts of a size that divides it; yields where each begins."""
+    return cgutils.for_range(builder, builder.udiv(number, ir.Constant(_WORD, size)))
+
+
+def _sum(builder, row):
+    kind = ir.FunctionType(ir.FloatType(), [ir.FloatType(), _ROW])
+    add = builder.module.declare_intrinsic("llvm.vector.reduce.fadd.v16f32", fnty=kind)
+    return builder.call(add, [ir.Constant(ir.FloatType(), 0.0), row], fastmath=_LOOSE)
 
 
 _array, _places = types.CPointer(float32), types.CPointer(int64)
+_NUMBERS = [int64] * 5
 
 
-def _filtering(count):
-    """Return what applies `count` filters, which lie side by side, to 16 windows."""
+def _correlation(count):
+    """Return what applies all filters, `count` at a time, to all windows; `weight` has shape (inner, filters)."""
 
     @intrinsic
-    def filtered(context, x, weight, steps, out, inner, filters, plane):
-        def generate(context, builder, signature, arguments):
-            x, weight, steps, out, inner, filters, plane = arguments
-            totals = _zeros(builder, count)
+    def correlate(context, x, weight, steps, out, samples, image, inner, filters, plane):
+        def tile(builder, x, weight, steps, out, inner, filters, plane, totals):
+            _clear(builder, totals)
             with cgutils.for_range(builder, inner) as r:
                 row = _load(builder, x, builder.load(builder.gep(steps, [r.index])))
                 line = builder.gep(weight, [builder.mul(r.index, filters)])
                 for k, total in enumerate(totals):
-                    factor = builder.load(builder.gep(line, [ir.Constant(ir.IntType(64), k)]))
+                    factor = builder.load(builder.gep(line, [ir.Constant(_WORD, k)]))
                     _added(builder, total, _spread(builder, factor), row)
             for k, total in enumerate(totals):
-                place = builder.mul(plane, ir.Constant(ir.IntType(64), k))
-                target = builder.bitcast(builder.gep(out, [place]), _ROW.as_pointer())
-                builder.store(builder.load(total), target, align=4)
-            return context.get_dummy_value()
+                target = builder.gep(out, [_times(builder, plane, k)])
+                builder.store(builder.load(total), builder.bitcast(target, _ROW.as_pointer()), align=4)
 
-        return types.void(_array, _array, _places, _array, int64, int64, int64), generate
-
-    return filtered
-
-
-def _sliding(count, places):
-    """Return what multiplies `count` planes of slopes by as many windows as `places` says, over all of a plane."""
-
-    @intrinsic
-    def slid(context, x, y, steps, out, samples, image, inner, filters, plane):
         def generate(context, builder, signature, arguments):
-            x, y, steps, out, samples, image, inner, filters, plane = arguments
-            word = ir.IntType(64)
-            totals = _zeros(builder, count * places)
-            starts = [builder.load(builder.gep(steps, [ir.Constant(word, r)])) for r in range(places)]
-            whole, blocks = builder.mul(filters, plane), builder.udiv(plane, ir.Constant(word, _LANES))
-            with cgutils.for_range(builder, samples) as n:
-                images = builder.gep(x, [builder.mul(n.index, image)])
-                slopes = builder.gep(y, [builder.mul(n.index, whole)])
-                with cgutils.for_range(builder, blocks) as block:
-                    at = builder.mul(block.index, ir.Constant(word, _LANES))
-                    rows = [_load(builder, images, builder.add(start, at)) for start in starts]
-                    for k in range(count):
-                        down = builder.mul(plane, ir.Constant(word, k))
-                        slope = _load(builder, slopes, builder.add(at, down))
-                        for r, row in enumerate(rows):
-                            _added(builder, totals[k * places + r], slope, row)
-            for k in range(count):
-                for r in range(places):
-                    total = builder.load(totals[k * places + r])
-                    add = builder.module.declare_intrinsic(
-                        "llvm.vector.reduce.fadd.v16f32",
-                        fnty=ir.FunctionType(ir.FloatType(), [ir.FloatType(), _ROW]),
-                    )
-                    found = builder.call(add, [ir.Constant(ir.FloatType(), 0.0), total], fastmath=_LOOSE)
-                    place = builder.add(builder.mul(inner, ir.Constant(word, k)), ir.Constant(word, r))
-                    builder.store(found, builder.gep(out, [place]))
+            x, weight, steps, out, samples, image, inner, filters, plane = arguments
+            totals = _totals(builder, count)
+            with cgutils.for_range(builder, samples) as n, _parts(builder, filters, count) as part:
+                k = _times(builder, part.index, count)
+                to = builder.mul(builder.add(builder.mul(n.index, filters), k), plane)
+                begin = builder.mul(n.index, image)
+                with _parts(builder, plane, _LANES) as block:
+                    at = _times(builder, block.index, _LANES)
+                    windows = builder.gep(x, [builder.add(begin, at)])
+                    target = builder.gep(out, [builder.add(to, at)])
+                    chosen = builder.gep(weight, [k])
+                    tile(builder, windows, chosen, steps, target, inner, filters, plane, totals)
             return context.get_dummy_value()
 
-        return types.void(_array, _array, _places, _array, *[int64] * 5), generate
-
-    return slid
-
-
-def _correlation(count):
-    filtered = _filtering(count)
-
-    @njit(**_WHOLE)
-    def correlate(x, weight, steps, out, samples, image, inner, filters, plane):
-        """Apply all filters to all windows of all images; `weight` has shape (inner, filters)."""
-        for n in range(samples):
-            for k in range(0, filters, count):
-                to = _ahead(out, (n * filters + k) * plane)
-                for at in range(0, plane, 16):
-                    filtered(
-                        *(_ahead(x, n * image + at), _ahead(weight, k), steps, _ahead(to, at)),
-                        *(inner, filters, plane),
-                    )
+        return types.void(_array, _array, _places, _array, *_NUMBERS), generate
 
     return correlate
 
 
 def _slopes(count, places):
-    slid = _sliding(count, places)
+    """Return what multiplies all planes of slopes by all windows, so many of each at a time: (filters, inner)."""
 
-    @njit(**_WHOLE)
-    def slopes(x, y, steps, out, samples, image, inner, filters, plane):
-        """Multiply all planes of slopes by the windows of all images; the result has shape (filters, inner)."""
-        for k in range(0, filters, count):
-            for r in range(0, inner, places):
-                slid(
-                    *(x, _ahead(y, k * plane), _ahead(steps, r), _ahead(out, k * inner + r)),
-                    *(samples, image, inner, filters, plane),
-                )
+    @intrinsic
+    def slopes(context, x, y, steps, out, samples, image, inner, filters, plane):
+        def planes(builder, x, y, starts, plane, totals):
+            with _parts(builder, plane, _LANES) as block:
+                at = _times(builder, block.index, _LANES)
+                rows = [_load(builder, x, builder.add(start, at)) for start in starts]
+                for k in range(count):
+                    slope = _load(builder, y, builder.add(at, _times(builder, plane, k)))
+                    for r, row in enumerate(rows):
+                        _added(builder, totals[k * places + r], slope, row)
+
+        def generate(context, builder, signature, arguments):
+            x, y, steps, out, samples, image, inner, filters, plane = arguments
+            totals, whole = _totals(builder, count * places), builder.mul(filters, plane)
+            with _parts(builder, filters, count) as part, _parts(builder, inner, places) as place:
+                k, r = _times(builder, part.index, count), _times(builder, place.index, places)
+                starts = [
+                    builder.load(builder.gep(steps, [builder.add(r, ir.Constant(_WORD, i))])) for i in range(places)
+                ]
+                _clear(builder, totals)
+                with cgutils.for_range(builder, samples) as n:
+                    images = builder.gep(x, [builder.mul(n.index, image)])
+                    begin = builder.add(builder.mul(n.index, whole), builder.mul(k, plane))
+                    planes(builder, images, builder.gep(y, [begin]), starts, plane, totals)
+                to = builder.add(builder.mul(k, inner), r)
+                for i, total in enumerate(totals):
+                    target = builder.add(to, _times(builder, inner, i // places))
+                    target = builder.add(target, ir.Constant(_WORD, i % places))
+                    builder.store(_sum(builder, builder.load(total)), builder.gep(out, [target]))
+            return context.get_dummy_value()
+
+        return types.void(_array, _array, _places, _array, *_NUMBERS), generate
 
     return slopes
 

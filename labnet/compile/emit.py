@@ -6,7 +6,7 @@ from typing import Any
 
 from labnet.compile.fuse import Group
 from labnet.compile.ir import Check, DType, Program, Shape, Value, contiguous, leading, placed, spread_strides
-from labnet.compile.loops import AT_ONCE, Access, Loops, Nest, blank, is_number, literal, merged, name_of
+from labnet.compile.loops import AT_ONCE, Access, Loops, Nest, blank, is_number, literal, merged, name_of, rounded
 from labnet.compile.plan import Plan, parts_of
 
 _HEAD = '''"""Written by labnet.compile; see the steps it was made of with step.explain()."""
@@ -189,7 +189,9 @@ class Emitter:
             target.strides, source.strides = map(tuple, steps)
             text = literal(operand.attributes["number"], operand.dtype) if operand.kind == "splat" else source.read()
             loops = Loops(tuple(lengths))
-            total = text if apart or value.dtype.kind == "b" else f"{name_of(value.dtype)}({target.read()} + {text})"
+            total = text
+            if not apart and value.dtype.kind != "b":
+                total = rounded(f"{target.read()} + {text}", value.dtype, value.dtype)
             loops.before[-1].append(target.write(total))
             lines += loops.lines()
         return lines

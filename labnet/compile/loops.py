@@ -20,6 +20,8 @@ _START: dict[str, Callable[[DType], str]] = {
     "max": lambda dtype: "-math.inf" if dtype.kind == "f" else str(np.iinfo(dtype).min),
     "min": lambda dtype: "math.inf" if dtype.kind == "f" else str(np.iinfo(dtype).max),
 }
+#: Joins that are quick because they need not care for NaN, which is looked for beside them.
+_LOOSELY = {"max": "_greater_number", "min": "_smaller_number"}
 _JOIN = {"sum": "{0} + {1}", "prod": "{0} * {1}", "max": "_greater({0}, {1})", "min": "_smaller({0}, {1})"}
 
 
@@ -50,6 +52,11 @@ def converted(text: str, source: DType, target: DType) -> str:
     if source == target:
         return text
     return f"({text} != 0)" if target.kind == "b" else f"{name_of(target)}({text})"
+
+
+def rounded(text: str, work: DType, dtype: DType) -> str:
+    """Return the result of arithmetic in one dtype as another; floating arithmetic keeps to its dtype by itself."""
+    return text if work == dtype and dtype.kind == "f" else f"{name_of(dtype)}({text})"
 
 
 @dataclass
@@ -170,8 +177,7 @@ class Nest:
             depth = max(depth, known)
         names = {"T": name_of(work), "t": str(work.itemsize * 8)}
         text = EXPRESSIONS[name].format(*texts, **names)
-        if value.dtype.kind != "b":
-            text = f"{name_of(value.dtype)}({text})"
+        text = text if value.dtype.kind == "b" else rounded(text, work, value.dtype)
         self._known(value, text, depth)
 
     def _known(self, value: Value, text: str, depth: int) -> None:
@@ -192,29 +198,34 @@ class Nest:
         text, _ = self._operand(value.inputs[0])
         places, _ = self._operand(value.inputs[1])
         access = self._accesses["within", value.number]
-        total = f"{name_of(value.dtype)}({access.read(places)} + {text})"
+        total = rounded(f"{access.read(places)} + {text}", value.dtype, value.dtype)
         self._loops.before[inside].append(access.write(total, places))
         self._first += [f"for z in range({value.size}):", f"    {access.pointer}[z] = {blank(value)}"]
 
     def _reduce(self, value: Value) -> None:
         kind, access = value.attributes["name"], self._accesses["write", value.number]
         depth, inside = access.depth, len(self._loops.lengths)
-        kind_name, start = name_of(value.dtype), blank(value)
+        start = blank(value)
         text, _ = self._operand(value.inputs[0])
         text = converted(text, value.inputs[0].dtype, value.dtype)
         total = f"v{value.number}"
-        if depth < inside:
+        target = self._loops.after[depth] if depth < inside else self._loops.before[inside]
+        if depth == inside:
+            self._loops.before[inside].append(f"{total} = {text}")
+        elif kind in _LOOSELY and value.dtype.kind == "f":
+            self._loops.before[depth] += [f"{total} = {start}", f"{total}n = 0"]
+            self._loops.before[inside].append(f"{total} = {_LOOSELY[kind]}({total}, {text})")
+            self._loops.before[inside].append(f"{total}n |= int32({text} != {text})")
+            target.append(f"{total} = {literal(math.nan, value.dtype)} if {total}n else {total}")
+        else:
             self._loops.before[depth].append(f"{total} = {start}")
             joined = _JOIN[kind].format(total, text)
-            self._loops.before[inside].append(f"{total} = {kind_name}({joined})")
-        else:
-            self._loops.before[inside].append(f"{total} = {text}")
-        target = self._loops.after[depth] if depth < inside else self._loops.before[inside]
+            self._loops.before[inside].append(f"{total} = {rounded(joined, value.dtype, value.dtype)}")
         if any(step == 0 for step in access.strides[:depth]):
             size = value.size
             self._first += [f"for z in range({size}):", f"    {access.pointer}[z] = {start}"]
             joined = _JOIN[kind].format(access.read(), total)
-            target.append(access.write(f"{kind_name}({joined})"))
+            target.append(access.write(rounded(joined, value.dtype, value.dtype)))
         else:
             target.append(access.write(total))
 

@@ -5,7 +5,6 @@ the text or the functions that it calls use instructions of the processor, NumPy
 """
 
 import ctypes
-import functools
 import math
 import types
 
@@ -87,32 +86,20 @@ def inverted(a):
     return np.invert(a)
 
 
-def filtered(x, weight, steps, out, inner, filters, plane, count):
-    rows = np.stack([x[step : step + 16] for step in steps[:inner]])
-    weights = np.lib.stride_tricks.as_strided(weight, (inner, count), (4 * filters, 4))
-    for k, row in enumerate(weights.T @ rows):
-        out[k * plane : k * plane + 16] = row
+def correlate(x, weight, steps, out, samples, image, inner, filters, plane):
+    for n in range(samples):
+        windows = np.stack([x[n * image + step : n * image + step + plane] for step in steps[:inner]])
+        found = weight[: inner * filters].reshape(inner, filters).T @ windows
+        out[n * filters * plane : (n + 1) * filters * plane] = found.ravel()
 
 
-def slid(x, y, steps, out, samples, image, inner, filters, plane, count, places):
-    for k in range(count):
-        for r in range(places):
-            parts = ((n * image + steps[r], (n * filters + k) * plane) for n in range(samples))
-            out[k * inner + r] = sum(x[a : a + plane] @ y[b : b + plane] for a, b in parts)
-
-
-def closures(found):
-    """Rebind the functions that were made for a number of filters and places."""
-    for name, function in convolutions._FUNCTIONS.items():
-        numbers = [int(number) for number in name.lstrip("_abcdefghijklmnopqrstuvwyz").split("x")]
-        inner = functools.partial(filtered if "correlate" in name else slid)
-        given = {"count": numbers[0]} | ({"places": numbers[1]} if len(numbers) > 1 else {})
-        cells = {"count": numbers[0], "places": numbers[-1]}
-        cells |= {"filtered": functools.partial(inner, **given), "slid": functools.partial(inner, **given)}
-        code = function.py_func.__code__
-        found[name] = types.FunctionType(
-            code, found, name, None, tuple(types.CellType(cells[free]) for free in code.co_freevars)
-        )
+def slopes(x, y, steps, out, samples, image, inner, filters, plane):
+    planes = y[: samples * filters * plane].reshape(samples, filters, plane)
+    total = np.zeros((filters, inner), "float32")
+    for n in range(samples):
+        windows = np.stack([x[n * image + step : n * image + step + plane] for step in steps[:inner]])
+        total += planes[n] @ windows.T
+    out[: filters * inner] = total.ravel()
 
 
 class Mathematics:
@@ -136,7 +123,7 @@ def _namespace():
         for name, function in vars(source).items():
             if hasattr(function, "py_func"):
                 found[name] = types.FunctionType(function.py_func.__code__, found, name)
-    closures(found)
+    found |= {name: correlate if "correlate" in name else slopes for name in convolutions.__all__}
     found |= {name: getattr(runtime, name) for name in vars(runtime) if isinstance(getattr(runtime, name), int)}
     found |= {
         "_item": item,
@@ -158,6 +145,8 @@ def _namespace():
         "_bits_of": lambda number: np.int32(number).view(np.float32),
         "_bits": lambda number: np.float32(number).view(np.int32),
         "_floor": np.floor,
+        "_greater_number": np.fmax,
+        "_smaller_number": np.fmin,
         "_ceil": np.ceil,
         "_trunc": np.trunc,
         "_rint": np.rint,

@@ -16,7 +16,7 @@ from tests.compile.programs import check, plans
 
 #: Programs that Python runs, and functions of several programs each that Numba compiles.
 PLAIN = 1000
-COMPILED, EACH = int(os.environ.get("LABNET_PROGRAMS", "40")) // 20, 20
+COMPILED, EACH = int(os.environ.get("LABNET_PROGRAMS", "20")) // 20, 20
 OPTIONS = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck), "database": None}
 OPTIONS |= {"phases": (Phase.explicit, Phase.generate, Phase.shrink)}
 
