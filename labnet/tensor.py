@@ -5,7 +5,8 @@ Holds state and conversions only. Arithmetic is attached by `labnet.ops` through
 
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Any
 
@@ -29,6 +30,18 @@ DTYPES = {
 _SUPPORTED = frozenset(DTYPES.values())
 
 DTypeLike = str | np.dtype[Any] | type
+
+#: Told what is about to happen, and with which tensor, where elements leave one as numbers, are shared or written.
+#: Who traces refuses there, or returns what to return instead.
+witness: ContextVar[Callable[[str, Any], Any] | None] = ContextVar("labnet_witness", default=None)
+_witness = witness.get
+
+
+def tell(what: str, tensor: Any) -> None:
+    """Tell the witness of this context, if there is one."""
+    told = _witness()
+    if told is not None:
+        told(what, tensor)
 
 
 def as_dtype(dtype: DTypeLike) -> np.dtype[Any]:
@@ -98,6 +111,8 @@ class Tensor(Methods):
         requires_grad: bool = False,
     ):
         check_device(device)
+        if isinstance(data, Tensor):
+            tell("copy", data)
         self._array = as_array(data, dtype=dtype)
         self._node = None
         self._family = None
@@ -175,6 +190,7 @@ class Tensor(Methods):
     @property
     def grad(self) -> "Tensor | None":
         """Sum of this leaf's gradients over all backward calls since it was cleared."""
+        tell("grad", self)
         leaf = self._node
         if not isinstance(leaf, autograd.Leaf):
             return None
@@ -185,6 +201,7 @@ class Tensor(Methods):
 
     @grad.setter
     def grad(self, value: "Tensor | None") -> None:
+        tell("grad", self)
         if value is not None and (not isinstance(value, Tensor) or value.shape != self.shape):
             raise ShapeError(f"grad: expected None or a tensor of shape {self.shape}, got {_describe(value)}")
         if isinstance(self._node, autograd.Leaf):
@@ -194,6 +211,10 @@ class Tensor(Methods):
 
     def detach(self) -> "Tensor":
         """Return the same values without their history; memory is shared until one of both is written."""
+        told = _witness()
+        if told is not None:
+            found: Tensor = told("detach", self)
+            return found
         return wrap(self._array)
 
     def backward(self, grad: Any = None, *, retain_graph: bool = False) -> autograd.Gradients:
@@ -258,6 +279,7 @@ class Tensor(Methods):
 
         It never changes afterwards: the next update of the tensor writes elsewhere.
         """
+        tell("numpy", self)
         view = self._array.view()
         view.flags.writeable = False
         return view
@@ -290,7 +312,7 @@ class Tensor(Methods):
         readable = max_version is not None and max_version[0] >= 1
         if copy is False and not readable:
             raise BufferError("a tensor is exported read-only: without a copy the consumer needs DLPack 1.0")
-        array = self.numpy() if readable and not copy else self._array.copy()
+        array = self.numpy() if readable and not copy else self.numpy().copy()
         return array.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -304,12 +326,14 @@ class Tensor(Methods):
         ShapeError
             If there is not exactly one element.
         """
+        tell("item", self)
         if self._array.size != 1:
             raise ShapeError(f"item: expected exactly one element, got shape {self.shape}")
         return self._array.item()
 
     def tolist(self) -> Any:
         """Return the elements as nested Python lists."""
+        tell("tolist", self)
         return self._array.tolist()
 
     def __float__(self) -> float:
@@ -322,11 +346,13 @@ class Tensor(Methods):
         return complex(self.item())
 
     def __index__(self) -> int:
+        tell("__index__", self)
         if self._array.ndim or self._array.dtype.kind not in "iu":
             raise DTypeError(f"an index must be a 0-d integer tensor, got {_describe(self)}")
         return int(self._array)
 
     def __bool__(self) -> bool:
+        tell("__bool__", self)
         if self._array.size != 1:
             raise ShapeError(
                 f"the truth value of a tensor of shape {self.shape} is ambiguous: expected exactly one element"
@@ -366,6 +392,7 @@ class Tensor(Methods):
         GradientError
             If the tensor was computed.
         """
+        tell("assign", self)
         if not self.is_leaf:
             raise GradientError("assign: only leaf tensors can be written; this one was computed; use detach()")
         array = as_array(value)
@@ -377,6 +404,7 @@ class Tensor(Methods):
         return self
 
     def __repr__(self) -> str:
+        tell("__repr__", self)
         numbers = np.array2string(self._array, separator=", ", prefix="Tensor(", threshold=200, precision=5)
         suffix = ", requires_grad=True" if self.requires_grad else ""
         return f"Tensor({numbers}, dtype={self.dtype}{suffix})"
@@ -388,9 +416,10 @@ class Tensor(Methods):
         return format(self.item(), spec) if spec else str(self)
 
     def __copy__(self) -> "Tensor":
-        return wrap(self._array)
+        return self.detach()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tensor":
+        tell("copy", self)
         copied = Tensor(np.array(self._array), requires_grad=self.requires_grad and self.is_leaf)
         memo[id(self)] = copied
         return copied

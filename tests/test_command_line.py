@@ -465,10 +465,34 @@ def test_a_reader_that_goes_away_ends_infer_without_a_word(file):
         assert process.stderr.read() == ""
 
 
+# The cache
+
+COMPILES = "import labnet as ln; ln.jit(lambda x: x * {})(ln.ones(2))"
+
+
+def test_the_cache_is_shown_and_cleared(tmp_path):
+    assert labnet("cache", LABNET_CACHE=tmp_path / "new").stdout.startswith(
+        f"{tmp_path}/new: 0 entries, 0.0 kB (at most"
+    )
+    for factor in (2, 3):
+        environment = {**os.environ, "LABNET_CACHE": str(tmp_path)}
+        subprocess.run([sys.executable, "-c", COMPILES.format(factor)], check=True, env=environment)
+    (older, newer) = sorted(tmp_path.glob("*.code"), key=lambda path: path.stat().st_mtime)
+    os.utime(older, (200_000, 200_000))
+    head, first, second = labnet("cache", LABNET_CACHE=tmp_path).stdout.splitlines()
+    total = (older.stat().st_size + newer.stat().st_size) / 1e3
+    assert head.startswith(f"{tmp_path}: 2 entries, {total:.1f} kB (at most")
+    assert first.split()[:3] == [newer.stem[:12], f"{newer.stat().st_size / 1e3:.1f}", "kB"]
+    assert second.split()[0] == older.stem[:12]
+    assert "last used 1970-01-0" in second
+    assert labnet("cache", "--clear", LABNET_CACHE=tmp_path).stdout == f"{tmp_path}: 2 entries deleted\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 # Help
 
 
-@pytest.mark.parametrize("command", ["serve", "train", "infer", "statistics", "token"])
+@pytest.mark.parametrize("command", ["serve", "train", "infer", "statistics", "cache", "token"])
 def test_help_explains_a_command(command):
     result = labnet(command, "--help")
     assert result.returncode == 0

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from labnet.cli import figures, lines, serving, stores
+from labnet.cli import caching, figures, lines, serving, stores
 from labnet.cli.problems import BROKEN_PIPE, FAILURE, INTERRUPTED, MISUSE, Misuse, one_line
 from labnet.cli.targets import TOKEN_VARIABLE
 from labnet.errors import LabnetError
@@ -48,6 +48,10 @@ each line of the input is a tensor, and so is each line of the output:
 """
 
 _STORE = "What serve_model(store=PATH) keeps: a checkpoint, and a journal of the updates since."
+
+_CACHE = """\
+what ln.jit compiles is kept, so that another process does not compile it again; LABNET_CACHE names another folder
+"""
 
 _TOKEN = """\
 for curl:
@@ -106,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_infer(commands)
     _add_statistics(commands)
     _add_store(commands)
+    cache = _add(commands, "cache", caching.show, "show or clear the machine code that is kept on the disk", _CACHE)
+    cache.add_argument("--clear", action="store_true", help="delete all of it; what is needed is compiled again")
     token = _add(commands, "token", serving.token, "print the token of a server of yours on this machine", _TOKEN)
     token.add_argument("port", type=_port, metavar="PORT")
     return parser

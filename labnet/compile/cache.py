@@ -1,78 +1,252 @@
-"""Generated files: where they lie, and how they become machine code.
+"""Machine code on the disk: found again by other processes, and never used where it does not belong.
 
-A file's name is a hash of its source, of the runtime that it calls, and of the versions that compile it, so what
-Numba keeps beside it can never belong to other code. Files are written in full and then renamed, so concurrent
-processes cannot see half of one; when there are too many, the oldest go.
+A file's name is a hash of the generated source and of all else that its machine code depends on. A file is
+written in full and then renamed, and it begins with a hash of what follows, so whatever several processes do at
+once, and whatever a crash leaves behind, is either whole or compiled again. What was not used for longest goes.
 """
 
+import functools
 import hashlib
 import importlib.util
+import json
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Callable
-from importlib.metadata import version
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import platformdirs
+if TYPE_CHECKING:
+    from labnet.compile.loader import Code
 
-#: Generated files that are kept.
-LIMIT = 256
+#: How many files are kept, and how many bytes of them.
+MOST_FILES, MOST_BYTES = 512, 1 << 26
+_FORMAT = b"labnet machine code 1\n"
+_HASHED = len(_FORMAT) + 32
+#: What of labnet decides, besides the modules that it imports, what a source is compiled to.
+_COMPILERS = ("labnet.compile.machine", "labnet.compile.loader", "labnet.kernels.blas")
+_IMPORT = re.compile(r"^from (labnet\.[\w.]+) import", re.MULTILINE)
+
+_lock = threading.Lock()
+_loaded: "weakref.WeakValueDictionary[str, Any]" = weakref.WeakValueDictionary()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the cache: where it is, how long it is, and when it was last used, in seconds since 1970."""
+
+    path: Path
+    nbytes: int
+    used: float
 
 
 def folder() -> Path:
-    """Return the folder of generated files; ``LABNET_CACHE`` names another one."""
+    """Return the folder of machine code; ``LABNET_CACHE`` names another one."""
     chosen = os.environ.get("LABNET_CACHE")
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("labnet")) / "compiled"
+    if chosen:
+        return Path(chosen)
+    import platformdirs  # only here: a name that is given saves its time
+
+    return Path(platformdirs.user_cache_dir("labnet")) / "compiled"
 
 
-def _runtime() -> bytes:
-    home = Path(__file__).parent
-    files = [home / "runtime.py", home.parent / "kernels" / "blas.py"]
-    return b"".join(file.read_bytes() for file in files)
+# What machine code depends on
+
+
+@functools.cache
+def source_of(module: str) -> bytes:
+    """Return the source of a module of labnet."""
+    path = Path(__file__).parent.parent.parent.joinpath(*module.split("."))
+    return (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_bytes()
+
+
+@functools.cache
+def reached(modules: tuple[str, ...]) -> list[str]:
+    """Return modules of labnet and what they import of it, directly or not."""
+    found = list(dict.fromkeys(modules))
+    for module in found:
+        found += [name for name in _IMPORT.findall(source_of(module).decode()) if name not in found]
+    return found
+
+
+def numba_version() -> bytes:
+    """Return what Numba says of its version, without importing it."""
+    spec = importlib.util.find_spec("numba")
+    if spec is None or spec.origin is None:
+        return b"none"
+    return Path(spec.origin).with_name("_version.py").read_bytes()
+
+
+def platform() -> list[str]:
+    """Return what tells this machine, and the libraries that compile for it, from others."""
+    import llvmlite  # type: ignore[import-untyped]
+    import llvmlite.binding as llvm  # type: ignore[import-untyped]
+    import numpy as np
+    from numpy.__config__ import CONFIG
+
+    from labnet.kernels import blas
+
+    features = llvm.get_host_cpu_features().flatten()
+    settings = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_"))
+    libraries = [llvmlite.__version__, str(llvm.llvm_version_info), np.__version__]
+    linked = [str(blas.link()), repr(CONFIG.get("Build Dependencies", {}).get("blas"))]
+    return [sys.version, sys.platform, llvm.get_host_cpu_name(), features, *libraries, *linked, *settings]
+
+
+@functools.cache
+def surroundings() -> bytes:
+    """Return a hash of everything besides its source that machine code depends on."""
+    found = hashlib.sha256(numba_version())
+    found.update("\0".join(platform()).encode())
+    return found.digest()
 
 
 def digest(source: str) -> str:
-    """Return the name that a source has, with everything that its machine code depends on."""
-    found = hashlib.sha256(source.encode())
-    found.update(_runtime())
-    for text in (version("numba"), version("numpy"), version("llvmlite"), sys.version):
-        found.update(text.encode())
-    return found.hexdigest()[:32]
+    """Return the name that a source has in the cache."""
+    found = hashlib.sha256(surroundings() + source.encode())
+    for module in reached((*_COMPILERS, *_IMPORT.findall(source))):
+        found.update(source_of(module))
+    return found.hexdigest()[:40]
 
 
-def write(source: str) -> Path:
-    """Return the file of a source, written if it is not there yet."""
+# Files
+
+
+def pack(code: "Code") -> bytes:
+    """Return the content of a file."""
+    symbols = json.dumps(list(code.symbols)).encode()
+    content = len(symbols).to_bytes(4, "little") + symbols + code.object
+    return _FORMAT + hashlib.sha256(content).digest() + content
+
+
+def unpack(content: bytes) -> "Code | None":
+    """Return what a file holds; None if it is not whole.
+
+    Examples
+    --------
+    >>> unpack(b"half of a file") is None
+    True
+    """
+    from labnet.compile.loader import Code
+
+    if (
+        content[: len(_FORMAT)] != _FORMAT
+        or hashlib.sha256(content[_HASHED:]).digest() != content[len(_FORMAT) : _HASHED]
+    ):
+        return None
+    length = int.from_bytes(content[_HASHED : _HASHED + 4], "little")
+    start = _HASHED + 4 + length
+    return Code(content[start:], json.loads(content[_HASHED + 4 : start]))
+
+
+def is_ours(path: Path) -> bool:
+    """Tell whether nobody but this user, and the system, can have written a file or a folder."""
+    if not hasattr(os, "getuid"):
+        return True
+    state = path.stat()
+    return state.st_uid in (os.getuid(), 0) and not state.st_mode & 0o022
+
+
+def read(name: str) -> "Code | None":
+    """Return the machine code of this name; None if there is none, it is not whole, or others could write it."""
+    path = folder() / f"{name}.code"
+    try:
+        if not (is_ours(path.parent) and is_ours(path)):
+            return None
+        code = unpack(path.read_bytes())
+        os.utime(path)
+    except OSError:
+        return None
+    return code
+
+
+def write(name: str, code: "Code") -> None:
+    """Keep machine code under this name, if the folder can be written and is nobody else's; make room for it."""
     home = folder()
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = home / f"step_{digest(source)}.py"
-    if not path.exists():
+    with suppress(OSError):
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not is_ours(home):
+            return
         descriptor, temporary = tempfile.mkstemp(dir=home, suffix=".part")
-        with os.fdopen(descriptor, "w") as file:
-            file.write(source)
-        os.replace(temporary, path)
-        clear(keep=LIMIT)
-    return path
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(pack(code))
+            os.replace(temporary, home / f"{name}.code")
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        shrink()
 
 
-def clear(*, keep: int = 0) -> int:
-    """Delete all generated files but the newest `keep`, with their machine code, and return how many went."""
-    files = sorted(folder().glob("step_*.py"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in files[keep:]:
-        for part in [*path.parent.glob(f"__pycache__/{path.stem}.*"), path]:
-            part.unlink(missing_ok=True)
-    return len(files[keep:])
+def entries() -> list[Entry]:
+    """Return the files of the cache, the one that was used last first."""
+    return sorted(_entries("*.code"), key=lambda entry: entry.used, reverse=True)
+
+
+def _entries(pattern: str) -> Iterator[Entry]:
+    for path in folder().glob(pattern):
+        with suppress(OSError):  # another process was first
+            state = path.stat()
+            yield Entry(path, state.st_size, state.st_mtime)
+
+
+def shrink(*, files: int = MOST_FILES, nbytes: int = MOST_BYTES) -> int:
+    """Delete what was not used for longest until no more than this is left; return how many files went."""
+    total, gone = 0, 0
+    for position, entry in enumerate(entries()):
+        total += entry.nbytes
+        if position >= files or total > nbytes:
+            entry.path.unlink(missing_ok=True)
+            gone += 1
+    return gone
+
+
+def clear() -> int:
+    """Delete everything, what a crash has left included, and return how many files went."""
+    found = [*_entries("*.code"), *_entries("*.part")]
+    for entry in found:
+        entry.path.unlink(missing_ok=True)
+    return len(found)
+
+
+# Functions
 
 
 def load(source: str) -> Callable[..., int]:
-    """Return the compiled function of a source, from the disk if it is there."""
-    path = write(source)
-    spec = importlib.util.spec_from_file_location(f"labnet_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where Numba looks for the module of code that comes from the disk
-    spec.loader.exec_module(module)
-    step: Callable[..., int] = module.step
-    return step
+    """Return the compiled function of a source: of this process, from the disk, or else compiled now."""
+    name = digest(source)
+    with _lock:
+        found = _loaded.get(name)
+        if found is None:
+            found = _loaded[name] = _from_disk(name) or _compiled(name, source)
+    function: Callable[..., int] = found
+    return function
+
+
+def is_known(source: str) -> bool:
+    """Tell whether a source is compiled already, so that `load` takes no time to speak of."""
+    name = digest(source)
+    return name in _loaded or (folder() / f"{name}.code").exists()
+
+
+def _from_disk(name: str) -> Callable[..., int] | None:
+    from labnet.compile import loader
+
+    code = read(name)
+    try:
+        return None if code is None else loader.load(code)
+    except ImportError:  # it calls something that is not there: what is compiled here does not
+        return None
+
+
+def _compiled(name: str, source: str) -> Callable[..., int]:
+    from labnet.compile import loader, machine
+
+    code = machine.translate(source, f"<labnet step {name[:12]}>")
+    write(name, code)
+    return loader.load(code)

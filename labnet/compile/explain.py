@@ -13,7 +13,9 @@ def flops(value: Value) -> int:
     """Return the floating-point operations that compute a value: one per element but for products."""
     if value.kind == "matmul":
         return 2 * value.size * value.inputs[0].shape[-1]
-    return value.inputs[0].size if value.kind == "reduce" else value.size
+    if value.kind == "call":
+        return int(value.attributes["flops"])
+    return value.inputs[0].size if value.kind in ("reduce", "scatter") else value.size
 
 
 def traffic(group: Group) -> int:
@@ -36,7 +38,9 @@ def explain(
     for position, group in enumerate(groups):
         names = [str(value.attributes.get("name", value.kind)) for value in group.members]
         names += ["store"] * len(group.stores)
-        over = f"over {list(group.shape)}" if group.shape is not None else f"to {list(group.members[0].shape)}"
+        names += ["check"] * len(group.checks)
+        single = [value.shape for value in (*group.members, *(check.value for check in group.checks))]
+        over = f"over {list(group.shape)}" if group.shape is not None else f"to {list(single[0])}"
         lines.append(f"group {position}: {', '.join(names)} {over}")
     work = sum(flops(value) for group in groups for value in group.members)
     lines.append(f"{len(groups)} groups, {work} flops, {sum(map(traffic, groups))} bytes read and written")
@@ -46,4 +50,4 @@ def explain(
     for place in [*surroundings.places, *surroundings.attributes]:
         if isinstance(place.value, bool | int | float | str):
             lines.append(f"guarded: {place.key or 'closure variable'} = {place.value!r}")
-    return "\n".join(lines)
+    return "\n".join(dict.fromkeys(lines))  # layers of the same size are guarded alike

@@ -4,9 +4,10 @@ The result is a list of groups that run one after the other. A value belongs to 
 its shape, has what it needs, and reads something that it reads too.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from labnet.compile.ir import Program, Shape, Store, Value, placed
+from labnet.compile.ir import Check, Program, Shape, Store, Value, placed, reads_plainly
 
 
 @dataclass
@@ -21,23 +22,38 @@ class Group:
         What is computed, in order.
     stores : list of Store
         What the loops write into held sources or outputs at the end of each turn.
+    checks : list of Check
+        What is checked instead of computing something.
     """
 
     shape: Shape | None
     members: list[Value] = field(default_factory=list)
     stores: list[Store] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
 
     def reads(self) -> set[int]:
         """Return the numbers of what the members and stores read, views by what they show."""
         found = [placed(operand)[0].number for value in self.members for operand in value.inputs]
-        return {*found, *(placed(store.value)[0].number for store in self.stores)}
+        found += [placed(store.value)[0].number for store in self.stores]
+        return {*found, *(check.value.number for check in self.checks)}
+
+    def reads_plainly(self, value: Value) -> bool:
+        """Tell whether the loops read a value, if at all, just where they are."""
+        read = [
+            reads_plainly(member, operand)
+            for member in self.members
+            for operand in member.inputs
+            if placed(operand)[0] is value
+        ]
+        read += [store.value is value for store in self.stores if placed(store.value)[0] is value]
+        return all(read) and not any(check.value is value for check in self.checks)
 
 
 def runs_over(value: Value) -> Shape | None:
     """Return the shape that the loops for a value run over; None if it is no matter of a loop."""
-    if value.kind == "map":
+    if value.kind in ("map", "take"):
         return value.shape
-    return value.inputs[0].shape if value.kind == "reduce" else None
+    return value.inputs[0].shape if value.kind in ("reduce", "scatter") else None
 
 
 class Fusion:
@@ -47,30 +63,46 @@ class Fusion:
         self.groups: list[Group] = []
         self._place: dict[int, int] = {}
         self._readers: dict[int, int] = {}
+        self._checked = 0
 
-    def earliest(self, operand: Value, shape: Shape | None) -> int:
+    def earliest(self, operand: Value, shape: Shape | None, *, plainly: bool = True) -> int:
         """Return the first group in which an operand can be read by loops over `shape`."""
         base = placed(operand)[0]
         if base.number not in self._place:
             return 0
         place = self._place[base.number]
-        same = operand is base and base.kind == "map" and base.shape == shape
+        same = plainly and operand is base and base.kind in ("map", "take") and base.shape == shape
         return place if same else place + 1
+
+    def add_all(self, values: Iterable[Value]) -> None:
+        """Put all values that are computed, and have no place yet, into groups."""
+        for value in values:
+            if value.number not in self._place and value.kind not in ("source", "splat", "view"):
+                self.add(value)
 
     def add(self, value: Value) -> None:
         """Put a value into a group."""
         shape = runs_over(value)
-        first = max([self.earliest(operand, shape) for operand in value.inputs], default=0)
+        starts = [self.earliest(x, shape, plainly=reads_plainly(value, x)) for x in value.inputs]
+        first = max(starts, default=0)
+        if value.kind in ("take", "scatter"):  # positions are used only after they have been checked
+            first = max(first, self._checked)
         position = self._find(shape, first, {placed(operand)[0].number for operand in value.inputs})
         self.groups[position].members.append(value)
         self._place[value.number] = position
         self._note(value.inputs, position)
+
+    def check(self, check: Check) -> None:
+        """Put a check into a group of its own; nothing that is held changes before it."""
+        self.groups.append(Group(None, checks=[check]))
+        self._checked = len(self.groups)
 
     def store(self, store: Store) -> None:
         """Put a store into a group: after, or in step with, all that read the target before."""
         shape = store.value.shape
         first = self.earliest(store.value, shape)
         if isinstance(store.target, Value):
+            first = max(first, self._checked)
             for number, position in self._readers.items():
                 if number == store.target.number:
                     in_step = self._reads_in_step(position, store.target, shape)
@@ -81,11 +113,7 @@ class Fusion:
 
     def _reads_in_step(self, position: int, target: Value, shape: Shape) -> bool:
         group = self.groups[position]
-        if group.shape != shape:
-            return False
-        read = [operand for value in group.members for operand in value.inputs]
-        read += [store.value for store in group.stores]
-        return all(operand is target for operand in read if placed(operand)[0] is target)
+        return group.shape == shape and group.reads_plainly(target)
 
     def _note(self, inputs: "list[Value] | tuple[Value, ...]", position: int) -> None:
         for operand in inputs:
@@ -108,9 +136,10 @@ def fuse(program: Program, in_place: dict[int, int] | None = None) -> list[Group
     `in_place` are the values that are computed where they are handed out, with these outputs: nothing to store.
     """
     fusion = Fusion()
-    for value in program.values():
-        if value.kind not in ("source", "splat", "view"):
-            fusion.add(value)
+    for check in program.checks:
+        fusion.add_all(Program(checks=[check]).values())
+        fusion.check(check)
+    fusion.add_all(program.values())
     for store in program.stores:
         done = isinstance(store.target, int) and (in_place or {}).get(placed(store.value)[0].number) == store.target
         if store.value is not store.target and not done:
@@ -139,16 +168,10 @@ def sink(groups: list[Group]) -> None:
             if value.kind != "map" or len(readers) != 1 or position in readers:
                 continue
             target = groups[next(iter(readers))]
-            if target.shape == value.shape and _reads_plainly(target, value) and _stays(groups, value):
+            if target.shape == value.shape and target.reads_plainly(value) and _stays(groups, value):
                 groups[position].members.remove(value)
                 target.members.insert(0, value)
-    groups[:] = [group for group in groups if group.members or group.stores]
-
-
-def _reads_plainly(group: Group, value: Value) -> bool:
-    read = [operand for member in group.members for operand in member.inputs]
-    read += [store.value for store in group.stores]
-    return all(operand is value for operand in read if placed(operand)[0] is value)
+    groups[:] = [group for group in groups if group.members or group.stores or group.checks]
 
 
 def _stays(groups: list[Group], value: Value) -> bool:
@@ -170,14 +193,13 @@ def needs_memory(groups: list[Group]) -> set[int]:
     """
     needed: set[int] = set()
     for group in groups:
-        own = {value.number for value in group.members if value.kind == "map"}
-        for value in group.members:
-            if value.kind != "map":
-                needed.add(value.number)
-        operands = [operand for value in group.members for operand in value.inputs]
-        operands += [store.value for store in group.stores]
-        for operand in operands:
+        own = {value.number for value in group.members if value.kind in ("map", "take")}
+        needed |= {value.number for value in group.members} - own
+        operands = [(operand, reads_plainly(value, operand)) for value in group.members for operand in value.inputs]
+        operands += [(store.value, store.value.kind != "view") for store in group.stores]
+        operands += [(check.value, False) for check in group.checks]
+        for operand, plainly in operands:
             base = placed(operand)[0]
-            if base.kind not in ("source", "splat") and (operand is not base or base.number not in own):
+            if base.kind not in ("source", "splat") and (not plainly or base.number not in own):
                 needed.add(base.number)
     return needed

@@ -9,10 +9,15 @@ There are few kinds of operations, so that every later pass is short:
 ``reduce``   sum, product, maximum or minimum over some dimensions, which disappear
 ``matmul``   products of matrices over the last two dimensions
 ``put``      zeros with elements added at an offset and strides: the adjoint of a view
+``take``     elements of one value at positions that another one holds
+``scatter``  zeros with elements added at positions that another value holds: the adjoint of ``take``
+``call``     what a function of `labnet.compile.routines` computes of whole arrays
+
+Positions count elements in memory; where only they are known, ``within`` adds the strides of the last dimensions.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,7 +85,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Check:
-    """What has to hold for the elements of a source: not negative, and below a bound; else a message is raised."""
+    """What has to hold for the elements of a value: not negative, and below a bound; else a message is raised."""
 
     value: Value
     bound: int
@@ -182,7 +187,6 @@ def spread_strides(shape: Shape, strides: Shape, wanted: Shape) -> Shape:
     return (0,) * added + tuple(inner)
 
 
-def operands(values: Iterable[Value]) -> Iterator[Value]:
-    """Iterate over the inputs of several values."""
-    for value in values:
-        yield from value.inputs
+def reads_plainly(value: Value, operand: Value) -> bool:
+    """Tell whether loops over a value read an operand just where they are, so that it may be computed there too."""
+    return operand.kind != "view" and not (value.kind == "take" and operand is value.inputs[0])

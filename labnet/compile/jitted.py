@@ -3,18 +3,25 @@
 import functools
 import inspect
 import threading
+import warnings
 from collections.abc import Callable, Sequence
+from concurrent import futures
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 
 from labnet import autograd
+from labnet.compile.background import BACKGROUND
 from labnet.compile.guards import Surroundings
 from labnet.compile.rules import RULES
 from labnet.compile.specialisation import MISS, Specialisation
-from labnet.compile.trace import Trace, Traced, refuse
+from labnet.compile.trace import Trace
+from labnet.compile.traced import Traced, refuse
 from labnet.compile.tree import flatten
 from labnet.ops import dispatch
+from labnet.ops.creation import random_state, restart_at
 from labnet.tensor import Tensor
 
 P = ParamSpec("P")
@@ -32,12 +39,14 @@ class Jitted(Generic[P, R]):
         The generated code of the version that ran last.
     """
 
-    def __init__(self, function: Callable[P, R]):
+    def __init__(self, function: Callable[P, R], *, wait: bool = True):
         self._function = function
+        self._wait = wait
         self._known: list[tuple[Any, Specialisation]] = []
         self._run: Callable[..., Any] | None = None
         self._last: Specialisation | None = None
         self._lock = threading.RLock()
+        self._pending: dict[Specialisation, Future[None]] = {}
         functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: P.args, **named: P.kwargs) -> R:
@@ -58,22 +67,67 @@ class Jitted(Generic[P, R]):
         key, leaves = signature(flat, left), flatten((flat, left))[0]
         for known, specialisation in list(self._known):
             if known == key:
+                if specialisation in self._pending and specialisation.fits() and not self._is_ready(specialisation):
+                    return self._run_eagerly(args, named)
                 found = specialisation.refreshed(leaves)
                 if found is not MISS:
                     self._use(specialisation)
                     return found
+        before = random_state()
         specialisation = specialise(self._function, flat, left)
         self._known.append((key, specialisation))
+        for _, dropped in self._known[:-LIMIT]:
+            self._pending.pop(dropped, None)
         del self._known[:-LIMIT]
+        if self._wait or specialisation.is_known:
+            specialisation.compile()
+        else:
+            specialisation.drawn = None
+            restart_at(before)  # the eager run draws what the trace has drawn
+            self._pending[specialisation] = BACKGROUND.submit(specialisation.compile)
+            return self._run_eagerly(args, named)
         self._use(specialisation)
         found = specialisation.refreshed(leaves)
         if found is MISS:
             raise RuntimeError("jit: a version that was just compiled does not fit its own call")
         return found
 
+    def _is_ready(self, specialisation: Specialisation) -> bool:
+        """Tell whether a version that is compiled in the background is there; warn once if it never will be."""
+        future = self._pending[specialisation]
+        if not future.done():
+            return False
+        error = future.exception()
+        if error is None:
+            del self._pending[specialisation]
+            return True
+        if not specialisation.has_failed:
+            specialisation.has_failed = True
+            warnings.warn(f"{self!r} goes on eagerly, since it could not be compiled: {error}", stacklevel=4)
+        return False
+
+    def _run_eagerly(self, args: Sequence[Any], named: dict[str, Any]) -> Any:
+        """Call the function itself; its results carry no history, like those of compiled code."""
+        leaves, structure = flatten(self._function(*args, **named))
+        return structure.build([leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves])
+
     def _use(self, specialisation: Specialisation) -> None:
         self._last = specialisation
         self._run = specialisation.quick if specialisation.takes_tensors_only else None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is being compiled in the background; tell whether that is so after `timeout` seconds.
+
+        Examples
+        --------
+        >>> import labnet as ln
+        >>> double = jit(lambda x: x * 2, wait=False)
+        >>> double(ln.ones(2)).tolist(), double.wait(), double(ln.ones(2)).tolist()
+        ([2.0, 2.0], True, [2.0, 2.0])
+        """
+        with self._lock:
+            pending = list(self._pending.values())
+        return not futures.wait(pending, timeout).not_done
 
     @property
     def specialisations(self) -> int:
@@ -115,32 +169,46 @@ def signature(args: Sequence[Any], named: dict[str, Any]) -> Any:
     return tuple(found)
 
 
-def specialise(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> Specialisation:
-    """Trace a function for arguments like these, and compile it."""
+@dataclass(frozen=True)
+class TracedCall:
+    """What a call of a function on stand-ins led to."""
+
+    trace: Trace
+    surroundings: Surroundings
+    result: Any
+    inputs: list[Traced]
+
+
+def trace_call(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> TracedCall:
+    """Call a function on stand-ins for arguments like these."""
     surroundings = Surroundings(function)
     leaves, structure = flatten((tuple(args), named))
     trace = Trace(RULES, arguments=sum(map(is_dynamic, leaves)))
-    stand_ins, position = [], 0
+    inputs: list[Traced] = []
     for leaf in leaves:
         if is_dynamic(leaf):
-            stand_in = trace.argument(position, leaf if isinstance(leaf, np.ndarray) else leaf._array)
+            stand_in = trace.argument(len(inputs), leaf if isinstance(leaf, np.ndarray) else leaf._array)
             if isinstance(leaf, Tensor) and leaf.requires_grad:
                 stand_in._node = autograd.Leaf(stand_in)
-            stand_ins.append(stand_in)
-            position += 1
-        else:
-            stand_ins.append(leaf)
-    traced_args, traced_named = structure.build(stand_ins)
+            inputs.append(stand_in)
+    following = iter(inputs)
+    traced_args, traced_named = structure.build(next(following) if is_dynamic(leaf) else leaf for leaf in leaves)
     with dispatch.traced_by(trace):
         result = function(*traced_args, **traced_named)
         if inspect.isawaitable(result):
             refuse("an async function: compile the computation between its awaits")
-    if any(isinstance(owner, Traced) for owner, _ in trace.leaves.values()):
+    return TracedCall(trace, surroundings, result, inputs)
+
+
+def specialise(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> Specialisation:
+    """Trace a function for arguments like these; what comes out has to be compiled."""
+    call = trace_call(function, args, named)
+    if any(isinstance(owner, Traced) for owner, _ in call.trace.leaves.values()):
         refuse("a backward to an argument: use ln.grad(y, x), which returns its gradient")
-    return Specialisation(trace, surroundings, result, arguments=position, pinned=(args, named))
+    return Specialisation(call.trace, call.surroundings, call.result, arguments=len(call.inputs), pinned=(args, named))
 
 
-def jit(function: Callable[P, R]) -> Jitted[P, R]:
+def jit(function: Callable[P, R], *, wait: bool = True) -> Jitted[P, R]:
     """Compile a function of tensors: whole training steps, losses or models.
 
     The function runs once on tensors without elements; what they go through, gradients and optimizer steps
@@ -154,6 +222,10 @@ def jit(function: Callable[P, R]) -> Jitted[P, R]:
     ----------
     function : callable
         Takes and returns tensors, or tuples, lists and dicts of them. Other arguments are constants.
+    wait : bool
+        With False the function runs eagerly while its machine code is made in the background, and so it does with
+        a warning if that fails. Random numbers are the same either way, results within rounding. It is still
+        traced at once, so that what cannot be compiled is refused by the first call.
 
     Returns
     -------
@@ -178,4 +250,4 @@ def jit(function: Callable[P, R]) -> Jitted[P, R]:
     >>> step(ln.asarray([1.0, 2.0])).item(), weight.tolist()
     (3.0, [0.8999999761581421, 0.800000011920929])
     """
-    return Jitted(function)
+    return Jitted(function, wait=wait)

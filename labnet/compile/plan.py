@@ -4,10 +4,13 @@ One arena serves all of them. A value has its bytes from the group that computes
 values that never live at the same time share memory. What is only handed out is computed where it is handed out.
 """
 
+import functools
 from dataclasses import dataclass, field
 
-from labnet.compile.fuse import Group, needs_memory
-from labnet.compile.ir import Program, Value, contiguous, placed
+import numpy as np
+
+from labnet.compile.fuse import Group, needs_memory, users
+from labnet.compile.ir import Program, Shape, Value, contiguous, placed
 
 _ALIGNED = 64
 
@@ -22,12 +25,18 @@ class Plan:
         {number of a value: its first byte in the arena}.
     outputs : dict
         {number of a value: position of the output in which it is computed}.
+    inside : dict
+        {number of a value: the put in whose memory it is computed, and where}.
+    begins : dict
+        {position of a group: the puts that have to be blank before it}.
     nbytes : int
         Length of the arena.
     """
 
     offsets: dict[int, int] = field(default_factory=dict)
     outputs: dict[int, int] = field(default_factory=dict)
+    inside: dict[int, tuple[Value, int, Shape]] = field(default_factory=dict)
+    begins: dict[int, list[Value]] = field(default_factory=dict)
     nbytes: int = 0
 
 
@@ -47,6 +56,48 @@ def _moves_alike(strides: tuple[int, ...], value: Value) -> bool:
     return all(length == 1 or a == b for length, a, b in zip(value.shape, strides, plain, strict=True))
 
 
+@functools.lru_cache(maxsize=512)
+def coverage(size: int, shapes: tuple[Shape, ...], places: tuple[tuple[int, Shape], ...]) -> tuple[bool, bool]:
+    """Tell whether the parts of a put lie apart, and whether they leave no place blank.
+
+    Examples
+    --------
+    >>> coverage(6, ((2,), (3,)), ((0, (1,)), (3, (1,))))
+    (True, False)
+    """
+    counts = np.zeros(size, np.uint8)
+    for shape, (offset, strides) in zip(shapes, places, strict=True):
+        reach = 1
+        for step, length in sorted((abs(step), length) for step, length in zip(strides, shape, strict=True)):
+            if length > 1 and step < reach:
+                return False, False
+            reach = max(reach, step * (length - 1) + reach)
+        seen = np.lib.stride_tricks.as_strided(counts[offset:], shape, strides)
+        seen += 1
+    return bool(counts.max(initial=0) <= 1), bool(counts.min(initial=1) >= 1)
+
+
+def parts_of(value: Value) -> tuple[bool, bool]:
+    """Return `coverage` of a put."""
+    return coverage(value.size, tuple(operand.shape for operand in value.inputs), value.attributes["places"])
+
+
+def computed_inside(groups: list[Group]) -> dict[int, tuple[Value, int, Shape]]:
+    """Return what only a put reads, so that it can be computed right where the put wants it."""
+    found: dict[int, tuple[Value, int, Shape]] = {}
+    readers = users(groups)
+    for position, group in enumerate(groups):
+        for value in group.members:
+            if value.kind != "put" or not parts_of(value)[0]:
+                continue
+            numbers = [placed(operand)[0].number for operand in value.inputs]
+            for operand, (offset, strides) in zip(value.inputs, value.attributes["places"], strict=True):
+                alone = numbers.count(operand.number) == 1 and readers[operand.number] == {position}
+                if operand.kind in ("map", "take") and alone and operand.dtype == value.dtype:
+                    found[operand.number] = (value, offset, strides)
+    return found
+
+
 def lifetimes(groups: list[Group]) -> dict[int, tuple[int, int, int]]:
     """Return {number of a value: (group that computes it, last group that reads it, bytes)}."""
     needed, found = needs_memory(groups), dict[int, tuple[int, int, int]]()
@@ -63,8 +114,16 @@ def lifetimes(groups: list[Group]) -> dict[int, tuple[int, int, int]]:
 
 def plan(program: Program, groups: list[Group]) -> Plan:
     """Give every value that has to be in memory a place: the lowest that is free, the largest value first."""
-    result = Plan(outputs=computed_in_place(program))
-    lives = {number: life for number, life in lifetimes(groups).items() if number not in result.outputs}
+    result = Plan(outputs=computed_in_place(program), inside=computed_inside(groups))
+    lives = lifetimes(groups)
+    for number, (whole, _, _) in result.inside.items():
+        _, last, nbytes = lives[whole.number]
+        lives[whole.number] = (min(lives[whole.number][0], lives[number][0]), last, nbytes)
+    wholes = {value.number: value for group in groups for value in group.members if value.kind == "put"}
+    for number, value in wholes.items():
+        result.begins.setdefault(lives[number][0], []).append(value)
+    given_elsewhere = result.outputs.keys() | result.inside.keys()
+    lives = {number: life for number, life in lives.items() if number not in given_elsewhere}
     given: list[tuple[int, int, int, int]] = []
     for number, (begin, end, nbytes) in sorted(lives.items(), key=lambda item: (-item[1][2], item[0])):
         length = -(-max(nbytes, 1) // _ALIGNED) * _ALIGNED

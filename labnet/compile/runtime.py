@@ -6,25 +6,22 @@ Generated files import this one, and their names hash its source, so no copy on 
 # mypy: ignore-errors
 # Numba finds the types.
 
+import functools
 import math
 
 import numpy as np
 from llvmlite import ir
 from numba import boolean, float32, float64, int8, int16, int32, int64, njit, types, uint8, uint16, uint32, uint64
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
-from labnet.kernels.blas import SGEMM, link
+from labnet.kernels.blas import DGEMM, SGEMM, link
 
-#: Every function lets other threads run, and divides by zero as NumPy does; sums may be taken in another order.
-OPTIONS = {
-    "nogil": True,
-    "error_model": "numpy",
-    "cache": True,
-    "boundscheck": False,
-    "fastmath": {"reassoc", "contract"},
-}
+#: A step lets other threads run, and divides by zero as NumPy does; sums may be taken in another order.
+OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "fastmath": {"reassoc", "contract"}}
 _INNER = {"error_model": "numpy", "boundscheck": False, "fastmath": {"reassoc", "contract"}, "forceinline": True}
+#: Nobody calls these functions from Python.
+_INNER |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 _HEAD = object.__basicsize__
 _ITEMS = tuple.__basicsize__
@@ -35,16 +32,7 @@ _READ = 0x101
 
 _LANES = ir.VectorType(ir.IntType(32), 8)
 _LANE = ir.IntType(32)
-
-
-@intrinsic
-def _word(context, address):
-    """Read eight bytes as an integer."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
-
-    return int64(int64), generate
+_WORD = ir.IntType(64)
 
 
 def _pointer(scalar):
@@ -66,83 +54,144 @@ _uint8, _uint16, _uint32, _uint64 = _pointer(uint8), _pointer(uint16), _pointer(
 _bool = _uint8
 
 
-@njit(**_INNER)
-def _item(arrays, index):
+def _load(builder, address, add=0):
+    """Emit the reading of eight bytes."""
+    return builder.load(builder.inttoptr(builder.add(address, _WORD(add)), _WORD.as_pointer()))
+
+
+def _made(signature, emit):
+    """Return what an intrinsic consists of: written as instructions, a function needs no compilation of its own."""
+    return signature, lambda _, builder, __, arguments: emit(builder, *arguments)
+
+
+def _at(builder, arrays, index):
+    """Emit the reading of the address of an object in a tuple."""
+    return _load(builder, builder.add(arrays, builder.mul(index, _WORD(8))), _ITEMS)
+
+
+def _all(builder, tests):
+    """Emit whether all of several tests hold."""
+    return functools.reduce(builder.and_, tests)
+
+
+@intrinsic
+def _item(context, arrays, index):
     """Return the address of an object in a tuple."""
-    return _word(arrays + _ITEMS + 8 * index)
+    return _made(int64(int64, int64), _at)
 
 
-@njit(**_INNER)
-def _data(arrays, index):
+@intrinsic
+def _data(context, arrays, index):
     """Return the address of the elements of an array in a tuple."""
-    return _word(_word(arrays + _ITEMS + 8 * index) + _DATA)
+    return _made(int64(int64, int64), lambda builder, *given: _load(builder, _at(builder, *given), _DATA))
 
 
-@njit(**_INNER)
-def _described(array, ndim, described):
+@intrinsic
+def _described(context, array, ndim, described):
     """Tell whether an array has this dtype and number of dimensions, and lies in memory as expected."""
-    return (
-        (_word(_word(array + _DTYPE) + _HEAD + 8) & 0xFFFFFF) == described
-        and (_word(array + _NDIM) & 0xFFFFFFFF) == ndim
-        and (_word(array + _FLAGS) & _READ) == _READ
-    )
+
+    def emit(builder, array, ndim, described):
+        def equal(found, mask, wanted):
+            return builder.icmp_signed("==", builder.and_(found, _WORD(mask)), wanted)
+
+        dtype = _load(builder, _load(builder, array, _DTYPE), _HEAD + 8)
+        tests = [equal(dtype, 0xFFFFFF, described), equal(_load(builder, array, _NDIM), 0xFFFFFFFF, ndim)]
+        return _all(builder, [*tests, equal(_load(builder, array, _FLAGS), _READ, _WORD(_READ))])
+
+    return _made(boolean(int64, int64, int64), emit)
 
 
-@njit(**_INNER)
-def _long(array, axis, length):
+@intrinsic
+def _long(context, array, axis, length):
     """Tell whether a dimension of an array has this length."""
-    return _word(_word(array + _SHAPE) + 8 * axis) == length
+
+    def emit(builder, array, axis, length):
+        place = builder.add(_load(builder, array, _SHAPE), builder.mul(axis, _WORD(8)))
+        return builder.icmp_signed("==", _load(builder, place), length)
+
+    return _made(boolean(int64, int64, int64), emit)
 
 
-@njit(**_INNER)
-def _holds(table):
+@intrinsic
+def _holds(context, table):
     """Tell whether every word of a table of (address, expected word) is as expected."""
-    address, count = _word(table + _DATA), _word(_word(table + _SHAPE))
-    for position in range(count):  # noqa: SIM110
-        if _word(_word(address + 16 * position)) != _word(address + 16 * position + 8):
-            return False
-    return True
+
+    def emit(builder, table):
+        first, count = _load(builder, table, _DATA), _load(builder, _load(builder, table, _SHAPE))
+        holds = cgutils.alloca_once_value(builder, cgutils.true_bit)
+        with cgutils.for_range(builder, count) as row:
+            place = builder.add(first, builder.mul(row.index, _WORD(16)))
+            same = builder.icmp_signed("==", _load(builder, _load(builder, place)), _load(builder, place, 8))
+            builder.store(builder.and_(same, builder.load(holds)), holds)
+        return builder.load(holds)
+
+    return _made(boolean(int64), emit)
 
 
 # Products of matrices
 
-_gemm32 = types.ExternalFunction(
-    SGEMM,
-    types.void(
-        *[types.int32] * 3,
-        *[int64] * 3,
-        float32,
-        types.CPointer(float32),
-        int64,
-        types.CPointer(float32),
-        int64,
-        float32,
-        types.CPointer(float32),
-        int64,
-    ),
-)
+
+def _external(symbol, scalar):
+    """Return a product of matrices of BLAS, which computes ``c = factor * a @ b + share * c``."""
+    array = types.CPointer(scalar)
+    sizes = [*[types.int32] * 3, *[int64] * 3]
+    return types.ExternalFunction(symbol, types.void(*sizes, scalar, array, int64, array, int64, scalar, array, int64))
 
 
 @njit(**_INNER)
-def _product32(left, right, rows, columns, inner, a, down_a, b, down_b, c):
-    """Compute ``c = a @ b``; `left` and `right` are 112 where a matrix lies transposed, else 111."""
-    _gemm32(
-        *(101, left, right, rows, columns, inner, float32(1), _float32(a), down_a, _float32(b), down_b),
-        *(float32(0), _float32(c), columns),
-    )
-
-
-@njit(**_INNER)
-def _product64(left, right, rows, columns, inner, a, down_a, b, down_b, c):
-    """Compute ``c = a @ b`` in float64, by loops."""
-    x, y, out = _float64(a), _float64(b), _float64(c)
+def _by_loops(order, left, right, rows, columns, inner, factor, a, down_a, b, down_b, share, c, down_c):
+    """Do what BLAS does, where NumPy's is not to be found."""
     for i in range(rows):
         for j in range(columns):
-            out[i * columns + j] = 0.0
+            c[i * down_c + j] *= share
         for k in range(inner):
-            factor = x[i * down_a + k] if left == 111 else x[k * down_a + i]
+            x = factor * (a[i * down_a + k] if left == 111 else a[k * down_a + i])
             for j in range(columns):
-                out[i * columns + j] += factor * (y[k * down_b + j] if right == 111 else y[j * down_b + k])
+                c[i * down_c + j] += x * (b[k * down_b + j] if right == 111 else b[j * down_b + k])
+
+
+_gemm32, _gemm64 = (_external(SGEMM, float32), _external(DGEMM, float64)) if link() else (_by_loops, _by_loops)
+
+
+def _blas(symbol, scalar):
+    """Return the function that computes ``c = a @ b`` with NumPy's BLAS."""
+    array = scalar.as_pointer()
+    numbers = [*[_LANE] * 3, *[_WORD] * 3, scalar, array, _WORD, array, _WORD, scalar, array, _WORD]
+
+    @intrinsic
+    def product(context, left, right, rows, columns, inner, a, down_a, b, down_b, c):
+        def emit(builder, left, right, rows, columns, inner, a, down_a, b, down_b, c):
+            gemm = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), numbers), symbol)
+            kinds = [builder.trunc(kind, _LANE) for kind in (left, right)]
+            a, b, c = (builder.inttoptr(address, array) for address in (a, b, c))
+            zero, one = (ir.Constant(scalar, number) for number in (0.0, 1.0))
+            sizes = (rows, columns, inner)
+            builder.call(gemm, [_LANE(101), *kinds, *sizes, one, a, down_a, b, down_b, zero, c, columns])
+            return _LANE(0)
+
+        return _made(int32(*[int64] * 10), emit)
+
+    return product
+
+
+def _looped(pointer, zero):
+    """Return the function that computes ``c = a @ b`` without BLAS."""
+
+    @njit(**_INNER)
+    def product(left, right, rows, columns, inner, a, down_a, b, down_b, c):
+        out = pointer(c)
+        for position in range(rows * columns):
+            out[position] = zero
+        sizes = (rows, columns, inner)
+        _by_loops(101, left, right, *sizes, zero + 1, pointer(a), down_a, pointer(b), down_b, zero + 1, out, columns)
+
+    return product
+
+
+if link():
+    _product32, _product64 = _blas(SGEMM, ir.FloatType()), _blas(DGEMM, ir.DoubleType())
+else:
+    _product32, _product64 = _looped(_float32, np.float32(0)), _looped(_float64, np.float64(0))
 
 
 @intrinsic
@@ -200,6 +249,8 @@ def _rounding(name):
     @intrinsic
     def rounded(context, number):
         def generate(context, builder, signature, arguments):
+            if isinstance(number, types.Integer | types.Boolean):
+                return arguments[0]
             function = builder.module.declare_intrinsic(f"llvm.{name}", [arguments[0].type])
             return builder.call(function, arguments)
 
@@ -208,21 +259,115 @@ def _rounding(name):
     return rounded
 
 
-_floor, _ceil, _trunc = _rounding("floor"), _rounding("ceil"), _rounding("trunc")
+_floor, _ceil, _trunc, _rint = (_rounding(name) for name in ("floor", "ceil", "trunc", "rint"))
 
 
 @njit(**_INNER)
-def _greater(a, b):
-    """Return the greater number, or NaN where there is one."""
-    greater = a if a > b else b
-    return a if a != a else greater
+def _shifted_left(a, b):
+    """Shift as C does, but by as many places as there are bits, or more, to 0."""
+    return a << b if uint64(b) < uint64(64) else a & 0
 
 
 @njit(**_INNER)
-def _smaller(a, b):
-    """Return the smaller number, or NaN where there is one."""
-    smaller = a if a < b else b
-    return a if a != a else smaller
+def _shifted_right(a, b):
+    """Shift as C does, but by as many places as there are bits, or more, to the sign."""
+    return a >> (b if uint64(b) < uint64(63) else 63)
+
+
+def _inverted(a):
+    raise NotImplementedError("compiled only")
+
+
+@overload(_inverted, inline="always")
+def _compile_inverted(a):
+    return (lambda a: not a) if a == boolean else (lambda a: ~a)
+
+
+def _quotient(a, b):
+    raise NotImplementedError("compiled only")
+
+
+@overload(_quotient)
+def _compile_quotient(a, b):
+    if isinstance(a, types.Float):
+        return _float_quotient
+    return lambda a, b: a // b if b != 0 else a & 0
+
+
+def _float_quotient(a, b):
+    """Quotient rounded down as NumPy has it, with infinite ones as in the standard."""
+    if math.isinf(a) != math.isinf(b):
+        return _floor(a / b)
+    if b == 0:
+        return a / b
+    rest = np.fmod(a, b)
+    quotient = (a - rest) / b
+    if rest != 0 and (b < 0) != (rest < 0):
+        quotient -= 1
+    if quotient == 0:
+        return math.copysign(quotient, a / b)
+    below = _floor(quotient)
+    return below + 1 if quotient - below > 0.5 else below
+
+
+def _rest(a, b):
+    raise NotImplementedError("compiled only")
+
+
+@overload(_rest)
+def _compile_rest(a, b):
+    if isinstance(a, types.Float):
+        return _float_rest
+    return lambda a, b: a % b if b != 0 else a & 0
+
+
+def _float_rest(a, b):
+    """Remainder with the sign of the divisor, as NumPy has it."""
+    rest = np.fmod(a, b)
+    if rest != 0:
+        return rest + b if (b < 0) != (rest < 0) else rest
+    return math.copysign(rest, b)
+
+
+def _chosen(name, sign):
+    """Return the function that chooses one of two numbers, or NaN where there is one."""
+
+    @intrinsic
+    def chosen(context, a, b):
+        def emit(builder, a, b):
+            if isinstance(kind, types.Float):
+                first = builder.or_(builder.fcmp_ordered(sign, a, b), builder.fcmp_unordered("!=", a, a))
+            elif getattr(kind, "signed", False):
+                first = builder.icmp_signed(sign, a, b)
+            else:
+                first = builder.icmp_unsigned(sign, a, b)
+            return builder.select(first, a, b)
+
+        kind = types.unliteral(a)
+        return _made(kind(kind, kind), emit)
+
+    return chosen
+
+
+_greater, _smaller = _chosen("greater", ">"), _chosen("smaller", "<")
+
+
+def _loosely(comparison):
+    """Return what chooses one of two numbers that are no NaN; for such ones the result is never used."""
+
+    @intrinsic
+    def chosen(context, a, b):
+        def generate(context, builder, signature, arguments):
+            a, b = arguments
+            loose = ("nnan", "nsz")
+            return builder.select(builder.fcmp_ordered(comparison, a, b, flags=loose), a, b, flags=loose)
+
+        return a(a, a), generate
+
+    return chosen
+
+
+_greater_number, _smaller_number = _loosely(">"), _loosely("<")
 
 
 @njit(**_INNER)
@@ -296,6 +441,68 @@ def _sigmoid32(x):
 
 
 @njit(**_INNER)
+def _erf32(x):
+    """Error function in float32, to 2e-7: a polynomial times x near 0, elsewhere 1 - exp(-polynomial).
+
+    Both polynomials were fitted to be off by as little as possible everywhere, to 1.3e-9 and 1.1e-9.
+    """
+    size, square = abs(x), x * x
+    series = float32(7.857702e-05)
+    series = series * square + float32(-8.0101925e-04)
+    series = series * square + float32(5.1883276e-03)
+    series = series * square + float32(-2.68538119e-02)
+    series = series * square + float32(1.128358515e-01)
+    series = series * square + float32(-3.761262582e-01)
+    series = series * square + float32(1.128379166)
+    near = series * x
+    far = float32(4) if size > float32(4) else size
+    series = float32(-1.8638008e-04)
+    series = series * far + float32(2.9476668e-03)
+    series = series * far + float32(-2.18380970e-02)
+    series = series * far + float32(1.031068213e-01)
+    series = series * far + float32(6.381447582e-01)
+    series = series * far + float32(1.127089234)
+    series = series * far + float32(3.415125982e-04)
+    tail = float32(1) - _exp32(-series)
+    tail = -tail if x < float32(0) else tail
+    return near if size < float32(1) else tail
+
+
+@njit(**_INNER)
+def _log1p32(x):
+    """Logarithm of 1 + x in float32: what is lost in the sum is made up for (Higham, Accuracy, 1.14.1)."""
+    whole = float32(1) + x
+    found = _log32(whole) * (x / (whole - float32(1)))
+    found = x if whole == float32(1) else found
+    return x if x == float32(math.inf) else found
+
+
+@njit(**_INNER)
+def _expm132(x):
+    """Exponential less 1 in float32, by the same means as `_log1p32`."""
+    power = _exp32(x)
+    less = power - float32(1)
+    found = less * (x / _log32(power))
+    found = x if less == float32(0) else found
+    return less if less == float32(-1) or power > float32(1e7) or x != x else found
+
+
+@njit(**_INNER)
+def _erf64(x):
+    return math.erf(x)
+
+
+@njit(**_INNER)
+def _log1p64(x):
+    return math.log1p(x)
+
+
+@njit(**_INNER)
+def _expm164(x):
+    return math.expm1(x)
+
+
+@njit(**_INNER)
 def _exp64(x):
     return math.exp(x)
 
@@ -318,6 +525,11 @@ def _sigmoid64(x):
     return (1.0 if x >= 0.0 else small) / (1.0 + small)
 
 
-link()
+def _marked(signature, **options):
+    """Mark the function of a generated file for `labnet.compile.machine`, which has Numba compile it."""
+    return lambda function: (function, signature, options)
+
+
+njit = _marked  # for what imports this
 __all__ = ["OPTIONS", "boolean", "float32", "float64", "int8", "int16", "int32", "int64", "math", "njit", "np"]
 __all__ += ["uint8", "uint16", "uint32", "uint64", *[name for name in dir() if name[0] == "_" and name[1] != "_"]]

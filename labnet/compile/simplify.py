@@ -21,7 +21,8 @@ def simplify(program: Program) -> Program:
         Store(known[s.value.number], known[s.target.number] if isinstance(s.target, Value) else s.target)
         for s in program.stores
     ]
-    return Program(stores, [Check(known[c.value.number], c.bound, c.message) for c in program.checks])
+    checks = [Check(_in_memory(builder, known[c.value.number]), c.bound, c.message) for c in program.checks]
+    return Program(stores, checks)
 
 
 def _simpler(builder: Builder, value: Value, inputs: tuple[Value, ...]) -> Value:
@@ -35,6 +36,9 @@ def _simpler(builder: Builder, value: Value, inputs: tuple[Value, ...]) -> Value
         if inputs[0].kind == "splat":
             return builder.splat(inputs[0].attributes["number"], value.shape, value.dtype)
         inputs = (_in_rows(builder, inputs[0]),)
+    if value.kind in ("take", "call"):
+        count = 1 if value.kind == "take" else len(inputs)
+        inputs = (*(_in_memory(builder, x) for x in inputs[:count]), *inputs[count:])
     if value.kind == "matmul":
         inputs = tuple(x if x.kind != "splat" and leading(x) else _copied(builder, x) for x in inputs)
     return builder.make(value.kind, inputs, shape=value.shape, dtype=value.dtype, **value.attributes)
@@ -43,6 +47,11 @@ def _simpler(builder: Builder, value: Value, inputs: tuple[Value, ...]) -> Value
 def _in_rows(builder: Builder, operand: Value) -> Value:
     """Return what a view may show: something else than a view, which an operand can have become."""
     return _copied(builder, operand) if operand.kind == "view" else operand
+
+
+def _in_memory(builder: Builder, operand: Value) -> Value:
+    """Return what lies in memory row by row, which an operand can have ceased to do."""
+    return _copied(builder, operand) if operand.kind in ("view", "splat") else operand
 
 
 def _copied(builder: Builder, operand: Value) -> Value:

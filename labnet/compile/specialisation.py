@@ -8,13 +8,15 @@ import numpy as np
 from labnet import autograd, memory
 from labnet.compile import cache
 from labnet.compile.emit import FIRST_CHECK, emit
+from labnet.compile.executable import in_rows
 from labnet.compile.explain import explain
 from labnet.compile.fuse import fuse
 from labnet.compile.guards import Surroundings
 from labnet.compile.layout import slots, word
 from labnet.compile.plan import computed_in_place, plan
 from labnet.compile.simplify import simplify
-from labnet.compile.trace import Trace, Traced
+from labnet.compile.trace import Trace
+from labnet.compile.traced import Traced
 from labnet.compile.tree import flatten
 from labnet.optim.optimizer import announce, watchers
 from labnet.tensor import Tensor, wrap
@@ -75,20 +77,34 @@ class Specialisation:
             constants=len(trace.constants),
             numbers=sum(step.count for step in trace.steps),
         )
-        self._compiled = cache.load(self.source)
         arena = np.empty(self.plan.nbytes + 64, np.uint8)
         self._arena = arena[-arena.ctypes.data % 64 :]
         self._held: tuple[Any, ...] | None = None
         self._signatures = [(part.shape, part.dtype) for part in map(self._array, trace.held)]
+        #: What ordinary calls run; None before it is compiled.
+        self.quick: Callable[..., Any] | None = None
+        #: Whether somebody was told that compiling it came to nothing.
+        self.has_failed = False
+
+    def compile(self) -> None:
+        """Make machine code of it, or take it from the disk; from any thread."""
+        self._compiled = cache.load(self.source)
         self.quick = self._quick()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether `compile` takes no time to speak of."""
+        return cache.is_known(self.source)
 
     # What is held
 
     def _array(self, part: Any) -> Any:
         return part._array if isinstance(part, Tensor) else part.array()
 
-    def _fits(self) -> bool:
-        """Tell whether what is held still has the shapes, dtypes and leaves that were compiled for."""
+    def fits(self) -> bool:
+        """Tell whether everything is as it was traced for: surroundings, shapes, dtypes and leaves of what is held."""
+        if not self._surroundings.hold():
+            return False
         for part, node, described in zip(self._parts, self._nodes, self._signatures, strict=True):
             array = self._array(part)
             if array is None or (array.shape, array.dtype) != described:
@@ -105,10 +121,10 @@ class Specialisation:
                 if position in self._updated:
                     memory.prepare_write(part)
                     part._node.grad = None  # type: ignore[union-attr]
-                if not part._array.flags.c_contiguous:
+                if in_rows(part._array) is not part._array:
                     if part._family is not None:
                         memory.unlink(part)
-                    part._array = np.ascontiguousarray(part._array)
+                    part._array = in_rows(part._array)
         table = np.zeros((max(1, 4 * len(self._parts)), 2), np.int64)
         self._held = (table, *map(self._array, self._parts), *self._constants, self._arena)
         rows = [row for position, part in enumerate(self._parts) for row in self._words(position, part)]
@@ -151,7 +167,7 @@ class Specialisation:
         for position, step in enumerate(self._steps):
             lines += [f"    n{position} = s{position}()", f"    if len(n{position}) != {step.count}: return MISS"]
         numbers = "".join(f", *n{position}" for position in range(len(self._steps)))
-        lines += [f"    status = compiled(id(call), id(held){numbers})", "    if status: return me.failed(status)"]
+        lines += [f"    status = compiled(call, held{numbers})", "    if status: return me.failed(status)"]
         if self._draws:
             lines.append("    me.drawn = None")
         if self._steps or self._gradients:
@@ -184,11 +200,11 @@ class Specialisation:
 
     def refreshed(self, leaves: Sequence[Any]) -> Any:
         """Take hold of everything anew where it still fits, and run; `MISS` where it does not."""
-        if not self._surroundings.hold() or not self._fits():
+        if self.quick is None or not self.fits():
             return MISS
         self._take_hold()
         inputs = [x for x in leaves if isinstance(x, Tensor | np.ndarray)]
-        arrays = [np.asarray(x._array if isinstance(x, Tensor) else x, order="C") for x in inputs]
+        arrays = [in_rows(x._array if isinstance(x, Tensor) else x) for x in inputs]
         found = self.quick(
             *[wrap(a, _ANY if needed else None) for a, needed in zip(arrays, self._required, strict=True)]
         )

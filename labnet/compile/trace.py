@@ -4,215 +4,18 @@ A stand-in is a tensor without elements. Ops hand it to the tracer of their thre
 of the op; gradients come from the same rules as in eager mode, run on stand-ins.
 """
 
-import functools
-import linecache
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from labnet import autograd
-from labnet.compile.ir import Builder, Check, DType, Program, Shape, Store, Value
-from labnet.errors import GradientError, ShapeError, TraceError
+from labnet.compile.ir import Builder, Check, DType, Program, Store, Value
+from labnet.compile.traced import WAYS_OUT, Traced, TracedNode, refuse
+from labnet.compile.updates import States, Step
 from labnet.ops.registry import Op
 from labnet.optim import Optimizer
 from labnet.tensor import Tensor, as_array
-
-_HOME = str(Path(__file__).parent.parent)
-#: Ways out, by what was called.
-_WAYS_OUT = {
-    "__bool__": "a decision on traced values: use ln.where, or decide outside of the compiled function",
-    "__float__": "a conversion to a Python number: return the tensor, and convert it outside",
-    "__int__": "a conversion to a Python number: return the tensor, and convert it outside",
-    "__index__": "a traced value as an index: use ln.take or an index that is a plain number",
-    "item": "item() of a traced tensor: return the tensor, and call item() outside",
-    "__repr__": "printing a traced tensor: return it, and print it outside",
-    "__format__": "formatting a traced tensor: return it, and format it outside",
-    "assign": "writing into a tensor: only optimizers write while a function is compiled",
-    "write": "writing into a tensor: compute a new tensor instead, for example with ln.where",
-    "operator": "an operator that writes in place: write x = x + y instead of x += y",
-}
-
-
-def user_line() -> str:
-    """Return the place in the user's code that is being run, as ``file:line (source)``."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HOME):
-        frame = frame.f_back
-    name, number = frame.f_code.co_filename, frame.f_lineno
-    text = linecache.getline(name, number).strip()
-    return f"{name}:{number}" + (f" ({text})" if text else "")
-
-
-def refuse(what: str) -> NoReturn:
-    """Raise `TraceError` for the user's line."""
-    raise TraceError(f"jit: cannot compile {what}; at {user_line()}")
-
-
-class Traced(Tensor):
-    """A tensor without elements: shape, dtype, and the value of a program that it stands for."""
-
-    __slots__ = ("tracer", "value")
-    tracer: "Trace"
-    value: Value
-
-    @property
-    def _array(self) -> Any:  # type: ignore[override]
-        """Refuse to hand out elements that are not there yet."""
-        caller = sys._getframe(1).f_code.co_name
-        refuse(_WAYS_OUT.get(caller, f"{caller}(): it needs the elements of a tensor that is only traced"))
-
-    @property
-    def shape(self) -> Shape:
-        """Lengths of the dimensions."""
-        return self.value.shape
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.value.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return self.value.size
-
-    @property
-    def dtype(self) -> DType:
-        """Data type of the elements."""
-        return self.value.dtype
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes taken by the elements."""
-        return self.value.nbytes
-
-    def detach(self) -> Tensor:
-        """Return the same values without their history."""
-        return self.tracer.stand_in(self.value)
-
-    def __copy__(self) -> Tensor:
-        return self.detach()
-
-    def _root(self, grad: Any, *, create_graph: bool = False) -> tuple[autograd.Node, Tensor, autograd.Run]:
-        """Check what a backward starts from; return its node, its first gradient and the run."""
-        if self._node is None:
-            raise GradientError("backward: nothing here requires gradients; set requires_grad=True on what is trained")
-        if grad is None and self.size != 1:
-            raise GradientError(f"backward: a tensor of shape {self.shape} needs grad=, a tensor of the same shape")
-        tracer = self.tracer
-        splat = tracer.builder.splat(1, self.shape, self.dtype)
-        seed: Traced = tracer.stand_in(splat) if grad is None else tracer.lift(grad, self.dtype)
-        if seed.shape != self.shape:
-            raise ShapeError(f"backward: grad has shape {seed.shape}, the tensor has shape {self.shape}")
-        return self._node, seed, autograd.Run(create_graph=create_graph)
-
-    def numpy(self) -> NoReturn:
-        """Refuse: there are no elements yet."""
-        refuse("numpy() of a traced tensor: return the tensor, and convert it outside")
-
-    def backward(self, grad: Any = None, *, retain_graph: bool = False) -> autograd.Gradients:
-        """Compute the gradients of all leaves; see `Tensor.backward`."""
-        return self.tracer.backward(self, grad, retain_graph=retain_graph)
-
-
-class TracedNode(autograd.Node):
-    """An op that was written down, with the stand-ins that it saw."""
-
-    __slots__ = ("op", "operands", "out", "static")
-
-    def __init__(
-        self, parents: Sequence[autograd.Node | None], op: Op, operands: Sequence[Any], out: Traced, static: Any
-    ):
-        super().__init__(parents)
-        self.op = op
-        self.operands = operands
-        self.out = out
-        self.static = static
-
-    def pull(self, gradient: Any, run: autograd.Run) -> list[Any]:
-        """Apply the rules of the op, one per parent that needs a gradient."""
-        tracer, dtype = self.out.tracer, self.out.dtype
-        inputs = [tracer.lift(x, dtype) for x in self.operands]
-        rules: Sequence[Any] = self.op.vjps
-        if self.op.variadic:
-            rules = [lambda *a, i=i, **s: self.op.vjps[0](*a, position=i, **s) for i in range(len(inputs))]  # type: ignore[misc]
-        pulled: list[Any] = []
-        for rule, parent in zip(rules, self.parents or (), strict=True):
-            if parent is None or rule is None:
-                pulled.append(None)
-            elif run.create_graph:
-                pulled.append(rule(gradient, self.out, *inputs, **self.static))
-            else:
-                with autograd.no_grad():
-                    pulled.append(rule(gradient, self.out.detach(), *inputs, **self.static))
-        return pulled
-
-
-@dataclass
-class Step:
-    """A step of an optimizer: with which parameters, and how many numbers it needs."""
-
-    optimizer: Optimizer
-    parameters: list[Tensor]
-    count: int
-
-    def _states(self) -> list[dict[str, Any]]:
-        return [self.optimizer._known(parameter).state for parameter in self.parameters]
-
-    def fits(self) -> bool:
-        """Tell whether the optimizer would still do the same with all these parameters."""
-        steps = {state.get("step", 0) for state in self._states()}
-        return len(steps) == 1 and len(self.numbers()) == self.count
-
-    def numbers(self) -> tuple[float, ...]:
-        """Return the numbers of the next step."""
-        taken: int = self.optimizer._known(self.parameters[0]).state.get("step", 0)
-        return self.optimizer._numbers(taken + 1)
-
-    def reader(self) -> Callable[[], tuple[float, ...]]:
-        """Return the quickest way to `numbers`: without a look at the count, if the optimizer does not count."""
-        return self.numbers if "step" in self.optimizer.slots else functools.partial(self.optimizer._numbers, 1)
-
-    def advance(self) -> None:
-        """Count a step, if the optimizer counts."""
-        if "step" in self.optimizer.slots:
-            for state in self._states():
-                state["step"] = state.get("step", 0) + 1
-
-
-@dataclass(frozen=True)
-class Held:
-    """An array that an optimizer holds for a parameter."""
-
-    optimizer: Optimizer
-    parameter: Tensor
-    slot: str
-
-    def array(self) -> Any:
-        """Return the array as it is now; None if there is none."""
-        return self.optimizer._known(self.parameter).state.get(self.slot)
-
-
-class States(dict[str, Tensor]):
-    """What an optimizer remembers about one parameter, as stand-ins; zeros where there is nothing yet."""
-
-    def __init__(self, trace: "Trace", optimizer: Optimizer, parameter: Tensor):
-        self._trace, self._optimizer, self._parameter = trace, optimizer, parameter
-        self.sources: dict[str, Value] = {}
-
-    def __missing__(self, slot: str) -> Tensor:
-        """Take up a state when it is read for the first time."""
-        parameter, state = self._parameter, self._optimizer._known(self._parameter).state
-        if slot not in state:
-            state[slot] = np.zeros(parameter.shape, parameter.dtype)
-        holder = Held(self._optimizer, parameter, slot)
-        now, self.sources[slot] = self._trace.source(holder, state[slot], id(state[slot]))
-        found = self[slot] = self._trace.stand_in(now)
-        return found
 
 
 class Trace:
@@ -386,9 +189,21 @@ class Trace:
         stores = [Store(value, position) for position, value in enumerate(outputs)]
         return Program(stores + [Store(new, source) for source, new in self.updates.values()], self.checks)
 
+    def witness(self, what: str, tensor: Tensor) -> Any:
+        """Refuse what would happen once only, while the function is traced, instead of at each call."""
+        if what != "detach":
+            refuse(WAYS_OUT[what])
+        return self.lift(tensor).detach()
+
     def check_within(self, x: Tensor, bound: int, message: str) -> None:
         """Have every call raise `IndexError` where an element is negative or not below a bound."""
         value = self.lift(x).value
-        if value.kind != "source":
-            refuse("labels that are computed from others: pass them as an argument")
-        self.checks.append(Check(value, bound, message))
+        if value.kind in ("view", "splat"):
+            value = self.copied(value)
+        check = Check(value, bound, message)
+        if check not in self.checks:
+            self.checks.append(check)
+
+    def copied(self, value: Value) -> Value:
+        """Return the elements of a value in row-major order in memory of their own."""
+        return self.builder.make("map", [value], shape=value.shape, dtype=value.dtype, name="copy", work=value.dtype)

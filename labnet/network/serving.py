@@ -119,8 +119,11 @@ def serve_model(
         Serving again on the port with the same name replaces the model in place; by default the model's own.
     replace : bool
         Replace whatever this process serves on the port, under any name.
-    compile, device
-        Reserved: only False and the CPU are available.
+    compile : bool
+        Compile forwards and backwards, in the background, for the first shapes that come; until then, and for
+        others, the model runs eagerly. A model that cannot be compiled fails with the line that is to blame.
+    device
+        Reserved: only the CPU is available.
     staleness : "accept" or "scale"
         What becomes of a gradient when other updates came between its forward and its backward: it is taken as it
         is, or multiplied by ``1 / (1 + updates)``.
@@ -151,10 +154,12 @@ def serve_model(
     """
     check_device(device)
     policy = Policy(staleness, max_staleness, accumulate)
-    if compile:
-        raise ServeError("serve_model: compile=True is not available in this version; serve without it")
     if name is None:
         name = getattr(model, "__name__", None) or type(model).__name__
+    if compile:
+        from labnet.network.compiled import compiled  # only here: a compiler takes time to import
+
+        model = compiled(model)
     place = Place(port, host, name, token, max_body, max_queue, replace)
 
     def made(bound: Port) -> ServedModel:

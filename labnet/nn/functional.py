@@ -7,6 +7,7 @@ import numpy as np
 from labnet import ops
 from labnet.errors import DTypeError, ShapeError
 from labnet.ops.creation import arange, rand
+from labnet.ops.dispatch import current_tracer
 from labnet.ops.windows import Padding, Pair
 from labnet.tensor import Tensor
 
@@ -173,9 +174,14 @@ def embedding(indices: Tensor, weight: Tensor, padding_idx: int | None = None) -
     """
     if indices.dtype.kind not in "iu":
         raise DTypeError(f"embedding: indices must be integers, got {indices.dtype}")
-    seen, count = indices.numpy(), weight.shape[0]
-    if seen.size and not (seen.min() >= 0 and seen.max() < count):
-        raise IndexError(f"embedding: indices must lie in [0, {count}), got {seen.min()} to {seen.max()}")
+    count = weight.shape[0]
+    tracer = current_tracer()
+    if tracer is not None:
+        tracer.check_within(indices, count, f"embedding: indices must lie in [0, {count})")
+    else:
+        seen = indices.numpy()
+        if seen.size and not (seen.min() >= 0 and seen.max() < count):
+            raise IndexError(f"embedding: indices must lie in [0, {count}), got {seen.min()} to {seen.max()}")
     rows: Tensor = weight[indices]
     if padding_idx is None:
         return rows

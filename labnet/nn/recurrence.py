@@ -11,6 +11,8 @@ import numpy as np
 
 from labnet import ops
 from labnet.autograd import Node, Run, is_recording
+from labnet.ops.dispatch import current_tracer
+from labnet.ops.registry import FLOATS, Op
 from labnet.tensor import Tensor, wrap
 
 Values = np.ndarray[Any, Any]
@@ -40,6 +42,9 @@ def recur(gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor) -> Tensor
     [0.5, 0.25, 0.125]
     """
     inputs = (gates, weight, hidden, cell)
+    tracer = current_tracer()
+    if tracer is not None:
+        return tracer.apply(_RECUR, inputs, {})
     steps = Steps(*(x._array for x in inputs))
     parents = tuple([x._node for x in inputs])
     recorded = is_recording() and any(parents)
@@ -139,6 +144,25 @@ class Recurrence(Node):
         return 0 if self.steps is None else self.steps.nbytes
 
 
+def _rule(position: int) -> Any:
+    """Return the rule that pulls a gradient back to one input where a function is traced."""
+
+    def rule(g: Tensor, out: Tensor, *inputs: Tensor) -> Tensor:
+        if is_recording():  # the gradient is to be differentiated again
+            apart = [x * 1.0 for x in inputs]
+            return ops.grad(_composed(*apart), apart[position], g, create_graph=True)
+        tracer = current_tracer()
+        assert tracer is not None, "eager recurrences have a node of their own"
+        return tracer.apply(_RECUR_BACK, (g, *inputs), {"position": position})
+
+    return rule
+
+
+def _traced(name: str, rules: tuple[Any, ...]) -> Op:
+    """Declare an op that only tracers apply."""
+    return Op(name, _composed, rules, FLOATS, (-2.0, 2.0), (), tuple(rule is not None for rule in rules))
+
+
 def _composed(gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor) -> Tensor:
     """Compute `recur` step by step in ops."""
     width = hidden.shape[-1]
@@ -150,3 +174,7 @@ def _composed(gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor) -> Te
         hidden = ops.sigmoid(o) * ops.tanh(cell)
         states.append(ops.concat((hidden, cell), axis=-1))
     return ops.stack(states, axis=0)
+
+
+_RECUR = _traced("recur", tuple(_rule(position) for position in range(4)))
+_RECUR_BACK = _traced("recur_back", ())

@@ -8,7 +8,7 @@ import numpy as np
 from labnet.device import check_device
 from labnet.ops import dispatch
 from labnet.ops.shape import Shape
-from labnet.tensor import DTypeLike, Tensor, as_array, as_dtype
+from labnet.tensor import DTypeLike, Tensor, as_array, as_dtype, tell
 
 _generator = np.random.default_rng()
 
@@ -60,6 +60,8 @@ def asarray(
     same_dtype = dtype is None or as_dtype(dtype) == getattr(obj, "dtype", None)
     if isinstance(obj, Tensor) and same_dtype and not copy and not (requires_grad and not obj.requires_grad):
         return obj
+    if isinstance(obj, Tensor):
+        tell("copy", obj)
     array = as_array(obj, dtype=dtype)
     if copy is False and array is not (obj._array if isinstance(obj, Tensor) else obj):
         raise ValueError(f"asarray: {type(obj).__name__} cannot become a tensor of {array.dtype} without a copy")
@@ -151,8 +153,8 @@ def full(
     >>> ln.full(2, 0.5).tolist()
     [0.5, 0.5]
     """
-    value = Tensor(fill_value, dtype=dtype)
-    return Tensor(np.full(shape, value.numpy(), value.dtype), device=device, requires_grad=requires_grad)
+    value = as_array(fill_value.numpy() if isinstance(fill_value, Tensor) else fill_value, dtype=dtype)
+    return Tensor(np.full(shape, value, value.dtype), device=device, requires_grad=requires_grad)
 
 
 def full_like(
@@ -282,6 +284,16 @@ def manual_seed(seed: int) -> None:
     [True, True, True]
     """
     _generator.bit_generator.state = np.random.PCG64(seed).state
+
+
+def random_state() -> Any:
+    """Return where the stream of random numbers is, for `restart_at`."""
+    return _generator.bit_generator.state
+
+
+def restart_at(state: Any) -> None:
+    """Draw the same random numbers again that came after a state."""
+    _generator.bit_generator.state = state
 
 
 def rand(

@@ -15,7 +15,7 @@ import numpy as np
 from labnet import memory
 from labnet.autograd import Node, Run, is_recording, next_number
 from labnet.errors import AxisError, DTypeError, ShapeError
-from labnet.tensor import Tensor, as_array, wrap
+from labnet.tensor import Tensor, as_array, witness, wrap
 
 if TYPE_CHECKING:
     from labnet.ops.registry import Op
@@ -50,6 +50,9 @@ class Tracer(Protocol):
     def random(self, draw: Callable[[], Values]) -> Tensor:
         """Return a stand-in for random numbers that every call draws anew."""
 
+    def witness(self, what: str, tensor: Tensor) -> Any:
+        """Refuse that elements of a tensor leave it as numbers, or are written; share them as a stand-in."""
+
     def check_within(self, x: Tensor, bound: int, message: str) -> None:
         """Have every call raise `IndexError` where an element is negative or not below a bound."""
 
@@ -68,11 +71,12 @@ def traced_by(tracer: Tracer) -> Iterator[None]:
     with _tracing_lock:
         _tracing.append(tracer)
         Plain = None
-    token = _tracer.set(tracer)
+    token, witnessed = _tracer.set(tracer), witness.set(tracer.witness)
     try:
         yield
     finally:
         _tracer.reset(token)
+        witness.reset(witnessed)
         with _tracing_lock:
             _tracing.remove(tracer)
             Plain = None if _tracing else Tensor

@@ -182,7 +182,7 @@ def take_along_axis(x: Tensor, /, indices: Any, *, axis: int = -1) -> Tensor:
     >>> ln.take_along_axis(x, ln.argsort(x)).tolist()
     [[1, 2, 3]]
     """
-    places = indices._array if isinstance(indices, Tensor) else np.asarray(indices)
+    places = indices if isinstance(indices, Tensor) else np.asarray(indices)
     if places.ndim != x.ndim:
         raise ShapeError(f"take_along_axis: x has shape {x.shape}, indices have shape {places.shape}")
     grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in x.shape)])

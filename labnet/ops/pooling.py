@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from labnet import kernels
+from labnet.ops.dispatch import current_tracer
 from labnet.ops.registry import FLOATS, Array, Sample, op
 from labnet.ops.windows import Pair, Windows, pair
 from labnet.tensor import Tensor
@@ -80,7 +81,8 @@ def _winners(x: Array, windows: Windows, greatest: Array | None) -> Iterator[tup
 
 
 def _pull_max(g: Tensor, out: Tensor, x: Tensor, **static: Any) -> Tensor:
-    return max_pool2d_input(g, x, greatest=np.asarray(out), **static)
+    known = None if current_tracer() is not None else np.asarray(out)
+    return max_pool2d_input(g, x, greatest=known, **static)
 
 
 _MAX_STATIC: tuple[dict[str, Any], ...] = (

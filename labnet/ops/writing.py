@@ -16,7 +16,7 @@ from labnet.errors import DTypeError, GradientError, ShapeError
 from labnet.ops.dispatch import failure, operand
 from labnet.ops.indexing import getitem, plain_key, setitem
 from labnet.ops.shape import astype, reshape
-from labnet.tensor import Tensor
+from labnet.tensor import Tensor, tell
 
 
 def write(x: Tensor, key: Any, value: Any) -> None:
@@ -38,6 +38,7 @@ def write(x: Tensor, key: Any, value: Any) -> None:
     >>> x.tolist()
     [[5.0, 5.0], [0.0, 0.0]]
     """
+    tell("write", x)
     base = memory.base_of(x)
     _check_leaf(base)
     values = operand(value)
@@ -76,6 +77,7 @@ def in_place(function: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], 
     """Return the in-place form of an operator: the same values, written into its first operand."""
 
     def operator(x: Tensor, other: Any, /) -> Tensor:
+        tell("operator", x)
         base: Tensor = memory.base_of(x)
         _check_leaf(base)
         result: Tensor = function(x, other)

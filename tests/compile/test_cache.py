@@ -1,43 +1,191 @@
-"""Compiled code on the disk: found again by other processes, never used for other sources."""
+"""Compiled code on the disk: found again by other processes, never used where it does not belong."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
-from labnet.compile import cache
+import pytest
+
+import labnet
+import labnet as ln
+from labnet.compile import cache, loader
+from labnet.compile.loader import Code
 
 CODE = """
+import sys
 import labnet as ln
 f = ln.jit(lambda x: ln.tanh(x) * 2)
-f(ln.ones(3))
-print(sum(f._last._compiled.stats.cache_hits.values()))
+print([round(number, 3) for number in f(ln.ones(3)).tolist()], "numba" in sys.modules)
 """
+COMPILED, FOUND = "[1.523, 1.523, 1.523] True", "False"
 
 
-def run(folder):
+def start(folder, *, home=None, code=CODE):
     environment = {**os.environ, "LABNET_CACHE": str(folder)}
-    result = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, env=environment, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", code], **pipes, text=True, env=environment, cwd=home)
 
 
-def test_another_process_takes_the_code_from_the_disk(tmp_path):
-    assert run(tmp_path) == "0"
-    files = {path.name for path in tmp_path.glob("step_*.py")}
-    assert run(tmp_path) == "1"
-    assert {path.name for path in tmp_path.glob("step_*.py")} == files
-    assert len(files) == 1
+def finish(process):
+    out, error = process.communicate()
+    assert process.returncode == 0, error
+    return out.strip()
 
 
-def test_a_changed_runtime_gives_another_name(monkeypatch):
+def run(folder, **options):
+    return finish(start(folder, **options))
+
+
+def names(folder):
+    return {path.name for path in Path(folder).iterdir()}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABNET_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_another_process_takes_the_code_from_the_disk_and_needs_no_numba(folder):
+    assert run(folder) == COMPILED
+    before = names(folder)
+    assert run(folder).endswith(FOUND)
+    assert names(folder) == before
+    assert len(before) == 1
+
+
+def test_several_processes_at_once_end_with_one_whole_file(folder):
+    together = [start(folder) for _ in range(3)]
+    assert [finish(process).split("]")[0] for process in together] == ["[1.523, 1.523, 1.523"] * 3
+    assert len(names(folder)) == 1
+    assert run(folder).endswith(FOUND)
+
+
+def test_an_edit_of_the_runtime_is_noticed(folder, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(Path(labnet.__file__).parent, home / "labnet", ignore=shutil.ignore_patterns("__pycache__"))
+    assert run(folder, home=home) == COMPILED
+    assert run(folder, home=home).endswith(FOUND)
+    runtime = home / "labnet" / "compile" / "runtime.py"
+    changed = runtime.read_text().replace("return near if size < float32(0.625) else far", "return float32(7)")
+    assert changed != runtime.read_text()
+    runtime.write_text(changed)
+    assert run(folder, home=home) == "[14.0, 14.0, 14.0] True"
+
+
+def test_files_that_are_torn_or_altered_are_compiled_again(folder):
+    run(folder)
+    (path,) = folder.iterdir()
+    whole = path.read_bytes()
+    for content in (b"", whole[:20], whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):
+        path.write_bytes(content)
+        assert cache.read(path.stem) is None
+    assert run(folder) == COMPILED
+    assert cache.unpack(path.read_bytes()) is not None
+
+
+def test_what_others_could_have_written_is_not_run(folder):
+    run(folder)
+    (path,) = folder.iterdir()
+    assert cache.read(path.stem) is not None
+    path.chmod(0o666)
+    assert cache.read(path.stem) is None
+    path.chmod(0o600)
+    folder.chmod(0o777)
+    assert cache.read(path.stem) is None
+    assert run(folder) == COMPILED
+
+
+def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert run(file / "below") == COMPILED
+
+
+@pytest.mark.parametrize("name", ["NUMBA_OPT", "NUMBA_CPU_NAME", "NUMBA_ENABLE_AVX"], ids=lambda name: name.lower())
+def test_settings_of_numba_belong_to_the_name(name, monkeypatch):
+    before = cache.platform()
+    monkeypatch.setenv(name, "0")
+    assert cache.platform() != before
+
+
+def test_the_machine_belongs_to_the_name(monkeypatch):
+    import llvmlite.binding as llvm
+    import numpy as np
+
+    found = cache.platform()
+    assert {llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten(), np.__version__, sys.version} <= set(found)
+    assert any("openblas" in text.lower() for text in found)
     before = cache.digest("source")
-    monkeypatch.setattr(cache, "_runtime", lambda: b"other")
-    assert cache.digest("source") != before
+    monkeypatch.setattr(cache, "platform", lambda: ["another machine"])
+    cache.surroundings.cache_clear()
+    try:
+        assert cache.digest("source") != before
+    finally:
+        cache.surroundings.cache_clear()
 
 
-def test_old_files_go(tmp_path, monkeypatch):
-    monkeypatch.setenv("LABNET_CACHE", str(tmp_path))
-    for number in range(5):
-        cache.write(f"# {number}")
-    assert cache.clear(keep=2) == 3
-    assert len(list(tmp_path.glob("step_*.py"))) == 2
+def fill(count, nbytes=10):
+    for number in range(count):
+        cache.write(f"{number:040}", Code(bytes(nbytes), ()))
+        os.utime(cache.folder() / f"{number:040}.code", (number, number))
+
+
+def test_what_was_not_used_for_longest_goes(folder):
+    fill(5)
+    assert cache.read(f"{0:040}") is not None  # used just now
+    assert cache.shrink(files=3) == 2
+    assert {int(Path(name).stem) for name in names(folder)} == {0, 3, 4}
+    length = cache.entries()[0].nbytes
+    assert cache.shrink(nbytes=2 * length) == 1
+    assert {int(Path(name).stem) for name in names(folder)} == {0, 4}
+
+
+def test_clearing_takes_what_a_crash_has_left_too(folder):
+    fill(2)
+    (folder / "tmp123.part").write_text("half")
+    (folder / "notes.txt").write_text("of somebody else")
+    assert cache.clear() == 3
+    assert names(folder) == {"notes.txt"}
+
+
+def test_code_that_needs_what_is_not_there_is_not_linked():
+    with pytest.raises(ImportError, match="labnet_nowhere"):
+        loader.load(Code(b"", ("labnet_nowhere",)))
+
+
+def test_functions_of_c_are_found_without_numba(folder):
+    code = """
+import sys
+import labnet as ln
+names = ("sin", "erf", "sqrt", "log1p", "expm1")
+f = ln.jit(lambda x: (x ** 1.5, *[getattr(ln, name)(x) for name in names], ln.atan2(x, x), ln.hypot(x, x)))
+for dtype in ("float32", "float64"):
+    print([round(y.item(), 3) for y in f(ln.ones((), dtype=dtype))], "numba" in sys.modules)
+"""
+    values = "[1.0, 0.841, 0.843, 1.0, 0.693, 1.718, 0.785, 1.414]"
+    assert run(folder, code=code) == f"{values} True\n{values} True"
+    assert run(folder, code=code) == f"{values} False\n{values} False"
+
+
+def test_two_functions_with_the_same_source_share_their_code(folder):
+    first, second = (ln.jit(lambda x: x * 3) for _ in range(2))
+    assert first(ln.ones(4)).tolist() == second(ln.ones(4)).tolist() == [3.0] * 4
+    assert first._last._compiled is second._last._compiled
+
+
+def test_products_need_no_particular_blas(folder):
+    code = """
+import numpy as np
+import labnet as ln
+from labnet.kernels import blas
+blas._PATTERNS = ()
+for dtype in ("float32", "float64"):
+    x = ln.asarray(np.random.default_rng(0).standard_normal((40, 40)).astype(dtype))
+    f = lambda x: x @ x.T + x.T @ x
+    np.testing.assert_allclose(ln.jit(f)(x).numpy(), f(x).numpy(), rtol=1e-4, atol=1e-4)
+print("equal")
+"""
+    assert run(folder, code=code) == "equal"

@@ -1,5 +1,7 @@
 """Compiled functions compute what the same functions compute eagerly."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,26 @@ def test_elementwise_functions_are_exact_to_single_precision_everywhere():
         for got, right in zip(both(ln.asarray(x)), expected, strict=True):
             single = right.astype("float32")
             np.testing.assert_allclose(got.numpy(), single, rtol=4e-7, atol=2e-38)
+
+
+def test_error_function_and_its_like_are_exact_to_single_precision_everywhere():
+    x = np.concatenate([np.linspace(-9, 9, 20001), 10.0 ** np.arange(-30, 30), -(10.0 ** np.arange(-30, 2))])
+    x = np.concatenate([x, [np.inf, -np.inf, np.nan, 0.0, -1.0]]).astype("float32")
+    compiled = ln.jit(lambda x: (ln.erf(x), ln.expm1(x), ln.log1p(ln.maximum(x, -1.0))))
+    with np.errstate(all="ignore"):
+        wide = x.astype("float64")
+        expected = (np.vectorize(math.erf)(wide), np.expm1(wide), np.log1p(np.maximum(wide, -1)))
+        for got, right in zip(compiled(ln.asarray(x)), expected, strict=True):
+            np.testing.assert_allclose(got.numpy(), right.astype("float32"), rtol=5e-7, atol=1e-38)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nan_is_the_greatest_and_the_smallest_of_a_row(dtype):
+    x = rng.standard_normal((5, 70)).astype(dtype)
+    x[1, 3], x[2, 69], x[3], x[4] = np.nan, -np.nan, -np.inf, np.inf
+    compiled = ln.jit(lambda x: (ln.max(x, axis=1), ln.min(x, axis=1), ln.max(x, axis=0), ln.min(x)))
+    for got, expected in zip(compiled(ln.asarray(x)), (x.max(1), x.min(1), x.max(0), x.min()), strict=True):
+        np.testing.assert_array_equal(got.numpy(), expected)
 
 
 def test_results_may_be_tuples_lists_and_dicts():

@@ -87,13 +87,30 @@ def test_a_captured_tensor_is_read_anew_and_an_array_is_a_constant():
     assert "constant: float32 of shape (2,)" in function.explain()
 
 
+PARAMETER, FLAG = ln.asarray([1.0, 2.0], requires_grad=True), ln.asarray(1)
 REFUSED = {
     "decision": (lambda x: x if x.sum() > 0 else -x, "ln.where"),
     "float": (lambda x: float(x.sum()), "convert it outside"),
     "item": (lambda x: x.sum().item(), "item"),
     "format": (lambda x: f"{x}", "outside"),
     "numpy": (lambda x: np.asarray(x), "elements"),
-    "no rule": (lambda x: ln.sort(x), "sort: it has no compile rule"),
+    "no rule": (lambda x: ln.nonzero(x), "convert it outside"),
+    "item of a parameter": (lambda x: x * PARAMETER[0].item(), "read it before"),
+    "number of a parameter": (lambda x: x * float(PARAMETER.sum()), "convert it outside|item"),
+    "decision on a parameter": (lambda x: x if PARAMETER[0] > 0 else -x, "ln.where"),
+    "decision on a flag": (lambda x: x if FLAG else -x, "ln.where"),
+    "list of a parameter": (lambda x: x * PARAMETER.tolist()[0], "tolist"),
+    "array of a parameter": (lambda x: x * np.asarray(PARAMETER), "outside"),
+    "text of a parameter": (lambda x: print(PARAMETER), "outside"),
+    "index by a parameter": (lambda x: [1, 2][FLAG], "plain number"),
+    "assign": (lambda x: PARAMETER.assign([1.0, 2.0]), "only optimizers"),
+    "write": (lambda x: FLAG.__setitem__((), 2), "ln.where"),
+    "in place": (lambda x: PARAMETER.detach().__iadd__(1.0), "x = x \\+ y"),
+    "grad": (lambda x: PARAMETER.grad, r"what backward\(\) returns"),
+    "clear": (lambda x: setattr(PARAMETER, "grad", None), "nothing has to be cleared"),
+    "copy": (lambda x: ln.Tensor(PARAMETER) * x, "detach"),
+    "conversion": (lambda x: ln.asarray(PARAMETER, dtype="float64") * x, "astype"),
+    "mask": (lambda x: x[x > 0], "ln.where"),
     "item by loop": (lambda x: [int(v) for v in x.reshape((-1,))], "TraceError|compile"),
 }
 
@@ -104,6 +121,52 @@ def test_what_cannot_be_compiled_names_the_line_and_the_way_out(name):
     with pytest.raises(TraceError, match=way_out) as caught:
         ln.jit(function)(ln.ones((2, 2)))
     assert "test_tracing.py:" in str(caught.value)
+
+
+def test_refused_conversions_work_eagerly():
+    for name in ("item of a parameter", "decision on a parameter", "array of a parameter", "list of a parameter"):
+        assert REFUSED[name][0](ln.ones(2)).shape == (2,)
+
+
+def test_what_is_detached_in_a_step_follows_the_parameter():
+    weight, optimizer = ln.asarray([4.0], requires_grad=True), ln.optim.SGD(lr=0.5)
+
+    def train():
+        kept = weight.detach()
+        optimizer((weight * kept).sum().backward())
+        return kept * 1
+
+    step = ln.jit(train)
+    assert [step().item() for _ in range(3)] == [4.0, 2.0, 1.0]
+
+
+def test_no_grad_inside_a_function_holds_there():
+    def run(x):
+        with ln.no_grad():
+            target = PARAMETER * x
+        return ln.grad(((PARAMETER * x - target * 0.5) ** 2).sum(), PARAMETER)
+
+    x = ln.asarray([3.0, 4.0])
+    assert ln.jit(run)(x).tolist() == run(x).tolist() == [9.0, 32.0]
+
+
+def test_no_grad_around_a_call_changes_nothing():
+    compiled = ln.jit(lambda x: ln.grad((PARAMETER * x).sum(), PARAMETER))
+    expected = compiled(ln.ones(2)).tolist()
+    with ln.no_grad():
+        assert compiled(ln.ones(2)).tolist() == expected
+    assert not ln.jit(lambda x: PARAMETER * x)(ln.ones(2)).requires_grad
+
+
+def test_a_backward_below_no_grad_is_refused_as_eagerly():
+    def run():
+        with ln.no_grad():
+            loss = (PARAMETER * PARAMETER).sum()
+        return loss.backward()
+
+    for function in (run, ln.jit(run)):
+        with pytest.raises(ln.errors.GradientError, match="requires gradients"):
+            function()
 
 
 def test_errors_of_shape_are_those_of_eager_code():

@@ -15,6 +15,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROMISES = {
     "quickstart": ("accuracy, asked over HTTP: ", 97),
     "training": ("after training: ", 93),
+    "compiled": ("right after training: ", 97),
     "composition": ("right about ", 88),
     "split_learning": ("unseen digits: ", 92),
     "trainers": ("none of them has seen: ", 92),

@@ -1,0 +1,7 @@
+"""How many parts of a convolution are worked on at a time: what rules and generated code have to agree on.
+
+Apart from the code itself, which only a compiler may import.
+"""
+
+#: Filters, filters where slopes are computed, and elements of a window: the first that divides their number.
+FILTERS, SLOPES, PLACES = (8, 4, 2, 1), (4, 2, 1), (4, 3, 2, 1)

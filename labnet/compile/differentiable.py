@@ -1,0 +1,281 @@
+"""A function whose forward and backward are compiled apart: its results have a history, as if it had run eagerly.
+
+For those who compute a forward now and its backward later, with weights that may have changed in between. A call
+keeps what its own backward needs: the weights that it saw, and values that its forward has saved.
+"""
+
+import functools
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+
+from labnet import autograd
+from labnet.compile.background import BACKGROUND
+from labnet.compile.executable import Array, Executable, in_rows
+from labnet.compile.jitted import is_dynamic, signature, trace_call
+from labnet.compile.simplify import simplify
+from labnet.compile.split import SEED, split
+from labnet.compile.trace import Trace
+from labnet.compile.traced import Traced, refuse
+from labnet.compile.tree import flatten
+from labnet.errors import GradientError
+from labnet.ops import dispatch
+from labnet.ops.creation import random_state, restart_at
+from labnet.tensor import Tensor, wrap
+
+#: Compiled versions of one function that are kept; what would need more of them runs eagerly.
+LIMIT = 16
+
+
+class Seeds:
+    """Gradients of some of the results of a call, by position."""
+
+    __slots__ = ("arrays",)
+
+    def __init__(self, arrays: dict[int, Any]):
+        self.arrays = arrays
+
+    def __add__(self, other: "Seeds") -> "Seeds":
+        total = dict(self.arrays)
+        for position, array in other.arrays.items():
+            total[position] = total[position] + array if position in total else array
+        return Seeds(total)
+
+
+class Picked(autograd.Node):
+    """One of the results of a call."""
+
+    __slots__ = ("position",)
+
+    def __init__(self, call: autograd.Node, position: int):
+        super().__init__((call,))
+        self.position = position
+
+    def pull(self, gradient: Any, run: autograd.Run) -> list[Any]:
+        """Hand the gradient on to the call."""
+        return [Seeds({self.position: gradient})]
+
+
+class Called(autograd.Node):
+    """A compiled forward, with what its backward needs."""
+
+    __slots__ = ("_nbytes", "arrays", "version")
+
+    def __init__(self, parents: Sequence[autograd.Node], version: "Version", arrays: list[Any], nbytes: int):
+        super().__init__(parents)
+        self.version: Version | None = version
+        self.arrays = arrays
+        self._nbytes = nbytes
+
+    def pull(self, gradient: Seeds, run: autograd.Run) -> list[Any]:
+        """Run the compiled backward."""
+        if run.create_graph:
+            raise GradientError("backward: compiled code has no gradients of gradients; call the model uncompiled")
+        assert self.version is not None, "check_kept() refuses freed nodes"
+        return self.version.pull(self.arrays, gradient.arrays)
+
+    def release(self) -> None:
+        """Let go of the saved values."""
+        self.parents = self.version = None
+        self.arrays = []
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of results and of what is saved besides."""
+        return self._nbytes if self.arrays else 0
+
+
+def slopes(trace: Trace, outputs: Sequence[Traced]) -> dict[autograd.Leaf, Traced]:
+    """Write down the gradients of all leaves, given those of the outputs."""
+    found: dict[autograd.Leaf, Traced] = {}
+    for position, output in enumerate(outputs):
+        if output._node is None:
+            continue
+        value = trace.builder.make("source", shape=output.shape, dtype=output.dtype, origin=SEED, position=position)
+        with dispatch.traced_by(trace), autograd.no_grad():
+            pulled = autograd.sweep_leaves(output._node, trace.stand_in(value), run=autograd.Run(), retain_graph=True)
+            if pulled is None:
+                refuse("a model that calls another one over the network")
+            for leaf, gradient in pulled.items():
+                if isinstance(leaf, autograd.Leaf):
+                    found[leaf] = trace.lift(found[leaf] + gradient if leaf in found else gradient)
+    return found
+
+
+class Version:
+    """A forward and its backward, compiled for arguments and surroundings of one kind."""
+
+    def __init__(self, function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]):
+        call = trace_call(function, args, named)
+        trace, self._surroundings = call.trace, call.surroundings
+        if trace.steps or trace.leaves or trace.updates:
+            refuse("a model that trains in its own forward")
+        self._leaves, self._structure = flatten(call.result)
+        outputs = [leaf for leaf in self._leaves if isinstance(leaf, Traced)]
+        self._recorded = [position for position, output in enumerate(outputs) if output._node is not None]
+        gradients = slopes(trace, outputs)
+        self._owners = [_owner(leaf, call.inputs) for leaf in gradients]
+        self._held: list[Tensor] = trace.held
+        self._states = [(tensor._node, tensor.shape, tensor.dtype) for tensor in self._held]
+        self._draws, self.drawn = trace.draws, trace.drawn or None
+        values = [output.value for output in outputs] + [gradient.value for gradient in gradients.values()]
+        given = len(call.inputs) + len(trace.draws)
+        halves = split(simplify(trace.program(values)), results=len(outputs), arguments=given, held=len(trace.held))
+        self._given, self._results = given + len(trace.held), [(x.shape, x.dtype) for x in outputs]
+        self.forward = Executable(halves.forward, arguments=self._given, constants=trace.constants)
+        kept = self._given + len(outputs) + halves.saved
+        self.backward = Executable(halves.backward, arguments=kept + len(outputs), constants=trace.constants)
+        self._first_seed = kept
+        self.is_ready = False
+
+    def compile(self) -> None:
+        """Make machine code of both, or take it from the disk; from any thread."""
+        self.forward.compile()
+        if self._recorded:
+            self.backward.compile()
+        self.is_ready = True
+
+    @property
+    def is_known(self) -> bool:
+        """Whether `compile` takes no time to speak of."""
+        return self.forward.is_known and (not self._recorded or self.backward.is_known)
+
+    def fits(self) -> bool:
+        """Tell whether everything is as it was traced for."""
+        now = [(tensor._node, tensor.shape, tensor.dtype) for tensor in self._held]
+        same = all(a[0] is b[0] and a[1:] == b[1:] for a, b in zip(now, self._states, strict=True))
+        return same and self._surroundings.hold()
+
+    def run(self, inputs: Sequence[Any]) -> Any:
+        """Compute the results, with the history that a backward needs."""
+        drawn, self.drawn = self.drawn or [draw() for draw in self._draws], None
+        arrays = [x._array if isinstance(x, Tensor) else x for x in inputs]
+        arguments = [in_rows(array) for array in (*arrays, *drawn, *[tensor._array for tensor in self._held])]
+        found = self.forward(arguments)
+        results = found[: len(self._results)]
+        nodes = self._nodes(inputs, [*arguments, *found], sum(array.nbytes for array in (*found, *drawn)))
+        wrapped = iter([wrap(array, node) for array, node in zip(results, nodes, strict=True)])
+        return self._structure.build(next(wrapped) if isinstance(x, Traced) else x for x in self._leaves)
+
+    def _nodes(self, inputs: Sequence[Any], arrays: Sequence[Array], nbytes: int) -> list[autograd.Node | None]:
+        """Return the node of each result; None for one without a history."""
+        nodes: list[autograd.Node | None] = [None] * len(self._results)
+        if self._recorded:
+            read = self.backward.read
+            kept = [array if position in read else None for position, array in enumerate(arrays)]
+            owners = [inputs[owner] if isinstance(owner, int) else owner for owner in self._owners]
+            call = Called([owner._node for owner in owners], self, kept, nbytes)
+            for position in self._recorded:
+                nodes[position] = Picked(call, position)
+        return nodes
+
+    def pull(self, kept: Sequence[Array | None], seeds: dict[int, Any]) -> list[Array]:
+        """Return the gradients of the owners, given those of some of the results."""
+        gradients: list[Array | None] = []
+        for position, (shape, dtype) in enumerate(self._results):
+            needed = self._first_seed + position in self.backward.read
+            seed = seeds.get(position)
+            array = np.zeros(shape, dtype) if seed is None else np.asarray(_array(seed), dtype)
+            gradients.append(in_rows(array) if needed else None)
+        return self.backward([*kept, *gradients])
+
+
+def _array(gradient: Any) -> Any:
+    return gradient._array if isinstance(gradient, Tensor) else gradient
+
+
+def _owner(leaf: autograd.Leaf, inputs: Sequence[Traced]) -> Any:
+    """Return the position of the input that a leaf belongs to, or else the tensor."""
+    owner = leaf.owner()
+    return next((position for position, given in enumerate(inputs) if given is owner), owner)
+
+
+class Differentiable:
+    """A function with compiled versions of its forward and its backward.
+
+    Parameters
+    ----------
+    function : callable
+        Takes and returns tensors, or tuples, lists and dicts of them.
+    wait : bool
+        With False it runs eagerly while a version is compiled in the background.
+
+    Raises
+    ------
+    TraceError
+        When it is called, if something in it cannot be compiled.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> weight = ln.asarray([2.0], requires_grad=True)
+    >>> function = Differentiable(lambda x: x * weight)
+    >>> out = function(ln.asarray([3.0]))
+    >>> _ = weight.assign([100.0])
+    >>> out.tolist(), out.backward(ln.ones(1))[weight].tolist()
+    ([6.0], [3.0])
+    """
+
+    def __init__(self, function: Callable[..., Any], *, wait: bool = True):
+        self._function = function
+        self._wait = wait
+        self._known: list[tuple[Any, Version]] = []
+        self._pending: dict[Version, Future[None]] = {}
+        self._lock = threading.Lock()
+        functools.update_wrapper(self, function, updated=())
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        """Run the compiled forward that fits; without one the function itself."""
+        key = (signature(args, named), autograd.is_recording())
+        with self._lock:
+            version = self._find(key, args, named)
+        if version is None:
+            return self._function(*args, **named)
+        return version.run([leaf for leaf in flatten((args, named))[0] if is_dynamic(leaf)])
+
+    def _find(self, key: Any, args: Sequence[Any], named: dict[str, Any]) -> Version | None:
+        """Return the version that fits, made where there is none; None if there is none yet."""
+        for known, version in self._known:
+            if known == key and version.fits():
+                return version if version.is_ready or self._is_ready(version) else None
+        if len(self._known) >= LIMIT:
+            self._known = [pair for pair in self._known if pair[1].fits()]
+            if len(self._known) >= LIMIT:
+                return None
+        before = random_state()
+        version = Version(self._function, args, named)
+        self._known.append((key, version))
+        if self._wait or version.is_known:
+            version.compile()
+            return version
+        version.drawn = None
+        restart_at(before)  # the eager run draws what the trace has drawn
+        self._pending[version] = BACKGROUND.submit(version.compile)
+        return None
+
+    def _is_ready(self, version: Version) -> bool:
+        """Tell whether a version is compiled by now; warn once if it never will be."""
+        future = self._pending.get(version)
+        if future is None or not future.done():
+            return False
+        error = self._pending.pop(version).exception()
+        if error is not None:
+            warnings.warn(f"{self!r} goes on eagerly, since it could not be compiled: {error}", stacklevel=4)
+        return error is None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is being compiled in the background; tell whether that is so after `timeout` seconds."""
+        return not futures.wait(list(self._pending.values()), timeout).not_done
+
+    @property
+    def versions(self) -> int:
+        """Number of compiled versions that are kept."""
+        return len(self._known)
+
+    def __repr__(self) -> str:
+        return f"compiled({getattr(self._function, '__qualname__', self._function)!s})"

@@ -1,0 +1,87 @@
+"""A program of arguments and constants, compiled: arrays in, new arrays out."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from labnet.compile import cache
+from labnet.compile.emit import FIRST_CHECK, emit
+from labnet.compile.fuse import fuse
+from labnet.compile.ir import Program
+from labnet.compile.plan import computed_in_place, plan
+from labnet.compile.simplify import simplify
+
+Array = np.ndarray[Any, Any]
+
+
+def in_rows(array: Array) -> Array:
+    """Return an array as compiled code reads it: in row-major order, at an address that suits its dtype."""
+    flags = array.flags
+    return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
+
+
+class Executable:
+    """A program that holds nothing of anybody.
+
+    Parameters
+    ----------
+    program : Program
+        All of its sources are arguments or constants.
+    arguments : int
+        How many arrays a call brings.
+    constants : sequence of array
+    """
+
+    def __init__(self, program: Program, *, arguments: int, constants: Sequence[Array]):
+        self.program = simplify(program)
+        self.groups = fuse(self.program, computed_in_place(self.program))
+        self.plan = plan(self.program, self.groups)
+        self.source = emit(
+            self.program,
+            self.groups,
+            self.plan,
+            arguments=arguments,
+            held=0,
+            constants=len(constants),
+            numbers=0,
+        )
+        #: Positions of the arguments that are read.
+        self.read = {
+            value.attributes["position"]
+            for value in self.program.values()
+            if value.kind == "source" and value.attributes["origin"] == "argument"
+        }
+        self._described = [(store.value.shape, store.value.dtype) for store in self.program.stores]
+        arena = np.empty(self.plan.nbytes + 64, np.uint8)
+        self._held = (np.zeros((0, 2), np.int64), *constants, arena[-arena.ctypes.data % 64 :])
+        self._lock = threading.Lock()
+        self._compiled: Callable[..., int] | None = None
+
+    def compile(self) -> None:
+        """Make machine code of it, or take it from the disk."""
+        self._compiled = cache.load(self.source)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether `compile` takes no time to speak of."""
+        return cache.is_known(self.source)
+
+    def __call__(self, arguments: Sequence[Array | None]) -> list[Array]:
+        """Return the outputs for arrays that lie in rows; None stands for one that is not read.
+
+        Raises
+        ------
+        IndexError
+            If an element is out of the range that the program checks.
+        """
+        assert self._compiled is not None, "compile() ran before"
+        outputs = [np.empty(shape, dtype) for shape, dtype in self._described]
+        with self._lock:  # of the arena
+            status = self._compiled((*arguments, *outputs), self._held)
+        if status >= FIRST_CHECK:
+            raise IndexError(self.program.checks[status - FIRST_CHECK].message)
+        if status:
+            raise RuntimeError(f"jit: compiled code refused its own arguments (status {status})")
+        return outputs

@@ -1,0 +1,79 @@
+"""Machine code becomes a function of Python, with LLVM's linker and without Numba, which takes half a second to load.
+
+Knows object files and the symbols that they need; does not know where they come from.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import llvmlite.binding as llvm  # type: ignore[import-untyped]
+
+from labnet.kernels import blas
+
+#: Name of the function that an object file defines, called as CPython calls fast built-in functions.
+ENTRY = "labnet_step"
+#: What the entry itself needs of Python.
+PYTHON = (
+    *("PyErr_BadArgument", "PyErr_Occurred", "PyEval_RestoreThread", "PyEval_SaveThread"),
+    *("PyFloat_AsDouble", "PyLong_FromLongLong"),
+)
+_FASTCALL = 0x80
+
+
+@dataclass(frozen=True)
+class Code:
+    """An object file, and the functions of others that it calls."""
+
+    object: bytes
+    symbols: Sequence[str]
+
+
+class _Method(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("documentation", ctypes.c_char_p),
+    ]
+
+
+def missing(symbols: Sequence[str]) -> list[str]:
+    """Return those symbols that this process does not have: linking code that needs them would end the process."""
+    if blas.SGEMM in symbols:
+        blas.link()
+    for library, names in ((ctypes.pythonapi, PYTHON), (blas.library(), symbols)):  # such as pow, in NumPy's reach
+        for name in names:
+            if not llvm.address_of_symbol(name) and hasattr(library, name):
+                llvm.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
+    return [name for name in symbols if not llvm.address_of_symbol(name)]
+
+
+def load(code: Code) -> Callable[..., int]:
+    """Link an object file and return the function that it defines.
+
+    Called with two tuples and some numbers; the memory of the code goes with the function.
+
+    Raises
+    ------
+    ImportError
+        If the code needs functions that this process does not have.
+    """
+    if lost := missing(code.symbols):
+        raise ImportError(f"compiled code needs {', '.join(sorted(lost))}, which this process does not have")
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target.create_target_machine(jit=True))
+    file = llvm.ObjectFileRef.from_data(code.object)
+    engine.add_object_file(file)
+    engine.finalize_object()
+    method = _Method(b"step", engine.get_function_address(ENTRY), _FASTCALL, None)
+    made: Callable[..., int] = _new_function(ctypes.byref(method), (engine, file, method), None)
+    return made
+
+
+_new_function: Any = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
+    ("PyCFunction_NewEx", ctypes.pythonapi)
+)

@@ -1,0 +1,235 @@
+"""Loops as source: which elements they reach, and what they do at each place."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from labnet.compile.fuse import Group
+from labnet.compile.ir import DType, Shape, Value
+from labnet.compile.scalars import EXPRESSIONS
+
+#: Kinds of values that are known at each turn of the loops.
+AT_ONCE = ("map", "take")
+
+_START: dict[str, Callable[[DType], str]] = {
+    "sum": lambda dtype: "0",
+    "prod": lambda dtype: "1",
+    "max": lambda dtype: "-math.inf" if dtype.kind == "f" else str(np.iinfo(dtype).min),
+    "min": lambda dtype: "math.inf" if dtype.kind == "f" else str(np.iinfo(dtype).max),
+}
+#: Joins that are quick because they need not care for NaN, which is looked for beside them.
+_LOOSELY = {"max": "_greater_number", "min": "_smaller_number"}
+_JOIN = {"sum": "{0} + {1}", "prod": "{0} * {1}", "max": "_greater({0}, {1})", "min": "_smaller({0}, {1})"}
+
+
+def name_of(dtype: DType) -> str:
+    """Return the name that generated code has for a dtype."""
+    return "boolean" if dtype.kind == "b" else dtype.name
+
+
+def blank(value: Value) -> str:
+    """Return what the elements of a value that is added up are before anything was added."""
+    if value.kind != "reduce":
+        return literal(0, value.dtype)
+    return f"{name_of(value.dtype)}({_START[value.attributes['name']](value.dtype)})"
+
+
+def literal(number: Any, dtype: DType) -> str:
+    """Return a number of a dtype as source."""
+    if dtype.kind == "b":
+        return str(bool(number))
+    if dtype.kind == "f" and not math.isfinite(number):
+        text = "math.nan" if math.isnan(number) else "math.inf" if number > 0 else "-math.inf"
+        return f"{name_of(dtype)}({text})"
+    return f"{name_of(dtype)}({number!r})"
+
+
+def converted(text: str, source: DType, target: DType) -> str:
+    """Return an expression of one dtype as one of another."""
+    if source == target:
+        return text
+    return f"({text} != 0)" if target.kind == "b" else f"{name_of(target)}({text})"
+
+
+def rounded(text: str, work: DType, dtype: DType) -> str:
+    """Return the result of arithmetic in one dtype as another; floating arithmetic keeps to its dtype by itself."""
+    return text if work == dtype and dtype.kind == "f" else f"{name_of(dtype)}({text})"
+
+
+@dataclass
+class Access:
+    """How the loops of a group reach the elements of an array."""
+
+    pointer: str
+    offset: int
+    strides: Shape
+    dtype: DType
+
+    @property
+    def depth(self) -> int:
+        """Number of loops inside of which the element is known."""
+        return max((axis + 1 for axis, step in enumerate(self.strides) if step), default=0)
+
+    def index(self, start: str = "") -> str:
+        """Return the index of the element as source, counted from `start`."""
+        terms = [f"i{axis}" + (f" * {step}" if step != 1 else "") for axis, step in enumerate(self.strides) if step]
+        terms = ([start] if start else []) + terms
+        return " + ".join(terms + ([str(self.offset)] if self.offset or not terms else []))
+
+    def read(self, start: str = "") -> str:
+        """Return the element as source."""
+        text = f"{self.pointer}[{self.index(start)}]"
+        return f"({text} != 0)" if self.dtype.kind == "b" else text
+
+    def write(self, text: str, start: str = "") -> str:
+        """Return the statement that writes the element."""
+        return f"{self.pointer}[{self.index(start)}] = " + (f"uint8({text})" if self.dtype.kind == "b" else text)
+
+
+@dataclass
+class Loops:
+    """A nest of loops under construction: statements before and after the loop of each depth."""
+
+    lengths: Shape
+    before: list[list[str]] = field(init=False)
+    after: list[list[str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.before = [[] for _ in range(len(self.lengths) + 1)]
+        self.after = [[] for _ in range(len(self.lengths) + 1)]
+
+    def lines(self, depth: int = 0) -> list[str]:
+        """Return the statements, indented."""
+        inner = self.before[depth]
+        if depth < len(self.lengths):
+            inner = [*inner, f"for i{depth} in range({self.lengths[depth]}):"]
+            inner += ["    " + line for line in self.lines(depth + 1)]
+        return inner + self.after[depth]
+
+
+def merged(shape: Shape, strides: Sequence[Shape]) -> tuple[list[int], list[list[int]]]:
+    """Return the shape and strides with which fewer loops reach the same elements.
+
+    Examples
+    --------
+    >>> merged((2, 3, 4), [(12, 4, 1), (0, 0, 1)])
+    ([6, 4], [[4, 1], [0, 1]])
+    """
+    lengths: list[int] = []
+    found: list[list[int]] = [[] for _ in strides]
+    for axis, length in enumerate(shape):
+        if length == 1:
+            continue
+        steps = [one[axis] for one in strides]
+        if lengths and all(kept[-1] == step * length for kept, step in zip(found, steps, strict=True)):
+            lengths[-1] *= length
+            for kept, step in zip(found, steps, strict=True):
+                kept[-1] = step
+        else:
+            lengths.append(length)
+            for kept, step in zip(found, steps, strict=True):
+                kept.append(step)
+    return lengths, found
+
+
+class Nest:
+    """Fills one nest of loops with the statements of a group."""
+
+    def __init__(self, group: Group, loops: Loops, accesses: dict[Any, Access], own: set[int]):
+        self._group, self._loops, self._accesses, self._own = group, loops, accesses, own
+        self._depths: dict[int, int] = {}
+        self._first: list[str] = []
+
+    def lines(self) -> list[str]:
+        """Return the nest, and before it the loops that make room for sums."""
+        write = {"map": self._map, "take": self._take, "reduce": self._reduce, "scatter": self._scatter}
+        for value in self._group.members:
+            write[value.kind](value)
+        inside = len(self._loops.lengths)
+        for position, store in enumerate(self._group.stores):
+            text, _ = self._operand(store.value)
+            self._loops.before[inside].append(self._accesses["store", position].write(text))
+        return self._first + self._loops.lines()
+
+    def _operand(self, operand: Value) -> tuple[str, int]:
+        """Return an operand as source, and the depth from which on it is known; load it there if need be."""
+        if operand.kind == "splat":
+            return literal(operand.attributes["number"], operand.dtype), 0
+        name = f"v{operand.number}"
+        if is_number(operand):
+            return name, 0
+        if operand.number not in self._depths:
+            access = self._accesses["read", operand.number]
+            self._loops.before[access.depth].append(f"{name} = {access.read()}")
+            self._depths[operand.number] = access.depth
+        return name, self._depths[operand.number]
+
+    def _map(self, value: Value) -> None:
+        name, work = value.attributes["name"], value.attributes["work"]
+        texts, depth = [], 0
+        for position, operand in enumerate(value.inputs):
+            text, known = self._operand(operand)
+            choice = name == "where" and position == 0
+            texts.append(converted(text, operand.dtype, np.dtype(bool) if choice else work))
+            depth = max(depth, known)
+        names = {"T": name_of(work), "t": str(work.itemsize * 8)}
+        text = EXPRESSIONS[name].format(*texts, **names)
+        text = text if value.dtype.kind == "b" else rounded(text, work, value.dtype)
+        self._known(value, text, depth)
+
+    def _known(self, value: Value, text: str, depth: int) -> None:
+        """Name the element of a value, and write it down if it is needed later."""
+        self._loops.before[depth].append(f"v{value.number} = {text}")
+        self._depths[value.number] = depth
+        if ("write", value.number) in self._accesses:
+            inside = len(self._loops.lengths)
+            self._loops.before[inside].append(self._accesses["write", value.number].write(f"v{value.number}"))
+
+    def _take(self, value: Value) -> None:
+        places, depth = self._operand(value.inputs[1])
+        access = self._accesses["within", value.number]
+        self._known(value, access.read(places), max(depth, access.depth))
+
+    def _scatter(self, value: Value) -> None:
+        inside = len(self._loops.lengths)
+        text, _ = self._operand(value.inputs[0])
+        places, _ = self._operand(value.inputs[1])
+        access = self._accesses["within", value.number]
+        total = rounded(f"{access.read(places)} + {text}", value.dtype, value.dtype)
+        self._loops.before[inside].append(access.write(total, places))
+        self._first += [f"for z in range({value.size}):", f"    {access.pointer}[z] = {blank(value)}"]
+
+    def _reduce(self, value: Value) -> None:
+        kind, access = value.attributes["name"], self._accesses["write", value.number]
+        depth, inside = access.depth, len(self._loops.lengths)
+        start = blank(value)
+        text, _ = self._operand(value.inputs[0])
+        text = converted(text, value.inputs[0].dtype, value.dtype)
+        total = f"v{value.number}"
+        target = self._loops.after[depth] if depth < inside else self._loops.before[inside]
+        if depth == inside:
+            self._loops.before[inside].append(f"{total} = {text}")
+        elif kind in _LOOSELY and value.dtype.kind == "f":
+            self._loops.before[depth] += [f"{total} = {start}", f"{total}n = 0"]
+            self._loops.before[inside].append(f"{total} = {_LOOSELY[kind]}({total}, {text})")
+            self._loops.before[inside].append(f"{total}n |= int32({text} != {text})")
+            target.append(f"{total} = {literal(math.nan, value.dtype)} if {total}n else {total}")
+        else:
+            self._loops.before[depth].append(f"{total} = {start}")
+            joined = _JOIN[kind].format(total, text)
+            self._loops.before[inside].append(f"{total} = {rounded(joined, value.dtype, value.dtype)}")
+        if any(step == 0 for step in access.strides[:depth]):
+            size = value.size
+            self._first += [f"for z in range({size}):", f"    {access.pointer}[z] = {start}"]
+            joined = _JOIN[kind].format(access.read(), total)
+            target.append(access.write(rounded(joined, value.dtype, value.dtype)))
+        else:
+            target.append(access.write(total))
+
+
+def is_number(value: Value) -> bool:
+    """Tell whether a value is a number that each call brings."""
+    return value.kind == "source" and value.attributes["origin"] == "number"

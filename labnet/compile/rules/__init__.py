@@ -1,0 +1,51 @@
+"""Compile rules: what each op of the registry is in the small operations of the intermediate representation."""
+
+from labnet.compile.rules import (
+    convolution,
+    elementwise,
+    indexing,
+    ordering,
+    pooling,
+    products,
+    recurrences,
+    reductions,
+    views,
+)
+from labnet.compile.rules.composed import WRITTEN, written
+from labnet.compile.rules.elementwise import Rule
+from labnet.compile.scalars import EXPRESSIONS
+
+__all__ = ["RULES"]
+
+_VIEWS = ("reshape", "permute_dims", "matrix_transpose", "expand_dims", "squeeze", "moveaxis", "flip", "broadcast_to")
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(EXPRESSIONS, elementwise.elementwise),
+    **dict.fromkeys(_VIEWS, views.view),
+    **{name: written(function) for name, function in WRITTEN.items()},
+    "astype": elementwise.convert,
+    "sum": reductions.reduction("sum"),
+    "prod": reductions.reduction("prod"),
+    "max": reductions.reduction("max"),
+    "min": reductions.reduction("min"),
+    "sum_to": reductions.sum_to,
+    "matmul": products.matmul,
+    "getitem": indexing.getitem,
+    "scatter_add": indexing.scatter_add,
+    "setitem": indexing.setitem,
+    "roll": indexing.roll,
+    "sort": ordering.sort,
+    "argsort": ordering.argsort,
+    "searchsorted": ordering.searchsorted,
+    "cumulative_sum": ordering.running("running_sum", 0),
+    "cumulative_prod": ordering.running("running_product", 1),
+    "recur": recurrences.recur,
+    "recur_back": recurrences.recur_back,
+    **convolution.RULES,
+    **pooling.RULES,
+    "concat": views.concat,
+    "pad": views.pad,
+    "tril": views.triangle,
+    "triu": views.triangle,
+}
+del RULES["copy"]

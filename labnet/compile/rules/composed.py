@@ -1,0 +1,139 @@
+"""Compile rules of ops that others compute.
+
+NumPy computes these in several passes that are written for speed; here they are written in other ops once more,
+because passes cost nothing where they are fused.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from labnet import ops
+from labnet.compile.rules.elementwise import Rule, Static
+from labnet.compile.trace import Trace
+from labnet.compile.traced import Traced
+from labnet.ops.dispatch import failure
+from labnet.ops.likelihood import one_of
+from labnet.ops.registry import Op
+
+
+def written(function: Callable[..., Any]) -> Rule:
+    """Return the rule of an op that other ops compute."""
+
+    def rule(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+        found: Traced = function(*operands, **static)
+        return found
+
+    return rule
+
+
+def _linear(x: Any, weight: Any, bias: Any) -> Any:
+    if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
+        error = ValueError("expected weight of shape (out_features, in_features) and bias of shape (out_features,)")
+        raise failure("linear", tuple(np.empty(v.shape) for v in (x, weight, bias) if v is not None), {}, error)
+    out = x @ weight.T
+    return out if bias is None else out + bias
+
+
+def _mean(x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
+    total = ops.sum(x, axis=axis, keepdims=keepdims)
+    return total / (x.size // (total.size or 1))
+
+
+def _mean_squared_error(x1: Any, x2: Any) -> Any:
+    difference = x1 - x2
+    return _mean(difference * difference)
+
+
+def _shifted(x: Any, axis: int) -> Any:
+    return x - ops.max(x, axis=axis, keepdims=True)
+
+
+def _softmax(x: Any, *, axis: int = -1) -> Any:
+    out = ops.exp(_shifted(x, axis))
+    return out / ops.sum(out, axis=axis, keepdims=True)
+
+
+def _log_softmax(x: Any, *, axis: int = -1) -> Any:
+    shifted = _shifted(x, axis)
+    return shifted - ops.log(ops.sum(ops.exp(shifted), axis=axis, keepdims=True))
+
+
+def _cross_entropy(x: Any, *, labels: Any, axis: int = -1) -> Any:
+    chosen = ops.sum(ops.where(one_of(labels, x.shape, axis), x, 0.0), axis=axis)
+    greatest = ops.max(x, axis=axis, keepdims=True)
+    total = ops.sum(ops.exp(x - greatest), axis=axis)
+    return ops.log(total) - (chosen - greatest.reshape(chosen.shape))
+
+
+def _binary_cross_entropy(z: Any, y: Any) -> Any:
+    return ops.maximum(z, 0) - z * y + ops.log1p(ops.exp(-ops.abs(z)))
+
+
+def _standardize(x: Any, *, dims: int = 1, eps: float = 1e-5) -> Any:
+    axes = tuple(range(-dims, 0))
+    out = x - ops.mean(x, axis=axes, keepdims=True)
+    return out / ops.sqrt(ops.mean(out * out, axis=axes, keepdims=True) + eps)
+
+
+def _var(x: Any, *, axis: Any = None, correction: float = 0.0, keepdims: bool = False) -> Any:
+    centered = x - ops.mean(x, axis=axis, keepdims=True)
+    total = ops.sum(centered * centered, axis=axis, keepdims=keepdims)
+    return total / (x.size // (total.size or 1) - correction)
+
+
+def _gelu(x: Any, *, approximate: str = "none") -> Any:
+    if approximate == "none":
+        return x * (ops.erf(x * math.sqrt(0.5)) + 1) * 0.5
+    return x * (ops.tanh((x * x * x * 0.044715 + x) * math.sqrt(2 / math.pi)) + 1) * 0.5
+
+
+def _best(join: Callable[..., Any]) -> Callable[..., Any]:
+    def function(x: Any, *, axis: int | None = None, keepdims: bool = False) -> Any:
+        """Return the first position of the greatest or smallest element, or of NaN where there is one."""
+        rows = x.reshape((-1,)) if axis is None else ops.moveaxis(x, axis, -1)
+        hit = ops.logical_or(rows == join(rows, axis=-1, keepdims=True), rows != rows)
+        found = ops.min(ops.where(hit, np.arange(rows.shape[-1]), rows.shape[-1]), axis=-1)
+        if not keepdims:
+            return found
+        return found.reshape((1,) * x.ndim) if axis is None else ops.expand_dims(found, axis=axis)
+
+    return function
+
+
+def _any(x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
+    return ops.sum(ops.astype(x != 0, "int64"), axis=axis, keepdims=keepdims) != 0
+
+
+def _all(x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
+    return ops.sum(ops.astype(x == 0, "int64"), axis=axis, keepdims=keepdims) == 0
+
+
+WRITTEN: dict[str, Callable[..., Any]] = {
+    "linear": _linear,
+    "mean": _mean,
+    "mean_squared_error": _mean_squared_error,
+    "softmax": _softmax,
+    "log_softmax": _log_softmax,
+    "cross_entropy_with_logits": _cross_entropy,
+    "binary_cross_entropy_with_logits": _binary_cross_entropy,
+    "standardize": _standardize,
+    "gelu": _gelu,
+    "var": _var,
+    "std": lambda x, **static: ops.sqrt(_var(x, **static)),
+    "all": _all,
+    "argmax": _best(ops.max),
+    "argmin": _best(ops.min),
+    "any": _any,
+    "count_nonzero": lambda x, **static: ops.sum(ops.astype(x != 0, "int64"), **static),
+    "silu": lambda x: x * ops.sigmoid(x),
+    "elu": lambda x, *, alpha=1.0: ops.where(x > 0, x, ops.expm1(ops.minimum(x, 0)) * alpha),
+    "leaky_relu": lambda x, *, negative_slope=0.01: ops.where(x > 0, x, x * negative_slope),
+    "hardtanh": lambda x, *, min_val=-1.0, max_val=1.0: ops.minimum(ops.maximum(x, min_val), max_val),
+    "relu6": lambda x: ops.minimum(ops.maximum(x, 0), 6),
+    "threshold": lambda x, *, threshold, value: ops.where(x > threshold, x, value),
+    "ndtr": lambda x: (ops.erf(x * math.sqrt(0.5)) + 1) * 0.5,
+    "logaddexp": lambda x1, x2: ops.maximum(x1, x2) + ops.log1p(ops.exp(-ops.abs(x1 - x2))),
+}

@@ -1,0 +1,96 @@
+"""Compile rules of ops that go along a dimension in order: sorting, searching, sums and products that run on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from labnet import ops
+from labnet.compile.ir import DType, Shape
+from labnet.compile.rules.elementwise import Rule, Static, sample
+from labnet.compile.rules.indexing import taken
+from labnet.compile.trace import Trace
+from labnet.compile.traced import Traced
+from labnet.ops.dispatch import failure
+from labnet.ops.registry import Op
+
+
+def called(
+    trace: Trace, name: str, inputs: Sequence[Any], *, shape: Shape, dtype: DType, numbers: Shape, flops: int = 0
+) -> Traced:
+    """Return what a routine computes of whole arrays."""
+    values = [trace.lift(x).value for x in inputs]
+    values = [trace.copied(value) if value.kind in ("view", "splat") else value for value in values]
+    return trace.stand_in(
+        trace.builder.make("call", values, shape=shape, dtype=dtype, name=name, numbers=tuple(numbers), flops=flops)
+    )
+
+
+def _rows(op: Op, x: Any, axis: int | None, static: Static) -> Any:
+    """Return a tensor with one dimension as the last one."""
+    if axis is None and x.ndim == 1:
+        axis = 0
+    if axis is None or not -x.ndim <= axis < x.ndim:
+        error = IndexError("an axis of the tensor is needed, which only a one-dimensional one can do without")
+        raise failure(op.name, (np.broadcast_to(np.zeros((), x.dtype), x.shape),), static, error)
+    return ops.moveaxis(x, axis, -1)
+
+
+def _order(trace: Trace, rows: Any) -> Traced:
+    """Return the positions that put rows in ascending order, stably."""
+    length = rows.shape[-1]
+    count = rows.size // max(length, 1)
+    passes = (max(length, 1) - 1).bit_length()
+    both = called(trace, "argsort", [rows], shape=(2, *rows.shape), dtype=np.dtype("int64"), numbers=(count, length))
+    return trace.lift(both[passes % 2])  # type: ignore[no-any-return]
+
+
+def argsort(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Sort positions; backwards as NumPy does, so that equal elements keep their order."""
+    axis = static.get("axis", -1)
+    rows = _rows(op, operands[0], axis, static)
+    if not static.get("descending"):
+        return trace.lift(ops.moveaxis(_order(trace, rows), -1, axis))  # type: ignore[no-any-return]
+    backwards = _order(trace, ops.flip(rows, axis=-1))
+    found = ops.flip(rows.shape[-1] - 1 - backwards, axis=-1)
+    return trace.lift(ops.moveaxis(found, -1, axis))  # type: ignore[no-any-return]
+
+
+def sort(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Read the elements in their order."""
+    axis = static.get("axis", -1)
+    rows = _rows(op, operands[0], axis, static)
+    starts = np.arange(rows.size // max(rows.shape[-1], 1)).reshape((*rows.shape[:-1], 1)) * rows.shape[-1]
+    places = trace.lift(_order(trace, rows) + trace.constant(starts))
+    ordered: Any = trace.stand_in(taken(trace, trace.lift(rows).value, places, rows.shape))
+    ordered = ops.flip(ordered, axis=-1) if static.get("descending") else ordered
+    return trace.lift(ops.moveaxis(ordered, -1, axis))  # type: ignore[no-any-return]
+
+
+def searchsorted(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Search by halving."""
+    ordered, x = operands
+    sorter = static.get("sorter")
+    ordered = ordered if sorter is None else ops.take(ordered, sorter, axis=0)
+    dtype = np.result_type(ordered.dtype, x.dtype)
+    inputs = [ops.astype(ordered, dtype), ops.astype(x, dtype)]
+    numbers = (ordered.size, x.size, int(static.get("side", "left") == "right"))
+    return called(trace, "searchsorted", inputs, shape=x.shape, dtype=np.dtype("int64"), numbers=numbers)
+
+
+def running(name: str, start: int) -> Rule:
+    """Return the rule of an op that joins all elements up to each one."""
+
+    def rule(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+        axis = static.get("axis")
+        rows = _rows(op, operands[0], axis, static)
+        dtype = np.asarray(op.forward(sample(operands[0]), **static)).dtype
+        rows = ops.astype(rows, dtype)
+        numbers = (rows.size // max(rows.shape[-1], 1), rows.shape[-1])
+        out: Any = called(trace, name, [rows], shape=rows.shape, dtype=dtype, numbers=numbers)
+        if static.get("include_initial"):
+            first = trace.stand_in(trace.builder.splat(start, (*rows.shape[:-1], 1), dtype))
+            out = ops.concat([first, out], axis=-1)
+        return trace.lift(ops.moveaxis(out, -1, 0 if axis is None else axis))  # type: ignore[no-any-return]
+
+    return rule

@@ -1,0 +1,119 @@
+"""Compile rules of pooling: the elements at each place of the windows are views, and putting them back the adjoint."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from labnet import ops
+from labnet.compile.ir import Shape
+from labnet.compile.rules.elementwise import Rule, Static
+from labnet.compile.rules.views import put, seen
+from labnet.compile.rules.windows import Geometry, geometry_of
+from labnet.compile.trace import Trace
+from labnet.compile.traced import Traced
+from labnet.ops.dispatch import failure
+from labnet.ops.registry import Op
+from labnet.ops.windows import pair
+
+
+def _pooling(op: Op, shape: Shape, static: Static, operands: Sequence[Any]) -> Geometry:
+    kernel, width = pair(static["kernel_size"]), pair(static.get("padding", 0))
+    steps = kernel if static.get("stride") is None else static["stride"]
+    if len(shape) < 2 or any(2 * w > k for w, k in zip(width, kernel, strict=True)):
+        error = ValueError("expected shape (..., H, W), and padding of at most half the window")
+        raise failure(op.name, tuple(np.broadcast_to(np.zeros(()), x.shape) for x in operands), static, error)
+    return geometry_of(op, shape[-2:], kernel, {**static, "stride": steps}, operands)
+
+
+def max_pool2d(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Take the greatest of the elements at each place of the window."""
+    x = operands[0]
+    geometry = _pooling(op, x.shape, static, operands)
+    return trace.lift(_greatest(geometry.pad(x, -math.inf), geometry))  # type: ignore[no-any-return]
+
+
+def _greatest(padded: Any, geometry: Geometry) -> Any:
+    first, *others = geometry.places()
+    out = padded[first]
+    for place in others:
+        out = ops.maximum(out, padded[place])
+    return out
+
+
+def _winners(x: Any, geometry: Geometry) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield each place with a mask of the windows whose greatest element, or the first of several, lies there."""
+    padded = geometry.pad(x, -math.inf)
+    greatest = _greatest(padded, geometry)
+    *places, last = geometry.places()
+    left: Any = None
+    for place in places:
+        hit = padded[place] == greatest
+        yield place, (hit if left is None else ops.logical_and(hit, left))
+        left = ops.logical_not(hit) if left is None else ops.logical_and(left, ops.logical_not(hit))
+    yield last, (ops.equal(greatest, greatest) if left is None else left)
+
+
+def _added(trace: Trace, parts: Sequence[Any], geometry: Geometry, shape: Shape) -> Traced:
+    """Return images in which parts were added, one per place of the window."""
+    whole = np.empty((*shape[:-2], *geometry.padded), parts[0].dtype)
+    places = [seen(whole, whole[place]) for place in geometry.places()]
+    padded = trace.stand_in(put(trace, parts, places, whole.shape))
+    return trace.lift(geometry.inside(padded))  # type: ignore[no-any-return]
+
+
+def max_pool2d_input(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Put elements where the greatest of each window lies."""
+    y, x = operands
+    geometry = _pooling(op, x.shape, static, operands)
+    parts = [ops.where(hit, y, 0.0) for _, hit in _winners(x, geometry)]
+    return _added(trace, parts, geometry, x.shape)
+
+
+def max_pool2d_pick(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Read elements where the greatest of each window lies."""
+    y, x = operands
+    geometry = _pooling(op, x.shape, static, operands)
+    padded, out = geometry.pad(y), None
+    for place, hit in _winners(x, geometry):
+        out = padded[place] if out is None else ops.where(hit, padded[place], out)
+    return trace.lift(out)  # type: ignore[no-any-return]
+
+
+def _shares(trace: Trace, geometry: Geometry, dtype: Any, static: Static) -> Any:
+    """Return what each window is divided by."""
+    if static.get("count_include_pad", True):
+        return math.prod(geometry.kernel)
+    (top, _), (left, _) = geometry.sides
+    inside = np.zeros(geometry.padded, dtype)
+    rows, columns = (size - sum(side) for size, side in zip(geometry.padded, geometry.sides, strict=True))
+    inside[top : top + rows, left : left + columns] = 1
+    return trace.constant(np.sum([inside[place] for place in geometry.places()], axis=0, dtype=dtype))
+
+
+def avg_pool2d(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Add up the elements at all places of the window, and divide."""
+    x = operands[0]
+    geometry = _pooling(op, x.shape, static, operands)
+    padded, out = geometry.pad(x), None
+    for place in geometry.places():
+        out = padded[place] if out is None else out + padded[place]
+    return trace.lift(out / _shares(trace, geometry, x.dtype, static))  # type: ignore[no-any-return]
+
+
+def avg_pool2d_input(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Share each element among its window."""
+    y, shape = operands[0], tuple(static["shape"])
+    geometry = _pooling(op, shape, static, operands)
+    part = y / _shares(trace, geometry, y.dtype, static)
+    return _added(trace, [part] * math.prod(geometry.kernel), geometry, shape)
+
+
+RULES: dict[str, Rule] = {
+    "max_pool2d": max_pool2d,
+    "max_pool2d_input": max_pool2d_input,
+    "max_pool2d_pick": max_pool2d_pick,
+    "avg_pool2d": avg_pool2d,
+    "avg_pool2d_input": avg_pool2d_input,
+}

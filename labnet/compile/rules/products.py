@@ -1,0 +1,70 @@
+"""Compile rules of products of matrices."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from labnet import ops
+from labnet.compile.ir import DType, Value, leading
+from labnet.compile.rules.elementwise import Static
+from labnet.compile.rules.reductions import reduced
+from labnet.compile.rules.views import reshaped
+from labnet.compile.trace import Trace
+from labnet.compile.traced import Traced, refuse
+from labnet.ops.dispatch import failure
+from labnet.ops.registry import Op
+
+
+def matmul(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Multiply matrices; vectors become matrices, batches are broadcast."""
+    left, right = operands
+    try:
+        shape = op.forward(*(np.broadcast_to(np.zeros((), x.dtype), x.shape) for x in operands)).shape
+        dtype = np.result_type(left.dtype, right.dtype)
+    except ValueError as error:
+        arrays = tuple(np.broadcast_to(np.zeros((), x.dtype), x.shape) for x in operands)
+        raise failure(op.name, arrays, static, error) from None
+    if dtype.kind != "f" or dtype == np.dtype("float16"):
+        if dtype.kind == "f":
+            refuse("matmul in float16: convert to float32 or float64")
+        return trace.stand_in(reshaped(trace, _by_sums(trace, left, right, dtype), shape))
+    a, b = (trace.lift(ops.astype(x, dtype)) for x in operands)
+    a = a if a.ndim > 1 else ops.expand_dims(a, axis=0)
+    b = b if b.ndim > 1 else ops.expand_dims(b, axis=1)
+    if a.ndim > 2 and b.ndim == 2:  # one large product instead of many
+        a = a.reshape((-1, a.shape[-1]))
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    values = [
+        as_matrices(trace, trace.lift(ops.broadcast_to(x, (*batch, *x.shape[-2:])) if batch else x).value)
+        for x in (a, b)
+    ]
+    if worth_turning(values[1], a.shape[-2]):
+        values[1] = trace.copied(values[1])
+    whole = (*batch, a.shape[-2], b.shape[-1])
+    if a.shape[-1] == 0:
+        return trace.stand_in(trace.builder.splat(0, shape, dtype))
+    product = trace.builder.make("matmul", values, shape=whole, dtype=dtype)
+    return trace.stand_in(reshaped(trace, product, shape))
+
+
+def _by_sums(trace: Trace, left: Any, right: Any, dtype: DType) -> Value:
+    """Return a product of integers, for which there is no BLAS."""
+    a, b = (ops.astype(x, dtype) for x in (left, right))
+    a = a if a.ndim > 1 else ops.expand_dims(a, axis=0)
+    b = b if b.ndim > 1 else ops.expand_dims(b, axis=1)
+    products = trace.lift(ops.expand_dims(a, axis=-1) * ops.expand_dims(b, axis=-3))
+    return reduced(trace, "sum", products.value, (products.ndim - 2,), dtype)
+
+
+def worth_turning(right: Value, rows: int) -> bool:
+    """Tell whether a matrix that lies transposed is copied first: products are faster then where it is small."""
+    found = leading(right)
+    return bool(found and found[0]) and len(right.shape) == 2 and right.size <= 8192 and rows >= 8
+
+
+def as_matrices(trace: Trace, value: Value) -> Value:
+    """Return a value whose last two dimensions lie in memory as BLAS wants them."""
+    if value.kind == "splat" or leading(value) is None:
+        return trace.copied(value)
+    return value

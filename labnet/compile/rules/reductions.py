@@ -1,0 +1,50 @@
+"""Compile rules of ops that take all elements along some dimensions together."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from labnet.compile.ir import DType, Shape, Value
+from labnet.compile.rules.elementwise import Rule, Static, mapped
+from labnet.compile.rules.views import reshaped
+from labnet.compile.trace import Trace
+from labnet.compile.traced import Traced
+from labnet.ops.dispatch import failure
+from labnet.ops.registry import Op
+
+
+def reduction(kind: str) -> Rule:
+    """Return the rule of an op that takes all elements along some dimensions together."""
+
+    def rule(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+        x = operands[0]
+        whole = np.broadcast_to(np.zeros((), x.dtype), x.shape)
+        try:
+            found = np.asarray(op.forward(whole, **static))
+        except (ValueError, IndexError, TypeError) as error:
+            raise failure(op.name, (whole,), static, error) from None
+        axis = static.get("axis")
+        axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+        value = reduced(trace, kind, x.value, tuple(sorted(a % x.ndim for a in axes)), found.dtype)
+        return trace.stand_in(reshaped(trace, value, found.shape))
+
+    return rule
+
+
+def reduced(trace: Trace, kind: str, value: Value, axes: Shape, dtype: DType) -> Value:
+    """Return the reduction of a value over some dimensions."""
+    if not axes:
+        return mapped(trace, "copy", [trace.stand_in(value)], shape=value.shape, dtype=dtype, work=dtype)
+    shape = tuple(length for axis, length in enumerate(value.shape) if axis not in axes)
+    return trace.builder.make("reduce", [value], shape=shape, dtype=dtype, name=kind, axes=axes)
+
+
+def sum_to(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Sum over the dimensions along which a shape was broadcast."""
+    x, shape = operands[0], tuple(static["shape"])
+    added = x.ndim - len(shape)
+    axes = tuple(a for a in range(x.ndim) if a < added or (shape[a - added] == 1 != x.shape[a]))
+    if not axes:
+        return trace.stand_in(x.value)
+    return trace.stand_in(reshaped(trace, reduced(trace, "sum", x.value, axes, x.dtype), shape))

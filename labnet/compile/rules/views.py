@@ -1,0 +1,121 @@
+"""Compile rules of ops that move elements: views, and what puts elements together at places that are known."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from labnet import ops
+from labnet.compile.ir import Shape, Value, contiguous, placed
+from labnet.compile.rules.elementwise import Static
+from labnet.compile.trace import Trace
+from labnet.compile.traced import Traced
+from labnet.ops.dispatch import failure
+from labnet.ops.registry import REGISTRY, Op
+
+
+def is_basic(key: Any) -> bool:
+    """Tell whether an index consists of numbers, slices, ``...`` and None."""
+    parts = key if isinstance(key, tuple) else (key,)
+    return all(isinstance(part, int | np.integer | slice | type(None) | type(...)) for part in parts)
+
+
+def viewing(key: Any) -> tuple[Any, ...]:
+    """Return the index in the form that gives a view of a single element too, rather than a number."""
+    parts = key if isinstance(key, tuple) else (key,)
+    return parts if any(part is ... for part in parts) else (*parts, ...)
+
+
+def view(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Find out by NumPy itself which elements a view shows; copy where it cannot be one."""
+    return trace.stand_in(view_by(trace, operands[0].value, lambda array: op.forward(array, **static), op, static))
+
+
+def view_by(trace: Trace, value: Value, look: Callable[[Any], Any], op: Op, static: Static) -> Value:
+    """Return what `look` makes of an array that lies where the value does."""
+    base, offset, strides = placed(value)
+    if value.kind == "splat" or not value.size:
+        try:
+            shape = look(np.broadcast_to(np.zeros((), value.dtype), value.shape)).shape
+        except (ValueError, IndexError) as error:
+            raise failure(op.name, (np.broadcast_to(np.zeros(()), value.shape),), static, error) from None
+        return trace.builder.splat(value.attributes.get("number", 0), shape, value.dtype)
+    memory = np.empty(base.size, base.dtype)
+    item = base.dtype.itemsize
+    array = np.ndarray(value.shape, base.dtype, memory, offset * item, tuple(step * item for step in strides))
+    try:
+        found = look(array)
+        found = found if isinstance(found, np.ndarray) else array  # NumPy's scalar for an array without dimensions
+    except (ValueError, IndexError, TypeError) as error:
+        raise failure(op.name, (array,), static, error) from None
+    if found.size and not np.may_share_memory(found, memory):
+        return view_by(trace, trace.copied(value), look, op, static)
+    start = (found.ctypes.data - memory.ctypes.data) // item if found.size else 0
+    return viewed(trace, base, start, tuple(step // item for step in found.strides), found.shape)
+
+
+def viewed(trace: Trace, base: Value, offset: int, strides: Shape, shape: Shape) -> Value:
+    """Return a view of a value that is none, or the value itself if that is what it shows."""
+    strides = tuple(0 if length == 1 else step for length, step in zip(shape, strides, strict=True))
+    plain = tuple(0 if length == 1 else step for length, step in zip(shape, contiguous(shape), strict=True))
+    if shape == base.shape and offset == 0 and strides == plain:
+        return base
+    strides = tuple(
+        own if length == 1 else step for length, step, own in zip(shape, strides, contiguous(shape), strict=True)
+    )
+    return trace.builder.make("view", [base], shape=shape, dtype=base.dtype, offset=offset, strides=strides)
+
+
+def reshaped(trace: Trace, value: Value, shape: Shape) -> Value:
+    """Return the elements in row-major order with another shape."""
+    return view_by(trace, value, lambda array: array.reshape(shape), REGISTRY["reshape"], {"shape": shape})
+
+
+def seen(memory: Any, part: Any) -> tuple[int, Shape]:
+    """Return offset and strides, in elements, of a view of an array."""
+    offset = (part.ctypes.data - memory.ctypes.data) // memory.itemsize if part.size else 0
+    return offset, tuple(step // memory.itemsize for step in part.strides)
+
+
+def put(trace: Trace, parts: Sequence[Any], places: Sequence[tuple[int, Shape]], shape: Shape) -> Value:
+    """Return zeros with parts added at offsets and strides."""
+    values = [trace.lift(part).value for part in parts]
+    return trace.builder.make("put", values, shape=tuple(shape), dtype=values[0].dtype, places=tuple(places))
+
+
+def concat(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Put tensors one after the other."""
+    axis = static.get("axis", 0)
+    arrays = [np.broadcast_to(np.zeros((), x.dtype), x.shape) for x in operands]
+    try:
+        whole = np.empty_like(op.forward(arrays, axis=axis))
+    except ValueError as error:
+        raise failure(op.name, tuple(arrays), static, error) from None
+    parts = [ops.astype(x if axis is not None else x.reshape((-1,)), whole.dtype) for x in operands]
+    along, start, places = (axis or 0) % whole.ndim, 0, []
+    for part in parts:
+        stop = start + part.shape[along]
+        places.append(seen(whole, whole[(slice(None),) * along + (slice(start, stop),)]))
+        start = stop
+    return trace.stand_in(put(trace, parts, places, whole.shape))
+
+
+def pad(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Surround a tensor with zeros, or with another number."""
+    x = operands[0]
+    value = static.get("constant_values", 0)
+    whole = np.empty(op.forward(np.zeros(x.shape, x.dtype), **static).shape, x.dtype)
+    before = np.broadcast_to(np.asarray(static["pad_width"]), (x.ndim, 2))[:, 0]
+    inside = whole[tuple(slice(int(b), int(b) + n) for b, n in zip(before, x.shape, strict=True))]
+    padded = trace.stand_in(put(trace, [x], [seen(whole, inside)], whole.shape))
+    if value == 0:
+        return padded
+    outside = op.forward(np.zeros(x.shape, bool), **{**static, "constant_values": True})
+    return trace.lift(ops.where(outside, np.asarray(value, x.dtype), padded))  # type: ignore[no-any-return]
+
+
+def triangle(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Keep the elements on one side of a diagonal."""
+    x = operands[0]
+    kept = trace.constant(op.forward(np.ones(x.shape[-2:], bool), **static))
+    return trace.lift(ops.where(kept, x, np.zeros((), x.dtype)))  # type: ignore[no-any-return]

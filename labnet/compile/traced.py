@@ -1,0 +1,146 @@
+"""Stand-ins for tensors while a function is traced, and the nodes that their gradients take."""
+
+import linecache
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from labnet import autograd
+from labnet.compile.ir import DType, Shape, Value
+from labnet.errors import GradientError, ShapeError, TraceError
+from labnet.ops.registry import Op
+from labnet.tensor import Tensor
+
+if TYPE_CHECKING:
+    from labnet.compile.trace import Trace
+
+_HOME = str(Path(__file__).parent.parent)
+#: Ways out, by what was called.
+WAYS_OUT = {
+    "__bool__": "a decision on traced values: use ln.where, or decide outside of the compiled function",
+    "__float__": "a conversion to a Python number: return the tensor, and convert it outside",
+    "__int__": "a conversion to a Python number: return the tensor, and convert it outside",
+    "__index__": "a traced value as an index: use ln.take or an index that is a plain number",
+    "item": "item(): return the tensor, and call item() outside; to use a number as it is now, read it before",
+    "copy": "making a tensor of another one: use it as it is, or detach() or astype()",
+    "tolist": "tolist(): return the tensor, and call tolist() outside",
+    "numpy": "numpy(): it needs the elements of a tensor, which are not there yet: return it, and convert it outside",
+    "grad": "reading or setting .grad: use what backward() returns, or ln.grad(y, x); nothing has to be cleared",
+    "__repr__": "printing a traced tensor: return it, and print it outside",
+    "__format__": "formatting a traced tensor: return it, and format it outside",
+    "assign": "writing into a tensor: only optimizers write while a function is compiled",
+    "write": "writing into a tensor: compute a new tensor instead, for example with ln.where",
+    "operator": "an operator that writes in place: write x = x + y instead of x += y",
+}
+
+
+def user_line() -> str:
+    """Return the place in the user's code that is being run, as ``file:line (source)``."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HOME):
+        frame = frame.f_back
+    name, number = frame.f_code.co_filename, frame.f_lineno
+    text = linecache.getline(name, number).strip()
+    return f"{name}:{number}" + (f" ({text})" if text else "")
+
+
+def refuse(what: str) -> NoReturn:
+    """Raise `TraceError` for the user's line."""
+    raise TraceError(f"jit: cannot compile {what}; at {user_line()}")
+
+
+class Traced(Tensor):
+    """A tensor without elements: shape, dtype, and the value of a program that it stands for."""
+
+    __slots__ = ("tracer", "value")
+    tracer: "Trace"
+    value: Value
+
+    @property
+    def _array(self) -> Any:  # type: ignore[override]
+        """Refuse to hand out elements that are not there yet."""
+        caller = sys._getframe(1).f_code.co_name
+        refuse(WAYS_OUT.get(caller, f"{caller}(): it needs the elements of a tensor that is only traced"))
+
+    @property
+    def shape(self) -> Shape:
+        """Lengths of the dimensions."""
+        return self.value.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.value.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.value.size
+
+    @property
+    def dtype(self) -> DType:
+        """Data type of the elements."""
+        return self.value.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes taken by the elements."""
+        return self.value.nbytes
+
+    def detach(self) -> Tensor:
+        """Return the same values without their history."""
+        return self.tracer.stand_in(self.value)
+
+    def __copy__(self) -> Tensor:
+        return self.detach()
+
+    def _root(self, grad: Any, *, create_graph: bool = False) -> tuple[autograd.Node, Tensor, autograd.Run]:
+        """Check what a backward starts from; return its node, its first gradient and the run."""
+        if self._node is None:
+            raise GradientError("backward: nothing here requires gradients; set requires_grad=True on what is trained")
+        if grad is None and self.size != 1:
+            raise GradientError(f"backward: a tensor of shape {self.shape} needs grad=, a tensor of the same shape")
+        tracer = self.tracer
+        splat = tracer.builder.splat(1, self.shape, self.dtype)
+        seed: Traced = tracer.stand_in(splat) if grad is None else tracer.lift(grad, self.dtype)
+        if seed.shape != self.shape:
+            raise ShapeError(f"backward: grad has shape {seed.shape}, the tensor has shape {self.shape}")
+        return self._node, seed, autograd.Run(create_graph=create_graph)
+
+    def backward(self, grad: Any = None, *, retain_graph: bool = False) -> autograd.Gradients:
+        """Compute the gradients of all leaves; see `Tensor.backward`."""
+        return self.tracer.backward(self, grad, retain_graph=retain_graph)
+
+
+class TracedNode(autograd.Node):
+    """An op that was written down, with the stand-ins that it saw."""
+
+    __slots__ = ("op", "operands", "out", "static")
+
+    def __init__(
+        self, parents: Sequence[autograd.Node | None], op: Op, operands: Sequence[Any], out: Traced, static: Any
+    ):
+        super().__init__(parents)
+        self.op = op
+        self.operands = operands
+        self.out = out
+        self.static = static
+
+    def pull(self, gradient: Any, run: autograd.Run) -> list[Any]:
+        """Apply the rules of the op, one per parent that needs a gradient."""
+        tracer, dtype = self.out.tracer, self.out.dtype
+        inputs = [tracer.lift(x, dtype) for x in self.operands]
+        rules: Sequence[Any] = self.op.vjps
+        if self.op.variadic:
+            rules = [lambda *a, i=i, **s: self.op.vjps[0](*a, position=i, **s) for i in range(len(inputs))]  # type: ignore[misc]
+        pulled: list[Any] = []
+        for rule, parent in zip(rules, self.parents or (), strict=True):
+            if parent is None or rule is None:
+                pulled.append(None)
+            elif run.create_graph:
+                pulled.append(rule(gradient, self.out, *inputs, **self.static))
+            else:
+                with autograd.no_grad():
+                    pulled.append(rule(gradient, self.out.detach(), *inputs, **self.static))
+        return pulled

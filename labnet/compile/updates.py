@@ -1,0 +1,78 @@
+"""What optimizers do in a traced function: steps that are counted, numbers that are read anew, and states."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labnet.compile.ir import Value
+from labnet.optim import Optimizer
+from labnet.tensor import Tensor
+
+if TYPE_CHECKING:
+    from labnet.compile.trace import Trace
+
+
+@dataclass
+class Step:
+    """A step of an optimizer: with which parameters, and how many numbers it needs."""
+
+    optimizer: Optimizer
+    parameters: list[Tensor]
+    count: int
+
+    def _states(self) -> list[dict[str, Any]]:
+        return [self.optimizer._known(parameter).state for parameter in self.parameters]
+
+    def fits(self) -> bool:
+        """Tell whether the optimizer would still do the same with all these parameters."""
+        steps = {state.get("step", 0) for state in self._states()}
+        return len(steps) == 1 and len(self.numbers()) == self.count
+
+    def numbers(self) -> tuple[float, ...]:
+        """Return the numbers of the next step."""
+        taken: int = self.optimizer._known(self.parameters[0]).state.get("step", 0)
+        return self.optimizer._numbers(taken + 1)
+
+    def reader(self) -> Callable[[], tuple[float, ...]]:
+        """Return the quickest way to `numbers`: without a look at the count, if the optimizer does not count."""
+        return self.numbers if "step" in self.optimizer.slots else functools.partial(self.optimizer._numbers, 1)
+
+    def advance(self) -> None:
+        """Count a step, if the optimizer counts."""
+        if "step" in self.optimizer.slots:
+            for state in self._states():
+                state["step"] = state.get("step", 0) + 1
+
+
+@dataclass(frozen=True)
+class Held:
+    """An array that an optimizer holds for a parameter."""
+
+    optimizer: Optimizer
+    parameter: Tensor
+    slot: str
+
+    def array(self) -> Any:
+        """Return the array as it is now; None if there is none."""
+        return self.optimizer._known(self.parameter).state.get(self.slot)
+
+
+class States(dict[str, Tensor]):
+    """What an optimizer remembers about one parameter, as stand-ins; zeros where there is nothing yet."""
+
+    def __init__(self, trace: "Trace", optimizer: Optimizer, parameter: Tensor):
+        self._trace, self._optimizer, self._parameter = trace, optimizer, parameter
+        self.sources: dict[str, Value] = {}
+
+    def __missing__(self, slot: str) -> Tensor:
+        """Take up a state when it is read for the first time."""
+        parameter, state = self._parameter, self._optimizer._known(self._parameter).state
+        if slot not in state:
+            state[slot] = np.zeros(parameter.shape, parameter.dtype)
+        holder = Held(self._optimizer, parameter, slot)
+        now, self.sources[slot] = self._trace.source(holder, state[slot], id(state[slot]))
+        found = self[slot] = self._trace.stand_in(now)
+        return found

@@ -1,0 +1,77 @@
+"""Models that are served compiled: they compute with machine code and are otherwise the models that they stand for.
+
+Calls, graphs, versions and updates are matters of `labnet.network.served`, which cannot tell the difference: the
+results of a compiled forward have a history that leads to a compiled backward.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from labnet import kernels
+from labnet.compile.background import BACKGROUND
+from labnet.compile.differentiable import Differentiable
+from labnet.errors import ServeError, TraceError
+from labnet.nn import Module
+
+_WAY_OUT = "serve it without compile"
+
+
+def compiled(model: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what computes as a model does, compiled in the background while it runs eagerly.
+
+    A module stays one: it has the same class, attributes, parameters and names.
+
+    Raises
+    ------
+    ServeError
+        If the model is async, and so cannot be compiled.
+    TraceError
+        When it is called, if something in it cannot be compiled; names the line.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> layer = ln.nn.Linear(2, 1)
+    >>> same = compiled(layer)
+    >>> same(ln.ones((3, 2))).shape, next(same.parameters()) is layer.weight
+    ((3, 1), True)
+    """
+    if not callable(model) or isinstance(model, type):
+        return model  # whoever serves it says what is wrong
+    call = model.forward if isinstance(model, Module) else model
+    if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None)):  # noqa: B004
+        raise ServeError(f"serve_model: an async model cannot be compiled: {_WAY_OUT}")
+    BACKGROUND.submit(_load_kernels)  # of the optimizers
+    computing = _Computing(model)
+    return _twin(model, computing) if isinstance(model, Module) else computing
+
+
+def _load_kernels() -> None:
+    kernels.load()
+
+
+class _Computing(Differentiable):
+    """Says where it is refused what to do about it."""
+
+    def __init__(self, model: Callable[..., Any]):
+        super().__init__(model, wait=False)
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        try:
+            return super().__call__(*inputs, **named)
+        except TraceError as error:
+            raise TraceError(f"{error}; or {_WAY_OUT}") from None
+
+
+def _twin(model: Module, computing: Differentiable) -> Module:
+    """Return a module that shares everything with another one but how it is called."""
+
+    def call(self: Module, *inputs: Any, **named: Any) -> Any:
+        return computing(*inputs, **named)
+
+    kind = type(model)
+    same = type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__, "_computing": computing})
+    twin: Module = object.__new__(same)
+    object.__setattr__(twin, "__dict__", model.__dict__)
+    return twin

@@ -1,0 +1,15 @@
+"""How generated code runs in tests: `LABNET_COMPILED=all` has Numba compile what else Python runs."""
+
+import os
+
+import pytest
+
+from labnet.compile import specialisation
+from tests.compile import plainly
+
+
+@pytest.fixture
+def plain_steps(monkeypatch):
+    """Have Python run generated code, unless the environment asks for machine code everywhere."""
+    if os.environ.get("LABNET_COMPILED") != "all":
+        monkeypatch.setattr(specialisation.cache, "load", plainly.load)

@@ -1,0 +1,182 @@
+"""Generated code run by Python itself, instead of machine code: the same text, a thousand times sooner at hand.
+
+Everything that a step goes through is the same but Numba: tracing, all passes, guards, addresses and memory. Where
+the text or the functions that it calls use instructions of the processor, NumPy's functions stand in.
+"""
+
+import ctypes
+import math
+import types
+
+import numpy as np
+
+from labnet.compile import convolutions, recurrences, routines, runtime
+
+_REACH = 1 << 22
+
+
+def pointer(dtype):
+    def at(address):
+        return np.frombuffer((ctypes.c_char * (_REACH * dtype.itemsize)).from_address(address), dtype)
+
+    return at
+
+
+def gemm(order, left, right, rows, columns, inner, factor, a, down_a, b, down_b, zero, c, down_c):
+    def matrix(array, height, width, down, turned):
+        height, width = (width, height) if turned else (height, width)
+        step = array.itemsize
+        seen = np.lib.stride_tricks.as_strided(array, (height, width), (down * step, step))
+        return seen.T if turned else seen
+
+    out = matrix(c, rows, columns, down_c, turned=False)
+    out[...] = matrix(a, rows, inner, down_a, left == 112) @ matrix(b, inner, columns, down_b, right == 112)
+
+
+def word(address):
+    return ctypes.c_int64.from_address(int(address)).value
+
+
+def item(arrays, index):
+    return word(arrays + runtime._ITEMS + 8 * index)
+
+
+def data(arrays, index):
+    return word(item(arrays, index) + runtime._DATA)
+
+
+def described(array, ndim, dtype):
+    found = word(word(array + runtime._DTYPE) + runtime._HEAD + 8) & 0xFFFFFF
+    flags = word(array + runtime._FLAGS) & runtime._READ
+    return (found, word(array + runtime._NDIM) & 0xFFFFFFFF, flags) == (dtype, ndim, runtime._READ)
+
+
+def long(array, axis, length):
+    return word(word(array + runtime._SHAPE) + 8 * axis) == length
+
+
+def holds(table):
+    first, count = word(table + runtime._DATA), word(word(table + runtime._SHAPE))
+    rows = range(first, first + 16 * count, 16)
+    return all(word(word(row)) == word(row + 8) for row in rows)
+
+
+def product(at):
+    def compute(left, right, rows, columns, inner, a, down_a, b, down_b, c):
+        sizes = (rows, columns, inner)
+        gemm(101, left, right, *sizes, 1, at(a), down_a, at(b), down_b, 0, at(c), columns)
+
+    return compute
+
+
+def add_product(rows, columns, inner, a, b, c):
+    found = a[: rows * inner].reshape(rows, inner) @ b[: inner * columns].reshape(inner, columns)
+    c[: rows * columns] += found.ravel()
+
+
+def rows8(a, b, c, rows, inner, down, right, down_b, columns):
+    for i in range(rows):
+        total = np.zeros(8, "float32")
+        for k in range(inner):
+            total = total + a[i * down + k * right] * b[k * down_b : k * down_b + 8]
+        c[i * columns : i * columns + 8] = total
+
+
+def inverted(a):
+    return np.invert(a)
+
+
+def correlate(x, weight, steps, out, samples, image, inner, filters, plane):
+    for n in range(samples):
+        windows = np.stack([x[n * image + step : n * image + step + plane] for step in steps[:inner]])
+        found = weight[: inner * filters].reshape(inner, filters).T @ windows
+        out[n * filters * plane : (n + 1) * filters * plane] = found.ravel()
+
+
+def slopes(x, y, steps, out, samples, image, inner, filters, plane):
+    planes = y[: samples * filters * plane].reshape(samples, filters, plane)
+    total = np.zeros((filters, inner), "float32")
+    for n in range(samples):
+        windows = np.stack([x[n * image + step : n * image + step + plane] for step in steps[:inner]])
+        total += planes[n] @ windows.T
+    out[: filters * inner] = total.ravel()
+
+
+class Mathematics:
+    """The functions of `math` as NumPy has them, which keep the dtype and raise nothing."""
+
+    inf, nan = math.inf, math.nan
+
+    def __getattr__(self, name):
+        if name == "erf":
+            return lambda x: type(x)(math.erf(x))
+        names = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "atan2": "arctan2"}
+        names |= {"asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh"}
+        return getattr(np, names.get(name, name))
+
+
+def _namespace():
+    scalars = ["float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))]
+    found = {name: getattr(np, name) for name in scalars} | {f"_{name}": pointer(np.dtype(name)) for name in scalars}
+    found |= {"_bool": pointer(np.dtype("uint8")), "boolean": np.bool_, "np": np, "math": Mathematics()}
+    for source in (runtime, routines, recurrences):
+        for name, function in vars(source).items():
+            if hasattr(function, "py_func"):
+                found[name] = types.FunctionType(function.py_func.__code__, found, name)
+    found |= {name: correlate if "correlate" in name else slopes for name in convolutions.__all__}
+    found |= {name: getattr(runtime, name) for name in vars(runtime) if isinstance(getattr(runtime, name), int)}
+    found |= {
+        "_item": item,
+        "_data": data,
+        "_described": described,
+        "_long": long,
+        "_holds": holds,
+        "_greater": np.maximum,
+        "_smaller": np.minimum,
+        "_product32": product(found["_float32"]),
+        "_product64": product(found["_float64"]),
+        "_gemm32": gemm,
+        "_gemm64": gemm,
+        "_add_product": add_product,
+        "_ahead": lambda array, places: array[places:],
+        "_tanh": np.tanh,
+        "_logistic": lambda x: 1 / (1 + np.exp(-x)),
+        "_rows8": rows8,
+        "_bits_of": lambda number: np.int32(number).view(np.float32),
+        "_bits": lambda number: np.float32(number).view(np.int32),
+        "_floor": np.floor,
+        "_greater_number": np.fmax,
+        "_smaller_number": np.fmin,
+        "_ceil": np.ceil,
+        "_trunc": np.trunc,
+        "_rint": np.rint,
+        "_quotient": lambda a, b: (
+            np.where(np.isinf(a) != np.isinf(b), np.floor(a / b), np.floor_divide(a, b))[()]
+            if isinstance(a, np.floating)
+            else np.floor_divide(a, b)
+        ),
+        "_rest": np.remainder,
+        "_inverted": inverted,
+        "_shifted_left": np.left_shift,
+        "_shifted_right": np.right_shift,
+        "range": range,
+        "__builtins__": {**vars(__import__("builtins"))},
+    }
+    return found
+
+
+def load(source):
+    """Return the function of a source, as `labnet.compile.cache.load` does."""
+    begin = source.index("def step(")
+    scope = dict(NAMESPACE)
+    exec(compile(source[begin:], "<generated>", "exec"), scope)
+    step = scope["step"]
+
+    def run(call, held, *numbers):
+        with np.errstate(all="ignore"):
+            return step(id(call), id(held), *numbers)
+
+    return run
+
+
+NAMESPACE = _namespace()

@@ -1,0 +1,200 @@
+"""Every module and loss: forward, backward and update compiled do what they do eagerly, over several steps."""
+
+import numpy as np
+import pytest
+
+import labnet as ln
+
+pytestmark = pytest.mark.usefixtures("plain_steps")
+rng = np.random.default_rng(5)
+
+
+def normal(*shape):
+    return ln.asarray(rng.standard_normal(shape).astype("float32"))
+
+
+def whole(*shape, below=5):
+    return ln.asarray(rng.integers(0, below, shape))
+
+
+class Attention(ln.nn.Module):
+    """Attention of one sequence to another one, with all masks."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = ln.nn.MultiheadAttention(8, 2, kdim=6, vdim=4, batch_first=True)
+
+    def forward(self, x, key, value, padding):
+        out, weights = self.inner(x, key, value, padding)
+        return ln.concat([out.reshape((-1,)), weights.reshape((-1,))])
+
+
+class Translator(ln.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = ln.nn.TransformerEncoder(ln.nn.TransformerEncoderLayer(8, 2, 12, dropout=0.1), 2)
+        self.decoder = ln.nn.TransformerDecoder(ln.nn.TransformerDecoderLayer(8, 2, 12, dropout=0.1), 1)
+        self.places = ln.nn.PositionalEncoding(8, 0.1)
+
+    def forward(self, source, target):
+        return self.decoder(self.places(target), self.encoder(self.places(source)))
+
+
+class Sequences(ln.nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.embedding = ln.nn.Embedding(5, 6, padding_idx=1)
+        self.recurrent = ln.nn.LSTM(6, 4, **options)
+
+    def forward(self, x):
+        output, (hidden, cell) = self.recurrent(self.embedding(x))
+        return ln.concat([output.reshape((-1,)), hidden.reshape((-1,)), cell.reshape((-1,))])
+
+
+def sequential(*layers):
+    return lambda: ln.nn.Sequential(*[layer() if isinstance(layer, type) else layer for layer in layers])
+
+
+ACTIVATIONS = (
+    "ReLU",
+    "ReLU6",
+    "GELU",
+    "SiLU",
+    "ELU",
+    "LeakyReLU",
+    "Hardtanh",
+    "Sigmoid",
+    "Tanh",
+    "Softmax",
+    "LogSoftmax",
+)
+MODULES = {
+    "Linear": (lambda: ln.nn.Linear(4, 3), lambda: [normal(5, 4)]),
+    "Linear without bias": (lambda: ln.nn.Linear(4, 3, bias=False), lambda: [normal(2, 5, 4)]),
+    "Conv2d": (lambda: ln.nn.Conv2d(2, 4, 3, stride=2, padding=1, groups=2), lambda: [normal(2, 2, 7, 6)]),
+    "Conv2d same": (lambda: ln.nn.Conv2d(2, 3, (2, 3), padding="same", dilation=2), lambda: [normal(2, 2, 6, 6)]),
+    "pooling": (
+        lambda: ln.nn.Sequential(
+            ln.nn.Conv2d(1, 3, 3), ln.nn.ReLU(), ln.nn.MaxPool2d(2), ln.nn.AvgPool2d(3, 2, 1), ln.nn.Flatten()
+        ),
+        lambda: [normal(2, 1, 12, 10)],
+    ),
+    "Dropout": (lambda: ln.nn.Sequential(ln.nn.Linear(4, 8), ln.nn.Dropout(0.3)), lambda: [normal(5, 4)]),
+    "LayerNorm": (lambda: ln.nn.LayerNorm((3, 4)), lambda: [normal(2, 3, 4)]),
+    "Embedding": (lambda: ln.nn.Embedding(5, 3), lambda: [whole(2, 4)]),
+    "LSTM": (lambda: Sequences(), lambda: [whole(3, 2)]),
+    "LSTM in two layers and directions": (
+        lambda: Sequences(num_layers=2, bidirectional=True, batch_first=True, dropout=0.2, bias=False),
+        lambda: [whole(3, 2)],
+    ),
+    "MultiheadAttention": (
+        Attention,
+        lambda: [normal(2, 3, 8), normal(2, 4, 6), normal(2, 4, 4), ln.asarray([[False, True, False, False]] * 2)],
+    ),
+    "transformer": (Translator, lambda: [normal(3, 2, 8), normal(4, 2, 8)]),
+    "Threshold": (lambda: ln.nn.Sequential(ln.nn.Linear(4, 4), ln.nn.Threshold(0.1, 2.0)), lambda: [normal(5, 4)]),
+    "ModuleList": (lambda: Layers(), lambda: [normal(5, 4)]),
+}
+for name in ACTIVATIONS:
+    MODULES[name] = (
+        lambda name=name: ln.nn.Sequential(
+            ln.nn.Linear(4, 4), getattr(ln.nn, name)(*([-1] if "oftmax" in name else []))
+        ),
+        lambda: [normal(5, 4)],
+    )
+
+
+class Layers(ln.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = ln.nn.ModuleList([ln.nn.Linear(4, 4) for _ in range(2)])
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = ln.tanh(layer(x)) + self.layers[0](x)
+        return x
+
+
+def pair(make):
+    """Return two models with the same parameters."""
+    ln.manual_seed(3)
+    first, second = make(), make()
+    second.load_state_dict(first.state_dict())
+    return first, second
+
+
+def run_both(make, inputs, loss, optimizers, steps=4):
+    """Train eagerly and compiled; compare losses and, at the end, all parameters."""
+    models, losses = pair(make), []
+    for model, optimizer, compiled in zip(models, optimizers, (False, True), strict=True):
+
+        def step(*given, model=model, optimizer=optimizer):
+            value = loss(model(*given))
+            optimizer(value.backward())
+            return value
+
+        run = ln.jit(step) if compiled else step
+        ln.manual_seed(7)
+        losses.append([run(*inputs).item() for _ in range(steps)])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=3e-5, atol=1e-6)
+    for (name, one), other in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        np.testing.assert_allclose(other.numpy(), one.numpy(), rtol=3e-4, atol=3e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_trains_as_eagerly(name):
+    make, draw = MODULES[name]
+    run_both(make, draw(), lambda out: ln.mean(out * out), [ln.optim.SGD(lr=0.1, momentum=0.9) for _ in range(2)])
+
+
+def test_every_module_is_trained_above():
+    covered = set()
+    for make, _ in MODULES.values():
+        covered |= {type(part).__name__ for part in make().modules()}
+    public = {
+        n for n in ln.nn.__all__ if isinstance(getattr(ln.nn, n), type) and issubclass(getattr(ln.nn, n), ln.nn.Module)
+    }
+    assert public - covered - {"Module"} == set()
+
+
+LOSSES = {
+    "mse": (lambda out: ln.loss.mse(out, ln.ones((5, 3)))),
+    "mae": (lambda out: ln.loss.mae(out, ln.ones((5, 3)))),
+    "cross entropy": (lambda out: ln.loss.cross_entropy(out, ln.asarray([0, 2, 1, 1, 0]))),
+    "cross entropy of shares": (lambda out: ln.loss.cross_entropy(out, ln.full((5, 3), 1 / 3))),
+    "binary": (lambda out: ln.loss.binary_cross_entropy(out, ln.asarray([[1, 0, 1]] * 5))),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_trains_as_eagerly(name):
+    run_both(lambda: ln.nn.Linear(4, 3), [normal(5, 4)], LOSSES[name], [ln.optim.Adam(lr=0.01), ln.optim.Adam(lr=0.01)])
+
+
+OPTIMIZERS = {
+    "SGD": lambda: ln.optim.SGD(lr=0.1),
+    "momentum": lambda: ln.optim.SGD(lr=0.1, momentum=0.9),
+    "Adam": lambda: ln.optim.Adam(lr=0.01),
+    "AdamW": lambda: ln.optim.AdamW(lr=0.01, weight_decay=0.1),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_changes_what_it_changes_eagerly(name):
+    make = OPTIMIZERS[name]
+    run_both(lambda: ln.nn.Linear(4, 3), [normal(5, 4)], lambda out: ln.mean(out**2), [make(), make()], steps=8)
+
+
+def test_indices_out_of_range_are_refused_before_anything_changes():
+    model = ln.nn.Embedding(4, 2)
+
+    def train(x):
+        loss = ln.sum(model(x))
+        optimizer(loss.backward())
+        return loss
+
+    optimizer, before = ln.optim.SGD(), model.weight.tolist()
+    step = ln.jit(train)
+    with pytest.raises(IndexError, match=r"embedding: indices must lie in \[0, 4\)"):
+        step(ln.asarray([1, 4]))
+    assert model.weight.tolist() == before
