@@ -153,7 +153,7 @@ class Trace:
 
     def update(self, optimizer: Any, found: list[tuple[Tensor, Any]]) -> None:
         """Write down a step of an optimizer."""
-        if type(optimizer)._formula is Optimizer._formula:
+        if not type(optimizer)._has_formula:
             refuse(f"{type(optimizer).__name__}: it defines no _formula; call it outside of the compiled function")
         if any(isinstance(parameter, Traced) for parameter, _ in found):
             refuse("an update of an argument: let the function find its parameters in a module or a variable")

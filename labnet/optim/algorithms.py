@@ -4,11 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from labnet import kernels
-from labnet.ops import sqrt
-from labnet.optim.optimizer import Optimizer, State, Values
+from labnet.optim.optimizer import Optimizer
 from labnet.tensor import Tensor
 
 
@@ -51,19 +48,11 @@ class SGD(Optimizer):
     def _numbers(self, step: int) -> tuple[float, ...]:
         return (self.lr, self.momentum) if self.momentum else (self.lr,)
 
-    def _formula(self, value: Tensor, gradient: Tensor, state: dict[str, Tensor], numbers: Sequence[Tensor]) -> Tensor:
+    def _formula(self, value: Any, gradient: Any, state: dict[str, Any], numbers: Sequence[Any]) -> Any:
         lr, *momentum = numbers
         if momentum:
             gradient = state["momentum_buffer"] = momentum[0] * state["momentum_buffer"] + gradient
         return value - lr * gradient
-
-    def updated(self, value: Values, gradient: Values, state: State) -> Values:
-        """Return the value after one step."""
-        if self.momentum:
-            velocity = state.get("momentum_buffer")
-            gradient = gradient if velocity is None else self.momentum * velocity + gradient
-            state["momentum_buffer"] = gradient
-        return value - self.lr * gradient
 
 
 class Adam(Optimizer):
@@ -128,32 +117,11 @@ class Adam(Optimizer):
         root, size = 1 / math.sqrt(1 - beta2**step), self.lr / (1 - beta1**step)
         return (beta1, 1 - beta1, beta2, 1 - beta2, root, self.eps, size)
 
-    def _formula(self, value: Tensor, gradient: Tensor, state: dict[str, Tensor], numbers: Sequence[Tensor]) -> Tensor:
+    def _formula(self, value: Any, gradient: Any, state: dict[str, Any], numbers: Sequence[Any]) -> Any:
         beta1, rest1, beta2, rest2, root, eps, size = numbers
         mean = state["exp_avg"] = gradient * rest1 + beta1 * state["exp_avg"]
         square = state["exp_avg_sq"] = gradient * gradient * rest2 + beta2 * state["exp_avg_sq"]
-        return value - mean / (sqrt(square) * root + eps) * size
-
-    def updated(self, value: Values, gradient: Values, state: State) -> Values:
-        """Return the value after one step."""
-        beta1, beta2 = self.betas
-        step = state["step"] = state.get("step", 0) + 1
-        # arrays throughout, also where a parameter has no dimensions and products would be NumPy's scalars
-        mean, square, change = (np.empty_like(gradient) for _ in range(3))
-        np.multiply(gradient, 1 - beta1, out=mean)
-        np.multiply(gradient, gradient, out=square)
-        square *= 1 - beta2
-        if step > 1:
-            mean += beta1 * state["exp_avg"]
-            square += beta2 * state["exp_avg_sq"]
-        state["exp_avg"], state["exp_avg_sq"] = mean, square
-        np.sqrt(square, out=change)
-        change *= 1 / math.sqrt(1 - beta2**step)
-        change += self.eps
-        np.divide(mean, change, out=change)
-        change *= self.lr / (1 - beta1**step)
-        np.subtract(value, change, out=change)
-        return change
+        return value - mean / (square**0.5 * root + eps) * size
 
 
 class AdamW(Adam):
@@ -195,9 +163,5 @@ class AdamW(Adam):
     def _numbers(self, step: int) -> tuple[float, ...]:
         return (*super()._numbers(step), 1 - self.lr * self.weight_decay)
 
-    def _formula(self, value: Tensor, gradient: Tensor, state: dict[str, Tensor], numbers: Sequence[Tensor]) -> Tensor:
+    def _formula(self, value: Any, gradient: Any, state: dict[str, Any], numbers: Sequence[Any]) -> Any:
         return super()._formula(value * numbers[-1], gradient, state, numbers[:-1])
-
-    def updated(self, value: Values, gradient: Values, state: State) -> Values:
-        """Return the value after one step."""
-        return super().updated(value * (1 - self.lr * self.weight_decay), gradient, state)

@@ -89,7 +89,7 @@ class Known:
 class Optimizer:
     """Base of the optimizers: which parameters change, and with which state.
 
-    Subclasses define `updated`, and list in `slots` the state words that it uses.
+    Subclasses define `_formula`, or `updated` for what is no such arithmetic, and list in `slots` the state words.
 
     Parameters
     ----------
@@ -106,6 +106,8 @@ class Optimizer:
 
     #: State words of each parameter; ``step`` counts, all others have the parameter's shape.
     slots: ClassVar[tuple[str, ...]] = ()
+    #: Whether `_formula` says all that a step does, so that it can be compiled.
+    _has_formula: ClassVar[bool] = False
 
     def __init__(self, lr: float, *, parameters: Iterable[Tensor] | None = None):
         if not lr >= 0:
@@ -118,8 +120,8 @@ class Optimizer:
         """Have no kernel, and no formula, do the work of a class that defines `updated` anew."""
         if "updated" in vars(cls) and "_step_compiled" not in vars(cls):
             cls._step_compiled = Optimizer._step_compiled  # type: ignore[method-assign]
-        if "updated" in vars(cls) and "_formula" not in vars(cls):
-            cls._formula = Optimizer._formula  # type: ignore[method-assign]
+        if {"updated", "_formula"} & vars(cls).keys():
+            cls._has_formula = "_formula" in vars(cls)
 
     def __call__(self, gradients: Gradients) -> None:
         """Change the parameters by one step: all of them, or on an error none, state included.
@@ -145,16 +147,27 @@ class Optimizer:
         """Return what `_formula` needs to know at one step, counted from 1."""
         return (self.lr,)
 
-    def _formula(self, value: Tensor, gradient: Tensor, state: dict[str, Tensor], numbers: Sequence[Tensor]) -> Tensor:
-        """Return the value of a parameter after one step in ops, so that it can be compiled.
+    def _formula(self, value: Any, gradient: Any, state: dict[str, Any], numbers: Sequence[Any]) -> Any:
+        """Return the value of a parameter after one step, in arithmetic of arrays that tensors have too.
 
-        What is put into `state` under the names of arrays in `slots` is there at the next step, zeros at first.
+        So it is carried out in NumPy, and compiled. What is put into `state` under the names of arrays in `slots` is
+        there at the next step, zeros at first.
         """
         raise NotImplementedError
 
     def updated(self, value: Values, gradient: Values, state: State) -> Values:
         """Return the value of a parameter after one step; what is put into `state` is there at the next one."""
-        raise NotImplementedError
+        step, arrays = state.get("step", 0) + 1, [slot for slot in self.slots if slot != "step"]
+        before = {slot: state[slot] if slot in state else np.zeros_like(value) for slot in arrays}
+        known = dict(before)
+        new = self._formula(value, gradient, known, self._numbers(step))
+        for slot in arrays:
+            if known[slot] is not before[slot]:  # NumPy makes numbers of arrays without dimensions
+                state[slot] = np.asarray(known[slot], value.dtype)
+        if "step" in self.slots:
+            state["step"] = step
+        result: Values = np.asarray(new, value.dtype)
+        return result
 
     def _step(self, found: list[tuple[Tensor, Any]]) -> None:
         """Take a step, parameter by parameter."""
