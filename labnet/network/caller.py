@@ -1,6 +1,7 @@
 """Requests to one server: sent, sent again where that can help, and every failure turned into one specific error."""
 
 import asyncio
+import os
 import socket
 import ssl as tls
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from labnet.errors import WireError
 from labnet.network import failures, keys, reporting, security, tree
 from labnet.network.checksum import CHECKSUM, checksum_of, checksum_of_body
 from labnet.network.exchange import Response, Stage
+from labnet.network.identity import identity_of
 from labnet.network.keys import Ticket
 from labnet.network.names import CALL, CLIENT, EPOCH, PROTOCOL
 from labnet.network.pool import Address, pool
@@ -44,6 +46,7 @@ class Caller:
         client: str | None = None,
         backoff: Backoff | None = None,
         wire_dtype: str | None = None,
+        state: str | os.PathLike[str] | None = None,
     ):
         if wire_dtype not in (None, "bfloat16"):
             raise ValueError(f"wire_dtype must be None or 'bfloat16', got {wire_dtype!r:.40}")
@@ -55,14 +58,15 @@ class Caller:
         self._published: str | None = None
         self._headers = dict(headers or {})
         self._ssl = ssl
-        self._client = client
+        self._identity = None if state is None else identity_of(state)
+        self._client = client or (self._identity.client if self._identity is not None else None)
         self._backoff = backoff or Backoff()
         #: Whether float32 travels as bfloat16, in both directions.
         self.bfloat16 = wire_dtype == "bfloat16"
 
     def ticket(self, route: str) -> Ticket:
         """Return a fresh key for a request to a route."""
-        return keys.take(f"{self.address}{route}")
+        return keys.take(f"{self.address}{route}", self._identity)
 
     async def call(
         self,
@@ -185,7 +189,7 @@ class Caller:
         headers = {
             "Host": self.address.authority,
             PROTOCOL: wire.PROTOCOL,
-            CLIENT: self._client or keys.client_id(),
+            CLIENT: self._client or keys.of_process().client,
             **reporting.wanted(),
             **tree.headers(),
             **extra,

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import os
 import ssl as tls
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
@@ -217,6 +218,7 @@ def remote_model(
     client: str | None = None,
     backoff: Backoff | None = None,
     wire_dtype: str | None = None,
+    state: str | os.PathLike[str] | None = None,
 ) -> RemoteModel:
     """Connect to a served model: a function that computes there and whose gradient flows back.
 
@@ -232,6 +234,14 @@ def remote_model(
         Work without ``await``: in scripts, and in callers that cannot be async.
     headers, ssl, client, backoff, wire_dtype
         As for `tfetch`.
+    state : path, optional
+        A file that makes the client outlive this process: the next one that names it goes on as the same client,
+        and never uses the key of a request for another one. For one process at a time.
+
+    Raises
+    ------
+    StoreError
+        If the state file is in use, or damaged.
 
     Examples
     --------
@@ -250,6 +260,7 @@ def remote_model(
         client=client,
         backoff=backoff,
         wire_dtype=wire_dtype,
+        state=state,
     )
     return RemoteModel(caller, blocking=blocking)
 

@@ -10,6 +10,7 @@ import os
 import secrets
 import threading
 import zlib
+from collections.abc import Iterator
 
 from labnet.network.ledger import Key
 
@@ -17,42 +18,71 @@ from labnet.network.ledger import Key
 KEY = "Idempotency-Key"
 DONE = "Labnet-Done"
 
-_client_id = (0, "")
-_lock = threading.Lock()
-_numbers = itertools.count(1)
-_open: dict[int, None] = {}
-
-
-def client_id() -> str:
-    """Return the random 128-bit id of this process; a forked child has its own."""
-    global _client_id
-    if _client_id[0] != os.getpid():
-        _client_id = (os.getpid(), secrets.token_hex(16))
-    return _client_id[1]
-
 
 class Ticket:
     """The key of one request, the same for every attempt; its reply may be asked for as long as the ticket exists."""
 
-    __slots__ = ("_number", "key")
+    __slots__ = ("_number", "_open", "key")
 
-    def __init__(self, key: str, number: int | None = None):
+    def __init__(self, key: str, number: int | None = None, waiting: dict[int, None] | None = None):
         self.key = key
         self._number = number
+        self._open = {} if waiting is None else waiting
 
     def headers(self) -> dict[str, str]:
         """Return the headers that carry it."""
         if self._number is None:
             return {KEY: f'"{self.key}"'}
         try:
-            done = next(iter(_open), self._number)
+            done = next(iter(self._open), self._number)
         except RuntimeError:  # another thread took or closed a ticket just now: nothing to report this time
             done = 0
         return {KEY: f'"{self.key}"', DONE: str(done)}
 
-    def __del__(self, _open: dict[int, None] = _open) -> None:
+    def __del__(self) -> None:
         if self._number is not None:  # without a lock: the garbage collector may call this anywhere
-            _open.pop(self._number, None)
+            self._open.pop(self._number, None)
+
+
+class Identity:
+    """A client: its id, and the numbers of its requests, none of which is given out twice.
+
+    Parameters
+    ----------
+    client : str
+        The id.
+    numbers : iterator of int
+        Rising.
+
+    Examples
+    --------
+    >>> Identity("ana", itertools.count(17)).take().key
+    'ana:17'
+    """
+
+    def __init__(self, client: str, numbers: Iterator[int]):
+        self.client = client
+        self._numbers = numbers
+        self._lock = threading.Lock()
+        self._open: dict[int, None] = {}
+
+    def take(self) -> Ticket:
+        """Return a fresh key."""
+        with self._lock:
+            number = next(self._numbers)
+            self._open[number] = None
+        return Ticket(f"{self.client}:{number}", number, self._open)
+
+
+_process: tuple[int, Identity] | None = None
+
+
+def of_process() -> Identity:
+    """Return the client that this process is by itself, of a random 128-bit id; a forked child is another one."""
+    global _process
+    if _process is None or _process[0] != os.getpid():
+        _process = (os.getpid(), Identity(secrets.token_hex(16), itertools.count(1)))
+    return _process[1]
 
 
 class Origin:
@@ -87,23 +117,9 @@ def answering(key: Key | None) -> None:
     _origin.set(None if key is None else Origin(key))
 
 
-def take(target: str) -> Ticket:
-    """Return a fresh key for a request to a target."""
+def take(target: str, identity: Identity | None = None) -> Ticket:
+    """Return a fresh key for a request to a target, of a client; by default of this process."""
     origin = _origin.get()
     if origin is not None:
         return Ticket(origin.derive(target))
-    with _lock:
-        number = next(_numbers)
-        _open[number] = None
-    return Ticket(f"{client_id()}:{number}", number)
-
-
-def _forget() -> None:
-    """Begin without the open requests of the parent in a forked child."""
-    global _lock
-    _lock = threading.Lock()
-    _open.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    return (identity or of_process()).take()

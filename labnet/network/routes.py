@@ -269,7 +269,9 @@ def function_route(name: str, function: Any, *, worker: Worker, users: Users) ->
             raise Failure(400, "BadRequest", f"/{name} needs a tensor: POST one")
         user = users.get(request.client)
         result = await await_model(await worker.run(lambda: handler.call(user, value)))
-        return Reply(encoded(result, request.format))
+        body = encoded(result, request.format)
+        # copied: the array is the handler's, which may change it while the reply is kept for a repeated request
+        return Reply(wire.Body(body.content_type, [bytes(part) for part in body.parts]))
 
     return Route(("GET", "POST"), answer, summary=_first_line(function))
 

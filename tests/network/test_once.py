@@ -204,3 +204,13 @@ def test_large_bodies_have_checksums_in_both_directions():
     x = ln.asarray(np.random.default_rng(0).standard_normal(1 << 19).astype("float32"))
     with ln.network.serve_model(lambda x: x * 2, port=0) as server:
         np.testing.assert_array_equal(blocking(server)(x).numpy(), x.numpy() * 2)
+
+
+def test_a_handler_that_changes_its_array_later_does_not_change_the_stored_reply():
+    own = np.zeros(1000, "float32")
+    with ln.network.serve({"own": lambda x: own}, port=0) as server:
+        first = post(server, "/own", '"ana:1"', Accept=NATIVE)
+        own += 1
+        again = post(server, "/own", '"ana:1"', Accept=NATIVE)
+    assert again.headers["labnet-replayed"] == "1"
+    assert again.body == first.body

@@ -1,0 +1,99 @@
+"""A client that outlives its process: its id and the numbers of its requests, in a file.
+
+Numbers are reserved in the file before they are used, so that a process that is killed at any moment leaves none that
+could be given out again for another gradient.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from labnet.errors import StoreError
+from labnet.network.keys import Identity
+
+#: How many numbers are reserved at once.
+_BLOCK = 1000
+
+
+class StateFile:
+    """The file of one client, for one process at a time.
+
+    Raises
+    ------
+    StoreError
+        If another process uses it, or it is damaged.
+    OSError
+        If it cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path).absolute()
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._file)
+            raise StoreError(f"the state file {self.path} is in use: two clients would be taken for one") from None
+        try:
+            self.client, self._next = self._read()
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def _read(self) -> tuple[str, int]:
+        text = os.pread(self._file, 4096, 0)
+        if not text:
+            return secrets.token_hex(16), 1
+        try:
+            document = json.loads(text)
+            client, following = document["client"], document["next"]
+            if not (isinstance(client, str) and len(client) == 32 and type(following) is int and following > 0):
+                raise ValueError("unexpected values")
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"the state file {self.path} is damaged ({error}): delete it to go on as a new client"
+            ) from error
+        return client, following
+
+    def numbers(self) -> Iterator[int]:
+        """Give numbers that were never given before, each reserved in the file first."""
+        while True:
+            block = range(self._next, self._next + _BLOCK)
+            self._next = block.stop
+            self._write()
+            yield from block
+
+    def _write(self) -> None:
+        """Write over the file in place: it is shorter than what a disk writes at once, and locked."""
+        text = json.dumps({"client": self.client, "next": self._next}).encode()
+        os.pwrite(self._file, text.ljust(128), 0)
+        os.fsync(self._file)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            try:
+                os.close(self._file)
+            except OSError:  # closed where it could not be opened
+                return
+
+
+_known: dict[Path, tuple[int, StateFile, Identity]] = {}
+
+
+def identity_of(path: str | os.PathLike[str]) -> Identity:
+    """Return the client of a state file; the same one wherever this process asks for the file.
+
+    Raises
+    ------
+    StoreError, OSError
+        As `StateFile`.
+    """
+    key = Path(path).absolute()
+    known = _known.get(key)
+    if known is None or known[0] != os.getpid():
+        file = StateFile(key)
+        known = _known[key] = (os.getpid(), file, Identity(file.client, file.numbers()))
+    return known[2]

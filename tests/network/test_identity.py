@@ -1,0 +1,105 @@
+"""Clients that outlive their process: one id, and no number twice, whenever a process ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import labnet as ln
+from labnet import nn
+from labnet.errors import StoreError
+from labnet.network.identity import StateFile
+from tests.network.support import ROOT
+
+PROGRAM = """
+import sys
+import labnet as ln
+from labnet.network import identity, keys
+
+identity._BLOCK = 10
+found = identity.identity_of(sys.argv[1])
+while True:
+    print(found.take().key, flush=True)
+"""
+
+
+def keys_of(path, count):
+    """Take so many keys in a process of its own, and kill it."""
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as p:
+        found = [p.stdout.readline().strip() for _ in range(count)]
+        p.send_signal(signal.SIGKILL)
+        found += p.stdout.read().splitlines()
+    return [key for key in found if ":" in key]
+
+
+def test_no_key_is_used_twice_by_processes_that_are_killed(tmp_path):
+    found = [key for count in (1, 9, 25, 3) for key in keys_of(tmp_path / "state", count)]
+    assert len(set(found)) == len(found) >= 38
+    assert len({key.partition(":")[0] for key in found}) == 1
+    numbers = [int(key.partition(":")[2]) for key in found]
+    assert numbers == sorted(numbers)
+
+
+def test_the_next_process_is_the_same_user_of_a_server(tmp_path):
+    seen = []
+    with ln.network.serve_model(
+        nn.Linear(2, 1), ln.optim.SGD(lr=0.1), port=0, routes={"me": lambda user: seen.append(user)}
+    ) as server:
+        model = ln.network.remote_model(server.url, blocking=True, state=tmp_path / "state")
+        model(ln.ones((1, 2))).sum().backward()
+        again = ln.network.remote_model(server.url, blocking=True, state=tmp_path / "state")
+        again(ln.ones((1, 2))).sum().backward()
+        keys = [str(key) for key in server._port.once.ledger._windows]
+        assert len(keys) == 1
+        assert server.statistics()["server"]["version"] == 2
+    assert json.loads((tmp_path / "state").read_text())["client"] == keys[0]
+
+
+HOLDING = """
+import sys
+from labnet.network.identity import StateFile
+
+held = StateFile(sys.argv[1])
+print("held", flush=True)
+input()
+"""
+
+
+def test_a_state_file_is_for_one_process_at_a_time(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDING, str(tmp_path / "state")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    ) as process:
+        process.stdout.readline()
+        with pytest.raises(StoreError, match="is in use: two clients would be taken for one"):
+            ln.network.remote_model("localhost:1", state=tmp_path / "state")
+        process.stdin.close()
+        process.wait()
+    StateFile(tmp_path / "state")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"client": 1, "next": 2}', '{"client": "abc", "next": 2}', "\0" * 100])
+def test_a_damaged_state_file_says_what_to_do(tmp_path, text):
+    (tmp_path / "state").write_text(text)
+    with pytest.raises(StoreError, match=r"damaged.*delete it to go on as a new client"):
+        StateFile(tmp_path / "state")
+    assert (tmp_path / "state").read_text() == text
+
+
+def test_a_forked_child_is_another_client():
+    from labnet.network import keys
+
+    here, (reading, writing) = keys.of_process().client, os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.write(writing, keys.of_process().client.encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert os.read(reading, 100).decode() != here
+    os.close(reading)
+    os.close(writing)
