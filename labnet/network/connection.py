@@ -54,6 +54,7 @@ class Listening(Protocol):
     idle_seconds: float
     body_seconds: float
     slowest: float
+    bytes_held: int
 
     def begin(self, connection: "Connection", head: RequestHead) -> Exchange:
         """Decide what becomes of a request, before anything of its body is read."""
@@ -92,6 +93,7 @@ class Connection:
         self._answering = False
         self._reading = self._writing = self._lingering = self.closed = False
         self._outgoing: deque[codec.Part] = deque()
+        self._unsent = 0  # bytes of a reply that its client has to make room for
         self._last = False
         self._after = inf
         self._timer: asyncio.TimerHandle | None = None
@@ -234,15 +236,21 @@ class Connection:
             if not self._writing:
                 self._loop.add_writer(self._sock.fileno(), self._write)
                 self._writing = True
-                self._expect(self._owner.body_seconds + sum(map(len, outgoing)) / self._owner.slowest)
+                self._unsent = sum(map(len, outgoing))
+                self._owner.bytes_held += self._unsent
+                self._expect(self._owner.body_seconds + self._unsent / self._owner.slowest)
             return
         except OSError:
             self.close()
             return
         if self._writing:
-            self._loop.remove_writer(self._sock.fileno())
-            self._writing = False
+            self._stop_writing()
         self._sent()
+
+    def _stop_writing(self) -> None:
+        self._loop.remove_writer(self._sock.fileno())
+        self._writing = False
+        self._owner.bytes_held -= self._unsent
 
     def _sent(self) -> None:
         self._answering = False
@@ -298,7 +306,7 @@ class Connection:
             self._timer.cancel()
         self._loop.remove_reader(self._sock.fileno())
         if self._writing:
-            self._loop.remove_writer(self._sock.fileno())
+            self._stop_writing()
         self._outgoing.clear()
         self._sock.close()
         if self._exchange is not None:

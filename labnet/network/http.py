@@ -61,7 +61,7 @@ class Listener:
     body_seconds, slowest : float
         How long a body may take: this, and as long as it has at so many bytes a second.
     bytes_held : int
-        Bytes of the bodies of requests that were not answered yet.
+        Bytes of the bodies of requests that were not answered yet, and of replies that were not received yet.
     """
 
     def __init__(self, application: Application):
@@ -169,11 +169,11 @@ class Exchange:
     def _make_room(self) -> None:
         """Take memory for the body, unless those that are under way hold too much of it."""
         held, most = self._listener.bytes_held, _BODIES * self._application.max_body
-        if held and held + self.length > most:
+        if held and held + self.length > most and (self.length or (self._route is not None and self._route.counted)):
             raise Failure(
                 429,
                 "Overloaded",
-                f"requests under way hold {held} bytes, with {self.length} more they would hold over {most}; try again",
+                f"requests and replies under way hold {held} bytes, {self.length} more are over {most}; try again",
                 headers={"Retry-After": "1"},
             )
         try:  # untouched memory: what was announced and not sent costs nothing

@@ -260,6 +260,25 @@ def test_whoever_does_not_read_its_reply_is_given_up(impatient):
         assert len(file.read()) < x.nbytes
 
 
+def test_replies_that_nobody_reads_are_bounded_like_bodies():
+    x = np.ones(1 << 22, "float32")
+    with ln.network.serve({"large": lambda: x}, port=0, max_body=1 << 22) as server:
+        listener = server._port._listener
+        with connection(server.port) as (sock, file):
+            sock.sendall(get(server, "/large", Accept=NATIVE))
+            wait_until(lambda: listener.bytes_held > 4 << 22 >> 1)
+            with connection(server.port) as (other, others):
+                other.sendall(get(server, "/large", Accept=NATIVE))
+                wait_until(lambda: listener.bytes_held > 4 << 22)
+                refused = raw(server.port, get(server, "/large", Accept=NATIVE))
+                assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+                assert raw(server.port, get(server, "/statistics")).status == 200
+                assert read_reply(others).body.endswith(x.tobytes())
+            assert read_reply(file).body.endswith(x.tobytes())
+            wait_until(lambda: listener.bytes_held == 0)
+            assert raw(server.port, get(server, "/large", Accept=NATIVE)).status == 200
+
+
 def test_a_stopped_server_sends_what_it_has_begun_to_send():
     x = np.arange(1 << 22, dtype="float32")
     with ln.network.serve({"echo": lambda x: x}, port=0) as server:
