@@ -6,12 +6,13 @@ BIN     = $(VENV)/bin
 # Jupyter refuses to run as root, as in a container, unless told so.
 ROOT_FLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab demo test check chaos clean
+.PHONY: help lab demo test check chaos fuzz clean
 
 help:
 	@echo "make lab    open JupyterLab on the quickstart (ARGS=--no-browser on a host without a screen)"
 	@echo "make demo   serve a model in one process and train it from another, in the terminal"
 	@echo "make test   run every test, linters and type checks included"
+	@echo "make fuzz   have Numba compile what tests otherwise run in Python, and 400 random programs (half an hour)"
 	@echo "make check  linters and type checks only"
 	@echo "make chaos  random faults against servers with stores (ARGS='--faults 1000 --seed 7')"
 	@echo "make clean  remove the virtual environment and caches"
@@ -24,6 +25,9 @@ demo: $(VENV)/.notebooks
 
 test: check
 	$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(VENV)/.test
+	LABNET_COMPILED=all LABNET_PROGRAMS=400 $(BIN)/python -m pytest tests/compile $(ARGS)
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -43,16 +43,18 @@ def _greatest(padded: Any, geometry: Geometry) -> Any:
 
 
 def _winners(x: Any, geometry: Geometry) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield each place with a mask of the windows whose greatest element, or the first of several, lies there."""
+    """Yield each place with a mask of the windows whose greatest element, or the first of several, lies there.
+
+    They come from the number of the place, of the width of a float32, which is quicker than several masks.
+    """
     padded = geometry.pad(x, -math.inf)
     greatest = _greatest(padded, geometry)
-    *places, last = geometry.places()
-    left: Any = None
-    for place in places:
-        hit = padded[place] == greatest
-        yield place, (hit if left is None else ops.logical_and(hit, left))
-        left = ops.logical_not(hit) if left is None else ops.logical_and(left, ops.logical_not(hit))
-    yield last, (ops.equal(greatest, greatest) if left is None else left)
+    places = list(geometry.places())
+    first: Any = np.full(greatest.shape, len(places) - 1, "int32")
+    for number, place in reversed(list(enumerate(places[:-1]))):
+        first = ops.where(padded[place] == greatest, np.int32(number), first)
+    for number, place in enumerate(places):
+        yield place, ops.equal(first, np.int32(number))
 
 
 def _added(trace: Trace, parts: Sequence[Any], geometry: Geometry, shape: Shape) -> Traced:
