@@ -8,8 +8,8 @@ What became of a request that comes twice is the business of `ledger`.
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 Applied = Literal["no", "yes", "unknown"]
 
@@ -22,8 +22,7 @@ class Expired(Exception):
         self.applied: Applied = applied
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """What a server remembers of one forward.
 
     Attributes
@@ -160,7 +159,7 @@ class Calls:
             Whether a server further down may have applied its part; a client then must not start anew.
         """
         self._gone.pop(call, None)
-        self.keep(call, replace(kept, if_dropped="unknown") if in_doubt else kept)
+        self.keep(call, kept._replace(if_dropped="unknown") if in_doubt else kept)
 
     def discard(self, call: str) -> None:
         """Drop one graph that is there; it was not used."""

@@ -1,7 +1,5 @@
 """What a server keeps of a forward, and how gradients are pulled through it."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from labnet import autograd
@@ -10,15 +8,17 @@ from labnet.network.routes import Failure
 from labnet.tensor import Tensor, differentiate
 
 
-@dataclass(frozen=True)
 class Graph:
     """What a backward needs: the inputs as leaves, and the outputs computed from them."""
 
-    inputs: dict[str, Tensor]
-    outputs: dict[str, Tensor]
-    named: bool
-    #: By the checksum of the request, what other servers have already computed for it.
-    pulled: dict[int, Gradients] = field(default_factory=dict)
+    __slots__ = ("inputs", "named", "outputs", "pulled")
+
+    def __init__(self, inputs: dict[str, Tensor], outputs: dict[str, Tensor], named: bool):
+        self.inputs = inputs
+        self.outputs = outputs
+        self.named = named
+        #: By the checksum of the request, what other servers have already computed for it.
+        self.pulled: dict[int, Gradients] = {}
 
     @property
     def nodes(self) -> list[autograd.Node]:

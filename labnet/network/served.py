@@ -12,7 +12,6 @@ from labnet.errors import ServeError
 from labnet.network.calls import Calls, Expired, Kept, Limits
 from labnet.network.graph import Graph, check_gradient, pull
 from labnet.network.keys import KEY
-from labnet.network.ledger import Key
 from labnet.network.loops import Worker, await_model
 from labnet.network.names import CALL, LOSS, MODE, VERSION, WANTED
 from labnet.network.once import fingerprint_of
@@ -250,8 +249,16 @@ class _Backward:
         """Return what is to be applied."""
         assert self._gradients is not None, "pulled"
         request = self._request
-        order = (request.client or "", Key.parse(request.headers.get(KEY, self._call)).sequence, self._call)
-        return Contribution(order, self._graph, self._kept.version, self._gradients, outcome=self._outcome)
+        key = request.headers.get(KEY, self._call)
+        return Contribution(
+            request.client or "",
+            key,
+            self._call,
+            self._graph,
+            self._kept.version,
+            self._gradients,
+            outcome=self._outcome,
+        )
 
     def answer(self) -> wire.Body:
         """Return the gradients of the inputs as the body of the reply."""

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from labnet.autograd import Gradients
 from labnet.network.graph import Graph
+from labnet.network.ledger import Key
 from labnet.network.loops import Worker
 from labnet.network.norms import Norms
 from labnet.network.partial import states_of
@@ -22,24 +23,30 @@ from labnet.tensor import Tensor
 Optimizer = Callable[[Gradients], Any]
 
 
-@dataclass(frozen=True)
-class Contribution:
+class Contribution(NamedTuple):
     """The gradients of one backward, ready to be applied.
 
     Attributes
     ----------
-    order : tuple
-        Client, key and call: where the gradients of several are summed, they are in this order.
+    client, key, call : str
+        Where the gradients of several are summed, they are in the order of these.
     outcome : callable, optional
         Returns what a store is to remember of it, given the version that it led to.
     """
 
-    order: tuple[str, tuple[int, ...], str]
+    client: str
+    key: str
+    call: str
     graph: Graph
     version: int
     gradients: Gradients
     applied: "asyncio.Future[int] | None" = None
     outcome: Callable[[int], Outcome] | None = None
+
+    @property
+    def order(self) -> tuple[str, tuple[int, ...], str]:
+        """Where it stands among others."""
+        return self.client, Key.parse(self.key).sequence, self.call
 
 
 @dataclass
@@ -115,7 +122,7 @@ class Updates:
         if self._policy.accumulate == 1:
             version = await self._worker.run(lambda: self._update([contribution]))
         else:
-            contribution = replace(contribution, applied=asyncio.get_running_loop().create_future())
+            contribution = contribution._replace(applied=asyncio.get_running_loop().create_future())
             await self._worker.run(lambda: self._trained(contribution))  # refuses what is not finite
             version = await self._join(contribution)
         self.staleness.add(version - 1 - contribution.version)
