@@ -1,7 +1,7 @@
 """A server with a store in a process of its own, that can be told to die at its n-th write to the disk.
 
-``python -m tests.network.kept FOLDER PORT DURABILITY [DEATH [INNER]]``; with the URL of another server, which is part
-of its model, it dies once that has applied its part.
+``python -m tests.network.kept FOLDER PORT DURABILITY [DEATH [INNER]]``; INNER is the URL of another server that is part
+of its model. With KEPT_DIES in the environment it dies once that has applied its part.
 """
 
 import errno
@@ -63,7 +63,7 @@ class Composed(nn.Module):
     def __init__(self, url):
         super().__init__()
         self.own = nn.Linear(3, 3)
-        self._inner = ln.network.remote_model(url)
+        self._inner = ln.network.remote_model(url, token=os.environ.get("KEPT_TOKEN"))
 
     async def forward(self, x):
         return await self._inner(self.own(x))
@@ -107,7 +107,7 @@ def fail_when_told():
 def main(folder, port="0", durability="group", death="0", inner=""):
     calls = die_at(int(death))
     fail_when_told()
-    if inner:
+    if "KEPT_DIES" in os.environ:
         die_before_writing(folder)
     model = Composed(inner) if inner else make_model()
     place = {"port": int(port), "name": "kept", "store": Path(folder), "durability": durability}

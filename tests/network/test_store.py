@@ -24,11 +24,12 @@ from tests.network.support import ROOT, SECONDS, free_port, http, native, run
 LEVELS = ["group", "every"]
 
 
-def start(folder, port, durability="group", death=0, inner=""):
+def start(folder, port, durability="group", death=0, inner="", **environment):
     """Start a server with a store; returns the process, and what it said, None if it died before that."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.network.kept", str(folder), str(port), durability, str(death), inner],
         cwd=ROOT,
+        env={**os.environ, **environment},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -212,7 +213,7 @@ def test_without_the_store_s_promise_a_crash_is_told_to_the_client(tmp_path):
 def test_a_server_that_dies_after_another_has_applied_its_part_does_not_take_that_for_nothing(tmp_path):
     """A retry must not begin anew: its forward would see weights of the other server that have changed."""
     with ln.network.serve_model(nn.Linear(3, 3), ln.optim.SGD(lr=0.1), port=0) as inner:
-        process, said = start(tmp_path, free_port(), inner=inner.url)
+        process, said = start(tmp_path, free_port(), inner=inner.url, KEPT_DIES="1")
         y = ln.network.remote_model(said["url"], blocking=True, timeout=20.0)(ln.ones((1, 3)))
         again = []
 
