@@ -85,7 +85,10 @@ class Proxy:
         """Send a request to the server on a connection of its own and return the whole reply."""
         with socket.create_connection(("127.0.0.1", self._target), SECONDS) as server, server.makefile("rb") as file:
             server.sendall(b"".join(request))
-            return read_message(file)
+            reply = read_message(file)
+        if reply is None:
+            raise ConnectionResetError("the server is gone")
+        return reply
 
     def _do_none(self, client, request):
         reply = self._ask(request)
