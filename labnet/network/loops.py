@@ -16,6 +16,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+#: How often a thread that waits looks for an interrupt that its waiting did not notice.
+_LOOK_SECONDS = 0.2
+
+
 class LoopThread:
     """A daemon thread that runs one event loop, started on first use."""
 
@@ -59,7 +63,8 @@ class LoopThread:
         """Run a coroutine on the loop and wait for its result; an interrupt cancels it.
 
         Waits on a queue that is written in C: an interrupt inside the locks of a concurrent future, which are
-        written in Python, leaves them in a state of their own (``cannot release un-acquired lock``).
+        written in Python, leaves them in a state of their own (``cannot release un-acquired lock``). A signal that
+        comes just before the wait does not end it: so there are many short ones.
         """
         if self.is_current:
             coroutine.close()
@@ -80,7 +85,11 @@ class LoopThread:
 
         try:
             loop.call_soon_threadsafe(start)
-            return done.get().result()
+            ended: asyncio.Task[T] | None = None
+            while ended is None:
+                with contextlib.suppress(queue.Empty):
+                    ended = done.get(timeout=_LOOK_SECONDS)
+            return ended.result()
         except BaseException:
             loop.call_soon_threadsafe(cancel)
             raise

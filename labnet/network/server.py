@@ -18,6 +18,9 @@ from labnet.pictures import table
 
 log = logging.getLogger("labnet.network")
 
+#: How often whoever waits looks for an interrupt that its waiting did not notice.
+_LOOK_SECONDS = 0.5
+
 
 class Server:
     """Handle of a running server, returned by `serve` and `serve_model`.
@@ -122,7 +125,11 @@ class Server:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the server is stopped, at most `timeout` seconds; tell whether it is."""
-        return self._port.stopped.wait(timeout)
+        end = float("inf") if timeout is None else time.monotonic() + timeout
+        while not self._port.stopped.wait(min(_LOOK_SECONDS, max(0.0, end - time.monotonic()))):
+            if time.monotonic() >= end:
+                return False
+        return True
 
     def __enter__(self) -> "Server":
         return self

@@ -93,3 +93,39 @@ def test_a_blocking_call_raises_what_the_coroutine_raises_and_refuses_the_loops_
 
     with pytest.raises(RuntimeError, match="use its async form"):
         IO.run(on_the_loop())
+
+
+#: The signal arrives in another thread, so that the wait itself does not notice it: as if it had come just before.
+UNNOTICED = """
+import asyncio, os, signal, threading, time
+import labnet as ln
+from labnet.network.loops import IO
+
+began = threading.Event()
+
+async def wait():
+    began.set()
+    await asyncio.sleep(600)
+
+def interrupt():
+    began.wait()
+    time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt, daemon=True).start()
+server = ln.network.serve({"one": lambda: 1}, port=0)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+for waiting in (lambda: IO.run(wait()), server.wait):
+    try:
+        waiting()
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    began.set()
+    threading.Thread(target=interrupt, daemon=True).start()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals go to the main thread here")
+def test_an_interrupt_that_the_wait_does_not_notice_ends_it_all_the_same():
+    result = subprocess.run([sys.executable, "-c", UNNOTICED], capture_output=True, text=True, timeout=60)
+    assert result.stdout == "interrupted\ninterrupted\n", result.stderr[-2000:]
