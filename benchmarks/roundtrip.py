@@ -152,7 +152,7 @@ async def by_litserve(elements: int) -> AsyncIterator[Task]:
 
         async def task() -> None:
             response = await connections.request(address, "POST", "/predict", headers, [body])
-            assert len(np.asarray(json.loads(response.body)["y"], "float32")) == elements
+            assert len(np.asarray(json.loads(bytes(response.body))["y"], "float32")) == elements
 
         for _ in range(300):  # it says nothing when it is ready
             with contextlib.suppress(OSError, StreamClosedError):
