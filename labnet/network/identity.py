@@ -39,6 +39,7 @@ class StateFile:
             raise StoreError(f"the state file {self.path} is in use: two clients would be taken for one") from None
         try:
             self.client, self._next = self._read()
+            self._given, self._pid = self._next, os.getpid()
         except BaseException:
             os.close(self._file)
             raise
@@ -59,12 +60,27 @@ class StateFile:
         return client, following
 
     def numbers(self) -> Iterator[int]:
-        """Give numbers that were never given before, each reserved in the file first."""
-        while True:
-            block = range(self._next, self._next + _BLOCK)
-            self._next = block.stop
-            self._write()
-            yield from block
+        """Give numbers that were never given before, each reserved in the file first.
+
+        Where the file cannot be written there is an `OSError`, and the next attempt may succeed.
+        """
+        return iter(self._take, 0)  # no generator, which an error would end
+
+    def _take(self) -> int:
+        if self._pid != os.getpid():
+            raise StoreError(
+                f"the state file {self.path} is used by the process that this one was forked from: "
+                "make the remote model in this process, with a file of its own"
+            )
+        if self._given == self._next:
+            self._next += _BLOCK
+            try:
+                self._write()
+            except OSError:
+                self._given = self._next  # nobody knows what is in the file
+                raise
+        self._given += 1
+        return self._given - 1
 
     def _write(self) -> None:
         """Write over the file in place: it is shorter than what a disk writes at once, and locked."""
