@@ -8,16 +8,22 @@ import contextlib
 import fcntl
 import os
 import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from labnet import io
 from labnet.errors import StoreError, WireError
 from labnet.store import journal
+from labnet.tensor import as_array
 
 #: There while nobody has the store open, and everything is on the disk.
 CLEAN = "clean"
+_WAY_OUT = "put a copy of the folder in its place, or begin anew"
+_CHECKSUM = "checksum"
 _CHECKPOINT = re.compile(r"checkpoint-(\d{12})\.safetensors")
 
 
@@ -62,26 +68,41 @@ class Lock:
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        """Give the right back."""
-        os.close(self._file)
+        """Give the right back; again does nothing."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
 
 def write_pair(folder: Path, version: int, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> journal.Journal:
     """Write a checkpoint with an empty journal, and drop those before.
+
+    From the moment the checkpoint is there it counts, so nothing that fails after that is raised: the journal is
+    `broken` then, and what was there before is kept.
 
     Raises
     ------
     OSError
         If that is not possible; what was there before is still there, and counts.
     """
-    path = journal_path(folder, version)
-    begun = journal.Journal(path, end=0)  # first: from the moment a checkpoint is there, its journal counts
+    path, place = journal_path(folder, version), checkpoint_path(folder, version)
+    metadata = {**metadata, _CHECKSUM: f"{_checksum(tensors, metadata):08x}"}
+    if place.exists():  # of the same version: its journal has no update, and nothing that is not written now
+        io.save(place, tensors, metadata)
+        begun = journal.Journal(path, end=0)
+    else:
+        begun = journal.Journal(path, end=0)  # first, so that a checkpoint always has its journal
+        try:
+            io.save(place, tensors, metadata)
+        except BaseException:
+            begun.close()
+            path.unlink(missing_ok=True)
+            raise
     try:
-        io.save(checkpoint_path(folder, version), tensors, metadata)
-    except BaseException:
-        begun.close()
-        path.unlink(missing_ok=True)
-        raise
+        flush(folder)
+    except OSError as error:
+        begun.broken = error
+        return begun
     drop_others(folder, version)
     return begun
 
@@ -95,19 +116,36 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         If it is damaged.
     """
     try:
-        return io.load(path), io.read_metadata(path)
+        tensors, metadata = io.load(path), io.read_metadata(path)
     except WireError as error:
-        raise StoreError(f"{path} is damaged: {error}; put a copy of the folder in its place, or begin anew") from error
+        raise StoreError(f"{path} is damaged: {error}; {_WAY_OUT}") from error
+    if metadata.pop(_CHECKSUM, None) != f"{_checksum(tensors, metadata):08x}":
+        raise StoreError(f"{path} is damaged: it does not have its checksum; {_WAY_OUT}")
+    return tensors, metadata
+
+
+def _checksum(tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> int:
+    """Return the CRC-32 of everything in a checkpoint, in the order of the names."""
+    checksum = zlib.crc32(repr(sorted(metadata.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        array = np.ascontiguousarray(as_array(tensor))
+        checksum = zlib.crc32(repr((name, array.dtype.name, np.shape(tensor))).encode(), checksum)
+        checksum = zlib.crc32(array.reshape(-1).view(np.uint8).data, checksum) if array.size else checksum
+    return checksum
 
 
 def drop_others(folder: Path, version: int) -> None:
-    """Delete checkpoints and journals of other versions, and what a crash left half-written."""
+    """Delete checkpoints and journals of other versions, and what a crash left half-written, as far as possible.
+
+    What cannot be deleted is in nobody's way: only the newest checkpoint counts.
+    """
     keep = {checkpoint_path(folder, version).name, journal_path(folder, version).name}
-    for name in os.listdir(folder):
-        ours = name.startswith(("checkpoint-", "journal-", ".checkpoint-"))
-        if ours and name not in keep:
-            with contextlib.suppress(FileNotFoundError):
-                (folder / name).unlink()
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(folder)):
+            ours = name.startswith(("checkpoint-", "journal-", ".checkpoint-"))
+            if ours and name not in keep:
+                with contextlib.suppress(OSError):
+                    (folder / name).unlink()
 
 
 def boot() -> str:

@@ -77,7 +77,7 @@ class Update:
             If it is none.
         """
         try:
-            arrays, metadata = codec.decode(payload)
+            arrays, metadata = codec.decode(payload, max_header=len(payload))
             text = json.loads(metadata["update"])
             outcomes = _outcomes(text["outcomes"], arrays)
             return cls(
@@ -120,7 +120,7 @@ def decode(payload: bytes) -> Update | Intent:
         If it is none.
     """
     try:
-        _, metadata = codec.decode(payload)
+        _, metadata = codec.decode(payload, max_header=len(payload))
         if "intent" not in metadata:
             return Update.decode(payload)
         call, *servers = json.loads(metadata["intent"])
