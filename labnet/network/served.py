@@ -174,11 +174,10 @@ class ServedModel:
 
         def pull_and_apply() -> None:
             nonlocal version
+            self.updates.hand_on(call, graph)  # first: a remote model that blocks is asked within `begin`
             backward.begin()
             if not backward.is_pending:
                 version = self.updates.apply_now(backward.contribution())
-            else:
-                self.updates.hand_on(call, graph)
 
         try:
             await self._worker.run(pull_and_apply)
