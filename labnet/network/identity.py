@@ -4,7 +4,6 @@ Numbers are reserved in the file before they are used, so that a process that is
 could be given out again for another gradient.
 """
 
-import fcntl
 import json
 import os
 import secrets
@@ -30,6 +29,8 @@ class StateFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
+        import fcntl  # only here: where there is none, what needs no state file still works
+
         self.path = Path(path).absolute()
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -120,7 +120,8 @@ class Port:
 
     def continue_from(self, store: Store) -> None:
         """Go on with what a store knows of the requests before; runs on the I/O loop."""
-        self.epoch = store.lineage + secrets.token_hex(4)
+        if not self.epoch.startswith(store.lineage):  # or it is the same incarnation, which knows everything
+            self.epoch = store.lineage + secrets.token_hex(4)
         self.once.continue_from(self.epoch, store.lineage, store.outcomes)
 
     def abandon(self) -> None:

@@ -5,7 +5,6 @@ completed is there with its journal.
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import zlib
@@ -54,18 +53,24 @@ class Lock:
     """
 
     def __init__(self, folder: Path):
+        import fcntl  # only here: where there is none, what needs no store still works
+
         self._file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             holder = os.pread(self._file, 32, 0).decode("ascii", "replace").strip()
             os.close(self._file)
             who = "this process" if holder == str(os.getpid()) else f"process {holder}" if holder else "another process"
             raise StoreError(
                 f"the store {folder} is in use by {who}: stop that server, or use another folder"
             ) from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        except OSError:  # a file system without locks
+            os.close(self._file)
+            raise
+        with contextlib.suppress(OSError):  # a disk that is full: only the name of the holder is missing then
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Give the right back; again does nothing."""

@@ -170,7 +170,7 @@ class Store:
         """Tell whether updates that were answered may be missing: clients then must not rely on what is here."""
         if metadata["durability"] == "every" or (self.path / folders.CLEAN).exists():
             return False
-        return metadata["durability"] == "memory" or metadata["boot"] != folders.boot()
+        return metadata["durability"] == "memory" or not folders.boot() or metadata["boot"] != folders.boot()
 
     def _check_same(self, weights: Mapping[str, Tensor], optimizer: str) -> None:
         """Refuse a store of another model or optimizer, and say what differs."""

@@ -270,10 +270,12 @@ def test_a_backward_whose_forward_was_before_a_restart_is_applied_once(tmp_path)
 
 
 def test_a_cell_that_is_run_again_goes_on_with_its_store(tmp_path):
-    port = free_port()
+    port, epoch = free_port(), None
     for begin in range(3):
         server = ln.network.serve_model(make_model(), make_optimizer(), port=port, name="kept", store=tmp_path)
         assert server.statistics()["server"]["version"] == begin
+        assert epoch in (server._port.epoch, None)  # the same incarnation: it knows what was answered
+        epoch = server._port.epoch
         run(step(ln.network.remote_model(server.url), begin))
     assert same(ln.network.remote_model(server.url, blocking=True).state_dict(), expected(3))
     with pytest.raises(StoreError, match="another model"):

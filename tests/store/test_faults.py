@@ -1,5 +1,6 @@
 """Stores whose disk or optimizer fails, and what is true of the disk whatever fails."""
 
+import fcntl
 import os
 
 import numpy as np
@@ -194,6 +195,23 @@ def test_a_clean_end_of_another_store_in_the_folder_says_nothing(tmp_path):
     store, _, _ = served(tmp_path, durability="memory")
     assert store.lineage != lineage
     store.close()
+
+
+def test_where_no_boot_is_known_a_crash_may_be_one_of_the_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "boot", lambda: "")
+    store, _, _ = served(tmp_path)
+    lineage = store.lineage
+    store.abandon()
+    store, _, _ = served(tmp_path)
+    assert store.lineage != lineage
+    store.close()
+
+
+def test_a_file_system_without_locks_is_not_taken_for_a_store_in_use(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", failing(OSError(37, "No locks available"))(fcntl.flock))
+    with pytest.raises(OSError, match="No locks available"):
+        served(tmp_path)
+    served(tmp_path)[0].close()
 
 
 # Models and optimizers
