@@ -24,6 +24,8 @@ CLEAN = "clean"
 _WAY_OUT = "put a copy of the folder in its place, or begin anew"
 _CHECKSUM = "checksum"
 _CHECKPOINT = re.compile(r"checkpoint-(\d{12})\.safetensors")
+_JOURNAL = re.compile(r"journal-\d{12}")
+_HALF_WRITTEN = re.compile(r"\.checkpoint-\d{12}\.safetensors\.[0-9a-f]+\.tmp")
 
 
 def checkpoint_path(folder: Path, version: int) -> Path:
@@ -147,10 +149,20 @@ def drop_others(folder: Path, version: int) -> None:
     keep = {checkpoint_path(folder, version).name, journal_path(folder, version).name}
     with contextlib.suppress(OSError):
         for name in sorted(os.listdir(folder)):
-            ours = name.startswith(("checkpoint-", "journal-", ".checkpoint-"))
+            ours = any(known.fullmatch(name) for known in (_CHECKPOINT, _JOURNAL, _HALF_WRITTEN))
             if ours and name not in keep:
                 with contextlib.suppress(OSError):
                     (folder / name).unlink()
+
+
+def refuse_orphans(folder: Path) -> None:
+    """Raise a `StoreError` if there are updates without the checkpoint that they come after: it would be lost for good.
+
+    A crash leaves none: the first journal is empty until there is a checkpoint.
+    """
+    for name in sorted(os.listdir(folder)):
+        if _JOURNAL.fullmatch(name) and (folder / name).stat().st_size > len(journal.MAGIC):
+            raise StoreError(f"{folder} is damaged: {name} has no checkpoint beside it; {_WAY_OUT}")
 
 
 def boot() -> str:

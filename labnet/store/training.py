@@ -114,6 +114,7 @@ class Store:
     def _open(self) -> bool:
         version = folders.newest(self.path)
         if version is None:
+            folders.refuse_orphans(self.path)
             self._not_clean()
             self._write_checkpoint()
             return False

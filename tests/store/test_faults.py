@@ -214,6 +214,35 @@ def test_a_file_system_without_locks_is_not_taken_for_a_store_in_use(tmp_path, m
     served(tmp_path)[0].close()
 
 
+def test_a_store_deletes_no_file_but_its_own(tmp_path):
+    others = [
+        "checkpoint-best.safetensors",
+        "checkpoint-000000000000.safetensors.bak",
+        "journal-of-monday",
+        ".checkpoint-x",
+    ]
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    store, model, optimizer = served(tmp_path)
+    step(store, model, optimizer)
+    store.close()
+    served(tmp_path)[0].close()
+    assert [(tmp_path / name).read_text() for name in others] == ["mine"] * len(others)
+
+
+def test_a_journal_that_lost_its_checkpoint_is_kept(tmp_path):
+    store, model, optimizer = served(tmp_path)
+    step(store, model, optimizer)
+    store.abandon()
+    (checkpoint,) = tmp_path.glob("checkpoint-*")
+    content = checkpoint.read_bytes()
+    checkpoint.unlink()
+    with pytest.raises(StoreError, match="journal-000000000000 has no checkpoint beside it"):
+        served(tmp_path)
+    checkpoint.write_bytes(content)
+    assert after_a_crash(tmp_path) == (values(model), 1)
+
+
 # Models and optimizers
 
 
