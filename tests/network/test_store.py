@@ -450,6 +450,16 @@ def test_an_update_that_cannot_be_written_changes_nothing_and_is_tried_again(tmp
     assert same(reopened(tmp_path)[0], expected(3))
 
 
+def test_an_update_whose_norms_do_not_fit_into_memory_is_made_once(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError
+
+    with ln.network.serve_model(make_model(), make_optimizer(), port=0, store=tmp_path) as server:
+        monkeypatch.setattr(server._model.updates.norms, "measure", fail)
+        run(step(ln.network.remote_model(server.url), 0))
+    assert reopened(tmp_path)[1].version == 1
+
+
 def test_an_optimizer_that_fails_leaves_the_update_out_of_the_store(tmp_path):
     class Failing(ln.optim.SGD):
         fail = False
