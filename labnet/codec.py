@@ -111,8 +111,10 @@ def _stored(name: str, array: Array, *, bfloat16: bool) -> tuple[str, Array]:
     return _NAME_OF[dtype], plain
 
 
-def decode(buffer: bytes | bytearray | memoryview) -> tuple[dict[str, Array], dict[str, str]]:
-    """Return the arrays, as views of the buffer, and the metadata of a message.
+def decode(
+    buffer: bytes | bytearray | memoryview, *, max_header: int = _MAX_HEADER_BYTES
+) -> tuple[dict[str, Array], dict[str, str]]:
+    """Return the arrays, as views of the buffer, and the metadata of a message; `max_header` bounds its header's bytes.
 
     Raises
     ------
@@ -124,7 +126,7 @@ def decode(buffer: bytes | bytearray | memoryview) -> tuple[dict[str, Array], di
         raise WireError(f"message of {len(view)} bytes is too short: expected at least {_LENGTH.size}")
     (length,) = _LENGTH.unpack_from(view)
     start = _LENGTH.size + length
-    if length > _MAX_HEADER_BYTES or start > len(view):
+    if length > max_header or start > len(view):
         raise WireError(f"header of {length} bytes does not fit a message of {len(view)} bytes")
     read = _known_layout if length <= _SHORT else _layout
     names, entries, metadata = read(bytes(view[_LENGTH.size : start]))

@@ -14,6 +14,15 @@ from typing import Any, Literal, NamedTuple
 Applied = Literal["no", "yes", "unknown"]
 
 
+#: Digits of a version in the ids of calls of a store.
+_DIGITS = 12
+
+
+def call_prefix(lineage: str, version: int) -> str:
+    """Return what the ids of a store's calls begin with, whose forward saw this version of the weights."""
+    return f"{lineage}{version:0{_DIGITS}x}"
+
+
 class Expired(Exception):
     """The graph of a call is not there; `applied` says whether its gradient was."""
 
@@ -84,6 +93,7 @@ class Calls:
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._gone: OrderedDict[str, Applied] = OrderedDict()
         self._own: str | None = None
+        self._since = 0
         self.nbytes = 0
         self.evicted = 0
 
@@ -121,22 +131,25 @@ class Calls:
             raise Expired(self._gone.get(call) or self._of_unknown(call))
         return self._kept[call]
 
-    def restore(self, prefix: str, used: Iterable[str], *, in_doubt: Iterable[str] = (), complete: bool) -> None:
-        """Take note of the calls that were used before; every other one whose id begins so was not.
+    def restore(self, lineage: str, used: Iterable[str], *, in_doubt: Iterable[str] = (), since: int = 0) -> None:
+        """Take note of the calls of a store that were used before; every other one of it was not.
 
         Parameters
         ----------
         in_doubt : iterable of str
             Calls of which servers further down may have used the gradient.
-        complete : bool
-            Whether `used` are all of them.
+        since : int
+            Of forwards before this version, `used` may not be all.
         """
         self._gone.update(dict.fromkeys(in_doubt, "unknown"))
         self._gone.update(dict.fromkeys(used, "yes"))
-        self._own = prefix if complete else None
+        self._own, self._since = lineage, since
 
     def _of_unknown(self, call: str) -> Applied:
-        return "no" if self._own is not None and call.startswith(self._own) else "unknown"
+        if self._own is None or not call.startswith(self._own):
+            return "unknown"
+        # digits of one length are in the order of their numbers
+        return "no" if call >= call_prefix(self._own, self._since) else "unknown"
 
     def take(self, call: str, *, now: float) -> Kept:
         """Return what is kept for a call, which is used up by that.

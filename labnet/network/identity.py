@@ -4,7 +4,6 @@ Numbers are reserved in the file before they are used, so that a process that is
 could be given out again for another gradient.
 """
 
-import fcntl
 import json
 import os
 import secrets
@@ -30,6 +29,8 @@ class StateFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
+        import fcntl  # only here: where there is none, what needs no state file still works
+
         self.path = Path(path).absolute()
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -39,6 +40,7 @@ class StateFile:
             raise StoreError(f"the state file {self.path} is in use: two clients would be taken for one") from None
         try:
             self.client, self._next = self._read()
+            self._given, self._pid = self._next, os.getpid()
         except BaseException:
             os.close(self._file)
             raise
@@ -59,12 +61,27 @@ class StateFile:
         return client, following
 
     def numbers(self) -> Iterator[int]:
-        """Give numbers that were never given before, each reserved in the file first."""
-        while True:
-            block = range(self._next, self._next + _BLOCK)
-            self._next = block.stop
-            self._write()
-            yield from block
+        """Give numbers that were never given before, each reserved in the file first.
+
+        Where the file cannot be written there is an `OSError`, and the next attempt may succeed.
+        """
+        return iter(self._take, 0)  # no generator, which an error would end
+
+    def _take(self) -> int:
+        if self._pid != os.getpid():
+            raise StoreError(
+                f"the state file {self.path} is used by the process that this one was forked from: "
+                "make the remote model in this process, with a file of its own"
+            )
+        if self._given == self._next:
+            self._next += _BLOCK
+            try:
+                self._write()
+            except OSError:
+                self._given = self._next  # nobody knows what is in the file
+                raise
+        self._given += 1
+        return self._given - 1
 
     def _write(self) -> None:
         """Write over the file in place: it is shorter than what a disk writes at once, and locked."""

@@ -120,7 +120,8 @@ class Port:
 
     def continue_from(self, store: Store) -> None:
         """Go on with what a store knows of the requests before; runs on the I/O loop."""
-        self.epoch = store.lineage + secrets.token_hex(4)
+        if not self.epoch.startswith(store.lineage):  # or it is the same incarnation, which knows everything
+            self.epoch = store.lineage + secrets.token_hex(4)
         self.once.continue_from(self.epoch, store.lineage, store.outcomes)
 
     def abandon(self) -> None:
@@ -149,10 +150,22 @@ class Port:
             await asyncio.sleep(0.01)
         self._listener.close()
         if self.owner is not None and self.owner.keeps:
-            closing = asyncio.ensure_future(self.worker.run(self.owner.close))
-            await asyncio.wait([closing], timeout=DRAIN_SECONDS)  # behind a handler that does not end it never comes
+            await self._close(self.owner)
         self.worker.stop()
         self.stopped.set()
+
+    async def _close(self, owner: Owner) -> None:
+        """Have what is kept brought to its end: for as long as that takes, if a handler lets it begin."""
+        begun = threading.Event()
+
+        def close() -> None:
+            begun.set()
+            owner.close()
+
+        closing = asyncio.ensure_future(self.worker.run(close))
+        await asyncio.wait([closing], timeout=DRAIN_SECONDS)  # behind a handler that does not end it never comes
+        if begun.is_set():
+            await asyncio.wait([closing])
 
 
 def url_of(host: str, port: int) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class ServedModel:
     optimizer : callable, optional
         Given the gradients of the model's parameters on every backward. Without one nothing is trained.
     new_call : callable
-        Returns a fresh call id.
+        Returns a fresh call id, given the version of the weights.
     previous : ServedModel, optional
         The model that this one takes the place of.
     policy : Policy, optional
@@ -47,13 +47,16 @@ class ServedModel:
         Where updates are kept.
     """
 
+    #: Paths of what every served model answers.
+    ROUTES: ClassVar[tuple[str, ...]] = ("/forward", "/optimize", "/weights")
+
     def __init__(
         self,
         model: Callable[..., Any],
         optimizer: Optimizer | None,
         *,
         worker: Worker,
-        new_call: Callable[[], str],
+        new_call: Callable[[int], str],
         previous: "ServedModel | None" = None,
         limits: Limits | None = None,
         policy: Policy | None = None,
@@ -83,7 +86,7 @@ class ServedModel:
         self.store = store
         if store is not None:
             used = [outcome.call for outcome in store.outcomes]
-            self.calls.restore(store.lineage, used, in_doubt=store.intents, complete=not store.outcomes.forgot)
+            self.calls.restore(store.lineage, used, in_doubt=store.intents, since=store.outcomes.forgotten)
         self.replaced = False
         self.losses = Curve()
         self._url = url
@@ -130,7 +133,7 @@ class ServedModel:
         body = encoded(output.value, request.format)
         headers = {VERSION: str(version)}
         if training:
-            call = self._new_call()
+            call = self._new_call(version)
             graph = Graph(inputs, output.tensors, output.named)
             now = time.monotonic()
             self.calls.keep(call, Kept(graph, version, graph.nbytes, now))
@@ -170,11 +173,10 @@ class ServedModel:
 
         def pull_and_apply() -> None:
             nonlocal version
+            self.updates.hand_on(call, graph)  # first: a remote model that blocks is asked within `begin`
             backward.begin()
             if not backward.is_pending:
                 version = self.updates.apply_now(backward.contribution())
-            else:
-                self.updates.hand_on(call, graph)
 
         try:
             await self._worker.run(pull_and_apply)

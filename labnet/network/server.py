@@ -174,10 +174,14 @@ class Server:
     def close(self) -> None:
         """Close the model's store; runs on the worker, after the last request."""
         if self._model is not None and self._model.store is not None:
+            store = self._model.store
             try:
-                self._model.store.close()
-            except OSError as error:
-                log.warning("%r: its store could not be brought up to date, its journal has the rest: %s", self, error)
+                store.close()
+            except Exception as error:
+                what = f"the {store.unwritten} updates since its last checkpoint are lost"
+                rest = what if store.unwritten else "its journal has the rest"
+                reason = f"{type(error).__name__}: {error}"
+                log.warning("%r: its store could not be brought up to date, %s: %s", self, rest, reason)
 
     def abandon(self) -> None:
         """Leave the model's store to the parent of a forked child."""

@@ -17,7 +17,7 @@ from labnet.network.routes import Route, check_name, function_route
 from labnet.network.served import ServedModel
 from labnet.network.server import Server
 from labnet.network.staleness import Policy, Staleness
-from labnet.network.storing import new_calls, opened
+from labnet.network.storing import give_back, new_calls, opened
 from labnet.network.updates import Optimizer
 from labnet.stats import RouteStatistics
 from labnet.store import Durability
@@ -164,7 +164,7 @@ def serve_model(
 
     def made(bound: Port) -> ServedModel:
         _refuse_itself(model, bound)
-        previous = bound.owner._model if isinstance(bound.owner, Server) else None
+        previous = _served_by(bound)
         kept = None
         if store is not None:
             kept = opened(store, model, optimizer, durability=durability, previous=previous, worker=bound.worker)
@@ -248,7 +248,14 @@ def _serve(place: Place, functions: Functions, made: Callable[[Port], ServedMode
             raise
         # published before connections are accepted: a client that waits for this server needs the token at once
         accepted = bound.token if place.token == "auto" else place.token
-        security.publish(bound.port, security.Entry(bound.url, place.name, os.getpid(), accepted))
+        try:
+            security.publish(bound.port, security.Entry(bound.url, place.name, os.getpid(), accepted))
+        except BaseException:
+            if server._model is not None:
+                give_back(server._model.store, _served_by(bound), bound.worker)
+            if fresh:
+                IO.run(_discard(bound))
+            raise
         installing = _install(place, bound, server, table)
         contextvars.Context().run(IO.run, installing)  # requests inherit nothing of whoever serves
         running.add(bound)
@@ -277,6 +284,11 @@ async def _install(place: Place, bound: Port, server: Server, table: dict[str, R
         await bound.start()
 
 
+def _served_by(bound: Port) -> ServedModel | None:
+    """Return the model that is served on a port at present."""
+    return bound.owner._model if isinstance(bound.owner, Server) else None
+
+
 async def _discard(bound: Port) -> None:
     await bound.start()
     await bound.stop()
@@ -292,10 +304,10 @@ def _assemble(
         else function_route(key, given, worker=bound.worker, users=bound.users)
         for key, given in functions.items()
     }
+    if made is not None and (clash := {"/" + key for key in custom} & set(ServedModel.ROUTES)):
+        raise ServeError(f"route {min(clash)!r} is the served model's own")
     served = None if made is None else made(bound)
     table = {} if served is None else served.routes()
-    if clash := {"/" + key for key in custom} & table.keys():
-        raise ServeError(f"route {min(clash)!r} is the served model's own")
     server = Server(name, bound, model=served, custom=custom.pop("statistics", None))
     table |= {"/" + key: route for key, route in custom.items()}
     return server, table | server.routes() | oip.routes(name, served)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from labnet.errors import ServeError
+from labnet.network.calls import call_prefix
 from labnet.network.loops import IO, Worker
 from labnet.network.served import ServedModel
 from labnet.nn import Module
@@ -53,17 +54,27 @@ def opened(
     before = previous.store if previous is not None else None
     if before is None or before.path != path:
         return Store(path, model, optimizer, durability=durability)
-    IO.run(worker.run(before.close))  # updates that come meanwhile are told to come again
+    if before.is_open:
+        IO.run(worker.run(before.checkpoint))  # if that is not possible, it goes on
     try:
+        IO.run(worker.run(before.close))  # updates that come meanwhile are told to come again
         return Store(path, model, optimizer, durability=durability)
     except BaseException:
         IO.run(worker.run(before.reopen))
         raise
 
 
-def new_calls(store: Store | None) -> Callable[[], str]:
-    """Return what makes ids of calls, of 128 bits; with a store they tell which one they are of."""
+def give_back(store: Store | None, previous: ServedModel | None, worker: Worker) -> None:
+    """Close a store that will not be served after all; a previous model goes on with its own."""
+    if store is not None:
+        IO.run(worker.run(store.close))
+        if previous is not None and previous.store is not None:
+            IO.run(worker.run(previous.store.reopen))
+
+
+def new_calls(store: Store | None) -> Callable[[int], str]:
+    """Return what makes ids of calls, of 128 bits; with a store they tell which one they are of, and the version."""
     if store is None:
-        return lambda: secrets.token_hex(16)
+        return lambda version: secrets.token_hex(16)
     lineage = store.lineage
-    return lambda: lineage + secrets.token_hex(8)
+    return lambda version: call_prefix(lineage, version) + secrets.token_hex(8)

@@ -160,13 +160,14 @@ class Updates:
                 with _all_or_nothing(list(total)):
                     self._optimizer(total)
             self._version.number += 1
-        self.norms.measure(self.version, total)
+        with contextlib.suppress(MemoryError):  # the update is made: an error would have the client make it again
+            self.norms.measure(self.version, total)
         return self.version
 
     def hand_on(self, call: str, graph: Graph) -> None:
-        """Write to the store that a backward is about to reach other servers; runs on the worker."""
-        if self._store is not None:
-            servers = tuple(states_of(graph.nodes))
+        """Write to the store that a backward is about to reach other servers, if it is; runs on the worker."""
+        servers = tuple(states_of(graph.nodes)) if self._store is not None else ()
+        if self._store is not None and servers:
             with self._writing():
                 self._store.intend(Intent(call, servers))
 

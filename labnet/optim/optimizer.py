@@ -116,6 +116,10 @@ class Optimizer:
         self._only = None if parameters is None else {id(p): p for p in parameters}
         self._state: dict[int, Known] = {}
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Have the numbers of NumPy be Python's: those do not change the precision of the arrays they meet."""
+        object.__setattr__(self, name, _as_python(value))
+
     def __init_subclass__(cls) -> None:
         """Have no kernel, and no formula, do the work of a class that defines `updated` anew."""
         if "updated" in vars(cls) and "_step_compiled" not in vars(cls):
@@ -314,6 +318,15 @@ class Optimizer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(lr={self.lr})"
+
+
+def _as_python(value: Any) -> Any:
+    """Return a number of NumPy, also in a tuple, as the one of Python; anything else as it is."""
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return value.item()
+    if type(value) is tuple:
+        return tuple(map(_as_python, value))
+    return value
 
 
 def announce(parameters: Iterable[Tensor]) -> None:

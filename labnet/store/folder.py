@@ -5,20 +5,27 @@ completed is there with its journal.
 """
 
 import contextlib
-import fcntl
 import os
 import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from labnet import io
 from labnet.errors import StoreError, WireError
 from labnet.store import journal
+from labnet.tensor import as_array
 
 #: There while nobody has the store open, and everything is on the disk.
 CLEAN = "clean"
+_WAY_OUT = "put a copy of the folder in its place, or begin anew"
+_CHECKSUM = "checksum"
 _CHECKPOINT = re.compile(r"checkpoint-(\d{12})\.safetensors")
+_JOURNAL = re.compile(r"journal-\d{12}")
+_HALF_WRITTEN = re.compile(r"\.checkpoint-\d{12}\.safetensors\.[0-9a-f]+\.tmp")
 
 
 def checkpoint_path(folder: Path, version: int) -> Path:
@@ -48,40 +55,61 @@ class Lock:
     """
 
     def __init__(self, folder: Path):
+        import fcntl  # only here: where there is none, what needs no store still works
+
         self._file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             holder = os.pread(self._file, 32, 0).decode("ascii", "replace").strip()
             os.close(self._file)
             who = "this process" if holder == str(os.getpid()) else f"process {holder}" if holder else "another process"
             raise StoreError(
                 f"the store {folder} is in use by {who}: stop that server, or use another folder"
             ) from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        except OSError:  # a file system without locks
+            os.close(self._file)
+            raise
+        with contextlib.suppress(OSError):  # a disk that is full: only the name of the holder is missing then
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        """Give the right back."""
-        os.close(self._file)
+        """Give the right back; again does nothing."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
 
 def write_pair(folder: Path, version: int, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> journal.Journal:
     """Write a checkpoint with an empty journal, and drop those before.
+
+    From the moment the checkpoint is there it counts, so nothing that fails after that is raised: the journal is
+    `broken` then, and what was there before is kept.
 
     Raises
     ------
     OSError
         If that is not possible; what was there before is still there, and counts.
     """
-    path = journal_path(folder, version)
-    begun = journal.Journal(path, end=0)  # first: from the moment a checkpoint is there, its journal counts
+    path, place = journal_path(folder, version), checkpoint_path(folder, version)
+    metadata = {**metadata, _CHECKSUM: f"{_checksum(tensors, metadata):08x}"}
+    if place.exists():  # of the same version: its journal has no update, and nothing that is not written now
+        io.save(place, tensors, metadata)
+        begun = journal.Journal(path, end=0)
+    else:
+        begun = journal.Journal(path, end=0)  # first, so that a checkpoint always has its journal
+        try:
+            io.save(place, tensors, metadata)
+        except BaseException:
+            begun.close()
+            path.unlink(missing_ok=True)
+            raise
     try:
-        io.save(checkpoint_path(folder, version), tensors, metadata)
-    except BaseException:
-        begun.close()
-        path.unlink(missing_ok=True)
-        raise
+        flush(folder)
+    except OSError as error:
+        begun.broken = error
+        return begun
     drop_others(folder, version)
     return begun
 
@@ -95,19 +123,46 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         If it is damaged.
     """
     try:
-        return io.load(path), io.read_metadata(path)
+        tensors, metadata = io.load(path), io.read_metadata(path)
     except WireError as error:
-        raise StoreError(f"{path} is damaged: {error}; put a copy of the folder in its place, or begin anew") from error
+        raise StoreError(f"{path} is damaged: {error}; {_WAY_OUT}") from error
+    if metadata.pop(_CHECKSUM, None) != f"{_checksum(tensors, metadata):08x}":
+        raise StoreError(f"{path} is damaged: it does not have its checksum; {_WAY_OUT}")
+    return tensors, metadata
+
+
+def _checksum(tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> int:
+    """Return the CRC-32 of everything in a checkpoint, in the order of the names."""
+    checksum = zlib.crc32(repr(sorted(metadata.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        array = np.ascontiguousarray(as_array(tensor))
+        checksum = zlib.crc32(repr((name, array.dtype.name, np.shape(tensor))).encode(), checksum)
+        checksum = zlib.crc32(array.reshape(-1).view(np.uint8).data, checksum) if array.size else checksum
+    return checksum
 
 
 def drop_others(folder: Path, version: int) -> None:
-    """Delete checkpoints and journals of other versions, and what a crash left half-written."""
+    """Delete checkpoints and journals of other versions, and what a crash left half-written, as far as possible.
+
+    What cannot be deleted is in nobody's way: only the newest checkpoint counts.
+    """
     keep = {checkpoint_path(folder, version).name, journal_path(folder, version).name}
-    for name in os.listdir(folder):
-        ours = name.startswith(("checkpoint-", "journal-", ".checkpoint-"))
-        if ours and name not in keep:
-            with contextlib.suppress(FileNotFoundError):
-                (folder / name).unlink()
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(folder)):
+            ours = any(known.fullmatch(name) for known in (_CHECKPOINT, _JOURNAL, _HALF_WRITTEN))
+            if ours and name not in keep:
+                with contextlib.suppress(OSError):
+                    (folder / name).unlink()
+
+
+def refuse_orphans(folder: Path) -> None:
+    """Raise a `StoreError` if there are updates without the checkpoint that they come after: it would be lost for good.
+
+    A crash leaves none: the first journal is empty until there is a checkpoint.
+    """
+    for name in sorted(os.listdir(folder)):
+        if _JOURNAL.fullmatch(name) and (folder / name).stat().st_size > len(journal.MAGIC):
+            raise StoreError(f"{folder} is damaged: {name} has no checkpoint beside it; {_WAY_OUT}")
 
 
 def boot() -> str:

@@ -1,5 +1,6 @@
 """Stores that nobody serves: what is in one, whether it is whole, and made as short as it can be."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +97,9 @@ def compact(path: Path) -> Contents:
     kind = None if found.optimizer == "no optimizer" else getattr(optim, found.optimizer, None)
     if kind is None and found.optimizer != "no optimizer":
         raise StoreError(f"{path} was trained with {found.optimizer}, which is not labnet's: serve the model instead")
-    _, tensors, _ = _checkpoint(path)
-    model = cast(Module, _Bare({n.removeprefix("weight/"): t for n, t in tensors.items() if n.startswith("weight/")}))
+    _, tensors, metadata = _checkpoint(path)
+    weights = {n.removeprefix("weight/"): t for n, t in tensors.items() if n.startswith("weight/")}
+    model = cast(Module, _Bare(weights, json.loads(metadata["shared"])))
     Store(path, model, kind() if kind is not None else None, durability=found.durability).close()
     return contents(path)
 
@@ -115,11 +117,16 @@ def _checkpoint(path: Path) -> tuple[int, dict[str, Any], dict[str, str]]:
 class _Bare:
     """Parameters without the module that they are of."""
 
-    def __init__(self, values: Mapping[str, Tensor]):
+    def __init__(self, values: Mapping[str, Tensor], shared: Mapping[str, str]):
         self._tensors = {name: Tensor(t, requires_grad=t.dtype.kind == "f") for name, t in values.items()}
+        self._shared = shared
+        self._tensors |= {name: self._tensors[first] for name, first in shared.items()}
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        return iter(self._tensors.items())
+        return ((name, tensor) for name, tensor in self._tensors.items() if name not in self._shared)
+
+    def _state(self) -> dict[str, Tensor]:
+        return self._tensors
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: tensor.detach() for name, tensor in self._tensors.items()}

@@ -77,7 +77,7 @@ class Update:
             If it is none.
         """
         try:
-            arrays, metadata = codec.decode(payload)
+            arrays, metadata = codec.decode(payload, max_header=len(payload))
             text = json.loads(metadata["update"])
             outcomes = _outcomes(text["outcomes"], arrays)
             return cls(
@@ -120,7 +120,7 @@ def decode(payload: bytes) -> Update | Intent:
         If it is none.
     """
     try:
-        _, metadata = codec.decode(payload)
+        _, metadata = codec.decode(payload, max_header=len(payload))
         if "intent" not in metadata:
             return Update.decode(payload)
         call, *servers = json.loads(metadata["intent"])
@@ -144,8 +144,8 @@ class Outcomes:
         self._kept: OrderedDict[str, Outcome] = OrderedDict()
         self._with_reply: OrderedDict[str, int] = OrderedDict()
         self._nbytes = 0
-        #: Whether some were forgotten altogether.
-        self.forgot = False
+        #: Newest version that one led to which was forgotten altogether; 0 if none was.
+        self.forgotten = 0
         for outcome in found:
             self.add(outcome)
 
@@ -167,21 +167,21 @@ class Outcomes:
             old = self._kept[call]
             self._kept[call] = Outcome(old.key, old.fingerprint, old.call, None, old.version)
         while len(self._kept) > _KEYS:
-            call, _ = self._kept.popitem(last=False)
+            call, old = self._kept.popitem(last=False)
             self._nbytes -= self._with_reply.pop(call, 0)
-            self.forgot = True
+            self.forgotten = max(self.forgotten, old.version)
 
     def encode(self) -> tuple[dict[str, Array], str]:
         """Return arrays and text for a checkpoint."""
         kept = tuple(self._kept.values())
-        return _reply_arrays(kept), json.dumps({"forgot": self.forgot, "outcomes": _described(kept)})
+        return _reply_arrays(kept), json.dumps({"forgotten": self.forgotten, "outcomes": _described(kept)})
 
     @classmethod
     def decode(cls, arrays: Mapping[str, Array], text: str) -> "Outcomes":
         """Read what `encode` returned."""
         document = json.loads(text)
         outcomes = cls(_outcomes(document["outcomes"], arrays))
-        outcomes.forgot = outcomes.forgot or bool(document["forgot"])
+        outcomes.forgotten = max(outcomes.forgotten, int(document["forgotten"]))
         return outcomes
 
 

@@ -85,10 +85,9 @@ class Store:
         self.version = self.replayed = 0
         self.outcomes = Outcomes()
         self.intents: dict[str, tuple[str, ...]] = {}
-        self._names = {id(tensor): name for name, tensor in model.named_parameters()}
-        self._parameters = frozenset(self._names.values())
         self._journal: journal.Journal | None = None
         self._begun = -1  # version of the present checkpoint
+        self._unsure = False  # whether the optimizer may be in another state than the journal leads to
         self._long = _LONG  # length at which the journal is replaced
         self._files = threading.Lock()  # held while the journal is brought to the disk, or replaced
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -100,27 +99,54 @@ class Store:
             raise
         self._syncing = _Syncing(self._sync) if durability == "group" else None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether updates can be written."""
+        return self._journal is not None
+
+    @property
+    def unwritten(self) -> int:
+        """How many updates are nowhere but in memory."""
+        return self.version - self._begun if self.durability == "memory" else 0
+
     # Opening
 
     def _open(self) -> bool:
         version = folders.newest(self.path)
         if version is None:
+            folders.refuse_orphans(self.path)
+            self._not_clean()
             self._write_checkpoint()
             return False
         before = self._model.state_dict()
+        states = dict(self._optimizer._state) if self._optimizer is not None else {}
         try:
-            self._load(folders.checkpoint_path(self.path, version), version)
+            promised = self._load(folders.checkpoint_path(self.path, version), version)
             self._replay(folders.journal_path(self.path, version))
+            if promised != self._promised():  # what the next one who opens it concludes from them must be true
+                self._write_checkpoint()
+            self._not_clean()
         except BaseException:
             self._model.load_state_dict(before)
+            if self._optimizer is not None:
+                self._optimizer._state.clear()
+                self._optimizer._state.update(states)
             if self._journal is not None:
                 self._journal.close()
             raise
-        (self.path / folders.CLEAN).unlink(missing_ok=True)
-        folders.flush(self.path)
         return True
 
-    def _load(self, path: Path, version: int) -> None:
+    def _not_clean(self) -> None:
+        """Take back that everything is on the disk, from now on."""
+        (self.path / folders.CLEAN).unlink(missing_ok=True)
+        folders.flush(self.path)
+
+    def _promised(self) -> dict[str, str]:
+        """Return what a checkpoint says of what can be lost after it."""
+        return {"lineage": self.lineage, "durability": self.durability, "boot": folders.boot()}
+
+    def _load(self, path: Path, version: int) -> dict[str, str]:
+        """Take over a checkpoint; return what it says of what could be lost after it."""
         tensors, metadata = folders.read_checkpoint(path)
         if metadata.get("format") != FORMAT:
             raise StoreError(f"{path} is of format {metadata.get('format')!r:.40}, this version reads {FORMAT!r}")
@@ -139,12 +165,13 @@ class Store:
         self.outcomes = Outcomes.decode(replies, metadata["outcomes"])
         self.intents = {call: tuple(servers) for call, servers in json.loads(metadata["intents"]).items()}
         self._long = max(_LONG, _CHECKPOINTS * path.stat().st_size)
+        return {name: metadata[name] for name in self._promised()}
 
     def _may_have_lost(self, metadata: Mapping[str, str]) -> bool:
         """Tell whether updates that were answered may be missing: clients then must not rely on what is here."""
         if metadata["durability"] == "every" or (self.path / folders.CLEAN).exists():
             return False
-        return metadata["durability"] == "memory" or metadata["boot"] != folders.boot()
+        return metadata["durability"] == "memory" or not folders.boot() or metadata["boot"] != folders.boot()
 
     def _check_same(self, weights: Mapping[str, Tensor], optimizer: str) -> None:
         """Refuse a store of another model or optimizer, and say what differs."""
@@ -187,8 +214,10 @@ class Store:
         if self._optimizer is not None and len(gradients):
             settings = _settings(self._optimizer)
             _set(self._optimizer, update.settings)
-            self._optimizer(gradients)
-            _set(self._optimizer, settings)
+            try:
+                self._optimizer(gradients)
+            finally:
+                _set(self._optimizer, settings)
         if update.buffers:
             state = self._model.state_dict()
             self._model.load_state_dict({**state, **{name: Tensor(array) for name, array in update.buffers.items()}})
@@ -213,8 +242,10 @@ class Store:
         """
         if self._journal is None:
             raise OSError(errno.EBADF, "it is closed")
+        if intent.call in self.intents:
+            return
         if self.durability != "memory":
-            self._journal.append(intent.encode(), sync=self.durability == "every")
+            self._mend().append(intent.encode(), sync=self.durability == "every")
         self.intents[intent.call] = intent.servers
 
     def append(self, gradients: Gradients, outcomes: Iterable[Outcome]) -> None:
@@ -230,20 +261,38 @@ class Store:
         if self.durability == "memory":
             self.version += 1
             return
-        if self._journal.broken:  # a new journal may do better, and has the weights as they are
-            self._write_checkpoint()
-        named = {self._names[id(tensor)]: np.asarray(gradient.numpy()) for tensor, gradient in gradients.items()}
-        buffers = {name: t.numpy() for name, t in self._model.state_dict().items() if name not in self._parameters}
+        written = self._mend()
+        names = {id(tensor): name for name, tensor in self._model.named_parameters()}
+        taken = [(tensor, gradient) for tensor, gradient in gradients.items() if self._takes(tensor)]
+        named = {names[id(tensor)]: np.asarray(gradient.numpy()) for tensor, gradient in taken}
+        # a parameter's further names are none of buffers: they would bring its old value back
+        buffers = {name: t.numpy() for name, t in self._model._state().items() if id(t) not in names}
         settings = _settings(self._optimizer) if self._optimizer is not None else {}
         update = Update(self.version + 1, named, tuple(outcomes), settings, buffers)
-        self._journal.append(update.encode(), sync=self.durability == "every")
+        written.append(update.encode(), sync=self.durability == "every")
         self.version += 1
         if self._syncing is not None:
             self._syncing.ask()
 
+    def _mend(self) -> journal.Journal:
+        """Return a journal that can be written to and leads to the state as it is: a new one where that needs it."""
+        assert self._journal is not None
+        if self._journal.broken or self._unsure:
+            self._write_checkpoint()
+        return self._journal
+
+    def _takes(self, parameter: Tensor) -> bool:
+        """Tell whether the optimizer looks at the gradient of a parameter."""
+        optimizer = self._optimizer
+        if optimizer is None:
+            return False
+        is_own = type(optimizer).__call__ is not Optimizer.__call__  # which may look at all of them
+        return is_own or optimizer._only is None or id(parameter) in optimizer._only
+
     def take_back(self) -> None:
-        """Forget the update that was written last: it was not carried out."""
+        """Forget the update that was written last: it was not carried out, or not to its end."""
         self.version -= 1
+        self._unsure = True
         if self._journal is not None and self.durability != "memory":
             self._journal.take_back()
 
@@ -253,7 +302,7 @@ class Store:
         if self._journal is not None and self._journal.end > self._long:
             try:
                 self._write_checkpoint()
-            except OSError as error:
+            except Exception as error:  # the weights have changed: whatever this is, the update is answered
                 self._long = 2 * self._journal.end
                 log.warning("the store %s cannot be made shorter: %s", self.path, error)
 
@@ -276,20 +325,30 @@ class Store:
         replies, text = self.outcomes.encode()
         metadata = {
             "format": FORMAT,
-            "lineage": self.lineage,
-            "durability": self.durability,
-            "boot": folders.boot(),
+            **self._promised(),
             "optimizer": _name(self._optimizer),
             "outcomes": text,
             "intents": json.dumps(self.intents),
+            "shared": json.dumps(self._shared()),
         }
         with self._files:
-            begun = folders.write_pair(self.path, self.version, tensors | replies, metadata)
+            try:
+                begun = folders.write_pair(self.path, self.version, tensors | replies, metadata)
+            except OSError as error:
+                if self._journal is not None and self.version == self._begun:  # perhaps it was emptied already
+                    self._journal.broken = self._journal.broken or error
+                raise
             if self._journal is not None:
                 self._journal.close()
             self._journal = begun
-        self._begun = self.version
+        self._begun, self._unsure = self.version, False
         self._long = max(_LONG, _CHECKPOINTS * folders.checkpoint_path(self.path, self.version).stat().st_size)
+
+    def _shared(self) -> dict[str, str]:
+        """Return further names of parameters that have several, with the first one."""
+        names = {id(tensor): name for name, tensor in self._model.named_parameters()}
+        state = self._model._state().items()
+        return {name: names[id(t)] for name, t in state if names.get(id(t), name) != name}
 
     def _sync(self) -> None:
         with self._files, contextlib.suppress(OSError):  # whoever writes next is told
@@ -325,19 +384,28 @@ class Store:
         finally:
             if self._syncing is not None:
                 self._syncing.stop()
+                self._sync()  # what it had not come to, where there is no new checkpoint
             self.abandon()
 
     def reopen(self) -> None:
         """Go on after `close`, where nobody else has opened the store since; the weights are those of this process.
+
+        Does nothing where it is open.
 
         Raises
         ------
         StoreError, OSError
             If that is not possible.
         """
+        if self.is_open:
+            return
         self._lock = folders.Lock(self.path)
-        self._write_checkpoint()
-        (self.path / folders.CLEAN).unlink(missing_ok=True)
+        try:
+            self._not_clean()
+            self._write_checkpoint()
+        except BaseException:
+            self.abandon()
+            raise
         self._syncing = _Syncing(self._sync) if self.durability == "group" else None
 
     def abandon(self) -> None:

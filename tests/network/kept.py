@@ -1,7 +1,8 @@
 """A server with a store in a process of its own, that can be told to die at its n-th write to the disk.
 
 ``python -m tests.network.kept FOLDER PORT DURABILITY [DEATH [INNER]]``; INNER is the URL of another server that is part
-of its model. With KEPT_DIES in the environment it dies once that has applied its part.
+of its model, ``blocking URL`` one that is waited for where it stands. With KEPT_DIES in the environment it dies once
+that has applied its part.
 """
 
 import errno
@@ -69,6 +70,17 @@ class Composed(nn.Module):
         return await self._inner(self.own(x))
 
 
+class Blocking(Composed):
+    """One that waits for the other server where it stands."""
+
+    def __init__(self, url):
+        super().__init__(url)
+        self._inner = ln.network.remote_model(url, blocking=True)
+
+    def forward(self, x):
+        return self._inner(self.own(x))
+
+
 def die_before_writing(folder):
     """Kill this process just before its first update is written, unless an earlier one did so."""
     marker = Path(folder).with_suffix(".died")
@@ -109,7 +121,8 @@ def main(folder, port="0", durability="group", death="0", inner=""):
     fail_when_told()
     if "KEPT_DIES" in os.environ:
         die_before_writing(folder)
-    model = Composed(inner) if inner else make_model()
+    kind = Blocking if inner.startswith("blocking ") else Composed
+    model = kind(inner.removeprefix("blocking ")) if inner else make_model()
     place = {"port": int(port), "name": "kept", "store": Path(folder), "durability": durability}
     place["token"] = os.environ.get("KEPT_TOKEN", "auto")
     server = ln.network.serve_model(model, make_optimizer(), **place)

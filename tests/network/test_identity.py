@@ -103,3 +103,38 @@ def test_a_forked_child_is_another_client():
     assert os.read(reading, 100).decode() != here
     os.close(reading)
     os.close(writing)
+
+
+def test_a_disk_that_fails_for_a_while_ends_no_client(tmp_path, monkeypatch):
+    from labnet.network import identity
+
+    file = StateFile(tmp_path / "state")
+    numbers = file.numbers()
+    real, left = os.fsync, [2]
+
+    def fsync(descriptor):
+        if left[0]:
+            left[0] -= 1
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(identity.os, "fsync", fsync)
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space"):
+            next(numbers)
+    first = next(numbers)
+    assert next(numbers) == first + 1
+    assert json.loads((tmp_path / "state").read_text())["next"] > first
+
+
+def test_a_forked_child_does_not_give_the_numbers_of_its_parent(tmp_path):
+    numbers = StateFile(tmp_path / "state").numbers()
+    next(numbers)
+    pid = os.fork()
+    if not pid:
+        try:
+            next(numbers)
+        except StoreError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7

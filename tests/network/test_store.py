@@ -17,7 +17,11 @@ import pytest
 import labnet as ln
 from labnet import nn
 from labnet.errors import GraphExpired, ServeError, StoreError
-from labnet.store import Store
+from labnet.network import port as ports
+from labnet.network import security
+from labnet.network.served import ServedModel
+from labnet.store import Store, folder, records
+from labnet.store.offline import contents
 from tests.network.kept import batch, make_model, make_optimizer
 from tests.network.support import ROOT, SECONDS, free_port, http, native, run
 
@@ -210,16 +214,18 @@ def test_without_the_store_s_promise_a_crash_is_told_to_the_client(tmp_path):
     end(process)
 
 
-def test_a_server_that_dies_after_another_has_applied_its_part_does_not_take_that_for_nothing(tmp_path):
+@pytest.mark.parametrize("kind", ["awaited", "blocking"])
+def test_a_server_that_dies_after_another_has_applied_its_part_does_not_take_that_for_nothing(tmp_path, kind):
     """A retry must not begin anew: its forward would see weights of the other server that have changed."""
     with ln.network.serve_model(nn.Linear(3, 3), ln.optim.SGD(lr=0.1), port=0) as inner:
-        process, said = start(tmp_path, free_port(), inner=inner.url, KEPT_DIES="1")
+        url = inner.url if kind == "awaited" else f"blocking {inner.url}"
+        process, said = start(tmp_path, free_port(), inner=url, KEPT_DIES="1")
         y = ln.network.remote_model(said["url"], blocking=True, timeout=20.0)(ln.ones((1, 3)))
         again = []
 
         def restart():
             process.wait(SECONDS)  # it kills itself before its own part is written down
-            again.append(start(tmp_path, said["port"], inner=inner.url)[0])
+            again.append(start(tmp_path, said["port"], inner=url)[0])
 
         restarting = threading.Thread(target=restart)
         restarting.start()
@@ -265,10 +271,12 @@ def test_a_backward_whose_forward_was_before_a_restart_is_applied_once(tmp_path)
 
 
 def test_a_cell_that_is_run_again_goes_on_with_its_store(tmp_path):
-    port = free_port()
+    port, epoch = free_port(), None
     for begin in range(3):
         server = ln.network.serve_model(make_model(), make_optimizer(), port=port, name="kept", store=tmp_path)
         assert server.statistics()["server"]["version"] == begin
+        assert epoch in (server._port.epoch, None)  # the same incarnation: it knows what was answered
+        epoch = server._port.epoch
         run(step(ln.network.remote_model(server.url), begin))
     assert same(ln.network.remote_model(server.url, blocking=True).state_dict(), expected(3))
     with pytest.raises(StoreError, match="another model"):
@@ -283,6 +291,87 @@ def test_a_model_without_a_store_in_its_place_gives_the_store_free(tmp_path):
     ln.network.serve_model(make_model(), make_optimizer(), port=port, name="kept", store=tmp_path)
     with ln.network.serve_model(make_model(), make_optimizer(), port=port, name="kept"):
         reopened(tmp_path)
+
+
+@pytest.mark.parametrize("fault", ["route", "token file", "checkpoint"])
+def test_a_model_that_cannot_take_the_place_of_another_leaves_it_training(tmp_path, monkeypatch, fault):
+    place = {"port": free_port(), "name": "kept", "store": tmp_path}
+    server = ln.network.serve_model(make_model(), make_optimizer(), **place)
+    model = ln.network.remote_model(server.url)
+    run(step(model, 0))
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    routes = {"forward": lambda x: x} if fault == "route" else {}
+    with monkeypatch.context() as patched:
+        if fault == "token file":
+            patched.setattr(security, "publish", fail)
+        if fault == "checkpoint":
+            patched.setattr(folder, "write_pair", fail)
+        with pytest.raises((ServeError, OSError)):
+            ln.network.serve_model(make_model(), make_optimizer(), routes=routes, **place)
+    run(step(model, 1))
+    server = ln.network.serve_model(make_model(), make_optimizer(), **place)
+    run(step(model, 2))
+    server.stop()
+    weights, store = reopened(tmp_path)
+    assert store.version == 3
+    assert same(weights, expected(3))
+
+
+def test_an_orderly_end_waits_for_the_checkpoint_however_long_that_takes(tmp_path, monkeypatch):
+    monkeypatch.setattr(ports, "DRAIN_SECONDS", 0.05)
+    real = folder.write_pair
+
+    def slowly(*arguments):
+        threading.Event().wait(0.5)
+        return real(*arguments)
+
+    server = ln.network.serve_model(make_model(), make_optimizer(), port=0, store=tmp_path, durability="memory")
+    run(step(ln.network.remote_model(server.url), 0))
+    monkeypatch.setattr(folder, "write_pair", slowly)
+    server.stop()
+    assert contents(tmp_path).version == 1
+
+
+def test_an_orderly_end_without_a_checkpoint_says_what_is_lost(tmp_path, monkeypatch, caplog):
+    def fail(*arguments):
+        raise MemoryError
+
+    for durability, said in (("memory", "1 updates since its last checkpoint are lost"), ("group", "has the rest")):
+        place = {"port": 0, "store": tmp_path / durability, "durability": durability}
+        server = ln.network.serve_model(make_model(), make_optimizer(), **place)
+        run(step(ln.network.remote_model(server.url), 0))
+        with monkeypatch.context() as patched:
+            patched.setattr(folder, "write_pair", fail)
+            server.stop()
+        assert said in caplog.text
+
+
+def test_every_route_of_a_model_is_known_before_it_is_made():
+    with ln.network.serve_model(make_model(), port=0) as server:
+        assert set(server._model.routes()) == set(ServedModel.ROUTES)
+
+
+def test_after_more_updates_than_are_remembered_a_backward_still_goes_on_across_a_restart(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_KEYS", 3)
+    port = free_port()
+    with ln.network.serve_model(make_model(), make_optimizer(), port=port, store=tmp_path) as server:
+        there = server
+        old = http(there, "POST", "/forward", native({"tensor": np.ones((1, 3), "float32")}), **NATIVE)
+        model = ln.network.remote_model(f"localhost:{port}", blocking=True)
+        for number in range(6):
+            x, y = batch(number)
+            ln.loss.mse(model(x), y).backward()
+        x, y = batch(6)
+        loss = ln.loss.mse(model(x), y)
+    with ln.network.serve_model(make_model(), make_optimizer(), port=port, store=tmp_path) as server:
+        loss.backward()
+        assert same(model.state_dict(), expected(7))
+        gradient, call = native({"tensor": np.ones((1, 2), "float32")}), old.headers["labnet-call"]
+        late = http(server, "POST", "/optimize", gradient, Labnet_Call=call, Idempotency_Key='"old:2"', **NATIVE)
+        assert (late.status, late.json()["applied"]) == (410, "unknown")  # it may be one that was forgotten
 
 
 def test_summed_updates_are_kept_with_everybody_s_replies(tmp_path):
@@ -360,6 +449,16 @@ def test_an_update_that_cannot_be_written_changes_nothing_and_is_tried_again(tmp
         run(step(model, 2))
         assert same(run(model.state_dict()), expected(3))
     assert same(reopened(tmp_path)[0], expected(3))
+
+
+def test_an_update_whose_norms_do_not_fit_into_memory_is_made_once(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError
+
+    with ln.network.serve_model(make_model(), make_optimizer(), port=0, store=tmp_path) as server:
+        monkeypatch.setattr(server._model.updates.norms, "measure", fail)
+        run(step(ln.network.remote_model(server.url), 0))
+    assert reopened(tmp_path)[1].version == 1
 
 
 def test_an_optimizer_that_fails_leaves_the_update_out_of_the_store(tmp_path):

@@ -109,7 +109,7 @@ def test_many_outcomes_are_bounded_and_the_newest_are_kept(tmp_path, monkeypatch
     kept = list(store.outcomes)
     assert [outcome.key for outcome in kept] == [f"ana:{number}" for number in range(2, 8)]
     assert [outcome.reply is not None for outcome in kept] == [False] * 4 + [True] * 2
-    assert store.outcomes.forgot
+    assert store.outcomes.forgotten == 2
     store.close()
 
 
