@@ -66,6 +66,7 @@ class Server:
     def __init__(self, folder, durability):
         self.folder, self.durability, self.port = folder, durability, free_port()
         self.recoveries: list[float] = []
+        self._lock = threading.Lock()
         self._start()
 
     def _start(self):
@@ -85,7 +86,11 @@ class Server:
         self.process.stdout.close()
 
     def suffer(self, kind):
-        """Bring a fault over the process, and wait until it runs again."""
+        """Bring a fault over the process, and wait until it runs again; one at a time."""
+        with self._lock:
+            self._suffer(kind)
+
+    def _suffer(self, kind):
         if kind == "kill":
             self.process.kill()
             self.end()
