@@ -3,6 +3,7 @@
 import argparse
 from datetime import datetime
 
+from labnet.cli.sizes import size
 from labnet.compile import cache
 
 
@@ -19,18 +20,14 @@ def show(options: argparse.Namespace) -> int:
 def listing(entries: list[cache.Entry]) -> str:
     """Lay out the entries of the cache for people: where it is and how full, then the entries, the last used first."""
     total = sum(entry.nbytes for entry in entries)
-    most = f"at most {cache.MOST_FILES}, {_size(cache.MOST_BYTES)}"
-    return "\n".join([f"{cache.folder()}: {_count(len(entries))}, {_size(total)} ({most})", *map(_row, entries)])
+    most = f"at most {cache.MOST_FILES}, {size(cache.MOST_BYTES)}"
+    return "\n".join([f"{cache.folder()}: {_count(len(entries))}, {size(total)} ({most})", *map(_row, entries)])
 
 
 def _row(entry: cache.Entry) -> str:
     used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M:%S")
-    return f"  {entry.path.stem[:12]}  {_size(entry.nbytes):>9}  last used {used}"
+    return f"  {entry.path.stem[:12]}  {size(entry.nbytes):>9}  last used {used}"
 
 
 def _count(number: int) -> str:
     return f"{number} {'entry' if number == 1 else 'entries'}"
-
-
-def _size(nbytes: int) -> str:
-    return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e6 else f"{nbytes / 1e3:.1f} kB"

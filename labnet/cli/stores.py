@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from labnet.cli.sizes import size
 from labnet.store.offline import Contents, compact, contents
 
 
@@ -24,7 +25,7 @@ def shorten(options: argparse.Namespace) -> int:
     """Put a checkpoint in place of the journal."""
     before = contents(Path(options.path))
     after = compact(Path(options.path))
-    print(f"{after.path}: version {after.version}, {_size(before.nbytes)} before, {_size(after.nbytes)} now")
+    print(f"{after.path}: version {after.version}, {size(before.nbytes)} before, {size(after.nbytes)} now")
     return 0
 
 
@@ -32,12 +33,8 @@ def _described(found: Contents) -> str:
     width = max((len(name) for name in found.weights), default=0)
     rows = [f"  {name:<{width}}  {shape} {dtype}" for name, (shape, dtype) in found.weights.items()]
     facts = [
-        f"{found.path}: version {found.version}, {_size(found.nbytes)}",
+        f"{found.path}: version {found.version}, {size(found.nbytes)}",
         f"  trained with {found.optimizer}, durability {found.durability!r}, store {found.lineage}",
         f"  {found.updates} updates in the journal, {found.replies} replies kept",
     ]
     return "\n".join([*facts, *rows])
-
-
-def _size(nbytes: int) -> str:
-    return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e6 else f"{nbytes / 1e3:.1f} kB"

@@ -69,7 +69,8 @@ def save(path: Place, tensors: Mapping[str, Any], metadata: Mapping[str, str] | 
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    _flush_directory(target.parent)
+    with contextlib.suppress(OSError):  # the file is there; some systems have no way to make sure of its name
+        flush_directory(target.parent)
 
 
 def load(path: Place) -> dict[str, Tensor]:
@@ -118,14 +119,19 @@ def _read(path: Place) -> bytes:
         raise FileNotFoundError(errno.ENOENT, "load: there is no such file", os.fspath(path)) from None
 
 
-def _flush_directory(folder: Path) -> None:
-    """Make a move survive a power cut, where the system lets directories be opened."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def flush_directory(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, so that a move survives a power cut.
+
+    Raises
+    ------
+    OSError
+        If that failed, or the system does not let directories be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _pack(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> bytes:

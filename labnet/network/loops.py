@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 #: How often a thread that waits looks for an interrupt that its waiting did not notice.
-_LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.2
 
 
 class LoopThread:
@@ -88,7 +88,7 @@ class LoopThread:
             ended: asyncio.Task[T] | None = None
             while ended is None:
                 with contextlib.suppress(queue.Empty):
-                    ended = done.get(timeout=_LOOK_SECONDS)
+                    ended = done.get(timeout=LOOK_SECONDS)
             return ended.result()
         except BaseException:
             loop.call_soon_threadsafe(cancel)

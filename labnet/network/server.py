@@ -10,16 +10,13 @@ from typing import Any
 
 from labnet.network import control, pages, running, security, tree
 from labnet.network.account import Account
-from labnet.network.loops import IO
+from labnet.network.loops import IO, LOOK_SECONDS
 from labnet.network.port import ANY_HOST, DRAIN_SECONDS, Port, url_of
 from labnet.network.routes import Route
 from labnet.network.served import ServedModel
 from labnet.pictures import table
 
 log = logging.getLogger("labnet.network")
-
-#: How often whoever waits looks for an interrupt that its waiting did not notice.
-_LOOK_SECONDS = 0.5
 
 
 class Server:
@@ -126,7 +123,7 @@ class Server:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the server is stopped, at most `timeout` seconds; tell whether it is."""
         end = float("inf") if timeout is None else time.monotonic() + timeout
-        while not self._port.stopped.wait(min(_LOOK_SECONDS, max(0.0, end - time.monotonic()))):
+        while not self._port.stopped.wait(min(LOOK_SECONDS, max(0.0, end - time.monotonic()))):
             if time.monotonic() >= end:
                 return False
         return True

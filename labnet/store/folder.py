@@ -16,6 +16,7 @@ import numpy as np
 
 from labnet import io
 from labnet.errors import StoreError, WireError
+from labnet.io.files import flush_directory
 from labnet.store import journal
 from labnet.tensor import as_array
 
@@ -106,7 +107,7 @@ def write_pair(folder: Path, version: int, tensors: Mapping[str, Any], metadata:
             path.unlink(missing_ok=True)
             raise
     try:
-        flush(folder)
+        flush_directory(folder)
     except OSError as error:
         begun.broken = error
         return begun
@@ -171,12 +172,3 @@ def boot() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
-
-
-def flush(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

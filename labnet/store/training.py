@@ -18,6 +18,7 @@ import numpy as np
 
 from labnet.autograd import Gradients
 from labnet.errors import LabnetError, StoreError
+from labnet.io.files import flush_directory
 from labnet.nn import Module
 from labnet.optim import Optimizer
 from labnet.store import folder as folders
@@ -139,7 +140,7 @@ class Store:
     def _not_clean(self) -> None:
         """Take back that everything is on the disk, from now on."""
         (self.path / folders.CLEAN).unlink(missing_ok=True)
-        folders.flush(self.path)
+        flush_directory(self.path)
 
     def _promised(self) -> dict[str, str]:
         """Return what a checkpoint says of what can be lost after it."""
@@ -380,7 +381,7 @@ class Store:
         try:
             self.checkpoint()
             (self.path / folders.CLEAN).touch()
-            folders.flush(self.path)
+            flush_directory(self.path)
         finally:
             if self._syncing is not None:
                 self._syncing.stop()

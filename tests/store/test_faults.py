@@ -80,8 +80,8 @@ def test_a_new_checkpoint_counts_also_where_the_old_one_cannot_be_deleted(tmp_pa
 def test_no_checkpoint_is_dropped_before_the_name_of_the_next_one_is_on_the_disk(tmp_path, monkeypatch):
     store, model, optimizer = served(tmp_path, durability="every")
     step(store, model, optimizer)
-    real = folders.flush
-    monkeypatch.setattr(folders, "flush", failing(OSError(5, "Input/output error"))(real))
+    real = folders.flush_directory
+    monkeypatch.setattr(folders, "flush_directory", failing(OSError(5, "Input/output error"))(real))
     store.checkpoint()
     assert (tmp_path / "checkpoint-000000000000.safetensors").exists()
     assert store.summary()["failed"]
