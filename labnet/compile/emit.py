@@ -17,7 +17,7 @@ from labnet.compile.routines import *
 from labnet.compile.runtime import *
 
 
-@njit({signature!r}, **OPTIONS)
+@njit({signature!r}, arrays={arrays}, **OPTIONS)
 def step(call, held{numbers}):
 '''
 #: Multiplications up to which a product is written out, and how many sums it keeps in registers.
@@ -59,7 +59,8 @@ class Emitter:
             self._group(group)
         arguments = "".join(f", n{i}" for i in range(self._numbers))
         signature = f"int64(int64, int64{', float64' * self._numbers})"
-        head = _HEAD.format(signature=signature, numbers=arguments)
+        outputs = sum(isinstance(store.target, int) for store in self._program.stores)
+        head = _HEAD.format(signature=signature, arrays=self.count_arguments + outputs, numbers=arguments)
         return head + "".join(f"    {line}\n" for line in [*self._body, "return 0"])
 
     # Addresses and guards

@@ -79,7 +79,7 @@ class Executable:
         assert self._compiled is not None, "compile() ran before"
         outputs = [np.empty(shape, dtype) for shape, dtype in self._described]
         with self._lock:  # of the arena
-            status = self._compiled((*arguments, *outputs), self._held)
+            status = self._compiled(self._held, *arguments, *outputs)
         if status >= FIRST_CHECK:
             raise IndexError(self.program.checks[status - FIRST_CHECK].message)
         if status:

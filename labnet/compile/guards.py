@@ -154,9 +154,12 @@ class Surroundings:
         return found
 
     def condition(self) -> str:
-        """Return `hold` as an expression written out for these places: what every call works out."""
+        """Return an expression written out for these places: what every call works out instead of `hold`.
+
+        If it is false, or raises KeyError or ValueError because something is gone, `hold` has to be asked.
+        """
         tests = ["changes[0] == surroundings.changes", "mode() is surroundings.mode"]
         for position, place in enumerate(self.places):
-            now = f"c{position}.cell_contents" if place.key is None else f"c{position}.get({place.key!r})"
+            now = f"c{position}.cell_contents" if place.key is None else f"c{position}[{place.key!r}]"
             tests.append(f"{now} is v{position}")
-        return f"(({' and '.join(tests)}) or surroundings.hold())"
+        return f"({' and '.join(tests)})"

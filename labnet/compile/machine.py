@@ -39,8 +39,8 @@ _PROTOTYPES = {
 }
 #: Type of a section with symbols.
 _SYMBOLS = 2
-#: Arguments of a step that are tuples; what follows are numbers.
-TUPLES = 2
+#: Bytes of a tuple before what it holds: what a call brings is handed on as if it were one.
+_ITEMS = tuple.__basicsize__
 _FLAGS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "nopython": True}
 
 
@@ -80,6 +80,7 @@ def translate(source: str, name: str) -> Code:
     scope = {}
     exec(compile(source, name, "exec"), scope)
     function, signature, options = scope["step"]
+    arrays = options.pop("arrays")
     arguments, result = sigutils.normalize_signature(signature)
     flags = cpu.CPUTargetOptions.parse_as_flags(compiler.Flags(), {**options, **_FLAGS})
     flags.no_compile = True  # so that it is optimised in one go with its entry
@@ -95,27 +96,31 @@ def translate(source: str, name: str) -> Code:
         library=library,
         pipeline_class=_Pipeline,
     )
-    library.add_ir_module(_entry(library, compiled))
+    library.add_ir_module(_entry(library, compiled, arrays))
     library.finalize()
     file = library.file()
     return Code(file, _symbols(library._final_module, file))
 
 
-def _entry(library, compiled):
-    """Return a module with the function that CPython calls: it unpacks its arguments and lets other threads run."""
+def _entry(library, compiled, arrays):
+    """Return a module with the function that CPython calls: it unpacks its arguments and lets other threads run.
+
+    Those are the tuple of what is held, numbers, and then arrays, which the step finds where the caller has them.
+    """
     module = library.create_ir_module(ENTRY)
-    count = len(compiled.signature.args)
+    numbers = len(compiled.signature.args) - 2
     function = ir.Function(module, ir.FunctionType(_OBJECT, [_OBJECT, _OBJECT.as_pointer(), _SIZE]), ENTRY)
     builder = ir.IRBuilder(function.append_basic_block())
     call = {name: ir.Function(module, kind, name) for name, kind in _PROTOTYPES.items()}
     _, given, length = function.args
-    with builder.if_then(builder.icmp_signed("!=", length, _SIZE(count)), likely=False):
+    with builder.if_then(builder.icmp_signed("!=", length, _SIZE(1 + numbers + arrays)), likely=False):
         builder.call(call["PyErr_BadArgument"], [])
         builder.ret(_OBJECT(None))
-    objects = [builder.load(builder.gep(given, [_SIZE(position)])) for position in range(count)]
-    values = [builder.ptrtoint(one, _SIZE) for one in objects[:TUPLES]]
-    values += [builder.call(call["PyFloat_AsDouble"], [one]) for one in objects[TUPLES:]]
-    if count > TUPLES:
+    objects = [builder.load(builder.gep(given, [_SIZE(position)])) for position in range(1 + numbers)]
+    first = builder.ptrtoint(builder.gep(given, [_SIZE(1 + numbers)]), _SIZE)
+    values = [builder.sub(first, _SIZE(_ITEMS)), builder.ptrtoint(objects[0], _SIZE)]
+    values += [builder.call(call["PyFloat_AsDouble"], [one]) for one in objects[1:]]
+    if numbers:
         with builder.if_then(builder.icmp_unsigned("!=", builder.call(call["PyErr_Occurred"], []), _OBJECT(None))):
             builder.ret(_OBJECT(None))
     context, described = compiled.target_context, compiled.fndesc

@@ -1,5 +1,6 @@
 """One compiled version of a function, with everything that it holds on to."""
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -81,15 +82,15 @@ class Specialisation:
         self._arena = arena[-arena.ctypes.data % 64 :]
         self._held: tuple[Any, ...] | None = None
         self._signatures = [(part.shape, part.dtype) for part in map(self._array, trace.held)]
-        #: What ordinary calls run; None before it is compiled.
-        self.quick: Callable[..., Any] | None = None
+        #: Runs it, or returns `MISS`; None before it is compiled.
+        self._run: Callable[..., Any] | None = None
         #: Whether somebody was told that compiling it came to nothing.
         self.has_failed = False
 
     def compile(self) -> None:
         """Make machine code of it, or take it from the disk; from any thread."""
         self._compiled = cache.load(self.source)
-        self.quick = self._quick()
+        self._run = self.quick(threading.RLock(), lambda *_, **__: MISS)
 
     @property
     def is_known(self) -> bool:
@@ -151,34 +152,42 @@ class Specialisation:
     def quick_source(self) -> str:
         """Return the source of what an ordinary call runs: written out, since every call pays for it."""
         names = [f"x{i}" for i in range(self._arguments)]
-        lines = [f"def quick({', '.join(names)}):"]
+        lines = [f"def quick({''.join(f'{name}=MISS, ' for name in names)}*others, **named):"]
+        unlike = ["others or named"]
         for name, required in zip(names, self._required, strict=True):
-            node = "is" if required else "is not"
-            lines.append(f"    if type({name}) is not Tensor or {name}._node {node} None: return MISS")
-        tests = [self._surroundings.condition(), *self._state_tests()]
-        lines += ["    held = me._held", f"    if held is None or not ({' and '.join(tests)}): return MISS"]
-        for position, (shape, _) in enumerate(self._described):
-            lines.append(f"    o{position} = empty({shape!r}, d{position})")
-        if self._draws:
-            lines.append("    drawn = me.draw()")
+            unlike.append(f"type({name}) is not Tensor or {name}._node {'is' if required else 'is not'} None")
+        given = "".join(f"{name}, " for name in names)
+        lines.append(f"    if {' or '.join(unlike)}: return missed({given}*others, **named)")
+        body = ["        " + line for line in self._run_lines(names)]
+        lines += ["    acquire()", "    try:", *body, "    finally: release()", f"    return missed({given})"]
+        return "\n".join(lines) + "\n"
+
+    def _run_lines(self, names: list[str]) -> list[str]:
+        """Return the statements that run the step, or go on where it does not fit."""
+        tests = ["held is not None", f"({self._surroundings.condition()} or surroundings.hold())", *self._state_tests()]
+        lines = ["held = me._held", f"try: fits = {' and '.join(tests)}"]
+        lines.append("except (KeyError, ValueError): fits = False")  # what is looked at is gone
         arrays = [f"{name}._array" for name in names] + [f"drawn[{i}]" for i in range(len(self._draws))]
         arrays += [f"o{i}" for i in range(len(self._described))]
-        lines.append(f"    call = ({''.join(array + ', ' for array in arrays)})")
-        for position, step in enumerate(self._steps):
-            lines += [f"    n{position} = s{position}()", f"    if len(n{position}) != {step.count}: return MISS"]
-        numbers = "".join(f", *n{position}" for position in range(len(self._steps)))
-        lines += [f"    status = compiled(call, held{numbers})", "    if status: return me.failed(status)"]
-        if self._draws:
-            lines.append("    me.drawn = None")
+        numbers = [f"n{position}" for position in range(len(self._steps))]
+        enough = [f"len({name}) == {step.count}" for name, step in zip(numbers, self._steps, strict=True)]
+        run = [f"o{i} = empty({shape!r}, d{i})" for i, (shape, _) in enumerate(self._described)]
+        run += ["drawn = me.draw()"] if self._draws else []
+        single = [f"{name}[{i}]" for name, step in zip(numbers, self._steps, strict=True) for i in range(step.count)]
+        run.append(f"status = compiled({', '.join(['held', *single, *arrays])})")
+        run += ["if not status:", *["    " + line for line in self._end_lines()], "me.failed(status)"]
+        lines += ["if fits:", *[f"    {name} = s{i}()" for i, name in enumerate(numbers)]]
+        return [*lines, f"    if {' and '.join(enough) or True}:", *["        " + line for line in run]]
+
+    def _end_lines(self) -> list[str]:
+        """Return the statements that follow where a step has been taken."""
+        lines = ["me.drawn = None"] if self._draws else []
         if self._steps or self._gradients:
             gradients = [f"o{i}" for i in range(self._count, len(self._described))]
-            lines.append(f"    if counting or watchers.data: me.after(({''.join(g + ', ' for g in gradients)}))")
+            lines.append(f"if counting or watching: me.after(({''.join(g + ', ' for g in gradients)}))")
         if self._structure.kind is None and self._count == 1:
-            lines += ["    t = new(Tensor)", "    t._array = o0", "    t._node = t._family = None", "    return t"]
-        else:
-            outputs = "".join(f"o{i}, " for i in range(self._count))
-            lines.append(f"    return me.results(({outputs}))")
-        return "\n".join(lines) + "\n"
+            return [*lines, "t = new(Tensor)", "t._array = o0", "t._node = t._family = None", "return t"]
+        return [*lines, f"return me.results(({''.join(f'o{i}, ' for i in range(self._count))}))"]
 
     def _state_tests(self) -> list[str]:
         return [
@@ -187,25 +196,27 @@ class Specialisation:
             if not isinstance(part, Tensor)
         ]
 
-    def _quick(self) -> Callable[..., Any]:
+    def quick(self, lock: threading.RLock, missed: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what ordinary calls run: it calls `missed` where this version does not fit, without the lock."""
         scope: dict[str, Any] = {"Tensor": Tensor, "MISS": MISS, "me": self, "empty": np.empty, "new": object.__new__}
-        scope |= {"compiled": self._compiled, "watchers": watchers, **self._surroundings.names()}
+        scope |= {"compiled": self._compiled, "watching": vars(watchers)["data"], **self._surroundings.names()}
+        scope |= {"acquire": lock.acquire, "release": lock.release, "missed": missed}  # half the time of `with`
         scope["counting"] = bool(self._gradients) or any("step" in step.optimizer.slots for step in self._steps)
         scope |= {f"s{i}": step.reader() for i, step in enumerate(self._steps)}
         scope |= {f"d{i}": dtype for i, (_, dtype) in enumerate(self._described)}
         scope |= {f"k{i}": part.array for i, part in enumerate(self._parts) if not isinstance(part, Tensor)}
         exec(self.quick_source(), scope)
-        quick: Callable[..., Any] = scope["quick"]
-        return quick
+        made: Callable[..., Any] = scope["quick"]
+        return made
 
     def refreshed(self, leaves: Sequence[Any]) -> Any:
         """Take hold of everything anew where it still fits, and run; `MISS` where it does not."""
-        if self.quick is None or not self.fits():
+        if self._run is None or not self.fits():
             return MISS
         self._take_hold()
         inputs = [x for x in leaves if isinstance(x, Tensor | np.ndarray)]
         arrays = [in_rows(x._array if isinstance(x, Tensor) else x) for x in inputs]
-        found = self.quick(
+        found = self._run(
             *[wrap(a, _ANY if needed else None) for a, needed in zip(arrays, self._required, strict=True)]
         )
         if self._shared():
@@ -218,11 +229,10 @@ class Specialisation:
             self.drawn = [draw() for draw in self._draws]
         return self.drawn
 
-    def failed(self, status: int) -> Any:
-        """Return `MISS`, or raise where a check of the elements failed."""
+    def failed(self, status: int) -> None:
+        """Raise where a check of the elements failed; elsewhere it was something else that did not fit."""
         if status >= FIRST_CHECK:
             raise IndexError(self.program.checks[status - FIRST_CHECK].message)
-        return MISS
 
     def after(self, gradients: Sequence[Any]) -> None:
         """Do what belongs to a step besides numbers: count it, collect gradients, tell who watches."""

@@ -172,9 +172,11 @@ def load(source):
     exec(compile(source[begin:], "<generated>", "exec"), scope)
     step = scope["step"]
 
-    def run(call, held, *numbers):
+    def run(held, *given):
+        count = step.__code__.co_argcount - 2
+        call = given[count:]
         with np.errstate(all="ignore"):
-            return step(id(call), id(held), *numbers)
+            return step(id(call), id(held), *given[:count])
 
     return run
 
