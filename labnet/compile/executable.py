@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from labnet.compile import cache
-from labnet.compile.emit import FIRST_CHECK, emit
+from labnet.compile.convention import FIRST_CHECK
+from labnet.compile.emit import emit
 from labnet.compile.fuse import fuse
 from labnet.compile.ir import Program
 from labnet.compile.plan import computed_in_place, plan

@@ -8,7 +8,8 @@ import numpy as np
 
 from labnet import autograd, memory
 from labnet.compile import cache
-from labnet.compile.emit import FIRST_CHECK, emit
+from labnet.compile.convention import FIRST_CHECK
+from labnet.compile.emit import emit
 from labnet.compile.executable import in_rows
 from labnet.compile.explain import explain
 from labnet.compile.fuse import fuse

@@ -53,7 +53,7 @@ def test_a_compiled_function_looks_like_its_function():
     assert callable(compiled)
     assert inspect.signature(compiled) == inspect.signature(scaled)
     assert (compiled.__name__, compiled.__wrapped__) == ("scaled", scaled)
-    assert list(map(compiled, [ln.ones(1)]))[0].tolist() == [1.0]
+    assert next(map(compiled, [ln.ones(1)])).tolist() == [1.0]
 
 
 def test_what_a_function_used_and_is_gone_is_noticed(plain_steps):
@@ -73,7 +73,7 @@ def test_a_closure_variable_that_is_deleted_is_noticed(plain_steps):
     scale = 2.0
 
     def function(x):
-        return x * scale
+        return x * scale  # noqa: F821
 
     compiled = ln.jit(function)
     assert compiled(ln.ones(1)).tolist() == [2.0]
