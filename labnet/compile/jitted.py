@@ -219,7 +219,8 @@ def jit(function: Callable[P, R], *, wait: bool = True) -> Jitted[P, R]:
     included, becomes one compiled function, which later calls run instead. It is traced again for other shapes,
     dtypes, other values of arguments that are no tensors, and where variables, globals, attributes of modules or
     the training mode that it uses have changed; learning rates are read at each call. Parameters stay where they
-    are and are shared with eager code; while a step runs, other threads should not compute with them.
+    are and are shared with eager code; while a step runs, other threads should not compute with them. Arguments are
+    read as they are when the call begins, even where they share memory with a parameter that it changes.
     Results carry no history, so a backward has to happen inside.
 
     Parameters

@@ -118,20 +118,27 @@ class Specialisation:
     def _take_hold(self) -> None:
         """Take hold of all arrays again; those that are written get memory that nobody else looks at."""
         self._held = None
-        for position, part in enumerate(self._parts):
-            if isinstance(part, Tensor):
-                if position in self._updated:
-                    memory.prepare_write(part)
-                    part._node.grad = None  # type: ignore[union-attr]
-                if in_rows(part._array) is not part._array:
-                    if part._family is not None:
-                        memory.unlink(part)
-                    part._array = in_rows(part._array)
+        for position in self._tensors_updated:
+            part = self._parts[position]
+            memory.prepare_write(part)
+            if part._array.base is not None and not memory.views_of(memory.base_of(part)):
+                part._array = part._array.copy()  # those who look at the same memory are not counted in this array
+            part._node.grad = None
+            if in_rows(part._array) is not part._array and part._family is not None:
+                memory.unlink(part)
         table = np.zeros((max(1, 4 * len(self._parts)), 2), np.int64)
-        self._held = (table, *map(self._array, self._parts), *self._constants, self._arena)
+        self._held = (table, *self._rows(), *self._constants, self._arena)
         rows = [row for position, part in enumerate(self._parts) for row in self._words(position, part)]
         rows = rows or [(id(MISS) + 8, word(id(MISS) + 8))]
         table[:] = (rows * len(table))[: len(table)]
+
+    def _rows(self) -> list[Any]:
+        """Return all arrays in rows; those of tensors without views stay with their tensors so."""
+        arrays = [in_rows(self._array(part)) for part in self._parts]
+        for part, array in zip(self._parts, arrays, strict=True):
+            if isinstance(part, Tensor) and part._family is None:
+                part._array = array
+        return arrays
 
     def _words(self, position: int, part: Any) -> list[tuple[int, int]]:
         """Return (address, word expected there) for one held array: who has it, and how many do."""
@@ -145,8 +152,21 @@ class Specialisation:
         return rows
 
     def _shared(self) -> bool:
-        """Tell whether a parameter that is written has views, whose number says nothing about who else looks."""
-        return any(memory.views_of(memory.base_of(self._parts[position])) for position in self._tensors_updated)
+        """Tell whether somebody looks at what is held in a way that the words do not tell, so that each call asks anew.
+
+        That is so for a parameter that is written and has views, and for the copy of what does not lie in rows.
+        """
+        assert self._held is not None
+        return any(memory.views_of(memory.base_of(self._parts[position])) for position in self._tensors_updated) or any(
+            array is not self._array(part) for part, array in zip(self._parts, self._held[1:], strict=False)
+        )
+
+    def _apart(self, x: Any) -> Any:
+        """Return an argument in rows, in memory that the step does not write: it is read as it was at the beginning."""
+        assert self._held is not None
+        array = in_rows(x._array if isinstance(x, Tensor) else x)
+        written = [self._held[1 + position] for position in self._updated]
+        return array.copy() if any(np.may_share_memory(array, other) for other in written) else array
 
     # Running
 
@@ -216,7 +236,7 @@ class Specialisation:
             return MISS
         self._take_hold()
         inputs = [x for x in leaves if isinstance(x, Tensor | np.ndarray)]
-        arrays = [in_rows(x._array if isinstance(x, Tensor) else x) for x in inputs]
+        arrays = [self._apart(x) for x in inputs]
         found = self._run(
             *[wrap(a, _ANY if needed else None) for a, needed in zip(arrays, self._required, strict=True)]
         )
