@@ -140,6 +140,9 @@ class Emitter:
         inner = value.inputs[0].shape[-1]
         loops = Loops(batch)
         down, right = (1, downs[0]) if codes[0] == 112 else (downs[0], 1)
+        if columns == 1 and codes == [112, 111]:  # a sum of rows that lie in rows: its result as one row
+            rows, columns, places = 1, rows, places[::-1]
+            codes, (down, right), downs = [111, 111], (1, downs[1]), [downs[1], downs[0]]
         if rows * columns * inner <= SMALL and codes[1] == 111:
             whole = columns - columns % WIDTH if bits == 32 else 0
             steps = (down, right, downs[1], columns)

@@ -148,7 +148,8 @@ class Surroundings:
 
     def names(self) -> dict[str, Any]:
         """Return what `condition` refers to."""
-        found: dict[str, Any] = {"changes": changes, "mode": current_mode, "surroundings": self}
+        found: dict[str, Any] = {"changes": changes, "current_mode": current_mode, "mode": self.mode}
+        found["surroundings"] = self
         for position, place in enumerate(self.places):
             found[f"c{position}"], found[f"v{position}"] = place.container, place.value
         return found
@@ -158,7 +159,7 @@ class Surroundings:
 
         If it is false, or raises KeyError or ValueError because something is gone, `hold` has to be asked.
         """
-        tests = ["changes[0] == surroundings.changes", "mode() is surroundings.mode"]
+        tests = ["changes[0] == surroundings.changes", "current_mode() is mode"]
         for position, place in enumerate(self.places):
             now = f"c{position}.cell_contents" if place.key is None else f"c{position}[{place.key!r}]"
             tests.append(f"{now} is v{position}")

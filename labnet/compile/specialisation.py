@@ -204,8 +204,10 @@ class Specialisation:
         """Return the statements that follow where a step has been taken."""
         lines = ["me.drawn = None"] if self._draws else []
         if self._steps or self._gradients:
+            counting = self._gradients or any("step" in step.optimizer.slots for step in self._steps)
             gradients = [f"o{i}" for i in range(self._count, len(self._described))]
-            lines.append(f"if counting or watching: me.after(({''.join(g + ', ' for g in gradients)}))")
+            after = f"me.after(({''.join(g + ', ' for g in gradients)}))"
+            lines.append(after if counting else f"if watching: {after}")
         if self._structure.kind is None and self._count == 1:
             return [*lines, "t = new(Tensor)", "t._array = o0", "t._node = t._family = None", "return t"]
         return [*lines, f"return me.results(({''.join(f'o{i}, ' for i in range(self._count))}))"]
@@ -222,7 +224,6 @@ class Specialisation:
         scope: dict[str, Any] = {"Tensor": Tensor, "MISS": MISS, "me": self, "empty": np.empty, "new": object.__new__}
         scope |= {"compiled": self._compiled, "watching": vars(watchers)["data"], **self._surroundings.names()}
         scope |= {"acquire": lock.acquire, "release": lock.release, "missed": missed}  # half the time of `with`
-        scope["counting"] = bool(self._gradients) or any("step" in step.optimizer.slots for step in self._steps)
         scope |= {f"s{i}": step.reader() for i, step in enumerate(self._steps)}
         scope |= {f"d{i}": dtype for i, (_, dtype) in enumerate(self._described)}
         scope |= {f"k{i}": part.array for i, part in enumerate(self._parts) if not isinstance(part, Tensor)}
