@@ -7,3 +7,5 @@ Apart from the code itself, which only a compiler may import.
 FILTERS, SLOPES, PLACES = (8, 4, 2, 1), (4, 2, 1), (4, 3, 2, 1)
 #: Rows of a small product whose sums are kept in registers, at most.
 TALL = 6
+#: Rows and columns of a matrix that are transposed at a time.
+SIDE = 8

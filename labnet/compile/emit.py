@@ -4,7 +4,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from labnet.compile.blocks import TALL
+import numpy as np
+
+from labnet.compile.blocks import SIDE, TALL
 from labnet.compile.convention import FIRST_CHECK
 from labnet.compile.fuse import Group
 from labnet.compile.ir import Check, DType, Program, Shape, Value, contiguous, leading, placed, spread_strides
@@ -213,6 +215,10 @@ class Emitter:
         lengths, strides = merged(shape, [access.strides for access in accesses.values()])
         for access, steps in zip(accesses.values(), strides, strict=True):
             access.strides = tuple(steps)
+        if [value.attributes.get("name") for value in group.members] == ["copy"] and len(accesses) == 2:
+            source, target = accesses.values()
+            if turned := _turned(tuple(lengths), source, target):
+                return turned
         return Nest(group, Loops(tuple(lengths)), accesses, own).lines()
 
     def _reading(self, operand: Value, shape: Shape) -> Access:
@@ -258,6 +264,22 @@ def _tiles(sizes: Shape, pointers: Sequence[str], steps: Shape) -> list[str]:
                 numbers = [times, panels, inner, *steps]
                 lines.append(f"_tiles{tall}x{wide}({', '.join([*given, *map(str, numbers)])})")
     return lines
+
+
+def _turned(lengths: Shape, source: Access, target: Access) -> list[str] | None:
+    """Return the copy of matrices that lie transposed, if that is what two accesses of these lengths are."""
+    if len(lengths) < 2 or source.dtype != np.float32 or target.dtype != np.float32:
+        return None
+    rows, columns = lengths[-2:]
+    apart = source.strides[-2:-1] == (1,) and source.strides[-1] >= rows and target.strides[-1] == 1
+    if not apart or rows % SIDE or columns % SIDE:
+        return None
+    loops = Loops(lengths[:-2])
+    outer = [Access(one.pointer, one.offset, one.strides[:-2], one.dtype) for one in (source, target)]
+    pointers = [f"_ahead({one.pointer}, {one.index()})" for one in outer]
+    steps = (rows, columns, source.strides[-1], target.strides[-2])
+    loops.before[-1].append(f"_turned({', '.join([*pointers, *map(str, steps)])})")
+    return loops.lines()
 
 
 def _moved(pointer: str, places: int) -> str:

@@ -1,5 +1,6 @@
 """One compiled version of a function, with everything that it holds on to."""
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -208,9 +209,11 @@ class Specialisation:
             gradients = [f"o{i}" for i in range(self._count, len(self._described))]
             after = f"me.after(({''.join(g + ', ' for g in gradients)}))"
             lines.append(after if counting else f"if watching: {after}")
-        if self._structure.kind is None and self._count == 1:
-            return [*lines, "t = new(Tensor)", "t._array = o0", "t._node = t._family = None", "return t"]
-        return [*lines, f"return me.results(({''.join(f'o{i}, ' for i in range(self._count))}))"]
+        for i in range(self._count):
+            lines += [f"t{i} = new(Tensor)", f"t{i}._array = o{i}", f"t{i}._node = t{i}._family = None"]
+        tensors = itertools.count()
+        leaves = [f"t{next(tensors)}" if isinstance(x, Traced) else f"r[{i}]" for i, x in enumerate(self._leaves)]
+        return [*lines, f"return {self._structure.written(iter(leaves), 'keys')}"]
 
     def _state_tests(self) -> list[str]:
         return [
@@ -227,6 +230,7 @@ class Specialisation:
         scope |= {f"s{i}": step.reader() for i, step in enumerate(self._steps)}
         scope |= {f"d{i}": dtype for i, (_, dtype) in enumerate(self._described)}
         scope |= {f"k{i}": part.array for i, part in enumerate(self._parts) if not isinstance(part, Tensor)}
+        scope |= {"r": self._leaves, "keys": self._structure.all_keys()}
         exec(self.quick_source(), scope)
         made: Callable[..., Any] = scope["quick"]
         return made
@@ -264,11 +268,6 @@ class Specialisation:
         for step in self._steps:
             step.advance()
             announce(step.parameters)
-
-    def results(self, arrays: Sequence[Any]) -> Any:
-        """Put what the function returns together."""
-        new = iter(arrays)
-        return self._structure.build([wrap(next(new)) if isinstance(x, Traced) else x for x in self._leaves])
 
     def explain(self) -> str:
         """Return groups, memory, work and constants as text."""

@@ -78,6 +78,12 @@ def tiles(rows, wide):
     return compute
 
 
+def turned(x, out, rows, columns, down_x, down):
+    for i in range(rows):
+        for j in range(columns):
+            out[i * down + j] = x[j * down_x + i]
+
+
 def inverted(a):
     return np.invert(a)
 
@@ -130,6 +136,7 @@ def _namespace():
         "_gemm32": gemm,
         "_gemm64": gemm,
         "_add_product": add_product,
+        "_turned": turned,
         "_ahead": lambda array, places: array[places:],
         "_tanh": np.tanh,
         "_logistic": lambda x: 1 / (1 + np.exp(-x)),

@@ -71,7 +71,7 @@ def test_an_edit_of_the_runtime_is_noticed(folder, tmp_path):
     assert run(folder, home=home) == COMPILED
     assert run(folder, home=home).endswith(FOUND)
     functions = home / "labnet" / "compile" / "elementary.py"
-    changed = functions.read_text().replace("return near if size < float32(0.625) else far", "return float32(7)")
+    changed = functions.read_text().replace("value = low * above / below", "return float32(7)")
     assert changed != functions.read_text()
     functions.write_text(changed)
     assert run(folder, home=home) == "[14.0, 14.0, 14.0] True"
