@@ -12,7 +12,7 @@ help:
 	@echo "make lab    open JupyterLab on the quickstart (ARGS=--no-browser on a host without a screen)"
 	@echo "make demo   serve a model in one process and train it from another, in the terminal"
 	@echo "make test   run every test, linters and type checks included"
-	@echo "make fuzz   have Numba compile what tests otherwise run in Python, and 400 random programs (half an hour)"
+	@echo "make fuzz   400 random programs compiled for real (ARGS='--programs 2000 --seed 7'), then all tests of the compiler so"
 	@echo "make check  linters and type checks only"
 	@echo "make chaos  random faults against servers with stores (ARGS='--faults 1000 --seed 7')"
 	@echo "make soak   half an hour of eight trainers, a composed server and faults: does anything grow?"
@@ -28,7 +28,8 @@ test: check
 	$(BIN)/python -m pytest $(ARGS)
 
 fuzz: $(VENV)/.test
-	LABNET_COMPILED=all LABNET_PROGRAMS=400 $(BIN)/python -m pytest tests/compile $(ARGS)
+	$(BIN)/python -m tests.compile.fuzz $(ARGS)
+	LABNET_COMPILED=all $(BIN)/python -m pytest tests/compile
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

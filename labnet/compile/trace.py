@@ -132,7 +132,9 @@ class Trace:
             out = rule(self, op, operands, static)
         nodes = [x._node if isinstance(x, Traced) else None for x in operands]
         if op.differentiable and any(nodes) and autograd.is_recording() and out.dtype.kind == "f":
-            return self.stand_in(out.value, TracedNode(nodes, op, operands, self.stand_in(out.value), static))
+            result = self.stand_in(out.value)
+            result._node = TracedNode(nodes, op, operands, result, static)  # rules may differentiate what came out
+            return result
         return self.stand_in(out.value)
 
     # Gradients and updates

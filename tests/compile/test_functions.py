@@ -181,7 +181,7 @@ def test_products_of_small_matrices(turned):
         return x @ (ln.matrix_transpose(y) if turned == "right" else y)
 
     rng = np.random.default_rng(0)
-    sizes = itertools.product([(), (3,)], [1, 5, 8, 13], [1, 7, 24, 27])
+    sizes = [*itertools.product([()], [1, 8, 13], [1, 8, 27]), ((3,), 5, 16)]
     pairs = [
         [rng.standard_normal((*batch, *shape)).astype("float32") for shape in ((rows, 6), (6, columns))]
         for batch, rows, columns in sizes

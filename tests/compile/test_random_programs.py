@@ -1,10 +1,8 @@
 """Random programs: values, gradients and updates of compiled functions are those of eager ones.
 
 A thousand of them go through every pass, and Python runs the text that is generated. Numba compiles a sample of them,
-many in one function; `make fuzz` asks for more by LABNET_PROGRAMS.
+many in one function; `make fuzz` takes as many as one likes.
 """
-
-import os
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -16,7 +14,7 @@ from tests.compile.programs import check, plans
 
 #: Programs that Python runs, and functions of several programs each that Numba compiles.
 PLAIN = 1000
-COMPILED, EACH = int(os.environ.get("LABNET_PROGRAMS", "20")) // 20, 20
+COMPILED, EACH = 1, 20
 OPTIONS = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck), "database": None}
 OPTIONS |= {"phases": (Phase.explicit, Phase.generate, Phase.shrink)}
 
