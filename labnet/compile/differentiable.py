@@ -127,9 +127,13 @@ class Version:
         given = len(call.inputs) + len(trace.draws)
         halves = split(simplify(trace.program(values)), results=len(outputs), arguments=given, held=len(trace.held))
         self._given, self._results = given + len(trace.held), [(x.shape, x.dtype) for x in outputs]
-        self.forward = Executable(halves.forward, arguments=self._given, constants=trace.constants)
+        self.forward = Executable(
+            halves.forward, arguments=self._given, constants=trace.constants, name="compiled forward"
+        )
         kept = self._given + len(outputs) + halves.saved
-        self.backward = Executable(halves.backward, arguments=kept + len(outputs), constants=trace.constants)
+        self.backward = Executable(
+            halves.backward, arguments=kept + len(outputs), constants=trace.constants, name="compiled forward.backward"
+        )
         self._first_seed = kept
         self.is_ready = False
 

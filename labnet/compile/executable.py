@@ -1,6 +1,7 @@
 """A program of arguments and constants, compiled: arrays in, new arrays out."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,10 +10,13 @@ import numpy as np
 from labnet.compile import cache
 from labnet.compile.convention import FIRST_CHECK
 from labnet.compile.emit import emit
+from labnet.compile.explain import flops, traffic
 from labnet.compile.fuse import fuse
 from labnet.compile.ir import Program
 from labnet.compile.plan import computed_in_place, plan
 from labnet.compile.simplify import simplify
+from labnet.stats.collecting import active, record
+from labnet.stats.operations import OpCount
 
 Array = np.ndarray[Any, Any]
 
@@ -33,9 +37,12 @@ class Executable:
     arguments : int
         How many arrays a call brings.
     constants : sequence of array
+    name : str
+        What statistics call it: all that it does counts as one op.
     """
 
-    def __init__(self, program: Program, *, arguments: int, constants: Sequence[Array]):
+    def __init__(self, program: Program, *, arguments: int, constants: Sequence[Array], name: str = "compiled"):
+        self.name = name
         self.program = simplify(program)
         self.groups = fuse(self.program, computed_in_place(self.program))
         self.plan = plan(self.program, self.groups)
@@ -54,6 +61,8 @@ class Executable:
             for value in self.program.values()
             if value.kind == "source" and value.attributes["origin"] == "argument"
         }
+        #: Bytes read and written, and floating-point operations, of a call.
+        self._work = sum(map(traffic, self.groups)), sum(flops(v) for group in self.groups for v in group.members)
         self._described = [(store.value.shape, store.value.dtype) for store in self.program.stores]
         arena = np.empty(self.plan.nbytes + 64, np.uint8)
         self._held = (np.zeros((0, 2), np.int64), *constants, arena[-arena.ctypes.data % 64 :])
@@ -79,8 +88,11 @@ class Executable:
         """
         assert self._compiled is not None, "compile() ran before"
         outputs = [np.empty(shape, dtype) for shape, dtype in self._described]
+        began = time.perf_counter()
         with self._lock:  # of the arena
             status = self._compiled(self._held, *arguments, *outputs)
+        if active():
+            record(self.name, OpCount(1, time.perf_counter() - began, *self._work))
         if status >= FIRST_CHECK:
             raise IndexError(self.program.checks[status - FIRST_CHECK].message)
         if status:

@@ -178,3 +178,18 @@ def test_eager_calls_while_compiling_have_the_same_history(tmp_path, monkeypatch
     left, right = eager.backward(ln.ones((4, 2))), later.backward(ln.ones((4, 2)))
     for parameter in model.parameters():
         close(right[parameter], left[parameter])
+
+
+def test_a_compiled_forward_and_its_backward_are_counted_as_one_op_each():
+    weight = ln.asarray(np.ones((4, 3), "float32"), requires_grad=True)
+    function = Differentiable(lambda x: ln.tanh(x @ weight))
+    x = ln.ones((2, 4))
+    function(x)
+    with ln.stats.collect() as statistics:
+        function(x).sum().backward()
+    forward, backward = statistics.ops["compiled forward"], statistics.ops["compiled forward.backward"]
+    assert (forward.count, backward.count) == (1, 1)
+    assert forward.flops == 2 * 2 * 4 * 3 + 2 * 3
+    assert forward.bytes >= x.nbytes + weight.nbytes + 2 * 3 * 4
+    assert backward.flops >= 2 * 2 * 4 * 3
+    assert forward.seconds > 0
