@@ -63,6 +63,7 @@ class Fusion:
         self.groups: list[Group] = []
         self._place: dict[int, int] = {}
         self._readers: dict[int, int] = {}
+        self._waiting: dict[int, Value] = {}
         self._checked = 0
 
     def earliest(self, operand: Value, shape: Shape | None, *, plainly: bool = True) -> int:
@@ -77,28 +78,49 @@ class Fusion:
     def add_all(self, values: Iterable[Value]) -> None:
         """Put all values that are computed, and have no place yet, into groups."""
         for value in values:
-            if value.number not in self._place and value.kind not in ("source", "splat", "view"):
+            known = value.number in self._place or value.number in self._waiting
+            if known or value.kind in ("source", "splat", "view"):
+                continue
+            if value.kind == "map" and all(operand.kind in ("source", "splat") for operand in value.inputs):
+                self._waiting[value.number] = value  # it can be computed anywhere: where it is needed first
+            else:
                 self.add(value)
 
     def add(self, value: Value) -> None:
-        """Put a value into a group."""
+        """Put a value into a group, and before it what has waited for it."""
         shape = runs_over(value)
+        joining = [
+            self._waiting.pop(operand.number)
+            for operand in dict.fromkeys(value.inputs)
+            if operand.number in self._waiting and operand.shape == shape and reads_plainly(value, operand)
+        ]
+        self._settle(value.inputs)
         starts = [self.earliest(x, shape, plainly=reads_plainly(value, x)) for x in value.inputs]
         first = max(starts, default=0)
         if value.kind in ("take", "scatter"):  # positions are used only after they have been checked
             first = max(first, self._checked)
-        position = self._find(shape, first, {placed(operand)[0].number for operand in value.inputs})
-        self.groups[position].members.append(value)
-        self._place[value.number] = position
-        self._note(value.inputs, position)
+        reads = [placed(operand)[0].number for each in (value, *joining) for operand in each.inputs]
+        position = self._find(shape, first, set(reads))
+        for each in (*joining, value):
+            self.groups[position].members.append(each)
+            self._place[each.number] = position
+            self._note(each.inputs, position)
+
+    def _settle(self, operands: Iterable[Value]) -> None:
+        """Put those of the operands into groups that still wait for one."""
+        for operand in operands:
+            if (waiting := self._waiting.pop(placed(operand)[0].number, None)) is not None:
+                self.add(waiting)
 
     def check(self, check: Check) -> None:
         """Put a check into a group of its own; nothing that is held changes before it."""
+        self._settle([check.value])
         self.groups.append(Group(None, checks=[check]))
         self._checked = len(self.groups)
 
     def store(self, store: Store) -> None:
         """Put a store into a group: after, or in step with, all that read the target before."""
+        self._settle([store.value])
         shape = store.value.shape
         first = self.earliest(store.value, shape)
         if isinstance(store.target, Value):

@@ -329,3 +329,17 @@ def test_a_builder_makes_the_same_value_once():
     assert builder.make("map", [x, x], shape=(2,), dtype=F32, name="add", work=F32) is first
     assert builder.make("map", [x, x], shape=(2,), dtype=F32, name="multiply", work=F32) is not first
     assert builder.splat(1, (2,), F32) is not builder.splat(True, (2,), np.dtype(bool))
+
+
+def test_all_that_adam_does_with_a_parameter_is_one_nest_of_loops(plain_steps):
+    weight, optimizer = ln.ones((3, 4), requires_grad=True), ln.optim.Adam()
+
+    def train(x):
+        optimizer((weight @ x).sum().backward())
+
+    step = ln.jit(train)
+    step(ln.ones((4, 2)))
+    assert sum("sqrt" in line for line in step.explain().splitlines()) == 1
+    (line,) = (line for line in step.explain().splitlines() if "sqrt" in line)
+    assert line.count("store") == 3
+    assert line.count("multiply") == 7
