@@ -1,0 +1,140 @@
+"""The GPU of this process, or Numba's simulator where that was asked for; and its memory.
+
+Taken when the first array is made, not before: it takes a second.
+"""
+
+import os
+import threading
+from collections import defaultdict
+from typing import Any
+
+from labnet.errors import DeviceError
+
+_lock = threading.Lock()
+_found: Any = None
+
+
+def wants_simulator() -> bool:
+    """Tell whether Numba's simulator was asked for."""
+    return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+
+
+def machine() -> Any:
+    """Return the `Driver`, or the `Simulator`.
+
+    Raises
+    ------
+    DeviceError
+        If neither is possible.
+    """
+    global _found
+    if _found is None:
+        with _lock:
+            if _found is None:
+                _found = _take()
+    return _found
+
+
+def _take() -> Any:
+    from labnet.kernels.cuda.compiler import HINT
+
+    if wants_simulator():
+        try:
+            from labnet.kernels.cuda.simulator import Simulator
+
+            return Simulator()
+        except ImportError as error:
+            raise DeviceError(f"{HINT} ({error})") from error
+    from labnet.kernels.cuda.driver import Driver
+
+    return Driver()
+
+
+class Block:
+    """Memory of the GPU that goes back to the pool when nobody refers to it any more."""
+
+    __slots__ = ("__weakref__", "address", "nbytes")
+
+    def __init__(self, address: int, nbytes: int):
+        self.address = address
+        self.nbytes = nbytes
+
+    def __del__(self) -> None:
+        pool.give_back(self.address, self.nbytes)
+
+
+class Pool:
+    """Memory that is used again: asking the driver for it makes the whole GPU wait.
+
+    All work goes to one stream, so memory that is given back may be handed out at once: whoever gets it writes
+    after those who read it.
+
+    Attributes
+    ----------
+    held : int
+        Bytes taken from the driver.
+    used : int
+        Bytes of them in use.
+    peak : int
+        The most that was in use.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[int]] = defaultdict(list)
+        self.held = self.used = self.peak = 0
+
+    @staticmethod
+    def size_of(nbytes: int) -> int:
+        """Return the size of the block that serves a request: a quarter of a power of two, at least 512 bytes."""
+        if nbytes <= 512:
+            return 512
+        step = 1 << ((nbytes - 1).bit_length() - 3)
+        return -(-nbytes // step) * step
+
+    def take(self, nbytes: int) -> Block:
+        """Return memory for so many bytes.
+
+        Raises
+        ------
+        DeviceError
+            If there is no more.
+        """
+        size = self.size_of(nbytes)
+        try:
+            address = self._free[size].pop()
+        except IndexError:
+            address = self._more(size)
+        self.used += size
+        if self.used > self.peak:
+            self.peak = self.used
+        return Block(address, size)
+
+    def _more(self, size: int) -> int:
+        address: int = machine().allocate(size)
+        if not address:
+            self.empty()
+            address = machine().allocate(size)
+        if not address:
+            free, total = machine().memory()
+            raise DeviceError(
+                f"device 'cuda' is out of memory: {size:,} bytes were asked for, {self.used:,} are in use by labnet, "
+                f"{free:,} of {total:,} are free"
+            )
+        self.held += size
+        return address
+
+    def give_back(self, address: int, size: int) -> None:
+        """Take memory back; called from wherever the last reference ends."""
+        self.used -= size
+        self._free[size].append(address)
+
+    def empty(self) -> None:
+        """Give what nobody uses back to the driver."""
+        machine().synchronize()
+        for size, addresses in list(self._free.items()):
+            while addresses:
+                machine().free(addresses.pop())
+                self.held -= size
+
+
+pool = Pool()

@@ -1,0 +1,184 @@
+"""A machine without a GPU: Numba's CUDA simulator, behind the same few calls as the driver.
+
+Addresses are not those of any memory, so whoever follows one outside a kernel is caught, and kernels get views that
+end where their block of memory ends. Needs ``NUMBA_ENABLE_CUDASIM=1`` before Numba is imported.
+"""
+
+import bisect
+import math
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from labnet.kernels.cuda.texts import POINTERS, Launch
+
+#: Where the addresses begin: below them nothing is mapped on any system.
+_ORIGIN, _ALIGNMENT = 1 << 12, 256
+#: Bytes of memory that the simulated GPU has.
+_MEMORY = 1 << 34
+
+
+def _caster(dtype: str) -> Callable[[Any], Any]:
+    kind = np.dtype(dtype)
+    return lambda value: np.asarray(value).astype(kind)[()]
+
+
+def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return function(*args)
+
+    return call
+
+
+def _erf(x: Any) -> Any:
+    return np.float32(math.erf(x)) if isinstance(x, np.float32) else np.float64(math.erf(x))
+
+
+_MATHEMATICS = SimpleNamespace(
+    **{name: _quiet(getattr(np, name)) for name in ("exp", "log", "log2", "log10", "log1p", "expm1", "sqrt", "sin")},
+    **{name: _quiet(getattr(np, name)) for name in ("cos", "tan", "sinh", "cosh", "tanh", "floor", "ceil", "trunc")},
+    **{name: _quiet(getattr(np, name)) for name in ("asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2")},
+    **{name: _quiet(getattr(np, name)) for name in ("hypot", "copysign", "pow", "fabs", "fmod")},
+    erf=_erf,
+    inf=math.inf,
+)
+
+
+class Pointer:
+    """The address of elements, as a kernel sees it: places before and behind it, within its block of memory."""
+
+    __slots__ = ("_elements", "_origin")
+
+    def __init__(self, elements: np.ndarray[Any, Any], origin: int):
+        self._elements = elements
+        self._origin = origin
+
+    def _place(self, index: Any) -> int:
+        place = self._origin + int(index)
+        if not 0 <= place < len(self._elements):
+            raise IndexError(f"a kernel reached for element {int(index)} of {len(self._elements) - self._origin}")
+        return place
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._elements[self._place(index)]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._elements[self._place(index)] = value
+
+
+class Simulator:
+    """Runs kernels one thread at a time, in Python.
+
+    Attributes
+    ----------
+    name : str
+    threads : int
+        Threads of a block of a kernel in one dimension.
+    """
+
+    simulated = True
+    name = "Numba's CUDA simulator"
+    threads = 4
+    tile = 4
+    multiprocessors = 2
+    capability = (9, 0)
+
+    def __init__(self) -> None:
+        from numba import cuda
+
+        self._cuda = cuda
+        self._lock = threading.RLock()
+        self._starts: list[int] = []
+        self._blocks: dict[int, np.ndarray[Any, Any]] = {}
+        self._next = _ORIGIN
+        self._used = 0
+        #: Launches so far.
+        self.launches = 0
+
+    def enter(self) -> None:
+        """Make this thread ready for calls."""
+
+    def allocate(self, nbytes: int) -> int:
+        """Return the address of fresh memory, or 0 where there is none left."""
+        with self._lock:
+            if self._used + nbytes > _MEMORY:
+                return 0
+            address = self._next
+            self._next += -(-(nbytes + 1) // _ALIGNMENT) * _ALIGNMENT
+            self._starts.append(address)
+            self._blocks[address] = np.full(nbytes, 0xA5, np.uint8)
+            self._used += nbytes
+            return address
+
+    def free(self, address: int) -> None:
+        """Give memory back."""
+        with self._lock:
+            self._used -= self._blocks.pop(address).nbytes
+            self._starts.remove(address)
+
+    def _bytes(self, address: int) -> np.ndarray[Any, Any]:
+        """Return the memory from an address to the end of its block."""
+        with self._lock:
+            start = self._starts[bisect.bisect_right(self._starts, address) - 1]
+            return self._blocks[start][address - start :]
+
+    def _pointer(self, address: int, dtype: np.dtype[Any]) -> Pointer:
+        with self._lock:
+            start = self._starts[bisect.bisect_right(self._starts, address) - 1]
+            block = self._blocks[start]
+        return Pointer(block[: block.size // dtype.itemsize * dtype.itemsize].view(dtype), (address - start) // dtype.itemsize)
+
+    def upload(self, address: int, source: np.ndarray[Any, Any]) -> None:
+        """Copy a contiguous array to an address."""
+        self._bytes(address)[: source.nbytes] = source.reshape(-1).view(np.uint8)
+
+    def download(self, target: np.ndarray[Any, Any], address: int) -> None:
+        """Fill a contiguous array from an address."""
+        target.reshape(-1).view(np.uint8)[...] = self._bytes(address)[: target.nbytes]
+
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        """Copy bytes from one address to another."""
+        self._bytes(target)[:nbytes] = self._bytes(source)[:nbytes]
+
+    def clear(self, address: int, nbytes: int) -> None:
+        """Set bytes to zero."""
+        self._bytes(address)[:nbytes] = 0
+
+    def kernel(self, text: str, types: Sequence[str]) -> Launch:
+        """Return the function ``kernel`` of a text, ready to be launched."""
+        words: dict[str, Any] = {"cuda": self._cuda, "math": _MATHEMATICS}
+        words.update({cast: _caster(name) for cast, name in CAST_NAMES.items()})
+        words.update({f"{cast}_": np.dtype(name) for cast, name in CAST_NAMES.items()})
+        exec(compile(text, "<kernel>", "exec"), words)
+        function = self._cuda.jit(words["kernel"])
+        dtypes = [np.dtype(POINTERS[kind]) if kind in POINTERS else None for kind in types]
+
+        def launch(grid: tuple[int, ...], block: tuple[int, ...], *args: Any) -> None:
+            passed = []
+            for dtype, kind, value in zip(dtypes, types, args, strict=True):
+                if dtype is not None:
+                    passed.append(self._pointer(value, dtype))
+                else:
+                    passed.append(int(value) if kind == "i8" else words[kind](value))
+            with self._lock, warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                self.launches += 1
+                function[grid, block](*passed)
+
+        return launch
+
+    def synchronize(self) -> None:
+        """Wait for all work: every call has waited already."""
+
+    def memory(self) -> tuple[int, int]:
+        """Return the free bytes and all bytes."""
+        return _MEMORY - self._used, _MEMORY
+
+
+CAST_NAMES = {f"{kind}{size}": np.dtype(f"{kind}{size}").name for kind in "iu" for size in (1, 2, 4, 8)}
+CAST_NAMES.update({f"f{size}": np.dtype(f"f{size}").name for size in (2, 4, 8)})
