@@ -105,7 +105,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         raise ValueError(f"dropout: expected a probability p in [0, 1], got {p}")
     if not training or p == 0:
         return x
-    kept = (rand(x.shape) >= p).astype(x.dtype)
+    kept = (rand(x.shape, device=x.device) >= p).astype(x.dtype)
     return x * (kept * (1 / (1 - p) if p < 1 else 0.0))
 
 

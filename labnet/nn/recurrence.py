@@ -11,6 +11,7 @@ import numpy as np
 
 from labnet import ops
 from labnet.autograd import Node, Run, is_recording
+from labnet.kernels.places import device_of, finished, moved
 from labnet.ops.dispatch import current_tracer
 from labnet.ops.registry import FLOATS, Op
 from labnet.tensor import Tensor, wrap
@@ -66,12 +67,12 @@ class Steps:
         self.inputs = (gates, weight, hidden, cell)
         steps, samples, width = len(gates), len(hidden), hidden.shape[-1]
         self.active = np.empty_like(gates)
-        self.hidden = np.empty((steps + 1, samples, width), gates.dtype)
+        self.hidden = np.empty((steps + 1, samples, width), gates.dtype, like=gates)
         self.cells = np.empty_like(self.hidden)
         self.hidden[0], self.cells[0] = hidden, cell
         # the logistic function is (1 + tanh(x / 2)) / 2, so one tanh does for all four gates
-        half = np.array([0.5, 0.5, 1.0, 0.5], gates.dtype).repeat(width)
-        shift = np.array([0.5, 0.5, 0.0, 0.5], gates.dtype).repeat(width)
+        half = moved(np.array([0.5, 0.5, 1.0, 0.5], gates.dtype).repeat(width), device_of(gates))
+        shift = moved(np.array([0.5, 0.5, 0.0, 0.5], gates.dtype).repeat(width), device_of(gates))
         for t in range(steps):
             active = self.active[t]
             np.matmul(self.hidden[t], weight.T, out=active)
@@ -132,7 +133,7 @@ class Recurrence(Node):
         assert parents is not None
         if run.create_graph:
             return ops.replay(_composed, steps.inputs, parents, gradient)
-        return [None if p is None else g for p, g in zip(parents, steps.back(np.asarray(gradient)), strict=True)]
+        return [None if p is None else g for p, g in zip(parents, steps.back(finished(gradient)), strict=True)]
 
     def release(self) -> None:
         """Let go of the saved values."""

@@ -96,7 +96,7 @@ def conv2d(
     windows = Windows.of(x.shape[2:], weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
     filters = weight.reshape(groups, len(weight) // groups, -1)
     shift = np.reshape(bias, (*filters.shape[:2], 1)) if np.ndim(bias) else bias
-    out = np.empty((len(x), *filters.shape[:2], windows.out[0] * windows.row), np.result_type(x, weight, bias))
+    out = np.empty((len(x), *filters.shape[:2], windows.out[0] * windows.row), np.result_type(x, weight, bias), like=x)
     for part in windows.parts(*x.shape[:2]):
         np.matmul(filters, windows.columns(x[part], groups), out=out[part])
         out[part] += shift
@@ -147,7 +147,7 @@ def conv2d_input(
     _channels_fit(shape, weight.shape, groups)
     windows = Windows.of(shape[2:], weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
     filters = np.swapaxes(weight.reshape(groups, len(weight) // groups, -1), 1, 2)
-    out = np.empty(shape, np.result_type(y, weight))
+    out = np.empty(shape, np.result_type(y, weight), like=y)
     for part in windows.parts(*shape[:2]):
         out[part] = windows.add_up(np.matmul(filters, windows.widen(y[part], groups)), shape[1])
     return out
@@ -192,7 +192,7 @@ def conv2d_weight(
     """
     _channels_fit(x.shape, shape, groups)
     windows = Windows.of(x.shape[2:], shape[2:], stride=stride, padding=padding, dilation=dilation)
-    out = np.zeros((groups, math.prod(shape[1:]), shape[0] // groups), np.result_type(x, y))
+    out = np.zeros((groups, math.prod(shape[1:]), shape[0] // groups), np.result_type(x, y), like=x)
     for part in windows.parts(*x.shape[:2]):  # BLAS is faster with the larger factor on the left
         out += np.matmul(windows.columns(x[part], groups), np.swapaxes(windows.widen(y[part], groups), 2, 3)).sum(
             axis=0

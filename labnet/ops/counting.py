@@ -91,7 +91,7 @@ def _nbytes(op: Op, inputs: Any, out: Any) -> int:
     """Return the bytes that an op reads and writes; a view takes none."""
     if op.view and getattr(out, "base", None) is not None:
         return 0
-    return sum(array.nbytes for array in (*inputs, out) if isinstance(array, np.ndarray | np.generic))
+    return sum(array.nbytes for array in (*inputs, out) if hasattr(array, "nbytes"))
 
 
 def switch(on: bool) -> None:

@@ -129,7 +129,7 @@ class Windows:
         """Return the windows of images (N, C, H, W) as a matrix (N, groups, C / groups * kernel, windows)."""
         padded = x
         if self.padded != self.image:
-            padded = np.zeros((*x.shape[:2], *self.padded), x.dtype)
+            padded = np.zeros((*x.shape[:2], *self.padded), x.dtype, like=x)
             self._inside(padded)[...] = x
         view = self._view(np.ascontiguousarray(padded))
         inner = x.shape[1] // groups * self.kernel[0] * self.kernel[1]
@@ -138,7 +138,7 @@ class Windows:
     def add_up(self, columns: Array, channels: int) -> Array:
         """Add a matrix as of `columns` up to images (N, channels, H, W); the adjoint of `columns`."""
         parts = columns.reshape(len(columns), channels, *self.kernel, self.out[0], self.row)
-        padded = np.zeros((len(columns), channels, *self.padded), columns.dtype)
+        padded = np.zeros((len(columns), channels, *self.padded), columns.dtype, like=columns)
         if (
             self.stride[0] == 1 and self.row == self.padded[1]
         ):  # then the rows follow each other without a gap, and add up as one
@@ -156,7 +156,7 @@ class Windows:
     def widen(self, g: Array, groups: int) -> Array:
         """Return (N, K, *out) as (N, groups, K / groups, windows), with zeros for the windows that do not count."""
         if self.row != self.out[1]:
-            wide = np.zeros((*g.shape[:2], self.out[0], self.row), g.dtype)
+            wide = np.zeros((*g.shape[:2], self.out[0], self.row), g.dtype, like=g)
             wide[..., : self.out[1]] = g
             g = wide
         return g.reshape(len(g), groups, g.shape[1] // groups, self.out[0] * self.row)

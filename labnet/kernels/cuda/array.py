@@ -13,6 +13,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from labnet.errors import DeviceError
+from labnet.kernels import places
 from labnet.kernels.cuda import elementwise, expressions
 from labnet.kernels.cuda.expressions import Dtype, Node, NotInKernels
 from labnet.kernels.cuda.machine import Block, machine, pool
@@ -268,6 +269,23 @@ class DeviceArray(NDArrayOperatorsMixin):
             elementwise.run(self.node(), fresh.layout)
         return fresh
 
+    def moved(self, views: "list[DeviceArray]") -> "list[DeviceArray]":
+        """Return a copy of this array and of views of its memory, which share the memory of the copy."""
+        layout = self.layout
+        ends = [0, 0]
+        for length, stride in zip(layout.shape, layout.strides, strict=True):
+            ends[stride > 0] += (length - 1) * stride
+        first = self.address + ends[0]
+        count = (ends[1] - ends[0]) // self.itemsize + 1 if self.size else 0
+        fresh = DeviceArray.empty((count,), self.dtype)
+        if count:
+            machine().copy(fresh.address, first, fresh.nbytes)
+        found = []
+        for array in (self, *views):
+            at = fresh.address + (array.address - first if array.size else 0)
+            found.append(fresh.view_of(layout_at(at, array.shape, array.dtype, array.strides)))
+        return found
+
     def fill(self, value: Any) -> None:
         """Set every element."""
         self[...] = value
@@ -346,6 +364,9 @@ class DeviceArray(NDArrayOperatorsMixin):
         return functions.call(function, args, named)
 
 
+places.register(DeviceArray)
+
+
 def resolved(shape: Any, size: int) -> tuple[int, ...]:
     """Return a shape with the length -1 worked out, or complain as NumPy does."""
     found: tuple[int, ...] = np.broadcast_to(np.empty((), np.bool_), (size,)).reshape(shape, copy=None).shape
@@ -364,9 +385,7 @@ def write(target: DeviceArray, node: Node) -> None:
     block = target._block
     layout = target.layout
     settle_readers(block, target)
-    overlapping = any(
-        not _same(leaf.payload.layout, layout) for leaf in _leaves(node) if _within(leaf, block)
-    )
+    overlapping = any(not _same(leaf.payload.layout, layout) for leaf in _leaves(node) if _within(leaf, block))
     if overlapping:
         fresh = DeviceArray.empty(layout.shape, layout.dtype)
         elementwise.run(node, fresh.layout)
@@ -394,7 +413,9 @@ def _leaves(root: Node) -> list[Node]:
 
 
 def _within(leaf: Node, block: Block | None) -> bool:
-    return block is not None and block.address <= elementwise.address(leaf.payload.layout) < block.address + block.nbytes
+    return (
+        block is not None and block.address <= elementwise.address(leaf.payload.layout) < block.address + block.nbytes
+    )
 
 
 def _reads(root: Node, block: Block | None) -> bool:

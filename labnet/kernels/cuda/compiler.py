@@ -97,7 +97,9 @@ def _translate(text: str, types: Sequence[str], capability: tuple[int, int]) -> 
     words: dict[str, Any] = {"cuda": cuda, "math": math, **scalars}
     words.update({f"{cast}_": kind for cast, kind in scalars.items()})
     exec(compile(text, "<kernel>", "exec"), words)
-    signature = known.void(*(known.CPointer(scalars[kind[1:]]) if kind in POINTERS else scalars[kind] for kind in types))
+    signature = known.void(
+        *(known.CPointer(scalars[kind[1:]]) if kind in POINTERS else scalars[kind] for kind in types)
+    )
     try:
         ptx, _ = cuda.compile(words["kernel"], signature, device=False, abi="numba", cc=capability)
     except Exception as error:

@@ -73,9 +73,7 @@ class Space:
 def strides_in(layout: np.ndarray[Any, Any], shape: Sequence[int]) -> tuple[int, ...]:
     """Return the strides, in elements, of an array that is broadcast to a shape."""
     size = layout.itemsize
-    own = [
-        0 if length == 1 else stride // size for length, stride in zip(layout.shape, layout.strides, strict=True)
-    ]
+    own = [0 if length == 1 else stride // size for length, stride in zip(layout.shape, layout.strides, strict=True)]
     return (*[0] * (len(shape) - len(own)), *own)
 
 
@@ -237,5 +235,3 @@ def address(layout: np.ndarray[Any, Any]) -> int:
     """Return where the first element lies."""
     found: int = layout.__array_interface__["data"][0]
     return found
-
-

@@ -35,12 +35,20 @@ def _for(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 # Views: NumPy works out where the elements of the result lie
 
-for _function in (np.transpose, np.swapaxes, np.expand_dims, np.squeeze, np.moveaxis, np.flip, np.broadcast_to):
+for _function in (np.transpose, np.swapaxes, np.expand_dims, np.squeeze, np.moveaxis, np.broadcast_to):
 
     def _view(x: DeviceArray, *args: Any, _function: Any = _function, **named: Any) -> DeviceArray:
         return x.view_of(_function(x.layout, *args, **named))
 
     _TABLE[_function] = _view
+
+
+@_for(np.flip)
+def _flip(x: DeviceArray, axis: Any = None) -> DeviceArray:
+    axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple | list) else (axis,)
+    flipped = {np.lib.array_utils.normalize_axis_index(int(one), x.ndim) for one in axes}
+    backwards = tuple(slice(None, None, -1 if i in flipped else 1) for i in range(x.ndim))
+    return x.view_of(x.layout[(*backwards, ...)])
 
 
 @_for(np.split, np.array_split)
@@ -86,6 +94,7 @@ def _array_equal(x: DeviceArray, y: DeviceArray, **_: Any) -> bool:
 
 
 # New arrays, where ``like=`` is one of the GPU
+
 
 @_for(np.empty)
 def _empty(shape: Any, dtype: Any = float, **_: Any) -> DeviceArray:
@@ -148,6 +157,7 @@ def _copy(x: DeviceArray, **_: Any) -> DeviceArray:
 
 # Element by element
 
+
 @_for(np.where)
 def _where(condition: Any, x: Any, y: Any) -> Any:
     shape = np.broadcast_shapes(*(getattr(value, "shape", ()) for value in (condition, x, y)))
@@ -185,6 +195,7 @@ def error_function(x: DeviceArray) -> DeviceArray:
 
 
 # Reductions
+
 
 @_for(np.sum)
 def _sum(x: DeviceArray, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Any:
@@ -267,6 +278,7 @@ def _vdot(x: DeviceArray, y: DeviceArray) -> Any:
 
 
 # Moving elements
+
 
 @_for(np.concatenate)
 def _concatenate(parts: Sequence[Any], axis: int | None = 0, **_: Any) -> DeviceArray:
@@ -385,5 +397,3 @@ for _function in _ON_HOST:
         return on_host(_function, args, named)
 
     _TABLE[_function] = _through
-
-

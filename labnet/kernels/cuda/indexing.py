@@ -98,11 +98,11 @@ def _places(layout: Host, parts: tuple[Any, ...]) -> Places:
         if isinstance(part, np.ndarray) and part.dtype.kind == "b" and not part.ndim:
             raise IndexError("a single truth value as an index is not supported on 'cuda'")
         spread.append(part)
-    taken = sum(p.ndim if isinstance(p, np.ndarray) and p.dtype.kind == "b" else p is not None and p is not ... for p in spread)
+    taken = sum(
+        p.ndim if isinstance(p, np.ndarray) and p.dtype.kind == "b" else p is not None and p is not ... for p in spread
+    )
     if taken > layout.ndim:
-        raise IndexError(
-            f"too many indices for array: array is {layout.ndim}-dimensional, but {taken} were indexed"
-        )
+        raise IndexError(f"too many indices for array: array is {layout.ndim}-dimensional, but {taken} were indexed")
     if not any(part is ... for part in spread):
         spread.append(...)
     at = next(i for i, part in enumerate(spread) if part is ...)
@@ -292,7 +292,11 @@ def text_of(mode: str, kind: str, dims: int, dtype: Dtype) -> tuple[str, list[st
         inner.append("x[at] = other[i]")
     elif dtype.kind == "b":
         inner += ["total = x[at] != 0", "j = bounds[which]", "while j < bounds[which + 1]:"]
-        inner += ["    total = total or other[order[j] * each + rest] != 0", "    j += 1", "x[at] = u1(1 if total else 0)"]
+        inner += [
+            "    total = total or other[order[j] * each + rest] != 0",
+            "    j += 1",
+            "x[at] = u1(1 if total else 0)",
+        ]
     else:
         cast_name = CASTS[work]
         inner += [f"total = {cast_name}({loaded('x[at]', dtype)})", "j = bounds[which]", "while j < bounds[which + 1]:"]
@@ -317,7 +321,10 @@ def along(mode: str, x: DeviceArray, indices: Any, axis: int, other: DeviceArray
     indices = indices.astype(np.int64, copy=False).settle()
     shape = other.shape
     layout = x.layout
-    own = [stride // layout.itemsize if length > 1 else 0 for length, stride in zip(layout.shape, layout.strides, strict=True)]
+    own = [
+        stride // layout.itemsize if length > 1 else 0
+        for length, stride in zip(layout.shape, layout.strides, strict=True)
+    ]
     step, own[axis] = own[axis], 0
     space = Space.of(shape, [strides_in(indices.layout, shape), own])
     dims = max(1, len(space.lengths))

@@ -164,9 +164,7 @@ def text_of(dtype: Dtype, tile: int) -> tuple[str, list[str]]:
     lines += ["        cuda.syncthreads()", f"        for k in range({tile}):"]
     lines += [f"            l{i} = left[k, y + {i * tile}]" for i in range(per)]
     lines += [f"            r{j} = right[k, x + {j * tile}]" for j in range(per)]
-    lines += [
-        f"            t{i}_{j} = {name}(t{i}_{j} + l{i} * r{j})" for i in range(per) for j in range(per)
-    ]
+    lines += [f"            t{i}_{j} = {name}(t{i}_{j} + l{i} * r{j})" for i in range(per) for j in range(per)]
     lines += ["        cuda.syncthreads()", f"        strip += {tile}"]
     for i in range(per):
         for j in range(per):
@@ -225,9 +223,7 @@ class Cublas:
         (a, ta, la, sa), (b, tb, lb, sb) = first, second
         m, n, k = sizes
         with self._lock:
-            self._check(
-                function(self._handle, ta, tb, m, n, k, one, a, la, sa, b, lb, sb, zero, out, m, m * n, count)
-            )
+            self._check(function(self._handle, ta, tb, m, n, k, one, a, la, sa, b, lb, sb, zero, out, m, m * n, count))
 
 
 @functools.cache

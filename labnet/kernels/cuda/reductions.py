@@ -169,7 +169,8 @@ def _launch(
 ) -> None:
     gpu = machine()
     kinds = tuple(
-        "".join("01"[step != 0] for step in own) for own in [a + b for a, b in zip(rows.strides, columns.strides, strict=True)]
+        "".join("01"[step != 0] for step in own)
+        for own in [a + b for a, b in zip(rows.strides, columns.strides, strict=True)]
     )
     dims = len(rows.lengths), len(columns.lengths)
     narrow = results * inner < _WIDEST
@@ -260,7 +261,9 @@ def text_of(
         loads.append(f"p{i}[{' + '.join(where) or '0'}]")
     values, value = graph.text(loads)
     places = name in _BETTER
-    lines = [f"def kernel({', '.join(['results', 'inner', 'span', *lengths, *strides, *pointers, *constants, 'out'])}):"]
+    lines = [
+        f"def kernel({', '.join(['results', 'inner', 'span', *lengths, *strides, *pointers, *constants, 'out'])}):"
+    ]
     body = [f"shared = cuda.shared.array({block[0] * block[1]}, {cast_name}_)"]
     if places:
         body.append(f"spots = cuda.shared.array({block[0] * block[1]}, i8_)")
@@ -344,5 +347,3 @@ def scaled(total: DeviceArray, count: int, dtype: Dtype) -> DeviceArray:
         "divide", dtype, (cast(total.operand(total.shape), dtype), Node("constant", dtype, payload=float(count)))
     )
     return DeviceArray.pending(node, total.shape)
-
-

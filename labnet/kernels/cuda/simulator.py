@@ -131,7 +131,9 @@ class Simulator:
         with self._lock:
             start = self._starts[bisect.bisect_right(self._starts, address) - 1]
             block = self._blocks[start]
-        return Pointer(block[: block.size // dtype.itemsize * dtype.itemsize].view(dtype), (address - start) // dtype.itemsize)
+        return Pointer(
+            block[: block.size // dtype.itemsize * dtype.itemsize].view(dtype), (address - start) // dtype.itemsize
+        )
 
     def upload(self, address: int, source: np.ndarray[Any, Any]) -> None:
         """Copy a contiguous array to an address."""

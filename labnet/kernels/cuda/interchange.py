@@ -1,0 +1,55 @@
+"""Arrays of other libraries on the same GPU, shared without a copy."""
+
+from typing import Any
+
+import numpy as np
+
+from labnet.errors import DTypeError
+from labnet.kernels.cuda.array import DeviceArray, layout_at
+from labnet.kernels.cuda.expressions import CASTS
+from labnet.kernels.cuda.machine import machine
+
+
+class Borrowed:
+    """Memory that belongs to somebody else, who is kept."""
+
+    __slots__ = ("address", "nbytes", "owner")
+
+    def __init__(self, address: int, nbytes: int, owner: Any):
+        self.address, self.nbytes, self.owner = address, nbytes, owner
+
+
+def from_interface(owner: Any) -> DeviceArray:
+    """Return the array that ``__cuda_array_interface__`` tells of.
+
+    Raises
+    ------
+    DTypeError
+        If labnet has no such dtype.
+    """
+    told = owner.__cuda_array_interface__
+    dtype = np.dtype(told["typestr"])
+    if dtype not in CASTS and dtype.kind != "b":
+        raise DTypeError(
+            f"asarray: cannot make a tensor of dtype {dtype}: expected one of {', '.join(map(str, CASTS))}"
+        )
+    machine().synchronize()
+    return _borrowed(told["data"][0], tuple(told["shape"]), told.get("strides"), dtype, owner)
+
+
+def _borrowed(address: int, shape: tuple[int, ...], strides: Any, dtype: Any, owner: Any) -> DeviceArray:
+    found = DeviceArray.__new__(DeviceArray)
+    found.shape, found.dtype, found.base, found._node = shape, dtype, None, None
+    found._layout = layout_at(address, shape, dtype, None if strides is None else tuple(strides))
+    found._block = Borrowed(address, found.nbytes, owner)  # type: ignore[assignment]
+    return found
+
+
+def from_dlpack(owner: Any) -> DeviceArray:
+    """Return the array that DLPack tells of, of a library that has ``__cuda_array_interface__`` too or has not."""
+    if hasattr(owner, "__cuda_array_interface__"):
+        return from_interface(owner)
+    from labnet.kernels.cuda.dlpack import unpacked
+
+    address, shape, strides, dtype, kept = unpacked(owner)
+    return _borrowed(address, shape, strides, dtype, kept)
