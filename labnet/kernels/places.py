@@ -10,7 +10,7 @@ import numpy as np
 from labnet.device import CPU, CUDA
 
 _ndarray = np.ndarray
-_others: tuple[type, ...] = ()
+_others: tuple[Any, ...] = ()
 
 
 def register(kind: type) -> None:

@@ -9,7 +9,7 @@ from labnet.errors import DTypeError, ShapeError
 from labnet.ops.creation import arange, rand
 from labnet.ops.dispatch import current_tracer
 from labnet.ops.windows import Padding, Pair
-from labnet.tensor import Tensor
+from labnet.tensor import Tensor, on_host
 
 
 def conv2d(
@@ -179,7 +179,7 @@ def embedding(indices: Tensor, weight: Tensor, padding_idx: int | None = None) -
     if tracer is not None:
         tracer.check_within(indices, count, f"embedding: indices must lie in [0, {count})")
     else:
-        seen = indices.numpy()
+        seen = on_host(indices)
         if seen.size and not (seen.min() >= 0 and seen.max() < count):
             raise IndexError(f"embedding: indices must lie in [0, {count}), got {seen.min()} to {seen.max()}")
     rows: Tensor = weight[indices]

@@ -277,7 +277,7 @@ def binary_function(op: "Op") -> Callable[..., Tensor]:
             array2, parent2 = x2._array, x2._node
         else:
             array2, parent2 = operand(x2), _node_of(x2)
-            if type(array2) is not _ndarray and type(array1) is not _ndarray:
+            if type(array2) is not _ndarray and type(array1) is not _ndarray and not is_elsewhere(array1):
                 array1, array2 = as_array(array1), as_array(array2)
         try:
             result = forward(array1, array2)

@@ -10,19 +10,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from labnet.errors import DeviceError
 from labnet.kernels import places
 from labnet.kernels.cuda import elementwise, expressions
-from labnet.kernels.cuda.expressions import Dtype, Node, NotInKernels
+from labnet.kernels.cuda.expressions import BOOL, Dtype, Node, NotInKernels
 from labnet.kernels.cuda.machine import Block, machine, pool
 
 Host = np.ndarray[Any, Any]
 
 #: Operations of one kernel: longer expressions are computed in parts.
 LONGEST = 48
-_NUMBERS = (bool, int, float)
+_NUMBERS = (int, float)
 
 
 class _Place:
@@ -54,7 +53,7 @@ def pending_arrays() -> "list[DeviceArray]":
     return [array for reference in list(_pending.values()) if (array := reference()) is not None]
 
 
-class DeviceArray(NDArrayOperatorsMixin):
+class DeviceArray:
     """An array on the GPU.
 
     Attributes
@@ -221,6 +220,18 @@ class DeviceArray(NDArrayOperatorsMixin):
         """View with the last two dimensions swapped."""
         return self.view_of(self.layout.mT)
 
+    def __neg__(self) -> Any:
+        return np.negative(self)
+
+    def __pos__(self) -> Any:
+        return np.positive(self)
+
+    def __abs__(self) -> Any:
+        return np.abs(self)
+
+    def __invert__(self) -> Any:
+        return np.invert(self)
+
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("len() of unsized object")
@@ -285,6 +296,10 @@ class DeviceArray(NDArrayOperatorsMixin):
             at = fresh.address + (array.address - first if array.size else 0)
             found.append(fresh.view_of(layout_at(at, array.shape, array.dtype, array.strides)))
         return found
+
+    def sum(self, axis: Any = None, **named: Any) -> Any:
+        """Return the sum of the elements."""
+        return np.sum(self, axis=axis, **named)  # type: ignore[call-overload]
 
     def fill(self, value: Any) -> None:
         """Set every element."""
@@ -364,6 +379,37 @@ class DeviceArray(NDArrayOperatorsMixin):
         return functions.call(function, args, named)
 
 
+def _binary(ufunc: Any, name: str) -> None:
+    """Give the class an operator, its form with the operands swapped, and the one that writes into the first."""
+
+    def operator(self: DeviceArray, other: Any) -> Any:
+        return NotImplemented if _comes_first(other) else ufunc(self, other)
+
+    def swapped(self: DeviceArray, other: Any) -> Any:
+        return NotImplemented if _comes_first(other) else ufunc(other, self)
+
+    def in_place(self: DeviceArray, other: Any) -> Any:
+        return ufunc(self, other, out=(self,))
+
+    setattr(DeviceArray, f"__{name}__", operator)
+    if ufunc not in _COMPARING:
+        setattr(DeviceArray, f"__r{name}__", swapped)
+        setattr(DeviceArray, f"__i{name}__", in_place)
+
+
+def _comes_first(other: Any) -> bool:
+    """Tell whether the other operand knows better what to do, such as a tensor; NumPy's arrays ask the same."""
+    return not isinstance(other, DeviceArray) and getattr(other, "__array_priority__", 0.0) > 500.0
+
+
+_COMPARING = {np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal}
+for _name, _function in {
+    **{"add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide, "floordiv": np.floor_divide},
+    **{"mod": np.remainder, "pow": np.power, "matmul": np.matmul, "lshift": np.left_shift, "rshift": np.right_shift},
+    **{"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "eq": np.equal, "ne": np.not_equal},
+    **{"lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal},
+}.items():
+    _binary(_function, _name)
 places.register(DeviceArray)
 
 
@@ -459,9 +505,8 @@ def mixed(value: Any) -> DeviceError:
 
 def given(value: Any) -> Any:
     """Return what NumPy's rules of promotion need to know of an operand."""
-    if isinstance(value, _NUMBERS):
-        return type(value)
-    return value.dtype
+    kind = type(value)
+    return BOOL if kind is bool else kind if kind in _NUMBERS else value.dtype
 
 
 __all__ = ["DeviceArray", "NotInKernels", "as_operand", "constant", "given", "layout_at", "mixed", "write"]

@@ -56,11 +56,6 @@ def _split(x: DeviceArray, sections: Any, axis: int = 0) -> list[DeviceArray]:
     return [x.view_of(part) for part in np.array_split(x.layout, sections, axis)]
 
 
-@_for(np.lib.stride_tricks.as_strided)
-def _as_strided(x: DeviceArray, shape: Any = None, strides: Any = None, **_: Any) -> DeviceArray:
-    return x.view_of(np.lib.stride_tricks.as_strided(x.layout, shape, strides))
-
-
 @_for(np.reshape)
 def _reshape(x: DeviceArray, /, shape: Any, order: str = "C", *, copy: bool | None = None) -> DeviceArray:
     return x.reshape(shape, copy=copy)
@@ -178,6 +173,8 @@ def _clip(x: Any, low: Any = None, high: Any = None, **_: Any) -> Any:
 
 @_for(np.round, np.around)
 def _round(x: DeviceArray, decimals: int = 0, **_: Any) -> Any:
+    if x.dtype.kind != "f" and not decimals:
+        return x.copy()
     return np.rint(x) if not decimals else on_host(np.round, (x, decimals), {})
 
 

@@ -84,7 +84,7 @@ class Simulator:
     simulated = True
     name = "Numba's CUDA simulator"
     threads = 4
-    tile = 4
+    tile = 2
     multiprocessors = 2
     capability = (9, 0)
 
