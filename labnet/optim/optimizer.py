@@ -179,7 +179,7 @@ class Optimizer:
         updates = []
         for parameter, gradient in found:
             state, array = dict(self._known(parameter).state), parameter._array
-            value = finished(self.updated(array, finished(gradient), state), array.dtype)
+            value = finished(self.updated(array, finished(as_array(gradient)), state), array.dtype)
             updates.append((parameter, value, state))
         for parameter, value, state in updates:
             memory.overwrite(parameter, value)
