@@ -49,7 +49,4 @@ def from_dlpack(owner: Any) -> DeviceArray:
     """Return the array that DLPack tells of, of a library that has ``__cuda_array_interface__`` too or has not."""
     if hasattr(owner, "__cuda_array_interface__"):
         return from_interface(owner)
-    from labnet.kernels.cuda.dlpack import unpacked
-
-    address, shape, strides, dtype, kept = unpacked(owner)
-    return _borrowed(address, shape, strides, dtype, kept)
+    raise DTypeError(f"from_dlpack: {type(owner).__name__} tells nothing of its array on the GPU")
