@@ -197,13 +197,13 @@ class Optimizer:
 
         states = [self._known(parameter).state for parameter, _ in found]
         steps = {state.get("step", 0) for state in states}
-        values = [parameter._array for parameter, _ in found]
+        values: list[Any] = [parameter._array for parameter, _ in found]
         gradients = [finished(as_array(gradient)) for _, gradient in found]
         if len(steps) != 1 or not updates.fit(values, gradients):
             return False
         step = steps.pop() + 1
         slots = [slot for slot in self.slots if slot != "step"]
-        before = [[state[slot] if slot in state else None for slot in slots] for state in states]
+        before = [[state.get(slot) for slot in slots] for state in states]
         news, after = updates.update(self._formula, self._numbers(step), values, gradients, slots, before)
         for (parameter, _), new, state, own in zip(found, news, states, after, strict=True):
             memory.overwrite(parameter, new)

@@ -63,8 +63,8 @@ def update(
         for array in arrays:
             assert array is not None
             settle_readers(array._block)
-    columns = [*read, *changed, news]
-    addresses = np.array([[array.address for array in column] for column in columns], np.int64)  # type: ignore[union-attr]
+    columns: list[list[Any]] = [*read, *changed, news]
+    addresses = np.array([[array.address for array in column] for column in columns], np.int64)
     tables = DeviceArray.upload(addresses)
     sizes, which, starts = _chunks(tuple(value.size for value in values), machine().threads * _PER_THREAD)
     if not which.size:
