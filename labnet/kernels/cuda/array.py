@@ -124,7 +124,7 @@ class DeviceArray:
     def filled(cls, shape: Any, value: Any, dtype: Dtype) -> "DeviceArray":
         """Return an array of one value."""
         self = cls.empty(shape, dtype)
-        if not value and self.size:
+        if not value and not np.signbit(value) and self.size:
             machine().clear(self.address, self.nbytes)
         else:
             elementwise.run(Node("constant", dtype, payload=value), self.layout)

@@ -75,6 +75,8 @@ _COMPARISONS = {
 _ARITHMETIC = {"add": "+", "subtract": "-", "multiply": "*"}
 _BITS = {"bitwise_and": "&", "bitwise_or": "|", "bitwise_xor": "^"}
 
+#: Steps of NumPy's remainder and floor_divide of floating-point numbers.
+_REMAINDER, _WHOLE, _QUOTIENT = "remainder of fmod", "whole part", "quotient"
 _FLOAT = {
     **{name: f"({{0}} {sign} {{1}})" for name, sign in {**_ARITHMETIC, "divide": "/"}.items()},
     **{name: f"math.{name}({{0}})" for name in ("exp", "log", "log2", "log10", "log1p", "expm1", "sqrt")},
@@ -94,10 +96,14 @@ _FLOAT = {
     "sign": "({0} if {0} != {0} else (T(1) if {0} > T(0) else (T(-1) if {0} < T(0) else T(0))))",
     "rint": "(math.copysign(({0} + math.copysign(T(EXACT), {0})) - math.copysign(T(EXACT), {0}), {0})"
     " if math.fabs({0}) < T(EXACT) else {0})",
-    # of the remainder of C, and moved where the signs differ, as Python does
-    "remainder": "(math.fmod({0}, {1}) if math.fmod({0}, {1}) == T(0) or (math.fmod({0}, {1}) < T(0)) == ({1} < T(0))"
-    " or math.fmod({0}, {1}) != math.fmod({0}, {1}) else math.fmod({0}, {1}) + {1})",
-    "floor_divide": "math.floor({0} / {1})",
+    "fmod": "math.fmod({0}, {1})",
+    # of the remainder of C, {0}: moved where the signs differ, as Python does
+    _REMAINDER: "(math.copysign(T(0), {1}) if {0} == T(0) else"
+    " ({0} + {1} if ({0} < T(0)) != ({1} < T(0)) else {0}))",
+    # of both numbers and the remainder of C: a whole number but for the last bit, and one less where the signs differ
+    _WHOLE: "(({0} - {2}) / {1} - (T(1) if {2} != T(0) and ({2} < T(0)) != ({1} < T(0)) else T(0)))",
+    _QUOTIENT: "({0} / {1} if {1} == T(0) else (math.copysign(T(0), {0} / {1}) if {2} == T(0) else"
+    " math.floor({2}) + (T(1) if {2} - math.floor({2}) > T(0.5) else T(0))))",
     "maximum": "({0} if {0} >= {1} or {0} != {0} else {1})",
     "minimum": "({0} if {0} <= {1} or {0} != {0} else {1})",
     "fmax": "({0} if {0} >= {1} or {1} != {1} else {1})",
@@ -204,10 +210,21 @@ def apply(ufunc: Any, args: tuple[Node, ...], given: tuple[Any, ...]) -> Node:
         raise NotInKernels(ufunc.__name__)
     if len(loop) == 3 and loop[0] != loop[1]:
         raise NotInKernels(ufunc.__name__)
+    given_as = tuple(map(cast, args, loop[:-1]))
+    if ufunc in (np.remainder, np.floor_divide) and loop[0].kind == "f":
+        return _divided(ufunc, *given_as)
     text_of(ufunc.__name__, loop[0])  # refuse now what has none
     if ufunc is np.power and args[1].kind == "constant" and args[1].payload in _POWERS and loop[0].kind == "f":
-        return Node(_POWERS[args[1].payload], loop[-1], (cast(args[0], loop[0]),))
-    return Node(ufunc.__name__, loop[-1], tuple(map(cast, args, loop[:-1])))
+        return Node(_POWERS[args[1].payload], loop[-1], given_as[:1])
+    return Node(ufunc.__name__, loop[-1], given_as)
+
+
+def _divided(ufunc: Any, x1: Node, x2: Node) -> Node:
+    """Return the remainder or the quotient of Python, which take the remainder of C once: it is a loop."""
+    rest = Node("fmod", x1.dtype, (x1, x2))
+    if ufunc is np.remainder:
+        return Node(_REMAINDER, x1.dtype, (rest, x2))
+    return Node(_QUOTIENT, x1.dtype, (x1, x2, Node(_WHOLE, x1.dtype, (x1, x2, rest))))
 
 
 def cast_text(value: str, source: Dtype, target: Dtype) -> str:
