@@ -39,7 +39,9 @@ def run(code, tmp_path, **environment):
 
 
 @pytest.mark.skipif(has_driver(), reason="this machine has an NVIDIA driver")
-@pytest.mark.parametrize("call", ['ln.ones(2, device="cuda")', 'ln.ones(2).to("cuda")', 'ln.nn.Linear(2, 1).to("cuda")'])
+@pytest.mark.parametrize(
+    "call", ['ln.ones(2, device="cuda")', 'ln.ones(2).to("cuda")', 'ln.nn.Linear(2, 1).to("cuda")']
+)
 def test_the_error_names_the_driver_and_the_way_out(call, tmp_path):
     code = f"""
 import labnet as ln

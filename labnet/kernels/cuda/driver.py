@@ -24,7 +24,7 @@ from labnet.kernels.cuda.texts import Launch
 _OUT_OF_MEMORY, _CLOCK_MULTIPROCESSORS = 2, 16
 _MAJOR, _MINOR = 75, 76
 _BUFFER_POINTER, _BUFFER_SIZE, _END = 1, 2, 0
-_CAPTURE_THREAD_LOCAL = 1
+_CAPTURE_RELAXED = 2
 _FORMATS = {"i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}
 _FORMATS.update({"f4": "f", "f8": "d"})
 
@@ -77,6 +77,8 @@ class Driver:
         self._check("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._device)
         self._context = context
         self._entered = threading.local()
+        self._gate = threading.RLock()
+        self._recorder: int | None = None
         self._pid = os.getpid()
         self.enter()
         name = ctypes.create_string_buffer(128)
@@ -110,7 +112,10 @@ class Driver:
         raise DeviceError(f"device 'cuda': {function} failed with error {code}: {reason}")
 
     def enter(self) -> None:
-        """Make this thread ready for calls: a context belongs to threads."""
+        """Make this thread ready for calls: a context belongs to threads, and a recording to one of them."""
+        if self._recorder is not None and self._recorder != threading.get_ident():
+            with self._gate:
+                pass
         if not getattr(self._entered, "done", False):
             if os.getpid() != self._pid:
                 raise DeviceError(
@@ -214,9 +219,14 @@ class Driver:
             self.enter()
             self._check("cuGraphLaunch", ready, self.stream)
 
-        self._check("cuStreamBeginCapture_v2", self.stream, _CAPTURE_THREAD_LOCAL)
-        try:
-            yield replay
-        finally:
-            self._check("cuStreamEndCapture", self.stream, ctypes.byref(graph))
+        with self._gate:
+            self._recorder = threading.get_ident()
+            try:
+                self._check("cuStreamBeginCapture_v2", self.stream, _CAPTURE_RELAXED)
+                try:
+                    yield replay
+                finally:
+                    self._check("cuStreamEndCapture", self.stream, ctypes.byref(graph))
+            finally:
+                self._recorder = None
         self._check("cuGraphInstantiateWithFlags", ctypes.byref(ready), graph, ctypes.c_uint64(0))

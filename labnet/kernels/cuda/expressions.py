@@ -91,6 +91,8 @@ _FLOAT = {
     "absolute": "math.fabs({0})",
     "negative": "(-{0})",
     "positive": "{0}",
+    "relu": "(T(0) if {0} < T(0) else {0})",
+    "sigmoid": "(T(1) / (T(1) + math.exp(-{0})))",
     "square": "({0} * {0})",
     "reciprocal": "(T(1) / {0})",
     "sign": "({0} if {0} != {0} else (T(1) if {0} > T(0) else (T(-1) if {0} < T(0) else T(0))))",
@@ -98,8 +100,7 @@ _FLOAT = {
     " if math.fabs({0}) < T(EXACT) else {0})",
     "fmod": "math.fmod({0}, {1})",
     # of the remainder of C, {0}: moved where the signs differ, as Python does
-    _REMAINDER: "(math.copysign(T(0), {1}) if {0} == T(0) else"
-    " ({0} + {1} if ({0} < T(0)) != ({1} < T(0)) else {0}))",
+    _REMAINDER: "(math.copysign(T(0), {1}) if {0} == T(0) else ({0} + {1} if ({0} < T(0)) != ({1} < T(0)) else {0}))",
     # of both numbers and the remainder of C: a whole number but for the last bit, and one less where the signs differ
     _WHOLE: "(({0} - {2}) / {1} - (T(1) if {2} != T(0) and ({2} < T(0)) != ({1} < T(0)) else T(0)))",
     _QUOTIENT: "({0} / {1} if {1} == T(0) else (math.copysign(T(0), {0} / {1}) if {2} == T(0) else"

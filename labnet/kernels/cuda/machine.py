@@ -3,9 +3,11 @@
 Taken when the first array is made, not before: it takes a second.
 """
 
+import contextlib
 import os
 import threading
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 from labnet.errors import DeviceError
@@ -53,14 +55,15 @@ def _take() -> Any:
 class Block:
     """Memory of the GPU that goes back to the pool when nobody refers to it any more."""
 
-    __slots__ = ("__weakref__", "address", "nbytes")
+    __slots__ = ("__weakref__", "address", "nbytes", "pool")
 
-    def __init__(self, address: int, nbytes: int):
+    def __init__(self, address: int, nbytes: int, pool: "Pool"):
         self.address = address
         self.nbytes = nbytes
+        self.pool = pool
 
     def __del__(self) -> None:
-        pool.give_back(self.address, self.nbytes)
+        self.pool.give_back(self.address, self.nbytes)
 
 
 class Pool:
@@ -107,7 +110,7 @@ class Pool:
         self.used += size
         if self.used > self.peak:
             self.peak = self.used
-        return Block(address, size)
+        return Block(address, size, self)
 
     def _more(self, size: int) -> int:
         address: int = machine().allocate(size)
@@ -137,4 +140,38 @@ class Pool:
                 self.held -= size
 
 
+class Arena(Pool):
+    """Memory for a recorded sequence of launches, which nobody else may get in between."""
+
+    def __init__(self, kept: list[Block]):
+        super().__init__()
+        self._kept = kept
+
+    def _more(self, size: int) -> int:
+        block = pool.take(size)
+        self._kept.append(block)
+        self.held += size
+        return block.address
+
+    def empty(self) -> None:
+        """Keep everything: it is the pool's once nobody has the list of blocks any more."""
+
+
 pool = Pool()
+_chosen = threading.local()
+
+
+def take(nbytes: int) -> Block:
+    """Return memory for so many bytes: from the pool, or from the arena of this thread."""
+    found: Pool = getattr(_chosen, "arena", None) or pool
+    return found.take(nbytes)
+
+
+@contextlib.contextmanager
+def private(kept: list[Block]) -> Iterator[None]:
+    """Take all memory of a block of code, in this thread, from an arena whose memory is put into a list."""
+    _chosen.arena = Arena(kept)
+    try:
+        yield
+    finally:
+        del _chosen.arena

@@ -40,7 +40,12 @@ def test_the_default_device_is_that_of_set_device():
 
 def test_devices_do_not_mix_and_the_error_says_what_to_do():
     here, there = ln.ones((2, 3)), ln.ones((2, 3), device="cuda")
-    for call in (lambda: here + there, lambda: there * here, lambda: there @ here.T, lambda: ln.where(there > 0, here, there)):
+    for call in (
+        lambda: here + there,
+        lambda: there * here,
+        lambda: there @ here.T,
+        lambda: ln.where(there > 0, here, there),
+    ):
         with pytest.raises(DeviceError, match=r"on 'cuda'.*\(\d, \d\) on 'cpu'.*\.to\('cuda'\)"):
             call()
     with pytest.raises(DeviceError, match=r"\.to\('cpu'\)"):
