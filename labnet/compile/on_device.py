@@ -200,7 +200,7 @@ class _Run:
         return [outputs[position] for position in sorted(outputs)]
 
     def _write(self, written: list[tuple[DeviceArray, DeviceArray]]) -> None:
-        """Write values where they belong: each before what it reads is overwritten, in one launch where that is safe."""
+        """Write values where they belong: each before what it reads is overwritten, in one launch if that is safe."""
         for position, (target, found) in enumerate(written):
             for _, later in written[position + 1 :]:
                 if later._node is not None and reads(later._node, target._block):
