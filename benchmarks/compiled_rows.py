@@ -19,19 +19,19 @@ def ours(model, make_optimizer, loss, x, y) -> Row:
     eager_model, compiled_model = model(), model()
     plain = our_step(eager_model, make_optimizer(), loss, ln.asarray(x), ln.asarray(y))
     step = compiled_step(compiled_model, make_optimizer(), loss)
-    return {"labnet": plain, "compiled": Bound(step, ln.asarray(x), ln.asarray(y))}
+    return {"labnet": plain, "compiled": bound(step, ln.asarray(x), ln.asarray(y))}
 
 
-class Bound:
-    """A compiled function with its arguments."""
-
-    def __init__(self, step: Jitted, *arguments: ln.Tensor):
-        self.step = step
-        self.arguments = arguments
-
-    def __call__(self) -> object:
-        """Call it."""
-        return self.step(*self.arguments)
+def bound(step: Jitted, *arguments: ln.Tensor) -> Callable[[], object]:
+    """Return a compiled function with its arguments, called as plainly as those of the peers."""
+    if len(arguments) == 1:
+        (x,) = arguments
+        run = lambda: step(x)  # noqa: E731
+    else:
+        x, y = arguments
+        run = lambda: step(x, y)  # noqa: E731
+    run.step = step
+    return run
 
 
 def compiled_step(model, optimizer, loss) -> Jitted:
@@ -137,7 +137,7 @@ def hidden_row(n: int) -> Row:
         return ln.grad(out, [x, weight, bias], seed)
 
     compiled, x = ln.jit(slopes), ln.asarray(a, requires_grad=True)
-    row: Row = {"labnet": both["labnet"], "compiled": Bound(compiled, x)}
+    row: Row = {"labnet": both["labnet"], "compiled": bound(compiled, x)}
     if torch:
         row["torch"] = both["torch"]
     return row
@@ -151,7 +151,7 @@ def inference_row(widths: tuple[int, ...], batch: int) -> Row:
         with ln.no_grad():
             return model(given)
 
-    row: Row = {"labnet": plain, "compiled": Bound(compiled, given)}
+    row: Row = {"labnet": plain, "compiled": bound(compiled, given)}
     if torch:
         peer, theirs = torch_mlp(widths), torch.from_numpy(x)
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from labnet.kernels.places import copied, is_elsewhere
 
-Array = np.ndarray[Any, Any]
+#: Of the host or of a GPU.
+Array = Any
 
 
 def link(view: Any, source: Any) -> None:

@@ -583,9 +583,11 @@ def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, An
         return data
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):
-        return data._array if wanted is None else finished(data._array.astype(wanted, copy=False))
+        own: np.ndarray[Any, Any] = data._array
+        return own if wanted is None else finished(own.astype(wanted, copy=False))
     if is_elsewhere(data):
-        return data if wanted is None else finished(data.astype(wanted, copy=False))
+        there: np.ndarray[Any, Any] = data if wanted is None else finished(data.astype(wanted, copy=False))
+        return there
     if hasattr(data, "__cuda_array_interface__"):
         return as_array(_shared(data), dtype=dtype)
     if inspect.isawaitable(data):

@@ -4,6 +4,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
+from labnet.compile.blocks import SIDE, TALL
+from labnet.compile.convention import FIRST_CHECK
 from labnet.compile.fuse import Group
 from labnet.compile.ir import Check, DType, Program, Shape, Value, contiguous, leading, placed, spread_strides
 from labnet.compile.loops import AT_ONCE, Access, Loops, Nest, blank, is_number, literal, merged, name_of, rounded
@@ -12,18 +16,19 @@ from labnet.compile.plan import Plan, parts_of
 _HEAD = '''"""Written by labnet.compile; see the steps it was made of with step.explain()."""
 
 from labnet.compile.convolutions import *
+from labnet.compile.elementary import *
+from labnet.compile.pointers import *
+from labnet.compile.products import *
 from labnet.compile.recurrences import *
 from labnet.compile.routines import *
 from labnet.compile.runtime import *
 
 
-@njit({signature!r}, **OPTIONS)
-def step(call, held{numbers}):
+@njit({layout}, **OPTIONS)
+def step({parameters}):
 '''
 #: Multiplications up to which a product is written out, and how many sums it keeps in registers.
 SMALL, WIDTH = 4096, 8
-#: What `step` returns: 0 if it is done, else what did not fit, before anything was written.
-DONE, OTHER_ARGUMENTS, OTHER_STATE, FIRST_CHECK = 0, 1, 2, 16
 
 
 def described(dtype: DType) -> int:
@@ -38,51 +43,42 @@ class Emitter:
         self._program, self._groups, self._plan = program, groups, plan
         self._held, self._constants, self._numbers = held, constants, numbers
         self._pointers: dict[int, tuple[str, DType]] = {}
+        self._places: dict[str, tuple[str, int, str]] = {}
         self._body: list[str] = []
 
     def source(self) -> str:
         """Return the whole file."""
         values = self._program.values()
-        self._guards(values)
+        outputs = [store for store in self._program.stores if isinstance(store.target, int)]
         for value in values:
             self._place(value)
-        for position, store in enumerate(s for s in self._program.stores if isinstance(s.target, int)):
-            self._body.append(f"a_out{position} = _data(call, {self._arguments(values) + position})")
-            self._body.append(f"p_out{position} = {_pointer(store.value.dtype)}(a_out{position})")
+        for position, store in enumerate(outputs):
+            self._places[f"p_out{position}"] = ("call", self.count_arguments + position, store.value.dtype.name)
         for value in values:
             if value.number in self._plan.outputs:
-                output = self._plan.outputs[value.number]
-                self._name(value, f"a_out{output}")
+                self._body.append(f"p{value.number} = p_out{self._plan.outputs[value.number]}")
+                self._name(value)
         for position, group in enumerate(self._groups):
             for value in self._plan.begins.get(position, []):
                 self._body += self._blank(value)
             self._group(group)
-        arguments = "".join(f", n{i}" for i in range(self._numbers))
-        signature = f"int64(int64, int64{', float64' * self._numbers})"
-        head = _HEAD.format(signature=signature, numbers=arguments)
+        layout = f"{self._numbers}, {self.count_arguments + len(outputs)}, {self._guarded(values)}, "
+        layout += f"{list(self._places.values())}, {1 + self._held + self._constants}"
+        parameters = ", ".join(["arena", *self._places, *[f"n{i}" for i in range(self._numbers)]])
+        head = _HEAD.format(layout=layout, parameters=parameters)
         return head + "".join(f"    {line}\n" for line in [*self._body, "return 0"])
 
-    # Addresses and guards
-
-    def _arguments(self, values: Iterable[Value]) -> int:
-        return self.count_arguments
+    # Pointers and guards
 
     count_arguments = 0
 
-    def _guards(self, values: list[Value]) -> None:
-        for value in values:
-            if value.kind == "source" and value.attributes["origin"] == "argument":
-                position = value.attributes["position"]
-                tests = [f"_described(_item(call, {position}), {len(value.shape)}, {described(value.dtype)})"]
-                tests += [
-                    f"_long(_item(call, {position}), {axis}, {length})" for axis, length in enumerate(value.shape)
-                ]
-                self._body += [f"if not ({' and '.join(tests)}):", "    return 1"]
-        self._body += ["if not _holds(_item(held, 0)):", "    return 2"]
-        self._body.append(f"arena = _data(held, {1 + self._held + self._constants})")
+    def _guarded(self, values: Iterable[Value]) -> list[tuple[int, int, Shape]]:
+        """Return the arguments that are read: position, described dtype and shape."""
+        found = [value for value in values if value.kind == "source" and value.attributes["origin"] == "argument"]
+        return [(value.attributes["position"], described(value.dtype), value.shape) for value in found]
 
     def _place(self, value: Value) -> None:
-        """Name the address and the pointer of a value that lies in memory."""
+        """Name the pointer to a value that lies in memory."""
         if value.kind == "source":
             origin, position = value.attributes["origin"], value.attributes["position"]
             if origin == "number":
@@ -90,16 +86,13 @@ class Emitter:
                 return
             first = {"held": 1, "constant": 1 + self._held, "argument": 0}[origin]
             table = "call" if origin == "argument" else "held"
-            self._body.append(f"a{value.number} = _data({table}, {first + position})")
-            self._name(value, f"a{value.number}")
+            self._places[f"p{value.number}"] = (table, first + position, value.dtype.name)
+            self._name(value)
         elif value.number in self._plan.offsets:
-            self._body.append(f"a{value.number} = arena + {self._plan.offsets[value.number]}")
-            self._name(value, f"a{value.number}")
+            self._body.append(f"p{value.number} = _{value.dtype.name}(arena, {self._plan.offsets[value.number]})")
+            self._name(value)
 
-    def _name(self, value: Value, address: str) -> None:
-        if address.startswith("a_out"):
-            self._body.append(f"a{value.number} = {address}")
-        self._body.append(f"p{value.number} = {_pointer(value.dtype)}(a{value.number})")
+    def _name(self, value: Value) -> None:
         self._pointers[value.number] = (f"p{value.number}", value.dtype)
 
     # Groups
@@ -144,27 +137,27 @@ class Emitter:
             assert found is not None, "as_matrices() copies what lies otherwise"
             codes.append(112 if found[0] else 111)
             downs.append(found[1])
-            places.append(self._shifted(base, offset, strides[:-2], value.dtype))
-        target = self._shifted(value, 0, contiguous(value.shape)[:-2], value.dtype)
+            places.append(self._shifted(base, offset, strides[:-2]))
+        target = self._shifted(value, 0, contiguous(value.shape)[:-2])
         inner = value.inputs[0].shape[-1]
         loops = Loops(batch)
-        if rows * columns * inner <= SMALL and codes[1] == 111 and not batch:
-            pointers = [f"_{value.dtype.name}({place})" for place in (*places, target)]
-            down, right = (1, downs[0]) if codes[0] == 112 else (downs[0], 1)
+        down, right = (1, downs[0]) if codes[0] == 112 else (downs[0], 1)
+        if columns == 1 and codes == [112, 111]:  # a sum of rows that lie in rows: its result as one row
+            rows, columns, places = 1, rows, places[::-1]
+            codes, (down, right), downs = [111, 111], (1, downs[1]), [downs[1], downs[0]]
+        if rows * columns * inner <= SMALL and codes[1] == 111:
             whole = columns - columns % WIDTH if bits == 32 else 0
-            lines = [
-                f"_rows8(_float32({places[0]}), _float32({places[1]} + {4 * start}), _float32({target} + {4 * start}), "
-                f"{rows}, {inner}, {down}, {right}, {downs[1]}, {columns})"
-                for start in range(0, whole, WIDTH)
-            ]
-            if whole == columns:
-                return lines
-            steps = (down, right, downs[1])
-            return lines + _small_product(value.number, rows, columns, inner, pointers, steps, first=whole)
-        loops.before[-1].append(
-            f"_product{bits}({codes[0]}, {codes[1]}, {rows}, {columns}, {inner}, "
-            f"{places[0]}, {downs[0]}, {places[1]}, {downs[1]}, {target})"
-        )
+            steps = (down, right, downs[1], columns)
+            loops.before[-1] += _tiles((rows, whole, inner), [*places, target], steps)
+            if whole < columns:
+                loops.before[-1] += _small_product(
+                    value.number, rows, columns, inner, [*places, target], steps[:-1], first=whole
+                )
+        else:
+            loops.before[-1].append(
+                f"_product{bits}({codes[0]}, {codes[1]}, {rows}, {columns}, {inner}, "
+                f"{places[0]}, {downs[0]}, {places[1]}, {downs[1]}, {target})"
+            )
         return loops.lines()
 
     def _blank(self, value: Value) -> list[str]:
@@ -196,9 +189,12 @@ class Emitter:
             lines += loops.lines()
         return lines
 
-    def _shifted(self, base: Value, offset: int, strides: Shape, dtype: DType) -> str:
-        terms = [f"i{axis} * {step * dtype.itemsize}" for axis, step in enumerate(strides) if step]
-        return " + ".join([f"a{base.number}", *([str(offset * dtype.itemsize)] if offset else []), *terms])
+    def _shifted(self, base: Value, offset: int, strides: Shape) -> str:
+        """Return a pointer to where a matrix begins, in loops over what is before its dimensions."""
+        terms = [f"i{axis} * {step}" for axis, step in enumerate(strides) if step]
+        terms += [str(offset)] if offset else []
+        pointer = self._pointers[base.number][0]
+        return f"_ahead({pointer}, {' + '.join(terms)})" if terms else pointer
 
     def _loops(self, group: Group) -> list[str]:
         shape = group.shape or ()
@@ -219,6 +215,10 @@ class Emitter:
         lengths, strides = merged(shape, [access.strides for access in accesses.values()])
         for access, steps in zip(accesses.values(), strides, strict=True):
             access.strides = tuple(steps)
+        if [value.attributes.get("name") for value in group.members] == ["copy"] and len(accesses) == 2:
+            source, target = accesses.values()
+            if turned := _turned(tuple(lengths), source, target):
+                return turned
         return Nest(group, Loops(tuple(lengths)), accesses, own).lines()
 
     def _reading(self, operand: Value, shape: Shape) -> Access:
@@ -244,6 +244,46 @@ class Emitter:
             axes = value.attributes["axes"]
             strides = tuple(0 if axis in axes else next(kept) for axis in range(len(shape)))
         return Access(pointer, 0, strides, dtype)
+
+
+def _tiles(sizes: Shape, pointers: Sequence[str], steps: Shape) -> list[str]:
+    """Return a product of small matrices whose columns are whole vectors, as calls of tiles that leave nothing out.
+
+    `sizes` are those of rows, columns and sums; `steps` those of the left matrix, down and to the right, that of the
+    right matrix down, and that of the result.
+    """
+    rows, columns, inner = sizes
+    a, b, c = pointers
+    lines = []
+    high = -(-rows // -(-rows // TALL))
+    for first, tall, times in ((0, high, rows // high), (rows - rows % high, rows % high, 1)):
+        broad = columns // (2 * WIDTH)
+        for start, wide, panels in ((0, 2, broad), (broad * 2 * WIDTH, 1, columns % (2 * WIDTH) // WIDTH)):
+            if tall and panels:
+                given = [_moved(a, first * steps[0]), _moved(b, start), _moved(c, first * steps[3] + start)]
+                numbers = [times, panels, inner, *steps]
+                lines.append(f"_tiles{tall}x{wide}({', '.join([*given, *map(str, numbers)])})")
+    return lines
+
+
+def _turned(lengths: Shape, source: Access, target: Access) -> list[str] | None:
+    """Return the copy of matrices that lie transposed, if that is what two accesses of these lengths are."""
+    if len(lengths) < 2 or source.dtype != np.float32 or target.dtype != np.float32:
+        return None
+    rows, columns = lengths[-2:]
+    apart = source.strides[-2:-1] == (1,) and source.strides[-1] >= rows and target.strides[-1] == 1
+    if not apart or rows % SIDE or columns % SIDE:
+        return None
+    loops = Loops(lengths[:-2])
+    outer = [Access(one.pointer, one.offset, one.strides[:-2], one.dtype) for one in (source, target)]
+    pointers = [f"_ahead({one.pointer}, {one.index()})" for one in outer]
+    steps = (rows, columns, source.strides[-1], target.strides[-2])
+    loops.before[-1].append(f"_turned({', '.join([*pointers, *map(str, steps)])})")
+    return loops.lines()
+
+
+def _moved(pointer: str, places: int) -> str:
+    return f"_ahead({pointer}, {places})" if places else pointer
 
 
 def _small_product(
@@ -274,10 +314,6 @@ def _small_product(
             lines += [f"        s{j - start} += x * {b}[k * {down_b} + {j}]" for j in block]
         lines += [f"    {c}[i * {columns} + {j}] = s{j - start}" for j in block]
     return lines
-
-
-def _pointer(dtype: DType) -> str:
-    return f"_{dtype.name}"
 
 
 def emit(

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from labnet.compile import cache
-from labnet.compile.emit import FIRST_CHECK, emit
+from labnet.compile.convention import FIRST_CHECK
+from labnet.compile.emit import emit
 from labnet.compile.fuse import fuse
 from labnet.compile.ir import Program
 from labnet.compile.plan import computed_in_place, plan
@@ -79,7 +80,7 @@ class Executable:
         assert self._compiled is not None, "compile() ran before"
         outputs = [np.empty(shape, dtype) for shape, dtype in self._described]
         with self._lock:  # of the arena
-            status = self._compiled((*arguments, *outputs), self._held)
+            status = self._compiled(self._held, *arguments, *outputs)
         if status >= FIRST_CHECK:
             raise IndexError(self.program.checks[status - FIRST_CHECK].message)
         if status:

@@ -148,15 +148,19 @@ class Surroundings:
 
     def names(self) -> dict[str, Any]:
         """Return what `condition` refers to."""
-        found: dict[str, Any] = {"changes": changes, "mode": current_mode, "surroundings": self}
+        found: dict[str, Any] = {"changes": changes, "current_mode": current_mode, "mode": self.mode}
+        found["surroundings"] = self
         for position, place in enumerate(self.places):
             found[f"c{position}"], found[f"v{position}"] = place.container, place.value
         return found
 
     def condition(self) -> str:
-        """Return `hold` as an expression written out for these places: what every call works out."""
-        tests = ["changes[0] == surroundings.changes", "mode() is surroundings.mode"]
+        """Return an expression written out for these places: what every call works out instead of `hold`.
+
+        If it is false, or raises KeyError or ValueError because something is gone, `hold` has to be asked.
+        """
+        tests = ["changes[0] == surroundings.changes", "current_mode() is mode"]
         for position, place in enumerate(self.places):
-            now = f"c{position}.cell_contents" if place.key is None else f"c{position}.get({place.key!r})"
+            now = f"c{position}.cell_contents" if place.key is None else f"c{position}[{place.key!r}]"
             tests.append(f"{now} is v{position}")
-        return f"(({' and '.join(tests)}) or surroundings.hold())"
+        return f"({' and '.join(tests)})"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -39,25 +39,28 @@ class Jitted(Generic[P, R]):
         The generated code of the version that ran last.
     """
 
+    #: A call goes straight to what fitted the last one, which is an attribute of each instance.
+    __slots__ = ("__call__", "__dict__", "__weakref__")
+
     def __init__(self, function: Callable[P, R], *, wait: bool = True):
         self._function = function
         self._wait = wait
         self._known: list[tuple[Any, Specialisation]] = []
-        self._run: Callable[..., Any] | None = None
         self._last: Specialisation | None = None
         self._lock = threading.RLock()
         self._pending: dict[Specialisation, Future[None]] = {}
         functools.update_wrapper(self, function, updated=())
+        self.__call__ = self._call  # type: ignore[method-assign]
 
-    def __call__(self, *args: P.args, **named: P.kwargs) -> R:
-        """Run the compiled version that fits, after tracing and compiling it if there is none."""
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **named: P.kwargs) -> R:
+            """Run the compiled version that fits, after tracing and compiling it if there is none."""
+
+    def _call(self, *args: Any, **named: Any) -> Any:
+        """Run a version that may be another one than ran last."""
         with self._lock:
-            run = self._run
-            if run is not None and not named:
-                found = run(*args)
-                if found is not MISS:
-                    return found  # type: ignore[no-any-return]
-            return self._find(args, named)  # type: ignore[no-any-return]
+            return self._find([x for x in args if x is not MISS], named)
 
     def _find(self, args: Sequence[Any], named: dict[str, Any]) -> Any:
         """Look for a version that fits, or make one, and run it."""
@@ -113,7 +116,8 @@ class Jitted(Generic[P, R]):
 
     def _use(self, specialisation: Specialisation) -> None:
         self._last = specialisation
-        self._run = specialisation.quick if specialisation.takes_tensors_only else None
+        quick = specialisation.takes_tensors_only
+        self.__call__ = specialisation.quick(self._lock, self._call) if quick else self._call  # type: ignore[method-assign]
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is being compiled in the background; tell whether that is so after `timeout` seconds.
@@ -215,7 +219,8 @@ def jit(function: Callable[P, R], *, wait: bool = True) -> Jitted[P, R]:
     included, becomes one compiled function, which later calls run instead. It is traced again for other shapes,
     dtypes, other values of arguments that are no tensors, and where variables, globals, attributes of modules or
     the training mode that it uses have changed; learning rates are read at each call. Parameters stay where they
-    are and are shared with eager code; while a step runs, other threads should not compute with them.
+    are and are shared with eager code; while a step runs, other threads should not compute with them. Arguments are
+    read as they are when the call begins, even where they share memory with a parameter that it changes.
     Results carry no history, so a backward has to happen inside.
 
     Parameters

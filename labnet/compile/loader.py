@@ -53,7 +53,7 @@ def missing(symbols: Sequence[str]) -> list[str]:
 def load(code: Code) -> Callable[..., int]:
     """Link an object file and return the function that it defines.
 
-    Called with two tuples and some numbers; the memory of the code goes with the function.
+    Called with the tuple of what is held, numbers, and arrays; the memory of the code goes with the function.
 
     Raises
     ------

@@ -6,11 +6,13 @@ The only module that imports Numba, and imported only where there is something t
 # mypy: ignore-errors
 # Numba has no types.
 
+import functools
 import linecache
 import struct
 
-from llvmlite import ir
-from numba.core import compiler, cpu, sigutils
+import llvmlite.binding as llvm
+from numba import float64, int64, types, uint8
+from numba.core import compiler, cpu
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
@@ -26,21 +28,11 @@ from numba.core.typed_passes import (
 )
 from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 
+from labnet.compile.entry import Entry
 from labnet.compile.loader import ENTRY, Code
 
-_OBJECT, _SIZE, _DOUBLE = ir.IntType(8).as_pointer(), ir.IntType(64), ir.DoubleType()
-_PROTOTYPES = {
-    "PyErr_BadArgument": ir.FunctionType(ir.IntType(32), []),
-    "PyErr_Occurred": ir.FunctionType(_OBJECT, []),
-    "PyEval_SaveThread": ir.FunctionType(_OBJECT, []),
-    "PyEval_RestoreThread": ir.FunctionType(ir.VoidType(), [_OBJECT]),
-    "PyFloat_AsDouble": ir.FunctionType(_DOUBLE, [_OBJECT]),
-    "PyLong_FromLongLong": ir.FunctionType(_OBJECT, [_SIZE]),
-}
 #: Type of a section with symbols.
 _SYMBOLS = 2
-#: Arguments of a step that are tuples; what follows are numbers.
-TUPLES = 2
 _FLAGS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "nopython": True}
 
 
@@ -65,12 +57,43 @@ class _Library(JITCodeLibrary):
     def _optimize_functions(self, ll_module):
         ll_module.data_layout = self._codegen._data_layout
 
+    def _optimize_final_module(self):
+        """Bring loops into the form that the vectorizer understands, then run everything once.
+
+        Loops are not unrolled before: the vectorizer takes the short ones whole, and would reach for elements that
+        lie apart to take the loops around them.
+        """
+        early = llvm.create_pass_builder(_machine(), llvm.create_pipeline_tuning_options(speed_level=0))
+        passes = early.getModulePassManager()
+        passes.add_loop_rotate_pass()
+        passes.add_instruction_combine_pass()
+        passes.add_jump_threading_pass()
+        passes.run(self._final_module, early)
+        options = llvm.create_pipeline_tuning_options(speed_level=3)
+        options.loop_vectorization, options.loop_unrolling = True, False
+        full = llvm.create_pass_builder(_machine(), options)
+        full.getModulePassManager().run(self._final_module, full)
+
     def _finalize_final_module(self):
         self._finalized = True
 
     def file(self):
         """Return the object file of the optimised module."""
-        return self._codegen._tm.emit_object(self._final_module)
+        return _machine().emit_object(self._final_module)
+
+
+@functools.cache
+def _machine():
+    """Return what LLVM compiles for: this machine.
+
+    Where it has vectors of 64 bytes, those of 32 are preferred: the elements of small arrays are read sooner after they
+    were written in vectors of the same length, and long loops are as quick.
+    """
+    features = llvm.get_host_cpu_features()
+    text = features.flatten() + (",+prefer-256-bit" if features.get("avx512f") else "")
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    options = {"cpu": llvm.get_host_cpu_name(), "features": text, "opt": 3, "codemodel": "jitdefault", "jit": True}
+    return target.create_target_machine(**options)
 
 
 @global_compiler_lock
@@ -79,51 +102,45 @@ def translate(source: str, name: str) -> Code:
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     scope = {}
     exec(compile(source, name, "exec"), scope)
-    function, signature, options = scope["step"]
-    arguments, result = sigutils.normalize_signature(signature)
+    function, layout, options = scope["step"]
     flags = cpu.CPUTargetOptions.parse_as_flags(compiler.Flags(), {**options, **_FLAGS})
+    flags.noalias = True  # the arena, what is held, and what a call brings lie apart
     flags.no_compile = True  # so that it is optimised in one go with its entry
     library = _Library(cpu_target.target_context.codegen(), name)
     compiled = compiler.compile_extra(
         cpu_target.typing_context,
         cpu_target.target_context,
         function,
-        args=arguments,
-        return_type=result,
+        args=_typed(layout),
+        return_type=int64,
         flags=flags,
         locals={},
         library=library,
         pipeline_class=_Pipeline,
     )
-    library.add_ir_module(_entry(library, compiled))
+    library.add_ir_module(_entry(library, compiled, layout))
     library.finalize()
     file = library.file()
     return Code(file, _symbols(library._final_module, file))
 
 
-def _entry(library, compiled):
-    """Return a module with the function that CPython calls: it unpacks its arguments and lets other threads run."""
+def _typed(layout):
+    """Return the types of the arguments of a step: the arena, pointers to arrays, and numbers."""
+    scalars = [uint8 if dtype == "bool" else getattr(types, dtype) for _, _, dtype in layout.places]
+    return [types.CPointer(scalar) for scalar in (uint8, *scalars)] + [float64] * layout.numbers
+
+
+def _entry(library, compiled, layout):
+    """Return a module with the function that CPython calls."""
     module = library.create_ir_module(ENTRY)
-    count = len(compiled.signature.args)
-    function = ir.Function(module, ir.FunctionType(_OBJECT, [_OBJECT, _OBJECT.as_pointer(), _SIZE]), ENTRY)
-    builder = ir.IRBuilder(function.append_basic_block())
-    call = {name: ir.Function(module, kind, name) for name, kind in _PROTOTYPES.items()}
-    _, given, length = function.args
-    with builder.if_then(builder.icmp_signed("!=", length, _SIZE(count)), likely=False):
-        builder.call(call["PyErr_BadArgument"], [])
-        builder.ret(_OBJECT(None))
-    objects = [builder.load(builder.gep(given, [_SIZE(position)])) for position in range(count)]
-    values = [builder.ptrtoint(one, _SIZE) for one in objects[:TUPLES]]
-    values += [builder.call(call["PyFloat_AsDouble"], [one]) for one in objects[TUPLES:]]
-    if count > TUPLES:
-        with builder.if_then(builder.icmp_unsigned("!=", builder.call(call["PyErr_Occurred"], []), _OBJECT(None))):
-            builder.ret(_OBJECT(None))
     context, described = compiled.target_context, compiled.fndesc
     native = context.declare_function(module, described)
-    thread = builder.call(call["PyEval_SaveThread"], [])
-    _, found = context.call_conv.call_function(builder, native, described.restype, described.argtypes, values)
-    builder.call(call["PyEval_RestoreThread"], [thread])
-    builder.ret(builder.call(call["PyLong_FromLongLong"], [found]))
+
+    def call(builder, values):
+        return context.call_conv.call_function(builder, native, described.restype, described.argtypes, values)[1]
+
+    pointers = [context.get_value_type(kind) for kind in described.argtypes[: 1 + len(layout.places)]]
+    Entry(module, layout).write(call, pointers)
     return module
 
 

@@ -7,23 +7,13 @@ cell states (T + 1, N, H). The equations are those of `labnet.nn.recurrence`.
 # mypy: ignore-errors
 # Numba finds the types.
 
-from numba import float32, njit, types
-from numba.extending import intrinsic, overload
+from numba import float32, njit
+from numba.extending import overload
 
-from labnet.compile.runtime import _gemm32, _gemm64, _sigmoid32, _sigmoid64, _tanh32, _tanh64
-
-_WHOLE = {"error_model": "numpy", "boundscheck": False, "fastmath": {"reassoc", "contract"}, "forceinline": True}
-_WHOLE |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # nobody calls them from Python
-
-
-@intrinsic
-def _ahead(context, pointer, places):
-    """Return a pointer to an element further on."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.gep(arguments[0], [arguments[1]])
-
-    return pointer(pointer, types.int64), generate
+from labnet.compile.elementary import _sigmoid32, _sigmoid64, _tanh32, _tanh64
+from labnet.compile.options import INNER
+from labnet.compile.pointers import _ahead
+from labnet.compile.products import _gemm32, _gemm64
 
 
 def _by_dtype(single, double):
@@ -32,7 +22,7 @@ def _by_dtype(single, double):
     def function(x):
         raise NotImplementedError("compiled only")
 
-    @overload(function, jit_options=_WHOLE)
+    @overload(function, jit_options=INNER)
     def choose(x):
         chosen = single if x == float32 else double
         return lambda x: chosen(x)
@@ -47,7 +37,7 @@ def _add_product(rows, columns, inner, a, b, c):
     raise NotImplementedError("compiled only")
 
 
-@overload(_add_product, jit_options=_WHOLE)
+@overload(_add_product, jit_options=INNER)
 def _compile_add_product(rows, columns, inner, a, b, c):
     gemm, one = (_gemm32, float32(1)) if a.dtype == float32 else (_gemm64, 1.0)
     scalar = a.dtype
@@ -58,7 +48,7 @@ def _compile_add_product(rows, columns, inner, a, b, c):
     return call
 
 
-@njit(**_WHOLE)
+@njit(**INNER)
 def _lstm(gates, weight, hidden, cell, out, steps, samples, width):
     """Carry the states through all steps; `weight` is turned, of shape (H, 4 H)."""
     size, wide = samples * width, 4 * width
@@ -77,7 +67,7 @@ def _lstm(gates, weight, hidden, cell, out, steps, samples, width):
             _lstm_turn(_ahead(active, n * wide), _ahead(out, c + n * width), _ahead(out, h + n * width), size, width)
 
 
-@njit(**_WHOLE)
+@njit(**INNER)
 def _lstm_turn(active, cell, hidden, size, width):
     """Take one step of one sample; the new states lie `size` places after the old ones."""
     for j in range(2 * width):
@@ -92,7 +82,7 @@ def _lstm_turn(active, cell, hidden, size, width):
         hidden[size + j] = active[3 * width + j] * _tanh(cell[size + j])
 
 
-@njit(**_WHOLE)
+@njit(**INNER)
 def _lstm_back(gradient, values, weight, out, steps, samples, width):
     """Carry gradients of all states back; `weight` has shape (4 H, H).
 
@@ -119,7 +109,7 @@ def _lstm_back(gradient, values, weight, out, steps, samples, width):
         _add_product(samples, width, wide, _ahead(out, first), weight, by_hidden)
 
 
-@njit(**_WHOLE)
+@njit(**INNER)
 def _lstm_turn_back(gradient, active, cell, out, by_hidden, by_cell, size, width):
     """Take one step of one sample back; `cell` is the state before it."""
     for j in range(width):

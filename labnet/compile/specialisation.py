@@ -1,5 +1,7 @@
 """One compiled version of a function, with everything that it holds on to."""
 
+import itertools
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,7 +9,8 @@ import numpy as np
 
 from labnet import autograd, memory
 from labnet.compile import cache
-from labnet.compile.emit import FIRST_CHECK, emit
+from labnet.compile.convention import FIRST_CHECK
+from labnet.compile.emit import emit
 from labnet.compile.executable import in_rows
 from labnet.compile.explain import explain
 from labnet.compile.fuse import fuse
@@ -81,15 +84,15 @@ class Specialisation:
         self._arena = arena[-arena.ctypes.data % 64 :]
         self._held: tuple[Any, ...] | None = None
         self._signatures = [(part.shape, part.dtype) for part in map(self._array, trace.held)]
-        #: What ordinary calls run; None before it is compiled.
-        self.quick: Callable[..., Any] | None = None
+        #: Runs it, or returns `MISS`; None before it is compiled.
+        self._run: Callable[..., Any] | None = None
         #: Whether somebody was told that compiling it came to nothing.
         self.has_failed = False
 
     def compile(self) -> None:
         """Make machine code of it, or take it from the disk; from any thread."""
         self._compiled = cache.load(self.source)
-        self.quick = self._quick()
+        self._run = self.quick(threading.RLock(), lambda *_, **__: MISS)
 
     @property
     def is_known(self) -> bool:
@@ -116,20 +119,27 @@ class Specialisation:
     def _take_hold(self) -> None:
         """Take hold of all arrays again; those that are written get memory that nobody else looks at."""
         self._held = None
-        for position, part in enumerate(self._parts):
-            if isinstance(part, Tensor):
-                if position in self._updated:
-                    memory.prepare_write(part)
-                    part._node.grad = None  # type: ignore[union-attr]
-                if in_rows(part._array) is not part._array:
-                    if part._family is not None:
-                        memory.unlink(part)
-                    part._array = in_rows(part._array)
+        for position in self._tensors_updated:
+            part = self._parts[position]
+            memory.prepare_write(part)
+            if part._array.base is not None and not memory.views_of(memory.base_of(part)):
+                part._array = part._array.copy()  # those who look at the same memory are not counted in this array
+            part._node.grad = None
+            if in_rows(part._array) is not part._array and part._family is not None:
+                memory.unlink(part)
         table = np.zeros((max(1, 4 * len(self._parts)), 2), np.int64)
-        self._held = (table, *map(self._array, self._parts), *self._constants, self._arena)
+        self._held = (table, *self._rows(), *self._constants, self._arena)
         rows = [row for position, part in enumerate(self._parts) for row in self._words(position, part)]
         rows = rows or [(id(MISS) + 8, word(id(MISS) + 8))]
         table[:] = (rows * len(table))[: len(table)]
+
+    def _rows(self) -> list[Any]:
+        """Return all arrays in rows; those of tensors without views stay with their tensors so."""
+        arrays = [in_rows(self._array(part)) for part in self._parts]
+        for part, array in zip(self._parts, arrays, strict=True):
+            if isinstance(part, Tensor) and part._family is None:
+                part._array = array
+        return arrays
 
     def _words(self, position: int, part: Any) -> list[tuple[int, int]]:
         """Return (address, word expected there) for one held array: who has it, and how many do."""
@@ -143,42 +153,67 @@ class Specialisation:
         return rows
 
     def _shared(self) -> bool:
-        """Tell whether a parameter that is written has views, whose number says nothing about who else looks."""
-        return any(memory.views_of(memory.base_of(self._parts[position])) for position in self._tensors_updated)
+        """Tell whether somebody looks at what is held in a way that the words do not tell, so that each call asks anew.
+
+        That is so for a parameter that is written and has views, and for the copy of what does not lie in rows.
+        """
+        assert self._held is not None
+        return any(memory.views_of(memory.base_of(self._parts[position])) for position in self._tensors_updated) or any(
+            array is not self._array(part) for part, array in zip(self._parts, self._held[1:], strict=False)
+        )
+
+    def _apart(self, x: Any) -> Any:
+        """Return an argument in rows, in memory that the step does not write: it is read as it was at the beginning."""
+        assert self._held is not None
+        array = in_rows(x._array if isinstance(x, Tensor) else x)
+        written = [self._held[1 + position] for position in self._updated]
+        return array.copy() if any(np.may_share_memory(array, other) for other in written) else array
 
     # Running
 
     def quick_source(self) -> str:
         """Return the source of what an ordinary call runs: written out, since every call pays for it."""
         names = [f"x{i}" for i in range(self._arguments)]
-        lines = [f"def quick({', '.join(names)}):"]
+        lines = [f"def quick({''.join(f'{name}=MISS, ' for name in names)}*others, **named):"]
+        unlike = ["others or named"]
         for name, required in zip(names, self._required, strict=True):
-            node = "is" if required else "is not"
-            lines.append(f"    if type({name}) is not Tensor or {name}._node {node} None: return MISS")
-        tests = [self._surroundings.condition(), *self._state_tests()]
-        lines += ["    held = me._held", f"    if held is None or not ({' and '.join(tests)}): return MISS"]
-        for position, (shape, _) in enumerate(self._described):
-            lines.append(f"    o{position} = empty({shape!r}, d{position})")
-        if self._draws:
-            lines.append("    drawn = me.draw()")
+            unlike.append(f"type({name}) is not Tensor or {name}._node {'is' if required else 'is not'} None")
+        given = "".join(f"{name}, " for name in names)
+        lines.append(f"    if {' or '.join(unlike)}: return missed({given}*others, **named)")
+        body = ["        " + line for line in self._run_lines(names)]
+        lines += ["    acquire()", "    try:", *body, "    finally: release()", f"    return missed({given})"]
+        return "\n".join(lines) + "\n"
+
+    def _run_lines(self, names: list[str]) -> list[str]:
+        """Return the statements that run the step, or go on where it does not fit."""
+        tests = ["held is not None", f"({self._surroundings.condition()} or surroundings.hold())", *self._state_tests()]
+        lines = ["held = me._held", f"try: fits = {' and '.join(tests)}"]
+        lines.append("except (KeyError, ValueError): fits = False")  # what is looked at is gone
         arrays = [f"{name}._array" for name in names] + [f"drawn[{i}]" for i in range(len(self._draws))]
         arrays += [f"o{i}" for i in range(len(self._described))]
-        lines.append(f"    call = ({''.join(array + ', ' for array in arrays)})")
-        for position, step in enumerate(self._steps):
-            lines += [f"    n{position} = s{position}()", f"    if len(n{position}) != {step.count}: return MISS"]
-        numbers = "".join(f", *n{position}" for position in range(len(self._steps)))
-        lines += [f"    status = compiled(call, held{numbers})", "    if status: return me.failed(status)"]
-        if self._draws:
-            lines.append("    me.drawn = None")
+        numbers = [f"n{position}" for position in range(len(self._steps))]
+        enough = [f"len({name}) == {step.count}" for name, step in zip(numbers, self._steps, strict=True)]
+        run = [f"o{i} = empty({shape!r}, d{i})" for i, (shape, _) in enumerate(self._described)]
+        run += ["drawn = me.draw()"] if self._draws else []
+        single = [f"{name}[{i}]" for name, step in zip(numbers, self._steps, strict=True) for i in range(step.count)]
+        run.append(f"status = compiled({', '.join(['held', *single, *arrays])})")
+        run += ["if not status:", *["    " + line for line in self._end_lines()], "me.failed(status)"]
+        lines += ["if fits:", *[f"    {name} = s{i}()" for i, name in enumerate(numbers)]]
+        return [*lines, f"    if {' and '.join(enough) or True}:", *["        " + line for line in run]]
+
+    def _end_lines(self) -> list[str]:
+        """Return the statements that follow where a step has been taken."""
+        lines = ["me.drawn = None"] if self._draws else []
         if self._steps or self._gradients:
+            counting = self._gradients or any("step" in step.optimizer.slots for step in self._steps)
             gradients = [f"o{i}" for i in range(self._count, len(self._described))]
-            lines.append(f"    if counting or watchers.data: me.after(({''.join(g + ', ' for g in gradients)}))")
-        if self._structure.kind is None and self._count == 1:
-            lines += ["    t = new(Tensor)", "    t._array = o0", "    t._node = t._family = None", "    return t"]
-        else:
-            outputs = "".join(f"o{i}, " for i in range(self._count))
-            lines.append(f"    return me.results(({outputs}))")
-        return "\n".join(lines) + "\n"
+            after = f"me.after(({''.join(g + ', ' for g in gradients)}))"
+            lines.append(after if counting else f"if watching: {after}")
+        for i in range(self._count):
+            lines += [f"t{i} = new(Tensor)", f"t{i}._array = o{i}", f"t{i}._node = t{i}._family = None"]
+        tensors = itertools.count()
+        leaves = [f"t{next(tensors)}" if isinstance(x, Traced) else f"r[{i}]" for i, x in enumerate(self._leaves)]
+        return [*lines, f"return {self._structure.written(iter(leaves), 'keys')}"]
 
     def _state_tests(self) -> list[str]:
         return [
@@ -187,25 +222,27 @@ class Specialisation:
             if not isinstance(part, Tensor)
         ]
 
-    def _quick(self) -> Callable[..., Any]:
+    def quick(self, lock: threading.RLock, missed: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what ordinary calls run: it calls `missed` where this version does not fit, without the lock."""
         scope: dict[str, Any] = {"Tensor": Tensor, "MISS": MISS, "me": self, "empty": np.empty, "new": object.__new__}
-        scope |= {"compiled": self._compiled, "watchers": watchers, **self._surroundings.names()}
-        scope["counting"] = bool(self._gradients) or any("step" in step.optimizer.slots for step in self._steps)
+        scope |= {"compiled": self._compiled, "watching": vars(watchers)["data"], **self._surroundings.names()}
+        scope |= {"acquire": lock.acquire, "release": lock.release, "missed": missed}  # half the time of `with`
         scope |= {f"s{i}": step.reader() for i, step in enumerate(self._steps)}
         scope |= {f"d{i}": dtype for i, (_, dtype) in enumerate(self._described)}
         scope |= {f"k{i}": part.array for i, part in enumerate(self._parts) if not isinstance(part, Tensor)}
+        scope |= {"r": self._leaves, "keys": self._structure.all_keys()}
         exec(self.quick_source(), scope)
-        quick: Callable[..., Any] = scope["quick"]
-        return quick
+        made: Callable[..., Any] = scope["quick"]
+        return made
 
     def refreshed(self, leaves: Sequence[Any]) -> Any:
         """Take hold of everything anew where it still fits, and run; `MISS` where it does not."""
-        if self.quick is None or not self.fits():
+        if self._run is None or not self.fits():
             return MISS
         self._take_hold()
         inputs = [x for x in leaves if isinstance(x, Tensor | np.ndarray)]
-        arrays = [in_rows(x._array if isinstance(x, Tensor) else x) for x in inputs]
-        found = self.quick(
+        arrays = [self._apart(x) for x in inputs]
+        found = self._run(
             *[wrap(a, _ANY if needed else None) for a, needed in zip(arrays, self._required, strict=True)]
         )
         if self._shared():
@@ -218,11 +255,10 @@ class Specialisation:
             self.drawn = [draw() for draw in self._draws]
         return self.drawn
 
-    def failed(self, status: int) -> Any:
-        """Return `MISS`, or raise where a check of the elements failed."""
+    def failed(self, status: int) -> None:
+        """Raise where a check of the elements failed; elsewhere it was something else that did not fit."""
         if status >= FIRST_CHECK:
             raise IndexError(self.program.checks[status - FIRST_CHECK].message)
-        return MISS
 
     def after(self, gradients: Sequence[Any]) -> None:
         """Do what belongs to a step besides numbers: count it, collect gradients, tell who watches."""
@@ -232,11 +268,6 @@ class Specialisation:
         for step in self._steps:
             step.advance()
             announce(step.parameters)
-
-    def results(self, arrays: Sequence[Any]) -> Any:
-        """Put what the function returns together."""
-        new = iter(arrays)
-        return self._structure.build([wrap(next(new)) if isinstance(x, Traced) else x for x in self._leaves])
 
     def explain(self) -> str:
         """Return groups, memory, work and constants as text."""

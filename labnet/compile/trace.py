@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet import autograd
+from labnet import autograd, memory
 from labnet.compile.ir import Builder, Check, DType, Program, Store, Value
 from labnet.compile.traced import WAYS_OUT, Traced, TracedNode, refuse
 from labnet.compile.updates import States, Step
@@ -184,8 +184,20 @@ class Trace:
             refuse(f"an update of shape {new.shape} and dtype {new.dtype} for {source.shape} and {source.dtype}")
         self.updates[source.number] = (source, new)
 
+    def _refuse_views(self) -> None:
+        """Refuse tensors from outside that share their memory with a parameter that is updated."""
+        tensors = {source.attributes["position"] for source, _ in self.updates.values()}
+        updated = [held for position, held in enumerate(self.held) if position in tensors and isinstance(held, Tensor)]
+        bases = {id(memory.base_of(parameter)): parameter for parameter in updated}
+        for held in self.held:
+            if isinstance(held, Tensor) and bases.get(id(memory.base_of(held)), held) is not held:
+                refuse(
+                    "an update of a parameter together with a view of it from outside: make the view in the function"
+                )
+
     def program(self, outputs: Sequence[Value]) -> Program:
         """Return what was written down, with these values as outputs."""
+        self._refuse_views()
         stores = [Store(value, position) for position, value in enumerate(outputs)]
         return Program(stores + [Store(new, source) for source, new in self.updates.values()], self.checks)
 

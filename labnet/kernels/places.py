@@ -38,7 +38,7 @@ def device_of(array: Any) -> str:
 def finished(value: Any, dtype: Any = None) -> Any:
     """Return what a computation gave as an array: of the host, or of the GPU with nothing pending."""
     if isinstance(value, _others):
-        return (value if dtype is None else value.astype(dtype, copy=False)).settle()  # type: ignore[attr-defined]
+        return (value if dtype is None else value.astype(dtype, copy=False)).settle()
     return np.asarray(value, dtype)
 
 

@@ -32,7 +32,7 @@ def _erf_series(terms: int) -> Array:
 _ERF_SERIES = {np.dtype("float64"): _erf_series(9), np.dtype("float32"): _erf_series(4).astype("float32")}
 
 
-def erf_of_array(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def erf_of_array(x: Any) -> Any:
     """Error function of each element of a floating array.
 
     A short Taylor series around the nearest point of a grid of 64 points per unit: exact to about 2e-16 in

@@ -143,7 +143,10 @@ class Optimizer:
         if dispatch.Plain is None and (tracer := dispatch.current_tracer()) is not None:
             tracer.update(self, found)
             return
-        if any(is_elsewhere(parameter._array) for parameter, _ in found) or not self._step_compiled(found):
+        if any(is_elsewhere(parameter._array) for parameter, _ in found):
+            if not self._step_elsewhere(found):
+                self._step(found)
+        elif not self._step_compiled(found):
             self._step(found)
         if watchers:
             announce([parameter for parameter, _ in found])
@@ -185,6 +188,30 @@ class Optimizer:
             memory.overwrite(parameter, value)
             parameter.grad = None
             self._known(parameter).state = state
+
+    def _step_elsewhere(self, found: list[tuple[Tensor, Any]]) -> bool:
+        """Take a step with all parameters at once by a kernel made of the formula; tell whether there is one."""
+        if not self._has_formula:
+            return False
+        from labnet.kernels.cuda import updates
+
+        states = [self._known(parameter).state for parameter, _ in found]
+        steps = {state.get("step", 0) for state in states}
+        values: list[Any] = [parameter._array for parameter, _ in found]
+        gradients = [finished(as_array(gradient)) for _, gradient in found]
+        if len(steps) != 1 or not updates.fit(values, gradients):
+            return False
+        step = steps.pop() + 1
+        slots = [slot for slot in self.slots if slot != "step"]
+        before = [[state.get(slot) for slot in slots] for state in states]
+        news, after = updates.update(self._formula, self._numbers(step), values, gradients, slots, before)
+        for (parameter, _), new, state, own in zip(found, news, states, after, strict=True):
+            memory.overwrite(parameter, new)
+            parameter.grad = None
+            state.update({slot: array for slot, array in zip(slots, own, strict=True) if array is not None})
+            if "step" in self.slots:
+                state["step"] = step
+        return True
 
     def _step_compiled(self, found: list[tuple[Tensor, Any]]) -> bool:
         """Take a step with all parameters at once by a compiled kernel, and tell whether there was a fitting one."""

@@ -10,7 +10,7 @@ import types
 
 import numpy as np
 
-from labnet.compile import convolutions, recurrences, routines, runtime
+from labnet.compile import blocks, convention, convolutions, elementary, products, recurrences, routines, runtime
 
 _REACH = 1 << 22
 
@@ -37,36 +37,28 @@ def word(address):
     return ctypes.c_int64.from_address(int(address)).value
 
 
-def item(arrays, index):
-    return word(arrays + runtime._ITEMS + 8 * index)
-
-
-def data(arrays, index):
-    return word(item(arrays, index) + runtime._DATA)
+def part(at):
+    return lambda arena, start: at(arena + start)
 
 
 def described(array, ndim, dtype):
-    found = word(word(array + runtime._DTYPE) + runtime._HEAD + 8) & 0xFFFFFF
-    flags = word(array + runtime._FLAGS) & runtime._READ
-    return (found, word(array + runtime._NDIM) & 0xFFFFFFFF, flags) == (dtype, ndim, runtime._READ)
+    found = word(word(array + convention.DTYPE) + convention.HEAD + 8) & 0xFFFFFF
+    flags = word(array + convention.FLAGS) & convention.READ
+    return (found, word(array + convention.NDIM) & 0xFFFFFFFF, flags) == (dtype, ndim, convention.READ)
 
 
-def long(array, axis, length):
-    return word(word(array + runtime._SHAPE) + 8 * axis) == length
+def shaped(array, shape):
+    return all(word(word(array + convention.SHAPE) + 8 * axis) == length for axis, length in enumerate(shape))
 
 
 def holds(table):
-    first, count = word(table + runtime._DATA), word(word(table + runtime._SHAPE))
+    first, count = word(table + convention.DATA), word(word(table + convention.SHAPE))
     rows = range(first, first + 16 * count, 16)
     return all(word(word(row)) == word(row + 8) for row in rows)
 
 
-def product(at):
-    def compute(left, right, rows, columns, inner, a, down_a, b, down_b, c):
-        sizes = (rows, columns, inner)
-        gemm(101, left, right, *sizes, 1, at(a), down_a, at(b), down_b, 0, at(c), columns)
-
-    return compute
+def product(left, right, rows, columns, inner, a, down_a, b, down_b, c):
+    gemm(101, left, right, rows, columns, inner, 1, a, down_a, b, down_b, 0, c, columns)
 
 
 def add_product(rows, columns, inner, a, b, c):
@@ -74,12 +66,22 @@ def add_product(rows, columns, inner, a, b, c):
     c[: rows * columns] += found.ravel()
 
 
-def rows8(a, b, c, rows, inner, down, right, down_b, columns):
+def tiles(rows, wide):
+    def compute(a, b, c, high, broad, inner, down, right, down_b, down_c):
+        for i in range(high * rows):
+            for j in range(0, 8 * wide * broad, 8):
+                total = np.zeros(8, "float32")
+                for k in range(inner):
+                    total = total + a[i * down + k * right] * b[k * down_b + j : k * down_b + j + 8]
+                c[i * down_c + j : i * down_c + j + 8] = total
+
+    return compute
+
+
+def turned(x, out, rows, columns, down_x, down):
     for i in range(rows):
-        total = np.zeros(8, "float32")
-        for k in range(inner):
-            total = total + a[i * down + k * right] * b[k * down_b : k * down_b + 8]
-        c[i * columns : i * columns + 8] = total
+        for j in range(columns):
+            out[i * down + j] = x[j * down_x + i]
 
 
 def inverted(a):
@@ -117,31 +119,28 @@ class Mathematics:
 
 def _namespace():
     scalars = ["float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))]
-    found = {name: getattr(np, name) for name in scalars} | {f"_{name}": pointer(np.dtype(name)) for name in scalars}
-    found |= {"_bool": pointer(np.dtype("uint8")), "boolean": np.bool_, "np": np, "math": Mathematics()}
-    for source in (runtime, routines, recurrences):
+    found = {name: getattr(np, name) for name in scalars}
+    found |= {f"_{name}": part(pointer(np.dtype(name))) for name in scalars}
+    found |= {"_bool": part(pointer(np.dtype("uint8"))), "boolean": np.bool_, "np": np, "math": Mathematics()}
+    for source in (elementary, products, routines, recurrences):
         for name, function in vars(source).items():
             if hasattr(function, "py_func"):
                 found[name] = types.FunctionType(function.py_func.__code__, found, name)
     found |= {name: correlate if "correlate" in name else slopes for name in convolutions.__all__}
-    found |= {name: getattr(runtime, name) for name in vars(runtime) if isinstance(getattr(runtime, name), int)}
+    found |= {"njit": runtime.njit, "OPTIONS": runtime.OPTIONS}
     found |= {
-        "_item": item,
-        "_data": data,
-        "_described": described,
-        "_long": long,
-        "_holds": holds,
         "_greater": np.maximum,
         "_smaller": np.minimum,
-        "_product32": product(found["_float32"]),
-        "_product64": product(found["_float64"]),
+        "_product32": product,
+        "_product64": product,
         "_gemm32": gemm,
         "_gemm64": gemm,
         "_add_product": add_product,
+        "_turned": turned,
         "_ahead": lambda array, places: array[places:],
         "_tanh": np.tanh,
         "_logistic": lambda x: 1 / (1 + np.exp(-x)),
-        "_rows8": rows8,
+        **{f"_tiles{rows}x{wide}": tiles(rows, wide) for rows in range(1, blocks.TALL + 1) for wide in (1, 2)},
         "_bits_of": lambda number: np.int32(number).view(np.float32),
         "_bits": lambda number: np.float32(number).view(np.int32),
         "_floor": np.floor,
@@ -167,14 +166,25 @@ def _namespace():
 
 def load(source):
     """Return the function of a source, as `labnet.compile.cache.load` does."""
-    begin = source.index("def step(")
     scope = dict(NAMESPACE)
-    exec(compile(source[begin:], "<generated>", "exec"), scope)
-    step = scope["step"]
+    exec(compile(source[source.index("@njit(") :], "<generated>", "exec"), scope)
+    step, layout, _ = scope["step"]
 
-    def run(call, held, *numbers):
+    def run(held, *given):
+        numbers, arrays = given[: layout.numbers], given[layout.numbers :]
+        assert len(arrays) == layout.arrays
+        for position, dtype, shape in layout.arguments:
+            array = id(arrays[position])
+            if not (described(array, len(shape), dtype) and shaped(array, shape)):
+                return convention.OTHER_ARGUMENTS
+        if not holds(id(held[0])):
+            return convention.OTHER_STATE
+        pointers = [word(id(held[layout.arena]) + convention.DATA)]
+        for table, position, dtype in layout.places:
+            array = id(arrays[position] if table == "call" else held[position])
+            pointers.append(pointer(np.dtype(dtype))(word(array + convention.DATA)))
         with np.errstate(all="ignore"):
-            return step(id(call), id(held), *numbers)
+            return step(*pointers, *numbers)
 
     return run
 

@@ -1,6 +1,8 @@
 """Compiled code on the disk: found again by other processes, never used where it does not belong."""
 
+import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -68,11 +70,28 @@ def test_an_edit_of_the_runtime_is_noticed(folder, tmp_path):
     shutil.copytree(Path(labnet.__file__).parent, home / "labnet", ignore=shutil.ignore_patterns("__pycache__"))
     assert run(folder, home=home) == COMPILED
     assert run(folder, home=home).endswith(FOUND)
-    runtime = home / "labnet" / "compile" / "runtime.py"
-    changed = runtime.read_text().replace("return near if size < float32(0.625) else far", "return float32(7)")
-    assert changed != runtime.read_text()
-    runtime.write_text(changed)
+    functions = home / "labnet" / "compile" / "elementary.py"
+    changed = functions.read_text().replace("value = low * above / below", "return float32(7)")
+    assert changed != functions.read_text()
+    functions.write_text(changed)
     assert run(folder, home=home) == "[14.0, 14.0, 14.0] True"
+
+
+def test_the_name_covers_every_module_that_generated_code_is_made_of(monkeypatch):
+    source = ln.jit(lambda x: x * 2)
+    source(ln.ones(1))
+    source = source.source
+    parts = {"options", "convention", "entry", "machine", "loader"}
+    for imported in re.findall(r"^from (labnet[\w.]+) import \*", source, re.MULTILINE):
+        for function in vars(importlib.import_module(imported)).values():
+            written = getattr(function, "py_func", getattr(function, "_defn", function))
+            if getattr(written, "__module__", "").startswith("labnet.compile."):
+                parts.add(written.__module__.rpartition(".")[2])
+    assert {"pointers", "products", "elementary", "routines", "recurrences", "convolutions", "runtime"} <= parts
+    name, source_of = cache.digest(source), cache.source_of
+    for part in parts:
+        monkeypatch.setattr(cache, "source_of", lambda of, part=part: source_of(of) + part.encode() * of.endswith(part))
+        assert cache.digest(source) != name, part
 
 
 def test_files_that_are_torn_or_altered_are_compiled_again(folder):

@@ -1,5 +1,6 @@
 """Compiled functions compute what the same functions compute eagerly."""
 
+import itertools
 import math
 
 import numpy as np
@@ -158,3 +159,49 @@ def test_parts_are_read_and_put_together_with_their_gradients(name):
     x = ln.asarray(rng.standard_normal((3, 4)).astype("float32"), requires_grad=True)
     for got, expected in zip(ln.jit(run)(x), run(x), strict=True):
         close(got, expected)
+
+
+def test_matrices_are_turned():
+    shapes = [(8, 8), (16, 24), (2, 3, 8, 16), (9, 8), (8, 12)]
+    given = [
+        np.arange(np.prod(shape)).reshape(shape).astype(dtype) for shape in shapes for dtype in ("float32", "int64")
+    ]
+    turned = ln.jit(lambda given: [ln.matrix_transpose(x).reshape((-1,)) for x in given])
+    for x, found in zip(given, turned([ln.asarray(x) for x in given]), strict=True):
+        assert found.tolist() == np.swapaxes(x, -1, -2).ravel().tolist()
+
+
+@pytest.mark.parametrize("turned", ["left", "right", "neither"])
+def test_products_of_small_matrices(turned):
+    def as_given(x, side):
+        return ln.asarray(np.ascontiguousarray(np.swapaxes(x, -1, -2) if turned == side else x))
+
+    def product(x, y):
+        x = ln.matrix_transpose(x) if turned == "left" else x
+        return x @ (ln.matrix_transpose(y) if turned == "right" else y)
+
+    rng = np.random.default_rng(0)
+    sizes = itertools.product([(), (3,)], [1, 5, 8, 13], [1, 7, 24, 27])
+    pairs = [
+        [rng.standard_normal((*batch, *shape)).astype("float32") for shape in ((rows, 6), (6, columns))]
+        for batch, rows, columns in sizes
+    ]
+    products = ln.jit(lambda pairs: [product(x, y) for x, y in pairs])
+    found = products([(as_given(a, "left"), as_given(b, "right")) for a, b in pairs])
+    for (a, b), c in zip(pairs, found, strict=True):
+        np.testing.assert_allclose(c.numpy(), a @ b, rtol=1e-5, atol=1e-5)
+
+
+def test_tanh_keeps_signs_and_limits():
+    numbers = np.asarray([0.0, -0.0, np.inf, -np.inf, np.nan, 9.1, -9.1, 1e-30], "float32")
+    found = ln.jit(ln.tanh)(ln.asarray(numbers)).numpy()
+    np.testing.assert_array_equal(np.signbit(found[:4]), [False, True, False, True])
+    assert found[2:4].tolist() == [1.0, -1.0]
+    assert np.isnan(found[4])
+    assert found[5:7].tolist() == [1.0, -1.0]
+    assert found[7] == numbers[7]
+    wide = np.linspace(-12, 12, 100_001, dtype="float32")
+    exact = np.tanh(wide.astype("float64"))
+    found = ln.jit(ln.tanh)(ln.asarray(wide)).numpy()
+    assert np.abs(found).max() <= 1
+    np.testing.assert_allclose(found, exact, rtol=4e-7, atol=0)

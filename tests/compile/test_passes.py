@@ -259,7 +259,7 @@ def test_the_same_program_gives_the_same_source_whatever_ran_before(example):
         texts.add(emit(program, groups, plan(program, groups), arguments=1, held=held, constants=constants, numbers=0))
     (source,) = texts
     compile(source, "<generated>", "exec")
-    assert "def step(call, held):" in source
+    assert "def step(arena, p" in source
 
 
 def test_the_source_is_as_long_as_the_work_and_not_as_the_data():

@@ -1,8 +1,8 @@
 """Arrays in the memory of a GPU, which NumPy's functions work on.
 
-Where elements lie is said by an ordinary NumPy array, the layout, that nobody ever reads: its address is one on the GPU.
-So shapes, strides, views and slices are NumPy's own. What is computed element by element is pending until somebody needs
-the values, so that a whole expression becomes one kernel.
+Where elements lie is said by an ordinary NumPy array, the layout, that nobody ever reads: its address is one on the
+GPU. So shapes, strides, views and slices are NumPy's own. What is computed element by element is pending until
+somebody needs the values, so that a whole expression becomes one kernel.
 """
 
 import os
@@ -76,6 +76,11 @@ class DeviceArray:
     shape: tuple[int, ...]
     dtype: Dtype
     base: "DeviceArray | None"
+    __add__: Any
+    __mul__: Any
+    __rmul__: Any
+    __sub__: Any
+    __truediv__: Any
     _block: Block | None
     _layout: Host | None
     _node: Node | None
@@ -220,12 +225,12 @@ class DeviceArray:
         )
 
     @property
-    def T(self) -> "DeviceArray":
+    def T(self) -> "DeviceArray":  # noqa: N802
         """View with the dimensions in opposite order."""
         return self.view_of(self.layout.T)
 
     @property
-    def mT(self) -> "DeviceArray":
+    def mT(self) -> "DeviceArray":  # noqa: N802
         """View with the last two dimensions swapped."""
         return self.view_of(self.layout.mT)
 
@@ -308,7 +313,7 @@ class DeviceArray:
 
     def sum(self, axis: Any = None, **named: Any) -> Any:
         """Return the sum of the elements."""
-        return np.sum(self, axis=axis, **named)  # type: ignore[call-overload]
+        return np.sum(self, axis=axis, **named)
 
     def fill(self, value: Any) -> None:
         """Set every element."""
@@ -413,10 +418,25 @@ def _comes_first(other: Any) -> bool:
 
 _COMPARING = {np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal}
 for _name, _function in {
-    **{"add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide, "floordiv": np.floor_divide},
-    **{"mod": np.remainder, "pow": np.power, "matmul": np.matmul, "lshift": np.left_shift, "rshift": np.right_shift},
-    **{"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "eq": np.equal, "ne": np.not_equal},
-    **{"lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal},
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "truediv": np.divide,
+    "floordiv": np.floor_divide,
+    "mod": np.remainder,
+    "pow": np.power,
+    "matmul": np.matmul,
+    "lshift": np.left_shift,
+    "rshift": np.right_shift,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
 }.items():
     _binary(_function, _name)
 places.register(DeviceArray)

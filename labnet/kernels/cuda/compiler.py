@@ -7,12 +7,12 @@ import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from labnet.errors import DeviceError
-from labnet.kernels.cuda.texts import POINTERS
 
 HINT = 'device "cuda" needs numba-cuda: pip install "labnet[cuda]"'
 _FOLDER = "cuda"
@@ -85,8 +85,8 @@ def _store(path: Path, ptx: str) -> None:
 
 def _translate(text: str, types: Sequence[str], capability: tuple[int, int]) -> Code:
     try:
-        from numba import cuda
-        from numba import types as known
+        cuda: Any = import_module("numba.cuda")
+        known: Any = import_module("numba.types")
     except ImportError as error:
         raise DeviceError(f"{HINT} ({error})") from error
     import math
@@ -99,9 +99,12 @@ def _translate(text: str, types: Sequence[str], capability: tuple[int, int]) -> 
     words: dict[str, Any] = {"cuda": cuda, "math": math, **scalars}
     words.update({f"{cast}_": kind for cast, kind in scalars.items()})
     exec(compile(text, "<kernel>", "exec"), words)
-    signature = known.void(
-        *(known.CPointer(scalars[kind[1:]]) if kind in POINTERS else scalars[kind] for kind in types)
-    )
+    pointer: Any = known.CPointer
+
+    def type_of(kind: str) -> Any:
+        return pointer(type_of(kind[1:])) if kind[0] == "p" else scalars[kind]
+
+    signature = known.void(*map(type_of, types))
     try:
         ptx, _ = cuda.compile(words["kernel"], signature, device=False, abi="numba", cc=capability)
     except Exception as error:

@@ -5,7 +5,6 @@ Both read where they like and write each element once, so nothing has to be padd
 
 from typing import Any
 
-
 from labnet.kernels.cuda.array import DeviceArray
 from labnet.kernels.cuda.elementwise import grid_for
 from labnet.kernels.cuda.expressions import CASTS, Dtype, loaded, stored, working
@@ -90,5 +89,3 @@ def text_of(name: str, dtype: Dtype) -> tuple[str, list[str]]:
     inner += [f"out[at] = {stored('value', dtype)}", "at += step"]
     lines += ["        " + line for line in inner]
     return "\n".join(lines) + "\n", ["i8"] * (1 + len(_SIZES)) + [pointer(dtype)] * 2
-
-

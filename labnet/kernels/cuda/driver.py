@@ -20,7 +20,7 @@ import numpy as np
 
 from labnet.errors import DeviceError
 from labnet.kernels.cuda.compiler import compiled
-from labnet.kernels.cuda.texts import POINTERS, Launch
+from labnet.kernels.cuda.texts import Launch
 
 _OUT_OF_MEMORY, _UNSUPPORTED_PTX = 2, 222
 _MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76
@@ -221,7 +221,7 @@ class Driver:
 
     def _launcher(self, function: ctypes.c_void_p, types: Sequence[str]) -> Launch:
         """Return what packs arguments as a structure of C and launches: one call of the driver, one of `struct`."""
-        packed = struct.Struct("@" + "".join("Q" if kind in POINTERS else _FORMATS[kind] for kind in types))
+        packed = struct.Struct("@" + "".join("Q" if kind[0] == "p" else _FORMATS[kind] for kind in types))
         size, launch, stream, refuse = packed.size, self._launch, self.stream, self._refuse
         pack, enter, byref = packed.pack, self.enter, ctypes.byref
 

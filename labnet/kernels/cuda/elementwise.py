@@ -6,6 +6,7 @@ kernel, their lengths and strides are its arguments.
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -148,7 +149,7 @@ def text_of(graph: Graph, out: Dtype, kinds: tuple[str, ...], dims: int, *, narr
         lines = without_branches(parts_text(index, dims, prefix=prefix), narrow=narrow) if any(moving) else []
         places = [place_text(kind, which, index, prefix) for which, kind in enumerate(kinds)]
         loads = [f"p{place}[{where}]" for place, where in enumerate(places[:-1])]
-        computed, value = graph.text(loads, suffix)
+        computed, (value,) = graph.text(loads, suffix)
         return [*lines, *computed], f"out[{places[-1]}] = {stored(value, out)}"
 
     lines = [f"def kernel({', '.join(['n', *lengths, *strides, *pointers, *constants, 'out'])}):"]
@@ -156,7 +157,7 @@ def text_of(graph: Graph, out: Dtype, kinds: tuple[str, ...], dims: int, *, narr
     if not any(moving):
         lines += _indent([f"last = n - {UNROLLED - 1} * step", "while i < last:"], 1)
         indices = ["i", *[f"at{place}" for place in range(1, UNROLLED)]]
-        lines += _indent([f"{now} = {before} + step" for before, now in zip(indices, indices[1:], strict=False)], 2)
+        lines += _indent([f"{now} = {before} + step" for before, now in itertools.pairwise(indices)], 2)
         bodies = [element(index, f"_{place}") for place, index in enumerate(indices)]
         for body, _ in bodies:
             lines += _indent(body, 2)
@@ -173,7 +174,8 @@ _kernels: dict[Any, Launch] = {}
 
 def grid_for(elements: int, threads: int) -> int:
     """Return a number of blocks that keeps the GPU busy, and no more."""
-    return max(1, min(-(-elements // threads), machine().multiprocessors * _BLOCKS))
+    most: int = machine().multiprocessors * _BLOCKS
+    return max(1, min(-(-elements // threads), most))
 
 
 @functools.lru_cache(4096)

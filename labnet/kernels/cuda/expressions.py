@@ -47,6 +47,10 @@ class Node:
             self.size += arg.size
 
 
+#: Powers that have a faster text.
+_POWERS = {0.5: "sqrt", 1.0: "positive", 2.0: "square", -1.0: "reciprocal"}
+
+
 class NotInKernels(Exception):
     """There is no text for this function and these dtypes."""
 
@@ -210,6 +214,8 @@ def apply(ufunc: Any, args: tuple[Node, ...], given: tuple[Any, ...]) -> Node:
     if ufunc in (np.remainder, np.floor_divide) and loop[0].kind == "f":
         return _divided(ufunc, *given_as)
     text_of(ufunc.__name__, loop[0])  # refuse now what has none
+    if ufunc is np.power and args[1].kind == "constant" and args[1].payload in _POWERS and loop[0].kind == "f":
+        return Node(_POWERS[args[1].payload], loop[-1], given_as[:1])
     return Node(ufunc.__name__, loop[-1], given_as)
 
 
@@ -261,16 +267,16 @@ class Graph:
         Equal for two graphs that have the same text.
     """
 
-    __slots__ = ("_order", "constants", "key", "leaves")
+    __slots__ = ("_order", "_roots", "constants", "key", "leaves")
 
-    def __init__(self, root: Node):
+    def __init__(self, *roots: Node):
         self.leaves: list[Node] = []
         self.constants: list[Node] = []
         self._order: list[tuple[Node, tuple[int, ...]]] = []
         known: dict[int, int] = {}
         arrays: dict[int, int] = {}
         key: list[Any] = []
-        pending: list[tuple[Node, bool]] = [(root, False)]
+        pending: list[tuple[Node, bool]] = [(root, False) for root in reversed(roots)]
         while pending:
             node, ready = pending.pop()
             if id(node) in known:
@@ -293,10 +299,11 @@ class Graph:
             known[id(node)] = len(self._order)
             self._order.append((node, args))
             key.append((kind, node.dtype.char, args))
-        self.key = tuple(key)
+        self._roots = [known[id(root)] for root in roots]
+        self.key = (*key, *self._roots)
 
-    def text(self, loads: list[str], suffix: str = "") -> tuple[list[str], str]:
-        """Return statements that compute the root, and the name of its value.
+    def text(self, loads: list[str], suffix: str = "") -> tuple[list[str], list[str]]:
+        """Return statements that compute the roots, and the names of their values.
 
         Parameters
         ----------
@@ -324,4 +331,4 @@ class Graph:
                 value = text_of(node.kind, node.args[0].dtype).format(*(names[arg] for arg in args))
             lines.append(f"{name} = {value}")
             names.append(name)
-        return lines, names[-1]
+        return lines, [names[place] for place in self._roots]

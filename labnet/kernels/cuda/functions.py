@@ -47,7 +47,7 @@ for _function in (np.transpose, np.swapaxes, np.expand_dims, np.squeeze, np.move
 def _flip(x: DeviceArray, axis: Any = None) -> DeviceArray:
     axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple | list) else (axis,)
     flipped = {np.lib.array_utils.normalize_axis_index(int(one), x.ndim) for one in axes}
-    backwards = tuple(slice(None, None, -1 if i in flipped else 1) for i in range(x.ndim))
+    backwards: Any = tuple(slice(None, None, -1 if i in flipped else 1) for i in range(x.ndim))
     return x.view_of(x.layout[(*backwards, ...)])
 
 
@@ -129,7 +129,8 @@ _TABLE[np.empty_like], _TABLE[np.zeros_like], _TABLE[np.ones_like] = _blank(None
 
 @_for(np.full_like)
 def _full_like(x: DeviceArray, fill_value: Any, dtype: Any = None, **_: Any) -> DeviceArray:
-    return _full(x.shape, fill_value, np.dtype(dtype or x.dtype))
+    found: DeviceArray = _full(x.shape, fill_value, np.dtype(dtype or x.dtype))
+    return found
 
 
 @_for(np.arange)
@@ -303,7 +304,8 @@ def _stack(parts: Sequence[DeviceArray], axis: int = 0, **_: Any) -> DeviceArray
     if len(shapes) != 1:
         raise ValueError("all input arrays must have the same shape")
     axis = np.lib.array_utils.normalize_axis_index(axis, parts[0].ndim + 1)
-    return _concatenate([np.expand_dims(part, axis) for part in parts], axis)
+    found: DeviceArray = _concatenate([np.expand_dims(part, axis) for part in parts], axis)
+    return found
 
 
 @_for(np.pad)
@@ -320,7 +322,8 @@ def _pad(x: DeviceArray, widths: Any, mode: str = "constant", *, constant_values
 @_for(np.roll)
 def _roll(x: DeviceArray, shift: Any, axis: Any = None) -> DeviceArray:
     if axis is None:
-        return _roll(x.reshape(-1), shift, 0).reshape(x.shape)
+        flat: DeviceArray = _roll(x.reshape(-1), shift, 0)
+        return flat.reshape(x.shape)
     axes = axis if isinstance(axis, tuple | list) else (axis,)
     shifts = np.broadcast_to(np.asarray(shift), (len(axes),))
     for one, by in zip(axes, shifts, strict=True):
@@ -374,7 +377,8 @@ def _put_along_axis(x: DeviceArray, indices: Any, values: Any, axis: int) -> Non
     from labnet.kernels.cuda import indexing
 
     if isinstance(values, DeviceArray):
-        wide = np.broadcast_to(values, indices.shape).astype(x.dtype, copy=False).copy()
+        spread = values.view_of(np.broadcast_to(values.layout, indices.shape))
+        wide = spread.astype(x.dtype, copy=False).copy()
     else:
         wide = DeviceArray.filled(indices.shape, values, x.dtype)
     if wide.size:
@@ -384,13 +388,13 @@ def _put_along_axis(x: DeviceArray, indices: Any, values: Any, axis: int) -> Non
 
 # What goes to the host and back
 
-_ON_HOST = (
+_ON_HOST: tuple[Any, ...] = (
     np.sort, np.argsort, np.searchsorted, np.nonzero, np.unique, np.unique_all, np.unique_counts, np.unique_inverse,
     np.unique_values, np.repeat, np.median, np.isin, np.diff, np.trace, np.diagonal, np.einsum, np.linalg.norm,
 )  # fmt: skip
-for _function in _ON_HOST:
+for _there in _ON_HOST:
 
-    def _through(*args: Any, _function: Any = _function, **named: Any) -> Any:
+    def _through(*args: Any, _function: Any = _there, **named: Any) -> Any:
         return on_host(_function, args, named)
 
-    _TABLE[_function] = _through
+    _TABLE[_there] = _through

@@ -1,7 +1,7 @@
 """Reading, writing and adding at an index.
 
-Slices and integers are views. Integer and boolean arrays become places in memory, worked out on the host: a place that is
-out of bounds is an error there and then, and of several values for one place the last one stays, as in NumPy.
+Slices and integers are views. Integer and boolean arrays become places in memory, worked out on the host: a place that
+is out of bounds is an error there and then, and of several values for one place the last one stays, as in NumPy.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ _BASIC = (int, np.integer, slice, type(None), type(...))
 
 def _parts(key: Any) -> tuple[Any, ...]:
     parts = key if isinstance(key, tuple) else (key,)
-    plain = []
+    plain: list[Any] = []
     for part in parts:
         if isinstance(part, DeviceArray):
             plain.append(part.host() if part.ndim or part.dtype.kind == "b" else int(part.host()))
@@ -89,6 +89,13 @@ class Places:
         """Undo `moved`."""
         ndim = self.starts.ndim
         return np.moveaxis(layout, range(self.before, self.before + ndim), range(ndim)) if ndim else layout
+
+
+def _dimensions_of(part: Any) -> int:
+    """Return how many dimensions of the array a part of an index is for."""
+    if part is None or part is ...:
+        return 0
+    return part.ndim if isinstance(part, np.ndarray) and part.dtype.kind == "b" else 1
 
 
 def _places(layout: Host, parts: tuple[Any, ...]) -> Places:
@@ -194,7 +201,7 @@ def write(x: DeviceArray, key: Any, value: Any) -> None:
 
 
 def _assign(target: DeviceArray, value: Any) -> None:
-    shape = getattr(value, "shape", ())
+    shape: tuple[int, ...] = getattr(value, "shape", ())
     while len(shape) > target.ndim and shape[0] == 1:  # NumPy drops leading dimensions of length one
         value = value[0]
         shape = value.shape
@@ -215,7 +222,8 @@ def _values(value: Any, places: Places, dtype: Dtype) -> DeviceArray:
     while value.ndim > len(shape) and value.shape[0] == 1:
         value = value.reshape(value.shape[1:])
     whole = places.in_front(np.broadcast_to(value.layout, shape))
-    return value.view_of(whole).astype(dtype, copy=False).copy()
+    found: DeviceArray = value.view_of(whole).astype(dtype, copy=False).copy()
+    return found
 
 
 def _last_of_each(starts: Host) -> tuple[Host, Host | None]:
@@ -231,8 +239,8 @@ def add_at(x: DeviceArray, key: Any, value: Any) -> None:
     """Carry out ``np.add.at(x, key, value)``: what goes to one place is added up in its order."""
     parts = _parts(key)
     if _is_basic(parts):
-        view = read(x, key)
-        np.add(view, value, out=view)
+        view: Any = read(x, key)
+        view += value
         return
     places = _places(x.layout, parts)
     values = _values(value, places, x.dtype)

@@ -64,7 +64,7 @@ def _matrices(x: DeviceArray, batch: tuple[int, ...], dtype: Dtype) -> tuple[Dev
     between = 0
     if batch and layout.shape[:-2] != (1,) * (layout.ndim - 2):
         whole = np.broadcast_to(layout, (*batch, *layout.shape[-2:]))
-        joined = _joined([length for length in batch], [s // layout.itemsize for s in whole.strides[:-2]])
+        joined = _joined(list(batch), [s // layout.itemsize for s in whole.strides[:-2]])
         if joined is None:
             x = x.view_of(whole).copy()
             row, column, joined = columns, 1, rows * columns

@@ -152,8 +152,9 @@ def _splits(results: int, inner: int, *, across: bool) -> int:
     if inner < 4 * gpu.threads:
         return 1
     blocks = -(-results // (gpu.threads // 8 or 1)) if across else results
-    wanted = -(-gpu.multiprocessors * 4 // max(1, blocks))
-    return max(1, min(wanted, inner // (4 * gpu.threads), 1024))
+    wanted: int = -(-gpu.multiprocessors * 4 // max(1, blocks))
+    most: int = inner // (4 * gpu.threads)
+    return max(1, min(wanted, most, 1024))
 
 
 def _launch(
@@ -170,10 +171,8 @@ def _launch(
     out: DeviceArray,
 ) -> None:
     gpu = machine()
-    kinds = tuple(
-        "".join("01"[step != 0] for step in own)
-        for own in [a + b for a, b in zip(rows.strides, columns.strides, strict=True)]
-    )
+    strides = [a + b for a, b in zip(rows.strides, columns.strides, strict=True)]
+    kinds = tuple("".join("01"[step != 0] for step in own) for own in strides)
     dims = len(rows.lengths), len(columns.lengths)
     narrow = results * inner < _WIDEST
     if across:
@@ -195,7 +194,7 @@ def _launch(
     lengths = [*rows.lengths[1:], *columns.lengths[1:]]
     steps = [
         step
-        for own, kind in zip([a + b for a, b in zip(rows.strides, columns.strides, strict=True)], kinds, strict=True)
+        for own, kind in zip(strides, kinds, strict=True)
         for step, moves in zip(own, kind, strict=True)
         if moves == "1"
     ]
@@ -261,7 +260,7 @@ def text_of(
         terms = [f"k{a}" if a < stay else f"j{a - stay}" for a in range(len(kind))]
         where = [f"{terms[a]} * s{i}_{a}" for a, moves in enumerate(kind) if moves == "1"]
         loads.append(f"p{i}[{' + '.join(where) or '0'}]")
-    values, value = graph.text(loads)
+    values, (value,) = graph.text(loads)
     places = name in _BETTER
     lines = [
         f"def kernel({', '.join(['results', 'inner', 'span', *lengths, *strides, *pointers, *constants, 'out'])}):"

@@ -9,17 +9,20 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda.texts import POINTERS, Launch
+from labnet.kernels.cuda.texts import POINTERS, TABLES, Launch
 
 #: Where the addresses begin: below them nothing is mapped on any system.
 _ORIGIN, _ALIGNMENT = 1 << 12, 256
 #: Bytes of memory that the simulated GPU has.
 _MEMORY = 1 << 34
+_ADDRESS = np.dtype("int64")
 
 
 def _caster(dtype: str) -> Callable[[Any], Any]:
@@ -71,6 +74,19 @@ class Pointer:
         self._elements[self._place(index)] = value
 
 
+class Table:
+    """The address of addresses, as a kernel sees it."""
+
+    __slots__ = ("_addresses", "_pointer")
+
+    def __init__(self, addresses: Pointer, pointer: Callable[[int], Pointer]):
+        self._addresses = addresses
+        self._pointer = pointer
+
+    def __getitem__(self, index: Any) -> Pointer:
+        return self._pointer(int(self._addresses[index]))
+
+
 class Simulator:
     """Runs kernels one thread at a time, in Python.
 
@@ -89,10 +105,9 @@ class Simulator:
     capability = (9, 0)
 
     def __init__(self) -> None:
-        from numba import cuda
-
-        self._cuda = cuda
+        self._cuda: Any = import_module("numba.cuda")
         self._lock = threading.RLock()
+        self._launching = threading.Lock()
         self._starts: list[int] = []
         self._blocks: dict[int, np.ndarray[Any, Any]] = {}
         self._next = _ORIGIN
@@ -161,13 +176,15 @@ class Simulator:
         dtypes = [np.dtype(POINTERS[kind]) if kind in POINTERS else None for kind in types]
 
         def launch(grid: tuple[int, ...], block: tuple[int, ...], *args: Any) -> None:
-            passed = []
+            passed: list[Any] = []
             for dtype, kind, value in zip(dtypes, types, args, strict=True):
-                if dtype is not None:
+                if kind in TABLES:
+                    passed.append(Table(self._pointer(value, _ADDRESS), partial(self._pointer, dtype=TABLES[kind])))
+                elif dtype is not None:
                     passed.append(self._pointer(value, dtype))
                 else:
                     passed.append(int(value) if kind == "i8" else words[kind](value))
-            with self._lock, warnings.catch_warnings():
+            with self._launching, warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)
                 self.launches += 1
                 function[grid, block](*passed)

@@ -1,7 +1,8 @@
 """What is said of a kernel besides its text: the types of what it is given, and how it is launched.
 
-A kernel is the Python function ``kernel`` of a text. It may use ``cuda`` and ``math``, and casts named like
-``f4``, and dtypes of shared memory, ``f4_``. Its arguments are addresses (``"p"`` and a cast), whole numbers (``"i8"``) and numbers of a dtype.
+A kernel is the Python function ``kernel`` of a text. It may use ``cuda`` and ``math``, casts named like ``f4``, and
+dtypes of shared memory, ``f4_``. Its arguments are addresses (``"p"`` and a cast), whole numbers (``"i8"``) and numbers
+of a dtype.
 """
 
 from typing import Any, Protocol
@@ -12,6 +13,8 @@ from labnet.kernels.cuda.expressions import CASTS
 
 #: Types of arguments that are addresses, with the dtype that lies there.
 POINTERS = {"p" + cast: dtype for dtype, cast in CASTS.items()}
+#: Types of arguments that are addresses of addresses.
+TABLES = {"p" + kind: dtype for kind, dtype in POINTERS.items()}
 
 
 class Launch(Protocol):

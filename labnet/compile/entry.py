@@ -1,0 +1,116 @@
+"""What CPython calls: instructions that check a call, find where its arrays lie, and let other threads run meanwhile.
+
+Written with llvmlite, since Numba would have to find out the types of every line. Knows how CPython and NumPy lay out
+tuples and arrays; does not know what the step does.
+"""
+
+# mypy: ignore-errors
+# llvmlite has no types.
+
+import functools
+from collections.abc import Callable, Sequence
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from labnet.compile.convention import (
+    DATA,
+    DTYPE,
+    FLAGS,
+    HEAD,
+    ITEMS,
+    NDIM,
+    OTHER_ARGUMENTS,
+    OTHER_STATE,
+    READ,
+    SHAPE,
+    Layout,
+)
+from labnet.compile.loader import ENTRY
+
+_OBJECT, _WORD, _DOUBLE = ir.IntType(8).as_pointer(), ir.IntType(64), ir.DoubleType()
+_PROTOTYPES = {
+    "PyErr_BadArgument": ir.FunctionType(ir.IntType(32), []),
+    "PyErr_Occurred": ir.FunctionType(_OBJECT, []),
+    "PyEval_SaveThread": ir.FunctionType(_OBJECT, []),
+    "PyEval_RestoreThread": ir.FunctionType(ir.VoidType(), [_OBJECT]),
+    "PyFloat_AsDouble": ir.FunctionType(_DOUBLE, [_OBJECT]),
+    "PyLong_FromLongLong": ir.FunctionType(_OBJECT, [_WORD]),
+}
+
+
+def _load(builder, address, add=0):
+    """Emit the reading of eight bytes."""
+    return builder.load(builder.inttoptr(builder.add(address, _WORD(add)), _WORD.as_pointer()))
+
+
+def _is(builder, found, mask, wanted):
+    return builder.icmp_signed("==", builder.and_(found, _WORD(mask)), _WORD(wanted))
+
+
+def described(builder, array, ndim, described):
+    """Emit whether an array has this dtype and number of dimensions, and lies in memory as expected."""
+    dtype = _load(builder, _load(builder, array, DTYPE), HEAD + 8)
+    tests = [_is(builder, dtype, 0xFFFFFF, described), _is(builder, _load(builder, array, NDIM), 0xFFFFFFFF, ndim)]
+    return functools.reduce(builder.and_, [*tests, _is(builder, _load(builder, array, FLAGS), READ, READ)])
+
+
+def shaped(builder, array, shape):
+    """Emit whether an array of as many dimensions has this shape."""
+    place = _load(builder, array, SHAPE)
+    tests = [
+        builder.icmp_signed("==", _load(builder, place, 8 * axis), _WORD(length)) for axis, length in enumerate(shape)
+    ]
+    return functools.reduce(builder.and_, tests, cgutils.true_bit)
+
+
+class Entry:
+    """Writes the function that CPython calls with the tuple of what is held, numbers, and arrays."""
+
+    def __init__(self, module: ir.Module, layout: Layout):
+        self._layout = layout
+        kind = ir.FunctionType(_OBJECT, [_OBJECT, _OBJECT.as_pointer(), _WORD])
+        self._function = ir.Function(module, kind, ENTRY)
+        self._builder = ir.IRBuilder(self._function.append_basic_block())
+        self._call = {name: ir.Function(module, kind, name) for name, kind in _PROTOTYPES.items()}
+
+    def write(self, step: Callable, pointers: Sequence[ir.Type]) -> None:
+        """Write it, given what emits the call of a step with values, and the types of its pointers."""
+        layout, builder, call = self._layout, self._builder, self._call
+        _, given, length = self._function.args
+        wrong = builder.icmp_signed("!=", length, _WORD(1 + layout.numbers + layout.arrays))
+        with builder.if_then(wrong, likely=False):
+            builder.call(call["PyErr_BadArgument"], [])
+            builder.ret(_OBJECT(None))
+        objects = [builder.load(builder.gep(given, [_WORD(i)])) for i in range(1 + layout.numbers + layout.arrays)]
+        numbers = [builder.call(call["PyFloat_AsDouble"], [one]) for one in objects[1 : 1 + layout.numbers]]
+        if numbers:
+            failed = builder.icmp_unsigned("!=", builder.call(call["PyErr_Occurred"], []), _OBJECT(None))
+            with builder.if_then(failed, likely=False):
+                builder.ret(_OBJECT(None))
+        held = builder.ptrtoint(objects[0], _WORD)
+        arrays = [builder.ptrtoint(one, _WORD) for one in objects[1 + layout.numbers :]]
+        for position, dtype, shape in layout.arguments:
+            self._unless(described(builder, arrays[position], len(shape), dtype), OTHER_ARGUMENTS)
+            self._unless(shaped(builder, arrays[position], shape), OTHER_ARGUMENTS)
+        table = _load(builder, held, ITEMS)
+        first, count = _load(builder, table, DATA), _load(builder, _load(builder, table, SHAPE))
+        with cgutils.for_range(builder, count) as row:  # which ends at the first word that is another one
+            place = builder.add(first, builder.mul(row.index, _WORD(16)))
+            now = _load(builder, _load(builder, place))
+            self._unless(builder.icmp_signed("==", now, _load(builder, place, 8)), OTHER_STATE)
+        found = [_load(builder, held, ITEMS + 8 * layout.arena)]
+        for table, position, _ in layout.places:
+            found.append(arrays[position] if table == "call" else _load(builder, held, ITEMS + 8 * position))
+        addresses = [
+            builder.inttoptr(_load(builder, array, DATA), kind) for array, kind in zip(found, pointers, strict=True)
+        ]
+        thread = builder.call(call["PyEval_SaveThread"], [])
+        status = step(builder, [*addresses, *numbers])
+        builder.call(call["PyEval_RestoreThread"], [thread])
+        builder.ret(builder.call(call["PyLong_FromLongLong"], [status]))
+
+    def _unless(self, test, status):
+        """Emit that a status is returned where a test fails."""
+        with self._builder.if_then(self._builder.not_(test), likely=False):
+            self._builder.ret(self._builder.call(self._call["PyLong_FromLongLong"], [_WORD(status)]))

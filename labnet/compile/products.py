@@ -1,0 +1,134 @@
+"""What generated code calls for products of matrices: NumPy's BLAS, and small ones written out."""
+
+# mypy: ignore-errors
+# Numba finds the types.
+
+import numpy as np
+from llvmlite import ir
+from numba import float32, float64, int32, int64, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from labnet.compile.blocks import TALL
+from labnet.compile.options import INNER
+from labnet.compile.pointers import made
+from labnet.kernels.blas import DGEMM, SGEMM, link
+
+_LANE = ir.IntType(32)
+_WORD = ir.IntType(64)
+
+
+def _external(symbol, scalar):
+    """Return a product of matrices of BLAS, which computes ``c = factor * a @ b + share * c``."""
+    array = types.CPointer(scalar)
+    sizes = [*[types.int32] * 3, *[int64] * 3]
+    return types.ExternalFunction(symbol, types.void(*sizes, scalar, array, int64, array, int64, scalar, array, int64))
+
+
+@njit(**INNER)
+def _by_loops(order, left, right, rows, columns, inner, factor, a, down_a, b, down_b, share, c, down_c):
+    """Do what BLAS does, where NumPy's is not to be found."""
+    for i in range(rows):
+        for j in range(columns):
+            c[i * down_c + j] *= share
+        for k in range(inner):
+            x = factor * (a[i * down_a + k] if left == 111 else a[k * down_a + i])
+            for j in range(columns):
+                c[i * down_c + j] += x * (b[k * down_b + j] if right == 111 else b[j * down_b + k])
+
+
+_gemm32, _gemm64 = (_external(SGEMM, float32), _external(DGEMM, float64)) if link() else (_by_loops, _by_loops)
+
+
+def _blas(symbol, scalar, single):
+    """Return the function that computes ``c = a @ b`` with NumPy's BLAS."""
+    array = scalar.as_pointer()
+    numbers = [*[_LANE] * 3, *[_WORD] * 3, scalar, array, _WORD, array, _WORD, scalar, array, _WORD]
+
+    @intrinsic
+    def product(context, left, right, rows, columns, inner, a, down_a, b, down_b, c):
+        def emit(builder, left, right, rows, columns, inner, a, down_a, b, down_b, c):
+            gemm = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), numbers), symbol)
+            kinds = [builder.trunc(kind, _LANE) for kind in (left, right)]
+            zero, one = (ir.Constant(scalar, number) for number in (0.0, 1.0))
+            sizes = (rows, columns, inner)
+            builder.call(gemm, [_LANE(101), *kinds, *sizes, one, a, down_a, b, down_b, zero, c, columns])
+            return _LANE(0)
+
+        place = types.CPointer(single)
+        sizes = [int64] * 5
+        return made(int32(*sizes, place, int64, place, int64, place), emit)
+
+    return product
+
+
+def _looped(zero):
+    """Return the function that computes ``c = a @ b`` without BLAS."""
+
+    @njit(**INNER)
+    def product(left, right, rows, columns, inner, a, down_a, b, down_b, c):
+        for position in range(rows * columns):
+            c[position] = zero
+        _by_loops(101, left, right, rows, columns, inner, zero + 1, a, down_a, b, down_b, zero + 1, c, columns)
+
+    return product
+
+
+if link():
+    _product32, _product64 = _blas(SGEMM, ir.FloatType(), float32), _blas(DGEMM, ir.DoubleType(), float64)
+else:
+    _product32, _product64 = _looped(np.float32(0)), _looped(np.float64(0))
+
+
+def _tiled(rows, wide):
+    """Return what computes ``c = a @ b`` by tiles of `rows` rows and ``8 * wide`` columns, all sums in registers.
+
+    Numba vectorises loops only, of which each would take its sums from memory and put them back.
+    """
+    row, lanes = ir.VectorType(ir.FloatType(), 8), ir.VectorType(_LANE, 8)
+    loose = ("contract", "reassoc")  # a product and a sum become one instruction
+
+    def spread(builder, number):
+        first = builder.insert_element(ir.Constant(row, ir.Undefined), number, _LANE(0))
+        return builder.shuffle_vector(first, ir.Constant(row, ir.Undefined), ir.Constant(lanes, [0] * 8))
+
+    def at(builder, pointer, place, add=0):
+        return builder.bitcast(builder.gep(pointer, [builder.add(place, _WORD(add))]), row.as_pointer())
+
+    def tile(builder, a, b, c, inner, down, right, down_b, down_c, totals):
+        for total in totals:
+            builder.store(ir.Constant(row, [0.0] * 8), total)
+        with cgutils.for_range(builder, inner) as k:
+            start = builder.mul(k.index, down_b)
+            lines = [builder.load(at(builder, b, start, 8 * j), align=4) for j in range(wide)]
+            for i in range(rows):
+                place = builder.add(builder.mul(_WORD(i), down), builder.mul(k.index, right))
+                x = spread(builder, builder.load(builder.gep(a, [place])))
+                for total, line in zip(totals[i * wide : (i + 1) * wide], lines, strict=True):
+                    product = builder.fmul(x, line, flags=loose)
+                    builder.store(builder.fadd(product, builder.load(total), flags=loose), total)
+        for position, total in enumerate(totals):
+            place = builder.mul(_WORD(position // wide), down_c)
+            builder.store(builder.load(total), at(builder, c, place, 8 * (position % wide)), align=4)
+
+    @intrinsic
+    def tiles(context, a, b, c, high, broad, inner, down, right, down_b, down_c):
+        def emit(builder, a, b, c, high, broad, inner, down, right, down_b, down_c):
+            totals = [cgutils.alloca_once(builder, row) for _ in range(rows * wide)]
+            with cgutils.for_range(builder, broad) as j, cgutils.for_range(builder, high) as i:
+                first, column = builder.mul(i.index, _WORD(rows)), builder.mul(j.index, _WORD(8 * wide))
+                from_a, from_b = builder.gep(a, [builder.mul(first, down)]), builder.gep(b, [column])
+                to = builder.gep(c, [builder.add(builder.mul(first, down_c), column)])
+                tile(builder, from_a, from_b, to, inner, down, right, down_b, down_c, totals)
+            return _LANE(0)
+
+        pointer = types.CPointer(float32)
+        return made(int32(pointer, pointer, pointer, *[int64] * 7), emit)
+
+    return tiles
+
+
+globals().update({f"_tiles{rows}x{wide}": _tiled(rows, wide) for rows in range(1, TALL + 1) for wide in (1, 2)})
+
+
+__all__ = [name for name in dir() if name[0] == "_" and name[1] != "_"]
