@@ -48,7 +48,7 @@ def layout_at(address: int, shape: tuple[int, ...], dtype: Dtype, strides: tuple
 
 #: Arrays that are still to be computed, of all threads, by identity: they have no use for equality.
 _pending: "dict[int, weakref.ref[DeviceArray]]" = {}
-#: Held while one is computed: a thread that writes computes those of others which read there. A forked child gets its own.
+#: Held while one is computed: who writes computes what others are to read there. A forked child gets its own.
 _settling = [threading.RLock()]
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _settling.__setitem__(0, threading.RLock()))

@@ -98,8 +98,7 @@ _FLOAT = {
     " if math.fabs({0}) < T(EXACT) else {0})",
     "fmod": "math.fmod({0}, {1})",
     # of the remainder of C, {0}: moved where the signs differ, as Python does
-    _REMAINDER: "(math.copysign(T(0), {1}) if {0} == T(0) else"
-    " ({0} + {1} if ({0} < T(0)) != ({1} < T(0)) else {0}))",
+    _REMAINDER: "(math.copysign(T(0), {1}) if {0} == T(0) else ({0} + {1} if ({0} < T(0)) != ({1} < T(0)) else {0}))",
     # of both numbers and the remainder of C: a whole number but for the last bit, and one less where the signs differ
     _WHOLE: "(({0} - {2}) / {1} - (T(1) if {2} != T(0) and ({2} < T(0)) != ({1} < T(0)) else T(0)))",
     _QUOTIENT: "({0} / {1} if {1} == T(0) else (math.copysign(T(0), {0} / {1}) if {2} == T(0) else"

@@ -6,6 +6,7 @@ Taken when the first array is made, not before: it takes a second.
 import os
 import threading
 from collections import defaultdict
+from importlib import import_module
 from typing import Any
 
 from labnet.errors import DeviceError
@@ -40,8 +41,7 @@ def _take() -> Any:
 
     if wants_simulator():
         try:
-            from numba import config
-
+            config: Any = import_module("numba.core.config")
             from labnet.kernels.cuda.simulator import Simulator
         except ImportError as error:
             raise DeviceError(f"{HINT} ({error})") from error

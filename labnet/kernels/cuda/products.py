@@ -112,10 +112,10 @@ def _multiply(
     places = address(x1.layout), address(x2.layout), out.address
     size = dtype.itemsize
     # a grid has few blocks in its second and third dimensions: what has more is multiplied in parts
-    for first in range(0, count, _MOST):
+    for done in range(0, count, _MOST):
         for top in range(0, rows, _MOST * side):
-            some, part = min(count - first, _MOST), min(rows - top, _MOST * side)
-            starts = (first * between1 + top * row1, first * between2, (first * rows + top) * columns)
+            some, part = min(count - done, _MOST), min(rows - top, _MOST * side)
+            starts = (done * between1 + top * row1, done * between2, (done * rows + top) * columns)
             shifted = [at + start * size for at, start in zip(places, starts, strict=True)]
             grid = (-(-columns // side), -(-part // side), some)
             launch(grid, (gpu.tile, gpu.tile), rows, part, columns, inner, *steps, *shifted)
