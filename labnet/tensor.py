@@ -310,19 +310,47 @@ class Tensor(Methods):
     def __dlpack__(
         self,
         *,
-        stream: None = None,
+        stream: int | None = None,
         max_version: tuple[int, int] | None = None,
         dl_device: tuple[Any, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """Return a DLPack capsule: read-only where the consumer knows of that, else a copy."""
+        """Return a DLPack capsule: read-only where the consumer knows of that, else a copy.
+
+        On a GPU memory is shared either way, as libraries expect there.
+        """
+        if is_elsewhere(self._array):
+            return self._dlpack_on_gpu(stream, max_version, dl_device, copy)
         readable = max_version is not None and max_version[0] >= 1
         if copy is False and not readable:
             raise BufferError("a tensor is exported read-only: without a copy the consumer needs DLPack 1.0")
         array = self.numpy() if readable and not copy else self.numpy().copy()
         return array.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device)
 
+    def _dlpack_on_gpu(self, stream: Any, max_version: Any, dl_device: Any, copy: bool | None) -> Any:
+        from labnet.kernels.cuda.dlpack import CUDA as GPU
+        from labnet.kernels.cuda.dlpack import capsule
+
+        if dl_device is not None and tuple(map(int, dl_device)) != (GPU, 0):
+            raise BufferError(f"__dlpack__: the tensor is on 'cuda', device {dl_device} was asked for: use .to('cpu')")
+        tell("numpy", self)
+        array: Any = self._array
+        array = array.copy() if copy else array.settle()
+        return capsule(array, stream=stream, max_version=max_version, read_only=not copy)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Where the elements lie on a GPU, for other libraries; there is none on the CPU."""
+        if not is_elsewhere(self._array):
+            raise AttributeError("__cuda_array_interface__: the tensor is on 'cpu'")
+        tell("numpy", self)
+        array: Any = self._array
+        found: dict[str, Any] = array.__cuda_array_interface__
+        return found
+
     def __dlpack_device__(self) -> tuple[int, int]:
+        if is_elsewhere(self._array):
+            return (2, 0)
         return self._array.__dlpack_device__()
 
     def item(self) -> Any:

@@ -5,6 +5,8 @@ GPU. So shapes, strides, views and slices are NumPy's own. What is computed elem
 somebody needs the values, so that a whole expression becomes one kernel.
 """
 
+import os
+import threading
 import weakref
 from types import SimpleNamespace
 from typing import Any
@@ -46,6 +48,10 @@ def layout_at(address: int, shape: tuple[int, ...], dtype: Dtype, strides: tuple
 
 #: Arrays that are still to be computed, of all threads, by identity: they have no use for equality.
 _pending: "dict[int, weakref.ref[DeviceArray]]" = {}
+#: Held while one is computed: who writes computes what others are to read there. A forked child gets its own.
+_settling = [threading.RLock()]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _settling.__setitem__(0, threading.RLock()))
 
 
 def pending_arrays() -> "list[DeviceArray]":
@@ -157,12 +163,14 @@ class DeviceArray:
 
     def settle(self) -> "DeviceArray":
         """Compute what is pending, and return this array."""
-        node = self._node
-        if node is not None:
-            shaped = DeviceArray.empty(self.shape, self.dtype)
-            elementwise.run(node, shaped.layout)
-            self._block, self._layout, self._node = shaped._block, shaped._layout, None
-            _pending.pop(id(self), None)
+        if self._node is not None:
+            with _settling[0]:
+                node = self._node
+                if node is not None:
+                    shaped = DeviceArray.empty(self.shape, self.dtype)
+                    elementwise.run(node, shaped.layout)
+                    self._block, self._layout, self._node = shaped._block, shaped._layout, None
+                    _pending.pop(id(self), None)
         return self
 
     def node(self) -> Node:
@@ -211,8 +219,9 @@ class DeviceArray:
     def flags(self) -> Any:
         """Whether the elements follow each other, the memory is its own, and may be written."""
         own = self.layout.flags
+        owned = type(self._block) is Block and self.base is None
         return SimpleNamespace(
-            c_contiguous=own.c_contiguous, contiguous=own.c_contiguous, owndata=self.base is None, writeable=True
+            c_contiguous=own.c_contiguous, contiguous=own.c_contiguous, owndata=owned, writeable=True
         )
 
     @property

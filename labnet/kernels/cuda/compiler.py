@@ -29,9 +29,11 @@ class Code:
 
 
 def folder() -> Path:
-    """Return where compiled kernels are kept: below the cache of compiled steps."""
-    base = os.environ.get("LABNET_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "labnet" / _FOLDER
+    """Return where compiled kernels are kept: beside compiled steps where ``LABNET_CACHE`` says where those are."""
+    chosen = os.environ.get("LABNET_CACHE")
+    if chosen:
+        return Path(chosen) / _FOLDER
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labnet" / _FOLDER
 
 
 def compiled(text: str, types: Sequence[str], capability: tuple[int, int], *, keep: bool = True) -> Code:

@@ -11,6 +11,7 @@ import os
 import struct
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,10 +22,16 @@ from labnet.errors import DeviceError
 from labnet.kernels.cuda.compiler import compiled
 from labnet.kernels.cuda.texts import Launch
 
-_OUT_OF_MEMORY, _CLOCK_MULTIPROCESSORS = 2, 16
-_MAJOR, _MINOR = 75, 76
+_OUT_OF_MEMORY, _UNSUPPORTED_PTX = 2, 222
+_MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76
 _BUFFER_POINTER, _BUFFER_SIZE, _END = 1, 2, 0
+_ERROR_LOG, _ERROR_LOG_SIZE = 5, 6
+#: Memory may be asked for, and kernels loaded, while a graph is recorded.
 _CAPTURE_RELAXED = 2
+#: Bytes of an array of the host from which on its upload is waited for; smaller ones are kept meanwhile.
+_WAITED_FOR = 1 << 16
+#: Uploads that are kept before somebody waits for them.
+_KEPT = 256
 _FORMATS = {"i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}
 _FORMATS.update({"f4": "f", "f8": "d"})
 
@@ -78,13 +85,17 @@ class Driver:
         self._context = context
         self._entered = threading.local()
         self._gate = threading.RLock()
-        self._recorder: int | None = None
         self._pid = os.getpid()
+        self._uploading: list[np.ndarray[Any, Any]] = []
+        self._lock = threading.Lock()
+        self._recording: int | None = None  # the thread that records a graph
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
         self.enter()
         name = ctypes.create_string_buffer(128)
         self._check("cuDeviceGetName", name, 128, self._device)
         self.name = name.value.decode()
-        self.multiprocessors = self._attribute(_CLOCK_MULTIPROCESSORS)
+        self.multiprocessors = self._attribute(_MULTIPROCESSORS)
         self.capability = (self._attribute(_MAJOR), self._attribute(_MINOR))
         self._check("cuStreamCreate", ctypes.byref(stream), 0)
         self.stream = stream
@@ -105,18 +116,18 @@ class Driver:
         if code:
             self._refuse(function, code)
 
-    def _refuse(self, function: str, code: int) -> None:
+    def _refuse(self, function: str, code: int, log: str = "") -> None:
         text = ctypes.c_char_p()
         self._library.cuGetErrorString(code, ctypes.byref(text))
         reason = (text.value or b"unknown error").decode()
-        raise DeviceError(f"device 'cuda': {function} failed with error {code}: {reason}")
+        raise DeviceError(f"device 'cuda': {function} failed with error {code}: {reason}{log and f' ({log})'}")
 
     def enter(self) -> None:
         """Make this thread ready for calls: a context belongs to threads, and a recording to one of them."""
-        if self._recorder is not None and self._recorder != threading.get_ident():
+        if self._recording is not None and self._recording != threading.get_ident():
             with self._gate:
                 pass
-        if not getattr(self._entered, "done", False):
+        if not hasattr(self._entered, "done"):
             if os.getpid() != self._pid:
                 raise DeviceError(
                     "device 'cuda' cannot be used in a forked process: start it with "
@@ -124,6 +135,11 @@ class Driver:
                 )
             self._check("cuCtxSetCurrent", self._context)
             self._entered.done = True
+
+    def _forget(self) -> None:
+        """Have every thread of a forked child ask for the context, which it cannot have."""
+        self._entered = threading.local()
+        self._lock = threading.Lock()
 
     def allocate(self, nbytes: int) -> int:
         """Return the address of fresh memory, or 0 where there is none left."""
@@ -142,10 +158,25 @@ class Driver:
         self._check("cuMemFree_v2", ctypes.c_uint64(address))
 
     def upload(self, address: int, source: np.ndarray[Any, Any]) -> None:
-        """Copy a contiguous array to an address."""
+        """Copy a contiguous array to an address; its memory may be used again at once.
+
+        Where the GPU reads the memory of the host itself, a copy is under way when the driver returns. So a large
+        array is waited for, and of a small one a copy is kept until somebody waits.
+        """
         self.enter()
-        host, size = ctypes.c_void_p(source.ctypes.data), ctypes.c_size_t(source.nbytes)
+        waits = source.nbytes >= _WAITED_FOR and not self._capturing()
+        kept = source if waits else source.copy()
+        host, size = ctypes.c_void_p(kept.ctypes.data), ctypes.c_size_t(kept.nbytes)
         self._check("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(address), host, size, self.stream)
+        if not waits:
+            with self._lock:
+                self._uploading.append(kept)
+            waits = len(self._uploading) > _KEPT and not self._capturing()
+        if waits:
+            self.synchronize()
+
+    def _capturing(self) -> bool:
+        return self._recording is not None
 
     def download(self, target: np.ndarray[Any, Any], address: int) -> None:
         """Fill a contiguous array from an address."""
@@ -171,11 +202,26 @@ class Driver:
         """Return the function ``kernel`` of a text, ready to be launched."""
         self.enter()
         code = compiled(text, types, self.capability)
-        module, function = ctypes.c_void_p(), ctypes.c_void_p()
-        self._check("cuModuleLoadData", ctypes.byref(module), ctypes.c_char_p(code.ptx.encode() + b"\0"))
+        module, function = self._loaded(code.ptx), ctypes.c_void_p()
         self._check("cuModuleGetFunction", ctypes.byref(function), module, ctypes.c_char_p(code.entry.encode()))
         self._modules.append(module)
         return self._launcher(function, types)
+
+    def _loaded(self, ptx: str) -> ctypes.c_void_p:
+        """Have the driver assemble a module; what it complains of is part of the error."""
+        module, log = ctypes.c_void_p(), ctypes.create_string_buffer(4096)
+        options = (ctypes.c_int * 2)(_ERROR_LOG, _ERROR_LOG_SIZE)
+        values = (ctypes.c_void_p * 2)(ctypes.addressof(log), len(log))
+        text = ctypes.c_char_p(ptx.encode() + b"\0")
+        code = self._library.cuModuleLoadDataEx(ctypes.byref(module), text, ctypes.c_uint(2), options, values)
+        if code == _UNSUPPORTED_PTX:
+            raise DeviceError(
+                "device 'cuda': the NVIDIA driver is older than the compiler of kernels: update the driver, "
+                "or install an older nvidia-nvvm"
+            )
+        if code:
+            self._refuse("cuModuleLoadDataEx", code, log.value.decode(errors="replace").strip())
+        return module
 
     def _launcher(self, function: ctypes.c_void_p, types: Sequence[str]) -> Launch:
         """Return what packs arguments as a structure of C and launches: one call of the driver, one of `struct`."""
@@ -200,7 +246,16 @@ class Driver:
     def synchronize(self) -> None:
         """Wait for all work; what went wrong in a kernel is raised here."""
         self.enter()
+        with self._lock:  # what is issued after this is kept by the next one
+            finished, self._uploading = self._uploading, []
         self._check("cuStreamSynchronize", self.stream)
+        finished.clear()
+
+    def wait_for(self, stream: int | None) -> None:
+        """Wait for the work of another library in its stream; 1 is the default one, which ours follows by itself."""
+        self.enter()
+        if stream not in (None, 1):
+            self._check("cuStreamSynchronize", ctypes.c_void_p(stream))
 
     def memory(self) -> tuple[int, int]:
         """Return the free bytes and all bytes."""
@@ -211,22 +266,41 @@ class Driver:
 
     @contextmanager
     def captured(self) -> "Iterator[Callable[[], None]]":
-        """Record what is launched in the block as a graph; what is yielded replays it afterwards."""
+        """Record what is launched in the block as a graph; what is yielded replays it afterwards.
+
+        Memory that the block's work uses must not be given back as long as it is replayed. There is one stream, so no
+        other thread may launch meanwhile.
+        """
         self.enter()
         graph, ready = ctypes.c_void_p(), ctypes.c_void_p()
+        uploads: list[np.ndarray[Any, Any]] = []  # read again by every replay
 
         def replay() -> None:
             self.enter()
             self._check("cuGraphLaunch", ready, self.stream)
 
-        with self._gate:
-            self._recorder = threading.get_ident()
+        def release() -> None:
+            self._library.cuGraphExecDestroy(ready)
+            uploads.clear()
+
+        with self._gate:  # whoever else launches something waits
+            self._check("cuStreamBeginCapture_v2", self.stream, _CAPTURE_RELAXED)
+            self._recording = threading.get_ident()
+            with self._lock:
+                before, self._uploading = self._uploading, []
             try:
-                self._check("cuStreamBeginCapture_v2", self.stream, _CAPTURE_RELAXED)
-                try:
-                    yield replay
-                finally:
-                    self._check("cuStreamEndCapture", self.stream, ctypes.byref(graph))
+                yield replay
+            except BaseException:  # is what to tell of, whatever becomes of the graph
+                self._library.cuStreamEndCapture(self.stream, ctypes.byref(graph))
+                if graph.value:
+                    self._library.cuGraphDestroy(graph)
+                raise
+            else:
+                self._check("cuStreamEndCapture", self.stream, ctypes.byref(graph))
             finally:
-                self._recorder = None
+                self._recording = None
+                with self._lock:
+                    uploads[:], self._uploading = self._uploading, before
         self._check("cuGraphInstantiateWithFlags", ctypes.byref(ready), graph, ctypes.c_uint64(0))
+        self._check("cuGraphDestroy", graph)
+        weakref.finalize(replay, release).atexit = False

@@ -33,15 +33,22 @@ def from_interface(owner: Any) -> DeviceArray:
         raise DTypeError(
             f"asarray: cannot make a tensor of dtype {dtype}: expected one of {', '.join(map(str, CASTS))}"
         )
-    machine().synchronize()
-    return _borrowed(told["data"][0], tuple(told["shape"]), told.get("strides"), dtype, owner)
+    if told.get("mask") is not None:
+        raise DTypeError("asarray: an array on the GPU with a mask cannot become a tensor")
+    machine().wait_for(told.get("stream"))
+    address, read_only = told["data"]
+    found = borrowed(address or 0, tuple(told["shape"]), told.get("strides"), dtype, owner)
+    return found.copy() if read_only else found
 
 
-def _borrowed(address: int, shape: tuple[int, ...], strides: Any, dtype: Any, owner: Any) -> DeviceArray:
+def borrowed(address: int, shape: tuple[int, ...], strides: Any, dtype: Any, owner: Any) -> DeviceArray:
+    """Return an array in the memory of somebody else, which may be spread over more than its own bytes."""
     found = DeviceArray.__new__(DeviceArray)
     found.shape, found.dtype, found.base, found._node = shape, dtype, None, None
-    found._layout = layout_at(address, shape, dtype, None if strides is None else tuple(strides))
-    found._block = Borrowed(address, found.nbytes, owner)  # type: ignore[assignment]
+    layout = layout_at(address, shape, dtype, None if strides is None else tuple(strides))
+    first, end = np.lib.array_utils.byte_bounds(layout) if layout.size else (address, address)
+    found._layout = layout
+    found._block = Borrowed(first, end - first, owner)  # type: ignore[assignment]
     return found
 
 
@@ -49,4 +56,8 @@ def from_dlpack(owner: Any) -> DeviceArray:
     """Return the array that DLPack tells of, of a library that has ``__cuda_array_interface__`` too or has not."""
     if hasattr(owner, "__cuda_array_interface__"):
         return from_interface(owner)
-    raise DTypeError(f"from_dlpack: {type(owner).__name__} tells nothing of its array on the GPU")
+    from labnet.kernels.cuda.dlpack import unpacked
+
+    address, shape, strides, dtype, read_only, kept = unpacked(owner)
+    found = borrowed(address, shape, strides, dtype, kept)
+    return found.copy() if read_only else found

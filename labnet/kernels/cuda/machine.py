@@ -8,6 +8,7 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 from labnet.errors import DeviceError
@@ -42,8 +43,16 @@ def _take() -> Any:
 
     if wants_simulator():
         try:
+            config: Any = import_module("numba.core.config")
             from labnet.kernels.cuda.simulator import Simulator
-
+        except ImportError as error:
+            raise DeviceError(f"{HINT} ({error})") from error
+        if not config.ENABLE_CUDASIM:
+            raise DeviceError(
+                "device 'cuda' is not available: Numba was imported before NUMBA_ENABLE_CUDASIM was set; "
+                "set it before Python starts"
+            )
+        try:
             return Simulator()
         except ImportError as error:
             raise DeviceError(f"{HINT} ({error})") from error
@@ -55,15 +64,15 @@ def _take() -> Any:
 class Block:
     """Memory of the GPU that goes back to the pool when nobody refers to it any more."""
 
-    __slots__ = ("__weakref__", "address", "nbytes", "pool")
+    __slots__ = ("__weakref__", "_pool", "address", "nbytes")
 
     def __init__(self, address: int, nbytes: int, pool: "Pool"):
         self.address = address
         self.nbytes = nbytes
-        self.pool = pool
+        self._pool = pool  # when the interpreter ends, names of modules are gone before the last arrays are
 
     def __del__(self) -> None:
-        self.pool.give_back(self.address, self.nbytes)
+        self._pool.give_back(self.address, self.nbytes)
 
 
 class Pool:
@@ -85,6 +94,13 @@ class Pool:
     def __init__(self) -> None:
         self._free: dict[int, list[int]] = defaultdict(list)
         self.held = self.used = self.peak = 0
+        self._renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        """Make the lock, which a thread may hold while another one forks; reentrant, for memory comes back anywhere."""
+        self._lock = threading.RLock()
 
     @staticmethod
     def size_of(nbytes: int) -> int:
@@ -103,13 +119,12 @@ class Pool:
             If there is no more.
         """
         size = self.size_of(nbytes)
-        try:
-            address = self._free[size].pop()
-        except IndexError:
-            address = self._more(size)
-        self.used += size
-        if self.used > self.peak:
-            self.peak = self.used
+        with self._lock:
+            free = self._free[size]
+            address = free.pop() if free else self._more(size)
+            self.used += size
+            if self.used > self.peak:
+                self.peak = self.used
         return Block(address, size, self)
 
     def _more(self, size: int) -> int:
@@ -128,16 +143,18 @@ class Pool:
 
     def give_back(self, address: int, size: int) -> None:
         """Take memory back; called from wherever the last reference ends."""
-        self.used -= size
-        self._free[size].append(address)
+        with self._lock:
+            self.used -= size
+            self._free[size].append(address)
 
     def empty(self) -> None:
         """Give what nobody uses back to the driver."""
         machine().synchronize()
-        for size, addresses in list(self._free.items()):
-            while addresses:
-                machine().free(addresses.pop())
-                self.held -= size
+        with self._lock:
+            for size, addresses in list(self._free.items()):
+                while addresses:
+                    machine().free(addresses.pop())
+                    self.held -= size
 
 
 class Arena(Pool):

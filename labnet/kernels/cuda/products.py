@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from labnet.errors import DeviceError
 from labnet.kernels.cuda.array import DeviceArray, mixed
 from labnet.kernels.cuda.elementwise import address
 from labnet.kernels.cuda.expressions import CASTS, Dtype, loaded, stored, working
@@ -107,11 +108,21 @@ def _multiply(
     if launch is None:
         launch = _kernels[key] = gpu.kernel(*text_of(dtype, gpu.tile))
     side = gpu.tile * PER_THREAD
-    grid = (-(-columns // side), -(-rows // side), count)
-    sizes = (rows, columns, inner, between1, row1, column1, between2, row2, column2)
-    launch(grid, (gpu.tile, gpu.tile), *sizes, address(x1.layout), address(x2.layout), out.address)
+    steps = (between1, row1, column1, between2, row2, column2)
+    places = address(x1.layout), address(x2.layout), out.address
+    size = dtype.itemsize
+    # a grid has few blocks in its second and third dimensions: what has more is multiplied in parts
+    for done in range(0, count, _MOST):
+        for top in range(0, rows, _MOST * side):
+            some, part = min(count - done, _MOST), min(rows - top, _MOST * side)
+            starts = (done * between1 + top * row1, done * between2, (done * rows + top) * columns)
+            shifted = [at + start * size for at, start in zip(places, starts, strict=True)]
+            grid = (-(-columns // side), -(-part // side), some)
+            launch(grid, (gpu.tile, gpu.tile), rows, part, columns, inner, *steps, *shifted)
 
 
+#: Blocks of a grid in its second and third dimensions.
+_MOST = 65_535
 #: Rows, and columns, of the result that each thread computes.
 PER_THREAD = 4
 
@@ -127,7 +138,7 @@ def text_of(dtype: Dtype, tile: int) -> tuple[str, list[str]]:
     zero = f"{name}(0)"
     side, per = tile * PER_THREAD, PER_THREAD
     lines = [
-        "def kernel(rows, columns, inner, between1, row1, column1, between2, row2, column2, p1, p2, out):",
+        "def kernel(height, rows, columns, inner, between1, row1, column1, between2, row2, column2, p1, p2, out):",
         f"    left = cuda.shared.array(({tile}, {side + 1}), {name}_)",
         f"    right = cuda.shared.array(({tile}, {side + 1}), {name}_)",
         "    x, y = i8(cuda.threadIdx.x), i8(cuda.threadIdx.y)",
@@ -170,10 +181,10 @@ def text_of(dtype: Dtype, tile: int) -> tuple[str, list[str]]:
         for j in range(per):
             lines += [
                 f"    if top + y + {i * tile} < rows and start + x + {j * tile} < columns:",
-                f"        out[which * rows * columns + (top + y + {i * tile}) * columns + start + x + {j * tile}] = "
+                f"        out[which * height * columns + (top + y + {i * tile}) * columns + start + x + {j * tile}] = "
                 + (f"u1(t{i}_{j} != {zero})" if dtype.kind == "b" else stored(f"t{i}_{j}", dtype)),
             ]
-    types = ["i8"] * 9 + [pointer(dtype)] * 3
+    types = ["i8"] * 10 + [pointer(dtype)] * 3
     return "\n".join(lines) + "\n", types
 
 
@@ -204,8 +215,6 @@ class Cublas:
     @staticmethod
     def _check(code: int) -> None:
         if code:
-            from labnet.errors import DeviceError
-
             raise DeviceError(f"device 'cuda': cuBLAS refused with status {code}")
 
     def multiply(
@@ -232,12 +241,12 @@ def _cublas() -> Cublas | None:
     gpu = machine()
     if gpu.simulated:
         return None
+    gpu.enter()
     for path in _paths():
         try:
-            library = ctypes.CDLL(path)
-        except OSError:
+            return Cublas(ctypes.CDLL(path), gpu.stream)
+        except (OSError, AttributeError, DeviceError):  # not there, or of another version of the driver
             continue
-        return Cublas(library, gpu.stream)
     return None
 
 
@@ -252,5 +261,6 @@ def _paths() -> list[str]:
     except (ImportError, ValueError):
         spec = None
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        found += [str(path) for path in sorted(Path(folder).glob("*/lib/libcublas.so.*"), reverse=True)]
+        there = Path(folder).glob("*/lib/libcublas.so.*")
+        found += [str(path) for path in sorted(there, key=lambda path: path.suffix, reverse=True)]
     return [*found, "libcublas.so.13", "libcublas.so.12", "libcublas.so"]

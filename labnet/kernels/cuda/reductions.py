@@ -58,6 +58,8 @@ def _identity(name: str, dtype: Dtype) -> Any:
         return 1
     if dtype.kind == "f":
         return -np.inf if name == "maximum" else np.inf
+    if dtype.kind == "b":
+        return name != "maximum"
     limits = np.iinfo(dtype)
     return limits.min if name == "maximum" else limits.max
 

@@ -234,6 +234,9 @@ class Simulator:
     def synchronize(self) -> None:
         """Wait for all work: every call has waited already."""
 
+    def wait_for(self, stream: int | None) -> None:
+        """Wait for the work of another library, of which there is none."""
+
     def memory(self) -> tuple[int, int]:
         """Return the free bytes and all bytes."""
         return _MEMORY - self._used, _MEMORY

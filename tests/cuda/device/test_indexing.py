@@ -10,10 +10,12 @@ from labnet.kernels.cuda.array import DeviceArray
 from tests.cuda.device.support import DTYPES, assert_same, drawn, few, layouts
 
 KEYS = [
-    0, -1, slice(1, 3), (1, 2), (slice(None, None, -1), 0), (..., 1), (None, slice(0, 2)), (slice(2, 2),), (0, 1, 2), (),
+    0, -1, slice(1, 3), (1, 2), (slice(None, None, -1), 0), (..., 1),
+    (None, slice(0, 2)), (slice(2, 2),), (0, 1, 2), (),
     [0, 2, 2], ([0, 1], [1, 3]), (slice(None), [1, 1, 0]), ([[0, 1], [2, 2]], slice(None), [0]), (..., [-1, 0]),
     ([0, 2], None, slice(None), [1, 2]), ([2], slice(1, 3), 0), np.array([True, False, True]), [],
-    (slice(None), np.array([True, False, True, True])), (0, slice(None), [3, 0]), (slice(None, None, 2), [0, 3], [1, 1]),
+    (slice(None), np.array([True, False, True, True])), (0, slice(None), [3, 0]),
+    (slice(None, None, 2), [0, 3], [1, 1]),
 ]  # fmt: skip
 
 

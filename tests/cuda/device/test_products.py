@@ -5,11 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labnet.kernels.cuda import products
 from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.machine import machine
 from tests.cuda.device.support import DTYPES, SIMULATED, assert_same, drawn, few
 
 SHAPES = [
-    ((3,), (3,)), ((3,), (3, 2)), ((2, 3), (3,)), ((2, 3), (3, 4)), ((1, 5), (5, 1)), ((5, 1), (1, 5)), ((1, 1), (1, 1)),
+    ((3,), (3,)), ((3,), (3, 2)), ((2, 3), (3,)), ((2, 3), (3, 4)), ((1, 5), (5, 1)),
+    ((5, 1), (1, 5)), ((1, 1), (1, 1)),
     ((2, 2, 3), (3, 2)), ((2, 3), (4, 3, 2)), ((2, 1, 2, 3), (3, 3, 2)), ((3, 2, 3), (3, 3, 2)), ((0, 3), (3, 2)),
     ((2, 0), (0, 3)), ((0, 2, 3), (3, 1)), ((17, 19), (19, 18)),
 ]  # fmt: skip
@@ -62,10 +65,16 @@ def test_layouts(one, other, sizes, batch):
     assert_same(found, expected)
 
 
+def test_more_products_and_rows_than_a_grid_has_blocks(monkeypatch):
+    monkeypatch.setattr(products, "_MOST", 2)
+    monkeypatch.setattr(products, "_cublas", lambda: None)
+    side = 2 * machine().tile * products.PER_THREAD
+    first, second = drawn((3, side + 1, 2), "float32"), drawn((3, 2, 1), "float32", 1)
+    assert_same(np.matmul(DeviceArray.upload(first), DeviceArray.upload(second)), np.matmul(first, second))
+
+
 @pytest.mark.skipif(SIMULATED, reason="the simulator has no cuBLAS")
 def test_our_own_kernel_agrees_with_cublas(monkeypatch):
-    from labnet.kernels.cuda import products
-
     first, second = drawn((200, 130), "float32"), drawn((130, 70), "float32", 1)
     there = DeviceArray.upload(first), DeviceArray.upload(second)
     expected = np.matmul(*there).host()
