@@ -94,11 +94,9 @@ class Pool:
     def __init__(self) -> None:
         self._free: dict[int, list[int]] = defaultdict(list)
         self.held = self.used = self.peak = 0
-        self._renew()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew)
+        self.renew()
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
         """Make the lock, which a thread may hold while another one forks; reentrant, for memory comes back anywhere."""
         self._lock = threading.RLock()
 
@@ -175,6 +173,8 @@ class Arena(Pool):
 
 
 pool = Pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=pool.renew)
 _chosen = threading.local()
 
 
