@@ -6,6 +6,7 @@ end where their block of memory ends. Needs ``NUMBA_ENABLE_CUDASIM=1`` before Nu
 
 import bisect
 import math
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +52,21 @@ _MATHEMATICS = SimpleNamespace(
     erf=_erf,
     inf=math.inf,
 )
+
+
+def _share_safely() -> None:
+    """Have the threads of a block agree on their shared memory: Numba's own look-up lets two of them make it twice."""
+    interface: Any = import_module("numba.cuda.simulator.kernelapi")
+    lock = threading.Lock()
+
+    def array(self: Any, shape: Any, dtype: Any) -> Any:
+        line = sys._getframe(1).f_lineno
+        with lock:
+            if line not in self._allocations:
+                self._allocations[line] = np.empty(shape, dtype)
+            return self._allocations[line]
+
+    interface.FakeCUDAShared.array = array
 
 
 class Pointer:
@@ -107,6 +123,7 @@ class Simulator:
 
     def __init__(self) -> None:
         self._cuda: Any = import_module("numba.cuda")
+        _share_safely()
         self._lock = threading.RLock()
         self._launching = threading.Lock()
         self._recording = threading.local()
