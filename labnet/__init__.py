@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from labnet import errors, loss, nn, ops, optim, stats
 from labnet.autograd import Gradients, no_grad
+from labnet.device import get_device, set_device
 from labnet.ops import (
     abs,
     acos,
@@ -273,6 +274,7 @@ __all__ = [
     "from_dlpack",
     "full",
     "full_like",
+    "get_device",
     "grad",
     "greater",
     "greater_equal",
@@ -346,6 +348,7 @@ __all__ = [
     "roll",
     "round",
     "searchsorted",
+    "set_device",
     "sign",
     "signbit",
     "sin",

@@ -3,6 +3,7 @@
 import numpy as np
 
 from labnet.errors import DTypeError, ShapeError
+from labnet.kernels.places import finished
 from labnet.ops import (
     binary_cross_entropy_with_logits,
     cross_entropy_with_logits,
@@ -102,9 +103,12 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     if tracer is not None:
         tracer.check_within(target, classes, f"cross_entropy: labels must lie in [0, {classes})")
         return mean(cross_entropy_with_logits(logits, labels=target, axis=axis))
-    numbers = target.numpy()
-    if numbers.size and not (numbers.min() >= 0 and numbers.max() < classes):
-        raise IndexError(f"cross_entropy: labels must lie in [0, {classes}), got {numbers.min()} to {numbers.max()}")
+    if target.device != logits.device:
+        target = target.to(logits.device)
+    numbers = target._array
+    if numbers.size and not (np.min(numbers) >= 0 and np.max(numbers) < classes):
+        least, most = (finished(end(numbers)).item() for end in (np.min, np.max))
+        raise IndexError(f"cross_entropy: labels must lie in [0, {classes}), got {least} to {most}")
     return mean(cross_entropy_with_logits(logits, labels=numbers.astype(np.intp, copy=False), axis=axis))
 
 

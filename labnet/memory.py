@@ -14,7 +14,10 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from labnet.kernels.places import copied, is_elsewhere
+
+#: Of the host or of a GPU.
+Array = Any
 
 
 def link(view: Any, source: Any) -> None:
@@ -83,7 +86,11 @@ def move(base: Any, views: list[Any]) -> None:
     """Give a tensor and its views fresh memory with the same values."""
     origin = base._array
     if not views:
-        base._array = np.array(origin, copy=True)
+        base._array = copied(origin)
+        return
+    if is_elsewhere(origin):
+        for tensor, array in zip((base, *views), origin.moved([view._array for view in views]), strict=True):
+            tensor._array = array
         return
     ascending = origin[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in origin.strides)]
     span = 1 + sum((n - 1) * s for n, s in zip(ascending.shape, ascending.strides, strict=True)) // origin.itemsize
@@ -97,6 +104,8 @@ def move(base: Any, views: list[Any]) -> None:
 
 def positions(view: Array, base: Array) -> Array:
     """Return the place of each element of `view` in the flattened `base`, for arrays that share memory."""
+    if is_elsewhere(base):
+        view, base = view.layout, base.layout
     addresses = _addresses(base).ravel()
     order = np.argsort(addresses)
     return order[np.searchsorted(addresses, _addresses(view), sorter=order)]
@@ -127,7 +136,7 @@ def _exclusive(arrays: list[Array]) -> bool:
         rest = range(1, len(arrays))
     else:
         owner = arrays[0].base
-        if not isinstance(owner, np.ndarray) or owner.base is not None or not owner.flags.owndata:
+        if not isinstance(owner, type(arrays[0])) or owner.base is not None or not owner.flags.owndata:
             return False
         if sys.getrefcount(arrays[0].base) > 2 + sum(array.base is owner for array in arrays):
             return False

@@ -15,7 +15,9 @@ import numpy as np
 from labnet import autograd, memory
 from labnet._methods import Methods
 from labnet.device import CPU, check_device
-from labnet.errors import DTypeError, GradientError, ShapeError
+from labnet.device import _process_default as _defaults
+from labnet.errors import DeviceError, DTypeError, GradientError, ShapeError
+from labnet.kernels.places import device_of, finished, is_elsewhere, moved
 from labnet.pictures import describe_array
 from labnet.stats import losses
 
@@ -81,7 +83,7 @@ class Tensor(Methods):
     dtype : dtype, optional
         One of bool, int8..int64, uint8..uint64, float16, float32, float64.
     device : str, optional
-        ``"cpu"``.
+        ``"cpu"`` or ``"cuda"``; by default where `data` is if that is a tensor, else the one of `set_device`.
     requires_grad : bool
         Collect a gradient for this tensor on `backward`; floating dtypes only.
 
@@ -110,10 +112,12 @@ class Tensor(Methods):
         device: str | None = None,
         requires_grad: bool = False,
     ):
-        check_device(device)
         if isinstance(data, Tensor):
             tell("copy", data)
-        self._array = as_array(data, dtype=dtype)
+        array = as_array(data, dtype=dtype)
+        if device is not None or _defaults[0] is not CPU:
+            array = moved(array, _place_for(data, device))
+        self._array = array
         self._node = None
         self._family = None
         if requires_grad:
@@ -145,8 +149,8 @@ class Tensor(Methods):
 
     @property
     def device(self) -> str:
-        """Device that holds the elements."""
-        return CPU
+        """Device that holds the elements: ``"cpu"`` or ``"cuda"``."""
+        return device_of(self._array)
 
     @property
     def nbytes(self) -> int:
@@ -267,10 +271,11 @@ class Tensor(Methods):
                 f"backward: a tensor of shape {self.shape} needs grad=, a tensor of the same shape; "
                 "only a scalar can do without, such as a loss"
             )
-        seed = wrap(_one(array.dtype) if array.ndim == 0 else np.ones(array.shape, array.dtype))
+        seed = wrap(_one(array.dtype) if array.ndim == 0 and type(array) is np.ndarray else np.ones_like(array))
         if losses.watches:
             losses.note(float(array.item()))
-        return self._node, seed, autograd.Run(loss=array.item(), create_graph=create_graph)
+        loss = array.item() if type(array) is np.ndarray else array
+        return self._node, seed, autograd.Run(loss=loss, create_graph=create_graph)
 
     # Conversions
 
@@ -280,6 +285,8 @@ class Tensor(Methods):
         It never changes afterwards: the next update of the tensor writes elsewhere.
         """
         tell("numpy", self)
+        if is_elsewhere(self._array):
+            raise DeviceError("numpy: the tensor is on 'cuda': bring it to the host with .to('cpu') first")
         view = self._array.view()
         view.flags.writeable = False
         return view
@@ -303,19 +310,47 @@ class Tensor(Methods):
     def __dlpack__(
         self,
         *,
-        stream: None = None,
+        stream: int | None = None,
         max_version: tuple[int, int] | None = None,
         dl_device: tuple[Any, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """Return a DLPack capsule: read-only where the consumer knows of that, else a copy."""
+        """Return a DLPack capsule: read-only where the consumer knows of that, else a copy.
+
+        On a GPU memory is shared either way, as libraries expect there.
+        """
+        if is_elsewhere(self._array):
+            return self._dlpack_on_gpu(stream, max_version, dl_device, copy)
         readable = max_version is not None and max_version[0] >= 1
         if copy is False and not readable:
             raise BufferError("a tensor is exported read-only: without a copy the consumer needs DLPack 1.0")
         array = self.numpy() if readable and not copy else self.numpy().copy()
         return array.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device)
 
+    def _dlpack_on_gpu(self, stream: Any, max_version: Any, dl_device: Any, copy: bool | None) -> Any:
+        from labnet.kernels.cuda.dlpack import CUDA as GPU
+        from labnet.kernels.cuda.dlpack import capsule
+
+        if dl_device is not None and tuple(map(int, dl_device)) != (GPU, 0):
+            raise BufferError(f"__dlpack__: the tensor is on 'cuda', device {dl_device} was asked for: use .to('cpu')")
+        tell("numpy", self)
+        array: Any = self._array
+        array = array.copy() if copy else array.settle()
+        return capsule(array, stream=stream, max_version=max_version, read_only=not copy)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Where the elements lie on a GPU, for other libraries; there is none on the CPU."""
+        if not is_elsewhere(self._array):
+            raise AttributeError("__cuda_array_interface__: the tensor is on 'cpu'")
+        tell("numpy", self)
+        array: Any = self._array
+        found: dict[str, Any] = array.__cuda_array_interface__
+        return found
+
     def __dlpack_device__(self) -> tuple[int, int]:
+        if is_elsewhere(self._array):
+            return (2, 0)
         return self._array.__dlpack_device__()
 
     def item(self) -> Any:
@@ -349,7 +384,7 @@ class Tensor(Methods):
         tell("__index__", self)
         if self._array.ndim or self._array.dtype.kind not in "iu":
             raise DTypeError(f"an index must be a 0-d integer tensor, got {_describe(self)}")
-        return int(self._array)
+        return int(self._array.item())
 
     def __bool__(self) -> bool:
         tell("__bool__", self)
@@ -365,20 +400,28 @@ class Tensor(Methods):
         Parameters
         ----------
         target : str or dtype
-            ``"cpu"``, or a dtype as for `astype`.
+            ``"cpu"`` or ``"cuda"``, or a dtype as for `astype`. A gradient goes the same way back.
+
+        Raises
+        ------
+        DeviceError
+            If there is no such device here.
         """
-        if target == CPU:
-            return self
         if isinstance(target, str) and target not in DTYPES:
-            check_device(target)
+            return self.to_device(target)
         return self.astype(target)
 
     def to_device(self, device: str, /, *, stream: None = None) -> "Tensor":
         """Return the tensor on another device, as the array API standard spells it."""
         if stream is not None:
-            raise ValueError(f"to_device: the CPU has no streams, got stream={stream!r}")
-        check_device(device)
-        return self
+            raise ValueError(f"to_device: labnet has one stream per GPU and none on the CPU, got stream={stream!r}")
+        device = check_device(device)
+        if device == self.device:
+            return self
+        tell("to_device", self)
+        array = moved(self._array, device)
+        recorded = self._node is not None and autograd.is_recording()
+        return wrap(array, Moved(self._node, self.device) if recorded else None)
 
     def assign(self, value: Any) -> "Tensor":
         """Write new values into a leaf tensor, such as a parameter, and return it; nothing is recorded.
@@ -400,17 +443,20 @@ class Tensor(Methods):
             raise ShapeError(f"assign: value has shape {array.shape}, the tensor has shape {self.shape}")
         if not np.can_cast(array.dtype, self.dtype, "same_kind"):
             raise DTypeError(f"assign: value has dtype {array.dtype}, the tensor has dtype {self.dtype}")
-        memory.overwrite(self, np.array(array, dtype=self.dtype, copy=True))
+        memory.overwrite(self, moved(array, self.device).astype(self.dtype, copy=True))
         return self
 
     def __repr__(self) -> str:
         tell("__repr__", self)
-        numbers = np.array2string(self._array, separator=", ", prefix="Tensor(", threshold=200, precision=5)
+        numbers = np.array2string(moved(self._array, CPU), separator=", ", prefix="Tensor(", threshold=200, precision=5)
         suffix = ", requires_grad=True" if self.requires_grad else ""
-        return f"Tensor({numbers}, dtype={self.dtype}{suffix})"
+        place = "" if self.device == CPU else f", device={self.device!r}"
+        return f"Tensor({numbers}, dtype={self.dtype}{place}{suffix})"
 
     def _repr_html_(self) -> str:
-        return describe_array(self._array, device=self.device, requires_grad=self.requires_grad, text=repr(self))
+        return describe_array(
+            moved(self._array, CPU), device=self.device, requires_grad=self.requires_grad, text=repr(self)
+        )
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else str(self)
@@ -420,9 +466,41 @@ class Tensor(Methods):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tensor":
         tell("copy", self)
-        copied = Tensor(np.array(self._array), requires_grad=self.requires_grad and self.is_leaf)
+        copied = Tensor(self._array.copy(), device=self.device, requires_grad=self.requires_grad and self.is_leaf)
         memo[id(self)] = copied
         return copied
+
+
+class Moved(autograd.Node):
+    """A tensor that was copied to another device; its gradient goes back."""
+
+    __slots__ = ("_origin",)
+
+    def __init__(self, parent: autograd.Node | None, origin: str):
+        super().__init__((parent,))
+        self._origin = origin
+
+    def pull(self, gradient: Any, run: autograd.Run) -> list[Any]:
+        """Bring the gradient to where the tensor came from."""
+        if isinstance(gradient, Tensor):
+            return [gradient.to_device(self._origin)]
+        return [moved(finished(gradient), self._origin)]
+
+
+def _place_for(data: Any, device: str | None) -> str:
+    """Return the device for new data: the one that was named, else where it is, else the default."""
+    if device is not None:
+        return check_device(device)
+    if isinstance(data, Tensor):
+        return data.device
+    return device_of(data) if is_elsewhere(data) else check_device(None)
+
+
+def _shared(data: Any) -> Any:
+    """Return the array of the GPU that another library has, without a copy."""
+    from labnet.kernels.cuda.interchange import from_interface
+
+    return from_interface(data)
 
 
 def wrap(array: np.ndarray[Any, Any], node: autograd.Node | None = None) -> Tensor:
@@ -488,7 +566,7 @@ def differentiate(
 
 def as_gradient(value: Any) -> Tensor:
     """Return what a backward left as a tensor of its own, since rules hand one array to several leaves."""
-    return wrap(value._array if isinstance(value, Tensor) else np.asarray(value))
+    return wrap(value._array if isinstance(value, Tensor) else finished(value))
 
 
 def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, Any]:
@@ -505,7 +583,13 @@ def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, An
         return data
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):
-        return data._array if wanted is None else data._array.astype(wanted, copy=False)
+        own: np.ndarray[Any, Any] = data._array
+        return own if wanted is None else finished(own.astype(wanted, copy=False))
+    if is_elsewhere(data):
+        there: np.ndarray[Any, Any] = data if wanted is None else finished(data.astype(wanted, copy=False))
+        return there
+    if hasattr(data, "__cuda_array_interface__"):
+        return as_array(_shared(data), dtype=dtype)
     if inspect.isawaitable(data):
         _close(data)
         raise DTypeError(
@@ -530,6 +614,13 @@ def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, An
     if not np.can_cast(array.dtype, wanted, "unsafe") or array.dtype.kind not in "biuf":
         raise DTypeError(f"asarray: cannot make a tensor of {_describe(data)} with dtype {wanted}")
     return array.astype(wanted, copy=False)
+
+
+def on_host(data: Any) -> np.ndarray[Any, Any]:
+    """Return the NumPy array of anything that `as_array` takes: a view that must not be written, or a copy."""
+    array = data.numpy() if isinstance(data, Tensor) and data.device == CPU else as_array(data)
+    found: np.ndarray[Any, Any] = moved(array, CPU)
+    return found
 
 
 def _close(awaitable: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from labnet import codec, npy
 from labnet.errors import DTypeError, ShapeError, WireError
-from labnet.tensor import Tensor, wrap
+from labnet.tensor import Tensor, on_host, wrap
 
 NATIVE = "application/x-labnet"
 JSON = "application/json"
@@ -179,7 +179,7 @@ def message_of(value: Any, **metadata: str) -> Message:
 def encode_native(message: Message, *, bfloat16: bool = False) -> Body:
     """Encode tensors in the safetensors layout; with `bfloat16`, float32 is rounded to it on the way."""
     metadata = {**message.metadata, _FORM: "dict" if message.named else "tensor"}
-    arrays = {name: tensor.numpy() for name, tensor in message.tensors.items()}
+    arrays = {name: on_host(tensor) for name, tensor in message.tensors.items()}
     return Body(NATIVE, codec.encode(arrays, metadata, bfloat16=bfloat16))
 
 

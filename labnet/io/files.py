@@ -21,7 +21,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as serialize
 
 from labnet.errors import WireError
-from labnet.tensor import DTYPES, Tensor, as_array, wrap
+from labnet.tensor import DTYPES, Tensor, on_host, wrap
 
 Place = str | os.PathLike[str]
 _ONLY = "tensor"
@@ -138,7 +138,7 @@ def _pack(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None)
     for key, value in (metadata or {}).items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"save: metadata has to be text, got {key!r}: {value!r:.80}")
-    arrays = {name: np.array(as_array(value), order="C") for name, value in tensors.items()}
+    arrays = {name: np.array(on_host(value), order="C") for name, value in tensors.items()}
     return bytes(serialize(arrays, None if metadata is None else dict(metadata)))
 
 

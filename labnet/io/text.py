@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from labnet.errors import DTypeError, ShapeError, WireError
-from labnet.tensor import Tensor, as_array, as_dtype, wrap
+from labnet.tensor import Tensor, as_dtype, on_host, wrap
 
 _TEXT = re.compile(r"(?P<values>[^:]*)(?::\s*(?P<dtype>\w+)\s*)?(?::\s*(?P<shape>\d+(?:x\d+)*)\s*)?", re.ASCII)
 _TOKEN = re.compile(r"[\[\],]|[^\s\[\],]+")
@@ -39,7 +39,7 @@ def format(tensor: Tensor) -> str:
     >>> ln.io.format(ln.asarray(0.1)), ln.io.format(ln.zeros((0, 3)))
     ('0.1:float32', '[]:float32:0x3')
     """
-    array = as_array(tensor)
+    array = on_host(tensor)
     elements = iter([str(element) for element in array.flat])
     text = f"{_nested(elements, array.shape)}:{array.dtype.name}"
     hidden = 0 in array.shape[:-1]

@@ -5,7 +5,7 @@ import numpy as np
 from labnet import autograd
 from labnet.autograd import Gradients
 from labnet.network.routes import Failure
-from labnet.tensor import Tensor, differentiate
+from labnet.tensor import Tensor, differentiate, on_host
 
 
 class Graph:
@@ -45,7 +45,7 @@ def check_gradient(gradients: dict[str, Tensor], outputs: dict[str, Tensor]) -> 
                 f"the gradient has shape {gradient.shape} and dtype {gradient.dtype}, "
                 f"the output has shape {output.shape} and dtype {output.dtype}",
             )
-        if not np.isfinite(gradient.numpy()).all():
+        if not np.isfinite(on_host(gradient)).all():
             raise Failure(422, "BadGradient", "the gradient has NaN or infinity; no weight has changed")
 
 

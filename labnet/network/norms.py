@@ -9,6 +9,7 @@ import numpy as np
 
 from labnet.autograd import Gradients
 from labnet.stats import Curve
+from labnet.tensor import on_host
 
 _LEAST_SECONDS = 0.1
 #: Greatest part of the time that measuring may take.
@@ -42,8 +43,8 @@ class Norms:
             return
         pairs = list(gradients.items())
         if pairs:
-            self.gradient.add(version, norm(gradient.numpy() for _, gradient in pairs))
-            self.weights.add(version, norm(parameter.numpy() for parameter, _ in pairs))
+            self.gradient.add(version, norm(on_host(gradient) for _, gradient in pairs))
+            self.weights.add(version, norm(on_host(parameter) for parameter, _ in pairs))
         ended = self._clock()
         self._due = ended + max(_LEAST_SECONDS, (ended - began) / _SHARE)
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from labnet.device import check_device
 from labnet.errors import ServeError
 from labnet.network import oip, running, security
 from labnet.network.loops import IO
+from labnet.network.placing import placed
 from labnet.network.pool import Address
 from labnet.network.port import Port
 from labnet.network.routes import Route, check_name, function_route
@@ -122,8 +122,8 @@ def serve_model(
     compile : bool
         Compile forwards and backwards, in the background, for the first shapes that come; until then, and for
         others, the model runs eagerly. A model that cannot be compiled fails with the line that is to blame.
-    device
-        Reserved: only the CPU is available.
+    device : str, optional
+        Where the model computes: it is moved there. What clients send goes there, and results come back.
     staleness : "accept" or "scale"
         What becomes of a gradient when other updates came between its forward and its backward: it is taken as it
         is, or multiplied by ``1 / (1 + updates)``.
@@ -152,7 +152,6 @@ def serve_model(
     ...     server.statistics()["optimize"]["hits"]
     1
     """
-    check_device(device)
     policy = Policy(staleness, max_staleness, accumulate)
     if name is None:
         name = getattr(model, "__name__", None) or type(model).__name__
@@ -160,6 +159,8 @@ def serve_model(
         from labnet.network.compiled import compiled  # only here: a compiler takes time to import
 
         model = compiled(model)
+    if device is not None:
+        model = placed(model, device)
     place = Place(port, host, name, token, max_body, max_queue, replace)
 
     def made(bound: Port) -> ServedModel:

@@ -18,7 +18,7 @@ from labnet.network.routes import Failure
 from labnet.network.staleness import Histogram, Policy
 from labnet.nn import Module
 from labnet.store import Intent, Outcome, Store
-from labnet.tensor import Tensor
+from labnet.tensor import Tensor, on_host
 
 Optimizer = Callable[[Gradients], Any]
 
@@ -212,7 +212,7 @@ class Updates:
             trained = [(t, g) for t, g in pairs if id(t) in own]
         else:
             trained = [(t, g) for t, g in pairs if id(t) not in inputs]
-        if not all(np.isfinite(gradient.numpy()).all() for _, gradient in trained):
+        if not all(np.isfinite(on_host(gradient)).all() for _, gradient in trained):
             raise Failure(422, "BadGradient", "the gradient of a parameter is not finite; no weight has changed")
         factor = self._policy.factor(self.version - contribution.version)
         return Gradients(trained if factor == 1.0 else [(t, g * factor) for t, g in trained])

@@ -9,7 +9,7 @@ from labnet.errors import DTypeError, ShapeError
 from labnet.ops.creation import arange, rand
 from labnet.ops.dispatch import current_tracer
 from labnet.ops.windows import Padding, Pair
-from labnet.tensor import Tensor
+from labnet.tensor import Tensor, on_host
 
 
 def conv2d(
@@ -105,7 +105,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         raise ValueError(f"dropout: expected a probability p in [0, 1], got {p}")
     if not training or p == 0:
         return x
-    kept = (rand(x.shape) >= p).astype(x.dtype)
+    kept = (rand(x.shape, device=x.device) >= p).astype(x.dtype)
     return x * (kept * (1 / (1 - p) if p < 1 else 0.0))
 
 
@@ -179,7 +179,7 @@ def embedding(indices: Tensor, weight: Tensor, padding_idx: int | None = None) -
     if tracer is not None:
         tracer.check_within(indices, count, f"embedding: indices must lie in [0, {count})")
     else:
-        seen = indices.numpy()
+        seen = on_host(indices)
         if seen.size and not (seen.min() >= 0 and seen.max() < count):
             raise IndexError(f"embedding: indices must lie in [0, {count}), got {seen.min()} to {seen.max()}")
     rows: Tensor = weight[indices]

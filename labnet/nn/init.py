@@ -19,7 +19,7 @@ def uniform(shape: Shape, *, bound: float) -> Tensor:
     >>> uniform((2, 3), bound=0.1).requires_grad
     True
     """
-    return Tensor((rand(shape).numpy() * 2 - 1) * bound, dtype="float32", requires_grad=True)
+    return Tensor((rand(shape, device="cpu").numpy() * 2 - 1) * bound, dtype="float32", requires_grad=True)
 
 
 def normal(shape: Shape, *, std: float = 1.0) -> Tensor:
@@ -30,7 +30,7 @@ def normal(shape: Shape, *, std: float = 1.0) -> Tensor:
     >>> normal((2, 3), std=0.1).requires_grad
     True
     """
-    return Tensor(randn(shape).numpy() * std, dtype="float32", requires_grad=True)
+    return Tensor(randn(shape, device="cpu").numpy() * std, dtype="float32", requires_grad=True)
 
 
 def fan_in_uniform(shape: Shape, *, fan_in: int) -> Tensor:

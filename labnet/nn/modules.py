@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from labnet import memory
 from labnet.autograd import Setting
 from labnet.errors import DTypeError, ShapeError
 from labnet.nn import init
 from labnet.nn.summary import describe_module
 from labnet.ops import linear
-from labnet.tensor import Tensor
+from labnet.tensor import DTYPES, DTypeLike, Tensor, as_dtype
 
 if TYPE_CHECKING:
     from labnet.nn.checkpoint import Checkpoint
@@ -240,6 +241,41 @@ class Module:
                 f"{type(self).__name__}({self._describe()}): expected an input of dtype {weight.dtype}, "
                 f"got {x.dtype}; convert it with x.astype({weight.dtype.name!r})"
             )
+
+    def to(self, target: DTypeLike) -> "Module":
+        """Move all parameters and buffers to a device, or convert the floating ones to a dtype; return the module.
+
+        The tensors stay the same objects, so an optimizer that has seen them goes on with them; gradients they have
+        are dropped.
+
+        Parameters
+        ----------
+        target : str or dtype
+            ``"cpu"``, ``"cuda"``, or a floating dtype.
+
+        Raises
+        ------
+        DeviceError
+            If there is no such device here; nothing is moved then.
+
+        Examples
+        --------
+        >>> import labnet as ln
+        >>> ln.nn.Linear(2, 1).to("float64").weight.dtype
+        dtype('float64')
+        """
+        tensors = list({id(tensor): tensor for tensor in self._state().values()}.values())
+        if not isinstance(target, str) or target in DTYPES:
+            if as_dtype(target).kind != "f":
+                raise DTypeError(f"to: expected a floating dtype or a device, got {target!r}")
+            tensors = [tensor for tensor in tensors if tensor.dtype.kind == "f"]
+        arrays = [tensor.detach().to(target)._array for tensor in tensors]
+        for tensor, array in zip(tensors, arrays, strict=True):
+            memory.unlink(tensor)
+            tensor.grad = None
+            tensor._array = array
+        changes[0] += 1
+        return self
 
     def __repr__(self) -> str:
         inside = [f"  ({name}): " + repr(module).replace("\n", "\n  ") for name, module in self._modules.items()]

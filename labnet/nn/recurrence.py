@@ -11,6 +11,8 @@ import numpy as np
 
 from labnet import ops
 from labnet.autograd import Node, Run, is_recording
+from labnet.device import CPU
+from labnet.kernels.places import device_of, finished, moved
 from labnet.ops.dispatch import current_tracer
 from labnet.ops.registry import FLOATS, Op
 from labnet.tensor import Tensor, wrap
@@ -44,7 +46,7 @@ def recur(gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor) -> Tensor
     inputs = (gates, weight, hidden, cell)
     tracer = current_tracer()
     if tracer is not None:
-        return tracer.apply(_RECUR, inputs, {})
+        return tracer.apply(_RECUR, inputs, {}) if gates.device == CPU else _composed(*inputs)
     steps = Steps(*(x._array for x in inputs))
     parents = tuple([x._node for x in inputs])
     recorded = is_recording() and any(parents)
@@ -66,12 +68,12 @@ class Steps:
         self.inputs = (gates, weight, hidden, cell)
         steps, samples, width = len(gates), len(hidden), hidden.shape[-1]
         self.active = np.empty_like(gates)
-        self.hidden = np.empty((steps + 1, samples, width), gates.dtype)
+        self.hidden = np.empty((steps + 1, samples, width), gates.dtype, like=gates)
         self.cells = np.empty_like(self.hidden)
         self.hidden[0], self.cells[0] = hidden, cell
         # the logistic function is (1 + tanh(x / 2)) / 2, so one tanh does for all four gates
-        half = np.array([0.5, 0.5, 1.0, 0.5], gates.dtype).repeat(width)
-        shift = np.array([0.5, 0.5, 0.0, 0.5], gates.dtype).repeat(width)
+        half = moved(np.array([0.5, 0.5, 1.0, 0.5], gates.dtype).repeat(width), device_of(gates))
+        shift = moved(np.array([0.5, 0.5, 0.0, 0.5], gates.dtype).repeat(width), device_of(gates))
         for t in range(steps):
             active = self.active[t]
             np.matmul(self.hidden[t], weight.T, out=active)
@@ -132,7 +134,7 @@ class Recurrence(Node):
         assert parents is not None
         if run.create_graph:
             return ops.replay(_composed, steps.inputs, parents, gradient)
-        return [None if p is None else g for p, g in zip(parents, steps.back(np.asarray(gradient)), strict=True)]
+        return [None if p is None else g for p, g in zip(parents, steps.back(finished(gradient)), strict=True)]
 
     def release(self) -> None:
         """Let go of the saved values."""

@@ -36,7 +36,7 @@ def ndtr(x: Array, /) -> Array:
     >>> ln.ops.ndtr(ln.asarray([0.0, 10.0])).tolist()
     [0.5, 1.0]
     """
-    return 0.5 * (1 + erf_of_array(np.asarray(x * math.sqrt(0.5))))
+    return 0.5 * (1 + erf_of_array(x * math.sqrt(0.5)))
 
 
 # Activations
@@ -75,7 +75,7 @@ def gelu(x: Array, /, *, approximate: str = "none") -> Array:
     [0.0, 10.0]
     """
     if approximate == "none":
-        return x * (0.5 * (1 + erf_of_array(np.asarray(x * math.sqrt(0.5)))))
+        return x * (0.5 * (1 + erf_of_array(x * math.sqrt(0.5))))
     if approximate != "tanh":
         raise ValueError("approximate must be 'none' or 'tanh'")
     return 0.5 * x * (1 + np.tanh(_GELU_SCALE * (x + _GELU_CUBIC * x * x * x)))

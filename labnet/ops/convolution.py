@@ -4,10 +4,12 @@ A convolution is a matrix product with the matrix of all windows; see `labnet.op
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from labnet.kernels.places import is_elsewhere
 from labnet.ops.reduction import sum
 from labnet.ops.registry import FLOATS, Array, Sample, op
 from labnet.ops.windows import Padding, Pair, Windows
@@ -19,6 +21,20 @@ def _channels_fit(images: tuple[int, ...], weight: tuple[int, ...], groups: int)
         raise ValueError("expected images of shape (N, C, H, W) and weights of shape (K, C / groups, rows, columns)")
     if groups < 1 or images[1] != weight[1] * groups or weight[0] % groups:
         raise ValueError(f"{images[1]} channels and {weight} weights do not fit {groups} groups")
+
+
+def _windows(
+    like: Array, images: Sequence[int], weight: Sequence[int], stride: Pair, padding: Padding, dilation: Pair
+) -> Windows:
+    """Return where the windows lie, for arrays on the device of `like`."""
+    return Windows.of(
+        tuple(images[2:]),
+        tuple(weight[2:]),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        joined=not is_elsewhere(like),
+    )
 
 
 def _pull_images(g: Tensor, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, **static: Any) -> Tensor:
@@ -93,11 +109,11 @@ def conv2d(
     _channels_fit(x.shape, weight.shape, groups)
     if np.shape(bias) not in ((), weight.shape[:1]):
         raise ValueError("expected one number of the bias per filter")
-    windows = Windows.of(x.shape[2:], weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
+    windows = _windows(x, x.shape, weight.shape, stride, padding, dilation)
     filters = weight.reshape(groups, len(weight) // groups, -1)
     shift = np.reshape(bias, (*filters.shape[:2], 1)) if np.ndim(bias) else bias
-    out = np.empty((len(x), *filters.shape[:2], windows.out[0] * windows.row), np.result_type(x, weight, bias))
-    for part in windows.parts(*x.shape[:2]):
+    out = np.empty((len(x), *filters.shape[:2], windows.out[0] * windows.row), np.result_type(x, weight, bias), like=x)
+    for part in windows.parts(x, x.shape[1]):
         np.matmul(filters, windows.columns(x[part], groups), out=out[part])
         out[part] += shift
     return out.reshape(len(x), len(weight), windows.out[0], windows.row)[..., : windows.out[1]]
@@ -145,10 +161,10 @@ def conv2d_input(
     [[[[1.0, 2.0, 1.0]]]]
     """
     _channels_fit(shape, weight.shape, groups)
-    windows = Windows.of(shape[2:], weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
+    windows = _windows(y, shape, weight.shape, stride, padding, dilation)
     filters = np.swapaxes(weight.reshape(groups, len(weight) // groups, -1), 1, 2)
-    out = np.empty(shape, np.result_type(y, weight))
-    for part in windows.parts(*shape[:2]):
+    out = np.empty(shape, np.result_type(y, weight), like=y)
+    for part in windows.parts(y, shape[1]):
         out[part] = windows.add_up(np.matmul(filters, windows.widen(y[part], groups)), shape[1])
     return out
 
@@ -191,9 +207,9 @@ def conv2d_weight(
     [[[[2.0, 2.0]]]]
     """
     _channels_fit(x.shape, shape, groups)
-    windows = Windows.of(x.shape[2:], shape[2:], stride=stride, padding=padding, dilation=dilation)
-    out = np.zeros((groups, math.prod(shape[1:]), shape[0] // groups), np.result_type(x, y))
-    for part in windows.parts(*x.shape[:2]):  # BLAS is faster with the larger factor on the left
+    windows = _windows(x, x.shape, shape, stride, padding, dilation)
+    out = np.zeros((groups, math.prod(shape[1:]), shape[0] // groups), np.result_type(x, y), like=x)
+    for part in windows.parts(x, x.shape[1]):  # BLAS is faster with the larger factor on the left
         out += np.matmul(windows.columns(x[part], groups), np.swapaxes(windows.widen(y[part], groups), 2, 3)).sum(
             axis=0
         )

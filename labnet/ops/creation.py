@@ -5,16 +5,32 @@ from typing import Any
 
 import numpy as np
 
-from labnet.device import check_device
+from labnet.device import CPU, check_device
+from labnet.kernels.places import moved
 from labnet.ops import dispatch
 from labnet.ops.shape import Shape
 from labnet.tensor import DTypeLike, Tensor, as_array, as_dtype, tell
 
 _generator = np.random.default_rng()
+#: What DLPack calls a GPU of NVIDIA.
+_DLPACK_CUDA = 2
 
 
 def _dtype(dtype: DTypeLike | None) -> np.dtype[Any]:
     return as_dtype("float32" if dtype is None else dtype)
+
+
+def _made(value: Any, shape: Shape, dtype: Any, device: str | None, requires_grad: bool) -> Tensor:
+    """Make a tensor of one value, or of anything for None, on a device."""
+    device = check_device(device)
+    like = None if device == CPU else moved(np.zeros((), dtype), device)
+    if value is None:
+        array = np.empty(shape, dtype, like=like)
+    elif like is None and not np.any(value):
+        array = np.zeros(shape, dtype)
+    else:
+        array = np.full(shape, value, dtype, like=like)
+    return Tensor(array, device=device, requires_grad=requires_grad)
 
 
 def asarray(
@@ -36,6 +52,7 @@ def asarray(
     obj : array-like
     dtype : dtype, optional
     device : str, optional
+        ``"cpu"`` or ``"cuda"``; by default where a tensor is, or for anything else the one of `set_device`.
     copy : bool, optional
         True for memory of its own, False for an error where memory cannot be shared.
     requires_grad : bool
@@ -56,16 +73,25 @@ def asarray(
     >>> ln.asarray([[1, 2], [3, 4]]).shape
     (2, 2)
     """
-    check_device(device)
-    same_dtype = dtype is None or as_dtype(dtype) == getattr(obj, "dtype", None)
-    if isinstance(obj, Tensor) and same_dtype and not copy and not (requires_grad and not obj.requires_grad):
-        return obj
+    if device is not None:
+        device = check_device(device)
+    same = dtype is None or as_dtype(dtype) == getattr(obj, "dtype", None)
+    if isinstance(obj, Tensor) and same and not copy and not (requires_grad and not obj.requires_grad):
+        if device is None or device == obj.device:
+            return obj
+        if copy is None and not requires_grad:
+            return obj.to_device(device)
     if isinstance(obj, Tensor):
         tell("copy", obj)
     array = as_array(obj, dtype=dtype)
-    if copy is False and array is not (obj._array if isinstance(obj, Tensor) else obj):
-        raise ValueError(f"asarray: {type(obj).__name__} cannot become a tensor of {array.dtype} without a copy")
-    return Tensor(np.array(array) if copy else array, requires_grad=requires_grad)
+    tensor = Tensor(array.copy() if copy else array, device=device)
+    given = obj._array if isinstance(obj, Tensor) else obj
+    if copy is False and tensor._array is not given and not hasattr(obj, "__cuda_array_interface__"):
+        raise ValueError(
+            f"asarray: {type(obj).__name__} cannot become a tensor of {array.dtype} on {tensor.device!r} without a copy"
+        )
+    tensor.requires_grad = requires_grad
+    return tensor
 
 
 def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = None) -> Tensor:
@@ -77,8 +103,11 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
     >>> ln.from_dlpack(np.arange(3)).tolist()
     [0, 1, 2]
     """
-    check_device(device)
-    return Tensor(np.from_dlpack(x, copy=copy))
+    if x.__dlpack_device__()[0] == _DLPACK_CUDA:
+        from labnet.kernels.cuda.interchange import from_dlpack as from_gpu
+
+        return Tensor(from_gpu(x), device=device)
+    return Tensor(np.from_dlpack(x, copy=copy), device=device or CPU)
 
 
 def empty(
@@ -92,7 +121,7 @@ def empty(
     >>> ln.empty(2).shape
     (2,)
     """
-    return Tensor(np.empty(shape, _dtype(dtype)), device=device, requires_grad=requires_grad)
+    return _made(None, shape, _dtype(dtype), device, requires_grad)
 
 
 def empty_like(
@@ -106,7 +135,7 @@ def empty_like(
     >>> ln.empty_like(ln.ones(2)).shape
     (2,)
     """
-    return empty(x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+    return empty(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
 
 
 def zeros(
@@ -120,7 +149,7 @@ def zeros(
     >>> ln.zeros(2).tolist()
     [0.0, 0.0]
     """
-    return Tensor(np.zeros(shape, _dtype(dtype)), device=device, requires_grad=requires_grad)
+    return _made(0, shape, _dtype(dtype), device, requires_grad)
 
 
 def ones(
@@ -134,7 +163,7 @@ def ones(
     >>> ln.ones((1, 2)).tolist()
     [[1.0, 1.0]]
     """
-    return Tensor(np.ones(shape, _dtype(dtype)), device=device, requires_grad=requires_grad)
+    return _made(1, shape, _dtype(dtype), device, requires_grad)
 
 
 def full(
@@ -153,8 +182,11 @@ def full(
     >>> ln.full(2, 0.5).tolist()
     [0.5, 0.5]
     """
-    value = as_array(fill_value.numpy() if isinstance(fill_value, Tensor) else fill_value, dtype=dtype)
-    return Tensor(np.full(shape, value, value.dtype), device=device, requires_grad=requires_grad)
+    value = as_array(fill_value, dtype=dtype)
+    if isinstance(fill_value, Tensor):
+        device = device or fill_value.device
+        value = moved(value, CPU)
+    return _made(value, shape, value.dtype, device, requires_grad)
 
 
 def full_like(
@@ -174,7 +206,7 @@ def full_like(
     >>> ln.full_like(ln.ones(2), 7).tolist()
     [7.0, 7.0]
     """
-    return full(x.shape, fill_value, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+    return full(x.shape, fill_value, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
 
 
 def eye(
@@ -209,7 +241,7 @@ def zeros_like(
     >>> ln.zeros_like(ln.ones(2)).tolist()
     [0.0, 0.0]
     """
-    return zeros(x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+    return zeros(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
 
 
 def ones_like(
@@ -223,7 +255,7 @@ def ones_like(
     >>> ln.ones_like(ln.zeros(2)).tolist()
     [1.0, 1.0]
     """
-    return ones(x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+    return ones(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
 
 
 def arange(

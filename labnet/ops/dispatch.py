@@ -15,6 +15,7 @@ import numpy as np
 from labnet import memory
 from labnet.autograd import Node, Run, is_recording, next_number
 from labnet.errors import AxisError, DTypeError, ShapeError
+from labnet.kernels.places import finished, is_elsewhere
 from labnet.tensor import Tensor, as_array, witness, wrap
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ Values = np.ndarray[Any, Any]
 
 _ndarray = np.ndarray
 _new = object.__new__
-_asarray = np.asarray
+_asarray = finished
 _REFUSALS = (ValueError, TypeError, OverflowError)
 _NO_STATIC: dict[str, Any] = {}
 #: Operands that have no dtype of their own: numbers, and None for one that is left out.
@@ -104,7 +105,10 @@ class Recorded(Node):
         inputs: Sequence[Any] = self.arrays
         for array in inputs:
             if type(array) is not _ndarray:
-                inputs = [a if a is None or type(a) is _ndarray else np.asarray(a, out.dtype) for a in inputs]
+                inputs = [
+                    a if a is None or type(a) is _ndarray or is_elsewhere(a) else np.asarray(a, out.dtype)
+                    for a in inputs
+                ]
                 break
         rules: Sequence[Any] = op.vjps
         if op.variadic:
@@ -127,7 +131,7 @@ class Recorded(Node):
         """Apply the rules so that what they do is recorded."""
         assert self.parents is not None
         assert self.out is not None
-        g = gradient if isinstance(gradient, Tensor) else wrap(np.asarray(gradient))
+        g = gradient if isinstance(gradient, Tensor) else wrap(finished(gradient))
         output = wrap(self.out, self)
         tensors = [a if a is None else wrap(a, p) for a, p in zip(inputs, self.parents, strict=True)]
         return [
@@ -148,14 +152,14 @@ class Recorded(Node):
 
 def _as_array(value: Any) -> Values:
     """Return the array of what a rule returned; it is a tensor where an op had the last word."""
-    return value._array if isinstance(value, Tensor) else np.asarray(value)
+    return value._array if isinstance(value, Tensor) else finished(value)
 
 
 def _as_tensor(value: Any) -> Tensor:
     """Wrap what a rule returned; it is a tensor already where an op had the last word."""
     if type(value) is Tensor:
         return value
-    return wrap(value if type(value) is _ndarray else np.asarray(value))
+    return wrap(value if type(value) is _ndarray else finished(value))
 
 
 def _no_rule(*_: Any, **__: Any) -> None:
@@ -273,7 +277,7 @@ def binary_function(op: "Op") -> Callable[..., Tensor]:
             array2, parent2 = x2._array, x2._node
         else:
             array2, parent2 = operand(x2), _node_of(x2)
-            if type(array2) is not _ndarray and type(array1) is not _ndarray:
+            if type(array2) is not _ndarray and type(array1) is not _ndarray and not is_elsewhere(array1):
                 array1, array2 = as_array(array1), as_array(array2)
         try:
             result = forward(array1, array2)
@@ -325,7 +329,7 @@ def static_function(op: "Op", *, names: Sequence[str], positional: int) -> Calla
                 raise
             raise failure(name, (array,), static, error) from None
         if type(result) is not _ndarray:
-            result = np.asarray(result)
+            result = finished(result)
         out: Tensor = _new(Tensor)
         out._array = result
         out._family = None
@@ -368,7 +372,7 @@ def general_function(op: "Op", *, inputs: int, names: Sequence[str], positional:
             if len(args) < inputs or any(key not in names for key in static):
                 raise
             raise failure(name, arrays, static, error) from None
-        out = wrap(result if type(result) is _ndarray else np.asarray(result))
+        out = wrap(result if type(result) is _ndarray else finished(result))
         if op.differentiable and out._array.dtype.kind == "f":
             parents = tuple([_node_of(x) for x in tensors])
             if any(parents) and is_recording():
@@ -380,7 +384,7 @@ def general_function(op: "Op", *, inputs: int, names: Sequence[str], positional:
 
 def failure(name: str, arrays: tuple[Array, ...], static: dict[str, Any], error: Exception) -> Exception:
     """Turn NumPy's complaint into ours, with every shape or dtype that took part."""
-    given = [a if isinstance(a, _ndarray) else np.asarray(a) for a in arrays]
+    given = [a if isinstance(a, _ndarray) or is_elsewhere(a) else np.asarray(a) for a in arrays]
     extra = "".join(f", {key}={value!r:.40}" for key, value in static.items())
     if isinstance(error, TypeError | OverflowError) or (name == "pow" and _broadcast(given)):
         return DTypeError(f"{name}: not possible for dtypes {', '.join(str(a.dtype) for a in given)}{extra}: {error}")

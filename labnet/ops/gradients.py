@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
-import numpy as np
-
 from labnet import autograd
 from labnet.errors import GradientError
+from labnet.kernels.places import finished
 from labnet.ops import dispatch
 from labnet.ops.creation import zeros_like
 from labnet.tensor import Tensor, wrap
@@ -70,7 +69,7 @@ def grad(
 def _own(gradient: Any) -> Tensor:
     """Return another tensor for a gradient, since rules hand one to several inputs; memory is shared until written."""
     if not isinstance(gradient, Tensor):
-        return wrap(np.asarray(gradient))
+        return wrap(finished(gradient))
     return wrap(gradient._array, gradient._node) if dispatch.current_tracer() is None else gradient
 
 

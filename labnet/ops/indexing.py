@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from labnet.device import CPU
 from labnet.errors import ShapeError
+from labnet.kernels.places import copied, device_of, moved
 from labnet.ops.registry import EVERY, FLOATS, Array, Sample, composed, no_flops, op
 from labnet.ops.shape import fit
 from labnet.tensor import Tensor, wrap
@@ -29,6 +31,11 @@ def plain_key(key: Any) -> Any:
     if isinstance(key, Tensor):
         return key._array
     return np.asarray(key) if isinstance(key, list) else key
+
+
+def _on_host(key: Any) -> Any:
+    """Return an index with its arrays on the host."""
+    return tuple(map(_on_host, key)) if isinstance(key, tuple) else moved(key, CPU)
 
 
 def _is_basic(key: Any) -> bool:
@@ -82,7 +89,7 @@ def scatter_add(x: Array, /, key: Any, shape: tuple[int, ...]) -> Array:
     >>> ln.ops.scatter_add(ln.asarray([1.0, 2.0]), ([0, 0],), (3,)).tolist()
     [3.0, 0.0, 0.0]
     """
-    out = np.zeros(shape, x.dtype)
+    out = np.zeros(shape, x.dtype, like=x)
     key = plain_key(key)
     if _is_basic(key):
         out[key] = x
@@ -100,8 +107,10 @@ def _pull_value(g: Tensor, out: Tensor, x: Tensor, value: Tensor, *, key: Any) -
     if not _is_basic(key):  # of the values written to one place, the last one stays
         places = np.full(x.shape, -1)
         order = np.arange(read.size).reshape(read.shape)
-        places[plain_key(key)] = order
-        read = read * wrap((places[plain_key(key)] == order).astype(read.dtype))
+        at = _on_host(plain_key(key))
+        places[at] = order
+        kept = (places[at] == order).astype(read.dtype)
+        read = read * wrap(moved(kept, read.device if isinstance(read, Tensor) else device_of(read)))
     leading = value.ndim - read.ndim  # NumPy drops leading dimensions of length one
     if leading > 0:
         read = read.reshape((1,) * leading + read.shape)
@@ -131,7 +140,7 @@ def setitem(x: Array, value: Array, /, key: Any) -> Array:
     >>> ln.ops.setitem(ln.zeros(3), 5.0, slice(0, 2)).tolist()
     [5.0, 5.0, 0.0]
     """
-    out = np.array(x, copy=True)
+    out = copied(x)
     out[plain_key(key)] = value
     return out
 

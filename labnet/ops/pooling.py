@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from labnet import kernels
+from labnet.kernels.places import finished, is_elsewhere
 from labnet.ops.dispatch import current_tracer
 from labnet.ops.registry import FLOATS, Array, Sample, op
 from labnet.ops.windows import Pair, Windows, pair
@@ -51,9 +52,9 @@ def _inside(padded: Array, windows: Windows) -> Array:
     return padded[..., top : top + rows, left : left + columns]
 
 
-def _blank(shape: tuple[int, ...], windows: Windows, dtype: Any) -> Array:
+def _blank(shape: tuple[int, ...], windows: Windows, like: Array) -> Array:
     sides = [size + 2 * before for size, before in zip(windows.image, windows.before, strict=True)]
-    return np.zeros((*shape[:-2], *sides), dtype)
+    return np.zeros((*shape[:-2], *sides), like.dtype, like=like)
 
 
 def _greatest(x: Array, windows: Windows) -> Array:
@@ -71,7 +72,7 @@ def _winners(x: Array, windows: Windows, greatest: Array | None) -> Iterator[tup
     x = _padded(x, windows, -np.inf)
     greatest = _greatest(x, windows) if greatest is None else greatest
     *places, last = _places(windows)
-    left = np.ones(greatest.shape, bool)
+    left = np.ones(greatest.shape, bool, like=greatest)
     for place in places:
         hit = x[place] == greatest
         hit &= left
@@ -81,7 +82,7 @@ def _winners(x: Array, windows: Windows, greatest: Array | None) -> Iterator[tup
 
 
 def _pull_max(g: Tensor, out: Tensor, x: Tensor, **static: Any) -> Tensor:
-    known = None if current_tracer() is not None else np.asarray(out)
+    known = None if current_tracer() is not None else finished(out)
     return max_pool2d_input(g, x, greatest=known, **static)
 
 
@@ -127,7 +128,7 @@ def max_pool2d(
     """
     windows = _windows(x, kernel_size, stride, padding, dilation)
     compiled = kernels.tile_max.compiled
-    if compiled is not None and _are_tiles(windows):
+    if compiled is not None and _are_tiles(windows) and not is_elsewhere(x):
         out = np.empty((*x.shape[:-2], *windows.out), x.dtype)
         together = (x, out)
         if compiled(id(together), *windows.kernel):
@@ -171,9 +172,9 @@ def max_pool2d_input(
     [[0.0, 0.0], [9.0, 0.0]]
     """
     windows = _windows(x, kernel_size, stride, padding, dilation)
-    out = _blank(x.shape, windows, y.dtype)
+    out = _blank(x.shape, windows, y)
     compiled = kernels.tile_max_backward.compiled
-    if compiled is not None and greatest is not None and _are_tiles(windows):
+    if compiled is not None and greatest is not None and _are_tiles(windows) and not is_elsewhere(x):
         together = (y, x, greatest, out)
         if compiled(id(together), *windows.kernel):
             return out
@@ -216,18 +217,18 @@ def max_pool2d_pick(
     """
     windows = _windows(x, kernel_size, stride, padding, dilation)
     y = _padded(y, windows, 0)
-    out = np.zeros((*x.shape[:-2], *windows.out), y.dtype)
+    out = np.zeros((*x.shape[:-2], *windows.out), y.dtype, like=y)
     for place, hit in _winners(x, windows, greatest):
         np.copyto(out, y[place], where=hit)
     return out
 
 
-def _counts(windows: Windows, dtype: Any, *, count_include_pad: bool) -> Array:
+def _counts(windows: Windows, like: Array, *, count_include_pad: bool) -> Array:
     """Elements per window that an average divides by: all, or those that are no padding."""
     if count_include_pad:
-        return np.asarray(windows.kernel[0] * windows.kernel[1], dtype)
-    inside = _padded(np.ones(windows.image, dtype), windows, 0)
-    total = np.zeros(windows.out, dtype)
+        return np.asarray(windows.kernel[0] * windows.kernel[1], like.dtype)
+    inside = _padded(np.ones(windows.image, like.dtype, like=like), windows, 0)
+    total = np.zeros(windows.out, like.dtype, like=like)
     for place in _places(windows):
         total += inside[place]
     return total
@@ -285,10 +286,10 @@ def avg_pool2d(
     """
     windows = _windows(x, kernel_size, stride, padding)
     x = _padded(x, windows, 0)
-    out = np.zeros((*x.shape[:-2], *windows.out), x.dtype)
+    out = np.zeros((*x.shape[:-2], *windows.out), x.dtype, like=x)
     for place in _places(windows):
         out += x[place]
-    return out / _counts(windows, x.dtype, count_include_pad=count_include_pad)
+    return out / _counts(windows, x, count_include_pad=count_include_pad)
 
 
 @op(
@@ -318,8 +319,8 @@ def avg_pool2d_input(
     [[2.0, 2.0], [2.0, 2.0]]
     """
     windows = _windows(np.broadcast_to(np.zeros((), y.dtype), shape), kernel_size, stride, padding)
-    share = y / _counts(windows, y.dtype, count_include_pad=count_include_pad)
-    out = _blank(shape, windows, y.dtype)
+    share = y / _counts(windows, y, count_include_pad=count_include_pad)
+    out = _blank(shape, windows, y)
     for place in _places(windows):
         out[place] += share
     return _inside(out, windows)

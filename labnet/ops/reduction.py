@@ -179,7 +179,7 @@ def count_nonzero(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> 
     >>> ln.count_nonzero(ln.asarray([[0, 1], [2, 3]]), axis=1).tolist()
     [1, 2]
     """
-    return np.asarray(np.count_nonzero(x, axis=axis, keepdims=keepdims))
+    return np.count_nonzero(x, axis=axis, keepdims=keepdims)
 
 
 @op(

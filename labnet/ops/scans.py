@@ -3,13 +3,14 @@
 import numpy as np
 
 from labnet.errors import AxisError
+from labnet.ops.creation import zeros
 from labnet.ops.elementwise import subtract
 from labnet.ops.joining import concat
 from labnet.ops.logic import not_equal
 from labnet.ops.rearrange import flip
 from labnet.ops.registry import NUMBERS, Array, Sample, composed, op
 from labnet.ops.shape import moveaxis
-from labnet.tensor import DTypeLike, Tensor, as_dtype, wrap
+from labnet.tensor import DTypeLike, Tensor, as_dtype
 
 _SAMPLES = (
     Sample(((5,),)),
@@ -28,7 +29,7 @@ def _along(x: Array, axis: int | None) -> int:
 def _initial(out: Array, axis: int, value: int) -> Array:
     shape = list(out.shape)
     shape[axis] = 1
-    return np.concatenate([np.full(shape, value, out.dtype), out], axis)
+    return np.concatenate([np.full(shape, value, out.dtype, like=out), out], axis)
 
 
 def _from_end(x: Tensor, axis: int) -> Tensor:
@@ -87,7 +88,8 @@ def products_before(x: Tensor) -> Tensor:
 def _later(x: Tensor, places: int) -> Tensor:
     """Return for each element the one so many places further along the last dimension, zero at the end."""
     rest = x[..., places:]
-    return concat([rest, wrap(np.zeros((*x.shape[:-1], x.shape[-1] - rest.shape[-1]), x.dtype))], axis=-1)
+    nothing = zeros((*x.shape[:-1], x.shape[-1] - rest.shape[-1]), dtype=x.dtype, device=x.device)
+    return concat([rest, nothing], axis=-1)
 
 
 def _pull_prod(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from labnet.device import check_device
+from labnet.kernels.places import finished
 from labnet.ops.registry import EVERY, Array, Sample, no_flops, op
 from labnet.tensor import DTypeLike, Tensor, as_dtype
 
@@ -92,7 +93,7 @@ def sum_to(x: Array, /, shape: tuple[int, ...]) -> Array:
 def _sum_array(x: Array, shape: tuple[int, ...]) -> Array:
     added = x.ndim - len(shape)
     if added == 1 and x.shape[1:] == shape:  # such as the gradient of a bias
-        return np.asarray(np.add.reduce(x, dtype=x.dtype))
+        return finished(np.add.reduce(x, dtype=x.dtype))
     axes = tuple(range(added))
     for axis, length in enumerate(shape, start=added):
         if axis < 0 or x.shape[axis] != length:

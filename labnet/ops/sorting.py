@@ -5,9 +5,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from labnet.errors import ShapeError
+from labnet.kernels.places import moved
 from labnet.ops.indexing import take_along_axis
 from labnet.ops.registry import EVERY, NUMBERS, Array, Sample, composed, op
-from labnet.tensor import Tensor, wrap
+from labnet.tensor import Tensor, on_host, wrap
 
 _SAMPLES = (
     Sample(((3, 4),)),
@@ -80,6 +81,11 @@ def searchsorted(
     return np.searchsorted(x1, x2, side, None if sorter is None else np.asarray(sorter))
 
 
+def _beside(x: Tensor, array: Array) -> Tensor:
+    """Return what the host worked out as a tensor on the device of another one."""
+    return wrap(moved(array, x.device))
+
+
 @composed(samples=(Sample(((3, 4),)), Sample(((0,),))), gradients=(False,), dtypes=EVERY)
 def nonzero(x: Tensor, /) -> tuple[Tensor, ...]:
     """Positions of the elements that are not zero, one tensor of positions per dimension.
@@ -92,7 +98,7 @@ def nonzero(x: Tensor, /) -> tuple[Tensor, ...]:
     """
     if not x.ndim:
         raise ShapeError("nonzero: expected at least one dimension, got shape ()")
-    return tuple(wrap(part) for part in np.nonzero(x.numpy()))
+    return tuple(_beside(x, part) for part in np.nonzero(on_host(x)))
 
 
 class UniqueAll(NamedTuple):
@@ -133,7 +139,7 @@ def unique_all(x: Tensor, /) -> UniqueAll:
     >>> ln.unique_all(ln.asarray([2, 1, 2])).counts.tolist()
     [1, 2]
     """
-    return UniqueAll(*(wrap(part) for part in np.unique_all(x.numpy())))
+    return UniqueAll(*(_beside(x, part) for part in np.unique_all(on_host(x))))
 
 
 @composed(samples=_SETS, gradients=(False,), dtypes=EVERY)
@@ -146,7 +152,7 @@ def unique_counts(x: Tensor, /) -> UniqueCounts:
     >>> ln.unique_counts(ln.asarray([2, 1, 2])).counts.tolist()
     [1, 2]
     """
-    return UniqueCounts(*(wrap(part) for part in np.unique_counts(x.numpy())))
+    return UniqueCounts(*(_beside(x, part) for part in np.unique_counts(on_host(x))))
 
 
 @composed(samples=_SETS, gradients=(False,), dtypes=EVERY)
@@ -159,7 +165,7 @@ def unique_inverse(x: Tensor, /) -> UniqueInverse:
     >>> ln.unique_inverse(ln.asarray([2, 1, 2])).inverse_indices.tolist()
     [1, 0, 1]
     """
-    return UniqueInverse(*(wrap(part) for part in np.unique_inverse(x.numpy())))
+    return UniqueInverse(*(_beside(x, part) for part in np.unique_inverse(on_host(x))))
 
 
 @composed(samples=_SETS, gradients=(False,), dtypes=EVERY)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from labnet.kernels.places import is_elsewhere
 from labnet.ops.registry import Array
 
 #: One number for both dimensions, or one for (rows, columns).
@@ -19,6 +20,8 @@ Pair = int | tuple[int, int]
 Padding = Pair | str
 #: Elements of the matrix of windows that are worked on at a time, so that they stay in the cache.
 _PART = 1 << 17
+#: The same on a GPU, which has no use for small parts: a gigabyte of them.
+_PART_ELSEWHERE = 1 << 28
 #: Windows per row below which rows are taken together.
 _SHORT = 16
 
@@ -83,6 +86,7 @@ class Windows:
         stride: Pair = 1,
         padding: Padding = 0,
         dilation: Pair = 1,
+        joined: bool = True,
     ) -> "Windows":
         """Work out the sizes.
 
@@ -102,7 +106,7 @@ class Windows:
         if padded[0] < reach[0] or padded[1] < reach[1]:
             raise ValueError(f"the window covers {tuple(reach)}, the padded image is only {tuple(padded)}")
         out = ((padded[0] - reach[0]) // steps[0] + 1, (padded[1] - reach[1]) // steps[1] + 1)
-        row = padded[1] if steps == (1, 1) and out[1] < _SHORT else out[1]
+        row = padded[1] if joined and steps == (1, 1) and out[1] < _SHORT else out[1]
         if row > out[1]:
             padded[0] += 1  # what the last windows see beyond the last row
         size = (padded[0], padded[1])
@@ -119,25 +123,35 @@ class Windows:
         strides = (n, c, rows * self.dilation[0], columns * self.dilation[1], rows * self.stride[0])
         return as_strided(padded, shape, (*strides, columns * self.stride[1]), writeable=writeable)
 
-    def parts(self, images: int, channels: int) -> Iterator[slice]:
+    def parts(self, x: Array, channels: int) -> Iterator[slice]:
         """Cut a batch into parts whose windows are few enough to be worked on at a time."""
+        images = len(x)
         each = channels * self.kernel[0] * self.kernel[1] * self.out[0] * self.row
-        count = max(1, _PART // max(1, each))
+        count = max(1, (_PART_ELSEWHERE if is_elsewhere(x) else _PART) // max(1, each))
         return (slice(start, start + count) for start in range(0, images, count))
 
     def columns(self, x: Array, groups: int) -> Array:
         """Return the windows of images (N, C, H, W) as a matrix (N, groups, C / groups * kernel, windows)."""
+        inner = x.shape[1] // groups * self.kernel[0] * self.kernel[1]
+        if is_elsewhere(x):
+            from labnet.kernels.cuda import convolution
+
+            found = convolution.columns(x, self._sizes())
+            return found.reshape((x.shape[0], groups, inner, self.out[0] * self.out[1]))
         padded = x
         if self.padded != self.image:
             padded = np.zeros((*x.shape[:2], *self.padded), x.dtype)
             self._inside(padded)[...] = x
         view = self._view(np.ascontiguousarray(padded))
-        inner = x.shape[1] // groups * self.kernel[0] * self.kernel[1]
         return view.reshape(x.shape[0], groups, inner, self.out[0] * self.row)
 
     def add_up(self, columns: Array, channels: int) -> Array:
         """Add a matrix as of `columns` up to images (N, channels, H, W); the adjoint of `columns`."""
         parts = columns.reshape(len(columns), channels, *self.kernel, self.out[0], self.row)
+        if is_elsewhere(columns):
+            from labnet.kernels.cuda import convolution
+
+            return convolution.add_up(parts, self._sizes())
         padded = np.zeros((len(columns), channels, *self.padded), columns.dtype)
         if (
             self.stride[0] == 1 and self.row == self.padded[1]
@@ -152,6 +166,10 @@ class Windows:
             for i, j in np.ndindex(self.kernel):
                 target[:, :, i, j] += parts[:, :, i, j]
         return self._inside(padded)
+
+    def _sizes(self) -> tuple[int, ...]:
+        """Return the numbers as a kernel wants them."""
+        return (*self.image, *self.kernel, *self.out, *self.stride, *self.dilation, *self.before)
 
     def widen(self, g: Array, groups: int) -> Array:
         """Return (N, K, *out) as (N, groups, K / groups, windows), with zeros for the windows that do not count."""

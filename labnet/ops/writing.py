@@ -106,7 +106,7 @@ def _check_leaf(base: Tensor) -> None:
 
 def _check_dtype(name: str, x: Tensor, values: Any) -> None:
     """Refuse values that the dtype of `x` cannot hold, such as fractions in an integer tensor."""
-    kind = values.dtype if isinstance(values, np.ndarray) else np.min_scalar_type(values)
+    kind = values.dtype if hasattr(values, "dtype") else np.min_scalar_type(values)
     fits = np.can_cast(kind, x.dtype, "same_kind") or (x.dtype.kind == "u" and kind.kind == "i")
     if not fits:
         raise DTypeError(

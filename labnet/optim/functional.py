@@ -2,8 +2,6 @@
 
 import math
 
-import numpy as np
-
 from labnet.autograd import Gradients
 from labnet.optim.algorithms import SGD
 from labnet.optim.optimizer import check_gradients
@@ -61,6 +59,7 @@ def clip_norm(gradients: Gradients, max_norm: float) -> Gradients:
     check_gradients("clip_norm", gradients, "clip_norm(await loss.backward(), ...)")
     if not max_norm > 0:
         raise ValueError(f"clip_norm: expected max_norm > 0, got {max_norm}")
-    squares = [float(np.vdot(array, array)) for array in (g.numpy().astype("float64") for g in gradients.values())]
+    values = [gradient.detach().astype("float64") for gradient in gradients.values()]
+    squares = [float((value * value).sum()) for value in values]
     factor = min(1.0, max_norm / (math.sqrt(math.fsum(squares)) + 1e-6))
     return Gradients((tensor, gradient * factor) for tensor, gradient in gradients.items())

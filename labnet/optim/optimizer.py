@@ -15,8 +15,9 @@ import numpy as np
 from labnet import memory
 from labnet.autograd import Gradients
 from labnet.errors import GradientError, ShapeError
+from labnet.kernels.places import copied, finished, is_elsewhere, moved
 from labnet.ops import dispatch
-from labnet.tensor import Tensor, wrap
+from labnet.tensor import Tensor, as_array, wrap
 
 Values = np.ndarray[Any, Any]
 #: What an optimizer remembers about one parameter: arrays of its shape, and the number of steps.
@@ -142,7 +143,10 @@ class Optimizer:
         if dispatch.Plain is None and (tracer := dispatch.current_tracer()) is not None:
             tracer.update(self, found)
             return
-        if not self._step_compiled(found):
+        if any(is_elsewhere(parameter._array) for parameter, _ in found):
+            if not self._step_elsewhere(found):
+                self._step(found)
+        elif not self._step_compiled(found):
             self._step(found)
         if watchers:
             announce([parameter for parameter, _ in found])
@@ -167,10 +171,10 @@ class Optimizer:
         new = self._formula(value, gradient, known, self._numbers(step))
         for slot in arrays:
             if known[slot] is not before[slot]:  # NumPy makes numbers of arrays without dimensions
-                state[slot] = np.asarray(known[slot], value.dtype)
+                state[slot] = finished(known[slot], value.dtype)
         if "step" in self.slots:
             state["step"] = step
-        result: Values = np.asarray(new, value.dtype)
+        result: Values = finished(new, value.dtype)
         return result
 
     def _step(self, found: list[tuple[Tensor, Any]]) -> None:
@@ -178,12 +182,36 @@ class Optimizer:
         updates = []
         for parameter, gradient in found:
             state, array = dict(self._known(parameter).state), parameter._array
-            value = np.asarray(self.updated(array, np.asarray(gradient), state), array.dtype)
+            value = finished(self.updated(array, finished(as_array(gradient)), state), array.dtype)
             updates.append((parameter, value, state))
         for parameter, value, state in updates:
             memory.overwrite(parameter, value)
             parameter.grad = None
             self._known(parameter).state = state
+
+    def _step_elsewhere(self, found: list[tuple[Tensor, Any]]) -> bool:
+        """Take a step with all parameters at once by a kernel made of the formula; tell whether there is one."""
+        if not self._has_formula:
+            return False
+        from labnet.kernels.cuda import updates
+
+        states = [self._known(parameter).state for parameter, _ in found]
+        steps = {state.get("step", 0) for state in states}
+        values: list[Any] = [parameter._array for parameter, _ in found]
+        gradients = [finished(as_array(gradient)) for _, gradient in found]
+        if len(steps) != 1 or not updates.fit(values, gradients):
+            return False
+        step = steps.pop() + 1
+        slots = [slot for slot in self.slots if slot != "step"]
+        before = [[state.get(slot) for slot in slots] for state in states]
+        news, after = updates.update(self._formula, self._numbers(step), values, gradients, slots, before)
+        for (parameter, _), new, state, own in zip(found, news, states, after, strict=True):
+            memory.overwrite(parameter, new)
+            parameter.grad = None
+            state.update({slot: array for slot, array in zip(slots, own, strict=True) if array is not None})
+            if "step" in self.slots:
+                state["step"] = step
+        return True
 
     def _step_compiled(self, found: list[tuple[Tensor, Any]]) -> bool:
         """Take a step with all parameters at once by a compiled kernel, and tell whether there was a fitting one."""
@@ -273,7 +301,7 @@ class Optimizer:
             if key not in names and known.state:
                 shape = getattr(known.parameter(), "shape", ())
                 raise KeyError(f"state_dict: a parameter of shape {shape} has state, but no name among {len(names)}")
-            found.update({f"{names[key]}.{slot}": wrap(np.array(value)) for slot, value in known.state.items()})
+            found.update({f"{names[key]}.{slot}": wrap(copied(value)) for slot, value in known.state.items()})
         return found
 
     def load_state_dict(self, state: Mapping[str, Tensor], named_parameters: Named) -> None:
@@ -310,7 +338,9 @@ class Optimizer:
             shape = () if slot == "step" else named[name].shape
             if value.shape != shape:
                 raise ShapeError(f"load_state_dict: {key} has shape {value.shape}, expected {shape}")
-            loaded.setdefault(name, {})[slot] = int(value) if slot == "step" else np.array(value)
+            loaded.setdefault(name, {})[slot] = (
+                int(value) if slot == "step" else moved(copied(as_array(value)), named[name].device)
+            )
         self.lr = float(state["lr"])
         self._state.clear()
         for name, slots in loaded.items():

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from hdrh.histogram import HdrHistogram
-
 _MICROSECONDS = 1_000_000
 _LONGEST = 3600 * _MICROSECONDS
 _RECENT_SECONDS = 60
@@ -33,6 +31,8 @@ class RouteStatistics:
         self.in_flight = 0
         self.bytes_in = 0
         self.bytes_out = 0
+        from hdrh.histogram import HdrHistogram  # only who serves needs it: tensors need NumPy alone
+
         self._latency = HdrHistogram(1, _LONGEST, 2)
         self._recent: deque[list[float]] = deque(maxlen=_RECENT_SECONDS)
 

@@ -18,7 +18,7 @@ from labnet import io
 from labnet.errors import StoreError, WireError
 from labnet.io.files import flush_directory
 from labnet.store import journal
-from labnet.tensor import as_array
+from labnet.tensor import on_host
 
 #: There while nobody has the store open, and everything is on the disk.
 CLEAN = "clean"
@@ -136,7 +136,7 @@ def _checksum(tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> int:
     """Return the CRC-32 of everything in a checkpoint, in the order of the names."""
     checksum = zlib.crc32(repr(sorted(metadata.items())).encode())
     for name, tensor in sorted(tensors.items()):
-        array = np.ascontiguousarray(as_array(tensor))
+        array = np.ascontiguousarray(on_host(tensor))
         checksum = zlib.crc32(repr((name, array.dtype.name, np.shape(tensor))).encode(), checksum)
         checksum = zlib.crc32(array.reshape(-1).view(np.uint8).data, checksum) if array.size else checksum
     return checksum

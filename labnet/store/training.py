@@ -24,7 +24,7 @@ from labnet.optim import Optimizer
 from labnet.store import folder as folders
 from labnet.store import journal
 from labnet.store.records import Intent, Outcome, Outcomes, Update, decode
-from labnet.tensor import Tensor
+from labnet.tensor import Tensor, on_host
 
 Durability = Literal["memory", "group", "every"]
 LEVELS = ("memory", "group", "every")
@@ -265,9 +265,9 @@ class Store:
         written = self._mend()
         names = {id(tensor): name for name, tensor in self._model.named_parameters()}
         taken = [(tensor, gradient) for tensor, gradient in gradients.items() if self._takes(tensor)]
-        named = {names[id(tensor)]: np.asarray(gradient.numpy()) for tensor, gradient in taken}
+        named = {names[id(tensor)]: np.asarray(on_host(gradient)) for tensor, gradient in taken}
         # a parameter's further names are none of buffers: they would bring its old value back
-        buffers = {name: t.numpy() for name, t in self._model._state().items() if id(t) not in names}
+        buffers = {name: on_host(t) for name, t in self._model._state().items() if id(t) not in names}
         settings = _settings(self._optimizer) if self._optimizer is not None else {}
         update = Update(self.version + 1, named, tuple(outcomes), settings, buffers)
         written.append(update.encode(), sync=self.durability == "every")

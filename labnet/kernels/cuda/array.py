@@ -1,0 +1,553 @@
+"""Arrays in the memory of a GPU, which NumPy's functions work on.
+
+Where elements lie is said by an ordinary NumPy array, the layout, that nobody ever reads: its address is one on the
+GPU. So shapes, strides, views and slices are NumPy's own. What is computed element by element is pending until
+somebody needs the values, so that a whole expression becomes one kernel.
+"""
+
+import os
+import threading
+import weakref
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from labnet.errors import DeviceError
+from labnet.kernels import places
+from labnet.kernels.cuda import elementwise, expressions
+from labnet.kernels.cuda.expressions import BOOL, Dtype, Node, NotInKernels
+from labnet.kernels.cuda.machine import Block, machine, take
+
+Host = np.ndarray[Any, Any]
+
+#: Operations of one kernel: longer expressions are computed in parts.
+LONGEST = 48
+_NUMBERS = (int, float)
+
+
+class _Place:
+    """Tells NumPy where an array lies."""
+
+    __slots__ = ("__array_interface__",)
+
+    def __init__(self, address: int, shape: tuple[int, ...], strides: tuple[int, ...] | None, dtype: Dtype):
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (address, False),
+            "shape": shape,
+            "strides": strides,
+            "typestr": dtype.str,
+        }
+
+
+def layout_at(address: int, shape: tuple[int, ...], dtype: Dtype, strides: tuple[int, ...] | None = None) -> Host:
+    """Return an array that says where elements lie; it must not be read."""
+    return np.asarray(_Place(address, shape, strides, dtype))
+
+
+#: Arrays that are still to be computed, of all threads, by identity: they have no use for equality.
+_pending: "dict[int, weakref.ref[DeviceArray]]" = {}
+#: Held while one is computed: who writes computes what others are to read there. A forked child gets its own.
+_settling = [threading.RLock()]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _settling.__setitem__(0, threading.RLock()))
+
+
+def pending_arrays() -> "list[DeviceArray]":
+    """Return the arrays that are still to be computed."""
+    return [array for reference in list(_pending.values()) if (array := reference()) is not None]
+
+
+class DeviceArray:
+    """An array on the GPU.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : dtype
+    base : DeviceArray or None
+        The array whose memory this one is a view of.
+    """
+
+    __slots__ = ("__weakref__", "_block", "_layout", "_node", "base", "dtype", "shape")
+    __array_priority__ = 500.0
+    __hash__ = object.__hash__
+    shape: tuple[int, ...]
+    dtype: Dtype
+    base: "DeviceArray | None"
+    __add__: Any
+    __mul__: Any
+    __rmul__: Any
+    __sub__: Any
+    __truediv__: Any
+    _block: Block | None
+    _layout: Host | None
+    _node: Node | None
+
+    # How one is made
+
+    @classmethod
+    def empty(cls, shape: Any, dtype: Dtype) -> "DeviceArray":
+        """Return an array of whatever is in memory."""
+        shape = (shape,) if isinstance(shape, int | np.integer) else tuple(int(length) for length in shape)
+        if any(length < 0 for length in shape):
+            raise ValueError("negative dimensions are not allowed")
+        self = cls.__new__(cls)
+        self.shape, self.dtype, self.base, self._node = shape, dtype, None, None
+        self._take()
+        return self
+
+    def _take(self) -> None:
+        """Give the array memory."""
+        size = self.dtype.itemsize
+        for length in self.shape:
+            size *= length
+        block = take(size)
+        self._layout = layout_at(block.address, self.shape, self.dtype)
+        self._block = block
+
+    @classmethod
+    def pending(cls, node: Node, shape: tuple[int, ...]) -> "DeviceArray":
+        """Return an array that will be computed where its values are needed."""
+        self = cls.__new__(cls)
+        self.shape, self.dtype, self.base, self._node = shape, node.dtype, None, node
+        self._layout = self._block = None
+        me = id(self)
+        _pending[me] = weakref.ref(self, lambda _: _pending.pop(me, None) and None)
+        return self
+
+    @classmethod
+    def upload(cls, values: Host) -> "DeviceArray":
+        """Return a copy of an array of the host."""
+        values = np.ascontiguousarray(values).reshape(values.shape)
+        self = cls.empty(values.shape, values.dtype)
+        if values.size:
+            machine().upload(self.address, values)
+        return self
+
+    @classmethod
+    def filled(cls, shape: Any, value: Any, dtype: Dtype) -> "DeviceArray":
+        """Return an array of one value."""
+        self = cls.empty(shape, dtype)
+        if not value and not np.signbit(value) and self.size:
+            machine().clear(self.address, self.nbytes)
+        else:
+            elementwise.run(Node("constant", dtype, payload=value), self.layout)
+        return self
+
+    def view_of(self, layout: Host) -> "DeviceArray":
+        """Return a view of this array's memory, given where its elements lie."""
+        self.settle()
+        view = type(self).__new__(type(self))
+        view.shape, view.dtype, view._node = layout.shape, layout.dtype, None
+        view._layout, view._block = layout, self._block
+        view.base = self if self.base is None else self.base
+        return view
+
+    # Where it is
+
+    @property
+    def layout(self) -> Host:
+        """Where the elements lie; the values are there, or will be before whatever is launched next."""
+        layout = self._layout
+        if layout is None:
+            layout = self.settle()._layout
+            assert layout is not None
+        return layout
+
+    @property
+    def address(self) -> int:
+        """Where the first element lies."""
+        return elementwise.address(self.layout)
+
+    def settle(self) -> "DeviceArray":
+        """Compute what is pending, and return this array."""
+        if self._node is not None:
+            with _settling[0]:
+                node = self._node
+                if node is not None:
+                    shaped = DeviceArray.empty(self.shape, self.dtype)
+                    elementwise.run(node, shaped.layout)
+                    self._block, self._layout, self._node = shaped._block, shaped._layout, None
+                    _pending.pop(id(self), None)
+        return self
+
+    def node(self) -> Node:
+        """Return the expression of the elements: the pending one, or a leaf."""
+        return self._node or Node("leaf", self.dtype, payload=self.settle())
+
+    def operand(self, shape: tuple[int, ...]) -> Node:
+        """Return the expression as a part of one of another shape; what would be computed often is computed first."""
+        node = self._node
+        if node is not None and (node.size > LONGEST or self.shape != shape):
+            self.settle()
+            node = None
+        return Node("leaf", self.dtype, payload=self.settle()) if node is None else node
+
+    # What NumPy's arrays have too
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        size = 1
+        for length in self.shape:
+            size *= length
+        return size
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Bytes from one element to the next along each dimension."""
+        return self.layout.strides
+
+    @property
+    def flags(self) -> Any:
+        """Whether the elements follow each other, the memory is its own, and may be written."""
+        own = self.layout.flags
+        owned = type(self._block) is Block and self.base is None
+        return SimpleNamespace(
+            c_contiguous=own.c_contiguous, contiguous=own.c_contiguous, owndata=owned, writeable=True
+        )
+
+    @property
+    def T(self) -> "DeviceArray":  # noqa: N802
+        """View with the dimensions in opposite order."""
+        return self.view_of(self.layout.T)
+
+    @property
+    def mT(self) -> "DeviceArray":  # noqa: N802
+        """View with the last two dimensions swapped."""
+        return self.view_of(self.layout.mT)
+
+    def __neg__(self) -> Any:
+        return np.negative(self)
+
+    def __pos__(self) -> Any:
+        return np.positive(self)
+
+    def __abs__(self) -> Any:
+        return np.abs(self)
+
+    def __invert__(self) -> Any:
+        return np.invert(self)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of unsized object")
+        return self.shape[0]
+
+    def reshape(self, *shape: Any, copy: bool | None = None) -> "DeviceArray":
+        """Return the elements in another shape: a view where that is possible."""
+        wanted = shape[0] if len(shape) == 1 else shape
+        if self._node is not None and isinstance(wanted, tuple) and wanted == self.shape:
+            return self
+        if not copy:
+            try:
+                return self.view_of(np.reshape(self.layout, wanted, copy=False))
+            except ValueError:
+                if copy is False:
+                    raise
+        target = resolved(wanted, self.size)
+        fresh = self.copy()
+        return fresh.view_of(fresh.layout.reshape(target, copy=False)) if target != self.shape else fresh
+
+    def ravel(self) -> "DeviceArray":
+        """Return the elements in one dimension."""
+        return self.reshape(-1)
+
+    def transpose(self, *axes: Any) -> "DeviceArray":
+        """Return a view with the dimensions in another order."""
+        return self.view_of(self.layout.transpose(*axes))
+
+    def astype(self, dtype: Any, *, copy: bool = True) -> "DeviceArray":
+        """Return the elements in another dtype."""
+        dtype = np.dtype(dtype)
+        if dtype == self.dtype and not copy:
+            return self
+        if dtype == self.dtype:
+            return self.copy()
+        return DeviceArray.pending(expressions.cast(self.operand(self.shape), dtype), self.shape)
+
+    def copy(self) -> "DeviceArray":
+        """Return the elements in memory of their own, one after the other."""
+        fresh = DeviceArray.empty(self.shape, self.dtype)
+        layout = self.layout
+        if layout.flags.c_contiguous:
+            if self.size:
+                machine().copy(fresh.address, self.address, self.nbytes)
+        else:
+            elementwise.run(self.node(), fresh.layout)
+        return fresh
+
+    def moved(self, views: "list[DeviceArray]") -> "list[DeviceArray]":
+        """Return a copy of this array and of views of its memory, which share the memory of the copy."""
+        layout = self.layout
+        ends = [0, 0]
+        for length, stride in zip(layout.shape, layout.strides, strict=True):
+            ends[stride > 0] += (length - 1) * stride
+        first = self.address + ends[0]
+        count = (ends[1] - ends[0]) // self.itemsize + 1 if self.size else 0
+        fresh = DeviceArray.empty((count,), self.dtype)
+        if count:
+            machine().copy(fresh.address, first, fresh.nbytes)
+        found = []
+        for array in (self, *views):
+            at = fresh.address + (array.address - first if array.size else 0)
+            found.append(fresh.view_of(layout_at(at, array.shape, array.dtype, array.strides)))
+        return found
+
+    def sum(self, axis: Any = None, **named: Any) -> Any:
+        """Return the sum of the elements."""
+        return np.sum(self, axis=axis, **named)
+
+    def fill(self, value: Any) -> None:
+        """Set every element."""
+        self[...] = value
+
+    def host(self) -> Host:
+        """Return a copy in the memory of the host; it waits until the values are there."""
+        source = self if self.layout.flags.c_contiguous else self.copy()
+        values = np.empty(self.shape, self.dtype)
+        if values.size:
+            machine().download(values, source.address)
+        return values
+
+    def wait(self) -> None:
+        """Wait until the values are there."""
+        self.settle()
+        machine().synchronize()
+
+    def item(self) -> Any:
+        """Return the only element as a Python number."""
+        return self.host().item()
+
+    def tolist(self) -> Any:
+        """Return the elements as nested lists."""
+        return self.host().tolist()
+
+    def __bool__(self) -> bool:
+        return bool(self.host())
+
+    def __float__(self) -> float:
+        return float(self.host())
+
+    def __int__(self) -> int:
+        return int(self.host())
+
+    def __index__(self) -> int:
+        return self.host().__index__()
+
+    def __repr__(self) -> str:
+        return f"DeviceArray({self.host()!r})"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Host:
+        raise DeviceError("a tensor on 'cuda' cannot become a NumPy array by itself: use .to('cpu') first")
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        gpu = machine()
+        if gpu.simulated:
+            raise AttributeError("__cuda_array_interface__: the simulator has no memory that others can reach")
+        layout = self.layout
+        return {
+            "shape": self.shape,
+            "typestr": self.dtype.str,
+            "data": (self.address if self.size else 0, False),
+            "version": 3,
+            "strides": None if layout.flags.c_contiguous else layout.strides,
+            "stream": gpu.stream.value,
+        }
+
+    # Elements
+
+    def __getitem__(self, key: Any) -> "DeviceArray":
+        from labnet.kernels.cuda import indexing
+
+        return indexing.read(self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        from labnet.kernels.cuda import indexing
+
+        indexing.write(self, key, value)
+
+    # Protocols
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **named: Any) -> Any:
+        from labnet.kernels.cuda import universal
+
+        return universal.call(ufunc, method, inputs, named)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, named: Any) -> Any:
+        from labnet.kernels.cuda import functions
+
+        return functions.call(function, args, named)
+
+
+def _binary(ufunc: Any, name: str) -> None:
+    """Give the class an operator, its form with the operands swapped, and the one that writes into the first."""
+
+    def operator(self: DeviceArray, other: Any) -> Any:
+        return NotImplemented if _comes_first(other) else ufunc(self, other)
+
+    def swapped(self: DeviceArray, other: Any) -> Any:
+        return NotImplemented if _comes_first(other) else ufunc(other, self)
+
+    def in_place(self: DeviceArray, other: Any) -> Any:
+        return ufunc(self, other, out=(self,))
+
+    setattr(DeviceArray, f"__{name}__", operator)
+    if ufunc not in _COMPARING:
+        setattr(DeviceArray, f"__r{name}__", swapped)
+        setattr(DeviceArray, f"__i{name}__", in_place)
+
+
+def _comes_first(other: Any) -> bool:
+    """Tell whether the other operand knows better what to do, such as a tensor; NumPy's arrays ask the same."""
+    return not isinstance(other, DeviceArray) and getattr(other, "__array_priority__", 0.0) > 500.0
+
+
+_COMPARING = {np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal}
+for _name, _function in {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "truediv": np.divide,
+    "floordiv": np.floor_divide,
+    "mod": np.remainder,
+    "pow": np.power,
+    "matmul": np.matmul,
+    "lshift": np.left_shift,
+    "rshift": np.right_shift,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+}.items():
+    _binary(_function, _name)
+places.register(DeviceArray)
+
+
+def resolved(shape: Any, size: int) -> tuple[int, ...]:
+    """Return a shape with the length -1 worked out, or complain as NumPy does."""
+    found: tuple[int, ...] = np.broadcast_to(np.empty((), np.bool_), (size,)).reshape(shape, copy=None).shape
+    return found
+
+
+def settle_readers(block: Block | None, but: DeviceArray | None = None) -> None:
+    """Compute what was to be computed from memory that is about to change."""
+    for other in pending_arrays():
+        if other is not but and other._node is not None and reads(other._node, block):
+            other.settle()
+
+
+def write(target: DeviceArray, node: Node) -> None:
+    """Write an expression of the shape of `target`, or one that broadcasts to it, into the memory of `target`."""
+    block = target._block
+    layout = target.layout
+    settle_readers(block, target)
+    overlapping = any(not _same(leaf.payload.layout, layout) for leaf in _leaves(node) if _within(leaf, block))
+    if overlapping:
+        fresh = DeviceArray.empty(layout.shape, layout.dtype)
+        elementwise.run(node, fresh.layout)
+        node = fresh.node()
+    elementwise.run(node, layout)
+
+
+def _same(one: Host, other: Host) -> bool:
+    return (
+        elementwise.address(one) == elementwise.address(other)
+        and one.strides == other.strides
+        and one.shape == other.shape
+        and one.dtype == other.dtype
+    )
+
+
+def _leaves(root: Node) -> list[Node]:
+    found, pending = [], [root]
+    while pending:
+        node = pending.pop()
+        if node.kind == "leaf":
+            found.append(node)
+        pending.extend(node.args)
+    return found
+
+
+def _within(leaf: Node, block: Block | None) -> bool:
+    return (
+        block is not None and block.address <= elementwise.address(leaf.payload.layout) < block.address + block.nbytes
+    )
+
+
+def reads(root: Node, block: Block | None) -> bool:
+    """Tell whether an expression reads from a block of memory."""
+    return any(_within(leaf, block) for leaf in _leaves(root))
+
+
+def reads_in_step(root: Node, target: DeviceArray) -> bool:
+    """Tell whether what an expression reads of the memory of `target`, if anything, is what it writes at each place."""
+    layout = target.layout
+    return all(_same(leaf.payload.layout, layout) for leaf in _leaves(root) if _within(leaf, target._block))
+
+
+def constant(value: Any, dtype: Dtype) -> Node:
+    """Return a number as an expression."""
+    return Node("constant", dtype, payload=value)
+
+
+def as_operand(value: Any, shape: tuple[int, ...]) -> Node:
+    """Return an array or a number as a part of an expression of a shape.
+
+    Raises
+    ------
+    DeviceError
+        If it is an array of the host with more than one element.
+    """
+    if isinstance(value, DeviceArray):
+        return value.operand(shape)
+    if isinstance(value, bool):
+        return constant(value, expressions.BOOL)
+    if isinstance(value, int):
+        return constant(value, np.dtype("int64"))
+    if isinstance(value, float):
+        return constant(value, np.dtype("float64"))
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.ndim):
+        return constant(value.item(), value.dtype)
+    raise mixed(value)
+
+
+def mixed(value: Any) -> DeviceError:
+    """Return the error for an array of the host among those of the GPU."""
+    shape = getattr(value, "shape", None)
+    return DeviceError(
+        f"expected all tensors on 'cuda', got one of shape {shape} on 'cpu': move it with .to('cuda'), "
+        "or the others with .to('cpu')"
+    )
+
+
+def given(value: Any) -> Any:
+    """Return what NumPy's rules of promotion need to know of an operand."""
+    kind = type(value)
+    return BOOL if kind is bool else kind if kind in _NUMBERS else value.dtype
+
+
+__all__ = ["DeviceArray", "NotInKernels", "as_operand", "constant", "given", "layout_at", "mixed", "write"]

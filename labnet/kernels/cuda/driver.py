@@ -1,0 +1,306 @@
+"""The CUDA driver through `ctypes`: memory, one stream, kernels from PTX, and graphs of launches.
+
+Numba compiles, nothing more: its own launches take several times as long, and its arrays as well. All work goes to one
+stream that waits for the default stream and the default stream for it, so what other libraries do in the same
+process needs no further care.
+"""
+
+import ctypes
+import ctypes.util
+import os
+import struct
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from labnet.errors import DeviceError
+from labnet.kernels.cuda.compiler import compiled
+from labnet.kernels.cuda.texts import Launch
+
+_OUT_OF_MEMORY, _UNSUPPORTED_PTX = 2, 222
+_MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76
+_BUFFER_POINTER, _BUFFER_SIZE, _END = 1, 2, 0
+_ERROR_LOG, _ERROR_LOG_SIZE = 5, 6
+#: Memory may be asked for, and kernels loaded, while a graph is recorded.
+_CAPTURE_RELAXED = 2
+#: Bytes of an array of the host from which on its upload is waited for; smaller ones are kept meanwhile.
+_WAITED_FOR = 1 << 16
+#: Uploads that are kept before somebody waits for them.
+_KEPT = 256
+_FORMATS = {"i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}
+_FORMATS.update({"f4": "f", "f8": "d"})
+
+
+def _library() -> ctypes.CDLL:
+    names = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so")
+    for name in names:
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    raise DeviceError(
+        "device 'cuda' is not available: no NVIDIA driver was found (libcuda.so.1). "
+        "Without a GPU, set NUMBA_ENABLE_CUDASIM=1 before Python starts to run the same programs in Numba's simulator"
+    )
+
+
+class Driver:
+    """One GPU, and the stream that all work goes to.
+
+    Attributes
+    ----------
+    name : str
+    threads : int
+        Threads of a block of a kernel in one dimension.
+    multiprocessors : int
+    capability : (int, int)
+        Version of the machine code.
+
+    Raises
+    ------
+    DeviceError
+        If there is no driver, no GPU, or it refuses.
+    """
+
+    simulated = False
+    threads = 256
+    tile = 16
+
+    def __init__(self, ordinal: int = 0):
+        self._library = _library()
+        self._check("cuInit", 0)
+        count = ctypes.c_int()
+        self._check("cuDeviceGetCount", ctypes.byref(count))
+        if count.value <= ordinal:
+            raise DeviceError(f"device 'cuda' is not available: the driver sees {count.value} GPUs")
+        device, context, stream = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
+        self._check("cuDeviceGet", ctypes.byref(device), ordinal)
+        self._device = device.value
+        self._check("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._device)
+        self._context = context
+        self._entered = threading.local()
+        self._gate = threading.RLock()
+        self._pid = os.getpid()
+        self._uploading: list[np.ndarray[Any, Any]] = []
+        self._lock = threading.Lock()
+        self._recording: int | None = None  # the thread that records a graph
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+        self.enter()
+        name = ctypes.create_string_buffer(128)
+        self._check("cuDeviceGetName", name, 128, self._device)
+        self.name = name.value.decode()
+        self.multiprocessors = self._attribute(_MULTIPROCESSORS)
+        self.capability = (self._attribute(_MAJOR), self._attribute(_MINOR))
+        self._check("cuStreamCreate", ctypes.byref(stream), 0)
+        self.stream = stream
+        self._launch = self._library.cuLaunchKernel
+        self._launch.argtypes = [
+            ctypes.c_void_p, *[ctypes.c_uint] * 7, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
+        ]  # fmt: skip
+        self._modules: list[ctypes.c_void_p] = []
+        self.launches = 0
+
+    def _attribute(self, number: int) -> int:
+        value = ctypes.c_int()
+        self._check("cuDeviceGetAttribute", ctypes.byref(value), number, self._device)
+        return value.value
+
+    def _check(self, function: str, *args: Any) -> None:
+        code = getattr(self._library, function)(*args)
+        if code:
+            self._refuse(function, code)
+
+    def _refuse(self, function: str, code: int, log: str = "") -> None:
+        text = ctypes.c_char_p()
+        self._library.cuGetErrorString(code, ctypes.byref(text))
+        reason = (text.value or b"unknown error").decode()
+        raise DeviceError(f"device 'cuda': {function} failed with error {code}: {reason}{log and f' ({log})'}")
+
+    def enter(self) -> None:
+        """Make this thread ready for calls: a context belongs to threads, and a recording to one of them."""
+        if self._recording is not None and self._recording != threading.get_ident():
+            with self._gate:
+                pass
+        if not hasattr(self._entered, "done"):
+            if os.getpid() != self._pid:
+                raise DeviceError(
+                    "device 'cuda' cannot be used in a forked process: start it with "
+                    "multiprocessing.get_context('spawn')"
+                )
+            self._check("cuCtxSetCurrent", self._context)
+            self._entered.done = True
+
+    def _forget(self) -> None:
+        """Have every thread of a forked child ask for the context, which it cannot have."""
+        self._entered = threading.local()
+        self._lock = threading.Lock()
+
+    def allocate(self, nbytes: int) -> int:
+        """Return the address of fresh memory, or 0 where there is none left."""
+        self.enter()
+        address = ctypes.c_uint64()
+        code = self._library.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(nbytes))
+        if code == _OUT_OF_MEMORY:
+            return 0
+        if code:
+            self._refuse("cuMemAlloc", code)
+        return address.value
+
+    def free(self, address: int) -> None:
+        """Give memory back, once all work is done with it."""
+        self.enter()
+        self._check("cuMemFree_v2", ctypes.c_uint64(address))
+
+    def upload(self, address: int, source: np.ndarray[Any, Any]) -> None:
+        """Copy a contiguous array to an address; its memory may be used again at once.
+
+        Where the GPU reads the memory of the host itself, a copy is under way when the driver returns. So a large
+        array is waited for, and of a small one a copy is kept until somebody waits.
+        """
+        self.enter()
+        waits = source.nbytes >= _WAITED_FOR and not self._capturing()
+        kept = source if waits else source.copy()
+        host, size = ctypes.c_void_p(kept.ctypes.data), ctypes.c_size_t(kept.nbytes)
+        self._check("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(address), host, size, self.stream)
+        if not waits:
+            with self._lock:
+                self._uploading.append(kept)
+            waits = len(self._uploading) > _KEPT and not self._capturing()
+        if waits:
+            self.synchronize()
+
+    def _capturing(self) -> bool:
+        return self._recording is not None
+
+    def download(self, target: np.ndarray[Any, Any], address: int) -> None:
+        """Fill a contiguous array from an address."""
+        self.enter()
+        host, size = ctypes.c_void_p(target.ctypes.data), ctypes.c_size_t(target.nbytes)
+        self._check("cuMemcpyDtoHAsync_v2", host, ctypes.c_uint64(address), size, self.stream)
+        self.synchronize()
+
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        """Copy bytes from one address to another."""
+        self.enter()
+        addresses = ctypes.c_uint64(target), ctypes.c_uint64(source)
+        self._check("cuMemcpyDtoDAsync_v2", *addresses, ctypes.c_size_t(nbytes), self.stream)
+
+    def clear(self, address: int, nbytes: int) -> None:
+        """Set bytes to zero."""
+        self.enter()
+        self._check(
+            "cuMemsetD8Async", ctypes.c_uint64(address), ctypes.c_ubyte(0), ctypes.c_size_t(nbytes), self.stream
+        )
+
+    def kernel(self, text: str, types: Sequence[str]) -> Launch:
+        """Return the function ``kernel`` of a text, ready to be launched."""
+        self.enter()
+        code = compiled(text, types, self.capability)
+        module, function = self._loaded(code.ptx), ctypes.c_void_p()
+        self._check("cuModuleGetFunction", ctypes.byref(function), module, ctypes.c_char_p(code.entry.encode()))
+        self._modules.append(module)
+        return self._launcher(function, types)
+
+    def _loaded(self, ptx: str) -> ctypes.c_void_p:
+        """Have the driver assemble a module; what it complains of is part of the error."""
+        module, log = ctypes.c_void_p(), ctypes.create_string_buffer(4096)
+        options = (ctypes.c_int * 2)(_ERROR_LOG, _ERROR_LOG_SIZE)
+        values = (ctypes.c_void_p * 2)(ctypes.addressof(log), len(log))
+        text = ctypes.c_char_p(ptx.encode() + b"\0")
+        code = self._library.cuModuleLoadDataEx(ctypes.byref(module), text, ctypes.c_uint(2), options, values)
+        if code == _UNSUPPORTED_PTX:
+            raise DeviceError(
+                "device 'cuda': the NVIDIA driver is older than the compiler of kernels: update the driver, "
+                "or install an older nvidia-nvvm"
+            )
+        if code:
+            self._refuse("cuModuleLoadDataEx", code, log.value.decode(errors="replace").strip())
+        return module
+
+    def _launcher(self, function: ctypes.c_void_p, types: Sequence[str]) -> Launch:
+        """Return what packs arguments as a structure of C and launches: one call of the driver, one of `struct`."""
+        packed = struct.Struct("@" + "".join("Q" if kind[0] == "p" else _FORMATS[kind] for kind in types))
+        size, launch, stream, refuse = packed.size, self._launch, self.stream, self._refuse
+        pack, enter, byref = packed.pack, self.enter, ctypes.byref
+
+        def call(grid: tuple[int, ...], block: tuple[int, ...], *args: Any) -> None:
+            enter()
+            bytes_, length = ctypes.c_char_p(pack(*args)), ctypes.c_size_t(size)
+            pointer = ctypes.cast(bytes_, ctypes.c_void_p).value
+            extra = (ctypes.c_void_p * 5)(_BUFFER_POINTER, pointer, _BUFFER_SIZE, ctypes.addressof(length), _END)
+            x, y, z = (*grid, 1, 1)[:3]
+            a, b, c = (*block, 1, 1)[:3]
+            self.launches += 1
+            code = launch(function, x, y, z, a, b, c, 0, stream, None, byref(extra))
+            if code:
+                refuse("cuLaunchKernel", code)
+
+        return call
+
+    def synchronize(self) -> None:
+        """Wait for all work; what went wrong in a kernel is raised here."""
+        self.enter()
+        with self._lock:  # what is issued after this is kept by the next one
+            finished, self._uploading = self._uploading, []
+        self._check("cuStreamSynchronize", self.stream)
+        finished.clear()
+
+    def wait_for(self, stream: int | None) -> None:
+        """Wait for the work of another library in its stream; 1 is the default one, which ours follows by itself."""
+        self.enter()
+        if stream not in (None, 1):
+            self._check("cuStreamSynchronize", ctypes.c_void_p(stream))
+
+    def memory(self) -> tuple[int, int]:
+        """Return the free bytes and all bytes."""
+        self.enter()
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self._check("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+        return free.value, total.value
+
+    @contextmanager
+    def captured(self) -> "Iterator[Callable[[], None]]":
+        """Record what is launched in the block as a graph; what is yielded replays it afterwards.
+
+        Memory that the block's work uses must not be given back as long as it is replayed. There is one stream, so no
+        other thread may launch meanwhile.
+        """
+        self.enter()
+        graph, ready = ctypes.c_void_p(), ctypes.c_void_p()
+        uploads: list[np.ndarray[Any, Any]] = []  # read again by every replay
+
+        def replay() -> None:
+            self.enter()
+            self._check("cuGraphLaunch", ready, self.stream)
+
+        def release() -> None:
+            self._library.cuGraphExecDestroy(ready)
+            uploads.clear()
+
+        with self._gate:  # whoever else launches something waits
+            self._check("cuStreamBeginCapture_v2", self.stream, _CAPTURE_RELAXED)
+            self._recording = threading.get_ident()
+            with self._lock:
+                before, self._uploading = self._uploading, []
+            try:
+                yield replay
+            except BaseException:  # is what to tell of, whatever becomes of the graph
+                self._library.cuStreamEndCapture(self.stream, ctypes.byref(graph))
+                if graph.value:
+                    self._library.cuGraphDestroy(graph)
+                raise
+            else:
+                self._check("cuStreamEndCapture", self.stream, ctypes.byref(graph))
+            finally:
+                self._recording = None
+                with self._lock:
+                    uploads[:], self._uploading = self._uploading, before
+        self._check("cuGraphInstantiateWithFlags", ctypes.byref(ready), graph, ctypes.c_uint64(0))
+        self._check("cuGraphDestroy", graph)
+        weakref.finalize(replay, release).atexit = False

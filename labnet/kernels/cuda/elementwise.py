@@ -1,0 +1,239 @@
+"""Carries out expressions: one generated kernel computes every element of a result, from arrays of any strides.
+
+Dimensions that follow each other in all arrays become one. What is left is either flat, where element i of the
+result needs element i of each array, or has strides, where i is taken apart; which arrays need that is part of the
+kernel, their lengths and strides are its arguments.
+"""
+
+import functools
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labnet.kernels.cuda.expressions import Dtype, Graph, Node, cast, stored
+from labnet.kernels.cuda.machine import machine
+from labnet.kernels.cuda.texts import Launch, pointer, scalar
+
+#: Elements that a thread has under way at a time, so that memory is never idle.
+UNROLLED = 4
+#: Blocks per multiprocessor: more have nothing to run on.
+_BLOCKS = 32
+_NARROW = 1 << 31
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where the elements of a result and of its arrays lie.
+
+    Attributes
+    ----------
+    lengths : tuple of int
+        Of the dimensions, after those that can be were joined.
+    strides : tuple of tuple of int
+        For each array one stride per dimension, in elements.
+    """
+
+    lengths: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, shape: Sequence[int], strides: Sequence[Sequence[int]]) -> "Space":
+        """Join the dimensions of `shape` that are one in all arrays, given their strides."""
+        lengths: list[int] = []
+        steps: list[list[int]] = [[] for _ in strides]
+        for axis, length in enumerate(shape):
+            if length == 1:
+                continue
+            if lengths and all(own[-1] == length * given[axis] for own, given in zip(steps, strides, strict=True)):
+                lengths[-1] *= length
+                for own, given in zip(steps, strides, strict=True):
+                    own[-1] = given[axis]
+            else:
+                lengths.append(length)
+                for own, given in zip(steps, strides, strict=True):
+                    own.append(given[axis])
+        return cls(tuple(lengths), tuple(map(tuple, steps)))
+
+    def kinds(self) -> tuple[str, ...]:
+        """Return for each array how it is read: "flat", "one" element, or which dimensions it has steps in."""
+        flat = []
+        step = 1
+        for length in reversed(self.lengths):
+            flat.append(step)
+            step *= length
+        whole = tuple(reversed(flat))
+        return tuple(
+            "flat" if own == whole else "one" if not any(own) else "".join("01"[step != 0] for step in own)
+            for own in self.strides
+        )
+
+
+def strides_in(layout: np.ndarray[Any, Any], shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the strides, in elements, of an array that is broadcast to a shape."""
+    size = layout.itemsize
+    own = [0 if length == 1 else stride // size for length, stride in zip(layout.shape, layout.strides, strict=True)]
+    return (*[0] * (len(shape) - len(own)), *own)
+
+
+def parts_text(index: str, count: int, name: str = "n", prefix: str = "k") -> list[str]:
+    """Return statements that take an index apart into the places along `count` dimensions."""
+    lines, rest = [], index
+    for axis in range(count - 1, 0, -1):
+        lines.append(f"{prefix}{axis} = i8(u4({rest}) % u4({name}{axis})) if narrow else {rest} % {name}{axis}")
+        lines.append(f"{prefix}r{axis} = i8(u4({rest}) // u4({name}{axis})) if narrow else {rest} // {name}{axis}")
+        rest = f"{prefix}r{axis}"
+    lines.append(f"{prefix}0 = {rest}")
+    return lines
+
+
+def place_text(kind: str, which: int, index: str, prefix: str = "k", stride: str = "s") -> str:
+    """Return the text of the place of an element of array `which`."""
+    if kind == "flat":
+        return index
+    if kind == "one":
+        return "0"
+    return " + ".join(f"{prefix}{axis} * {stride}{which}_{axis}" for axis, moves in enumerate(kind) if moves == "1")
+
+
+def without_branches(lines: list[str], *, narrow: bool) -> list[str]:
+    """Settle in the text how wide an index is."""
+    chosen = []
+    for line in lines:
+        name, _, rest = line.partition(" = ")
+        if " if narrow else " in rest:
+            rest = rest.split(" if narrow else ")[0 if narrow else 1]
+        chosen.append(f"{name} = {rest}")
+    return chosen
+
+
+def _indent(lines: list[str], depth: int) -> list[str]:
+    return ["    " * depth + line for line in lines]
+
+
+def text_of(graph: Graph, out: Dtype, kinds: tuple[str, ...], dims: int, *, narrow: bool) -> tuple[str, list[str]]:
+    """Return the text of a kernel for an expression, and the types of its arguments.
+
+    Parameters
+    ----------
+    graph : Graph
+    out : dtype
+        Of the result, and of the root.
+    kinds : tuple of str
+        How each leaf is read, and last how the result is written; see `Space.kinds`.
+    dims : int
+        Number of dimensions.
+    narrow : bool
+        Every index fits into 32 bits.
+    """
+    moving = [kind not in ("flat", "one") for kind in kinds]
+    lengths = [f"n{axis}" for axis in range(1, dims)] if any(moving) else []
+    strides = [
+        f"s{which}_{axis}"
+        for which, kind in enumerate(kinds)
+        if moving[which]
+        for axis, moves in enumerate(kind)
+        if moves == "1"
+    ]
+    pointers = [f"p{place}" for place in range(len(graph.leaves))]
+    constants = [f"c{place}" for place in range(len(graph.constants))]
+    types = ["i8"] * (1 + len(lengths) + len(strides))
+    types += [pointer(leaf.dtype) for leaf in graph.leaves]
+    types += [scalar(constant.dtype) for constant in graph.constants]
+    types.append(pointer(out))
+
+    def element(index: str, suffix: str) -> tuple[list[str], str]:
+        prefix = f"k{suffix}_"
+        lines = without_branches(parts_text(index, dims, prefix=prefix), narrow=narrow) if any(moving) else []
+        places = [place_text(kind, which, index, prefix) for which, kind in enumerate(kinds)]
+        loads = [f"p{place}[{where}]" for place, where in enumerate(places[:-1])]
+        computed, (value,) = graph.text(loads, suffix)
+        return [*lines, *computed], f"out[{places[-1]}] = {stored(value, out)}"
+
+    lines = [f"def kernel({', '.join(['n', *lengths, *strides, *pointers, *constants, 'out'])}):"]
+    lines += _indent(["step = i8(cuda.gridsize(1))", "i = i8(cuda.grid(1))"], 1)
+    if not any(moving):
+        lines += _indent([f"last = n - {UNROLLED - 1} * step", "while i < last:"], 1)
+        indices = ["i", *[f"at{place}" for place in range(1, UNROLLED)]]
+        lines += _indent([f"{now} = {before} + step" for before, now in itertools.pairwise(indices)], 2)
+        bodies = [element(index, f"_{place}") for place, index in enumerate(indices)]
+        for body, _ in bodies:
+            lines += _indent(body, 2)
+        lines += _indent([write for _, write in bodies], 2)
+        lines += _indent([f"i = {indices[-1]} + step"], 2)
+    body, write = element("i", "")
+    lines += _indent(["while i < n:"], 1)
+    lines += _indent([*body, write, "i += step"], 2)
+    return "\n".join(lines) + "\n", types
+
+
+_kernels: dict[Any, Launch] = {}
+
+
+def grid_for(elements: int, threads: int) -> int:
+    """Return a number of blocks that keeps the GPU busy, and no more."""
+    most: int = machine().multiprocessors * _BLOCKS
+    return max(1, min(-(-elements // threads), most))
+
+
+@functools.lru_cache(4096)
+def _space(shape: tuple[int, ...], strides: tuple[tuple[int, ...], ...]) -> Space:
+    return Space.of(shape, strides)
+
+
+def arguments_of(space: Space, kinds: tuple[str, ...]) -> list[int]:
+    """Return the lengths and strides that a kernel for these kinds gets."""
+    if all(kind in ("flat", "one") for kind in kinds):
+        return []
+    found = list(space.lengths[1:])
+    for kind, own in zip(kinds, space.strides, strict=True):
+        if kind not in ("flat", "one"):
+            found += [step for step, moves in zip(own, kind, strict=True) if moves == "1"]
+    return found
+
+
+def number(value: Any, dtype: Dtype) -> Any:
+    """Return a constant as a kernel gets it."""
+    if dtype.kind == "f":
+        return float(value)
+    return bool(value) if dtype.kind == "b" else int(value)
+
+
+def run(root: Node, out: np.ndarray[Any, Any]) -> None:
+    """Compute an expression, broadcast to the shape of `out`, into the memory that `out` describes."""
+    size = out.size
+    if not size:
+        return
+    root = cast(root, out.dtype)
+    graph = Graph(root)
+    shape = out.shape
+    layouts = [leaf.payload.layout for leaf in graph.leaves]
+    space = _space(shape, (*[strides_in(layout, shape) for layout in layouts], strides_in(out, shape)))
+    kinds = space.kinds()
+    narrow = size < _NARROW
+    key = graph.key, kinds, len(space.lengths), narrow, out.dtype.char
+    launch = _kernels.get(key)
+    gpu = machine()
+    if launch is None:
+        launch = _kernels[key] = gpu.kernel(
+            *text_of(graph, out.dtype, kinds, max(1, len(space.lengths)), narrow=narrow)
+        )
+    threads = gpu.threads
+    grid = grid_for(-(-size // UNROLLED), threads)
+    launch(
+        (grid,),
+        (threads,),
+        size,
+        *arguments_of(space, kinds),
+        *[address(layout) for layout in layouts],
+        *[number(node.payload, node.dtype) for node in graph.constants],
+        address(out),
+    )
+
+
+def address(layout: np.ndarray[Any, Any]) -> int:
+    """Return where the first element lies."""
+    found: int = layout.__array_interface__["data"][0]
+    return found

@@ -1,0 +1,335 @@
+"""What is computed for one element: a graph of scalar operations, and its text in Python.
+
+The vocabulary is NumPy's universal functions. Each has a text per kind of number that both Numba for CUDA and
+plain Python understand; every operand is the name of a local variable, so a text may use it twice.
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+Dtype = np.dtype[Any]
+
+#: Local name of the cast to a dtype in the text of a kernel.
+CASTS = {
+    np.dtype(name): cast
+    for name, cast in (
+        *(("int8", "i1"), ("int16", "i2"), ("int32", "i4"), ("int64", "i8")),
+        *(("uint8", "u1"), ("uint16", "u2"), ("uint32", "u4"), ("uint64", "u8")),
+        *(("float16", "f2"), ("float32", "f4"), ("float64", "f8")),
+    )
+}
+BOOL = np.dtype(bool)
+_HALF, _SINGLE = np.dtype("float16"), np.dtype("float32")
+
+
+class Node:
+    """One scalar operation, or where a value comes from.
+
+    Attributes
+    ----------
+    kind : str
+        Name of a universal function, ``"cast"``, ``"where"``, ``"leaf"`` (an array) or ``"constant"``.
+    dtype : dtype
+        Of the value.
+    args : tuple of Node
+    payload : Any
+        The array of a leaf, the number of a constant.
+    """
+
+    __slots__ = ("args", "dtype", "kind", "payload", "size")
+
+    def __init__(self, kind: str, dtype: Dtype, args: "tuple[Node, ...]" = (), payload: Any = None):
+        self.kind, self.dtype, self.args, self.payload = kind, dtype, args, payload
+        self.size = 1
+        for arg in args:
+            self.size += arg.size
+
+
+#: Powers that have a faster text.
+_POWERS = {0.5: "sqrt", 1.0: "positive", 2.0: "square", -1.0: "reciprocal"}
+
+
+class NotInKernels(Exception):
+    """There is no text for this function and these dtypes."""
+
+
+def working(dtype: Dtype) -> Dtype:
+    """Return the dtype that values of a dtype are computed in: half precision is for storage."""
+    return _SINGLE if dtype == _HALF else dtype
+
+
+def cast(node: Node, dtype: Dtype) -> Node:
+    """Convert a value, where it has another dtype."""
+    if node.dtype == dtype:
+        return node
+    if node.kind == "constant":
+        return Node("constant", dtype, payload=node.payload)
+    return Node("cast", dtype, (node,))
+
+
+_COMPARISONS = {
+    "equal": "==", "not_equal": "!=", "less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">=",
+}  # fmt: skip
+_ARITHMETIC = {"add": "+", "subtract": "-", "multiply": "*"}
+_BITS = {"bitwise_and": "&", "bitwise_or": "|", "bitwise_xor": "^"}
+
+#: Steps of NumPy's remainder and floor_divide of floating-point numbers.
+_REMAINDER, _WHOLE, _QUOTIENT = "remainder of fmod", "whole part", "quotient"
+_FLOAT = {
+    **{name: f"({{0}} {sign} {{1}})" for name, sign in {**_ARITHMETIC, "divide": "/"}.items()},
+    **{name: f"math.{name}({{0}})" for name in ("exp", "log", "log2", "log10", "log1p", "expm1", "sqrt")},
+    **{name: f"math.{name}({{0}})" for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
+    **{name: f"math.{name}({{0}})" for name in ("floor", "ceil", "trunc")},
+    **{f"arc{name}": f"math.a{name}({{0}})" for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
+    "arctan2": "math.atan2({0}, {1})",
+    "erf": "math.erf({0})",
+    "hypot": "math.hypot({0}, {1})",
+    "copysign": "math.copysign({0}, {1})",
+    "power": "math.pow({0}, {1})",
+    "absolute": "math.fabs({0})",
+    "negative": "(-{0})",
+    "positive": "{0}",
+    "relu": "(T(0) if {0} < T(0) else {0})",
+    "sigmoid": "(T(1) / (T(1) + math.exp(-{0})))",
+    "square": "({0} * {0})",
+    "reciprocal": "(T(1) / {0})",
+    "sign": "({0} if {0} != {0} else (T(1) if {0} > T(0) else (T(-1) if {0} < T(0) else T(0))))",
+    "rint": "(math.copysign(({0} + math.copysign(T(EXACT), {0})) - math.copysign(T(EXACT), {0}), {0})"
+    " if math.fabs({0}) < T(EXACT) else {0})",
+    "fmod": "math.fmod({0}, {1})",
+    # of the remainder of C, {0}: moved where the signs differ, as Python does
+    _REMAINDER: "(math.copysign(T(0), {1}) if {0} == T(0) else ({0} + {1} if ({0} < T(0)) != ({1} < T(0)) else {0}))",
+    # of both numbers and the remainder of C: a whole number but for the last bit, and one less where the signs differ
+    _WHOLE: "(({0} - {2}) / {1} - (T(1) if {2} != T(0) and ({2} < T(0)) != ({1} < T(0)) else T(0)))",
+    _QUOTIENT: "({0} / {1} if {1} == T(0) else (math.copysign(T(0), {0} / {1}) if {2} == T(0) else"
+    " math.floor({2}) + (T(1) if {2} - math.floor({2}) > T(0.5) else T(0))))",
+    "maximum": "({0} if {0} >= {1} or {0} != {0} else {1})",
+    "minimum": "({0} if {0} <= {1} or {0} != {0} else {1})",
+    "fmax": "({0} if {0} >= {1} or {1} != {1} else {1})",
+    "fmin": "({0} if {0} <= {1} or {1} != {1} else {1})",
+    "logaddexp": "({0} + T(LOG2) if {0} == {1} else"
+    " (({0} if {0} > {1} else {1}) + math.log1p(math.exp(-math.fabs({0} - {1})))))",
+}
+_INTEGER = {
+    **{name: f"({{0}} {sign} {{1}})" for name, sign in {**_ARITHMETIC, **_BITS}.items()},
+    "absolute": "({0} if {0} >= T(0) else T(T(0) - {0}))",
+    "negative": "(T(0) - {0})",
+    "positive": "{0}",
+    "square": "({0} * {0})",
+    "sign": "(T(1) if {0} > T(0) else (T(-1) if {0} < T(0) else T(0)))",
+    "maximum": "({0} if {0} >= {1} else {1})",
+    "minimum": "({0} if {0} <= {1} else {1})",
+    "fmax": "({0} if {0} >= {1} else {1})",
+    "fmin": "({0} if {0} <= {1} else {1})",
+    "invert": "(~{0})",
+    "floor_divide": "({0} // {1} if {1} != T(0) else T(0))",
+    "remainder": "({0} % {1} if {1} != T(0) else T(0))",
+    "left_shift": "({0} << {1} if {1} >= T(0) and {1} < T(BITS) else T(0))",
+    "right_shift": "({0} >> ({1} if {1} >= T(0) and {1} < T(BITS) else T(BITS - 1)))",
+    "floor": "{0}",
+    "ceil": "{0}",
+    "trunc": "{0}",
+    "rint": "{0}",
+}
+_TRUTH = {
+    "add": "({0} or {1})",
+    "multiply": "({0} and {1})",
+    "maximum": "({0} or {1})",
+    "minimum": "({0} and {1})",
+    "fmax": "({0} or {1})",
+    "fmin": "({0} and {1})",
+    "bitwise_and": "({0} and {1})",
+    "bitwise_or": "({0} or {1})",
+    "bitwise_xor": "({0} != {1})",
+    "invert": "(not {0})",
+    "absolute": "{0}",
+    "positive": "{0}",
+    "floor": "{0}",
+    "ceil": "{0}",
+    "trunc": "{0}",
+    "rint": "{0}",
+}
+#: Functions whose result is a truth, whatever they are given.
+_TESTS = {
+    **{name: f"({{0}} {sign} {{1}})" for name, sign in _COMPARISONS.items()},
+    "logical_and": "(({0} != Z) and ({1} != Z))",
+    "logical_or": "(({0} != Z) or ({1} != Z))",
+    "logical_xor": "(({0} != Z) != ({1} != Z))",
+    "logical_not": "(not ({0} != Z))",
+}
+_FLOAT_TESTS = {
+    "isnan": "({0} != {0})",
+    "isinf": "(math.fabs({0}) == T(INF))",
+    "isfinite": "(math.fabs({0}) < T(INF))",
+    "signbit": "(math.copysign(T(1), {0}) < T(0))",
+}
+_NEVER = {"isnan": "False", "isinf": "False", "isfinite": "True"}
+
+
+@functools.cache
+def text_of(name: str, dtype: Dtype) -> str:
+    """Return the text of a function for operands of a dtype; ``T`` and other words of it are filled in."""
+    dtype = working(dtype)
+    tests = _FLOAT_TESTS if dtype.kind == "f" else _NEVER
+    table = _FLOAT if dtype.kind == "f" else _TRUTH if dtype.kind == "b" else _INTEGER
+    found = _TESTS.get(name) or tests.get(name) or table.get(name)
+    if found is None:
+        raise NotInKernels(name)
+    zero = "False" if dtype.kind == "b" else f"{CASTS[dtype]}(0)"
+    found = found.replace("!= Z", f"!= {zero}")
+    if dtype.kind != "b":
+        found = found.replace("BITS", str(8 * dtype.itemsize)).replace("T(", f"{CASTS[dtype]}(")
+        found = found.replace("EXACT", "8388608.0" if dtype == _SINGLE else "4503599627370496.0")
+        found = found.replace("INF", "math.inf").replace("LOG2", "0.6931471805599453")
+    if dtype.kind in "iu" and name not in _TESTS and name not in _NEVER:
+        found = f"{CASTS[dtype]}({found})"
+    return found
+
+
+@functools.cache
+def loop_of(ufunc: Any, given: tuple[Any, ...]) -> tuple[Dtype, ...]:
+    """Return the dtypes that a universal function computes with, inputs first, as NumPy promotes them.
+
+    Python's own numbers are given by their type, and count little.
+    """
+    found: tuple[Dtype, ...] = ufunc.resolve_dtypes((*given, *[None] * ufunc.nout))
+    return found
+
+
+def apply(ufunc: Any, args: tuple[Node, ...], given: tuple[Any, ...]) -> Node:
+    """Return the application of a universal function to values, converted as NumPy does.
+
+    Raises
+    ------
+    NotInKernels
+        If there is no text for it.
+    """
+    loop = loop_of(ufunc, given)
+    if ufunc.nout != 1 or any(dtype.kind not in "biuf" for dtype in loop):
+        raise NotInKernels(ufunc.__name__)
+    if len(loop) == 3 and loop[0] != loop[1]:
+        raise NotInKernels(ufunc.__name__)
+    given_as = tuple(map(cast, args, loop[:-1]))
+    if ufunc in (np.remainder, np.floor_divide) and loop[0].kind == "f":
+        return _divided(ufunc, *given_as)
+    text_of(ufunc.__name__, loop[0])  # refuse now what has none
+    if ufunc is np.power and args[1].kind == "constant" and args[1].payload in _POWERS and loop[0].kind == "f":
+        return Node(_POWERS[args[1].payload], loop[-1], given_as[:1])
+    return Node(ufunc.__name__, loop[-1], given_as)
+
+
+def _divided(ufunc: Any, x1: Node, x2: Node) -> Node:
+    """Return the remainder or the quotient of Python, which take the remainder of C once: it is a loop."""
+    rest = Node("fmod", x1.dtype, (x1, x2))
+    if ufunc is np.remainder:
+        return Node(_REMAINDER, x1.dtype, (rest, x2))
+    return Node(_QUOTIENT, x1.dtype, (x1, x2, Node(_WHOLE, x1.dtype, (x1, x2, rest))))
+
+
+def cast_text(value: str, source: Dtype, target: Dtype) -> str:
+    """Return the text that converts a value."""
+    source, target = working(source), working(target)
+    if source == target:
+        return value
+    if target.kind == "b":
+        return f"({value} != {CASTS[source]}(0))"
+    name = CASTS[target]
+    if source.kind == "b":
+        return f"({name}(1) if {value} else {name}(0))"
+    return f"{name}({value})"
+
+
+def loaded(text: str, dtype: Dtype) -> str:
+    """Return the text of a value that was read from memory."""
+    if dtype.kind == "b":
+        return f"({text} != 0)"
+    return f"f4({text})" if dtype == _HALF else text
+
+
+def stored(value: str, dtype: Dtype) -> str:
+    """Return the text of a value as it is written to memory."""
+    if dtype.kind == "b":
+        return f"u1(1 if {value} else 0)"
+    return f"f2({value})" if dtype == _HALF else value
+
+
+class Graph:
+    """The nodes of an expression in order, each once, and a key that says what is computed but not on what.
+
+    Attributes
+    ----------
+    leaves : list of Node
+        In the order of their names, ``a0``, ``a1`` and so on.
+    constants : list of Node
+        ``c0``, ``c1`` and so on.
+    key : tuple
+        Equal for two graphs that have the same text.
+    """
+
+    __slots__ = ("_order", "_roots", "constants", "key", "leaves")
+
+    def __init__(self, *roots: Node):
+        self.leaves: list[Node] = []
+        self.constants: list[Node] = []
+        self._order: list[tuple[Node, tuple[int, ...]]] = []
+        known: dict[int, int] = {}
+        arrays: dict[int, int] = {}
+        key: list[Any] = []
+        pending: list[tuple[Node, bool]] = [(root, False) for root in reversed(roots)]
+        while pending:
+            node, ready = pending.pop()
+            if id(node) in known:
+                continue
+            kind = node.kind
+            if kind == "leaf":
+                place = arrays.get(id(node.payload))
+                if place is not None:
+                    known[id(node)] = place
+                    continue
+                arrays[id(node.payload)] = len(self._order)
+                self.leaves.append(node)
+            elif kind == "constant":
+                self.constants.append(node)
+            elif not ready:
+                pending.append((node, True))
+                pending.extend([(arg, False) for arg in reversed(node.args)])
+                continue
+            args = tuple([known[id(arg)] for arg in node.args])
+            known[id(node)] = len(self._order)
+            self._order.append((node, args))
+            key.append((kind, node.dtype.char, args))
+        self._roots = [known[id(root)] for root in roots]
+        self.key = (*key, *self._roots)
+
+    def text(self, loads: list[str], suffix: str = "") -> tuple[list[str], list[str]]:
+        """Return statements that compute the roots, and the names of their values.
+
+        Parameters
+        ----------
+        loads : list of str
+            Text that reads each leaf from memory.
+        suffix : str
+            Put after every local name, where an element is one of several.
+        """
+        lines: list[str] = []
+        names: list[str] = []
+        leaf = constant = 0
+        for place, (node, args) in enumerate(self._order):
+            name = f"v{place}{suffix}"
+            if node.kind == "leaf":
+                value = loaded(loads[leaf], node.dtype)
+                leaf += 1
+            elif node.kind == "constant":
+                value = f"(c{constant} != 0)" if node.dtype.kind == "b" else f"c{constant}"
+                constant += 1
+            elif node.kind == "cast":
+                value = cast_text(names[args[0]], node.args[0].dtype, node.dtype)
+            elif node.kind == "where":
+                value = "({1} if {0} else {2})".format(*(names[arg] for arg in args))
+            else:
+                value = text_of(node.kind, node.args[0].dtype).format(*(names[arg] for arg in args))
+            lines.append(f"{name} = {value}")
+            names.append(name)
+        return lines, [names[place] for place in self._roots]

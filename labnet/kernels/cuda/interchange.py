@@ -1,0 +1,63 @@
+"""Arrays of other libraries on the same GPU, shared without a copy."""
+
+from typing import Any
+
+import numpy as np
+
+from labnet.errors import DTypeError
+from labnet.kernels.cuda.array import DeviceArray, layout_at
+from labnet.kernels.cuda.expressions import CASTS
+from labnet.kernels.cuda.machine import machine
+
+
+class Borrowed:
+    """Memory that belongs to somebody else, who is kept."""
+
+    __slots__ = ("address", "nbytes", "owner")
+
+    def __init__(self, address: int, nbytes: int, owner: Any):
+        self.address, self.nbytes, self.owner = address, nbytes, owner
+
+
+def from_interface(owner: Any) -> DeviceArray:
+    """Return the array that ``__cuda_array_interface__`` tells of.
+
+    Raises
+    ------
+    DTypeError
+        If labnet has no such dtype.
+    """
+    told = owner.__cuda_array_interface__
+    dtype = np.dtype(told["typestr"])
+    if dtype not in CASTS and dtype.kind != "b":
+        raise DTypeError(
+            f"asarray: cannot make a tensor of dtype {dtype}: expected one of {', '.join(map(str, CASTS))}"
+        )
+    if told.get("mask") is not None:
+        raise DTypeError("asarray: an array on the GPU with a mask cannot become a tensor")
+    machine().wait_for(told.get("stream"))
+    address, read_only = told["data"]
+    found = borrowed(address or 0, tuple(told["shape"]), told.get("strides"), dtype, owner)
+    return found.copy() if read_only else found
+
+
+def borrowed(address: int, shape: tuple[int, ...], strides: Any, dtype: Any, owner: Any) -> DeviceArray:
+    """Return an array in the memory of somebody else, which may be spread over more than its own bytes."""
+    found = DeviceArray.__new__(DeviceArray)
+    found.shape, found.dtype, found.base, found._node = shape, dtype, None, None
+    layout = layout_at(address, shape, dtype, None if strides is None else tuple(strides))
+    first, end = np.lib.array_utils.byte_bounds(layout) if layout.size else (address, address)
+    found._layout = layout
+    found._block = Borrowed(first, end - first, owner)  # type: ignore[assignment]
+    return found
+
+
+def from_dlpack(owner: Any) -> DeviceArray:
+    """Return the array that DLPack tells of, of a library that has ``__cuda_array_interface__`` too or has not."""
+    if hasattr(owner, "__cuda_array_interface__"):
+        return from_interface(owner)
+    from labnet.kernels.cuda.dlpack import unpacked
+
+    address, shape, strides, dtype, read_only, kept = unpacked(owner)
+    found = borrowed(address, shape, strides, dtype, kept)
+    return found.copy() if read_only else found

@@ -1,0 +1,350 @@
+"""Sums, products, extremes, truths and positions of extremes over any dimensions, of arrays or whole expressions.
+
+A block of threads has one side along the dimensions that stay and one along those that go. Threads that are neighbours
+read neighbours in memory: where the last dimension goes, many threads share a row; where it stays, each has
+its column. Few results of many elements are computed in parts first. The order of additions depends on the shape
+alone, so the same values give the same bits.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.elementwise import (
+    Space,
+    address,
+    number,
+    parts_text,
+    strides_in,
+    without_branches,
+)
+from labnet.kernels.cuda.expressions import BOOL, CASTS, Dtype, Graph, Node, cast, stored, working
+from labnet.kernels.cuda.machine import machine
+from labnet.kernels.cuda.texts import Launch, pointer, scalar
+
+#: Text of one step, from the result so far and the next value.
+_STEPS = {
+    "add": "{0} + {1}",
+    "multiply": "{0} * {1}",
+    "maximum": "({1} if {1} > {0} or {1} != {1} else {0})",
+    "minimum": "({1} if {1} < {0} or {1} != {1} else {0})",
+    "logical_and": "({0} and {1})",
+    "logical_or": "({0} or {1})",
+}
+#: For positions: whether the next value is a better one.
+_BETTER = {"argmax": ">", "argmin": "<"}
+_kernels: dict[Any, Launch] = {}
+#: Elements of a row from which on several blocks share it, and how many each gets at least.
+_SHARED_FROM = 8192
+_WIDEST = 1 << 31
+
+
+def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    """Return which dimensions go, ascending."""
+    if axis is None:
+        return tuple(range(ndim))
+    given = axis if isinstance(axis, tuple | list) else (axis,)
+    found = [np.lib.array_utils.normalize_axis_index(int(a), ndim) for a in given]
+    if len(set(found)) != len(found):
+        raise ValueError("duplicate value in 'axis'")
+    return tuple(sorted(found))
+
+
+def _identity(name: str, dtype: Dtype) -> Any:
+    if name in ("add", "logical_or"):
+        return 0
+    if name in ("multiply", "logical_and"):
+        return 1
+    if dtype.kind == "f":
+        return -np.inf if name == "maximum" else np.inf
+    if dtype.kind == "b":
+        return name != "maximum"
+    limits = np.iinfo(dtype)
+    return limits.min if name == "maximum" else limits.max
+
+
+def reduce(
+    ufunc: Any,
+    x: DeviceArray,
+    axis: Any = 0,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: bool = False,
+    **_: Any,
+) -> DeviceArray:
+    """Return what ``ufunc.reduce`` of NumPy does."""
+    name = ufunc.__name__
+    if name.startswith("logical"):
+        kept: Dtype = BOOL
+    elif name in ("maximum", "minimum"):
+        kept = x.dtype
+    else:
+        kept = np.dtype(dtype) if dtype is not None else np.add.reduce(np.empty(0, x.dtype)).dtype
+    if name in ("maximum", "minimum") and x.dtype.kind == "b":
+        name = "logical_or" if name == "maximum" else "logical_and"
+    found = over(name, x, _axes(axis, x.ndim), kept, keepdims=keepdims)
+    if out is None:
+        return found
+    from labnet.kernels.cuda.universal import put
+
+    target: DeviceArray = put(out[0] if isinstance(out, tuple) else out, found.operand(found.shape), found.shape)
+    return target
+
+
+def position(name: str, x: DeviceArray, axis: int | None, *, keepdims: bool) -> DeviceArray:
+    """Return the position of an extreme, ``"argmax"`` or ``"argmin"``."""
+    if not x.size:
+        raise ValueError(f"attempt to get {name} of an empty sequence")
+    if axis is None:
+        flat = over(name, x.reshape(-1), (0,), np.dtype("int64"), keepdims=False)
+        return flat.reshape((1,) * x.ndim) if keepdims else flat
+    return over(name, x, _axes(axis, x.ndim), np.dtype("int64"), keepdims=keepdims)
+
+
+def over(name: str, x: DeviceArray, axes: tuple[int, ...], kept: Dtype, *, keepdims: bool) -> DeviceArray:
+    """Reduce the dimensions `axes` of an array, pending or not, to a dtype."""
+    shape = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+    result = shape if keepdims else tuple(n for i, n in enumerate(x.shape) if i not in axes)
+    out = DeviceArray.empty(result, kept)
+    inner = 1
+    for axis in axes:
+        inner *= x.shape[axis]
+    if not inner and name in ("maximum", "minimum"):
+        raise ValueError(f"zero-size array to reduction operation {name} which has no identity")
+    if not out.size:
+        return out
+    if not inner:
+        return DeviceArray.filled(result, _identity(name, kept), kept)
+    root = x.operand(x.shape)
+    if name not in _BETTER:
+        root = cast(root, kept)
+    graph = Graph(root)
+    layouts = [leaf.payload.layout for leaf in graph.leaves]
+    strides = [strides_in(layout, x.shape) for layout in layouts]
+    stay = [i for i in range(x.ndim) if i not in axes]
+    rows = Space.of([x.shape[i] for i in stay], [[own[i] for i in stay] for own in strides])
+    columns = Space.of([x.shape[i] for i in axes], [[own[i] for i in axes] for own in strides])
+    across = _is_across(rows, columns)
+    splits = _splits(out.size, inner, across=across) if name not in _BETTER else 1
+    work = working(root.dtype if name in _BETTER else kept)
+    target = out if splits == 1 else DeviceArray.empty((splits, out.size), work)
+    _launch(name, graph, layouts, rows, columns, out.size, inner, splits, across, work, target)
+    if splits > 1:
+        total = over(name, target, (0,), kept, keepdims=False)
+        return total.view_of(total.layout.reshape(result, copy=False))
+    return out
+
+
+def _is_across(rows: Space, columns: Space) -> bool:
+    """Tell whether neighbours in memory belong to different results."""
+
+    def nearest(space: Space) -> int:
+        found = [abs(own[-1]) for own in space.strides if own and own[-1]]
+        return min(found, default=_WIDEST)
+
+    return nearest(rows) < nearest(columns)
+
+
+def _splits(results: int, inner: int, *, across: bool) -> int:
+    """Return how many blocks share each result."""
+    gpu = machine()
+    if inner < 4 * gpu.threads:
+        return 1
+    blocks = -(-results // (gpu.threads // 8 or 1)) if across else results
+    wanted: int = -(-gpu.multiprocessors * 4 // max(1, blocks))
+    most: int = inner // (4 * gpu.threads)
+    return max(1, min(wanted, most, 1024))
+
+
+def _launch(
+    name: str,
+    graph: Graph,
+    layouts: list[np.ndarray[Any, Any]],
+    rows: Space,
+    columns: Space,
+    results: int,
+    inner: int,
+    splits: int,
+    across: bool,
+    work: Dtype,
+    out: DeviceArray,
+) -> None:
+    gpu = machine()
+    strides = [a + b for a, b in zip(rows.strides, columns.strides, strict=True)]
+    kinds = tuple("".join("01"[step != 0] for step in own) for own in strides)
+    dims = len(rows.lengths), len(columns.lengths)
+    narrow = results * inner < _WIDEST
+    if across:
+        wide = max(1, gpu.threads // 8)
+        block = (wide, max(1, gpu.threads // wide))
+        grid = (-(-results // wide), splits)
+    else:
+        wide = gpu.threads
+        while wide > 32 and wide // 2 >= inner:
+            wide //= 2
+        block = (wide, max(1, gpu.threads // wide))
+        grid = (-(-results // block[1]), splits)
+    key = name, graph.key, kinds, dims, narrow, across, block, work.char, out.dtype.char
+    launch = _kernels.get(key)
+    if launch is None:
+        launch = _kernels[key] = gpu.kernel(
+            *text_of(name, graph, kinds, dims, work, out.dtype, across=across, narrow=narrow, block=block)
+        )
+    lengths = [*rows.lengths[1:], *columns.lengths[1:]]
+    steps = [
+        step
+        for own, kind in zip(strides, kinds, strict=True)
+        for step, moves in zip(own, kind, strict=True)
+        if moves == "1"
+    ]
+    span = -(-inner // splits)
+    launch(
+        grid,
+        block,
+        *(results, inner, span),
+        *lengths,
+        *steps,
+        *[address(layout) for layout in layouts],
+        *[number(node.payload, node.dtype) for node in graph.constants],
+        out.address,
+    )
+
+
+def text_of(
+    name: str,
+    graph: Graph,
+    kinds: tuple[str, ...],
+    dims: tuple[int, int],
+    work: Dtype,
+    out: Dtype,
+    *,
+    across: bool,
+    narrow: bool,
+    block: tuple[int, int],
+) -> tuple[str, list[str]]:
+    """Return the text of the kernel, and the types of its arguments.
+
+    Parameters
+    ----------
+    name : str
+        A universal function, or ``"argmax"`` or ``"argmin"``.
+    graph : Graph
+        The expression whose values are reduced.
+    kinds : tuple of str
+        Which dimensions each leaf has steps in, first those that stay.
+    dims : (int, int)
+        Number of dimensions that stay, and that go.
+    work, out : dtype
+        Of the result so far, and of the results.
+    across : bool
+        Neighbouring threads have different results.
+    narrow : bool
+        Indices fit into 32 bits.
+    block : (int, int)
+        Threads of a block.
+    """
+    stay, go = dims
+    lengths = [f"n{axis}" for axis in range(1, stay)] + [f"m{axis}" for axis in range(1, go)]
+    strides = [f"s{i}_{axis}" for i, kind in enumerate(kinds) for axis, moves in enumerate(kind) if moves == "1"]
+    pointers = [f"p{i}" for i in range(len(graph.leaves))]
+    constants = [f"c{i}" for i in range(len(graph.constants))]
+    types = ["i8"] * (3 + len(lengths) + len(strides))
+    types += [pointer(leaf.dtype) for leaf in graph.leaves]
+    types += [scalar(node.dtype) for node in graph.constants]
+    types.append(pointer(out))
+    truth = work.kind == "b"
+    cast_name = "u1" if truth else CASTS[work]
+    loads = []
+    for i, kind in enumerate(kinds):
+        terms = [f"k{a}" if a < stay else f"j{a - stay}" for a in range(len(kind))]
+        where = [f"{terms[a]} * s{i}_{a}" for a, moves in enumerate(kind) if moves == "1"]
+        loads.append(f"p{i}[{' + '.join(where) or '0'}]")
+    values, (value,) = graph.text(loads)
+    places = name in _BETTER
+    lines = [
+        f"def kernel({', '.join(['results', 'inner', 'span', *lengths, *strides, *pointers, *constants, 'out'])}):"
+    ]
+    body = [f"shared = cuda.shared.array({block[0] * block[1]}, {cast_name}_)"]
+    if places:
+        body.append(f"spots = cuda.shared.array({block[0] * block[1]}, i8_)")
+    body += ["x = i8(cuda.threadIdx.x)", "y = i8(cuda.threadIdx.y)"]
+    mine, size, other = ("x", block[0], "y") if across else ("y", block[1], "x")
+    together = block[1] if across else block[0]
+    body += [f"row = i8(cuda.blockIdx.x) * {size} + {mine}", "first = i8(cuda.blockIdx.y) * span"]
+    body += [f"here = y * {block[0]} + x", "end = min(first + span, inner)"]
+    identity = _identity({"argmax": "maximum", "argmin": "minimum"}.get(name, name), work)
+    if truth:
+        body.append(f"so_far = {bool(identity)}")
+    elif work.kind == "f" and not np.isfinite(identity):
+        body.append(f"so_far = {cast_name}({'-' if identity < 0 else ''}math.inf)")
+    else:
+        body.append(f"so_far = {cast_name}({identity})")
+    if places:
+        body.append("spot = i8(-1)")
+    body.append("if row < results:")
+    inside = without_branches(parts_text("row", stay, "n", "k"), narrow=narrow)
+    inside += [f"at = first + {other}", "while at < end:"]
+    loop = without_branches(parts_text("at", go, "m", "j"), narrow=narrow) + values
+    if places:
+        better = _better(name, value, "so_far", "at", "spot", work)
+        loop += [f"if {better}:", f"    so_far = {value}", "    spot = at"]
+    else:
+        loop.append(f"so_far = {_step(name, 'so_far', value, work)}")
+    loop.append(f"at += {together}")
+    inside += ["    " + line for line in loop]
+    body += ["    " + line for line in inside]
+    body.append(f"shared[here] = {stored('so_far', BOOL) if truth else 'so_far'}")
+    if places:
+        body.append("spots[here] = spot")
+    body.append("cuda.syncthreads()")
+    distance = together // 2
+    step = block[0] if across else 1
+    while distance:
+        body.append(f"if {other} < {distance}:")
+        theirs = f"shared[here + {distance * step}]"
+        if places:
+            body += [f"    that = {theirs}", f"    there = spots[here + {distance * step}]"]
+            better = _better(name, "that", "so_far", "there", "spot", work)
+            body += [f"    if there >= 0 and ({better}):", "        so_far = that", "        spot = there"]
+            body += ["    shared[here] = so_far", "    spots[here] = spot"]
+        else:
+            body.append(f"    that = {theirs} != 0" if truth else f"    that = {theirs}")
+            body.append(f"    so_far = {_step(name, 'so_far', 'that', work)}")
+            body.append(f"    shared[here] = {stored('so_far', BOOL) if truth else 'so_far'}")
+        body.append("cuda.syncthreads()")
+        distance //= 2
+    body.append(f"if {other} == 0 and row < results:")
+    written = "spot" if places else stored("so_far", out)
+    body.append(f"    out[i8(cuda.blockIdx.y) * results + row] = {written}")
+    lines += ["    " + line for line in body]
+    return "\n".join(lines) + "\n", types
+
+
+def _step(name: str, so_far: str, value: str, work: Dtype) -> str:
+    text = _STEPS[name].format(so_far, value)
+    if work.kind == "b":
+        return text
+    return f"{CASTS[work]}({text})"
+
+
+def _better(name: str, value: str, so_far: str, at: str, spot: str, work: Dtype) -> str:
+    sign = _BETTER[name]
+    if work.kind == "b":
+        ahead = f"({value} and not {so_far})" if name == "argmax" else f"({so_far} and not {value})"
+        return f"{spot} < 0 or {ahead} or ({value} == {so_far} and {at} < {spot})"
+    if work.kind != "f":
+        return f"{spot} < 0 or {value} {sign} {so_far} or ({value} == {so_far} and {at} < {spot})"
+    nan, known = f"{value} != {value}", f"{so_far} != {so_far}"
+    return (
+        f"{spot} < 0 or (not {known} and ({nan} or {value} {sign} {so_far} or ({value} == {so_far} and {at} < {spot})))"
+        f" or ({nan} and {known} and {at} < {spot})"
+    )
+
+
+def scaled(total: DeviceArray, count: int, dtype: Dtype) -> DeviceArray:
+    """Return a sum divided by a number of elements."""
+    node = Node(
+        "divide", dtype, (cast(total.operand(total.shape), dtype), Node("constant", dtype, payload=float(count)))
+    )
+    return DeviceArray.pending(node, total.shape)

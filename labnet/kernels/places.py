@@ -1,0 +1,71 @@
+"""Where arrays lie: NumPy's in the memory of the host, those of `labnet.kernels.cuda` in that of a GPU.
+
+Nothing of CUDA is imported before the first array goes there.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from labnet.device import CPU, CUDA
+
+_ndarray = np.ndarray
+_others: tuple[Any, ...] = ()
+
+
+def register(kind: type) -> None:
+    """Make a class of arrays known, which are on the GPU."""
+    global _others
+    _others = (*_others, kind)
+
+
+def is_elsewhere(value: Any) -> bool:
+    """Tell whether something is an array on a GPU."""
+    return isinstance(value, _others)
+
+
+def device_of(array: Any) -> str:
+    """Return the name of the device that holds an array.
+
+    Examples
+    --------
+    >>> device_of(np.zeros(2))
+    'cpu'
+    """
+    return CPU if type(array) is _ndarray or not isinstance(array, _others) else CUDA
+
+
+def finished(value: Any, dtype: Any = None) -> Any:
+    """Return what a computation gave as an array: of the host, or of the GPU with nothing pending."""
+    if isinstance(value, _others):
+        return (value if dtype is None else value.astype(dtype, copy=False)).settle()
+    return np.asarray(value, dtype)
+
+
+def moved(array: Any, device: str) -> Any:
+    """Return an array on a device: the same one where it is there.
+
+    Raises
+    ------
+    DeviceError
+        If there is no GPU, or what it takes to use one is not installed.
+    """
+    if device == CPU:
+        return array.host() if isinstance(array, _others) else array
+    if isinstance(array, _others):
+        return array
+    from labnet.kernels.cuda.array import DeviceArray
+
+    return DeviceArray.upload(array)
+
+
+def wait_for(*values: Any) -> None:
+    """Wait until the values of arrays on a GPU are there, so that the time that took can be told."""
+    for value in values:
+        if isinstance(value, _others):
+            value.wait()
+
+
+def copied(array: Any) -> Any:
+    """Return a copy of an array, where it lies."""
+    return array.copy() if isinstance(array, _others) else np.array(array, copy=True)

@@ -1,0 +1,85 @@
+"""Models that are served from another device than the CPU: they compute there, and speak to clients from the host."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from labnet.device import CPU, check_device
+from labnet.errors import ServeError
+from labnet.nn import Module
+from labnet.tensor import Tensor
+
+
+def placed(model: Callable[..., Any], device: str) -> Callable[..., Any]:
+    """Return what computes as a model does, on a device; a module's parameters are moved there.
+
+    What it is called with goes to the device and what it returns comes back, with its history: gradients take the same
+    way. A module stays one, with the same class, attributes, parameters and names.
+
+    Raises
+    ------
+    DeviceError
+        If there is no such device here; nothing is moved then.
+    ServeError
+        If the model is async.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> layer = ln.nn.Linear(2, 1)
+    >>> same = placed(layer, "cpu")
+    >>> same(ln.ones((3, 2))).shape, next(same.parameters()) is layer.weight
+    ((3, 1), True)
+    """
+    device = check_device(device)
+    if not callable(model) or isinstance(model, type):
+        return model  # whoever serves it says what is wrong
+    call = model.forward if isinstance(model, Module) else model
+    if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None)):  # noqa: B004
+        raise ServeError("serve_model: device= is for models that are not async: move the tensors in the model itself")
+    if not isinstance(model, Module):
+
+        @functools.wraps(model)
+        def computing(*inputs: Any, **named: Any) -> Any:
+            return _moved(model(*_moved(inputs, device), **_moved(named, device)), CPU)
+
+        return computing
+    model.to(device)
+    kind = type(model)
+
+    def called(self: Module, *inputs: Any, **named: Any) -> Any:
+        return _moved(kind.__call__(self, *_moved(inputs, device), **_moved(named, device)), CPU)
+
+    same = type(kind.__name__, (kind,), {"__call__": called, "__module__": kind.__module__})
+    twin: Module = object.__new__(same)
+    object.__setattr__(twin, "__dict__", model.__dict__)
+    return twin
+
+
+def place_of(model: Callable[..., Any]) -> dict[str, Any] | None:
+    """Return the GPU that a module's parameters are on, with its memory in bytes; None for the CPU.
+
+    Returns
+    -------
+    dict or None
+        ``name`` of the GPU, memory ``used`` by labnet and its ``peak``, ``free`` and ``total`` memory.
+    """
+    if not isinstance(model, Module) or all(parameter.device == CPU for parameter in model.parameters()):
+        return None
+    from labnet.kernels.cuda.machine import machine, pool
+
+    gpu = machine()
+    free, total = gpu.memory()
+    return {"name": gpu.name, "used": pool.used, "peak": pool.peak, "free": free, "total": total}
+
+
+def _moved(value: Any, device: str) -> Any:
+    """Return a value with every tensor in it on a device."""
+    if isinstance(value, Tensor):
+        return value.to_device(device)
+    if isinstance(value, Mapping):
+        return {name: _moved(part, device) for name, part in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_moved(part, device) for part in value)
+    return value

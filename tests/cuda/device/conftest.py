@@ -1,0 +1,17 @@
+"""What holds for every test on a GPU, or in the simulator."""
+
+import sys
+
+import pytest
+
+from tests.cuda.device.support import SIMULATED
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _threads_take_turns_often():
+    """Threads of the simulator wait for each other in loops: each turn of 5 ms is lost."""
+    before = sys.getswitchinterval()
+    if SIMULATED:
+        sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)

@@ -1,0 +1,153 @@
+"""Universal functions on a GPU are NumPy's: of every dtype, at the edges of its range, for every layout."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labnet.kernels.cuda import expressions
+from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.machine import machine
+from tests.cuda.device.support import DTYPES, SIMULATED, assert_same, drawn, few, layouts
+
+NAMES = sorted(
+    {name for table in (expressions._FLOAT, expressions._INTEGER, expressions._TRUTH) for name in table}
+    | {*expressions._TESTS, *expressions._FLOAT_TESTS, "remainder", "floor_divide"}
+)
+#: Where NumPy itself answers now one zero, now the other.
+EITHER_ZERO = {"power", "arctan2", "maximum", "minimum", "fmax", "fmin"}
+UFUNCS = [getattr(np, name) for name in NAMES if hasattr(np, name)]
+
+
+def edges(dtype):
+    """Return numbers where functions go wrong."""
+    dtype = np.dtype(dtype)
+    if dtype.kind == "b":
+        return np.array([False, True, True, False])
+    if dtype.kind == "u":
+        return np.array([0, 1, 2, 7, 100, np.iinfo(dtype).max], dtype)
+    if dtype.kind == "i":
+        return np.array([0, 1, -1, 3, -7, 100, np.iinfo(dtype).max, np.iinfo(dtype).min + 1], dtype)
+    return np.array([0.0, -0.0, 1.0, -1.0, 0.1, 2.5, -3.5, 0.5, 1e-4, 30.0, np.inf, -np.inf, np.nan], dtype)
+
+
+@pytest.mark.parametrize("ufunc", UFUNCS, ids=[ufunc.__name__ for ufunc in UFUNCS])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_universal_functions_are_those_of_numpy(ufunc):
+    dtypes = DTYPES if not SIMULATED else ("bool", "int8", "int64", "uint8", "uint32", "float16", "float32", "float64")
+    for dtype in dtypes:
+        values = edges(dtype)
+        operands = (values,) if ufunc.nin == 1 else (np.repeat(values, values.size), np.tile(values, values.size))
+        if ufunc.__name__ in ("left_shift", "right_shift"):  # what C leaves open is left open
+            operands = (operands[0], np.abs(operands[1]) % np.asarray(8 * values.itemsize, values.dtype))
+        if ufunc is np.power:  # NumPy takes the root where the exponent is a half, of arrays or of numbers
+            kept = ~(np.isneginf(operands[0]) & (operands[1] == 0.5)) if values.dtype.kind == "f" else ...
+            operands = (operands[0][kept], operands[1][kept])
+        try:
+            expected = ufunc(*operands)
+        except TypeError:
+            with pytest.raises(TypeError):
+                ufunc(*map(DeviceArray.upload, operands))
+            continue
+        except ValueError:  # integers to negative powers
+            continue
+        found = ufunc(*map(DeviceArray.upload, operands))
+        assert_same(found, expected)
+        if expected.dtype.kind == "f" and ufunc.__name__ not in EITHER_ZERO:
+            known = ~np.isnan(expected)
+            np.testing.assert_array_equal(np.signbit(found.host())[known], np.signbit(expected)[known])
+
+
+@few
+@given(layouts(), st.sampled_from(DTYPES))
+def test_any_layout_is_read_as_numpy_reads_it(layout, dtype):
+    shape, view = layout
+    array = drawn(shape, dtype)
+    there = view(DeviceArray.upload(array))
+    assert_same(there, view(array))
+    assert_same(np.add(there, there), np.add(view(array), view(array)))
+
+
+@few
+@given(layouts(max_dims=2), layouts(max_dims=2), st.sampled_from(["float32", "int32"]))
+def test_operands_of_any_two_layouts_meet_as_in_numpy(one, other, dtype):
+    arrays = [drawn(one[0], dtype), drawn(other[0], dtype, 1)]
+    views = [one[1](arrays[0]), other[1](arrays[1])]
+    there = [one[1](DeviceArray.upload(arrays[0])), other[1](DeviceArray.upload(arrays[1]))]
+    try:
+        expected = views[0] * views[1] - views[0]
+    except ValueError:
+        with pytest.raises(ValueError, match="broadcast"):
+            there[0] * there[1] - there[0]
+        return
+    assert_same(there[0] * there[1] - there[0], expected)
+
+
+@pytest.mark.parametrize("source", DTYPES)
+def test_every_dtype_becomes_every_other(source):
+    array = np.array([0, 1, 3, 100], source)
+    there = DeviceArray.upload(array)
+    for target in DTYPES:
+        assert_same(there.astype(target), array.astype(target))
+
+
+@pytest.mark.parametrize(("one", "other"), [("int8", "uint8"), ("int32", "float32"), ("float16", "float64"),
+                                            ("bool", "int16"), ("int64", "uint64"), ("uint8", "float16")])  # fmt: skip
+def test_dtypes_are_promoted_as_in_numpy(one, other):
+    a, b = np.array([1, 2, 3], one), np.array([4, 5, 6], other)
+    there = DeviceArray.upload(a), DeviceArray.upload(b)
+    for ufunc in (np.add, np.multiply, np.less, np.maximum):
+        assert_same(ufunc(*there), ufunc(a, b))
+    for number in (2, 2.5, True, np.float32(1.5), np.int64(3)):
+        assert_same(there[0] + number, a + number)
+
+
+def test_an_expression_is_one_launch():
+    x, y = DeviceArray.upload(drawn((6,), "float32")), DeviceArray.upload(drawn((6,), "float32", 1))
+    before = machine().launches
+    found = (np.exp(x) * y + 1.0 - x).settle()
+    assert machine().launches == before + 1
+    assert_same(found, np.exp(x.host()) * y.host() + np.float32(1.0) - x.host())
+
+
+def test_long_expressions_are_computed_in_parts():
+    x = DeviceArray.upload(np.ones(3, "float64"))
+    total = x
+    for _ in range(200):
+        total = total + x
+    assert_same(total, np.full(3, 201.0))
+
+
+def test_a_pending_value_is_that_of_when_it_was_asked_for():
+    array = np.arange(4.0)
+    x = DeviceArray.upload(array)
+    doubled = x * 2
+    x[1:3] = 50.0
+    assert_same(doubled, array * 2)
+    assert_same(x, np.array([0.0, 50.0, 50.0, 3.0]))
+
+
+def test_results_may_overlap_what_they_are_computed_from():
+    array = np.arange(6.0)
+    x = DeviceArray.upload(array)
+    np.add(x[:-1], x[1:], out=x[1:])
+    np.add(array[:-1], array[1:], out=array[1:])
+    assert_same(x, array)
+    x[...] = x[::-1]
+    assert_same(x, array[::-1])
+
+
+def test_negative_zero_stays_negative():
+    assert np.signbit(DeviceArray.filled((2,), -0.0, np.dtype("float32")).host()).all()
+
+
+def test_memory_is_used_again():
+    from labnet.kernels.cuda.machine import pool
+
+    DeviceArray.filled((64,), 1, np.dtype("float32"))
+    before = pool.held
+    for _ in range(20):
+        DeviceArray.filled((64,), 1, np.dtype("float32"))
+    assert pool.held == before
+    assert 0 <= pool.used <= pool.held
+    assert pool.peak >= pool.used
