@@ -20,6 +20,7 @@ from labnet.compile.specialisation import MISS, Specialisation
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced, refuse
 from labnet.compile.tree import flatten
+from labnet.device import CPU
 from labnet.ops import dispatch
 from labnet.ops.creation import random_state, restart_at
 from labnet.tensor import Tensor
@@ -167,7 +168,9 @@ def signature(args: Sequence[Any], named: dict[str, Any]) -> Any:
     found: list[Any] = [structure]
     for leaf in leaves:
         if is_dynamic(leaf):
-            found.append((leaf.shape, leaf.dtype, isinstance(leaf, Tensor) and leaf.requires_grad))
+            is_tensor = isinstance(leaf, Tensor)
+            device = leaf.device if is_tensor else CPU
+            found.append((leaf.shape, leaf.dtype, is_tensor and leaf.requires_grad, device))
         else:
             found.append((type(leaf), leaf if isinstance(leaf, bool | int | float | str | type(None)) else id(leaf)))
     return tuple(found)
@@ -187,7 +190,9 @@ def trace_call(function: Callable[..., Any], args: Sequence[Any], named: dict[st
     """Call a function on stand-ins for arguments like these."""
     surroundings = Surroundings(function)
     leaves, structure = flatten((tuple(args), named))
-    trace = Trace(RULES, arguments=sum(map(is_dynamic, leaves)))
+    devices = {leaf.device for leaf in leaves if isinstance(leaf, Tensor)}
+    device = devices.pop() if len(devices) == 1 else CPU
+    trace = Trace(RULES, arguments=sum(map(is_dynamic, leaves)), device=device)
     inputs: list[Traced] = []
     for leaf in leaves:
         if is_dynamic(leaf):
@@ -209,7 +214,19 @@ def specialise(function: Callable[..., Any], args: Sequence[Any], named: dict[st
     call = trace_call(function, args, named)
     if any(isinstance(owner, Traced) for owner, _ in call.trace.leaves.values()):
         refuse("a backward to an argument: use ln.grad(y, x), which returns its gradient")
-    return Specialisation(call.trace, call.surroundings, call.result, arguments=len(call.inputs), pinned=(args, named))
+    kind = _on_device() if _is_elsewhere(call.trace) else Specialisation
+    return kind(call.trace, call.surroundings, call.result, arguments=len(call.inputs), pinned=(args, named))
+
+
+def _is_elsewhere(trace: Trace) -> bool:
+    """Tell whether a traced function computes on a GPU."""
+    return trace.device != CPU or any(isinstance(x, Tensor) and x.device != CPU for x in trace.held)
+
+
+def _on_device() -> type[Specialisation]:
+    from labnet.compile.on_device import OnDevice
+
+    return OnDevice
 
 
 def jit(function: Callable[P, R], *, wait: bool = True) -> Jitted[P, R]:

@@ -21,6 +21,7 @@ from labnet.compile.simplify import simplify
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced
 from labnet.compile.tree import flatten
+from labnet.kernels.places import device_of
 from labnet.optim.optimizer import announce, watchers
 from labnet.tensor import Tensor, wrap
 
@@ -69,25 +70,29 @@ class Specialisation:
         self._nodes = [part._node if isinstance(part, Tensor) else None for part in trace.held]
         self._constants = trace.constants
         self.program = simplify(trace.program(outputs))
+        self._signatures = [(part.shape, part.dtype, device_of(part)) for part in map(self._array, trace.held)]
+        #: Whether somebody was told that compiling it came to nothing.
+        self.has_failed = False
+        self._generate()
+
+    def _generate(self) -> None:
+        """Write the source, and reserve memory."""
         self.groups = fuse(self.program, computed_in_place(self.program))
         self.plan = plan(self.program, self.groups)
         self.source = emit(
             self.program,
             self.groups,
             self.plan,
-            arguments=arguments + len(trace.draws),
-            held=len(trace.held),
-            constants=len(trace.constants),
-            numbers=sum(step.count for step in trace.steps),
+            arguments=self._arguments + len(self._draws),
+            held=len(self._parts),
+            constants=len(self._constants),
+            numbers=sum(step.count for step in self._steps),
         )
         arena = np.empty(self.plan.nbytes + 64, np.uint8)
         self._arena = arena[-arena.ctypes.data % 64 :]
         self._held: tuple[Any, ...] | None = None
-        self._signatures = [(part.shape, part.dtype) for part in map(self._array, trace.held)]
         #: Runs it, or returns `MISS`; None before it is compiled.
         self._run: Callable[..., Any] | None = None
-        #: Whether somebody was told that compiling it came to nothing.
-        self.has_failed = False
 
     def compile(self) -> None:
         """Make machine code of it, or take it from the disk; from any thread."""
@@ -110,7 +115,7 @@ class Specialisation:
             return False
         for part, node, described in zip(self._parts, self._nodes, self._signatures, strict=True):
             array = self._array(part)
-            if array is None or (array.shape, array.dtype) != described:
+            if array is None or (array.shape, array.dtype, device_of(array)) != described:
                 return False
             if isinstance(part, Tensor) and part._node is not node:
                 return False

@@ -13,9 +13,10 @@ from labnet import autograd, memory
 from labnet.compile.ir import Builder, Check, DType, Program, Store, Value
 from labnet.compile.traced import WAYS_OUT, Traced, TracedNode, refuse
 from labnet.compile.updates import States, Step
+from labnet.device import CPU
 from labnet.ops.registry import Op
 from labnet.optim import Optimizer
-from labnet.tensor import Tensor, as_array
+from labnet.tensor import Tensor, on_host
 
 
 class Trace:
@@ -24,6 +25,8 @@ class Trace:
     Attributes
     ----------
     builder : Builder
+    device : str
+        Where the function computes.
     held : list
         What the compiled function reads besides its arguments: tensors, and `Held` states of optimizers.
     constants : list of array
@@ -38,7 +41,8 @@ class Trace:
         (leaf tensor, gradient), by the identity of the tensor, of what no optimizer took.
     """
 
-    def __init__(self, rules: dict[str, Callable[..., "Traced"]], *, arguments: int = 0):
+    def __init__(self, rules: dict[str, Callable[..., "Traced"]], *, arguments: int = 0, device: str = CPU):
+        self.device = device
         self.builder = Builder()
         self.held: list[Any] = []
         self.constants: list[np.ndarray[Any, Any]] = []
@@ -118,7 +122,7 @@ class Trace:
             return self.stand_in(self.source(x, x._array, id(x))[0], x._node)
         if x is None or (isinstance(x, bool | int | float) and dtype is None):
             return x
-        return self.constant(np.asarray(x, dtype) if isinstance(x, bool | int | float) else as_array(x))
+        return self.constant(np.asarray(x, dtype) if isinstance(x, bool | int | float) else on_host(x))
 
     # Ops
 

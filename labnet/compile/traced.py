@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from labnet import autograd
 from labnet.compile.ir import DType, Shape, Value
+from labnet.device import check_device
 from labnet.errors import GradientError, ShapeError, TraceError
 from labnet.ops.registry import Op
 from labnet.tensor import Tensor
@@ -82,6 +83,17 @@ class Traced(Tensor):
     def dtype(self) -> DType:
         """Data type of the elements."""
         return self.value.dtype
+
+    @property
+    def device(self) -> str:
+        """Device that the traced computation happens on."""
+        return self.tracer.device
+
+    def to_device(self, device: str, /, *, stream: None = None) -> Tensor:
+        """Return the same tensor: what is compiled stays on one device."""
+        if check_device(device) != self.device:
+            refuse(f"moving a tensor from {self.device!r} to {device!r}: do that outside of the compiled function")
+        return self
 
     @property
     def nbytes(self) -> int:

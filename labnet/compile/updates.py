@@ -71,7 +71,7 @@ class States(dict[str, Tensor]):
         """Take up a state when it is read for the first time."""
         parameter, state = self._parameter, self._optimizer._known(self._parameter).state
         if slot not in state:
-            state[slot] = np.zeros(parameter.shape, parameter.dtype)
+            state[slot] = np.zeros_like(parameter._array)
         holder = Held(self._optimizer, parameter, slot)
         now, self.sources[slot] = self._trace.source(holder, state[slot], id(state[slot]))
         found = self[slot] = self._trace.stand_in(now)

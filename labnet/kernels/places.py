@@ -59,6 +59,13 @@ def moved(array: Any, device: str) -> Any:
     return DeviceArray.upload(array)
 
 
+def wait_for(*values: Any) -> None:
+    """Wait until the values of arrays on a GPU are there, so that the time that took can be told."""
+    for value in values:
+        if isinstance(value, _others):
+            value.wait()
+
+
 def copied(array: Any) -> Any:
     """Return a copy of an array, where it lies."""
     return array.copy() if isinstance(array, _others) else np.array(array, copy=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from labnet import ops
 from labnet.autograd import Node, Run, is_recording
+from labnet.device import CPU
 from labnet.kernels.places import device_of, finished, moved
 from labnet.ops.dispatch import current_tracer
 from labnet.ops.registry import FLOATS, Op
@@ -45,7 +46,7 @@ def recur(gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor) -> Tensor
     inputs = (gates, weight, hidden, cell)
     tracer = current_tracer()
     if tracer is not None:
-        return tracer.apply(_RECUR, inputs, {})
+        return tracer.apply(_RECUR, inputs, {}) if gates.device == CPU else _composed(*inputs)
     steps = Steps(*(x._array for x in inputs))
     parents = tuple([x._node for x in inputs])
     recorded = is_recording() and any(parents)

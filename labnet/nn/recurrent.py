@@ -121,7 +121,7 @@ class LSTM(Module):
     def _run(self, x: Tensor, hx: Sequence[Tensor] | None) -> tuple[Tensor, State]:
         """Run over a sequence of shape (T, N, I)."""
         shape = (self.num_layers * len(self._directions), x.shape[1], self.hidden_size)
-        hidden, cell = hx if hx is not None else (zeros(shape, dtype=x.dtype), zeros(shape, dtype=x.dtype))
+        hidden, cell = hx if hx is not None else [zeros(shape, dtype=x.dtype, device=x.device) for _ in range(2)]
         if hidden.shape != shape or cell.shape != shape:
             raise ShapeError(f"{self!r}: expected states of shape {shape}, got {hidden.shape} and {cell.shape}")
         finals: list[Tensor] = []

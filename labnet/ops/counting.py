@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from labnet.autograd import Run
+from labnet.kernels.places import wait_for
 from labnet.ops.dispatch import Recorded
 from labnet.ops.registry import REGISTRY, Op
 from labnet.stats.collecting import active, on_switch, record, suspended
@@ -45,6 +46,7 @@ def counting_kernel(op: Op) -> Kernel:
             return kernel(*arguments, **static)
         began = time.perf_counter()
         out = kernel(*arguments, **static)
+        wait_for(out)
         seconds = time.perf_counter() - began
         inputs = arguments[0] if variadic else arguments
         record(op.name, OpCount(1, seconds, _nbytes(op, inputs, out), op.count_flops(out, *inputs, **static)))
@@ -63,6 +65,7 @@ def counting_pull(pull: Kernel) -> Kernel:
         began = time.perf_counter()
         with suspended():
             pulled = pull(node, gradient, run)
+            wait_for(*pulled)
         seconds = time.perf_counter() - began
         wanted = {position: each for position, each in enumerate(pulled) if each is not None}
         forward = op.count_flops(out, *inputs, **static)

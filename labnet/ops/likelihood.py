@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from labnet.kernels.places import moved
 from labnet.ops.activation import softmax
 from labnet.ops.elementwise import binary, sigmoid
 from labnet.ops.logic import equal
@@ -52,7 +53,8 @@ def mean_squared_error(x1: Array, x2: Array, /) -> Array:
 def one_of(labels: Any, shape: tuple[int, ...], axis: int) -> Tensor:
     """Return where the label of each sample lies, as booleans of a shape whose classes are along `axis`."""
     classes = np.arange(shape[axis]).reshape([-1 if i == axis % len(shape) else 1 for i in range(len(shape))])
-    return equal(expand_dims(labels, axis=axis), wrap(classes))
+    labels = labels if isinstance(labels, Tensor) else wrap(labels)
+    return equal(expand_dims(labels, axis=axis), wrap(moved(classes, labels.device)))
 
 
 def _pull_logits(g: Tensor, out: Tensor, x: Tensor, *, labels: Array, axis: int = -1) -> Tensor:

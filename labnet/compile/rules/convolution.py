@@ -18,6 +18,7 @@ from labnet.compile.rules.views import put, seen, viewed
 from labnet.compile.rules.windows import Geometry, geometry_of
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced
+from labnet.device import CPU
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op
 
@@ -50,7 +51,7 @@ _BLOCK = 16
 def _is_quick(operands: Sequence[Any], geometry: Geometry, groups: int) -> bool:
     """Tell whether routines for windows where they lie do it."""
     plain = all(x.dtype == np.dtype("float32") and x.size for x in operands)
-    return plain and groups == 1 and geometry.stride == (1, 1)
+    return plain and groups == 1 and geometry.stride == (1, 1) and operands[0].device == CPU
 
 
 def _plane(geometry: Geometry) -> int:

@@ -17,7 +17,7 @@ from labnet.errors import DeviceError
 from labnet.kernels import places
 from labnet.kernels.cuda import elementwise, expressions
 from labnet.kernels.cuda.expressions import BOOL, Dtype, Node, NotInKernels
-from labnet.kernels.cuda.machine import Block, machine, pool
+from labnet.kernels.cuda.machine import Block, machine, take
 
 Host = np.ndarray[Any, Any]
 
@@ -103,7 +103,7 @@ class DeviceArray:
         size = self.dtype.itemsize
         for length in self.shape:
             size *= length
-        block = pool.take(size)
+        block = take(size)
         self._layout = layout_at(block.address, self.shape, self.dtype)
         self._block = block
 
@@ -327,6 +327,11 @@ class DeviceArray:
             machine().download(values, source.address)
         return values
 
+    def wait(self) -> None:
+        """Wait until the values are there."""
+        self.settle()
+        machine().synchronize()
+
     def item(self) -> Any:
         """Return the only element as a Python number."""
         return self.host().item()
@@ -451,7 +456,7 @@ def resolved(shape: Any, size: int) -> tuple[int, ...]:
 def settle_readers(block: Block | None, but: DeviceArray | None = None) -> None:
     """Compute what was to be computed from memory that is about to change."""
     for other in pending_arrays():
-        if other is not but and other._node is not None and _reads(other._node, block):
+        if other is not but and other._node is not None and reads(other._node, block):
             other.settle()
 
 
@@ -493,8 +498,15 @@ def _within(leaf: Node, block: Block | None) -> bool:
     )
 
 
-def _reads(root: Node, block: Block | None) -> bool:
+def reads(root: Node, block: Block | None) -> bool:
+    """Tell whether an expression reads from a block of memory."""
     return any(_within(leaf, block) for leaf in _leaves(root))
+
+
+def reads_in_step(root: Node, target: DeviceArray) -> bool:
+    """Tell whether what an expression reads of the memory of `target`, if anything, is what it writes at each place."""
+    layout = target.layout
+    return all(_same(leaf.payload.layout, layout) for leaf in _leaves(root) if _within(leaf, target._block))
 
 
 def constant(value: Any, dtype: Dtype) -> Node:

@@ -91,6 +91,8 @@ _FLOAT = {
     "absolute": "math.fabs({0})",
     "negative": "(-{0})",
     "positive": "{0}",
+    "relu": "(T(0) if {0} < T(0) else {0})",
+    "sigmoid": "(T(1) / (T(1) + math.exp(-{0})))",
     "square": "({0} * {0})",
     "reciprocal": "(T(1) / {0})",
     "sign": "({0} if {0} != {0} else (T(1) if {0} > T(0) else (T(-1) if {0} < T(0) else T(0))))",

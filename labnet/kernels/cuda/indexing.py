@@ -4,6 +4,7 @@ Slices and integers are views. Integer and boolean arrays become places in memor
 is out of bounds is an error there and then, and of several values for one place the last one stays, as in NumPy.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -324,16 +325,22 @@ def along(mode: str, x: DeviceArray, indices: Any, axis: int, other: DeviceArray
     """
     if not isinstance(indices, DeviceArray):
         indices = DeviceArray.upload(np.asarray(indices))
-    gpu = machine()
     axis = np.lib.array_utils.normalize_axis_index(axis, x.ndim)
     indices = indices.astype(np.int64, copy=False).settle()
-    shape = other.shape
     layout = x.layout
     own = [
         stride // layout.itemsize if length > 1 else 0
         for length, stride in zip(layout.shape, layout.strides, strict=True)
     ]
     step, own[axis] = own[axis], 0
+    _step_along(mode, x, indices, other, x.shape[axis], step, own)
+
+
+def _step_along(
+    mode: str, x: DeviceArray, indices: DeviceArray, other: DeviceArray, length: int, step: int, own: Sequence[int]
+) -> None:
+    """Read or write ``x[index * step + ...]`` for all indices, where the dots are the strides `own` of each place."""
+    gpu, shape = machine(), other.shape
     space = Space.of(shape, [strides_in(indices.layout, shape), own])
     dims = max(1, len(space.lengths))
     kinds = tuple("".join("01"[s != 0] for s in strides) for strides in space.strides)
@@ -345,11 +352,31 @@ def along(mode: str, x: DeviceArray, indices: Any, axis: int, other: DeviceArray
     launch(
         (grid_for(other.size, gpu.threads),),
         (gpu.threads,),
-        *(other.size, x.shape[axis], step, *space.lengths[1:], *steps),
+        *(other.size, length, step, *space.lengths[1:], *steps),
         indices.address,
         x.address,
         other.address,
     )
+
+
+def gather(x: DeviceArray, places: DeviceArray, shape: tuple[int, ...], within: Sequence[int]) -> DeviceArray:
+    """Return elements of a contiguous array at places that another one holds.
+
+    Parameters
+    ----------
+    x : array
+    places : array of int64
+        Positions of elements, in a shape that broadcasts to `shape`.
+    shape : tuple of int
+    within : sequence of int
+        Elements to step from a place along the last dimensions.
+    """
+    out = DeviceArray.empty(shape, x.dtype)
+    if out.size:
+        before = len(shape) - len(within)
+        own = [0] * before + [0 if n == 1 else step for n, step in zip(shape[before:], within, strict=True)]
+        _step_along("read", x, places, out, max(1, x.size), 1, own)
+    return out
 
 
 def along_text(mode: str, kinds: tuple[str, ...], dims: int, dtype: Dtype) -> tuple[str, list[str]]:

@@ -3,9 +3,11 @@
 Taken when the first array is made, not before: it takes a second.
 """
 
+import contextlib
 import os
 import threading
 from collections import defaultdict
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -62,15 +64,21 @@ def _take() -> Any:
 class Block:
     """Memory of the GPU that goes back to the pool when nobody refers to it any more."""
 
-    __slots__ = ("__weakref__", "_pool", "address", "nbytes")
+    __slots__ = ("__weakref__", "address", "nbytes", "pool")
 
     def __init__(self, address: int, nbytes: int, pool: "Pool"):
         self.address = address
         self.nbytes = nbytes
-        self._pool = pool  # when the interpreter ends, names of modules are gone before the last arrays are
+        self.pool = pool  # when the interpreter ends, names of modules are gone before the last arrays are
 
     def __del__(self) -> None:
-        self._pool.give_back(self.address, self.nbytes)
+        self.pool.give_back(self.address, self.nbytes)
+
+
+#: Held while memory is taken or given back, which may happen within each other; a forked child gets its own.
+_guard = [threading.RLock()]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _guard.__setitem__(0, threading.RLock()))
 
 
 class Pool:
@@ -92,13 +100,6 @@ class Pool:
     def __init__(self) -> None:
         self._free: dict[int, list[int]] = defaultdict(list)
         self.held = self.used = self.peak = 0
-        self._renew()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew)
-
-    def _renew(self) -> None:
-        """Make the lock, which a thread may hold while another one forks; reentrant, for memory comes back anywhere."""
-        self._lock = threading.RLock()
 
     @staticmethod
     def size_of(nbytes: int) -> int:
@@ -117,7 +118,7 @@ class Pool:
             If there is no more.
         """
         size = self.size_of(nbytes)
-        with self._lock:
+        with _guard[0]:
             free = self._free[size]
             address = free.pop() if free else self._more(size)
             self.used += size
@@ -141,18 +142,52 @@ class Pool:
 
     def give_back(self, address: int, size: int) -> None:
         """Take memory back; called from wherever the last reference ends."""
-        with self._lock:
+        with _guard[0]:
             self.used -= size
             self._free[size].append(address)
 
     def empty(self) -> None:
         """Give what nobody uses back to the driver."""
         machine().synchronize()
-        with self._lock:
+        with _guard[0]:
             for size, addresses in list(self._free.items()):
                 while addresses:
                     machine().free(addresses.pop())
                     self.held -= size
 
 
+class Arena(Pool):
+    """Memory for a recorded sequence of launches, which nobody else may get in between."""
+
+    def __init__(self, kept: list[Block]):
+        super().__init__()
+        self._kept = kept
+
+    def _more(self, size: int) -> int:
+        block = pool.take(size)
+        self._kept.append(block)
+        self.held += size
+        return block.address
+
+    def empty(self) -> None:
+        """Keep everything: it is the pool's once nobody has the list of blocks any more."""
+
+
 pool = Pool()
+_chosen = threading.local()
+
+
+def take(nbytes: int) -> Block:
+    """Return memory for so many bytes: from the pool, or from the arena of this thread."""
+    found: Pool = getattr(_chosen, "arena", None) or pool
+    return found.take(nbytes)
+
+
+@contextlib.contextmanager
+def private(kept: list[Block]) -> Iterator[None]:
+    """Take all memory of a block of code, in this thread, from an arena whose memory is put into a list."""
+    _chosen.arena = Arena(kept)
+    try:
+        yield
+    finally:
+        del _chosen.arena

@@ -8,7 +8,8 @@ import bisect
 import math
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
@@ -108,6 +109,7 @@ class Simulator:
         self._cuda: Any = import_module("numba.cuda")
         self._lock = threading.RLock()
         self._launching = threading.Lock()
+        self._recording = threading.local()
         self._starts: list[int] = []
         self._blocks: dict[int, np.ndarray[Any, Any]] = {}
         self._next = _ORIGIN
@@ -152,18 +154,51 @@ class Simulator:
 
     def upload(self, address: int, source: np.ndarray[Any, Any]) -> None:
         """Copy a contiguous array to an address."""
+        self._refuse_recording("upload")
         self._bytes(address)[: source.nbytes] = source.reshape(-1).view(np.uint8)
 
     def download(self, target: np.ndarray[Any, Any], address: int) -> None:
         """Fill a contiguous array from an address."""
+        self._refuse_recording("download")
         target.reshape(-1).view(np.uint8)[...] = self._bytes(address)[: target.nbytes]
+
+    @contextmanager
+    def captured(self) -> Iterator[Callable[[], None]]:
+        """Record what is launched in the block instead of doing it; what is yielded does it, each time it is called."""
+        recorded: list[Callable[[], None]] = []
+
+        def replay() -> None:
+            for call in recorded:
+                call()
+
+        self._recording.calls = recorded
+        try:
+            yield replay
+        finally:
+            del self._recording.calls
+
+    def _refuse_recording(self, what: str) -> None:
+        if hasattr(self._recording, "calls"):
+            raise RuntimeError(f"an {what} cannot be part of a recorded sequence of launches")
+
+    def _recorded(self, call: Callable[[], None]) -> bool:
+        """Note a call for later, and tell whether that is to be done."""
+        calls = getattr(self._recording, "calls", None)
+        if calls is None:
+            return False
+        calls.append(call)
+        return True
 
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Copy bytes from one address to another."""
+        if self._recorded(lambda: self.copy(target, source, nbytes)):
+            return
         self._bytes(target)[:nbytes] = self._bytes(source)[:nbytes]
 
     def clear(self, address: int, nbytes: int) -> None:
         """Set bytes to zero."""
+        if self._recorded(lambda: self.clear(address, nbytes)):
+            return
         self._bytes(address)[:nbytes] = 0
 
     def kernel(self, text: str, types: Sequence[str]) -> Launch:
@@ -176,6 +211,12 @@ class Simulator:
         dtypes = [np.dtype(POINTERS[kind]) if kind in POINTERS else None for kind in types]
 
         def launch(grid: tuple[int, ...], block: tuple[int, ...], *args: Any) -> None:
+            self.launches += 1
+            if self._recorded(lambda: run(grid, block, *args)):
+                return
+            run(grid, block, *args)
+
+        def run(grid: tuple[int, ...], block: tuple[int, ...], *args: Any) -> None:
             passed: list[Any] = []
             for dtype, kind, value in zip(dtypes, types, args, strict=True):
                 if kind in TABLES:
@@ -186,7 +227,6 @@ class Simulator:
                     passed.append(int(value) if kind == "i8" else words[kind](value))
             with self._launching, warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)
-                self.launches += 1
                 function[grid, block](*passed)
 
         return launch

@@ -1,0 +1,294 @@
+"""Compiled steps on a GPU: the program of a trace becomes kernels, whose launches are replayed as one.
+
+What is computed element by element stays pending until a value is needed more than once, or as a whole; so the kernels
+are those that fusion makes of arrays on a GPU anyway. All launches are recorded once, with memory of their own, and
+run again at each call: arguments are copied in, results out, parameters are written where they are.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from labnet import memory
+from labnet.compile.ir import Value
+from labnet.compile.specialisation import MISS, Specialisation
+from labnet.device import CUDA
+from labnet.errors import TraceError
+from labnet.kernels.cuda import elementwise, expressions, indexing, products, reductions
+from labnet.kernels.cuda.array import DeviceArray, layout_at, mixed, reads, reads_in_step
+from labnet.kernels.cuda.expressions import Node, cast
+from labnet.kernels.cuda.machine import machine, private
+from labnet.kernels.places import moved
+from labnet.tensor import Tensor, wrap
+
+#: What scalar functions of compiled steps are called in kernels, where that differs.
+_NAMES = {
+    "abs": "absolute",
+    "pow": "power",
+    "round": "rint",
+    "atan2": "arctan2",
+    "bitwise_invert": "invert",
+    **{f"a{name}": f"arc{name}" for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
+    "bitwise_left_shift": "left_shift",
+    "bitwise_right_shift": "right_shift",
+    "copy": "positive",
+}
+_REDUCTIONS = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
+#: Kinds of values that are computed on a GPU.
+KINDS = frozenset({"source", "splat", "view", "map", "reduce", "matmul", "put", "take"})
+
+
+def unfit(program: Any) -> str | None:
+    """Return what of a program has no kernel, or None if all of it has."""
+    for value in program.values():
+        if value.kind not in KINDS:
+            return str(value.attributes.get("name", value.kind))
+        if value.kind == "map" and value.attributes["name"] not in ("where", "relu", "sigmoid"):
+            try:
+                expressions.text_of(_name(value), value.attributes["work"])
+            except expressions.NotInKernels:
+                return str(value.attributes["name"])
+    return None
+
+
+def _name(value: Value) -> str:
+    name = value.attributes["name"]
+    return str(_NAMES.get(name, name))
+
+
+class OnDevice(Specialisation):
+    """A compiled version whose arrays are on a GPU."""
+
+    def _generate(self) -> None:
+        missing = unfit(self.program)
+        if missing is not None:
+            raise TraceError(
+                f"jit: {missing} has no kernel in compiled steps on 'cuda': call it outside of the compiled function, "
+                "or leave the function eager"
+            )
+        for part in self._parts:
+            if not isinstance(self._array(part), DeviceArray):
+                raise mixed(self._array(part))
+        self._checked: list[DeviceArray] = []
+        self._fixed: list[DeviceArray] = []
+        self._inputs: list[DeviceArray] = []
+        self._numbers: dict[int, DeviceArray] = {}
+        self._replay: Callable[[], None] | None = None
+        self._recorded: tuple[int, ...] = ()
+        self._outputs: list[DeviceArray] = []
+        self._kept: list[Any] = []
+        self._is_compiled = False
+        self.kernels = 0
+
+    @property
+    def source(self) -> str:  # type: ignore[override]
+        """The program: one line per value, and what is stored."""
+        return str(self.program)
+
+    def compile(self) -> None:
+        """Say that it may run; kernels are compiled where they are launched first."""
+        self._is_compiled = True
+
+    @property
+    def is_known(self) -> bool:
+        """Whether `compile` takes no time to speak of."""
+        return True
+
+    def quick(self, lock: Any, missed: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what ordinary calls run: the way that looks at everything."""
+        return missed
+
+    def refreshed(self, leaves: Sequence[Any]) -> Any:
+        """Run where it still fits; `MISS` where it does not."""
+        if not self._is_compiled or not self.fits():
+            return MISS
+        numbers = [step.numbers() for step in self._steps]
+        if any(len(found) != step.count for found, step in zip(numbers, self._steps, strict=True)):
+            return MISS
+        arrays = [x._array if isinstance(x, Tensor) else x for x in leaves if isinstance(x, Tensor | np.ndarray)]
+        drawn = self.draw() if self._draws else []
+        for position in self._tensors_updated:
+            part = self._parts[position]
+            memory.prepare_write(part)
+            if not part._array.flags.c_contiguous:
+                part._array = part._array.copy()
+            part._node.grad = None
+        addresses = tuple(self._array(part).address for part in self._parts)
+        if self._replay is None or addresses != self._recorded:
+            self._record(arrays, drawn)
+            self._recorded = addresses
+        brought: list[Any] = [*arrays, *drawn]
+        for target, array in zip(self._inputs, brought, strict=True):
+            target[...] = moved(array, CUDA)
+        flat = [number for found in numbers for number in found]
+        for position, target in self._numbers.items():
+            machine().upload(target.address, np.asarray(flat[position], target.dtype))
+        self._check()
+        assert self._replay is not None
+        self._replay()
+        self.drawn = None
+        found = [output.copy() for output in self._outputs]
+        self.after(found[self._count :])
+        outputs: Any = iter(found[: self._count])
+        return self._structure.build([wrap(next(outputs)) if isinstance(x, Tensor) else x for x in self._leaves])
+
+    def _check(self) -> None:
+        for check, found in zip(self.program.checks, self._checked, strict=True):
+            whole: Any = found
+            outside = np.any((whole < 0) | (whole >= check.bound))
+            if outside:
+                raise IndexError(check.message)
+
+    def _record(self, arrays: Sequence[Any], drawn: Sequence[Any]) -> None:
+        """Run the program once for its kernels, and once more to record their launches."""
+        gpu = machine()
+        self._kept = []
+        with private(self._kept):
+            self._inputs = [DeviceArray.empty(array.shape, array.dtype) for array in (*arrays, *drawn)]
+            for target, array in zip(self._inputs, [*arrays, *drawn], strict=True):
+                target[...] = moved(array, CUDA)
+            self._fixed = [DeviceArray.upload(np.asarray(constant)) for constant in self._constants]
+            self._numbers = {}
+            _Run(self).stores(rehearse=True)
+            before = gpu.launches
+            with gpu.captured() as replay:
+                run = _Run(self)
+                self._outputs = run.stores(rehearse=False)
+            self.kernels = gpu.launches - before
+            self._checked = [self._inputs_of(check.value) for check in self.program.checks]
+        self._replay = replay
+
+    def _inputs_of(self, value: Value) -> DeviceArray:
+        return _Run(self).of(value).settle()
+
+    def explain(self) -> str:
+        """Return how many launches a call replays, and the program."""
+        held = sum(block.nbytes for block in self._kept)
+        return f"{self.kernels} launches on a GPU, replayed as one; {held:,} bytes of memory of its own\n{self.program}"
+
+
+class _Run:
+    """Computes the values of a program on arrays of the GPU."""
+
+    def __init__(self, step: OnDevice):
+        self._step = step
+        self._found: dict[int, DeviceArray] = {}
+        self._uses: dict[int, int] = {}
+        for value in step.program.values():
+            for operand in value.inputs:
+                self._uses[operand.number] = self._uses.get(operand.number, 0) + 1
+        for store in step.program.stores:
+            self._uses[store.value.number] = self._uses.get(store.value.number, 0) + 1
+
+    def stores(self, *, rehearse: bool) -> list[DeviceArray]:
+        """Compute everything, and store it; to memory of no account where it is a rehearsal. Return the outputs."""
+        step = self._step
+        for value in step.program.values():
+            self.of(value)
+        outputs: dict[int, DeviceArray] = {}
+        written: list[tuple[DeviceArray, DeviceArray]] = []
+        for store in step.program.stores:
+            found = self.of(store.value)
+            if isinstance(store.target, Value):
+                target = step._array(step._parts[store.target.attributes["position"]])
+                written.append((DeviceArray.empty(target.shape, target.dtype) if rehearse else target, found))
+            else:
+                outputs[store.target] = found.copy()
+        self._write(written)
+        self._found.clear()
+        return [outputs[position] for position in sorted(outputs)]
+
+    def _write(self, written: list[tuple[DeviceArray, DeviceArray]]) -> None:
+        """Write values where they belong: each before what it reads is overwritten, in one launch where that is safe."""
+        for position, (target, found) in enumerate(written):
+            for _, later in written[position + 1 :]:
+                if later._node is not None and reads(later._node, target._block):
+                    later.settle()
+            if found._node is not None and not reads_in_step(found._node, target):
+                found.settle()
+            elementwise.run(found.node(), target.layout)
+
+    def of(self, value: Value) -> DeviceArray:
+        """Return a value, computed or pending; the inputs are there."""
+        found = self._found.get(value.number)
+        if found is None:
+            found = getattr(self, f"_{value.kind}")(value)
+            if self._uses.get(value.number, 0) > 1 and value.kind == "map":
+                found.settle()
+            self._found[value.number] = found
+        return found
+
+    def _source(self, value: Value) -> DeviceArray:
+        step, position = self._step, value.attributes["position"]
+        origin = value.attributes["origin"]
+        if origin == "argument":
+            argument: DeviceArray = step._inputs[position]
+            return argument
+        if origin == "constant":
+            constant: DeviceArray = step._fixed[position]
+            return constant
+        if origin == "number":
+            if position not in step._numbers:
+                step._numbers[position] = DeviceArray.filled((), 1.0, value.dtype)
+            return step._numbers[position]
+        array: DeviceArray = step._array(step._parts[position])
+        return array
+
+    def _splat(self, value: Value) -> DeviceArray:
+        return DeviceArray.pending(Node("constant", value.dtype, payload=value.attributes["number"]), value.shape)
+
+    def _view(self, value: Value) -> DeviceArray:
+        base, offset = self.of(value.inputs[0]), value.attributes["offset"]
+        return self._strided(base, offset, value.attributes["strides"], value.shape)
+
+    def _strided(self, base: DeviceArray, offset: int, strides: Sequence[int], shape: tuple[int, ...]) -> DeviceArray:
+        base = base.settle()
+        size = base.itemsize
+        layout = layout_at(base.address + offset * size, shape, base.dtype, tuple(step * size for step in strides))
+        return base.view_of(layout)
+
+    def _map(self, value: Value) -> DeviceArray:
+        name, work = value.attributes["name"], value.attributes["work"]
+        operands = []
+        for position, operand in enumerate(value.inputs):
+            array = self.of(operand)
+            if operand.kind == "splat":
+                node = Node("constant", operand.dtype, payload=operand.attributes["number"])
+            else:
+                node = array.operand(value.shape)
+            operands.append(cast(node, expressions.BOOL if name == "where" and position == 0 else work))
+        if name == "where":
+            node = Node("where", work, tuple(operands))
+        elif name == "copy":
+            node = operands[0]
+        else:
+            node = Node(_name(value), value.dtype if _is_test(value) else work, tuple(operands))
+        return DeviceArray.pending(cast(node, value.dtype), value.shape)
+
+    def _reduce(self, value: Value) -> DeviceArray:
+        name, axes = _REDUCTIONS[value.attributes["name"]], value.attributes["axes"]
+        return reductions.over(name, self.of(value.inputs[0]), axes, value.dtype, keepdims=False)
+
+    def _matmul(self, value: Value) -> DeviceArray:
+        left, right = (self.of(operand) for operand in value.inputs)
+        return products.matmul(left.settle(), right.settle())
+
+    def _put(self, value: Value) -> DeviceArray:
+        out = DeviceArray.filled(value.shape, 0, value.dtype)
+        for operand, (offset, strides) in zip(value.inputs, value.attributes["places"], strict=True):
+            if operand.size:
+                part = self._strided(out, offset, strides, operand.shape)
+                array = self.of(operand)
+                name = "bitwise_or" if value.dtype.kind == "b" else "add"
+                total = Node(name, value.dtype, (part.node(), array.operand(operand.shape)))
+                elementwise.run(total, part.layout)
+        return out
+
+    def _take(self, value: Value) -> DeviceArray:
+        base, places = (self.of(operand).settle() for operand in value.inputs)
+        return indexing.gather(base, places, value.shape, value.attributes["within"])
+
+
+def _is_test(value: Value) -> bool:
+    return value.dtype.kind == "b"
