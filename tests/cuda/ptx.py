@@ -126,14 +126,17 @@ def _of_tensors() -> dict[str, Callable[[], Any]]:
     def step(layer: Any, x: Any, optimizer: Any) -> None:
         optimizer(layer.to("cuda")(x).sum().backward())
 
+    def rows(**named: Any) -> Any:
+        return ln.ones((16, 8), device="cuda", **named)
+
     def image() -> Any:
         return ln.ones((2, 3, 8, 8), device="cuda")
 
     return {
-        "linear and sgd": lambda: step(ln.nn.Linear(8, 4), ln.ones((16, 8), device="cuda"), ln.optim.SGD(momentum=0.9)),
-        "layer norm and adam": lambda: step(ln.nn.LayerNorm(8), ln.ones((16, 8), device="cuda"), ln.optim.Adam()),
+        "linear and sgd": lambda: step(ln.nn.Linear(8, 4), rows(), ln.optim.SGD(momentum=0.9)),
+        "layer norm and adam": lambda: step(ln.nn.LayerNorm(8), rows(), ln.optim.Adam()),
         "convolution and adamw": lambda: step(ln.nn.Conv2d(3, 4, 3, padding=1), image(), ln.optim.AdamW()),
-        "gelu": lambda: step(ln.nn.GELU(), ln.ones((16, 8), device="cuda", requires_grad=True), lambda _: None),
+        "gelu": lambda: step(ln.nn.GELU(), rows(requires_grad=True), lambda _: None),
         "cross entropy": lambda: ln.loss.cross_entropy(
             ln.ones((16, 10), device="cuda", requires_grad=True), ln.zeros(16, dtype="int64", device="cuda")
         ).backward(),

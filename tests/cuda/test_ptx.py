@@ -1,4 +1,4 @@
-"""Kernels compile for GPUs that are not here: no doubles where nobody asked for them, nothing spilled, arguments in place."""
+"""Kernels compile for GPUs that are not here: no doubles unasked, nothing spilled, arguments in place."""
 
 import json
 import os

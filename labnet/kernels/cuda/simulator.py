@@ -6,6 +6,7 @@ end where their block of memory ends. Needs ``NUMBA_ENABLE_CUDASIM=1`` before Nu
 
 import bisect
 import math
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -88,6 +89,22 @@ class Table:
         return self._pointer(int(self._addresses[index]))
 
 
+class Shared:
+    """Shared memory of a block: one array per line of the text that asks for it.
+
+    In place of Numba's, which gives two threads that ask at the same moment an array each.
+    """
+
+    def __init__(self, _: int) -> None:
+        self._arrays: dict[tuple[str, int], np.ndarray[Any, Any]] = {}
+
+    def array(self, shape: Any, dtype: Any) -> np.ndarray[Any, Any]:
+        """Return the array of the line that this is called from."""
+        caller = sys._getframe(1)
+        # one step of the dict, which no other thread gets in between
+        return self._arrays.setdefault((caller.f_code.co_filename, caller.f_lineno), np.empty(shape, dtype))
+
+
 class Simulator:
     """Runs kernels one thread at a time, in Python.
 
@@ -107,6 +124,7 @@ class Simulator:
 
     def __init__(self) -> None:
         self._cuda: Any = import_module("numba.cuda")
+        import_module("numba.cuda.simulator.kernelapi").FakeCUDAShared = Shared
         self._lock = threading.RLock()
         self._launching = threading.Lock()
         self._recording = threading.local()
