@@ -27,9 +27,11 @@ def kernels():
 
 
 def each(kernels):
-    return [
-        (f"{name} for {key}", found, found[key]) for name, found in kernels.items() for key in found if key[:3] == "sm_"
-    ]
+    """Return a name, the kernel and what is known of it, for every kind of GPU."""
+    found = []
+    for name, kernel in kernels.items():
+        found += [(f"{name} for {key}", kernel, kernel[key]) for key in kernel if key[:3] == "sm_"]
+    return found
 
 
 @pytest.mark.timeout(900)
