@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -332,21 +333,32 @@ def check(*, tiny: bool, seconds: float) -> dict[str, Any]:
     environment = {**os.environ, "LABNET_GPU": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "pytest", "-q", "-c", "tests/cuda/alone.ini", "--confcutdir=tests/cuda"]
     command += ["-p", "no:cacheprovider", "--rootdir=."]
-    command += ["tests/cuda/device/test_products.py"] if tiny else ["tests/cuda/device"]
-    results = {"tests": _run(command, environment, seconds)}
+    folder = Path("tests/cuda/device")
+    names = ["test_products.py"] if tiny else sorted(path.name for path in (ROOT / folder).glob("test_*.py"))
+    parts = {name: [str(folder / name)] for name in names}
+    if not tiny:
+        parts["values"] = [*parts["test_registry.py"], "-k", "values"]
+        parts["gradients"] = [*parts.pop("test_registry.py"), "-k", "not values"]
+    # one process per part: what takes its time is to compile kernels, and there are cores
+    results = {}
+    with ThreadPoolExecutor() as several:
+        started = {name: several.submit(_run, [*command, *part], environment, seconds) for name, part in parts.items()}
+        for name, running in started.items():
+            results[name] = running.result()
+            print(f"\n{name}\n{results[name]['end'][-6_000:]}", flush=True)
     program = shutil.which("compute-sanitizer")
     if tiny or program is None:
         print("compute-sanitizer was not found" if program is None else "")
         return results
     for tool in ("memcheck", "racecheck"):
         script = [program, f"--tool={tool}", "--error-exitcode=1", sys.executable, "-c", SANITIZED]
-        results[tool] = _run(script, environment, 120.0)
+        results[tool] = _run(script, environment, 60.0)
+        print(f"\n{tool}\n{results[tool]['end'][-6_000:]}", flush=True)
     return results
 
 
 def _run(command: list[str], environment: dict[str, str], seconds: float) -> dict[str, Any]:
     began = time.perf_counter()
-    print(" ".join(command[:6]), flush=True)
     try:
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False
@@ -355,9 +367,9 @@ def _run(command: list[str], environment: dict[str, str], seconds: float) -> dic
     except subprocess.TimeoutExpired as error:
         output = error.stdout or b""
         code, said = None, output.decode(errors="replace") if isinstance(output, bytes) else output
-    print(said[-6_000:])
-    print(f"{'stopped' if code is None else 'failed' if code else 'passed'} after {time.perf_counter() - began:.0f} s")
-    return {"code": code, "seconds": time.perf_counter() - began, "end": said[-20_000:]}
+    seconds = time.perf_counter() - began
+    said += f"{'stopped' if code is None else 'failed' if code else 'passed'} after {seconds:.0f} s"
+    return {"code": code, "seconds": seconds, "end": said[-20_000:]}
 
 
 def main() -> int:
@@ -365,7 +377,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="run the tests on the device")
     parser.add_argument("--bench", action="store_true", help="compare with torch")
     parser.add_argument("--sim", action="store_true", help="in the simulator, at tiny sizes")
-    parser.add_argument("--seconds", type=float, default=270.0, help="the most that the tests may take")
+    parser.add_argument("--seconds", type=float, default=240.0, help="the most that the tests may take")
     arguments = parser.parse_args()
     out = Path(os.environ.get("OUT") or ROOT / "build")
     out.mkdir(parents=True, exist_ok=True)
