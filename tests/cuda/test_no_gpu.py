@@ -47,7 +47,7 @@ def test_the_error_names_the_driver_and_the_way_out(call, tmp_path):
 import labnet as ln
 for _ in range(2):
     try:
-        ln.{call}
+        {call}
     except ln.errors.DeviceError as error:
         print(error)
 """
