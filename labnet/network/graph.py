@@ -1,5 +1,7 @@
 """What a server keeps of a forward, and how gradients are pulled through it."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from labnet import autograd
@@ -11,12 +13,23 @@ from labnet.tensor import Tensor, differentiate
 class Graph:
     """What a backward needs: the inputs as leaves, and the outputs computed from them."""
 
-    __slots__ = ("inputs", "named", "outputs", "pulled")
+    __slots__ = ("by_name", "handed_on", "inputs", "outputs", "pulled", "weights")
 
-    def __init__(self, inputs: dict[str, Tensor], outputs: dict[str, Tensor], named: bool):
+    def __init__(
+        self,
+        inputs: dict[str, Tensor],
+        outputs: dict[str, Tensor],
+        by_name: bool,
+        weights: Mapping[str, Tensor] | None = None,
+    ):
         self.inputs = inputs
         self.outputs = outputs
-        self.named = named
+        #: Whether the model is given its inputs by their names.
+        self.by_name = by_name
+        #: Of the model, as the forward saw them; None where nobody will ask.
+        self.weights = weights
+        #: Whether other servers were asked to apply their part: then this one must apply its own.
+        self.handed_on = False
         #: By the checksum of the request, what other servers have already computed for it.
         self.pulled: dict[int, Gradients] = {}
 

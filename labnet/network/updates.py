@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labnet.autograd import Gradients
+from labnet.network.again import intent_of
 from labnet.network.graph import Graph
 from labnet.network.ledger import Key
 from labnet.network.loops import Worker
 from labnet.network.norms import Norms
-from labnet.network.partial import states_of
+from labnet.network.partial import RemoteNode, states_of
 from labnet.network.routes import Failure
 from labnet.network.staleness import Histogram, Policy
 from labnet.nn import Module
@@ -150,7 +151,7 @@ class Updates:
 
     def _update(self, contributions: list[Contribution]) -> int:
         """Train the parameters with the sum of the contributions; return the new version."""
-        if len(contributions) == 1:
+        if len(contributions) == 1 and not contributions[0].graph.handed_on:
             self.check_staleness(contributions[0].version)
         total = self._trained(contributions[0])
         for other in contributions[1:]:
@@ -164,12 +165,33 @@ class Updates:
             self.norms.measure(self.version, total)
         return self.version
 
-    def hand_on(self, call: str, graph: Graph) -> None:
-        """Write to the store that a backward is about to reach other servers, if it is; runs on the worker."""
-        servers = tuple(states_of(graph.nodes)) if self._store is not None else ()
-        if self._store is not None and servers:
+    def hand_on(self, call: str, graph: Graph, version: int) -> None:
+        """Take note that a backward is about to reach other servers, if it is, and write that; runs on the worker."""
+        if graph.handed_on or (self._store is None and self._policy.max_staleness is None):
+            return
+        nodes = [node for node in graph.nodes if isinstance(node, RemoteNode)]
+        if not nodes:
+            return
+        if self._store is not None and call not in self._store.intents:
             with self._writing():
-                self._store.intend(Intent(call, servers))
+                self._store.intend(self._intent(call, graph, version, nodes))
+        graph.handed_on = True
+
+    def _intent(self, call: str, graph: Graph, version: int, nodes: list[RemoteNode]) -> Intent:
+        """Return what the store is to note of a backward that is handed on."""
+        servers = tuple(states_of(nodes))
+        if graph.weights is None:
+            return Intent(call, servers, version)
+        return intent_of(
+            call,
+            servers,
+            version,
+            inputs=graph.inputs,
+            outputs=graph.outputs,
+            by_name=graph.by_name,
+            weights=graph.weights,
+            noted=[node.note() for node in nodes],
+        )
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

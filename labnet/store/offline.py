@@ -11,7 +11,8 @@ from labnet.errors import StoreError
 from labnet.nn import Module
 from labnet.store import folder as folders
 from labnet.store import journal
-from labnet.store.records import Intent, Update, decode
+from labnet.store.intents import Intent
+from labnet.store.records import Update, decode
 from labnet.store.training import FORMAT, Durability, Store
 from labnet.tensor import Tensor
 

@@ -23,7 +23,8 @@ from labnet.nn import Module
 from labnet.optim import Optimizer
 from labnet.store import folder as folders
 from labnet.store import journal
-from labnet.store.records import Intent, Outcome, Outcomes, Update, decode
+from labnet.store.intents import Intent, Intents
+from labnet.store.records import Outcome, Outcomes, Update, decode
 from labnet.tensor import Tensor
 
 Durability = Literal["memory", "group", "every"]
@@ -62,8 +63,8 @@ class Store:
         How many updates the weights have seen.
     outcomes : Outcomes
         The requests that were applied.
-    intents : dict
-        Calls that were handed on to other servers and not applied here, with the URLs of these.
+    intents : Intents
+        Backwards that were handed on to other servers and not applied here.
     resumed : bool
         Whether there was something in the folder.
     replayed : int
@@ -85,7 +86,7 @@ class Store:
         self.lineage = secrets.token_hex(8)
         self.version = self.replayed = 0
         self.outcomes = Outcomes()
-        self.intents: dict[str, tuple[str, ...]] = {}
+        self.intents = Intents()
         self._journal: journal.Journal | None = None
         self._begun = -1  # version of the present checkpoint
         self._unsure = False  # whether the optimizer may be in another state than the journal leads to
@@ -164,7 +165,8 @@ class Store:
             self.lineage = metadata["lineage"]
         replies = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith("reply/")}
         self.outcomes = Outcomes.decode(replies, metadata["outcomes"])
-        self.intents = {call: tuple(servers) for call, servers in json.loads(metadata["intents"]).items()}
+        noted = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith("intent/")}
+        self.intents = Intents.decode(noted, metadata["intents"], version, self._weights())
         self._long = max(_LONG, _CHECKPOINTS * path.stat().st_size)
         return {name: metadata[name] for name in self._promised()}
 
@@ -196,7 +198,7 @@ class Store:
             try:
                 record = decode(payload)
                 if isinstance(record, Intent):
-                    self.intents[record.call] = record.servers
+                    self.intents.add(record.seen(self.version, self._weights()))
                     continue
                 if record.version != self.version + 1:
                     raise StoreError(f"update {record.version} comes after update {self.version}")
@@ -205,6 +207,10 @@ class Store:
                 raise StoreError(f"{path} is damaged: {error}") from error
         self._journal = journal.Journal(path, end=found.end)
         folders.drop_others(self.path, self._begun)
+
+    def _weights(self) -> dict[str, Any]:
+        """Return the values of all parameters and buffers, which later updates do not change."""
+        return {name: tensor.numpy() for name, tensor in self._model.state_dict().items()}
 
     def _carry_out(self, update: Update) -> None:
         """Do an update again."""
@@ -229,7 +235,7 @@ class Store:
     def _remember(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
             self.outcomes.add(outcome)
-            self.intents.pop(outcome.call, None)
+            self.intents.done(outcome.call)
 
     # Writing
 
@@ -246,8 +252,8 @@ class Store:
         if intent.call in self.intents:
             return
         if self.durability != "memory":
-            self._mend().append(intent.encode(), sync=self.durability == "every")
-        self.intents[intent.call] = intent.servers
+            self._mend().append(intent.encode(self.version), sync=self.durability == "every")
+        self.intents.add(intent)
 
     def append(self, gradients: Gradients, outcomes: Iterable[Outcome]) -> None:
         """Write the next update to the journal; the weights are changed after that.
@@ -324,17 +330,18 @@ class Store:
             state = self._optimizer.state_dict(self._model.named_parameters())
             tensors |= {_STATE + name: tensor for name, tensor in state.items()}
         replies, text = self.outcomes.encode()
+        noted, intents = self.intents.encode(self.version)
         metadata = {
             "format": FORMAT,
             **self._promised(),
             "optimizer": _name(self._optimizer),
             "outcomes": text,
-            "intents": json.dumps(self.intents),
+            "intents": intents,
             "shared": json.dumps(self._shared()),
         }
         with self._files:
             try:
-                begun = folders.write_pair(self.path, self.version, tensors | replies, metadata)
+                begun = folders.write_pair(self.path, self.version, tensors | replies | noted, metadata)
             except OSError as error:
                 if self._journal is not None and self.version == self._begun:  # perhaps it was emptied already
                     self._journal.broken = self._journal.broken or error

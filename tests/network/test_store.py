@@ -214,13 +214,14 @@ def test_without_the_store_s_promise_a_crash_is_told_to_the_client(tmp_path):
     end(process)
 
 
-@pytest.mark.parametrize("kind", ["awaited", "blocking"])
-def test_a_server_that_dies_after_another_has_applied_its_part_does_not_take_that_for_nothing(tmp_path, kind):
+@pytest.mark.parametrize("kind", ["", "blocking "])
+def test_a_server_that_dies_before_its_own_part_is_written_applies_it_once_it_is_back(tmp_path, kind):
     """A retry must not begin anew: its forward would see weights of the other server that have changed."""
     with ln.network.serve_model(nn.Linear(3, 3), ln.optim.SGD(lr=0.1), port=0) as inner:
-        url = inner.url if kind == "awaited" else f"blocking {inner.url}"
+        url = kind + inner.url
         process, said = start(tmp_path, free_port(), inner=url, KEPT_DIES="1")
-        y = ln.network.remote_model(said["url"], blocking=True, timeout=20.0)(ln.ones((1, 3)))
+        model = ln.network.remote_model(said["url"], blocking=True, timeout=20.0)
+        y = model(ln.ones((1, 3)))
         again = []
 
         def restart():
@@ -229,11 +230,9 @@ def test_a_server_that_dies_after_another_has_applied_its_part_does_not_take_tha
 
         restarting = threading.Thread(target=restart)
         restarting.start()
-        with pytest.raises(GraphExpired, match="while others were to apply their part") as caught:
-            y.sum().backward()
+        y.sum().backward()
         restarting.join(SECONDS)
-        assert caught.value.applied == "unknown"
-        assert inner.statistics()["server"]["version"] == 1
+        assert inner.statistics()["server"]["version"] == model.statistics()["server"]["version"] == 1
         end(process)
         end(again[0])
 
