@@ -90,6 +90,7 @@ class Updates:
         self.norms = Norms()
         self._round: list[Contribution] = []
         self._closed: str | None = None
+        self._failing = False  # whether the last attempt to write to the store did
 
     @property
     def version(self) -> int:
@@ -195,18 +196,24 @@ class Updates:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turn a failure of the disk into the reply that has the client come again."""
+        """Turn a failure of the disk into the reply that has the client come again: at once the first time."""
         try:
             yield
         except OSError as error:
             assert self._store is not None, "there is something to write to"
+            applied, addition = "no", ""
+            if self._store.in_doubt:
+                applied, addition = "unknown", ", but it would be carried out if the server were started anew now"
+            wait, self._failing = "1" if self._failing else "0", True
             raise Failure(
                 503,
                 "StorageUnavailable",
                 f"the update cannot be written to the store {self._store.path}: {error.strerror or error}; no weight "
-                "has changed (applied: no)",
-                headers={"Retry-After": "1"},
+                f"has changed{addition} (applied: {applied})",
+                headers={"Retry-After": wait},
+                details={"applied": applied},
             ) from error
+        self._failing = False
 
     @contextlib.contextmanager
     def _stored(self, total: Gradients, contributions: list[Contribution]) -> Iterator[None]:
@@ -221,7 +228,8 @@ class Updates:
         try:
             yield
         except BaseException:
-            store.take_back()
+            with self._writing():
+                store.take_back()
             raise
         store.applied(outcomes)
 

@@ -22,6 +22,8 @@ from labnet.tensor import as_array
 
 #: There while nobody has the store open, and everything is on the disk.
 CLEAN = "clean"
+#: There after a repair, until the store is opened: updates that were answered may have been cut off.
+CUT = "cut"
 _WAY_OUT = "put a copy of the folder in its place, or begin anew"
 _CHECKSUM = "checksum"
 _CHECKPOINT = re.compile(r"checkpoint-(\d{12})\.safetensors")

@@ -107,6 +107,11 @@ class Store:
         return self._journal is not None
 
     @property
+    def in_doubt(self) -> bool:
+        """Whether an update that failed may be carried out after all if the process ended now: it is in the journal."""
+        return self._journal is not None and self._journal.broken is not None
+
+    @property
     def unwritten(self) -> int:
         """How many updates are nowhere but in memory."""
         return self.version - self._begun if self.durability == "memory" else 0
@@ -139,8 +144,9 @@ class Store:
         return True
 
     def _not_clean(self) -> None:
-        """Take back that everything is on the disk, from now on."""
-        (self.path / folders.CLEAN).unlink(missing_ok=True)
+        """Take back what was said of the last end: that everything is on the disk, or that something was cut off."""
+        for name in (folders.CLEAN, folders.CUT):
+            (self.path / name).unlink(missing_ok=True)
         flush_directory(self.path)
 
     def _promised(self) -> dict[str, str]:
@@ -172,6 +178,8 @@ class Store:
 
     def _may_have_lost(self, metadata: Mapping[str, str]) -> bool:
         """Tell whether updates that were answered may be missing: clients then must not rely on what is here."""
+        if (self.path / folders.CUT).exists():
+            return True
         if metadata["durability"] == "every" or (self.path / folders.CLEAN).exists():
             return False
         return metadata["durability"] == "memory" or not folders.boot() or metadata["boot"] != folders.boot()
@@ -193,8 +201,8 @@ class Store:
             )
 
     def _replay(self, path: Path) -> None:
-        found = journal.read(path) if path.exists() else journal.Found([], 0, 0)
-        for payload in found.payloads:
+        records = journal.Reader(path)
+        for payload in records:
             try:
                 record = decode(payload)
                 if isinstance(record, Intent):
@@ -205,7 +213,7 @@ class Store:
                 self._carry_out(record)
             except LabnetError as error:
                 raise StoreError(f"{path} is damaged: {error}") from error
-        self._journal = journal.Journal(path, end=found.end)
+        self._journal = journal.Journal(path, end=records.end)
         folders.drop_others(self.path, self._begun)
 
     def _weights(self) -> dict[str, Any]:

@@ -450,6 +450,34 @@ def test_an_update_that_cannot_be_written_changes_nothing_and_is_tried_again(tmp
     assert same(reopened(tmp_path)[0], expected(3))
 
 
+def test_a_failed_update_that_cannot_be_taken_back_is_told_to_be_unknown(tmp_path, monkeypatch):
+    """It is in the journal: if the process died now, the next one would carry it out."""
+    from labnet.store import journal
+
+    def fail(*arguments):
+        raise OSError(5, "Input/output error")
+
+    port = free_port()
+    server = ln.network.serve_model(make_model(), make_optimizer(), port=port, store=tmp_path, durability="every")
+    model = ln.network.remote_model(server.url, timeout=0.5, blocking=True)
+    x, y = batch(0)
+    loss = ln.loss.mse(model(x), y)
+    with monkeypatch.context() as patched:
+        patched.setattr(journal.os, "fsync", fail)
+        patched.setattr(journal.os, "ftruncate", fail)
+        with pytest.raises(ln.errors.StorageUnavailable, match="if the server were started anew") as caught:
+            loss.backward()
+        assert caught.value.applied == "unknown"
+        assert server.statistics()["server"]["version"] == 0
+        server._model.store.abandon()
+    server.stop()
+    with ln.network.serve_model(make_model(), make_optimizer(), port=port, store=tmp_path) as server:
+        assert server.statistics()["server"]["version"] == 1
+        loss.backward()  # the same backward again: it gets the reply, and is not made twice
+        assert server.statistics()["server"]["version"] == 1
+        assert same(model.state_dict(), expected(1))
+
+
 def test_an_update_whose_norms_do_not_fit_into_memory_is_made_once(tmp_path, monkeypatch):
     def fail(*arguments):
         raise MemoryError
