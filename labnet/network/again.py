@@ -102,12 +102,15 @@ class Past:
         What its client sent, as leaves.
     by_name : bool
         Whether the model is given them by their names.
+    key : str
+        Of the request.
     """
 
     def __init__(self, intent: Intent):
         about = json.loads(intent.about)
         self.call, self.version, self.weights = intent.call, intent.version, intent.weights
         self.by_name: bool = about["by_name"]
+        self.key: str = about["key"]
         self.inputs = {
             name: Tensor(intent.forward[f"input/{name}"], requires_grad=name in about["wanted"])
             for name in about["inputs"]
@@ -157,6 +160,7 @@ def intent_of(
     inputs: Mapping[str, Tensor],
     outputs: Mapping[str, Tensor],
     by_name: bool,
+    key: str,
     weights: Mapping[str, Tensor],
     noted: Iterable[Noted],
 ) -> Intent:
@@ -170,6 +174,7 @@ def intent_of(
         "inputs": list(inputs),
         "wanted": [name for name, tensor in inputs.items() if tensor.requires_grad],
         "by_name": by_name,
+        "key": key,
         "output": checksum(outputs),
         "others": [[one.url, one.call, one.epoch] for one in noted],
     }

@@ -6,6 +6,8 @@ import numpy as np
 
 from labnet import autograd
 from labnet.autograd import Gradients
+from labnet.network.keys import Origin
+from labnet.network.ledger import Key
 from labnet.network.routes import Failure
 from labnet.tensor import Tensor, differentiate
 
@@ -13,25 +15,37 @@ from labnet.tensor import Tensor, differentiate
 class Graph:
     """What a backward needs: the inputs as leaves, and the outputs computed from them."""
 
-    __slots__ = ("by_name", "handed_on", "inputs", "outputs", "pulled", "weights")
+    __slots__ = ("_origin", "by_name", "handed_on", "inputs", "key", "outputs", "pulled", "weights")
 
     def __init__(
         self,
         inputs: dict[str, Tensor],
         outputs: dict[str, Tensor],
         by_name: bool,
+        *,
+        key: str,
         weights: Mapping[str, Tensor] | None = None,
     ):
         self.inputs = inputs
         self.outputs = outputs
         #: Whether the model is given its inputs by their names.
         self.by_name = by_name
+        #: Of the request that made it.
+        self.key = key
+        self._origin: Origin | None = None
         #: Of the model, as the forward saw them; None where nobody will ask.
         self.weights = weights
         #: Whether other servers were asked to apply their part: then this one must apply its own.
         self.handed_on = False
         #: By the checksum of the request, what other servers have already computed for it.
         self.pulled: dict[int, Gradients] = {}
+
+    @property
+    def origin(self) -> Origin:
+        """What names the requests to other servers that its backward makes, in all attempts together."""
+        if self._origin is None:
+            self._origin = Origin(Key.parse(self.key), "backward ")
+        return self._origin
 
     @property
     def nodes(self) -> list[autograd.Node]:

@@ -10,6 +10,7 @@ import numpy as np
 from labnet import wire
 from labnet.autograd import Gradients, no_grad
 from labnet.errors import ServeError
+from labnet.network import keys
 from labnet.network.again import Past
 from labnet.network.calls import Calls, Expired, Kept, Limits
 from labnet.network.graph import Graph, check_gradient, pull
@@ -142,7 +143,8 @@ class ServedModel:
         headers = {VERSION: str(version)}
         if training:
             call = self._new_call(version)
-            graph = Graph(inputs, output.tensors, message.named, weights)
+            key = request.headers.get(KEY) or call
+            graph = Graph(inputs, output.tensors, message.named, key=key, weights=weights)
             if self._reaches is None:
                 self._reaches = any(isinstance(node, RemoteNode) for node in graph.nodes)
             now = time.monotonic()
@@ -196,7 +198,8 @@ class ServedModel:
             past.end(token)
             self._model.load_state_dict(present)
         past.check(output.tensors)
-        graph = Graph(past.inputs, output.tensors, past.by_name, {n: Tensor(a) for n, a in past.weights.items()})
+        weights = {name: Tensor(array) for name, array in past.weights.items()}
+        graph = Graph(past.inputs, output.tensors, past.by_name, key=past.key, weights=weights)
         graph.handed_on = True
         kept = Kept(graph, past.version, graph.nbytes, time.monotonic(), if_dropped="unknown")
         self.calls.keep(past.call, kept)
@@ -222,6 +225,7 @@ class ServedModel:
             details = {"applied": expired.applied}
             raise Failure(410, "GraphExpired", _why_expired(call, expired), details=details) from None
         backward = _Backward(request, call, kept, message.tensors, loss)
+        keys.go_on_as(graph.origin)
         version: int | None = None
 
         def pull_and_apply() -> None:

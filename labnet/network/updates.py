@@ -190,6 +190,7 @@ class Updates:
             inputs=graph.inputs,
             outputs=graph.outputs,
             by_name=graph.by_name,
+            key=graph.key,
             weights=graph.weights,
             noted=[node.note() for node in nodes],
         )
