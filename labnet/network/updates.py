@@ -23,6 +23,9 @@ from labnet.tensor import Tensor
 
 Optimizer = Callable[[Gradients], Any]
 
+#: After so many failures of the disk in a row clients are asked to wait for a second.
+_SOON = 4
+
 
 class Contribution(NamedTuple):
     """The gradients of one backward, ready to be applied.
@@ -90,7 +93,7 @@ class Updates:
         self.norms = Norms()
         self._round: list[Contribution] = []
         self._closed: str | None = None
-        self._failing = False  # whether the last attempt to write to the store did
+        self._failures = 0  # of the last attempts to write to the store
 
     @property
     def version(self) -> int:
@@ -197,7 +200,7 @@ class Updates:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turn a failure of the disk into the reply that has the client come again: at once the first time."""
+        """Turn a failure of the disk into the reply that has the client come again: soon, or in a second."""
         try:
             yield
         except OSError as error:
@@ -205,16 +208,16 @@ class Updates:
             applied, addition = "no", ""
             if self._store.in_doubt:
                 applied, addition = "unknown", ", but it would be carried out if the server were started anew now"
-            wait, self._failing = "1" if self._failing else "0", True
+            self._failures += 1
             raise Failure(
                 503,
                 "StorageUnavailable",
                 f"the update cannot be written to the store {self._store.path}: {error.strerror or error}; no weight "
                 f"has changed{addition} (applied: {applied})",
-                headers={"Retry-After": wait},
+                headers={"Retry-After": "0" if self._failures < _SOON else "1"},
                 details={"applied": applied},
             ) from error
-        self._failing = False
+        self._failures = 0
 
     @contextlib.contextmanager
     def _stored(self, total: Gradients, contributions: list[Contribution]) -> Iterator[None]:

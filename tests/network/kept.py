@@ -2,8 +2,8 @@
 
 ``python -m tests.network.kept FOLDER PORT DURABILITY [DEATH [INNER]]``; INNER is the URL of another server that is part
 of its model, or several that follow each other, comma-separated, ``blocking URL`` one that is waited for where it
-stands. With KEPT_DIES in the environment it dies once
-that has applied its part.
+stands. From the environment: with KEPT_DIES it dies once before its own update is written, KEPT_HOST is the address to
+bind, and with KEPT_LONG the journal is replaced when it has so many bytes, and 256 replies are kept.
 """
 
 import errno
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import labnet as ln
 from labnet import nn
-from labnet.store import Store
+from labnet.store import Store, records, training
 
 QUICK = ln.network.Backoff(first=0.01, longest=0.1, attempt=1.0)
 WRITES = ("pwrite", "fsync", "ftruncate", "replace", "unlink")
@@ -142,6 +142,10 @@ def main(folder, port="0", durability="group", death="0", inner=""):
     model = kind(inner.removeprefix("blocking ")) if inner else make_model()
     place = {"port": int(port), "name": "kept", "store": Path(folder), "durability": durability}
     place["token"] = os.environ.get("KEPT_TOKEN", "auto")
+    place["host"] = os.environ.get("KEPT_HOST", "127.0.0.1")
+    if "KEPT_LONG" in os.environ:
+        training._LONG, training._CHECKPOINTS = int(os.environ["KEPT_LONG"]), 0
+        records._REPLIES, records._KEYS = 256, 512
     server = ln.network.serve_model(model, make_optimizer(), **place)
     version = server.statistics()["server"]["version"]
     print(json.dumps({"url": server.url, "port": server.port, "token": server.token, "version": version}), flush=True)
