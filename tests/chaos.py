@@ -28,6 +28,7 @@ import labnet as ln
 from labnet.errors import RemoteError
 from labnet.store import LEVELS, Store
 from tests.network import faults
+from tests.network import trainers as clients
 from tests.network.kept import batch, make_linear, make_model, make_optimizer
 from tests.network.nursery import Nursery
 from tests.network.proxy import FAULTS, Proxy
@@ -35,7 +36,7 @@ from tests.network.support import free_port
 
 #: Of the server's process and its disk, beside those of the network and of the machine.
 PROCESS = ("kill", "stop", "disk")
-KINDS = (*FAULTS, *PROCESS, *faults.KINDS)
+KINDS = (*FAULTS, *PROCESS, *clients.KINDS, *faults.KINDS)
 #: What outlives the process only as far as it was written down cannot promise to survive its end.
 SURVIVES = {"memory": {*KINDS} - {"kill", "call killed"}, "group": {*KINDS}, "every": {*KINDS}}
 #: What needs none of the things that only some machines and users have.
@@ -91,12 +92,12 @@ class Site:
         self._nursery = Nursery(prefix, **environment)
         self._again = lambda: Nursery(prefix, **environment)
 
-    def start(self, *arguments, before):
+    def start(self, *arguments, before=lambda pid: None, program="kept"):
         if self._fresh:
             self._nursery.close()
             self._nursery = self._again()
         environment = {"KEPT_TOKEN": TOKEN, "KEPT_HOST": self.host, "KEPT_LONG": str(LONG)}
-        return self._nursery.start(*arguments, before=before, **environment)
+        return self._nursery.start(*arguments, program=program, before=before, **environment)
 
     def close(self):
         self._nursery.close()
@@ -202,10 +203,11 @@ class Server:
 
 @dataclass
 class Outcome:
-    """What came of a schedule; `versions` has one for each server."""
+    """What came of a schedule; `versions` has one for each server, `doubt` steps of which no trainer knows anything."""
 
     faults: int
     answered: int = 0
+    doubt: int = 0
     versions: list[int] = field(default_factory=list)
     same: bool = False
     recoveries: list[float] = field(default_factory=list)
@@ -221,7 +223,7 @@ class Outcome:
 
     @property
     def doubled(self):
-        return sum(max(0, version - self.answered) for version in self.versions)
+        return sum(max(0, version - self.answered - self.doubt) for version in self.versions)
 
 
 def schedule(kinds, count, seed):
@@ -273,14 +275,18 @@ def carry_out(events, steps, *, durability, trainers, folder, composed=False, se
             if site.link is None:
                 proxies.append(stack.enter_context(Scripted(servers[-1].port)))
         url = proxies[-1].url if proxies else servers[-1].url
-        outcome = Outcome(0)
+        outcome = Outcome(sum(event.kind in FAULTS for event in events))
+        if kinds & {*clients.KINDS}:
+            clients.carry_out(events, site, url, site.folder, outcome)
+            check(outcome, servers, steps, 2)  # steps that nobody knows of may be missing
+            return outcome
         try:
             outcome.answered = asyncio.run(_train_all(events, steps, trainers, url, servers, proxies, outcome))
         except Exception as error:
             outcome.error = f"{type(error).__name__}: {error}"
         for server in servers:
             server.calm()
-        outcome.faults = sum(server.suffered for server in servers) + sum(e.kind in FAULTS for e in events)
+            outcome.faults += server.suffered
         check(outcome, servers, steps, trainers)
     return outcome
 
@@ -414,13 +420,13 @@ def main(arguments=None):
     seed = random.SystemRandom().randrange(1 << 31) if options.seed is None else options.seed
     print(f"seed {seed}")
     print(
-        f"{'fault':<14}{'durability':<12}{'faults':>7}{'lost':>6}{'doubled':>9}{'weights':>9}{'p50 ms':>8}{'p99 ms':>8}"
+        f"{'fault':<16}{'durability':<12}{'faults':>7}{'lost':>6}{'doubled':>9}{'weights':>9}{'p50 ms':>8}{'p99 ms':>8}"
     )
     rows, failed = [], 0
     for kind in options.kinds.replace("network", ",".join(FAULTS)).split(","):
         reason = faults.missing(kind)
         if reason:
-            print(f"{kind:<14}left out: {reason}")
+            print(f"{kind:<16}left out: {reason}")
             continue
         for durability in options.durability.split(","):
             kinds = [k for k in ANYWHERE if k in SURVIVES[durability]] if kind == "mixed" else [kind]
@@ -431,7 +437,7 @@ def main(arguments=None):
             recovery = [1e3 * quantile(outcome.recoveries, share) for share in (0.5, 0.99)]
             weights = "same" if outcome.same else "OTHER"
             print(
-                f"{kind:<14}{durability:<12}{outcome.faults:>7}{outcome.lost:>6}{outcome.doubled:>9}{weights:>9}"
+                f"{kind:<16}{durability:<12}{outcome.faults:>7}{outcome.lost:>6}{outcome.doubled:>9}{weights:>9}"
                 f"{recovery[0]:>8.0f}{recovery[1]:>8.0f}  {outcome.error}",
                 flush=True,
             )

@@ -1,7 +1,7 @@
 """Servers that start in milliseconds: forked from a process that has imported everything they need.
 
-``python -m tests.network.nursery SOCKET`` waits on a Unix socket; a connection sends what `tests.network.kept` is to be
-given, as a line of JSON, and becomes the input and output of a forked process that runs it.
+``python -m tests.network.nursery SOCKET`` waits on a Unix socket; a connection sends what `tests.network.kept`, or
+another such program, is to be given, as a line of JSON. It becomes input and output of a forked process that runs that.
 """
 
 import contextlib
@@ -36,9 +36,10 @@ class Nursery:
         )
         assert self._process.stdout.readline(), "the nursery did not start"
 
-    def start(self, *arguments, before=lambda pid: None, **environment):
+    def start(self, *arguments, program="kept", before=lambda pid: None, **environment):
         """Start a server, and do something with its process before it opens its store."""
-        return Born(self._path, [str(argument) for argument in arguments], environment, before)
+        order = {"program": program, "arguments": list(map(str, arguments)), "environment": environment}
+        return Born(self._path, order, before)
 
     def close(self):
         self._process.stdin.close()
@@ -62,11 +63,11 @@ class Born:
         What it says of itself; None if it died before that.
     """
 
-    def __init__(self, path, arguments, environment, before):
+    def __init__(self, path, order, before):
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(path)
         self._file = self._socket.makefile("r")
-        self._send({"arguments": arguments, "environment": environment})
+        self._send(order)
         self.pid = int(self._file.readline())
         self._alive = os.pidfd_open(self.pid)
         before(self.pid)
@@ -107,7 +108,7 @@ class Born:
 
 
 def main(path):
-    from tests.network import kept
+    from tests.network import kept, trainers
 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -132,7 +133,7 @@ def main(path):
             print(os.getpid(), flush=True)
             sys.stdin.readline()
             try:
-                kept.main(*order["arguments"])
+                {"kept": kept, "trainers": trainers}[order["program"]].main(*order["arguments"])
                 sys.stdout.flush()
             except BaseException:
                 traceback.print_exc()

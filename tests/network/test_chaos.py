@@ -7,6 +7,7 @@ import pytest
 
 from tests import chaos
 from tests.network import faults
+from tests.network import trainers as clients
 from tests.network.nursery import Nursery
 
 
@@ -33,6 +34,15 @@ def test_faults_of_the_machine_lose_and_double_nothing(tmp_path, kind):
         assert outcome.faults >= 3
 
 
+@pytest.mark.parametrize("kind", clients.KINDS)
+def test_what_a_client_was_answered_is_there_once_however_the_client_ends(tmp_path, kind):
+    events, steps = chaos.schedule([kind], 6, seed=7)
+    outcome = chaos.carry_out(events, steps, durability="group", trainers=1, folder=tmp_path)
+    assert outcome.good, outcome
+    assert outcome.answered + outcome.doubt >= 6
+    assert outcome.doubt <= (6 if kind == "client killed" else 0)
+
+
 @pytest.mark.parametrize("kinds", [("kill",), chaos.ANYWHERE])
 def test_faults_of_a_server_and_of_the_one_behind_it_leave_both_whole(tmp_path, kinds):
     events, steps = chaos.schedule(kinds, 12, seed=6)
@@ -52,7 +62,7 @@ def test_a_chain_without_faults_trains_as_one_process_does():
 def test_what_a_machine_cannot_do_is_said_and_left_out(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(faults, "missing", lambda kind: "needs root" if kind == "full disk" else "")
     assert chaos.main(["--kinds", "full disk", "--faults", "1", "--json", str(tmp_path / "chaos.json")]) == 0
-    assert "full disk     left out: needs root" in capsys.readouterr().out
+    assert "full disk       left out: needs root" in capsys.readouterr().out
 
 
 def test_a_server_is_forked_again_once_everything_of_the_one_before_is_free(tmp_path):
