@@ -112,6 +112,8 @@ class Server:
         self.port, self._inner = free_port(), inner
         self.url = f"http://{site.host}:{self.port}"
         self.suffered = 0
+        #: Seconds from deaths by system calls until the server was there again.
+        self.recoveries = []
         self._lock = threading.Lock()
         self._injected = None
         self._start()
@@ -197,8 +199,10 @@ class Server:
                 time.sleep(0.01)
             self._end_injection()
             if not self.process.is_alive:
+                began = time.perf_counter()
                 self.process.wait()
                 self._start()
+                self.recoveries.append(time.perf_counter() - began)
 
 
 @dataclass
@@ -287,6 +291,7 @@ def carry_out(events, steps, *, durability, trainers, folder, composed=False, se
         for server in servers:
             server.calm()
             outcome.faults += server.suffered
+            outcome.recoveries += server.recoveries
         check(outcome, servers, steps, trainers)
     return outcome
 
