@@ -45,6 +45,21 @@ class Noted(NamedTuple):
     epoch: str | None
 
 
+class Before(NamedTuple):
+    """What a forward depends on beside its inputs.
+
+    Attributes
+    ----------
+    weights : dict of str to Tensor
+        Parameters and buffers.
+    random : object
+        Where the stream of random numbers was.
+    """
+
+    weights: Mapping[str, Tensor]
+    random: Any
+
+
 class Notes:
     """What was noted of the forwards of other servers that one forward made; each is given once."""
 
@@ -96,8 +111,8 @@ class Past:
         Its id.
     version : int
         Of the weights that it saw.
-    weights : dict of str to ndarray
-        These weights.
+    before : Before
+        These weights, and where the stream of random numbers was.
     inputs : dict of str to Tensor
         What its client sent, as leaves.
     by_name : bool
@@ -108,7 +123,9 @@ class Past:
 
     def __init__(self, intent: Intent):
         about = json.loads(intent.about)
-        self.call, self.version, self.weights = intent.call, intent.version, intent.weights
+        self.call, self.version = intent.call, intent.version
+        weights = {name: Tensor(array) for name, array in intent.weights.items()}
+        self.before = Before(weights, about["random"])
         self.by_name: bool = about["by_name"]
         self.key: str = about["key"]
         self.inputs = {
@@ -161,7 +178,7 @@ def intent_of(
     outputs: Mapping[str, Tensor],
     by_name: bool,
     key: str,
-    weights: Mapping[str, Tensor],
+    before: Before,
     noted: Iterable[Noted],
 ) -> Intent:
     """Return what a store is to note of a forward, before its backward is handed on to other servers."""
@@ -175,10 +192,11 @@ def intent_of(
         "wanted": [name for name, tensor in inputs.items() if tensor.requires_grad],
         "by_name": by_name,
         "key": key,
+        "random": before.random,
         "output": checksum(outputs),
         "others": [[one.url, one.call, one.epoch] for one in noted],
     }
-    values = {name: tensor.numpy() for name, tensor in weights.items()}
+    values = {name: tensor.numpy() for name, tensor in before.weights.items()}
     return Intent(call, servers, version, forward, json.dumps(about), values)
 
 

@@ -1,6 +1,6 @@
 """What a server keeps of a forward, and how gradients are pulled through it."""
 
-from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from labnet.tensor import Tensor, differentiate
 class Graph:
     """What a backward needs: the inputs as leaves, and the outputs computed from them."""
 
-    __slots__ = ("_origin", "by_name", "handed_on", "inputs", "key", "outputs", "pulled", "weights")
+    __slots__ = ("_origin", "by_name", "handed_on", "inputs", "key", "outputs", "pulled", "seen")
 
     def __init__(
         self,
@@ -24,7 +24,7 @@ class Graph:
         by_name: bool,
         *,
         key: str,
-        weights: Mapping[str, Tensor] | None = None,
+        seen: Any = None,
     ):
         self.inputs = inputs
         self.outputs = outputs
@@ -33,8 +33,8 @@ class Graph:
         #: Of the request that made it.
         self.key = key
         self._origin: Origin | None = None
-        #: Of the model, as the forward saw them; None where nobody will ask.
-        self.weights = weights
+        #: What the forward depended on beside its inputs; None where nobody will ask.
+        self.seen = seen
         #: Whether other servers were asked to apply their part: then this one must apply its own.
         self.handed_on = False
         #: By the checksum of the request, what other servers have already computed for it.

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +11,7 @@ from labnet import wire
 from labnet.autograd import Gradients, no_grad
 from labnet.errors import ServeError
 from labnet.network import keys
-from labnet.network.again import Past
+from labnet.network.again import Before, Past
 from labnet.network.calls import Calls, Expired, Kept, Limits
 from labnet.network.graph import Graph, check_gradient, pull
 from labnet.network.keys import KEY
@@ -24,6 +24,7 @@ from labnet.network.staleness import Policy
 from labnet.network.updates import Contribution, Optimizer, Updates
 from labnet.nn import Module
 from labnet.nn.modules import calling_mode
+from labnet.ops.creation import random_state, restart_at
 from labnet.stats import Curve
 from labnet.store import Outcome, Store
 from labnet.tensor import Tensor
@@ -137,14 +138,14 @@ class ServedModel:
         message = _message(request)
         training = request.native and request.headers.get(MODE, "train") == "train"
         inputs = _leaves(message) if training else message.tensors
-        version, weights, result = await self._worker.run(lambda: self._call(inputs, message.named, training))
+        version, seen, result = await self._worker.run(lambda: self._call(inputs, message.named, training))
         output = _as_message(await await_model(result, lambda: _Calling(training)))
         body = encoded(output.value, request.format)
         headers = {VERSION: str(version)}
         if training:
             call = self._new_call(version)
             key = request.headers.get(KEY) or call
-            graph = Graph(inputs, output.tensors, message.named, key=key, weights=weights)
+            graph = Graph(inputs, output.tensors, message.named, key=key, seen=seen)
             if self._reaches is None:
                 self._reaches = any(isinstance(node, RemoteNode) for node in graph.nodes)
             now = time.monotonic()
@@ -154,16 +155,14 @@ class ServedModel:
             headers[CALL] = call
         return Reply(body, headers)
 
-    def _call(
-        self, inputs: dict[str, Tensor], named: bool, training: bool
-    ) -> tuple[int, Mapping[str, Tensor] | None, Any]:
-        """Call the model; version and weights are read here because updates run on the same thread."""
+    def _call(self, inputs: dict[str, Tensor], named: bool, training: bool) -> tuple[int, Before | None, Any]:
+        """Call the model; what it depends on is read here because updates run on the same thread."""
         arguments: tuple[Tensor, ...] = () if named else tuple(inputs.values())
-        weights = None
+        seen = None
         if training and self._reaches is not False and isinstance(self._model, Module):
-            weights = self._model.state_dict()
+            seen = Before(self._model.state_dict(), random_state())
         with _Calling(training):
-            return self.version, weights, self._model(*arguments, **(inputs if named else {}))
+            return self.version, seen, self._model(*arguments, **(inputs if named else {}))
 
     async def complete(self) -> None:
         """Compute the forwards again whose backwards were handed on to other servers when the process before died.
@@ -188,18 +187,19 @@ class ServedModel:
 
     async def _complete(self, past: Past) -> None:
         assert isinstance(self._model, Module)
-        present = self._model.state_dict()
+        present, random = self._model.state_dict(), random_state()
         token = past.begin()
         try:
-            self._model.load_state_dict(past.weights)
+            self._model.load_state_dict(past.before.weights)
+            restart_at(past.before.random)
             _, _, result = await self._worker.run(lambda: self._call(past.inputs, past.by_name, True))
             output = _as_message(await await_model(result, lambda: _Calling(True)))
         finally:
             past.end(token)
             self._model.load_state_dict(present)
+            restart_at(random)
         past.check(output.tensors)
-        weights = {name: Tensor(array) for name, array in past.weights.items()}
-        graph = Graph(past.inputs, output.tensors, past.by_name, key=past.key, weights=weights)
+        graph = Graph(past.inputs, output.tensors, past.by_name, key=past.key, seen=past.before)
         graph.handed_on = True
         kept = Kept(graph, past.version, graph.nbytes, time.monotonic(), if_dropped="unknown")
         self.calls.keep(past.call, kept)

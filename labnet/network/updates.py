@@ -184,7 +184,7 @@ class Updates:
     def _intent(self, call: str, graph: Graph, version: int, nodes: list[RemoteNode]) -> Intent:
         """Return what the store is to note of a backward that is handed on."""
         servers = tuple(states_of(nodes))
-        if graph.weights is None:
+        if graph.seen is None:
             return Intent(call, servers, version)
         return intent_of(
             call,
@@ -194,7 +194,7 @@ class Updates:
             outputs=graph.outputs,
             by_name=graph.by_name,
             key=graph.key,
-            weights=graph.weights,
+            before=graph.seen,
             noted=[node.note() for node in nodes],
         )
 

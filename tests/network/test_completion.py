@@ -159,10 +159,10 @@ class Chain(nn.Module):
         return self._inner(self.own(x))
 
 
-def half_done(folder, inner, *, steps=0):
+def half_done(folder, inner, *, steps=0, kind=Chain):
     """Leave a store with a backward that was handed on and not applied; returns its call and the gradient."""
     port = free_port()
-    server = ln.network.serve_model(Chain(inner.url), make_optimizer(), port=port, store=folder)
+    server = ln.network.serve_model(kind(inner.url), make_optimizer(), port=port, store=folder)
     model = blocking(server)
     for number in range(steps):
         ln.loss.mse(model(example(number)), target(number)).backward()
@@ -199,6 +199,23 @@ def test_what_is_half_done_survives_an_orderly_end_too(tmp_path, closed):
             assert (done.status, done.headers["labnet-version"]) == (200, "3")
             assert inner.statistics()["server"]["version"] == 3
             assert len(server._model.store.intents) == 0
+
+
+def test_random_numbers_are_drawn_again_as_they_were(tmp_path):
+    class Dropping(Chain):
+        def forward(self, x):
+            return super().forward(nn.dropout(x, 0.5, training=self.training))
+
+    with ln.network.serve_model(make_linear(), make_optimizer(), port=0) as inner:
+        server, call, gradient, port = half_done(tmp_path, inner, steps=1, kind=Dropping)
+        server.stop()
+        model = Dropping(inner.url)
+        ln.manual_seed(0)
+        after = ln.rand(3).tolist()
+        ln.manual_seed(0)
+        with ln.network.serve_model(model, make_optimizer(), port=port, store=tmp_path) as server:
+            assert ln.rand(3).tolist() == after  # serving drew nothing that anybody notices
+            assert optimize(server, call, gradient, "ana:2").status == 200
 
 
 def test_a_backward_whose_forward_cannot_be_computed_again_is_told_to_be_unknown(tmp_path, caplog):
