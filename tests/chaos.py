@@ -330,10 +330,10 @@ async def _train_all(events, steps, trainers, url, servers, proxies, outcome):
 
     def there(server, thread, began):
         thread.join()
-        server.client(backoff=quick).statistics()
+        server.client(backoff=quick, timeout=timeout).statistics()
         outcome.recoveries.append(time.perf_counter() - began)
 
-    timeout = 30.0 + 2 * servers[0].site.seconds
+    timeout = 30.0 + 5 * servers[0].site.seconds  # several may come one after the other
     models = [
         ln.network.remote_model(url, client=f"trainer{number}", backoff=quick, token=TOKEN, timeout=timeout)
         for number in range(trainers)

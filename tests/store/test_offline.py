@@ -157,6 +157,23 @@ def test_what_is_no_store_or_damaged_is_one_line_and_status_1(tmp_path, verb):
         assert reason in done.stderr
 
 
+def test_what_cannot_be_repaired_is_left_alone(tmp_path):
+    (tmp_path / "empty").mkdir()
+    train(tmp_path / "damaged", 1)
+    (path,) = (tmp_path / "damaged").glob("checkpoint-*")
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    for name, reason in (("empty", "no checkpoint"), ("missing", "no checkpoint"), ("damaged", "is damaged")):
+        done = command("repair", tmp_path / name)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert reason in done.stderr
+    assert not any((tmp_path / "empty").iterdir())
+    with (
+        ln.network.serve_model(make_model(), make_optimizer(), port=0, store=tmp_path / "served"),
+        pytest.raises(StoreError, match="in use by this process"),
+    ):
+        repair(tmp_path / "served")
+
+
 def test_a_store_that_is_served_is_shown_and_not_compacted(tmp_path):
     with ln.network.serve_model(make_model(), make_optimizer(), port=0, store=tmp_path):
         assert contents(tmp_path).version == 0
