@@ -16,7 +16,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from tests.network.support import ROOT, SECONDS
+from tests.network.support import ROOT
 
 
 class Nursery:
@@ -43,7 +43,7 @@ class Nursery:
 
     def close(self):
         self._process.stdin.close()
-        self._process.wait(SECONDS)
+        self._process.wait()
         self._process.stdout.close()
         self._folder.cleanup()
 
