@@ -427,7 +427,7 @@ def test_running_means_are_kept_with_the_updates(tmp_path):
 def test_an_update_that_cannot_be_written_changes_nothing_and_is_tried_again(tmp_path, monkeypatch):
     from labnet.store import journal
 
-    real, left = os.fsync, [3]
+    real, left = os.fsync, [1 << 30]
 
     def fsync(file):
         if left[0]:
@@ -443,6 +443,7 @@ def test_an_update_that_cannot_be_written_changes_nothing_and_is_tried_again(tmp
         with pytest.raises(ln.errors.StorageUnavailable, match=r"No space left on device.*no weight has changed"):
             run(step(impatient, 1))
         assert server.statistics()["server"]["version"] == 1
+        left[0] = 12
         run(step(model, 1))  # busy for a while, and then it succeeds
         monkeypatch.undo()
         run(step(model, 2))
