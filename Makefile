@@ -14,7 +14,7 @@ help:
 	@echo "make test   run every test, linters and type checks included"
 	@echo "make fuzz   400 random programs compiled for real (ARGS='--programs 2000 --seed 7'), then all tests of the compiler so"
 	@echo "make check  linters and type checks only"
-	@echo "make chaos  random faults against servers with stores (ARGS='--faults 1000 --seed 7')"
+	@echo "make chaos  random faults against servers with stores (ARGS='--faults 1000 --seed 7'; --help says what there is)"
 	@echo "make soak   half an hour of eight trainers, a composed server and faults: does anything grow?"
 	@echo "make clean  remove the virtual environment and caches"
 

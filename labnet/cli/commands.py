@@ -182,11 +182,12 @@ def _add_statistics(commands: Any) -> None:
 
 def _add_store(commands: Any) -> None:
     store = commands.add_parser("store", help="look into the folder of a served model", description=_STORE)
-    verbs = store.add_subparsers(dest="verb", required=True, metavar="show|verify|compact")
+    verbs = store.add_subparsers(dest="verb", required=True, metavar="show|verify|compact|repair")
     for name, run, summary in (
         ("show", stores.show, "print version, optimizer, weights and replies"),
         ("verify", stores.verify, "read everything, and say that it is whole"),
         ("compact", stores.shorten, "put a checkpoint in place of the journal; no server may have the store open"),
+        ("repair", stores.mend, "cut a damaged journal off before what is damaged, and keep a copy of it"),
     ):
         _add(verbs, name, run, summary, "").add_argument("path", metavar="PATH")
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from labnet.cli.sizes import size
-from labnet.store.offline import Contents, compact, contents
+from labnet.store.offline import Contents, compact, contents, repair
 
 
 def show(options: argparse.Namespace) -> int:
@@ -26,6 +26,20 @@ def shorten(options: argparse.Namespace) -> int:
     before = contents(Path(options.path))
     after = compact(Path(options.path))
     print(f"{after.path}: version {after.version}, {size(before.nbytes)} before, {size(after.nbytes)} now")
+    return 0
+
+
+def mend(options: argparse.Namespace) -> int:
+    """Cut a damaged journal off before its first bad record."""
+    path = Path(options.path)
+    done = repair(path)
+    if done is None:
+        print(f"{path}: whole, there is nothing to repair")
+        return 0
+    print(
+        f"{path}: cut off after version {done.version}: every later update is lost, {size(done.nbytes)} of them; "
+        f"{done.copy.name} is the journal as it was; clients that ask for what came before are told that nobody knows"
+    )
     return 0
 
 

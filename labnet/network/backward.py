@@ -8,6 +8,7 @@ from typing import Any
 from labnet import errors, wire
 from labnet.autograd import Node, Run
 from labnet.errors import GradientError, GraphExpired, RemoteError, StaleGradient
+from labnet.network.again import Noted
 from labnet.network.caller import Caller
 from labnet.network.checksum import checksum_of_body
 from labnet.network.exchange import Response
@@ -92,6 +93,11 @@ class Forward:
             )
         return cls(caller, tuple(message.tensors), body, reply, call, response.headers.get(EPOCH))
 
+    @classmethod
+    def noted(cls, caller: Caller, message: wire.Message, body: wire.Body, known: Noted) -> "Forward":
+        """Return a forward as it was noted before a crash."""
+        return cls(caller, tuple(message.tensors), body, known.reply, known.call, known.epoch)
+
     async def renew(self) -> None:
         """Make the forward again; raise `StaleGradient` unless every byte of its output is the same."""
         response = await self.caller.call("POST", "/forward", self.body, {MODE: "train"})
@@ -121,6 +127,11 @@ class RemoteCall(RemoteNode):
         self._ticket: Ticket | None = None
         self._sent: object = None
         self._pulled: list[Tensor | None] | None = None
+
+    def note(self) -> Noted:
+        """Return what it takes to compute the forward that this is part of again, without asking the server."""
+        forward = self._forward
+        return Noted(self.server, b"".join(forward.body.parts), forward.reply, forward.call, forward.epoch)
 
     @property
     def awaits(self) -> bool:  # type: ignore[override]

@@ -12,7 +12,7 @@ from tornado.iostream import StreamClosedError
 
 from labnet import errors, wire
 from labnet.errors import WireError
-from labnet.network import failures, keys, reporting, security, tree
+from labnet.network import again, failures, keys, reporting, security, tree
 from labnet.network.checksum import CHECKSUM, checksum_of, checksum_of_body
 from labnet.network.exchange import Response, Stage
 from labnet.network.identity import identity_of
@@ -89,6 +89,7 @@ class Caller:
         RemoteError
             Of the class that says what went wrong.
         """
+        again.check(method, self._where(route))
         if ticket is None and method == "POST":
             ticket = self.ticket(route)
         extra = dict(headers or {})

@@ -1,9 +1,13 @@
 """What a server keeps of a forward, and how gradients are pulled through it."""
 
+from typing import Any
+
 import numpy as np
 
 from labnet import autograd
 from labnet.autograd import Gradients
+from labnet.network.keys import Origin
+from labnet.network.ledger import Key
 from labnet.network.routes import Failure
 from labnet.tensor import Tensor, differentiate, on_host
 
@@ -11,14 +15,37 @@ from labnet.tensor import Tensor, differentiate, on_host
 class Graph:
     """What a backward needs: the inputs as leaves, and the outputs computed from them."""
 
-    __slots__ = ("inputs", "named", "outputs", "pulled")
+    __slots__ = ("_origin", "by_name", "handed_on", "inputs", "key", "outputs", "pulled", "seen")
 
-    def __init__(self, inputs: dict[str, Tensor], outputs: dict[str, Tensor], named: bool):
+    def __init__(
+        self,
+        inputs: dict[str, Tensor],
+        outputs: dict[str, Tensor],
+        by_name: bool,
+        *,
+        key: str,
+        seen: Any = None,
+    ):
         self.inputs = inputs
         self.outputs = outputs
-        self.named = named
+        #: Whether the model is given its inputs by their names.
+        self.by_name = by_name
+        #: Of the request that made it.
+        self.key = key
+        self._origin: Origin | None = None
+        #: What the forward depended on beside its inputs; None where nobody will ask.
+        self.seen = seen
+        #: Whether other servers were asked to apply their part: then this one must apply its own.
+        self.handed_on = False
         #: By the checksum of the request, what other servers have already computed for it.
         self.pulled: dict[int, Gradients] = {}
+
+    @property
+    def origin(self) -> Origin:
+        """What names the requests to other servers that its backward makes, in all attempts together."""
+        if self._origin is None:
+            self._origin = Origin(Key.parse(self.key), "backward ")
+        return self._origin
 
     @property
     def nodes(self) -> list[autograd.Node]:

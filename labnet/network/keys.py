@@ -88,6 +88,14 @@ def of_process() -> Identity:
 class Origin:
     """A request that is being answered, on whose behalf others are made.
 
+    Parameters
+    ----------
+    key : Key
+        Of the request; of a backward, that of its forward, so that the others get the same keys however often, and
+        under which keys, the backward is tried.
+    part : str
+        What else tells the requests of the backward from those of the forward.
+
     Examples
     --------
     >>> origin = Origin(Key.parse("ana:17"))
@@ -95,10 +103,11 @@ class Origin:
     ('ana/9759143e:17.0', 'ana/9759143e:17.1')
     """
 
-    __slots__ = ("_client", "_numbers", "_sequence")
+    __slots__ = ("_client", "_numbers", "_part", "_sequence")
 
-    def __init__(self, key: Key):
+    def __init__(self, key: Key, part: str = ""):
         self._client = key.client
+        self._part = part
         self._sequence = ".".join(map(str, key.sequence))
         self._numbers: dict[str, int] = {}
 
@@ -106,7 +115,7 @@ class Origin:
         """Return the key of the next request to a target."""
         number = self._numbers.get(target, 0)
         self._numbers[target] = number + 1
-        return f"{self._client}/{zlib.crc32(target.encode()):08x}:{self._sequence}.{number}"
+        return f"{self._client}/{zlib.crc32((self._part + target).encode()):08x}:{self._sequence}.{number}"
 
 
 _origin: contextvars.ContextVar[Origin | None] = contextvars.ContextVar("labnet_origin", default=None)
@@ -115,6 +124,11 @@ _origin: contextvars.ContextVar[Origin | None] = contextvars.ContextVar("labnet_
 def answering(key: Key | None) -> None:
     """Make the requests of this task those of the request that it answers; None ends that."""
     _origin.set(None if key is None else Origin(key))
+
+
+def go_on_as(origin: Origin) -> None:
+    """Make the requests of this task, which answers one, in the name of another one: the forward of its backward."""
+    _origin.set(origin)
 
 
 def take(target: str, identity: Identity | None = None) -> Ticket:

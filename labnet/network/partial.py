@@ -1,9 +1,13 @@
 """What became of the servers that take part in one backward."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from labnet.autograd import Node
 from labnet.errors import PartialUpdate, RemoteError
+
+if TYPE_CHECKING:
+    from labnet.network.again import Noted
 
 
 class RemoteNode(Node):
@@ -22,6 +26,10 @@ class RemoteNode(Node):
     def __init__(self, server: str):
         self.server = server
         self.applied = "no"
+
+    def note(self) -> "Noted":
+        """Return what it takes to compute the forward that this is part of again, without asking the server."""
+        raise NotImplementedError
 
     def failure(self, error: BaseException, nodes: Iterable[Node]) -> BaseException:
         """Name every server and its state where some took part and others did not."""

@@ -1,5 +1,6 @@
 """A served model: forward and backward of one callable, with the graphs in between and the updates."""
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -9,21 +10,26 @@ import numpy as np
 from labnet import wire
 from labnet.autograd import Gradients, no_grad
 from labnet.errors import ServeError
+from labnet.network import keys
+from labnet.network.again import Before, Past
 from labnet.network.calls import Calls, Expired, Kept, Limits
 from labnet.network.graph import Graph, check_gradient, pull
 from labnet.network.keys import KEY
 from labnet.network.loops import Worker, await_model
 from labnet.network.names import CALL, LOSS, MODE, VERSION, WANTED
 from labnet.network.once import fingerprint_of
-from labnet.network.partial import partial_update, states_of
+from labnet.network.partial import RemoteNode, partial_update, states_of
 from labnet.network.routes import Failure, Reply, Request, Route, encoded
 from labnet.network.staleness import Policy
 from labnet.network.updates import Contribution, Optimizer, Updates
 from labnet.nn import Module
 from labnet.nn.modules import calling_mode
+from labnet.ops.creation import random_state, restart_at
 from labnet.stats import Curve
 from labnet.store import Outcome, Store
 from labnet.tensor import Tensor
+
+log = logging.getLogger("labnet.network")
 
 
 class ServedModel:
@@ -86,7 +92,11 @@ class ServedModel:
         self.store = store
         if store is not None:
             used = [outcome.call for outcome in store.outcomes]
-            self.calls.restore(store.lineage, used, in_doubt=store.intents, since=store.outcomes.forgotten)
+            in_doubt = [intent.call for intent in store.intents]
+            since = max(store.outcomes.forgotten, store.intents.forgotten)
+            self.calls.restore(store.lineage, used, in_doubt=in_doubt, since=since)
+        #: Whether forwards reach other servers: what they saw is kept then, in case this one dies half-way.
+        self._reaches: bool | None = None if store is not None else False
         self.replaced = False
         self.losses = Curve()
         self._url = url
@@ -128,13 +138,16 @@ class ServedModel:
         message = _message(request)
         training = request.native and request.headers.get(MODE, "train") == "train"
         inputs = _leaves(message) if training else message.tensors
-        version, result = await self._worker.run(lambda: self._call(inputs, message.named, training))
+        version, seen, result = await self._worker.run(lambda: self._call(inputs, message.named, training))
         output = _as_message(await await_model(result, lambda: _Calling(training)))
         body = encoded(output.value, request.format)
         headers = {VERSION: str(version)}
         if training:
             call = self._new_call(version)
-            graph = Graph(inputs, output.tensors, output.named)
+            key = request.headers.get(KEY) or call
+            graph = Graph(inputs, output.tensors, message.named, key=key, seen=seen)
+            if self._reaches is None:
+                self._reaches = any(isinstance(node, RemoteNode) for node in graph.nodes)
             now = time.monotonic()
             self.calls.keep(call, Kept(graph, version, graph.nbytes, now))
             if self.replaced:  # while this forward was computed
@@ -142,15 +155,58 @@ class ServedModel:
             headers[CALL] = call
         return Reply(body, headers)
 
-    def _call(self, inputs: dict[str, Tensor], named: bool, training: bool) -> tuple[int, Any]:
-        """Call the model; the version is read here because updates run on the same thread."""
+    def _call(self, inputs: dict[str, Tensor], named: bool, training: bool) -> tuple[int, Before | None, Any]:
+        """Call the model; what it depends on is read here because updates run on the same thread."""
         arguments: tuple[Tensor, ...] = () if named else tuple(inputs.values())
+        seen = None
+        if training and self._reaches is not False and isinstance(self._model, Module):
+            seen = Before(self._model.state_dict(), random_state())
         with _Calling(training):
-            return self.version, self._model(*arguments, **(inputs if named else {}))
+            return self.version, seen, self._model(*arguments, **(inputs if named else {}))
+
+    async def complete(self) -> None:
+        """Compute the forwards again whose backwards were handed on to other servers when the process before died.
+
+        A client that comes back is then answered as if nothing had happened; where it cannot be done it is told that
+        nobody knows. Called before anything is served: the model has the weights that each of them saw meanwhile.
+        """
+        if self.store is None:
+            return
+        for intent in [intent for intent in self.store.intents if intent.forward]:
+            try:
+                await self._complete(Past(intent))
+            except Exception as error:
+                log.warning(
+                    "the backward of call %s, handed on to %s, cannot be completed: computing its forward again gave "
+                    "%s: %s",
+                    intent.call,
+                    ", ".join(intent.servers),
+                    type(error).__name__,
+                    error,
+                )
+
+    async def _complete(self, past: Past) -> None:
+        assert isinstance(self._model, Module)
+        present, random = self._model.state_dict(), random_state()
+        token = past.begin()
+        try:
+            self._model.load_state_dict(past.before.weights)
+            restart_at(past.before.random)
+            _, _, result = await self._worker.run(lambda: self._call(past.inputs, past.by_name, True))
+            output = _as_message(await await_model(result, lambda: _Calling(True)))
+        finally:
+            past.end(token)
+            self._model.load_state_dict(present)
+            restart_at(random)
+        past.check(output.tensors)
+        graph = Graph(past.inputs, output.tensors, past.by_name, key=past.key, seen=past.before)
+        graph.handed_on = True
+        kept = Kept(graph, past.version, graph.nbytes, time.monotonic(), if_dropped="unknown")
+        self.calls.keep(past.call, kept)
 
     async def evaluate(self, inputs: dict[str, Tensor], *, named: bool) -> tuple[int, wire.Message]:
         """Call the model in evaluation mode without keeping a graph; return the weights' version and the outputs."""
-        version, result = await self._worker.run(lambda: self._call(inputs, named, False))
+        version, _, result = await self._worker.run(lambda: self._call(inputs, named, False))
         return version, _as_message(await await_model(result, lambda: _Calling(False)))
 
     async def _optimize(self, request: Request) -> Reply:
@@ -169,11 +225,13 @@ class ServedModel:
             details = {"applied": expired.applied}
             raise Failure(410, "GraphExpired", _why_expired(call, expired), details=details) from None
         backward = _Backward(request, call, kept, message.tensors, loss)
+        keys.go_on_as(graph.origin)
         version: int | None = None
 
         def pull_and_apply() -> None:
             nonlocal version
-            self.updates.hand_on(call, graph)  # first: a remote model that blocks is asked within `begin`
+            self.updates.hand_on(call, graph, kept.version)  # first: a remote model that blocks is asked within `begin`
+            self._reaches = self._reaches or graph.handed_on
             backward.begin()
             if not backward.is_pending:
                 version = self.updates.apply_now(backward.contribution())
@@ -192,6 +250,8 @@ class ServedModel:
         return Reply(backward.answer(), {VERSION: str(version)})
 
     def _check_staleness(self, call: str, kept: Kept) -> None:
+        if kept.graph.handed_on:  # others may have applied their part: to leave out this one's would be half an update
+            return
         try:
             self.updates.check_staleness(kept.version)
         except Failure:

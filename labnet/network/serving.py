@@ -272,6 +272,8 @@ async def _install(place: Place, bound: Port, server: Server, table: dict[str, R
         if before.keeps:
             await bound.worker.run(before.close)
         before.give_way()
+    elif server._model is not None:
+        await server._model.complete()
     bound.routes, bound.owner = table, server
     if server._model is not None and server._model.store is not None:
         bound.continue_from(server._model.store)

@@ -1,5 +1,6 @@
 """The store of a served model: opened before the model is served, closed when it is served no more."""
 
+import logging
 import os
 import secrets
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from labnet.network.served import ServedModel
 from labnet.nn import Module
 from labnet.optim import Optimizer
 from labnet.store import LEVELS, Durability, Store
+
+log = logging.getLogger("labnet.network")
 
 
 def opened(
@@ -67,7 +70,10 @@ def opened(
 def give_back(store: Store | None, previous: ServedModel | None, worker: Worker) -> None:
     """Close a store that will not be served after all; a previous model goes on with its own."""
     if store is not None:
-        IO.run(worker.run(store.close))
+        try:
+            IO.run(worker.run(store.close))
+        except OSError as error:  # whoever serves is told why it is not served: this comes on top of that
+            log.warning("the store %s could not be brought up to date, its journal has the rest: %s", store.path, error)
         if previous is not None and previous.store is not None:
             IO.run(worker.run(previous.store.reopen))
 

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labnet.autograd import Gradients
+from labnet.network.again import intent_of
 from labnet.network.graph import Graph
 from labnet.network.ledger import Key
 from labnet.network.loops import Worker
 from labnet.network.norms import Norms
-from labnet.network.partial import states_of
+from labnet.network.partial import RemoteNode, states_of
 from labnet.network.routes import Failure
 from labnet.network.staleness import Histogram, Policy
 from labnet.nn import Module
@@ -21,6 +22,9 @@ from labnet.store import Intent, Outcome, Store
 from labnet.tensor import Tensor, on_host
 
 Optimizer = Callable[[Gradients], Any]
+
+#: After so many failures of the disk in a row clients are asked to wait for a second.
+_SOON = 4
 
 
 class Contribution(NamedTuple):
@@ -89,6 +93,7 @@ class Updates:
         self.norms = Norms()
         self._round: list[Contribution] = []
         self._closed: str | None = None
+        self._failures = 0  # of the last attempts to write to the store
 
     @property
     def version(self) -> int:
@@ -150,7 +155,7 @@ class Updates:
 
     def _update(self, contributions: list[Contribution]) -> int:
         """Train the parameters with the sum of the contributions; return the new version."""
-        if len(contributions) == 1:
+        if len(contributions) == 1 and not contributions[0].graph.handed_on:
             self.check_staleness(contributions[0].version)
         total = self._trained(contributions[0])
         for other in contributions[1:]:
@@ -164,27 +169,55 @@ class Updates:
             self.norms.measure(self.version, total)
         return self.version
 
-    def hand_on(self, call: str, graph: Graph) -> None:
-        """Write to the store that a backward is about to reach other servers, if it is; runs on the worker."""
-        servers = tuple(states_of(graph.nodes)) if self._store is not None else ()
-        if self._store is not None and servers:
+    def hand_on(self, call: str, graph: Graph, version: int) -> None:
+        """Take note that a backward is about to reach other servers, if it is, and write that; runs on the worker."""
+        if graph.handed_on or (self._store is None and self._policy.max_staleness is None):
+            return
+        nodes = [node for node in graph.nodes if isinstance(node, RemoteNode)]
+        if not nodes:
+            return
+        if self._store is not None and call not in self._store.intents:
             with self._writing():
-                self._store.intend(Intent(call, servers))
+                self._store.intend(self._intent(call, graph, version, nodes))
+        graph.handed_on = True
+
+    def _intent(self, call: str, graph: Graph, version: int, nodes: list[RemoteNode]) -> Intent:
+        """Return what the store is to note of a backward that is handed on."""
+        servers = tuple(states_of(nodes))
+        if graph.seen is None:
+            return Intent(call, servers, version)
+        return intent_of(
+            call,
+            servers,
+            version,
+            inputs=graph.inputs,
+            outputs=graph.outputs,
+            by_name=graph.by_name,
+            key=graph.key,
+            before=graph.seen,
+            noted=[node.note() for node in nodes],
+        )
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turn a failure of the disk into the reply that has the client come again."""
+        """Turn a failure of the disk into the reply that has the client come again: soon, or in a second."""
         try:
             yield
         except OSError as error:
             assert self._store is not None, "there is something to write to"
+            applied, addition = "no", ""
+            if self._store.in_doubt:
+                applied, addition = "unknown", ", but it would be carried out if the server were started anew now"
+            self._failures += 1
             raise Failure(
                 503,
                 "StorageUnavailable",
                 f"the update cannot be written to the store {self._store.path}: {error.strerror or error}; no weight "
-                "has changed (applied: no)",
-                headers={"Retry-After": "1"},
+                f"has changed{addition} (applied: {applied})",
+                headers={"Retry-After": "0" if self._failures < _SOON else "1"},
+                details={"applied": applied},
             ) from error
+        self._failures = 0
 
     @contextlib.contextmanager
     def _stored(self, total: Gradients, contributions: list[Contribution]) -> Iterator[None]:
@@ -199,7 +232,8 @@ class Updates:
         try:
             yield
         except BaseException:
-            store.take_back()
+            with self._writing():
+                store.take_back()
             raise
         store.applied(outcomes)
 

@@ -1,6 +1,7 @@
 """Stores: models that are trained, on the disk, with every update that was answered."""
 
-from labnet.store.records import Intent, Outcome, Outcomes
+from labnet.store.intents import Intent
+from labnet.store.records import Outcome, Outcomes
 from labnet.store.training import LEVELS, Durability, Store
 
 __all__ = ["LEVELS", "Durability", "Intent", "Outcome", "Outcomes", "Store"]

@@ -5,6 +5,7 @@ completed is there with its journal.
 """
 
 import contextlib
+import functools
 import os
 import re
 import zlib
@@ -22,6 +23,8 @@ from labnet.tensor import on_host
 
 #: There while nobody has the store open, and everything is on the disk.
 CLEAN = "clean"
+#: There after a repair, until the store is opened: updates that were answered may have been cut off.
+CUT = "cut"
 _WAY_OUT = "put a copy of the folder in its place, or begin anew"
 _CHECKSUM = "checksum"
 _CHECKPOINT = re.compile(r"checkpoint-(\d{12})\.safetensors")
@@ -169,6 +172,12 @@ def refuse_orphans(folder: Path) -> None:
 def boot() -> str:
     """Return what tells one run of the operating system from the next; empty where it does not say."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return _boot()
     except OSError:
         return ""
+
+
+@functools.cache
+def _boot() -> str:
+    """Read it once: it does not change while this process lives, and reading may fail later."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO
 
 from labnet.errors import StoreError
 
@@ -23,55 +23,77 @@ HEAD = _FRAME.size + _CHECK.size
 Part = bytes | bytearray | memoryview
 
 
-class Found(NamedTuple):
-    """What is in a journal: payloads in order, the offset behind the last one, and bytes of a torn record there."""
-
-    payloads: list[bytes]
-    end: int
-    torn: int
+#: How much is read at once where nothing is expected, in bytes.
+_BLOCK = 1 << 20
+_WAY_OUT = "'labnet store repair' keeps the updates before it"
 
 
-def read(path: Path) -> Found:
-    """Read all records of a journal.
+class Reader:
+    """The records of a journal, one after the other, of which only one is in memory.
+
+    Attributes
+    ----------
+    end : int
+        The offset behind the last record that was given; 0 if there is no journal, or not yet its beginning.
+    torn : int
+        Bytes behind the last one, once all were given: a record that was being written at a crash.
 
     Raises
     ------
     StoreError
-        If it is damaged before its end, or no journal.
+        While it is read, if it is damaged before its end, or no journal; `end` is where that is.
     """
-    content = path.read_bytes()
-    if not content.startswith(MAGIC):
-        if MAGIC.startswith(content):  # made, and crashed before the first record
-            return Found([], 0, len(content))
-        raise StoreError(f"{path} is damaged: it does not begin like a journal of labnet")
-    payloads, end = [], len(MAGIC)
-    for payload, after in _records(path, content):
-        payloads.append(payload)
-        end = after
-    return Found(payloads, end, len(content) - end)
 
+    def __init__(self, path: Path):
+        self._path = path
+        self.end = self.torn = 0
 
-def _records(path: Path, content: bytes) -> Iterator[tuple[bytes, int]]:
-    """Give each record with the offset behind it, up to the end or a torn record there."""
-    start = len(MAGIC)
-    while start + HEAD <= len(content):
-        frame = content[start : start + _FRAME.size]
-        (check,) = _CHECK.unpack_from(content, start + _FRAME.size)
-        if zlib.crc32(frame) != check:
-            if not any(content[start:]):  # the file grew, and what was written to it did not reach the disk
-                return
-            raise StoreError(f"{path} is damaged at byte {start}: not the head of a record")
-        length, checksum = _FRAME.unpack(frame)
-        end = start + HEAD + length
-        if end > len(content):
+    def __iter__(self) -> Iterator[bytes]:
+        if not self._path.exists():
             return
-        payload = content[start + HEAD : end]
-        if zlib.crc32(payload) != checksum:
-            if end == len(content) or not any(content[end:]):
+        with open(self._path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            begin = file.read(len(MAGIC))
+            if begin != MAGIC:
+                if not MAGIC.startswith(begin):
+                    raise StoreError(f"{self._path} is damaged: it does not begin like a journal of labnet")
+                self.torn = len(begin)  # made, and crashed before the first record
                 return
-            raise StoreError(f"{path} is damaged: the record at byte {start} does not have its checksum")
-        yield payload, end
-        start = end
+            self.end = len(MAGIC)
+            while (payload := self._next(file, size)) is not None:
+                self.end += HEAD + len(payload)
+                yield payload
+            self.torn = size - self.end
+
+    def _next(self, file: BinaryIO, size: int) -> bytes | None:
+        """Return the next record; None at the end, or at a torn record there."""
+        head = file.read(HEAD)
+        if len(head) < HEAD:
+            return None
+        (check,) = _CHECK.unpack_from(head, _FRAME.size)
+        if zlib.crc32(head[: _FRAME.size]) != check:
+            if not any(head) and _is_blank(file):  # the file grew, and what was written to it did not reach the disk
+                return None
+            raise StoreError(f"{self._path} is damaged at byte {self.end}: not the head of a record; {_WAY_OUT}")
+        length, checksum = _FRAME.unpack_from(head)
+        if self.end + HEAD + length > size:
+            return None
+        payload = file.read(length)
+        if zlib.crc32(payload) != checksum:
+            if _is_blank(file):
+                return None
+            raise StoreError(
+                f"{self._path} is damaged: the record at byte {self.end} does not have its checksum; {_WAY_OUT}"
+            )
+        return payload
+
+
+def _is_blank(file: BinaryIO) -> bool:
+    """Tell whether nothing comes any more, or zeros only."""
+    while block := file.read(_BLOCK):
+        if any(block):
+            return False
+    return True
 
 
 class Journal:
@@ -82,7 +104,7 @@ class Journal:
     path : Path
         Made if it is not there.
     end : int
-        Where the last record ends, as `read` found it; what is behind is cut off.
+        Where the last record ends, as a `Reader` found it; what is behind is cut off.
 
     Raises
     ------
@@ -96,7 +118,7 @@ class Journal:
     ...     journal = Journal(Path(folder) / "journal", end=0)
     ...     journal.append([b"one ", b"record"], sync=True)
     ...     journal.close()
-    ...     read(Path(folder) / "journal").payloads
+    ...     list(Reader(Path(folder) / "journal"))
     [b'one record']
     """
 

@@ -1,6 +1,9 @@
 """Stores that nobody serves: what is in one, whether it is whole, and made as short as it can be."""
 
+import itertools
 import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +11,16 @@ from typing import Any, cast
 
 from labnet import optim
 from labnet.errors import StoreError
+from labnet.io.files import flush_directory
 from labnet.nn import Module
 from labnet.store import folder as folders
 from labnet.store import journal
-from labnet.store.records import Intent, Update, decode
+from labnet.store.intents import Intent
+from labnet.store.records import Update, decode
 from labnet.store.training import FORMAT, Durability, Store
 from labnet.tensor import Tensor
+
+_WEIGHT = "weight/"
 
 
 @dataclass(frozen=True)
@@ -52,35 +59,66 @@ def contents(path: Path) -> Contents:
     StoreError
         If there is none, or it is damaged.
     """
-    version, tensors, metadata = _checkpoint(path)
-    beside = folders.journal_path(path, version)
-    found = journal.read(beside) if beside.exists() else journal.Found([], 0, 0)
-    updates: list[Update] = []
-    for payload in found.payloads:
-        try:
-            update = decode(payload)
-        except StoreError as error:
-            raise StoreError(f"{beside} is damaged: {error}") from error
-        if isinstance(update, Intent):
-            continue
-        if update.version != version + len(updates) + 1:
-            raise StoreError(f"{beside} is damaged: update {update.version} comes after {version + len(updates)}")
-        updates.append(update)
-    weights = {name.removeprefix("weight/"): t for name, t in tensors.items() if name.startswith("weight/")}
-    if unknown := {name for update in updates for name in update.gradients} - weights.keys():
-        raise StoreError(f"{beside} is damaged: it has the gradient of {min(unknown)!r}, which is no parameter")
+    found = _Found(path)
+    if found.error is not None:
+        raise found.error
+    tensors, metadata = found.tensors, found.metadata
+    weights = {name.removeprefix(_WEIGHT): t for name, t in tensors.items() if name.startswith(_WEIGHT)}
     return Contents(
         path,
-        version + len(updates),
-        len(updates),
+        found.version,
+        found.updates,
         found.torn,
         metadata["optimizer"],
         cast(Durability, metadata["durability"]),
         metadata["lineage"],
         {name: (tensor.shape, tensor.dtype.name) for name, tensor in weights.items()},
-        sum(name.startswith("reply/") for name in tensors) + sum(len(update.outcomes) for update in updates),
+        sum(name.startswith("reply/") for name in tensors) + found.replies,
         sum(file.stat().st_size for file in path.iterdir()),
     )
+
+
+class _Found:
+    """A checkpoint, and the journal after it as far as that is good.
+
+    Attributes
+    ----------
+    version, updates, replies : int
+        Up to the last good record, and how many updates and replies are in the journal up to there.
+    end, torn : int
+        Where that ends, and bytes of a torn record behind it.
+    error : StoreError or None
+        What is wrong behind it.
+    """
+
+    def __init__(self, path: Path):
+        self.version, self.tensors, self.metadata = _checkpoint(path)
+        self.journal = folders.journal_path(path, self.version)
+        self.updates = self.replies = 0
+        self.error: StoreError | None = None
+        records = journal.Reader(self.journal)
+        try:
+            for payload in records:
+                before = records.end - len(payload) - journal.HEAD
+                try:
+                    self._take(decode(payload))
+                except StoreError as error:
+                    records.end = before
+                    raise StoreError(f"{self.journal} is damaged: {error}") from error
+        except StoreError as error:
+            self.error = error
+        self.end, self.torn = records.end, records.torn
+
+    def _take(self, record: Update | Intent) -> None:
+        if isinstance(record, Intent):
+            return
+        if record.version != self.version + 1:
+            raise StoreError(f"update {record.version} comes after {self.version}")
+        if unknown := {name for name in record.gradients if _WEIGHT + name not in self.tensors}:
+            raise StoreError(f"it has the gradient of {min(unknown)!r}, which is no parameter")
+        self.version += 1
+        self.updates += 1
+        self.replies += len(record.outcomes)
 
 
 def compact(path: Path) -> Contents:
@@ -98,10 +136,68 @@ def compact(path: Path) -> Contents:
     if kind is None and found.optimizer != "no optimizer":
         raise StoreError(f"{path} was trained with {found.optimizer}, which is not labnet's: serve the model instead")
     _, tensors, metadata = _checkpoint(path)
-    weights = {n.removeprefix("weight/"): t for n, t in tensors.items() if n.startswith("weight/")}
+    weights = {n.removeprefix(_WEIGHT): t for n, t in tensors.items() if n.startswith(_WEIGHT)}
     model = cast(Module, _Bare(weights, json.loads(metadata["shared"])))
     Store(path, model, kind() if kind is not None else None, durability=found.durability).close()
     return contents(path)
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What became of a damaged store.
+
+    Attributes
+    ----------
+    version : int
+        Of the last update that is left.
+    nbytes : int
+        How many bytes of later updates were cut off.
+    copy : Path
+        The journal as it was.
+    """
+
+    version: int
+    nbytes: int
+    copy: Path
+
+
+def repair(path: Path) -> Repaired | None:
+    """Cut a damaged journal off before its first bad record, and keep a copy of it; None if nothing is damaged.
+
+    Updates that were answered may be lost by that. Servers and clients will know: the store goes on as another one,
+    which says "unknown" of every request before.
+
+    Raises
+    ------
+    StoreError
+        If the store is in use, or there is no whole checkpoint in it.
+    OSError
+        If something cannot be written; the journal is as it was then.
+    """
+    _checkpoint(path)  # first: a lock would be left in any other folder
+    lock = folders.Lock(path)
+    try:
+        found = _Found(path)
+        if found.error is None:
+            return None
+        copy = _free(path, f"damaged-{found.journal.name}")
+        nbytes = found.journal.stat().st_size - found.end
+        with open(copy, "xb") as target, open(found.journal, "rb") as source:
+            shutil.copyfileobj(source, target)
+            target.flush()
+            os.fsync(target.fileno())
+        (path / folders.CUT).touch()
+        flush_directory(path)
+        journal.Journal(found.journal, end=found.end).close()
+        return Repaired(found.version, nbytes, copy)
+    finally:
+        lock.release()
+
+
+def _free(path: Path, name: str) -> Path:
+    """Return a name in a folder that nothing has yet."""
+    candidates = (path / (name + (f".{number}" if number else "")) for number in itertools.count())
+    return next(candidate for candidate in candidates if not candidate.exists())
 
 
 def _checkpoint(path: Path) -> tuple[int, dict[str, Any], dict[str, str]]:

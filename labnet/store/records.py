@@ -10,6 +10,7 @@ import numpy as np
 
 from labnet import codec
 from labnet.errors import StoreError, WireError
+from labnet.store.intents import Intent
 
 Array = np.ndarray[Any, Any]
 #: Most outcomes that are remembered with their replies, bytes of these replies, and outcomes without them.
@@ -91,26 +92,6 @@ class Update:
             raise StoreError(f"not the record of an update: {error}") from error
 
 
-@dataclass(frozen=True)
-class Intent:
-    """A backward that was handed on to other servers: until its update follows, their part may have been applied.
-
-    Attributes
-    ----------
-    call : str
-        The forward whose gradient it is.
-    servers : tuple of str
-        URLs of the others.
-    """
-
-    call: str
-    servers: tuple[str, ...]
-
-    def encode(self) -> list[codec.Part]:
-        """Return the parts of a record."""
-        return codec.encode({}, {"intent": json.dumps([self.call, *self.servers])})
-
-
 def decode(payload: bytes) -> Update | Intent:
     """Read a record of a journal.
 
@@ -120,11 +101,10 @@ def decode(payload: bytes) -> Update | Intent:
         If it is none.
     """
     try:
-        _, metadata = codec.decode(payload, max_header=len(payload))
+        arrays, metadata = codec.decode(payload, max_header=len(payload))
         if "intent" not in metadata:
             return Update.decode(payload)
-        call, *servers = json.loads(metadata["intent"])
-        return Intent(str(call), tuple(map(str, servers)))
+        return Intent.of(json.loads(metadata["intent"]), arrays)
     except (WireError, ValueError, TypeError) as error:
         raise StoreError(f"not a record: {error}") from error
 

@@ -23,7 +23,8 @@ from labnet.nn import Module
 from labnet.optim import Optimizer
 from labnet.store import folder as folders
 from labnet.store import journal
-from labnet.store.records import Intent, Outcome, Outcomes, Update, decode
+from labnet.store.intents import Intent, Intents
+from labnet.store.records import Outcome, Outcomes, Update, decode
 from labnet.tensor import Tensor, on_host
 
 Durability = Literal["memory", "group", "every"]
@@ -62,8 +63,8 @@ class Store:
         How many updates the weights have seen.
     outcomes : Outcomes
         The requests that were applied.
-    intents : dict
-        Calls that were handed on to other servers and not applied here, with the URLs of these.
+    intents : Intents
+        Backwards that were handed on to other servers and not applied here.
     resumed : bool
         Whether there was something in the folder.
     replayed : int
@@ -85,7 +86,7 @@ class Store:
         self.lineage = secrets.token_hex(8)
         self.version = self.replayed = 0
         self.outcomes = Outcomes()
-        self.intents: dict[str, tuple[str, ...]] = {}
+        self.intents = Intents()
         self._journal: journal.Journal | None = None
         self._begun = -1  # version of the present checkpoint
         self._unsure = False  # whether the optimizer may be in another state than the journal leads to
@@ -104,6 +105,11 @@ class Store:
     def is_open(self) -> bool:
         """Whether updates can be written."""
         return self._journal is not None
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether an update that failed may be carried out after all if the process ended now: it is in the journal."""
+        return self._journal is not None and self._journal.broken is not None
 
     @property
     def unwritten(self) -> int:
@@ -138,8 +144,9 @@ class Store:
         return True
 
     def _not_clean(self) -> None:
-        """Take back that everything is on the disk, from now on."""
-        (self.path / folders.CLEAN).unlink(missing_ok=True)
+        """Take back what was said of the last end: that everything is on the disk, or that something was cut off."""
+        for name in (folders.CLEAN, folders.CUT):
+            (self.path / name).unlink(missing_ok=True)
         flush_directory(self.path)
 
     def _promised(self) -> dict[str, str]:
@@ -164,12 +171,15 @@ class Store:
             self.lineage = metadata["lineage"]
         replies = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith("reply/")}
         self.outcomes = Outcomes.decode(replies, metadata["outcomes"])
-        self.intents = {call: tuple(servers) for call, servers in json.loads(metadata["intents"]).items()}
+        noted = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith("intent/")}
+        self.intents = Intents.decode(noted, metadata["intents"], version, self._weights())
         self._long = max(_LONG, _CHECKPOINTS * path.stat().st_size)
         return {name: metadata[name] for name in self._promised()}
 
     def _may_have_lost(self, metadata: Mapping[str, str]) -> bool:
         """Tell whether updates that were answered may be missing: clients then must not rely on what is here."""
+        if (self.path / folders.CUT).exists():
+            return True
         if metadata["durability"] == "every" or (self.path / folders.CLEAN).exists():
             return False
         return metadata["durability"] == "memory" or not folders.boot() or metadata["boot"] != folders.boot()
@@ -191,20 +201,24 @@ class Store:
             )
 
     def _replay(self, path: Path) -> None:
-        found = journal.read(path) if path.exists() else journal.Found([], 0, 0)
-        for payload in found.payloads:
+        records = journal.Reader(path)
+        for payload in records:
             try:
                 record = decode(payload)
                 if isinstance(record, Intent):
-                    self.intents[record.call] = record.servers
+                    self.intents.add(record.seen(self.version, self._weights()))
                     continue
                 if record.version != self.version + 1:
                     raise StoreError(f"update {record.version} comes after update {self.version}")
                 self._carry_out(record)
             except LabnetError as error:
                 raise StoreError(f"{path} is damaged: {error}") from error
-        self._journal = journal.Journal(path, end=found.end)
+        self._journal = journal.Journal(path, end=records.end)
         folders.drop_others(self.path, self._begun)
+
+    def _weights(self) -> dict[str, Any]:
+        """Return the values of all parameters and buffers, which later updates do not change."""
+        return {name: tensor.numpy() for name, tensor in self._model.state_dict().items()}
 
     def _carry_out(self, update: Update) -> None:
         """Do an update again."""
@@ -229,7 +243,7 @@ class Store:
     def _remember(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
             self.outcomes.add(outcome)
-            self.intents.pop(outcome.call, None)
+            self.intents.done(outcome.call)
 
     # Writing
 
@@ -246,8 +260,8 @@ class Store:
         if intent.call in self.intents:
             return
         if self.durability != "memory":
-            self._mend().append(intent.encode(), sync=self.durability == "every")
-        self.intents[intent.call] = intent.servers
+            self._mend().append(intent.encode(self.version), sync=self.durability == "every")
+        self.intents.add(intent)
 
     def append(self, gradients: Gradients, outcomes: Iterable[Outcome]) -> None:
         """Write the next update to the journal; the weights are changed after that.
@@ -324,17 +338,18 @@ class Store:
             state = self._optimizer.state_dict(self._model.named_parameters())
             tensors |= {_STATE + name: tensor for name, tensor in state.items()}
         replies, text = self.outcomes.encode()
+        noted, intents = self.intents.encode(self.version)
         metadata = {
             "format": FORMAT,
             **self._promised(),
             "optimizer": _name(self._optimizer),
             "outcomes": text,
-            "intents": json.dumps(self.intents),
+            "intents": intents,
             "shared": json.dumps(self._shared()),
         }
         with self._files:
             try:
-                begun = folders.write_pair(self.path, self.version, tensors | replies, metadata)
+                begun = folders.write_pair(self.path, self.version, tensors | replies | noted, metadata)
             except OSError as error:
                 if self._journal is not None and self.version == self._begun:  # perhaps it was emptied already
                     self._journal.broken = self._journal.broken or error

@@ -1,8 +1,9 @@
 """A server with a store in a process of its own, that can be told to die at its n-th write to the disk.
 
 ``python -m tests.network.kept FOLDER PORT DURABILITY [DEATH [INNER]]``; INNER is the URL of another server that is part
-of its model, ``blocking URL`` one that is waited for where it stands. With KEPT_DIES in the environment it dies once
-that has applied its part.
+of its model, or several that follow each other, comma-separated, ``blocking URL`` one that is waited for where it
+stands. From the environment: with KEPT_DIES it dies once before its own update is written, KEPT_HOST is the address to
+bind, and with KEPT_LONG the journal is replaced when it has so many bytes, and 256 replies are kept.
 """
 
 import errno
@@ -14,8 +15,9 @@ from pathlib import Path
 
 import labnet as ln
 from labnet import nn
-from labnet.store import Store
+from labnet.store import Store, records, training
 
+QUICK = ln.network.Backoff(first=0.01, longest=0.1, attempt=1.0)
 WRITES = ("pwrite", "fsync", "ftruncate", "replace", "unlink")
 
 
@@ -26,6 +28,14 @@ def make_model():
         values = [((i * 7 + number * 3) % 11 - 5) / 8 for i in range(parameter.size)]
         parameter.assign(ln.asarray(values).reshape(parameter.shape))
     return model
+
+
+def make_linear():
+    """Return one layer that is the same in every process."""
+    layer = nn.Linear(3, 3)
+    layer.weight.assign(ln.asarray([[0.5, -0.25, 1.0], [0.75, 0.5, -0.5], [-1.0, 0.25, 0.5]]))
+    layer.bias.assign(ln.asarray([0.125, -0.5, 0.25]))
+    return layer
 
 
 def make_optimizer():
@@ -59,26 +69,33 @@ def die_at(count):
 
 
 class Composed(nn.Module):
-    """A model with a part on another server."""
+    """A model with parts on other servers."""
 
-    def __init__(self, url):
+    blocking = False
+
+    def __init__(self, urls):
         super().__init__()
-        self.own = nn.Linear(3, 3)
-        self._inner = ln.network.remote_model(url, token=os.environ.get("KEPT_TOKEN"))
+        self.own = make_linear()
+        options = {"token": os.environ.get("KEPT_TOKEN"), "blocking": self.blocking, "backoff": QUICK}
+        self._inner = [ln.network.remote_model(url, **options) for url in urls.split(",")]
 
     async def forward(self, x):
-        return await self._inner(self.own(x))
+        y = self.own(x)
+        for inner in self._inner:
+            y = await inner(y)
+        return y
 
 
 class Blocking(Composed):
-    """One that waits for the other server where it stands."""
+    """One that waits for the other servers where it stands."""
 
-    def __init__(self, url):
-        super().__init__(url)
-        self._inner = ln.network.remote_model(url, blocking=True)
+    blocking = True
 
     def forward(self, x):
-        return self._inner(self.own(x))
+        y = self.own(x)
+        for inner in self._inner:
+            y = inner(y)
+        return y
 
 
 def die_before_writing(folder):
@@ -125,6 +142,10 @@ def main(folder, port="0", durability="group", death="0", inner=""):
     model = kind(inner.removeprefix("blocking ")) if inner else make_model()
     place = {"port": int(port), "name": "kept", "store": Path(folder), "durability": durability}
     place["token"] = os.environ.get("KEPT_TOKEN", "auto")
+    place["host"] = os.environ.get("KEPT_HOST", "127.0.0.1")
+    if "KEPT_LONG" in os.environ:
+        training._LONG, training._CHECKPOINTS = int(os.environ["KEPT_LONG"]), 0
+        records._REPLIES, records._KEYS = 256, 512
     server = ln.network.serve_model(model, make_optimizer(), **place)
     version = server.statistics()["server"]["version"]
     print(json.dumps({"url": server.url, "port": server.port, "token": server.token, "version": version}), flush=True)

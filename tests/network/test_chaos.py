@@ -1,6 +1,14 @@
 """A short part of `make chaos`, and that its checker sees what it is there to see."""
 
+import signal
+
+import numpy as np
+import pytest
+
 from tests import chaos
+from tests.network import faults
+from tests.network import trainers as clients
+from tests.network.nursery import Nursery
 
 
 def test_mixed_faults_lose_and_double_nothing(tmp_path, capsys):
@@ -13,6 +21,62 @@ def test_mixed_faults_lose_and_double_nothing(tmp_path, capsys):
 def test_several_trainers_leave_the_weights_that_the_journal_gives(tmp_path):
     options = ["--kinds", "mixed", "--faults", "10", "--seed", "4", "--trainers", "3", "--durability", "group"]
     assert chaos.main([*options, "--json", str(tmp_path / "chaos.json")]) == 0
+
+
+@pytest.mark.parametrize("kind", faults.KINDS)
+def test_faults_of_the_machine_lose_and_double_nothing(tmp_path, kind):
+    if reason := faults.missing(kind):
+        pytest.skip(reason)
+    for durability in ("group", "every") if kind in faults.TRACED else ("group",):
+        events, steps = chaos.schedule([kind], 6, seed=5)
+        outcome = chaos.carry_out(events, steps, durability=durability, trainers=1, folder=tmp_path / durability)
+        assert outcome.good, outcome
+        assert outcome.faults >= 3
+
+
+@pytest.mark.parametrize("kind", clients.KINDS)
+def test_what_a_client_was_answered_is_there_once_however_the_client_ends(tmp_path, kind):
+    events, steps = chaos.schedule([kind], 6, seed=7)
+    outcome = chaos.carry_out(events, steps, durability="group", trainers=1, folder=tmp_path)
+    assert outcome.good, outcome
+    assert outcome.answered + outcome.doubt >= 6
+    assert outcome.doubt <= (6 if kind == "client killed" else 0)
+
+
+@pytest.mark.parametrize("kinds", [("kill",), chaos.ANYWHERE])
+def test_faults_of_a_server_and_of_the_one_behind_it_leave_both_whole(tmp_path, kinds):
+    events, steps = chaos.schedule(kinds, 12, seed=6)
+    outcome = chaos.carry_out(events, steps, durability="group", trainers=1, folder=tmp_path, composed=True)
+    assert outcome.good, outcome
+    assert len(outcome.versions) == 2
+
+
+def test_a_chain_without_faults_trains_as_one_process_does():
+    inner, outer = chaos.without_faults(5, composed=True)
+    alone = chaos.without_faults(5)[0]
+    assert inner.keys() == alone.keys()
+    assert sorted(outer) == ["own.bias", "own.weight"]
+    assert not np.array_equal(inner["0.weight"], alone["0.weight"])
+
+
+def test_what_a_machine_cannot_do_is_said_and_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(faults, "missing", lambda kind: "needs root" if kind == "full disk" else "")
+    assert chaos.main(["--kinds", "full disk", "--faults", "1", "--json", str(tmp_path / "chaos.json")]) == 0
+    assert "full disk       left out: needs root" in capsys.readouterr().out
+
+
+def test_a_server_is_forked_again_once_everything_of_the_one_before_is_free(tmp_path):
+    with Nursery(KEPT_TOKEN=chaos.TOKEN) as nursery:
+        pids = set()
+        for number in (signal.SIGKILL, signal.SIGTERM, None):
+            born = nursery.start(tmp_path / "store", 0, "group")
+            pids.add(born.pid)
+            if number is None:
+                born.end()
+            else:
+                born.signal(number)
+                born.wait()
+        assert len(pids) == 3
 
 
 def test_the_checker_sees_what_is_lost(tmp_path):

@@ -5,6 +5,8 @@ import os
 import resource
 import subprocess
 import sys
+import tracemalloc
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -12,7 +14,20 @@ from hypothesis import strategies as st
 
 from labnet.errors import StoreError
 from labnet.store import journal
-from labnet.store.journal import HEAD, MAGIC, Journal, read
+from labnet.store.journal import HEAD, MAGIC, Journal, Reader
+
+
+class Found(NamedTuple):
+    payloads: list[bytes]
+    end: int
+    torn: int
+
+
+def read(path):
+    """Read all of a journal."""
+    reader = Reader(path)
+    return Found(list(reader), reader.end, reader.torn)
+
 
 RECORDS = st.lists(st.binary(max_size=60), max_size=8)
 
@@ -85,6 +100,23 @@ def test_a_journal_of_something_else_is_refused(place):
         read(place)
 
 
+def test_a_long_journal_is_read_record_by_record(place):
+    place.unlink(missing_ok=True)
+    made = Journal(place, end=0)
+    for number in range(64):
+        made.append([bytes([number]) * (1 << 20)], sync=False)
+    made.close()
+    with open(place, "r+b") as file:
+        file.truncate(made.end + (8 << 20))  # as a crash leaves it, with nothing written to it
+    tracemalloc.start()
+    reader = Reader(place)
+    assert [payload[0] for payload in reader] == list(range(64))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (reader.end, reader.torn) == (made.end, 8 << 20)
+    assert most < 4 << 20
+
+
 def test_the_last_record_can_be_taken_back(place):
     place.unlink(missing_ok=True)
     made = Journal(place, end=0)
@@ -135,7 +167,7 @@ def test_a_journal_that_cannot_be_repaired_takes_nothing_more(place, monkeypatch
 PROGRAM = """
 import resource, sys
 from pathlib import Path
-from labnet.store.journal import Journal, read
+from labnet.store.journal import Journal, Reader
 
 path = Path(sys.argv[1])
 made, written = Journal(path, end=0), 0
@@ -146,11 +178,12 @@ try:
         written += 1
 except OSError as error:
     assert error.errno in (27, 28), error
-assert len(read(path).payloads) == written == 10, (len(read(path).payloads), written)
-assert read(path).torn == 0
+reader = Reader(path)
+assert len(list(reader)) == written == 10, written
+assert reader.torn == 0
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 made.append([b"room again"], sync=True)
-assert read(path).payloads[-1] == b"room again"
+assert list(Reader(path))[-1] == b"room again"
 """
 
 

@@ -1,5 +1,6 @@
 """Stores that nobody serves: shown, verified and compacted, from Python and from the command line."""
 
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ import pytest
 import labnet as ln
 from labnet.errors import StoreError
 from labnet.store import Outcome, Store
-from labnet.store.offline import compact, contents
+from labnet.store import folder as folders
+from labnet.store.offline import compact, contents, repair
 from tests.network.kept import batch, make_model, make_optimizer
 
 
@@ -80,6 +82,69 @@ def test_a_torn_end_is_named(tmp_path):
     assert "4 bytes of an update that was never answered" in command("verify", tmp_path).stdout
 
 
+def damage(folder, position):
+    """Change one byte of a journal, counted from its end; returns what was there."""
+    path = folder / "journal-000000000000"
+    content = path.read_bytes()
+    path.write_bytes(content[:-position] + bytes([content[-position] ^ 255]) + content[len(content) - position + 1 :])
+    return content
+
+
+def test_a_damaged_journal_is_cut_off_before_the_damage_and_kept(tmp_path):
+    """As an end of the machine leaves it, where the file system does not write blocks in their order."""
+    before = train(tmp_path, 3)
+    good = (tmp_path / "journal-000000000000").stat().st_size
+    train(tmp_path, 2)
+    whole = damage(tmp_path, 1 + (tmp_path / "journal-000000000000").stat().st_size - good - 20)
+    damaged = (tmp_path / "journal-000000000000").read_bytes()
+    lineage = folders.read_checkpoint(tmp_path / "checkpoint-000000000000.safetensors")[1]["lineage"]
+    with pytest.raises(StoreError, match=r"is damaged.*'labnet store repair' keeps the updates before it"):
+        train(tmp_path, 0)
+    done = command("repair", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "cut off after version 3: every later update is lost" in done.stdout
+    assert (tmp_path / "damaged-journal-000000000000").read_bytes() == damaged != whole
+    assert contents(tmp_path).version == 3
+    assert "there is nothing to repair" in command("repair", tmp_path).stdout
+    model, optimizer = make_model(), make_optimizer()
+    store = Store(tmp_path, model, optimizer)
+    assert all(np.array_equal(tensor.numpy(), before[name]) for name, tensor in model.state_dict().items())
+    assert store.lineage != lineage  # clients that were answered later are told that nobody knows
+    lineage = store.lineage
+    store.close()
+    again = Store(tmp_path, model, optimizer)
+    assert (again.lineage, again.version) == (lineage, 3)
+    again.close()
+
+
+def test_every_journal_that_is_damaged_somewhere_is_repaired(tmp_path):
+    train(tmp_path, 3)
+    path, copies = tmp_path / "journal-000000000000", 0
+    content = path.read_bytes()
+    for position in range(1, len(content), 61):
+        damage(tmp_path, position)
+        done = repair(tmp_path)
+        copies += done is not None
+        assert contents(tmp_path).version < 3
+        path.write_bytes(content)
+    assert len(list(tmp_path.glob("damaged-*"))) == copies > 5
+
+
+def test_a_repair_that_cannot_write_its_copy_changes_nothing(tmp_path, monkeypatch):
+    train(tmp_path, 2)
+    damage(tmp_path, 700)
+    before = (tmp_path / "journal-000000000000").read_bytes()
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfileobj", fail)
+        with pytest.raises(OSError, match="No space left"):
+            repair(tmp_path)
+    assert (tmp_path / "journal-000000000000").read_bytes() == before
+
+
 @pytest.mark.parametrize("verb", ["show", "verify", "compact"])
 def test_what_is_no_store_or_damaged_is_one_line_and_status_1(tmp_path, verb):
     (tmp_path / "empty").mkdir()
@@ -90,6 +155,23 @@ def test_what_is_no_store_or_damaged_is_one_line_and_status_1(tmp_path, verb):
         done = command(verb, tmp_path / name)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
         assert reason in done.stderr
+
+
+def test_what_cannot_be_repaired_is_left_alone(tmp_path):
+    (tmp_path / "empty").mkdir()
+    train(tmp_path / "damaged", 1)
+    (path,) = (tmp_path / "damaged").glob("checkpoint-*")
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    for name, reason in (("empty", "no checkpoint"), ("missing", "no checkpoint"), ("damaged", "is damaged")):
+        done = command("repair", tmp_path / name)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert reason in done.stderr
+    assert not any((tmp_path / "empty").iterdir())
+    with (
+        ln.network.serve_model(make_model(), make_optimizer(), port=0, store=tmp_path / "served"),
+        pytest.raises(StoreError, match="in use by this process"),
+    ):
+        repair(tmp_path / "served")
 
 
 def test_a_store_that_is_served_is_shown_and_not_compacted(tmp_path):

@@ -124,7 +124,8 @@ class Simulator:
 
     def __init__(self) -> None:
         self._cuda: Any = import_module("numba.cuda")
-        import_module("numba.cuda.simulator.kernelapi").FakeCUDAShared = Shared
+        interface: Any = import_module("numba.cuda.simulator.kernelapi")
+        interface.FakeCUDAShared = Shared
         self._lock = threading.RLock()
         self._launching = threading.Lock()
         self._recording = threading.local()

@@ -1,0 +1,152 @@
+"""Backwards that were handed on to other servers and not yet applied here: noted before the first of them is asked.
+
+What is noted is enough to compute the forward again as it was, after a crash, so that its backward can be completed.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from labnet import codec
+
+Array = np.ndarray[Any, Any]
+#: Most intents that are remembered so that their forwards can be computed again, and bytes of these; and most of all.
+_WHOLE, _WHOLE_BYTES, _CALLS = 256, 1 << 26, 20_000
+_FORWARD, _WEIGHT = "forward/", "weight/"
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A backward that was handed on to other servers: until its update follows, their part may have been applied.
+
+    Attributes
+    ----------
+    call : str
+        The forward whose gradient it is.
+    servers : tuple of str
+        URLs of the others.
+    version : int
+        Of the weights that the forward saw.
+    forward : dict of str to ndarray
+        What the forward was given, by this server's client and by the others; empty where that was dropped.
+    about : str
+        What the arrays of `forward` are, for whoever wrote them.
+    weights : dict of str to ndarray
+        That the forward saw; empty where nobody knows.
+    """
+
+    call: str
+    servers: tuple[str, ...]
+    version: int = 0
+    forward: Mapping[str, Array] = field(default_factory=dict)
+    about: str = ""
+    weights: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(array.nbytes for arrays in (self.forward, self.weights) for array in arrays.values())
+
+    def arrays(self, version: int, prefix: str = "") -> dict[str, Array]:
+        """Return what has to be written where the weights have a version: its own ones only where these are others."""
+        found = {prefix + _FORWARD + name: array for name, array in self.forward.items()}
+        if version != self.version:
+            found |= {prefix + _WEIGHT + name: array for name, array in self.weights.items()}
+        return found
+
+    def described(self) -> list[Any]:
+        """Return what is not an array, as JSON has it."""
+        return [self.call, list(self.servers), self.version, self.about]
+
+    @classmethod
+    def of(cls, described: Iterable[Any], arrays: Mapping[str, Array], prefix: str = "") -> "Intent":
+        """Read what `described` and `arrays` returned."""
+        call, servers, version, about = described
+        below = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        forward = {name.removeprefix(_FORWARD): a for name, a in below.items() if name.startswith(_FORWARD)}
+        weights = {name.removeprefix(_WEIGHT): a for name, a in below.items() if name.startswith(_WEIGHT)}
+        return cls(str(call), tuple(map(str, servers)), int(version), forward, str(about), weights)
+
+    def encode(self, version: int) -> list[codec.Part]:
+        """Return the parts of a record that is written where the weights have a version."""
+        return codec.encode(self.arrays(version), {"intent": json.dumps(self.described())})
+
+    def seen(self, version: int, weights: Mapping[str, Array]) -> "Intent":
+        """Return it with the weights that are there when it is read, if it was written where they were the same."""
+        if self.weights or not self.forward:
+            return self
+        return replace(self, weights=weights) if version == self.version else self.without_forward()
+
+    def without_forward(self) -> "Intent":
+        """Return what is left where its forward cannot be computed again."""
+        return Intent(self.call, self.servers, self.version)
+
+
+class Intents:
+    """The intents of a store, the newest ones with what it takes to compute their forwards again; bounded.
+
+    Examples
+    --------
+    >>> intents = Intents()
+    >>> intents.add(Intent("c0ffee", ("http://inner",)))
+    >>> "c0ffee" in intents, intents.done("c0ffee"), "c0ffee" in intents
+    (True, None, False)
+    """
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[str, Intent] = OrderedDict()
+        self._whole: OrderedDict[str, int] = OrderedDict()
+        self._nbytes = 0
+        #: Version before which calls may have been handed on of which nothing is known any more.
+        self.forgotten = 0
+
+    def __contains__(self, call: str) -> bool:
+        return call in self._open
+
+    def __iter__(self) -> Iterator[Intent]:
+        return iter(self._open.values())
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, intent: Intent) -> None:
+        """Remember an intent, and less of the oldest ones."""
+        self.done(intent.call)
+        self._open[intent.call] = intent
+        if intent.forward:
+            self._whole[intent.call] = intent.nbytes
+            self._nbytes += intent.nbytes
+        while len(self._whole) > 1 and (len(self._whole) > _WHOLE or self._nbytes > _WHOLE_BYTES):
+            call, nbytes = self._whole.popitem(last=False)
+            self._nbytes -= nbytes
+            self._open[call] = self._open[call].without_forward()
+        while len(self._open) > _CALLS:
+            call, old = self._open.popitem(last=False)
+            self._nbytes -= self._whole.pop(call, 0)
+            self.forgotten = max(self.forgotten, old.version + 1)
+
+    def done(self, call: str) -> None:
+        """Forget the intent of a call, if there is one: it was applied here."""
+        if self._open.pop(call, None) is not None:
+            self._nbytes -= self._whole.pop(call, 0)
+
+    def encode(self, version: int) -> tuple[dict[str, Array], str]:
+        """Return arrays and text for a checkpoint of a version."""
+        arrays: dict[str, Array] = {}
+        for number, intent in enumerate(self):
+            arrays |= intent.arrays(version, f"intent/{number}/")
+        text = {"forgotten": self.forgotten, "intents": [intent.described() for intent in self]}
+        return arrays, json.dumps(text)
+
+    @classmethod
+    def decode(cls, arrays: Mapping[str, Array], text: str, version: int, weights: Mapping[str, Array]) -> "Intents":
+        """Read what `encode` returned, where these are the weights of the version."""
+        document, intents = json.loads(text), cls()
+        for number, described in enumerate(document["intents"]):
+            intents.add(Intent.of(described, arrays, f"intent/{number}/").seen(version, weights))
+        intents.forgotten = max(intents.forgotten, int(document["forgotten"]))
+        return intents
