@@ -11,5 +11,6 @@ except ModuleNotFoundError as error:
 
 from labnet.cluster.handle import Cluster, connect
 from labnet.cluster.model import ClusterModel
+from labnet.cluster.pipeline import Pipeline
 
-__all__ = ["Cluster", "ClusterModel", "connect"]
+__all__ = ["Cluster", "ClusterModel", "Pipeline", "connect"]

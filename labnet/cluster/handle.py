@@ -13,8 +13,10 @@ from distributed import Client, LocalCluster
 from distributed.protocol import serialize_bytes
 
 from labnet.cluster import host
+from labnet.cluster.chart import Utilisation
 from labnet.cluster.directory import Directory, Seat
 from labnet.cluster.model import ClusterModel
+from labnet.cluster.pipeline import Pipeline
 from labnet.cluster.registry import Registry
 from labnet.cluster.table import Models, Row
 from labnet.errors import ServeError
@@ -175,6 +177,23 @@ class Cluster:
         context: tls.SSLContext | None = self.client.security.get_connection_args("client").get("ssl_context")
         return context
 
+    def pipeline(self, *stages: "str | ClusterModel", micro_batches: int = 4) -> Pipeline:
+        """Return stages to be trained together, by their names, the first one first.
+
+        Parameters
+        ----------
+        *stages : str or ClusterModel
+        micro_batches : int
+            How many pieces each batch is cut into.
+
+        Raises
+        ------
+        LookupError
+            If there is no such model.
+        """
+        models = [self.remote_model(stage) if isinstance(stage, str) else stage for stage in stages]
+        return Pipeline(models, micro_batches=micro_batches)
+
     # Looking
 
     def models(self) -> Models:
@@ -192,6 +211,21 @@ class Cluster:
         answer = self._ask("labnet_logs", name=name)
         self._check_known(name, answer)
         return [line for lines in answer.values() for line in lines]
+
+    def timeline(self, *names: str) -> Utilisation:
+        """Return when the parts of models computed, for as long as their workers remember: some thousand intervals.
+
+        Raises
+        ------
+        LookupError
+            If there is no such model.
+        """
+        parts: dict[str, Any] = {}
+        for name in names or sorted({row.name for row in self.models()}):
+            answer = self._ask("labnet_timeline", name=name)
+            self._check_known(name, answer)
+            parts |= answer
+        return Utilisation(parts)
 
     def stop(self, name: str) -> None:
         """Stop serving a model; what its store keeps stays there.

@@ -122,8 +122,9 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         return self._capture.lines(part)
 
     async def intervals(self, part: str) -> list[tuple[str, float, float]]:
-        """Return when a part computed."""
-        return []
+        """Return when a part computed: what it did, from when to when, in seconds since 1970."""
+        server = self._served.get(part)
+        return [] if server is None else [(kind, began, ended) for kind, began, ended in server.timeline()]
 
 
 def _innermost(error: BaseException) -> str:

@@ -26,6 +26,8 @@ from labnet.network.whereabouts import Fixed, Gone, Whereabouts
 _LARGE = 1 << 20
 #: Routes whose replies are in the format of the request, where nothing else is asked for.
 _OF_MODELS = ("/forward", "/optimize")
+#: Routes that change nothing.
+_WITHOUT_EFFECT = ("/forward", "/settle")
 _ACCEPT = f"{wire.NATIVE}{{}}, {wire.JSON};q=0.9, */*;q=0.1"
 
 #: Replies of a server that was never asked for, where the one that was has gone: another may have its port now.
@@ -110,7 +112,7 @@ class Caller:
             extra |= ticket.headers()
         extra[CHECKSUM] = f"{checksum_of_body(body) if body else 0:08x}"  # also without a body: the reply has one
         tree.check(self.address.host)
-        at_stake = ticket is not None and route != "/forward"
+        at_stake = ticket is not None and route not in _WITHOUT_EFFECT
         schedule = Schedule(self._backoff, timeout=tree.limited(self._timeout))
         response = await self._persist(method, route, body, extra, schedule, at_stake=at_stake)
         self._check_protocol(route, response)

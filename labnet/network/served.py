@@ -11,17 +11,19 @@ from labnet.autograd import Gradients, no_grad
 from labnet.errors import ServeError
 from labnet.network.calls import Calls, Expired, Kept, Limits
 from labnet.network.graph import Graph, check_gradient, pull
+from labnet.network.holding import Holding
 from labnet.network.keys import KEY
 from labnet.network.loops import Worker, await_model
 from labnet.network.names import CALL, LOSS, MODE, VERSION, WANTED
 from labnet.network.once import fingerprint_of
 from labnet.network.partial import partial_update, states_of
+from labnet.network.rounds import ROUND, RoundOf
 from labnet.network.routes import Failure, Reply, Request, Route, encoded
 from labnet.network.staleness import Policy
 from labnet.network.updates import Contribution, Optimizer, Updates
 from labnet.nn import Module
 from labnet.nn.modules import calling_mode
-from labnet.stats import Curve
+from labnet.stats import Curve, Timeline
 from labnet.store import Outcome, Store
 from labnet.tensor import Tensor
 
@@ -48,7 +50,7 @@ class ServedModel:
     """
 
     #: Paths of what every served model answers.
-    ROUTES: ClassVar[tuple[str, ...]] = ("/forward", "/optimize", "/weights")
+    ROUTES: ClassVar[tuple[str, ...]] = ("/forward", "/optimize", "/settle", "/weights")
 
     def __init__(
         self,
@@ -89,6 +91,9 @@ class ServedModel:
             self.calls.restore(store.lineage, used, in_doubt=store.intents, since=store.outcomes.forgotten)
         self.replaced = False
         self.losses = Curve()
+        #: When the worker computed for this model.
+        self.timeline = Timeline()
+        self.holding = Holding(self.updates, self.calls, self._give_back, self.losses)
         self._url = url
 
     @property
@@ -105,6 +110,7 @@ class ServedModel:
         """Expire the kept graphs: another model takes the place of this one."""
         self.replaced = True
         self.updates.drain("another model takes its place")
+        self.holding.clear()
         self.calls.clear()
 
     def routes(self) -> dict[str, Route]:
@@ -118,6 +124,13 @@ class ServedModel:
                 self._optimize,
                 replies=(wire.NATIVE,),
                 summary="Train with the gradient of an earlier reply",
+            ),
+            "/settle": Route(
+                ("POST",),
+                self.holding.settle,
+                content_types=(wire.JSON,),
+                replies=(wire.JSON,),
+                summary="Wait for the updates of rounds, and tell which calls were applied",
             ),
             "/weights": Route(
                 ("GET",), self._weights, counted=False, replies=wire.MESSAGES, summary="The parameters by name"
@@ -145,7 +158,7 @@ class ServedModel:
     def _call(self, inputs: dict[str, Tensor], named: bool, training: bool) -> tuple[int, Any]:
         """Call the model; the version is read here because updates run on the same thread."""
         arguments: tuple[Tensor, ...] = () if named else tuple(inputs.values())
-        with _Calling(training):
+        with self.timeline.doing("forward"), _Calling(training):
             return self.version, self._model(*arguments, **(inputs if named else {}))
 
     async def evaluate(self, inputs: dict[str, Tensor], *, named: bool) -> tuple[int, wire.Message]:
@@ -154,7 +167,7 @@ class ServedModel:
         return version, _as_message(await await_model(result, lambda: _Calling(False)))
 
     async def _optimize(self, request: Request) -> Reply:
-        call = request.headers.get(CALL)
+        call, of_round = request.headers.get(CALL), RoundOf.read(request.headers.get(ROUND))
         if not call:
             raise Failure(400, "BadRequest", f"/optimize needs the header {CALL} of the reply to /forward")
         message = _message(request)
@@ -173,15 +186,19 @@ class ServedModel:
 
         def pull_and_apply() -> None:
             nonlocal version
-            self.updates.hand_on(call, graph)  # first: a remote model that blocks is asked within `begin`
-            backward.begin()
-            if not backward.is_pending:
-                version = self.updates.apply_now(backward.contribution())
+            with self.timeline.doing("backward"):
+                self.updates.hand_on(call, graph)  # first: a remote model that blocks is asked within `begin`
+                backward.begin()
+                if not backward.is_pending and of_round is None:
+                    version = self.updates.apply_now(backward.contribution())
 
         try:
             await self._worker.run(pull_and_apply)
             if version is None:
                 await backward.end()
+                if of_round is not None:
+                    await self.holding.hold(call, kept, backward.contribution(), of_round, loss)
+                    return Reply(backward.answer(), {VERSION: str(self.version), **of_round.header()})
                 version = await self.updates.apply(backward.contribution())
         except Exception as error:  # no weight of this server has changed: the same call may be tried again
             backward.keep()

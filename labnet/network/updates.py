@@ -128,6 +128,19 @@ class Updates:
         self.staleness.add(version - 1 - contribution.version)
         return version
 
+    async def check(self, contribution: Contribution) -> None:
+        """Refuse a contribution that could not be applied."""
+        if self._closed is not None:
+            raise _sent_away(self._closed)
+        await self._worker.run(lambda: self._trained(contribution))
+
+    async def apply_all(self, contributions: list[Contribution]) -> int:
+        """Make one update of contributions, summed in their order; return the version it led to."""
+        version = await self._worker.run(lambda: self._update(contributions))
+        for contribution in contributions:
+            self.staleness.add(version - 1 - contribution.version)
+        return version
+
     async def _join(self, contribution: Contribution) -> int:
         """Wait until enough contributions are there; the last one makes the update for all."""
         assert contribution.applied is not None
