@@ -2,14 +2,19 @@
 
 import asyncio
 import ssl as tls
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from labnet.network.names import EPOCH, VERSION
 from labnet.network.pool import Address
+from labnet.network.replication import LINEAGE, Least
+from labnet.network.retry import Backoff
 from labnet.network.whereabouts import Gone
 
+#: How a client waits between attempts: a model that is restarted is back within seconds.
+BACKOFF = Backoff(first=0.05, longest=1.0)
 #: Asks the scheduler: the name of an operation and its arguments, from any thread.
 Ask = Callable[..., "Future[Any]"]
 
@@ -51,6 +56,8 @@ class Directory:
         self.ssl = ssl
         self._ask = ask
         self._asking: Future[Any] | None = None
+        #: What this client's own updates have led to: its forwards see at least that.
+        self.least: Least | None = None
         self._take(found)
 
     def _take(self, found: dict[str, Any]) -> None:
@@ -61,6 +68,14 @@ class Directory:
     def primary(self) -> Endpoint | None:
         """The part that owns the weights, if it is served."""
         return next((endpoint for endpoint in self.endpoints if endpoint.number == 0), None)
+
+    def heard(self, headers: Mapping[str, str]) -> None:
+        """Take note of the version of the weights that a reply tells."""
+        version, lineage = headers.get(VERSION, ""), headers.get(EPOCH, "")[:LINEAGE]
+        if version.isascii() and version.isdigit():
+            same = self.least is not None and self.least.lineage == lineage
+            least = max(int(version), self.least.version if same and self.least is not None else 0)
+            self.least = Least(lineage, least)
 
     async def refresh(self) -> None:
         """Ask the scheduler; where it does not answer, what is known stays.
@@ -107,6 +122,11 @@ class Seat:
     def ssl(self) -> tls.SSLContext | None:
         """How to check its certificate."""
         return self._directory.ssl
+
+    def heard(self, route: str, headers: Mapping[str, str]) -> None:
+        """Take note of a reply to an update."""
+        if route in ("/optimize", "/settle"):
+            self._directory.heard(headers)
 
     async def look_up(self) -> bool:
         """Ask where it is now."""

@@ -14,7 +14,7 @@ from distributed.protocol import serialize_bytes
 
 from labnet.cluster import host
 from labnet.cluster.chart import Utilisation
-from labnet.cluster.directory import Directory, Seat
+from labnet.cluster.directory import BACKOFF, Directory, Seat
 from labnet.cluster.model import ClusterModel
 from labnet.cluster.pipeline import Pipeline
 from labnet.cluster.registry import Registry
@@ -25,9 +25,6 @@ from labnet.network.retry import Backoff
 from labnet.network.staleness import Policy, Staleness
 from labnet.optim import Optimizer
 from labnet.store import LEVELS, Durability
-
-#: How a client waits between attempts: a model that is restarted is back within seconds.
-BACKOFF = Backoff(first=0.05, longest=1.0)
 
 
 class Cluster:

@@ -3,9 +3,11 @@
 import asyncio
 import contextvars
 import logging
+import ssl as tls
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from distributed.comm import get_address_host
@@ -13,8 +15,16 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.protocol import deserialize_bytes
 
 from labnet.cluster.capture import Capture
+from labnet.cluster.directory import BACKOFF, Directory, Seat
 from labnet.errors import ServeError
-from labnet.network import Server, serve_model
+from labnet.network import Server
+from labnet.network.caller import Caller
+from labnet.network.primary import Primary
+from labnet.network.replica import Replica
+from labnet.network.replication import new_lineage
+from labnet.network.served import Role
+from labnet.network.serving import Given, Place, serve_part
+from labnet.network.staleness import Policy
 
 log = logging.getLogger("labnet.cluster")
 
@@ -73,7 +83,8 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         with self._capture.of_this_thread(part):
             try:
                 factory, optimizer = deserialize_bytes(program)
-                server = self._serve(name, factory, optimizer, store, options)
+                role = self._role(name, replicas, primary)
+                server = self._serve(name, factory, optimizer, None if primary else store, options, role)
             except Exception as error:
                 log.exception("%s cannot be served", part)
                 return {"error": f"{_innermost(error)}{type(error).__name__}: {error}"}
@@ -88,12 +99,53 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         }
 
     def _serve(
-        self, name: str, factory: Callable[[], Any], optimizer: Any, store: str | None, options: dict[str, Any]
+        self,
+        name: str,
+        factory: Callable[[], Any],
+        optimizer: Any,
+        store: str | None,
+        options: dict[str, Any],
+        role: Role | None,
     ) -> Server:
         model = factory()
         if model is None:
             raise ServeError("the factory returned None, expected a model")
-        return serve_model(model, optimizer, port=0, host=self._host, name=name, store=store, **options)
+        replica = isinstance(role, Replica)
+        policy = Policy() if replica else Policy(options["staleness"], options["max_staleness"], options["accumulate"])
+        given = Given(
+            model,
+            None if replica else optimizer,
+            {},
+            policy,
+            store,
+            options["durability"],
+            options["compile"],
+        )
+        return serve_part(given, Place(0, self._host, name, "auto"), role)
+
+    def _role(self, name: str, replicas: int, primary: dict[str, Any] | None) -> Role | None:
+        """Return what a part is among the others of its model."""
+        if replicas == 1:
+            return None
+        if primary is None:
+            return Primary(new_lineage())
+        found = {"id": primary["id"], "replicas": replicas, "endpoints": [primary]}
+        directory = Directory(name, found, self._ask, self._ssl())
+        seat = Seat(directory, directory.endpoints[0])
+        return Replica(Caller(seat, backoff=BACKOFF, timeout=60.0), directory.endpoints[0].incarnation)
+
+    def _ask(self, operation: str, **arguments: Any) -> "Future[Any]":
+        """Ask the scheduler, from any thread."""
+
+        async def asking() -> Any:
+            return await getattr(self._worker.scheduler, operation)(**arguments)
+
+        return asyncio.run_coroutine_threadsafe(asking(), self._worker.loop.asyncio_loop)
+
+    def _ssl(self) -> tls.SSLContext | None:
+        """Return the cluster's own way to check certificates, where it has one."""
+        context: tls.SSLContext | None = self._worker.security.get_connection_args("worker").get("ssl_context")
+        return context
 
     @property
     def _host(self) -> str:

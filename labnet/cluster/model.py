@@ -67,8 +67,10 @@ class ClusterModel(RemoteModel):
     async def _forward(self, message: wire.Message, *, training: bool) -> Any:
         desk = await self._choose()
         began = time.perf_counter()
+        least = self._directory.least
+        headers = {} if least is None or self._directory.replicas == 1 else least.header()
         with desk:
-            result = await self._forward_by(desk.caller, message, {}, training=training)
+            result = await self._forward_by(desk.caller, message, headers, training=training)
         seconds = time.perf_counter() - began
         desk.seconds += (seconds - desk.seconds) * (_SHARE if desk.seconds else 1.0)
         return result

@@ -15,6 +15,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 
 from labnet.cluster.placement import Candidate, choose, why_not
 from labnet.cluster.records import Order, Part
+from labnet.network.replication import LINEAGE
 
 log = logging.getLogger("labnet.cluster")
 
@@ -132,11 +133,20 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
                 failures += 1
                 continue
             failures = 0
+            if not part.number:
+                self._end_strangers(entry)
             self._tell()
             await lost.wait()
             part.lose(f"its worker {part.worker} was lost")
             log.warning("%s of %r was lost with its worker %s", part.id, order.name, part.worker)
             self._tell()
+
+    def _end_strangers(self, entry: Entry) -> None:
+        """Have replicas started anew whose primary has come back without what it had answered."""
+        lineage = entry.parts[0].incarnation[:LINEAGE]
+        for part in entry.parts[1:]:
+            if part.state == "running" and part.incarnation[:LINEAGE] != lineage:
+                entry.lost[part.id].set()
 
     async def _place(self, entry: Entry, part: Part) -> None:
         """Wait for a worker to serve a part: at first for an idle one, then for any."""
@@ -157,7 +167,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         if part.number:
             while entry.parts[0].state != "running":  # whom it is to follow
                 await self._change()
-            primary = entry.parts[0].endpoint()
+            primary = {**entry.parts[0].endpoint(), "id": self._id}
         asking = asyncio.ensure_future(
             self._scheduler.rpc(part.worker).labnet_start(
                 part=part.id,

@@ -127,6 +127,7 @@ class Caller:
                 applied="unknown" if at_stake else None,
             )
         self._take_in(route, response)
+        self.where.heard(route, response.headers)
         return response
 
     def _take_in(self, route: str, response: Response) -> None:

@@ -22,13 +22,23 @@ class Holding:
     ----------
     give_back : callable
         Keeps the graph of a call again that was taken and not applied.
+    tell : callable
+        Called when the weights have changed.
     """
 
-    def __init__(self, updates: Updates, calls: Calls, give_back: Callable[[str, Kept], None], losses: Curve):
+    def __init__(
+        self,
+        updates: Updates,
+        calls: Calls,
+        give_back: Callable[[str, Kept | None], None],
+        losses: Curve,
+        tell: Callable[[], None],
+    ):
         self._updates = updates
         self._calls = calls
         self._give_back = give_back
         self._losses = losses
+        self._tell = tell
         self._rounds = Rounds()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -36,7 +46,9 @@ class Holding:
         """Forget the rounds that are not complete."""
         self._rounds.clear()
 
-    async def hold(self, call: str, kept: Kept, contribution: Contribution, of: RoundOf, loss: float | None) -> None:
+    async def hold(
+        self, call: str, kept: Kept | None, contribution: Contribution, of: RoundOf, loss: float | None
+    ) -> None:
         """Keep a contribution, and begin the update of its round once that is complete."""
         await self._updates.check(contribution)
         held = Held(call, kept, contribution, of.position, asyncio.get_running_loop().create_future())
@@ -61,6 +73,7 @@ class Holding:
                 held.applied.set_result(version)
             if loss is not None:
                 self._losses.add(version, loss)
+            self._tell()
         finally:
             self._rounds.end(together)
 

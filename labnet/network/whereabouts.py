@@ -5,6 +5,7 @@ Knows nothing of who keeps track.
 """
 
 import ssl as tls
+from collections.abc import Mapping
 from typing import Protocol
 
 from labnet.network.pool import Address
@@ -47,6 +48,9 @@ class Whereabouts(Protocol):
         """Whether it may come back elsewhere."""
         ...
 
+    def heard(self, route: str, headers: Mapping[str, str]) -> None:
+        """Take note of a reply."""
+
     async def look_up(self) -> bool:
         """Ask again, after a request has failed; tell whether it is elsewhere, or another one, now.
 
@@ -75,6 +79,9 @@ class Fixed:
         self.ssl = ssl
         self.name = str(address)
         self.known = address.authority
+
+    def heard(self, route: str, headers: Mapping[str, str]) -> None:
+        """Do nothing."""
 
     async def look_up(self) -> bool:
         """Return False: it does not move."""
