@@ -311,7 +311,7 @@ def connect(client_or_address: Any = None, *, workers: int | None = None, **opti
         if target is None and worker is not None:
             target, options = worker.scheduler.address, {"security": worker.security, **options}
         elif target is None:
-            given = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None, **options}
+            given = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": ":0", **options}
             target, options = LocalCluster(**given), {}
             owned.append(target)
         client = Client(target, set_as_default=False, **options)

@@ -16,9 +16,11 @@ from distributed.protocol import deserialize_bytes
 
 from labnet.cluster.capture import Capture
 from labnet.cluster.directory import BACKOFF, Directory, Seat
+from labnet.cluster.front import Front
 from labnet.errors import ServeError
 from labnet.network import Server
 from labnet.network.caller import Caller
+from labnet.network.loops import IO
 from labnet.network.primary import Primary
 from labnet.network.replica import Replica
 from labnet.network.replication import new_lineage
@@ -42,6 +44,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         """Begin to serve, and tell the scheduler."""
         self._worker = worker
         self._served: dict[str, Server] = {}
+        self._fronts: dict[str, Front] = {}
         self._lock = threading.Lock()
         self._capture = Capture()
         self._capture.install()
@@ -91,12 +94,26 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         with self._lock:
             self._served[part] = server
         self._capture.belongs(server._port.worker.ident, part)
+        front = self._front(part, server)
         return {
-            "port": server.port,
+            "port": server.port if front is None else front.port,
             "token": server.token,
             "incarnation": server.statistics()["server"]["epoch"],
-            "tls": False,
+            "tls": front is not None,
         }
+
+    def _front(self, part: str, server: Server) -> Front | None:
+        """Open an encrypted door to a server, where the cluster's own connections are encrypted."""
+        if not self._is_encrypted:
+            return None
+        context = self._worker.security.get_listen_args("worker")["ssl_context"]
+        front = self._fronts[part] = Front(server.port)
+        IO.run(front.open(str(get_address_host(self._worker.address)), context))
+        return front
+
+    @property
+    def _is_encrypted(self) -> bool:
+        return str(self._worker.address).startswith("tls://")
 
     def _serve(
         self,
@@ -151,7 +168,9 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
     def _host(self) -> str:
         """Where to listen: where the worker does, as far as that is a network."""
         address: str = self._worker.address
-        return "127.0.0.1" if address.startswith("inproc://") else str(get_address_host(address))
+        if self._is_encrypted or address.startswith("inproc://"):
+            return "127.0.0.1"
+        return str(get_address_host(address))
 
     async def end(self, part: str) -> None:
         """Stop a part."""
@@ -159,7 +178,9 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
 
     def _stop(self, part: str) -> None:
         with self._lock:
-            server = self._served.pop(part, None)
+            server, front = self._served.pop(part, None), self._fronts.pop(part, None)
+        if front is not None:
+            IO.run(front.close())
         if server is not None:
             server.stop()
             self._capture.belongs(server._port.worker.ident, None)

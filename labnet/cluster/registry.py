@@ -23,7 +23,7 @@ log = logging.getLogger("labnet.cluster")
 PATIENCE_SECONDS = 10.0
 #: Waits between attempts to serve a part anew, in seconds; the last one is repeated.
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-_ANSWER_SECONDS = 5.0
+_ANSWER_SECONDS, _BEGIN_SECONDS = 5.0, 10.0
 
 
 class Entry:
@@ -203,7 +203,12 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
     async def serve(self, **given: Any) -> dict[str, Any]:
         """Serve a model under a name, in place of what has the name; return once all of it is served."""
         order = Order(**{**given, "workers": tuple(given["workers"])})
-        reason = why_not(self._candidates(), order.resources, order.workers)
+        until = asyncio.get_running_loop().time() + _BEGIN_SECONDS
+        while reason := why_not(self._candidates(), order.resources, order.workers):
+            left = until - asyncio.get_running_loop().time()
+            if left <= 0 or self._scheduler.workers.keys() <= self._ready:  # or a worker has just begun
+                break
+            await self._change(left)
         if reason:
             return {"error": reason}
         await self.stop(order.name)

@@ -31,7 +31,7 @@ _WITHOUT_EFFECT = ("/forward", "/settle")
 _ACCEPT = f"{wire.NATIVE}{{}}, {wire.JSON};q=0.9, */*;q=0.1"
 
 #: Replies of a server that was never asked for, where the one that was has gone: another may have its port now.
-_OF_STRANGERS = (401, 403, 404, 405)
+_OF_STRANGERS, _NOT_FOUND = (401, 403), (404, 405)
 
 #: The incarnation of each server that has answered, by host and port, or by name where it moves; of so many that
 #: answered last.
@@ -190,8 +190,11 @@ class Caller:
 
     async def _is_elsewhere(self, response: Response, schedule: Schedule) -> bool:
         """Tell whether a reply comes from another server, which has the port of the one that is meant now."""
-        strange = response.status in _OF_STRANGERS or PROTOCOL not in response.headers
-        return strange and self.where.moves and await self._look_up_again(schedule)
+        if not self.where.moves:
+            return False
+        if response.status in _OF_STRANGERS or PROTOCOL not in response.headers:
+            return True  # the server that is meant knows this token
+        return response.status in _NOT_FOUND and await self._look_up_again(schedule)
 
     async def _look_up_again(self, schedule: Schedule) -> bool:
         """Ask where the server is now, and tell whether that has changed."""
