@@ -195,7 +195,12 @@ class Cluster:
 
     def models(self) -> Models:
         """Return a table of what is served: worker, URL, version, hits, p99, restarts."""
-        return Models([Row.of(row) for row in self._ask("labnet_models")])
+        return Models([Row.of(row) for row in self.tree()])
+
+    def tree(self) -> list[dict[str, Any]]:
+        """Return what the panel draws: a row for each part of each model, with its statistics."""
+        rows: list[dict[str, Any]] = list(self._ask("labnet_models"))
+        return rows
 
     def logs(self, name: str) -> list[str]:
         """Return what a model has written on its workers, and what the scheduler has noted of it, part by part.
