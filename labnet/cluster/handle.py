@@ -1,6 +1,7 @@
 """The handle of a cluster: serving by name, finding by name, and looking at what is served."""
 
 import asyncio
+import contextlib
 import os
 import ssl as tls
 from collections.abc import Callable, Mapping, Sequence
@@ -267,6 +268,10 @@ class Cluster:
 
     def close(self) -> None:
         """Disconnect; a cluster that `connect` has started ends, with all that it serves."""
+        if len(self._owned) > 1:  # with a cluster of its own: every server comes to an orderly end
+            with contextlib.suppress(OSError, RuntimeError):  # it may have ended already
+                for name in dict.fromkeys(row["name"] for row in self._ask("labnet_models", figures=False)):
+                    self._ask("labnet_stop", name=name)
         for owned in self._owned:
             owned.close()
 

@@ -1,5 +1,6 @@
 """The client's side of rounds: backwards that are held by their servers until all of a step are there."""
 
+import asyncio
 import contextlib
 import contextvars
 import secrets
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from labnet import wire
-from labnet.errors import PartialUpdate
+from labnet.errors import GraphExpired, PartialUpdate
 from labnet.network.rounds import RoundOf
 
 if TYPE_CHECKING:
@@ -74,12 +75,16 @@ class Round:
         PartialUpdate
             If a server does not know what became of its part.
         """
-        states: dict[str, str] = {}
-        for server, held in self._held.items():
-            states[server] = await self._settle(server, list(held.values()), states)
+        asked = {server: self._settle(server, list(held.values())) for server, held in self._held.items()}
+        outcomes = await asyncio.gather(*asked.values(), return_exceptions=True)
+        states = dict(zip(asked, ("yes" if told == "yes" else "unknown" for told in outcomes), strict=True))
+        for server, told in zip(asked, outcomes, strict=True):
+            if isinstance(told, BaseException):
+                text = f"{server}: {told}; whether the update of this step was made is not known everywhere"
+                raise PartialUpdate(text, servers=states, server=server, applied="unknown") from told
         return states
 
-    async def _settle(self, server: str, held: "list[_Held]", others: dict[str, str]) -> str:
+    async def _settle(self, server: str, held: "list[_Held]") -> str:
         for _ in range(_ATTEMPTS):
             told = await self._ask(held)
             if set(told.values()) <= {"yes"}:
@@ -89,9 +94,8 @@ class Round:
             for call, body, of in held:
                 if told.get(call.forward.call) == "no":
                     await call.again(body, Membership(self, of))
-        raise PartialUpdate(
-            f"{server}: it is not known whether the update of this step was made (applied: unknown)",
-            servers={**others, server: "unknown"},
+        raise GraphExpired(
+            "it does not know what became of calls that it has held (applied: unknown)",
             server=server,
             applied="unknown",
         )

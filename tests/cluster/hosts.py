@@ -39,24 +39,45 @@ def run(*command):
     subprocess.run(list(map(str, command)), check=True, capture_output=True)
 
 
+class Bridge:
+    """What the links of this process are tied to; there as long as there is one."""
+
+    name = f"lnbr{os.getpid() % 1000000}"
+    address = f"10.{100 + os.getpid() % 100}.0.1"
+    links = 0
+
+    @classmethod
+    def add(cls):
+        if not cls.links:
+            run("ip", "link", "add", cls.name, "type", "bridge")
+            run("ip", "addr", "add", f"{cls.address}/24", "dev", cls.name)
+            run("ip", "link", "set", cls.name, "up")
+        cls.links += 1
+
+    @classmethod
+    def remove(cls):
+        cls.links -= 1
+        if not cls.links:
+            run("ip", "link", "del", cls.name)
+
+
 class Link:
-    """A network namespace with an address of its own, tied to this one."""
+    """A network namespace with an address of its own, tied to this one and to those of other links by a bridge."""
 
     def __init__(self):
         number = next(_numbers)
-        tag = f"{os.getpid() % 50000:x}{number}"
+        tag = f"{os.getpid() % 1000000}{number}"
         self.namespace, self.here, self.there = f"labnet-{tag}", f"lna{tag}", f"lnb{tag}"
-        self.gateway, self.address = f"10.{77 + number}.0.1", f"10.{77 + number}.0.2"
+        self.gateway, self.address = Bridge.address, f"{Bridge.address.rpartition('.')[0]}.{1 + number}"
+        Bridge.add()
         run("ip", "netns", "add", self.namespace)
         run("ip", "link", "add", self.here, "type", "veth", "peer", "name", self.there)
         run("ip", "link", "set", self.there, "netns", self.namespace)
-        run("ip", "addr", "add", f"{self.gateway}/24", "dev", self.here)
-        run("ip", "link", "set", self.here, "up")
+        run("ip", "link", "set", self.here, "master", Bridge.name, "up")
         for command in (
             ("addr", "add", f"{self.address}/24", "dev", self.there),
             ("link", "set", self.there, "up"),
             ("link", "set", "lo", "up"),
-            ("route", "add", "default", "via", self.gateway),
         ):
             run("ip", "-n", self.namespace, *command)
 
@@ -73,29 +94,16 @@ class Link:
         """Let everything through again."""
         run("ip", "link", "set", self.here, "up")
 
-    def throttle(self, megabits, delay_ms=0.0):
-        """Let so many megabits per second through in each direction, each packet so much later."""
+    def throttle(self, megabits):
+        """Let so many megabits per second through in each direction."""
         for where, name in (((), self.here), (("-n", self.namespace), self.there)):
-            run(
-                "tc",
-                *where,
-                "qdisc",
-                "replace",
-                "dev",
-                name,
-                "root",
-                "netem",
-                "delay",
-                f"{delay_ms}ms",
-                "rate",
-                f"{megabits}mbit",
-                "limit",
-                "10000",
-            )
+            shape = ("tbf", "rate", f"{megabits}mbit", "burst", "64kb", "latency", "500ms")
+            run("tc", *where, "qdisc", "replace", "dev", name, "root", *shape)
 
     def remove(self):
         subprocess.run(["ip", "netns", "del", self.namespace], check=False)
         subprocess.run(["ip", "link", "del", self.here], check=False, capture_output=True)
+        Bridge.remove()
 
 
 class Hosts:
