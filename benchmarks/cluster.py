@@ -1,4 +1,4 @@
-"""What a cluster costs and gives: ``python benchmarks/cluster.py [throughput] [hops] [scheduler] [links]``.
+"""What a cluster costs and gives: ``python benchmarks/cluster.py [throughput] [hops] [scheduler] [links] [picture]``.
 
 Throughput over workers whose compute is a fixed wait; time per hop; what the scheduler does for a call; and, as root
 on Linux, steps per second over throttled links beside what `cluster_model` says.
@@ -18,6 +18,8 @@ import cluster_model
 
 import labnet as ln
 from labnet import nn
+from labnet.autograd import Node
+from labnet.tensor import wrap
 from tests.cluster.conftest import until
 from tests.cluster.hosts import Hosts, Link, can_link, hosts
 
@@ -272,17 +274,69 @@ def run_replicas(cluster, count, trainers, width, rows, seconds=8.0):
         cluster.stop("model")
 
 
+class Slow(Node):
+    """A gradient that takes its time."""
+
+    __slots__ = ("_seconds",)
+
+    def __init__(self, parent, seconds):
+        self.parents = (parent,)
+        self._seconds = seconds
+
+    def pull(self, gradient, run):
+        """Wait, and hand the gradient on."""
+        time.sleep(self._seconds)
+        return [gradient]
+
+
+class Stage(nn.Module):
+    """A stage whose forward and backward are fixed waits."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self._seconds = seconds
+
+    def forward(self, x):
+        """Wait, and compute a little."""
+        time.sleep(self._seconds)
+        y = self.linear(x)
+        return wrap(y._array, Slow(y._node, self._seconds)) if y.requires_grad else y
+
+
+def picture(file="docs/stages.svg"):
+    """Draw three stages of 20 ms and eight micro-batches."""
+    names = ("first", "second", "third")
+    with ln.cluster.connect(workers=3) as cluster:
+        stages = [cluster.serve_model(lambda: Stage(0.02), ln.optim.SGD(lr=1e-9), name=name) for name in names]
+        line = cluster.pipeline(*stages, micro_batches=8)
+        x, y = ln.ones((8, 8)), ln.zeros((8, 8))
+        x.requires_grad = True
+
+        async def run():
+            await line.step(x, y, loss=ln.loss.mse)
+            began = time.time()
+            await line.step(x, y, loss=ln.loss.mse)
+            return began
+
+        began = asyncio.run(run())
+        chart = cluster.timeline(*names).between(began, time.time())
+        print(chart)
+        Path(file).write_text(chart.svg() + "\n")
+
+
 PARTS = {
     "throughput": lambda: throughput((1, 2, 4, 8, 16)),
     "hops": hops,
     "scheduler": scheduler_load,
     "links": links,
+    "picture": picture,
 }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[part for part in PARTS if part != "picture"])
     for part in parser.parse_args().parts:
         PARTS[part]()
 

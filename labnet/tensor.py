@@ -418,11 +418,22 @@ class Tensor(Methods):
     def __copy__(self) -> "Tensor":
         return self.detach()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let Python's own machinery copy a leaf into another process: its values, and whether it is trained."""
+        if not self.is_leaf:
+            raise GradientError("only leaf tensors can be copied into another process; this one was computed: detach()")
+        tell("copy", self)
+        return _leaf, (np.array(self._array), self.requires_grad)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tensor":
         tell("copy", self)
         copied = Tensor(np.array(self._array), requires_grad=self.requires_grad and self.is_leaf)
         memo[id(self)] = copied
         return copied
+
+
+def _leaf(array: np.ndarray[Any, Any], requires_grad: bool) -> Tensor:
+    return Tensor(array, requires_grad=requires_grad)
 
 
 def wrap(array: np.ndarray[Any, Any], node: autograd.Node | None = None) -> Tensor:

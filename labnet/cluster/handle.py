@@ -78,8 +78,8 @@ class Cluster:
         Parameters
         ----------
         factory : callable
-            Called on the worker, without arguments; returns the model. It is called again whenever the model has to
-            be started anew.
+            Called on the worker, without arguments; returns the model, or model and optimizer. It is called again
+            whenever the model has to be started anew.
         optimizer : Optimizer, optional
             Trains the model there; a copy of it is sent.
         name : str
@@ -111,6 +111,11 @@ class Cluster:
             )
         if type(replicas) is not int or replicas < 1:
             raise ServeError(f"serve_model: replicas must be a number from 1 on, got {replicas!r:.40}")
+        if isinstance(optimizer, Optimizer) and optimizer._only is not None:
+            raise ServeError(
+                f"serve_model: {optimizer!r} trains parameters of this process, which the worker does not have: have "
+                "the factory return the model and its optimizer"
+            )
         Policy(staleness, max_staleness, accumulate)
         if durability not in LEVELS:
             raise ServeError(f"serve_model: durability must be one of {LEVELS}, got {durability!r:.40}")
@@ -119,7 +124,7 @@ class Cluster:
         answer = self._ask(
             "labnet_serve",
             name=name,
-            program=serialize_bytes((factory, optimizer)),
+            program=_written(factory, optimizer),
             replicas=replicas,
             resources={key: float(amount) for key, amount in (resources or {}).items()},
             store=None if store is None else str(Path(store).absolute()),
@@ -284,6 +289,18 @@ class Cluster:
     def __repr__(self) -> str:
         scheduler = self.client.scheduler
         return f"Cluster({scheduler.address if scheduler is not None else 'closed'})"
+
+
+def _written(factory: Callable[[], Any], optimizer: Optimizer | None) -> bytes:
+    """Return a factory and an optimizer as Dask sends them."""
+    try:
+        written: bytes = serialize_bytes((factory, optimizer), on_error="raise")
+    except Exception as error:  # whatever the object raises that cannot be written
+        raise ServeError(
+            f"serve_model: the factory, the optimizer, or something that they use, cannot be sent to a worker: "
+            f"{type(error).__name__}: {error}; make it inside the factory, or in a module that workers import"
+        ) from error
+    return written
 
 
 def connect(client_or_address: Any = None, *, workers: int | None = None, **options: Any) -> Cluster:

@@ -124,7 +124,8 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         options: dict[str, Any],
         role: Role | None,
     ) -> Server:
-        model = factory()
+        made = factory()
+        model, optimizer = made if isinstance(made, tuple) and len(made) == 2 else (made, optimizer)
         if model is None:
             raise ServeError("the factory returned None, expected a model")
         replica = isinstance(role, Replica)

@@ -9,7 +9,7 @@ import pytest
 
 import labnet as ln
 from labnet.errors import ServeError, Unreachable
-from tests.cluster.programs import adam, batch, bits, small, train_alone
+from tests.cluster.programs import adam, batch, bits, fill, small, train_alone
 from tests.cluster.support import kill, part, wait_restarted
 
 
@@ -139,6 +139,37 @@ def failing():
 def test_what_cannot_be_served_is_a_clear_error_and_leaves_nothing(cluster, given, message):
     with pytest.raises(ServeError, match=message):
         cluster.serve_model(**{"factory": small, "name": "encoder", **given})
+    assert len(cluster.models()) == 0
+
+
+def test_a_model_of_this_process_is_copied_to_its_worker(cluster):
+    here = fill(ln.nn.Sequential(ln.nn.Linear(3, 4), ln.nn.relu, ln.nn.Linear(4, 2)))
+    model = cluster.serve_model(lambda: here, ln.optim.Adam(lr=0.01), name="encoder", blocking=True)
+    assert train(model, 5) == train_alone(here, adam(), 5)
+    assert bits(model.state_dict()) == bits(here.state_dict())
+
+
+def test_a_factory_may_bring_the_optimizer_of_some_parameters(cluster):
+    def half():
+        model = small()
+        return model, ln.optim.SGD(lr=0.1, parameters=[model[0].weight])
+
+    model = cluster.serve_model(half, name="encoder", blocking=True)
+    before = bits(model.state_dict())
+    train(model, 1)
+    after = bits(model.state_dict())
+    assert [name for name in before if before[name] != after[name]] == ["0.weight"]
+    there = small()
+    with pytest.raises(ServeError, match="parameters of this process"):
+        cluster.serve_model(small, ln.optim.SGD(parameters=there.parameters()), name="other")
+
+
+def test_what_cannot_be_sent_to_a_worker_is_a_clear_error_here(cluster):
+    import threading
+
+    lock = threading.Lock()
+    with pytest.raises(ServeError, match=r"cannot be sent to a worker: TypeError"):
+        cluster.serve_model(lambda: lock, name="encoder")
     assert len(cluster.models()) == 0
 
 
