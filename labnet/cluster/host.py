@@ -45,6 +45,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         self._worker = worker
         self._served: dict[str, Server] = {}
         self._fronts: dict[str, Front] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
         self._lock = threading.Lock()
         self._capture = Capture()
         self._capture.install()
@@ -65,11 +66,12 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
 
     async def start(self, part: str, **given: Any) -> dict[str, Any]:
         """Serve a part; return where, or why not."""
-        token = current.set(self._worker)
-        try:
-            return await asyncio.to_thread(self._start, part, **given)
-        finally:
-            current.reset(token)
+        async with self._turns.setdefault(part, asyncio.Lock()):
+            token = current.set(self._worker)
+            try:
+                return await asyncio.to_thread(self._start, part, **given)
+            finally:
+                current.reset(token)
 
     def _start(
         self,
@@ -175,7 +177,8 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
 
     async def end(self, part: str) -> None:
         """Stop a part."""
-        await asyncio.to_thread(self._stop, part)
+        async with self._turns.setdefault(part, asyncio.Lock()):  # also one that is just being started
+            await asyncio.to_thread(self._stop, part)
 
     def _stop(self, part: str) -> None:
         with self._lock:

@@ -52,7 +52,8 @@ class ClusterModel(RemoteModel):
         self._refreshing: float = 0.0
         primary = directory.primary
         assert primary is not None, "resolved"
-        super().__init__(called(Seat(directory, primary)), blocking=blocking)
+        self._seat = Seat(directory, primary)
+        super().__init__(called(self._seat), blocking=blocking)
 
     @property
     def name(self) -> str:
@@ -90,7 +91,7 @@ class ClusterModel(RemoteModel):
                 caller = self._called(Seat(self._directory, endpoint))
                 self._desks[incarnation] = Desk(endpoint, caller)
         if not self._desks:  # all of it is being restarted
-            return Desk(Seat(self._directory, self._caller.where.endpoint).endpoint, self._caller)  # type: ignore[attr-defined]
+            return Desk(self._seat.endpoint, self._caller)
         return min(self._desks.values(), key=lambda desk: desk.load)
 
     def __repr__(self) -> str:

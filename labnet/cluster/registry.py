@@ -185,8 +185,8 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             if not asking.done():
                 return f"its worker {part.worker} was lost while it started"
             answer = asking.result()
-        except OSError as error:
-            return f"its worker {part.worker} does not answer: {error}"
+        except Exception as error:  # of any class: Dask raises here what was raised there
+            return f"its worker {part.worker} did not start it: {type(error).__name__}: {error}"
         finally:
             for task in (asking, ended):
                 task.cancel()
@@ -211,8 +211,10 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             await self._change(left)
         if reason:
             return {"error": reason}
-        await self.stop(order.name)
-        entry = self._entries[order.name] = Entry(order)
+        before, entry = self._entries.get(order.name), Entry(order)
+        self._entries[order.name] = entry  # first: nobody is told that there is no such model
+        if before is not None:
+            await self._stop(before)
         entry.tasks = [asyncio.create_task(self._keep(entry, part)) for part in entry.parts]
         while not all(part.state == "running" for part in entry.parts):
             if entry.refused.done():
@@ -275,15 +277,18 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
     async def stop(self, name: str) -> bool:
         """Stop a model, and tell whether there was one."""
         entry = self._entries.pop(name, None)
-        if entry is None:
-            return False
+        if entry is not None:
+            await self._stop(entry)
+        return entry is not None
+
+    async def _stop(self, entry: Entry) -> None:
+        """Stop every part of a model."""
         for task in entry.tasks:
             task.cancel()
         await asyncio.gather(*entry.tasks, return_exceptions=True)
         await asyncio.gather(*[self._end(part) for part in entry.parts[1:]])
         await self._end(entry.parts[0])  # last: replicas may still have something for it
         self._tell()
-        return True
 
     async def _end(self, part: Part) -> None:
         if part.state in ("starting", "running") and part.worker in self._scheduler.workers:

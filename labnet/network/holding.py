@@ -43,8 +43,9 @@ class Holding:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def clear(self) -> None:
-        """Forget the rounds that are not complete."""
-        self._rounds.clear()
+        """Give back what is in rounds that are not complete: it was not applied."""
+        for held in self._rounds.clear():
+            self._give_back(held.call, held.kept)
 
     async def hold(
         self, call: str, kept: Kept | None, contribution: Contribution, of: RoundOf, loss: float | None

@@ -106,11 +106,12 @@ class Rounds:
         for held in round_:
             self._calls.pop(held.call, None)
 
-    def clear(self) -> None:
-        """Forget every round that is not complete."""
-        for round_ in self._open.values():
-            self.end(round_)
+    def clear(self) -> list[Held]:
+        """Return what is in rounds that are not complete; it is held no more."""
+        dropped = [held for round_ in self._open.values() for held in round_]
         self._open.clear()
+        self.end(dropped)
+        return dropped
 
     def of_call(self, call: str) -> Held | None:
         """Return what is held for a call."""
