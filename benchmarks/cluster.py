@@ -147,10 +147,11 @@ def constants(megabits, width):
             return statistics.median(taken), statistics.median(busy), min(taken)
 
         call, client, _ = median(lambda: small(ln.ones((1, 8))))
-        x = ln.ones((width, width))
+        y = ln.ones((1024, 1024))
         with ln.no_grad():
-            echo, _, _ = median(lambda: large(x), 30)
-        copying = 2 * x.size * 4 / max(echo - call, 1e-6)
+            echo, _, _ = median(lambda: large(y), 30)
+        copying = 2 * y.size * 4 / max(echo - call, 1e-6)
+        x = ln.ones((width, width))
         layer = nn.Linear(width, width)
         x.requires_grad = True
 
@@ -228,7 +229,7 @@ def row(stages, count, micro, trainers, rate, said):
     return f"{stages:>8}{count:>10}{micro:>7}{trainers:>10}{rate:>12.2f}{said:>10.2f}{rate / said:>7.2f}"
 
 
-def run_pipeline(cluster, stages, micro, width, rows, seconds=6.0):
+def run_pipeline(cluster, stages, micro, width, rows, seconds=3.0):
     names = [f"stage {n}" for n in range(stages)]
     models = [cluster.serve_model(wide(width), ln.optim.SGD(lr=1e-9), name=name) for name in names]
     x, y = ln.ones((rows, width)), ln.zeros((rows, width))
@@ -250,7 +251,7 @@ def run_pipeline(cluster, stages, micro, width, rows, seconds=6.0):
             cluster.stop(name)
 
 
-def run_replicas(cluster, count, trainers, width, rows, seconds=8.0):
+def run_replicas(cluster, count, trainers, width, rows, seconds=3.0):
     cluster.serve_model(wide(width), ln.optim.SGD(lr=1e-9), name="model", replicas=count)
     models = [cluster.remote_model("model", client=f"trainer {n}") for n in range(trainers)]
     x, y = ln.ones((rows, width)), ln.zeros((rows, width))

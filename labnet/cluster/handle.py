@@ -39,13 +39,11 @@ class Cluster:
     Examples
     --------
     >>> import labnet as ln
-    >>> def factory():
-    ...     return ln.nn.Linear(2, 1)
-    >>> with ln.cluster.connect(workers=1) as cluster:  # doctest: +SKIP
-    ...     model = cluster.serve_model(factory, ln.optim.SGD(lr=0.1), name="line", blocking=True)
+    >>> with ln.cluster.connect(workers=1) as cluster:
+    ...     model = cluster.serve_model(lambda: ln.nn.Linear(2, 1), ln.optim.SGD(lr=0.1), name="line", blocking=True)
     ...     loss = ln.loss.mse(model(ln.ones((4, 2))), ln.zeros((4, 1)))
     ...     gradients = loss.backward()
-    ...     print(cluster.models()[0].version)
+    ...     cluster.models()[0].version
     1
     """
 
@@ -326,7 +324,9 @@ def connect(client_or_address: Any = None, *, workers: int | None = None, **opti
     Examples
     --------
     >>> import labnet as ln
-    >>> cluster = ln.cluster.connect("tcp://10.0.0.1:8786")  # doctest: +SKIP
+    >>> with ln.cluster.connect(workers=1) as here, ln.cluster.connect(here.client.scheduler.address) as cluster:
+    ...     len(cluster.models())
+    0
     """
     owned: list[Any] = []
     if isinstance(client_or_address, Client):
