@@ -254,6 +254,12 @@ class Cluster:
 
     # The connection
 
+    @property
+    def address(self) -> str:
+        """Address of the scheduler."""
+        scheduler = self.client.scheduler
+        return "closed" if scheduler is None else str(scheduler.address)
+
     def _submit(self, operation: str, **arguments: Any) -> "Future[Any]":
         """Ask the scheduler, from any thread."""
 
@@ -285,8 +291,7 @@ class Cluster:
         self.close()
 
     def __repr__(self) -> str:
-        scheduler = self.client.scheduler
-        return f"Cluster({scheduler.address if scheduler is not None else 'closed'})"
+        return f"Cluster({self.address})"
 
 
 def _written(factory: Callable[[], Any], optimizer: Optimizer | None) -> bytes:

@@ -10,6 +10,11 @@ _INTERVAL_SECONDS = 0.5
 class Asked(Protocol):
     """A cluster, as far as the panel needs it."""
 
+    @property
+    def address(self) -> str:
+        """Address of its scheduler."""
+        ...
+
     def tree(self) -> list[dict[str, Any]]:
         """Return a row for each part of each model, with its statistics."""
         ...
@@ -35,7 +40,7 @@ class Tree:
 
     def _take(self) -> None:
         try:
-            self._newest = snapshot_of(repr(self._cluster), self._cluster.tree())
+            self._newest = snapshot_of(self._cluster.address, self._cluster.tree())
         except Exception as error:  # whatever Dask raises when the scheduler is gone: the panel says so
             known = {key: value for key, value in self._newest.items() if key != "unreachable"}
             self._newest = {**known, "unreachable": f"{type(error).__name__}: {error}"}
@@ -62,14 +67,14 @@ class Tree:
         return "Cluster(closed)"
 
 
-def snapshot_of(title: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def snapshot_of(address: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a snapshot whose branches are the models, and below each its replicas.
 
     Examples
     --------
     >>> row = {"name": "mlp", "number": 0, "state": "waiting", "worker": "tcp://a:1", "restarts": 1, "url": "",
     ...        "trouble": "its worker was lost", "statistics": None}
-    >>> snapshot_of("Cluster", [row])["branches"]["known"]["mlp"]["server"]["name"]
+    >>> snapshot_of("tcp://a:1", [row])["branches"]["known"]["mlp"]["server"]["name"]
     'waiting (its worker was lost), 1 restart'
     """
     branches: dict[str, Any] = {}
@@ -87,7 +92,8 @@ def snapshot_of(title: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
             primary[f"replica {row['number']}"] = document
     running = sum(row["state"] == "running" for row in rows)
     return {
-        "url": title,
+        "url": address,
+        "connect": f"cluster = ln.cluster.connect({address!r})",
         "running": True,
         "statistics": {"server": {"name": f"{running} of {len(rows)} servers run"}},
         "recent": {},

@@ -30,6 +30,7 @@ def test_the_panel_shows_every_model_with_its_replicas_and_what_becomes_of_them(
     drawn = picture(panel.data)
     assert "&lt;b&gt;decoder" in drawn
     assert "replica 1" in drawn
+    assert panel.data["connect"] == f"cluster = ln.cluster.connect({cluster.client.scheduler.address!r})"
     kill(cluster, "encoder")
     until(lambda: "1 restart" in server(panel, "encoder").get("name", ""))
     panel.close()
@@ -37,6 +38,8 @@ def test_the_panel_shows_every_model_with_its_replicas_and_what_becomes_of_them(
 
 def test_a_panel_outlives_its_cluster(running):
     class Gone:
+        address = "tcp://10.0.0.1:8786"
+
         def tree(self):
             raise RuntimeError("the client is closed")
 
@@ -60,4 +63,4 @@ def test_a_part_without_statistics_is_drawn_too(state):
         "trouble": "",
         "statistics": None,
     }
-    assert "mlp" in picture(snapshot_of("Cluster", [row]))
+    assert "mlp" in picture(snapshot_of("tcp://a:1", [row]))
