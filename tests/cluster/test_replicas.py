@@ -159,6 +159,33 @@ def test_a_kill_between_forward_and_backward_is_resolved_by_the_primary(cluster,
     assert cluster.models()[0].version == applied
 
 
+@pytest.mark.parametrize("victim", [0, 1])
+def test_many_trainers_lose_and_double_nothing_while_parts_are_killed(cluster, tmp_path, victim):
+    cluster.serve_model(small, adam(), name="model", replicas=2, store=tmp_path / "store")
+
+    async def trainer(number):
+        model, applied, step = cluster.remote_model("model", client=f"trainer {number}"), 0, 0
+        while applied < 25:
+            x, y = batch(step)
+            step += 1
+            try:
+                await ln.loss.mse(await model(x), y).backward()
+                applied += 1
+            except StaleGradient:  # the part that held the call has died, and others have trained since
+                continue
+        return applied
+
+    async def run():
+        training = asyncio.gather(*[trainer(number) for number in range(4)])
+        for times in (1, 2):
+            await asyncio.to_thread(kill, cluster, "model", victim)
+            await asyncio.to_thread(wait_restarted, cluster, "model", times, victim)
+        return sum(await training)
+
+    applied = asyncio.run(run())
+    assert cluster.models()[0].version == applied == 100
+
+
 def test_a_replica_that_is_stopped_for_a_while_catches_up(cluster):
     model = cluster.serve_model(small, adam(), name="model", replicas=2)
     pid = process_of(cluster, "model", 1)
