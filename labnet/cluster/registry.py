@@ -23,7 +23,7 @@ log = logging.getLogger("labnet.cluster")
 PATIENCE_SECONDS = 10.0
 #: Waits between attempts to serve a part anew, in seconds; the last one is repeated.
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-_ANSWER_SECONDS, _BEGIN_SECONDS = 5.0, 10.0
+_ANSWER_SECONDS, _BEGIN_SECONDS, _END_SECONDS = 5.0, 10.0, 20.0
 
 
 class Entry:
@@ -293,8 +293,8 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
     async def _end(self, part: Part) -> None:
         if part.state in ("starting", "running") and part.worker in self._scheduler.workers:
             try:
-                await self._scheduler.rpc(part.worker).labnet_end(part=part.id)
-            except OSError as error:
+                await asyncio.wait_for(self._scheduler.rpc(part.worker).labnet_end(part=part.id), _END_SECONDS)
+            except (OSError, TimeoutError) as error:
                 log.warning("%s could not be stopped by its worker %s: %s", part.id, part.worker, error)
         part.state = "stopped"
 
