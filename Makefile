@@ -6,7 +6,7 @@ BIN     = $(VENV)/bin
 # Jupyter refuses to run as root, as in a container, unless told so.
 ROOT_FLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab demo test check chaos soak fuzz clean
+.PHONY: help lab demo test check chaos faults soak fuzz clean
 
 help:
 	@echo "make lab    open JupyterLab on the quickstart (ARGS=--no-browser on a host without a screen)"
@@ -15,6 +15,7 @@ help:
 	@echo "make fuzz   400 random programs compiled for real (ARGS='--programs 2000 --seed 7'), then all tests of the compiler so"
 	@echo "make check  linters and type checks only"
 	@echo "make chaos  random faults against servers with stores (ARGS='--faults 1000 --seed 7'; --help says what there is)"
+	@echo "make faults kill workers and nannies of a cluster: how long until training goes on? (ARGS='--cut 30' as root)"
 	@echo "make soak   half an hour of eight trainers, a composed server and faults: does anything grow?"
 	@echo "make clean  remove the virtual environment and caches"
 
@@ -38,6 +39,9 @@ check: $(VENV)/.test
 
 chaos: $(VENV)/.test
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+faults: $(VENV)/.test
+	$(BIN)/python -m tests.cluster.faults $(ARGS)
 
 soak: $(VENV)/.test
 	$(BIN)/python -m tests.soak $(ARGS)

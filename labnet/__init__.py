@@ -171,6 +171,7 @@ from labnet.ops.dtypes import (
 from labnet.tensor import DTYPES, Tensor
 
 if TYPE_CHECKING:
+    from labnet import cluster as cluster
     from labnet import io, jupyter, network
     from labnet.compile import jit
     from labnet.jupyter.progress import progress
@@ -191,8 +192,8 @@ float16, float32, float64 = (DTYPES[f"float{bits}"] for bits in (16, 32, 64))
 
 #: Functions whose room is imported when they are first used.
 _LAZY_NAMES = {"jit": "labnet.compile", "progress": "labnet.jupyter"}
-#: Rooms that are imported on first use, because Tornado, Jupyter or safetensors come with them.
-_LAZY = ("io", "jupyter", "network")
+#: Rooms that are imported on first use, because Dask, Tornado, Jupyter or safetensors come with them.
+_LAZY = ("cluster", "io", "jupyter", "network")
 
 
 def __getattr__(name: str) -> Any:

@@ -464,6 +464,13 @@ class Tensor(Methods):
     def __copy__(self) -> "Tensor":
         return self.detach()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let Python's own machinery copy a leaf into another process: its values, and whether it is trained."""
+        if not self.is_leaf:
+            raise GradientError("only leaf tensors can be copied into another process; this one was computed: detach()")
+        tell("copy", self)
+        return _leaf, (moved(self._array, CPU).copy(), self.device, self.requires_grad)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tensor":
         tell("copy", self)
         copied = Tensor(self._array.copy(), device=self.device, requires_grad=self.requires_grad and self.is_leaf)
@@ -501,6 +508,10 @@ def _shared(data: Any) -> Any:
     from labnet.kernels.cuda.interchange import from_interface
 
     return from_interface(data)
+
+
+def _leaf(array: np.ndarray[Any, Any], device: str, requires_grad: bool) -> Tensor:
+    return Tensor(array, device=device, requires_grad=requires_grad)
 
 
 def wrap(array: np.ndarray[Any, Any], node: autograd.Node | None = None) -> Tensor:

@@ -61,6 +61,8 @@ def test_every_room_has_a_layer():
         ("ipywidgets", {"jupyter"}),
         ("matplotlib", {"jupyter"}),
         ("IPython", {"jupyter"}),
+        ("distributed", {"cluster"}),
+        ("dask", {"cluster"}),
         ("pickle", set()),
         ("marshal", set()),
         ("shelve", set()),

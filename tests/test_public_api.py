@@ -16,6 +16,7 @@ ROOT = Path(ln.__file__).parent.parent
 MODULES = ["labnet", *sorted(module.name for module in pkgutil.walk_packages(ln.__path__, "labnet."))]
 HEAVY = (
     "tornado",
+    "distributed",
     "IPython",
     "ipywidgets",
     "anywidget",

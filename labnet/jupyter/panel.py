@@ -28,8 +28,8 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
 
     Parameters
     ----------
-    source : Server or str
-        A server of this process, or the URL of any server.
+    source : Server, str or Source
+        A server of this process, or the URL of any server; or what else gives snapshots.
 
     Examples
     --------
@@ -47,8 +47,8 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     #: What the browser knows: the name of this panel, and the snapshot as JSON.
     sent = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, source: Server | str):
-        self._source: Source = Remote(source) if isinstance(source, str) else Local(source)
+    def __init__(self, source: Server | str | Source):
+        self._source: Source = _source_of(source)
         self._seen: dict[str, Any] = {}
         self._drawn: dict[str, Any] = {}
         self._places: list[Any] = []
@@ -140,6 +140,12 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"Panel({self._source!r})"
+
+
+def _source_of(given: Server | str | Source) -> Source:
+    if isinstance(given, str):
+        return Remote(given)
+    return Local(given) if isinstance(given, Server) else given
 
 
 def _text(snapshot: dict[str, Any]) -> str:

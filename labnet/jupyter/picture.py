@@ -177,5 +177,7 @@ def _items(document: dict[str, Any], levels: int) -> str:
             f"{key} {duration(route['latency']['p50'])} ({route['hits']:,} calls)" for key, route in routes.items()
         ]
         below = _items(part, levels - 1) if levels > 1 else ""
-        items.append(f"<li><b>{escape(name)}</b> {escape(' · '.join(texts))}{below}</li>")
+        called = str(part["server"].get("name", name))
+        where = "" if called == name else f" → {escape(called)}"
+        items.append(f"<li><b>{escape(name)}</b>{where} {escape(' · '.join(texts))}{below}</li>")
     return f'<ul style="margin:2px 0;padding-left:18px">{"".join(items)}</ul>' if items else ""

@@ -12,6 +12,7 @@ from labnet.network.again import Noted
 from labnet.network.caller import Caller
 from labnet.network.checksum import checksum_of_body
 from labnet.network.exchange import Response
+from labnet.network.held import Membership, Round
 from labnet.network.keys import Ticket
 from labnet.network.loops import IO
 from labnet.network.names import CALL, EPOCH, LOSS, MODE
@@ -117,12 +118,12 @@ class Forward:
 class RemoteCall(RemoteNode):
     """A forward that was carried out on a server; its backward is a request."""
 
-    __slots__ = ("_blocking", "_forward", "_pulled", "_sent", "_ticket")
+    __slots__ = ("_blocking", "_pulled", "_sent", "_ticket", "forward")
 
     def __init__(self, forward: Forward, *, inputs: Mapping[str, Tensor], blocking: bool):
         super().__init__(str(forward.caller.address))
         self.parents = tuple(tensor._node for tensor in inputs.values())
-        self._forward = forward
+        self.forward = forward
         self._blocking = blocking
         self._ticket: Ticket | None = None
         self._sent: object = None
@@ -130,7 +131,7 @@ class RemoteCall(RemoteNode):
 
     def note(self) -> Noted:
         """Return what it takes to compute the forward that this is part of again, without asking the server."""
-        forward = self._forward
+        forward = self.forward
         return Noted(self.server, b"".join(forward.body.parts), forward.reply, forward.call, forward.epoch)
 
     @property
@@ -143,10 +144,10 @@ class RemoteCall(RemoteNode):
         if run.create_graph:
             raise GradientError("a gradient through a remote model cannot be differentiated again: its graph is remote")
         metadata = {} if run.loss is None or not math.isfinite(run.loss) else {LOSS: repr(run.loss)}
-        message = wire.Message(gradient.gradients, self._forward.reply.named, metadata)
-        body = wire.encode_native(message, bfloat16=self._forward.caller.bfloat16)
+        message = wire.Message(gradient.gradients, self.forward.reply.named, metadata)
+        body = wire.encode_native(message, bfloat16=self.forward.caller.bfloat16)
         self._choose_key(body)
-        sending = self._apply(body)
+        sending = self._apply(body, Round.current())
         return IO.run(sending) if self._blocking else sending
 
     def settle(self) -> None:
@@ -160,12 +161,18 @@ class RemoteCall(RemoteNode):
             self._ticket = self._pulled = None
             self._sent = sent
         if self._ticket is None and self._pulled is None:
-            self._ticket = self._forward.caller.ticket("/optimize")
+            self._ticket = self.forward.caller.ticket("/optimize")
 
-    async def _apply(self, body: wire.Body) -> list[Tensor | None]:
+    async def again(self, body: wire.Body, round_: Membership) -> None:
+        """Make the forward again and have its gradient held again: the server has lost both."""
+        await self.forward.renew()
+        self._ticket = self.forward.caller.ticket("/optimize")
+        await self._request(body, round_)
+
+    async def _apply(self, body: wire.Body, round_: Membership | None) -> list[Tensor | None]:
         if self._pulled is None:
             try:
-                self._pulled = await self._request(body)
+                self._pulled = await self._request(body, round_)
             except RemoteError as error:
                 self.applied = error.applied or "no"
                 if self.applied != "unknown":
@@ -177,12 +184,16 @@ class RemoteCall(RemoteNode):
             self.applied, self._ticket = "yes", None
         return self._pulled
 
-    async def _request(self, body: wire.Body) -> list[Tensor | None]:
-        forward = self._forward
+    async def _request(self, body: wire.Body, round_: Membership | None) -> list[Tensor | None]:
+        forward = self.forward
         for renewals in range(_RENEWALS + 1):
             try:
                 response = await forward.caller.call(
-                    "POST", "/optimize", body, {CALL: forward.call}, ticket=self._ticket
+                    "POST",
+                    "/optimize",
+                    body,
+                    {CALL: forward.call, **(round_.of.header() if round_ else {})},
+                    ticket=self._ticket,
                 )
                 break
             except GraphExpired as error:
@@ -190,6 +201,8 @@ class RemoteCall(RemoteNode):
                     raise
                 await forward.renew()
                 self._ticket = forward.caller.ticket("/optimize")
+        if round_ is not None:
+            round_.round.note(self, body, round_.of)
         reply = forward.caller.decode("/optimize", response)
         if not isinstance(reply, wire.Message):
             raise errors.ProtocolMismatch(f"{forward.caller.address}/optimize: expected tensors, got {reply!r:.60}")

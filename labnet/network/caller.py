@@ -20,29 +20,42 @@ from labnet.network.keys import Ticket
 from labnet.network.names import CALL, CLIENT, EPOCH, PROTOCOL
 from labnet.network.pool import Address, pool
 from labnet.network.retry import UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
+from labnet.network.whereabouts import Fixed, Gone, Whereabouts
 
 #: Bodies from here on are given the whole timeout in one attempt: sending them takes its time.
 _LARGE = 1 << 20
 #: Routes whose replies are in the format of the request, where nothing else is asked for.
 _OF_MODELS = ("/forward", "/optimize")
+#: Routes that change nothing.
+_WITHOUT_EFFECT = ("/forward", "/settle")
 _ACCEPT = f"{wire.NATIVE}{{}}, {wire.JSON};q=0.9, */*;q=0.1"
 
-#: The incarnation of each server that has answered, by host and port; of so many that answered last.
+#: Replies of a server that was never asked for, where the one that was has gone: another may have its port now.
+_OF_STRANGERS, _NOT_FOUND = (401, 403), (404, 405)
+
+#: The incarnation of each server that has answered, by host and port, or by name where it moves; of so many that
+#: answered last.
 _answered: dict[str, str | None] = {}
 _MOST_ANSWERED = 1024
 
 
 class Caller:
-    """Sends requests to one server and turns every failure into one specific error."""
+    """Sends requests to one server and turns every failure into one specific error.
+
+    Parameters
+    ----------
+    where : Address or Whereabouts
+        Where it is; asked again after a failure where it may have moved. The keys of requests stay the same.
+    """
 
     def __init__(
         self,
-        address: Address,
+        where: Address | Whereabouts,
         *,
         timeout: float,
-        token: str | None,
-        headers: Mapping[str, str] | None,
-        ssl: tls.SSLContext | None,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        ssl: tls.SSLContext | None = None,
         client: str | None = None,
         backoff: Backoff | None = None,
         wire_dtype: str | None = None,
@@ -52,21 +65,24 @@ class Caller:
             raise ValueError(f"wire_dtype must be None or 'bfloat16', got {wire_dtype!r:.40}")
         if not timeout > 0:
             raise ValueError(f"timeout must be positive seconds, got {timeout}")
-        self.address = address
+        self.where: Whereabouts = Fixed(where, token, ssl) if isinstance(where, Address) else where
         self._timeout = timeout
-        self._token = token
         self._published: str | None = None
         self._headers = dict(headers or {})
-        self._ssl = ssl
         self._identity = None if state is None else identity_of(state)
         self._client = client or (self._identity.client if self._identity is not None else None)
         self._backoff = backoff or Backoff()
         #: Whether float32 travels as bfloat16, in both directions.
         self.bfloat16 = wire_dtype == "bfloat16"
 
+    @property
+    def address(self) -> Address:
+        """Where the server is."""
+        return self.where.address
+
     def ticket(self, route: str) -> Ticket:
         """Return a fresh key for a request to a route."""
-        return keys.take(f"{self.address}{route}", self._identity)
+        return keys.take(f"{self.where.name}{route}", self._identity)
 
     async def call(
         self,
@@ -97,7 +113,7 @@ class Caller:
             extra |= ticket.headers()
         extra[CHECKSUM] = f"{checksum_of_body(body) if body else 0:08x}"  # also without a body: the reply has one
         tree.check(self.address.host)
-        at_stake = ticket is not None and route != "/forward"
+        at_stake = ticket is not None and route not in _WITHOUT_EFFECT
         schedule = Schedule(self._backoff, timeout=tree.limited(self._timeout))
         response = await self._persist(method, route, body, extra, schedule, at_stake=at_stake)
         self._check_protocol(route, response)
@@ -112,6 +128,7 @@ class Caller:
                 applied="unknown" if at_stake else None,
             )
         self._take_in(route, response)
+        self.where.heard(route, response.headers)
         return response
 
     def _take_in(self, route: str, response: Response) -> None:
@@ -147,13 +164,16 @@ class Caller:
     ) -> Response:
         """Send a request until there is a reply that will not change, or no time is left."""
         reason: BaseException | None = None
-        epoch = _answered.get(self.address.authority)
+        epoch = _answered.get(self._known)
         while True:
             if schedule.in_doubt and at_stake and epoch is not None:
                 extra = {**extra, EPOCH: epoch}  # a server started anew since cannot know what became of the request
             try:
+                if schedule.failures and self.where.moves:
+                    await self._look_up_again(schedule)
                 response = await self._authorized(method, route, body, extra, schedule)
-                if not passes(response.status, _error_name(response)):
+                moved = await self._is_elsewhere(response, schedule)
+                if not moved and not passes(response.status, _error_name(response)):
                     return response
                 wait = schedule.next_wait(at_least=seconds_asked(response.headers.get("Retry-After")))
                 if wait is None:
@@ -169,12 +189,28 @@ class Caller:
                     raise failures.no_reply(self.address, route, reason, schedule, call=call, applied=applied) from None
             await asyncio.sleep(wait)
 
+    async def _is_elsewhere(self, response: Response, schedule: Schedule) -> bool:
+        """Tell whether a reply comes from another server, which has the port of the one that is meant now."""
+        if not self.where.moves:
+            return False
+        if response.status in _OF_STRANGERS or PROTOCOL not in response.headers:
+            return True  # the server that is meant knows this token
+        return response.status in _NOT_FOUND and await self._look_up_again(schedule)
+
+    async def _look_up_again(self, schedule: Schedule) -> bool:
+        """Ask where the server is now, and tell whether that has changed."""
+        try:
+            async with asyncio.timeout(max(0.0, schedule.left)):
+                return await self.where.look_up()
+        except TimeoutError:
+            return False
+
     async def _authorized(
         self, method: str, route: str, body: wire.Body | None, extra: Mapping[str, str], schedule: Schedule
     ) -> Response:
-        token = self._token or self._published or self._look_up()
+        token = self.where.token or self._published or self._look_up()
         response = await self._send(method, route, body, extra, token, schedule)
-        if response.status == 401 and self._token is None:
+        if response.status == 401 and self.where.token is None:
             # the server may have been started anew since, with another token
             response = await self._send(method, route, body, extra, self._look_up(), schedule)
         return response
@@ -227,7 +263,7 @@ class Caller:
 
             path, parts = self.address.prefix + route, body.parts if body is not None else []
             response = await connections.request(
-                self.address, method, path, headers, parts, context=self._ssl, reached=reached
+                self.address, method, path, headers, parts, context=self.where.ssl, reached=reached
             )
         self._remember(response.headers.get(EPOCH))
         announced = response.headers.get(CHECKSUM)
@@ -237,17 +273,21 @@ class Caller:
 
     def _remember(self, epoch: str | None) -> None:
         """Take note that the server has answered, and which incarnation of it."""
-        authority = self.address.authority
-        if authority not in _answered and len(_answered) >= _MOST_ANSWERED:
+        if self._known not in _answered and len(_answered) >= _MOST_ANSWERED:
             _answered.pop(next(iter(_answered)), None)
-        _answered[authority] = epoch
+        _answered[self._known] = epoch
+
+    @property
+    def _known(self) -> str:
+        """Under what the server is remembered."""
+        return self.where.known
 
     def _patience(self, error: BaseException) -> float | None:
         """Return for how many seconds to go on after a failure, None for the whole timeout."""
         reason = getattr(error, "reason", None)
-        if isinstance(reason, tls.SSLCertVerificationError):
+        if isinstance(error, Gone) or isinstance(reason, tls.SSLCertVerificationError):
             return 0.0
-        if reason is None or self.address.authority in _answered:
+        if reason is None or self.where.moves or self._known in _answered:
             return None
         return 0.0 if isinstance(reason, socket.gaierror) else UNKNOWN_SECONDS
 

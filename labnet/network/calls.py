@@ -174,6 +174,27 @@ class Calls:
         self._gone.pop(call, None)
         self.keep(call, kept._replace(if_dropped="unknown") if in_doubt else kept)
 
+    def claim(self, call: str) -> None:
+        """Use up a call whose graph is kept elsewhere.
+
+        Raises
+        ------
+        Expired
+            If it was used, or refused, before.
+        """
+        if call in self._gone or call in self._kept or self._of_unknown(call) != "no":
+            raise Expired(self._gone.get(call) or self._of_unknown(call))
+        self._remember(call, "yes")
+
+    def unclaim(self, call: str) -> None:
+        """Take back that a call was used whose graph is kept elsewhere."""
+        self._gone.pop(call, None)
+
+    def refuse(self, call: str) -> None:
+        """Use no gradient of a call that is kept elsewhere from now on: somebody was told that none was used."""
+        if call not in self._gone and call not in self._kept and self._of_unknown(call) == "no":
+            self._remember(call, "no")
+
     def discard(self, call: str) -> None:
         """Drop one graph that is there; it was not used."""
         if call in self._kept:
@@ -187,7 +208,10 @@ class Calls:
     def _drop(self, call: str, applied: Applied | None = None) -> None:
         kept = self._kept.pop(call)
         self.nbytes -= kept.nbytes
-        self._gone[call] = applied or kept.if_dropped
+        self._remember(call, applied or kept.if_dropped)
+
+    def _remember(self, call: str, applied: Applied) -> None:
+        self._gone[call] = applied
         while len(self._gone) > self.limits.remembered:
             self._gone.popitem(last=False)
             self._own = None  # one that is not known may have been used

@@ -148,17 +148,21 @@ class RemoteModel:
         return _run(self._forward(message, training=is_recording()), blocking=self._blocking)
 
     async def _forward(self, message: wire.Message, *, training: bool) -> Any:
+        return await self._forward_by(self._caller, message, {}, training=training)
+
+    async def _forward_by(
+        self, caller: Caller, message: wire.Message, headers: Mapping[str, str], *, training: bool
+    ) -> Any:
         wanted = ",".join(name for name, tensor in message.tensors.items() if tensor.requires_grad)
         message.metadata[WANTED] = wanted
-        body = wire.encode_native(message, bfloat16=self._caller.bfloat16)
+        body = wire.encode_native(message, bfloat16=caller.bfloat16)
         known = again.answered(self.url, body) if training else None
         if known is not None:
-            return self._connect(message, Forward.noted(self._caller, message, body, known))
-        headers = {} if training else {MODE: "eval"}
-        response = await self._caller.call("POST", "/forward", body, headers)
+            return self._connect(message, Forward.noted(caller, message, body, known))
+        response = await caller.call("POST", "/forward", body, {**headers, **({} if training else {MODE: "eval"})})
         if training:
-            return self._connect(message, Forward.of(self._caller, message, body, response))
-        reply = self._caller.decode("/forward", response)
+            return self._connect(message, Forward.of(caller, message, body, response))
+        reply = caller.decode("/forward", response)
         if not isinstance(reply, wire.Message):
             raise errors.ProtocolMismatch(f"{self.url}/forward: expected tensors, got {reply!r:.60}")
         return reply.value

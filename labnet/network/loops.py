@@ -216,6 +216,11 @@ class Worker:
         """Whether the caller runs on this thread."""
         return threading.current_thread() is self._thread
 
+    @property
+    def ident(self) -> int | None:
+        """Number of the thread."""
+        return self._thread.ident
+
     def stop(self) -> None:
         """End the thread once everything asked for so far is done; called where `run` is."""
         self._stopped = True

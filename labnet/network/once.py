@@ -10,6 +10,7 @@ from labnet.network import keys
 from labnet.network.calls import Expired
 from labnet.network.ledger import Bounds, Entry, Forgotten, Key, Ledger, Mismatch
 from labnet.network.names import CALL, EPOCH, MODE, REPLAYED, VERSION
+from labnet.network.replication import fingerprint_for
 from labnet.network.routes import Failure, Reply, Request, failure_of
 from labnet.store import Outcome as Stored
 
@@ -17,7 +18,7 @@ from labnet.store import Outcome as Stored
 _NOT_BEGUN = (429, 503)
 
 #: Routes whose effects a store keeps, all of them.
-_OF_MODELS = ("/forward", "/optimize")
+_OF_MODELS = ("/forward", "/optimize", "/apply")
 
 Outcome = Reply | Failure
 
@@ -137,6 +138,8 @@ class Once:
 def fingerprint_of(request: Request) -> tuple[Any, ...]:
     """Return what tells a request from others that carry the same key."""
     headers = request.headers
+    if request.path == "/apply":
+        return fingerprint_for(request)
     return request.path, headers.get(CALL), headers.get(MODE), len(request.body), request.checksum
 
 

@@ -124,6 +124,12 @@ class Port:
             self.epoch = store.lineage + secrets.token_hex(4)
         self.once.continue_from(self.epoch, store.lineage, store.outcomes)
 
+    def belong_to(self, lineage: str) -> None:
+        """Be an incarnation of a lineage without a store; runs on the I/O loop."""
+        if not self.epoch.startswith(lineage):
+            self.epoch = lineage + secrets.token_hex(4)
+            self.once.continue_from(self.epoch, lineage, ())
+
     def abandon(self) -> None:
         """Leave everything to the parent in a forked child."""
         if self.owner is not None:

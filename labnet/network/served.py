@@ -3,32 +3,34 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import Any, ClassVar, TypeVar
 
 from labnet import wire
-from labnet.autograd import Gradients, no_grad
 from labnet.errors import ServeError
 from labnet.network import keys
 from labnet.network.again import Before, Past
 from labnet.network.calls import Calls, Expired, Kept, Limits
-from labnet.network.graph import Graph, check_gradient, pull
+from labnet.network.graph import Graph, check_gradient
+from labnet.network.holding import Holding
 from labnet.network.keys import KEY
 from labnet.network.loops import Worker, await_model
-from labnet.network.names import CALL, LOSS, MODE, VERSION, WANTED
-from labnet.network.once import fingerprint_of
+from labnet.network.names import CALL, LOSS, MODE, VERSION
 from labnet.network.partial import RemoteNode, partial_update, states_of
+from labnet.network.primary import Primary
+from labnet.network.pulling import Backward, Calling, leaves_of, loss_of, message_of, outputs_of
+from labnet.network.replica import Replica
+from labnet.network.rounds import ROUND, RoundOf
 from labnet.network.routes import Failure, Reply, Request, Route, encoded
 from labnet.network.staleness import Policy
-from labnet.network.updates import Contribution, Optimizer, Updates
+from labnet.network.updates import Optimizer, Updates
 from labnet.nn import Module
-from labnet.nn.modules import calling_mode
 from labnet.ops.creation import random_state, restart_at
-from labnet.stats import Curve
-from labnet.store import Outcome, Store
+from labnet.stats import Curve, Timeline
+from labnet.store import Store
 from labnet.tensor import Tensor
 
+T = TypeVar("T")
+Role = Primary | Replica
 log = logging.getLogger("labnet.network")
 
 
@@ -51,10 +53,12 @@ class ServedModel:
         Address of the server, for errors that name it beside others.
     store : Store, optional
         Where updates are kept.
+    role : Primary or Replica, optional
+        What it is among several servers of one model.
     """
 
     #: Paths of what every served model answers.
-    ROUTES: ClassVar[tuple[str, ...]] = ("/forward", "/optimize", "/weights")
+    ROUTES: ClassVar[tuple[str, ...]] = ("/forward", "/optimize", "/settle", "/weights")
 
     def __init__(
         self,
@@ -68,6 +72,7 @@ class ServedModel:
         policy: Policy | None = None,
         url: str = "",
         store: Store | None = None,
+        role: Role | None = None,
     ):
         if not callable(model):
             raise ServeError(f"serve_model: expected a callable or a Module, got {type(model).__name__} {model!r:.60}")
@@ -98,7 +103,11 @@ class ServedModel:
         #: Whether forwards reach other servers: what they saw is kept then, in case this one dies half-way.
         self._reaches: bool | None = None if store is not None else False
         self.replaced = False
+        self.role = role
         self.losses = Curve()
+        #: When the worker computed for this model.
+        self.timeline = Timeline()
+        self.holding = Holding(self.updates, self.calls, self._give_back, self.losses, self._tell)
         self._url = url
 
     @property
@@ -111,10 +120,17 @@ class ServedModel:
         """What computes."""
         return self._model
 
+    async def run(self, function: Callable[[], T]) -> T:
+        """Compute on the worker, between two forwards."""
+        return await self._worker.run(function)
+
     def retire(self) -> None:
         """Expire the kept graphs: another model takes the place of this one."""
         self.replaced = True
         self.updates.drain("another model takes its place")
+        self.holding.clear()
+        if self.role is not None:
+            self.role.close()
         self.calls.clear()
 
     def routes(self) -> dict[str, Route]:
@@ -129,17 +145,27 @@ class ServedModel:
                 replies=(wire.NATIVE,),
                 summary="Train with the gradient of an earlier reply",
             ),
+            "/settle": Route(
+                ("POST",),
+                self.role.settle if isinstance(self.role, Replica) else self.holding.settle,
+                content_types=(wire.JSON,),
+                replies=(wire.JSON,),
+                summary="Wait for the updates of rounds, and tell which calls were applied",
+            ),
             "/weights": Route(
                 ("GET",), self._weights, counted=False, replies=wire.MESSAGES, summary="The parameters by name"
             ),
+            **(self.role.routes() if self.role is not None else {}),
         }
 
     async def _forward(self, request: Request) -> Reply:
-        message = _message(request)
+        message = message_of(request)
+        if self.role is not None:
+            await self.role.ready(request)
         training = request.native and request.headers.get(MODE, "train") == "train"
-        inputs = _leaves(message) if training else message.tensors
+        inputs = leaves_of(message) if training else message.tensors
         version, seen, result = await self._worker.run(lambda: self._call(inputs, message.named, training))
-        output = _as_message(await await_model(result, lambda: _Calling(training)))
+        output = outputs_of(await await_model(result, lambda: Calling(training)))
         body = encoded(output.value, request.format)
         headers = {VERSION: str(version)}
         if training:
@@ -161,7 +187,7 @@ class ServedModel:
         seen = None
         if training and self._reaches is not False and isinstance(self._model, Module):
             seen = Before(self._model.state_dict(), random_state())
-        with _Calling(training):
+        with self.timeline.doing("forward"), Calling(training):
             return self.version, seen, self._model(*arguments, **(inputs if named else {}))
 
     async def complete(self) -> None:
@@ -193,7 +219,7 @@ class ServedModel:
             self._model.load_state_dict(past.before.weights)
             restart_at(past.before.random)
             _, _, result = await self._worker.run(lambda: self._call(past.inputs, past.by_name, True))
-            output = _as_message(await await_model(result, lambda: _Calling(True)))
+            output = outputs_of(await await_model(result, lambda: Calling(True)))
         finally:
             past.end(token)
             self._model.load_state_dict(present)
@@ -207,14 +233,14 @@ class ServedModel:
     async def evaluate(self, inputs: dict[str, Tensor], *, named: bool) -> tuple[int, wire.Message]:
         """Call the model in evaluation mode without keeping a graph; return the weights' version and the outputs."""
         version, _, result = await self._worker.run(lambda: self._call(inputs, named, False))
-        return version, _as_message(await await_model(result, lambda: _Calling(False)))
+        return version, outputs_of(await await_model(result, lambda: Calling(False)))
 
     async def _optimize(self, request: Request) -> Reply:
-        call = request.headers.get(CALL)
+        call, of_round = request.headers.get(CALL), RoundOf.read(request.headers.get(ROUND))
         if not call:
             raise Failure(400, "BadRequest", f"/optimize needs the header {CALL} of the reply to /forward")
-        message = _message(request)
-        loss = _finite(message.metadata.get(LOSS))
+        message = message_of(request)
+        loss = loss_of(message.metadata.get(LOSS))
         try:
             kept = self.calls.look(call, now=time.monotonic())
             graph: Graph = kept.graph
@@ -222,24 +248,32 @@ class ServedModel:
             self._check_staleness(call, kept)
             kept = self.calls.take(call, now=time.monotonic())
         except Expired as expired:
+            if isinstance(self.role, Primary):  # of a replica that is gone: what it sent comes too late from now on
+                self.calls.refuse(call)
             details = {"applied": expired.applied}
             raise Failure(410, "GraphExpired", _why_expired(call, expired), details=details) from None
-        backward = _Backward(request, call, kept, message.tensors, loss)
+        backward = Backward(request, call, kept, message.tensors, loss)
         keys.go_on_as(graph.origin)
         version: int | None = None
 
         def pull_and_apply() -> None:
             nonlocal version
-            self.updates.hand_on(call, graph, kept.version)  # first: a remote model that blocks is asked within `begin`
-            self._reaches = self._reaches or graph.handed_on
-            backward.begin()
-            if not backward.is_pending:
-                version = self.updates.apply_now(backward.contribution())
+            with self.timeline.doing("backward"):
+                self.updates.hand_on(call, graph, kept.version)  # first: a blocking remote is asked within `begin`
+                self._reaches = self._reaches or graph.handed_on
+                backward.begin()
+                if not (backward.is_pending or of_round or isinstance(self.role, Replica)):
+                    version = self.updates.apply_now(backward.contribution())
 
         try:
             await self._worker.run(pull_and_apply)
             if version is None:
                 await backward.end()
+                if isinstance(self.role, Replica):
+                    return await self._hand_on(self.role, backward, request, of_round)
+                if of_round is not None:
+                    await self.holding.hold(call, kept, backward.contribution(), of_round, loss)
+                    return Reply(backward.answer(), {VERSION: str(self.version), **of_round.header()})
                 version = await self.updates.apply(backward.contribution())
         except Exception as error:  # no weight of this server has changed: the same call may be tried again
             backward.keep()
@@ -247,7 +281,14 @@ class ServedModel:
             raise partial_update(error, graph.nodes, here={self._url: "no"}) from error.__cause__
         if loss is not None:
             self.losses.add(version, loss)
+        self._tell()
         return Reply(backward.answer(), {VERSION: str(version)})
+
+    async def _hand_on(self, role: Replica, backward: Backward, request: Request, of_round: RoundOf | None) -> Reply:
+        """Have the primary apply a backward."""
+        reply = b"".join(backward.answer().parts)
+        version = await role.hand_on(backward.contribution(), request, reply, of_round)
+        return Reply(backward.answer(), {VERSION: str(version), **(of_round.header() if of_round else {})})
 
     def _check_staleness(self, call: str, kept: Kept) -> None:
         if kept.graph.handed_on:  # others may have applied their part: to leave out this one's would be half an update
@@ -258,11 +299,18 @@ class ServedModel:
             self.calls.discard(call)  # it will not become less stale
             raise
 
-    def _give_back(self, call: str, kept: Kept) -> None:
+    def _give_back(self, call: str, kept: Kept | None) -> None:
+        if kept is None:  # its graph is with a replica
+            self.calls.unclaim(call)
+            return
         states = states_of(kept.graph.nodes)
         self.calls.give_back(call, kept, in_doubt=any(state != "no" for state in states.values()))
         if self.replaced:
             self.calls.clear([call])
+
+    def _tell(self) -> None:
+        if self.role is not None:
+            self.role.tell()
 
     async def _weights(self, request: Request) -> Reply:
         model = self._model
@@ -270,129 +318,6 @@ class ServedModel:
             raise Failure(404, "RouteNotFound", "/weights: this model is a plain function without named parameters")
         state = await self._worker.run(model.state_dict)
         return Reply(wire.encode_value(state, request.format), {VERSION: str(self.version)})
-
-
-class _Backward:
-    """One backward: the gradients that it pulls, what they are applied for, and the answer to it."""
-
-    def __init__(self, request: Request, call: str, kept: Kept, given: dict[str, Tensor], loss: float | None):
-        self._request = request
-        self._call = call
-        self._kept = kept
-        self._graph: Graph = kept.graph
-        self._given = given
-        self._loss = loss
-        #: Servers further down may have applied their part in an earlier attempt, and do so once.
-        self._gradients: Gradients | None = self._graph.pulled.pop(request.checksum, None)
-        self._answer: wire.Body | None = None
-
-    def begin(self) -> None:
-        """Pull the gradients through the graph, as far as that needs no other server; runs on the worker."""
-        if self._gradients is None:
-            self._gradients = pull(self._graph, self._given, self._loss)
-
-    @property
-    def is_pending(self) -> bool:
-        """Whether other servers have to be waited for."""
-        return self._gradients is not None and self._gradients.is_pending
-
-    async def end(self) -> None:
-        """Wait for other servers."""
-        if self.is_pending:
-            waiting, self._gradients = self._gradients, None
-            self._gradients = await await_model(waiting)
-
-    def keep(self) -> None:
-        """Keep what was pulled for another attempt."""
-        if self._gradients is not None:
-            self._graph.pulled[self._request.checksum] = self._gradients
-
-    def contribution(self) -> Contribution:
-        """Return what is to be applied."""
-        assert self._gradients is not None, "pulled"
-        request = self._request
-        key = request.headers.get(KEY, self._call)
-        return Contribution(
-            request.client or "",
-            key,
-            self._call,
-            self._graph,
-            self._kept.version,
-            self._gradients,
-            outcome=self._outcome,
-        )
-
-    def answer(self) -> wire.Body:
-        """Return the gradients of the inputs as the body of the reply."""
-        if self._answer is None:
-            assert self._gradients is not None, "pulled"
-            found = self._gradients
-            pulled = {name: found[tensor] for name, tensor in self._graph.inputs.items() if tensor in found}
-            message = wire.Message(pulled, named=True, metadata={"applied": "yes"})
-            self._answer = wire.encode_native(message, bfloat16=self._request.format.bfloat16)
-        return self._answer
-
-    def _outcome(self, version: int) -> Outcome:
-        key, body = self._request.headers.get(KEY, "").strip('"'), b"".join(self.answer().parts)
-        return Outcome(key, fingerprint_of(self._request), self._call, body, version)
-
-
-def _leaves(message: wire.Message) -> dict[str, Tensor]:
-    """Return the tensors of a forward, ready to be differentiated by those that the client wants that for."""
-    wanted = message.metadata.get(WANTED)
-    names = set(message.tensors if wanted is None else wanted.split(","))
-    return {
-        name: Tensor(tensor, requires_grad=name in names and tensor.dtype.kind == "f")
-        for name, tensor in message.tensors.items()
-    }
-
-
-def _message(request: Request) -> wire.Message:
-    """Return the tensors of a request, of which there must be some."""
-    message = request.message()
-    if message is None or not message.tensors:
-        raise Failure(400, "BadRequest", f"{request.path} needs at least one tensor")
-    if not request.is_json:
-        return message
-    # JSON does not tell 1 from 1.0, and models compute in floats
-    tensors = {name: t.astype("float32") if t.dtype.kind in "iu" else t for name, t in message.tensors.items()}
-    return wire.Message(tensors, message.named, message.metadata)
-
-
-class _Calling:
-    """Call models in training, with a record for the backward, or in evaluation without."""
-
-    __slots__ = ("_mode", "_record")
-
-    def __init__(self, training: bool):
-        self._mode = calling_mode(training)
-        self._record = None if training else no_grad()
-
-    def __enter__(self) -> None:
-        self._mode.__enter__()
-        if self._record is not None:
-            self._record.__enter__()
-
-    def __exit__(self, *exception: object) -> None:
-        if self._record is not None:
-            self._record.__exit__()
-        self._mode.__exit__()
-
-
-def _as_message(result: Any) -> wire.Message:
-    if isinstance(result, tuple | list):
-        result = {str(position): item for position, item in enumerate(result)}
-    if not isinstance(result, Tensor | np.ndarray) and not (isinstance(result, dict) and wire.is_tensors(result)):
-        raise Failure(500, "RemoteFailure", f"a model must return tensors, got {type(result).__name__} {result!r:.60}")
-    return wire.message_of(result)
-
-
-def _finite(text: str | None) -> float | None:
-    try:
-        value = float(text) if text is not None else None
-    except ValueError:
-        raise Failure(400, "BadRequest", f"metadata {LOSS!r} is not a number: {text!r:.40}") from None
-    return value if value is not None and np.isfinite(value) else None
 
 
 def _why_expired(call: str, expired: Expired) -> str:

@@ -15,6 +15,7 @@ from labnet.network.port import ANY_HOST, DRAIN_SECONDS, Port, url_of
 from labnet.network.routes import Route
 from labnet.network.served import ServedModel
 from labnet.pictures import table
+from labnet.stats import Interval
 
 log = logging.getLogger("labnet.network")
 
@@ -82,6 +83,10 @@ class Server:
         if self._port.stopped.is_set() or self._port.is_current:
             return self._account.history(running=self.running)
         return IO.run(self._account.snapshot())
+
+    def timeline(self) -> list[Interval]:
+        """Return when the model computed last, oldest first: what it did, and from when to when."""
+        return [] if self._model is None else self._model.timeline.intervals()
 
     def panel(self) -> Any:
         """Return the live panel of this server, a widget for notebooks."""
@@ -162,6 +167,8 @@ class Server:
         """Let requests that wait for others come to their end: the server is stopping."""
         if self._model is not None:
             self._model.updates.drain("the server is stopping")
+            if self._model.role is not None:
+                self._model.role.close()
 
     @property
     def keeps(self) -> bool:

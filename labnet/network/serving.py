@@ -14,11 +14,12 @@ from labnet.network.placing import placed
 from labnet.network.pool import Address
 from labnet.network.port import Port
 from labnet.network.routes import Route, check_name, function_route
-from labnet.network.served import ServedModel
+from labnet.network.served import Role, ServedModel
 from labnet.network.server import Server
 from labnet.network.staleness import Policy, Staleness
 from labnet.network.storing import give_back, new_calls, opened
 from labnet.network.updates import Optimizer
+from labnet.nn import Module
 from labnet.stats import RouteStatistics
 from labnet.store import Durability
 
@@ -153,34 +154,68 @@ def serve_model(
     1
     """
     policy = Policy(staleness, max_staleness, accumulate)
+    given = Given(model, optimizer, routes or {}, policy, store, durability, compile, device)
     if name is None:
         name = getattr(model, "__name__", None) or type(model).__name__
-    if compile:
+    return serve_part(given, Place(port, host, name, token, max_body, max_queue, replace))
+
+
+@dataclass(frozen=True)
+class Given:
+    """A model to be served, with all that `serve_model` is given of it."""
+
+    model: Callable[..., Any]
+    optimizer: Optimizer | None
+    routes: Mapping[str, Callable[..., Any]]
+    policy: Policy
+    store: str | os.PathLike[str] | None = None
+    durability: Durability = "group"
+    compile: bool = False
+    device: str | None = None
+
+
+def serve_part(given: Given, place: "Place", role: Role | None = None) -> Server:
+    """Serve a model, alone or as one of several servers of it; see `serve_model`."""
+    model = given.model
+    if given.compile:
         from labnet.network.compiled import compiled  # only here: a compiler takes time to import
 
         model = compiled(model)
-    if device is not None:
-        model = placed(model, device)
-    place = Place(port, host, name, token, max_body, max_queue, replace)
+    if given.device is not None:
+        model = placed(model, given.device)
+    if role is not None and not isinstance(model, Module):
+        raise ServeError(f"serve_model: replicas need a Module, whose parameters have names, got {model!r:.60}")
 
     def made(bound: Port) -> ServedModel:
         _refuse_itself(model, bound)
         previous = _served_by(bound)
         kept = None
-        if store is not None:
-            kept = opened(store, model, optimizer, durability=durability, previous=previous, worker=bound.worker)
-        return ServedModel(
+        if given.store is not None:
+            kept = opened(
+                given.store,
+                model,
+                given.optimizer,
+                durability=given.durability,
+                previous=previous,
+                worker=bound.worker,
+            )
+        lineage = kept.lineage if kept is not None else role.lineage if role is not None else None
+        served = ServedModel(
             model,
-            optimizer,
+            given.optimizer,
             worker=bound.worker,
-            new_call=new_calls(kept),
+            new_call=new_calls(lineage),
             previous=previous,
-            policy=policy,
+            policy=given.policy,
             url=bound.url,
             store=kept,
+            role=role,
         )
+        if role is not None:
+            role.attach(served, bound)
+        return served
 
-    return _serve(place, routes or {}, made)
+    return _serve(place, given.routes, made)
 
 
 @dataclass(frozen=True)
@@ -277,6 +312,8 @@ async def _install(place: Place, bound: Port, server: Server, table: dict[str, R
     bound.routes, bound.owner = table, server
     if server._model is not None and server._model.store is not None:
         bound.continue_from(server._model.store)
+    elif server._model is not None and server._model.role is not None:
+        bound.belong_to(server._model.role.lineage)
     if place.token != "auto":
         bound.token = place.token
     for path, route in table.items():

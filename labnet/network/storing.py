@@ -78,9 +78,8 @@ def give_back(store: Store | None, previous: ServedModel | None, worker: Worker)
             IO.run(worker.run(previous.store.reopen))
 
 
-def new_calls(store: Store | None) -> Callable[[int], str]:
-    """Return what makes ids of calls, of 128 bits; with a store they tell which one they are of, and the version."""
-    if store is None:
+def new_calls(lineage: str | None) -> Callable[[int], str]:
+    """Return what makes ids of calls, of 128 bits; with a lineage they tell it, and the version of the weights."""
+    if lineage is None:
         return lambda version: secrets.token_hex(16)
-    lineage = store.lineage
     return lambda version: call_prefix(lineage, version) + secrets.token_hex(8)

@@ -128,9 +128,31 @@ class Updates:
             version = await self._worker.run(lambda: self._update([contribution]))
         else:
             contribution = contribution._replace(applied=asyncio.get_running_loop().create_future())
-            await self._worker.run(lambda: self._trained(contribution))  # refuses what is not finite
+            await self._worker.run(lambda: self.trained(contribution))  # refuses what is not finite
             version = await self._join(contribution)
         self.staleness.add(version - 1 - contribution.version)
+        return version
+
+    async def apply_any(self, contribution: Contribution) -> int:
+        """Train with a contribution as `apply_now` and `apply` do."""
+        version = await self._worker.run(lambda: self.apply_now(contribution))
+        return version if version is not None else await self.apply(contribution)
+
+    def follow(self, version: int) -> None:
+        """Take note of the version of weights that were taken over from elsewhere."""
+        self._version.number = version
+
+    async def check(self, contribution: Contribution) -> None:
+        """Refuse a contribution that could not be applied."""
+        if self._closed is not None:
+            raise _sent_away(self._closed)
+        await self._worker.run(lambda: self.trained(contribution))
+
+    async def apply_all(self, contributions: list[Contribution]) -> int:
+        """Make one update of contributions, summed in their order; return the version it led to."""
+        version = await self._worker.run(lambda: self._update(contributions))
+        for contribution in contributions:
+            self.staleness.add(version - 1 - contribution.version)
         return version
 
     async def _join(self, contribution: Contribution) -> int:
@@ -157,9 +179,9 @@ class Updates:
         """Train the parameters with the sum of the contributions; return the new version."""
         if len(contributions) == 1 and not contributions[0].graph.handed_on:
             self.check_staleness(contributions[0].version)
-        total = self._trained(contributions[0])
+        total = self.trained(contributions[0])
         for other in contributions[1:]:
-            total = total + self._trained(other)
+            total = total + self.trained(other)
         with self._stored(total, contributions):
             if self._optimizer is not None and len(total):
                 with _all_or_nothing(list(total)):
@@ -237,7 +259,7 @@ class Updates:
             raise
         store.applied(outcomes)
 
-    def _trained(self, contribution: Contribution) -> Gradients:
+    def trained(self, contribution: Contribution) -> Gradients:
         """Return the gradients of the model's own parameters, scaled as the policy wants, all of them finite."""
         inputs = {id(tensor) for tensor in contribution.graph.inputs.values()}
         pairs = contribution.gradients.items()

@@ -5,13 +5,16 @@ from labnet.stats.curve import Curve
 from labnet.stats.loggers import ConsoleLogger
 from labnet.stats.operations import OpCount, OpStatistics
 from labnet.stats.routes import RouteStatistics
+from labnet.stats.timeline import Interval, Timeline
 
 __all__ = [
     "ConsoleLogger",
     "Curve",
+    "Interval",
     "OpCount",
     "OpStatistics",
     "RouteStatistics",
+    "Timeline",
     "collect",
     "disable",
     "enable",

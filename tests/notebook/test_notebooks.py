@@ -18,6 +18,7 @@ PROMISES = {
     "compiled": ("right after training: ", 97),
     "composition": ("right about ", 88),
     "split_learning": ("unseen digits: ", 92),
+    "many_machines": ("right about ", 92),
     "trainers": ("none of them has seen: ", 92),
 }
 

@@ -159,3 +159,17 @@ def test_repr_shows_values_dtype_and_gradient():
     assert repr(ln.asarray([1.0, 2.0])) == "Tensor([1., 2.], dtype=float32)"
     assert repr(ln.ones(1, requires_grad=True)) == "Tensor([1.], dtype=float32, requires_grad=True)"
     assert len(repr(ln.zeros((1000, 1000)))) < 1000
+
+
+def test_a_leaf_is_copied_into_another_process_and_a_computed_tensor_is_not():
+    import pickle
+
+    layer = ln.nn.Linear(3, 2)
+    copied = pickle.loads(pickle.dumps(layer))
+    assert copied.weight.requires_grad
+    assert copied.weight.tolist() == layer.weight.tolist()
+    view = pickle.loads(pickle.dumps(ln.arange(6)[::2]))
+    view[0] = 7
+    assert view.tolist() == [7, 2, 4]
+    with pytest.raises(ln.errors.GradientError, match="was computed: detach"):
+        pickle.dumps(layer(ln.ones((1, 3))))

@@ -61,8 +61,9 @@ class Controls {
     this.root = make("div", { className: "controls" }, this.copyButton, this.stopButton);
   }
 
-  draw({ url, running }) {
+  draw({ url, running, connect }) {
     this.url = url;
+    this.connect = connect;
     this.copyButton.title = this.line;
     if (!running) this.allow(null);
   }
@@ -79,7 +80,7 @@ class Controls {
   }
 
   get line() {
-    return `remote = ln.network.remote_model(${JSON.stringify(this.url)})`;
+    return this.connect ?? `remote = ln.network.remote_model(${JSON.stringify(this.url)})`;
   }
 
   async copyLine() {

@@ -1,0 +1,86 @@
+"""When the parts of models computed, as a picture, and how much of the time that was."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+_COLOURS = {"forward": "#4380e0", "backward": "#e08a43"}
+_WIDTH, _ROW, _LABEL = 720, 22, 130
+
+Intervals = Sequence[tuple[str, float, float]]
+
+
+class Utilisation:
+    """Intervals of computing, by part; drawn in a notebook.
+
+    Attributes
+    ----------
+    parts : dict of str to list of (str, float, float)
+        What was done, from when to when, in seconds.
+
+    Examples
+    --------
+    >>> Utilisation({"a": [("forward", 0.0, 1.0)], "b": [("forward", 1.0, 2.0)]})
+    a   50 %  ██████████··········
+    b   50 %  ··········██████████
+    """
+
+    def __init__(self, parts: Mapping[str, Intervals]):
+        self.parts = {part: [(str(k), float(b), float(e)) for k, b, e in given] for part, given in parts.items()}
+
+    def between(self, begin: float, end: float) -> "Utilisation":
+        """Return what was done in an interval of time, in seconds since 1970."""
+        return Utilisation(
+            {
+                part: [(kind, max(b, begin), min(e, end)) for kind, b, e in given if e > begin and b < end]
+                for part, given in self.parts.items()
+            }
+        )
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """From when to when there is something."""
+        moments = [moment for given in self.parts.values() for _, b, e in given for moment in (b, e)]
+        return (min(moments), max(moments)) if moments else (0.0, 0.0)
+
+    def share(self, part: str) -> float:
+        """Return which part of the time a part of a model computed."""
+        begin, end = self.span
+        return sum(e - b for _, b, e in self.parts[part]) / (end - begin) if end > begin else 0.0
+
+    def __repr__(self) -> str:
+        begin, end = self.span
+        step = (end - begin) / 20 or 1.0
+        width = max(map(len, self.parts), default=0)
+        lines = []
+        for part, given in self.parts.items():
+            middles = [begin + (cell + 0.5) * step for cell in range(20)]
+            bar = "".join("█" if any(b <= m < e for _, b, e in given) else "·" for m in middles)
+            lines.append(f"{part:<{width}}  {self.share(part):4.0%}  {bar}".replace("%", " %"))
+        return "\n".join(lines)
+
+    def svg(self) -> str:
+        """Return the picture: a row for each part, forwards blue and backwards orange."""
+        begin, end = self.span
+        scale = _WIDTH / ((end - begin) or 1.0)
+        rows = []
+        for position, (part, given) in enumerate(self.parts.items()):
+            top = position * _ROW
+            rows.append(
+                f'<text x="0" y="{top + 15}">{escape(part)}</text>'
+                f'<text x="{_LABEL - 8}" y="{top + 15}" text-anchor="end">{self.share(part):.0%}</text>'
+            )
+            rows += [
+                f'<rect x="{_LABEL + (b - begin) * scale:.2f}" y="{top + 3}" width="{max((e - b) * scale, 0.4):.2f}" '
+                f'height="{_ROW - 6}" fill="{_COLOURS.get(kind, "#8a94a5")}"/>'
+                for kind, b, e in given
+            ]
+        height = len(self.parts) * _ROW + 20
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH + _LABEL}" height="{height}" '
+            f'font-family="sans-serif" font-size="12" fill="#556">{"".join(rows)}'
+            f'<text x="{_LABEL}" y="{height - 5}">0</text>'
+            f'<text x="{_WIDTH + _LABEL}" y="{height - 5}" text-anchor="end">{(end - begin) * 1e3:.0f} ms</text></svg>'
+        )
+
+    def _repr_svg_(self) -> str:
+        return self.svg()

@@ -1,0 +1,353 @@
+"""The handle of a cluster: serving by name, finding by name, and looking at what is served."""
+
+import asyncio
+import contextlib
+import os
+import ssl as tls
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from distributed import Client, LocalCluster
+from distributed.protocol import serialize_bytes
+
+from labnet.cluster import host
+from labnet.cluster.chart import Utilisation
+from labnet.cluster.directory import BACKOFF, Directory, Seat
+from labnet.cluster.model import ClusterModel
+from labnet.cluster.pipeline import Pipeline
+from labnet.cluster.registry import Registry
+from labnet.cluster.table import Models, Row
+from labnet.errors import ServeError
+from labnet.network.caller import Caller
+from labnet.network.retry import Backoff
+from labnet.network.staleness import Policy, Staleness
+from labnet.optim import Optimizer
+from labnet.store import LEVELS, Durability
+
+
+class Cluster:
+    """A Dask cluster that serves models; made by `connect`. Usable in ``with``.
+
+    Attributes
+    ----------
+    client : distributed.Client
+        The connection to Dask.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> with ln.cluster.connect(workers=1) as cluster:
+    ...     model = cluster.serve_model(lambda: ln.nn.Linear(2, 1), ln.optim.SGD(lr=0.1), name="line", blocking=True)
+    ...     loss = ln.loss.mse(model(ln.ones((4, 2))), ln.zeros((4, 1)))
+    ...     gradients = loss.backward()
+    ...     cluster.models()[0].version
+    1
+    """
+
+    def __init__(self, client: Client, *, owned: Sequence[Any] = ()):
+        self.client = client
+        self._owned = owned
+
+    # Serving
+
+    def serve_model(
+        self,
+        factory: Callable[[], Any],
+        optimizer: Optimizer | None = None,
+        *,
+        name: str,
+        replicas: int = 1,
+        resources: Mapping[str, float] | None = None,
+        store: str | os.PathLike[str] | None = None,
+        workers: str | Sequence[str] = (),
+        staleness: Staleness = "accept",
+        max_staleness: int | None = None,
+        accumulate: int = 1,
+        durability: Durability = "group",
+        compile: bool = False,
+        blocking: bool = False,
+        timeout: float = 60.0,
+    ) -> ClusterModel:
+        """Serve a model on a worker, under a name, and return the remote model that is bound to the name.
+
+        Parameters
+        ----------
+        factory : callable
+            Called on the worker, without arguments; returns the model, or model and optimizer. It is called again
+            whenever the model has to be started anew.
+        optimizer : Optimizer, optional
+            Trains the model there; a copy of it is sent.
+        name : str
+            Serving again under the same name replaces the model.
+        replicas : int
+            How many workers compute: one of them, the primary, owns the weights.
+        resources : mapping of str to float, optional
+            What each of them takes of its worker's resources, such as ``{"GPU": 1}``.
+        store : path, optional
+            A folder that keeps the model while it is trained. Every worker that may serve it must see it there.
+        workers : str or sequence of str
+            Addresses, hosts or names of the workers that may serve it; by default all.
+        staleness, max_staleness, accumulate, durability, compile
+            As for `labnet.network.serve_model`.
+        blocking, timeout
+            Of the remote model.
+
+        Raises
+        ------
+        ServeError
+            If it cannot be served: no worker for it, or what its factory raised.
+        """
+        if not isinstance(name, str) or not name or "/" in name:
+            raise ServeError(f"serve_model: a name is text without '/', got {name!r:.60}")
+        if not callable(factory):
+            raise ServeError(
+                f"serve_model: expected a function that returns the model, got {type(factory).__name__} "
+                f"{factory!r:.60}; lambda: model does for a model that is here"
+            )
+        if type(replicas) is not int or replicas < 1:
+            raise ServeError(f"serve_model: replicas must be a number from 1 on, got {replicas!r:.40}")
+        if isinstance(optimizer, Optimizer) and optimizer._only is not None:
+            raise ServeError(
+                f"serve_model: {optimizer!r} trains parameters of this process, which the worker does not have: have "
+                "the factory return the model and its optimizer"
+            )
+        Policy(staleness, max_staleness, accumulate)
+        if durability not in LEVELS:
+            raise ServeError(f"serve_model: durability must be one of {LEVELS}, got {durability!r:.40}")
+        options: dict[str, Any] = {"staleness": staleness, "max_staleness": max_staleness, "accumulate": accumulate}
+        options |= {"durability": durability, "compile": compile}
+        answer = self._ask(
+            "labnet_serve",
+            name=name,
+            program=_written(factory, optimizer),
+            replicas=replicas,
+            resources={key: float(amount) for key, amount in (resources or {}).items()},
+            store=None if store is None else str(Path(store).absolute()),
+            options=options,
+            workers=[workers] if isinstance(workers, str) else list(workers),
+        )
+        if "error" in answer:
+            raise ServeError(f"serve_model: {name!r} cannot be served: {answer['error']}")
+        return self._bound(name, answer, blocking=blocking, timeout=timeout)
+
+    def remote_model(
+        self,
+        name: str,
+        *,
+        timeout: float = 60.0,
+        blocking: bool = False,
+        client: str | None = None,
+        backoff: Backoff | None = None,
+        wire_dtype: str | None = None,
+        state: str | os.PathLike[str] | None = None,
+    ) -> ClusterModel:
+        """Return the model that the cluster serves under a name, wherever it is.
+
+        Parameters
+        ----------
+        timeout, blocking, client, backoff, wire_dtype, state
+            As for `labnet.network.remote_model`. A model that is just being restarted is waited for.
+
+        Raises
+        ------
+        LookupError
+            If there is no such model.
+        """
+        answer = self._ask("labnet_resolve", name=name, wait=timeout)
+        self._check_known(name, answer)
+        if not any(endpoint["number"] == 0 for endpoint in answer["endpoints"]):
+            raise LookupError(f"the model {name!r} was not back within {timeout:.3g} s: see cluster.logs({name!r})")
+        given = {"client": client, "backoff": backoff, "wire_dtype": wire_dtype, "state": state}
+        return self._bound(name, answer, blocking=blocking, timeout=timeout, **given)
+
+    def _bound(
+        self, name: str, answer: dict[str, Any], *, blocking: bool, timeout: float, **given: Any
+    ) -> ClusterModel:
+        options = {**given, "backoff": given.get("backoff") or BACKOFF}
+
+        def called(seat: Seat) -> Caller:
+            return Caller(seat, timeout=timeout, **options)
+
+        return ClusterModel(Directory(name, answer, self._submit, self._ssl()), called, blocking=blocking)
+
+    def _ssl(self) -> tls.SSLContext | None:
+        """Return the cluster's own way to check certificates, where it has one."""
+        context: tls.SSLContext | None = self.client.security.get_connection_args("client").get("ssl_context")
+        return context
+
+    def pipeline(self, *stages: "str | ClusterModel", micro_batches: int = 4) -> Pipeline:
+        """Return stages to be trained together, by their names, the first one first.
+
+        Parameters
+        ----------
+        *stages : str or ClusterModel
+        micro_batches : int
+            How many pieces each batch is cut into.
+
+        Raises
+        ------
+        LookupError
+            If there is no such model.
+        """
+        models = [self.remote_model(stage) if isinstance(stage, str) else stage for stage in stages]
+        return Pipeline(models, micro_batches=micro_batches)
+
+    # Looking
+
+    def models(self) -> Models:
+        """Return a table of what is served: worker, URL, version, hits, p99, restarts."""
+        return Models([Row.of(row) for row in self.tree()])
+
+    def tree(self) -> list[dict[str, Any]]:
+        """Return what the panel draws: a row for each part of each model, with its statistics."""
+        rows: list[dict[str, Any]] = list(self._ask("labnet_models"))
+        return rows
+
+    def logs(self, name: str) -> list[str]:
+        """Return what a model has written on its workers, and what the scheduler has noted of it, part by part.
+
+        Raises
+        ------
+        LookupError
+            If there is no such model.
+        """
+        answer = self._ask("labnet_logs", name=name)
+        self._check_known(name, answer)
+        return [line for lines in answer.values() for line in lines]
+
+    def timeline(self, *names: str) -> Utilisation:
+        """Return when the parts of models computed, for as long as their workers remember: some thousand intervals.
+
+        Raises
+        ------
+        LookupError
+            If there is no such model.
+        """
+        parts: dict[str, Any] = {}
+        for name in names or sorted({row.name for row in self.models()}):
+            answer = self._ask("labnet_timeline", name=name)
+            self._check_known(name, answer)
+            parts |= answer
+        return Utilisation(parts)
+
+    def stop(self, name: str) -> None:
+        """Stop serving a model; what its store keeps stays there.
+
+        Raises
+        ------
+        LookupError
+            If there is no such model.
+        """
+        if not self._ask("labnet_stop", name=name):
+            self._check_known(name, self._ask("labnet_resolve", name=name))
+            raise LookupError(f"the cluster serves no model {name!r}")
+
+    def panel(self) -> Any:
+        """Return the live panel of everything that is served, a widget for notebooks."""
+        from labnet.cluster.source import Tree  # only here: it starts a thread
+
+        (view,) = entry_points(group="labnet.views", name="panel")
+        return view.load()(Tree(self))
+
+    # The connection
+
+    @property
+    def address(self) -> str:
+        """Address of the scheduler."""
+        scheduler = self.client.scheduler
+        return "closed" if scheduler is None else str(scheduler.address)
+
+    def _submit(self, operation: str, **arguments: Any) -> "Future[Any]":
+        """Ask the scheduler, from any thread."""
+
+        async def asking() -> Any:
+            return await getattr(self.client.scheduler, operation)(**arguments)
+
+        return asyncio.run_coroutine_threadsafe(asking(), self.client.loop.asyncio_loop)
+
+    def _ask(self, operation: str, **arguments: Any) -> Any:
+        return self.client.sync(getattr(self.client.scheduler, operation), **arguments)
+
+    def _check_known(self, name: str, answer: dict[str, Any]) -> None:
+        if answer.get("missing"):
+            raise LookupError(f"the cluster serves no model {name!r}: it serves {list(answer['known'])}")
+
+    def close(self) -> None:
+        """Disconnect; a cluster that `connect` has started ends, with all that it serves."""
+        if len(self._owned) > 1:  # with a cluster of its own: every server comes to an orderly end
+            with contextlib.suppress(OSError, RuntimeError):  # it may have ended already
+                for name in dict.fromkeys(row["name"] for row in self._ask("labnet_models", figures=False)):
+                    self._ask("labnet_stop", name=name)
+        for owned in self._owned:
+            owned.close()
+
+    def __enter__(self) -> "Cluster":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Cluster({self.address})"
+
+
+def _written(factory: Callable[[], Any], optimizer: Optimizer | None) -> bytes:
+    """Return a factory and an optimizer as Dask sends them."""
+    try:
+        written: bytes = serialize_bytes((factory, optimizer), on_error="raise")
+    except Exception as error:  # whatever the object raises that cannot be written
+        raise ServeError(
+            f"serve_model: the factory, the optimizer, or something that they use, cannot be sent to a worker: "
+            f"{type(error).__name__}: {error}; make it inside the factory, or in a module that workers import"
+        ) from error
+    return written
+
+
+def connect(client_or_address: Any = None, *, workers: int | None = None, **options: Any) -> Cluster:
+    """Connect to a Dask cluster, to serve models on it and to find those that it serves.
+
+    Parameters
+    ----------
+    client_or_address : distributed.Client, cluster, str, optional
+        A client, anything that Dask's client connects to, or the address of a scheduler. None starts a
+        `LocalCluster` of processes on this machine; inside a factory, it is the cluster that the factory runs in.
+    workers : int, optional
+        How many workers the local cluster is to have.
+    **options
+        For Dask's `Client`, or for the `LocalCluster`.
+
+    Raises
+    ------
+    OSError
+        If no scheduler answers.
+    TypeError
+        If the client is an asynchronous one.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> with ln.cluster.connect(workers=1) as here, ln.cluster.connect(here.client.scheduler.address) as cluster:
+    ...     len(cluster.models())
+    0
+    """
+    owned: list[Any] = []
+    if isinstance(client_or_address, Client):
+        client = client_or_address
+        if client.asynchronous:
+            raise TypeError("connect: expected a client that blocks, got an asynchronous one; pass its address instead")
+    else:
+        target, worker = client_or_address, host.current.get()
+        if target is None and worker is not None:
+            target, options = worker.scheduler.address, {"security": worker.security, **options}
+        elif target is None:
+            given = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": ":0", **options}
+            target, options = LocalCluster(**given), {}
+            owned.append(target)
+        client = Client(target, set_as_default=False, **options)
+        owned.insert(0, client)
+    client.register_plugin(Registry())
+    client.register_plugin(host.Host())
+    return Cluster(client, owned=owned)

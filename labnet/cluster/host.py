@@ -1,0 +1,210 @@
+"""What serves models on a worker of the cluster: a plugin that the scheduler asks to start and to stop them."""
+
+import asyncio
+import contextvars
+import logging
+import ssl as tls
+import threading
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from distributed.comm import get_address_host
+from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.protocol import deserialize_bytes
+
+from labnet.cluster.capture import Capture
+from labnet.cluster.directory import BACKOFF, Directory, Seat
+from labnet.cluster.front import Front
+from labnet.errors import ServeError
+from labnet.network import Server
+from labnet.network.caller import Caller
+from labnet.network.loops import IO
+from labnet.network.primary import Primary
+from labnet.network.replica import Replica
+from labnet.network.replication import new_lineage
+from labnet.network.served import Role
+from labnet.network.serving import Given, Place, serve_part
+from labnet.network.staleness import Policy
+
+log = logging.getLogger("labnet.cluster")
+
+#: The worker on which a factory runs.
+current: contextvars.ContextVar[Any] = contextvars.ContextVar("labnet_worker", default=None)
+
+
+class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
+    """Serves parts of models on one worker; see `labnet.cluster.connect`."""
+
+    name = "labnet"
+    idempotent = True
+
+    async def setup(self, worker: Any) -> None:
+        """Begin to serve, and tell the scheduler."""
+        self._worker = worker
+        self._served: dict[str, Server] = {}
+        self._fronts: dict[str, Front] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._lock = threading.Lock()
+        self._capture = Capture()
+        self._capture.install()
+        worker.handlers.update(
+            labnet_start=self.start,
+            labnet_end=self.end,
+            labnet_figures=self.figures,
+            labnet_lines=self.lines,
+            labnet_intervals=self.intervals,
+        )
+        await worker.scheduler.labnet_ready(worker=worker.contact_address or worker.address)
+
+    async def teardown(self, worker: Any) -> None:
+        """Stop what is served: the worker ends."""
+        served = list(self._served)
+        await asyncio.gather(*[self.end(part) for part in served])
+        self._capture.remove()
+
+    async def start(self, part: str, **given: Any) -> dict[str, Any]:
+        """Serve a part; return where, or why not."""
+        async with self._turns.setdefault(part, asyncio.Lock()):
+            token = current.set(self._worker)
+            try:
+                return await asyncio.to_thread(self._start, part, **given)
+            finally:
+                current.reset(token)
+
+    def _start(
+        self,
+        part: str,
+        *,
+        name: str,
+        program: bytes,
+        store: str | None,
+        options: dict[str, Any],
+        replicas: int,
+        primary: dict[str, Any] | None,
+    ) -> dict[str, Any]:
+        self._stop(part)
+        with self._capture.of_this_thread(part):
+            try:
+                factory, optimizer = deserialize_bytes(program)
+                role = self._role(name, replicas, primary)
+                server = self._serve(name, factory, optimizer, None if primary else store, options, role)
+            except Exception as error:
+                log.exception("%s cannot be served", part)
+                return {"error": f"{_innermost(error)}{type(error).__name__}: {error}"}
+        with self._lock:
+            self._served[part] = server
+        self._capture.belongs(server._port.worker.ident, part)
+        front = self._front(part, server)
+        return {
+            "port": server.port if front is None else front.port,
+            "token": server.token,
+            "incarnation": server.statistics()["server"]["epoch"],
+            "tls": front is not None,
+        }
+
+    def _front(self, part: str, server: Server) -> Front | None:
+        """Open an encrypted door to a server, where the cluster's own connections are encrypted."""
+        if not self._is_encrypted:
+            return None
+        context = self._worker.security.get_listen_args("worker")["ssl_context"]
+        front = self._fronts[part] = Front(server.port)
+        IO.run(front.open(str(get_address_host(self._worker.address)), context))
+        return front
+
+    @property
+    def _is_encrypted(self) -> bool:
+        return str(self._worker.address).startswith("tls://")
+
+    def _serve(
+        self,
+        name: str,
+        factory: Callable[[], Any],
+        optimizer: Any,
+        store: str | None,
+        options: dict[str, Any],
+        role: Role | None,
+    ) -> Server:
+        made = factory()
+        model, optimizer = made if isinstance(made, tuple) and len(made) == 2 else (made, optimizer)
+        if model is None:
+            raise ServeError("the factory returned None, expected a model")
+        replica = isinstance(role, Replica)
+        policy = Policy() if replica else Policy(options["staleness"], options["max_staleness"], options["accumulate"])
+        given = Given(
+            model,
+            None if replica else optimizer,
+            {},
+            policy,
+            store,
+            options["durability"],
+            options["compile"],
+        )
+        return serve_part(given, Place(0, self._host, name, "auto"), role)
+
+    def _role(self, name: str, replicas: int, primary: dict[str, Any] | None) -> Role | None:
+        """Return what a part is among the others of its model."""
+        if replicas == 1:
+            return None
+        if primary is None:
+            return Primary(new_lineage())
+        found = {"id": primary["id"], "replicas": replicas, "endpoints": [primary]}
+        directory = Directory(name, found, self._ask, self._ssl())
+        seat = Seat(directory, directory.endpoints[0])
+        return Replica(Caller(seat, backoff=BACKOFF, timeout=60.0), directory.endpoints[0].incarnation)
+
+    def _ask(self, operation: str, **arguments: Any) -> "Future[Any]":
+        """Ask the scheduler, from any thread."""
+
+        async def asking() -> Any:
+            return await getattr(self._worker.scheduler, operation)(**arguments)
+
+        return asyncio.run_coroutine_threadsafe(asking(), self._worker.loop.asyncio_loop)
+
+    def _ssl(self) -> tls.SSLContext | None:
+        """Return the cluster's own way to check certificates, where it has one."""
+        context: tls.SSLContext | None = self._worker.security.get_connection_args("worker").get("ssl_context")
+        return context
+
+    @property
+    def _host(self) -> str:
+        """Where to listen: where the worker does, as far as that is a network."""
+        address: str = self._worker.address
+        if self._is_encrypted or address.startswith("inproc://"):
+            return "127.0.0.1"
+        return str(get_address_host(address))
+
+    async def end(self, part: str) -> None:
+        """Stop a part."""
+        async with self._turns.setdefault(part, asyncio.Lock()):  # also one that is just being started
+            await asyncio.to_thread(self._stop, part)
+
+    def _stop(self, part: str) -> None:
+        with self._lock:
+            server, front = self._served.pop(part, None), self._fronts.pop(part, None)
+        if front is not None:
+            IO.run(front.close())
+        if server is not None:
+            server.stop()
+            self._capture.belongs(server._port.worker.ident, None)
+
+    async def figures(self, part: str) -> dict[str, Any] | None:
+        """Return the statistics of a part, None if it is not served here."""
+        server = self._served.get(part)
+        return None if server is None else await asyncio.to_thread(server.snapshot)
+
+    async def lines(self, part: str) -> list[str]:
+        """Return what a part has written since this worker started."""
+        return self._capture.lines(part)
+
+    async def intervals(self, part: str) -> list[tuple[str, float, float]]:
+        """Return when a part computed: what it did, from when to when, in seconds since 1970."""
+        server = self._served.get(part)
+        return [] if server is None else [(kind, began, ended) for kind, began, ended in server.timeline()]
+
+
+def _innermost(error: BaseException) -> str:
+    """Return where in the user's code an error comes from, for its message."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}: " if frames else ""

@@ -1,0 +1,108 @@
+"""Where the parts of a model belong: pure decisions over what is known of the workers, no I/O.
+
+A part is a server of a model on one worker: the primary, which owns the weights, or a replica.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+State = Literal["waiting", "starting", "running", "stopped"]
+
+
+@dataclass
+class Candidate:
+    """A worker that can serve.
+
+    Attributes
+    ----------
+    address : str
+        Of the worker in the cluster.
+    name : str
+        As the cluster was told to call it.
+    supply : mapping of str to float
+        Its resources.
+    served : list of str
+        Names of the models that have a part there, once for each part.
+    used : dict of str to float
+        Resources that these parts take.
+    """
+
+    address: str
+    name: str = ""
+    supply: Mapping[str, float] = field(default_factory=dict)
+    served: list[str] = field(default_factory=list)
+    used: dict[str, float] = field(default_factory=dict)
+
+    def has(self, resources: Mapping[str, float], *, free: bool = True) -> bool:
+        """Tell whether the worker has so much of each resource, free or at all."""
+        taken = self.used if free else {}
+        return all(self.supply.get(key, 0.0) - taken.get(key, 0.0) >= amount for key, amount in resources.items())
+
+
+def allowed(candidates: Collection[Candidate], workers: Collection[str]) -> list[Candidate]:
+    """Return the workers among `candidates` that are named, by address, host or name; all of them if none is.
+
+    Examples
+    --------
+    >>> [c.name for c in allowed([Candidate("tcp://10.0.0.1:7", "a"), Candidate("tcp://10.0.0.2:7", "b")], ["b"])]
+    ['b']
+    >>> [c.name for c in allowed([Candidate("tcp://10.0.0.1:7", "a")], ["10.0.0.1"])]
+    ['a']
+    """
+    if not workers:
+        return list(candidates)
+    return [c for c in candidates if {c.address, c.name, _host(c.address)} & set(workers)]
+
+
+def _host(address: str) -> str:
+    return address.rpartition("://")[2].rpartition(":")[0].strip("[]")
+
+
+def choose(
+    candidates: Collection[Candidate],
+    name: str,
+    resources: Mapping[str, float],
+    *,
+    workers: Collection[str] = (),
+    only_idle: bool = False,
+) -> Candidate | None:
+    """Return the worker for a part of a model, or None if there is none now.
+
+    The one that has the fewest parts of this model, then of any, then the first by name.
+
+    Parameters
+    ----------
+    only_idle : bool
+        Take no worker that serves something already.
+
+    Examples
+    --------
+    >>> busy, idle = Candidate("tcp://a:1", served=["encoder"]), Candidate("tcp://b:1")
+    >>> choose([busy, idle], "decoder", {}).address
+    'tcp://b:1'
+    >>> choose([busy], "decoder", {}, only_idle=True) is None
+    True
+    >>> choose([idle], "decoder", {"GPU": 1}) is None
+    True
+    """
+    found = [c for c in allowed(candidates, workers) if c.has(resources) and not (only_idle and (c.served or c.used))]
+    return min(found, key=lambda c: (c.served.count(name), len(c.served), c.name, c.address), default=None)
+
+
+def why_not(candidates: Collection[Candidate], resources: Mapping[str, float], workers: Collection[str]) -> str | None:
+    """Return why no worker could ever serve a part, or None where one could.
+
+    Examples
+    --------
+    >>> why_not([Candidate("tcp://a:1", "a", {"GPU": 1})], {"GPU": 2}, ())
+    "no worker has the resources {'GPU': 2}: they have {'a': {'GPU': 1}}"
+    """
+    if not candidates:
+        return "the cluster has no worker that can serve"
+    left = allowed(candidates, workers)
+    if not left:
+        return f"no worker is called {sorted(workers)}: they are called {sorted(c.name for c in candidates)}"
+    if not any(c.has(resources, free=False) for c in left):
+        return f"no worker has the resources {dict(resources)}: they have { {c.name: dict(c.supply) for c in left} }"
+    return None

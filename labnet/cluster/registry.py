@@ -1,0 +1,327 @@
+"""The registry of names in the scheduler: places the parts of models on workers, and again when those are lost.
+
+A client says what is to be served, never where something is served: the host of an address is that of a worker which
+the cluster has registered, and the port is what this worker answers when the scheduler, by itself, asks it to serve.
+Only placing and finding pass through here, no call of a model.
+"""
+
+import asyncio
+import logging
+import secrets
+from typing import Any
+
+from distributed.comm import get_address_host
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from labnet.cluster.placement import Candidate, choose, why_not
+from labnet.cluster.records import Order, Part
+from labnet.network.replication import LINEAGE
+
+log = logging.getLogger("labnet.cluster")
+
+#: Seconds in which a lost worker may come back before a worker that serves something else has to do its work.
+PATIENCE_SECONDS = 10.0
+#: Waits between attempts to serve a part anew, in seconds; the last one is repeated.
+_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_ANSWER_SECONDS, _BEGIN_SECONDS, _END_SECONDS = 5.0, 10.0, 20.0
+
+
+class Entry:
+    """A model under its name."""
+
+    def __init__(self, order: Order):
+        self.order = order
+        self.parts = [Part(order.name, number) for number in range(order.replicas)]
+        self.lost = {part.id: asyncio.Event() for part in self.parts}
+        self.tasks: list[asyncio.Task[None]] = []
+        self.refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+
+class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
+    """Keeps every model served; see `labnet.cluster.connect`."""
+
+    name = "labnet"
+    idempotent = True
+
+    async def start(self, scheduler: Any) -> None:
+        """Begin to answer clients and workers."""
+        self._scheduler = scheduler
+        self._id = secrets.token_hex(8)
+        self._entries: dict[str, Entry] = {}
+        self._ready: set[str] = set()
+        self._changed = asyncio.Event()
+        scheduler.handlers.update(
+            labnet_ready=self.ready,
+            labnet_serve=self.serve,
+            labnet_resolve=self.resolve,
+            labnet_models=self.models,
+            labnet_logs=self.logs,
+            labnet_stop=self.stop,
+            labnet_timeline=self.timeline,
+        )
+
+    async def close(self) -> None:
+        """Leave everything to the workers, which end with the scheduler."""
+        for entry in self._entries.values():
+            for task in entry.tasks:
+                task.cancel()
+
+    # What happens to workers
+
+    async def ready(self, worker: str) -> bool:
+        """Take note that a worker can serve; tell whether it is one of this cluster."""
+        if worker not in self._scheduler.workers:
+            log.warning("%r says that it can serve, and is no worker of this cluster", worker)
+            return False
+        self._ready.add(worker)
+        self._tell()
+        return True
+
+    def remove_worker(self, scheduler: Any, worker: str, **details: Any) -> None:
+        """Take note that a worker is gone, and all that it served."""
+        self._ready.discard(worker)
+        for entry in self._entries.values():
+            for part in entry.parts:
+                if part.worker == worker and part.state in ("starting", "running"):
+                    entry.lost[part.id].set()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Wake up whoever waits for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _change(self, seconds: float | None = None) -> None:
+        try:
+            await asyncio.wait_for(self._changed.wait(), seconds)
+        except TimeoutError:
+            return
+
+    def _candidates(self) -> list[Candidate]:
+        found = {}
+        for address in self._ready & self._scheduler.workers.keys():
+            state = self._scheduler.workers[address]
+            if state.status.name == "running":
+                found[address] = Candidate(address, str(state.name), dict(state.resources))
+        for entry in self._entries.values():
+            for part in entry.parts:
+                candidate = found.get(part.worker) if part.state in ("starting", "running") else None
+                if candidate is not None:
+                    candidate.served.append(part.name)
+                    for key, amount in entry.order.resources.items():
+                        candidate.used[key] = candidate.used.get(key, 0.0) + amount
+        return list(found.values())
+
+    # Keeping a part served
+
+    async def _keep(self, entry: Entry, part: Part) -> None:
+        """Serve a part, again whenever it is lost, until it is stopped."""
+        failures = 0
+        while True:
+            order, lost = entry.order, entry.lost[part.id]
+            await self._place(entry, part)
+            lost.clear()
+            if part.worker not in self._scheduler.workers:
+                continue
+            trouble = await self._start(entry, part)
+            if trouble:
+                part.lose(trouble)
+                if part.restarts < 0 and not entry.refused.done():
+                    entry.refused.set_result(trouble)
+                self._tell()
+                await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+                failures += 1
+                continue
+            failures = 0
+            if not part.number:
+                self._end_strangers(entry)
+            self._tell()
+            await lost.wait()
+            part.lose(f"its worker {part.worker} was lost")
+            log.warning("%s of %r was lost with its worker %s", part.id, order.name, part.worker)
+            self._tell()
+
+    def _end_strangers(self, entry: Entry) -> None:
+        """Have replicas started anew whose primary has come back without what it had answered."""
+        lineage = entry.parts[0].incarnation[:LINEAGE]
+        for part in entry.parts[1:]:
+            if part.state == "running" and part.incarnation[:LINEAGE] != lineage:
+                entry.lost[part.id].set()
+
+    async def _place(self, entry: Entry, part: Part) -> None:
+        """Wait for a worker to serve a part: at first for an idle one, then for any."""
+        order, loop = entry.order, asyncio.get_running_loop()
+        until = loop.time() + (PATIENCE_SECONDS if part.restarts >= 0 else 0.0)
+        while True:
+            left = until - loop.time()
+            found = choose(self._candidates(), part.name, order.resources, workers=order.workers, only_idle=left > 0)
+            if found is not None:
+                part.start(found.address)
+                return
+            await self._change(left if left > 0 else None)
+
+    async def _start(self, entry: Entry, part: Part) -> str:
+        """Have a worker serve a part; return why it does not, or nothing."""
+        order, lost = entry.order, entry.lost[part.id]
+        primary = None
+        if part.number:
+            while entry.parts[0].state != "running":  # whom it is to follow
+                await self._change()
+            primary = {**entry.parts[0].endpoint(), "id": self._id}
+        asking = asyncio.ensure_future(
+            self._scheduler.rpc(part.worker).labnet_start(
+                part=part.id,
+                name=order.name,
+                program=order.program,
+                store=None if part.number else order.store,
+                options=order.options,
+                replicas=order.replicas,
+                primary=primary,
+            )
+        )
+        ended = asyncio.ensure_future(lost.wait())
+        try:
+            await asyncio.wait([asking, ended], return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                return f"its worker {part.worker} was lost while it started"
+            answer = asking.result()
+        except Exception as error:  # of any class: Dask raises here what was raised there
+            return f"its worker {part.worker} did not start it: {type(error).__name__}: {error}"
+        finally:
+            for task in (asking, ended):
+                task.cancel()
+        if "error" in answer:
+            return str(answer["error"])
+        try:
+            part.run(address_of(part.worker, answer), str(answer["token"]), str(answer["incarnation"]))
+        except (ValueError, KeyError) as error:
+            return f"its worker {part.worker} answers what cannot be: {error}"
+        return ""
+
+    # What clients ask for
+
+    async def serve(self, **given: Any) -> dict[str, Any]:
+        """Serve a model under a name, in place of what has the name; return once all of it is served."""
+        order = Order(**{**given, "workers": tuple(given["workers"])})
+        until = asyncio.get_running_loop().time() + _BEGIN_SECONDS
+        while reason := why_not(self._candidates(), order.resources, order.workers):
+            left = until - asyncio.get_running_loop().time()
+            if left <= 0 or self._scheduler.workers.keys() <= self._ready:  # or a worker has just begun
+                break
+            await self._change(left)
+        if reason:
+            return {"error": reason}
+        before, entry = self._entries.get(order.name), Entry(order)
+        self._entries[order.name] = entry  # first: nobody is told that there is no such model
+        if before is not None:
+            await self._stop(before)
+        entry.tasks = [asyncio.create_task(self._keep(entry, part)) for part in entry.parts]
+        while not all(part.state == "running" for part in entry.parts):
+            if entry.refused.done():
+                if self._entries.get(order.name) is entry:
+                    await self.stop(order.name)
+                return {"error": entry.refused.result()}
+            if self._entries.get(order.name) is not entry:
+                return {"error": "it was stopped or replaced meanwhile"}
+            changed: asyncio.Future[Any] = asyncio.ensure_future(self._change())
+            await asyncio.wait({changed, entry.refused}, return_when=asyncio.FIRST_COMPLETED)
+            changed.cancel()
+        return self._found(entry)
+
+    async def resolve(self, name: str, wait: float = 0.0) -> dict[str, Any]:
+        """Return where the parts of a model are now; wait so many seconds for its primary to be served."""
+        until = asyncio.get_running_loop().time() + wait
+        while (entry := self._entries.get(name)) is not None:
+            left = until - asyncio.get_running_loop().time()
+            if entry.parts[0].state == "running" or left <= 0:
+                return self._found(entry)
+            await self._change(left)
+        return {"missing": True, "known": sorted(self._entries)}
+
+    def _found(self, entry: Entry) -> dict[str, Any]:
+        running = [part.endpoint() for part in entry.parts if part.state == "running"]
+        return {"id": self._id, "replicas": entry.order.replicas, "endpoints": running, "options": entry.order.options}
+
+    async def models(self, figures: bool = True) -> list[dict[str, Any]]:
+        """Return a row for each part of each model, with what its worker tells of it."""
+        parts = [part for entry in self._entries.values() for part in entry.parts]
+        found = await asyncio.gather(*[self._ask(part, "labnet_figures") if figures else _nothing() for part in parts])
+        return [{**part.row(), "statistics": figure} for part, figure in zip(parts, found, strict=True)]
+
+    async def logs(self, name: str) -> dict[str, Any]:
+        """Return the lines of each part of a model, oldest first."""
+        entry = self._entries.get(name)
+        if entry is None:
+            return {"missing": True, "known": sorted(self._entries)}
+        found = await asyncio.gather(*[self._ask(part, "labnet_lines") for part in entry.parts])
+        return {part.id: [*part.lines, *(lines or ())] for part, lines in zip(entry.parts, found, strict=True)}
+
+    async def timeline(self, name: str) -> dict[str, Any]:
+        """Return when each part of a model computed."""
+        entry = self._entries.get(name)
+        if entry is None:
+            return {"missing": True, "known": sorted(self._entries)}
+        found = await asyncio.gather(*[self._ask(part, "labnet_intervals") for part in entry.parts])
+        return {part.id: intervals or [] for part, intervals in zip(entry.parts, found, strict=True)}
+
+    async def _ask(self, part: Part, what: str) -> Any:
+        """Ask a part's worker about it; None where there is no answer."""
+        if part.state != "running":
+            return None
+        try:
+            asked = getattr(self._scheduler.rpc(part.worker), what)(part=part.id)
+            return await asyncio.wait_for(asked, _ANSWER_SECONDS)
+        except (OSError, TimeoutError):
+            return None
+
+    async def stop(self, name: str) -> bool:
+        """Stop a model, and tell whether there was one."""
+        entry = self._entries.pop(name, None)
+        if entry is not None:
+            await self._stop(entry)
+        return entry is not None
+
+    async def _stop(self, entry: Entry) -> None:
+        """Stop every part of a model."""
+        for task in entry.tasks:
+            task.cancel()
+        await asyncio.gather(*entry.tasks, return_exceptions=True)
+        await asyncio.gather(*[self._end(part) for part in entry.parts[1:]])
+        await self._end(entry.parts[0])  # last: replicas may still have something for it
+        self._tell()
+
+    async def _end(self, part: Part) -> None:
+        if part.state in ("starting", "running") and part.worker in self._scheduler.workers:
+            try:
+                await asyncio.wait_for(self._scheduler.rpc(part.worker).labnet_end(part=part.id), _END_SECONDS)
+            except (OSError, TimeoutError) as error:
+                log.warning("%s could not be stopped by its worker %s: %s", part.id, part.worker, error)
+        part.state = "stopped"
+
+
+def address_of(worker: str, answer: dict[str, Any]) -> str:
+    """Return the URL of a server: the host is that of its worker, whatever the worker answers.
+
+    Raises
+    ------
+    ValueError
+        If the port is none.
+
+    Examples
+    --------
+    >>> address_of("tcp://10.0.0.7:4000", {"port": 5000, "tls": False})
+    'http://10.0.0.7:5000'
+    >>> address_of("tls://10.0.0.7:4000", {"port": "80@evil.example", "tls": True})
+    Traceback (most recent call last):
+    ValueError: a port is a number from 1 to 65535, got '80@evil.example'
+    """
+    port = answer["port"]
+    if type(port) is not int or not 0 < port < 1 << 16:
+        raise ValueError(f"a port is a number from 1 to 65535, got {port!r:.40}")
+    host = "127.0.0.1" if worker.startswith("inproc://") else get_address_host(worker)
+    scheme = "https" if answer.get("tls") else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+async def _nothing() -> None:
+    return None

@@ -1,0 +1,105 @@
+"""The models of a cluster as a table: text in a terminal, HTML in a notebook."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from labnet.pictures import table
+
+_COLUMNS = ("name", "part", "state", "worker", "url", "version", "hits", "p99", "restarts", "trouble")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One part of one model.
+
+    Attributes
+    ----------
+    part : str
+        ``primary``, or ``replica 1`` and so on.
+    version : int or None
+        Updates that its weights have seen; None where its worker does not answer.
+    hits : int or None
+        Forwards and backwards.
+    p99 : float or None
+        Of the forwards, in seconds.
+    restarts : int
+        How often it was started again, here or elsewhere.
+    """
+
+    name: str
+    part: str
+    state: str
+    worker: str
+    url: str
+    version: int | None
+    hits: int | None
+    p99: float | None
+    restarts: int
+    trouble: str = ""
+
+    @classmethod
+    def of(cls, given: dict[str, Any]) -> "Row":
+        """Read what the scheduler tells of a part."""
+        number = given["number"]
+        counters = (given.get("statistics") or {}).get("statistics")
+        version = hits = p99 = None
+        if counters is not None:
+            routes = [counters[route] for route in ("forward", "optimize") if route in counters]
+            version, hits = counters["server"].get("version"), sum(route["hits"] for route in routes)
+            p99 = routes[0]["latency"]["p99"] if routes else None
+        return cls(
+            given["name"],
+            f"replica {number}" if number else "primary",
+            given["state"],
+            given["worker"],
+            given["url"],
+            version,
+            hits,
+            p99,
+            given["restarts"],
+            given["trouble"],
+        )
+
+    def cells(self) -> tuple[str, ...]:
+        """Return what stands in the columns."""
+        p99 = "–" if self.p99 is None else f"{self.p99 * 1e3:.3g} ms"
+        counts = ("–" if count is None else f"{count:,}" for count in (self.version, self.hits))
+        return (self.name, self.part, self.state, self.worker, self.url, *counts, p99, str(self.restarts), self.trouble)
+
+
+class Models:
+    """The rows of `Cluster.models`.
+
+    Examples
+    --------
+    >>> Models([Row("mlp", "primary", "running", "tcp://10.0.0.1:40", "http://10.0.0.1:41", 7, 14, 0.002, 0)])
+    name  part     state    worker             url                 version  hits  p99   restarts  trouble
+    mlp   primary  running  tcp://10.0.0.1:40  http://10.0.0.1:41  7        14    2 ms  0
+    """
+
+    def __init__(self, rows: list[Row]):
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> Row:
+        return self.rows[position]
+
+    def __repr__(self) -> str:
+        if not self.rows:
+            return "the cluster serves no model; cluster.serve_model(factory, optimizer, name=...) does"
+        lines = [_COLUMNS, *(row.cells() for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        )
+
+    def _repr_html_(self) -> str:
+        if not self.rows:
+            return f"<p>{self!r}</p>"
+        return table(_COLUMNS, [row.cells() for row in self.rows], words=5)

@@ -1,0 +1,163 @@
+"""The server that owns the weights of a model with replicas: takes their gradients, and gives them its weights."""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from labnet import wire
+from labnet.autograd import Gradients
+from labnet.network.calls import Expired
+from labnet.network.graph import Graph
+from labnet.network.keys import KEY
+from labnet.network.names import CALL, EPOCH, VERSION
+from labnet.network.replication import PRIMARY, Handed, fingerprint_for, gone
+from labnet.network.rounds import ROUND, RoundOf
+from labnet.network.routes import Failure, Reply, Request, Route
+from labnet.network.updates import Contribution
+from labnet.nn import Module
+from labnet.store import Outcome
+from labnet.tensor import Tensor
+
+if TYPE_CHECKING:
+    from labnet.network.port import Port
+    from labnet.network.served import ServedModel
+
+#: Seconds for which a replica that has everything waits for something new.
+FOLLOW_SECONDS = 5.0
+
+
+class Primary:
+    """The routes of a primary beside those of every served model.
+
+    Parameters
+    ----------
+    lineage : str
+        What its epochs begin with, the same as long as nothing that was answered is lost.
+    """
+
+    follows = False
+
+    def __init__(self, lineage: str):
+        self.lineage = lineage
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def attach(self, served: "ServedModel", bound: "Port") -> None:
+        """Become the primary of a model that is about to be served."""
+        self._served, self._port = served, bound
+        if served.store is None:
+            served.calls.restore(self.lineage, ())
+        else:  # which has the calls of its lineage
+            self.lineage = served.store.lineage
+
+    def close(self) -> None:
+        """Send away the replicas that wait; runs on the I/O loop."""
+        self.tell()
+
+    def tell(self) -> None:
+        """Wake up the replicas that wait: the weights have changed; runs on the I/O loop."""
+        waiting, self._waiting = self._waiting, set()
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def ready(self, request: Request) -> None:
+        """Do nothing: the primary's weights are the newest there are."""
+
+    def routes(self) -> dict[str, Route]:
+        """Return the routes that replicas use."""
+        return {
+            "/apply": Route(
+                ("POST",),
+                self._apply,
+                content_types=(wire.NATIVE,),
+                replies=(wire.NATIVE,),
+                summary="Train with the gradients that a replica has computed",
+            ),
+            "/follow": Route(
+                ("GET",),
+                self._follow,
+                counted=False,
+                replies=(wire.NATIVE,),
+                summary="Wait until the parameters are others than the replica's, and give them",
+            ),
+        }
+
+    async def _follow(self, request: Request) -> Reply:
+        served = self._served
+        known = request.headers.get(EPOCH), request.headers.get(VERSION)
+        until = time.monotonic() + FOLLOW_SECONDS
+        while known == (self._port.epoch, str(served.version)) and not self._port.draining:
+            left = until - time.monotonic()
+            if left <= 0:
+                return Reply(wire.Body(None, []), {VERSION: str(served.version)})
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.add(future)
+            await asyncio.wait([future], timeout=left)
+            self._waiting.discard(future)
+        model = served.model
+        if not isinstance(model, Module):
+            raise Failure(404, "RouteNotFound", "/follow: this model is no Module, whose parameters have names")
+        version, state = await served.run(lambda: (served.version, model.state_dict()))
+        return Reply(wire.encode_native(wire.Message(state, named=True)), {VERSION: str(version)})
+
+    async def _apply(self, request: Request) -> Reply:
+        """Apply what a replica has computed for a call, once; a call that was given up is not applied any more."""
+        served, call = self._served, request.headers.get(CALL, "")
+        fingerprint, of_round = fingerprint_for(request), RoundOf.read(request.headers.get(ROUND))
+        if request.headers.get(PRIMARY) != self._port.epoch:
+            known = request.headers.get(PRIMARY, "").startswith(self.lineage)
+            raise gone(
+                "no" if known else "unknown",
+                "the primary was restarted since the replica computed this gradient, which is not applied",
+            )
+        handed = Handed.decode(request.message())
+        contribution = self._contribution(request, call, handed, fingerprint)
+        try:
+            served.calls.claim(call)
+        except Expired as expired:
+            raise gone(expired.applied, f"the call {call:.40} is not open") from None
+        reply = wire.Body(wire.NATIVE, [handed.reply])
+        try:
+            if of_round is not None:
+                await served.holding.hold(call, None, contribution, of_round, None)
+                return Reply(reply, {VERSION: str(served.version), **of_round.header()})
+            version = await served.updates.apply_any(contribution)
+        except Exception:
+            served.calls.unclaim(call)
+            raise
+        self.tell()
+        return Reply(reply, {VERSION: str(version)})
+
+    def _contribution(
+        self, request: Request, call: str, handed: Handed, fingerprint: tuple[object, ...]
+    ) -> Contribution:
+        model, key = self._served.model, request.headers.get(KEY, "").strip('"')
+        parameters = dict(model.named_parameters()) if isinstance(model, Module) else {}
+        pairs: list[tuple[Tensor, Tensor]] = []
+        for name, gradient in handed.gradients.items():
+            parameter = parameters.get(name)
+            if parameter is None or parameter.shape != gradient.shape or parameter.dtype != gradient.dtype:
+                expected = None if parameter is None else (parameter.shape, parameter.dtype.name)
+                raise Failure(
+                    422,
+                    "BadGradient",
+                    f"the gradient of {name!r} has shape and dtype {(gradient.shape, gradient.dtype.name)}, "
+                    f"the parameter {expected}",
+                )
+            pairs.append((parameter, gradient))
+        version = request.headers.get(VERSION, "")
+        if not (version.isascii() and version.isdigit()):
+            raise Failure(400, "BadRequest", f"/apply needs the header {VERSION} of the replica's weights")
+
+        def outcome(led_to: int) -> Outcome:
+            return Outcome(key, fingerprint, call, handed.reply, led_to)
+
+        return Contribution(
+            request.client or "",
+            key,
+            call,
+            Graph({}, {}, True, key=key),
+            int(version),
+            Gradients(pairs),
+            outcome=outcome,
+        )

@@ -1,0 +1,144 @@
+"""What a served model makes of a request: the tensors in it, the call of a model, and the steps of one backward."""
+
+from typing import Any
+
+import numpy as np
+
+from labnet import wire
+from labnet.autograd import Gradients, no_grad
+from labnet.network.calls import Kept
+from labnet.network.graph import Graph, pull
+from labnet.network.keys import KEY
+from labnet.network.loops import await_model
+from labnet.network.names import LOSS, WANTED
+from labnet.network.once import fingerprint_of
+from labnet.network.routes import Failure, Request
+from labnet.network.updates import Contribution
+from labnet.nn.modules import calling_mode
+from labnet.store import Outcome
+from labnet.tensor import Tensor
+
+
+class Backward:
+    """One backward: the gradients that it pulls, what they are applied for, and the answer to it."""
+
+    def __init__(self, request: Request, call: str, kept: Kept, given: dict[str, Tensor], loss: float | None):
+        self._request = request
+        self._call = call
+        self._kept = kept
+        self._graph: Graph = kept.graph
+        self._given = given
+        self._loss = loss
+        #: Servers further down may have applied their part in an earlier attempt, and do so once.
+        self._gradients: Gradients | None = self._graph.pulled.pop(request.checksum, None)
+        self._answer: wire.Body | None = None
+
+    def begin(self) -> None:
+        """Pull the gradients through the graph, as far as that needs no other server; runs on the worker."""
+        if self._gradients is None:
+            self._gradients = pull(self._graph, self._given, self._loss)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether other servers have to be waited for."""
+        return self._gradients is not None and self._gradients.is_pending
+
+    async def end(self) -> None:
+        """Wait for other servers."""
+        if self.is_pending:
+            waiting, self._gradients = self._gradients, None
+            self._gradients = await await_model(waiting)
+
+    def keep(self) -> None:
+        """Keep what was pulled for another attempt."""
+        if self._gradients is not None:
+            self._graph.pulled[self._request.checksum] = self._gradients
+
+    def contribution(self) -> Contribution:
+        """Return what is to be applied."""
+        assert self._gradients is not None, "pulled"
+        request = self._request
+        key = request.headers.get(KEY, self._call)
+        return Contribution(
+            request.client or "",
+            key,
+            self._call,
+            self._graph,
+            self._kept.version,
+            self._gradients,
+            outcome=self._outcome,
+        )
+
+    def answer(self) -> wire.Body:
+        """Return the gradients of the inputs as the body of the reply."""
+        if self._answer is None:
+            assert self._gradients is not None, "pulled"
+            found = self._gradients
+            pulled = {name: found[tensor] for name, tensor in self._graph.inputs.items() if tensor in found}
+            message = wire.Message(pulled, named=True, metadata={"applied": "yes"})
+            self._answer = wire.encode_native(message, bfloat16=self._request.format.bfloat16)
+        return self._answer
+
+    def _outcome(self, version: int) -> Outcome:
+        key, body = self._request.headers.get(KEY, "").strip('"'), b"".join(self.answer().parts)
+        return Outcome(key, fingerprint_of(self._request), self._call, body, version)
+
+
+def leaves_of(message: wire.Message) -> dict[str, Tensor]:
+    """Return the tensors of a forward, ready to be differentiated by those that the client wants that for."""
+    wanted = message.metadata.get(WANTED)
+    names = set(message.tensors if wanted is None else wanted.split(","))
+    return {
+        name: Tensor(tensor, requires_grad=name in names and tensor.dtype.kind == "f")
+        for name, tensor in message.tensors.items()
+    }
+
+
+def message_of(request: Request) -> wire.Message:
+    """Return the tensors of a request, of which there must be some."""
+    message = request.message()
+    if message is None or not message.tensors:
+        raise Failure(400, "BadRequest", f"{request.path} needs at least one tensor")
+    if not request.is_json:
+        return message
+    # JSON does not tell 1 from 1.0, and models compute in floats
+    tensors = {name: t.astype("float32") if t.dtype.kind in "iu" else t for name, t in message.tensors.items()}
+    return wire.Message(tensors, message.named, message.metadata)
+
+
+class Calling:
+    """Call models in training, with a record for the backward, or in evaluation without."""
+
+    __slots__ = ("_mode", "_record")
+
+    def __init__(self, training: bool):
+        self._mode = calling_mode(training)
+        self._record = None if training else no_grad()
+
+    def __enter__(self) -> None:
+        self._mode.__enter__()
+        if self._record is not None:
+            self._record.__enter__()
+
+    def __exit__(self, *exception: object) -> None:
+        if self._record is not None:
+            self._record.__exit__()
+        self._mode.__exit__()
+
+
+def outputs_of(result: Any) -> wire.Message:
+    """Return what a model has returned as tensors by name."""
+    if isinstance(result, tuple | list):
+        result = {str(position): item for position, item in enumerate(result)}
+    if not isinstance(result, Tensor | np.ndarray) and not (isinstance(result, dict) and wire.is_tensors(result)):
+        raise Failure(500, "RemoteFailure", f"a model must return tensors, got {type(result).__name__} {result!r:.60}")
+    return wire.message_of(result)
+
+
+def loss_of(text: str | None) -> float | None:
+    """Read the loss that a client reports, None where there is no finite one."""
+    try:
+        value = float(text) if text is not None else None
+    except ValueError:
+        raise Failure(400, "BadRequest", f"metadata {LOSS!r} is not a number: {text!r:.40}") from None
+    return value if value is not None and np.isfinite(value) else None

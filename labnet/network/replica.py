@@ -1,0 +1,175 @@
+"""A server that computes for another one, the primary: it follows its weights, and hands it the gradients."""
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import math
+import time
+from typing import TYPE_CHECKING
+
+from labnet import wire
+from labnet.errors import GraphExpired, RemoteError
+from labnet.network.caller import Caller
+from labnet.network.keys import Ticket
+from labnet.network.loops import IO
+from labnet.network.names import CALL, CLIENT, EPOCH, VERSION
+from labnet.network.replication import AFTER, LINEAGE, PRIMARY, Handed, Least, answered_for, failure_of
+from labnet.network.rounds import RoundOf
+from labnet.network.routes import Failure, Reply, Request, Route
+from labnet.network.updates import Contribution
+from labnet.nn import Module
+
+if TYPE_CHECKING:
+    from labnet.network.port import Port
+    from labnet.network.served import ServedModel
+
+log = logging.getLogger("labnet.network")
+
+#: Seconds for which a forward waits for weights that its client has made, and for which a replica goes on with weights
+#: of which it does not know whether there are newer ones.
+_WAIT_SECONDS, _SILENCE_SECONDS = 10.0, 30.0
+_PAUSE_SECONDS = 0.2
+
+
+class Replica:
+    """The tie of a replica to its primary.
+
+    Parameters
+    ----------
+    caller : Caller
+        Of the primary, wherever that is.
+    epoch : str
+        Incarnation of the primary when the replica begins.
+    """
+
+    follows = True
+
+    def __init__(self, caller: Caller, epoch: str):
+        self._caller = caller
+        self.lineage = epoch[:LINEAGE]
+        self._epoch: str | None = None  # of the weights that are here
+        self._heard = 0.0
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def attach(self, served: "ServedModel", bound: "Port") -> None:
+        """Take over the weights of the primary before anything is served.
+
+        Raises
+        ------
+        RemoteError
+            If it cannot be reached.
+        """
+        self._served = served
+        IO.run(self._fetch())
+        contextvars.Context().run(IO.run, self._begin())
+
+    async def _begin(self) -> None:
+        self._task = asyncio.create_task(self._follow())
+
+    def close(self) -> None:
+        """Follow no more; runs on the I/O loop."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def tell(self) -> None:
+        """Do nothing: the primary tells."""
+
+    def routes(self) -> dict[str, Route]:
+        """Return no further routes."""
+        return {}
+
+    async def _follow(self) -> None:
+        """Keep the weights up to date."""
+        while True:
+            try:
+                await self._fetch()
+            except (RemoteError, Failure, RuntimeError) as error:
+                log.debug("the primary cannot be followed now: %s", error)
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _fetch(self) -> None:
+        """Wait for weights that are not here, and take them over."""
+        served, model = self._served, self._served.model
+        assert isinstance(model, Module)
+        known = {} if self._epoch is None else {EPOCH: self._epoch, VERSION: str(served.version)}
+        response = await self._caller.call("GET", "/follow", headers=known)
+        epoch, version = response.headers.get(EPOCH), int(response.headers[VERSION])
+        if response.status != 204:
+            message = self._caller.decode("/follow", response)
+            state = dict(message.tensors)
+
+            def take_over() -> None:
+                model.load_state_dict(state)
+                served.updates.follow(version)
+
+            await served.run(take_over)
+        self._epoch, self._heard = epoch, time.monotonic()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def ready(self, request: Request) -> None:
+        """Wait until the weights are those that a forward needs.
+
+        Raises
+        ------
+        Failure
+            If they do not come.
+        """
+        least = Least.read(request.headers.get(AFTER))
+        until = time.monotonic() + _WAIT_SECONDS
+        while (
+            least is not None and least.lineage == self.lineage and self._served.version < least.version
+        ) or time.monotonic() - self._heard > _SILENCE_SECONDS:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise Failure(
+                    503,
+                    "Overloaded",
+                    f"this replica has version {self._served.version} of the weights, and its primary does not answer",
+                    headers={"Retry-After": "1"},
+                )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), left)
+
+    async def hand_on(self, contribution: Contribution, request: Request, reply: bytes, of: RoundOf | None) -> int:
+        """Have the primary apply a contribution; return the version it led to.
+
+        Raises
+        ------
+        Failure
+            As the client is to be told.
+        """
+        served = self._served
+        trained = await served.run(lambda: served.updates.trained(contribution))
+        model = served.model
+        assert isinstance(model, Module)
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        handed = Handed({names[id(parameter)]: gradient for parameter, gradient in trained.items()}, reply)
+        headers = {
+            CALL: contribution.call,
+            CLIENT: contribution.client,
+            VERSION: str(contribution.version),
+            PRIMARY: self._epoch or "",
+            **answered_for(request),
+            **(of.header() if of is not None else {}),
+        }
+        ticket = Ticket(contribution.key.strip('"'))
+        try:
+            response = await self._caller.call("POST", "/apply", handed.encode(), headers, ticket=ticket)
+        except RemoteError as error:
+            if isinstance(
+                error, GraphExpired
+            ):  # perhaps of an earlier incarnation: the next forward waits for this one
+                self._heard = -math.inf
+            raise failure_of(error) from error
+        return int(response.headers[VERSION])
+
+    async def settle(self, request: Request) -> Reply:
+        """Ask the primary what became of calls."""
+        try:
+            response = await self._caller.call("POST", "/settle", wire.Body(wire.JSON, [bytes(request.body)]))
+        except RemoteError as error:
+            raise failure_of(error) from error
+        return Reply(wire.Body(wire.JSON, [response.body]), {VERSION: response.headers[VERSION]})

@@ -1,0 +1,66 @@
+"""The panel of a cluster: its models as a tree, while workers come and go."""
+
+import pytest
+
+import labnet as ln
+from labnet.cluster.source import Tree, snapshot_of
+from labnet.jupyter.picture import picture
+from tests.cluster.conftest import until
+from tests.cluster.programs import adam, batch, small
+from tests.cluster.support import kill
+
+
+def server(panel, *path):
+    """Return what the panel tells of a part of the tree."""
+    document = panel.data["branches"]["known"]
+    for name in path:
+        document = document.get(name, {})
+    return document.get("server", {})
+
+
+def test_the_panel_shows_every_model_with_its_replicas_and_what_becomes_of_them(cluster):
+    model = cluster.serve_model(small, adam(), name="encoder", replicas=2, blocking=True)
+    cluster.serve_model(small, name="<b>decoder")
+    panel = cluster.panel()
+    for step in range(3):
+        x, y = batch(step)
+        ln.loss.mse(model(x), y).backward()
+    until(lambda: server(panel, "encoder").get("version") == 3)
+    assert server(panel, "encoder", "replica 1")["name"].startswith("on tcp://")
+    drawn = picture(panel.data)
+    assert "&lt;b&gt;decoder" in drawn
+    assert "replica 1" in drawn
+    assert panel.data["connect"] == f"cluster = ln.cluster.connect({cluster.client.scheduler.address!r})"
+    kill(cluster, "encoder")
+    until(lambda: "1 restart" in server(panel, "encoder").get("name", ""))
+    panel.close()
+
+
+def test_a_panel_outlives_its_cluster(running):
+    class Gone:
+        address = "tcp://10.0.0.1:8786"
+
+        def tree(self):
+            raise RuntimeError("the client is closed")
+
+        def __repr__(self):
+            return "Cluster(gone)"
+
+    tree = Tree(Gone())
+    assert "the client is closed" in tree.snapshot()["unreachable"]
+    tree.close()
+
+
+@pytest.mark.parametrize("state", ["waiting", "starting", "running"])
+def test_a_part_without_statistics_is_drawn_too(state):
+    row = {
+        "name": "mlp",
+        "number": 0,
+        "state": state,
+        "worker": "tcp://a:1",
+        "restarts": 0,
+        "url": "",
+        "trouble": "",
+        "statistics": None,
+    }
+    assert "mlp" in picture(snapshot_of("tcp://a:1", [row]))

@@ -1,0 +1,135 @@
+"""What a primary takes of its replicas, over plain HTTP: each gradient once, and none of a call that was given up."""
+
+import secrets
+
+import numpy as np
+import pytest
+
+import labnet as ln
+from labnet.network.calls import call_prefix
+from labnet.network.checksum import checksum_of
+from labnet.network.primary import Primary
+from labnet.network.replication import new_lineage
+from labnet.network.serving import Given, Place, serve_part
+from labnet.network.staleness import Policy
+from tests.network.support import NATIVE, http, native
+
+GRADIENT = native({"tensor": np.ones((1, 1), np.float32)})  # what the client sends
+REPLY = native({"tensor": np.full((1, 2), 3.0, np.float32)}, form="dict", applied="yes")  # and is to get
+
+
+@pytest.fixture(params=["stored", "in memory"])
+def primary(request, tmp_path):
+    model = ln.nn.Linear(2, 1, bias=False)
+    model.weight.assign([[1.0, 2.0]])
+    store = tmp_path / "store" if request.param == "stored" else None
+    given = Given(model, ln.optim.SGD(lr=0.5), {}, Policy(), store)
+    role = Primary(new_lineage())
+    with serve_part(given, Place(0, "127.0.0.1", "model", "auto"), role) as server:
+        yield server, model, role.lineage
+
+
+def epoch(server):
+    return server.statistics()["server"]["epoch"]
+
+
+def call_of(lineage, version=0):
+    return call_prefix(lineage, version) + secrets.token_hex(8)
+
+
+def apply(server, call, key, *, of=None, name="weight", gradient=((1.0, 0.0),), **headers):
+    """Hand a gradient to the primary as a replica does."""
+    body = native(
+        {f"gradient/{name}": np.asarray(gradient, np.float32), "reply": np.frombuffer(REPLY, np.uint8)}, form="dict"
+    )
+    fields = {
+        "Content_Type": NATIVE,
+        "Labnet_Call": call,
+        "Idempotency_Key": f'"{key}"',
+        "Labnet_Version": "0",
+        "Labnet_Primary": epoch(server) if of is None else of,
+        "Labnet_For": f"{len(GRADIENT)} {checksum_of([GRADIENT])}",
+    }
+    return http(server, "POST", "/apply", body, **fields | headers)
+
+
+def optimize(server, call, key):
+    """Ask as the client does whose replica has died."""
+    return http(
+        server, "POST", "/optimize", GRADIENT, Content_Type=NATIVE, Labnet_Call=call, Idempotency_Key=f'"{key}"'
+    )
+
+
+def test_a_gradient_is_applied_once_and_the_client_gets_its_reply_from_the_primary(primary):
+    server, model, lineage = primary
+    assert epoch(server).startswith(lineage)
+    call = call_of(lineage)
+    for _ in range(3):
+        reply = apply(server, call, "ana:1")
+        assert (reply.status, reply.body, reply.headers["labnet-version"]) == (200, REPLY, "1")
+    asked = optimize(server, call, "ana:1")
+    assert (asked.status, asked.body, asked.headers["labnet-replayed"]) == (200, REPLY, "1")
+    assert model.weight.tolist() == [[0.5, 2.0]]
+
+
+def test_a_call_that_was_given_up_is_not_applied_any_more(primary):
+    server, model, lineage = primary
+    call = call_of(lineage)
+    told = optimize(server, call, "ana:1")
+    assert (told.status, told.json()["error"], told.json()["applied"]) == (410, "GraphExpired", "no")
+    late = apply(server, call, "ana:2")
+    assert (late.status, late.json()["applied"]) == (410, "no")
+    assert model.weight.tolist() == [[1.0, 2.0]]
+
+
+def test_a_call_is_applied_under_one_key_only(primary):
+    server, model, lineage = primary
+    call = call_of(lineage)
+    assert apply(server, call, "ana:1").status == 200
+    again = apply(server, call, "ana:2")
+    assert (again.status, again.json()["applied"]) == (410, "yes")
+    assert optimize(server, call, "ana:3").json()["applied"] == "yes"
+    assert model.weight.tolist() == [[0.5, 2.0]]
+
+
+def test_a_gradient_for_an_earlier_incarnation_is_refused(primary):
+    server, model, lineage = primary
+    same = apply(server, call_of(lineage), "ana:1", of=lineage + "00000000")
+    assert (same.status, same.json()["applied"]) == (410, "no")
+    other = apply(server, call_of(lineage), "ana:2", of=secrets.token_hex(12))
+    assert (other.status, other.json()["applied"]) == (410, "unknown")
+    assert model.weight.tolist() == [[1.0, 2.0]]
+
+
+def test_a_call_of_another_lineage_is_not_known(primary):
+    server, _, _ = primary
+    assert apply(server, call_of(new_lineage()), "ana:1").json()["applied"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ({"name": "bias"}, 422),
+        ({"gradient": [[1.0]]}, 422),
+        ({"gradient": [[np.inf, 0.0]]}, 422),
+        ({"Labnet_Version": "x"}, 400),
+        ({"Labnet_For": "x"}, 400),
+        ({"Labnet_Round": "x"}, 400),
+        ({"Content_Type": "application/json"}, 415),
+        ({"token": None}, 401),
+    ],
+)
+def test_what_is_not_right_changes_nothing_and_the_call_stays_open(primary, given, status):
+    server, model, lineage = primary
+    call = call_of(lineage)
+    assert apply(server, call, "ana:1", **given).status == status
+    assert model.weight.tolist() == [[1.0, 2.0]]
+    assert apply(server, call, "ana:2").status == 200
+
+
+def test_weights_are_given_at_once_where_the_replica_has_others(primary):
+    server, _, _ = primary
+    for known in ({}, {"Labnet_Epoch": "another", "Labnet_Version": "0"}, {"Labnet_Epoch": epoch(server)}):
+        reply = http(server, "GET", "/follow", **known)
+        assert (reply.status, reply.headers["labnet-version"]) == (200, "0")
+    assert http(server, "GET", "/follow", token=None).status == 401
