@@ -70,7 +70,6 @@ class OnDevice(Specialisation):
         for part in self._parts:
             if not isinstance(self._array(part), DeviceArray):
                 raise mixed(self._array(part))
-        self._checked: list[DeviceArray] = []
         self._fixed: list[DeviceArray] = []
         self._inputs: list[DeviceArray] = []
         self._numbers: dict[int, DeviceArray] = {}
@@ -134,8 +133,9 @@ class OnDevice(Specialisation):
         return self._structure.build([wrap(next(outputs)) if isinstance(x, Tensor) else x for x in self._leaves])
 
     def _check(self) -> None:
-        for check, found in zip(self.program.checks, self._checked, strict=True):
-            whole: Any = found
+        """Raise where an argument is not what the program needs, before anything is written; this waits for the GPU."""
+        for check in self.program.checks:
+            whole: Any = _Run(self).of(check.value)
             outside = np.any((whole < 0) | (whole >= check.bound))
             if outside:
                 raise IndexError(check.message)
@@ -156,11 +156,7 @@ class OnDevice(Specialisation):
                 run = _Run(self)
                 self._outputs = run.stores(rehearse=False)
             self.kernels = gpu.launches - before
-            self._checked = [self._inputs_of(check.value) for check in self.program.checks]
         self._replay = replay
-
-    def _inputs_of(self, value: Value) -> DeviceArray:
-        return _Run(self).of(value).settle()
 
     def explain(self) -> str:
         """Return how many launches a call replays, and the program."""
@@ -200,7 +196,7 @@ class _Run:
         return [outputs[position] for position in sorted(outputs)]
 
     def _write(self, written: list[tuple[DeviceArray, DeviceArray]]) -> None:
-        """Write values where they belong: each before what it reads is overwritten, in one launch where that is safe."""
+        """Write values where they belong: each before what it reads is overwritten, in one launch if that is safe."""
         for position, (target, found) in enumerate(written):
             for _, later in written[position + 1 :]:
                 if later._node is not None and reads(later._node, target._block):

@@ -51,7 +51,7 @@ def _ahead(context, pointer, places):
 
 @intrinsic
 def _turned(context, x, out, rows, columns, down_x, down):
-    """Copy a matrix of float32 that lies transposed, in blocks that are turned in registers; its sides are whole ones."""
+    """Copy a matrix of float32 that lies transposed, in blocks that are turned in registers; sides are whole ones."""
     word, row = ir.IntType(64), ir.VectorType(ir.FloatType(), SIDE)
 
     def mixed(builder, first, second, lanes):

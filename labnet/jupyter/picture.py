@@ -111,6 +111,8 @@ def _facts(server: dict[str, Any]) -> str:
     if seen:
         most = [*seen][-1].rpartition("-")[2]
         facts.append("staleness 0" if most == "0" else f"staleness {server['staleness']}, at most {most}")
+    if place := server.get("device"):
+        facts.append(f"device {place['name']}, {size(place['used'])} of {size(place['total'])}")
     return f'<div style="font-size:12px">{escape(" · ".join(facts))}</div>' if facts else ""
 
 

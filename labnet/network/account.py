@@ -8,6 +8,7 @@ from labnet import wire
 from labnet.errors import ServeError
 from labnet.network import metrics, openapi, tree
 from labnet.network.branches import Branches
+from labnet.network.placing import place_of
 from labnet.network.port import Port
 from labnet.network.routes import Reply, Request, Route
 from labnet.network.served import ServedModel
@@ -59,6 +60,9 @@ class Account:
                 staleness_histogram=self._model.updates.staleness.summary(),
                 loss=self._model.losses.last,
             )
+            place = place_of(self._model.model)
+            if place is not None:
+                state["device"] = place
             if self._model.store is not None:
                 state["store"] = self._model.store.summary()
         return {**document, "server": state}

@@ -57,6 +57,23 @@ def placed(model: Callable[..., Any], device: str) -> Callable[..., Any]:
     return twin
 
 
+def place_of(model: Callable[..., Any]) -> dict[str, Any] | None:
+    """Return the GPU that a module's parameters are on, with its memory in bytes; None for the CPU.
+
+    Returns
+    -------
+    dict or None
+        ``name`` of the GPU, memory ``used`` by labnet and its ``peak``, ``free`` and ``total`` memory.
+    """
+    if not isinstance(model, Module) or all(parameter.device == CPU for parameter in model.parameters()):
+        return None
+    from labnet.kernels.cuda.machine import machine, pool
+
+    gpu = machine()
+    free, total = gpu.memory()
+    return {"name": gpu.name, "used": pool.used, "peak": pool.peak, "free": free, "total": total}
+
+
 def _moved(value: Any, device: str) -> Any:
     """Return a value with every tensor in it on a device."""
     if isinstance(value, Tensor):

@@ -24,6 +24,7 @@ const FACTS = {
     const most = classes.length ? classes[classes.length - 1].split("-").pop() : undefined;
     return most === undefined || most === "0" ? most : `${staleness}, at most ${most}`;
   },
+  device: ({ device }) => device && `${device.name}, ${bytes(device.used)} of ${bytes(device.total)}`,
   waiting: ({ queue }) => queue && count(queue.now),
   "turned away": ({ queue }) => (queue && queue.refused ? count(queue.refused) : undefined),
 };
