@@ -165,14 +165,15 @@ class Driver:
         array is waited for, and of a small one a copy is kept until somebody waits.
         """
         self.enter()
-        waits = source.nbytes >= _WAITED_FOR and not self._capturing()
-        kept = source if waits else source.copy()
-        host, size = ctypes.c_void_p(kept.ctypes.data), ctypes.c_size_t(kept.nbytes)
-        self._check("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(address), host, size, self.stream)
-        if not waits:
-            with self._lock:
-                self._uploading.append(kept)
-            waits = len(self._uploading) > _KEPT and not self._capturing()
+        with self.gate:
+            waits = source.nbytes >= _WAITED_FOR and not self._capturing()
+            kept = source if waits else source.copy()
+            host, size = ctypes.c_void_p(kept.ctypes.data), ctypes.c_size_t(kept.nbytes)
+            self._check("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(address), host, size, self.stream)
+            if not waits:
+                with self._lock:
+                    self._uploading.append(kept)
+                waits = len(self._uploading) > _KEPT and not self._capturing()
         if waits:
             self.synchronize()
 
@@ -190,14 +191,15 @@ class Driver:
         """Copy bytes from one address to another."""
         self.enter()
         addresses = ctypes.c_uint64(target), ctypes.c_uint64(source)
-        self._check("cuMemcpyDtoDAsync_v2", *addresses, ctypes.c_size_t(nbytes), self.stream)
+        with self.gate:
+            self._check("cuMemcpyDtoDAsync_v2", *addresses, ctypes.c_size_t(nbytes), self.stream)
 
     def clear(self, address: int, nbytes: int) -> None:
         """Set bytes to zero."""
         self.enter()
-        self._check(
-            "cuMemsetD8Async", ctypes.c_uint64(address), ctypes.c_ubyte(0), ctypes.c_size_t(nbytes), self.stream
-        )
+        value, count = ctypes.c_ubyte(0), ctypes.c_size_t(nbytes)
+        with self.gate:
+            self._check("cuMemsetD8Async", ctypes.c_uint64(address), value, count, self.stream)
 
     def kernel(self, text: str, types: Sequence[str]) -> Launch:
         """Return the function ``kernel`` of a text, ready to be launched."""
@@ -237,8 +239,9 @@ class Driver:
             extra = (ctypes.c_void_p * 5)(_BUFFER_POINTER, pointer, _BUFFER_SIZE, ctypes.addressof(length), _END)
             x, y, z = (*grid, 1, 1)[:3]
             a, b, c = (*block, 1, 1)[:3]
-            self.launches += 1
-            code = launch(function, x, y, z, a, b, c, 0, stream, None, byref(extra))
+            with self.gate:  # nobody gets in between when another thread begins to record
+                self.launches += 1
+                code = launch(function, x, y, z, a, b, c, 0, stream, None, byref(extra))
             if code:
                 refuse("cuLaunchKernel", code)
 
