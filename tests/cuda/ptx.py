@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -33,6 +34,7 @@ class Recorder:
     launches = 0
 
     def __init__(self) -> None:
+        self.gate = threading.RLock()
         self.kernels: list[tuple[str, list[str]]] = []
         self._next = 1 << 20
 

@@ -5,8 +5,6 @@ GPU. So shapes, strides, views and slices are NumPy's own. What is computed elem
 somebody needs the values, so that a whole expression becomes one kernel.
 """
 
-import os
-import threading
 import weakref
 from types import SimpleNamespace
 from typing import Any
@@ -48,10 +46,6 @@ def layout_at(address: int, shape: tuple[int, ...], dtype: Dtype, strides: tuple
 
 #: Arrays that are still to be computed, of all threads, by identity: they have no use for equality.
 _pending: "dict[int, weakref.ref[DeviceArray]]" = {}
-#: Held while one is computed: who writes computes what others are to read there. A forked child gets its own.
-_settling = [threading.RLock()]
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _settling.__setitem__(0, threading.RLock()))
 
 
 def pending_arrays() -> "list[DeviceArray]":
@@ -164,7 +158,7 @@ class DeviceArray:
     def settle(self) -> "DeviceArray":
         """Compute what is pending, and return this array."""
         if self._node is not None:
-            with _settling[0]:
+            with machine().gate:
                 node = self._node
                 if node is not None:
                     shaped = DeviceArray.empty(self.shape, self.dtype)

@@ -84,11 +84,12 @@ class Driver:
         self._check("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._device)
         self._context = context
         self._entered = threading.local()
-        self._gate = threading.RLock()
-        self._recorder: int | None = None  # the thread that records a graph
+        #: Held by who records, and by who computes what is pending, which others may be about to do.
+        self.gate = threading.RLock()
         self._pid = os.getpid()
         self._uploading: list[np.ndarray[Any, Any]] = []
         self._lock = threading.Lock()
+        self._recording: int | None = None  # the thread that records a graph
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
         self.enter()
@@ -124,8 +125,8 @@ class Driver:
 
     def enter(self) -> None:
         """Make this thread ready for calls: a context belongs to threads, and a recording to one of them."""
-        if self._recorder is not None and self._recorder != threading.get_ident():
-            with self._gate:
+        if self._recording is not None and self._recording != threading.get_ident():
+            with self.gate:
                 pass
         if not hasattr(self._entered, "done"):
             if os.getpid() != self._pid:
@@ -139,7 +140,7 @@ class Driver:
     def _forget(self) -> None:
         """Have every thread of a forked child ask for the context, which it cannot have."""
         self._entered = threading.local()
-        self._lock, self._gate, self._recorder = threading.Lock(), threading.RLock(), None
+        self._lock, self.gate, self._recording = threading.Lock(), threading.RLock(), None
 
     def allocate(self, nbytes: int) -> int:
         """Return the address of fresh memory, or 0 where there is none left."""
@@ -164,19 +165,20 @@ class Driver:
         array is waited for, and of a small one a copy is kept until somebody waits.
         """
         self.enter()
-        waits = source.nbytes >= _WAITED_FOR and not self._capturing()
-        kept = source if waits else source.copy()
-        host, size = ctypes.c_void_p(kept.ctypes.data), ctypes.c_size_t(kept.nbytes)
-        self._check("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(address), host, size, self.stream)
-        if not waits:
-            with self._lock:
-                self._uploading.append(kept)
-            waits = len(self._uploading) > _KEPT and not self._capturing()
+        with self.gate:
+            waits = source.nbytes >= _WAITED_FOR and not self._capturing()
+            kept = source if waits else source.copy()
+            host, size = ctypes.c_void_p(kept.ctypes.data), ctypes.c_size_t(kept.nbytes)
+            self._check("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(address), host, size, self.stream)
+            if not waits:
+                with self._lock:
+                    self._uploading.append(kept)
+                waits = len(self._uploading) > _KEPT and not self._capturing()
         if waits:
             self.synchronize()
 
     def _capturing(self) -> bool:
-        return self._recorder is not None
+        return self._recording is not None
 
     def download(self, target: np.ndarray[Any, Any], address: int) -> None:
         """Fill a contiguous array from an address."""
@@ -189,14 +191,15 @@ class Driver:
         """Copy bytes from one address to another."""
         self.enter()
         addresses = ctypes.c_uint64(target), ctypes.c_uint64(source)
-        self._check("cuMemcpyDtoDAsync_v2", *addresses, ctypes.c_size_t(nbytes), self.stream)
+        with self.gate:
+            self._check("cuMemcpyDtoDAsync_v2", *addresses, ctypes.c_size_t(nbytes), self.stream)
 
     def clear(self, address: int, nbytes: int) -> None:
         """Set bytes to zero."""
         self.enter()
-        self._check(
-            "cuMemsetD8Async", ctypes.c_uint64(address), ctypes.c_ubyte(0), ctypes.c_size_t(nbytes), self.stream
-        )
+        value, count = ctypes.c_ubyte(0), ctypes.c_size_t(nbytes)
+        with self.gate:
+            self._check("cuMemsetD8Async", ctypes.c_uint64(address), value, count, self.stream)
 
     def kernel(self, text: str, types: Sequence[str]) -> Launch:
         """Return the function ``kernel`` of a text, ready to be launched."""
@@ -236,8 +239,9 @@ class Driver:
             extra = (ctypes.c_void_p * 5)(_BUFFER_POINTER, pointer, _BUFFER_SIZE, ctypes.addressof(length), _END)
             x, y, z = (*grid, 1, 1)[:3]
             a, b, c = (*block, 1, 1)[:3]
-            self.launches += 1
-            code = launch(function, x, y, z, a, b, c, 0, stream, None, byref(extra))
+            with self.gate:  # nobody gets in between when another thread begins to record
+                self.launches += 1
+                code = launch(function, x, y, z, a, b, c, 0, stream, None, byref(extra))
             if code:
                 refuse("cuLaunchKernel", code)
 
@@ -283,9 +287,9 @@ class Driver:
             self._library.cuGraphExecDestroy(ready)
             uploads.clear()
 
-        with self._gate:
+        with self.gate:  # whoever else launches something waits
             self._check("cuStreamBeginCapture_v2", self.stream, _CAPTURE_RELAXED)
-            self._recorder = threading.get_ident()
+            self._recording = threading.get_ident()
             with self._lock:
                 before, self._uploading = self._uploading, []
             try:
@@ -298,7 +302,7 @@ class Driver:
             else:
                 self._check("cuStreamEndCapture", self.stream, ctypes.byref(graph))
             finally:
-                self._recorder = None
+                self._recording = None
                 with self._lock:
                     uploads[:], self._uploading = self._uploading, before
         self._check("cuGraphInstantiateWithFlags", ctypes.byref(ready), graph, ctypes.c_uint64(0))

@@ -64,21 +64,15 @@ def _take() -> Any:
 class Block:
     """Memory of the GPU that goes back to the pool when nobody refers to it any more."""
 
-    __slots__ = ("__weakref__", "address", "nbytes", "pool")
+    __slots__ = ("__weakref__", "_pool", "address", "nbytes")
 
     def __init__(self, address: int, nbytes: int, pool: "Pool"):
         self.address = address
         self.nbytes = nbytes
-        self.pool = pool  # when the interpreter ends, names of modules are gone before the last arrays are
+        self._pool = pool  # when the interpreter ends, names of modules are gone before the last arrays are
 
     def __del__(self) -> None:
-        self.pool.give_back(self.address, self.nbytes)
-
-
-#: Held while memory is taken or given back, which may happen within each other; a forked child gets its own.
-_guard = [threading.RLock()]
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _guard.__setitem__(0, threading.RLock()))
+        self._pool.give_back(self.address, self.nbytes)
 
 
 class Pool:
@@ -100,6 +94,11 @@ class Pool:
     def __init__(self) -> None:
         self._free: dict[int, list[int]] = defaultdict(list)
         self.held = self.used = self.peak = 0
+        self.renew()
+
+    def renew(self) -> None:
+        """Make the lock, which a thread may hold while another one forks; reentrant, for memory comes back anywhere."""
+        self._lock = threading.RLock()
 
     @staticmethod
     def size_of(nbytes: int) -> int:
@@ -118,9 +117,12 @@ class Pool:
             If there is no more.
         """
         size = self.size_of(nbytes)
-        with _guard[0]:
+        with self._lock:
             free = self._free[size]
-            address = free.pop() if free else self._more(size)
+            address = free.pop() if free else 0
+        if not address:  # not while the lock is held: the driver may have to wait for who records, who takes memory too
+            address = self._more(size)
+        with self._lock:
             self.used += size
             if self.used > self.peak:
                 self.peak = self.used
@@ -142,18 +144,21 @@ class Pool:
 
     def give_back(self, address: int, size: int) -> None:
         """Take memory back; called from wherever the last reference ends."""
-        with _guard[0]:
+        with self._lock:
             self.used -= size
             self._free[size].append(address)
 
     def empty(self) -> None:
         """Give what nobody uses back to the driver."""
         machine().synchronize()
-        with _guard[0]:
-            for size, addresses in list(self._free.items()):
-                while addresses:
-                    machine().free(addresses.pop())
-                    self.held -= size
+        for size, addresses in list(self._free.items()):
+            while addresses:
+                try:
+                    address = addresses.pop()
+                except IndexError:  # another thread took it
+                    break
+                machine().free(address)
+                self.held -= size
 
 
 class Arena(Pool):
@@ -174,6 +179,8 @@ class Arena(Pool):
 
 
 pool = Pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=pool.renew)
 _chosen = threading.local()
 
 

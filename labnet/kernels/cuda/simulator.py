@@ -54,6 +54,21 @@ _MATHEMATICS = SimpleNamespace(
 )
 
 
+def _share_safely() -> None:
+    """Have the threads of a block agree on their shared memory: Numba's own look-up lets two of them make it twice."""
+    interface: Any = import_module("numba.cuda.simulator.kernelapi")
+    lock = threading.Lock()
+
+    def array(self: Any, shape: Any, dtype: Any) -> Any:
+        line = sys._getframe(1).f_lineno
+        with lock:
+            if line not in self._allocations:
+                self._allocations[line] = np.empty(shape, dtype)
+            return self._allocations[line]
+
+    interface.FakeCUDAShared.array = array
+
+
 class Pointer:
     """The address of elements, as a kernel sees it: places before and behind it, within its block of memory."""
 
@@ -89,22 +104,6 @@ class Table:
         return self._pointer(int(self._addresses[index]))
 
 
-class Shared:
-    """Shared memory of a block: one array per line of the text that asks for it.
-
-    In place of Numba's, which gives two threads that ask at the same moment an array each.
-    """
-
-    def __init__(self, _: int) -> None:
-        self._arrays: dict[tuple[str, int], np.ndarray[Any, Any]] = {}
-
-    def array(self, shape: Any, dtype: Any) -> np.ndarray[Any, Any]:
-        """Return the array of the line that this is called from."""
-        caller = sys._getframe(1)
-        # one step of the dict, which no other thread gets in between
-        return self._arrays.setdefault((caller.f_code.co_filename, caller.f_lineno), np.empty(shape, dtype))
-
-
 class Simulator:
     """Runs kernels one thread at a time, in Python.
 
@@ -124,10 +123,10 @@ class Simulator:
 
     def __init__(self) -> None:
         self._cuda: Any = import_module("numba.cuda")
-        interface: Any = import_module("numba.cuda.simulator.kernelapi")
-        interface.FakeCUDAShared = Shared
+        _share_safely()
         self._lock = threading.RLock()
         self._launching = threading.Lock()
+        self.gate = threading.RLock()
         self._recording = threading.local()
         self._starts: list[int] = []
         self._blocks: dict[int, np.ndarray[Any, Any]] = {}
