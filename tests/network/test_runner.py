@@ -58,7 +58,7 @@ def runner(server):
 
 
 def pid_of(model):
-    return fetch(f"{model.url}/pid", token=model._caller._token)
+    return fetch(f"{model.url}/pid", token=model._caller.where.token)
 
 
 def gone(pid):
@@ -283,7 +283,7 @@ def test_a_message_of_another_form_is_a_bad_request(body, server):
 
 def test_a_token_of_a_model_is_not_in_what_is_shown(server, runner, file):
     model = runner.serve_model(file)
-    secret = model._caller._token
+    secret = model._caller.where.token
     assert secret
     shown = [repr(model), repr(runner), str(runner.models()), runner.logs(), str(server.statistics())]
     assert not any(secret in text or server.token in text for text in shown)
