@@ -60,7 +60,7 @@ def one_of(labels: Any, shape: tuple[int, ...], axis: int) -> Tensor:
 def _pull_logits(g: Tensor, out: Tensor, x: Tensor, *, labels: Array, axis: int = -1) -> Tensor:
     if isinstance(labels, Tensor):  # as where the op is compiled
         return expand_dims(g, axis=axis) * (softmax(x, axis=axis) - astype(one_of(labels, x.shape, axis), x.dtype))
-    one_hot = np.zeros_like(x)
+    one_hot = np.zeros(x.shape, x.dtype, like=labels)
     np.put_along_axis(one_hot, np.expand_dims(labels, axis), 1, axis)
     return expand_dims(g, axis=axis) * (softmax(x, axis=axis) - wrap(one_hot))
 
