@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.places import moved
+from labnet.kernels.places import device_of, moved
 from labnet.ops.activation import softmax
 from labnet.ops.elementwise import binary, sigmoid
 from labnet.ops.logic import equal
@@ -60,9 +60,10 @@ def one_of(labels: Any, shape: tuple[int, ...], axis: int) -> Tensor:
 def _pull_logits(g: Tensor, out: Tensor, x: Tensor, *, labels: Array, axis: int = -1) -> Tensor:
     if isinstance(labels, Tensor):  # as where the op is compiled
         return expand_dims(g, axis=axis) * (softmax(x, axis=axis) - astype(one_of(labels, x.shape, axis), x.dtype))
+    place = x.device if isinstance(x, Tensor) else device_of(x)
     one_hot = np.zeros(x.shape, x.dtype, like=labels)
     np.put_along_axis(one_hot, np.expand_dims(labels, axis), 1, axis)
-    return expand_dims(g, axis=axis) * (softmax(x, axis=axis) - wrap(one_hot))
+    return expand_dims(g, axis=axis) * (softmax(x, axis=axis) - wrap(moved(one_hot, place)))
 
 
 @op(
