@@ -11,6 +11,7 @@ from typing import Any
 from labnet import kernels
 from labnet.compile.background import BACKGROUND
 from labnet.compile.differentiable import Differentiable
+from labnet.device import CPU
 from labnet.errors import ServeError, TraceError
 from labnet.nn import Module
 
@@ -25,7 +26,7 @@ def compiled(model: Callable[..., Any]) -> Callable[..., Any]:
     Raises
     ------
     ServeError
-        If the model is async, and so cannot be compiled.
+        If the model is async, and so cannot be compiled, or is on a GPU.
     TraceError
         When it is called, if something in it cannot be compiled; names the line.
 
@@ -40,6 +41,11 @@ def compiled(model: Callable[..., Any]) -> Callable[..., Any]:
     if not callable(model) or isinstance(model, type):
         return model  # whoever serves it says what is wrong
     call = model.forward if isinstance(model, Module) else model
+    if isinstance(model, Module) and any(parameter.device != CPU for parameter in model.parameters()):
+        raise ServeError(
+            "serve_model: compile=True is for models on 'cpu', this one is on 'cuda': leave one of both out; "
+            "a model on 'cuda' may call what ln.jit compiled"
+        )
     if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None)):  # noqa: B004
         raise ServeError(f"serve_model: an async model cannot be compiled: {_WAY_OUT}")
     BACKGROUND.submit(_load_kernels)  # of the optimizers
