@@ -148,6 +148,7 @@ class ServedModel:
             "/settle": Route(
                 ("POST",),
                 self.role.settle if isinstance(self.role, Replica) else self.holding.settle,
+                counted=False,
                 content_types=(wire.JSON,),
                 replies=(wire.JSON,),
                 summary="Wait for the updates of rounds, and tell which calls were applied",

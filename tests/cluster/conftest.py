@@ -1,5 +1,6 @@
 """Clusters of processes with nannies on this machine, one for each module of tests."""
 
+import signal
 import threading
 
 import pytest
@@ -11,6 +12,14 @@ SECONDS = 60.0
 
 def _compute_threads():
     return {thread for thread in threading.enumerate() if thread.name.startswith("labnet-compute")}
+
+
+@pytest.fixture(autouse=True)
+def _interrupts_stay_interrupts():
+    """Put back what becomes of Ctrl-C: dask-jobqueue makes an exit of it, everywhere, once it is imported."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)
