@@ -1,5 +1,4 @@
-"""What ``import types
-import labnet as ln`` offers, and what it does not drag in."""
+"""What ``import labnet as ln`` offers, and what it does not drag in."""
 
 import doctest
 import importlib
