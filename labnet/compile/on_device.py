@@ -16,9 +16,10 @@ from labnet.compile.specialisation import MISS, Specialisation
 from labnet.device import CUDA
 from labnet.errors import TraceError
 from labnet.kernels.cuda import elementwise, expressions, indexing, products, reductions
-from labnet.kernels.cuda.array import DeviceArray, layout_at, mixed, reads, reads_in_step
+from labnet.kernels.cuda.array import DeviceArray, layout_at, mixed
 from labnet.kernels.cuda.expressions import Node, cast
 from labnet.kernels.cuda.machine import machine, private
+from labnet.kernels.cuda.overwriting import reads, reads_in_step
 from labnet.kernels.places import moved
 from labnet.tensor import Tensor, wrap
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda import reductions, scans
-from labnet.kernels.cuda.array import DeviceArray, as_operand, settle_readers, write
+from labnet.kernels.cuda.array import DeviceArray, as_operand
 from labnet.kernels.cuda.expressions import BOOL, Node, cast
+from labnet.kernels.cuda.overwriting import settle_readers, write
 from labnet.kernels.cuda.universal import on_host
 
 _TABLE: dict[Any, Callable[..., Any]] = {}

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda.array import DeviceArray, as_operand, layout_at, settle_readers
-from labnet.kernels.cuda.array import write as write_expression
+from labnet.kernels.cuda.array import DeviceArray, as_operand, layout_at
 from labnet.kernels.cuda.elementwise import (
     Space,
     address,
@@ -23,6 +22,8 @@ from labnet.kernels.cuda.elementwise import (
 )
 from labnet.kernels.cuda.expressions import CASTS, Dtype, cast, loaded, stored, working
 from labnet.kernels.cuda.machine import machine
+from labnet.kernels.cuda.overwriting import settle_readers
+from labnet.kernels.cuda.overwriting import write as write_expression
 from labnet.kernels.cuda.texts import Launch, pointer
 
 Host = np.ndarray[Any, Any]

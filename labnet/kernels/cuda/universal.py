@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda import expressions
-from labnet.kernels.cuda.array import DeviceArray, as_operand, given, mixed, write
+from labnet.kernels.cuda.array import DeviceArray, as_operand, given, mixed
 from labnet.kernels.cuda.expressions import Node, NotInKernels
+from labnet.kernels.cuda.overwriting import write
 
 #: Functions that a block of `reductions` stands for.
 _REDUCING = {"add", "multiply", "maximum", "minimum", "logical_and", "logical_or"}
