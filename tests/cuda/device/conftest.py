@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.cuda.device.support import SIMULATED
+from tests.cuda.device.support import EMULATED, SIMULATED
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -15,3 +15,13 @@ def _threads_take_turns_often():
         sys.setswitchinterval(1e-5)
     yield
     sys.setswitchinterval(before)
+
+
+@pytest.fixture(autouse=True)
+def _kernels_do_nothing_wrong():
+    """What the emulated GPU found is the reason, whatever else became of the test."""
+    yield
+    if EMULATED is not None and EMULATED.faults:
+        faults = list(EMULATED.faults)
+        EMULATED.recover()
+        raise ExceptionGroup("on the emulated GPU", faults)

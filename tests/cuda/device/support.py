@@ -1,5 +1,7 @@
 """What the tests of arrays on a GPU share: running one thing on both devices, and arrays of odd layouts."""
 
+import os
+
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -8,6 +10,12 @@ import labnet as ln
 from labnet.kernels.cuda.array import DeviceArray
 from labnet.kernels.cuda.machine import machine
 
+#: The emulated GPU, if that is asked for: its checks hold for every kernel.
+EMULATED = None
+if os.environ.get("LABNET_TEST_GPU") == "emulated":
+    from tests.cuda.emulator import install
+
+    EMULATED = install()
 SIMULATED = machine().simulated
 DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32")
 DTYPES = (*DTYPES, "float64")

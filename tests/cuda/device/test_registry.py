@@ -5,7 +5,7 @@ import pytest
 
 import labnet as ln
 from labnet.ops.registry import REGISTRY
-from tests.cuda.device.support import SIMULATED, assert_same, tolerance
+from tests.cuda.device.support import EMULATED, SIMULATED, assert_same, tolerance
 from tests.tensors.test_registry import CASES, DIFFERENTIABLE, draw, invoke, trainable
 
 
@@ -13,7 +13,7 @@ def dtypes_of(op, place):
     """Return float32, or what is nearest, and some more in turn: the samples of an op meet all of them."""
     first = "float32" if "float32" in op.dtypes else op.dtypes[0]
     others = [dtype for dtype in op.dtypes if dtype != first]
-    return [first, *others[place % len(others or [0]) :][: 1 if SIMULATED else 3]]
+    return [first, *others[place % len(others or [0]) :][: 1 if SIMULATED or EMULATED else 3]]
 
 
 def outcome(op, arrays, sample, device):
