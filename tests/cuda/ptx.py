@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda import compiler, driver, machine
+from labnet.kernels.cuda import compiler, driver, machine, uniform
 from labnet.kernels.cuda.array import DeviceArray
 
 CAPABILITIES = ((8, 0), (9, 0))
@@ -116,6 +116,8 @@ def workloads() -> dict[str, Callable[[], Any]]:
         "take along": lambda: np.take_along_axis(row, array((1000, 3), "int64"), 1),
         "put along": lambda: np.put_along_axis(row, array((1000, 3), "int64"), array((1000, 3)), 1),
     }
+    for dtype in ("float32", "float16", "float64"):
+        found[f"random {dtype}"] = lambda dtype=dtype: uniform.drawn(np.random.default_rng(0), 5000, np.dtype(dtype))
     for dtype in ("float32", "float16", "float64", "int32", "bool"):
         found[f"matmul {dtype}"] = lambda dtype=dtype: np.matmul(array((70, 90), dtype), array((90, 80), dtype))
     return found | _of_tensors()
