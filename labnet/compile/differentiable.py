@@ -23,6 +23,7 @@ from labnet.compile.split import SEED, split
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced, refuse
 from labnet.compile.tree import flatten
+from labnet.device import CPU
 from labnet.errors import GradientError
 from labnet.ops import dispatch
 from labnet.ops.creation import random_state, restart_at
@@ -157,7 +158,7 @@ class Version:
 
     def run(self, inputs: Sequence[Any]) -> Any:
         """Compute the results, with the history that a backward needs."""
-        drawn, self.drawn = self.drawn or [draw() for draw in self._draws], None
+        drawn, self.drawn = self.drawn or [draw(CPU) for draw in self._draws], None
         arrays = [x._array if isinstance(x, Tensor) else x for x in inputs]
         arguments = [in_rows(array) for array in (*arrays, *drawn, *[tensor._array for tensor in self._held])]
         found = self.forward(arguments)

@@ -61,6 +61,8 @@ def _name(value: Value) -> str:
 class OnDevice(Specialisation):
     """A compiled version whose arrays are on a GPU."""
 
+    device = CUDA
+
     def _generate(self) -> None:
         missing = unfit(self.program)
         if missing is not None:

@@ -21,6 +21,7 @@ from labnet.compile.simplify import simplify
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced
 from labnet.compile.tree import flatten
+from labnet.device import CPU
 from labnet.kernels.places import device_of
 from labnet.optim.optimizer import announce, watchers
 from labnet.tensor import Tensor, wrap
@@ -45,7 +46,14 @@ class Specialisation:
         Number of arrays that a call brings.
     pinned : (sequence, dict)
         The arguments of the traced call; those that are no tensors are told apart by identity, so they are kept.
+
+    Attributes
+    ----------
+    device : str
+        Where its random numbers are drawn.
     """
+
+    device = CPU
 
     def __init__(
         self, trace: Trace, surroundings: Surroundings, result: Any, *, arguments: int, pinned: tuple[Any, Any]
@@ -257,7 +265,7 @@ class Specialisation:
     def draw(self) -> list[Any]:
         """Return the random numbers of a call: those of the last one, if it came to nothing."""
         if self.drawn is None:
-            self.drawn = [draw() for draw in self._draws]
+            self.drawn = [draw(self.device) for draw in self._draws]
         return self.drawn
 
     def failed(self, status: int) -> None:

@@ -36,7 +36,7 @@ class Trace:
     updates : dict
         {number of a held source: its new value}.
     draws : list of callable
-        Each draws random numbers for one call; `drawn` are those of the first call.
+        Each draws random numbers for one call, on the device that it is given; `drawn` are those of the first call.
     leaves : dict
         (leaf tensor, gradient), by the identity of the tensor, of what no optimizer took.
     """
@@ -50,7 +50,7 @@ class Trace:
         self.updates: dict[int, tuple[Value, Value]] = {}
         self.checks: list[Check] = []
         self.arguments = arguments
-        self.draws: list[Callable[[], np.ndarray[Any, Any]]] = []
+        self.draws: list[Callable[[str], np.ndarray[Any, Any]]] = []
         self.drawn: list[np.ndarray[Any, Any]] = []
         self.leaves: dict[int, tuple[Tensor, Traced]] = {}
         self._rules = rules
@@ -71,9 +71,9 @@ class Trace:
         value = self.builder.make("source", shape=array.shape, dtype=array.dtype, origin="argument", position=position)
         return self.stand_in(value, node)
 
-    def random(self, draw: Callable[[], np.ndarray[Any, Any]]) -> Traced:
+    def random(self, draw: Callable[[str], np.ndarray[Any, Any]]) -> Traced:
         """Return the stand-in for random numbers, which every call draws anew, in the order of the trace."""
-        array = draw()
+        array = draw(self.device)
         self.draws.append(draw)
         self.drawn.append(array)
         return self.argument(self.arguments + len(self.draws) - 1, array)

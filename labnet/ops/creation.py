@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from labnet.device import CPU, check_device
-from labnet.kernels.places import moved
+from labnet.kernels.places import finished, moved
 from labnet.ops import dispatch
 from labnet.ops.shape import Shape
 from labnet.tensor import DTypeLike, Tensor, as_array, as_dtype, tell
@@ -306,7 +306,7 @@ def linspace(
 
 
 def manual_seed(seed: int) -> None:
-    """Restart the random numbers of `rand`, `randn` and parameter initialisation.
+    """Restart the random numbers of `rand`, `randn` and parameter initialisation, the same ones on every device.
 
     Examples
     --------
@@ -315,17 +315,19 @@ def manual_seed(seed: int) -> None:
     >>> ln.manual_seed(0); (first == ln.rand(3)).tolist()
     [True, True, True]
     """
-    _generator.bit_generator.state = np.random.PCG64(seed).state
+    restart_at(np.random.PCG64(seed).state)
 
 
 def random_state() -> Any:
     """Return where the stream of random numbers is, for `restart_at`."""
-    return _generator.bit_generator.state
+    with _generator.bit_generator.lock:
+        return _generator.bit_generator.state
 
 
 def restart_at(state: Any) -> None:
     """Draw the same random numbers again that came after a state."""
-    _generator.bit_generator.state = state
+    with _generator.bit_generator.lock:  # a draw of another thread is over, or comes after
+        _generator.bit_generator.state = state
 
 
 def rand(
@@ -339,7 +341,7 @@ def rand(
     >>> ln.rand((2, 3)).shape
     (2, 3)
     """
-    return _drawn(_generator.random, shape, _dtype(dtype), device=device, requires_grad=requires_grad)
+    return _drawn(_uniform, shape, _dtype(dtype), device=device, requires_grad=requires_grad)
 
 
 def randn(
@@ -353,7 +355,25 @@ def randn(
     >>> ln.randn((2, 3)).shape
     (2, 3)
     """
-    return _drawn(_generator.standard_normal, shape, _dtype(dtype), device=device, requires_grad=requires_grad)
+    return _drawn(_normal, shape, _dtype(dtype), device=device, requires_grad=requires_grad)
+
+
+def _uniform(shape: Shape, dtype: Any, device: str) -> Any:
+    """Draw the same numbers on every device, where they are needed."""
+    if device == CPU:
+        return _generator.random(shape, dtype=_precision(dtype))
+    from labnet.kernels.cuda.uniform import drawn
+
+    return drawn(_generator, shape, dtype)
+
+
+def _normal(shape: Shape, dtype: Any, _: str) -> Any:
+    """Draw on the host: how much of the stream a number takes shows only when it is drawn."""
+    return _generator.standard_normal(shape, dtype=_precision(dtype))
+
+
+def _precision(dtype: Any) -> Any:
+    return np.float64 if dtype == np.float64 else np.float32
 
 
 def _drawn(
@@ -361,11 +381,11 @@ def _drawn(
 ) -> Tensor:
     """Draw in the precision of the dtype; where a function is traced, once per call of the compiled one."""
 
-    def draw() -> Any:
-        numbers = np.asarray(generate(shape, dtype=np.float64 if dtype == np.float64 else np.float32))
-        return numbers.astype(dtype, copy=False)
+    def draw(where: str) -> Any:
+        return finished(generate(shape, dtype, where)).astype(dtype, copy=False)
 
     tracer = dispatch.current_tracer()
     if tracer is not None and not requires_grad:
         return tracer.random(draw)
-    return Tensor(draw(), dtype=dtype, device=device, requires_grad=requires_grad)
+    device = check_device(device)
+    return Tensor(draw(device), dtype=dtype, device=device, requires_grad=requires_grad)

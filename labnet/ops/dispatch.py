@@ -48,8 +48,8 @@ class Tracer(Protocol):
     def update(self, optimizer: Any, found: list[tuple[Tensor, Any]]) -> None:
         """Write down the step of an optimizer with these parameters and gradients."""
 
-    def random(self, draw: Callable[[], Values]) -> Tensor:
-        """Return a stand-in for random numbers that every call draws anew."""
+    def random(self, draw: Callable[[str], Values]) -> Tensor:
+        """Return a stand-in for random numbers that every call draws anew, on the device that it names."""
 
     def witness(self, what: str, tensor: Tensor) -> Any:
         """Refuse that elements of a tensor leave it as numbers, or are written; share them as a stand-in."""
