@@ -15,7 +15,7 @@ from labnet.compile.ir import Value
 from labnet.compile.specialisation import MISS, Specialisation
 from labnet.device import CUDA
 from labnet.errors import TraceError
-from labnet.kernels.cuda import elementwise, expressions, indexing, products, reductions
+from labnet.kernels.cuda import along, elementwise, expressions, products, reductions
 from labnet.kernels.cuda.array import DeviceArray, layout_at, mixed
 from labnet.kernels.cuda.expressions import Node, cast
 from labnet.kernels.cuda.machine import machine, private
@@ -286,7 +286,7 @@ class _Run:
 
     def _take(self, value: Value) -> DeviceArray:
         base, places = (self.of(operand).settle() for operand in value.inputs)
-        return indexing.gather(base, places, value.shape, value.attributes["within"])
+        return along.gather(base, places, value.shape, value.attributes["within"])
 
 
 def _is_test(value: Value) -> bool:

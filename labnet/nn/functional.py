@@ -1,15 +1,17 @@
 """Functions that models are built from, composed of ops; parameters are those of torch's functions."""
 
 import math
+from typing import Any
 
 import numpy as np
 
 from labnet import ops
 from labnet.errors import DTypeError, ShapeError
+from labnet.kernels.places import finished
 from labnet.ops.creation import arange, rand
 from labnet.ops.dispatch import current_tracer
 from labnet.ops.windows import Padding, Pair
-from labnet.tensor import Tensor, on_host
+from labnet.tensor import Tensor
 
 
 def conv2d(
@@ -179,9 +181,10 @@ def embedding(indices: Tensor, weight: Tensor, padding_idx: int | None = None) -
     if tracer is not None:
         tracer.check_within(indices, count, f"embedding: indices must lie in [0, {count})")
     else:
-        seen = on_host(indices)
-        if seen.size and not (seen.min() >= 0 and seen.max() < count):
-            raise IndexError(f"embedding: indices must lie in [0, {count}), got {seen.min()} to {seen.max()}")
+        seen: Any = indices._array if isinstance(indices, Tensor) else indices
+        if seen.size and np.any((seen < 0) | (seen >= count)):
+            least, most = (finished(end(seen)).item() for end in (np.min, np.max))
+            raise IndexError(f"embedding: indices must lie in [0, {count}), got {least} to {most}")
     rows: Tensor = weight[indices]
     if padding_idx is None:
         return rows

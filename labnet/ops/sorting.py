@@ -5,8 +5,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from labnet.errors import ShapeError
-from labnet.kernels.places import moved
-from labnet.ops.indexing import take_along_axis
+from labnet.kernels.places import device_of, moved
+from labnet.ops.indexing import plain_key, take_along_axis
 from labnet.ops.registry import EVERY, NUMBERS, Array, Sample, composed, op
 from labnet.tensor import Tensor, on_host, wrap
 
@@ -78,7 +78,7 @@ def searchsorted(
     >>> ln.searchsorted(ln.asarray([1, 3, 5]), ln.asarray([3, 4])).tolist()
     [1, 2]
     """
-    return np.searchsorted(x1, x2, side, None if sorter is None else np.asarray(sorter))
+    return np.searchsorted(x1, x2, side, None if sorter is None else moved(plain_key(sorter), device_of(x1)))
 
 
 def _beside(x: Tensor, array: Array) -> Tensor:

@@ -113,11 +113,18 @@ def workloads() -> dict[str, Callable[[], Any]]:
         "write at": lambda: wide.__setitem__(([1, 2],), array((2, 4))),
         "add at": lambda: np.add.at(wide, ([1, 2, 2],), array((3, 4))),
         "add at float16": lambda: np.add.at(array((4, 3), "float16"), ([1, 1],), array((2, 3), "float16")),
+        "read at positions": lambda: wide[array((5, 1), "int32"), array((3,), "int64")],
+        "write at positions": lambda: wide.__setitem__(array((5,), "int16"), array((5, 4))),
+        "add at positions": lambda: np.add.at(wide, array((300,), "int64"), array((300, 4))),
+        "add at positions bool": lambda: np.add.at(array((4, 3), "bool"), array((9,), "int64"), array((9, 3), "bool")),
         "take along": lambda: np.take_along_axis(row, array((1000, 3), "int64"), 1),
         "put along": lambda: np.put_along_axis(row, array((1000, 3), "int64"), array((1000, 3)), 1),
     }
     for dtype in ("float32", "float16", "float64"):
         found[f"random {dtype}"] = lambda dtype=dtype: uniform.drawn(np.random.default_rng(0), 5000, np.dtype(dtype))
+    for dtype in ("float32", "float16", "float64", "int64", "bool"):
+        found[f"sort {dtype}"] = lambda dtype=dtype: np.sort(array((8, 1000), dtype))
+        found[f"search {dtype}"] = lambda dtype=dtype: np.searchsorted(array((900,), dtype), array((70,), dtype))
     for dtype in ("float32", "float16", "float64", "int32", "bool"):
         found[f"matmul {dtype}"] = lambda dtype=dtype: np.matmul(array((70, 90), dtype), array((90, 80), dtype))
     return found | _of_tensors()

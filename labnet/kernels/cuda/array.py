@@ -71,6 +71,8 @@ class DeviceArray:
     dtype: Dtype
     base: "DeviceArray | None"
     __add__: Any
+    __ge__: Any
+    __lt__: Any
     __mul__: Any
     __rmul__: Any
     __sub__: Any

@@ -1,6 +1,6 @@
 """NumPy's other functions on arrays of the GPU: one entry each for those that the bodies of ops call.
 
-What has no entry is refused; what has no kernel, such as sorting, goes to the host and back.
+What has no entry is refused; what has no kernel, such as medians, goes to the host and back.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda import reductions, scans
+from labnet.kernels.cuda import along, ordering, reductions, scans
 from labnet.kernels.cuda.array import DeviceArray, as_operand
 from labnet.kernels.cuda.expressions import BOOL, Node, cast
-from labnet.kernels.cuda.overwriting import settle_readers, write
+from labnet.kernels.cuda.overwriting import write
 from labnet.kernels.cuda.universal import on_host
 
 _TABLE: dict[Any, Callable[..., Any]] = {}
@@ -363,34 +363,26 @@ def _take(x: DeviceArray, indices: Any, axis: int | None = None, **_: Any) -> De
     return x[(slice(None),) * axis + (indices,)]
 
 
-@_for(np.take_along_axis)
-def _take_along_axis(x: DeviceArray, indices: Any, axis: int) -> DeviceArray:
-    from labnet.kernels.cuda import indexing
-
-    out = DeviceArray.empty(indices.shape, x.dtype)
-    if out.size:
-        indexing.along("read", x, indices, axis, out)
-    return out
+_TABLE[np.take_along_axis], _TABLE[np.put_along_axis] = along.take_along_axis, along.put_along_axis
+_TABLE[np.searchsorted] = ordering.searchsorted
 
 
-@_for(np.put_along_axis)
-def _put_along_axis(x: DeviceArray, indices: Any, values: Any, axis: int) -> None:
-    from labnet.kernels.cuda import indexing
+def _orderly(function: Any, own: Callable[..., DeviceArray]) -> None:
+    def ordered(x: DeviceArray, axis: int | None = -1, **named: Any) -> DeviceArray:
+        found: DeviceArray = own(x, axis) if x.ndim else on_host(function, (x, axis), named)
+        return found
 
-    if isinstance(values, DeviceArray):
-        spread = values.view_of(np.broadcast_to(values.layout, indices.shape))
-        wide = spread.astype(x.dtype, copy=False).copy()
-    else:
-        wide = DeviceArray.filled(indices.shape, values, x.dtype)
-    if wide.size:
-        settle_readers(x._block)
-        indexing.along("write", x, indices, axis, wide)
+    _TABLE[function] = ordered
+
+
+_orderly(np.sort, ordering.sort)
+_orderly(np.argsort, ordering.argsort)
 
 
 # What goes to the host and back
 
 _ON_HOST: tuple[Any, ...] = (
-    np.sort, np.argsort, np.searchsorted, np.nonzero, np.unique, np.unique_all, np.unique_counts, np.unique_inverse,
+    np.nonzero, np.unique, np.unique_all, np.unique_counts, np.unique_inverse,
     np.unique_values, np.repeat, np.median, np.isin, np.diff, np.trace, np.diagonal, np.einsum, np.linalg.norm,
 )  # fmt: skip
 for _there in _ON_HOST:

@@ -1,0 +1,117 @@
+"""Reading and writing at one position per place along a dimension, or at positions that an array holds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.elementwise import Space, grid_for, parts_text, place_text, strides_in, without_branches
+from labnet.kernels.cuda.expressions import Dtype
+from labnet.kernels.cuda.machine import machine
+from labnet.kernels.cuda.overwriting import settle_readers
+from labnet.kernels.cuda.texts import Launch, pointer
+
+_kernels: dict[Any, Launch] = {}
+
+
+def take_along_axis(x: DeviceArray, indices: Any, axis: int) -> DeviceArray:
+    """Return what NumPy's function does; who calls has checked the indices."""
+    out = DeviceArray.empty(indices.shape, x.dtype)
+    if out.size:
+        _along("read", x, indices, axis, out)
+    return out
+
+
+def put_along_axis(x: DeviceArray, indices: Any, values: Any, axis: int) -> None:
+    """Do what NumPy's function does; who calls has checked the indices."""
+    if isinstance(values, DeviceArray):
+        spread = values.view_of(np.broadcast_to(values.layout, indices.shape))
+        wide = spread.astype(x.dtype, copy=False).copy()
+    else:
+        wide = DeviceArray.filled(indices.shape, values, x.dtype)
+    if wide.size:
+        settle_readers(x._block)
+        _along("write", x, indices, axis, wide)
+
+
+def _along(mode: str, x: DeviceArray, indices: Any, axis: int, other: DeviceArray) -> None:
+    """Read or write the element that an index names along one dimension, for all others in step.
+
+    `x` and the indices may have any strides, `other` is contiguous and has the shape of the indices. Indices beyond the
+    ends are taken as the nearest end: who calls has checked them.
+    """
+    if not isinstance(indices, DeviceArray):
+        indices = DeviceArray.upload(np.asarray(indices))
+    axis = np.lib.array_utils.normalize_axis_index(axis, x.ndim)
+    indices = indices.astype(np.int64, copy=False).settle()
+    layout = x.layout
+    own = [
+        stride // layout.itemsize if length > 1 else 0
+        for length, stride in zip(layout.shape, layout.strides, strict=True)
+    ]
+    step, own[axis] = own[axis], 0
+    _step_along(mode, x, indices, other, x.shape[axis], step, own)
+
+
+def _step_along(
+    mode: str, x: DeviceArray, indices: DeviceArray, other: DeviceArray, length: int, step: int, own: Sequence[int]
+) -> None:
+    """Read or write ``x[index * step + ...]`` for all indices, where the dots are the strides `own` of each place."""
+    gpu, shape = machine(), other.shape
+    space = Space.of(shape, [strides_in(indices.layout, shape), own])
+    dims = max(1, len(space.lengths))
+    kinds = tuple("".join("01"[s != 0] for s in strides) for strides in space.strides)
+    key = mode, kinds, dims, x.dtype
+    launch = _kernels.get(key)
+    if launch is None:
+        launch = _kernels[key] = gpu.kernel(*text_of(mode, kinds, dims, x.dtype))
+    steps = [s for strides in space.strides for s in strides if s]
+    launch(
+        (grid_for(other.size, gpu.threads),),
+        (gpu.threads,),
+        *(other.size, length, step, *space.lengths[1:], *steps),
+        indices.address,
+        x.address,
+        other.address,
+    )
+
+
+def gather(x: DeviceArray, places: DeviceArray, shape: tuple[int, ...], within: Sequence[int]) -> DeviceArray:
+    """Return elements of a contiguous array at places that another one holds.
+
+    Parameters
+    ----------
+    x : array
+    places : array of int64
+        Positions of elements, in a shape that broadcasts to `shape`.
+    shape : tuple of int
+    within : sequence of int
+        Elements to step from a place along the last dimensions.
+    """
+    out = DeviceArray.empty(shape, x.dtype)
+    if out.size:
+        before = len(shape) - len(within)
+        own = [0] * before + [0 if n == 1 else step for n, step in zip(shape[before:], within, strict=True)]
+        _step_along("read", x, places, out, max(1, x.size), 1, own)
+    return out
+
+
+def text_of(mode: str, kinds: tuple[str, ...], dims: int, dtype: Dtype) -> tuple[str, list[str]]:
+    """Return the text of the kernel of `_along`, and the types of its arguments."""
+    lengths = [f"n{axis}" for axis in range(1, dims)]
+    steps = [f"s{i}_{axis}" for i, kind in enumerate(kinds) for axis, moves in enumerate(kind) if moves == "1"]
+    lines = [
+        f"def kernel({', '.join(['n', 'length', 'stride', *lengths, *steps, 'indices', 'x', 'other'])}):",
+        "    step = i8(cuda.gridsize(1))",
+        "    i = i8(cuda.grid(1))",
+        "    while i < n:",
+    ]
+    inner = without_branches(parts_text("i", dims), narrow=False)
+    inner += [f"which = indices[{place_text(kinds[0], 0, 'i') if '1' in kinds[0] else '0'}]"]
+    inner += ["which = which + length if which < 0 else which", "which = max(i8(0), min(which, length - 1))"]
+    inner.append(f"at = which * stride + {place_text(kinds[1], 1, 'i') if '1' in kinds[1] else '0'}")
+    inner += ["other[i] = x[at]" if mode == "read" else "x[at] = other[i]", "i += step"]
+    lines += ["        " + line for line in inner]
+    types = ["i8"] * (3 + len(lengths) + len(steps)) + ["pi8"] + [pointer(dtype)] * 2
+    return "\n".join(lines) + "\n", types

@@ -1,0 +1,195 @@
+"""What an index names: a view, or places in memory.
+
+Slices and integers are views. Arrays of integers on the GPU become places there, by a kernel, and what is waited for
+is whether one of them is out of bounds. Arrays on the host and masks, whose number of places depends on their
+elements, become places on the host.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labnet.kernels.cuda.array import DeviceArray, layout_at
+from labnet.kernels.cuda.elementwise import address
+
+Host = np.ndarray[Any, Any]
+Index = Host | DeviceArray
+_BASIC = (int, np.integer, slice, type(None), type(...))
+
+
+def parts_of(key: Any) -> tuple[Any, ...]:
+    """Return the parts of an index: numbers, slices and the like as they are, everything else as arrays."""
+    parts = key if isinstance(key, tuple) else (key,)
+    plain: list[Any] = []
+    for part in parts:
+        if isinstance(part, DeviceArray):
+            if part.dtype.kind == "b":
+                plain.append(part.host())
+            else:
+                plain.append(part if part.ndim or part.dtype.kind not in "iu" else int(part.host()))
+        elif isinstance(part, bool | np.bool_):
+            plain.append(np.asarray(part))
+        elif isinstance(part, _BASIC):
+            plain.append(part)
+        else:
+            plain.append(np.asarray(part))
+    return tuple(plain)
+
+
+def is_basic(parts: tuple[Any, ...]) -> bool:
+    """Tell whether an index names a view."""
+    return all(isinstance(part, _BASIC) for part in parts)
+
+
+def view(layout: Host, parts: tuple[Any, ...]) -> Host:
+    """Return the view of a layout at a basic index; never an element, which would be read."""
+    if not any(part is ... for part in parts):
+        parts = (*parts, ...)
+    found: Host = layout[parts]
+    return found
+
+
+@dataclass
+class Places:
+    """Elements that an index with arrays names.
+
+    Attributes
+    ----------
+    starts : array of int64, on the GPU or on the host
+        Where each place of the arrays' common shape begins, in elements from the first one.
+    rest : layout
+        The dimensions that are taken as they are, from the first element.
+    before : int
+        How many of them come before those of the arrays in the result.
+    """
+
+    starts: Index
+    rest: Host
+    before: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the result, the dimensions of the arrays first."""
+        return (*self.starts.shape, *self.rest.shape)
+
+    def moved(self, layout: Host) -> Host:
+        """Put the dimensions of the arrays where NumPy has them."""
+        ndim = self.starts.ndim
+        return np.moveaxis(layout, range(ndim), range(self.before, self.before + ndim)) if ndim else layout
+
+    def in_front(self, layout: Host) -> Host:
+        """Undo `moved`."""
+        ndim = self.starts.ndim
+        return np.moveaxis(layout, range(self.before, self.before + ndim), range(ndim)) if ndim else layout
+
+
+def places_of(layout: Host, parts: tuple[Any, ...]) -> Places:
+    """Work out which elements an index with arrays names.
+
+    Raises
+    ------
+    IndexError
+        If there are none; as NumPy does.
+    """
+    basic: list[Any] = []
+    arrays: list[tuple[int, Index]] = []  # axis after the slices, and index
+    order: list[bool] = []
+    source = 0
+    for part in _spread(layout, parts):
+        if part is None or isinstance(part, slice):
+            basic.append(part)
+            order.append(False)
+            source += part is not None
+        else:
+            for one in _indices(part, layout, source):
+                basic.append(slice(None))
+                arrays.append((len(order), one))
+                source += 1
+                order.append(True)
+    seen = view(layout, tuple(basic))
+    try:
+        shape = np.broadcast_shapes(*(index.shape for _, index in arrays))
+    except ValueError:
+        shapes = " ".join(str(index.shape) for _, index in arrays)
+        raise IndexError(
+            f"shape mismatch: indexing arrays could not be broadcast together with shapes {shapes} "
+        ) from None
+    _check(layout, parts, [(index, seen.shape[axis]) for axis, index in arrays])
+    steps = [seen.strides[axis] // seen.itemsize for axis, _ in arrays]
+    lengths = [seen.shape[axis] for axis, _ in arrays]
+    begin = (address(seen) - address(layout)) // layout.itemsize
+    starts = _starts([index for _, index in arrays], lengths, steps, begin, shape)
+    first, last = order.index(True), len(order) - order[::-1].index(True)
+    kept = [(n, s) for n, s, is_taken in zip(seen.shape, seen.strides, order, strict=True) if not is_taken]
+    rest = layout_at(address(seen), tuple(n for n, _ in kept), seen.dtype, tuple(s for _, s in kept))
+    return Places(starts, rest, first if all(order[first:last]) else 0)
+
+
+def _spread(layout: Host, parts: tuple[Any, ...]) -> list[Any]:
+    """Return the parts of an index with slices in the place of ``...``."""
+    for part in parts:
+        if isinstance(part, np.ndarray) and part.dtype.kind == "b" and not part.ndim:
+            raise IndexError("a single truth value as an index is not supported on 'cuda'")
+    taken = sum(
+        p.ndim if isinstance(p, np.ndarray) and p.dtype.kind == "b" else p is not None and p is not ... for p in parts
+    )
+    if taken > layout.ndim:
+        raise IndexError(f"too many indices for array: array is {layout.ndim}-dimensional, but {taken} were indexed")
+    spread = list(parts) if any(part is ... for part in parts) else [*parts, ...]
+    at = next(i for i, part in enumerate(spread) if part is ...)
+    spread[at : at + 1] = [slice(None)] * (layout.ndim - taken)
+    return spread
+
+
+def _indices(part: Any, layout: Host, axis: int) -> tuple[Index, ...]:
+    """Return the arrays of int64 that a part of an index stands for."""
+    if isinstance(part, DeviceArray):
+        if part.dtype.kind in "iu":
+            return (part.astype(np.int64, copy=False),)
+        part = np.broadcast_to(np.zeros((), part.dtype), part.shape)
+    index = np.asarray(part)
+    if index.dtype.kind == "b":
+        if index.shape != layout.shape[axis : axis + index.ndim]:
+            raise IndexError(
+                f"boolean index did not match indexed array along axis {axis}: "
+                f"the index has shape {index.shape}, the array {layout.shape}"
+            )
+        return index.nonzero()
+    if index.dtype.kind not in "iu" and index.size:
+        raise IndexError("arrays used as indices must be of integer (or boolean) type")
+    return (index.astype(np.int64),)
+
+
+def _check(layout: Host, parts: tuple[Any, ...], arrays: Sequence[tuple[Index, int]]) -> None:
+    """Have NumPy complain where a position is out of bounds; of what is on the GPU, one byte is waited for."""
+    on_host = [(index, length) for index, length in arrays if isinstance(index, np.ndarray)]
+    wrong = any(index.size and (index.min() < -length or index.max() >= length) for index, length in on_host)
+    flags = [
+        np.any((index < -length) | (index >= length))
+        for index, length in arrays
+        if isinstance(index, DeviceArray) and index.size
+    ]
+    if wrong or (flags and bool(functools.reduce(np.logical_or, flags))):
+        np.broadcast_to(np.zeros((), bool), layout.shape)[
+            tuple(part.host() if isinstance(part, DeviceArray) else part for part in parts)
+        ]
+
+
+def _starts(
+    indices: Sequence[Index], lengths: Sequence[int], steps: Sequence[int], begin: int, shape: tuple[int, ...]
+) -> Index:
+    """Return the places of the shape of all arrays together."""
+    if all(isinstance(index, np.ndarray) for index in indices):
+        starts = np.full(shape, begin, np.int64)
+        for index, length, step in zip(indices, lengths, steps, strict=True):
+            starts += np.where(index < 0, index + length, index) * step
+        return starts
+    total: Any = begin
+    for index, length, step in zip(indices, lengths, steps, strict=True):
+        there = index if isinstance(index, DeviceArray) else DeviceArray.upload(index)
+        total = np.where(there < 0, there + length, there) * step + total
+    found: DeviceArray = total.settle()
+    return found
