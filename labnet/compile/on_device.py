@@ -5,6 +5,7 @@ are those that fusion makes of arrays on a GPU anyway. All launches are recorded
 run again at each call: arguments are copied in, results out, parameters are written where they are.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from labnet.compile.ir import Value
 from labnet.compile.specialisation import MISS, Specialisation
 from labnet.device import CUDA
 from labnet.errors import TraceError
-from labnet.kernels.cuda import along, elementwise, expressions, products, reductions
+from labnet.kernels.cuda import along, elementwise, expressions, indexing, ordering, products, reductions, scans
 from labnet.kernels.cuda.array import DeviceArray, layout_at, mixed
 from labnet.kernels.cuda.expressions import Node, cast
 from labnet.kernels.cuda.machine import machine, private
@@ -37,7 +38,8 @@ _NAMES = {
 }
 _REDUCTIONS = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
 #: Kinds of values that are computed on a GPU.
-KINDS = frozenset({"source", "splat", "view", "map", "reduce", "matmul", "put", "take"})
+KINDS = frozenset({"source", "splat", "view", "map", "reduce", "matmul", "put", "take", "scatter", "call"})
+_RUNNING = {"running_sum": "add", "running_product": "multiply"}
 
 
 def unfit(program: Any) -> str | None:
@@ -45,7 +47,9 @@ def unfit(program: Any) -> str | None:
     for value in program.values():
         if value.kind not in KINDS:
             return str(value.attributes.get("name", value.kind))
-        if value.kind == "map" and value.attributes["name"] not in ("where", "relu", "sigmoid"):
+        if value.kind == "call" and value.attributes["name"] not in ("argsort", "searchsorted", *_RUNNING):
+            return str(value.attributes["name"])
+        if value.kind == "map" and value.attributes["name"] != "where" and not _is_divided(value):
             try:
                 expressions.text_of(_name(value), value.attributes["work"])
             except expressions.NotInKernels:
@@ -137,22 +141,26 @@ class OnDevice(Specialisation):
 
     def _check(self) -> None:
         """Raise where an argument is not what the program needs, before anything is written; this waits for the GPU."""
+        run, flags = _Run(self), []
         for check in self.program.checks:
-            whole: Any = _Run(self).of(check.value)
-            outside = np.any((whole < 0) | (whole >= check.bound))
-            if outside:
-                raise IndexError(check.message)
+            whole: Any = run.of(check.value)
+            flags.append(np.any((whole < 0) | (whole >= check.bound)))
+        if flags and np.any(functools.reduce(np.logical_or, flags)):
+            raise IndexError(
+                next(check.message for check, flag in zip(self.program.checks, flags, strict=True) if flag)
+            )
 
     def _record(self, arrays: Sequence[Any], drawn: Sequence[Any]) -> None:
         """Run the program once for its kernels, and once more to record their launches."""
         gpu = machine()
-        self._kept = []
+        self._replay, self._kept = None, []
         with private(self._kept):
             self._inputs = [DeviceArray.empty(array.shape, array.dtype) for array in (*arrays, *drawn)]
             for target, array in zip(self._inputs, [*arrays, *drawn], strict=True):
                 target[...] = moved(array, CUDA)
             self._fixed = [DeviceArray.upload(np.asarray(constant)) for constant in self._constants]
             self._numbers = {}
+            self._check()  # the rehearsal writes to places too
             _Run(self).stores(rehearse=True)
             before = gpu.launches
             with gpu.captured() as replay:
@@ -261,6 +269,8 @@ class _Run:
             node = Node("where", work, tuple(operands))
         elif name == "copy":
             node = operands[0]
+        elif _is_divided(value):
+            node = expressions.divided(name, *operands)
         else:
             node = Node(_name(value), value.dtype if _is_test(value) else work, tuple(operands))
         return DeviceArray.pending(cast(node, value.dtype), value.shape)
@@ -287,6 +297,32 @@ class _Run:
     def _take(self, value: Value) -> DeviceArray:
         base, places = (self.of(operand).settle() for operand in value.inputs)
         return along.gather(base, places, value.shape, value.attributes["within"])
+
+    def _scatter(self, value: Value) -> DeviceArray:
+        values, starts = (_in_rows(self.of(operand)) for operand in value.inputs)
+        return indexing.scattered(values, starts, value.shape)
+
+    def _call(self, value: Value) -> DeviceArray:
+        name, inputs = value.attributes["name"], [_in_rows(self.of(operand)) for operand in value.inputs]
+        if name == "searchsorted":
+            return ordering.searchsorted(inputs[0], inputs[1], "right" if value.attributes["numbers"][2] else "left")
+        if name in _RUNNING:
+            return scans.scan(_RUNNING[name], inputs[0], -1, value.dtype)
+        out = DeviceArray.empty(value.shape, value.dtype)  # in the half where merging in passes leaves it
+        if out.size:
+            half = out[(out.shape[-1] - 1).bit_length() % 2]
+            ordering.in_order(inputs[0], half)
+        return out
+
+
+def _in_rows(x: DeviceArray) -> DeviceArray:
+    """Return an array computed, in row-major order."""
+    return x if x.settle().layout.flags.c_contiguous else x.copy()
+
+
+def _is_divided(value: Value) -> bool:
+    """Tell whether a value is a quotient or remainder of several nodes."""
+    return value.attributes["name"] in ("remainder", "floor_divide") and value.attributes["work"].kind == "f"
 
 
 def _is_test(value: Value) -> bool:

@@ -124,7 +124,7 @@ def repeat(x: Tensor, /, repeats: int | Sequence[int] | Tensor, *, axis: int | N
     """
     flat, along = (reshape(x, (-1,)), 0) if axis is None else (x, axis)
     times = repeats.numpy() if isinstance(repeats, Tensor) else repeats
-    return take(flat, Tensor(np.repeat(np.arange(flat.shape[along]), times)), axis=along)
+    return take(flat, np.repeat(np.arange(flat.shape[along]), times), axis=along)
 
 
 def _pairs(pad_width: Width, ndim: int) -> list[tuple[int, int]]:

@@ -62,6 +62,7 @@ def _log_softmax(x: Any, *, axis: int = -1) -> Any:
 
 
 def _cross_entropy(x: Any, *, labels: Any, axis: int = -1) -> Any:
+    labels = x.tracer.lift(labels)  # an array is a constant
     chosen = ops.sum(ops.where(one_of(labels, x.shape, axis), x, 0.0), axis=axis)
     greatest = ops.max(x, axis=axis, keepdims=True)
     total = ops.sum(ops.exp(x - greatest), axis=axis)

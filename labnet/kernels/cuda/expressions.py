@@ -213,17 +213,17 @@ def apply(ufunc: Any, args: tuple[Node, ...], given: tuple[Any, ...]) -> Node:
         raise NotInKernels(ufunc.__name__)
     given_as = tuple(map(cast, args, loop[:-1]))
     if ufunc in (np.remainder, np.floor_divide) and loop[0].kind == "f":
-        return _divided(ufunc, *given_as)
+        return divided(ufunc.__name__, *given_as)
     text_of(ufunc.__name__, loop[0])  # refuse now what has none
     if ufunc is np.power and args[1].kind == "constant" and args[1].payload in _POWERS and loop[0].kind == "f":
         return Node(_POWERS[args[1].payload], loop[-1], given_as[:1])
     return Node(ufunc.__name__, loop[-1], given_as)
 
 
-def _divided(ufunc: Any, x1: Node, x2: Node) -> Node:
+def divided(name: str, x1: Node, x2: Node) -> Node:
     """Return the remainder or the quotient of Python, which take the remainder of C once: it is a loop."""
     rest = Node("fmod", x1.dtype, (x1, x2))
-    if ufunc is np.remainder:
+    if name == "remainder":
         return Node(_REMAINDER, x1.dtype, (rest, x2))
     return Node(_QUOTIENT, x1.dtype, (x1, x2, Node(_WHOLE, x1.dtype, (x1, x2, rest))))
 
