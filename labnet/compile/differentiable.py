@@ -17,14 +17,15 @@ import numpy as np
 from labnet import autograd
 from labnet.compile.background import BACKGROUND
 from labnet.compile.executable import Array, Executable, in_rows
-from labnet.compile.jitted import is_dynamic, signature, trace_call
+from labnet.compile.jitted import is_dynamic, is_elsewhere, signature, trace_call
 from labnet.compile.simplify import simplify
 from labnet.compile.split import SEED, split
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced, refuse
 from labnet.compile.tree import flatten
-from labnet.device import CPU
+from labnet.device import CPU, CUDA
 from labnet.errors import GradientError
+from labnet.kernels.places import finished, moved
 from labnet.ops import dispatch
 from labnet.ops.creation import random_state, restart_at
 from labnet.tensor import Tensor, wrap
@@ -122,17 +123,18 @@ class Version:
         gradients = slopes(trace, outputs)
         self._owners = [_owner(leaf, call.inputs) for leaf in gradients]
         self._held: list[Tensor] = trace.held
-        self._states = [(tensor._node, tensor.shape, tensor.dtype) for tensor in self._held]
+        self._states = [(tensor._node, tensor.shape, tensor.dtype, tensor.device) for tensor in self._held]
         self._draws, self.drawn = trace.draws, trace.drawn or None
         values = [output.value for output in outputs] + [gradient.value for gradient in gradients.values()]
         given = len(call.inputs) + len(trace.draws)
         halves = split(simplify(trace.program(values)), results=len(outputs), arguments=given, held=len(trace.held))
         self._given, self._results = given + len(trace.held), [(x.shape, x.dtype) for x in outputs]
-        self.forward = Executable(
-            halves.forward, arguments=self._given, constants=trace.constants, name="compiled forward"
-        )
+        kind, self._is_elsewhere = Executable, is_elsewhere(trace)
+        if self._is_elsewhere:
+            kind = _on_device(self._held)
+        self.forward = kind(halves.forward, arguments=self._given, constants=trace.constants, name="compiled forward")
         kept = self._given + len(outputs) + halves.saved
-        self.backward = Executable(
+        self.backward = kind(
             halves.backward, arguments=kept + len(outputs), constants=trace.constants, name="compiled forward.backward"
         )
         self._first_seed = kept
@@ -152,15 +154,16 @@ class Version:
 
     def fits(self) -> bool:
         """Tell whether everything is as it was traced for."""
-        now = [(tensor._node, tensor.shape, tensor.dtype) for tensor in self._held]
+        now = [(tensor._node, tensor.shape, tensor.dtype, tensor.device) for tensor in self._held]
         same = all(a[0] is b[0] and a[1:] == b[1:] for a, b in zip(now, self._states, strict=True))
         return same and self._surroundings.hold()
 
     def run(self, inputs: Sequence[Any]) -> Any:
         """Compute the results, with the history that a backward needs."""
-        drawn, self.drawn = self.drawn or [draw(CPU) for draw in self._draws], None
+        drawn, self.drawn = self.drawn or [draw(CUDA if self._is_elsewhere else CPU) for draw in self._draws], None
         arrays = [x._array if isinstance(x, Tensor) else x for x in inputs]
-        arguments = [in_rows(array) for array in (*arrays, *drawn, *[tensor._array for tensor in self._held])]
+        arguments = [*arrays, *drawn, *[tensor._array for tensor in self._held]]
+        arguments = [moved(array, CUDA) if self._is_elsewhere else in_rows(array) for array in arguments]
         found = self.forward(arguments)
         results = found[: len(self._results)]
         nodes = self._nodes(inputs, [*arguments, *found], sum(array.nbytes for array in (*found, *drawn)))
@@ -185,9 +188,20 @@ class Version:
         for position, (shape, dtype) in enumerate(self._results):
             needed = self._first_seed + position in self.backward.read
             seed = seeds.get(position)
-            array = np.zeros(shape, dtype) if seed is None else np.asarray(_array(seed), dtype)
-            gradients.append(in_rows(array) if needed else None)
+            array = np.zeros(shape, dtype) if seed is None else finished(_array(seed), dtype)
+            gradients.append(None if not needed else array if self._is_elsewhere else in_rows(array))
         return self.backward([*kept, *gradients])
+
+
+def _on_device(held: Sequence[Tensor]) -> Any:
+    """Return what runs programs on a GPU, if all that they hold is there."""
+    from labnet.compile.executable_on_device import ExecutableOnDevice
+    from labnet.kernels.cuda.array import mixed
+
+    for tensor in held:
+        if tensor.device == CPU:
+            raise mixed(tensor._array)
+    return ExecutableOnDevice
 
 
 def _array(gradient: Any) -> Any:

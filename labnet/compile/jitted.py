@@ -214,11 +214,11 @@ def specialise(function: Callable[..., Any], args: Sequence[Any], named: dict[st
     call = trace_call(function, args, named)
     if any(isinstance(owner, Traced) for owner, _ in call.trace.leaves.values()):
         refuse("a backward to an argument: use ln.grad(y, x), which returns its gradient")
-    kind = _on_device() if _is_elsewhere(call.trace) else Specialisation
+    kind = _on_device() if is_elsewhere(call.trace) else Specialisation
     return kind(call.trace, call.surroundings, call.result, arguments=len(call.inputs), pinned=(args, named))
 
 
-def _is_elsewhere(trace: Trace) -> bool:
+def is_elsewhere(trace: Trace) -> bool:
     """Tell whether a traced function computes on a GPU."""
     return trace.device != CPU or any(isinstance(x, Tensor) and x.device != CPU for x in trace.held)
 

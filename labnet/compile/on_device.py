@@ -6,13 +6,13 @@ run again at each call: arguments are copied in, results out, parameters are wri
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from labnet import memory
-from labnet.compile.ir import Value
+from labnet.compile.ir import Program, Value
 from labnet.compile.specialisation import MISS, Specialisation
 from labnet.device import CUDA
 from labnet.errors import TraceError
@@ -42,7 +42,20 @@ KINDS = frozenset({"source", "splat", "view", "map", "reduce", "matmul", "put", 
 _RUNNING = {"running_sum": "add", "running_product": "multiply"}
 
 
-def unfit(program: Any) -> str | None:
+def refuse_unfit(program: Program, held: Iterable[Any]) -> None:
+    """Complain where something of a program has no kernel, or reads an array of the host."""
+    missing = _unfit(program)
+    if missing is not None:
+        raise TraceError(
+            f"jit: {missing} has no kernel in compiled steps on 'cuda': call it outside of the compiled function, "
+            "or leave the function eager"
+        )
+    for array in held:
+        if not isinstance(array, DeviceArray):
+            raise mixed(array)
+
+
+def _unfit(program: Program) -> str | None:
     """Return what of a program has no kernel, or None if all of it has."""
     for value in program.values():
         if value.kind not in KINDS:
@@ -68,15 +81,7 @@ class OnDevice(Specialisation):
     device = CUDA
 
     def _generate(self) -> None:
-        missing = unfit(self.program)
-        if missing is not None:
-            raise TraceError(
-                f"jit: {missing} has no kernel in compiled steps on 'cuda': call it outside of the compiled function, "
-                "or leave the function eager"
-            )
-        for part in self._parts:
-            if not isinstance(self._array(part), DeviceArray):
-                raise mixed(self._array(part))
+        refuse_unfit(self.program, map(self._array, self._parts))
         self._fixed: list[DeviceArray] = []
         self._inputs: list[DeviceArray] = []
         self._numbers: dict[int, DeviceArray] = {}
@@ -130,7 +135,7 @@ class OnDevice(Specialisation):
         flat = [number for found in numbers for number in found]
         for position, target in self._numbers.items():
             machine().upload(target.address, np.asarray(flat[position], target.dtype))
-        self._check()
+        check(self)
         assert self._replay is not None
         self._replay()
         self.drawn = None
@@ -138,17 +143,6 @@ class OnDevice(Specialisation):
         self.after(found[self._count :])
         outputs: Any = iter(found[: self._count])
         return self._structure.build([wrap(next(outputs)) if isinstance(x, Tensor) else x for x in self._leaves])
-
-    def _check(self) -> None:
-        """Raise where an argument is not what the program needs, before anything is written; this waits for the GPU."""
-        run, flags = _Run(self), []
-        for check in self.program.checks:
-            whole: Any = run.of(check.value)
-            flags.append(np.any((whole < 0) | (whole >= check.bound)))
-        if flags and np.any(functools.reduce(np.logical_or, flags)):
-            raise IndexError(
-                next(check.message for check, flag in zip(self.program.checks, flags, strict=True) if flag)
-            )
 
     def _record(self, arrays: Sequence[Any], drawn: Sequence[Any]) -> None:
         """Run the program once for its kernels, and once more to record their launches."""
@@ -160,11 +154,11 @@ class OnDevice(Specialisation):
                 target[...] = moved(array, CUDA)
             self._fixed = [DeviceArray.upload(np.asarray(constant)) for constant in self._constants]
             self._numbers = {}
-            self._check()  # the rehearsal writes to places too
-            _Run(self).stores(rehearse=True)
+            check(self)  # the rehearsal writes to places too
+            Run(self).stores(rehearse=True)
             before = gpu.launches
             with gpu.captured() as replay:
-                run = _Run(self)
+                run = Run(self)
                 self._outputs = run.stores(rehearse=False)
             self.kernels = gpu.launches - before
         self._replay = replay
@@ -175,10 +169,33 @@ class OnDevice(Specialisation):
         return f"{self.kernels} launches on a GPU, replayed as one; {held:,} bytes of memory of its own\n{self.program}"
 
 
-class _Run:
+class Ground(Protocol):
+    """What a program is run on."""
+
+    program: Program
+    _inputs: list[DeviceArray]
+    _fixed: list[DeviceArray]
+    _numbers: dict[int, DeviceArray]
+    _parts: list[Any]
+
+    def _array(self, part: Any) -> Any:
+        """Return the array of a part that is held."""
+
+
+def check(step: Ground) -> None:
+    """Raise where an argument is not what a program needs, before anything is written; this waits for the GPU."""
+    run, flags = Run(step), []
+    for condition in step.program.checks:
+        whole: Any = run.of(condition.value)
+        flags.append(np.any((whole < 0) | (whole >= condition.bound)))
+    if flags and np.any(functools.reduce(np.logical_or, flags)):
+        raise IndexError(next(c.message for c, flag in zip(step.program.checks, flags, strict=True) if flag))
+
+
+class Run:
     """Computes the values of a program on arrays of the GPU."""
 
-    def __init__(self, step: OnDevice):
+    def __init__(self, step: Ground):
         self._step = step
         self._found: dict[int, DeviceArray] = {}
         self._uses: dict[int, int] = {}

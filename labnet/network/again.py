@@ -16,7 +16,7 @@ import numpy as np
 from labnet import wire
 from labnet.errors import LabnetError
 from labnet.store import Intent
-from labnet.tensor import Tensor
+from labnet.tensor import Tensor, on_host
 
 Array = np.ndarray[Any, Any]
 
@@ -196,7 +196,7 @@ def intent_of(
         "output": checksum(outputs),
         "others": [[one.url, one.call, one.epoch] for one in noted],
     }
-    values = {name: tensor.numpy() for name, tensor in before.weights.items()}
+    values = {name: on_host(tensor) for name, tensor in before.weights.items()}
     return Intent(call, servers, version, forward, json.dumps(about), values)
 
 

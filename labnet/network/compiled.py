@@ -18,15 +18,16 @@ from labnet.nn import Module
 _WAY_OUT = "serve it without compile"
 
 
-def compiled(model: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(model: Callable[..., Any], device: str | None = None) -> Callable[..., Any]:
     """Return what computes as a model does, compiled in the background while it runs eagerly.
 
-    A module stays one: it has the same class, attributes, parameters and names.
+    A module stays one: it has the same class, attributes, parameters and names. Where it computes on another device,
+    `device` says so, and whoever calls it brings what it is given there.
 
     Raises
     ------
     ServeError
-        If the model is async, and so cannot be compiled, or is on a GPU.
+        If the model is async, and so cannot be compiled, or is on a GPU and nobody said so.
     TraceError
         When it is called, if something in it cannot be compiled; names the line.
 
@@ -41,14 +42,15 @@ def compiled(model: Callable[..., Any]) -> Callable[..., Any]:
     if not callable(model) or isinstance(model, type):
         return model  # whoever serves it says what is wrong
     call = model.forward if isinstance(model, Module) else model
-    if isinstance(model, Module) and any(parameter.device != CPU for parameter in model.parameters()):
+    on_device = isinstance(model, Module) and any(parameter.device != CPU for parameter in model.parameters())
+    if device is None and on_device:
         raise ServeError(
-            "serve_model: compile=True is for models on 'cpu', this one is on 'cuda': leave one of both out; "
-            "a model on 'cuda' may call what ln.jit compiled"
+            "serve_model: compile=True needs device='cuda' for a model that is there, so that what clients send is too"
         )
     if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None)):  # noqa: B004
         raise ServeError(f"serve_model: an async model cannot be compiled: {_WAY_OUT}")
-    BACKGROUND.submit(_load_kernels)  # of the optimizers
+    if device in (None, CPU):
+        BACKGROUND.submit(_load_kernels)  # of the optimizers
     computing = _Computing(model)
     return _twin(model, computing) if isinstance(model, Module) else computing
 

@@ -176,11 +176,13 @@ class Given:
 
 def serve_part(given: Given, place: "Place", role: Role | None = None) -> Server:
     """Serve a model, alone or as one of several servers of it; see `serve_model`."""
-    model = given.model if given.device is None else placed(given.model, given.device)
+    model = given.model
     if given.compile:
         from labnet.network.compiled import compiled  # only here: a compiler takes time to import
 
-        model = compiled(model)
+        model = compiled(model, given.device)
+    if given.device is not None:
+        model = placed(model, given.device)
     if role is not None and not isinstance(model, Module):
         raise ServeError(f"serve_model: replicas need a Module, whose parameters have names, got {model!r:.60}")
 

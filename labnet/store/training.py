@@ -218,7 +218,7 @@ class Store:
 
     def _weights(self) -> dict[str, Any]:
         """Return the values of all parameters and buffers, which later updates do not change."""
-        return {name: tensor.numpy() for name, tensor in self._model.state_dict().items()}
+        return {name: on_host(tensor) for name, tensor in self._model.state_dict().items()}
 
     def _carry_out(self, update: Update) -> None:
         """Do an update again."""

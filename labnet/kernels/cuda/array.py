@@ -320,13 +320,17 @@ class DeviceArray:
         source = self if self.layout.flags.c_contiguous else self.copy()
         values = np.empty(self.shape, self.dtype)
         if values.size:
-            machine().download(values, source.address)
+            gpu = machine()
+            with gpu.gate:  # nobody waits while another thread records
+                gpu.download(values, source.address)
         return values
 
     def wait(self) -> None:
         """Wait until the values are there."""
         self.settle()
-        machine().synchronize()
+        gpu = machine()
+        with gpu.gate:
+            gpu.synchronize()
 
     def item(self) -> Any:
         """Return the only element as a Python number."""

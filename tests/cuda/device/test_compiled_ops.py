@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.errors import TraceError
+from labnet.compile.differentiable import Differentiable
+from labnet.errors import DeviceError, TraceError
 from labnet.ops.registry import REGISTRY
 from tests.compile.test_indexing import KEYS
 from tests.compile.test_registry import COMPILED, slopes
-from tests.cuda.device.support import SIMULATED, assert_same, tolerance
+from tests.cuda.device.support import SIMULATED, assert_same, drawn, tolerance
 from tests.tensors.test_registry import draw, invoke, trainable
 
 
@@ -112,3 +113,29 @@ def test_a_long_row_is_sorted_in_place_of_the_recording():
             values, order = sort(ln.asarray(array, device="cuda"))
             assert_same(values, np.sort(array))
             assert_same(order, ln.argsort(ln.asarray(array), descending=True).numpy())
+
+
+def test_a_forward_and_a_backward_compiled_apart_for_one_of_several_results():
+    weight = ln.asarray([[2.0, 1.0], [0.5, 3.0]], device="cuda", requires_grad=True)
+
+    def model(x, rows):
+        return ln.sort(x * weight[rows], axis=0), ln.cumulative_sum(weight, axis=0), x + 1
+
+    function = Differentiable(model)
+    x, rows = ln.asarray(drawn((3, 2), "float32").T[:2, :2].T, device="cuda"), ln.asarray([1, -1], device="cuda")
+    for used in (0, 1, [0, 1]):
+        for _ in range(2):
+            picked = [used] if isinstance(used, int) else used
+            gradients = []
+            for run in (model, function):
+                outs = run(x, rows)
+                weights = [ln.asarray(drawn(outs[i].shape, "float32", i), device="cuda") for i in picked]
+                loss = sum(((outs[i] * outs[i] * w).sum() for i, w in zip(picked, weights, strict=True)), start=0.0)
+                gradients.append((*outs, loss.backward()[weight]))
+            for expected, found in zip(*gradients, strict=True):
+                assert_same(found.detach(), expected.detach().to("cpu").numpy())
+    assert function.versions == 1
+    with pytest.raises(IndexError, match=r"positions must lie in \[-2, 2\)"):
+        function(x, ln.asarray([0, 2], device="cuda"))
+    with pytest.raises(DeviceError, match=r"\.to\('cuda'\)"):
+        Differentiable(lambda x: x * ln.ones(2))(x)

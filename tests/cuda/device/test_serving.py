@@ -55,8 +55,3 @@ def test_functions_are_served_from_the_gpu_too():
     assert out.device == "cpu"
     assert out.tolist() == [2.0, 4.0]
     assert seen == ["cuda"]
-
-
-def test_a_model_on_a_gpu_is_not_served_compiled():
-    with pytest.raises(ln.errors.ServeError, match="compile=True is for models on 'cpu'"):
-        ln.network.serve_model(ln.nn.Linear(2, 1), port=0, device="cuda", compile=True)

@@ -1,0 +1,101 @@
+"""A program of arguments and constants on a GPU: arrays in, new arrays out, by one recording of its launches."""
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from labnet.compile.executable import Array
+from labnet.compile.explain import flops, traffic
+from labnet.compile.fuse import fuse
+from labnet.compile.ir import Program
+from labnet.compile.on_device import Run, check, refuse_unfit
+from labnet.compile.plan import computed_in_place
+from labnet.compile.simplify import simplify
+from labnet.device import CUDA
+from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.machine import machine, private
+from labnet.kernels.places import moved, wait_for
+from labnet.stats.collecting import active, record
+from labnet.stats.operations import OpCount
+
+
+class ExecutableOnDevice:
+    """A program that holds nothing of anybody, and is called as `Executable` is.
+
+    The first call records launches, whose memory is its own: arguments are copied in, outputs out.
+    """
+
+    def __init__(self, program: Program, *, arguments: int, constants: Sequence[Array], name: str = "compiled"):
+        self.name = name
+        self.program = simplify(program)
+        refuse_unfit(self.program, [])
+        sources = [value for value in self.program.values() if value.kind == "source"]
+        found = {v.attributes["position"]: v for v in sources if v.attributes["origin"] == "argument"}
+        #: Positions of the arguments that are read.
+        self.read = set(found)
+        self._described = [
+            (found[i].shape, found[i].dtype) if i in found else ((), np.dtype(bool)) for i in range(arguments)
+        ]
+        groups = fuse(self.program, computed_in_place(self.program))
+        #: Bytes read and written, and floating-point operations, of a call.
+        self._work = sum(map(traffic, groups)), sum(flops(v) for group in groups for v in group.members)
+        self._constants = constants
+        self._lock = threading.Lock()
+        self._kept: list[Any] = []
+        self._parts: list[Any] = []
+        self._inputs: list[DeviceArray] = []
+        self._fixed: list[DeviceArray] = []
+        self._numbers: dict[int, DeviceArray] = {}
+        self._outputs: list[DeviceArray] = []
+        self._replay: Any = None
+        #: Whether `compile` takes no time to speak of.
+        self.is_known = False
+
+    def _array(self, part: Any) -> Any:
+        return part
+
+    def compile(self) -> None:
+        """Have every kernel that it needs compiled: it runs once, on zeros."""
+        with self._lock:
+            if not self.is_known:
+                self._inputs = [DeviceArray.filled(shape, 0, dtype) for shape, dtype in self._described]
+                self._fixed = [DeviceArray.upload(np.asarray(constant)) for constant in self._constants]
+                Run(self).stores(rehearse=True)
+                self.is_known = True
+
+    def __call__(self, arguments: Sequence[Any]) -> list[Any]:
+        """Return the outputs for arrays; None stands for one that is not read.
+
+        Raises
+        ------
+        IndexError
+            If an element is out of the range that the program checks.
+        """
+        began = time.perf_counter()
+        with self._lock:
+            for position in self.read:
+                _bring(self._inputs[position], arguments[position])
+            check(self)
+            if self._replay is None:
+                with private(self._kept), machine().captured() as replay:
+                    self._outputs = Run(self).stores(rehearse=False)
+                self._replay = replay
+            self._replay()
+            found = [output.copy() for output in self._outputs]
+        if active():
+            wait_for(*found[:1])
+            record(self.name, OpCount(1, time.perf_counter() - began, *self._work))
+        return found
+
+
+def _bring(target: DeviceArray, array: Any) -> None:
+    """Copy an argument to where the program reads it."""
+    there: DeviceArray = moved(array, CUDA).settle()
+    if there.layout.flags.c_contiguous:
+        if there.size:
+            machine().copy(target.address, there.address, there.nbytes)
+    else:
+        target[...] = there
