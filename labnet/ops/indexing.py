@@ -1,12 +1,12 @@
 """Reading and replacing elements by index, and the adjoint of reading."""
 
+import math
 from typing import Any
 
 import numpy as np
 
-from labnet.device import CPU
 from labnet.errors import ShapeError
-from labnet.kernels.places import copied, device_of, moved
+from labnet.kernels.places import copied, device_of, is_elsewhere, moved
 from labnet.ops.registry import EVERY, FLOATS, Array, Sample, composed, no_flops, op
 from labnet.ops.shape import fit
 from labnet.tensor import Tensor, wrap
@@ -31,11 +31,6 @@ def plain_key(key: Any) -> Any:
     if isinstance(key, Tensor):
         return key._array
     return np.asarray(key) if isinstance(key, list) else key
-
-
-def _on_host(key: Any) -> Any:
-    """Return an index with its arrays on the host."""
-    return tuple(map(_on_host, key)) if isinstance(key, tuple) else moved(key, CPU)
 
 
 def _is_basic(key: Any) -> bool:
@@ -102,14 +97,19 @@ def _blank(g: Tensor, out: Tensor, x: Tensor, value: Tensor, *, key: Any) -> Ten
     return fit(setitem(g, 0, key), x)
 
 
+def _stays(key: Any, shape: tuple[int, ...], read: tuple[int, ...]) -> Array:
+    """Tell of values of shape `read` that are written at an index which ones stay: of those for one place the last."""
+    parts = key if isinstance(key, tuple) else (key,)
+    like = next((part for part in parts if is_elsewhere(part)), None)
+    places, order = np.full(shape, -1, like=like), np.arange(math.prod(read), like=like).reshape(read)
+    places[key] = order
+    return places[key] == order
+
+
 def _pull_value(g: Tensor, out: Tensor, x: Tensor, value: Tensor, *, key: Any) -> Tensor:
     read = getitem(g, key)
     if not _is_basic(key):  # of the values written to one place, the last one stays
-        places = np.full(x.shape, -1)
-        order = np.arange(read.size).reshape(read.shape)
-        at = _on_host(plain_key(key))
-        places[at] = order
-        kept = (places[at] == order).astype(read.dtype)
+        kept = _stays(plain_key(key), x.shape, read.shape).astype(read.dtype)
         read = read * wrap(moved(kept, read.device if isinstance(read, Tensor) else device_of(read)))
     leading = value.ndim - read.ndim  # NumPy drops leading dimensions of length one
     if leading > 0:

@@ -119,7 +119,9 @@ class DeviceArray:
         values = np.ascontiguousarray(values).reshape(values.shape)
         self = cls.empty(values.shape, values.dtype)
         if values.size:
-            machine().upload(self.address, values)
+            gpu = machine()
+            with gpu.gate:  # a large one is waited for, which must not be while another thread records
+                gpu.upload(self.address, values)
         return self
 
     @classmethod
@@ -321,7 +323,7 @@ class DeviceArray:
         values = np.empty(self.shape, self.dtype)
         if values.size:
             gpu = machine()
-            with gpu.gate:  # nobody waits while another thread records
+            with gpu.gate:  # as for an upload
                 gpu.download(values, source.address)
         return values
 

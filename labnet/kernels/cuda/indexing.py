@@ -19,6 +19,8 @@ from labnet.kernels.cuda.positions import Index, Places, is_basic, parts_of, pla
 from labnet.kernels.cuda.texts import Launch, pointer
 
 _kernels: dict[Any, Launch] = {}
+#: Values that a thread reads before it adds them up.
+_AHEAD = 4
 
 
 def read(x: DeviceArray, key: Any) -> DeviceArray:
@@ -149,6 +151,23 @@ def _in_order(starts: Index) -> list[DeviceArray]:
     return [DeviceArray.upload(flat[order]), DeviceArray.upload(order.astype(np.int64, copy=False))]
 
 
+def _adding(dtype: Dtype) -> list[str]:
+    """Return statements that add what goes to one place, in order; some is read ahead, since each waits for memory."""
+    name, sign = ("", "or") if dtype.kind == "b" else (CASTS[working(dtype)], "+")
+
+    def value(ahead: int) -> str:
+        place = f"which + {ahead}" if ahead else "which"
+        return loaded(f"other[order[{place}] * each + rest]", dtype)
+
+    lines = [f"total = {name}({loaded('x[at]', dtype)})"]
+    lines.append(f"while which + {_AHEAD - 1} < count and starts[which + {_AHEAD - 1}] == start:")
+    lines += [f"    value{ahead} = {value(ahead)}" for ahead in range(_AHEAD)]
+    lines += [f"    total = {name}(total {sign} value{ahead})" for ahead in range(_AHEAD)]
+    lines += [f"    which += {_AHEAD}", "while which < count and starts[which] == start:"]
+    lines += [f"    total = {name}(total {sign} {value(0)})", "    which += 1"]
+    return [*lines, f"x[at] = {stored('total', dtype)}"]
+
+
 def text_of(mode: str, kind: str, dims: int, dtype: Dtype) -> tuple[str, list[str]]:
     """Return the text of the kernel that reads, writes or adds at places, and the types of its arguments.
 
@@ -169,19 +188,16 @@ def text_of(mode: str, kind: str, dims: int, dtype: Dtype) -> tuple[str, list[st
     ]
     inner = without_branches(parts_text("rest", dims), narrow=False)
     inner.append(f"at = start + {place_text(kind, 0, 'rest') if steps else '0'}")
-    work = working(dtype)
-    value = "other[order[which] * each + rest]"
     if mode == "read":
         inner.append("other[i] = x[at]")
     elif mode == "write":
-        inner += ["if which + 1 == count or starts[which + 1] != start:", f"    x[at] = {value}"]
+        inner += [
+            "if which + 1 == count or starts[which + 1] != start:",
+            "    x[at] = other[order[which] * each + rest]",
+        ]
     else:
-        truth = dtype.kind == "b"
-        name = "" if truth else CASTS[work]
-        inner += ["if which == 0 or starts[which - 1] != start:", f"    total = {name}({loaded('x[at]', dtype)})"]
-        inner.append("    while which < count and starts[which] == start:")
-        inner.append(f"        total = {name}(total {'or' if truth else '+'} {loaded(value, dtype)})")
-        inner += ["        which += 1", f"    x[at] = {stored('total', dtype)}"]
+        inner.append("if which == 0 or starts[which - 1] != start:")
+        inner += ["    " + line for line in _adding(dtype)]
     inner.append("i += step")
     lines += ["        " + line for line in inner]
     types = ["i8"] * (2 + len(lengths) + len(steps)) + ["pi8"] * len(tables) + [pointer(dtype)] * 2

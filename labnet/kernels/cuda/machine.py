@@ -150,7 +150,8 @@ class Pool:
 
     def empty(self) -> None:
         """Give what nobody uses back to the driver."""
-        machine().synchronize()
+        with machine().gate:  # not while another thread records
+            machine().synchronize()
         for size, addresses in list(self._free.items()):
             while addresses:
                 try:

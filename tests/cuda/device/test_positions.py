@@ -203,3 +203,17 @@ def test_taking_along_a_dimension():
     assert_same(there.grad, here.grad.numpy())
     with pytest.raises(IndexError, match="index 4 is out of bounds for axis 1 with size 4"):
         ln.take_along_axis(there, ln.asarray(index + 1, device="cuda"), axis=1)
+
+
+def test_the_gradient_of_writing_at_positions_goes_to_the_values_that_stay():
+    found = []
+    for device in ("cpu", "cuda"):
+        x, values = (
+            ln.asarray(drawn(shape, "float32"), device=device, requires_grad=True) for shape in ((3, 2), (4, 2))
+        )
+        index = ln.asarray([2, 0, -1, 2], device=device)
+        out = ln.ops.setitem(x, values, index)
+        (out * out).sum().backward()
+        found.append((out, x.grad, values.grad))
+    for here, there in zip(*found, strict=True):
+        assert_same(there, here.numpy())
