@@ -80,6 +80,7 @@ class Bench:
         yield from self.bandwidth()
         yield from self.products()
         yield from self.layers()
+        yield from self.orders()
         yield from self.steps()
 
     def launches(self) -> Iterator[Row]:
@@ -164,6 +165,30 @@ class Bench:
             self.peer(lambda: theirs(tx).backward(ts)),
             *(5 * nbytes, 1.0),
         )
+
+    def orders(self) -> Iterator[Row]:
+        """Return what sorts, and an embedding, whose gradient does too."""
+        for rows, columns in ((2, 5),) if self.tiny else ((4096, 256), (1, 1 << 20)):
+            x, tx = self.both(normal(rows, columns))
+            theirs = self.peer(lambda tx=tx: tx.sort(dim=-1, stable=True))
+            yield f"sort {rows} rows of {columns}", lambda x=x: ln.sort(x), theirs, 8.0 * rows * columns, None
+        size, width, count = (5, 2, 6) if self.tiny else (32_768, 512, 16_384)
+        table, tt = self.both(normal(size, width), requires_grad=True)
+        seed, ts = self.both(normal(count, width))
+        for name, indices in (
+            ("all over", rng.integers(0, size, count)),
+            ("a tenth of them one", rng.integers(0, size, count) * (rng.random(count) > 0.1)),
+        ):
+            at, ta = self.both(indices)
+            step = ln.jit(lambda at, seed: ln.grad((ln.nn.embedding(at, table) * seed).sum(), table))
+            theirs = self.peer(lambda ta=ta: (self.torch.nn.functional.embedding(ta, tt) * ts).sum().backward())
+            work = 4.0 * width * (size + 5 * count)
+            yield (
+                f"embedding {name}, forward and backward",
+                lambda at=at: (ln.nn.embedding(at, table) * seed).sum().backward(),
+                *(theirs, work, None),
+            )
+            yield f"embedding {name}, compiled", lambda at=at, step=step: step(at, seed), theirs, work, None
 
     def steps(self) -> Iterator[Row]:
         """Training steps T1 to T4 of benchmarks/eager.py, eager and compiled."""
