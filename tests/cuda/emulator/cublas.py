@@ -62,7 +62,8 @@ class Cublas:
             left, right = (memory[place] for place in places[:2])
             left, right = (left.swapaxes(1, 2) if ta else left), (right.swapaxes(1, 2) if tb else right)
             before = memory[places[2]] * last if last else 0
-            memory[places[2]] = first * (left @ right) + before
+            with np.errstate(all="ignore"):  # infinities are results like any other
+                memory[places[2]] = first * (left @ right) + before
 
         self.calls += 1
         self._gpu._issue(self._stream, work)
