@@ -1,4 +1,4 @@
-"""Arrays as small pictures for notebooks: HTML that costs the same however large the array is.
+"""Arrays as small pictures for notebooks, and tables: HTML that costs the same however large the array is.
 
 Knows arrays, not tensors. What is shown of a large array is a sample, and says so.
 """
@@ -72,6 +72,22 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: int =
 
     body = "".join(line("td", row) for row in rows)
     return f"<table><thead>{line('th', columns)}</thead><tbody>{body}</tbody></table>"
+
+
+def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as text, every column as wide as its longest cell.
+
+    Examples
+    --------
+    >>> print(text_table(["name", "hits"], [["mlp", "7"]]))
+    name  hits
+    mlp   7
+    """
+    lines = [columns, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
 
 
 def _box(facts: Sequence[str], inside: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from labnet.pictures import table
+from labnet.pictures import table, text_table
 
 _COLUMNS = ("name", "part", "state", "worker", "url", "version", "hits", "p99", "restarts", "trouble")
 
@@ -93,11 +93,7 @@ class Models:
     def __repr__(self) -> str:
         if not self.rows:
             return "the cluster serves no model; cluster.serve_model(factory, optimizer, name=...) does"
-        lines = [_COLUMNS, *(row.cells() for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-        )
+        return text_table(_COLUMNS, (row.cells() for row in self.rows))
 
     def _repr_html_(self) -> str:
         if not self.rows:

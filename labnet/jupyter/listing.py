@@ -7,10 +7,10 @@ from typing import Any
 
 from labnet.errors import RemoteError
 from labnet.network import Server, security, servers, tfetch
+from labnet.pictures import table, text_table
 
 _COLUMNS = ("name", "address", "where", "hits", "errors", "state")
 _TIMEOUT_SECONDS = 1.0
-_STYLE = "text-align:left;padding:2px 12px 2px 0"
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,12 @@ class Listing:
     def __repr__(self) -> str:
         if not self.rows:
             return "no server is running on this machine; %serve_model NAME starts one"
-        lines = [_COLUMNS, *(row.cells() for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-        )
+        return text_table(_COLUMNS, (row.cells() for row in self.rows))
 
     def _repr_html_(self) -> str:
         if not self.rows:
             return f"<p>{escape(repr(self))}</p>"
-        head = "".join(f'<th scope="col" style="{_STYLE}">{title}</th>' for title in _COLUMNS)
-        body = "".join(
-            "<tr>" + "".join(f'<td style="{_STYLE}">{escape(cell)}</td>' for cell in row.cells()) + "</tr>"
-            for row in self.rows
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return table(_COLUMNS, (row.cells() for row in self.rows), words=len(_COLUMNS))
 
 
 def listing() -> Listing:
