@@ -12,8 +12,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-import labnet as ln
-from tests.compile.programs import BINARY, OPTIMIZERS, SHAPING, UNARY, Plan, check
+from tests.compile.programs import BINARY, OPTIMIZERS, SHAPING, UNARY, Plan, check_together
 
 NAMES = UNARY + BINARY + SHAPING
 
@@ -29,13 +28,7 @@ def plan(rng: random.Random) -> Plan:
 def error_of(plans: list[Plan]) -> Exception | None:
     """Compile programs in one function, run it twice, and return what is wrong."""
     try:
-        parameters = [plan.parameters() for plan in plans]
-        steps = [plan.training(each) for plan, each in zip(plans, parameters, strict=True)]
-        compiled = ln.jit(lambda: [step() for step in steps])
-        results = [compiled() for _ in range(2)]
-        for position, plan in enumerate(plans):
-            outputs = iter([result[position] for result in results])
-            check(plan, lambda outputs=outputs: next(outputs), parameters[position])
+        check_together(plans)
     except Exception as error:
         return error
     return None

@@ -167,6 +167,17 @@ def check(plan, compiled_step, parameters, *, calls=2):
         close(found, right, plan)
 
 
+def check_together(plans, *, calls=2):
+    """Compile several programs in one function, run it, and compare each with itself run eagerly."""
+    parameters = [plan.parameters() for plan in plans]
+    steps = [plan.training(each) for plan, each in zip(plans, parameters, strict=True)]
+    compiled = ln.jit(lambda: [step() for step in steps])
+    results = [compiled() for _ in range(calls)]
+    for position, plan in enumerate(plans):
+        outputs = iter([result[position] for result in results])
+        check(plan, lambda outputs=outputs: next(outputs), parameters[position], calls=calls)
+
+
 def close(found, right, plan):
     assert found.shape == right.shape, plan
     assert found.dtype == right.dtype, plan

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import labnet as ln
 from labnet.compile import specialisation
 from tests.compile import plainly
-from tests.compile.programs import check, plans
+from tests.compile.programs import check, check_together, plans
 
 #: Programs that Python runs, and functions of several programs each that Numba compiles.
 PLAIN = 1000
@@ -33,10 +33,4 @@ def test_random_programs_do_the_same_where_python_runs_them(plan):
 @settings(max_examples=COMPILED, **OPTIONS)
 @given(st.lists(plans, min_size=EACH, max_size=EACH))
 def test_random_programs_do_the_same_compiled(chosen):
-    parameters = [plan.parameters() for plan in chosen]
-    steps = [plan.training(each) for plan, each in zip(chosen, parameters, strict=True)]
-    compiled = ln.jit(lambda: [step() for step in steps])
-    results = [compiled() for _ in range(2)]
-    for position, plan in enumerate(chosen):
-        outputs = iter([result[position] for result in results])
-        check(plan, lambda outputs=outputs: next(outputs), parameters[position])
+    check_together(chosen)
