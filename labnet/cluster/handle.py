@@ -20,7 +20,7 @@ from labnet.cluster.model import ClusterModel
 from labnet.cluster.pipeline import Pipeline
 from labnet.cluster.registry import Registry
 from labnet.cluster.table import Models, Row
-from labnet.errors import ServeError
+from labnet.errors import ServeError, Unreachable
 from labnet.network.caller import Caller
 from labnet.network.retry import Backoff
 from labnet.network.staleness import Policy, Staleness
@@ -50,6 +50,7 @@ class Cluster:
     def __init__(self, client: Client, *, owned: Sequence[Any] = ()):
         self.client = client
         self._owned = owned
+        self._closed = False
 
     # Serving
 
@@ -257,19 +258,29 @@ class Cluster:
     @property
     def address(self) -> str:
         """Address of the scheduler."""
-        scheduler = self.client.scheduler
-        return "closed" if scheduler is None else str(scheduler.address)
+        return "closed" if self.closed else str(self.client.scheduler.address)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or its client was."""
+        return self._closed or self.client.scheduler is None
 
     def _submit(self, operation: str, **arguments: Any) -> "Future[Any]":
         """Ask the scheduler, from any thread."""
+        scheduler = self._scheduler()
 
         async def asking() -> Any:
-            return await getattr(self.client.scheduler, operation)(**arguments)
+            return await getattr(scheduler, operation)(**arguments)
 
         return asyncio.run_coroutine_threadsafe(asking(), self.client.loop.asyncio_loop)
 
     def _ask(self, operation: str, **arguments: Any) -> Any:
-        return self.client.sync(getattr(self.client.scheduler, operation), **arguments)
+        return self.client.sync(getattr(self._scheduler(), operation), **arguments)
+
+    def _scheduler(self) -> Any:
+        if self.client.scheduler is None:
+            raise Unreachable("the cluster is closed: ln.cluster.connect() makes or finds one")
+        return self.client.scheduler
 
     def _check_known(self, name: str, answer: dict[str, Any]) -> None:
         if answer.get("missing"):
@@ -277,6 +288,7 @@ class Cluster:
 
     def close(self) -> None:
         """Disconnect; a cluster that `connect` has started ends, with all that it serves."""
+        self._closed = True
         if len(self._owned) > 1:  # with a cluster of its own: every server comes to an orderly end
             with contextlib.suppress(OSError, RuntimeError):  # it may have ended already
                 for name in dict.fromkeys(row["name"] for row in self._ask("labnet_models", figures=False)):

@@ -1,8 +1,10 @@
 """Everything that a cluster serves as one tree, for the panel."""
 
 import contextlib
-import threading
 from typing import Any, Protocol
+
+from labnet.errors import Unreachable
+from labnet.network.followed import Followed
 
 _INTERVAL_SECONDS = 0.5
 
@@ -15,51 +17,50 @@ class Asked(Protocol):
         """Address of its scheduler."""
         ...
 
+    @property
+    def closed(self) -> bool:
+        """Whether nobody can be asked any more."""
+        ...
+
     def tree(self) -> list[dict[str, Any]]:
         """Return a row for each part of each model, with its statistics."""
         ...
 
 
-class Tree:
-    """The models of a cluster as the panel wants them; asks in a thread of its own, so that nothing waits for it."""
-
-    live = True
-    replaced = False
+class Tree(Followed):
+    """The models of a cluster as the panel wants them."""
 
     def __init__(self, cluster: Asked):
         self._cluster = cluster
-        self._newest: dict[str, Any] = {}
-        self._closed = threading.Event()
-        self._take()
-        self._thread = threading.Thread(target=self._follow, name="labnet-panel-cluster", daemon=True)
-        self._thread.start()
+        super().__init__(seconds=_INTERVAL_SECONDS)
 
-    def _follow(self) -> None:
-        while not self._closed.wait(_INTERVAL_SECONDS):
-            self._take()
+    @property
+    def live(self) -> bool:
+        """Whether the cluster can still be asked."""
+        return not self._cluster.closed
 
-    def _take(self) -> None:
+    def ask(self) -> dict[str, Any]:
+        """Ask the scheduler."""
         try:
-            self._newest = snapshot_of(self._cluster.address, self._cluster.tree())
+            rows = self._cluster.tree()
         except Exception as error:  # whatever Dask raises when the scheduler is gone: the panel says so
-            known = {key: value for key, value in self._newest.items() if key != "unreachable"}
-            self._newest = {**known, "unreachable": f"{type(error).__name__}: {error}"}
-            if "closed" in str(error).lower():
-                self._closed.set()
+            raise Unreachable(f"{type(error).__name__}: {error}") from error
+        if self._cluster.closed:  # what it serves is being stopped: that is not what a panel should end with
+            raise Unreachable("closed")
+        return snapshot_of(self._cluster.address, rows)
 
     def snapshot(self) -> dict[str, Any]:
-        """Return what was told last."""
-        return self._newest
+        """Return what was told last; after the cluster was closed, as it was until then."""
+        if self.live:
+            return super().snapshot()
+        known = {key: value for key, value in self._newest.items() if key != "unreachable"}
+        return {**known, "running": False, "state": "closed"}
 
     def capability(self) -> None:
         """Return None: a cluster is not stopped from a panel."""
 
     def stop(self) -> None:
         """Do nothing: a cluster is not stopped from a panel."""
-
-    def close(self) -> None:
-        """Ask no more."""
-        self._closed.set()
 
     def __repr__(self) -> str:
         with contextlib.suppress(Exception):
@@ -95,11 +96,11 @@ def snapshot_of(address: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "url": address,
         "connect": f"cluster = ln.cluster.connect({address!r})",
         "running": True,
-        "statistics": {"server": {"name": f"{running} of {len(rows)} servers run"}},
+        "statistics": {"server": {"name": f"cluster: {running} of {len(rows)} servers run"}},
         "recent": {},
         "loss": losses,
         "norms": {},
-        "branches": {"known": branches, "incomplete": ""},
+        "branches": {"known": branches, "incomplete": "", "title": "models"},
     }
 
 

@@ -1,10 +1,10 @@
 """Where a panel gets its snapshots: from a server of this process, or from any server by its URL."""
 
-import threading
 from typing import Any, Protocol
 
 from labnet.errors import RemoteError
 from labnet.network import Server, remote_model
+from labnet.network.followed import Followed
 
 _INTERVAL_SECONDS = 0.2
 _TIMEOUT_SECONDS = 2.0
@@ -75,34 +75,17 @@ class Local:
         return repr(self._server)
 
 
-class Remote:
-    """A server at a URL, asked again and again by a thread of its own, so that a slow one holds up no panel."""
-
-    live = True
-    replaced = False
+class Remote(Followed):
+    """A server at a URL."""
 
     def __init__(self, url: str):
         self._model = remote_model(url, timeout=_TIMEOUT_SECONDS, blocking=True)
-        self._newest: dict[str, Any] = {}
-        self._closed = threading.Event()
-        self._take()
-        self._thread = threading.Thread(target=self._follow, name="labnet-panel-poll", daemon=True)
-        self._thread.start()
+        super().__init__(seconds=_INTERVAL_SECONDS)
 
-    def _follow(self) -> None:
-        while not self._closed.wait(_INTERVAL_SECONDS):
-            self._take()
-
-    def _take(self) -> None:
-        try:
-            self._newest = self._model.snapshot()
-        except RemoteError as error:
-            known = {key: value for key, value in self._newest.items() if key != "unreachable"}
-            self._newest = {**known, "unreachable": str(error)}
-
-    def snapshot(self) -> dict[str, Any]:
-        """Return what the server said last."""
-        return self._newest
+    def ask(self) -> dict[str, Any]:
+        """Ask the server."""
+        snapshot: dict[str, Any] = self._model.snapshot()
+        return snapshot
 
     def capability(self) -> str | None:
         """Return what stops the server, if this process has its token and the server is there."""
@@ -116,10 +99,6 @@ class Remote:
     def stop(self) -> None:
         """Stop the server, if it can be reached and this process has its token."""
         self._model.stop()
-
-    def close(self) -> None:
-        """End the thread."""
-        self._closed.set()
 
     def __repr__(self) -> str:
         return repr(self._model)

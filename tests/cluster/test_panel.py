@@ -39,6 +39,7 @@ def test_the_panel_shows_every_model_with_its_replicas_and_what_becomes_of_them(
 def test_a_panel_outlives_its_cluster(running):
     class Gone:
         address = "tcp://10.0.0.1:8786"
+        closed = False
 
         def tree(self):
             raise RuntimeError("the client is closed")
@@ -49,6 +50,25 @@ def test_a_panel_outlives_its_cluster(running):
     tree = Tree(Gone())
     assert "the client is closed" in tree.snapshot()["unreachable"]
     tree.close()
+
+
+def test_a_panel_ends_with_what_was_served_when_its_cluster_was_closed(running):
+    with ln.cluster.connect(running.client.scheduler.address) as cluster:
+        cluster.serve_model(small, name="last")
+        panel = cluster.panel()
+        assert panel.data["running"]
+        rows = len(cluster.models())
+    until(lambda: not panel.data["running"])
+    assert panel.data["state"] == "closed"
+    assert "unreachable" not in panel.data
+    drawn = picture(panel.data)
+    assert f"of {rows} servers run" in drawn
+    assert "last" in panel.data["branches"]["known"]
+    assert "closed" in drawn
+    with pytest.raises(ln.errors.Unreachable, match=r"the cluster is closed: ln.cluster.connect"):
+        cluster.models()
+    panel.close()
+    running.stop("last")
 
 
 @pytest.mark.parametrize("state", ["waiting", "starting", "running"])
