@@ -118,7 +118,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         """Serve a part, again whenever it is lost, until it is stopped."""
         failures = 0
         while True:
-            order, lost = entry.order, entry.lost[part.id]
+            lost = entry.lost[part.id]
             await self._place(entry, part)
             lost.clear()
             if part.worker not in self._scheduler.workers:
@@ -138,7 +138,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             self._tell()
             await lost.wait()
             part.lose(f"its worker {part.worker} was lost")
-            log.warning("%s of %r was lost with its worker %s", part.id, order.name, part.worker)
+            log.warning("%s was lost with its worker %s, and is started anew", part.id, part.worker)
             self._tell()
 
     def _end_strangers(self, entry: Entry) -> None:

@@ -22,7 +22,7 @@ class Row:
     hits : int or None
         Forwards and backwards.
     p99 : float or None
-        Of the forwards, in seconds.
+        Of the forwards, in seconds; None before the first.
     restarts : int
         How often it was started again, here or elsewhere.
     """
@@ -47,7 +47,7 @@ class Row:
         if counters is not None:
             routes = [counters[route] for route in ("forward", "optimize") if route in counters]
             version, hits = counters["server"].get("version"), sum(route["hits"] for route in routes)
-            p99 = routes[0]["latency"]["p99"] if routes else None
+            p99 = routes[0]["latency"]["p99"] if routes and routes[0]["hits"] else None
         return cls(
             given["name"],
             f"replica {number}" if number else "primary",

@@ -95,7 +95,8 @@ def picture(snapshot: dict[str, Any], *, when: str = "") -> str:
     if "statistics" not in snapshot:
         return f"{_STYLE}{opening}{escape(trouble)}</div>"
     server = snapshot["statistics"]["server"]
-    state = trouble or ("running" if snapshot["running"] else "stopped") + (f" at {when}" if when else "")
+    state = snapshot.get("state") or ("running" if snapshot["running"] else "stopped")
+    state = trouble or state + (f" at {when}" if when else "")
     version = f"&ensp; {server['version']:,} updates" if "version" in server else ""
     return (
         f"{_STYLE}{opening}<b>{escape(server['name'])}</b> &ensp;{escape(state)}&ensp; {escape(snapshot['url'])}"
@@ -117,6 +118,8 @@ def _facts(server: dict[str, Any]) -> str:
 
 
 def _table(snapshot: dict[str, Any]) -> str:
+    if not snapshot["recent"]:
+        return ""
     head = "".join(f'<th style="{_CELL};font-weight:500">{title}</th>' for title in _COLUMNS)
     rows = []
     for name, recent in snapshot["recent"].items():
@@ -160,7 +163,9 @@ def _tree(snapshot: dict[str, Any]) -> str:
     items = _items(branches.get("known", {}), _MOST_LEVELS)
     if not (items or trouble):
         return ""
-    return f'<div style="margin-top:8px">composed of, with median latency{items}{trouble}</div>'
+    heard = "" if snapshot["running"] else ", as last heard"
+    title = escape(branches.get("title", "composed of"))
+    return f'<div style="margin-top:8px">{title}, with median latency{heard}{items}{trouble}</div>'
 
 
 def _items(document: dict[str, Any], levels: int) -> str:
@@ -178,6 +183,6 @@ def _items(document: dict[str, Any], levels: int) -> str:
         ]
         below = _items(part, levels - 1) if levels > 1 else ""
         called = str(part["server"].get("name", name))
-        where = "" if called == name else f" → {escape(called)}"
+        where = "" if called == name else f" → {escape(called)}{' ·' if texts else ''}"
         items.append(f"<li><b>{escape(name)}</b>{where} {escape(' · '.join(texts))}{below}</li>")
     return f'<ul style="margin:2px 0;padding-left:18px">{"".join(items)}</ul>' if items else ""

@@ -44,6 +44,7 @@ class Panel {
     this.facts = make("dl", { className: "facts" });
     this.caption = make("caption", { className: "hidden" });
     this.body = make("tbody");
+    this.scroll = make("div", { className: "scroll" }, this.table());
     this.loss = new Figure("loss", "loss wide");
     this.norms = { gradient: new Figure("gradient norm"), weights: new Figure("weight norm") };
     this.tree = new Tree();
@@ -53,7 +54,7 @@ class Panel {
       make("header", {}, this.name, this.state, this.where, this.version, this.controls.root),
       ...(this.form ? [this.form.root] : []),
       this.facts,
-      make("div", { className: "scroll" }, this.table()),
+      this.scroll,
       make("div", { className: "curves" }, this.loss.root, this.norms.gradient.root, this.norms.weights.root),
       this.tree.root,
       this.spoken,
@@ -102,7 +103,8 @@ class Panel {
     const { server, ...parts } = snapshot.statistics;
     setText(this.name, server.name);
     setText(this.caption, `routes of ${server.name}`);
-    this.enter(snapshot.running ? "running" : "stopped", snapshot.running ? "running" : "stopped");
+    const state = snapshot.running ? "running" : "stopped";
+    this.enter(state, snapshot.state ?? state);
     setText(this.where, snapshot.url);
     setText(this.version, server.version === undefined ? "" : `${count(server.version)} updates`);
     this.controls.draw(snapshot);
@@ -118,9 +120,10 @@ class Panel {
       row.root.remove();
       this.rows.delete(name);
     }
+    this.scroll.hidden = !names.size;
     this.loss.draw(snapshot.loss);
     for (const [name, figure] of Object.entries(this.norms)) figure.draw(snapshot.norms?.[name]);
-    this.tree.draw(snapshot.branches);
+    this.tree.draw(snapshot.branches, snapshot.running);
   }
 
   drawFacts(server) {
