@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-_COLOURS = {"forward": "#4380e0", "backward": "#e08a43"}
-_WIDTH, _ROW, _LABEL = 720, 22, 130
+_COLOURS = {"forward": "#2f7fd6", "backward": "#d9622b"}
+#: As of plots, the style ``labnet.jupyter.neutral``: to be read in light and in dark notebooks.
+_GROUND, _TEXT = "#f5f6f8", "#4d525b"
+_WIDTH, _ROW, _LABEL, _MARGIN = 720, 22, 130, 10
 
 Intervals = Sequence[tuple[str, float, float]]
 
@@ -75,9 +77,11 @@ class Utilisation:
                 for kind, b, e in given
             ]
         height = len(self.parts) * _ROW + 20
+        width, total = _WIDTH + _LABEL + 2 * _MARGIN, height + 2 * _MARGIN
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH + _LABEL}" height="{height}" '
-            f'font-family="sans-serif" font-size="12" fill="#556">{"".join(rows)}'
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{total}" '
+            f'viewBox="{-_MARGIN} {-_MARGIN} {width} {total}" font-family="sans-serif" font-size="12" fill="{_TEXT}">'
+            f'<rect x="{-_MARGIN}" y="{-_MARGIN}" width="{width}" height="{total}" fill="{_GROUND}"/>{"".join(rows)}'
             f'<text x="{_LABEL}" y="{height - 5}">0</text>'
             f'<text x="{_WIDTH + _LABEL}" y="{height - 5}" text-anchor="end">{(end - begin) * 1e3:.0f} ms</text></svg>'
         )

@@ -1,7 +1,7 @@
 """Plots of a server's loss and latency, with matplotlib.
 
-Figures of their own have no background and neutral colours, the style ``labnet.jupyter.neutral``: a plot is a picture
-that does not know whether the notebook around it is light or dark, or will be when it is opened again.
+Figures of their own stand on a pale ground, in the style ``labnet.jupyter.neutral``: a plot is a picture that does not
+know whether the notebook around it is light or dark, or will be when it is opened again.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ def plot_loss(
     label : str, optional
         Words for the legend.
     smooth : int
-        Draw the mean of so many neighbours; the values themselves stay visible, pale.
+        Draw the mean of so many neighbours, at the middle of them; the values themselves stay visible, pale.
 
     Returns
     -------
@@ -63,7 +63,8 @@ def plot_loss(
     with _drawing(axes) as drawn:
         if width > 1:
             (pale,) = drawn.plot(steps, values, alpha=0.3, linewidth=1)
-            drawn.plot(steps[width - 1 :], _means(values, width), color=pale.get_color(), label=label)
+            middles = steps[(width - 1) // 2 : len(steps) - width // 2]  # where the mean of neighbours belongs
+            drawn.plot(middles, _means(values, width), color=pale.get_color(), label=label)
         else:
             drawn.plot(steps, values, label=label)
         drawn.set(xlabel="update", ylabel="loss")
@@ -138,8 +139,9 @@ def _drawing(axes: "Axes | None", *, height: float = 2.8) -> "Iterator[Axes]":
     from matplotlib import pyplot
 
     # outside, because the first figure of all makes settings that the end of the style would undo
-    figure = pyplot.figure(figsize=(8, height), layout="constrained", facecolor="none")
+    figure = pyplot.figure(figsize=(8, height), layout="constrained")
     with pyplot.style.context(_STYLE):
+        figure.set_facecolor(pyplot.rcParams["figure.facecolor"])
         yield figure.subplots()
 
 

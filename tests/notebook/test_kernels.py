@@ -198,7 +198,7 @@ def test_a_notebook_is_saved_with_how_far_the_progress_bar_came(ending, tmp_path
     assert "loss=4" in bar.data["text/plain"]
 
 
-def test_every_plot_is_shown_below_its_cell_without_a_background(monkeypatch):
+def test_every_plot_is_shown_below_its_cell_on_its_own_ground(monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)
     cells = [
         "import labnet as ln\nln.jupyter.plot_loss([4.0, 2.0, 1.0]);",
