@@ -54,6 +54,9 @@ class Tree(Followed):
         if self.live:
             return super().snapshot()
         known = {key: value for key, value in self._newest.items() if key != "unreachable"}
+        if "statistics" in known:
+            name = known["statistics"]["server"]["name"].replace("servers run", "servers ran")
+            known["statistics"] = {"server": {"name": name}}
         return {**known, "running": False, "state": "closed"}
 
     def capability(self) -> None:

@@ -62,7 +62,7 @@ def test_a_panel_ends_with_what_was_served_when_its_cluster_was_closed(running):
     assert panel.data["state"] == "closed"
     assert "unreachable" not in panel.data
     drawn = picture(panel.data)
-    assert f"of {rows} servers run" in drawn
+    assert f"of {rows} servers ran" in drawn
     assert "last" in panel.data["branches"]["known"]
     assert "closed" in drawn
     with pytest.raises(ln.errors.Unreachable, match=r"the cluster is closed: ln.cluster.connect"):
