@@ -10,7 +10,9 @@ import numpy as np
 from labnet.errors import GradientError
 from labnet.network.client import RemoteModel
 from labnet.network.held import Round
-from labnet.tensor import Tensor, as_array, wrap
+from labnet.ops.creation import full_like
+from labnet.stats import losses
+from labnet.tensor import Tensor, as_array, differentiate, wrap
 
 
 class Pipeline:
@@ -112,14 +114,17 @@ class _Step:
             if isinstance(outcome, BaseException):
                 raise outcome
         await self._round.settle()
-        return float(sum(self._losses[n].item() for n in range(len(self._pieces))))
+        value = float(sum(self._losses[n].item() * share for n, (_, _, share) in enumerate(self._pieces)))
+        losses.note(value)
+        return value
 
     async def _piece(self, number: int) -> None:
         x, target, share = self._pieces[number]
         if number not in self._losses:
-            self._losses[number] = self._loss(await self._pipeline(x), target) * share
-        with self._round.collecting(number):
-            await self._losses[number].backward()
+            self._losses[number] = self._loss(await self._pipeline(x), target)
+        loss = self._losses[number]
+        with self._round.collecting(number):  # the share is in the gradient: what stages show is the loss itself
+            await differentiate(loss, full_like(loss.detach(), share), accumulate=True, loss=loss.item())
         self._losses[number] = self._losses[number].detach()
         self._done.add(number)
 

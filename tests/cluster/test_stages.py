@@ -8,6 +8,7 @@ import pytest
 import labnet as ln
 from labnet import nn
 from labnet.errors import GradientError
+from labnet.stats.losses import LossWatch
 from tests.cluster.programs import adam, batch, bits, fill, train_alone
 from tests.cluster.support import kill
 
@@ -93,6 +94,18 @@ def test_micro_batches_make_the_update_of_the_whole_batch(cluster, stages, count
         for name, tensor in layer.state_dict().items():
             np.testing.assert_allclose(state[name].numpy(), tensor.numpy(), rtol=0, atol=1e-6)
     assert [row.version for row in cluster.models()] == [10, 10, 10]
+
+
+def test_the_loss_that_is_shown_is_that_of_a_micro_batch_not_its_share(cluster, stages):
+    x, y = (np.concatenate([part.numpy()] * 4) for part in batch(0, 2))
+
+    async def run():
+        with LossWatch() as watch:
+            loss = await cluster.pipeline(*NAMES, micro_batches=4).step(x, y, loss=ln.loss.mse)
+        return loss, [watch.value, *cluster.tree()[-1]["statistics"]["loss"]["values"]]
+
+    loss, shown = asyncio.run(run())
+    assert shown == pytest.approx([loss, loss])  # in the progress bar, and in the panel
 
 
 @pytest.mark.parametrize("victim", NAMES)
