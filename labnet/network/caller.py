@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import numpy as np
 from tornado.iostream import StreamClosedError
 
 from labnet import errors, wire
@@ -39,6 +40,18 @@ _answered: dict[str, str | None] = {}
 _MOST_ANSWERED = 1024
 
 
+def _check_headers(headers: Mapping[str, str]) -> None:
+    """Raise for headers that cannot be sent; their values may be secret, and are not shown."""
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers must be a mapping from names to texts, got {type(headers).__name__}")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            kinds = f"{type(name).__name__} to {type(value).__name__}"
+            raise TypeError(f"headers must be a mapping from names to texts, got one from {kinds}")
+        if any(character in name + value for character in "\r\n\0"):
+            raise ValueError(f"the header {name!r:.40} has a line break in it, which no header can have")
+
+
 class Caller:
     """Sends requests to one server and turns every failure into one specific error.
 
@@ -63,8 +76,15 @@ class Caller:
     ):
         if wire_dtype not in (None, "bfloat16"):
             raise ValueError(f"wire_dtype must be None or 'bfloat16', got {wire_dtype!r:.40}")
+        if not isinstance(timeout, int | float | np.number):
+            raise TypeError(f"timeout must be a number of seconds, got {type(timeout).__name__} {timeout!r:.40}")
         if not timeout > 0:
             raise ValueError(f"timeout must be positive seconds, got {timeout}")
+        if not isinstance(token, str | None):
+            raise TypeError(f"token must be text or None, got {type(token).__name__}")
+        if not isinstance(ssl, tls.SSLContext | None):
+            raise TypeError(f"ssl must be an ssl.SSLContext, got {type(ssl).__name__}")
+        _check_headers(headers or {})
         self.where: Whereabouts = Fixed(where, token, ssl) if isinstance(where, Address) else where
         self._timeout = timeout
         self._published: str | None = None

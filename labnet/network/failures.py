@@ -22,7 +22,9 @@ def no_reply(
     tail += f" (applied: {applied})" if applied else ""
     where, server = f"{address}{route}", str(address)
     if isinstance(reason, TimeoutError):
-        text = f"{where}: no answer within {schedule.timeout:.3g} s{tail}"
+        plain = address.scheme == "https" and not schedule.connected
+        hint = ", not even to TLS: does the server speak https?" if plain else ""
+        text = f"{where}: no answer within {schedule.timeout:.3g} s{hint}{tail}"
         return errors.RemoteTimeout(text, server=server, route=route, call=call, applied=applied)
     reason = getattr(reason, "real_error", None) or reason
     text = f"{where}: {getattr(reason, 'strerror', None) or reason}; is the server running there?{tail}"

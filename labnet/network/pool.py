@@ -59,7 +59,8 @@ class Address:
                 raise ValueError("unexpected parts")
         except (ValueError, KeyError) as error:
             raise ValueError(
-                f"{url!r} is not the address of a server: expected 'host:port' or http(s)://..."
+                f"{url!r} is not the address of a server: expected 'host:port' or http(s)://..., "
+                "with a port up to 65535"
             ) from error
         return cls(parts.scheme, parts.hostname, port, parts.path.rstrip("/"))
 
@@ -97,7 +98,8 @@ class _Opening(TCPClient):
             return await self.connect(host, port, ssl_options=options, max_buffer_size=MAX_REPLY)
         except BaseException:
             for stream in self._made:
-                stream.close()
+                if stream.socket is not None:  # the beginning of TLS has taken it away, and closes it itself
+                    stream.close()
             raise
 
 
@@ -182,8 +184,8 @@ class Pool:
         host = "127.0.0.1" if address.host == "localhost" else address.host
         try:
             stream = await _Opening().open(host, address.port, options)
-        except (OSError, StreamClosedError):
-            if host == address.host:
+        except (OSError, StreamClosedError) as error:
+            if host == address.host or isinstance(error, ssl.SSLError):
                 raise
             stream = await _Opening().open("::1", address.port, options)
         stream.set_nodelay(True)

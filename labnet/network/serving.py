@@ -153,6 +153,8 @@ def serve_model(
     ...     server.statistics()["optimize"]["hits"]
     1
     """
+    if not isinstance(routes, Mapping | None):
+        raise ServeError(f"serve_model: expected routes as functions by name, such as {{'f': f}}, got {routes!r:.60}")
     policy = Policy(staleness, max_staleness, accumulate)
     given = Given(model, optimizer, routes or {}, policy, store, durability, compile, device)
     if name is None:
@@ -238,8 +240,14 @@ class Place:
             raise ServeError(f"token=None is allowed on loopback only, not on host {self.host!r}: leave token='auto'")
         if type(self.max_queue) is not int or self.max_queue < 1:
             raise ServeError(f"max_queue must be a number from 1 on, got {self.max_queue!r:.40}")
+        if type(self.max_body) is not int or self.max_body < 1:
+            raise ServeError(f"max_body must be a number of bytes from 1 on, got {self.max_body!r:.40}")
+        if not isinstance(self.name, str) or not self.name:
+            raise ServeError(f"name must be text that is not empty, got {self.name!r:.40}")
         if self.token == "":
             raise ServeError("token must not be empty: use 'auto' to make one, or None for an open server")
+        if not isinstance(self.token, str | None):
+            raise ServeError(f"token must be text, 'auto' or None, got {type(self.token).__name__}")
 
     def bind(self) -> Port:
         """Return the port, bound by this or an earlier server of the process.
@@ -296,7 +304,10 @@ def _serve(place: Place, functions: Functions, made: Callable[[Port], ServedMode
         contextvars.Context().run(IO.run, installing)  # requests inherit nothing of whoever serves
         running.add(bound)
         if not bound.loopback and fresh:
-            print(f"labnet: {place.name!r} is reachable from other machines at {bound.url}, with its token only")
+            print(
+                f"labnet: {place.name!r} is reachable from other machines, at port {bound.port}, with its token only; "
+                "share() prints the line for them"
+            )
         return server
 
 

@@ -34,6 +34,8 @@ class SGD(Optimizer):
 
     def __init__(self, lr: float = 1e-3, momentum: float = 0.0, *, parameters: Iterable[Tensor] | None = None):
         super().__init__(lr, parameters=parameters)
+        if not momentum >= 0:
+            raise ValueError(f"momentum must not be negative, got {momentum}")
         self.momentum = momentum
 
     def _step_compiled(self, found: list[tuple[Tensor, Any]]) -> bool:

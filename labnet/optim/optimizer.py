@@ -111,6 +111,8 @@ class Optimizer:
     _has_formula: ClassVar[bool] = False
 
     def __init__(self, lr: float, *, parameters: Iterable[Tensor] | None = None):
+        if not isinstance(lr, int | float | np.number):
+            raise TypeError(f"lr must be a number, got {type(lr).__name__} {lr!r:.40}")
         if not lr >= 0:
             raise ValueError(f"lr must not be negative, got {lr}")
         self.lr = lr

@@ -41,6 +41,32 @@ def test_what_is_no_address_is_refused_at_once(url):
         ln.network.remote_model(url)
 
 
+@pytest.mark.parametrize(
+    ("given", "kind", "words"),
+    [
+        ({"timeout": "5"}, TypeError, "timeout must be a number of seconds, got str '5'"),
+        ({"timeout": 0}, ValueError, "timeout must be positive seconds, got 0"),
+        ({"token": 5}, TypeError, "token must be text or None, got int"),
+        ({"ssl": "x"}, TypeError, "ssl must be an ssl.SSLContext, got str"),
+        ({"headers": ["a"]}, TypeError, "headers must be a mapping from names to texts, got list"),
+        ({"headers": {"A": 1}}, TypeError, "got one from str to int"),
+        ({"headers": {"A": "secret\r\nB: c"}}, ValueError, "'A' has a line break"),
+    ],
+)
+def test_what_a_client_cannot_be_given_is_refused_at_once(given, kind, words):
+    with pytest.raises(kind, match=words) as caught:
+        ln.network.remote_model("localhost:3000", **given)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_https_to_a_server_that_does_not_speak_it_says_so(host):
+    with ln.network.serve({"one": lambda: 1}, port=0) as server:
+        with pytest.raises(ln.errors.RemoteTimeout, match="does the server speak https"):
+            ln.network.tfetch(f"https://{host}:{server.port}/one", timeout=0.5, blocking=True)
+        assert ln.network.tfetch(f"{host}:{server.port}/one", blocking=True) == 1
+
+
 def test_gradients_without_leaves_on_this_side_say_so():
     with ln.network.serve_model(nn.Linear(2, 1), port=0) as server:
         remote = ln.network.remote_model(server.url, blocking=True)

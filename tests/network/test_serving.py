@@ -233,6 +233,23 @@ def test_a_route_that_collides_with_the_models_is_refused(name):
         ln.network.serve_model(nn.Linear(1, 1), port=0, routes={name: lambda: 1})
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"token": 5}, "token must be text, 'auto' or None, got int"),
+        ({"token": ""}, "token must not be empty"),
+        ({"name": 5}, "name must be text that is not empty, got 5"),
+        ({"name": ""}, "name must be text that is not empty, got ''"),
+        ({"max_body": -1}, "max_body must be a number of bytes from 1 on, got -1"),
+        ({"max_body": "1MB"}, "got '1MB'"),
+        ({"routes": [1]}, r"routes as functions by name, such as .*, got \[1\]"),
+    ],
+)
+def test_what_a_server_cannot_be_given_is_refused(given, words):
+    with pytest.raises(ServeError, match=words):
+        ln.network.serve_model(nn.Linear(1, 1), port=0, **given)
+
+
 def test_a_model_that_is_no_function_is_refused():
     with pytest.raises(ServeError, match="int 3"):
         ln.network.serve_model(3, port=0)
