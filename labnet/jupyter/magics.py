@@ -14,7 +14,7 @@ from labnet.jupyter.listing import Listing, find, listing
 from labnet.jupyter.panel import Panel
 from labnet.network import RemoteModel, Server, remote_model, serve_model, tfetch
 
-_OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam}
+_OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
 _CONNECT_SECONDS = 2.0
 
 
@@ -25,9 +25,12 @@ class LabnetMagics(Magics):  # type: ignore[misc]
     @magic_arguments()
     @argument("model", help="name of the object to serve")
     @argument(
-        "--optimizer", "-o", default="adam", help="sgd, adam, none, or the name of an optimizer object (default: adam)"
+        "--optimizer",
+        "-o",
+        default="adam",
+        help="sgd, adam, adamw, none, or the name of an optimizer object (default: adam)",
     )
-    @argument("--lr", type=float, default=None, help="step size of sgd or adam (default: 1e-3)")
+    @argument("--lr", type=float, default=None, help="step size of sgd, adam or adamw (default: 1e-3)")
     @argument("--port", "-p", type=int, default=3000, help="port, or 0 for a free one (default: 3000)")
     @argument("--name", default=None, help="name of the server (default: the object's name)")
     @argument("--no-panel", action="store_true", help="do not show the live panel")
@@ -144,11 +147,13 @@ class LabnetMagics(Magics):  # type: ignore[misc]
             except ValueError as error:
                 raise UsageError(f"%serve_model: {error}") from None
         if lr is not None:
-            raise UsageError(f"%serve_model: --lr goes with sgd or adam, not with {name!r}")
+            raise UsageError(f"%serve_model: --lr goes with sgd, adam or adamw, not with {name!r}")
         if name == "none":
             return None
         if name not in self.shell.user_ns:
-            raise UsageError(f"%serve_model: unknown optimizer {name!r}: expected sgd, adam, none or an object's name")
+            raise UsageError(
+                f"%serve_model: unknown optimizer {name!r}: expected sgd, adam, adamw, none or an object's name"
+            )
         return self.shell.user_ns[name]
 
     def _token(self, variable: str | None) -> str | None:
