@@ -142,7 +142,8 @@ def _table(snapshot: dict[str, Any]) -> str:
 def _curves(snapshot: dict[str, Any]) -> str:
     norms = snapshot.get("norms", {})
     curves = {"loss": snapshot["loss"], "gradient norm": norms.get("gradient"), "weight norm": norms.get("weights")}
-    return "".join(_curve(title, curve) for title, curve in curves.items() if curve and len(curve["steps"]) > 1)
+    drawn = "".join(_curve(title, curve) for title, curve in curves.items() if curve and len(curve["steps"]) > 1)
+    return f"<div>{drawn}</div>" if drawn else ""
 
 
 def _curve(title: str, curve: dict[str, list[float]]) -> str:

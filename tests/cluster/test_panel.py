@@ -83,4 +83,8 @@ def test_a_part_without_statistics_is_drawn_too(state):
         "trouble": "",
         "statistics": None,
     }
-    assert "mlp" in picture(snapshot_of("tcp://a:1", [row]))
+    drawn = picture(snapshot_of("tcp://a:1", [row]))
+    assert "mlp" in drawn
+    assert "<table" not in drawn  # a cluster has no routes
+    row["statistics"] = {"loss": {"steps": [1, 2], "values": [2.0, 1.0]}}
+    assert "tcp://a:1<div><div" in picture(snapshot_of("tcp://a:1", [row]))  # curves begin a line of their own
