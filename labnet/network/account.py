@@ -121,7 +121,10 @@ class Account:
 
         async def statistics(request: Request) -> Reply:
             trail = tree.Trail.read(request.headers)
-            return Reply(wire.encode_json(await self.statistics(request.client, trail)))
+            document = await self.statistics(request.client, trail)
+            if not trail.servers:  # nobody on the way here has cut it short
+                self._branches.take(document)
+            return Reply(wire.encode_json(document))
 
         async def snapshot(request: Request) -> Reply:
             return Reply(wire.encode_json(await self.snapshot()))

@@ -39,12 +39,16 @@ class Branches:
         if (self._task is None or self._task.done()) and time.monotonic() >= self._due:
             self._task = asyncio.create_task(self._refresh(), context=contextvars.Context())
 
+    def take(self, document: dict[str, Any]) -> None:
+        """Keep what a document of statistics tells of them, if it is whole: somebody else may have asked for it."""
+        if not document["server"].get("incomplete"):
+            self.known = {name: part for name, part in document.items() if is_server(part)}
+
     async def _refresh(self) -> None:
         try:
             document = await self._ask()
             self.incomplete = str(document["server"].get("incomplete", ""))
-            if not self.incomplete:
-                self.known = {name: part for name, part in document.items() if is_server(part)}
+            self.take(document)
         except (LabnetError, Failure) as error:
             self.incomplete = str(error)
         except Exception as error:  # the user's handler raised: the panel says so

@@ -89,6 +89,9 @@ def test_the_snapshot_of_a_composed_server_has_its_parts():
             fetch(inner.url + "/one")
             while not (branches := fetch(outer.url + "/snapshot")["branches"])["known"]:
                 pass
+            fetch(inner.url + "/one")
+            fetch(outer.url + "/statistics")  # whoever asks is told anew, and so is the panel
+            assert outer.snapshot()["branches"]["known"]["part"]["one"]["hits"] == 2
     assert branches["known"]["part"]["server"]["name"] == "inner"
     assert branches["known"]["part"]["one"]["hits"] == 1
     assert branches["incomplete"] == ""
