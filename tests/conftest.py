@@ -1,6 +1,7 @@
 """What holds for every test: runtime files of its own, and nothing of the network left behind."""
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -21,6 +22,16 @@ def _runtime_files_in_a_temporary_folder(tmp_path_factory):
         del os.environ["XDG_STATE_HOME"]
     else:
         os.environ["XDG_STATE_HOME"] = before
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interrupts_arrive():
+    """Have interrupts arrive where the tests run in the background: a shell has such programs ignore them."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def _compute_threads():
