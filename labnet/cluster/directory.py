@@ -92,6 +92,11 @@ class Directory:
             found = await asyncio.shield(asyncio.wrap_future(asking))
         except OSError:
             return
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling() or not asking.cancelled():
+                raise
+            return  # Dask has cancelled the question, nobody this task
         if found.get("missing"):
             raise Gone(f"the cluster does not serve {self.name!r} any more")
         self._take(found)

@@ -10,6 +10,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import dask.config
+from dask.utils import parse_timedelta
 from distributed import Client, LocalCluster
 from distributed.protocol import serialize_bytes
 
@@ -26,6 +28,22 @@ from labnet.network.retry import Backoff
 from labnet.network.staleness import Policy, Staleness
 from labnet.optim import Optimizer
 from labnet.store import LEVELS, Durability
+
+#: Seconds in which a worker of this machine that was lost may be back.
+_BACK_SECONDS = 3600.0
+_LOST = "distributed.deploy.lost-worker-timeout"
+
+
+class Processes(LocalCluster):  # type: ignore[misc]  # Dask is not typed
+    """Workers on this machine, each started again by its nanny when it dies, however long that takes.
+
+    Dask ends the nanny of a worker that is not back after 15 seconds, for good: on a machine that is busy, where a
+    start takes longer, every worker that dies would be lost, and after the last of them nothing were served any more.
+    """
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        with dask.config.set({_LOST: max(_BACK_SECONDS, parse_timedelta(dask.config.get(_LOST)))}):
+            super()._update_worker_status(op, msg)
 
 
 class Cluster:
@@ -356,7 +374,7 @@ def connect(client_or_address: Any = None, *, workers: int | None = None, **opti
             target, options = worker.scheduler.address, {"security": worker.security, **options}
         elif target is None:
             given = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": ":0", **options}
-            target, options = LocalCluster(**given), {}
+            target, options = Processes(**given), {}
             owned.append(target)
         client = Client(target, set_as_default=False, **options)
         owned.insert(0, client)

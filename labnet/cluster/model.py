@@ -1,5 +1,7 @@
 """A remote model that is bound to a name instead of an address."""
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +11,9 @@ from labnet.cluster.directory import Directory, Endpoint, Seat
 from labnet.network.caller import Caller
 from labnet.network.client import RemoteModel
 from labnet.network.pool import Address
+from labnet.network.whereabouts import Gone
 
-#: How often a directory with parts missing is brought up to date, in seconds.
+#: How often a directory with parts missing is brought up to date, and the longest that a forward waits for it, seconds.
 _REFRESH_SECONDS = 2.0
 #: Part of a new duration in the smoothed one.
 _SHARE = 0.2
@@ -81,7 +84,9 @@ class ClusterModel(RemoteModel):
         endpoints = self._directory.endpoints
         if len(endpoints) < self._directory.replicas and time.monotonic() >= self._refreshing:
             self._refreshing = time.monotonic() + _REFRESH_SECONDS
-            await self._directory.refresh()
+            with contextlib.suppress(TimeoutError, Gone):  # then those that are known, whose callers go on asking
+                async with asyncio.timeout(_REFRESH_SECONDS):
+                    await self._directory.refresh()
             endpoints = self._directory.endpoints
         known = {endpoint.incarnation: endpoint for endpoint in endpoints}
         for gone in self._desks.keys() - known.keys():

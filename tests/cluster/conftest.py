@@ -2,12 +2,13 @@
 
 import signal
 import threading
+import time
 
 import pytest
 
 import labnet as ln
 
-SECONDS = 60.0
+SECONDS = 120.0
 
 
 def _compute_threads():
@@ -37,20 +38,24 @@ def running():
         yield cluster
 
 
+def able(dask_scheduler):
+    """Return how many workers can serve."""
+    return len(dask_scheduler.plugins["labnet"]._candidates())
+
+
 @pytest.fixture
 def cluster(running):
     """Give a cluster with three workers that serve nothing; what a test serves is stopped at its end."""
-    until(lambda: len(running.client.scheduler_info()["workers"]) == 3)
+    until(lambda: running.client.run_on_scheduler(able) == 3)
     yield running
     for name in {row.name for row in running.models()}:
         running.stop(name)
 
 
 def until(condition):
-    """Wait until a condition holds, for a minute at most."""
-    tick = threading.Event()
-    for _ in range(int(SECONDS * 100)):
-        if condition():
-            return
+    """Wait until a condition holds, for two minutes at most, however long it takes to look: machines are busy."""
+    tick, end = threading.Event(), time.monotonic() + SECONDS
+    while not condition():
+        if time.monotonic() >= end:
+            raise AssertionError("the condition was not met in time")
         tick.wait(0.01)
-    raise AssertionError("the condition was not met in time")

@@ -2,13 +2,20 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
+from concurrent.futures import Future
 
+import dask.config
 import pytest
 
 import labnet as ln
+from labnet.cluster.directory import Directory
+from labnet.cluster.model import ClusterModel
 from labnet.errors import ServeError, Unreachable
+from labnet.network.caller import Caller
+from tests.cluster.conftest import SECONDS, able, until
 from tests.cluster.programs import adam, batch, bits, fill, small, train_alone
 from tests.cluster.support import kill, part, wait_restarted
 
@@ -233,3 +240,33 @@ def test_importing_labnet_and_its_network_imports_no_dask():
     code = "import sys, labnet as ln; ln.network; print([m for m in ('dask', 'distributed') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_worker_whose_start_takes_long_keeps_its_place_in_a_local_cluster(cluster):
+    victim = next(iter(cluster.client.scheduler_info()["workers"]))
+    pid = cluster.client.run(os.getpid, workers=[victim])[victim]
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}):
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: victim not in cluster.client.scheduler_info()["workers"])
+        until(lambda: cluster.client.run_on_scheduler(able) == 3)
+
+
+def test_a_scheduler_that_does_not_answer_holds_up_no_forward(monkeypatch):
+    monkeypatch.setattr("labnet.cluster.model._REFRESH_SECONDS", 0.05)
+    with ln.network.serve_model(ln.nn.Linear(2, 1), port=0) as server:
+        endpoint = {"number": 0, "url": server.url, "token": server.token, "incarnation": "first"}
+        found = {"id": "cluster", "replicas": 2, "endpoints": [endpoint]}  # a part is missing, so it is asked for
+        directory = Directory("model", found, lambda operation, **given: Future(), None)
+        model = ClusterModel(directory, lambda seat: Caller(seat, timeout=SECONDS), blocking=True)
+        assert model(ln.ones((1, 2))).shape == (1, 1)
+
+
+def test_a_question_that_dask_cancels_leaves_what_is_known():
+    def cancelled(operation, **given):
+        asked = Future()
+        asked.cancel()
+        return asked
+
+    directory = Directory("model", {"id": "cluster", "replicas": 1, "endpoints": []}, cancelled, None)
+    asyncio.run(directory.refresh())
+    assert directory.endpoints == []
