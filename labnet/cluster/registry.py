@@ -6,8 +6,10 @@ Only placing and finding pass through here, no call of a model.
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
+from collections.abc import Awaitable
 from typing import Any
 
 from distributed.comm import get_address_host
@@ -24,6 +26,8 @@ PATIENCE_SECONDS = 10.0
 #: Waits between attempts to serve a part anew, in seconds; the last one is repeated.
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _ANSWER_SECONDS, _BEGIN_SECONDS, _END_SECONDS = 5.0, 10.0, 20.0
+#: How often workers are looked at by whoever waits for one: Dask tells nobody that one has begun, or is paused no more.
+_LOOK_SECONDS = 0.2
 
 
 class Entry:
@@ -91,11 +95,9 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _change(self, seconds: float | None = None) -> None:
-        try:
-            await asyncio.wait_for(self._changed.wait(), seconds)
-        except TimeoutError:
-            return
+    def _change(self, seconds: float | None = None) -> Awaitable[None]:
+        """Return what ends with the next change from now on, whenever its waiting begins."""
+        return _waiting(self._changed, seconds)
 
     def _candidates(self) -> list[Candidate]:
         found = {}
@@ -111,6 +113,11 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
                     for key, amount in entry.order.resources.items():
                         candidate.used[key] = candidate.used.get(key, 0.0) + amount
         return list(found.values())
+
+    def _is_beginning(self) -> bool:
+        """Tell whether a worker has just begun, and will soon be able to serve."""
+        workers = self._scheduler.workers
+        return any(address not in self._ready or state.status.name == "init" for address, state in workers.items())
 
     # Keeping a part served
 
@@ -133,8 +140,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
                 failures += 1
                 continue
             failures = 0
-            if not part.number:
-                self._end_strangers(entry)
+            self._end_strangers(entry)
             self._tell()
             await lost.wait()
             part.lose(f"its worker {part.worker} was lost")
@@ -143,6 +149,8 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
 
     def _end_strangers(self, entry: Entry) -> None:
         """Have replicas started anew whose primary has come back without what it had answered."""
+        if entry.parts[0].state != "running":  # it looks for itself when it is
+            return
         lineage = entry.parts[0].incarnation[:LINEAGE]
         for part in entry.parts[1:]:
             if part.state == "running" and part.incarnation[:LINEAGE] != lineage:
@@ -158,7 +166,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             if found is not None:
                 part.start(found.address)
                 return
-            await self._change(left if left > 0 else None)
+            await self._change(_LOOK_SECONDS)
 
     async def _start(self, entry: Entry, part: Part) -> str:
         """Have a worker serve a part; return why it does not, or nothing."""
@@ -184,17 +192,19 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             await asyncio.wait([asking, ended], return_when=asyncio.FIRST_COMPLETED)
             if not asking.done():
                 return f"its worker {part.worker} was lost while it started"
+            if asking.cancelled():  # by Dask, which does so with what it has no connection for any more
+                return f"its worker {part.worker} was not asked to the end"
             answer = asking.result()
         except Exception as error:  # of any class: Dask raises here what was raised there
             return f"its worker {part.worker} did not start it: {type(error).__name__}: {error}"
         finally:
             for task in (asking, ended):
                 task.cancel()
-        if "error" in answer:
-            return str(answer["error"])
         try:
+            if "error" in answer:
+                return str(answer["error"])
             part.run(address_of(part.worker, answer), str(answer["token"]), str(answer["incarnation"]))
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             return f"its worker {part.worker} answers what cannot be: {error}"
         return ""
 
@@ -205,10 +215,9 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         order = Order(**{**given, "workers": tuple(given["workers"])})
         until = asyncio.get_running_loop().time() + _BEGIN_SECONDS
         while reason := why_not(self._candidates(), order.resources, order.workers):
-            left = until - asyncio.get_running_loop().time()
-            if left <= 0 or self._scheduler.workers.keys() <= self._ready:  # or a worker has just begun
+            if asyncio.get_running_loop().time() >= until or not self._is_beginning():
                 break
-            await self._change(left)
+            await self._change(_LOOK_SECONDS)
         if reason:
             return {"error": reason}
         before, entry = self._entries.get(order.name), Entry(order)
@@ -325,3 +334,8 @@ def address_of(worker: str, answer: dict[str, Any]) -> str:
 
 async def _nothing() -> None:
     return None
+
+
+async def _waiting(event: asyncio.Event, seconds: float | None) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)

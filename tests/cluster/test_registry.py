@@ -1,0 +1,153 @@
+"""The registry alone, with a scheduler that does what it is told: no change is missed, no part is forgotten."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from labnet.cluster.registry import Registry
+
+SECONDS = 20.0
+A, B = "tcp://127.0.0.1:1", "tcp://127.0.0.1:2"
+
+
+class Scheduler:
+    """Workers that answer requests to start a part with what a test says."""
+
+    def __init__(self, *addresses, status="running"):
+        self.handlers, self.answers, self.asked = {}, [], []
+        self.workers = {address: self.state(address, status) for address in addresses}
+
+    @staticmethod
+    def state(address, status):
+        return SimpleNamespace(name=address, resources={}, status=SimpleNamespace(name=status))
+
+    def rpc(self, address):
+        async def start(*, part, **given):
+            self.asked.append((address, part))
+            answer = self.answers.pop(0) if self.answers else "lineage-of-16-hex-1"
+            if isinstance(answer, BaseException):
+                raise answer
+            if isinstance(answer, asyncio.Future):
+                answer = await answer
+            if isinstance(answer, str):
+                return {"port": 1000 + len(self.asked), "token": "t", "incarnation": answer, "tls": False}
+            return answer
+
+        async def end(*, part):
+            return None
+
+        return SimpleNamespace(labnet_start=start, labnet_end=end)
+
+
+def order(**given):
+    return {
+        "name": "model",
+        "program": b"",
+        "replicas": 1,
+        "resources": {},
+        "store": None,
+        "options": {},
+        "workers": (),
+        **given,
+    }
+
+
+def played(scenario, scheduler):
+    """Let a scenario take its course with a registry in the scheduler."""
+
+    async def playing():
+        registry = Registry()
+        await registry.start(scheduler)
+        for worker in scheduler.workers:
+            assert await registry.ready(worker)
+        try:
+            async with asyncio.timeout(SECONDS):
+                return await scenario(registry)
+        finally:
+            await registry.stop("model")
+
+    return asyncio.run(playing())
+
+
+def only(registry, number=0):
+    return registry._entries["model"].parts[number]
+
+
+async def settled(condition):
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def test_a_change_before_the_waiting_for_it_begins_is_not_missed():
+    async def scenario(registry):
+        waiting = asyncio.ensure_future(registry._change())
+        registry._tell()  # before the task has had its first turn
+        await waiting
+
+    played(scenario, Scheduler(A))
+
+
+def test_a_worker_that_says_that_it_can_serve_before_the_scheduler_hears_that_it_runs_is_waited_for():
+    scheduler = Scheduler(A, status="init")
+
+    async def scenario(registry):
+        serving = asyncio.ensure_future(registry.serve(**order()))
+        await asyncio.sleep(0.05)
+        assert not serving.done()
+        scheduler.workers[A].status.name = "running"  # of which Dask tells nobody
+        return await serving
+
+    assert len(played(scenario, scheduler)["endpoints"]) == 1
+
+
+def test_a_part_that_is_lost_waits_for_a_worker_that_is_paused():
+    scheduler = Scheduler(A, B)
+
+    async def scenario(registry):
+        await registry.serve(**order(workers=(A, B)))
+        lost, other = (A, B) if only(registry).worker == A else (B, A)
+        scheduler.workers[other].status.name = "paused"
+        del scheduler.workers[lost]
+        registry.remove_worker(scheduler, lost)
+        await settled(lambda: only(registry).state == "waiting")
+        scheduler.workers[other].status.name = "running"
+        await settled(lambda: only(registry).state == "running")
+        return only(registry).worker == other
+
+    assert played(scenario, scheduler)
+
+
+@pytest.mark.parametrize("answer", [asyncio.CancelledError(), OSError("broken"), None, {"port": 0}, 7])
+def test_a_part_is_asked_for_again_whatever_becomes_of_the_request_to_start_it(answer):
+    scheduler = Scheduler(A)
+
+    async def scenario(registry):
+        await registry.serve(**order())
+        scheduler.answers = [answer]
+        worker = scheduler.workers.pop(A)
+        registry.remove_worker(scheduler, A)
+        scheduler.workers[A] = worker
+        await registry.ready(A)
+        await settled(lambda: only(registry).restarts == 1)
+        return only(registry).state, len(scheduler.asked)
+
+    assert played(scenario, scheduler) == ("running", 3)
+
+
+def test_a_replica_that_began_before_its_primary_came_back_as_another_is_started_anew():
+    scheduler = Scheduler(A, B)
+
+    async def scenario(registry):
+        starting = asyncio.get_running_loop().create_future()
+        scheduler.answers = ["1" * 24, starting]
+        serving = asyncio.ensure_future(registry.serve(**order(replicas=2)))
+        await settled(lambda: len(scheduler.asked) == 2)  # the replica is given the first primary
+        scheduler.answers = ["2" * 24, "2" * 24]
+        registry._entries["model"].lost["model/0"].set()
+        await settled(lambda: only(registry).incarnation == "2" * 24)
+        starting.set_result("1" * 24)
+        await serving
+        await settled(lambda: only(registry, 1).incarnation == "2" * 24 and only(registry, 1).state == "running")
+
+    played(scenario, scheduler)
