@@ -85,8 +85,12 @@ class Replica:
         while True:
             try:
                 await self._fetch()
-            except (RemoteError, Failure, RuntimeError) as error:
-                log.debug("the primary cannot be followed now: %s", error)
+            except (
+                Exception
+            ) as error:  # whatever it is: one that ends this would leave the weights as they are, unnoticed
+                expected = isinstance(error, RemoteError | Failure | RuntimeError)
+                text = "the primary cannot be followed now: %s: %s"
+                log.log(logging.DEBUG if expected else logging.WARNING, text, type(error).__name__, error)
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _fetch(self) -> None:
@@ -147,11 +151,12 @@ class Replica:
         assert isinstance(model, Module)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         handed = Handed({names[id(parameter)]: gradient for parameter, gradient in trained.items()}, reply)
+        epoch = self._epoch or ""
         headers = {
             CALL: contribution.call,
             CLIENT: contribution.client,
             VERSION: str(contribution.version),
-            PRIMARY: self._epoch or "",
+            PRIMARY: epoch,
             **answered_for(request),
             **(of.header() if of is not None else {}),
         }
@@ -159,10 +164,8 @@ class Replica:
         try:
             response = await self._caller.call("POST", "/apply", handed.encode(), headers, ticket=ticket)
         except RemoteError as error:
-            if isinstance(
-                error, GraphExpired
-            ):  # perhaps of an earlier incarnation: the next forward waits for this one
-                self._heard = -math.inf
+            if isinstance(error, GraphExpired) and self._epoch == epoch:
+                self._heard = -math.inf  # perhaps of an earlier incarnation: the next forward waits for this one
             raise failure_of(error) from error
         return int(response.headers[VERSION])
 

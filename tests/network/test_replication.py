@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 
 import labnet as ln
+from labnet.network.caller import Caller
 from labnet.network.calls import call_prefix
 from labnet.network.checksum import checksum_of
+from labnet.network.pool import Address
 from labnet.network.primary import Primary
+from labnet.network.replica import Replica
 from labnet.network.replication import new_lineage
 from labnet.network.serving import Given, Place, serve_part
 from labnet.network.staleness import Policy
-from tests.network.support import NATIVE, http, native
+from tests.network.support import NATIVE, SECONDS, http, native, wait_until
 
 GRADIENT = native({"tensor": np.ones((1, 1), np.float32)})  # what the client sends
 REPLY = native({"tensor": np.full((1, 2), 3.0, np.float32)}, form="dict", applied="yes")  # and is to get
@@ -133,3 +136,26 @@ def test_weights_are_given_at_once_where_the_replica_has_others(primary):
         reply = http(server, "GET", "/follow", **known)
         assert (reply.status, reply.headers["labnet-version"]) == (200, "0")
     assert http(server, "GET", "/follow", token=None).status == 401
+
+
+def test_a_replica_follows_its_primary_again_whatever_went_wrong(primary):
+    server, model, lineage = primary
+    caller = Caller(Address.parse(server.url), timeout=SECONDS, token=server.token)
+    plain, failing = caller.call, []
+
+    async def call(*arguments, **options):
+        if failing:
+            raise failing.pop()
+        return await plain(*arguments, **options)
+
+    caller.call = call
+    copy = ln.nn.Linear(2, 1, bias=False)
+    with serve_part(
+        Given(copy, None, {}, Policy()), Place(0, "127.0.0.1", "copy", "auto"), Replica(caller, epoch(server))
+    ):
+        assert copy.weight.tolist() == [[1.0, 2.0]]
+        failing.append(KeyError("nothing that anybody has thought of"))
+        for number in (1, 2):
+            assert apply(server, call_of(lineage), f"ana:{number}", Labnet_Version="0").status == 200
+            wait_until(lambda: copy.weight.tolist() == model.weight.tolist())
+    assert not failing
