@@ -114,6 +114,17 @@ def blocking(server, **options):
     return ln.network.remote_model(server.url, blocking=True, **options)
 
 
+@contextlib.contextmanager
+def hurried(model, seconds):
+    """Give the requests of a model so little time, for what is to fail; everything else may take as long as it does."""
+    before = model._caller._timeout
+    model._caller._timeout = seconds
+    try:
+        yield
+    finally:
+        model._caller._timeout = before
+
+
 def fetch(url, *arguments, **options):
     return ln.network.tfetch(url, *arguments, blocking=True, **options)
 

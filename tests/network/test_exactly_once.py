@@ -13,7 +13,7 @@ import labnet as ln
 from labnet import nn
 from labnet.network import Backoff
 from tests.network.proxy import FAULTS, Proxy
-from tests.network.support import SECONDS, blocking, run, together
+from tests.network.support import SECONDS, blocking, hurried, run, together
 
 STEPS = 1000
 QUICK = Backoff(first=0.001, longest=0.01, attempt=5.0)
@@ -154,11 +154,11 @@ def test_a_branch_that_fails_is_named_and_completed_without_doubling_the_other()
     async def scenario(good, bad, proxy):
         # the proxy is closed after the forward: nobody answers at that branch
         left = ln.network.remote_model(good.url, backoff=QUICK)
-        right = ln.network.remote_model(proxy.url, token=bad.token, backoff=QUICK, timeout=0.3)
+        right = ln.network.remote_model(proxy.url, token=bad.token, backoff=QUICK)
         y, z = await ln.network.all(left(ln.ones((1, 3))), right(ln.ones((1, 3))))
         loss = (y + z).sum()
         proxy.close()
-        with pytest.raises(ln.errors.PartialUpdate) as caught:
+        with hurried(right, 0.3), pytest.raises(ln.errors.PartialUpdate) as caught:
             await loss.backward()
         assert caught.value.servers[good.url] == "yes"
         assert caught.value.servers[proxy.url] in ("no", "unknown")
@@ -202,7 +202,7 @@ def test_a_partial_failure_below_a_server_names_every_server_and_is_completed():
 
     async def scenario(good, bad, proxy):
         ask_good = ln.network.remote_model(good.url, backoff=QUICK)
-        ask_bad = ln.network.remote_model(proxy.url, token=bad.token, backoff=QUICK, timeout=0.3)
+        ask_bad = ln.network.remote_model(proxy.url, token=bad.token, backoff=QUICK)
 
         async def both(x):
             y, z = await ln.network.all(ask_good(x), ask_bad(x))
@@ -212,7 +212,7 @@ def test_a_partial_failure_below_a_server_names_every_server_and_is_completed():
             x = ln.ones((1, 3), requires_grad=True)
             loss = (await ln.network.remote_model(outer.url)(x)).sum()
             proxy.close()
-            with pytest.raises(ln.errors.PartialUpdate) as caught:
+            with hurried(ask_bad, 0.3), pytest.raises(ln.errors.PartialUpdate) as caught:
                 await loss.backward()
             states = caught.value.servers
             assert (states[good.url], states[outer.url]) == ("yes", "no")

@@ -655,10 +655,17 @@ def test_an_interrupt_while_a_server_stops_does_not_leave_it_half_stopped():
     caller = threading.Thread(target=lambda: fetch(server.url + "/route"))
     caller.start()
     assert gate.entered.wait(SECONDS)
-    interrupt = threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
-    interrupt.start()
+
+    def interrupt():
+        wait_until(lambda: server._port.draining)
+        threading.Event().wait(0.1)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
     with pytest.raises(KeyboardInterrupt):
         server.stop()
+    interrupting.join()
     gate.opened.set()
     caller.join(SECONDS)
     assert server.wait(SECONDS)

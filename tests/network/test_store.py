@@ -23,7 +23,7 @@ from labnet.network.served import ServedModel
 from labnet.store import Store, folder, records
 from labnet.store.offline import contents
 from tests.network.kept import batch, make_model, make_optimizer
-from tests.network.support import ROOT, SECONDS, free_port, http, native, run
+from tests.network.support import ROOT, SECONDS, free_port, http, hurried, native, run
 
 LEVELS = ["group", "every"]
 
@@ -439,9 +439,11 @@ def test_an_update_that_cannot_be_written_changes_nothing_and_is_tried_again(tmp
         model = ln.network.remote_model(server.url, backoff=ln.network.Backoff(first=0.01, longest=0.02))
         run(step(model, 0))
         monkeypatch.setattr(journal.os, "fsync", fsync)
-        impatient = ln.network.remote_model(server.url, timeout=0.5)
-        with pytest.raises(ln.errors.StorageUnavailable, match=r"No space left on device.*no weight has changed"):
-            run(step(impatient, 1))
+        with (
+            hurried(model, 1.0),
+            pytest.raises(ln.errors.StorageUnavailable, match=r"No space left on device.*no weight has changed"),
+        ):
+            run(step(model, 1))
         assert server.statistics()["server"]["version"] == 1
         left[0] = 12
         run(step(model, 1))  # busy for a while, and then it succeeds
@@ -460,10 +462,10 @@ def test_a_failed_update_that_cannot_be_taken_back_is_told_to_be_unknown(tmp_pat
 
     port = free_port()
     server = ln.network.serve_model(make_model(), make_optimizer(), port=port, store=tmp_path, durability="every")
-    model = ln.network.remote_model(server.url, timeout=0.5, blocking=True)
+    model = ln.network.remote_model(server.url, blocking=True)
     x, y = batch(0)
     loss = ln.loss.mse(model(x), y)
-    with monkeypatch.context() as patched:
+    with hurried(model, 1.0), monkeypatch.context() as patched:
         patched.setattr(journal.os, "fsync", fail)
         patched.setattr(journal.os, "ftruncate", fail)
         with pytest.raises(ln.errors.StorageUnavailable, match="if the server were started anew") as caught:
