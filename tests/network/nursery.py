@@ -4,7 +4,9 @@
 another such program, is to be given, as a line of JSON. It becomes input and output of a forked process that runs that.
 """
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import select
@@ -83,28 +85,47 @@ class Born:
 
     @property
     def is_alive(self):
-        return not select.select([self._alive], [], [], 0)[0]
+        return self._alive is not None and not select.select([self._alive], [], [], 0)[0]
 
     def signal(self, number):
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
+    def rest(self):
+        """Return what it says until it ends."""
+        with contextlib.suppress(OSError):  # killed, and something was not read
+            return self._file.read()
+        return ""
+
     def wait(self):
         """Wait until it has ended, and everything that it held is free."""
+        if self._alive is None:
+            return
         select.select([self._alive], [], [])
         os.close(self._alive)
+        self._alive = None
         self._file.close()
         self._socket.close()
 
     def end(self):
-        """Stop it in an orderly way."""
+        """Stop it in an orderly way; returns what it says meanwhile."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
+        said = self.rest() if self._alive is not None else ""
         self.wait()
+        return said
 
     def kill(self):
         self.signal(signal.SIGKILL)
         self.wait()
+
+
+@functools.cache
+def nursery():
+    """Return the nursery of this process, which ends with it."""
+    made = Nursery()
+    atexit.register(made.close)
+    return made
 
 
 def main(path):

@@ -23,37 +23,51 @@ from labnet.network.served import ServedModel
 from labnet.store import Store, folder, records
 from labnet.store.offline import contents
 from tests.network.kept import batch, make_model, make_optimizer
+from tests.network.nursery import nursery
 from tests.network.support import ROOT, SECONDS, free_port, http, hurried, native, run
 
 LEVELS = ["group", "every"]
 
 
-def start(folder, port, durability="group", death=0, inner="", **environment):
+class Program:
+    """A server with a Python of its own, used like one that was forked."""
+
+    def __init__(self, arguments):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.network.kept", *map(str, arguments)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.pid = self._process.pid
+        self.said = json.loads(self._process.stdout.readline())
+
+    def signal(self, number):
+        self._process.send_signal(number)
+
+    def end(self):
+        with self._process as process:
+            return process.communicate(timeout=SECONDS)[0]
+
+    def wait(self):
+        self._process.communicate(timeout=SECONDS)
+
+
+def start(folder, port, durability="group", death=0, inner="", *, fresh=False, **environment):
     """Start a server with a store; returns the process, and what it said, None if it died before that."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.network.kept", str(folder), str(port), durability, str(death), inner],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    line = process.stdout.readline()
-    return process, json.loads(line) if line else None
+    arguments = (folder, port, durability, death, inner)
+    process = Program(arguments) if fresh else nursery().start(*arguments, **environment)
+    return process, process.said
 
 
 def end(process, number=None):
     """Stop a server in an orderly way, or by a signal; returns the last line that it printed."""
     if number is None:
-        process.stdin.close()
-    else:
-        process.send_signal(number)
-    last = process.stdout.read().strip().rpartition("\n")[2]
-    process.wait(SECONDS)
-    process.stdout.close()
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.close()
-    return last
+        return process.end().strip().rpartition("\n")[2]
+    process.signal(number)
+    process.wait()
+    return ""
 
 
 async def step(model, number):
@@ -139,6 +153,20 @@ def deaths(folder, steps):
     return int(end(process))
 
 
+class Dead(Exception):
+    """The server has died meanwhile."""
+
+
+async def until_death(process, doing):
+    """Do something as long as a process lives."""
+    task = asyncio.ensure_future(doing)
+    while not (await asyncio.wait([task], timeout=0.02))[0]:
+        if not process.is_alive:
+            task.cancel()
+            raise Dead
+    await task
+
+
 def test_a_server_that_dies_at_any_write_to_the_disk_comes_back_with_what_it_had_answered(tmp_path):
     steps = 4
     count = deaths(tmp_path / "none", steps)
@@ -147,15 +175,15 @@ def test_a_server_that_dies_at_any_write_to_the_disk_comes_back_with_what_it_had
         folder, port, answered = tmp_path / str(death), free_port(), 0
         process, said = start(folder, port, "every", death)
         if said is not None:
-            model = ln.network.remote_model(said["url"], token=said["token"], timeout=0.5)
+            model = ln.network.remote_model(said["url"], token=said["token"])
 
-            async def train(model=model):
+            async def train(process=process, model=model):
                 nonlocal answered
                 for number in range(steps):
-                    await step(model, number)
+                    await until_death(process, step(model, number))
                     answered += 1
 
-            with contextlib.suppress(ln.errors.RemoteError):
+            with contextlib.suppress(Dead):
                 run(train())
         end(process)
         weights, store = reopened(folder)
@@ -165,7 +193,7 @@ def test_a_server_that_dies_at_any_write_to_the_disk_comes_back_with_what_it_had
 
 
 def test_a_client_gets_its_stored_reply_across_a_crash(tmp_path):
-    process, said = start(tmp_path, 0)
+    process, said = start(tmp_path, 0, fresh=True)
     there = _There(said)
     forward = http(there, "POST", "/forward", native({"tensor": np.ones((1, 3), "float32")}), **NATIVE)
     call = forward.headers["labnet-call"]
@@ -173,7 +201,7 @@ def test_a_client_gets_its_stored_reply_across_a_crash(tmp_path):
     first = http(there, "POST", "/optimize", gradient, Labnet_Call=call, Idempotency_Key='"ana:2"', **NATIVE)
     assert first.status == 200
     end(process, signal.SIGKILL)
-    process, said = start(tmp_path, said["port"])
+    process, said = start(tmp_path, said["port"], fresh=True)
     there = _There(said)
     again = http(there, "POST", "/optimize", gradient, Labnet_Call=call, Idempotency_Key='"ana:2"', **NATIVE)
     assert (again.status, again.body, again.headers["labnet-replayed"]) == (200, first.body, "1")
@@ -225,7 +253,7 @@ def test_a_server_that_dies_before_its_own_part_is_written_applies_it_once_it_is
         again = []
 
         def restart():
-            process.wait(SECONDS)  # it kills itself before its own part is written down
+            process.wait()  # it kills itself before its own part is written down
             again.append(start(tmp_path, said["port"], inner=url)[0])
 
         restarting = threading.Thread(target=restart)
@@ -445,7 +473,7 @@ def test_an_update_that_cannot_be_written_changes_nothing_and_is_tried_again(tmp
         ):
             run(step(model, 1))
         assert server.statistics()["server"]["version"] == 1
-        left[0] = 12
+        left[0] = 3
         run(step(model, 1))  # busy for a while, and then it succeeds
         monkeypatch.undo()
         run(step(model, 2))
