@@ -1,5 +1,7 @@
 """Stores that nobody serves: shown, verified and compacted, from Python and from the command line."""
 
+import contextlib
+import io
 import shutil
 import subprocess
 import sys
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
+from labnet.cli import main
 from labnet.errors import StoreError
 from labnet.store import Outcome, Store
 from labnet.store import folder as folders
@@ -34,10 +37,15 @@ def train(folder, steps, *, closed=False, reply=b"the reply"):
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "labnet", "store", *map(str, arguments)], capture_output=True, text=True
-    )
+def command(*arguments, fresh=False):
+    """Carry out ``labnet store``, here or by a Python of its own; returns status, output and errors."""
+    written = ["store", *map(str, arguments)]
+    if fresh:
+        return subprocess.run([sys.executable, "-m", "labnet", *written], capture_output=True, text=True)
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        status = main(written)
+    return subprocess.CompletedProcess(written, status, output.getvalue(), errors.getvalue())
 
 
 def test_what_is_in_a_store_is_shown_and_nothing_changed(tmp_path):
@@ -46,7 +54,7 @@ def test_what_is_in_a_store_is_shown_and_nothing_changed(tmp_path):
     found = contents(tmp_path)
     assert (found.version, found.updates, found.replies, found.torn) == (3, 3, 3, 0)
     assert found.weights["0.weight"] == ((4, 3), "float32")
-    shown = command("show", tmp_path).stdout
+    shown = command("show", tmp_path, fresh=True).stdout
     assert "version 3" in shown
     assert "trained with Adam, durability 'group'" in shown
     assert "3 updates in the journal, 3 replies kept" in shown
