@@ -39,8 +39,30 @@ def _compute_threads():
 
 
 def _sockets():
-    connections = psutil.Process().net_connections(kind="inet")
-    return {(c.fd, c.laddr, c.raddr, c.status) for c in connections}
+    """Return the inodes of the sockets that this process has open, quickly where Linux tells them."""
+    try:
+        opened = os.listdir("/proc/self/fd")
+    except OSError:
+        return {(c.fd, c.laddr, c.raddr) for c in _connections()}
+    return {inode for descriptor in opened if (inode := _inode(descriptor)).startswith("socket:")}
+
+
+def _inode(descriptor):
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:  # that of the listing itself, or closed meanwhile
+        return ""
+
+
+def _connections():
+    return psutil.Process().net_connections(kind="inet")
+
+
+def _inet(sockets):
+    """Return those among sockets that belong to the network; loops have others, to wake themselves up."""
+    if not sockets or isinstance(next(iter(sockets)), tuple):
+        return sockets
+    return {(c.laddr, c.raddr, c.status) for c in _connections() if _inode(c.fd) in sockets}
 
 
 def _close_kept_connections():
@@ -78,4 +100,5 @@ def _nothing_left_behind():
     _close_kept_connections()
     assert not left, f"servers left running: {left}"
     assert not (running := _left_over(_compute_threads, threads)), f"threads left running: {running}"
-    assert not (still_open := _left_over(_sockets, sockets)), f"sockets left open: {still_open}"
+    still_open = _left_over(lambda: _inet(_sockets() - sockets), set())
+    assert not still_open, f"sockets left open: {still_open}"
