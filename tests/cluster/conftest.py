@@ -1,4 +1,4 @@
-"""Clusters of processes with nannies on this machine, one for each module of tests."""
+"""A cluster of processes with nannies on this machine, for all the tests here."""
 
 import signal
 import threading
@@ -32,7 +32,7 @@ def _nothing_left_behind():
     assert not servers()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def running():
     with ln.cluster.connect(workers=3) as cluster:
         yield cluster
