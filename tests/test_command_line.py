@@ -10,6 +10,7 @@ import time
 import pytest
 
 import labnet as ln
+from tests.commands import forge
 
 LABNET = [sys.executable, "-m", "labnet"]
 SECONDS = 15
@@ -55,14 +56,17 @@ def file(tmp_path):
 
 
 def labnet(*arguments, given="", **environment):
+    """Carry out a command in a process of its own, which is forked from one that has imported labnet."""
+    content = given.encode("utf-8", "surrogateescape")
+    result = forge().run(*arguments, given=content, seconds=SECONDS, **environment)
+    result.stdout, result.stderr = result.stdout.decode(), result.stderr.decode()
+    return result
+
+
+def labnet_alone(*arguments, given=""):
+    """Carry out a command with a Python of its own."""
     return subprocess.run(
-        [*LABNET, *map(str, arguments)],
-        input=given,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=SECONDS,
-        env={**os.environ, **environment},
+        [*LABNET, *map(str, arguments)], input=given, capture_output=True, text=True, check=False, timeout=SECONDS
     )
 
 
@@ -97,7 +101,7 @@ class Running:
 
 def test_infer_writes_one_line_for_each_line_in_order(file):
     lines = [f"[{number}, {number + 1}]" for number in range(20)]
-    result = labnet("infer", f"{file}:double", given="\n".join(lines))
+    result = labnet_alone("infer", f"{file}:double", given="\n".join(lines))
     assert (result.returncode, result.stderr) == (0, "")
     expected = [[2.0 * number, 2.0 * number + 2] for number in range(20)]
     assert [ln.io.parse(line).tolist() for line in result.stdout.splitlines()] == expected
@@ -324,14 +328,7 @@ def complaint(result):
 def test_misuse_is_one_line_and_status_2(case, file):
     arguments, given, message = MISUSES[case]
     arguments = [argument.replace("FILE", str(file)) for argument in arguments]
-    result = subprocess.run(
-        [*LABNET, *arguments],
-        input=given.encode("utf-8", "surrogateescape"),
-        capture_output=True,
-        check=False,
-        timeout=SECONDS,
-    )
-    result.stderr = result.stderr.decode()
+    result = labnet(*arguments, given=given)
     assert message in complaint(result)
     assert result.returncode == 2
 
