@@ -7,7 +7,7 @@ import sys
 
 import labnet as ln
 from labnet import nn
-from tests.network.support import child
+from tests.network.nursery import born
 
 LR = 0.05
 WIDTH = 3
@@ -120,7 +120,7 @@ def runner(*options):
 @contextlib.contextmanager
 def process(name, *arguments):
     """Run one of these servers in a process; gives its URL."""
-    with child(name, *arguments, module="tests.network.gallery") as (where, _):
+    with born(name, *arguments, program="gallery") as where:
         yield where["url"]
 
 

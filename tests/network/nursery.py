@@ -128,8 +128,20 @@ def nursery():
     return made
 
 
+@contextlib.contextmanager
+def born(*arguments, program):
+    """Run a program of the nursery; gives what it says about its server."""
+    server = nursery().start(*arguments, program=program)
+    try:
+        yield server.said
+    finally:
+        server.end()
+
+
 def main(path):
-    from tests.network import kept, trainers
+    from tests.network import gallery, kept, trainers
+
+    programs = {"gallery": gallery, "kept": kept, "trainers": trainers}
 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -154,7 +166,7 @@ def main(path):
             print(os.getpid(), flush=True)
             sys.stdin.readline()
             try:
-                {"kept": kept, "trainers": trainers}[order["program"]].main(*order["arguments"])
+                programs[order["program"]].main(*order["arguments"])
                 sys.stdout.flush()
             except BaseException:
                 traceback.print_exc()
