@@ -4,12 +4,20 @@ from pydoc_data.topics import topics
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 import labnet as ln
 from labnet import nn
 
 TEXT = "\n".join(topics[name] for name in ("assignment", "calls", "class", "compound", "exceptions", "function", "if"))
 CONTEXT = 48
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread_of_blas():
+    """Compute small products in one thread: two spin while they wait for each other, and take ten times as long."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 class Transformer(nn.Module):
