@@ -1,12 +1,14 @@
 """Every notebook of the gallery runs from top to bottom, in a kernel of its own, on this machine alone."""
 
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
-from tests.notebook.kernels import IGNORED
 from tests.notebook.lab import free_port
 
 ROOT = Path(__file__).parent.parent.parent
@@ -23,12 +25,30 @@ PROMISES = {
 }
 
 
+def execute(path, folder):
+    """Run a notebook in a process; returns it with its outputs."""
+    result = folder / "result.ipynb"
+    command = [sys.executable, "-m", "tests.notebook.execute", path, free_port(), folder, result]
+    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}  # the kernel's own
+    done = subprocess.run(
+        list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return nbformat.read(result, as_version=4)
+
+
+@pytest.fixture(scope="module")
+def executed(request, tmp_path_factory):
+    """Run the notebooks that were chosen, two at a time; gives each as it will be."""
+    chosen = [item.callspec.params["path"] for item in request.session.items if "executed" in item.fixturenames]
+    pool = ThreadPoolExecutor(2)
+    yield {path: pool.submit(execute, path, tmp_path_factory.mktemp(path.stem)) for path in chosen}
+    pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-@pytest.mark.filterwarnings(*IGNORED)
-def test_a_notebook_runs_from_top_to_bottom_and_keeps_its_promise(path, tmp_path, monkeypatch):
-    monkeypatch.delenv("MPLBACKEND", raising=False)  # the kernel's own, which draws below the cell
-    notebook = nbformat.reads(path.read_text().replace("3000", str(free_port())), as_version=4)
-    NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+def test_a_notebook_runs_from_top_to_bottom_and_keeps_its_promise(path, executed):
+    notebook = executed[path].result()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output["output_type"] == "error"]
     assert any("image/png" in output.get("data", {}) for output in outputs)
