@@ -136,6 +136,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
                 if part.restarts < 0 and not entry.refused.done():
                     entry.refused.set_result(trouble)
                 self._tell()
+                await self._release(part)  # it may serve it all the same, and a store is for one at a time
                 await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
                 failures += 1
                 continue
@@ -146,6 +147,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             part.lose(f"its worker {part.worker} was lost")
             log.warning("%s was lost with its worker %s, and is started anew", part.id, part.worker)
             self._tell()
+            await self._release(part)  # a replica is started anew also where its worker goes on
 
     def _end_strangers(self, entry: Entry) -> None:
         """Have replicas started anew whose primary has come back without what it had answered."""
@@ -300,12 +302,18 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         self._tell()
 
     async def _end(self, part: Part) -> None:
-        if part.state in ("starting", "running") and part.worker in self._scheduler.workers:
+        if part.state in ("starting", "running"):
+            await self._release(part)
+        part.state = "stopped"
+
+    async def _release(self, part: Part) -> None:
+        """Have the worker of a part stop it, if that worker is still there; whatever it answers, this goes on."""
+        if part.worker in self._scheduler.workers:
             try:
                 await asyncio.wait_for(self._scheduler.rpc(part.worker).labnet_end(part=part.id), _END_SECONDS)
-            except (OSError, TimeoutError) as error:
-                log.warning("%s could not be stopped by its worker %s: %s", part.id, part.worker, error)
-        part.state = "stopped"
+            except Exception as error:  # of any class, as above
+                text = "%s could not be stopped by its worker %s: %s: %s"
+                log.warning(text, part.id, part.worker, type(error).__name__, error)
 
 
 def address_of(worker: str, answer: dict[str, Any]) -> str:

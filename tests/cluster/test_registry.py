@@ -15,7 +15,7 @@ class Scheduler:
     """Workers that answer requests to start a part with what a test says."""
 
     def __init__(self, *addresses, status="running"):
-        self.handlers, self.answers, self.asked = {}, [], []
+        self.handlers, self.answers, self.asked, self.ended = {}, [], [], []
         self.workers = {address: self.state(address, status) for address in addresses}
 
     @staticmethod
@@ -35,7 +35,7 @@ class Scheduler:
             return answer
 
         async def end(*, part):
-            return None
+            self.ended.append((address, part))
 
         return SimpleNamespace(labnet_start=start, labnet_end=end)
 
@@ -130,6 +130,7 @@ def test_a_part_is_asked_for_again_whatever_becomes_of_the_request_to_start_it(a
         scheduler.workers[A] = worker
         await registry.ready(A)
         await settled(lambda: only(registry).restarts == 1)
+        assert scheduler.ended == [(A, "model/0")] * 2  # as soon as it was there again; and it may have begun unheard
         return only(registry).state, len(scheduler.asked)
 
     assert played(scenario, scheduler) == ("running", 3)
