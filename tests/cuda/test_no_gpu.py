@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from labnet.kernels.cuda import compiler
+
 #: What a machine with a GPU may lack: tensors, modules and the registry need NumPy and Numba alone.
 ABSENT = (
     *("tornado", "msgspec", "IPython", "ipywidgets", "anywidget", "traitlets", "hdrh", "platformdirs", "safetensors"),
@@ -101,3 +103,12 @@ except ln.errors.DeviceError as error:
     print(error)
 """
     assert "before Python starts" in run(code, tmp_path)
+
+
+def test_numpy_has_the_names_that_older_compilers_ask_for_only_while_they_compile():
+    np = pytest.importorskip("numpy")
+    pytest.importorskip("numba")
+    before = set(dir(np))
+    with compiler._older_names():
+        assert {"in1d", "row_stack", "trapz"} <= set(dir(np))
+    assert set(dir(np)) == before

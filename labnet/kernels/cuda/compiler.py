@@ -1,21 +1,27 @@
 """Text of a kernel -> PTX, with Numba; kept on the disk, since that takes half a second."""
 
+import contextlib
 import functools
 import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from labnet.errors import DeviceError
 
 HINT = 'device "cuda" needs numba-cuda: pip install "labnet[cuda]"'
 _FOLDER = "cuda"
+#: Held while Numba compiles, which it would do one after the other anyway.
+_lock = threading.Lock()
 #: Changes when what is stored means something else.
 _FORMAT = "1"
 
@@ -83,7 +89,37 @@ def _store(path: Path, ptx: str) -> None:
         return
 
 
+#: What NumPy 2.4 and 2.5 have dropped, and versions of numba-cuda ask for by name, none of which kernels use.
+_DROPPED = {"in1d": np.isin, "row_stack": np.vstack, "trapz": np.trapezoid}
+
+
+@contextlib.contextmanager
+def _older_names() -> Iterator[None]:
+    """Lend NumPy and Numba names that they had, for as long as numba-cuda is imported and compiles."""
+    lent: list[tuple[Any, str]] = []
+    modules: list[tuple[Any, dict[str, Any]]] = [(np, _DROPPED)]
+    with contextlib.suppress(ImportError, AttributeError):  # where Numba 0.66 has moved them from
+        known: Any = import_module("numba.core.types")
+        moved = {name: getattr(known, name) for name in ("NPDatetime", "NPTimedelta")}
+        modules.append((import_module("numba.core.types.scalars"), moved))
+    for module, names in modules:
+        for name, value in names.items():
+            if not hasattr(module, name):
+                setattr(module, name, value)
+                lent.append((module, name))
+    try:
+        yield
+    finally:
+        for module, name in lent:
+            delattr(module, name)
+
+
 def _translate(text: str, types: Sequence[str], capability: tuple[int, int]) -> Code:
+    with _lock, _older_names():
+        return _compile(text, types, capability)
+
+
+def _compile(text: str, types: Sequence[str], capability: tuple[int, int]) -> Code:
     try:
         cuda: Any = import_module("numba.cuda")
         known: Any = import_module("numba.types")
