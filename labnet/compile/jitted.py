@@ -21,14 +21,19 @@ from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced, refuse
 from labnet.compile.tree import flatten
 from labnet.device import CPU
+from labnet.kernels.places import timed
 from labnet.ops import dispatch
 from labnet.ops.creation import random_state, restart_at
+from labnet.stats.collecting import active, later, record, suspended
+from labnet.stats.operations import OpCount
 from labnet.tensor import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
 #: Compiled versions of one function that are kept.
 LIMIT = 16
+#: What statistics call a compiled version on a GPU.
+STEP = "compiled step"
 
 
 class Jitted(Generic[P, R]):
@@ -73,7 +78,7 @@ class Jitted(Generic[P, R]):
             if known == key:
                 if specialisation in self._pending and specialisation.fits() and not self._is_ready(specialisation):
                     return self._run_eagerly(args, named)
-                found = specialisation.refreshed(leaves)
+                found = _counted(specialisation, leaves)
                 if found is not MISS:
                     self._use(specialisation)
                     return found
@@ -91,7 +96,7 @@ class Jitted(Generic[P, R]):
             self._pending[specialisation] = BACKGROUND.submit(specialisation.compile)
             return self._run_eagerly(args, named)
         self._use(specialisation)
-        found = specialisation.refreshed(leaves)
+        found = _counted(specialisation, leaves)
         if found is MISS:
             raise RuntimeError("jit: a version that was just compiled does not fit its own call")
         return found
@@ -155,6 +160,17 @@ class Jitted(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"jit({getattr(self._function, '__qualname__', self._function)!s})"
+
+
+def _counted(specialisation: Specialisation, leaves: Sequence[Any]) -> Any:
+    """Run a version where it fits. One on a GPU counts as one op: what it does besides replaying is part of it."""
+    if not (specialisation.device != CPU and active()):
+        return specialisation.refreshed(leaves)
+    with timed(later(STEP)), suspended():
+        found = specialisation.refreshed(leaves)
+    if found is not MISS:
+        record(STEP, OpCount(1, 0.0, *specialisation.work))
+    return found
 
 
 def is_dynamic(x: Any) -> bool:

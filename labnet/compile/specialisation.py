@@ -1,5 +1,6 @@
 """One compiled version of a function, with everything that it holds on to."""
 
+import functools
 import itertools
 import threading
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from labnet.compile import cache
 from labnet.compile.convention import FIRST_CHECK
 from labnet.compile.emit import emit
 from labnet.compile.executable import in_rows
-from labnet.compile.explain import explain
+from labnet.compile.explain import explain, flops
 from labnet.compile.fuse import fuse
 from labnet.compile.guards import Surroundings
 from labnet.compile.layout import slots, word
@@ -111,6 +112,14 @@ class Specialisation:
     def is_known(self) -> bool:
         """Whether `compile` takes no time to speak of."""
         return cache.is_known(self.source)
+
+    @functools.cached_property
+    def work(self) -> tuple[int, int]:
+        """Bytes of what a call is given and gives, and its floating-point operations."""
+        values = self.program.values()
+        given = sum(value.nbytes for value in values if value.kind == "source")
+        computed = sum(flops(value) for value in values if value.kind not in ("source", "splat", "view"))
+        return given + sum(store.value.nbytes for store in self.program.stores), computed
 
     # What is held
 

@@ -3,14 +3,17 @@
 Nothing of CUDA is imported before the first array goes there.
 """
 
+import contextlib
 from typing import Any
 
 import numpy as np
 
 from labnet.device import CPU, CUDA
+from labnet.stats.late import Listener
 
 _ndarray = np.ndarray
 _others: tuple[Any, ...] = ()
+_NOTHING = contextlib.nullcontext()
 
 
 def register(kind: type) -> None:
@@ -59,11 +62,28 @@ def moved(array: Any, device: str) -> Any:
     return DeviceArray.upload(array)
 
 
-def wait_for(*values: Any) -> None:
-    """Wait until the values of arrays on a GPU are there, so that the time that took can be told."""
+def settle(*values: Any) -> None:
+    """Have what is pending of arrays on a GPU launched, so that it is part of what is being counted."""
     for value in values:
         if isinstance(value, _others):
-            value.wait()
+            value.settle()
+
+
+def timed(listener: Listener) -> contextlib.AbstractContextManager[None]:
+    """Have a listener told, once it is known, how long each launch of a block takes on the GPU; nothing waits for it.
+
+    Examples
+    --------
+    >>> from labnet.stats.operations import Later
+    >>> with timed(Later("add", ())):  # launches nothing
+    ...     pass
+    """
+    if not _others:
+        return _NOTHING
+    from labnet.kernels.cuda.machine import clock
+
+    found = clock()
+    return _NOTHING if found is None else found.telling(listener)
 
 
 def copied(array: Any) -> Any:

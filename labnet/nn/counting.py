@@ -11,10 +11,11 @@ from types import ModuleType
 from typing import Any
 
 from labnet.autograd import Node, Run
+from labnet.kernels.places import is_elsewhere, settle, timed
 from labnet.nn import containers, recurrent
 from labnet.nn.dense import Layers
 from labnet.nn.recurrence import Recurrence
-from labnet.stats.collecting import active, on_switch, record, suspended
+from labnet.stats.collecting import active, later, on_switch, record, suspended
 from labnet.stats.operations import OpCount
 from labnet.tensor import Tensor
 
@@ -53,9 +54,9 @@ class Fused:
             if not active():
                 return function(*arguments)
             began = time.perf_counter()
-            with suspended():
+            with timed(later(self.name)), suspended():
                 out = function(*arguments)
-            seconds = time.perf_counter() - began
+            seconds = 0.0 if _is_elsewhere([out]) else time.perf_counter() - began
             if out is not None:
                 record(self.name, OpCount(1, seconds, _nbytes([*arguments, out]), self.flops(*arguments)))
             return out
@@ -68,15 +69,21 @@ class Fused:
         def counted(node: Any, gradient: Any, run: Run) -> Any:
             if not active():
                 return pull(node, gradient, run)
-            began = time.perf_counter()
-            with suspended():
+            began, name = time.perf_counter(), f"{self.name}.backward"
+            with timed(later(name)), suspended():
                 pulled = pull(node, gradient, run)
-            seconds = time.perf_counter() - began
+                settle(*pulled)
+            seconds = 0.0 if _is_elsewhere(pulled) else time.perf_counter() - began
             cost = OpCount(1, seconds, node.nbytes + _nbytes(pulled), self.flops_of_pull(node, pulled))
-            record(f"{self.name}.backward", cost)
+            record(name, cost)
             return pulled
 
         return counted
+
+
+def _is_elsewhere(values: Sequence[Any]) -> bool:
+    """Tell whether any of some tensors and arrays is on a GPU."""
+    return any(is_elsewhere(getattr(value, "_array", value)) for value in values)
 
 
 def _nbytes(values: Sequence[Any]) -> int:

@@ -3,7 +3,8 @@
 The functions that `labnet.ops.dispatch` makes hold the array function of their op in a cell. Counting puts
 another function into that cell and takes it out again at the end, so that an op costs exactly the same as
 before while nobody counts. Backwards are counted as ops of their own, ``matmul.backward``; the ops that a
-gradient rule is written in are part of it and not counted again.
+gradient rule is written in are part of it and not counted again. What runs on a GPU is counted at once, and its
+seconds there are added when they are known; see `labnet.kernels.cuda.clock`.
 """
 
 import time
@@ -14,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from labnet.autograd import Run
-from labnet.kernels.places import wait_for
+from labnet.kernels.places import is_elsewhere, settle, timed
 from labnet.ops.dispatch import Recorded
 from labnet.ops.registry import REGISTRY, Op
-from labnet.stats.collecting import active, on_switch, record, suspended
+from labnet.stats.collecting import active, later, on_switch, record, suspended
 from labnet.stats.operations import OpCount
 from labnet.tensor import as_array
 
@@ -45,9 +46,10 @@ def counting_kernel(op: Op) -> Kernel:
         if not active():
             return kernel(*arguments, **static)
         began = time.perf_counter()
-        out = kernel(*arguments, **static)
-        wait_for(out)
-        seconds = time.perf_counter() - began
+        with timed(later(op.name)):
+            out = kernel(*arguments, **static)
+            settle(out)
+        seconds = 0.0 if is_elsewhere(out) else time.perf_counter() - began
         inputs = arguments[0] if variadic else arguments
         record(op.name, OpCount(1, seconds, _nbytes(op, inputs, out), op.count_flops(out, *inputs, **static)))
         return out
@@ -62,18 +64,18 @@ def counting_pull(pull: Kernel) -> Kernel:
         if not active():
             return pull(node, gradient, run)
         op, inputs, out, static = node.op, node.arrays, node.out, node.static
-        began = time.perf_counter()
-        with suspended():
+        began, name = time.perf_counter(), f"{op.name}.backward"
+        with timed(later(name)), suspended():
             pulled = pull(node, gradient, run)
-            wait_for(*pulled)
-        seconds = time.perf_counter() - began
+            settle(*pulled)
+        seconds = 0.0 if is_elsewhere(out) else time.perf_counter() - began
         wanted = {position: each for position, each in enumerate(pulled) if each is not None}
         forward = op.count_flops(out, *inputs, **static)
         # a bias, the third input of linear maps and convolutions, gets the sum of the gradient and no product of it
         summed = int(np.size(gradient))
         flops = sum([forward if position < 2 or op.variadic else summed for position in wanted])
         nbytes = _nbytes(op, inputs, out) + sum(as_array(each).nbytes for each in wanted.values())
-        record(f"{op.name}.backward", OpCount(1, seconds, nbytes, flops))
+        record(name, OpCount(1, seconds, nbytes, flops))
         return pulled
 
     return counted

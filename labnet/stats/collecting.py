@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
-from labnet.stats.operations import OpCount, OpStatistics
+from labnet.stats.operations import Later, OpCount, OpStatistics
 
 #: Told about statistics: at the end of a block, or again and again while the whole process is counted.
 Logger = Callable[[OpStatistics], object]
@@ -55,6 +55,11 @@ def record(name: str, cost: OpCount) -> None:
         statistics.add(name, cost)
     if _everywhere is not None and time.monotonic() >= _everywhere.due:
         flush()
+
+
+def later(name: str) -> Later:
+    """Return what adds the seconds of an op to all statistics that are active now, once a GPU has come so far."""
+    return Later(name, active())
 
 
 def merge(remote: OpStatistics) -> None:
@@ -107,6 +112,7 @@ def collect(*loggers: Logger) -> Iterator[OpStatistics]:
         statistics.stop()
         _count(-1)
         _here.reset(token)
+        statistics.complete()
         _tell(loggers, statistics)
 
 
@@ -158,6 +164,7 @@ def disable() -> None:
             return
         _count(-1)
     ended.statistics.stop()
+    ended.statistics.complete()
     _tell(ended.loggers, ended.statistics)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from labnet.stats import late
+
 _HEAD = f"{'op':<28}{'count':>10}{'seconds':>12}{'MB':>12}{'Mflop':>12}{'Gflop/s':>10}"
 
 
@@ -21,7 +23,7 @@ class OpCount:
     count : int
         How often it ran.
     seconds : float
-        Time in its kernel.
+        Time in its kernel; on a GPU, of all that it launched there.
     bytes : int
         Bytes that it read and wrote.
     flops : int
@@ -91,6 +93,7 @@ class OpStatistics:
         self._lock = threading.Lock()
         self._elapsed = 0.0
         self._began: float | None = None
+        self._awaited = self._resets = 0
 
     def start(self) -> None:
         """Let the clock of `elapsed_seconds` run."""
@@ -104,6 +107,11 @@ class OpStatistics:
         """Count an op; from any thread."""
         with self._lock:
             self._ops.setdefault(name, OpCount()).add(cost)
+
+    def complete(self) -> None:
+        """Wait until the seconds of everything that was counted so far are known."""
+        if self._awaited:
+            late.arrive(wait=True)
 
     def merge(self, other: "OpStatistics") -> None:
         """Take in what another process has counted, under its host and process id, and what that one took in."""
@@ -125,11 +133,17 @@ class OpStatistics:
             self._ops.clear()
             self.remotes.clear()
             self._elapsed = 0.0
+            self._resets += 1
             self._began = None if self._began is None else time.perf_counter()
 
     @property
     def ops(self) -> dict[str, OpCount]:
-        """What each op has cost in this process, most seconds first; backwards are ops of their own."""
+        """What each op has cost in this process, most seconds first; backwards are ops of their own.
+
+        Of a GPU these are the seconds that are known by now; those of a block that has ended are complete.
+        """
+        if self._awaited:
+            late.arrive()
         with self._lock:
             copies = {name: OpCount(**asdict(cost)) for name, cost in self._ops.items()}
         return dict(sorted(copies.items(), key=lambda item: -item[1].seconds))
@@ -255,6 +269,30 @@ class OpStatistics:
 
     def __repr__(self) -> str:
         return f"OpStatistics({self.total}, {len(self._ops)} ops, {len(self.remotes)} other processes)"
+
+
+class Later:
+    """Adds the seconds of an op to statistics as they come; its count, bytes and flops are there before."""
+
+    __slots__ = ("_name", "_statistics")
+
+    def __init__(self, name: str, statistics: tuple[OpStatistics, ...]):
+        self._name = name
+        self._statistics = [(each, each._resets) for each in statistics]
+
+    def expect(self) -> None:
+        """Take note that there is something to come."""
+        for statistics, _ in self._statistics:
+            with statistics._lock:
+                statistics._awaited += 1
+
+    def tell(self, seconds: float | None) -> None:
+        """Add what has come; nothing where it cannot be known, or where statistics have begun anew."""
+        for statistics, resets in self._statistics:
+            with statistics._lock:
+                statistics._awaited -= 1
+                if seconds is not None and statistics._resets == resets:
+                    statistics._ops.setdefault(self._name, OpCount()).seconds += seconds
 
 
 def _most(ops: dict[str, OpCount], most: int | None) -> dict[str, OpCount]:

@@ -3,6 +3,9 @@
 Numba compiles, nothing more: its own launches take several times as long, and its arrays as well. All work goes to one
 stream that waits for the default stream and the default stream for it, so what other libraries do in the same
 process needs no further care.
+
+While a thread records a graph nobody else may touch the stream. So whatever does is called while the gate is held, and
+nothing that may take long: who waits for the GPU waits for an event, which is none of the stream's business.
 """
 
 import ctypes
@@ -19,13 +22,17 @@ from typing import Any
 import numpy as np
 
 from labnet.errors import DeviceError
+from labnet.kernels.cuda.clock import EventClock
 from labnet.kernels.cuda.compiler import compiled
 from labnet.kernels.cuda.texts import Launch
+from labnet.stats import late
 
 _OUT_OF_MEMORY, _UNSUPPORTED_PTX = 2, 222
 _MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76
 _BUFFER_POINTER, _BUFFER_SIZE, _END = 1, 2, 0
 _ERROR_LOG, _ERROR_LOG_SIZE = 5, 6
+#: An event that is waited for, and takes no time.
+_UNTIMED = 2
 #: Memory may be asked for, and kernels loaded, while a graph is recorded.
 _CAPTURE_RELAXED = 2
 #: Bytes of an array of the host from which on its upload is waited for; smaller ones are kept meanwhile.
@@ -90,6 +97,7 @@ class Driver:
         self._uploading: list[np.ndarray[Any, Any]] = []
         self._lock = threading.Lock()
         self._recording: int | None = None  # the thread that records a graph
+        self._marks: list[ctypes.c_void_p] = []  # events that nobody waits for at the moment
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
         self.enter()
@@ -100,6 +108,9 @@ class Driver:
         self.capability = (self._attribute(_MAJOR), self._attribute(_MINOR))
         self._check("cuStreamCreate", ctypes.byref(stream), 0)
         self.stream = stream
+        #: Times launches.
+        self.clock = EventClock(self._call, stream, self._attach)
+        late.add(self.clock)
         self._launch = self._library.cuLaunchKernel
         self._launch.argtypes = [
             ctypes.c_void_p, *[ctypes.c_uint] * 7, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p,
@@ -112,8 +123,13 @@ class Driver:
         self._check("cuDeviceGetAttribute", ctypes.byref(value), number, self._device)
         return value.value
 
+    def _call(self, function: str, *args: Any) -> int:
+        """Call a function of the driver, and return its code."""
+        code: int = getattr(self._library, function)(*args)
+        return code
+
     def _check(self, function: str, *args: Any) -> None:
-        code = getattr(self._library, function)(*args)
+        code = self._call(function, *args)
         if code:
             self._refuse(function, code)
 
@@ -128,6 +144,10 @@ class Driver:
         if self._recording is not None and self._recording != threading.get_ident():
             with self.gate:
                 pass
+        self._attach()
+
+    def _attach(self) -> None:
+        """Make this thread ready for calls that have nothing to do with the stream, whoever records."""
         if not hasattr(self._entered, "done"):
             if os.getpid() != self._pid:
                 raise DeviceError(
@@ -137,14 +157,32 @@ class Driver:
             self._check("cuCtxSetCurrent", self._context)
             self._entered.done = True
 
+    def issue(self, function: Callable[..., int], *args: Any) -> int:
+        """Call what puts work into the stream, and return its code; timed, if this thread has asked for that."""
+        self._attach()
+        with self.gate:
+            started = self.clock.begin() if self.clock.asked and self._recording is None else None
+            code = function(*args)
+            if started is not None:
+                self.clock.end(started, failed=bool(code))
+        return code
+
+    def _issue(self, function: str, *args: Any) -> None:
+        code = self.issue(getattr(self._library, function), *args, self.stream)
+        if code:
+            self._refuse(function, code)
+
     def _forget(self) -> None:
         """Have every thread of a forked child ask for the context, which it cannot have."""
         self._entered = threading.local()
         self._lock, self.gate, self._recording = threading.Lock(), threading.RLock(), None
+        self._marks = []
+        if hasattr(self, "clock"):
+            self.clock.renew()
 
     def allocate(self, nbytes: int) -> int:
         """Return the address of fresh memory, or 0 where there is none left."""
-        self.enter()
+        self.enter()  # where another thread begins to record just now it does not matter
         address = ctypes.c_uint64()
         code = self._library.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(nbytes))
         if code == _OUT_OF_MEMORY:
@@ -155,8 +193,9 @@ class Driver:
 
     def free(self, address: int) -> None:
         """Give memory back, once all work is done with it."""
-        self.enter()
-        self._check("cuMemFree_v2", ctypes.c_uint64(address))
+        self._attach()
+        with self.gate:  # the driver may wait for the stream
+            self._check("cuMemFree_v2", ctypes.c_uint64(address))
 
     def upload(self, address: int, source: np.ndarray[Any, Any]) -> None:
         """Copy a contiguous array to an address; its memory may be used again at once.
@@ -164,12 +203,12 @@ class Driver:
         Where the GPU reads the memory of the host itself, a copy is under way when the driver returns. So a large
         array is waited for, and of a small one a copy is kept until somebody waits.
         """
-        self.enter()
+        self._attach()
         with self.gate:
             waits = source.nbytes >= _WAITED_FOR and not self._capturing()
             kept = source if waits else source.copy()
             host, size = ctypes.c_void_p(kept.ctypes.data), ctypes.c_size_t(kept.nbytes)
-            self._check("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(address), host, size, self.stream)
+            self._issue("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(address), host, size)
             if not waits:
                 with self._lock:
                     self._uploading.append(kept)
@@ -182,24 +221,18 @@ class Driver:
 
     def download(self, target: np.ndarray[Any, Any], address: int) -> None:
         """Fill a contiguous array from an address."""
-        self.enter()
+        self.synchronize()  # the driver returns when the copy is done: until then nobody else could launch anything
         host, size = ctypes.c_void_p(target.ctypes.data), ctypes.c_size_t(target.nbytes)
-        self._check("cuMemcpyDtoHAsync_v2", host, ctypes.c_uint64(address), size, self.stream)
+        self._issue("cuMemcpyDtoHAsync_v2", host, ctypes.c_uint64(address), size)
         self.synchronize()
 
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Copy bytes from one address to another."""
-        self.enter()
-        addresses = ctypes.c_uint64(target), ctypes.c_uint64(source)
-        with self.gate:
-            self._check("cuMemcpyDtoDAsync_v2", *addresses, ctypes.c_size_t(nbytes), self.stream)
+        self._issue("cuMemcpyDtoDAsync_v2", ctypes.c_uint64(target), ctypes.c_uint64(source), ctypes.c_size_t(nbytes))
 
     def clear(self, address: int, nbytes: int) -> None:
         """Set bytes to zero."""
-        self.enter()
-        value, count = ctypes.c_ubyte(0), ctypes.c_size_t(nbytes)
-        with self.gate:
-            self._check("cuMemsetD8Async", ctypes.c_uint64(address), value, count, self.stream)
+        self._issue("cuMemsetD8Async", ctypes.c_uint64(address), ctypes.c_ubyte(0), ctypes.c_size_t(nbytes))
 
     def kernel(self, text: str, types: Sequence[str]) -> Launch:
         """Return the function ``kernel`` of a text, ready to be launched."""
@@ -230,40 +263,60 @@ class Driver:
         """Return what packs arguments as a structure of C and launches: one call of the driver, one of `struct`."""
         packed = struct.Struct("@" + "".join("Q" if kind[0] == "p" else _FORMATS[kind] for kind in types))
         size, launch, stream, refuse = packed.size, self._launch, self.stream, self._refuse
-        pack, enter, byref = packed.pack, self.enter, ctypes.byref
+        pack, attach, byref, gate, clock = packed.pack, self._attach, ctypes.byref, self.gate, self.clock
 
         def call(grid: tuple[int, ...], block: tuple[int, ...], *args: Any) -> None:
-            enter()
+            attach()
             bytes_, length = ctypes.c_char_p(pack(*args)), ctypes.c_size_t(size)
             pointer = ctypes.cast(bytes_, ctypes.c_void_p).value
             extra = (ctypes.c_void_p * 5)(_BUFFER_POINTER, pointer, _BUFFER_SIZE, ctypes.addressof(length), _END)
             x, y, z = (*grid, 1, 1)[:3]
             a, b, c = (*block, 1, 1)[:3]
-            with self.gate:  # nobody gets in between when another thread begins to record
+            with gate:  # nobody gets in between when another thread begins to record
                 self.launches += 1
+                started = clock.begin() if clock.asked and self._recording is None else None
                 code = launch(function, x, y, z, a, b, c, 0, stream, None, byref(extra))
+                if started is not None:
+                    clock.end(started, failed=bool(code))
             if code:
                 refuse("cuLaunchKernel", code)
 
         return call
 
     def synchronize(self) -> None:
-        """Wait for all work; what went wrong in a kernel is raised here."""
-        self.enter()
-        with self._lock:  # what is issued after this is kept by the next one
-            finished, self._uploading = self._uploading, []
-        self._check("cuStreamSynchronize", self.stream)
+        """Wait for all work that this and other threads have issued so far; what went wrong in a kernel is raised here.
+
+        Others may launch and record meanwhile.
+        """
+        self._attach()
+        with self.gate:
+            if self._recording is not None:  # by this very thread
+                raise DeviceError("device 'cuda': nothing can be waited for while launches are recorded")
+            mark = self._marks.pop() if self._marks else self._made()
+            self._check("cuEventRecord", mark, self.stream)
+            with self._lock:  # what is issued after this is kept by the next one
+                finished, self._uploading = self._uploading, []
+        self._check("cuEventSynchronize", mark)
+        self._marks.append(mark)
         finished.clear()
 
+    def _made(self) -> ctypes.c_void_p:
+        event = ctypes.c_void_p()
+        self._check("cuEventCreate", ctypes.byref(event), ctypes.c_uint(_UNTIMED))
+        return event
+
     def wait_for(self, stream: int | None) -> None:
-        """Wait for the work of another library in its stream; 1 is the default one, which ours follows by itself."""
-        self.enter()
-        if stream not in (None, 1):
+        """Wait for the work of another library in its stream; 1 is the default one, which ours follows by itself.
+
+        That is none of ours, which may be recorded at the time.
+        """
+        self._attach()
+        if stream not in (None, 1, self.stream.value):
             self._check("cuStreamSynchronize", ctypes.c_void_p(stream))
 
     def memory(self) -> tuple[int, int]:
-        """Return the free bytes and all bytes."""
-        self.enter()
+        """Return the free bytes and all bytes, at once, whoever records: the stream has no part in it."""
+        self._attach()
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self._check("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
         return free.value, total.value
@@ -280,8 +333,7 @@ class Driver:
         uploads: list[np.ndarray[Any, Any]] = []  # read again by every replay
 
         def replay() -> None:
-            self.enter()
-            self._check("cuGraphLaunch", ready, self.stream)
+            self._issue("cuGraphLaunch", ready)
 
         def release() -> None:
             self._library.cuGraphExecDestroy(ready)

@@ -2,7 +2,6 @@
 
 import ctypes
 import functools
-import threading
 from typing import Any
 
 import numpy as np
@@ -197,7 +196,6 @@ class Cublas:
 
     def __init__(self, library: ctypes.CDLL, stream: ctypes.c_void_p):
         self._library = library
-        self._lock = threading.Lock()
         self._handle = ctypes.c_void_p()
         self._check(library.cublasCreate_v2(ctypes.byref(self._handle)))
         self._check(library.cublasSetStream_v2(self._handle, stream))
@@ -227,12 +225,11 @@ class Cublas:
         dtype: Dtype,
     ) -> None:
         """Multiply matrices stored by columns; each is (address, transposed, leading dimension, stride)."""
-        machine().enter()
         function, _, _, one, zero = self._functions[dtype]
         (a, ta, la, sa), (b, tb, lb, sb) = first, second
         m, n, k = sizes
-        with self._lock:
-            self._check(function(self._handle, ta, tb, m, n, k, one, a, la, sa, b, lb, sb, zero, out, m, m * n, count))
+        sides = (ta, tb, m, n, k, one, a, la, sa, b, lb, sb, zero, out, m, m * n, count)
+        self._check(machine().issue(function, self._handle, *sides))
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from labnet.kernels.cuda.clock import WallClock
 from labnet.kernels.cuda.texts import POINTERS, TABLES, Launch
 
 #: Where the addresses begin: below them nothing is mapped on any system.
@@ -127,6 +128,7 @@ class Simulator:
         self._lock = threading.RLock()
         self._launching = threading.Lock()
         self.gate = threading.RLock()
+        self.clock = WallClock()
         self._recording = threading.local()
         self._starts: list[int] = []
         self._blocks: dict[int, np.ndarray[Any, Any]] = {}
@@ -173,12 +175,14 @@ class Simulator:
     def upload(self, address: int, source: np.ndarray[Any, Any]) -> None:
         """Copy a contiguous array to an address."""
         self._refuse_recording("upload")
-        self._bytes(address)[: source.nbytes] = source.reshape(-1).view(np.uint8)
+        with self.clock.timing():
+            self._bytes(address)[: source.nbytes] = source.reshape(-1).view(np.uint8)
 
     def download(self, target: np.ndarray[Any, Any], address: int) -> None:
         """Fill a contiguous array from an address."""
         self._refuse_recording("download")
-        target.reshape(-1).view(np.uint8)[...] = self._bytes(address)[: target.nbytes]
+        with self.clock.timing():
+            target.reshape(-1).view(np.uint8)[...] = self._bytes(address)[: target.nbytes]
 
     @contextmanager
     def captured(self) -> Iterator[Callable[[], None]]:
@@ -186,8 +190,9 @@ class Simulator:
         recorded: list[Callable[[], None]] = []
 
         def replay() -> None:
-            for call in recorded:
-                call()
+            with self.clock.timing():
+                for call in recorded:
+                    call()
 
         self._recording.calls = recorded
         try:
@@ -211,13 +216,15 @@ class Simulator:
         """Copy bytes from one address to another."""
         if self._recorded(lambda: self.copy(target, source, nbytes)):
             return
-        self._bytes(target)[:nbytes] = self._bytes(source)[:nbytes]
+        with self.clock.timing():
+            self._bytes(target)[:nbytes] = self._bytes(source)[:nbytes]
 
     def clear(self, address: int, nbytes: int) -> None:
         """Set bytes to zero."""
         if self._recorded(lambda: self.clear(address, nbytes)):
             return
-        self._bytes(address)[:nbytes] = 0
+        with self.clock.timing():
+            self._bytes(address)[:nbytes] = 0
 
     def kernel(self, text: str, types: Sequence[str]) -> Launch:
         """Return the function ``kernel`` of a text, ready to be launched."""
@@ -232,7 +239,8 @@ class Simulator:
             self.launches += 1
             if self._recorded(lambda: run(grid, block, *args)):
                 return
-            run(grid, block, *args)
+            with self.clock.timing():
+                run(grid, block, *args)
 
         def run(grid: tuple[int, ...], block: tuple[int, ...], *args: Any) -> None:
             passed: list[Any] = []
