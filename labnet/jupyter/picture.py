@@ -20,6 +20,7 @@ _CARD = (
 _COLUMNS = ("hits", "errors", "received", "sent", "p50", "p90", "p99", "last minute")
 _MOST_POINTS = 160
 _MOST_LEVELS = 8
+_MOST_OPS = 8
 #: Hides what a widget without a kernel says of itself; only understood where notebooks are shown.
 _STYLE = "<style>.jp-OutputArea:has(.labnet-picture) .lm-Panel.jp-OutputArea-output:not(:has(*)){display:none}</style>"
 
@@ -100,7 +101,7 @@ def picture(snapshot: dict[str, Any], *, when: str = "") -> str:
     version = f"&ensp; {server['version']:,} updates" if "version" in server else ""
     return (
         f"{_STYLE}{opening}<b>{escape(server['name'])}</b> &ensp;{escape(state)}&ensp; {escape(snapshot['url'])}"
-        f"{version}{_facts(server)}{_table(snapshot)}{_curves(snapshot)}{_tree(snapshot)}</div>"
+        f"{version}{_facts(server)}{_table(snapshot)}{_kernels(server)}{_curves(snapshot)}{_tree(snapshot)}</div>"
     )
 
 
@@ -137,6 +138,16 @@ def _table(snapshot: dict[str, Any]) -> str:
         f'<table style="margin-top:6px"><thead><tr><th style="{_FIRST}">route</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
+
+
+def _kernels(server: dict[str, Any]) -> str:
+    """List the ops that a GPU computed longest."""
+    kernels = server.get("device", {}).get("kernels")
+    if not kernels or not kernels["seconds"]:
+        return ""
+    found = sorted(kernels["ops"].items(), key=lambda item: -item[1]["seconds"])[:_MOST_OPS]
+    texts = [f"{name} {duration(op['seconds'])} ({op['seconds'] / kernels['seconds']:.0%})" for name, op in found]
+    return f'<div style="margin-top:6px;font-size:12px">time on the GPU: {escape(" · ".join(texts))}</div>'
 
 
 def _curves(snapshot: dict[str, Any]) -> str:

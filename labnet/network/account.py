@@ -62,7 +62,7 @@ class Account:
             )
             place = place_of(self._model.model)
             if place is not None:
-                state["device"] = place
+                state["device"] = place | {"kernels": self._model.times.summary()}
             if self._model.store is not None:
                 state["store"] = self._model.store.summary()
         return {**document, "server": state}

@@ -13,7 +13,7 @@ _HEADERS = {
 _HTML = "text/html; charset=utf-8"
 _JAVASCRIPT = "text/javascript; charset=utf-8"
 #: In the order in which they make one script.
-_PARTS = ("style.js", "drawing.js", "tree.js", "controls.js", "token.js", "panel.js", "start.js")
+_PARTS = ("style.js", "drawing.js", "tree.js", "kernels.js", "controls.js", "token.js", "panel.js", "start.js")
 
 
 def script() -> str:

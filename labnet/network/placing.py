@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from labnet.device import CPU, check_device
+from labnet.device import CPU, CUDA, check_device
 from labnet.errors import ServeError
 from labnet.nn import Module
 from labnet.tensor import Tensor
@@ -44,6 +44,7 @@ def placed(model: Callable[..., Any], device: str) -> Callable[..., Any]:
         def computing(*inputs: Any, **named: Any) -> Any:
             return _moved(model(*_moved(inputs, device), **_moved(named, device)), CPU)
 
+        computing._labnet_device = device  # type: ignore[attr-defined]
         return computing
     model.to(device)
     kind = type(model)
@@ -51,21 +52,35 @@ def placed(model: Callable[..., Any], device: str) -> Callable[..., Any]:
     def called(self: Module, *inputs: Any, **named: Any) -> Any:
         return _moved(kind.__call__(self, *_moved(inputs, device), **_moved(named, device)), CPU)
 
-    same = type(kind.__name__, (kind,), {"__call__": called, "__module__": kind.__module__})
+    same = type(kind.__name__, (kind,), {"__call__": called, "__module__": kind.__module__, "_labnet_device": device})
     twin: Module = object.__new__(same)
     object.__setattr__(twin, "__dict__", model.__dict__)
     return twin
 
 
+def is_placed(model: Callable[..., Any]) -> bool:
+    """Tell whether a model computes on a GPU: it was placed there, or a module's parameters are there.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> is_placed(ln.nn.Linear(2, 1)), is_placed(ln.exp)
+    (False, False)
+    """
+    if isinstance(model, Module) and any(parameter.device != CPU for parameter in model.parameters()):
+        return True
+    return bool(getattr(type(model) if isinstance(model, Module) else model, "_labnet_device", CPU) == CUDA)
+
+
 def place_of(model: Callable[..., Any]) -> dict[str, Any] | None:
-    """Return the GPU that a module's parameters are on, with its memory in bytes; None for the CPU.
+    """Return the GPU that a model computes on, with its memory in bytes; None for the CPU.
 
     Returns
     -------
     dict or None
         ``name`` of the GPU, memory ``used`` by labnet and its ``peak``, ``free`` and ``total`` memory.
     """
-    if not isinstance(model, Module) or all(parameter.device == CPU for parameter in model.parameters()):
+    if not is_placed(model):
         return None
     from labnet.kernels.cuda.machine import machine, pool
 

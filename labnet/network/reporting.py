@@ -38,12 +38,13 @@ async def answer(route: Route, request: Request) -> Reply:
         return await route.answer(request)
     with collect() as statistics:
         reply = await route.answer(request)
+        await asyncio.to_thread(statistics.complete)  # a GPU may have to be waited for
     return reply._replace(headers={**reply.headers, STATISTICS: _encode(statistics)})
 
 
 def wanted() -> dict[str, str]:
     """Return the header that asks a server to count, if anybody counts here."""
-    return {COLLECT: "1"} if active() else {}
+    return {} if all(statistics.only_here for statistics in active()) else {COLLECT: "1"}
 
 
 def take_in(headers: Mapping[str, str]) -> None:

@@ -1,8 +1,9 @@
 """A served model: forward and backward of one callable, with the graphs in between and the updates."""
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, TypeVar
 
 from labnet import wire
@@ -10,6 +11,7 @@ from labnet.errors import ServeError
 from labnet.network import keys
 from labnet.network.again import Before, Past
 from labnet.network.calls import Calls, Expired, Kept, Limits
+from labnet.network.gpu_times import GpuTimes, Sample
 from labnet.network.graph import Graph, check_gradient
 from labnet.network.holding import Holding
 from labnet.network.keys import KEY
@@ -85,6 +87,8 @@ class ServedModel:
         self._worker = worker
         self._new_call = new_call
         #: Ids and version go on when a model replaces another, so that clients are told what became of their calls.
+        #: What a GPU computes for it, op by op.
+        self.times = GpuTimes(model)
         self.calls: Calls = previous.calls if previous else Calls(limits)
         self.updates: Updates = Updates(
             model,
@@ -93,6 +97,7 @@ class ServedModel:
             policy=policy or Policy(),
             previous=previous.updates if previous else None,
             store=store,
+            times=self.times,
         )
         self.store = store
         if store is not None:
@@ -165,8 +170,9 @@ class ServedModel:
             await self.role.ready(request)
         training = request.native and request.headers.get(MODE, "train") == "train"
         inputs = leaves_of(message) if training else message.tensors
-        version, seen, result = await self._worker.run(lambda: self._call(inputs, message.named, training))
-        output = outputs_of(await await_model(result, lambda: Calling(training)))
+        sample = self.times.sample("forward")
+        version, seen, result = await self._worker.run(lambda: self._call(inputs, message.named, training, sample))
+        output = outputs_of(await await_model(result, lambda: _both(Calling(training), sample.awaiting())))
         body = encoded(output.value, request.format)
         headers = {VERSION: str(version)}
         if training:
@@ -182,13 +188,15 @@ class ServedModel:
             headers[CALL] = call
         return Reply(body, headers)
 
-    def _call(self, inputs: dict[str, Tensor], named: bool, training: bool) -> tuple[int, Before | None, Any]:
+    def _call(
+        self, inputs: dict[str, Tensor], named: bool, training: bool, sample: Sample
+    ) -> tuple[int, Before | None, Any]:
         """Call the model; what it depends on is read here because updates run on the same thread."""
         arguments: tuple[Tensor, ...] = () if named else tuple(inputs.values())
         seen = None
         if training and self._reaches is not False and isinstance(self._model, Module):
             seen = Before(self._model.state_dict(), random_state())
-        with self.timeline.doing("forward"), Calling(training):
+        with self.timeline.doing("forward"), Calling(training), sample:
             return self.version, seen, self._model(*arguments, **(inputs if named else {}))
 
     async def complete(self) -> None:
@@ -219,7 +227,8 @@ class ServedModel:
         try:
             self._model.load_state_dict(past.before.weights)
             restart_at(past.before.random)
-            _, _, result = await self._worker.run(lambda: self._call(past.inputs, past.by_name, True))
+            sample = self.times.sample("forward")
+            _, _, result = await self._worker.run(lambda: self._call(past.inputs, past.by_name, True, sample))
             output = outputs_of(await await_model(result, lambda: Calling(True)))
         finally:
             past.end(token)
@@ -233,8 +242,9 @@ class ServedModel:
 
     async def evaluate(self, inputs: dict[str, Tensor], *, named: bool) -> tuple[int, wire.Message]:
         """Call the model in evaluation mode without keeping a graph; return the weights' version and the outputs."""
-        version, _, result = await self._worker.run(lambda: self._call(inputs, named, False))
-        return version, outputs_of(await await_model(result, lambda: Calling(False)))
+        sample = self.times.sample("forward")
+        version, _, result = await self._worker.run(lambda: self._call(inputs, named, False, sample))
+        return version, outputs_of(await await_model(result, lambda: _both(Calling(False), sample.awaiting())))
 
     async def _optimize(self, request: Request) -> Reply:
         call, of_round = request.headers.get(CALL), RoundOf.read(request.headers.get(ROUND))
@@ -262,7 +272,8 @@ class ServedModel:
             with self.timeline.doing("backward"):
                 self.updates.hand_on(call, graph, kept.version)  # first: a blocking remote is asked within `begin`
                 self._reaches = self._reaches or graph.handed_on
-                backward.begin()
+                with self.times.sample("backward"):
+                    backward.begin()
                 if not (backward.is_pending or of_round or isinstance(self.role, Replica)):
                     version = self.updates.apply_now(backward.contribution())
 
@@ -319,6 +330,12 @@ class ServedModel:
             raise Failure(404, "RouteNotFound", "/weights: this model is a plain function without named parameters")
         state = await self._worker.run(model.state_dict)
         return Reply(wire.encode_value(state, request.format), {VERSION: str(self.version)})
+
+
+@contextlib.contextmanager
+def _both(one: contextlib.AbstractContextManager[Any], other: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+    with one, other:
+        yield
 
 
 def _why_expired(call: str, expired: Expired) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from labnet.autograd import Gradients
 from labnet.network.again import intent_of
+from labnet.network.gpu_times import GpuTimes
 from labnet.network.graph import Graph
 from labnet.network.ledger import Key
 from labnet.network.loops import Worker
@@ -80,7 +81,9 @@ class Updates:
         policy: Policy,
         previous: "Updates | None" = None,
         store: Store | None = None,
+        times: GpuTimes | None = None,
     ):
+        self._times = times or GpuTimes(model)
         self._store = store
         self._model = model
         self._optimizer = optimizer
@@ -179,14 +182,15 @@ class Updates:
         """Train the parameters with the sum of the contributions; return the new version."""
         if len(contributions) == 1 and not contributions[0].graph.handed_on:
             self.check_staleness(contributions[0].version)
-        total = self.trained(contributions[0])
-        for other in contributions[1:]:
-            total = total + self.trained(other)
-        with self._stored(total, contributions):
-            if self._optimizer is not None and len(total):
-                with _all_or_nothing(list(total)):
-                    self._optimizer(total)
-            self._version.number += 1
+        with self._times.sample("update") as sample:
+            total = self.trained(contributions[0])
+            for other in contributions[1:]:
+                total = total + self.trained(other)
+            with self._stored(total, contributions):
+                if self._optimizer is not None and len(total):
+                    with _all_or_nothing(list(total)), sample.part("optimizer"):
+                        self._optimizer(total)
+                self._version.number += 1
         with contextlib.suppress(MemoryError):  # the update is made: an error would have the client make it again
             self.norms.measure(self.version, total)
         return self.version

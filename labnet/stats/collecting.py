@@ -65,7 +65,8 @@ def later(name: str) -> Later:
 def merge(remote: OpStatistics) -> None:
     """Take in what a server has counted for a call of this context."""
     for statistics in _here.get() or ():
-        statistics.merge(remote)
+        if not statistics.only_here:
+            statistics.merge(remote)
     everywhere = _everywhere
     if everywhere is not None:
         for each in (remote, *remote.remotes.values()):
@@ -82,6 +83,18 @@ def suspended() -> Iterator[None]:
     try:
         yield
     finally:
+        _here.reset(token)
+
+
+@contextlib.contextmanager
+def counted_into(statistics: OpStatistics) -> Iterator[None]:
+    """Count the ops of a block into statistics that are kept for many blocks, and wait for nothing."""
+    token = _here.set((*(_here.get() or ()), statistics))
+    _count(+1)
+    try:
+        yield
+    finally:
+        _count(-1)
         _here.reset(token)
 
 
@@ -103,15 +116,12 @@ def collect(*loggers: Logger) -> Iterator[OpStatistics]:
     (1, 48)
     """
     statistics = OpStatistics()
-    token = _here.set((*(_here.get() or ()), statistics))
-    _count(+1)
     statistics.start()
     try:
-        yield statistics
+        with counted_into(statistics):
+            yield statistics
     finally:
         statistics.stop()
-        _count(-1)
-        _here.reset(token)
         statistics.complete()
         _tell(loggers, statistics)
 

@@ -75,6 +75,8 @@ class OpStatistics:
         Where the ops ran.
     remotes : dict of (host, process) to OpStatistics
         What servers have computed for calls made from here, and the servers that those called.
+    only_here : bool
+        Whether servers are not asked to count for it.
 
     Examples
     --------
@@ -84,10 +86,13 @@ class OpStatistics:
     (1000000000, 2000000000.0)
     """
 
-    def __init__(self, host: str | None = None, process: int | None = None, device: str = "cpu"):
+    def __init__(
+        self, host: str | None = None, process: int | None = None, device: str = "cpu", *, only_here: bool = False
+    ):
         self.host = platform.node() if host is None else host
         self.process = os.getpid() if process is None else process
         self.device = device
+        self.only_here = only_here
         self.remotes: dict[tuple[str, int], OpStatistics] = {}
         self._ops: dict[str, OpCount] = {}
         self._lock = threading.Lock()
@@ -148,6 +153,16 @@ class OpStatistics:
             copies = {name: OpCount(**asdict(cost)) for name, cost in self._ops.items()}
         return dict(sorted(copies.items(), key=lambda item: -item[1].seconds))
 
+    def most(self, most: int | None) -> dict[str, OpCount]:
+        """Return the most costly ops, and the cost of the others added up under ``other``."""
+        return _most(self.ops, most)
+
+    @property
+    def count(self) -> int:
+        """How often ops ran in this process."""
+        with self._lock:
+            return sum(cost.count for cost in self._ops.values())
+
     @property
     def total(self) -> OpCount:
         """What all ops of this process have cost together."""
@@ -204,7 +219,7 @@ class OpStatistics:
             "process": self.process,
             "device": self.device,
             "elapsed_seconds": self.elapsed_seconds,
-            "ops": {name: asdict(cost) for name, cost in _most(self.ops, most).items()},
+            "ops": {name: asdict(cost) for name, cost in self.most(most).items()},
             "total": asdict(self.total),
             "flops_per_second": self.flops_per_second,
             "flops_per_elapsed_second": self.flops_per_elapsed_second,
@@ -256,7 +271,7 @@ class OpStatistics:
         rows = [
             f"{name:<28}{cost.count:>10,}{cost.seconds:>12.6f}{cost.bytes / 1e6:>12.3f}{cost.flops / 1e6:>12.3f}"
             f"{_ratio(cost.flops, cost.seconds) / 1e9:>10.3f}"
-            for name, cost in [*_most(self.ops, most).items(), ("total", total)]
+            for name, cost in [*self.most(most).items(), ("total", total)]
         ]
         title = (
             f"{self.host} process {self.process} ({self.device}): computing for {total.seconds:.3f} "

@@ -45,6 +45,7 @@ class Panel {
     this.caption = make("caption", { className: "hidden" });
     this.body = make("tbody");
     this.scroll = make("div", { className: "scroll" }, this.table());
+    this.kernels = new Kernels();
     this.loss = new Figure("loss", "loss wide");
     this.norms = { gradient: new Figure("gradient norm"), weights: new Figure("weight norm") };
     this.tree = new Tree();
@@ -55,6 +56,7 @@ class Panel {
       ...(this.form ? [this.form.root] : []),
       this.facts,
       this.scroll,
+      this.kernels.root,
       make("div", { className: "curves" }, this.loss.root, this.norms.gradient.root, this.norms.weights.root),
       this.tree.root,
       this.spoken,
@@ -121,6 +123,7 @@ class Panel {
       this.rows.delete(name);
     }
     this.scroll.hidden = !names.size;
+    this.kernels.draw(server.device?.kernels);
     this.loss.draw(snapshot.loss);
     for (const [name, figure] of Object.entries(this.norms)) figure.draw(snapshot.norms?.[name]);
     this.tree.draw(snapshot.branches, snapshot.running);

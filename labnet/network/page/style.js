@@ -82,6 +82,13 @@ const STYLE = `
 .labnet-panel .plot .low { bottom: 2px; }
 .labnet-panel .axis { display: flex; justify-content: space-between; color: var(--soft); font-size: 11px; }
 .labnet-panel h3 { font: inherit; font-size: 12px; color: var(--soft); margin: 10px 0 2px; }
+.labnet-panel .kernels { margin-top: 8px; }
+.labnet-panel .kernels h3:empty { display: none; }
+.labnet-panel .kernels th:first-child { overflow: hidden; text-overflow: ellipsis; max-width: 26ch; }
+.labnet-panel .kernels .share {
+  width: 130px;
+  background: linear-gradient(to right, color-mix(in srgb, var(--accent) 28%, transparent) var(--share), transparent 0);
+}
 .labnet-panel .tree ul { list-style: none; margin: 0; padding-left: 18px; border-left: 1px solid var(--line); }
 .labnet-panel .tree > ul { padding-left: 0; border-left: 0; }
 .labnet-panel .tree li { margin: 2px 0; overflow-wrap: anywhere; }
@@ -93,6 +100,7 @@ const STYLE = `
 @container (max-width: 700px) { .labnet-panel figure.wide { flex-basis: 100%; } }
 @container (max-width: 620px) { .labnet-panel :is([data-column="in flight"], .spark) { display: none; } }
 @container (max-width: 480px) {
+  .labnet-panel .kernels [data-column=each] { display: none; }
   .labnet-panel [data-column=sent] { display: none; }
   .labnet-panel .controls { margin-left: 0; width: 100%; }
   .labnet-panel :is(th, td) { padding: 3px 5px; }

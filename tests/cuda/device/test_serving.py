@@ -55,3 +55,25 @@ def test_functions_are_served_from_the_gpu_too():
     assert out.device == "cpu"
     assert out.tolist() == [2.0, 4.0]
     assert seen == ["cuda"]
+
+
+def test_the_statistics_of_a_server_tell_what_the_gpu_computed_op_by_op():
+    with ln.network.serve_model(make_model(), ln.optim.Adam(), port=0, device="cuda") as server:
+        remote = ln.network.remote_model(server.url, blocking=True)
+        assert server.statistics()["server"]["device"]["kernels"] is None
+        for x, y in batches():
+            ln.loss.cross_entropy(remote(ln.asarray(x)), ln.asarray(y)).backward()
+        kernels = server.statistics()["server"]["device"]["kernels"]
+    ops = kernels["ops"]
+    assert {"linear", "linear.backward", "optimizer"} <= ops.keys()
+    assert kernels["calls"] == 3 * STEPS
+    assert 3 <= kernels["measured"] <= kernels["calls"]
+    assert ops["optimizer"]["count"] == STEPS
+    assert ops["linear"]["count"] == 2 * STEPS
+    assert sum(op["seconds"] for op in ops.values()) == pytest.approx(kernels["seconds"])
+
+
+def test_functions_on_the_gpu_tell_it_too():
+    with ln.network.serve_model(lambda x: x * 2, port=0, device="cuda") as server:
+        ln.network.remote_model(server.url, blocking=True)(ln.ones(3))
+        assert server.statistics()["server"]["device"]["kernels"]["ops"]["multiply"]["count"] == 1
