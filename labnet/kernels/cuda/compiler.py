@@ -94,7 +94,7 @@ _DROPPED = {"in1d": np.isin, "row_stack": np.vstack, "trapz": np.trapezoid}
 
 
 @contextlib.contextmanager
-def _older_names() -> Iterator[None]:
+def older_names() -> Iterator[None]:
     """Lend NumPy and Numba names that they had, for as long as numba-cuda is imported and compiles."""
     lent: list[tuple[Any, str]] = []
     modules: list[tuple[Any, dict[str, Any]]] = [(np, _DROPPED)]
@@ -115,7 +115,7 @@ def _older_names() -> Iterator[None]:
 
 
 def _translate(text: str, types: Sequence[str], capability: tuple[int, int]) -> Code:
-    with _lock, _older_names():
+    with _lock, older_names():
         return _compile(text, types, capability)
 
 

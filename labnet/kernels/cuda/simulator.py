@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda.clock import WallClock
+from labnet.kernels.cuda.compiler import older_names
 from labnet.kernels.cuda.texts import POINTERS, TABLES, Launch
 
 #: Where the addresses begin: below them nothing is mapped on any system.
@@ -123,7 +124,8 @@ class Simulator:
     capability = (9, 0)
 
     def __init__(self) -> None:
-        self._cuda: Any = import_module("numba.cuda")
+        with older_names():
+            self._cuda: Any = import_module("numba.cuda")
         _share_safely()
         self._lock = threading.RLock()
         self._launching = threading.Lock()
