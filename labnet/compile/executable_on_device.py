@@ -1,7 +1,6 @@
 """A program of arguments and constants on a GPU: arrays in, new arrays out, by one recording of its launches."""
 
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +16,8 @@ from labnet.compile.simplify import simplify
 from labnet.device import CUDA
 from labnet.kernels.cuda.array import DeviceArray
 from labnet.kernels.cuda.machine import machine, private
-from labnet.kernels.places import moved, wait_for
-from labnet.stats.collecting import active, record
+from labnet.kernels.places import moved, timed
+from labnet.stats.collecting import active, later, record, suspended
 from labnet.stats.operations import OpCount
 
 
@@ -74,7 +73,14 @@ class ExecutableOnDevice:
         IndexError
             If an element is out of the range that the program checks.
         """
-        began = time.perf_counter()
+        if not active():
+            return self._run(arguments)
+        with timed(later(self.name)), suspended():
+            found = self._run(arguments)
+        record(self.name, OpCount(1, 0.0, *self._work))
+        return found
+
+    def _run(self, arguments: Sequence[Any]) -> list[Any]:
         with self._lock:
             for position in self.read:
                 _bring(self._inputs[position], arguments[position])
@@ -84,11 +90,7 @@ class ExecutableOnDevice:
                     self._outputs = Run(self).stores(rehearse=False)
                 self._replay = replay
             self._replay()
-            found = [output.copy() for output in self._outputs]
-        if active():
-            wait_for(*found[:1])
-            record(self.name, OpCount(1, time.perf_counter() - began, *self._work))
-        return found
+            return [output.copy() for output in self._outputs]
 
 
 def _bring(target: DeviceArray, array: Any) -> None:
