@@ -15,7 +15,7 @@ from labnet.tensor import Tensor, differentiate, on_host
 class Graph:
     """What a backward needs: the inputs as leaves, and the outputs computed from them."""
 
-    __slots__ = ("_origin", "by_name", "handed_on", "inputs", "key", "outputs", "pulled", "seen")
+    __slots__ = ("_origin", "by_name", "epoch", "handed_on", "inputs", "key", "outputs", "pulled", "seen")
 
     def __init__(
         self,
@@ -25,6 +25,7 @@ class Graph:
         *,
         key: str,
         seen: Any = None,
+        epoch: str | None = None,
     ):
         self.inputs = inputs
         self.outputs = outputs
@@ -35,6 +36,8 @@ class Graph:
         self._origin: Origin | None = None
         #: What the forward depended on beside its inputs; None where nobody will ask.
         self.seen = seen
+        #: On a replica, the primary's incarnation whose weights it was computed with.
+        self.epoch = epoch
         #: Whether other servers were asked to apply their part: then this one must apply its own.
         self.handed_on = False
         #: By the checksum of the request, what other servers have already computed for it.

@@ -48,7 +48,8 @@ class Replica:
     def __init__(self, caller: Caller, epoch: str):
         self._caller = caller
         self.lineage = epoch[:LINEAGE]
-        self._epoch: str | None = None  # of the weights that are here
+        #: Incarnation of the primary that the weights are of; read and written where they are.
+        self.epoch: str | None = None
         self._heard = 0.0
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -97,7 +98,7 @@ class Replica:
         """Wait for weights that are not here, and take them over."""
         served, model = self._served, self._served.model
         assert isinstance(model, Module)
-        known = {} if self._epoch is None else {EPOCH: self._epoch, VERSION: str(served.version)}
+        known = {} if self.epoch is None else {EPOCH: self.epoch, VERSION: str(served.version)}
         response = await self._caller.call("GET", "/follow", headers=known)
         epoch, version = response.headers.get(EPOCH), int(response.headers[VERSION])
         if response.status != 204:
@@ -107,9 +108,10 @@ class Replica:
             def take_over() -> None:
                 model.load_state_dict(state)
                 served.updates.follow(version)
+                self.epoch = epoch
 
             await served.run(take_over)
-        self._epoch, self._heard = epoch, time.monotonic()
+        self._heard = time.monotonic()
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -137,8 +139,13 @@ class Replica:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), left)
 
-    async def hand_on(self, contribution: Contribution, request: Request, reply: bytes, of: RoundOf | None) -> int:
+    async def hand_on(
+        self, contribution: Contribution, request: Request, reply: bytes, of: RoundOf | None, epoch: str | None
+    ) -> int:
         """Have the primary apply a contribution; return the version it led to.
+
+        Only the incarnation that its forward was computed for does: a later one knows no more which calls were given
+        up, and the client may have been told that this one is not applied.
 
         Raises
         ------
@@ -151,12 +158,11 @@ class Replica:
         assert isinstance(model, Module)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         handed = Handed({names[id(parameter)]: gradient for parameter, gradient in trained.items()}, reply)
-        epoch = self._epoch or ""
         headers = {
             CALL: contribution.call,
             CLIENT: contribution.client,
             VERSION: str(contribution.version),
-            PRIMARY: epoch,
+            PRIMARY: epoch or "",
             **answered_for(request),
             **(of.header() if of is not None else {}),
         }
@@ -164,7 +170,7 @@ class Replica:
         try:
             response = await self._caller.call("POST", "/apply", handed.encode(), headers, ticket=ticket)
         except RemoteError as error:
-            if isinstance(error, GraphExpired) and self._epoch == epoch:
+            if isinstance(error, GraphExpired) and self.epoch == epoch:
                 self._heard = -math.inf  # perhaps of an earlier incarnation: the next forward waits for this one
             raise failure_of(error) from error
         return int(response.headers[VERSION])

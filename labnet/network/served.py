@@ -171,14 +171,15 @@ class ServedModel:
         training = request.native and request.headers.get(MODE, "train") == "train"
         inputs = leaves_of(message) if training else message.tensors
         sample = self.times.sample("forward")
-        version, seen, result = await self._worker.run(lambda: self._call(inputs, message.named, training, sample))
+        of, seen, result = await self._worker.run(lambda: self._call(inputs, message.named, training, sample))
+        version, epoch = of
         output = outputs_of(await await_model(result, lambda: _both(Calling(training), sample.awaiting())))
         body = encoded(output.value, request.format)
         headers = {VERSION: str(version)}
         if training:
             call = self._new_call(version)
             key = request.headers.get(KEY) or call
-            graph = Graph(inputs, output.tensors, message.named, key=key, seen=seen)
+            graph = Graph(inputs, output.tensors, message.named, key=key, seen=seen, epoch=epoch)
             if self._reaches is None:
                 self._reaches = any(isinstance(node, RemoteNode) for node in graph.nodes)
             now = time.monotonic()
@@ -190,14 +191,19 @@ class ServedModel:
 
     def _call(
         self, inputs: dict[str, Tensor], named: bool, training: bool, sample: Sample
-    ) -> tuple[int, Before | None, Any]:
-        """Call the model; what it depends on is read here because updates run on the same thread."""
+    ) -> tuple[tuple[int, str | None], Before | None, Any]:
+        """Call the model; what it depends on is read here because updates run on the same thread.
+
+        Return the version of the weights and, on a replica, the primary's incarnation that they are of; what the
+        result depends on; and the result.
+        """
         arguments: tuple[Tensor, ...] = () if named else tuple(inputs.values())
         seen = None
         if training and self._reaches is not False and isinstance(self._model, Module):
             seen = Before(self._model.state_dict(), random_state())
         with self.timeline.doing("forward"), Calling(training), sample:
-            return self.version, seen, self._model(*arguments, **(inputs if named else {}))
+            epoch = self.role.epoch if isinstance(self.role, Replica) else None
+            return (self.version, epoch), seen, self._model(*arguments, **(inputs if named else {}))
 
     async def complete(self) -> None:
         """Compute the forwards again whose backwards were handed on to other servers when the process before died.
@@ -243,7 +249,7 @@ class ServedModel:
     async def evaluate(self, inputs: dict[str, Tensor], *, named: bool) -> tuple[int, wire.Message]:
         """Call the model in evaluation mode without keeping a graph; return the weights' version and the outputs."""
         sample = self.times.sample("forward")
-        version, _, result = await self._worker.run(lambda: self._call(inputs, named, False, sample))
+        (version, _), _, result = await self._worker.run(lambda: self._call(inputs, named, False, sample))
         return version, outputs_of(await await_model(result, lambda: _both(Calling(False), sample.awaiting())))
 
     async def _optimize(self, request: Request) -> Reply:
@@ -282,7 +288,7 @@ class ServedModel:
             if version is None:
                 await backward.end()
                 if isinstance(self.role, Replica):
-                    return await self._hand_on(self.role, backward, request, of_round)
+                    return await self._hand_on(self.role, backward, request, of_round, graph.epoch)
                 if of_round is not None:
                     await self.holding.hold(call, kept, backward.contribution(), of_round, loss)
                     return Reply(backward.answer(), {VERSION: str(self.version), **of_round.header()})
@@ -296,10 +302,12 @@ class ServedModel:
         self._tell()
         return Reply(backward.answer(), {VERSION: str(version)})
 
-    async def _hand_on(self, role: Replica, backward: Backward, request: Request, of_round: RoundOf | None) -> Reply:
+    async def _hand_on(
+        self, role: Replica, backward: Backward, request: Request, of_round: RoundOf | None, epoch: str | None
+    ) -> Reply:
         """Have the primary apply a backward."""
         reply = b"".join(backward.answer().parts)
-        version = await role.hand_on(backward.contribution(), request, reply, of_round)
+        version = await role.hand_on(backward.contribution(), request, reply, of_round, epoch)
         return Reply(backward.answer(), {VERSION: str(version), **(of_round.header() if of_round else {})})
 
     def _check_staleness(self, call: str, kept: Kept) -> None:

@@ -159,3 +159,35 @@ def test_a_replica_follows_its_primary_again_whatever_went_wrong(primary):
             assert apply(server, call_of(lineage), f"ana:{number}", Labnet_Version="0").status == 200
             wait_until(lambda: copy.weight.tolist() == model.weight.tolist())
     assert not failing
+
+
+def test_a_call_that_was_given_up_is_not_applied_after_a_restart_either(tmp_path):
+    """By a replica that was taken for dead, and follows the primary again before it hands on."""
+    model = ln.nn.Linear(2, 1, bias=False)
+    model.weight.assign([[1.0, 2.0]])
+
+    def started(port):
+        given = Given(model, ln.optim.SGD(lr=0.5), {}, Policy(), tmp_path / "store")
+        return serve_part(given, Place(port, "127.0.0.1", "model", "s" * 32), Primary(new_lineage()))
+
+    first = started(0)
+    try:
+        caller = Caller(Address.parse(first.url), timeout=SECONDS, token=first.token)
+        role = Replica(caller, epoch(first))
+        copy = Given(ln.nn.Linear(2, 1, bias=False), None, {}, Policy())
+        with serve_part(copy, Place(0, "127.0.0.1", "copy", "auto"), role) as replica:
+            x = native({"tensor": np.ones((1, 2), np.float32)})
+            forward = http(replica, "POST", "/forward", x, Content_Type=NATIVE, Idempotency_Key='"ana:0"')
+            call, before = forward.headers["labnet-call"], role.epoch
+            told = optimize(first, call, "ana:1")
+            assert (told.status, told.json()["applied"]) == (410, "no")
+            port = int(first.url.rpartition(":")[2].rstrip("/"))
+            first.stop()
+            first = started(port)
+            wait_until(lambda: role.epoch != before)
+            late = optimize(replica, call, "ana:2")
+            assert (late.status, late.json()["applied"]) == (410, "no")
+            assert first.statistics()["server"]["version"] == 0
+    finally:
+        first.stop()
+    assert model.weight.tolist() == [[1.0, 2.0]]
