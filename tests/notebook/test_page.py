@@ -1,5 +1,8 @@
 """The page at / of a server in a real browser: what it shows, to whom, and that it comes back by itself."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -292,3 +295,51 @@ def test_nothing_is_cut_off_at_any_width(composed, width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(hidden) <= 0
         page.screenshot(path=SCREENSHOTS / f"width-{width}.png")
+
+
+SIMULATED = """
+import sys
+import labnet as ln
+model = ln.nn.Sequential(ln.nn.Linear(2, 2), ln.nn.relu)
+with ln.network.serve_model(model, ln.optim.SGD(lr=0.1), port=0, device="cuda", token=None) as server:
+    print(server.url, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def on_a_gpu():
+    """Serve a model in a process whose GPU is Numba's simulator, which is asked for before Numba is imported."""
+    pytest.importorskip("numba.cuda", reason='needs numba-cuda: pip install "labnet[cuda]"')
+    command, environment = [sys.executable, "-c", SIMULATED], {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        url = process.stdout.readline().strip()
+        remote = ln.network.remote_model(url, blocking=True)
+        for _ in range(2):
+            (remote(ln.ones((1, 2))) ** 2).mean().backward()
+        yield url
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("width", [320, 420, 900])
+def test_what_a_gpu_computes_is_shown_op_by_op_below_its_headings(on_a_gpu, width):
+    with browser_page(width=width, height=900) as page:
+        page.goto(on_a_gpu)
+        row = page.locator(".kernels [data-op='linear.backward']")
+        row.wait_for()
+        assert "simulator" in page.locator(".facts").inner_text()
+        assert row.locator("[data-column=calls]").inner_text() == "2"
+        assert row.locator("[data-column=share]").inner_text().endswith("%")
+        for column in ("calls", "each", "GPU time", "share"):
+            head, cell = (
+                page.locator(f".kernels thead [data-column='{column}']"),
+                row.locator(f"[data-column='{column}']"),
+            )
+            assert head.is_visible() == cell.is_visible() == (column != "each" or width > 480)
+            if head.is_visible():
+                assert head.bounding_box()["x"] == cell.bounding_box()["x"]
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.screenshot(path=SCREENSHOTS / f"gpu-{width}.png")

@@ -14,7 +14,11 @@ class Kernels {
     this.rows = new Map();
     this.heading = make("h3");
     this.body = make("tbody");
-    const heads = Object.keys(KERNEL_COLUMNS).map((column) => make("th", { scope: "col" }, column));
+    const heads = Object.keys(KERNEL_COLUMNS).map((column) => {
+      const head = make("th", { scope: "col" }, column);
+      head.dataset.column = column;
+      return head;
+    });
     const head = make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "op on the GPU"), ...heads));
     const table = make("table", {}, make("caption", { className: "hidden" }, "time on the GPU"), head, this.body);
     this.root = make("div", { className: "kernels", hidden: true }, this.heading, make("div", { className: "scroll" }, table));

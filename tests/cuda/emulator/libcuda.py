@@ -47,7 +47,7 @@ _WITHOUT_CONTEXT = (
     "cuCtxSetCurrent", "cuGetErrorString",
 )  # fmt: skip
 #: What a program must not do while a stream records: it would have to wait for what has not begun.
-_WAITS = ("cuStreamSynchronize", "cuEventSynchronize", "cuEventQuery", "cuMemFree_v2")
+_WAITS = ("cuStreamSynchronize", "cuMemFree_v2")
 
 
 def _exported(name: str, *types: Any) -> Callable[[Any], Any]:
@@ -356,16 +356,29 @@ class Library:
 
     @_exported("cuEventQuery", _handle)
     def _event_query(self, event):
-        found: Event = self._get(event, Event)
+        found = self._reachable(event)
         if found.recorded and found.order is None:  # time goes on while somebody asks
-            if self._stream.pending:
-                self._stream.pending.pop(0)()
+            self._proceed()
             raise Refused(NOT_READY)
 
     @_exported("cuEventSynchronize", _handle)
     def _event_synchronize(self, event):
-        self._get(event, Event)
-        self._finish()
+        found = self._reachable(event)
+        while found.recorded and found.order is None:
+            self._proceed()
+
+    def _reachable(self, handle):
+        """Return an event; one that is only recorded never comes."""
+        found: Event = self._get(handle, Event)
+        if found.captured:
+            self._stream.spoiled = True
+            raise Refused(CAPTURE_UNSUPPORTED)
+        return found
+
+    def _proceed(self) -> None:
+        """Do the next thing that the stream has to do."""
+        if self._stream.pending:
+            self._stream.pending.pop(0)()
 
     @_exported("cuEventDestroy_v2", _handle)
     def _event_destroy(self, event):
