@@ -90,6 +90,7 @@ def workloads() -> dict[str, Callable[[], Any]]:
         "bias and relu": lambda: np.maximum(row + array((1024,)), 0).settle(),
         "three operations": lambda: (np.exp(row) * row + 1.0).settle(),
         "transposed copy": lambda: row.T.copy(),
+        "transposed sum": lambda: (array((4, 64, 65)).transpose(2, 0, 1) + array((65, 4, 64)) * array((64,))).settle(),
         "four dimensions": lambda: (array((2, 3, 4, 5))[:, ::2, ::-1] + array((5, 4))[::-1].T).settle(),
         "where": lambda: np.where(row > 0, row, 0.0).settle(),
         "logical not": lambda: np.logical_not(array((9,), "bool")).settle(),

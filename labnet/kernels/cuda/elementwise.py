@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from labnet.kernels.cuda import transposing
 from labnet.kernels.cuda.expressions import Dtype, Graph, Node, cast, stored
 from labnet.kernels.cuda.machine import machine
 from labnet.kernels.cuda.texts import Launch, pointer, scalar
@@ -212,10 +213,19 @@ def run(root: Node, out: np.ndarray[Any, Any]) -> None:
     layouts = [leaf.payload.layout for leaf in graph.leaves]
     space = _space(shape, (*[strides_in(layout, shape) for layout in layouts], strides_in(out, shape)))
     kinds = space.kinds()
+    gpu = machine()
+    given = [
+        *[address(layout) for layout in layouts],
+        *[number(node.payload, node.dtype) for node in graph.constants],
+        address(out),
+    ]
+    if kinds[-1] == "flat":
+        turn = transposing.turn_of(graph, space.lengths, space.strides[:-1], gpu.tile)
+        if turn and transposing.run(graph, out.dtype, turn, space.lengths, space.strides, given):
+            return
     narrow = size < _NARROW
     key = graph.key, kinds, len(space.lengths), narrow, out.dtype.char
     launch = _kernels.get(key)
-    gpu = machine()
     if launch is None:
         launch = _kernels[key] = gpu.kernel(
             *text_of(graph, out.dtype, kinds, max(1, len(space.lengths)), narrow=narrow)
@@ -227,9 +237,7 @@ def run(root: Node, out: np.ndarray[Any, Any]) -> None:
         (threads,),
         size,
         *arguments_of(space, kinds),
-        *[address(layout) for layout in layouts],
-        *[number(node.payload, node.dtype) for node in graph.constants],
-        address(out),
+        *given,
     )
 
 

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labnet.kernels.cuda import expressions
+from labnet.kernels.cuda import expressions, transposing
 from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.expressions import Graph, Node
 from labnet.kernels.cuda.machine import machine
 from tests.cuda.device.support import DTYPES, SIMULATED, assert_same, drawn, few, layouts
 
@@ -151,3 +152,38 @@ def test_memory_is_used_again():
     assert pool.held == before
     assert 0 <= pool.used <= pool.held
     assert pool.peak >= pool.used
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "int64", "float16", "float32", "float64"])
+def test_arrays_in_another_order_than_the_result(dtype):
+    """Large enough for squares of a GPU, with edges that are not whole ones."""
+    side = 2 * machine().tile + 3
+    first, second = drawn((2, side, side + 2), dtype), drawn((side, 2, side + 2), dtype, 1)
+    there = DeviceArray.upload(first), DeviceArray.upload(second)
+    assert_same(there[0].transpose(0, 2, 1).copy(), first.transpose(0, 2, 1))
+    assert_same(there[0].T.copy(), first.T)
+    assert_same(there[1].transpose(2, 1, 0)[::-1, :, 1:].copy(), second.transpose(2, 1, 0)[::-1, :, 1:])
+    turned = np.maximum(there[0].transpose(2, 0, 1), there[1].transpose(2, 1, 0))
+    assert_same(turned, np.maximum(first.transpose(2, 0, 1), second.transpose(2, 1, 0)))
+    row = drawn((side,), dtype, 2)
+    mixed = np.minimum(np.minimum(there[0][0].T, there[0][1].T), DeviceArray.upload(row))
+    assert_same(mixed, np.minimum(np.minimum(first[0].T, first[1].T), row))
+
+
+def test_squares_are_used_where_they_help_and_nowhere_else():
+    side = 2 * machine().tile
+    single = np.dtype("float32")
+    matrix, narrow = DeviceArray.empty((side, side), single), DeviceArray.empty((side, 1), single)
+
+    def turn(*arrays):
+        root = Node("add", arrays[0].dtype, tuple(array.node() for array in arrays)) if arrays[1:] else arrays[0].node()
+        strides = [tuple(step // 4 for step in array.layout.strides) for array in arrays]
+        return transposing.turn_of(Graph(root), arrays[0].shape, strides, machine().tile)
+
+    other = DeviceArray.empty((side, side), single)
+    assert turn(matrix) is None
+    assert turn(matrix, other) is None
+    assert turn(matrix.T) == transposing.Turn(0, (0,))
+    assert turn(matrix, other.T) == transposing.Turn(0, (1,))
+    assert turn(matrix[:, ::2]) is None
+    assert turn(narrow.T) is None

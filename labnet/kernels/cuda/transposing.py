@@ -1,0 +1,135 @@
+"""Expressions of arrays whose elements lie in another order than the result's: through shared memory, by squares.
+
+Threads that are neighbours read neighbours, and write neighbours; straight on, each of them would fetch 32 bytes for
+one element. After Ruetsch and Micikevicius, Optimizing Matrix Transpose in CUDA, 2009.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labnet.kernels.cuda.expressions import Dtype, Graph, stored
+from labnet.kernels.cuda.machine import machine
+from labnet.kernels.cuda.texts import Launch, pointer, scalar
+
+_HALF = np.dtype("float16")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Which arrays are read along which dimension.
+
+    Attributes
+    ----------
+    axis : int
+        Dimension along which the elements of those arrays follow each other.
+    leaves : tuple of int
+        Numbers of those arrays.
+    """
+
+    axis: int
+    leaves: tuple[int, ...]
+
+
+def turn_of(graph: Graph, lengths: Sequence[int], strides: Sequence[Sequence[int]], tile: int) -> Turn | None:
+    """Return what is gained by squares, if something is.
+
+    Parameters
+    ----------
+    graph : Graph
+    lengths : sequence of int
+        Of the dimensions; elements of the result follow each other along the last one.
+    strides : sequence of sequence of int
+        Of each leaf, in elements.
+    tile : int
+        Side of a square.
+    """
+    if len(lengths) < 2 or lengths[-1] < tile:
+        return None
+    found: dict[int, list[int]] = {}
+    for number, (leaf, own) in enumerate(zip(graph.leaves, strides, strict=True)):
+        if own[-1] in (0, 1) or leaf.dtype == _HALF:
+            continue
+        axis = next((a for a, step in enumerate(own[:-1]) if step == 1 and lengths[a] >= tile), None)
+        if axis is not None:
+            found.setdefault(axis, []).append(number)
+    if not found:
+        return None
+    axis = max(found, key=lambda a: len(found[a]))
+    return Turn(axis, tuple(found[axis][:4]))
+
+
+def text_of(graph: Graph, out: Dtype, turn: Turn, dims: int, tile: int) -> tuple[str, list[str]]:
+    """Return the text of a kernel, and the types of its arguments; a block computes one square of the result."""
+    axis, last, count = turn.axis, dims - 1, len(graph.leaves)
+    others = [d for d in range(dims) if d not in (axis, last)]
+    sizes = ["height", "width", "high", "wide", *[f"n{d}" for d in others[1:]]]
+    strides = [f"s{number}_{d}" for number in range(count + 1) for d in range(dims)]
+    pointers = [f"p{number}" for number in range(count)]
+    constants = [f"c{number}" for number in range(len(graph.constants))]
+    types = ["i8"] * (len(sizes) + len(strides)) + [pointer(leaf.dtype) for leaf in graph.leaves]
+    types += [*[scalar(constant.dtype) for constant in graph.constants], pointer(out)]
+
+    def place(number: int, row: str, column: str) -> str:
+        return f"b{number} + ({row}) * s{number}_{axis} + ({column}) * s{number}_{last}"
+
+    lines = [f"def kernel({', '.join([*sizes, *strides, *pointers, *constants, 'out'])}):"]
+    for number in turn.leaves:
+        kind = pointer(graph.leaves[number].dtype).removeprefix("p")
+        lines.append(f"    t{number} = cuda.shared.array(({tile}, {tile + 1}), {kind}_)")
+    lines += [
+        "    x, y, rest = i8(cuda.threadIdx.x), i8(cuda.threadIdx.y), i8(cuda.blockIdx.x)",
+        f"    left, rest = (rest % wide) * {tile}, rest // wide",
+        f"    top, rest = (rest % high) * {tile}, rest // high",
+    ]
+    for d in reversed(others[1:]):
+        lines.append(f"    k{d}, rest = rest % n{d}, rest // n{d}")
+    if others:
+        lines.append(f"    k{others[0]} = rest")
+    for number in range(count + 1):
+        lines.append(f"    b{number} = " + (" + ".join(f"k{d} * s{number}_{d}" for d in others) or "0"))
+    lines.append("    if top + x < height and left + y < width:")
+    lines += [f"        t{number}[y, x] = p{number}[{place(number, 'top + x', 'left + y')}]" for number in turn.leaves]
+    lines += ["    cuda.syncthreads()", "    if top + y < height and left + x < width:"]
+    loads = [
+        f"t{number}[x, y]" if number in turn.leaves else f"p{number}[{place(number, 'top + y', 'left + x')}]"
+        for number in range(count)
+    ]
+    computed, (value,) = graph.text(loads, "")
+    lines += [f"        {line}" for line in computed]
+    lines.append(f"        out[{place(count, 'top + y', 'left + x')}] = {stored(value, out)}")
+    return "\n".join(lines) + "\n", types
+
+
+_kernels: dict[Any, Launch] = {}
+
+
+def run(
+    graph: Graph, out: Dtype, turn: Turn, lengths: Sequence[int], strides: Sequence[Sequence[int]], given: Sequence[Any]
+) -> bool:
+    """Compute an expression by squares; tell whether that was possible.
+
+    Parameters
+    ----------
+    strides : sequence of sequence of int
+        Of each leaf and, last, of the result, in elements.
+    given : sequence
+        Addresses of the leaves, constants, and the address of the result.
+    """
+    gpu = machine()
+    tile, dims = gpu.tile, len(lengths)
+    height, width = lengths[turn.axis], lengths[-1]
+    high, wide = -(-height // tile), -(-width // tile)
+    others = [length for d, length in enumerate(lengths) if d not in (turn.axis, dims - 1)]
+    blocks = high * wide * int(np.prod(others, dtype=np.int64))
+    if blocks >= 1 << 31:
+        return False
+    key = graph.key, turn, dims, out.char
+    launch = _kernels.get(key)
+    if launch is None:
+        launch = _kernels[key] = gpu.kernel(*text_of(graph, out, turn, dims, tile))
+    steps = [step for own in strides for step in own]
+    launch((blocks,), (tile, tile), height, width, high, wide, *others[1:], *steps, *given)
+    return True
