@@ -101,6 +101,8 @@ class Optimizer:
 
     Raises
     ------
+    TypeError
+        If `lr` is no number.
     ValueError
         If `lr` is negative.
     """
@@ -111,7 +113,8 @@ class Optimizer:
     _has_formula: ClassVar[bool] = False
 
     def __init__(self, lr: float, *, parameters: Iterable[Tensor] | None = None):
-        if not isinstance(lr, int | float | np.number):
+        lr = _as_python(lr)
+        if not isinstance(lr, int | float):
             raise TypeError(f"lr must be a number, got {type(lr).__name__} {lr!r:.40}")
         if not lr >= 0:
             raise ValueError(f"lr must not be negative, got {lr}")
