@@ -28,6 +28,8 @@ _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _ANSWER_SECONDS, _BEGIN_SECONDS, _END_SECONDS = 5.0, 10.0, 20.0
 #: How often workers are looked at by whoever waits for one: Dask tells nobody that one has begun, or is paused no more.
 _LOOK_SECONDS = 0.2
+#: Seconds after which a task that goes on is cancelled again.
+_CANCEL_SECONDS = 0.1
 
 
 class Entry:
@@ -144,8 +146,10 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             self._end_strangers(entry)
             self._tell()
             await lost.wait()
-            part.lose(f"its worker {part.worker} was lost")
-            log.warning("%s was lost with its worker %s, and is started anew", part.id, part.worker)
+            is_there = part.worker in self._scheduler.workers
+            reason = "its primary came back without what it had answered" if is_there else "it was lost"
+            part.lose(f"on worker {part.worker}: {reason}")
+            log.warning("%s on worker %s is started anew: %s", part.id, part.worker, reason)
             self._tell()
             await self._release(part)  # a replica is started anew also where its worker goes on
 
@@ -226,6 +230,8 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         self._entries[order.name] = entry  # first: nobody is told that there is no such model
         if before is not None:
             await self._stop(before)
+            if self._entries.get(order.name) is not entry:  # its parts would be served for nobody
+                return {"error": "it was stopped or replaced meanwhile"}
         entry.tasks = [asyncio.create_task(self._keep(entry, part)) for part in entry.parts]
         while not all(part.state == "running" for part in entry.parts):
             if entry.refused.done():
@@ -294,15 +300,20 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
 
     async def _stop(self, entry: Entry) -> None:
         """Stop every part of a model."""
-        for task in entry.tasks:
-            task.cancel()
+        left = set(entry.tasks)
+        while (
+            left
+        ):  # one that has its answer at that moment may miss that it is cancelled (bpo-37658, until Python 3.12)
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=_CANCEL_SECONDS)
         await asyncio.gather(*entry.tasks, return_exceptions=True)
         await asyncio.gather(*[self._end(part) for part in entry.parts[1:]])
         await self._end(entry.parts[0])  # last: replicas may still have something for it
         self._tell()
 
     async def _end(self, part: Part) -> None:
-        if part.state in ("starting", "running"):
+        if part.worker:  # also one that is lost: its worker may serve it all the same, or be about to end it
             await self._release(part)
         part.state = "stopped"
 

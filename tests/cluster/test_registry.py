@@ -16,6 +16,7 @@ class Scheduler:
 
     def __init__(self, *addresses, status="running"):
         self.handlers, self.answers, self.asked, self.ended = {}, [], [], []
+        self.ending = None  # a future that requests to end a part wait for
         self.workers = {address: self.state(address, status) for address in addresses}
 
     @staticmethod
@@ -35,6 +36,8 @@ class Scheduler:
             return answer
 
         async def end(*, part):
+            if self.ending is not None:
+                await asyncio.shield(self.ending)
             self.ended.append((address, part))
 
         return SimpleNamespace(labnet_start=start, labnet_end=end)
@@ -152,3 +155,61 @@ def test_a_replica_that_began_before_its_primary_came_back_as_another_is_started
         await settled(lambda: only(registry, 1).incarnation == "2" * 24 and only(registry, 1).state == "running")
 
     played(scenario, scheduler)
+
+
+def test_of_two_that_replace_a_model_at_once_the_first_serves_nothing():
+    scheduler = Scheduler(A)
+
+    async def scenario(registry):
+        await registry.serve(**order())
+        scheduler.ending = asyncio.get_running_loop().create_future()
+        first = asyncio.ensure_future(registry.serve(**order()))
+        await asyncio.sleep(0.01)  # it waits for the end of what was served
+        second = asyncio.ensure_future(registry.serve(**order()))
+        await asyncio.sleep(0.01)
+        scheduler.ending.set_result(None)
+        return await asyncio.gather(first, second)
+
+    first, second = played(scenario, scheduler)
+    assert first == {"error": "it was stopped or replaced meanwhile"}
+    assert len(second["endpoints"]) == 1
+    assert len(scheduler.asked) == 2
+
+
+def test_what_is_stopped_while_a_lost_part_is_being_ended_is_ended_all_the_same():
+    scheduler = Scheduler(A)
+
+    async def scenario(registry):
+        await registry.serve(**order())
+        scheduler.ending = asyncio.get_running_loop().create_future()
+        registry._entries["model"].lost["model/0"].set()
+        await settled(lambda: only(registry).state == "waiting")
+        stopping = asyncio.ensure_future(registry.stop("model"))
+        await asyncio.sleep(0.01)
+        assert not stopping.done()
+        scheduler.ending.set_result(None)
+        await stopping
+
+    played(scenario, scheduler)
+    assert (A, "model/0") in scheduler.ended
+
+
+@pytest.mark.parametrize("turns", range(16))
+def test_a_stop_is_not_missed_by_a_part_that_has_its_answer_at_that_moment(turns):
+    """What is refused at its first start is stopped while its worker is asked to end it: whichever comes first."""
+    scheduler = Scheduler(A)
+
+    async def scenario(registry):
+        answer, scheduler.ending = (asyncio.get_running_loop().create_future() for _ in range(2))
+        scheduler.answers = [answer, *[{"error": "no"}] * 1000]
+        serving = asyncio.ensure_future(registry.serve(**order()))
+        await settled(lambda: scheduler.asked)
+        tasks = registry._entries["model"].tasks
+        answer.set_result({"error": "the weights are missing"})
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        scheduler.ending.set_result(None)
+        return await serving, all(task.done() for task in tasks)
+
+    assert played(scenario, scheduler) == ({"error": "the weights are missing"}, True)
+    assert len(scheduler.asked) == 1
