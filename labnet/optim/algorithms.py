@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from labnet import kernels
-from labnet.optim.optimizer import Optimizer
+from labnet.optim.optimizer import Optimizer, not_negative
 from labnet.tensor import Tensor
 
 
@@ -34,9 +34,7 @@ class SGD(Optimizer):
 
     def __init__(self, lr: float = 1e-3, momentum: float = 0.0, *, parameters: Iterable[Tensor] | None = None):
         super().__init__(lr, parameters=parameters)
-        if not momentum >= 0:
-            raise ValueError(f"momentum must not be negative, got {momentum}")
-        self.momentum = momentum
+        self.momentum = not_negative("momentum", momentum)
 
     def _step_compiled(self, found: list[tuple[Tensor, Any]]) -> bool:
         kernel = kernels.sgd_with_momentum if self.momentum else kernels.sgd

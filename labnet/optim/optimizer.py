@@ -113,12 +113,7 @@ class Optimizer:
     _has_formula: ClassVar[bool] = False
 
     def __init__(self, lr: float, *, parameters: Iterable[Tensor] | None = None):
-        lr = _as_python(lr)
-        if not isinstance(lr, int | float):
-            raise TypeError(f"lr must be a number, got {type(lr).__name__} {lr!r:.40}")
-        if not lr >= 0:
-            raise ValueError(f"lr must not be negative, got {lr}")
-        self.lr = lr
+        self.lr = not_negative("lr", lr)
         self._only = None if parameters is None else {id(p): p for p in parameters}
         self._state: dict[int, Known] = {}
 
@@ -353,6 +348,24 @@ class Optimizer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(lr={self.lr})"
+
+
+def not_negative(name: str, value: Any) -> float:
+    """Return a number, as it was or as the one element of an array.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    ValueError
+        If it is negative.
+    """
+    number = value.item() if getattr(value, "size", None) == 1 else value
+    if not isinstance(number, int | float):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r:.40}")
+    if not number >= 0:
+        raise ValueError(f"{name} must not be negative, got {number}")
+    return number
 
 
 def _as_python(value: Any) -> Any:

@@ -225,3 +225,18 @@ def test_misuse_names_what_was_wrong(call, error, words):
         call(model, optimizer)
     for name, value in optimizer.state_dict(model.named_parameters()).items():
         np.testing.assert_array_equal(value.numpy(), before[name].numpy())
+
+
+@pytest.mark.parametrize("lr", [np.float32(0.5), np.array(0.5), np.array([0.5]), ln.asarray(0.5)])
+def test_a_step_size_may_be_an_array_of_one_number(lr):
+    assert ln.optim.SGD(lr).lr == 0.5
+
+
+@pytest.mark.parametrize("name", ["lr", "momentum"])
+def test_what_is_no_step_size_or_momentum_is_refused_at_once(name):
+    with pytest.raises(TypeError, match=f"{name} must be a number, got str 'a'"):
+        ln.optim.SGD(**{name: "a"})
+    with pytest.raises(TypeError, match=f"{name} must be a number, got ndarray"):
+        ln.optim.SGD(**{name: np.ones(2)})
+    with pytest.raises(ValueError, match=f"{name} must not be negative, got -1"):
+        ln.optim.SGD(**{name: -1})
