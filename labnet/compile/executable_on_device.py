@@ -86,9 +86,10 @@ class ExecutableOnDevice:
                 _bring(self._inputs[position], arguments[position])
             check(self)
             if self._replay is None:
-                with private(self._kept), machine().captured() as replay:
+                kept: list[Any] = []  # of this recording: one that fails gives its memory back
+                with private(kept), machine().captured() as replay:
                     self._outputs = Run(self).stores(rehearse=False)
-                self._replay = replay
+                self._kept, self._replay = kept, replay
             self._replay()
             return [output.copy() for output in self._outputs]
 

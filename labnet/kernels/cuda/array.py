@@ -119,9 +119,7 @@ class DeviceArray:
         values = np.ascontiguousarray(values).reshape(values.shape)
         self = cls.empty(values.shape, values.dtype)
         if values.size:
-            gpu = machine()
-            with gpu.gate:  # a large one is waited for, which must not be while another thread records
-                gpu.upload(self.address, values)
+            machine().upload(self.address, values)
         return self
 
     @classmethod
@@ -322,17 +320,13 @@ class DeviceArray:
         source = self if self.layout.flags.c_contiguous else self.copy()
         values = np.empty(self.shape, self.dtype)
         if values.size:
-            gpu = machine()
-            with gpu.gate:  # as for an upload
-                gpu.download(values, source.address)
+            machine().download(values, source.address)
         return values
 
     def wait(self) -> None:
         """Wait until the values are there."""
         self.settle()
-        gpu = machine()
-        with gpu.gate:
-            gpu.synchronize()
+        machine().synchronize()
 
     def item(self) -> Any:
         """Return the only element as a Python number."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.array import DeviceArray, mixed
 from labnet.kernels.cuda.elementwise import grid_for
 from labnet.kernels.cuda.expressions import CASTS, Dtype, loaded, stored, working
 from labnet.kernels.cuda.machine import machine
@@ -164,6 +164,10 @@ def searchsorted(ordered: DeviceArray, x: Any, side: str = "left", sorter: Any =
         if getattr(sorter, "shape", None) != ordered.shape:
             raise ValueError("sorter.size must equal len(a)")
         ordered = ordered[sorter]
+    if not isinstance(ordered, DeviceArray) or (isinstance(x, np.ndarray) and x.ndim):
+        raise mixed(x if isinstance(ordered, DeviceArray) else ordered)
+    if not isinstance(x, DeviceArray):  # a number, or several
+        x = DeviceArray.upload(np.asarray(x))
     dtype = np.result_type(ordered.dtype, x.dtype)
     row, wanted = (_in_rows(part.astype(dtype, copy=False)) for part in (ordered, x))
     out = DeviceArray.empty(wanted.shape, INT64)

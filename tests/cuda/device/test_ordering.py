@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import labnet as ln
+from labnet.errors import DeviceError
 from labnet.kernels.cuda.array import DeviceArray
 from tests.cuda.device.support import DTYPES, SIMULATED, assert_same, drawn, few, layouts
 
@@ -96,3 +97,15 @@ def test_what_has_no_dimension_is_refused_as_ever():
         np.sort(nothing)
     with pytest.raises(np.exceptions.AxisError):
         np.argsort(DeviceArray.upload(np.ones((2, 2))), axis=2)
+
+
+def test_searchsorted_takes_numbers_and_no_arrays_of_the_host():
+    ordered = np.array([1.0, 3.0, 5.0], "float32")
+    there = ln.asarray(ordered, device="cuda")
+    for number in (3, 4.5, np.float32(1), -(2**40)):
+        found = ln.searchsorted(there, number)
+        assert (found.device, found.shape) == ("cuda", ())
+        assert found.item() == np.searchsorted(ordered, number)
+    for pair in ((there, ln.asarray(ordered)), (ln.asarray(ordered), there)):
+        with pytest.raises(DeviceError, match=r"cuda.*\.to\("):
+            ln.searchsorted(*pair)
