@@ -116,7 +116,7 @@ class GpuTimes:
 
     def summary(self) -> dict[str, Any] | None:
         """Return the ops with most seconds first, as many and as long as in all calls; None where none was measured."""
-        kinds = [kind for kind in self._kinds.values() if kind.measured]
+        kinds = [kind for kind in list(self._kinds.values()) if kind.measured]
         if not kinds:
             return None
         total = OpStatistics()

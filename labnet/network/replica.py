@@ -53,6 +53,7 @@ class Replica:
         self._heard = 0.0
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def attach(self, served: "ServedModel", bound: "Port") -> None:
         """Take over the weights of the primary before anything is served.
@@ -71,6 +72,7 @@ class Replica:
 
     def close(self) -> None:
         """Follow no more; runs on the I/O loop."""
+        self._closed = True  # a cancellation may be missed, see `Registry._stop`
         if self._task is not None:
             self._task.cancel()
 
@@ -83,7 +85,7 @@ class Replica:
 
     async def _follow(self) -> None:
         """Keep the weights up to date."""
-        while True:
+        while not self._closed:
             try:
                 await self._fetch()
             except (

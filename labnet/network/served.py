@@ -86,9 +86,9 @@ class ServedModel:
         self._model = model
         self._worker = worker
         self._new_call = new_call
-        #: Ids and version go on when a model replaces another, so that clients are told what became of their calls.
         #: What a GPU computes for it, op by op.
         self.times = GpuTimes(model)
+        #: Ids and version go on when a model replaces another, so that clients are told what became of their calls.
         self.calls: Calls = previous.calls if previous else Calls(limits)
         self.updates: Updates = Updates(
             model,
