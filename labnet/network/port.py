@@ -183,8 +183,7 @@ def _port_error(error: OSError, port: int, host: str) -> OSError:
     if error.errno != errno.EADDRINUSE:
         return OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}")
     entry = security.lookup(port)
-    known = entry is not None and security.is_alive(entry.pid)
-    holder = f"server {entry.name!r} of process {entry.pid}" if entry and known else "another process"
+    holder = f"server {entry.name!r} of process {entry.pid}" if entry else "another process"
     return OSError(
         errno.EADDRINUSE, f"port {port} is taken by {holder}: stop it, or choose another (port=0 takes a free one)"
     )

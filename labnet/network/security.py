@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import stat
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -117,14 +117,17 @@ def _folder() -> Path:
     return folder
 
 
-def is_alive(pid: int) -> bool:
-    """Tell whether a process exists; where that cannot be asked without harm, assume so.
+def _started(pid: int) -> str | None:
+    """Return when a process that still runs was started, as Linux counts it; None if it is gone or cannot be asked."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except (OSError, ValueError):
+        return None
+    return None if state in b"ZX" else fields[18].decode()  # a killed process stays there until its parent looks
 
-    Examples
-    --------
-    >>> is_alive(os.getpid())
-    True
-    """
+
+def _exists(pid: int) -> bool:
+    """Tell whether there is a process of this number; where that cannot be asked without harm, assume so."""
     if os.name != "posix":
         return True
     try:
@@ -136,13 +139,24 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+def is_running(pid: int, started: str | None) -> bool:
+    """Tell whether the process that had a number when it was `started` still runs: systems use numbers again.
+
+    Examples
+    --------
+    >>> is_running(os.getpid(), _started(os.getpid())), is_running(os.getpid(), "long ago")
+    (True, False)
+    """
+    return _exists(pid) if started is None else _started(pid) == started
+
+
 def publish(port: int, entry: Entry) -> None:
     """Write the runtime file of a server, readable by this user only."""
     path = _folder() / f"{port}.json"
     temporary = path.with_name(f".{port}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        json.dump({"url": entry.url, "name": entry.name, "pid": entry.pid, "token": entry.token}, file)
+        json.dump({**asdict(entry), "started": _started(entry.pid)}, file)
     temporary.replace(path)
 
 
@@ -155,18 +169,19 @@ def withdraw(port: int) -> None:
 
 
 def lookup(port: int) -> Entry | None:
-    """Return what the runtime file says about the server on a port of this machine, if there is one."""
+    """Return what the runtime file says about the server on a port of this machine, if its process still runs."""
     try:
         path = _folder() / f"{port}.json"
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
         with os.fdopen(descriptor) as file:
             data: Any = json.load(file)
-        return Entry(url=str(data["url"]), name=str(data["name"]), pid=int(data["pid"]), token=data["token"])
+        entry = Entry(url=str(data["url"]), name=str(data["name"]), pid=int(data["pid"]), token=data["token"])
+        return entry if is_running(entry.pid, data.get("started")) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def entries() -> list[Entry]:
-    """Return what is known about the servers of this user on this machine whose processes exist, by port."""
+    """Return what is known about the servers of this user on this machine, by port."""
     ports = sorted(int(path.stem) for path in _folder().glob("*.json") if path.stem.isdecimal())
-    return [entry for entry in map(lookup, ports) if entry is not None and is_alive(entry.pid)]
+    return [entry for entry in map(lookup, ports) if entry is not None]

@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import stat
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -54,8 +56,9 @@ def test_what_was_published_is_found(folder):
 
 def test_publishing_again_replaces_the_file(folder):
     security.publish(4000, ENTRY)
-    security.publish(4000, security.Entry("url", "other", 2))
-    assert security.lookup(4000) == security.Entry("url", "other", 2)
+    other = security.Entry("url", "other", os.getppid())
+    security.publish(4000, other)
+    assert security.lookup(4000) == other
 
 
 def test_a_symlink_in_place_of_the_file_is_not_followed(folder, tmp_path):
@@ -111,6 +114,33 @@ def test_a_server_withdraws_its_file_but_not_that_of_another_process(folder):
     security.publish(4000, security.Entry("url", "mine", os.getpid()))
     security.withdraw(4000)
     assert security.lookup(4000) is None
+
+
+says_when_processes_start = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="this system does not say when a process was started"
+)
+
+
+@says_when_processes_start
+def test_a_process_that_was_killed_has_no_servers_even_before_its_parent_looks(folder):
+    process = subprocess.Popen(["sleep", "300"])
+    entry = security.Entry("http://127.0.0.1:4000", "mlp", process.pid)
+    security.publish(4000, entry)
+    assert security.entries() == [entry]
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked how
+    assert (security.lookup(4000), security.entries()) == (None, [])
+    process.wait()
+    assert (security.lookup(4000), security.entries()) == (None, [])
+
+
+@says_when_processes_start
+def test_a_process_that_has_the_number_of_a_killed_one_is_not_taken_for_it(folder):
+    entry = security.Entry("http://127.0.0.1:4000", "mlp", os.getpid())
+    security.publish(4000, entry)
+    written = json.loads((folder / "4000.json").read_text())
+    (folder / "4000.json").write_text(json.dumps({**written, "started": str(int(written["started"]) - 1)}))
+    assert (security.lookup(4000), security.entries()) == (None, [])
 
 
 def test_a_running_server_is_published_and_a_stopped_one_is_not(folder):
