@@ -81,6 +81,7 @@ class Bench:
         yield from self.products()
         yield from self.layers()
         yield from self.orders()
+        yield from self.choices()
         yield from self.steps()
 
     def launches(self) -> Iterator[Row]:
@@ -189,6 +190,22 @@ class Bench:
                 *(theirs, work, None),
             )
             yield f"embedding {name}, compiled", lambda at=at, step=step: step(at, seed), theirs, work, None
+
+    def choices(self) -> Iterator[Row]:
+        """Return what chooses elements by their values, and the running sum that tells where they go."""
+        size = 24 if self.tiny else 1 << 26
+        x, tx = self.both(normal(size))
+        mask, tm = self.both(rng.random(size) < 0.5)
+        values, tv = self.both(rng.integers(0, 1000, size // 8))
+        rows: list[tuple[str, Task, Task, float]] = [
+            ("running sum of one row", lambda: ln.cumulative_sum(x), lambda: tx.cumsum(0), 8.0 * size),
+            ("elements at a mask", lambda: x[mask], lambda: tx[tm], 7.0 * size),
+            ("fill at a mask", lambda: x.__setitem__(mask, 0.0), lambda: tx.masked_fill_(tm, 0.0), 9.0 * size),
+            ("positions that are not zero", lambda: ln.nonzero(mask), lambda: tm.nonzero(), 5.0 * size),
+            ("distinct integers", lambda: ln.unique_counts(values), lambda: tv.unique(return_counts=True), 1.0 * size),
+        ]
+        for name, ours, theirs, work in rows:
+            yield name, ours, self.peer(theirs), work, None
 
     def steps(self) -> Iterator[Row]:
         """Training steps T1 to T4 of benchmarks/eager.py, eager and compiled."""

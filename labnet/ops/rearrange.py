@@ -7,7 +7,7 @@ import numpy as np
 from labnet.ops.indexing import take
 from labnet.ops.registry import EVERY, Array, Sample, composed, no_flops, op
 from labnet.ops.shape import Axes, broadcast_to, reshape
-from labnet.tensor import Tensor
+from labnet.tensor import Tensor, on_host
 
 Width = int | tuple[int, int] | Sequence[tuple[int, int]]
 
@@ -123,7 +123,7 @@ def repeat(x: Tensor, /, repeats: int | Sequence[int] | Tensor, *, axis: int | N
     [1, 1, 2, 2]
     """
     flat, along = (reshape(x, (-1,)), 0) if axis is None else (x, axis)
-    times = repeats.numpy() if isinstance(repeats, Tensor) else repeats
+    times = on_host(repeats) if isinstance(repeats, Tensor) else repeats
     return take(flat, np.repeat(np.arange(flat.shape[along]), times), axis=along)
 
 

@@ -8,7 +8,7 @@ from labnet.errors import ShapeError
 from labnet.kernels.places import device_of, moved
 from labnet.ops.indexing import plain_key, take_along_axis
 from labnet.ops.registry import EVERY, NUMBERS, Array, Sample, composed, op
-from labnet.tensor import Tensor, on_host, wrap
+from labnet.tensor import Tensor, tell, wrap
 
 _SAMPLES = (
     Sample(((3, 4),)),
@@ -81,9 +81,10 @@ def searchsorted(
     return np.searchsorted(x1, x2, side, None if sorter is None else moved(plain_key(sorter), device_of(x1)))
 
 
-def _beside(x: Tensor, array: Array) -> Tensor:
-    """Return what the host worked out as a tensor on the device of another one."""
-    return wrap(moved(array, x.device))
+def _elements(x: Tensor) -> Array:
+    """Return the elements for what depends on their values, and cannot be written down while a function is traced."""
+    tell("numpy", x)
+    return x._array
 
 
 @composed(samples=(Sample(((3, 4),)), Sample(((0,),))), gradients=(False,), dtypes=EVERY)
@@ -98,7 +99,7 @@ def nonzero(x: Tensor, /) -> tuple[Tensor, ...]:
     """
     if not x.ndim:
         raise ShapeError("nonzero: expected at least one dimension, got shape ()")
-    return tuple(_beside(x, part) for part in np.nonzero(on_host(x)))
+    return tuple(map(wrap, np.nonzero(_elements(x))))
 
 
 class UniqueAll(NamedTuple):
@@ -139,7 +140,7 @@ def unique_all(x: Tensor, /) -> UniqueAll:
     >>> ln.unique_all(ln.asarray([2, 1, 2])).counts.tolist()
     [1, 2]
     """
-    return UniqueAll(*(_beside(x, part) for part in np.unique_all(on_host(x))))
+    return UniqueAll(*map(wrap, np.unique_all(_elements(x))))
 
 
 @composed(samples=_SETS, gradients=(False,), dtypes=EVERY)
@@ -152,7 +153,7 @@ def unique_counts(x: Tensor, /) -> UniqueCounts:
     >>> ln.unique_counts(ln.asarray([2, 1, 2])).counts.tolist()
     [1, 2]
     """
-    return UniqueCounts(*(_beside(x, part) for part in np.unique_counts(on_host(x))))
+    return UniqueCounts(*map(wrap, np.unique_counts(_elements(x))))
 
 
 @composed(samples=_SETS, gradients=(False,), dtypes=EVERY)
@@ -165,7 +166,7 @@ def unique_inverse(x: Tensor, /) -> UniqueInverse:
     >>> ln.unique_inverse(ln.asarray([2, 1, 2])).inverse_indices.tolist()
     [1, 0, 1]
     """
-    return UniqueInverse(*(_beside(x, part) for part in np.unique_inverse(on_host(x))))
+    return UniqueInverse(*map(wrap, np.unique_inverse(_elements(x))))
 
 
 @composed(samples=_SETS, gradients=(False,), dtypes=EVERY)

@@ -118,6 +118,13 @@ def workloads() -> dict[str, Callable[[], Any]]:
         "write at positions": lambda: wide.__setitem__(array((5,), "int16"), array((5, 4))),
         "add at positions": lambda: np.add.at(wide, array((300,), "int64"), array((300, 4))),
         "add at positions bool": lambda: np.add.at(array((4, 3), "bool"), array((9,), "int64"), array((9, 3), "bool")),
+        "read at a mask": lambda: wide[array((64, 4), "bool")],
+        "write at a mask": lambda: wide.__setitem__(array((64,), "bool"), array((1, 4))),
+        "add at a mask": lambda: np.add.at(wide, array((64, 4), "bool"), array((1,))),
+        "add at a mask float16": lambda: np.add.at(array((9,), "float16"), array((9,), "bool"), array((1,), "float16")),
+        "fill a mask": lambda: row.__setitem__(array((1000, 1024), "bool"), 0.0),
+        "running sum of a long row": lambda: np.cumsum(array((1 << 20,))),
+        "distinct": lambda: np.unique_all(array((5000,))),
         "take along": lambda: np.take_along_axis(row, array((1000, 3), "int64"), 1),
         "put along": lambda: np.put_along_axis(row, array((1000, 3), "int64"), array((1000, 3)), 1),
     }

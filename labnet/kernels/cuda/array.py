@@ -71,10 +71,13 @@ class DeviceArray:
     dtype: Dtype
     base: "DeviceArray | None"
     __add__: Any
+    __floordiv__: Any
     __ge__: Any
     __lt__: Any
+    __mod__: Any
     __mul__: Any
     __rmul__: Any
+    __rsub__: Any
     __sub__: Any
     __truediv__: Any
     _block: Block | None

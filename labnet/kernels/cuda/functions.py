@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda import along, ordering, reductions, scans
+from labnet.kernels.cuda import along, ordering, reductions, scans, selecting
 from labnet.kernels.cuda.array import DeviceArray, as_operand
 from labnet.kernels.cuda.expressions import BOOL, Node, cast
 from labnet.kernels.cuda.overwriting import write
@@ -379,11 +379,19 @@ _orderly(np.sort, ordering.sort)
 _orderly(np.argsort, ordering.argsort)
 
 
+# Elements that are chosen by their values
+
+_TABLE[np.nonzero] = selecting.nonzero
+_TABLE[np.unique_all] = selecting.unique
+_TABLE[np.unique_values] = lambda x: selecting.unique(x)[0]
+_TABLE[np.unique_counts] = lambda x: selecting.unique(x)[::3]
+_TABLE[np.unique_inverse] = lambda x: selecting.unique(x)[:3:2]
+
+
 # What goes to the host and back
 
 _ON_HOST: tuple[Any, ...] = (
-    np.nonzero, np.unique, np.unique_all, np.unique_counts, np.unique_inverse,
-    np.unique_values, np.repeat, np.median, np.isin, np.diff, np.trace, np.diagonal, np.einsum, np.linalg.norm,
+    np.unique, np.repeat, np.median, np.isin, np.diff, np.trace, np.diagonal, np.einsum, np.linalg.norm,
 )  # fmt: skip
 for _there in _ON_HOST:
 

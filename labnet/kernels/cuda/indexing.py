@@ -11,11 +11,11 @@ import numpy as np
 from labnet.kernels.cuda import ordering
 from labnet.kernels.cuda.array import DeviceArray, as_operand, layout_at
 from labnet.kernels.cuda.elementwise import Space, grid_for, parts_text, place_text, strides_in, without_branches
-from labnet.kernels.cuda.expressions import CASTS, Dtype, cast, loaded, stored, working
+from labnet.kernels.cuda.expressions import CASTS, Dtype, Node, cast, loaded, stored, working
 from labnet.kernels.cuda.machine import machine
 from labnet.kernels.cuda.overwriting import settle_readers
 from labnet.kernels.cuda.overwriting import write as write_expression
-from labnet.kernels.cuda.positions import Index, Places, is_basic, parts_of, places_of, view
+from labnet.kernels.cuda.positions import Index, Places, is_basic, is_mask, parts_of, places_of, view
 from labnet.kernels.cuda.texts import Launch, pointer
 
 _kernels: dict[Any, Launch] = {}
@@ -44,6 +44,8 @@ def write(x: DeviceArray, key: Any, value: Any) -> None:
         target = x.view_of(view(x.layout, parts)) if parts != (...,) else x
         _assign(target, value)
         return
+    if _fills(x, parts, value):
+        return
     places = places_of(x.layout, parts)
     if not places.starts.size:
         return
@@ -52,6 +54,21 @@ def write(x: DeviceArray, key: Any, value: Any) -> None:
     settle_readers(x._block)
     if values.size:
         _run("write", x, places, values)
+
+
+def _fills(x: DeviceArray, parts: tuple[Any, ...], value: Any) -> bool:
+    """Write what every place of a mask gets, which takes no question how many they are; tell whether it is that."""
+    mask, *more = (part for part in parts if part is not ...)
+    if more or parts[0] is ... or not isinstance(mask, DeviceArray) or not is_mask(mask) or not mask.ndim:
+        return False
+    shape, rest = getattr(value, "shape", ()), x.shape[mask.ndim :]
+    if mask.shape != x.shape[: mask.ndim] or len(shape) > len(rest) or np.broadcast_shapes(shape, rest) != rest:
+        return False
+    nodes = [
+        as_operand(operand, x.shape) for operand in (mask.reshape(mask.shape + (1,) * len(rest)), value, x.settle())
+    ]
+    write_expression(x, Node("where", x.dtype, (nodes[0], cast(nodes[1], x.dtype), nodes[2])))
+    return True
 
 
 def _assign(target: DeviceArray, value: Any) -> None:
@@ -122,11 +139,12 @@ def _run(mode: str, x: DeviceArray, places: Places, other: DeviceArray) -> None:
     kind = "".join("01"[step != 0] for step in space.strides[0])
     each = places.rest.size
     size = places.starts.size * each
-    key = mode, kind, dims, x.dtype
+    in_order = mode != "read" and not places.distinct
+    key = mode, kind, dims, x.dtype, in_order
     launch = _kernels.get(key)
     if launch is None:
-        launch = _kernels[key] = gpu.kernel(*text_of(mode, kind, dims, x.dtype))
-    tables = [_there(places.starts)] if mode == "read" else _in_order(places.starts)
+        launch = _kernels[key] = gpu.kernel(*text_of(mode, kind, dims, x.dtype, in_order=in_order))
+    tables = _in_order(places.starts) if in_order else [_there(places.starts)]
     lengths, steps = space.lengths[1:], [s for s in space.strides[0] if s]
     launch(
         (grid_for(size, gpu.threads),),
@@ -151,31 +169,37 @@ def _in_order(starts: Index) -> list[DeviceArray]:
     return [DeviceArray.upload(flat[order]), DeviceArray.upload(order.astype(np.int64, copy=False))]
 
 
+def _added(one: str, other: str, dtype: Dtype) -> str:
+    """Return the text of a sum of two values, in the dtype that is computed in."""
+    return f"({one} or {other})" if dtype.kind == "b" else f"{CASTS[working(dtype)]}({one} + {other})"
+
+
 def _adding(dtype: Dtype) -> list[str]:
     """Return statements that add what goes to one place, in order; some is read ahead, since each waits for memory."""
-    name, sign = ("", "or") if dtype.kind == "b" else (CASTS[working(dtype)], "+")
 
     def value(ahead: int) -> str:
         place = f"which + {ahead}" if ahead else "which"
         return loaded(f"other[order[{place}] * each + rest]", dtype)
 
-    lines = [f"total = {name}({loaded('x[at]', dtype)})"]
+    first = loaded("x[at]", dtype)
+    lines = [f"total = {first if dtype.kind == 'b' else f'{CASTS[working(dtype)]}({first})'}"]
     lines.append(f"while which + {_AHEAD - 1} < count and starts[which + {_AHEAD - 1}] == start:")
     lines += [f"    value{ahead} = {value(ahead)}" for ahead in range(_AHEAD)]
-    lines += [f"    total = {name}(total {sign} value{ahead})" for ahead in range(_AHEAD)]
+    lines += [f"    total = {_added('total', f'value{ahead}', dtype)}" for ahead in range(_AHEAD)]
     lines += [f"    which += {_AHEAD}", "while which < count and starts[which] == start:"]
-    lines += [f"    total = {name}(total {sign} {value(0)})", "    which += 1"]
+    lines += [f"    total = {_added('total', value(0), dtype)}", "    which += 1"]
     return [*lines, f"x[at] = {stored('total', dtype)}"]
 
 
-def text_of(mode: str, kind: str, dims: int, dtype: Dtype) -> tuple[str, list[str]]:
+def text_of(mode: str, kind: str, dims: int, dtype: Dtype, *, in_order: bool) -> tuple[str, list[str]]:
     """Return the text of the kernel that reads, writes or adds at places, and the types of its arguments.
 
-    To write or to add it gets the places in order: the last of equal ones is written, the first adds up all of them.
+    Where several values may go to one place it gets the places in order: the last of equal ones is written, the first
+    adds up all of them.
     """
     lengths = [f"n{axis}" for axis in range(1, dims)]
     steps = [f"s0_{axis}" for axis, moves in enumerate(kind) if moves == "1"]
-    tables = ["starts"] if mode == "read" else ["starts", "order"]
+    tables = ["starts", "order"] if in_order else ["starts"]
     lines = [
         f"def kernel({', '.join(['n', 'each', *lengths, *steps, *tables, 'x', 'other'])}):",
         "    step = i8(cuda.gridsize(1))",
@@ -190,6 +214,9 @@ def text_of(mode: str, kind: str, dims: int, dtype: Dtype) -> tuple[str, list[st
     inner.append(f"at = start + {place_text(kind, 0, 'rest') if steps else '0'}")
     if mode == "read":
         inner.append("other[i] = x[at]")
+    elif not in_order:
+        both = loaded("x[at]", dtype), loaded("other[i]", dtype)
+        inner.append(f"x[at] = {'other[i]' if mode == 'write' else stored(_added(*both, dtype), dtype)}")
     elif mode == "write":
         inner += [
             "if which + 1 == count or starts[which + 1] != start:",

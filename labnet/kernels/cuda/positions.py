@@ -1,8 +1,7 @@
 """What an index names: a view, or places in memory.
 
-Slices and integers are views. Arrays of integers on the GPU become places there, by a kernel, and what is waited for
-is whether one of them is out of bounds. Arrays on the host and masks, whose number of places depends on their
-elements, become places on the host.
+Slices and integers are views. Arrays on the GPU become places there, by kernels; what is waited for is whether a
+position is out of bounds, and of a mask how many elements it names. Arrays on the host become places on the host.
 """
 
 import functools
@@ -14,6 +13,7 @@ import numpy as np
 
 from labnet.kernels.cuda.array import DeviceArray, layout_at
 from labnet.kernels.cuda.elementwise import address
+from labnet.kernels.cuda.selecting import nonzero
 
 Host = np.ndarray[Any, Any]
 Index = Host | DeviceArray
@@ -26,10 +26,7 @@ def parts_of(key: Any) -> tuple[Any, ...]:
     plain: list[Any] = []
     for part in parts:
         if isinstance(part, DeviceArray):
-            if part.dtype.kind == "b":
-                plain.append(part.host())
-            else:
-                plain.append(part if part.ndim or part.dtype.kind not in "iu" else int(part.host()))
+            plain.append(part if part.ndim or part.dtype.kind not in "iu" else int(part.host()))
         elif isinstance(part, bool | np.bool_):
             plain.append(np.asarray(part))
         elif isinstance(part, _BASIC):
@@ -42,6 +39,11 @@ def parts_of(key: Any) -> tuple[Any, ...]:
 def is_basic(parts: tuple[Any, ...]) -> bool:
     """Tell whether an index names a view."""
     return all(isinstance(part, _BASIC) for part in parts)
+
+
+def is_mask(part: Any) -> bool:
+    """Tell whether a part of an index says of each element whether it is named."""
+    return isinstance(part, np.ndarray | DeviceArray) and part.dtype.kind == "b"
 
 
 def view(layout: Host, parts: tuple[Any, ...]) -> Host:
@@ -64,11 +66,14 @@ class Places:
         The dimensions that are taken as they are, from the first element.
     before : int
         How many of them come before those of the arrays in the result.
+    distinct : bool
+        It is known that no place is there twice.
     """
 
     starts: Index
     rest: Host
     before: int
+    distinct: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -96,6 +101,7 @@ def places_of(layout: Host, parts: tuple[Any, ...]) -> Places:
     """
     basic: list[Any] = []
     arrays: list[tuple[int, Index]] = []  # axis after the slices, and index
+    unsure: list[tuple[int, Index]] = []  # those that may be out of bounds
     order: list[bool] = []
     source = 0
     for part in _spread(layout, parts):
@@ -107,6 +113,7 @@ def places_of(layout: Host, parts: tuple[Any, ...]) -> Places:
             for one in _indices(part, layout, source):
                 basic.append(slice(None))
                 arrays.append((len(order), one))
+                unsure += [] if is_mask(part) else arrays[-1:]
                 source += 1
                 order.append(True)
     seen = view(layout, tuple(basic))
@@ -117,7 +124,7 @@ def places_of(layout: Host, parts: tuple[Any, ...]) -> Places:
         raise IndexError(
             f"shape mismatch: indexing arrays could not be broadcast together with shapes {shapes} "
         ) from None
-    _check(layout, parts, [(index, seen.shape[axis]) for axis, index in arrays])
+    _check(layout, parts, [(index, seen.shape[axis]) for axis, index in unsure])
     steps = [seen.strides[axis] // seen.itemsize for axis, _ in arrays]
     lengths = [seen.shape[axis] for axis, _ in arrays]
     begin = (address(seen) - address(layout)) // layout.itemsize
@@ -125,17 +132,17 @@ def places_of(layout: Host, parts: tuple[Any, ...]) -> Places:
     first, last = order.index(True), len(order) - order[::-1].index(True)
     kept = [(n, s) for n, s, is_taken in zip(seen.shape, seen.strides, order, strict=True) if not is_taken]
     rest = layout_at(address(seen), tuple(n for n, _ in kept), seen.dtype, tuple(s for _, s in kept))
-    return Places(starts, rest, first if all(order[first:last]) else 0)
+    chosen = [part for part in parts if isinstance(part, np.ndarray | DeviceArray)]
+    distinct = len(chosen) == 1 and is_mask(chosen[0])
+    return Places(starts, rest, first if all(order[first:last]) else 0, distinct)
 
 
 def _spread(layout: Host, parts: tuple[Any, ...]) -> list[Any]:
     """Return the parts of an index with slices in the place of ``...``."""
     for part in parts:
-        if isinstance(part, np.ndarray) and part.dtype.kind == "b" and not part.ndim:
+        if is_mask(part) and not part.ndim:
             raise IndexError("a single truth value as an index is not supported on 'cuda'")
-    taken = sum(
-        p.ndim if isinstance(p, np.ndarray) and p.dtype.kind == "b" else p is not None and p is not ... for p in parts
-    )
+    taken = sum(part.ndim if is_mask(part) else part is not None and part is not ... for part in parts)
     if taken > layout.ndim:
         raise IndexError(f"too many indices for array: array is {layout.ndim}-dimensional, but {taken} were indexed")
     spread = list(parts) if any(part is ... for part in parts) else [*parts, ...]
@@ -146,21 +153,17 @@ def _spread(layout: Host, parts: tuple[Any, ...]) -> list[Any]:
 
 def _indices(part: Any, layout: Host, axis: int) -> tuple[Index, ...]:
     """Return the arrays of int64 that a part of an index stands for."""
-    if isinstance(part, DeviceArray):
-        if part.dtype.kind in "iu":
-            return (part.astype(np.int64, copy=False),)
-        part = np.broadcast_to(np.zeros((), part.dtype), part.shape)
-    index = np.asarray(part)
+    index: Index = part if isinstance(part, DeviceArray) else np.asarray(part)
     if index.dtype.kind == "b":
         if index.shape != layout.shape[axis : axis + index.ndim]:
             raise IndexError(
                 f"boolean index did not match indexed array along axis {axis}: "
                 f"the index has shape {index.shape}, the array {layout.shape}"
             )
-        return index.nonzero()
+        return nonzero(index) if isinstance(index, DeviceArray) else index.nonzero()
     if index.dtype.kind not in "iu" and index.size:
         raise IndexError("arrays used as indices must be of integer (or boolean) type")
-    return (index.astype(np.int64),)
+    return (index.astype(np.int64, copy=False),)
 
 
 def _check(layout: Host, parts: tuple[Any, ...], arrays: Sequence[tuple[Index, int]]) -> None:

@@ -1,4 +1,8 @@
-"""Running sums and products along a dimension: one block per row, which goes through it in strips."""
+"""Running sums and products along a dimension: one block per row, which goes through it in strips.
+
+Long rows are shared by several blocks: each goes through a part of it, and then what came before is added to the parts.
+How a row is parted depends on its length alone, so the same values give the same bits.
+"""
 
 from typing import Any
 
@@ -10,6 +14,9 @@ from labnet.kernels.cuda.machine import machine
 from labnet.kernels.cuda.texts import Launch, pointer
 
 _kernels: dict[Any, Launch] = {}
+_FUNCTIONS: dict[str, Any] = {"add": np.add, "multiply": np.multiply}
+#: Elements of a row from which on several blocks share it, and how many each gets.
+SHARED_FROM, PART = 8192, 4096
 
 
 def scan(name: str, x: DeviceArray, axis: int, dtype: Any) -> DeviceArray:
@@ -17,17 +24,37 @@ def scan(name: str, x: DeviceArray, axis: int, dtype: Any) -> DeviceArray:
     axis = np.lib.array_utils.normalize_axis_index(axis, x.ndim)
     kept = np.dtype(dtype) if dtype is not None else np.add.reduce(np.empty(0, x.dtype)).dtype
     source = x.astype(kept, copy=False)
-    moved = source.view_of(np.moveaxis(source.layout, axis, -1)).copy()
-    out = DeviceArray.empty(moved.shape, kept)
+    moved = source.view_of(np.moveaxis(source.layout, axis, -1))
+    rows = moved if moved.layout.flags.c_contiguous else moved.copy()
+    out = DeviceArray.empty(rows.shape, kept)
     if out.size:
-        gpu = machine()
-        length = moved.shape[-1]
-        key = name, kept
-        launch = _kernels.get(key)
-        if launch is None:
-            launch = _kernels[key] = gpu.kernel(*text_of(name, kept, gpu.threads))
-        launch((out.size // length,), (gpu.threads,), length, moved.address, out.address)
+        _run(name, rows, out)
     return out.view_of(np.moveaxis(out.layout, -1, axis))
+
+
+def _run(name: str, x: DeviceArray, out: DeviceArray) -> None:
+    """Go through contiguous rows, each in one part or in several."""
+    gpu, length = machine(), x.shape[-1]
+    part = length if length < SHARED_FROM else PART
+    parts = -(-length // part)
+    key = name, out.dtype
+    launch = _kernels.get(key)
+    if launch is None:
+        launch = _kernels[key] = gpu.kernel(*text_of(name, out.dtype, gpu.threads))
+    rows = x.size // length
+    launch((rows * parts,), (gpu.threads,), length, part, parts, x.address, out.address)
+    if parts > 1:
+        _join(name, out.reshape(rows, length), part, parts)
+
+
+def _join(name: str, rows: DeviceArray, part: int, parts: int) -> None:
+    """Add to each part of the rows what all parts before it come to."""
+    last = (parts - 1) * part  # where the last part begins, which may be shorter
+    before = scan(name, rows[:, part - 1 : last : part], 1, rows.dtype)
+    whole, rest = rows[:, part:last].reshape(len(rows), parts - 2, part), rows[:, last:]
+    function = _FUNCTIONS[name]
+    function(whole, before[:, :-1, None], out=whole)
+    function(rest, before[:, -1:], out=rest)
 
 
 def text_of(name: str, dtype: Dtype, threads: int) -> tuple[str, list[str]]:
@@ -38,16 +65,19 @@ def text_of(name: str, dtype: Dtype, threads: int) -> tuple[str, list[str]]:
     work = CASTS[working(dtype)]
     sign, start = ("+", f"{work}(0)") if name == "add" else ("*", f"{work}(1)")
     lines = [
-        "def kernel(length, x, out):",
+        "def kernel(length, part, parts, x, out):",
         f"    shared = cuda.shared.array({threads}, {work}_)",
         "    here = i8(cuda.threadIdx.x)",
-        "    first = i8(cuda.blockIdx.x) * length",
+        "    row = i8(cuda.blockIdx.x) // parts",
+        "    start = (i8(cuda.blockIdx.x) - row * parts) * part",
+        "    count = min(part, length - start)",
+        "    first = row * length + start",
         f"    carried = {start}",
         "    strip = i8(0)",
-        "    while strip < length:",
+        "    while strip < count:",
         "        at = strip + here",
         f"        value = {start}",
-        "        if at < length:",
+        "        if at < count:",
         f"            value = {loaded('x[first + at]', dtype)}",
         "        shared[here] = value",
         "        cuda.syncthreads()",
@@ -66,10 +96,10 @@ def text_of(name: str, dtype: Dtype, threads: int) -> tuple[str, list[str]]:
         reach *= 2
     total = f"{work}(carried {sign} value)"
     lines += [
-        "        if at < length:",
+        "        if at < count:",
         f"            out[first + at] = {stored(total, dtype)}",
         f"        carried = {work}(carried {sign} shared[{threads - 1}])",
         "        cuda.syncthreads()",
         f"        strip += {threads}",
     ]
-    return "\n".join(lines) + "\n", ["i8", pointer(dtype), pointer(dtype)]
+    return "\n".join(lines) + "\n", ["i8"] * 3 + [pointer(dtype)] * 2
