@@ -131,16 +131,27 @@ class Calls:
             raise Expired(self._gone.get(call) or self._of_unknown(call))
         return self._kept[call]
 
-    def restore(self, lineage: str, used: Iterable[str], *, in_doubt: Iterable[str] = (), since: int = 0) -> None:
+    def restore(
+        self,
+        lineage: str,
+        used: Iterable[str],
+        *,
+        in_doubt: Iterable[str] = (),
+        refused: Iterable[str] = (),
+        since: int = 0,
+    ) -> None:
         """Take note of the calls of a store that were used before; every other one of it was not.
 
         Parameters
         ----------
         in_doubt : iterable of str
             Calls of which servers further down may have used the gradient.
+        refused : iterable of str
+            Calls whose gradients were refused for good.
         since : int
-            Of forwards before this version, `used` may not be all.
+            Of forwards before this version, these may not be all.
         """
+        self._gone.update(dict.fromkeys(refused, "no"))
         self._gone.update(dict.fromkeys(in_doubt, "unknown"))
         self._gone.update(dict.fromkeys(used, "yes"))
         self._own, self._since = lineage, since

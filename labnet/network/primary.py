@@ -104,8 +104,9 @@ class Primary:
         """Apply what a replica has computed for a call, once; a call that was given up is not applied any more."""
         served, call = self._served, request.headers.get(CALL, "")
         fingerprint, of_round = fingerprint_for(request), RoundOf.read(request.headers.get(ROUND))
-        if request.headers.get(PRIMARY) != self._port.epoch:
-            known = request.headers.get(PRIMARY, "").startswith(self.lineage)
+        epoch = request.headers.get(PRIMARY, "")
+        known = epoch.startswith(self.lineage)  # so it is known which calls were applied or given up
+        if not known or (of_round is not None and epoch != self._port.epoch):  # others of its round are forgotten
             raise gone(
                 "no" if known else "unknown",
                 "the primary was restarted since the replica computed this gradient, which is not applied",

@@ -146,8 +146,8 @@ class Replica:
     ) -> int:
         """Have the primary apply a contribution; return the version it led to.
 
-        Only the incarnation that its forward was computed for does: a later one knows no more which calls were given
-        up, and the client may have been told that this one is not applied.
+        Only one does that knows all about the incarnation whose weights its forward had: which calls were given up, and
+        the client told that they are not applied.
 
         Raises
         ------

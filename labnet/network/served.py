@@ -103,8 +103,8 @@ class ServedModel:
         if store is not None:
             used = [outcome.call for outcome in store.outcomes]
             in_doubt = [intent.call for intent in store.intents]
-            since = max(store.outcomes.forgotten, store.intents.forgotten)
-            self.calls.restore(store.lineage, used, in_doubt=in_doubt, since=since)
+            since = max(store.outcomes.forgotten, store.intents.forgotten, store.refusals.forgotten)
+            self.calls.restore(store.lineage, used, in_doubt=in_doubt, refused=store.refusals, since=since)
         #: Whether forwards reach other servers: what they saw is kept then, in case this one dies half-way.
         self._reaches: bool | None = None if store is not None else False
         self.replaced = False
@@ -265,8 +265,8 @@ class ServedModel:
             self._check_staleness(call, kept)
             kept = self.calls.take(call, now=time.monotonic())
         except Expired as expired:
-            if isinstance(self.role, Primary):  # of a replica that is gone: what it sent comes too late from now on
-                self.calls.refuse(call)
+            if isinstance(self.role, Primary) and expired.applied == "no":
+                await self._give_up(call)
             details = {"applied": expired.applied}
             raise Failure(410, "GraphExpired", _why_expired(call, expired), details=details) from None
         backward = Backward(request, call, kept, message.tensors, loss)
@@ -301,6 +301,12 @@ class ServedModel:
             self.losses.add(version, loss)
         self._tell()
         return Reply(backward.answer(), {VERSION: str(version)})
+
+    async def _give_up(self, call: str) -> None:
+        """Take no gradient of a call from a replica any more, also after a restart: its client is about to be told."""
+        self.calls.refuse(call)
+        if self.store is not None and call not in self.store.refusals:
+            await self._worker.run(lambda: self.updates.give_up(call))
 
     async def _hand_on(
         self, role: Replica, backward: Backward, request: Request, of_round: RoundOf | None, epoch: str | None

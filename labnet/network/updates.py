@@ -224,6 +224,21 @@ class Updates:
             noted=[node.note() for node in nodes],
         )
 
+    def give_up(self, call: str) -> None:
+        """Write that no gradient of a call is applied any more; runs on the worker."""
+        assert self._store is not None, "there is something to write to"
+        try:
+            self._store.refuse(call)
+        except OSError as error:
+            raise Failure(
+                503,
+                "StorageUnavailable",
+                f"it cannot be written to the store {self._store.path} that the call {call:.40} is given up: "
+                f"{error.strerror or error} (applied: unknown)",
+                headers={"Retry-After": "1"},
+                details={"applied": "unknown"},
+            ) from error
+
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """Turn a failure of the disk into the reply that has the client come again: soon, or in a second."""

@@ -15,8 +15,7 @@ from labnet.io.files import flush_directory
 from labnet.nn import Module
 from labnet.store import folder as folders
 from labnet.store import journal
-from labnet.store.intents import Intent
-from labnet.store.records import Update, decode
+from labnet.store.records import Record, Update, decode
 from labnet.store.training import FORMAT, Durability, Store
 from labnet.tensor import Tensor
 
@@ -109,8 +108,8 @@ class _Found:
             self.error = error
         self.end, self.torn = records.end, records.torn
 
-    def _take(self, record: Update | Intent) -> None:
-        if isinstance(record, Intent):
+    def _take(self, record: Record) -> None:
+        if not isinstance(record, Update):
             return
         if record.version != self.version + 1:
             raise StoreError(f"update {record.version} comes after {self.version}")

@@ -11,6 +11,7 @@ import numpy as np
 from labnet import codec
 from labnet.errors import StoreError, WireError
 from labnet.store.intents import Intent
+from labnet.store.refusals import Refusal
 
 Array = np.ndarray[Any, Any]
 #: Most outcomes that are remembered with their replies, bytes of these replies, and outcomes without them.
@@ -92,7 +93,11 @@ class Update:
             raise StoreError(f"not the record of an update: {error}") from error
 
 
-def decode(payload: bytes) -> Update | Intent:
+#: What a journal is made of.
+Record = Update | Intent | Refusal
+
+
+def decode(payload: bytes) -> Record:
     """Read a record of a journal.
 
     Raises
@@ -102,9 +107,11 @@ def decode(payload: bytes) -> Update | Intent:
     """
     try:
         arrays, metadata = codec.decode(payload, max_header=len(payload))
-        if "intent" not in metadata:
-            return Update.decode(payload)
-        return Intent.of(json.loads(metadata["intent"]), arrays)
+        if "intent" in metadata:
+            return Intent.of(json.loads(metadata["intent"]), arrays)
+        if "refusal" in metadata:
+            return Refusal.of(metadata["refusal"])
+        return Update.decode(payload)
     except (WireError, ValueError, TypeError) as error:
         raise StoreError(f"not a record: {error}") from error
 

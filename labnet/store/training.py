@@ -10,7 +10,7 @@ import json
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from labnet.store import folder as folders
 from labnet.store import journal
 from labnet.store.intents import Intent, Intents
 from labnet.store.records import Outcome, Outcomes, Update, decode
+from labnet.store.refusals import Refusal, Refusals
 from labnet.tensor import Tensor, on_host
 
 Durability = Literal["memory", "group", "every"]
@@ -65,6 +66,8 @@ class Store:
         The requests that were applied.
     intents : Intents
         Backwards that were handed on to other servers and not applied here.
+    refusals : Refusals
+        Calls of which no gradient is applied any more.
     resumed : bool
         Whether there was something in the folder.
     replayed : int
@@ -87,6 +90,8 @@ class Store:
         self.version = self.replayed = 0
         self.outcomes = Outcomes()
         self.intents = Intents()
+        self.refusals = Refusals()
+        self._noted = False  # whether something is neither in the checkpoint nor in the journal, beside updates
         self._journal: journal.Journal | None = None
         self._begun = -1  # version of the present checkpoint
         self._unsure = False  # whether the optimizer may be in another state than the journal leads to
@@ -173,6 +178,7 @@ class Store:
         self.outcomes = Outcomes.decode(replies, metadata["outcomes"])
         noted = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith("intent/")}
         self.intents = Intents.decode(noted, metadata["intents"], version, self._weights())
+        self.refusals = Refusals.decode(metadata["refusals"]) if "refusals" in metadata else Refusals()
         self._long = max(_LONG, _CHECKPOINTS * path.stat().st_size)
         return {name: metadata[name] for name in self._promised()}
 
@@ -207,6 +213,9 @@ class Store:
                 record = decode(payload)
                 if isinstance(record, Intent):
                     self.intents.add(record.seen(self.version, self._weights()))
+                    continue
+                if isinstance(record, Refusal):
+                    self.refusals.add(record)
                     continue
                 if record.version != self.version + 1:
                     raise StoreError(f"update {record.version} comes after update {self.version}")
@@ -255,13 +264,31 @@ class Store:
         OSError
             If that could not be written.
         """
+        if intent.call not in self.intents:
+            self._note(intent.encode(self.version))
+            self.intents.add(intent)
+
+    def refuse(self, call: str) -> None:
+        """Write that no gradient of a call is applied any more, before anybody is told so.
+
+        Raises
+        ------
+        OSError
+            If that could not be written.
+        """
+        if call not in self.refusals:
+            refusal = Refusal(call, self.version)
+            self._note(refusal.encode())
+            self.refusals.add(refusal)
+
+    def _note(self, record: Sequence[journal.Part]) -> None:
+        """Write what is no update, or leave it for the next checkpoint."""
         if self._journal is None:
             raise OSError(errno.EBADF, "it is closed")
-        if intent.call in self.intents:
-            return
-        if self.durability != "memory":
-            self._mend().append(intent.encode(self.version), sync=self.durability == "every")
-        self.intents.add(intent)
+        if self.durability == "memory":
+            self._noted = True
+        else:
+            self._mend().append(record, sync=self.durability == "every")
 
     def append(self, gradients: Gradients, outcomes: Iterable[Outcome]) -> None:
         """Write the next update to the journal; the weights are changed after that.
@@ -329,7 +356,8 @@ class Store:
         OSError
             If that is not possible; the checkpoint and journal before are still there then.
         """
-        if self._journal is None or self._journal.end > len(journal.MAGIC) or self.version != self._begun:
+        written = self._journal
+        if written is None or written.end > len(journal.MAGIC) or self.version != self._begun or self._noted:
             self._write_checkpoint()
 
     def _write_checkpoint(self) -> None:
@@ -345,6 +373,7 @@ class Store:
             "optimizer": _name(self._optimizer),
             "outcomes": text,
             "intents": intents,
+            "refusals": self.refusals.encode(),
             "shared": json.dumps(self._shared()),
         }
         with self._files:
@@ -357,7 +386,7 @@ class Store:
             if self._journal is not None:
                 self._journal.close()
             self._journal = begun
-        self._begun, self._unsure = self.version, False
+        self._begun, self._unsure, self._noted = self.version, False, False
         self._long = max(_LONG, _CHECKPOINTS * folders.checkpoint_path(self.path, self.version).stat().st_size)
 
     def _shared(self) -> dict[str, str]:

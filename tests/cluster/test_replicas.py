@@ -147,14 +147,13 @@ def test_a_kill_between_forward_and_backward_is_resolved_by_the_primary(cluster,
             try:
                 await ln.loss.mse(output, y).backward()
                 applied += 1
-            except StaleGradient as error:  # of what died: the forward was made again, with weights that had changed
+            except StaleGradient as error:  # of the one that was killed: the weights have changed since
                 refused.append(error.applied)
         return applied
 
     refused = []
     applied = asyncio.run(run())
-    # the other replica's calls go on; after the primary, whose refusals died with it, one does until the weights change
-    assert applied >= (1 if victim == 0 else 2)
+    assert applied >= 2
     assert set(refused) <= {"no"}
     wait_restarted(cluster, "model", number=victim)
     assert cluster.models()[0].version == applied

@@ -95,13 +95,16 @@ def test_a_call_is_applied_under_one_key_only(primary):
     assert model.weight.tolist() == [[0.5, 2.0]]
 
 
-def test_a_gradient_for_an_earlier_incarnation_is_refused(primary):
+def test_a_gradient_for_an_earlier_incarnation_is_applied_where_nothing_of_that_is_forgotten(primary):
     server, model, lineage = primary
-    same = apply(server, call_of(lineage), "ana:1", of=lineage + "00000000")
-    assert (same.status, same.json()["applied"]) == (410, "no")
-    other = apply(server, call_of(lineage), "ana:2", of=secrets.token_hex(12))
+    other = apply(server, call_of(lineage), "ana:1", of=secrets.token_hex(12))
     assert (other.status, other.json()["applied"]) == (410, "unknown")
+    round_ = f"{secrets.token_hex(8)} 1 0"  # the others of a round are
+    alone = apply(server, call_of(lineage), "ana:2", of=lineage + "00000000", Labnet_Round=round_)
+    assert (alone.status, alone.json()["applied"]) == (410, "no")
     assert model.weight.tolist() == [[1.0, 2.0]]
+    assert apply(server, call_of(lineage), "ana:3", of=lineage + "00000000").status == 200
+    assert model.weight.tolist() == [[0.5, 2.0]]
 
 
 def test_a_call_of_another_lineage_is_not_known(primary):
@@ -161,8 +164,10 @@ def test_a_replica_follows_its_primary_again_whatever_went_wrong(primary):
     assert not failing
 
 
-def test_a_call_that_was_given_up_is_not_applied_after_a_restart_either(tmp_path):
-    """By a replica that was taken for dead, and follows the primary again before it hands on."""
+@pytest.mark.parametrize("given_up", [True, False])
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_after_a_restart_a_late_gradient_is_applied_unless_its_call_was_given_up(tmp_path, given_up, end):
+    """Handed on by a replica that was taken for dead, and follows the primary again by then."""
     model = ln.nn.Linear(2, 1, bias=False)
     model.weight.assign([[1.0, 2.0]])
 
@@ -179,15 +184,42 @@ def test_a_call_that_was_given_up_is_not_applied_after_a_restart_either(tmp_path
             x = native({"tensor": np.ones((1, 2), np.float32)})
             forward = http(replica, "POST", "/forward", x, Content_Type=NATIVE, Idempotency_Key='"ana:0"')
             call, before = forward.headers["labnet-call"], role.epoch
-            told = optimize(first, call, "ana:1")
-            assert (told.status, told.json()["applied"]) == (410, "no")
+            if given_up:
+                told = optimize(first, call, "ana:1")
+                assert (told.status, told.json()["applied"]) == (410, "no")
             port = int(first.url.rpartition(":")[2].rstrip("/"))
+            if end == "killed":  # what is not on the disk by now never gets there
+                first._model.store.abandon()
             first.stop()
             first = started(port)
             wait_until(lambda: role.epoch != before)
             late = optimize(replica, call, "ana:2")
-            assert (late.status, late.json()["applied"]) == (410, "no")
-            assert first.statistics()["server"]["version"] == 0
+            if given_up:
+                assert (late.status, late.json()["applied"]) == (410, "no")
+            else:
+                assert (late.status, late.headers["labnet-version"]) == (200, "1")
+            assert first.statistics()["server"]["version"] == (0 if given_up else 1)
+            assert optimize(first, call, "ana:3").json()["applied"] == ("no" if given_up else "yes")
     finally:
         first.stop()
+    assert model.weight.tolist() == ([[1.0, 2.0]] if given_up else [[0.5, 1.5]])
+
+
+@pytest.mark.parametrize("primary", ["stored"], indirect=True)
+def test_nobody_is_told_that_a_call_is_given_up_before_that_is_written(primary, monkeypatch):
+    server, model, lineage = primary
+    store, call = server._model.store, call_of(lineage)
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store._journal, "append", full)
+        told = optimize(server, call, "ana:1")
+        assert (told.status, told.json()["error"], told.json()["applied"]) == (503, "StorageUnavailable", "unknown")
+        assert "No space left on device" in told.json()["message"]
+    assert apply(server, call, "ana:2").status == 410
+    told = optimize(server, call, "ana:1")
+    assert (told.status, told.json()["applied"]) == (410, "no")
+    assert call in store.refusals
     assert model.weight.tolist() == [[1.0, 2.0]]

@@ -10,7 +10,7 @@ import labnet as ln
 from labnet import nn
 from labnet.autograd import Gradients
 from labnet.errors import StoreError
-from labnet.store import Intent, Outcome, Store, training
+from labnet.store import Intent, Outcome, Store, refusals, training
 from labnet.store import folder as folders
 from labnet.store.offline import compact, contents
 from tests.network.kept import make_model, make_optimizer
@@ -113,6 +113,49 @@ def test_an_intent_is_written_once_the_disk_is_well_again(tmp_path):
     again, _, _ = served(tmp_path)
     assert ([one.call for one in again.intents], again.version) == (["one"], 1)
     again.close()
+
+
+@pytest.mark.parametrize(("durability", "end"), [("group", "abandon"), ("every", "abandon"), ("memory", "close")])
+def test_what_was_given_up_and_handed_on_is_known_to_whoever_opens_the_store(tmp_path, durability, end):
+    for number in range(3):
+        store, model, optimizer = served(tmp_path, durability=durability)
+        assert list(store.refusals) == [f"given up {before}" for before in range(number)]
+        assert [one.call for one in store.intents] == [f"handed on {before}" for before in range(number)]
+        store.refuse(f"given up {number}")
+        store.refuse(f"given up {number}")
+        store.intend(Intent(f"handed on {number}", ("http://inner",)))
+        if number == 1:
+            step(store, model, optimizer)
+        getattr(store, end)()
+        assert contents(tmp_path).version == (number > 0)
+    compact(tmp_path)
+    store, _, _ = served(tmp_path)
+    assert list(store.refusals) == ["given up 0", "given up 1", "given up 2"]
+    store.close()
+
+
+def test_of_calls_that_were_given_up_long_ago_nothing_is_claimed_to_be_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(refusals, "_CALLS", 2)
+    store, model, optimizer = served(tmp_path)
+    for number in range(4):
+        store.refuse(f"call {number}")
+        step(store, model, optimizer)
+    for _ in range(2):
+        assert list(store.refusals) == ["call 2", "call 3"]
+        assert store.refusals.forgotten == 2  # the second one saw version 1 at most
+        store.close()
+        store, _, _ = served(tmp_path)
+    store.close()
+
+
+def test_a_store_that_knows_nothing_of_given_up_calls_yet_is_opened(tmp_path):
+    store, model, _ = served(tmp_path)
+    store.close()
+    (path,) = tmp_path.glob("checkpoint-*")
+    tensors, metadata = folders.read_checkpoint(path)
+    del metadata["refusals"]
+    folders.write_pair(tmp_path, 0, tensors, metadata).close()
+    assert after_a_crash(tmp_path) == (values(model), 0)
 
 
 @pytest.mark.parametrize("at", ["save", "Journal"])

@@ -1,0 +1,79 @@
+"""Calls that were given up: somebody was told that their gradients are not applied, so none is that comes later."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from labnet import codec
+
+#: Most that are remembered.
+_CALLS = 20_000
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A call that was given up.
+
+    Attributes
+    ----------
+    call : str
+        The forward whose gradient it would be.
+    version : int
+        Of the weights then; the forward saw no later ones.
+    """
+
+    call: str
+    version: int
+
+    def encode(self) -> list[codec.Part]:
+        """Return the parts of a record."""
+        return codec.encode({}, {"refusal": json.dumps([self.call, self.version])})
+
+    @classmethod
+    def of(cls, text: str) -> "Refusal":
+        """Read what `encode` wrote."""
+        call, version = json.loads(text)
+        return cls(str(call), int(version))
+
+
+class Refusals:
+    """The refusals of a store; bounded.
+
+    Examples
+    --------
+    >>> refusals = Refusals()
+    >>> refusals.add(Refusal("c0ffee", 3))
+    >>> "c0ffee" in refusals, list(refusals)
+    (True, ['c0ffee'])
+    """
+
+    def __init__(self) -> None:
+        self._calls: OrderedDict[str, int] = OrderedDict()
+        #: Version before which calls may have been given up of which nothing is known any more.
+        self.forgotten = 0
+
+    def __contains__(self, call: str) -> bool:
+        return call in self._calls
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._calls)
+
+    def add(self, refusal: Refusal) -> None:
+        """Remember a refusal, and forget the oldest ones."""
+        self._calls[refusal.call] = refusal.version
+        while len(self._calls) > _CALLS:
+            self.forgotten = max(self.forgotten, self._calls.popitem(last=False)[1] + 1)
+
+    def encode(self) -> str:
+        """Return text for a checkpoint."""
+        return json.dumps({"forgotten": self.forgotten, "refusals": list(self._calls.items())})
+
+    @classmethod
+    def decode(cls, text: str) -> "Refusals":
+        """Read what `encode` returned."""
+        document, refusals = json.loads(text), cls()
+        for call, version in document["refusals"]:
+            refusals.add(Refusal(str(call), int(version)))
+        refusals.forgotten = max(refusals.forgotten, int(document["forgotten"]))
+        return refusals
