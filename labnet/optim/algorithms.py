@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from labnet import kernels
-from labnet.optim.optimizer import Optimizer, not_negative
+from labnet.optim.optimizer import Checks, Optimizer, decays, not_negative
 from labnet.tensor import Tensor
 
 
@@ -31,10 +31,11 @@ class SGD(Optimizer):
     """
 
     slots = ("momentum_buffer",)
+    _checks: ClassVar[Checks] = {**Optimizer._checks, "momentum": not_negative}
 
     def __init__(self, lr: float = 1e-3, momentum: float = 0.0, *, parameters: Iterable[Tensor] | None = None):
         super().__init__(lr, parameters=parameters)
-        self.momentum = not_negative("momentum", momentum)
+        self.momentum = momentum
 
     def _step_compiled(self, found: list[tuple[Tensor, Any]]) -> bool:
         kernel = kernels.sgd_with_momentum if self.momentum else kernels.sgd
@@ -79,6 +80,7 @@ class Adam(Optimizer):
     """
 
     slots = ("step", "exp_avg", "exp_avg_sq")
+    _checks: ClassVar[Checks] = {**Optimizer._checks, "betas": decays, "eps": not_negative}
 
     def __init__(
         self,
@@ -144,6 +146,8 @@ class AdamW(Adam):
     >>> round(weight.item(), 4)
     0.8
     """
+
+    _checks: ClassVar[Checks] = {**Adam._checks, "weight_decay": not_negative}
 
     def __init__(
         self,

@@ -23,6 +23,8 @@ Values = np.ndarray[Any, Any]
 #: What an optimizer remembers about one parameter: arrays of its shape, and the number of steps.
 State = dict[str, Any]
 Named = Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
+#: Return the number that was assigned to a name, or complain.
+Checks = Mapping[str, Callable[[str, Any], Any]]
 #: Called after a step with the ids of the parameters that changed. Held weakly: who wants to be called keeps it.
 Watcher = Callable[[frozenset[int]], None]
 
@@ -87,6 +89,42 @@ class Known:
         self.made = 0
 
 
+def not_negative(name: str, value: Any) -> float:
+    """Return a number, as it was or as the one element of an array.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    ValueError
+        If it is negative.
+    """
+    number = value.item() if getattr(value, "size", None) == 1 else value
+    if not isinstance(number, int | float):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r:.40}")
+    if not number >= 0:
+        raise ValueError(f"{name} must not be negative, got {number}")
+    return number
+
+
+def decays(name: str, value: Any) -> tuple[float, ...]:
+    """Return two shares of what is kept from one step to the next.
+
+    Raises
+    ------
+    TypeError
+        If there are not two, or they are no numbers.
+    ValueError
+        If one is negative, or not below 1.
+    """
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise TypeError(f"{name} must be two numbers, got {type(value).__name__} {value!r:.40}")
+    found = tuple(not_negative(f"{name}[{place}]", share) for place, share in enumerate(value))
+    if not max(found) < 1:
+        raise ValueError(f"{name} must be below 1, got {found}")
+    return found
+
+
 class Optimizer:
     """Base of the optimizers: which parameters change, and with which state.
 
@@ -95,7 +133,7 @@ class Optimizer:
     Parameters
     ----------
     lr : float
-        Step size; may be assigned at any time.
+        Step size; may be assigned at any time, and is checked then as here.
     parameters : iterable of tensors, optional
         Train these only; others in the gradients are left alone.
 
@@ -111,15 +149,18 @@ class Optimizer:
     slots: ClassVar[tuple[str, ...]] = ()
     #: Whether `_formula` says all that a step does, so that it can be compiled.
     _has_formula: ClassVar[bool] = False
+    #: What checks the numbers that a step is computed with, whenever one is assigned.
+    _checks: ClassVar[Checks] = {"lr": not_negative}
 
     def __init__(self, lr: float, *, parameters: Iterable[Tensor] | None = None):
-        self.lr = not_negative("lr", lr)
+        self.lr = lr
         self._only = None if parameters is None else {id(p): p for p in parameters}
         self._state: dict[int, Known] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Have the numbers of NumPy be Python's: those do not change the precision of the arrays they meet."""
-        object.__setattr__(self, name, _as_python(value))
+        check = self._checks.get(name)
+        object.__setattr__(self, name, _as_python(value if check is None else check(name, value)))
 
     def __init_subclass__(cls) -> None:
         """Have no kernel, and no formula, do the work of a class that defines `updated` anew."""
@@ -348,24 +389,6 @@ class Optimizer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(lr={self.lr})"
-
-
-def not_negative(name: str, value: Any) -> float:
-    """Return a number, as it was or as the one element of an array.
-
-    Raises
-    ------
-    TypeError
-        If it is none.
-    ValueError
-        If it is negative.
-    """
-    number = value.item() if getattr(value, "size", None) == 1 else value
-    if not isinstance(number, int | float):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r:.40}")
-    if not number >= 0:
-        raise ValueError(f"{name} must not be negative, got {number}")
-    return number
 
 
 def _as_python(value: Any) -> Any:

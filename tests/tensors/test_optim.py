@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -28,6 +29,13 @@ OPTIMIZERS = {
         lambda torch, p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.3),
     ),
 }
+
+
+class Slow(ln.optim.Optimizer):
+    """An optimizer of a user's own."""
+
+    def __init__(self, lr=1e-3):
+        super().__init__(lr)
 
 
 class Curve(nn.Module):
@@ -240,3 +248,29 @@ def test_what_is_no_step_size_or_momentum_is_refused_at_once(name):
         ln.optim.SGD(**{name: np.ones(2)})
     with pytest.raises(ValueError, match=f"{name} must not be negative, got -1"):
         ln.optim.SGD(**{name: -1})
+
+
+@pytest.mark.parametrize("make", [ln.optim.SGD, ln.optim.Adam, ln.optim.AdamW, Slow])
+@pytest.mark.parametrize(
+    ("name", "value", "error", "words"),
+    [
+        ("lr", "a", TypeError, "lr must be a number, got str 'a'"),
+        ("lr", None, TypeError, "lr must be a number, got NoneType None"),
+        ("lr", math.nan, ValueError, "lr must not be negative, got nan"),
+        ("lr", -1, ValueError, "lr must not be negative, got -1"),
+        ("momentum", -0.5, ValueError, "momentum must not be negative, got -0.5"),
+        ("betas", 0.9, TypeError, "betas must be two numbers, got float 0.9"),
+        ("betas", (0.9, "b"), TypeError, r"betas\[1\] must be a number, got str 'b'"),
+        ("betas", (0.9, 1.0), ValueError, r"betas must be below 1, got \(0.9, 1.0\)"),
+        ("eps", -1e-8, ValueError, "eps must not be negative, got -1e-08"),
+        ("weight_decay", [1], TypeError, r"weight_decay must be a number, got list \[1\]"),
+    ],
+)
+def test_a_number_that_cannot_be_trained_with_is_refused_when_it_is_assigned(make, name, value, error, words):
+    optimizer = make()
+    if not hasattr(optimizer, name):
+        return
+    before = vars(optimizer).copy()
+    with pytest.raises(error, match=words):
+        setattr(optimizer, name, value)
+    assert vars(optimizer) == before
