@@ -57,7 +57,7 @@ def _model(options: argparse.Namespace) -> Server:
 
 def token(options: argparse.Namespace) -> int:
     """Print the token of a server of this user on this machine."""
-    entry = security.lookup(options.port)
+    entry = security.running(options.port)
     if entry is None:
         print(f"labnet: no server of yours runs on port {options.port} of this machine", file=sys.stderr)
         return FAILURE

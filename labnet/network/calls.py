@@ -6,6 +6,7 @@ longer than their graphs, so that a late or repeated backward can be told from a
 What became of a request that comes twice is the business of `ledger`.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from typing import Any, Literal, NamedTuple
 Applied = Literal["no", "yes", "unknown"]
 
 
-#: Digits of a version in the ids of calls of a store.
+#: Digits of a version in the ids of calls of a store, and what stands behind their lineage: that, and random ones.
 _DIGITS = 12
+_TAIL = re.compile(r"[0-9a-f]{28}")
 
 
 def call_prefix(lineage: str, version: int) -> str:
@@ -157,10 +159,15 @@ class Calls:
         self._own, self._since = lineage, since
 
     def _of_unknown(self, call: str) -> Applied:
-        if self._own is None or not call.startswith(self._own):
-            return "unknown"
-        # digits of one length are in the order of their numbers
-        return "no" if call >= call_prefix(self._own, self._since) else "unknown"
+        version = self._version_of(call)
+        return "unknown" if version is None or version < self._since else "no"
+
+    def _version_of(self, call: str) -> int | None:
+        """Return the version of the weights that a forward saw, as its id tells; None for ids that are none of here."""
+        own = self._own
+        if own is None or not call.startswith(own) or not _TAIL.fullmatch(call, len(own)):
+            return None
+        return int(call[len(own) : len(own) + _DIGITS], 16)
 
     def take(self, call: str, *, now: float) -> Kept:
         """Return what is kept for a call, which is used up by that.
@@ -204,7 +211,7 @@ class Calls:
     def refuse(self, call: str) -> None:
         """Use no gradient of a call that is kept elsewhere from now on: somebody was told that none was used."""
         if call not in self._gone and call not in self._kept and self._of_unknown(call) == "no":
-            self._remember(call, "no")
+            self._remember(call, "no", for_good=True)
 
     def discard(self, call: str) -> None:
         """Drop one graph that is there; it was not used."""
@@ -221,11 +228,14 @@ class Calls:
         self.nbytes -= kept.nbytes
         self._remember(call, applied or kept.if_dropped)
 
-    def _remember(self, call: str, applied: Applied) -> None:
+    def _remember(self, call: str, applied: Applied, *, for_good: bool = False) -> None:
+        if applied == "no" and not for_good and self._of_unknown(call) == "no":
+            return  # which is said of it anyway
         self._gone[call] = applied
         while len(self._gone) > self.limits.remembered:
-            self._gone.popitem(last=False)
-            self._own = None  # one that is not known may have been used
+            forgotten = self._version_of(self._gone.popitem(last=False)[0])
+            if forgotten is not None:  # of its time, one that is not known may have been used
+                self._since = max(self._since, forgotten + 1)
 
     def summary(self) -> dict[str, int]:
         """Return the figures for the statistics."""

@@ -97,8 +97,9 @@ class Holding:
         if held is not None:
             await asyncio.shield(held.applied)
             return "yes"
+        state = "no"
         try:
             self._calls.look(call, now=time.monotonic())
         except Expired as expired:
-            return expired.applied
-        return "no"
+            state = expired.applied
+        return "unknown" if state == "no" and self._updates.in_doubt else state

@@ -182,7 +182,7 @@ def url_of(host: str, port: int) -> str:
 def _port_error(error: OSError, port: int, host: str) -> OSError:
     if error.errno != errno.EADDRINUSE:
         return OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}")
-    entry = security.lookup(port)
+    entry = security.running(port)
     holder = f"server {entry.name!r} of process {entry.pid}" if entry else "another process"
     return OSError(
         errno.EADDRINUSE, f"port {port} is taken by {holder}: stop it, or choose another (port=0 takes a free one)"

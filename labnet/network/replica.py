@@ -172,7 +172,8 @@ class Replica:
         try:
             response = await self._caller.call("POST", "/apply", handed.encode(), headers, ticket=ticket)
         except RemoteError as error:
-            if isinstance(error, GraphExpired) and self.epoch == epoch:
+            foreign = isinstance(error, GraphExpired) and (error.applied == "unknown" or of is not None)
+            if foreign and self.epoch == epoch:
                 self._heard = -math.inf  # perhaps of an earlier incarnation: the next forward waits for this one
             raise failure_of(error) from error
         return int(response.headers[VERSION])

@@ -119,11 +119,11 @@ def answered_for(request: Request) -> dict[str, str]:
 
 def failure_of(error: RemoteError) -> Failure:
     """Return what a replica tells its client where the primary has failed it."""
+    details = {"applied": error.applied} if error.applied else {}
     if isinstance(error, Unreachable | RemoteTimeout | Overloaded):
         reason = f"the primary does not take the gradient now: {error}"
-        return Failure(503, "Overloaded", reason, headers={"Retry-After": "1"})
+        return Failure(503, "Overloaded", reason, headers={"Retry-After": "1"}, details=details)
     name = type(error).__name__
-    details = {"applied": error.applied} if error.applied else {}
     return Failure(_STATUS.get(name, 500), name, f"the primary refuses the gradient: {error}", details=details)
 
 

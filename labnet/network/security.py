@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import stat
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -102,6 +102,21 @@ class Entry:
     name: str
     pid: int
     token: str | None = None
+    started: str | None = field(default=None, compare=False)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process that this is of still runs: systems use numbers of processes again.
+
+        Examples
+        --------
+        >>> me = Entry("http://127.0.0.1:3000", "mlp", os.getpid(), started=_started(os.getpid()))
+        >>> me.is_running, replace(me, started="long ago").is_running
+        (True, False)
+        """
+        found = _started(self.pid)
+        unknown = self.started is None or (found is None and _started(os.getpid()) is None)
+        return _exists(self.pid) if unknown else found == self.started
 
     def __repr__(self) -> str:
         return f"Entry(url={self.url!r}, name={self.name!r}, pid={self.pid})"
@@ -132,22 +147,11 @@ def _exists(pid: int) -> bool:
         return True
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True
     return True
-
-
-def is_running(pid: int, started: str | None) -> bool:
-    """Tell whether the process that had a number when it was `started` still runs: systems use numbers again.
-
-    Examples
-    --------
-    >>> is_running(os.getpid(), _started(os.getpid())), is_running(os.getpid(), "long ago")
-    (True, False)
-    """
-    return _exists(pid) if started is None else _started(pid) == started
 
 
 def publish(port: int, entry: Entry) -> None:
@@ -156,7 +160,7 @@ def publish(port: int, entry: Entry) -> None:
     temporary = path.with_name(f".{port}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        json.dump({**asdict(entry), "started": _started(entry.pid)}, file)
+        json.dump(asdict(replace(entry, started=_started(entry.pid))), file)
     temporary.replace(path)
 
 
@@ -169,19 +173,28 @@ def withdraw(port: int) -> None:
 
 
 def lookup(port: int) -> Entry | None:
-    """Return what the runtime file says about the server on a port of this machine, if its process still runs."""
+    """Return what the runtime file says about the server on a port of this machine, whether it runs or not.
+
+    Who shares this folder need not see its process, as in a container of its own.
+    """
     try:
         path = _folder() / f"{port}.json"
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
         with os.fdopen(descriptor) as file:
             data: Any = json.load(file)
-        entry = Entry(url=str(data["url"]), name=str(data["name"]), pid=int(data["pid"]), token=data["token"])
-        return entry if is_running(entry.pid, data.get("started")) else None
+        told = {"token": data["token"], "started": data.get("started")}
+        return Entry(url=str(data["url"]), name=str(data["name"]), pid=int(data["pid"]), **told)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def running(port: int) -> Entry | None:
+    """Return what is known about the server on a port of this machine, if its process runs, as far as that is seen."""
+    entry = lookup(port)
+    return entry if entry is not None and entry.is_running else None
 
 
 def entries() -> list[Entry]:
     """Return what is known about the servers of this user on this machine, by port."""
     ports = sorted(int(path.stem) for path in _folder().glob("*.json") if path.stem.isdecimal())
-    return [entry for entry in map(lookup, ports) if entry is not None]
+    return [entry for entry in map(running, ports) if entry is not None]

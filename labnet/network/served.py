@@ -266,7 +266,7 @@ class ServedModel:
             kept = self.calls.take(call, now=time.monotonic())
         except Expired as expired:
             if isinstance(self.role, Primary) and expired.applied == "no":
-                await self._give_up(call)
+                await self.give_up(call)
             details = {"applied": expired.applied}
             raise Failure(410, "GraphExpired", _why_expired(call, expired), details=details) from None
         backward = Backward(request, call, kept, message.tensors, loss)
@@ -295,15 +295,17 @@ class ServedModel:
                 version = await self.updates.apply(backward.contribution())
         except Exception as error:  # no weight of this server has changed: the same call may be tried again
             backward.keep()
-            self._give_back(call, kept)
+            self._give_back(
+                call, kept, in_doubt=isinstance(error, Failure) and error.details.get("applied") == "unknown"
+            )
             raise partial_update(error, graph.nodes, here={self._url: "no"}) from error.__cause__
         if loss is not None:
             self.losses.add(version, loss)
         self._tell()
         return Reply(backward.answer(), {VERSION: str(version)})
 
-    async def _give_up(self, call: str) -> None:
-        """Take no gradient of a call from a replica any more, also after a restart: its client is about to be told."""
+    async def give_up(self, call: str) -> None:
+        """Take no gradient of a call from a replica any more, also after a restart: somebody is about to be told."""
         self.calls.refuse(call)
         if self.store is not None and call not in self.store.refusals:
             await self._worker.run(lambda: self.updates.give_up(call))
@@ -325,12 +327,12 @@ class ServedModel:
             self.calls.discard(call)  # it will not become less stale
             raise
 
-    def _give_back(self, call: str, kept: Kept | None) -> None:
+    def _give_back(self, call: str, kept: Kept | None, *, in_doubt: bool = False) -> None:
         if kept is None:  # its graph is with a replica
             self.calls.unclaim(call)
             return
         states = states_of(kept.graph.nodes)
-        self.calls.give_back(call, kept, in_doubt=any(state != "no" for state in states.values()))
+        self.calls.give_back(call, kept, in_doubt=in_doubt or any(state != "no" for state in states.values()))
         if self.replaced:
             self.calls.clear([call])
 

@@ -103,6 +103,11 @@ class Updates:
         """How often the weights were updated."""
         return self._version.number
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether an update that failed may be carried out after all if the process ended now."""
+        return self._store is not None and self._store.in_doubt
+
     def drain(self, reason: str) -> None:
         """Send away the gradients that wait for others to make an update with, now and from now on."""
         self._closed = reason
@@ -247,7 +252,7 @@ class Updates:
         except OSError as error:
             assert self._store is not None, "there is something to write to"
             applied, addition = "no", ""
-            if self._store.in_doubt:
+            if self.in_doubt:
                 applied, addition = "unknown", ", but it would be carried out if the server were started anew now"
             self._failures += 1
             raise Failure(

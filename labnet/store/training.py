@@ -267,6 +267,7 @@ class Store:
         if intent.call not in self.intents:
             self._note(intent.encode(self.version))
             self.intents.add(intent)
+            self._shorten()
 
     def refuse(self, call: str) -> None:
         """Write that no gradient of a call is applied any more, before anybody is told so.
@@ -280,6 +281,7 @@ class Store:
             refusal = Refusal(call, self.version)
             self._note(refusal.encode())
             self.refusals.add(refusal)
+            self._shorten()
 
     def _note(self, record: Sequence[journal.Part]) -> None:
         """Write what is no update, or leave it for the next checkpoint."""
@@ -341,10 +343,14 @@ class Store:
     def applied(self, outcomes: Iterable[Outcome]) -> None:
         """Remember what was answered, once the weights have changed; begin a new journal if this one is long."""
         self._remember(outcomes)
+        self._shorten()
+
+    def _shorten(self) -> None:
+        """Begin a new journal if this one is long."""
         if self._journal is not None and self._journal.end > self._long:
             try:
                 self._write_checkpoint()
-            except Exception as error:  # the weights have changed: whatever this is, the update is answered
+            except Exception as error:  # what was written stays: whatever this is, somebody is answered
                 self._long = 2 * self._journal.end
                 log.warning("the store %s cannot be made shorter: %s", self.path, error)
 

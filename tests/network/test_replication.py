@@ -1,13 +1,15 @@
 """What a primary takes of its replicas, over plain HTTP: each gradient once, and none of a call that was given up."""
 
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import labnet as ln
+from labnet.errors import RemoteTimeout
 from labnet.network.caller import Caller
-from labnet.network.calls import call_prefix
+from labnet.network.calls import Limits, call_prefix
 from labnet.network.checksum import checksum_of
 from labnet.network.pool import Address
 from labnet.network.primary import Primary
@@ -218,8 +220,92 @@ def test_nobody_is_told_that_a_call_is_given_up_before_that_is_written(primary, 
         told = optimize(server, call, "ana:1")
         assert (told.status, told.json()["error"], told.json()["applied"]) == (503, "StorageUnavailable", "unknown")
         assert "No space left on device" in told.json()["message"]
-    assert apply(server, call, "ana:2").status == 410
+        late = apply(server, call, "ana:1")  # nor is the replica, whose answer the client may get
+        assert (late.status, late.json()["applied"]) == (503, "unknown")
+    late = apply(server, call, "ana:1")
+    assert (late.status, late.json()["applied"], call in store.refusals) == (410, "no", True)
     told = optimize(server, call, "ana:1")
     assert (told.status, told.json()["applied"]) == (410, "no")
-    assert call in store.refusals
     assert model.weight.tolist() == [[1.0, 2.0]]
+
+
+def test_more_steps_than_are_remembered_are_taken_and_none_twice(primary):
+    server, _, lineage = primary
+    server._model.calls.limits = Limits(remembered=5)
+    calls = [call_of(lineage, version) for version in range(12)]
+    for version, call in enumerate(calls):
+        assert apply(server, call, f"ana:{version}", Labnet_Version=str(version)).status == 200
+    assert optimize(server, call_of(lineage, 12), "ben:1").json()["applied"] == "no"
+    told = [apply(server, call, f"eve:{version}").json()["applied"] for version, call in enumerate(calls)]
+    assert told == ["unknown"] * 8 + ["yes"] * 4
+    assert server.statistics()["server"]["version"] == 12
+
+
+@pytest.mark.parametrize("tail", ["", "0" * 27, "0" * 29, "g" * 28, "0" * 30_000, "_" * 28, " " * 28])
+def test_ids_that_this_server_does_not_give_are_not_known_to_it(primary, tail):
+    server, model, lineage = primary
+    assert optimize(server, lineage + tail, "ana:1").json()["applied"] == "unknown"
+    assert apply(server, lineage + tail, "ana:2").json()["applied"] == "unknown"
+    assert model.weight.tolist() == [[1.0, 2.0]]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_replica_s_gradient_may_be_too_stale_for_the_primary(accumulate):
+    model = ln.nn.Linear(2, 1, bias=False)
+    role = Primary(new_lineage())
+    given = Given(model, ln.optim.SGD(lr=0.5), {}, Policy(max_staleness=0, accumulate=accumulate))
+    with serve_part(given, Place(0, "127.0.0.1", "model", "auto"), role) as server, ThreadPoolExecutor(2) as several:
+        for version, status in ((0, 200), (0, 412), (1, 200)):
+            replies = [
+                several.submit(
+                    apply, server, call_of(role.lineage), secrets.token_hex(4) + ":1", Labnet_Version=str(version)
+                )
+                for _ in range(accumulate)
+            ]
+            assert [reply.result().status for reply in replies] == [status] * accumulate
+        assert server.statistics()["server"]["version"] == 2
+
+
+@pytest.fixture
+def replica(primary):
+    """Give a replica of the primary, and its tie."""
+    server, _, _ = primary
+    role = Replica(Caller(Address.parse(server.url), timeout=SECONDS, token=server.token), epoch(server))
+    copy = Given(ln.nn.Linear(2, 1, bias=False), None, {}, Policy())
+    with serve_part(copy, Place(0, "127.0.0.1", "copy", "auto"), role) as running:
+        yield running, role
+
+
+def forward(server, key):
+    x = native({"tensor": np.ones((1, 2), np.float32)})
+    reply = http(server, "POST", "/forward", x, Content_Type=NATIVE, Idempotency_Key=f'"{key}"')
+    return reply.headers["labnet-call"]
+
+
+def test_a_replica_that_had_no_answer_never_says_that_a_call_is_not_applied(primary, replica):
+    server, _, _ = primary
+    copy, role = replica
+    call, plain = forward(copy, "ana:0"), role._caller.call
+
+    async def lost(method, route, *arguments, **options):
+        await plain(method, route, *arguments, **options)
+        raise RemoteTimeout("no answer", applied="unknown")
+
+    role._caller.call = lost
+    told = optimize(copy, call, "ana:1")
+    assert (told.status, told.json()["applied"]) == (503, "unknown")
+    assert server.statistics()["server"]["version"] == 1
+    role._caller.call = plain
+    copy._model.calls.limits = Limits(count=1)
+    forward(copy, "ana:2")  # in the place of the other one
+    told = optimize(copy, call, "ana:1")
+    assert (told.status, told.json()["applied"]) == (410, "unknown")
+
+
+def test_a_replica_goes_on_at_once_where_a_call_was_given_up(primary, replica):
+    server, _, _ = primary
+    copy, role = replica
+    call = forward(copy, "ana:0")
+    assert optimize(server, call, "ana:1").status == 410
+    assert optimize(copy, call, "ana:2").status == 410
+    assert role._heard > 0  # the next forward does not wait for the primary to be heard of

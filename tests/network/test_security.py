@@ -129,9 +129,9 @@ def test_a_process_that_was_killed_has_no_servers_even_before_its_parent_looks(f
     assert security.entries() == [entry]
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked how
-    assert (security.lookup(4000), security.entries()) == (None, [])
+    assert (security.running(4000), security.entries()) == (None, [])
     process.wait()
-    assert (security.lookup(4000), security.entries()) == (None, [])
+    assert (security.running(4000), security.entries()) == (None, [])
 
 
 @says_when_processes_start
@@ -140,7 +140,22 @@ def test_a_process_that_has_the_number_of_a_killed_one_is_not_taken_for_it(folde
     security.publish(4000, entry)
     written = json.loads((folder / "4000.json").read_text())
     (folder / "4000.json").write_text(json.dumps({**written, "started": str(int(written["started"]) - 1)}))
-    assert (security.lookup(4000), security.entries()) == (None, [])
+    assert (security.running(4000), security.entries()) == (None, [])
+
+
+def test_where_nobody_can_say_when_a_process_was_started_one_that_exists_counts(folder, monkeypatch):
+    entry = security.Entry("http://127.0.0.1:4000", "mlp", os.getpid(), started="1")
+    assert not entry.is_running
+    monkeypatch.setattr(security, "_started", lambda pid: None)
+    assert entry.is_running
+
+
+@pytest.mark.parametrize(("pid", "runs"), [(os.getpid(), True), (10**30, False)])
+def test_a_file_that_does_not_say_when_its_process_was_started_is_read(folder, pid, runs):
+    security.publish(4000, ENTRY)
+    (folder / "4000.json").write_text(json.dumps({"url": "url", "name": "name", "pid": pid, "token": "token"}))
+    assert security.lookup(4000).token == "token"
+    assert (security.running(4000) is not None) == runs
 
 
 def test_a_running_server_is_published_and_a_stopped_one_is_not(folder):

@@ -329,8 +329,8 @@ def test_a_runtime_file_left_by_a_killed_server_is_not_blamed():
     with child("sgd", 0, "killed") as (there, process):
         process.kill()
         process.wait(SECONDS)
-    assert (security._folder() / f"{there['port']}.json").exists()
-    assert security.lookup(there["port"]) is None
+    assert security.lookup(there["port"]).name == "killed"
+    assert security.running(there["port"]) is None
     import socket
 
     with socket.create_server(("127.0.0.1", there["port"])), pytest.raises(OSError, match="another process"):

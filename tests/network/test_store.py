@@ -210,7 +210,7 @@ def test_a_client_gets_its_stored_reply_across_a_crash(tmp_path):
     assert (other.status, other.json()["applied"]) == (410, "yes")
     unknown = http(there, "POST", "/optimize", gradient, Labnet_Call="f" * 32, Idempotency_Key='"ana:4"', **NATIVE)
     assert (unknown.status, unknown.json()["applied"]) == (410, "unknown")
-    of_this_store = call[:16] + "f" * 16
+    of_this_store = call[:-16] + "f" * 16
     never = http(there, "POST", "/optimize", gradient, Labnet_Call=of_this_store, Idempotency_Key='"ana:5"', **NATIVE)
     assert (never.status, never.json()["applied"]) == (410, "no")
     end(process)

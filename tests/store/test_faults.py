@@ -148,6 +148,19 @@ def test_of_calls_that_were_given_up_long_ago_nothing_is_claimed_to_be_known(tmp
     store.close()
 
 
+def test_a_journal_without_updates_is_replaced_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_LONG", 4000)
+    monkeypatch.setattr(training, "_CHECKPOINTS", 0)
+    store, _, _ = served(tmp_path)
+    for number in range(100):
+        store.refuse(f"call {number}")
+        assert store.summary()["journal_bytes"] < 4200
+    store.abandon()
+    again, _, _ = served(tmp_path)
+    assert list(again.refusals) == [f"call {number}" for number in range(100)]
+    again.close()
+
+
 def test_a_store_that_knows_nothing_of_given_up_calls_yet_is_opened(tmp_path):
     store, model, _ = served(tmp_path)
     store.close()
