@@ -92,7 +92,7 @@ def move(base: Any, views: list[Any]) -> None:
         for tensor, array in zip((base, *views), origin.moved([view._array for view in views]), strict=True):
             tensor._array = array
         return
-    ascending = origin[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in origin.strides)]
+    ascending = origin[(*(slice(None, None, -1 if stride < 0 else 1) for stride in origin.strides), ...)]
     span = 1 + sum((n - 1) * s for n, s in zip(ascending.shape, ascending.strides, strict=True)) // origin.itemsize
     start = _address(ascending)
     memory = np.lib.stride_tricks.as_strided(ascending, (span if origin.size else 0,), (origin.itemsize,)).copy()

@@ -86,6 +86,18 @@ def timed(listener: Listener) -> contextlib.AbstractContextManager[None]:
     return _NOTHING if found is None else found.telling(listener)
 
 
+def index_of(part: Any) -> Any:
+    """Return what stands in an index as an array of NumPy; an empty list names nothing.
+
+    Examples
+    --------
+    >>> index_of([]).dtype.kind, index_of([0, 2]).tolist()
+    ('i', [0, 2])
+    """
+    array = np.asarray(part)
+    return array if array.size or isinstance(part, _ndarray) else array.astype(np.intp)
+
+
 def copied(array: Any) -> Any:
     """Return a copy of an array, where it lies."""
     return array.copy() if isinstance(array, _others) else np.array(array, copy=True)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from labnet.errors import ShapeError
-from labnet.kernels.places import copied, device_of, is_elsewhere, moved
+from labnet.kernels.places import copied, device_of, index_of, is_elsewhere, moved
 from labnet.ops.registry import EVERY, FLOATS, Array, Sample, composed, no_flops, op
 from labnet.ops.shape import fit
 from labnet.tensor import Tensor, wrap
@@ -30,7 +30,7 @@ def plain_key(key: Any) -> Any:
         return tuple(plain_key(part) for part in key)
     if isinstance(key, Tensor):
         return key._array
-    return np.asarray(key) if isinstance(key, list) else key
+    return index_of(key) if isinstance(key, list) else key
 
 
 def _is_basic(key: Any) -> bool:

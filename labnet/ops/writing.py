@@ -12,7 +12,9 @@ import numpy as np
 
 from labnet import memory
 from labnet.autograd import Leaf, is_recording
-from labnet.errors import DTypeError, GradientError, ShapeError
+from labnet.device import CPU
+from labnet.errors import DeviceError, DTypeError, GradientError, ShapeError
+from labnet.kernels.places import moved
 from labnet.ops.dispatch import failure, operand
 from labnet.ops.indexing import getitem, plain_key, setitem
 from labnet.ops.shape import astype, reshape
@@ -26,8 +28,8 @@ def write(x: Tensor, key: Any, value: Any) -> None:
     ------
     GradientError
         If `x` is, or is a view of, a leaf that requires gradients, while operations are recorded.
-    ShapeError, DTypeError
-        If the value does not fit the place, or cannot be held in the dtype of `x`.
+    ShapeError, DTypeError, DeviceError
+        If the value does not fit the place, cannot be held in the dtype of `x`, or is a tensor of another device.
 
     Examples
     --------
@@ -42,6 +44,11 @@ def write(x: Tensor, key: Any, value: Any) -> None:
     base = memory.base_of(x)
     _check_leaf(base)
     values = operand(value)
+    if isinstance(value, Tensor) and value.ndim and value.device != x.device:
+        raise DeviceError(
+            f"setitem: expected values on {x.device!r}, got a tensor of shape {value.shape} on {value.device!r}: "
+            f"move it with .to({x.device!r})"
+        )
     _check_dtype("setitem", x, values)
     needs_gradient = isinstance(value, Tensor) and value.requires_grad
     if is_recording() and (base.requires_grad or x.requires_grad or needs_gradient):
@@ -50,6 +57,8 @@ def write(x: Tensor, key: Any, value: Any) -> None:
     memory.prepare_write(x)
     try:
         x._array[plain_key(key)] = values
+    except TypeError as error:  # what NumPy says of values of several dimensions at a mask
+        raise failure("setitem", (x._array, values), {"key": key}, ValueError(*error.args)) from None
     except (ValueError, OverflowError) as error:
         raise failure("setitem", (x._array, values), {"key": key}, error) from None
 
@@ -61,7 +70,7 @@ def _write_recorded(x: Tensor, base: Tensor, key: Any, value: Any) -> None:
     if x is base:
         written = setitem(x, value, key)
     else:
-        place = memory.positions(x._array, base._array)[plain_key(key)]
+        place = memory.positions(x._array, base._array)[_on_host(plain_key(key))]
         written = reshape(setitem(reshape(base, (-1,)), value, place), base.shape)
     if views:
         memory.move(base, views)
@@ -71,6 +80,10 @@ def _write_recorded(x: Tensor, base: Tensor, key: Any, value: Any) -> None:
     base._node = written._node
     for view, place in zip(views, places, strict=True):
         view._node = getitem(reshape(written, (-1,)), place)._node
+
+
+def _on_host(key: Any) -> Any:
+    return tuple(_on_host(part) for part in key) if isinstance(key, tuple) else moved(key, CPU)
 
 
 def in_place(function: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:

@@ -317,6 +317,11 @@ def too_large():
     x[0] = 300
 
 
+def rows_at_a_mask_of_everything():
+    x = ln.zeros(3)
+    x[ln.asarray([True, True, False])] = ln.ones((2, 3))
+
+
 def out_of_bounds():
     x = ln.ones(2)
     x[2] = 1.0
@@ -333,9 +338,26 @@ def out_of_bounds():
         (divide_integers, DTypeError, "float64.*int64"),
         (too_many, ShapeError, r"\(2, 3\).*\(4,\)"),
         (too_large, DTypeError, "uint8.*300"),
+        (rows_at_a_mask_of_everything, ShapeError, r"\(3,\).*\(2, 3\)"),
         (out_of_bounds, IndexError, "2"),
     ],
 )
 def test_a_write_that_would_be_wrong_says_what_to_do(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_a_number_with_a_view_and_another_holder_is_written():
+    x = ln.asarray(3)
+    view, other = x[None], x.detach()
+    x += 1
+    assert (x.item(), view.tolist(), other.item()) == (4, [4], 3)
+
+
+@pytest.mark.parametrize("key", [[], [[]], (slice(None), [])], ids=str)
+def test_an_empty_list_names_nothing(key):
+    array = np.ones((2, 3), "float32")
+    x = ln.asarray(array)
+    assert x[key].shape == array[key].shape
+    x[key] = 5.0
+    assert x.tolist() == array.tolist()

@@ -265,6 +265,10 @@ class DeviceArray:
         fresh = self.copy()
         return fresh.view_of(fresh.layout.reshape(target, copy=False)) if target != self.shape else fresh
 
+    def in_rows(self) -> "DeviceArray":
+        """Return the elements one after the other in memory: this array, where they are."""
+        return self if self.layout.flags.c_contiguous else self.copy()
+
     def ravel(self) -> "DeviceArray":
         """Return the elements in one dimension."""
         return self.reshape(-1)
@@ -320,7 +324,7 @@ class DeviceArray:
 
     def host(self) -> Host:
         """Return a copy in the memory of the host; it waits until the values are there."""
-        source = self if self.layout.flags.c_contiguous else self.copy()
+        source = self.in_rows()
         values = np.empty(self.shape, self.dtype)
         if values.size:
             machine().download(values, source.address)

@@ -199,7 +199,10 @@ def number(value: Any, dtype: Dtype) -> Any:
     """Return a constant as a kernel gets it."""
     if dtype.kind == "f":
         return float(value)
-    return bool(value) if dtype.kind == "b" else int(value)
+    if dtype.kind == "b":
+        return bool(value)
+    low = int(np.iinfo(dtype).min)
+    return (int(value) - low) % (1 << 8 * dtype.itemsize) + low  # around at the ends, as conversions go
 
 
 def run(root: Node, out: np.ndarray[Any, Any]) -> None:

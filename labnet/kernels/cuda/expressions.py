@@ -5,6 +5,7 @@ plain Python understand; every operand is the name of a local variable, so a tex
 """
 
 import functools
+import operator
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,10 @@ def cast(node: Node, dtype: Dtype) -> Node:
 
 _COMPARISONS = {
     "equal": "==", "not_equal": "!=", "less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">=",
+}  # fmt: skip
+_COMPARING = {
+    np.equal: operator.eq, np.not_equal: operator.ne, np.less: operator.lt, np.less_equal: operator.le,
+    np.greater: operator.gt, np.greater_equal: operator.ge,
 }  # fmt: skip
 _ARITHMETIC = {"add": "+", "subtract": "-", "multiply": "*"}
 _BITS = {"bitwise_and": "&", "bitwise_or": "|", "bitwise_xor": "^"}
@@ -211,6 +216,10 @@ def apply(ufunc: Any, args: tuple[Node, ...], given: tuple[Any, ...]) -> Node:
         raise NotInKernels(ufunc.__name__)
     if len(loop) == 3 and loop[0] != loop[1]:
         raise NotInKernels(ufunc.__name__)
+    if loop[0].kind in "iu":
+        for place, (value, kind) in enumerate(zip(args, given, strict=True)):
+            if kind is int and not np.iinfo(loop[0]).min <= value.payload <= np.iinfo(loop[0]).max:
+                return _beyond(ufunc, place, value.payload, loop[0])
     given_as = tuple(map(cast, args, loop[:-1]))
     if ufunc in (np.remainder, np.floor_divide) and loop[0].kind == "f":
         return divided(ufunc.__name__, *given_as)
@@ -218,6 +227,20 @@ def apply(ufunc: Any, args: tuple[Node, ...], given: tuple[Any, ...]) -> Node:
     if ufunc is np.power and args[1].kind == "constant" and args[1].payload in _POWERS and loop[0].kind == "f":
         return Node(_POWERS[args[1].payload], loop[-1], given_as[:1])
     return Node(ufunc.__name__, loop[-1], given_as)
+
+
+def _beyond(ufunc: Any, place: int, value: int, dtype: Dtype) -> Node:
+    """Return the comparison with an integer that is beyond a dtype: the same for all elements.
+
+    Raises
+    ------
+    OverflowError
+        If it is no comparison.
+    """
+    compare = _COMPARING.get(ufunc)
+    if compare is None:
+        raise OverflowError(f"Python integer {value} out of bounds for {dtype}")
+    return Node("constant", BOOL, payload=compare(0, value) if place else compare(value, 0))
 
 
 def divided(name: str, x1: Node, x2: Node) -> Node:

@@ -15,7 +15,7 @@ from labnet.kernels.cuda.expressions import CASTS, Dtype, Node, cast, loaded, st
 from labnet.kernels.cuda.machine import machine
 from labnet.kernels.cuda.overwriting import settle_readers
 from labnet.kernels.cuda.overwriting import write as write_expression
-from labnet.kernels.cuda.positions import Index, Places, is_basic, is_mask, parts_of, places_of, view
+from labnet.kernels.cuda.positions import Index, Places, is_basic, is_copied, is_mask, parts_of, places_of, view
 from labnet.kernels.cuda.texts import Launch, pointer
 
 _kernels: dict[Any, Launch] = {}
@@ -27,7 +27,8 @@ def read(x: DeviceArray, key: Any) -> DeviceArray:
     """Return what ``x[key]`` of NumPy is."""
     parts = parts_of(key)
     if is_basic(parts):
-        return x.view_of(view(x.layout, parts))
+        found = x.view_of(view(x.layout, parts))
+        return found.copy() if is_copied(key, found.ndim) else found
     places = places_of(x.layout, parts)
     out = DeviceArray.empty(places.shape, x.dtype)
     if out.size:
@@ -38,7 +39,9 @@ def read(x: DeviceArray, key: Any) -> DeviceArray:
 def write(x: DeviceArray, key: Any, value: Any) -> None:
     """Carry out ``x[key] = value``."""
     parts = parts_of(key)
-    if isinstance(value, np.ndarray) and value.ndim and not isinstance(value, DeviceArray):
+    if type(value) is int:
+        np.asarray(value, x.dtype)  # which complains where it is beyond
+    if isinstance(value, np.ndarray) and value.ndim:
         value = DeviceArray.upload(value)
     if is_basic(parts):
         target = x.view_of(view(x.layout, parts)) if parts != (...,) else x
@@ -47,12 +50,10 @@ def write(x: DeviceArray, key: Any, value: Any) -> None:
     if _fills(x, parts, value):
         return
     places = places_of(x.layout, parts)
-    if not places.starts.size:
-        return
     values = _values(value, places, x.dtype)
-    x.settle()
-    settle_readers(x._block)
     if values.size:
+        x.settle()
+        settle_readers(x._block)
         _run("write", x, places, values)
 
 
@@ -101,7 +102,7 @@ def add_at(x: DeviceArray, key: Any, value: Any) -> None:
     """Carry out ``np.add.at(x, key, value)``: what goes to one place is added up in its order."""
     parts = parts_of(key)
     if is_basic(parts):
-        target: Any = read(x, key)
+        target: Any = x.view_of(view(x.layout, parts))
         target += value
         return
     places = places_of(x.layout, parts)

@@ -35,7 +35,7 @@ def _along(x: DeviceArray, axis: int | None) -> list[DeviceArray]:
         x, axis = x.reshape(-1), 0
     axis = np.lib.array_utils.normalize_axis_index(axis, x.ndim)
     rows = x.settle().view_of(np.moveaxis(x.layout, axis, -1))
-    found = in_order(rows if rows.layout.flags.c_contiguous else rows.copy())
+    found = in_order(rows.in_rows())
     return [part.view_of(np.moveaxis(part.layout, -1, axis)) for part in found]
 
 
@@ -169,7 +169,7 @@ def searchsorted(ordered: DeviceArray, x: Any, side: str = "left", sorter: Any =
     if not isinstance(x, DeviceArray):  # a number, or several
         x = DeviceArray.upload(np.asarray(x))
     dtype = np.result_type(ordered.dtype, x.dtype)
-    row, wanted = (_in_rows(part.astype(dtype, copy=False)) for part in (ordered, x))
+    row, wanted = (part.astype(dtype, copy=False).in_rows() for part in (ordered, x))
     out = DeviceArray.empty(wanted.shape, INT64)
     if out.size:
         gpu = machine()
@@ -180,10 +180,6 @@ def searchsorted(ordered: DeviceArray, x: Any, side: str = "left", sorter: Any =
             *(row.address, wanted.address, out.address),
         )
     return out
-
-
-def _in_rows(x: DeviceArray) -> DeviceArray:
-    return x if x.settle().layout.flags.c_contiguous else x.copy()
 
 
 def _search_text(dtype: Dtype, _: int) -> tuple[str, list[str]]:

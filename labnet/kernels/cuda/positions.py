@@ -14,6 +14,7 @@ import numpy as np
 from labnet.kernels.cuda.array import DeviceArray, layout_at
 from labnet.kernels.cuda.elementwise import address
 from labnet.kernels.cuda.selecting import nonzero
+from labnet.kernels.places import index_of
 
 Host = np.ndarray[Any, Any]
 Index = Host | DeviceArray
@@ -32,8 +33,16 @@ def parts_of(key: Any) -> tuple[Any, ...]:
         elif isinstance(part, _BASIC):
             plain.append(part)
         else:
-            plain.append(np.asarray(part))
+            plain.append(index_of(part))
     return tuple(plain)
+
+
+def is_copied(key: Any, ndim: int) -> bool:
+    """Tell of an index that names a view whether NumPy makes a copy there: of an element, or at an array's number."""
+    parts = key if isinstance(key, tuple) else (key,)
+    return not (ndim or any(part is ... for part in parts)) or any(
+        isinstance(part, np.ndarray | DeviceArray) for part in parts
+    )
 
 
 def is_basic(parts: tuple[Any, ...]) -> bool:
@@ -161,7 +170,7 @@ def _indices(part: Any, layout: Host, axis: int) -> tuple[Index, ...]:
                 f"the index has shape {index.shape}, the array {layout.shape}"
             )
         return nonzero(index) if isinstance(index, DeviceArray) else index.nonzero()
-    if index.dtype.kind not in "iu" and index.size:
+    if index.dtype.kind not in "iu":
         raise IndexError("arrays used as indices must be of integer (or boolean) type")
     return (index.astype(np.int64, copy=False),)
 

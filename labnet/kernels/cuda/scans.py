@@ -1,7 +1,8 @@
 """Running sums and products along a dimension: one block per row, which goes through it in strips.
 
-Long rows are shared by several blocks: each goes through a part of it, and then what came before is added to the parts.
-How a row is parted depends on its length alone, so the same values give the same bits.
+Long rows of sums are shared by several blocks: each goes through a part, and then what came before is added to the
+parts. How a row is parted depends on its length alone, so the same values give the same bits. Rows of products of
+floating-point numbers are not shared: that of a part may overflow where nothing does after what came before.
 """
 
 from typing import Any
@@ -23,19 +24,22 @@ def scan(name: str, x: DeviceArray, axis: int, dtype: Any) -> DeviceArray:
     """Return the running sum (``"add"``) or product (``"multiply"``) along a dimension."""
     axis = np.lib.array_utils.normalize_axis_index(axis, x.ndim)
     kept = np.dtype(dtype) if dtype is not None else np.add.reduce(np.empty(0, x.dtype)).dtype
-    source = x.astype(kept, copy=False)
-    moved = source.view_of(np.moveaxis(source.layout, axis, -1))
-    rows = moved if moved.layout.flags.c_contiguous else moved.copy()
-    out = DeviceArray.empty(rows.shape, kept)
+    if kept.kind == "b":  # whether any is true, or all are
+        counts: Any = scan(name, x.astype(kept, copy=False), axis, np.int64)
+        found: DeviceArray = (counts != 0).settle()
+        return found
+    parted = x.shape[axis] >= SHARED_FROM and (name == "add" or kept.kind != "f")
+    source = x.astype(working(kept) if parted else kept, copy=False)
+    rows = source.view_of(np.moveaxis(source.layout, axis, -1)).in_rows()
+    out = DeviceArray.empty(rows.shape, rows.dtype)
     if out.size:
-        _run(name, rows, out)
-    return out.view_of(np.moveaxis(out.layout, -1, axis))
+        _run(name, rows, out, PART if parted else rows.shape[-1])
+    return out.view_of(np.moveaxis(out.layout, -1, axis)).astype(kept, copy=False).settle()
 
 
-def _run(name: str, x: DeviceArray, out: DeviceArray) -> None:
-    """Go through contiguous rows, each in one part or in several."""
+def _run(name: str, x: DeviceArray, out: DeviceArray, part: int) -> None:
+    """Go through contiguous rows, in parts of a length."""
     gpu, length = machine(), x.shape[-1]
-    part = length if length < SHARED_FROM else PART
     parts = -(-length // part)
     key = name, out.dtype
     launch = _kernels.get(key)

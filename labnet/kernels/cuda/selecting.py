@@ -30,7 +30,7 @@ def nonzero(x: DeviceArray) -> tuple[DeviceArray, ...]:
 
 
 def _truths(x: DeviceArray) -> DeviceArray:
-    return x.astype(bool, copy=False).reshape(-1)
+    return x.astype(bool, copy=False).reshape(-1).in_rows()
 
 
 def _kept(truths: DeviceArray, running: DeviceArray | None = None) -> DeviceArray:
@@ -74,7 +74,7 @@ def unique(x: DeviceArray) -> tuple[DeviceArray, DeviceArray, DeviceArray, Devic
 
     Every NaN is distinct.
     """
-    flat = x.reshape(-1)
+    flat = x.reshape(-1).in_rows()
     if not flat.size:
         nowhere = DeviceArray.empty((0,), INT64)
         return flat.copy(), nowhere, nowhere.reshape(x.shape), nowhere.copy()

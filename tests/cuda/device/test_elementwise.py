@@ -32,6 +32,31 @@ def edges(dtype):
     return np.array([0.0, -0.0, 1.0, -1.0, 0.1, 2.5, -3.5, 0.5, 1e-4, 30.0, np.inf, -np.inf, np.nan], dtype)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "uint64"])
+@pytest.mark.parametrize("number", [-(2**70), -129, -1, 128, 300, 2**63, 2**64], ids=str)
+def test_python_s_integers_beyond_a_dtype_are_compared_and_not_computed_with(dtype, number):
+    array = edges(dtype)
+    there = DeviceArray.upload(array)
+    for ufunc in (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal):
+        assert_same(ufunc(there, number), ufunc(array, number))
+        assert_same(ufunc(number, there), ufunc(number, array))
+    for call in (
+        lambda x: x + number,
+        lambda x: x.__setitem__(slice(1), number),
+        lambda x: x.__setitem__([0], number),
+        lambda x: x.__setitem__(x != x, number),
+    ):
+        here, copy = array.copy(), there.copy()
+        try:
+            call(here)
+        except OverflowError:
+            with pytest.raises(OverflowError, match=r"out of bounds|too large"):
+                call(copy)
+        else:
+            call(copy)
+        assert_same(copy, here)
+
+
 @pytest.mark.parametrize("ufunc", UFUNCS, ids=[ufunc.__name__ for ufunc in UFUNCS])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_universal_functions_are_those_of_numpy(ufunc):

@@ -77,6 +77,48 @@ def test_files_hold_the_values_of_the_gpu(tmp_path):
     assert_same(loaded["part"], x.to("cpu").numpy()[:, 1:])
 
 
+@pytest.mark.parametrize("key", [1, (1, 2), (1, 2, ...), (0, slice(None)), ..., (1, None)], ids=str)
+def test_what_is_a_view_on_the_cpu_is_one_here_and_nothing_else(key):
+    found = []
+    for device in ("cpu", "cuda"):
+        x = ln.asarray(np.arange(6.0).reshape(2, 3), device=device)
+        part = x[key]
+        part[...] = 9.0
+        x[...] = x * 2
+        found.append((x.tolist(), part.tolist()))
+    assert found[0] == found[1]
+
+
+def test_a_row_at_a_number_that_a_tensor_holds_is_a_copy():
+    for device in ("cpu", "cuda"):
+        x = ln.asarray([[1.0, 2.0], [3.0, 4.0]], device=device)
+        row = x[ln.asarray(1, device=device)]
+        row[...] = 9.0
+        assert x.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_values_are_not_brought_along_silently():
+    x, mask = ln.zeros(3, device="cuda"), ln.asarray([True, False, True], device="cuda")
+    for key in (mask, slice(2), ln.asarray([0, 1], device="cuda")):
+        with pytest.raises(DeviceError, match=r"expected values on 'cuda', got .* \(2,\) on 'cpu'.*\.to\('cuda'\)"):
+            x[key] = ln.ones(2)
+        x[key] = [1.0, 2.0]
+    x[mask] = ln.asarray(5.0)
+    assert x.tolist() == [5.0, 2.0, 5.0]
+
+
+def test_a_view_of_what_was_computed_is_written_at_positions_and_masks():
+    found = []
+    for device in ("cpu", "cuda"):
+        x = ln.asarray(np.arange(6.0).reshape(2, 3), device=device, requires_grad=True)
+        y = x * 1.0
+        y[0][ln.asarray([True, False, True], device=device)] = -1.0
+        y[1][ln.asarray([2, 0], device=device)] = 7.0
+        (y * y).sum().backward()
+        found.append((y.tolist(), x.grad.tolist()))
+    assert found[0] == found[1]
+
+
 def test_an_upload_is_a_copy():
     array = np.ones(3)
     there = DeviceArray.upload(array)

@@ -135,6 +135,15 @@ def test_the_complaints_are_those_of_numpy_and_come_before_anything_is_written(k
     assert_same(there, array)
 
 
+def test_an_empty_list_names_nothing_and_an_empty_array_of_floats_is_no_index():
+    array = drawn((3, 4), "float32")
+    for key in ([], [[]], (slice(None), [])):
+        assert_same(upload(array)[key], array[key])
+    for empty in (np.zeros(0), upload(np.zeros(0))):
+        with pytest.raises(IndexError, match="integer"):
+            upload(array)[empty]
+
+
 def test_no_position_is_out_of_bounds_where_nothing_is_read():
     key = np.array([7]), np.zeros(0, "int64")
     array = drawn((3, 4), "float32")

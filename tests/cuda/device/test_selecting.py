@@ -224,7 +224,59 @@ def test_repeats_that_a_tensor_holds():
         assert ln.repeat(x, times, axis=0).device == device
 
 
+@pytest.mark.parametrize(
+    "view",
+    [lambda x: x[:, ::2], lambda x: x[::-1], lambda x: x.T, lambda x: x[1], lambda x: x[0, ::2], lambda x: x[:1, :1]],
+)
+@pytest.mark.parametrize("wide", [(), (5,)], ids=str)
+def test_views_with_steps_are_masks_and_have_distinct_elements(view, wide):
+    array = np.random.default_rng(5).integers(0, 3, (3, 8))
+    here, there = (view(x) for x in (array, upload(array)))
+    if wide:
+        here, there = (np.broadcast_to(x, (*wide, *x.shape)) for x in (here, there))
+    for function in (np.unique_all, np.nonzero):
+        for found, expected in zip(function(there), function(here), strict=True):
+            assert_same(found, expected)
+    mask = np.broadcast_to(view(upload(array > 1)), here.shape)
+    assert_same(upload(np.ascontiguousarray(here))[mask], here[here > 1])
+    changed, target = here.copy(), upload(np.ascontiguousarray(here))
+    values = np.arange((here > 1).sum())
+    changed[here > 1] = values
+    target[mask] = upload(values)
+    assert_same(target, changed)
+
+
+@pytest.mark.parametrize(
+    ("key", "shape"), [(np.zeros(3, bool), (2,)), (np.zeros(3, bool), (2, 4)), (np.zeros(0, int), (5, 17))]
+)
+def test_values_that_fit_nowhere_are_refused_also_where_the_index_names_nothing(key, shape):
+    for array in (np.zeros((3, 4), "float32"), upload(np.zeros((3, 4), "float32"))):
+        there = isinstance(array, DeviceArray)
+        with pytest.raises(ValueError, match=r"broadcast|mismatch"):
+            array[upload(key) if there else key] = upload(np.ones(shape)) if there else np.ones(shape)
+
+
 # Running sums in parts
+
+
+def test_running_sums_and_products_of_truths():
+    array = np.array([[0.0, 0.5, 0.0], [2.0, 0.0, 1.0]])
+    for function in (np.cumsum, np.cumprod):
+        for axis in (0, 1):
+            assert_same(function(upload(array), axis=axis, dtype=bool), function(array, axis=axis, dtype=bool))
+
+
+def test_a_long_row_overflows_only_where_its_results_do():
+    length = 2 * scans.SHARED_FROM
+    sums = np.full(length, 20, "float16")
+    sums[: scans.PART] = -15
+    exact = np.cumsum(sums, dtype="float64")
+    found = np.cumsum(upload(sums)).host()
+    fits = np.abs(exact) < 65_504
+    np.testing.assert_allclose(found[fits], exact[fits], rtol=2e-3, atol=16)
+    products = np.full(length, 1.05, "float32")
+    products[0] = 0
+    assert not np.cumprod(upload(products)).host().any()
 
 
 @pytest.mark.parametrize("shape", [(1,), (7,), (8,), (9,), (12,), (33,), (2, 31), (3, 2, 40), (40, 3)], ids=str)
