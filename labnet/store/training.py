@@ -488,9 +488,11 @@ class _Syncing:
         self._thread.join()
 
     def _work(self) -> None:
-        while self._asked.wait() and not self._stopping.wait(GROUP_SECONDS):
-            self._asked.clear()
-            self._function()
+        while not self._stopping.is_set():
+            self._asked.wait()
+            self._asked.clear()  # before it is looked whether to stop: who stops sets this last
+            if not self._stopping.wait(GROUP_SECONDS):
+                self._function()
 
 
 def _settings(optimizer: Optimizer) -> dict[str, Any]:

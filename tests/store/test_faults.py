@@ -59,6 +59,23 @@ def after_a_crash(folder, **options):
     return values(model), store.version
 
 
+@pytest.mark.parametrize("moment", ["before it forgets that it was asked", "while it writes"])
+def test_what_brings_a_journal_to_the_disk_ends_whenever_it_is_stopped(monkeypatch, moment):
+    monkeypatch.setattr(training, "GROUP_SECONDS", 0.0)
+
+    def stop():
+        syncing._stopping.set()
+        syncing._asked.set()
+
+    syncing = training._Syncing(stop if moment == "while it writes" else lambda: None)
+    forget = syncing._asked.clear
+    if moment != "while it writes":
+        monkeypatch.setattr(syncing._asked, "clear", lambda: (stop(), forget()))
+    syncing.ask()
+    syncing._thread.join(60.0)
+    assert not syncing._thread.is_alive()
+
+
 # The disk
 
 
