@@ -133,6 +133,14 @@ class Calls:
             raise Expired(self._gone.get(call) or self._of_unknown(call))
         return self._kept[call]
 
+    def fate(self, call: str, *, now: float) -> Applied:
+        """Return whether the gradient of a call was used."""
+        try:
+            self.look(call, now=now)
+        except Expired as expired:
+            return expired.applied
+        return "no"
+
     def restore(
         self,
         lineage: str,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from labnet import wire
-from labnet.network.calls import Calls, Expired, Kept
+from labnet.network.calls import Calls, Kept
 from labnet.network.names import VERSION
 from labnet.network.rounds import MOST, Held, RoundOf, Rounds
 from labnet.network.routes import Failure, Reply, Request
@@ -97,9 +97,5 @@ class Holding:
         if held is not None:
             await asyncio.shield(held.applied)
             return "yes"
-        state = "no"
-        try:
-            self._calls.look(call, now=time.monotonic())
-        except Expired as expired:
-            state = expired.applied
+        state = self._calls.fate(call, now=time.monotonic())
         return "unknown" if state == "no" and self._updates.in_doubt else state

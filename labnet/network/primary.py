@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from labnet import wire
 from labnet.autograd import Gradients
-from labnet.network.calls import Applied, Expired
+from labnet.network.calls import Expired
 from labnet.network.graph import Graph
 from labnet.network.keys import KEY
 from labnet.network.names import CALL, EPOCH, VERSION
@@ -108,12 +108,11 @@ class Primary:
         known = epoch.startswith(self.lineage)  # so it is known which calls were applied or given up
         if not known or (of_round is not None and epoch != self._port.epoch):  # others of its round are forgotten
             raise gone(
-                self._fate(call) if known else "unknown",
+                served.calls.fate(call, now=time.monotonic()) if known else "unknown",
                 "the primary was restarted since the replica computed this gradient, which is not applied now",
             )
         handed = Handed.decode(request.message())
         contribution = self._contribution(request, call, handed, fingerprint)
-        served.updates.check_staleness(contribution.version)
         try:
             served.calls.claim(call)
         except Expired as expired:
@@ -122,6 +121,7 @@ class Primary:
             raise gone(expired.applied, f"the call {call:.40} is not open") from None
         reply = wire.Body(wire.NATIVE, [handed.reply])
         try:
+            served.updates.check_staleness(contribution.version)
             if of_round is not None:
                 await served.holding.hold(call, None, contribution, of_round, None)
                 return Reply(reply, {VERSION: str(served.version), **of_round.header()})
@@ -131,14 +131,6 @@ class Primary:
             raise
         self.tell()
         return Reply(reply, {VERSION: str(version)})
-
-    def _fate(self, call: str) -> Applied:
-        """Return whether a call was applied."""
-        try:
-            self._served.calls.look(call, now=time.monotonic())
-        except Expired as expired:
-            return expired.applied
-        return "no"
 
     def _contribution(
         self, request: Request, call: str, handed: Handed, fingerprint: tuple[object, ...]

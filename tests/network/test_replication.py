@@ -266,6 +266,15 @@ def test_a_replica_s_gradient_may_be_too_stale_for_the_primary(accumulate):
         assert server.statistics()["server"]["version"] == 2
 
 
+def test_a_gradient_that_was_applied_is_never_called_too_stale_to_be(primary):
+    server, _, lineage = primary
+    server._model.updates._policy = Policy(max_staleness=0)
+    call = call_of(lineage)
+    assert apply(server, call, "ana:1").status == 200
+    again = apply(server, call, "ana:2")  # the weights have changed since, by this very gradient
+    assert (again.status, again.json()["applied"]) == (410, "yes")
+
+
 @pytest.fixture
 def replica(primary):
     """Give a replica of the primary, and its tie."""
