@@ -1,6 +1,7 @@
 """The listening socket of a server."""
 
 import asyncio
+import contextlib
 import errno
 import socket
 from collections.abc import Callable
@@ -57,4 +58,6 @@ class Acceptor:
         if self._resuming is not None:
             self._resuming.cancel()
         self._loop.remove_reader(self._sock.fileno())
+        with contextlib.suppress(OSError):  # some systems know it for connections only
+            self._sock.shutdown(socket.SHUT_RDWR)  # a process that was just forked may have the socket too
         self._sock.close()

@@ -61,6 +61,7 @@ class Lock:
     def __init__(self, folder: Path):
         import fcntl  # only here: where there is none, what needs no store still works
 
+        self._pid = os.getpid()
         self._file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -79,9 +80,14 @@ class Lock:
             os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        """Give the right back; again does nothing."""
+        """Give the right back; again does nothing, and in a forked child the parent keeps it."""
+        import fcntl
+
         file, self._file = self._file, -1
         if file >= 0:
+            if self._pid == os.getpid():  # closing is not enough while a process that was just forked has the file too
+                with contextlib.suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_UN)
             os.close(file)
 
 
