@@ -78,6 +78,11 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             self._picture_due = now + _PICTURE_SECONDS
             self.keep_picture()
 
+    def catch_up(self) -> None:
+        """Send what is new, with the still picture."""
+        self.refresh()
+        self.keep_picture()
+
     def refresh(self) -> None:
         """Take a new snapshot and send it to the browser if anything has changed."""
         snapshot = {**self._source.snapshot(), "panel": self.sent["panel"]}
@@ -126,9 +131,11 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             display(self._still(), raw=True)
             return
         data, metadata = self._repr_mimebundle_()
-        if not hasattr(get_ipython(), "kernel"):
+        shell = get_ipython()
+        if not hasattr(shell, "kernel"):
             display(data, metadata=metadata, raw=True)
             return
+        shell.events.register("post_run_cell", TICKER.catch_up)  # once, however many panels there are
         display({**data, "text/html": ""}, metadata=metadata, raw=True)
         self._drawn = self._seen
         self._places.append(display(self._still(), raw=True, display_id=secrets.token_hex(16)))

@@ -23,6 +23,21 @@ PROMISES = {
     "many_machines": ("right about ", 92),
     "trainers": ("none of them has seen: ", 92),
 }
+#: The cells of a notebook that nobody looks at while it runs.
+SERVES = """
+import labnet as ln
+server = ln.network.serve_model(ln.nn.Linear(2, 1), ln.optim.SGD(lr=0.1), port=0, name="goes on")
+last = ln.network.serve_model(ln.nn.Linear(2, 1), ln.optim.SGD(lr=0.1), port=0, name="ends")
+server.panel()
+
+last.panel()
+
+for each in server, last:
+    net = ln.network.remote_model(each.url, blocking=True)
+    for _ in range(7):
+        ln.loss.mse(net(ln.ones((4, 2))), ln.zeros((4, 1))).backward()
+last.stop()
+"""
 
 
 def execute(path, folder):
@@ -57,6 +72,22 @@ def test_a_notebook_runs_from_top_to_bottom_and_keeps_its_promise(path, executed
     if path.stem in PROMISES:
         words, least = PROMISES[path.stem]
         assert float(printed.partition(words)[2].partition("%")[0]) >= least
+
+
+def test_a_notebook_that_is_run_by_a_program_keeps_what_its_last_cell_did(tmp_path):
+    """Nobody listens any more behind the last cell: the pictures of the panels have to be there with its end."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in SERVES.split("\n\n")])
+    nbformat.write(notebook, tmp_path / "given.ipynb")
+    notebook = execute(tmp_path / "given.ipynb", tmp_path)
+    running, stopped = (
+        "".join(output.get("data", {}).get("text/html", "") for output in cell.outputs) for cell in notebook.cells[:2]
+    )
+    assert "goes on" in running
+    assert "ends" in stopped
+    for picture in (running, stopped):
+        assert "update 7" in picture
+    assert "running at" in running
+    assert "stopped at" in stopped
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
