@@ -16,6 +16,7 @@ from labnet import memory
 from labnet.autograd import Node, Run, is_recording, next_number
 from labnet.errors import AxisError, DTypeError, ShapeError
 from labnet.kernels.places import finished, is_elsewhere
+from labnet.ops.axes import plain
 from labnet.tensor import Tensor, as_array, witness, wrap
 
 if TYPE_CHECKING:
@@ -310,13 +311,16 @@ def static_function(op: "Op", *, names: Sequence[str], positional: int) -> Calla
     positional : int
         How many of them may be given by position.
     """
-    name, forward, differentiable, view = op.name, op.forward, op.differentiable, op.view
+    name, forward, differentiable, view, axes = op.name, op.forward, op.differentiable, op.view, op.axes
 
     def function(x: Any, /, *args: Any, **static: Any) -> Tensor:
         if args:
             if len(args) > positional:
                 raise TypeError(f"{name}() takes {1 + positional} positional arguments but {1 + len(args)} were given")
             static.update(zip(names, args, strict=False))
+        for key in axes:
+            if key in static and type(static[key]) is not int:
+                static[key] = plain(name, key, static[key], axes[key])
         if type(x) is not Plain:
             if Plain is None and (tracer := current_tracer()) is not None:
                 return tracer.apply(op, (x,), static)
@@ -355,7 +359,7 @@ def general_function(op: "Op", *, inputs: int, names: Sequence[str], positional:
     names, positional
         As for `static_function`.
     """
-    name, forward, variadic = op.name, op.forward, op.variadic
+    name, forward, variadic, axes = op.name, op.forward, op.variadic, op.axes
 
     def function(*args: Any, **static: Any) -> Tensor:
         tensors = tuple(args[0]) if variadic else args[:inputs]
@@ -363,6 +367,9 @@ def general_function(op: "Op", *, inputs: int, names: Sequence[str], positional:
             if len(args) > inputs + positional:
                 raise TypeError(f"{name}() takes {inputs + positional} positional arguments but {len(args)} were given")
             static.update(zip(names, args[inputs:], strict=False))
+        for key in axes:
+            if key in static and type(static[key]) is not int:
+                static[key] = plain(name, key, static[key], axes[key])
         if Plain is None and (tracer := current_tracer()) is not None:
             return tracer.apply(op, tensors, static)
         arrays = tuple([operand(x) for x in tensors])

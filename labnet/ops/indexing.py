@@ -7,6 +7,7 @@ import numpy as np
 
 from labnet.errors import ShapeError
 from labnet.kernels.places import copied, device_of, index_of, is_elsewhere, moved
+from labnet.ops.axes import normalize_axis
 from labnet.ops.registry import EVERY, FLOATS, Array, Sample, composed, no_flops, op
 from labnet.ops.shape import fit
 from labnet.tensor import Tensor, wrap
@@ -164,7 +165,7 @@ def take(x: Tensor, /, indices: Any, *, axis: int | None = None) -> Tensor:
     """
     if axis is None and x.ndim != 1:
         raise ShapeError(f"take: a tensor of shape {x.shape} needs axis=, only a one-dimensional one does not")
-    return getitem(x, (slice(None),) * ((axis or 0) % x.ndim) + (indices,))
+    return getitem(x, (slice(None),) * normalize_axis("take", axis or 0, x.shape) + (indices,))
 
 
 @composed(
@@ -195,5 +196,5 @@ def take_along_axis(x: Tensor, /, indices: Any, *, axis: int = -1) -> Tensor:
     if places.ndim != x.ndim:
         raise ShapeError(f"take_along_axis: x has shape {x.shape}, indices have shape {places.shape}")
     grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in x.shape)])
-    grid[axis % x.ndim] = places
+    grid[normalize_axis("take_along_axis", axis, x.shape)] = places
     return getitem(x, tuple(grid))

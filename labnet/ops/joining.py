@@ -5,7 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from labnet.errors import AxisError, ShapeError
+from labnet.errors import ShapeError
+from labnet.ops.axes import normalize_axis
 from labnet.ops.registry import EVERY, Array, Sample, composed, no_flops, op
 from labnet.ops.shape import broadcast_to, expand_dims, reshape
 from labnet.tensor import Tensor
@@ -86,9 +87,7 @@ def unstack(x: Tensor, /, *, axis: int = 0) -> tuple[Tensor, ...]:
     >>> [part.tolist() for part in ln.unstack(ln.asarray([[1, 2], [3, 4]]), axis=1)]
     [[1, 3], [2, 4]]
     """
-    if not -x.ndim <= axis < x.ndim:
-        raise AxisError(f"unstack: axis {axis} is out of bounds for shape {x.shape}")
-    before = (slice(None),) * (axis % x.ndim)
+    before = (slice(None),) * normalize_axis("unstack", axis, x.shape)
     return tuple(x[(*before, i)] for i in range(x.shape[axis]))
 
 

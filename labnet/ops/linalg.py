@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from labnet.errors import ShapeError
+from labnet.errors import AxisError, ShapeError
+from labnet.ops.axes import integer, integers, normalize_axis
 from labnet.ops.reduction import sum
 from labnet.ops.registry import FLOATS, Array, Sample, composed, op
 from labnet.ops.shape import fit, moveaxis, permute_dims, reshape
@@ -72,6 +74,20 @@ def matmul(x1: Array, x2: Array, /) -> Array:
     """
 
 
+def _summed(x1: Tensor, x2: Tensor, axes: Any) -> tuple[list[int], list[int]]:
+    """Return the dimensions of each that `tensordot` sums over, counted from the first."""
+    if isinstance(axes, tuple | list) and len(axes) == 2:
+        left, right = [integers("tensordot", "each of the two axes", each) for each in axes]
+    else:
+        count = integer("tensordot", "axes, unless it is two tuples,", axes)
+        if not 0 <= count <= min(x1.ndim, x2.ndim):
+            raise AxisError(f"tensordot: axes={count}: so many dimensions are not in {x1.shape} and {x2.shape}")
+        left, right = tuple(range(x1.ndim - count, x1.ndim)), tuple(range(count))
+    return [normalize_axis("tensordot", a, x1.shape) for a in left], [
+        normalize_axis("tensordot", a, x2.shape) for a in right
+    ]
+
+
 @composed(
     samples=(
         Sample(((2, 3, 4), (3, 4, 5))),
@@ -94,7 +110,9 @@ def tensordot(x1: Tensor, x2: Tensor, /, *, axes: int | tuple[Sequence[int], Seq
     Raises
     ------
     ShapeError
-        If the dimensions that are summed over have other lengths.
+        If the dimensions that are summed over have other lengths, or there are none such.
+    DTypeError
+        If `axes` is neither.
 
     Examples
     --------
@@ -102,9 +120,7 @@ def tensordot(x1: Tensor, x2: Tensor, /, *, axes: int | tuple[Sequence[int], Seq
     >>> ln.tensordot(ln.ones((2, 3)), ln.ones((3, 4)), axes=1).shape
     (2, 4)
     """
-    if isinstance(axes, int):
-        axes = (range(x1.ndim - axes, x1.ndim), range(axes))
-    left, right = [a % x1.ndim for a in axes[0]], [a % x2.ndim for a in axes[1]]
+    left, right = _summed(x1, x2, axes)
     if [x1.shape[a] for a in left] != [x2.shape[a] for a in right]:
         raise ShapeError(f"tensordot: lengths differ along axes {left} of {x1.shape} and {right} of {x2.shape}")
     free1 = [a for a in range(x1.ndim) if a not in left]

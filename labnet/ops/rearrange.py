@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from labnet.errors import DTypeError, ShapeError
+from labnet.ops.axes import normalize_axis
 from labnet.ops.indexing import take
 from labnet.ops.registry import EVERY, Array, Sample, composed, no_flops, op
 from labnet.ops.shape import Axes, broadcast_to, reshape
@@ -116,15 +118,29 @@ def repeat(x: Tensor, /, repeats: int | Sequence[int] | Tensor, *, axis: int | N
     repeats : int, or integers, one per element along `axis`
     axis : int or None
 
+    Raises
+    ------
+    DTypeError, ShapeError
+        If `repeats` are no integers, or not as many, or negative.
+
     Examples
     --------
     >>> import labnet as ln
     >>> ln.repeat(ln.asarray([1, 2]), 2).tolist()
     [1, 1, 2, 2]
     """
-    flat, along = (reshape(x, (-1,)), 0) if axis is None else (x, axis)
-    times = on_host(repeats) if isinstance(repeats, Tensor) else repeats
-    return take(flat, np.repeat(np.arange(flat.shape[along]), times), axis=along)
+    flat, along = (reshape(x, (-1,)), 0) if axis is None else (x, normalize_axis("repeat", axis, x.shape))
+    times = np.asarray(on_host(repeats) if isinstance(repeats, Tensor) else repeats)
+    if times.size and times.dtype.kind not in "iub":
+        raise DTypeError(f"repeat: repeats must be integers, got {times.dtype}")
+    if times.ndim > 1 or times.shape not in ((), (1,), (flat.shape[along],)):
+        raise ShapeError(
+            f"repeat: expected one number of repeats, or {flat.shape[along]} for axis {along} of shape {flat.shape}, "
+            f"got shape {times.shape}"
+        )
+    if times.size and times.min() < 0:
+        raise ShapeError(f"repeat: repeats must not be negative, got {times.min()}")
+    return take(flat, np.repeat(np.arange(flat.shape[along]), times.astype(np.int64)), axis=along)
 
 
 def _pairs(pad_width: Width, ndim: int) -> list[tuple[int, int]]:
@@ -168,6 +184,12 @@ def pad(x: Array, /, pad_width: Width, *, constant_values: float = 0) -> Array:
 _TRIANGLES = (Sample(((3, 4),)), Sample(((2, 3, 3),), {"k": 1}), Sample(((3, 2),), {"k": -1}))
 
 
+def _matrices(x: Array) -> Array:
+    if x.ndim < 2:
+        raise ValueError("expected at least two dimensions")
+    return x
+
+
 def _pull_lower(g: Tensor, out: Tensor, x: Tensor, *, k: int = 0) -> Tensor:
     return tril(g, k=k)
 
@@ -176,13 +198,18 @@ def _pull_lower(g: Tensor, out: Tensor, x: Tensor, *, k: int = 0) -> Tensor:
 def tril(x: Array, /, *, k: int = 0) -> Array:
     """Keep the elements on and below diagonal `k` of the last two dimensions; the others are zero.
 
+    Raises
+    ------
+    ShapeError
+        If there are fewer than two dimensions.
+
     Examples
     --------
     >>> import labnet as ln
     >>> ln.tril(ln.ones((2, 2))).tolist()
     [[1.0, 0.0], [1.0, 1.0]]
     """
-    return np.tril(x, k)
+    return np.tril(_matrices(x), k)
 
 
 def _pull_upper(g: Tensor, out: Tensor, x: Tensor, *, k: int = 0) -> Tensor:
@@ -193,10 +220,15 @@ def _pull_upper(g: Tensor, out: Tensor, x: Tensor, *, k: int = 0) -> Tensor:
 def triu(x: Array, /, *, k: int = 0) -> Array:
     """Keep the elements on and above diagonal `k` of the last two dimensions; the others are zero.
 
+    Raises
+    ------
+    ShapeError
+        If there are fewer than two dimensions.
+
     Examples
     --------
     >>> import labnet as ln
     >>> ln.triu(ln.ones((2, 2))).tolist()
     [[1.0, 1.0], [0.0, 1.0]]
     """
-    return np.triu(x, k)
+    return np.triu(_matrices(x), k)

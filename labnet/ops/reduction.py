@@ -1,5 +1,7 @@
 """Ops that reduce dimensions."""
 
+from typing import TypeVar
+
 import numpy as np
 
 from labnet.ops.elementwise import exp
@@ -8,6 +10,7 @@ from labnet.ops.shape import broadcast_to
 from labnet.tensor import DTypeLike, Tensor, as_dtype
 
 Axis = int | tuple[int, ...] | None
+A = TypeVar("A")
 
 SAMPLES = (
     Sample(((3, 4),)),
@@ -24,6 +27,11 @@ def _kept(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
     axes = range(len(shape)) if axis is None else (axis,) if isinstance(axis, int) else axis
     reduced = {a % len(shape) for a in axes} if shape else set()
     return tuple(1 if i in reduced else length for i, length in enumerate(shape))
+
+
+def of_number(x: Array, axis: A) -> A | None:
+    """Let one number have a first and a last dimension, in reductions where NumPy has it in some."""
+    return None if axis in (0, -1) and not x.ndim else axis
 
 
 def spread(g: Tensor, x: Tensor, axis: Axis) -> Tensor:
@@ -64,7 +72,7 @@ def mean(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
     >>> ln.mean(ln.asarray([[1.0, 2.0], [3.0, 4.0]]), axis=-1).tolist()
     [1.5, 3.5]
     """
-    return mean_of_array(x) if axis is None and not keepdims else np.mean(x, axis=axis, keepdims=keepdims)
+    return mean_of_array(x) if axis is None and not keepdims else np.mean(x, axis=of_number(x, axis), keepdims=keepdims)
 
 
 def mean_of_array(x: Array) -> Array:

@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 
+from labnet.ops.axes import Kind, kinds, plain
 from labnet.ops.dispatch import Array as Array
 from labnet.ops.dispatch import Recorded as Recorded
 from labnet.ops.dispatch import binary_function, general_function, static_function, unary_function
@@ -66,6 +67,8 @@ class Op:
         element.
     is_composed : bool
         It is written in other ops.
+    axes : dict of str to Kind
+        Arguments that name dimensions.
     function : callable
         The op on tensors.
     """
@@ -81,6 +84,7 @@ class Op:
     view: bool = False
     flops: Callable[..., int] | None = None
     is_composed: bool = False
+    axes: dict[str, Kind] = field(default_factory=dict)
     function: Callable[..., Any] = field(init=False)
 
     @property
@@ -134,6 +138,7 @@ def op(
         parameters = list(inspect.signature(body).parameters.values())[inputs:]
         gradients = tuple(rule is not None for rule in vjps)
         declared = Op(name, ufunc or body, vjps, dtypes, domain, samples, gradients, variadic, view, flops)
+        declared.axes = kinds(parameters)
         names = tuple(parameter.name for parameter in parameters)
         positional = sum(parameter.kind is not parameter.KEYWORD_ONLY for parameter in parameters)
         if inputs == 2 and not names:
@@ -172,13 +177,18 @@ def composed(
     def declare(body: Callable[P, R]) -> Callable[P, R]:
         inputs = 0 if variadic else len(gradients)
         call: Callable[..., R] = body
+        axes = kinds(inspect.signature(body).parameters.values())
 
         @functools.wraps(body)
         def function(*args: Any, **static: Any) -> R:
             tensors = [x if isinstance(x, Tensor | _PLAIN) else Tensor(x) for x in args[:inputs]]
+            for key in axes:
+                if key in static:
+                    static[key] = plain(body.__name__, key, static[key], axes[key])
             return call(*tensors, *args[inputs:], **static)
 
         declared = Op(body.__name__, body, (), dtypes, domain, samples, gradients, variadic, is_composed=True)
+        declared.axes = axes
         declared.function = function
         REGISTRY[declared.name] = declared
         return cast("Callable[P, R]", function)

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from labnet.errors import AxisError
+from labnet.ops.axes import normalize_axis
 from labnet.ops.creation import zeros
 from labnet.ops.elementwise import subtract
 from labnet.ops.joining import concat
 from labnet.ops.logic import not_equal
 from labnet.ops.rearrange import flip
 from labnet.ops.registry import NUMBERS, Array, Sample, composed, op
-from labnet.ops.shape import moveaxis
+from labnet.ops.shape import moveaxis, reshape
 from labnet.tensor import DTypeLike, Tensor, as_dtype
 
 _SAMPLES = (
@@ -50,7 +50,7 @@ def _pull_sum(
     include_initial: bool = False,
 ) -> Tensor:
     along = _along(x, axis)
-    return _from_end(_without_initial(g, along, include_initial), along).astype(x.dtype)
+    return reshape(_from_end(_without_initial(g, along, include_initial), along), x.shape).astype(x.dtype)
 
 
 @op(_pull_sum, samples=_SAMPLES)
@@ -63,7 +63,7 @@ def cumulative_sum(
     ----------
     x : tensor
     axis : int, optional
-        May be left out if there is only one dimension.
+        May be left out if there is only one dimension. A tensor of no dimension is taken for one of one element.
     dtype : dtype, optional
         dtype of the result; small integers become int64 or uint64 otherwise.
     include_initial : bool
@@ -107,14 +107,14 @@ def _pull_prod(
     in a logarithmic number of steps (Hillis and Steele, "Data parallel algorithms", 1986).
     """
     along = _along(x, axis)
-    values = moveaxis(x, along, -1).astype(out.dtype)
+    values = moveaxis(x if x.ndim else reshape(x, (1,)), along, -1).astype(out.dtype)
     slope = moveaxis(_without_initial(g, along, include_initial), along, -1)
     factor, places = _later(values, 1), 1
     while places < values.shape[-1]:
         slope = slope + factor * _later(slope, places)
         factor = factor * _later(factor, places)
         places *= 2
-    return moveaxis(slope * products_before(values), -1, along).astype(x.dtype)
+    return reshape(moveaxis(slope * products_before(values), -1, along), x.shape).astype(x.dtype)
 
 
 @op(_pull_prod, samples=_SAMPLES)
@@ -162,11 +162,9 @@ def diff(
     >>> ln.diff(ln.asarray([1, 4, 9])).tolist()
     [3, 5]
     """
-    if not -x.ndim <= axis < x.ndim:
-        raise AxisError(f"diff: axis {axis} is out of bounds for shape {x.shape}")
+    before = (slice(None),) * normalize_axis("diff", axis, x.shape)
     parts = [part for part in (prepend, x, append) if part is not None]
     out = concat(parts, axis=axis) if len(parts) > 1 else x
-    before = (slice(None),) * (axis % x.ndim)
     for _ in range(n):
         later, earlier = out[(*before, slice(1, None))], out[(*before, slice(None, -1))]
         out = not_equal(later, earlier) if out.dtype.kind == "b" else subtract(later, earlier)

@@ -5,12 +5,13 @@ import math
 
 import numpy as np
 
-from labnet.errors import DTypeError
+from labnet.errors import DTypeError, ShapeError
 from labnet.ops.arithmetic import abs, sign
+from labnet.ops.axes import normalize_axis
 from labnet.ops.elementwise import where
 from labnet.ops.logic import isnan
 from labnet.ops.rearrange import flip
-from labnet.ops.reduction import EMPTY_SAMPLE, SAMPLES, Axis, any, max, mean, min, spread, sum
+from labnet.ops.reduction import EMPTY_SAMPLE, SAMPLES, Axis, any, max, mean, min, of_number, spread, sum
 from labnet.ops.registry import FLOATS, NUMBERS, Array, Sample, composed, op
 from labnet.ops.scans import products_before
 from labnet.ops.shape import moveaxis, reshape
@@ -18,31 +19,34 @@ from labnet.ops.sorting import sort
 from labnet.tensor import DTypeLike, Tensor, as_dtype
 
 
-def _axes(x: Tensor, axis: Axis) -> tuple[int, ...]:
-    chosen = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-    return tuple(a % x.ndim for a in chosen)
+def _axes(op: str, x: Tensor, axis: Axis) -> tuple[int, ...]:
+    """Return the dimensions to reduce, counted from the first."""
+    if (axis := of_number(x, axis)) is None:
+        return tuple(range(x.ndim))
+    axes = tuple(normalize_axis(op, a, x.shape) for a in ((axis,) if isinstance(axis, int) else axis))
+    if len(set(axes)) < len(axes):
+        raise ShapeError(f"{op}: a dimension of shape {x.shape} is twice in axis={axis}")
+    return axes
 
 
-def _gathered(x: Tensor, axis: Axis) -> Tensor:
-    """Return the tensor with the dimensions in `axis` made one, the last."""
-    axes = _axes(x, axis)
+def _gathered(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Return the tensor with the dimensions in `axes` made one, the last."""
     last = moveaxis(x, axes, tuple(range(x.ndim - len(axes), x.ndim)))
     kept = last.shape[: x.ndim - len(axes)]
     return reshape(last, (*kept, math.prod(last.shape[len(kept) :])))
 
 
-def _kept(out: Tensor, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
+def _kept(out: Tensor, x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
     """Give a reduced tensor its dimensions of length one, if they are wanted."""
-    axes = _axes(x, axis)
     return reshape(out, tuple(1 if i in axes else n for i, n in enumerate(x.shape))) if keepdims else out
 
 
 def _pull_prod(
     g: Tensor, out: Tensor, x: Tensor, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False
 ) -> Tensor:
-    flat = _gathered(x, axis)
+    axes = _axes("prod", x, axis)
+    flat = _gathered(x, axes)
     others = products_before(flat) * flip(products_before(flip(flat, axis=-1)), axis=-1)
-    axes = _axes(x, axis)
     kept = [n for i, n in enumerate(x.shape) if i not in axes]
     apart = reshape(others, (*kept, *(x.shape[a] for a in axes)))
     return (spread(g, x, axis) * moveaxis(apart, tuple(range(len(kept), x.ndim)), axes)).astype(x.dtype)
@@ -97,7 +101,7 @@ def var(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bo
     >>> ln.var(ln.asarray([1.0, 3.0])).item()
     1.0
     """
-    return np.var(x, axis=axis, ddof=correction, keepdims=keepdims)
+    return np.var(x, axis=of_number(x, axis), ddof=correction, keepdims=keepdims)
 
 
 def _pull_std(
@@ -126,7 +130,7 @@ def std(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bo
     >>> ln.std(ln.asarray([1.0, 3.0])).item()
     1.0
     """
-    return np.std(x, axis=axis, ddof=correction, keepdims=keepdims)
+    return np.std(x, axis=of_number(x, axis), ddof=correction, keepdims=keepdims)
 
 
 @composed(samples=(*SAMPLES, Sample(((5,),))), dtypes=FLOATS)
@@ -139,11 +143,12 @@ def median(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor
     >>> ln.median(ln.asarray([3.0, 1.0, 2.0, 10.0])).item()
     2.5
     """
-    ordered = sort(_gathered(x, axis))
+    axes = _axes("median", x, axis)
+    ordered = sort(_gathered(x, axes))
     count = ordered.shape[-1]
     middle = ordered[..., builtins.max(count - 1, 0) // 2 : count // 2 + 1]
     out = where(any(isnan(ordered), axis=-1), math.nan, mean(middle, axis=-1))
-    return _kept(out, x, axis, keepdims)
+    return _kept(out, x, axes, keepdims)
 
 
 @composed(

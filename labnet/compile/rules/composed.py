@@ -16,6 +16,7 @@ from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced
 from labnet.ops.dispatch import failure
 from labnet.ops.likelihood import one_of
+from labnet.ops.reduction import of_number
 from labnet.ops.registry import Op
 
 
@@ -94,6 +95,7 @@ def _gelu(x: Any, *, approximate: str = "none") -> Any:
 def _best(join: Callable[..., Any]) -> Callable[..., Any]:
     def function(x: Any, *, axis: int | None = None, keepdims: bool = False) -> Any:
         """Return the first position of the greatest or smallest element, or of NaN where there is one."""
+        axis = of_number(x, axis)
         rows = x.reshape((-1,)) if axis is None else ops.moveaxis(x, axis, -1)
         hit = ops.logical_or(rows == join(rows, axis=-1, keepdims=True), rows != rows)
         found = ops.min(ops.where(hit, np.arange(rows.shape[-1]), rows.shape[-1]), axis=-1)

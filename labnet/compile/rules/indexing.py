@@ -13,6 +13,7 @@ from labnet.compile.rules.views import is_basic, put, seen, view, viewing
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced, refuse
 from labnet.errors import ShapeError
+from labnet.ops.axes import normalize_axis
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op
 from labnet.tensor import Tensor
@@ -148,9 +149,12 @@ def roll(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Trace
     if axis is None:
         total = shift if isinstance(shift, int) else sum(shift)
         return trace.lift(_rolled(x.reshape((-1,)), total, 0).reshape(x.shape))  # type: ignore[no-any-return]
-    shifts, axes = np.broadcast_arrays(np.atleast_1d(shift), np.atleast_1d(axis))
+    try:
+        shifts, axes = np.broadcast_arrays(np.atleast_1d(shift), np.atleast_1d(axis))
+    except ValueError as error:
+        raise failure(op.name, (np.broadcast_to(np.zeros((), x.dtype), x.shape),), static, error) from None
     for places, along in zip(shifts.tolist(), axes.tolist(), strict=True):
-        x = _rolled(x, places, along)
+        x = _rolled(x, places, normalize_axis(op.name, along, x.shape))
     return trace.lift(x)  # type: ignore[no-any-return]
 
 
@@ -158,5 +162,5 @@ def _rolled(x: Any, places: int, axis: int) -> Any:
     first = places % x.shape[axis] if x.shape[axis] else 0
     if not first:
         return x
-    before = (slice(None),) * (axis % x.ndim)
+    before = (slice(None),) * axis
     return ops.concat([x[(*before, slice(-first, None))], x[(*before, slice(None, -first))]], axis=axis)

@@ -1,5 +1,6 @@
 """Compile rules of ops that go along a dimension in order: sorting, searching, sums and products that run on."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,11 @@ def _rows(op: Op, x: Any, axis: int | None, static: Static) -> Any:
     return ops.moveaxis(x, axis, -1)
 
 
+def _line(x: Any) -> Any:
+    """Return one number as a row of one, which NumPy takes it for in running sums and as positions in order."""
+    return x if x.ndim else ops.reshape(x, (1,))
+
+
 def _order(trace: Trace, rows: Any) -> Traced:
     """Return the positions that put rows in ascending order, stably."""
     length = rows.shape[-1]
@@ -48,7 +54,7 @@ def _order(trace: Trace, rows: Any) -> Traced:
 def argsort(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
     """Sort positions; backwards as NumPy does, so that equal elements keep their order."""
     axis = static.get("axis", -1)
-    rows = _rows(op, operands[0], axis, static)
+    rows = _rows(op, _line(operands[0]), axis, static)
     if not static.get("descending"):
         return trace.lift(ops.moveaxis(_order(trace, rows), -1, axis))  # type: ignore[no-any-return]
     backwards = _order(trace, ops.flip(rows, axis=-1))
@@ -60,7 +66,7 @@ def sort(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Trace
     """Read the elements in their order."""
     axis = static.get("axis", -1)
     rows = _rows(op, operands[0], axis, static)
-    starts = np.arange(rows.size // max(rows.shape[-1], 1)).reshape((*rows.shape[:-1], 1)) * rows.shape[-1]
+    starts = np.arange(math.prod(rows.shape[:-1])).reshape((*rows.shape[:-1], 1)) * rows.shape[-1]
     places = trace.lift(_order(trace, rows) + trace.constant(starts))
     ordered: Any = trace.stand_in(taken(trace, trace.lift(rows).value, places, rows.shape))
     ordered = ops.flip(ordered, axis=-1) if static.get("descending") else ordered
@@ -83,7 +89,7 @@ def running(name: str, start: int) -> Rule:
 
     def rule(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
         axis = static.get("axis")
-        rows = _rows(op, operands[0], axis, static)
+        rows = _rows(op, operands[0] if axis is None else _line(operands[0]), axis, static)
         dtype = np.asarray(op.forward(sample(operands[0]), **static)).dtype
         rows = ops.astype(rows, dtype)
         numbers = (rows.size // max(rows.shape[-1], 1), rows.shape[-1])

@@ -11,6 +11,7 @@ from labnet.compile.rules.views import reshaped
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced
 from labnet.ops.dispatch import failure
+from labnet.ops.reduction import of_number
 from labnet.ops.registry import Op
 
 
@@ -24,7 +25,7 @@ def reduction(kind: str) -> Rule:
             found = np.asarray(op.forward(whole, **static))
         except (ValueError, IndexError, TypeError) as error:
             raise failure(op.name, (whole,), static, error) from None
-        axis = static.get("axis")
+        axis = of_number(x, static.get("axis"))
         axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
         value = reduced(trace, kind, x.value, tuple(sorted(a % x.ndim for a in axes)), found.dtype)
         return trace.stand_in(reshaped(trace, value, found.shape))

@@ -47,7 +47,7 @@ for _function in (np.transpose, np.swapaxes, np.expand_dims, np.squeeze, np.move
 @_for(np.flip)
 def _flip(x: DeviceArray, axis: Any = None) -> DeviceArray:
     axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple | list) else (axis,)
-    flipped = {np.lib.array_utils.normalize_axis_index(int(one), x.ndim) for one in axes}
+    flipped = np.lib.array_utils.normalize_axis_tuple(tuple(axes), x.ndim)
     backwards: Any = tuple(slice(None, None, -1 if i in flipped else 1) for i in range(x.ndim))
     return x.view_of(x.layout[(*backwards, ...)])
 
@@ -325,9 +325,7 @@ def _roll(x: DeviceArray, shift: Any, axis: Any = None) -> DeviceArray:
     if axis is None:
         flat: DeviceArray = _roll(x.reshape(-1), shift, 0)
         return flat.reshape(x.shape)
-    axes = axis if isinstance(axis, tuple | list) else (axis,)
-    shifts = np.broadcast_to(np.asarray(shift), (len(axes),))
-    for one, by in zip(axes, shifts, strict=True):
+    for by, one in np.broadcast(np.asarray(shift, int), np.asarray(axis, int)):
         along = np.lib.array_utils.normalize_axis_index(int(one), x.ndim)
         length = x.shape[along]
         if length:

@@ -42,7 +42,7 @@ _WIDEST = 1 << 31
 
 def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
     """Return which dimensions go, ascending."""
-    if axis is None:
+    if axis is None or (ndim == 0 and axis in (0, -1)):  # as NumPy has it of one number
         return tuple(range(ndim))
     given = axis if isinstance(axis, tuple | list) else (axis,)
     found = [np.lib.array_utils.normalize_axis_index(int(a), ndim) for a in given]
@@ -94,12 +94,13 @@ def reduce(
 
 def position(name: str, x: DeviceArray, axis: int | None, *, keepdims: bool) -> DeviceArray:
     """Return the position of an extreme, ``"argmax"`` or ``"argmin"``."""
-    if not x.size:
+    axes = _axes(axis, x.ndim)
+    if not all(x.shape[each] for each in axes):
         raise ValueError(f"attempt to get {name} of an empty sequence")
-    if axis is None:
+    if axis is None or not x.ndim:
         flat = over(name, x.reshape(-1), (0,), np.dtype("int64"), keepdims=False)
         return flat.reshape((1,) * x.ndim) if keepdims else flat
-    return over(name, x, _axes(axis, x.ndim), np.dtype("int64"), keepdims=keepdims)
+    return over(name, x, axes, np.dtype("int64"), keepdims=keepdims)
 
 
 def over(name: str, x: DeviceArray, axes: tuple[int, ...], kept: Dtype, *, keepdims: bool) -> DeviceArray:

@@ -22,6 +22,7 @@ SHARED_FROM, PART = 8192, 4096
 
 def scan(name: str, x: DeviceArray, axis: int, dtype: Any) -> DeviceArray:
     """Return the running sum (``"add"``) or product (``"multiply"``) along a dimension."""
+    x = x if x.ndim else x.reshape(1)  # as NumPy does
     axis = np.lib.array_utils.normalize_axis_index(axis, x.ndim)
     kept = np.dtype(dtype) if dtype is not None else np.add.reduce(np.empty(0, x.dtype)).dtype
     if kept.kind == "b":  # whether any is true, or all are
