@@ -1,5 +1,7 @@
 """Losses: how far a prediction is from its target, as one number."""
 
+from typing import Literal
+
 import numpy as np
 
 from labnet.errors import DTypeError, ShapeError
@@ -16,18 +18,24 @@ from labnet.ops import (
 )
 from labnet.tensor import Tensor, as_array, wrap
 
+Reduction = Literal["mean", "sum", "none"]
 
-def mse(prediction: Tensor, target: Tensor) -> Tensor:
+
+def mse(prediction: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """Mean of the squared differences.
 
     Parameters
     ----------
     prediction, target : tensors of the same shape
+    reduction : "mean", "sum" or "none"
+        Of the losses of the elements; "none" returns them as they are.
 
     Raises
     ------
     ShapeError
         If the shapes differ; broadcasting here would hide a mistake.
+    ValueError
+        If `reduction` is something else.
 
     Examples
     --------
@@ -35,20 +43,28 @@ def mse(prediction: Tensor, target: Tensor) -> Tensor:
     >>> ln.loss.mse(ln.asarray([1.0, 2.0]), ln.asarray([1.0, 4.0])).item()
     2.0
     """
-    return mean_squared_error(prediction, _same_shape("mse", prediction, target))
+    target = _same_shape("mse", prediction, target)
+    if reduction == "mean":
+        return mean_squared_error(prediction, target)
+    difference = prediction - target
+    return _reduced("mse", difference * difference, reduction)
 
 
-def mae(prediction: Tensor, target: Tensor) -> Tensor:
+def mae(prediction: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """Mean of the absolute differences; where there is none, the gradient is 0.
 
     Parameters
     ----------
     prediction, target : tensors of the same shape
+    reduction : "mean", "sum" or "none"
+        As for `mse`.
 
     Raises
     ------
     ShapeError
         If the shapes differ.
+    ValueError
+        If `reduction` is something else.
 
     Examples
     --------
@@ -57,10 +73,10 @@ def mae(prediction: Tensor, target: Tensor) -> Tensor:
     1.0
     """
     difference = prediction - _same_shape("mae", prediction, target)
-    return mean(maximum(difference, -difference))
+    return _reduced("mae", maximum(difference, -difference), reduction)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """Mean negative log-likelihood of the labels under softmax of the logits.
 
     Parameters
@@ -69,6 +85,8 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         Unnormalised scores of C classes.
     labels : integer tensor of shape (N,) or (N, d1, ...) with values in [0, C)
         Or a tensor of the shape of the logits: probabilities, or one-hot numbers.
+    reduction : "mean", "sum" or "none"
+        Of the losses of the samples, (N,) or (N, d1, ...) of them.
 
     Raises
     ------
@@ -76,6 +94,8 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         If the labels do not fit the logits.
     IndexError
         If a label is not in [0, C).
+    ValueError
+        If `reduction` is something else.
 
     Examples
     --------
@@ -89,7 +109,8 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     target = _as_tensor(labels)
     axis = min(1, logits.ndim - 1)
     if target.shape == logits.shape:
-        return -mean(sum(log_softmax(logits, axis=axis) * target.astype(logits.dtype), axis=axis))
+        likelihoods = sum(log_softmax(logits, axis=axis) * target.astype(logits.dtype), axis=axis)
+        return -_reduced("cross_entropy", likelihoods, reduction)
     expected = (*logits.shape[:axis], *logits.shape[axis + 1 :])
     if target.shape != expected:
         raise ShapeError(
@@ -102,17 +123,19 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     tracer = dispatch.current_tracer()
     if tracer is not None:
         tracer.check_within(target, classes, f"cross_entropy: labels must lie in [0, {classes})")
-        return mean(cross_entropy_with_logits(logits, labels=target, axis=axis))
+        losses = cross_entropy_with_logits(logits, labels=target, axis=axis)
+        return _reduced("cross_entropy", losses, reduction)
     if target.device != logits.device:
         target = target.to(logits.device)
     numbers = target._array
     if numbers.size and not (np.min(numbers) >= 0 and np.max(numbers) < classes):
         least, most = (finished(end(numbers)).item() for end in (np.min, np.max))
         raise IndexError(f"cross_entropy: labels must lie in [0, {classes}), got {least} to {most}")
-    return mean(cross_entropy_with_logits(logits, labels=numbers.astype(np.intp, copy=False), axis=axis))
+    losses = cross_entropy_with_logits(logits, labels=numbers.astype(np.intp, copy=False), axis=axis)
+    return _reduced("cross_entropy", losses, reduction)
 
 
-def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def binary_cross_entropy(logits: Tensor, labels: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """Mean negative log-likelihood of yes-or-no labels if ``sigmoid(logits)`` is the probability of yes.
 
     Parameters
@@ -120,11 +143,15 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     logits : tensor of any shape, floating
     labels : tensor of the same shape
         Probabilities in [0, 1]; integers 0 and 1, or booleans, do as well.
+    reduction : "mean", "sum" or "none"
+        As for `mse`.
 
     Raises
     ------
     ShapeError
         If the shapes differ.
+    ValueError
+        If `reduction` is something else.
 
     Examples
     --------
@@ -133,7 +160,18 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     0.3466
     """
     target = _same_shape("binary_cross_entropy", logits, labels)
-    return mean(binary_cross_entropy_with_logits(logits, target.astype(logits.dtype)))
+    losses = binary_cross_entropy_with_logits(logits, target.astype(logits.dtype))
+    return _reduced("binary_cross_entropy", losses, reduction)
+
+
+def _reduced(name: str, losses: Tensor, reduction: str) -> Tensor:
+    if reduction == "mean":
+        return mean(losses)
+    if reduction == "sum":
+        return sum(losses)
+    if reduction == "none":
+        return losses
+    raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
 
 
 def _as_tensor(values: Tensor) -> Tensor:

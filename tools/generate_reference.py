@@ -28,10 +28,10 @@ def family(function: Callable[..., Any]) -> str:
     return inspect.unwrap(function).__module__.rpartition(".")[2]
 
 
-def path(name: str) -> str:
-    """Return where users find a function."""
+def public(name: str) -> tuple[str, Callable[..., Any]]:
+    """Return where users find a function, and what they find there."""
     places = (("ln", ln), ("ln.nn", ln.nn), ("ln.ops", ln.ops))
-    return next(f"{prefix}.{name}" for prefix, module in places if name in module.__all__)
+    return next((f"{prefix}.{name}", getattr(module, name)) for prefix, module in places if name in module.__all__)
 
 
 def signature(function: Callable[..., Any]) -> str:
@@ -70,9 +70,10 @@ def gradient(op: Op) -> str:
 
 def entry(function: Callable[..., Any], facts: str = "") -> str:
     """Return the section of one function."""
-    lines = [f"### {path(function.__name__)}{signature(function)}", "", summary(function), ""]
+    path, found = public(function.__name__)
+    lines = [f"### {path}{signature(found)}", "", summary(found), ""]
     lines += [facts, ""] if facts else []
-    return "\n".join([*lines, "```python", *examples(function), "```", ""])
+    return "\n".join([*lines, "```python", *examples(found), "```", ""])
 
 
 def generate() -> str:

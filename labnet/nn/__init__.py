@@ -24,6 +24,7 @@ from labnet.nn.functional import (
     dropout,
     embedding,
     layer_norm,
+    linear,
     normalize,
     scaled_dot_product_attention,
 )
@@ -43,7 +44,6 @@ from labnet.ops import (
     gelu,
     hardtanh,
     leaky_relu,
-    linear,
     log_softmax,
     max_pool2d,
     relu,

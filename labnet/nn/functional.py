@@ -54,6 +54,33 @@ def conv2d(
     return ops.conv2d(x, weight, shift, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Affine map ``x @ weight.T + bias`` of the last dimension.
+
+    Parameters
+    ----------
+    x : tensor of shape (..., in_features)
+    weight : tensor of shape (out_features, in_features)
+    bias : tensor of shape (out_features,), optional
+
+    Returns
+    -------
+    tensor of shape (..., out_features)
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not fit each other.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.linear(ln.asarray([1.0, 2.0]), ln.asarray([[3.0, 4.0]])).tolist()
+    [11.0]
+    """
+    return ops.linear(x, weight, bias)
+
+
 def normalize(x: Tensor, p: float = 2.0, axis: int = 1, eps: float = 1e-12) -> Tensor:
     """Divide by the p-norm along `axis`, or by `eps` where the norm is smaller.
 

@@ -8,7 +8,7 @@ import numpy as np
 from labnet.kernels.places import finished
 from labnet.ops.elementwise import exp, sigmoid, tanh, unary, where
 from labnet.ops.error_function import erf_of_array
-from labnet.ops.reduction import sum
+from labnet.ops.reduction import greatest, sum
 from labnet.ops.registry import FLOATS, Array, Sample, op
 from labnet.tensor import Tensor
 
@@ -196,7 +196,7 @@ def softmax(x: Array, /, axis: int = -1) -> Array:
     >>> ln.nn.softmax(ln.asarray([1000.0, 1000.0])).tolist()
     [0.5, 0.5]
     """
-    out = finished(x - np.max(x, axis=axis, keepdims=True))
+    out = finished(x - greatest(x, axis))
     np.exp(out, out=out)
     out /= np.sum(out, axis=axis, keepdims=True)
     return out

@@ -1,5 +1,8 @@
 """More arithmetic, element by element: absolute values, rounding, division with remainder, bounds."""
 
+import builtins
+from typing import Any
+
 import numpy as np
 
 from labnet.ops.elementwise import binary, share, unary, where
@@ -195,6 +198,18 @@ def minimum(x1: Array, x2: Array, /) -> Array:
     """
 
 
+def _within(bound: Any, dtype: np.dtype[Any]) -> Any:
+    """Return a bound of `clip` as its dtype has it, a tensor or a number."""
+    if not isinstance(bound, Tensor):
+        if dtype.kind not in "iu" or isinstance(bound, bool) or not isinstance(bound, int):
+            return bound
+        return builtins.min(builtins.max(bound, int(np.iinfo(dtype).min)), int(np.iinfo(dtype).max))
+    if dtype.kind in "iu" and bound.dtype.kind in "iu" and not np.can_cast(bound.dtype, dtype):
+        ends, own = np.iinfo(dtype), np.iinfo(bound.dtype)
+        bound = clip(bound, builtins.max(int(ends.min), int(own.min)), builtins.min(int(ends.max), int(own.max)))
+    return astype(bound, dtype)
+
+
 @composed(
     samples=(Sample(((3, 4), (), ())), Sample(((3, 4), (4,), (3, 1))), Sample(((0, 2), (), ()))),
     gradients=(True, True, True),
@@ -206,7 +221,8 @@ def clip(x: Array, /, min: Array = None, max: Array = None) -> Tensor:
     ----------
     x : tensor
     min, max : tensor, number or None
-        Bounds, broadcast against `x` and converted to its dtype; None for no bound.
+        Bounds, broadcast against `x` and converted to its dtype; None for no bound. Integers beyond the range of the
+        dtype are the end of it.
 
     Examples
     --------
@@ -217,7 +233,7 @@ def clip(x: Array, /, min: Array = None, max: Array = None) -> Tensor:
     out = x if isinstance(x, Tensor) else Tensor(x)
     for bound, lower in ((min, True), (max, False)):
         if bound is not None:
-            limit = astype(bound, out.dtype) if isinstance(bound, Tensor) else bound
+            limit = _within(bound, out.dtype)
             out = where(less(out, limit) if lower else less(limit, out), limit, out)
     return out
 

@@ -36,7 +36,7 @@ def _pull_right(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
         return found if found.dtype is x2.dtype else fit(found, x2)
     g, left, right = _as_matrices(g, x1, x2)
     if right.ndim == 2 and left.ndim > 2:  # one large product instead of many that are added up
-        left, g = left.reshape((-1, left.shape[-1])), g.reshape((-1, g.shape[-1]))
+        left, g = _rows(left), _rows(g)
     return fit(left.mT @ g, right).reshape(x2.shape)
 
 
@@ -165,7 +165,7 @@ def vecdot(x1: Tensor, x2: Tensor, /, *, axis: int = -1) -> Tensor:
 
 def _rows(x: Tensor) -> Tensor:
     """Flatten all dimensions but the last, so that one large product does the work of many."""
-    return x if x.ndim == 2 else x.reshape((-1, x.shape[-1]))
+    return x if x.ndim == 2 else x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
 
 
 @op(

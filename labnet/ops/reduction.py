@@ -190,6 +190,11 @@ def count_nonzero(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> 
     return np.count_nonzero(x, axis=axis, keepdims=keepdims)
 
 
+def greatest(x: Array, axis: int) -> Array:
+    """Return what is subtracted before exponentials are taken, so that none overflows; of no elements, nothing."""
+    return (np.max if x.size else np.sum)(x, axis=axis, keepdims=True)
+
+
 @op(
     lambda g, out, x, *, axis=-1: g - exp(out) * sum(g, axis=axis, keepdims=True),
     samples=(Sample(((3, 4),)), Sample(((3, 4),), {"axis": 0})),
@@ -204,5 +209,7 @@ def log_softmax(x: Array, /, axis: int = -1) -> Array:
     >>> ln.nn.log_softmax(ln.asarray([1000.0, 1000.0])).tolist()
     [-0.6931471824645996, -0.6931471824645996]
     """
-    shifted = x - np.max(x, axis=axis, keepdims=True)
+    shifted = x - greatest(x, axis)
+    if not x.size:
+        return shifted
     return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))

@@ -46,6 +46,7 @@ def argsort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bo
     >>> ln.argsort(ln.asarray([3, 1, 2])).tolist()
     [1, 2, 0]
     """
+    x = x if x.ndim else x.reshape(1)  # as NumPy does
     if not descending:
         return np.argsort(x, axis=axis, stable=stable)
     backwards = np.argsort(np.flip(x, axis), axis=axis, stable=stable)

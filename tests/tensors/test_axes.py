@@ -93,6 +93,12 @@ def test_running_sums_of_one_number_have_one_element():
     assert (y.grad.shape, y.grad.item()) == ((), 6.0)
 
 
+@pytest.mark.parametrize("descending", [False, True])
+def test_one_number_is_in_order(descending):
+    assert ln.argsort(variable(()), descending=descending).tolist() == [0]
+    assert ln.jit(lambda x: ln.argsort(x, descending=descending))(variable(())).tolist() == [0]
+
+
 @pytest.mark.parametrize("function", [ln.tril, ln.triu])
 @pytest.mark.parametrize("shape", [(), (3,)])
 def test_a_triangle_has_two_dimensions(function, shape):

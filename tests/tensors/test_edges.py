@@ -20,6 +20,18 @@ class TestGradients:
         assert gradients[x].tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
         assert (gradients[low].item(), gradients[high].item()) == (1.0, 1.0)
 
+    @pytest.mark.parametrize("dtype", ["uint8", "int8", "int64", "uint64"])
+    def test_bounds_of_clip_beyond_a_dtype_are_its_ends(self, dtype):
+        x = np.arange(5).astype(dtype)
+        for low, high in ((-7, 300), (2, 2**70), (-(2**70), 3)):
+            expected = np.array([min(max(int(each), low), high) for each in x], dtype)
+            assert np.array_equal(ln.clip(ln.asarray(x), low, high).numpy(), expected)
+            if abs(low) < 2**31 > high:
+                bounds = np.asarray(low, "int32"), np.asarray(high, "int32")
+                found = ln.clip(ln.asarray(x), *map(ln.asarray, bounds))
+                assert found.dtype == dtype
+                assert np.array_equal(found.numpy(), expected)
+
     def test_minimum_and_maximum_share_ties_and_reduce_broadcast_operands(self):
         x, y = leaf([[1.0, 2.0], [3.0, 2.0]]), leaf([2.0])
         gradients = (ln.minimum(x, y) + 10 * ln.maximum(x, y)).sum().backward()
@@ -58,6 +70,36 @@ class TestGradients:
         x = leaf(np.zeros((0, 3)))
         out = function(x)
         assert out.backward(np.ones(out.shape))[x].shape == (0, 3)
+
+    @pytest.mark.parametrize(
+        ("left", "right"),
+        [((5, 5, 0), (0, 5)), ((0, 5), (5, 5, 0)), ((2, 0, 3), (3, 4)), ((0,), (0,)), ((2, 3, 0), (0,))],
+    )
+    @pytest.mark.parametrize("compiled", [False, True])
+    def test_products_over_nothing_are_zeros_with_gradients(self, left, right, compiled):
+        x, y = leaf(np.zeros(left)), leaf(np.zeros(right))
+
+        def product(x, y):
+            return (x @ y).sum()
+
+        def gradients(x, y):
+            return ln.grad(product(x, y), [x, y])
+
+        assert product(x, y).item() == 0
+        first, second = (ln.jit(gradients) if compiled else gradients)(x, y)
+        assert (first.shape, second.shape) == (left, right)
+
+    @pytest.mark.parametrize("function", [ln.nn.softmax, ln.nn.log_softmax])
+    @pytest.mark.parametrize("shape", [(0,), (5, 0, 0), (0, 3), (3, 0)])
+    def test_a_softmax_over_nothing_is_nothing(self, function, shape):
+        for axis in range(-len(shape), len(shape)):
+            x = leaf(np.zeros(shape))
+            out = function(x, axis=axis)
+            assert (out.shape, out.dtype) == (shape, "float64")
+            assert out.sum().backward()[x].shape == shape
+            assert ln.jit(lambda x, axis=axis: function(x, axis=axis))(x).shape == shape
+        with pytest.raises(AxisError):
+            function(x, axis=3)
 
     def test_an_infinite_slope_is_a_result_without_a_warning(self):
         x = leaf([0.0])

@@ -18,6 +18,34 @@ def test_mse_and_mae_agree_with_torch():
     assert_functions_agree(ln.loss.mae, functional.l1_loss, *pair)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_reductions_are_those_of_torch(reduction):
+    functional = torch_or_skip().nn.functional
+    x, y, labels = normal(4, 3), normal(4, 3, seed=1), np.array([0, 2, 1, 1])
+    chances = np.abs(y) / np.abs(y).sum(1, keepdims=True)
+    for ours, theirs, target in (
+        (ln.loss.mse, functional.mse_loss, y),
+        (ln.loss.mae, functional.l1_loss, y),
+        (ln.loss.binary_cross_entropy, functional.binary_cross_entropy_with_logits, np.abs(y) % 1),
+        (ln.loss.cross_entropy, functional.cross_entropy, labels),
+        (ln.loss.cross_entropy, functional.cross_entropy, chances),
+    ):
+        assert_functions_agree(
+            lambda x, y, ours=ours: ours(x, y, reduction=reduction),
+            lambda x, y, theirs=theirs: theirs(x, y, reduction=reduction),
+            *(x, target),
+        )
+        compiled = ln.jit(lambda x, y, ours=ours: ours(x, y, reduction=reduction))
+        expected = theirs(to_torch(x), to_torch(target), reduction=reduction)
+        np.testing.assert_allclose(compiled(ln.asarray(x), ln.asarray(target)).numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [ln.loss.mse, ln.loss.mae, ln.loss.binary_cross_entropy, ln.loss.cross_entropy])
+def test_another_reduction_is_refused(loss):
+    with pytest.raises(ValueError, match=f"{loss.__name__}: reduction must be 'mean', 'sum' or 'none', got 'max'"):
+        loss(ln.ones((2, 3)), ln.ones((2, 3)), reduction="max")
+
+
 LOGITS = [((5, 4), (5,)), ((4,), ()), ((2, 4, 3), (2, 3)), ((2, 4, 3, 2), (2, 3, 2))]
 
 

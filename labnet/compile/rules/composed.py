@@ -49,7 +49,7 @@ def _mean_squared_error(x1: Any, x2: Any) -> Any:
 
 
 def _shifted(x: Any, axis: int) -> Any:
-    return x - ops.max(x, axis=axis, keepdims=True)
+    return x - (ops.max if x.size else ops.sum)(x, axis=axis, keepdims=True)
 
 
 def _softmax(x: Any, *, axis: int = -1) -> Any:

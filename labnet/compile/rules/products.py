@@ -1,5 +1,6 @@
 """Compile rules of products of matrices."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ def matmul(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Tra
     a = a if a.ndim > 1 else ops.expand_dims(a, axis=0)
     b = b if b.ndim > 1 else ops.expand_dims(b, axis=1)
     if a.ndim > 2 and b.ndim == 2:  # one large product instead of many
-        a = a.reshape((-1, a.shape[-1]))
+        a = a.reshape((math.prod(a.shape[:-1]), a.shape[-1]))
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     values = [
         as_matrices(trace, trace.lift(ops.broadcast_to(x, (*batch, *x.shape[-2:])) if batch else x).value)

@@ -26,6 +26,15 @@ ACTIVATIONS = {
 }
 
 
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 0, 3)])
+def test_linear_agrees_with_torch_with_and_without_a_bias(shape):
+    functional = torch_or_skip().nn.functional
+    x, weight, bias = normal(*shape), normal(4, 3, seed=1), normal(4, seed=2)
+    assert_functions_agree(nn.linear, functional.linear, x, weight)
+    assert_functions_agree(nn.linear, functional.linear, x, weight, bias)
+    assert_functions_agree(lambda x, w, b: nn.linear(x, w, bias=b), functional.linear, x, weight, bias)
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_agree_with_torch(name):
     functional = torch_or_skip().nn.functional
