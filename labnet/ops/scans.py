@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from labnet.ops.axes import normalize_axis
+from labnet.errors import ShapeError
+from labnet.ops.axes import integer, normalize_axis
 from labnet.ops.creation import zeros
 from labnet.ops.elementwise import subtract
 from labnet.ops.joining import concat
@@ -154,7 +155,12 @@ def diff(
         Of bools: whether neighbours differ.
     axis, n : int
     prepend, append : tensor, optional
-        Put before and after `x` first.
+        Put before and after `x` first, unless `n` is 0.
+
+    Raises
+    ------
+    AxisError, ShapeError
+        If there is no such dimension, or `n` is negative.
 
     Examples
     --------
@@ -163,6 +169,10 @@ def diff(
     [3, 5]
     """
     before = (slice(None),) * normalize_axis("diff", axis, x.shape)
+    if (n := integer("diff", "n", n)) < 0:
+        raise ShapeError(f"diff: n must not be negative, got {n}")
+    if not n:
+        return x
     parts = [part for part in (prepend, x, append) if part is not None]
     out = concat(parts, axis=axis) if len(parts) > 1 else x
     for _ in range(n):

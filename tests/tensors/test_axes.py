@@ -93,6 +93,15 @@ def test_running_sums_of_one_number_have_one_element():
     assert (y.grad.shape, y.grad.item()) == ((), 6.0)
 
 
+def test_no_differences_are_the_tensor_itself_and_fewer_are_refused():
+    x = variable((3,))
+    assert ln.diff(x, n=0, prepend=ln.ones(1, dtype="float64")).tolist() == x.tolist()
+    with pytest.raises(ShapeError, match="diff: n must not be negative, got -1"):
+        ln.diff(x, n=-1)
+    with pytest.raises(DTypeError, match=r"diff: n must be an integer, got 1\.5"):
+        ln.diff(x, n=1.5)
+
+
 @pytest.mark.parametrize("descending", [False, True])
 def test_one_number_is_in_order(descending):
     assert ln.argsort(variable(()), descending=descending).tolist() == [0]
