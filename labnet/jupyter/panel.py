@@ -79,7 +79,8 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             self.keep_picture()
 
     def catch_up(self) -> None:
-        """Send what is new, with the still picture."""
+        """Send what is new at this moment, with the still picture."""
+        self._source.renew()
         self.refresh()
         self.keep_picture()
 

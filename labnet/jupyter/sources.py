@@ -27,6 +27,10 @@ class Source(Protocol):
         """Return the newest snapshot, at once; with ``unreachable`` if it could not be had."""
         ...
 
+    def renew(self) -> None:
+        """Have the next snapshot be one of now or later."""
+        ...
+
     def capability(self) -> str | None:
         """Return what stops the server once and soon, or None where this process has no right to that."""
         ...
@@ -59,6 +63,9 @@ class Local:
     def snapshot(self) -> dict[str, Any]:
         """Return a snapshot of now."""
         return self._server.snapshot()
+
+    def renew(self) -> None:
+        """Do nothing: a snapshot is always one of now."""
 
     def capability(self) -> str | None:
         """Return what stops the server, while it runs."""
@@ -116,6 +123,9 @@ class Ended:
     def snapshot(self) -> dict[str, Any]:
         """Return what it said last."""
         return self._last
+
+    def renew(self) -> None:
+        """Do nothing: there is nothing new."""
 
     def capability(self) -> None:
         """Return None: there is nothing to stop."""

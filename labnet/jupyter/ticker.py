@@ -42,61 +42,69 @@ class Ticker:
         self._thread: threading.Thread | None = None
         self._asked = threading.Event()
         self._waiting: list[threading.Event] = []
+        self._held_up = False
 
     def add(self, panel: Ticking) -> None:
         """Refresh a panel from now on, until it is closed or its server has stopped."""
         with self._lock:
             self._panels.append(panel)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="labnet-panels", daemon=True)
-                self._thread.start()
+            if self._thread is None or not self._thread.is_alive():
+                thread = threading.Thread(target=self._run, name="labnet-panels", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def catch_up(self, _: object = None) -> None:
         """Have all panels show what has happened until now, and wait for that; called at the end of a cell.
 
-        Whoever runs a notebook without a person listens until its last cell ends, and not for a moment longer.
+        Whoever runs a notebook without a person listens until its last cell ends, and not for a moment longer. A panel
+        that is held up is waited for once, until it goes on.
         """
         done = threading.Event()
         with self._lock:
-            if self._thread is None:
+            thread = self._thread
+            if thread is None or not thread.is_alive() or thread is threading.current_thread():
                 return
             self._waiting.append(done)
             self._asked.set()
-        done.wait(_CATCH_UP_SECONDS)
+        if not self._held_up and not done.wait(_CATCH_UP_SECONDS):
+            with self._lock:
+                self._held_up = not done.is_set()
 
     def _run(self) -> None:
-        due = time.monotonic()
-        while True:
-            due = max(due + _INTERVAL_SECONDS, time.monotonic())
+        due = time.monotonic() + _INTERVAL_SECONDS
+        over = False
+        while not over:
             self._asked.wait(max(0.0, due - time.monotonic()))
+            now = time.monotonic()
+            if is_due := now >= due:
+                due = max(due + _INTERVAL_SECONDS, now)
             with self._lock:
                 self._asked.clear()
                 panels, waiting = list(self._panels), self._waiting
                 self._waiting = []
-            ended = {id(panel) for panel in panels if not _tick(panel, catch_up=bool(waiting))}
+            ended = {id(panel) for panel in panels if not _tick(panel, is_due=is_due, catch_up=bool(waiting))}
             with self._lock:
                 self._panels = [panel for panel in self._panels if id(panel) not in ended]
-                if not self._panels:
+                self._held_up = False
+                if over := not self._panels:
                     self._thread = None
-                    waiting += self._waiting
-                    self._waiting = []
+                    waiting, self._waiting = waiting + self._waiting, []
             for done in waiting:
                 done.set()
-            if self._thread is not threading.current_thread():
-                return
 
 
-def _tick(panel: Ticking, *, catch_up: bool) -> bool:
+def _tick(panel: Ticking, *, is_due: bool, catch_up: bool) -> bool:
     """Tell a panel; return whether it goes on. One that fails must not end the others."""
     try:
         live = panel.live  # asked first: what happens until a server stops is still shown
         if not live:
             panel.end()
-        elif catch_up:
-            panel.catch_up()
-        else:
+            return False
+        if is_due:
             panel.tick(time.monotonic())
-        return live
+        if catch_up:
+            panel.catch_up()
+        return True
     except Exception:
         log.exception("a panel stopped: %r", panel)
         return False

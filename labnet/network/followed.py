@@ -6,6 +6,9 @@ from typing import Any
 
 from labnet.errors import RemoteError
 
+#: How long `renew` waits, for those who answer late.
+_RENEW_SECONDS = 3.0
+
 
 class Followed(ABC):
     """Asks in a thread of its own, so that a slow answer holds up nobody who wants the newest.
@@ -22,7 +25,10 @@ class Followed(ABC):
     def __init__(self, *, seconds: float):
         self._seconds = seconds
         self._newest: dict[str, Any] = {}
-        self._closed = threading.Event()
+        self._closed = False
+        self._wanted = threading.Event()
+        self._turn = threading.Condition()
+        self._asked = self._answered = 0
         self._take()
         self._thread = threading.Thread(target=self._follow, name="labnet-followed", daemon=True)
         self._thread.start()
@@ -43,8 +49,17 @@ class Followed(ABC):
         """
 
     def _follow(self) -> None:
-        while not self._closed.wait(self._seconds):
+        while True:
+            self._wanted.wait(self._seconds)
+            self._wanted.clear()
+            if self._closed:
+                return
+            with self._turn:
+                self._asked += 1
             self._take()
+            with self._turn:
+                self._answered = self._asked
+                self._turn.notify_all()
 
     def _take(self) -> None:
         try:
@@ -57,6 +72,16 @@ class Followed(ABC):
         """Return what was told last."""
         return self._newest
 
+    def renew(self) -> None:
+        """Ask at once, and wait for the answer, unless there was none the last time."""
+        with self._turn:
+            if self._closed or "unreachable" in self._newest or not self._thread.is_alive():
+                return
+            following = self._asked + 1  # what was asked before may have been answered before
+            self._wanted.set()
+            self._turn.wait_for(lambda: self._answered >= following, _RENEW_SECONDS)
+
     def close(self) -> None:
         """Ask no more."""
-        self._closed.set()
+        self._closed = True
+        self._wanted.set()

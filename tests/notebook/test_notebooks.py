@@ -32,6 +32,8 @@ server.panel()
 
 last.panel()
 
+ln.jupyter.Panel(server.url)
+
 for each in server, last:
     net = ln.network.remote_model(each.url, blocking=True)
     for _ in range(7):
@@ -79,12 +81,12 @@ def test_a_notebook_that_is_run_by_a_program_keeps_what_its_last_cell_did(tmp_pa
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in SERVES.split("\n\n")])
     nbformat.write(notebook, tmp_path / "given.ipynb")
     notebook = execute(tmp_path / "given.ipynb", tmp_path)
-    running, stopped = (
-        "".join(output.get("data", {}).get("text/html", "") for output in cell.outputs) for cell in notebook.cells[:2]
+    running, stopped, by_url = (
+        "".join(output.get("data", {}).get("text/html", "") for output in cell.outputs) for cell in notebook.cells[:3]
     )
     assert "goes on" in running
     assert "ends" in stopped
-    for picture in (running, stopped):
+    for picture in (running, stopped, by_url):
         assert "update 7" in picture
     assert "running at" in running
     assert "stopped at" in stopped

@@ -1,0 +1,98 @@
+"""The thread of the panels: when it calls them, and what the end of a cell waits for."""
+
+import threading
+
+import pytest
+
+from labnet.jupyter import ticker
+from labnet.jupyter.ticker import Ticker
+
+
+class Panel:
+    """Counts its calls; `ticked` is set by each tick."""
+
+    def __init__(self):
+        self.live = True
+        self.ticked, self.ended = threading.Event(), threading.Event()
+        self.caught_up = 0
+
+    def tick(self, now):
+        self.ticked.set()
+
+    def catch_up(self):
+        self.caught_up += 1
+
+    def end(self):
+        self.ended.set()
+
+
+@pytest.fixture
+def panel():
+    panel = Panel()
+    yield panel
+    panel.live = False
+
+
+def test_the_end_of_a_cell_waits_until_all_panels_show_what_has_happened(panel, monkeypatch):
+    monkeypatch.setattr(ticker, "_CATCH_UP_SECONDS", 300.0)
+    panels, other = Ticker(), Panel()
+    panels.add(panel)
+    panels.add(other)
+    for count in range(1, 4):
+        panels.catch_up()
+        assert (panel.caught_up, other.caught_up) == (count, count)
+    other.live = False
+    panels.catch_up()
+    assert other.ended.is_set()
+
+
+def test_panels_move_on_after_any_number_of_short_cells(panel):
+    panels = Ticker()
+    panels.add(panel)
+    for _ in range(300):  # a minute, if each put the next tick off by a turn
+        panels.catch_up()
+    panel.ticked.clear()
+    assert panel.ticked.wait(20)
+
+
+def test_a_panel_that_is_held_up_is_waited_for_once(panel, monkeypatch):
+    panels, entered, opened = Ticker(), threading.Event(), threading.Event()
+    panel.catch_up = lambda: (entered.set(), opened.wait(60))
+    panels.add(panel)
+    monkeypatch.setattr(ticker, "_CATCH_UP_SECONDS", 0.01)
+    panels.catch_up()
+    assert entered.wait(20)
+    monkeypatch.setattr(ticker, "_CATCH_UP_SECONDS", 300.0)
+    panels.catch_up()  # comes back although nothing has moved
+    opened.set()
+    panel.ticked.clear()
+    assert panel.ticked.wait(20)
+    panel.catch_up = lambda: None
+    panels.catch_up()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_without_a_thread_nobody_waits_and_the_next_panel_starts_one(panel, monkeypatch):
+    monkeypatch.setattr(ticker, "_CATCH_UP_SECONDS", 300.0)
+    panels, broken = Ticker(), Panel()
+
+    def leave(now):
+        raise SystemExit
+
+    broken.tick = leave
+    panels.add(broken)
+    thread = panels._thread
+    thread.join(20)
+    assert not thread.is_alive()
+    panels.catch_up()
+    broken.live = False
+    panels.add(panel)
+    assert panel.ticked.wait(20)
+
+
+def test_a_panel_that_asks_for_itself_does_not_wait_for_itself(panel, monkeypatch):
+    monkeypatch.setattr(ticker, "_CATCH_UP_SECONDS", 300.0)
+    panels = Ticker()
+    panel.catch_up = panels.catch_up
+    panels.add(panel)
+    panels.catch_up()
