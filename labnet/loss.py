@@ -7,11 +7,11 @@ import numpy as np
 from labnet.errors import DTypeError, ShapeError
 from labnet.kernels.places import finished
 from labnet.ops import (
+    abs,
     binary_cross_entropy_with_logits,
     cross_entropy_with_logits,
     dispatch,
     log_softmax,
-    maximum,
     mean,
     mean_squared_error,
     sum,
@@ -43,7 +43,7 @@ def mse(prediction: Tensor, target: Tensor, *, reduction: Reduction = "mean") ->
     >>> ln.loss.mse(ln.asarray([1.0, 2.0]), ln.asarray([1.0, 4.0])).item()
     2.0
     """
-    target = _same_shape("mse", prediction, target)
+    prediction, target = _signed(prediction, _same_shape("mse", prediction, target))
     if reduction == "mean":
         return mean_squared_error(prediction, target)
     difference = prediction - target
@@ -72,8 +72,8 @@ def mae(prediction: Tensor, target: Tensor, *, reduction: Reduction = "mean") ->
     >>> ln.loss.mae(ln.asarray([1.0, 2.0]), ln.asarray([1.0, 4.0])).item()
     1.0
     """
-    difference = prediction - _same_shape("mae", prediction, target)
-    return _reduced("mae", maximum(difference, -difference), reduction)
+    prediction, target = _signed(prediction, _same_shape("mae", prediction, target))
+    return _reduced("mae", abs(prediction - target), reduction)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, reduction: Reduction = "mean") -> Tensor:
@@ -162,6 +162,14 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor, *, reduction: Reduction
     target = _same_shape("binary_cross_entropy", logits, labels)
     losses = binary_cross_entropy_with_logits(logits, target.astype(logits.dtype))
     return _reduced("binary_cross_entropy", losses, reduction)
+
+
+def _signed(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what can be subtracted: differences of unsigned integers wrap around."""
+    prediction = _as_tensor(prediction)
+    if prediction.dtype.kind in "ub" and target.dtype.kind in "ub":
+        return prediction.astype("float64"), target
+    return prediction, target
 
 
 def _reduced(name: str, losses: Tensor, reduction: str) -> Tensor:

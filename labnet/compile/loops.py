@@ -17,8 +17,8 @@ AT_ONCE = ("map", "take")
 _START: dict[str, Callable[[DType], str]] = {
     "sum": lambda dtype: "0",
     "prod": lambda dtype: "1",
-    "max": lambda dtype: "-math.inf" if dtype.kind == "f" else str(np.iinfo(dtype).min),
-    "min": lambda dtype: "math.inf" if dtype.kind == "f" else str(np.iinfo(dtype).max),
+    "max": lambda dtype: {"f": "-math.inf", "b": "False"}.get(dtype.kind) or str(np.iinfo(dtype).min),
+    "min": lambda dtype: {"f": "math.inf", "b": "True"}.get(dtype.kind) or str(np.iinfo(dtype).max),
 }
 #: Joins that are quick because they need not care for NaN, which is looked for beside them.
 _LOOSELY = {"max": "_greater_number", "min": "_smaller_number"}

@@ -14,6 +14,8 @@ from labnet.compile.ir import Builder, Check, DType, Program, Store, Value
 from labnet.compile.traced import WAYS_OUT, Traced, TracedNode, refuse
 from labnet.compile.updates import States, Step
 from labnet.device import CPU
+from labnet.errors import DTypeError, ShapeError
+from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op
 from labnet.optim import Optimizer
 from labnet.tensor import Tensor, on_host
@@ -133,7 +135,10 @@ class Trace:
             refuse(f"{op.name}: it has no compile rule; call it outside of the compiled function")
         operands = [self.lift(x) for x in inputs]
         with autograd.no_grad():
-            out = rule(self, op, operands, static)
+            try:
+                out = rule(self, op, operands, static)
+            except (ShapeError, DTypeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
+                raise (_refusal_of(op, operands, static) or error) from None
         nodes = [x._node if isinstance(x, Traced) else None for x in operands]
         if op.differentiable and any(nodes) and autograd.is_recording() and out.dtype.kind == "f":
             result = self.stand_in(out.value)
@@ -225,3 +230,19 @@ class Trace:
     def copied(self, value: Value) -> Value:
         """Return the elements of a value in row-major order in memory of their own."""
         return self.builder.make("map", [value], shape=value.shape, dtype=value.dtype, name="copy", work=value.dtype)
+
+
+def _refusal_of(op: Op, operands: Sequence[Any], static: dict[str, Any]) -> Exception | None:
+    """Return the error of the eager op for operands of these shapes, if it has one: compiled functions say the same."""
+
+    def empty(x: Any) -> Any:
+        return np.broadcast_to(np.zeros((), x.dtype), x.shape) if isinstance(x, Traced) else x
+
+    arrays = tuple(empty(x) for x in operands)
+    given = {key: empty(value) for key, value in static.items()}
+    try:
+        with np.errstate(all="ignore"):
+            op.forward(list(arrays), **given) if op.variadic else op.forward(*arrays, **given)
+    except (ValueError, TypeError, OverflowError) as error:
+        return failure(op.name, arrays, given, error)
+    return None

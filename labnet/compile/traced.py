@@ -22,7 +22,7 @@ WAYS_OUT = {
     "__bool__": "a decision on traced values: use ln.where, or decide outside of the compiled function",
     "__float__": "a conversion to a Python number: return the tensor, and convert it outside",
     "__int__": "a conversion to a Python number: return the tensor, and convert it outside",
-    "__index__": "a traced value as an index: use ln.take or an index that is a plain number",
+    "__index__": "a traced value as an index, or as a dimension: use ln.take, or a plain number",
     "item": "item(): return the tensor, and call item() outside; to use a number as it is now, read it before",
     "copy": "making a tensor of another one: use it as it is, or detach() or astype()",
     "tolist": "tolist(): return the tensor, and call tolist() outside",

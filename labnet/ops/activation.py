@@ -197,6 +197,6 @@ def softmax(x: Array, /, axis: int = -1) -> Array:
     [0.5, 0.5]
     """
     out = finished(x - greatest(x, axis))
-    np.exp(out, out=out)
+    out = np.exp(out, out=out if out.dtype.kind == "f" else None)
     out /= np.sum(out, axis=axis, keepdims=True)
     return out

@@ -200,11 +200,17 @@ def minimum(x1: Array, x2: Array, /) -> Array:
 
 def _within(bound: Any, dtype: np.dtype[Any]) -> Any:
     """Return a bound of `clip` as its dtype has it, a tensor or a number."""
+    if not isinstance(bound, bool | int | float | Tensor):
+        bound = Tensor(bound)
     if not isinstance(bound, Tensor):
         if dtype.kind not in "iu" or isinstance(bound, bool) or not isinstance(bound, int):
             return bound
         return builtins.min(builtins.max(bound, int(np.iinfo(dtype).min)), int(np.iinfo(dtype).max))
-    if dtype.kind in "iu" and bound.dtype.kind in "iu" and not np.can_cast(bound.dtype, dtype):
+    if dtype.kind not in "iu":
+        return astype(bound, dtype)
+    if bound.dtype.kind == "f":
+        return bound
+    if not np.can_cast(bound.dtype, dtype):
         ends, own = np.iinfo(dtype), np.iinfo(bound.dtype)
         bound = clip(bound, builtins.max(int(ends.min), int(own.min)), builtins.min(int(ends.max), int(own.max)))
     return astype(bound, dtype)
@@ -221,8 +227,8 @@ def clip(x: Array, /, min: Array = None, max: Array = None) -> Tensor:
     ----------
     x : tensor
     min, max : tensor, number or None
-        Bounds, broadcast against `x` and converted to its dtype; None for no bound. Integers beyond the range of the
-        dtype are the end of it.
+        Bounds, broadcast against `x` and converted to its dtype; None for no bound. Integers beyond the range of an
+        integer dtype are the end of it; where integers have floating bounds, the result is floating.
 
     Examples
     --------

@@ -2,37 +2,44 @@
 
 import inspect
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any, get_args, get_origin
 
-from labnet.errors import AxisError, DTypeError
+import numpy as np
 
-_NAMES = ("axis", "source", "destination", "shift")
+from labnet.errors import AxisError, DTypeError
+from labnet.tensor import Tensor
+
+_NAMES = ("axis", "axes", "source", "destination", "shift", "k", "n")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What an argument may be: several integers as well as one, and None."""
+    """What an argument may be: one integer, several, and None."""
 
+    one: bool
     several: bool
     optional: bool
 
 
 def kinds(parameters: Iterable[inspect.Parameter]) -> dict[str, Kind]:
-    """Return which parameters name dimensions, and what each may be by its annotation."""
+    """Return which parameters name dimensions or count places, and what each may be by its annotation."""
     found = {}
     for parameter in parameters:
-        if parameter.name in _NAMES:
-            choices = get_args(parameter.annotation) or (parameter.annotation,)
-            several = any(get_origin(choice) is tuple for choice in choices)
-            found[parameter.name] = Kind(several, NoneType in choices)
+        choices = get_args(parameter.annotation) or (parameter.annotation,)
+        if get_origin(parameter.annotation) is Sequence:
+            choices = (parameter.annotation,)
+        listed = [get_args(choice)[0] for choice in choices if get_origin(choice) in (tuple, Sequence)]
+        several = int in listed
+        if parameter.name in _NAMES and (several or (int in choices and not listed)):
+            found[parameter.name] = Kind(int in choices, several, NoneType in choices)
     return found
 
 
 def plain(op: str, name: str, value: Any, kind: Kind) -> int | tuple[int, ...] | None:
-    """Return an argument as integers of Python's: NumPy's and tensors of one are fine, and lists for tuples.
+    """Return an argument as integers of Python's: NumPy's and 0-d tensors are fine, and any sequence for a tuple.
 
     Raises
     ------
@@ -41,11 +48,12 @@ def plain(op: str, name: str, value: Any, kind: Kind) -> int | tuple[int, ...] |
     """
     if value is None and kind.optional:
         return None
+    if kind.several and type(value) is tuple and {type(one) for one in value} <= {int}:
+        return value
     ending = " or None" * kind.optional
-    if not kind.several:
-        return integer(op, name, value, ending)
-    found = integers(op, name, value, ending)
-    return found if isinstance(value, tuple | list) else found[0]
+    if kind.several and (_is_sequence(value) or not kind.one):
+        return integers(op, name, value, ending)
+    return integer(op, name, value, (" or a tuple of integers" if kind.several else "") + ending)
 
 
 def integer(op: str, name: str, value: Any, ending: str = "") -> int:
@@ -59,9 +67,16 @@ def integer(op: str, name: str, value: Any, ending: str = "") -> int:
 def integers(op: str, name: str, value: Any, ending: str = "") -> tuple[int, ...]:
     """Return one integer, or several, as a tuple; see `integer`."""
     try:
-        return tuple([_index(one) for one in (value if isinstance(value, tuple | list) else (value,))])
+        return tuple([_index(one) for one in (value if _is_sequence(value) else (value,))])
     except TypeError:
-        raise DTypeError(f"{op}: {name} must be an integer or a tuple of integers{ending}, got {value!r:.80}") from None
+        message = f"{op}: {name} must be an integer or a tuple of integers{ending}, got {value!r:.80}"
+        raise DTypeError(message) from None
+
+
+def _is_sequence(value: Any) -> bool:
+    if isinstance(value, np.ndarray | Tensor):
+        return value.ndim == 1
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 def _index(value: Any) -> int:

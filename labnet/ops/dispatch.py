@@ -300,7 +300,27 @@ def binary_function(op: "Op") -> Callable[..., Tensor]:
     return function
 
 
-def static_function(op: "Op", *, names: Sequence[str], positional: int) -> Callable[..., Tensor]:
+def check_names(op: str, static: dict[str, Any], names: Sequence[str], required: Sequence[str]) -> None:
+    """Raise what Python raises where an argument is not known, or is missing."""
+    for key in static:
+        if key not in names:
+            raise TypeError(f"{op}() got an unexpected keyword argument {key!r}")
+    for key in required:
+        if key not in static:
+            raise TypeError(f"{op}() missing required argument: {key!r}")
+
+
+def _take_positional(op: str, names: Sequence[str], given: tuple[Any, ...], static: dict[str, Any]) -> None:
+    """Give static arguments that came by position their names."""
+    for key, value in zip(names, given, strict=False):
+        if key in static:
+            raise TypeError(f"{op}() got multiple values for argument {key!r}")
+        static[key] = value
+
+
+def static_function(
+    op: "Op", *, names: Sequence[str], positional: int, required: Sequence[str]
+) -> Callable[..., Tensor]:
     """Return the function of one tensor and static arguments that carries out `op`.
 
     Parameters
@@ -310,6 +330,8 @@ def static_function(op: "Op", *, names: Sequence[str], positional: int) -> Calla
         Names of the static arguments.
     positional : int
         How many of them may be given by position.
+    required : sequence of str
+        Those that have no default.
     """
     name, forward, differentiable, view, axes = op.name, op.forward, op.differentiable, op.view, op.axes
 
@@ -317,20 +339,20 @@ def static_function(op: "Op", *, names: Sequence[str], positional: int) -> Calla
         if args:
             if len(args) > positional:
                 raise TypeError(f"{name}() takes {1 + positional} positional arguments but {1 + len(args)} were given")
-            static.update(zip(names, args, strict=False))
+            _take_positional(name, names, args, static)
         for key in axes:
-            if key in static and type(static[key]) is not int:
+            if key in static and (type(static[key]) is not int or not axes[key].one):
                 static[key] = plain(name, key, static[key], axes[key])
         if type(x) is not Plain:
             if Plain is None and (tracer := current_tracer()) is not None:
+                check_names(name, static, names, required)
                 return tracer.apply(op, (x,), static)
             x = x if isinstance(x, Tensor) else Tensor(x)
         array, parent = x._array, x._node
         try:
             result = forward(array, **static)
         except _REFUSALS as error:
-            if any(key not in names for key in static):
-                raise
+            check_names(name, static, names, required)
             raise failure(name, (array,), static, error) from None
         if type(result) is not _ndarray:
             result = finished(result)
@@ -348,7 +370,9 @@ def static_function(op: "Op", *, names: Sequence[str], positional: int) -> Calla
     return function
 
 
-def general_function(op: "Op", *, inputs: int, names: Sequence[str], positional: int) -> Callable[..., Tensor]:
+def general_function(
+    op: "Op", *, inputs: int, names: Sequence[str], positional: int, required: Sequence[str]
+) -> Callable[..., Tensor]:
     """Return the function that carries out `op` on several tensors, or a sequence, and static arguments.
 
     Parameters
@@ -356,7 +380,7 @@ def general_function(op: "Op", *, inputs: int, names: Sequence[str], positional:
     op : Op
     inputs : int
         Number of tensors, the first arguments.
-    names, positional
+    names, positional, required
         As for `static_function`.
     """
     name, forward, variadic, axes = op.name, op.forward, op.variadic, op.axes
@@ -366,18 +390,20 @@ def general_function(op: "Op", *, inputs: int, names: Sequence[str], positional:
         if len(args) > inputs:
             if len(args) > inputs + positional:
                 raise TypeError(f"{name}() takes {inputs + positional} positional arguments but {len(args)} were given")
-            static.update(zip(names, args[inputs:], strict=False))
+            _take_positional(name, names, args[inputs:], static)
         for key in axes:
-            if key in static and type(static[key]) is not int:
+            if key in static and (type(static[key]) is not int or not axes[key].one):
                 static[key] = plain(name, key, static[key], axes[key])
+        if len(args) < inputs:
+            raise TypeError(f"{name}() takes {inputs} tensors but {len(args)} were given")
         if Plain is None and (tracer := current_tracer()) is not None:
+            check_names(name, static, names, required)
             return tracer.apply(op, tensors, static)
         arrays = tuple([operand(x) for x in tensors])
         try:
             result = forward(arrays, **static) if variadic else forward(*arrays, **static)
         except _REFUSALS as error:
-            if len(args) < inputs or any(key not in names for key in static):
-                raise
+            check_names(name, static, names, required)
             raise failure(name, arrays, static, error) from None
         out = wrap(result if type(result) is _ndarray else finished(result))
         if op.differentiable and out._array.dtype.kind == "f":
@@ -391,7 +417,7 @@ def general_function(op: "Op", *, inputs: int, names: Sequence[str], positional:
 
 def failure(name: str, arrays: tuple[Array, ...], static: dict[str, Any], error: Exception) -> Exception:
     """Turn NumPy's complaint into ours, with every shape or dtype that took part."""
-    given = [a if isinstance(a, _ndarray) or is_elsewhere(a) else np.asarray(a) for a in arrays]
+    given = [a if isinstance(a, _ndarray) or is_elsewhere(a) else np.asarray(a) for a in arrays if a is not None]
     extra = "".join(f", {key}={value!r:.40}" for key, value in static.items())
     if isinstance(error, TypeError | OverflowError) or (name == "pow" and _broadcast(given)):
         return DTypeError(f"{name}: not possible for dtypes {', '.join(str(a.dtype) for a in given)}{extra}: {error}")

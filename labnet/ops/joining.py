@@ -74,6 +74,8 @@ def stack(arrays: Sequence[Tensor], /, *, axis: int = 0) -> Tensor:
     tensors = [x if isinstance(x, Tensor) else Tensor(x) for x in arrays]
     if len({x.shape for x in tensors}) > 1:
         raise ShapeError(f"stack: shapes differ: {' and '.join(str(x.shape) for x in tensors)}")
+    if tensors:
+        normalize_axis("stack", axis, (*tensors[0].shape, len(tensors)))
     return concat([expand_dims(x, axis=axis) for x in tensors], axis=axis)
 
 

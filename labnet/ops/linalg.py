@@ -76,16 +76,18 @@ def matmul(x1: Array, x2: Array, /) -> Array:
 
 def _summed(x1: Tensor, x2: Tensor, axes: Any) -> tuple[list[int], list[int]]:
     """Return the dimensions of each that `tensordot` sums over, counted from the first."""
-    if isinstance(axes, tuple | list) and len(axes) == 2:
+    if isinstance(axes, np.ndarray | Sequence) and not isinstance(axes, str) and len(axes) == 2:
         left, right = [integers("tensordot", "each of the two axes", each) for each in axes]
     else:
         count = integer("tensordot", "axes, unless it is two tuples,", axes)
         if not 0 <= count <= min(x1.ndim, x2.ndim):
             raise AxisError(f"tensordot: axes={count}: so many dimensions are not in {x1.shape} and {x2.shape}")
         left, right = tuple(range(x1.ndim - count, x1.ndim)), tuple(range(count))
-    return [normalize_axis("tensordot", a, x1.shape) for a in left], [
-        normalize_axis("tensordot", a, x2.shape) for a in right
-    ]
+    return _normalized(left, x1.shape), _normalized(right, x2.shape)
+
+
+def _normalized(axes: Sequence[int], shape: tuple[int, ...]) -> list[int]:
+    return [normalize_axis("tensordot", axis, shape) for axis in axes]
 
 
 @composed(

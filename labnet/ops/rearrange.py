@@ -130,7 +130,10 @@ def repeat(x: Tensor, /, repeats: int | Sequence[int] | Tensor, *, axis: int | N
     [1, 1, 2, 2]
     """
     flat, along = (reshape(x, (-1,)), 0) if axis is None else (x, normalize_axis("repeat", axis, x.shape))
-    times = np.asarray(on_host(repeats) if isinstance(repeats, Tensor) else repeats)
+    try:
+        times = np.asarray(on_host(repeats) if isinstance(repeats, Tensor) else repeats)
+    except ValueError:  # lists of several lengths
+        raise ShapeError(f"repeat: repeats must be integers, got {repeats!r:.80}") from None
     if times.size and times.dtype.kind not in "iub":
         raise DTypeError(f"repeat: repeats must be integers, got {times.dtype}")
     if times.ndim > 1 or times.shape not in ((), (1,), (flat.shape[along],)):
@@ -138,8 +141,8 @@ def repeat(x: Tensor, /, repeats: int | Sequence[int] | Tensor, *, axis: int | N
             f"repeat: expected one number of repeats, or {flat.shape[along]} for axis {along} of shape {flat.shape}, "
             f"got shape {times.shape}"
         )
-    if times.size and times.min() < 0:
-        raise ShapeError(f"repeat: repeats must not be negative, got {times.min()}")
+    if times.size and not 0 <= (least := times.min()) <= (most := times.max()) < 1 << 62:
+        raise ShapeError(f"repeat: repeats must be from 0 to 2**62, got {least if least < 0 else most}")
     return take(flat, np.repeat(np.arange(flat.shape[along]), times.astype(np.int64)), axis=along)
 
 

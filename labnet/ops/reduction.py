@@ -211,5 +211,5 @@ def log_softmax(x: Array, /, axis: int = -1) -> Array:
     """
     shifted = x - greatest(x, axis)
     if not x.size:
-        return shifted
+        return np.exp(shifted)
     return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))

@@ -141,12 +141,13 @@ def op(
         declared.axes = kinds(parameters)
         names = tuple(parameter.name for parameter in parameters)
         positional = sum(parameter.kind is not parameter.KEYWORD_ONLY for parameter in parameters)
+        required = tuple(parameter.name for parameter in parameters if parameter.default is parameter.empty)
         if inputs == 2 and not names:
             function = binary_function(declared)
         elif inputs > 1 or variadic:
-            function = general_function(declared, inputs=inputs, names=names, positional=positional)
+            function = general_function(declared, inputs=inputs, names=names, positional=positional, required=required)
         elif names or view:
-            function = static_function(declared, names=names, positional=positional)
+            function = static_function(declared, names=names, positional=positional, required=required)
         else:
             function = unary_function(declared)
         declared.function = functools.wraps(body)(function)

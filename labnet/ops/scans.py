@@ -3,7 +3,7 @@
 import numpy as np
 
 from labnet.errors import ShapeError
-from labnet.ops.axes import integer, normalize_axis
+from labnet.ops.axes import normalize_axis
 from labnet.ops.creation import zeros
 from labnet.ops.elementwise import subtract
 from labnet.ops.joining import concat
@@ -169,7 +169,7 @@ def diff(
     [3, 5]
     """
     before = (slice(None),) * normalize_axis("diff", axis, x.shape)
-    if (n := integer("diff", "n", n)) < 0:
+    if n < 0:
         raise ShapeError(f"diff: n must not be negative, got {n}")
     if not n:
         return x

@@ -165,12 +165,12 @@ def expand_dims(x: Array, /, axis: int | tuple[int, ...] = 0) -> Array:
 
 @op(
     lambda g, out, x, **_: g.reshape(x.shape),
-    samples=(Sample(((2, 1, 3),), {"axis": 1}), Sample(((1, 2, 1),), {"axis": (0, -1)})),
+    samples=(Sample(((2, 1, 3),), {"axis": 1}), Sample(((1, 2, 1),), {"axis": (0, -1)}), Sample(((1, 2, 1),))),
     dtypes=EVERY,
     view=True,
 )
-def squeeze(x: Array, /, axis: int | tuple[int, ...]) -> Array:
-    """Remove dimensions of length one.
+def squeeze(x: Array, /, axis: int | tuple[int, ...] | None = None) -> Array:
+    """Remove dimensions of length one: those in `axis`, or all there are.
 
     Raises
     ------

@@ -203,7 +203,9 @@ def broadcast_arrays(*arrays):
     return tuple(np.ones(total.shape, a.dtype) * a for a in arrays)
 
 
-def squeeze(x, axis):
+def squeeze(x, axis=None):
+    if axis is None:
+        axis = [i for i, n in enumerate(x.shape) if n == 1]
     axes = [a % x.ndim for a in ([axis] if isinstance(axis, int) else axis)]
     return x.reshape([n for i, n in enumerate(x.shape) if i not in axes])
 

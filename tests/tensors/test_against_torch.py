@@ -120,7 +120,7 @@ THEIRS = {
     ),
     "setitem": setitem,
     "sort": lambda x, axis=-1, descending=False: torch.sort(x, dim=axis, descending=descending).values,
-    "squeeze": lambda x, axis: torch.squeeze(x, axis),
+    "squeeze": lambda x, axis=None: torch.squeeze(x) if axis is None else torch.squeeze(x, axis),
     "stack": lambda arrays, axis=0: torch.stack(arrays, dim=axis),
     "std": spread(torch.std),
     "sum": reduction(torch.sum),

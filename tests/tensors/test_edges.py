@@ -32,6 +32,14 @@ class TestGradients:
                 assert found.dtype == dtype
                 assert np.array_equal(found.numpy(), expected)
 
+    def test_bounds_of_clip_are_of_its_dtype_however_they_are_given(self):
+        x = ln.asarray(np.array([0, 5, 250], "uint8"))
+        for low, high in ((1, 200), (np.int64(1), np.int64(200)), ([1, 1, 1], [200] * 3), (np.array(1), np.array(200))):
+            for found in (ln.clip(x, low, high), ln.clip(x, min=low, max=high)):
+                assert (found.dtype, found.tolist()) == ("uint8", [1, 5, 200])
+        assert ln.clip(x, ln.asarray(-3.0), ln.asarray(300.0)).tolist() == [0.0, 5.0, 250.0]
+        assert ln.clip(x, 1.5, 200.5).tolist() == [1.5, 5.0, 200.5]
+
     def test_minimum_and_maximum_share_ties_and_reduce_broadcast_operands(self):
         x, y = leaf([[1.0, 2.0], [3.0, 2.0]]), leaf([2.0])
         gradients = (ln.minimum(x, y) + 10 * ln.maximum(x, y)).sum().backward()
@@ -100,6 +108,21 @@ class TestGradients:
             assert ln.jit(lambda x, axis=axis: function(x, axis=axis))(x).shape == shape
         with pytest.raises(AxisError):
             function(x, axis=3)
+
+    @pytest.mark.parametrize("function", [ln.nn.softmax, ln.nn.log_softmax])
+    @pytest.mark.parametrize("shape", [(2, 3), (0, 3), (2, 0)])
+    def test_a_softmax_of_integers_is_floating(self, function, shape):
+        x = ln.ones(shape, dtype="int64")
+        assert (function(x).dtype, function(x).shape) == ("float64", shape)
+        assert ln.jit(function)(x).dtype == "float64"
+
+    @pytest.mark.parametrize("function", [ln.max, ln.min, ln.argmax, ln.argmin])
+    def test_extremes_of_truths_compile(self, function):
+        x = ln.asarray(np.array([[True, False], [False, False]]))
+        for axis in (None, 0, 1):
+            expected = function(x, axis=axis)
+            found = ln.jit(lambda x, axis=axis: function(x, axis=axis))(x)
+            assert (found.dtype, found.tolist()) == (expected.dtype, expected.tolist())
 
     def test_an_infinite_slope_is_a_result_without_a_warning(self):
         x = leaf([0.0])

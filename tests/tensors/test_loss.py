@@ -46,6 +46,13 @@ def test_another_reduction_is_refused(loss):
         loss(ln.ones((2, 3)), ln.ones((2, 3)), reduction="max")
 
 
+@pytest.mark.parametrize(("loss", "expected"), [(ln.loss.mse, 2.5), (ln.loss.mae, 1.5)])
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
+def test_differences_of_integers_do_not_wrap_around(loss, expected, dtype):
+    x, y = (ln.asarray(np.array(values, dtype)) for values in ([1, 5], [2, 3]))
+    assert loss(x, y).item() == expected
+
+
 LOGITS = [((5, 4), (5,)), ((4,), ()), ((2, 4, 3), (2, 3)), ((2, 4, 3, 2), (2, 3, 2))]
 
 
