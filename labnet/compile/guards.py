@@ -5,10 +5,11 @@ Closure variables, globals and attributes of modules are followed as far as the 
 
 import dis
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from labnet.compile.traced import Traced
 from labnet.nn import Module
 from labnet.nn.modules import changes, current_mode
 from labnet.optim import Optimizer
@@ -28,11 +29,17 @@ class Place:
     key : str or None
     value : object
         What was there; scalars may be replaced by equal ones, anything else by nothing.
+    name : str
+        What a person would call it.
+    owner : object
+        Whose attribute it is, if it is one.
     """
 
     container: Any
     key: str | None
     value: Any
+    name: str = ""
+    owner: Any = None
 
     def now(self) -> Any:
         """Return what is there now."""
@@ -42,6 +49,15 @@ class Place:
             return self.container.cell_contents
         except ValueError:
             return _MISSING
+
+    def restore(self) -> None:
+        """Put back what was there."""
+        if self.key is None:
+            self.container.cell_contents = self.value
+        elif isinstance(self.owner, Module):
+            setattr(self.owner, self.key, self.value)
+        else:
+            self.container[self.key] = self.value
 
     def holds(self) -> bool:
         """Tell whether what is there would give the same step."""
@@ -66,8 +82,22 @@ def _is_own(function: Any) -> bool:
     return (getattr(function, "__module__", None) or "").split(".")[0] == "labnet"
 
 
+def _has_traced(found: Any, depth: int = 4) -> bool:
+    """Tell whether stand-ins are in a list, tuple or dict, or in those in it."""
+    if isinstance(found, Traced) or not depth:
+        return isinstance(found, Traced)
+    parts = found.values() if isinstance(found, dict) else found if isinstance(found, list | tuple) else ()
+    return any(_has_traced(part, depth - 1) for part in parts)
+
+
 class Surroundings:
     """Everything that a function was found to depend on.
+
+    Parameters
+    ----------
+    function : callable
+    arguments : sequence
+        Those of its arguments that are no tensors.
 
     Attributes
     ----------
@@ -77,61 +107,93 @@ class Surroundings:
         Attributes of modules, looked at when some module has changed.
     """
 
-    def __init__(self, function: Any):
+    def __init__(self, function: Any, arguments: Iterable[Any] = ()):
         self.places: list[Place] = []
         self.attributes: list[Place] = []
         self.changes, self.mode = changes[0], current_mode()
         self._seen: set[int] = set()
-        self._follow(function)
+        self._before: list[tuple[Any, Any, str]] = []
+        self._follow(function, getattr(function, "__name__", "function"))
+        for argument in arguments:
+            self._follow(argument, type(argument).__name__)
 
-    def _follow(self, found: Any) -> None:
+    def _follow(self, found: Any, name: str) -> None:
         if id(found) in self._seen or isinstance(found, (*_SCALARS, Tensor, Optimizer, types.ModuleType)):
             return
         self._seen.add(id(found))
         if isinstance(found, types.MethodType):
-            self._follow(found.__func__)
-            self._follow(found.__self__)
+            self._follow(found.__func__, name)
+            self._follow(found.__self__, "self")
         elif isinstance(found, types.FunctionType):
             self._follow_function(found)
         elif isinstance(found, Module):
-            self._follow_module(found)
+            self._follow_module(found, name)
         elif isinstance(found, list | tuple):
-            for part in found:
-                self._follow(part)
+            self._remember(found, name)
+            for position, part in enumerate(found):
+                self._follow(part, f"{name}[{position}]")
         elif isinstance(found, dict):
-            for part in found.values():
-                self._follow(part)
+            self._remember(found, name)
+            for key, part in found.items():
+                self._follow(part, f"{name}[{key!r}]")
         elif not isinstance(found, type) and hasattr(found, "__dict__") and not _is_own(type(found)):
-            self._attributes_of(found, self.places)
+            self._attributes_of(found, self.places, name)
+
+    def _remember(self, found: Any, name: str) -> None:
+        """Keep what is in something that can be changed until the function has been traced."""
+        if isinstance(found, list | dict):
+            self._before.append((found, found.copy(), name))
 
     def _follow_function(self, function: types.FunctionType) -> None:
         if _is_own(function):
             return
-        for cell in function.__closure__ or ():
-            self._add(Place(cell, None, None), self.places)
+        for cell, name in zip(function.__closure__ or (), function.__code__.co_freevars, strict=True):
+            self._add(Place(cell, None, None, name), self.places)
         for name in set(_names(function.__code__)) & function.__globals__.keys():
-            self._add(Place(function.__globals__, name, None), self.places)
+            self._add(Place(function.__globals__, name, None, name), self.places)
 
-    def _follow_module(self, module: Module) -> None:
+    def _follow_module(self, module: Module, name: str) -> None:
         for part in module.modules():
             self._seen.add(id(part))
-            self._attributes_of(part, self.attributes)
+            self._attributes_of(part, self.attributes, name if part is module else type(part).__name__)
             if not _is_own(type(part)):
-                self._follow(type(part).forward)
+                self._follow(type(part).forward, "forward")
         for part in module.modules():
-            for value in vars(part).values():
-                self._follow(value)
+            for key, value in vars(part).items():
+                self._follow(value, f"{name}.{key}")
 
-    def _attributes_of(self, found: Any, places: list[Place]) -> None:
+    def _attributes_of(self, found: Any, places: list[Place], owner: str) -> None:
+        self._remember(vars(found), owner)
         for name, value in list(vars(found).items()):
             if isinstance(value, (*_SCALARS, Tensor, Module)) and not (name[0] == "_" and name != "_training"):
-                places.append(Place(vars(found), name, value))
+                places.append(Place(vars(found), name, value, f"{owner}.{name}", found))
 
     def _add(self, place: Place, places: list[Place]) -> None:
         place.value = place.now()
         if place.value is not _MISSING:
             places.append(place)
-            self._follow(place.value)
+            self._follow(place.value, place.name)
+
+    def undo(self) -> str:
+        """Put back what was changed while the function was traced, and tell what that was, if anything.
+
+        It would happen once instead of at each call, and leave tensors without elements behind.
+        """
+        changed = {}
+        for container, before, name in self._before:
+            if _has_traced(container):
+                changed[name] = True
+                if isinstance(container, list):
+                    container[:] = before
+                else:
+                    container.clear()
+                    container.update(before)
+        self._before.clear()
+        for place in (*self.places, *self.attributes):
+            if not place.holds():
+                changed[place.name] = True
+                place.restore()
+        return ", ".join(changed)
 
     def hold(self) -> bool:
         """Tell whether everything is as it was."""

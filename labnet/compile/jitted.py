@@ -3,6 +3,7 @@
 import functools
 import inspect
 import threading
+import types
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent import futures
@@ -63,8 +64,14 @@ class Jitted(Generic[P, R]):
         def __call__(self, *args: P.args, **named: P.kwargs) -> R:
             """Run the compiled version that fits, after tracing and compiling it if there is none."""
 
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """Be a method where it is an attribute of a class."""
+        return self if instance is None else types.MethodType(self, instance)
+
     def _call(self, *args: Any, **named: Any) -> Any:
-        """Run a version that may be another one than ran last."""
+        """Run a version that may be another one than ran last; inside of another compiled function, be part of that."""
+        if dispatch.Plain is None and dispatch.current_tracer() is not None:
+            return self._function(*args, **named)
         with self._lock:
             return self._find([x for x in args if x is not MISS], named)
 
@@ -204,8 +211,8 @@ class TracedCall:
 
 def trace_call(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> TracedCall:
     """Call a function on stand-ins for arguments like these."""
-    surroundings = Surroundings(function)
     leaves, structure = flatten((tuple(args), named))
+    surroundings = Surroundings(function, [leaf for leaf in leaves if not is_dynamic(leaf)])
     devices = {leaf.device for leaf in leaves if isinstance(leaf, Tensor)}
     device = devices.pop() if len(devices) == 1 else CPU
     trace = Trace(RULES, arguments=sum(map(is_dynamic, leaves)), device=device)
@@ -218,10 +225,20 @@ def trace_call(function: Callable[..., Any], args: Sequence[Any], named: dict[st
             inputs.append(stand_in)
     following = iter(inputs)
     traced_args, traced_named = structure.build(next(following) if is_dynamic(leaf) else leaf for leaf in leaves)
-    with dispatch.traced_by(trace):
-        result = function(*traced_args, **traced_named)
-        if inspect.isawaitable(result):
-            refuse("an async function: compile the computation between its awaits")
+    try:
+        with dispatch.traced_by(trace):
+            result = function(*traced_args, **traced_named)
+            if isinstance(result, autograd.Gradients):
+                refuse("returning what backward returns: hand it to an optimizer, or return ln.grad(y, x)")
+            if inspect.isawaitable(result):
+                refuse("an async function: compile the computation between its awaits")
+    finally:
+        changed = surroundings.undo()
+    if changed:
+        refuse(
+            f"a change of {changed}: it would happen once, while the function is traced, and not at each call; return "
+            "what is new, and keep it outside"
+        )
     return TracedCall(trace, surroundings, result, inputs)
 
 
@@ -254,7 +271,9 @@ def jit(function: Callable[P, R], *, wait: bool = True) -> Jitted[P, R]:
     the training mode that it uses have changed; learning rates are read at each call. Parameters stay where they
     are and are shared with eager code; while a step runs, other threads should not compute with them. Arguments are
     read as they are when the call begins, even where they share memory with a parameter that it changes.
-    Results carry no history, so a backward has to happen inside.
+    Results carry no history, so a backward has to happen inside. What is not a tensor of labnet happens while it is
+    traced, once: random numbers of Python and NumPy, the time, prints. A method can be compiled, and a compiled
+    function be part of another.
 
     Parameters
     ----------
@@ -274,7 +293,8 @@ def jit(function: Callable[P, R], *, wait: bool = True) -> Jitted[P, R]:
     ------
     TraceError
         At the first call, if something cannot be compiled: decisions that depend on elements, conversions to
-        Python numbers, ops without a compile rule. The message names the line and the way out.
+        Python numbers, ops without a compile rule, tensors and counts that it keeps outside of itself. The message
+        names the line, or what it would have changed, and the way out.
 
     Examples
     --------

@@ -30,6 +30,7 @@ WAYS_OUT = {
     "grad": "reading or setting .grad: use what backward() returns, or ln.grad(y, x); nothing has to be cleared",
     "__repr__": "printing a traced tensor: return it, and print it outside",
     "__format__": "formatting a traced tensor: return it, and format it outside",
+    "keep": "setting an attribute of a module, which would happen once: return the tensor, and set it outside",
     "assign": "writing into a tensor: only optimizers write while a function is compiled",
     "write": "writing into a tensor: compute a new tensor instead, for example with ln.where",
     "operator": "an operator that writes in place: write x = x + y instead of x += y",

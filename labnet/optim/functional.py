@@ -1,8 +1,10 @@
 """What can be done with gradients without an optimizer that remembers."""
 
 import math
+from typing import Any
 
 from labnet.autograd import Gradients
+from labnet.ops import dispatch, minimum, sqrt
 from labnet.optim.algorithms import SGD
 from labnet.optim.optimizer import check_gradients
 
@@ -60,6 +62,10 @@ def clip_norm(gradients: Gradients, max_norm: float) -> Gradients:
     if not max_norm > 0:
         raise ValueError(f"clip_norm: expected max_norm > 0, got {max_norm}")
     values = [gradient.detach().astype("float64") for gradient in gradients.values()]
+    if dispatch.current_tracer() is not None:
+        total: Any = sum((value * value).sum() for value in values)
+        scale = minimum(max_norm / (sqrt(total) + 1e-6), 1.0)
+        return Gradients((tensor, gradient * scale.astype(gradient.dtype)) for tensor, gradient in gradients.items())
     squares = [float((value * value).sum()) for value in values]
     factor = min(1.0, max_norm / (math.sqrt(math.fsum(squares)) + 1e-6))
     return Gradients((tensor, gradient * factor) for tensor, gradient in gradients.items())

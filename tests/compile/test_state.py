@@ -1,0 +1,220 @@
+"""What a function changes outside of itself: refused by name, with everything as it was before."""
+
+import numpy as np
+import pytest
+
+import labnet as ln
+from labnet.errors import TraceError
+
+COUNT = 0
+
+
+class Running(ln.nn.Module):
+    """A module that keeps a mean of what it has seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = ln.ones(3, requires_grad=True)
+        self.mean = ln.zeros(3)
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * x.mean(axis=0)
+        return (x - self.mean) * self.weight
+
+
+class Counting(ln.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x * 2
+
+
+class Schedule:
+    """An object of the user's own."""
+
+    def __init__(self):
+        self.steps = 0
+        self.last = None
+
+    def __call__(self, x):
+        self.steps += 1
+        return x
+
+    def keep(self, x):
+        self.last = x * 2
+        return x
+
+    def begin(self, x):
+        self.fresh = x * 2
+        return x
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_module_that_keeps_a_tensor_is_refused_and_stays_as_it_was(wait):
+    model = Running()
+    with pytest.raises(TraceError, match=r"setting an attribute of a module.*test_state\.py:\d+ \(self\.mean = "):
+        ln.jit(lambda x: model(x), wait=wait)(ln.ones((4, 3)))
+    assert model.state_dict()["mean"].tolist() == [0, 0, 0]
+    assert model(ln.ones((4, 3))).shape == (4, 3)
+    np.testing.assert_allclose(model.mean.numpy(), 0.1, rtol=1e-6)
+
+
+def test_a_module_that_counts_is_refused_by_the_name_of_the_count():
+    model = Counting()
+    with pytest.raises(TraceError, match=r"a change of model\.calls: it would happen once"):
+        ln.jit(lambda x: model(x))(ln.ones(2))
+    assert model.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [("__call__", r"schedule\.steps"), ("keep", r"schedule\.last|schedule"), ("begin", "schedule")],
+)
+def test_an_object_that_is_changed_is_refused(method, words):
+    schedule = Schedule()
+    with pytest.raises(TraceError, match=f"a change of ({words})"):
+        ln.jit(lambda x: getattr(schedule, method)(x))(ln.ones(2))
+    assert vars(schedule) == {"steps": 0, "last": None}
+
+
+def test_lists_and_dicts_that_tensors_are_kept_in_are_put_back():
+    seen, averages, nested = [], {"weight": ln.ones(2)}, {"one": [ln.zeros(2)]}
+    before = averages["weight"]
+
+    def step(x):
+        averages["weight"] = 0.9 * averages["weight"] + 0.1 * x
+        nested["one"][0] = x + 1
+        seen.append(x * 2)
+        return x
+
+    with pytest.raises(TraceError) as raised:
+        ln.jit(step)(ln.ones(2))
+    for name in ("averages", "seen", r"nested['one']"):
+        assert name in str(raised.value)
+    assert seen == []
+    assert averages["weight"] is before
+    assert nested["one"][0].tolist() == [0, 0]
+
+
+def test_globals_and_closures_are_put_back():
+    count = 0
+
+    def step(x):
+        global COUNT
+        nonlocal count
+        COUNT += 1
+        count += 1
+        return x
+
+    with pytest.raises(TraceError) as raised:
+        ln.jit(step)(ln.ones(2))
+    assert "COUNT" in str(raised.value)
+    assert "count" in str(raised.value)
+    assert (COUNT, count) == (0, 0)
+
+
+def test_what_is_changed_is_put_back_where_something_else_cannot_be_compiled():
+    seen = []
+
+    def step(x):
+        seen.append(x * 2)
+        return float(x.sum())
+
+    with pytest.raises(TraceError, match="item"):
+        ln.jit(step)(ln.ones(2))
+    assert seen == []
+
+
+def test_a_cache_of_what_is_no_stand_in_is_fine():
+    masks = {}
+
+    def step(x):
+        if x.shape not in masks:
+            masks[x.shape] = np.tri(*x.shape)
+        return x * ln.asarray(masks[x.shape].astype("float32"))
+
+    assert ln.jit(step)(ln.ones((2, 2))).tolist() == [[1, 0], [1, 1]]
+    assert list(masks) == [(2, 2)]
+
+
+def test_a_served_model_that_keeps_a_tensor_says_so_and_stays_as_it_was():
+    model = Running()
+    with ln.network.serve_model(model, port=0, compile=True) as server:
+        remote = ln.network.remote_model(server.url, blocking=True)
+        with pytest.raises(ln.errors.RemoteFailure, match="setting an attribute of a module"):
+            remote(ln.ones((4, 3)))
+    assert model(ln.ones((4, 3))).shape == (4, 3)
+
+
+class Trainer:
+    """A training loop as a class, whose step is compiled."""
+
+    def __init__(self, scale):
+        self.weight = ln.ones(3, requires_grad=True)
+        self.optimizer = ln.optim.SGD(lr=0.1)
+        self.scale = scale
+
+    def plain(self, x):
+        loss = ((self.weight * x * self.scale) ** 2).sum()
+        self.optimizer(loss.backward())
+        return loss
+
+    step = ln.jit(plain)
+
+
+def test_a_method_can_be_compiled_and_each_object_is_its_own():
+    first, second, eager = Trainer(1.0), Trainer(2.0), Trainer(2.0)
+    x = ln.ones(3)
+    for _ in range(3):
+        first.step(x)
+        assert second.step(x).item() == pytest.approx(eager.plain(x).item())
+    np.testing.assert_allclose(second.weight.numpy(), eager.weight.numpy(), rtol=1e-6)
+    assert first.weight.tolist() != second.weight.tolist()
+    first.scale = second.scale = eager.scale = 3.0  # what an object holds is looked at before each call
+    assert second.step(x).item() == pytest.approx(eager.plain(x).item())
+    assert "def " in second.step.source
+
+
+def test_a_compiled_function_is_part_of_another():
+    weight = ln.ones(2, requires_grad=True)
+    optimizer = ln.optim.SGD(lr=0.5)
+    inner = ln.jit(lambda x: (weight * x).sum())
+
+    def step(x):
+        loss = inner(x) * 2
+        optimizer(loss.backward())
+        return loss
+
+    assert inner(ln.ones(2)).item() == 2
+    outer = ln.jit(step)
+    assert [outer(ln.ones(2)).item() for _ in range(3)] == [4.0, 0.0, -4.0]
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 1e6])
+def test_gradients_are_clipped_as_by_an_eager_step(max_norm):
+    def trained(compile):
+        ln.manual_seed(0)
+        model, optimizer = ln.nn.Sequential(ln.nn.Linear(3, 4), ln.nn.tanh, ln.nn.Linear(4, 2)), ln.optim.Adam(lr=0.01)
+
+        def step(x, y):
+            loss = ln.loss.mse(model(x), y)
+            optimizer(ln.optim.clip_norm(loss.backward(), max_norm))
+            return loss
+
+        run = ln.jit(step) if compile else step
+        rng = np.random.default_rng(0)
+        for _ in range(5):
+            run(*(ln.asarray(rng.standard_normal((8, n)).astype("float32") * 10) for n in (3, 2)))
+        return [parameter.numpy() for parameter in model.parameters()]
+
+    for compiled, eager in zip(trained(True), trained(False), strict=True):
+        np.testing.assert_allclose(compiled, eager, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_of_a_backward_are_no_result():
+    weight = ln.ones(2, requires_grad=True)
+    with pytest.raises(TraceError, match=r"returning what backward returns: .* ln\.grad\(y, x\)"):
+        ln.jit(lambda x: (weight * x).sum().backward())(ln.ones(2))
