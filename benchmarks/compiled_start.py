@@ -2,7 +2,8 @@
 
 ``python benchmarks/compiled_start.py`` prints CPU seconds without a cache and milliseconds with one, and writes
 ``build/compiled_start.json``: medians of processes of their own, from the call of ``ln.jit`` to the first result,
-the imports of the compiler included. Models are those of ``benchmarks/compiled.py``.
+the imports of the compiler included. Models are those of ``benchmarks/compiled.py``, and small encoders of 1, 2 and 4
+layers, whose code is long.
 """
 
 import argparse
@@ -44,6 +45,11 @@ MODELS = {
     + f"model = ln.nn.Sequential(ln.nn.Conv2d(1, 16, 3), {_POOL}, ln.nn.Conv2d(16, 32, 3), {_POOL}, "
     + "lambda h: h.reshape((32, -1)), ln.nn.Linear(800, 10))\n"
     + "optimizer, x, y = ln.optim.SGD(lr=1e-3), np.ones((32, 1, 28, 28), 'f4'), np.zeros(32, int)",
+    **{
+        f"encoder {layers}": "optimizer, loss, x = ln.optim.Adam(), ln.loss.mse, np.ones((4, 6, 16), 'f4')\n"
+        f"y, model = x, ln.nn.TransformerEncoder(ln.nn.TransformerEncoderLayer(16, 2, 32), {layers})"
+        for layers in (1, 2, 4)
+    },
 }
 
 

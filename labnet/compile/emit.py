@@ -1,7 +1,9 @@
 """Code generation: groups become the source of one Python function that Numba compiles."""
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,11 @@ from labnet.compile.runtime import *
 @njit({layout}, **OPTIONS)
 def step({parameters}):
 '''
+#: How the next part of a step begins.
+_NEXT = "\n\n@part\ndef step{number}({parameters}):\n"
+#: Lines up to which a step is one function, and lines of a part of longer ones: Numba's time grows with the square.
+WHOLE, PART = 400, 200
+_NAME = re.compile(r"\b[pv]\w*")
 #: Multiplications up to which a product is written out, and how many sums it keeps in registers.
 SMALL, WIDTH = 4096, 8
 
@@ -44,6 +51,7 @@ class Emitter:
         self._held, self._constants, self._numbers = held, constants, numbers
         self._pointers: dict[int, tuple[str, DType]] = {}
         self._places: dict[str, tuple[str, int, str]] = {}
+        self._head: list[str] = []
         self._body: list[str] = []
 
     def source(self) -> str:
@@ -56,17 +64,37 @@ class Emitter:
             self._places[f"p_out{position}"] = ("call", self.count_arguments + position, store.value.dtype.name)
         for value in values:
             if value.number in self._plan.outputs:
-                self._body.append(f"p{value.number} = p_out{self._plan.outputs[value.number]}")
+                self._head.append(f"p{value.number} = p_out{self._plan.outputs[value.number]}")
                 self._name(value)
+        pieces = []
         for position, group in enumerate(self._groups):
             for value in self._plan.begins.get(position, []):
                 self._body += self._blank(value)
             self._group(group)
+            pieces.append(self._body)
+            self._body = []
         layout = f"{self._numbers}, {self.count_arguments + len(outputs)}, {self._guarded(values)}, "
         layout += f"{list(self._places.values())}, {1 + self._held + self._constants}"
         parameters = ", ".join(["arena", *self._places, *[f"n{i}" for i in range(self._numbers)]])
-        head = _HEAD.format(layout=layout, parameters=parameters)
-        return head + "".join(f"    {line}\n" for line in [*self._body, "return 0"])
+        text = _HEAD.format(layout=layout, parameters=parameters)
+        for number, lines in enumerate(self._parts(pieces)):
+            text += _NEXT.format(number=number, parameters=parameters) if number else ""
+            text += "".join(f"    {line}\n" for line in [*lines, "return 0"])
+        return text
+
+    def _parts(self, pieces: list[list[str]]) -> Iterator[list[str]]:
+        """Yield the lines of the functions that a step consists of, which take the same and run one after the other."""
+        rest = list(itertools.chain.from_iterable(pieces))
+        if len(rest) <= WHOLE:
+            yield self._head + rest
+            return
+        part: list[str] = []
+        for position, piece in enumerate(pieces):
+            part += piece
+            if len(part) >= PART or position == len(pieces) - 1:
+                used = set(_NAME.findall("\n".join(part)))
+                yield [line for line in self._head if line.partition(" = ")[0] in used] + part
+                part = []
 
     # Pointers and guards
 
@@ -82,14 +110,14 @@ class Emitter:
         if value.kind == "source":
             origin, position = value.attributes["origin"], value.attributes["position"]
             if origin == "number":
-                self._body.append(f"v{value.number} = {name_of(value.dtype)}(n{position})")
+                self._head.append(f"v{value.number} = {name_of(value.dtype)}(n{position})")
                 return
             first = {"held": 1, "constant": 1 + self._held, "argument": 0}[origin]
             table = "call" if origin == "argument" else "held"
             self._places[f"p{value.number}"] = (table, first + position, value.dtype.name)
             self._name(value)
         elif value.number in self._plan.offsets:
-            self._body.append(f"p{value.number} = _{value.dtype.name}(arena, {self._plan.offsets[value.number]})")
+            self._head.append(f"p{value.number} = _{value.dtype.name}(arena, {self._plan.offsets[value.number]})")
             self._name(value)
 
     def _name(self, value: Value) -> None:

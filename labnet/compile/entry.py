@@ -74,8 +74,8 @@ class Entry:
         self._builder = ir.IRBuilder(self._function.append_basic_block())
         self._call = {name: ir.Function(module, kind, name) for name, kind in _PROTOTYPES.items()}
 
-    def write(self, step: Callable, pointers: Sequence[ir.Type]) -> None:
-        """Write it, given what emits the call of a step with values, and the types of its pointers."""
+    def write(self, parts: Sequence[Callable], pointers: Sequence[ir.Type]) -> None:
+        """Write it, given what emits the calls of the parts of a step with values, and the types of its pointers."""
         layout, builder, call = self._layout, self._builder, self._call
         _, given, length = self._function.args
         wrong = builder.icmp_signed("!=", length, _WORD(1 + layout.numbers + layout.arrays))
@@ -106,7 +106,19 @@ class Entry:
             builder.inttoptr(_load(builder, array, DATA), kind) for array, kind in zip(found, pointers, strict=True)
         ]
         thread = builder.call(call["PyEval_SaveThread"], [])
-        status = step(builder, [*addresses, *numbers])
+        status = parts[0](builder, [*addresses, *numbers])
+        for part in parts[1:]:  # a check that fails ends the step
+            before, following, end = builder.block, builder.append_basic_block(), builder.append_basic_block()
+            builder.cbranch(builder.icmp_signed("==", status, _WORD(0)), following, end)
+            builder.position_at_end(following)
+            found = part(builder, [*addresses, *numbers])
+            reached = builder.block
+            builder.branch(end)
+            builder.position_at_end(end)
+            joined = builder.phi(_WORD)
+            joined.add_incoming(status, before)
+            joined.add_incoming(found, reached)
+            status = joined
         builder.call(call["PyEval_RestoreThread"], [thread])
         builder.ret(builder.call(call["PyLong_FromLongLong"], [status]))
 

@@ -7,7 +7,7 @@ its shape, has what it needs, and reads something that it reads too.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from labnet.compile.ir import Check, Program, Shape, Store, Value, placed, reads_plainly
+from labnet.compile.ir import Check, Program, Shape, Store, Value, reads_plainly, storage
 
 
 @dataclass
@@ -33,8 +33,8 @@ class Group:
 
     def reads(self) -> set[int]:
         """Return the numbers of what the members and stores read, views by what they show."""
-        found = [placed(operand)[0].number for value in self.members for operand in value.inputs]
-        found += [placed(store.value)[0].number for store in self.stores]
+        found = [storage(operand).number for value in self.members for operand in value.inputs]
+        found += [storage(store.value).number for store in self.stores]
         return {*found, *(check.value.number for check in self.checks)}
 
     def reads_plainly(self, value: Value) -> bool:
@@ -43,9 +43,9 @@ class Group:
             reads_plainly(member, operand)
             for member in self.members
             for operand in member.inputs
-            if placed(operand)[0] is value
+            if storage(operand) is value
         ]
-        read += [store.value is value for store in self.stores if placed(store.value)[0] is value]
+        read += [store.value is value for store in self.stores if storage(store.value) is value]
         return all(read) and not any(check.value is value for check in self.checks)
 
 
@@ -68,7 +68,7 @@ class Fusion:
 
     def earliest(self, operand: Value, shape: Shape | None, *, plainly: bool = True) -> int:
         """Return the first group in which an operand can be read by loops over `shape`."""
-        base = placed(operand)[0]
+        base = storage(operand)
         if base.number not in self._place:
             return 0
         place = self._place[base.number]
@@ -99,7 +99,7 @@ class Fusion:
         first = max(starts, default=0)
         if value.kind in ("take", "scatter"):  # positions are used only after they have been checked
             first = max(first, self._checked)
-        reads = [placed(operand)[0].number for each in (value, *joining) for operand in each.inputs]
+        reads = [storage(operand).number for each in (value, *joining) for operand in each.inputs]
         position = self._find(shape, first, set(reads))
         for each in (*joining, value):
             self.groups[position].members.append(each)
@@ -109,7 +109,7 @@ class Fusion:
     def _settle(self, operands: Iterable[Value]) -> None:
         """Put those of the operands into groups that still wait for one."""
         for operand in operands:
-            if (waiting := self._waiting.pop(placed(operand)[0].number, None)) is not None:
+            if (waiting := self._waiting.pop(storage(operand).number, None)) is not None:
                 self.add(waiting)
 
     def check(self, check: Check) -> None:
@@ -129,7 +129,7 @@ class Fusion:
                 if number == store.target.number:
                     in_step = self._reads_in_step(position, store.target, shape)
                     first = max(first, position if in_step else position + 1)
-        position = self._find(shape, first, {placed(store.value)[0].number})
+        position = self._find(shape, first, {storage(store.value).number})
         self.groups[position].stores.append(store)
         self._note([store.value], position)
 
@@ -139,7 +139,7 @@ class Fusion:
 
     def _note(self, inputs: "list[Value] | tuple[Value, ...]", position: int) -> None:
         for operand in inputs:
-            base = placed(operand)[0].number
+            base = storage(operand).number
             self._readers[base] = max(position, self._readers.get(base, 0))
 
     def _find(self, shape: Shape | None, first: int, reads: set[int]) -> int:
@@ -163,7 +163,7 @@ def fuse(program: Program, in_place: dict[int, int] | None = None) -> list[Group
         fusion.check(check)
     fusion.add_all(program.values())
     for store in program.stores:
-        done = isinstance(store.target, int) and (in_place or {}).get(placed(store.value)[0].number) == store.target
+        done = isinstance(store.target, int) and (in_place or {}).get(storage(store.value).number) == store.target
         if store.value is not store.target and not done:
             fusion.store(store)
     sink(fusion.groups)
@@ -184,23 +184,24 @@ def sink(groups: list[Group]) -> None:
 
     That is so if the group runs over the same shape, and what they are computed from is in memory anyway.
     """
+    known, needed = users(groups), needs_memory(groups)
     for position in range(len(groups) - 1, -1, -1):
         for value in list(reversed(groups[position].members)):
-            readers = users(groups).get(value.number, set())
+            readers = known.get(value.number, set())
             if value.kind != "map" or len(readers) != 1 or position in readers:
                 continue
             target = groups[next(iter(readers))]
-            if target.shape == value.shape and target.reads_plainly(value) and _stays(groups, value):
+            if target.shape == value.shape and target.reads_plainly(value) and _stays(needed, value):
                 groups[position].members.remove(value)
                 target.members.insert(0, value)
+                known, needed = users(groups), needs_memory(groups)
     groups[:] = [group for group in groups if group.members or group.stores or group.checks]
 
 
-def _stays(groups: list[Group], value: Value) -> bool:
+def _stays(needed: set[int], value: Value) -> bool:
     """Tell whether all that a value is computed from is in memory, and will be unchanged later."""
-    needed = needs_memory(groups)
     for operand in value.inputs:
-        base = placed(operand)[0]
+        base = storage(operand)
         if base.kind == "source" and base.attributes["origin"] == "held":
             return False
         if base.kind not in ("source", "splat") and base.number not in needed:
@@ -221,7 +222,7 @@ def needs_memory(groups: list[Group]) -> set[int]:
         operands += [(store.value, store.value.kind != "view") for store in group.stores]
         operands += [(check.value, False) for check in group.checks]
         for operand, plainly in operands:
-            base = placed(operand)[0]
+            base = storage(operand)
             if base.kind not in ("source", "splat") and (not plainly or base.number not in own):
                 needed.add(base.number)
     return needed

@@ -156,6 +156,11 @@ def contiguous(shape: Shape) -> Shape:
     return tuple(reversed(strides))
 
 
+def storage(value: Value) -> Value:
+    """Return the value whose elements these are."""
+    return value.inputs[0] if value.kind == "view" else value
+
+
 def placed(value: Value) -> tuple[Value, int, Shape]:
     """Return the value whose elements these are, with offset and strides into it."""
     if value.kind == "view":

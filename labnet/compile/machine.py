@@ -98,7 +98,7 @@ def _machine():
 
 @global_compiler_lock
 def translate(source: str, name: str) -> Code:
-    """Return the machine code of the function ``step`` of a generated file."""
+    """Return the machine code of the function ``step`` of a generated file, and of the parts that follow it."""
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     scope = {}
     exec(compile(source, name, "exec"), scope)
@@ -107,17 +107,23 @@ def translate(source: str, name: str) -> Code:
     flags.noalias = True  # the arena, what is held, and what a call brings lie apart
     flags.no_compile = True  # so that it is optimised in one go with its entry
     library = _Library(cpu_target.target_context.codegen(), name)
-    compiled = compiler.compile_extra(
-        cpu_target.typing_context,
-        cpu_target.target_context,
-        function,
-        args=_typed(layout),
-        return_type=int64,
-        flags=flags,
-        locals={},
-        library=library,
-        pipeline_class=_Pipeline,
-    )
+    functions = [function]
+    while following := scope.get(f"step{len(functions)}"):
+        functions.append(following)
+    compiled = [
+        compiler.compile_extra(
+            cpu_target.typing_context,
+            cpu_target.target_context,
+            function,
+            args=_typed(layout),
+            return_type=int64,
+            flags=flags,
+            locals={},
+            library=library,
+            pipeline_class=_Pipeline,
+        )
+        for function in functions
+    ]
     library.add_ir_module(_entry(library, compiled, layout))
     library.finalize()
     file = library.file()
@@ -131,16 +137,19 @@ def _typed(layout):
 
 
 def _entry(library, compiled, layout):
-    """Return a module with the function that CPython calls."""
+    """Return a module with the function that CPython calls, which calls the parts of a step."""
     module = library.create_ir_module(ENTRY)
-    context, described = compiled.target_context, compiled.fndesc
-    native = context.declare_function(module, described)
+    context, described = compiled[0].target_context, compiled[0].fndesc
+    parts = [(context.declare_function(module, part.fndesc), part.fndesc) for part in compiled]
 
-    def call(builder, values):
-        return context.call_conv.call_function(builder, native, described.restype, described.argtypes, values)[1]
+    def call_of(native, described):
+        def call(builder, values):
+            return context.call_conv.call_function(builder, native, described.restype, described.argtypes, values)[1]
+
+        return call
 
     pointers = [context.get_value_type(kind) for kind in described.argtypes[: 1 + len(layout.places)]]
-    Entry(module, layout).write(call, pointers)
+    Entry(module, layout).write([call_of(*part) for part in parts], pointers)
     return module
 
 

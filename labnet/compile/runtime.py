@@ -17,5 +17,10 @@ def njit(*layout, **options):
     return lambda function: (function, Layout(*layout), options)
 
 
-__all__ = ["OPTIONS", "boolean", "float32", "float64", "int8", "int16", "int32", "int64", "math", "njit", "np"]
+def part(function):
+    """Mark a function of a generated file that goes on where the one before it has ended, with the same arguments."""
+    return function
+
+
+__all__ = ["OPTIONS", "boolean", "float32", "float64", "int8", "int16", "int32", "int64", "math", "njit", "np", "part"]
 __all__ += ["uint8", "uint16", "uint32", "uint64"]

@@ -127,7 +127,7 @@ def _namespace():
             if hasattr(function, "py_func"):
                 found[name] = types.FunctionType(function.py_func.__code__, found, name)
     found |= {name: correlate if "correlate" in name else slopes for name in convolutions.__all__}
-    found |= {"njit": runtime.njit, "OPTIONS": runtime.OPTIONS}
+    found |= {"njit": runtime.njit, "part": runtime.part, "OPTIONS": runtime.OPTIONS}
     found |= {
         "_greater": np.maximum,
         "_smaller": np.minimum,
@@ -169,6 +169,7 @@ def load(source):
     scope = dict(NAMESPACE)
     exec(compile(source[source.index("@njit(") :], "<generated>", "exec"), scope)
     step, layout, _ = scope["step"]
+    parts = [step, *(scope[f"step{number}"] for number in range(1, 1 + source.count("@part")))]
 
     def run(held, *given):
         numbers, arrays = given[: layout.numbers], given[layout.numbers :]
@@ -184,7 +185,7 @@ def load(source):
             array = id(arrays[position] if table == "call" else held[position])
             pointers.append(pointer(np.dtype(dtype))(word(array + convention.DATA)))
         with np.errstate(all="ignore"):
-            return step(*pointers, *numbers)
+            return next(filter(None, (part(*pointers, *numbers) for part in parts)), 0)
 
     return run
 
