@@ -47,7 +47,8 @@ def tfetch(
     tensor : tensor, dict of tensors or array-like, optional
         What to send, by POST; without it a GET is made.
     timeout : float
-        Most seconds until the reply is there, all attempts together.
+        Most seconds until the reply is there, all attempts together; three where nobody was ever reached there and
+        connections are refused.
     token : str, optional
         Token of the server; servers of the same user on this machine need none.
     blocking : bool
@@ -235,7 +236,8 @@ def remote_model(
     url : str
         ``host:port``, or an http(s) URL, with a path in front where a proxy needs one.
     timeout : float
-        Most seconds until a reply is there, all attempts together.
+        Most seconds until a reply is there, all attempts together; three where nobody was ever reached there and
+        connections are refused.
     token : str, optional
         Token of the server; servers of the same user on this machine need none.
     blocking : bool

@@ -54,8 +54,9 @@ class Sequential(Module):
         modules = self._modules
         return (modules.get(str(position), layer) for position, layer in enumerate(self._layers))
 
-    def __getitem__(self, position: int) -> Callable[[Any], Any]:
-        return list(self)[position]
+    def __getitem__(self, position: int | slice) -> Any:
+        """Return a layer, or a Sequential of several, which share their parameters with this one."""
+        return Sequential(*list(self)[position]) if isinstance(position, slice) else list(self)[position]
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
         layers = {str(position): layer for position, layer in enumerate(self)}
@@ -142,8 +143,10 @@ class ModuleList(Module):
     def __len__(self) -> int:
         return len(self._modules)
 
-    def __getitem__(self, position: int) -> Module:
-        return list(self._modules.values())[position]
+    def __getitem__(self, position: int | slice) -> Any:
+        """Return a module, or a ModuleList of several."""
+        found = list(self._modules.values())
+        return ModuleList(found[position]) if isinstance(position, slice) else found[position]
 
     def __iter__(self) -> Iterator[Module]:
         return self.children()

@@ -309,6 +309,18 @@ def test_buffers_follow_state_dict_and_attribute_semantics():
         del model[0].seen
 
 
+def test_a_slice_of_layers_shares_their_parameters():
+    model = nn.Sequential(nn.Linear(3, 4), nn.relu, nn.Linear(4, 2))
+    head = model[:-1]
+    assert isinstance(head, nn.Sequential)
+    assert [type(layer) for layer in head] == [nn.Linear, type(nn.relu)]
+    assert head[0] is model[0]
+    assert head(ln.ones((2, 3))).tolist() == nn.relu(model[0](ln.ones((2, 3)))).tolist()
+    layers = nn.ModuleList([nn.Linear(2, 2) for _ in range(3)])
+    assert isinstance(layers[1:], nn.ModuleList)
+    assert list(layers[1:]) == list(layers)[1:]
+
+
 def test_module_list_registers_what_it_holds():
     layers = nn.ModuleList([nn.Linear(2, 3)])
     layers.append(nn.Linear(3, 1))
