@@ -4,9 +4,11 @@ Closure variables, globals and attributes of modules are followed as far as the 
 """
 
 import dis
+import sys
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from labnet.compile.traced import Traced
@@ -82,6 +84,15 @@ def _is_own(function: Any) -> bool:
     return (getattr(function, "__module__", None) or "").split(".")[0] == "labnet"
 
 
+def _is_of_user(kind: type) -> bool:
+    """Tell whether a class is the user's own: neither Python's, nor that of a library that was installed."""
+    name = (getattr(kind, "__module__", None) or "").split(".")[0]
+    if name in sys.builtin_module_names or name in sys.stdlib_module_names or name == "labnet":
+        return name == "__main__"
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
+    return not {"site-packages", "dist-packages"} & set(Path(file).parts)
+
+
 def _has_traced(found: Any, depth: int = 4) -> bool:
     """Tell whether stand-ins are in a list, tuple or dict, or in those in it."""
     if isinstance(found, Traced) or not depth:
@@ -138,6 +149,9 @@ class Surroundings:
                 self._follow(part, f"{name}[{key!r}]")
         elif not isinstance(found, type) and hasattr(found, "__dict__") and not _is_own(type(found)):
             self._attributes_of(found, self.places, name)
+            for key, part in list(vars(found).items()):
+                if isinstance(part, Module | list | tuple | dict) or _is_of_user(type(part)):
+                    self._follow(part, f"{name}.{key}")
 
     def _remember(self, found: Any, name: str) -> None:
         """Keep what is in something that can be changed until the function has been traced."""

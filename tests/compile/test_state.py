@@ -178,6 +178,52 @@ def test_a_method_can_be_compiled_and_each_object_is_its_own():
     assert "def " in second.step.source
 
 
+class Settings:
+    def __init__(self):
+        self.factor = 2.0
+
+
+class Scaled(ln.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = 1.0
+        self.dropout = ln.nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.dropout(x) * self.scale
+
+
+class Evaluator:
+    """An object that has a module, and settings in another one."""
+
+    def __init__(self):
+        self.model, self.settings, self.others = Scaled(), Settings(), [Scaled()]
+
+    def plain(self, x):
+        return self.others[0](self.model(x)) * self.settings.factor
+
+    run = ln.jit(plain)
+
+
+@pytest.mark.parametrize("how", ["method", "closure"])
+def test_modules_and_settings_of_an_object_are_looked_at_before_each_call(how):
+    evaluator, x = Evaluator(), ln.ones(64)
+    run = evaluator.run if how == "method" else ln.jit(lambda x: evaluator.plain(x))
+    for module in (evaluator.model, evaluator.others[0]):
+        module.eval()
+    assert run(x).tolist() == [2.0] * 64
+    evaluator.model.scale = 3.0
+    assert run(x).tolist() == [6.0] * 64
+    evaluator.settings.factor = 5.0
+    assert run(x).tolist() == [15.0] * 64
+    evaluator.others[0].scale = 2.0
+    assert run(x).tolist() == [30.0] * 64
+    evaluator.model.train()
+    assert len(set(run(x).tolist())) == 2
+    evaluator.model = Scaled().eval()
+    assert run(x).tolist() == [10.0] * 64
+
+
 def test_a_compiled_function_is_part_of_another():
     weight = ln.ones(2, requires_grad=True)
     optimizer = ln.optim.SGD(lr=0.5)
