@@ -4,6 +4,7 @@ Closure variables, globals and attributes of modules are followed as far as the 
 """
 
 import dis
+import operator
 import sys
 import types
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,8 @@ from labnet.tensor import Tensor
 
 _SCALARS = (bool, int, float, str, bytes, type(None))
 _MISSING = object()
+#: Elements up to which lists and dicts are looked at before every call.
+_SHORT = 64
 
 
 @dataclass
@@ -63,10 +66,57 @@ class Place:
 
     def holds(self) -> bool:
         """Tell whether what is there would give the same step."""
-        now = self.now()
-        if now is self.value:
-            return True
-        return isinstance(self.value, _SCALARS) and type(now) is type(self.value) and now == self.value
+        return _alike(self.now(), self.value)
+
+
+@dataclass(eq=False)
+class Contents:
+    """A list or dict, with what was in it.
+
+    Attributes
+    ----------
+    container : list or dict
+    before : list or dict
+        A copy.
+    name : str
+        What a person would call it.
+    """
+
+    container: Any
+    before: Any
+    name: str
+
+    def holds(self) -> bool:
+        """Tell whether what is in it now would give the same step."""
+        now, before = self.container, self.before
+        if len(now) != len(before):
+            return False
+        if isinstance(now, dict):
+            return now.keys() == before.keys() and all(map(_alike, now.values(), map(before.get, now)))
+        return all(map(_alike, now, before))
+
+    def counts(self) -> bool:
+        """Tell whether a number that was in it is another one by now."""
+        now, before = self.container, self.before
+        keys = before if isinstance(before, dict) else range(min(len(now), len(before)))
+        return any(
+            isinstance(before[key], _SCALARS)
+            and not ((not isinstance(now, dict) or key in now) and _alike(now[key], before[key]))
+            for key in keys
+        )
+
+    def restore(self) -> None:
+        """Put back what was there."""
+        if isinstance(self.container, list):
+            self.container[:] = self.before
+        else:
+            self.container.clear()
+            self.container.update(self.before)
+
+
+def _alike(now: Any, before: Any) -> bool:
+    """Tell whether a value is the same one, or an equal number."""
+    return now is before or (isinstance(before, _SCALARS) and type(now) is type(before) and now == before)
 
 
 def _names(code: types.CodeType) -> Iterator[str]:
@@ -116,19 +166,22 @@ class Surroundings:
         Closure variables and globals, looked at before every call.
     attributes : list of Place
         Attributes of modules, looked at when some module has changed.
+    contents : list of Contents
+        Short lists and dicts, looked at before every call.
     """
 
     def __init__(self, function: Any, arguments: Iterable[Any] = ()):
         self.places: list[Place] = []
         self.attributes: list[Place] = []
+        self.contents: list[Contents] = []
         self.changes, self.mode = changes[0], current_mode()
         self._seen: set[int] = set()
-        self._before: list[tuple[Any, Any, str]] = []
+        self._before: list[Contents] = []
         self._follow(function, getattr(function, "__name__", "function"))
         for argument in arguments:
             self._follow(argument, type(argument).__name__)
 
-    def _follow(self, found: Any, name: str) -> None:
+    def _follow(self, found: Any, name: str, *, looked_at: bool = True) -> None:
         if id(found) in self._seen or isinstance(found, (*_SCALARS, Tensor, Optimizer, types.ModuleType)):
             return
         self._seen.add(id(found))
@@ -140,23 +193,26 @@ class Surroundings:
         elif isinstance(found, Module):
             self._follow_module(found, name)
         elif isinstance(found, list | tuple):
-            self._remember(found, name)
+            self._remember(found, name, looked_at=looked_at)
             for position, part in enumerate(found):
-                self._follow(part, f"{name}[{position}]")
+                self._follow(part, f"{name}[{position}]", looked_at=looked_at)
         elif isinstance(found, dict):
-            self._remember(found, name)
+            self._remember(found, name, looked_at=looked_at)
             for key, part in found.items():
-                self._follow(part, f"{name}[{key!r}]")
+                self._follow(part, f"{name}[{key!r}]", looked_at=looked_at)
         elif not isinstance(found, type) and hasattr(found, "__dict__") and not _is_own(type(found)):
             self._attributes_of(found, self.places, name)
             for key, part in list(vars(found).items()):
                 if isinstance(part, Module | list | tuple | dict) or _is_of_user(type(part)):
                     self._follow(part, f"{name}.{key}")
 
-    def _remember(self, found: Any, name: str) -> None:
-        """Keep what is in something that can be changed until the function has been traced."""
+    def _remember(self, found: Any, name: str, *, looked_at: bool = False) -> None:
+        """Keep what is in something that can be changed until the function has been traced, or for every call."""
         if isinstance(found, list | dict):
-            self._before.append((found, found.copy(), name))
+            contents = Contents(found, found.copy(), name)
+            self._before.append(contents)
+            if looked_at and len(found) <= _SHORT:
+                self.contents.append(contents)
 
     def _follow_function(self, function: types.FunctionType) -> None:
         if _is_own(function):
@@ -174,7 +230,7 @@ class Surroundings:
                 self._follow(type(part).forward, "forward")
         for part in module.modules():
             for key, value in vars(part).items():
-                self._follow(value, f"{name}.{key}")
+                self._follow(value, f"{name}.{key}", looked_at=key[0] != "_")
 
     def _attributes_of(self, found: Any, places: list[Place], owner: str) -> None:
         self._remember(vars(found), owner)
@@ -194,15 +250,13 @@ class Surroundings:
         It would happen once instead of at each call, and leave tensors without elements behind.
         """
         changed = {}
-        for container, before, name in self._before:
-            if _has_traced(container):
-                changed[name] = True
-                if isinstance(container, list):
-                    container[:] = before
-                else:
-                    container.clear()
-                    container.update(before)
+        for contents in self._before:
+            if _has_traced(contents.container) or (contents in self.contents and contents.counts()):
+                changed[contents.name] = True
+                contents.restore()
         self._before.clear()
+        for contents in self.contents:  # what a function keeps for the next time
+            contents.before = contents.container.copy()
         for place in (*self.places, *self.attributes):
             if not place.holds():
                 changed[place.name] = True
@@ -216,6 +270,8 @@ class Surroundings:
         for place in self.places:
             if place.now() is not place.value and not place.holds():
                 return False
+        if not all(contents.holds() for contents in self.contents):
+            return False
         if changes[0] != self.changes:
             if not all(place.holds() for place in self.attributes):
                 return False
@@ -228,7 +284,9 @@ class Surroundings:
         found["surroundings"] = self
         for position, place in enumerate(self.places):
             found[f"c{position}"], found[f"v{position}"] = place.container, place.value
-        return found
+        for position, contents in enumerate(self.contents):
+            found[f"l{position}"], found[f"m{position}"] = contents.container, contents.before
+        return {**found, "same": operator.is_}
 
     def condition(self) -> str:
         """Return an expression written out for these places: what every call works out instead of `hold`.
@@ -239,4 +297,9 @@ class Surroundings:
         for position, place in enumerate(self.places):
             now = f"c{position}.cell_contents" if place.key is None else f"c{position}[{place.key!r}]"
             tests.append(f"{now} is v{position}")
+        for position, contents in enumerate(self.contents):
+            now, before = f"l{position}", f"m{position}"
+            tests.append(f"len({now}) == len({before}) and all(map(same, {now}, {before}))")
+            if isinstance(contents.container, dict):
+                tests.append(f"all(map(same, {now}.values(), {before}.values()))")
         return f"({' and '.join(tests)})"

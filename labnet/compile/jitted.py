@@ -272,8 +272,8 @@ def jit(function: Callable[P, R], *, wait: bool = True) -> Jitted[P, R]:
     are and are shared with eager code; while a step runs, other threads should not compute with them. Arguments are
     read as they are when the call begins, even where they share memory with a parameter that it changes.
     Results carry no history, so a backward has to happen inside. What is not a tensor of labnet happens while it is
-    traced, once: random numbers of Python and NumPy, the time, prints. Numbers in lists and dicts are constants of the
-    compiled code. A method can be compiled, and a compiled function be part of another.
+    traced, once: random numbers of Python and NumPy, the time, prints. Lists and dicts of more than 64 elements are
+    not looked at again. A method can be compiled, and a compiled function be part of another.
 
     Parameters
     ----------

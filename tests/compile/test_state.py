@@ -224,6 +224,41 @@ def test_modules_and_settings_of_an_object_are_looked_at_before_each_call(how):
     assert run(x).tolist() == [10.0] * 64
 
 
+def test_what_is_in_lists_and_dicts_is_looked_at_before_each_call():
+    settings, factors, x = {"k": 2.0, "more": {"bias": 0.0}}, [1.0], ln.ones(2)
+    step = ln.jit(lambda x: x * settings["k"] * factors[0] + settings["more"]["bias"])
+    assert step(x).tolist() == [2.0, 2.0]
+    settings["k"] = 3.0
+    assert step(x).tolist() == [3.0, 3.0]
+    factors[0] = 2.0
+    assert step(x).tolist() == [6.0, 6.0]
+    settings["more"]["bias"] = 1.0
+    assert step(x).tolist() == [7.0, 7.0]
+    settings["k"] = 6.0 / 2  # an equal number
+    assert step(x).tolist() == [7.0, 7.0]
+    assert step.specialisations == 4
+    weights = [ln.ones(2), ln.ones(2) * 2]
+    total = ln.jit(lambda x: sum((weight * x for weight in weights), ln.zeros(2)))
+    assert total(x).tolist() == [3.0, 3.0]
+    weights[0] = ln.ones(2) * 5
+    assert total(x).tolist() == [7.0, 7.0]
+    weights.append(ln.ones(2))
+    assert total(x).tolist() == [8.0, 8.0]
+
+
+def test_a_count_in_a_dict_is_refused_and_put_back():
+    counts, steps = {"steps": 0}, [0]
+
+    def step(x):
+        counts["steps"] += 1
+        steps[0] += 1
+        return x
+
+    with pytest.raises(TraceError, match=r"a change of (counts, steps|steps, counts)"):
+        ln.jit(step)(ln.ones(2))
+    assert (counts, steps) == ({"steps": 0}, [0])
+
+
 def test_a_compiled_function_is_part_of_another():
     weight = ln.ones(2, requires_grad=True)
     optimizer = ln.optim.SGD(lr=0.5)
