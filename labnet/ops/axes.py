@@ -2,7 +2,7 @@
 
 import inspect
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any, get_args, get_origin
@@ -54,6 +54,13 @@ def plain(op: str, name: str, value: Any, kind: Kind) -> int | tuple[int, ...] |
     if kind.several and (_is_sequence(value) or not kind.one):
         return integers(op, name, value, ending)
     return integer(op, name, value, (" or a tuple of integers" if kind.several else "") + ending)
+
+
+def make_plain(op: str, axes: Mapping[str, Kind], static: dict[str, Any]) -> None:
+    """Make those of the arguments of a call that name dimensions plain integers; see `plain`."""
+    for key, kind in axes.items():
+        if key in static and (type(static[key]) is not int or not kind.one):
+            static[key] = plain(op, key, static[key], kind)
 
 
 def integer(op: str, name: str, value: Any, ending: str = "") -> int:

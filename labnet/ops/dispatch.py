@@ -16,7 +16,7 @@ from labnet import memory
 from labnet.autograd import Node, Run, is_recording, next_number
 from labnet.errors import AxisError, DTypeError, ShapeError
 from labnet.kernels.places import finished, is_elsewhere
-from labnet.ops.axes import plain
+from labnet.ops.axes import make_plain
 from labnet.tensor import Tensor, as_array, witness, wrap
 
 if TYPE_CHECKING:
@@ -340,9 +340,8 @@ def static_function(
             if len(args) > positional:
                 raise TypeError(f"{name}() takes {1 + positional} positional arguments but {1 + len(args)} were given")
             _take_positional(name, names, args, static)
-        for key in axes:
-            if key in static and (type(static[key]) is not int or not axes[key].one):
-                static[key] = plain(name, key, static[key], axes[key])
+        if axes and static:
+            make_plain(name, axes, static)
         if type(x) is not Plain:
             if Plain is None and (tracer := current_tracer()) is not None:
                 check_names(name, static, names, required)
@@ -391,9 +390,8 @@ def general_function(
             if len(args) > inputs + positional:
                 raise TypeError(f"{name}() takes {inputs + positional} positional arguments but {len(args)} were given")
             _take_positional(name, names, args[inputs:], static)
-        for key in axes:
-            if key in static and (type(static[key]) is not int or not axes[key].one):
-                static[key] = plain(name, key, static[key], axes[key])
+        if axes and static:
+            make_plain(name, axes, static)
         if len(args) < inputs:
             raise TypeError(f"{name}() takes {inputs} tensors but {len(args)} were given")
         if Plain is None and (tracer := current_tracer()) is not None:

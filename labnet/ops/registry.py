@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 
-from labnet.ops.axes import Kind, kinds, plain
+from labnet.ops.axes import Kind, kinds, make_plain
 from labnet.ops.dispatch import Array as Array
 from labnet.ops.dispatch import Recorded as Recorded
 from labnet.ops.dispatch import binary_function, general_function, static_function, unary_function
@@ -183,9 +183,7 @@ def composed(
         @functools.wraps(body)
         def function(*args: Any, **static: Any) -> R:
             tensors = [x if isinstance(x, Tensor | _PLAIN) else Tensor(x) for x in args[:inputs]]
-            for key in axes:
-                if key in static:
-                    static[key] = plain(body.__name__, key, static[key], axes[key])
+            make_plain(body.__name__, axes, static)
             return call(*tensors, *args[inputs:], **static)
 
         declared = Op(body.__name__, body, (), dtypes, domain, samples, gradients, variadic, is_composed=True)
