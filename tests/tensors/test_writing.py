@@ -165,13 +165,18 @@ def test_an_array_given_to_asarray_is_not_written_to():
 def test_writing_where_nobody_looks_copies_nothing():
     x = ln.zeros((100, 10))
     row = x[3]
-    address = x._array.__array_interface__["data"][0]
+    memory = x._array
     for i in range(100):
+        seen = weakref.ref(memory)
+        del memory  # who holds it looks at it
         x[i] = i
         row[0] = 1.0
         x[i, :2] += 1.0
-    assert x._array.__array_interface__["data"][0] == address
-    assert x[3].tolist()[:2] == [1.0, 4.0]
+        x[i] *= x[i]
+        x[i, 2:] = x[i, :-2]
+        memory = x._array
+        assert seen() is memory
+    assert x[3].tolist() == [1.0, 16.0, 4.0, 16.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0]
 
 
 def test_detached_views_are_values_of_their_own():
