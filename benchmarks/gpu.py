@@ -10,6 +10,7 @@ import argparse
 import itertools
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -301,41 +302,46 @@ class Bench:
 
         return step
 
-    def seconds(self, task: Task, *, rounds: int = 15, length: float = 0.02) -> float:
-        """Return the median time of a task, many of them between two waits for the GPU."""
-        wait = machine().synchronize if task is not None else None
-        assert wait is not None
-        if self.tiny:
-            began = time.perf_counter()
-            task()
-            return time.perf_counter() - began
+    def seconds(self, task: Task, *, rounds: int = 15, length: float = 0.02) -> tuple[float, float]:
+        """Return the median time of a task, many of them between two waits for the GPU, and the host's part of it."""
+        wait = machine().synchronize
 
-        def once(repeats: int) -> float:
+        def once(repeats: int) -> tuple[float, float]:
             wait()
             began = time.perf_counter()
             for _ in range(repeats):
                 task()
+            issued = time.perf_counter()
             wait()
-            return (time.perf_counter() - began) / repeats
+            return (time.perf_counter() - began) / repeats, (issued - began) / repeats
 
+        if self.tiny:
+            return once(1)
         if self.torch:
             self.torch.cuda.synchronize()
         for _ in range(3):
             once(3)
-        repeats = max(1, min(1000, int(length / max(once(5), 1e-7))))
-        return statistics.median(once(repeats) for _ in range(rounds))
+        repeats = max(1, min(1000, int(length / max(once(5)[0], 1e-7))))
+        # where the GPU cannot follow, the driver makes the host wait, but not for a few tasks
+        host = statistics.median(once(min(repeats, 10))[1] for _ in range(rounds))
+        return statistics.median(once(repeats)[0] for _ in range(rounds)), host
 
 
-def bench(*, tiny: bool) -> dict[str, Any]:
-    """Print a line for each row; the ratio is torch's time divided by ours, so more is better."""
+def bench(*, tiny: bool, chosen: str = "") -> dict[str, Any]:
+    """Print a line for each row; the ratio is torch's time divided by ours, so more is better.
+
+    "host us" is what the host takes to issue a task: where it is the whole time, the GPU waits for the host.
+    """
     suite = Bench(tiny=tiny)
     results: dict[str, Any] = {}
     print(f"{machine().name}{', times mean nothing' if tiny else ''}")
-    print(f"{'':<46}{'us':>12}{'torch us':>12}{'per second':>14}{'x torch':>9}{'bar':>6}")
+    print(f"{'':<46}{'us':>12}{'host us':>10}{'torch us':>12}{'host us':>10}{'per second':>14}{'x torch':>9}{'bar':>6}")
     for name, ours, theirs, work, bar in suite.rows():
+        if not re.search(chosen, name):
+            continue
         try:
-            mine = suite.seconds(ours)
-            other = suite.seconds(theirs) if theirs else None
+            mine, host = suite.seconds(ours)
+            other, their_host = suite.seconds(theirs) if theirs else (None, None)
         except Exception as error:  # a row that fails must not cost the others on a machine that is there once
             results[name] = {"error": f"{type(error).__name__}: {error}"}
             print(f"{name:<46}  {results[name]['error']}", flush=True)
@@ -343,9 +349,10 @@ def bench(*, tiny: bool) -> dict[str, Any]:
         ratio = other / mine if other else None
         met = None if ratio is None or bar is None else ratio >= bar
         results[name] = {"seconds": mine, "torch": other, "work": work, "ratio": ratio, "bar": bar, "met": met}
+        results[name].update(host=host, torch_host=their_host)
         print(
-            f"{name:<46}{mine * 1e6:>12.2f}"
-            + (f"{other * 1e6:>12.2f}" if other else f"{'':>12}")
+            f"{name:<46}{mine * 1e6:>12.2f}{host * 1e6:>10.2f}"
+            + (f"{other * 1e6:>12.2f}{their_host * 1e6:>10.2f}" if other and their_host else f"{'':>22}")
             + (f"{work / mine:>14.3e}" if work and not tiny else f"{'':>14}")
             + (f"{ratio:>9.2f}" if ratio else f"{'':>9}")
             + (f"{bar:>6.2f}" if bar else f"{'':>6}")
@@ -369,12 +376,28 @@ ln.asarray(np.ones(1 << 20, "float32"), device="cuda").sum().item()
 layer = ln.nn.Conv2d(3, 4, 3, padding=1).to("cuda")
 ln.optim.Adam()(layer(ln.ones((2, 3, 8, 8), device="cuda")).sum().backward())
 layer.weight.tolist()
+pooled = ln.nn.MaxPool2d(2).to("cuda")(layer(ln.ones((2, 3, 8, 8), device="cuda")))
+ln.optim.SGD(lr=0.1, momentum=0.9)(pooled.sum().backward())
+normed = ln.nn.LayerNorm(300).to("cuda")
+ln.loss.cross_entropy(normed(x), ln.asarray(np.arange(70), device="cuda")).backward()
+long = ln.asarray(np.random.default_rng(1).integers(0, 900, 70_001), device="cuda")
+ln.sort(long).tolist(), ln.argsort(x, axis=1).tolist(), ln.unique_counts(long)[1].tolist()
+ln.nonzero(long > 450)[0].tolist(), long[long > 450].tolist(), ln.cumulative_sum(long).tolist()
+table = ln.asarray(np.ones((900, 33), "float32"), device="cuda", requires_grad=True)
+step = ln.jit(lambda at: ln.grad(ln.nn.embedding(at, table).sum(), table))
+step(long[:5_000]).tolist(), step(long[1:5_001]).tolist()
+ln.rand((1000,), device="cuda").tolist(), x.std(axis=0).tolist(), ln.prod(x, axis=1).tolist()
+x.T.reshape((-1,)).tolist()
 """
 
 
-def check(*, tiny: bool, seconds: float) -> dict[str, Any]:
+def check(*, tiny: bool, seconds: float, chosen: str = "") -> dict[str, Any]:
     """Run the tests of arrays on the device, and what NVIDIA's sanitizer says of our kernels."""
-    environment = {**os.environ, "LABNET_GPU": "1", "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "LABNET_GPU": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+    }
     command = [sys.executable, "-m", "pytest", "-q", "-c", "tests/cuda/alone.ini", "--confcutdir=tests/cuda"]
     command += ["-p", "no:cacheprovider", "--rootdir=."]
     folder = Path("tests/cuda/device")
@@ -383,21 +406,22 @@ def check(*, tiny: bool, seconds: float) -> dict[str, Any]:
     if not tiny:
         parts["values"] = [*parts["test_registry.py"], "-k", "values"]
         parts["gradients"] = [*parts.pop("test_registry.py"), "-k", "not values"]
+    commands = {name: [*command, *part] for name, part in parts.items() if re.search(chosen, name)}
+    program = shutil.which("compute-sanitizer")
+    if program is None:
+        print("compute-sanitizer was not found")
+    elif not tiny:
+        for tool in ("memcheck", "racecheck"):
+            if re.search(chosen, tool):
+                commands[tool] = [program, f"--tool={tool}", "--error-exitcode=1", sys.executable, "-c", SANITIZED]
     # one process per part: what takes its time is to compile kernels, and there are cores
     results = {}
-    with ThreadPoolExecutor() as several:
-        started = {name: several.submit(_run, [*command, *part], environment, seconds) for name, part in parts.items()}
+    with ThreadPoolExecutor(len(commands) or 1) as several:
+        started = {name: several.submit(_run, part, environment, seconds) for name, part in commands.items()}
         for name, running in started.items():
             results[name] = running.result()
-            print(f"\n{name}\n{results[name]['end'][-6_000:]}", flush=True)
-    program = shutil.which("compute-sanitizer")
-    if tiny or program is None:
-        print("compute-sanitizer was not found" if program is None else "")
-        return results
-    for tool in ("memcheck", "racecheck"):
-        script = [program, f"--tool={tool}", "--error-exitcode=1", sys.executable, "-c", SANITIZED]
-        results[tool] = _run(script, environment, 60.0)
-        print(f"\n{tool}\n{results[tool]['end'][-6_000:]}", flush=True)
+            end = results[name]["end"]
+            print(f"\n{name}\n{end[-6_000:] if results[name]['code'] else end[-300:]}", flush=True)
     return results
 
 
@@ -422,6 +446,7 @@ def main() -> int:
     parser.add_argument("--bench", action="store_true", help="compare with torch")
     parser.add_argument("--sim", action="store_true", help="in the simulator, at tiny sizes")
     parser.add_argument("--seconds", type=float, default=240.0, help="the most that the tests may take")
+    parser.add_argument("--only", default="", help="rows and parts whose name this regular expression is found in")
     arguments = parser.parse_args()
     out = Path(os.environ.get("OUT") or ROOT / "build")
     out.mkdir(parents=True, exist_ok=True)
@@ -430,8 +455,8 @@ def main() -> int:
     if arguments.sim:
         sys.setswitchinterval(1e-5)  # threads of the simulator wait for each other in loops
     for name, work in (
-        ("bench", lambda: bench(tiny=arguments.sim)),
-        ("check", lambda: check(tiny=arguments.sim, seconds=arguments.seconds)),
+        ("bench", lambda: bench(tiny=arguments.sim, chosen=arguments.only)),
+        ("check", lambda: check(tiny=arguments.sim, seconds=arguments.seconds, chosen=arguments.only)),
     ):
         if getattr(arguments, name):
             results[name] = work()
