@@ -10,13 +10,12 @@ from labnet.compile.executable import Array
 from labnet.compile.explain import flops, traffic
 from labnet.compile.fuse import fuse
 from labnet.compile.ir import Program
-from labnet.compile.on_device import Run, check, refuse_unfit
+from labnet.compile.on_device import Run, bring, check, refuse_unfit
 from labnet.compile.plan import computed_in_place
 from labnet.compile.simplify import simplify
-from labnet.device import CUDA
 from labnet.kernels.cuda.array import DeviceArray
 from labnet.kernels.cuda.machine import machine, private
-from labnet.kernels.places import moved, timed
+from labnet.kernels.places import timed
 from labnet.stats.collecting import active, later, record, suspended
 from labnet.stats.operations import OpCount
 
@@ -83,7 +82,7 @@ class ExecutableOnDevice:
     def _run(self, arguments: Sequence[Any]) -> list[Any]:
         with self._lock:
             for position in self.read:
-                _bring(self._inputs[position], arguments[position])
+                bring(self._inputs[position], arguments[position])
             check(self)
             if self._replay is None:
                 kept: list[Any] = []  # of this recording: one that fails gives its memory back
@@ -92,13 +91,3 @@ class ExecutableOnDevice:
                 self._kept, self._replay = kept, replay
             self._replay()
             return [output.copy() for output in self._outputs]
-
-
-def _bring(target: DeviceArray, array: Any) -> None:
-    """Copy an argument to where the program reads it."""
-    there: DeviceArray = moved(array, CUDA).settle()
-    if there.layout.flags.c_contiguous:
-        if there.size:
-            machine().copy(target.address, there.address, there.nbytes)
-    else:
-        target[...] = there

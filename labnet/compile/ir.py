@@ -16,6 +16,7 @@ There are few kinds of operations, so that every later pass is short:
 Positions count elements in memory; where only they are known, ``within`` adds the strides of the last dimensions.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -111,6 +112,14 @@ class Program:
                 seen[value.number] = value
                 pending += value.inputs
         return [seen[number] for number in sorted(seen)]
+
+    @functools.cached_property
+    def uses(self) -> dict[int, int]:
+        """How often each value is needed, by its number; of a program that nothing is added to any more."""
+        found: dict[int, int] = {}
+        for operand in (*[x for value in self.values() for x in value.inputs], *[store.value for store in self.stores]):
+            found[operand.number] = found.get(operand.number, 0) + 1
+        return found
 
     def __str__(self) -> str:
         lines = [repr(value) for value in self.values()]

@@ -2,11 +2,13 @@
 
 What is computed element by element stays pending until a value is needed more than once, or as a whole; so the kernels
 are those that fusion makes of arrays on a GPU anyway. All launches are recorded once, with memory of their own, and
-run again at each call: arguments are copied in, results out, parameters are written where they are.
+run again at each call: arguments are copied in, results out, parameters are written where they are. Where arguments and
+results are so large that copying them takes longer than launching, the kernels are launched anew with where they are.
 """
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from sys import getrefcount
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +42,8 @@ _REDUCTIONS = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minim
 #: Kinds of values that are computed on a GPU.
 KINDS = frozenset({"source", "splat", "view", "map", "reduce", "matmul", "put", "take", "scatter", "call"})
 _RUNNING = {"running_sum": "add", "running_product": "multiply"}
+#: Bytes that a GPU copies while the host launches a kernel.
+_COPIED_MEANWHILE = 1 << 25
 
 
 def refuse_unfit(program: Program, held: Iterable[Any]) -> None:
@@ -91,6 +95,12 @@ class OnDevice(Specialisation):
         self._kept: list[Any] = []
         self._is_compiled = False
         self.kernels = 0
+        values, stores = self.program.values(), self.program.stores
+        launches = sum(value.kind not in ("source", "splat", "view", "map") for value in values) + len(stores)
+        arguments = [v for v in values if v.kind == "source" and v.attributes["origin"] == "argument"]
+        results = [store.value for store in stores if not isinstance(store.target, Value)]
+        #: Whether each call launches its kernels, instead of replaying those of the first.
+        self.is_direct = sum(value.nbytes for value in (*arguments, *results)) > launches * _COPIED_MEANWHILE
 
     @property
     def source(self) -> str:  # type: ignore[override]
@@ -121,37 +131,60 @@ class OnDevice(Specialisation):
         drawn = self.draw() if self._draws else []
         for position in self._tensors_updated:
             part = self._parts[position]
-            memory.prepare_write(part)
-            if not part._array.flags.c_contiguous:
-                part._array = part._array.copy()
+            if part._family is not None or not _is_alone(part):
+                memory.prepare_write(part)
+                if not part._array.is_in_rows:
+                    part._array = part._array.copy()
             part._node.grad = None
-        addresses = tuple(self._array(part).address for part in self._parts)
-        if self._replay is None or addresses != self._recorded:
-            self._record(arrays, drawn)
-            self._recorded = addresses
-        brought: list[Any] = [*arrays, *drawn]
-        for target, array in zip(self._inputs, brought, strict=True):
-            target[...] = moved(array, CUDA)
         flat = [number for found in numbers for number in found]
-        for position, target in self._numbers.items():
-            machine().upload(target.address, np.asarray(flat[position], target.dtype))
-        check(self)
-        assert self._replay is not None
-        self._replay()
+        run = self._launch if self.is_direct else self._replayed
+        found = run([*arrays, *drawn], flat)
         self.drawn = None
-        found = [output.copy() for output in self._outputs]
         self.after(found[self._count :])
         outputs: Any = iter(found[: self._count])
         return self._structure.build([wrap(next(outputs)) if isinstance(x, Tensor) else x for x in self._leaves])
 
-    def _record(self, arrays: Sequence[Any], drawn: Sequence[Any]) -> None:
+    def _launch(self, brought: Sequence[Any], numbers: Sequence[Any]) -> list[DeviceArray]:
+        """Run the kernels on the arguments as they lie, and return the results."""
+        if not self._fixed:
+            self._fixed = [DeviceArray.upload(np.asarray(constant)) for constant in self._constants]
+        self._inputs = [moved(array, CUDA) for array in brought]
+        before = machine().launches
+        try:
+            self._upload(numbers)
+            check(self)
+            return Run(self).stores(rehearse=False)
+        finally:
+            self.kernels = machine().launches - before
+            self._inputs, self._numbers = [], {}
+
+    def _replayed(self, brought: Sequence[Any], numbers: Sequence[Any]) -> list[DeviceArray]:
+        """Replay what was recorded, with the arguments copied in, and return copies of the results."""
+        addresses = tuple([self._array(part).address for part in self._parts])
+        if self._replay is None or addresses != self._recorded:
+            self._record(brought)
+            self._recorded = addresses
+        for target, array in zip(self._inputs, brought, strict=True):
+            bring(target, array)
+        self._upload(numbers)
+        check(self)
+        assert self._replay is not None
+        self._replay()
+        return [output.copy() for output in self._outputs]
+
+    def _upload(self, numbers: Sequence[Any]) -> None:
+        """Bring the numbers of optimizers to where kernels read them."""
+        for position, target in self._numbers.items():
+            machine().upload(target.address, np.asarray(numbers[position], target.dtype))
+
+    def _record(self, brought: Sequence[Any]) -> None:
         """Run the program once for its kernels, and once more to record their launches."""
         gpu = machine()
         self._replay, self._kept = None, []
         with private(self._kept):
-            self._inputs = [DeviceArray.empty(array.shape, array.dtype) for array in (*arrays, *drawn)]
-            for target, array in zip(self._inputs, [*arrays, *drawn], strict=True):
-                target[...] = moved(array, CUDA)
+            self._inputs = [DeviceArray.empty(array.shape, array.dtype) for array in brought]
+            for target, array in zip(self._inputs, brought, strict=True):
+                bring(target, array)
             self._fixed = [DeviceArray.upload(np.asarray(constant)) for constant in self._constants]
             self._numbers = {}
             check(self)  # the rehearsal writes to places too
@@ -165,8 +198,29 @@ class OnDevice(Specialisation):
 
     def explain(self) -> str:
         """Return how many launches a call replays, and the program."""
+        if self.is_direct:
+            return f"{self.kernels} launches on a GPU, on arguments and results as they lie\n{self.program}"
         held = sum(block.nbytes for block in self._kept)
         return f"{self.kernels} launches on a GPU, replayed as one; {held:,} bytes of memory of its own\n{self.program}"
+
+
+def bring(target: DeviceArray, array: Any) -> None:
+    """Copy an argument to where a program reads it."""
+    there: DeviceArray = moved(array, CUDA)
+    if not there.is_in_rows:
+        target[...] = there
+    elif there.size:
+        machine().copy(target.address, there.address, there.nbytes)
+
+
+def _is_alone(part: Any) -> bool:
+    """Tell whether only a tensor refers to its array, which lies in rows in memory of labnet."""
+    array = part._array
+    return array.base is None and array.is_in_rows and array.owns_memory and getrefcount(array) <= _ALONE
+
+
+#: References to an array that only its tensor holds, while `_is_alone` looks: the tensor's, its own, and the call's.
+_ALONE = 3
 
 
 class Ground(Protocol):
@@ -184,6 +238,8 @@ class Ground(Protocol):
 
 def check(step: Ground) -> None:
     """Raise where an argument is not what a program needs, before anything is written; this waits for the GPU."""
+    if not step.program.checks:
+        return
     run, flags = Run(step), []
     for condition in step.program.checks:
         whole: Any = run.of(condition.value)
@@ -198,12 +254,7 @@ class Run:
     def __init__(self, step: Ground):
         self._step = step
         self._found: dict[int, DeviceArray] = {}
-        self._uses: dict[int, int] = {}
-        for value in step.program.values():
-            for operand in value.inputs:
-                self._uses[operand.number] = self._uses.get(operand.number, 0) + 1
-        for store in step.program.stores:
-            self._uses[store.value.number] = self._uses.get(store.value.number, 0) + 1
+        self._uses = step.program.uses
 
     def stores(self, *, rehearse: bool) -> list[DeviceArray]:
         """Compute everything, and store it; to memory of no account where it is a rehearsal. Return the outputs."""
@@ -218,10 +269,17 @@ class Run:
                 target = step._array(step._parts[store.target.attributes["position"]])
                 written.append((DeviceArray.empty(target.shape, target.dtype) if rehearse else target, found))
             else:
-                outputs[store.target] = found.copy()
+                outputs[store.target] = self._given_out(store.value, found, outputs)
         self._write(written)
         self._found.clear()
         return [outputs[position] for position in sorted(outputs)]
+
+    @staticmethod
+    def _given_out(value: Value, found: DeviceArray, others: dict[int, DeviceArray]) -> DeviceArray:
+        """Return a result in memory that is its own."""
+        if value.kind in ("source", "view") or any(other is found for other in others.values()):
+            return found.copy()
+        return found.settle()
 
     def _write(self, written: list[tuple[DeviceArray, DeviceArray]]) -> None:
         """Write values where they belong: each before what it reads is overwritten, in one launch if that is safe."""
@@ -231,7 +289,7 @@ class Run:
                     later.settle()
             if found._node is not None and not reads_in_step(found._node, target):
                 found.settle()
-            elementwise.run(found.node(), target.layout)
+            elementwise.run(found.node(), target.settle())
 
     def of(self, value: Value) -> DeviceArray:
         """Return a value, computed or pending; the inputs are there."""
@@ -308,7 +366,7 @@ class Run:
                 array = self.of(operand)
                 name = "bitwise_or" if value.dtype.kind == "b" else "add"
                 total = Node(name, value.dtype, (part.node(), array.operand(operand.shape)))
-                elementwise.run(total, part.layout)
+                elementwise.run(total, part)
         return out
 
     def _take(self, value: Value) -> DeviceArray:
@@ -334,7 +392,7 @@ class Run:
 
 def _in_rows(x: DeviceArray) -> DeviceArray:
     """Return an array computed, in row-major order."""
-    return x if x.settle().layout.flags.c_contiguous else x.copy()
+    return x.in_rows()
 
 
 def _is_divided(value: Value) -> bool:

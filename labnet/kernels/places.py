@@ -4,6 +4,7 @@ Nothing of CUDA is imported before the first array goes there.
 """
 
 import contextlib
+import threading
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,39 @@ def device_of(array: Any) -> str:
 
 
 def finished(value: Any, dtype: Any = None) -> Any:
-    """Return what a computation gave as an array: of the host, or of the GPU with nothing pending."""
+    """Return what a computation gave as an array: of the host, or of the GPU with nothing pending, see `Together`."""
     if isinstance(value, _others):
-        return (value if dtype is None else value.astype(dtype, copy=False)).settle()
+        value = value if dtype is None else value.astype(dtype, copy=False)
+        return value if _threads.together else value.settle()
     return np.asarray(value, dtype)
+
+
+class _Threads(threading.local):
+    together = False
+
+
+_threads = _Threads()
+
+
+class Together:
+    """A block whose results stay pending on a GPU until somebody needs them: several ops become one kernel.
+
+    Who leaves the block settles what is handed out.
+
+    Examples
+    --------
+    >>> with Together():
+    ...     finished(1.0)
+    array(1.)
+    """
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before, _threads.together = _threads.together, True
+
+    def __exit__(self, *_: object) -> None:
+        _threads.together = self._before
 
 
 def moved(array: Any, device: str) -> Any:

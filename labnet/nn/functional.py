@@ -7,7 +7,7 @@ import numpy as np
 
 from labnet import ops
 from labnet.errors import DTypeError, ShapeError
-from labnet.kernels.places import finished
+from labnet.kernels.places import Together, finished, settle
 from labnet.ops.creation import arange, rand
 from labnet.ops.dispatch import current_tracer
 from labnet.ops.windows import Padding, Pair
@@ -169,9 +169,13 @@ def layer_norm(
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if not shape or x.shape[-len(shape) :] != shape:
         raise ShapeError(f"layer_norm: expected an input of shape (..., {', '.join(map(str, shape))}), got {x.shape}")
-    y = ops.standardize(x, dims=len(shape), eps=eps)
-    y = y if weight is None else y * weight
-    return y if bias is None else y + bias
+    with Together():
+        y = ops.standardize(x, dims=len(shape), eps=eps)
+        y = y if weight is None else y * weight
+        y = y if bias is None else y + bias
+    if current_tracer() is None:
+        settle(y._array)
+    return y
 
 
 def embedding(indices: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 from labnet import memory
 from labnet.autograd import Node, Run, is_recording, next_number
 from labnet.errors import AxisError, DTypeError, ShapeError
-from labnet.kernels.places import finished, is_elsewhere
+from labnet.kernels.places import Together, finished, is_elsewhere, settle
 from labnet.ops.axes import make_plain
 from labnet.tensor import Tensor, as_array, witness, wrap
 
@@ -116,11 +116,20 @@ class Recorded(Node):
             rules = [functools.partial(op.vjps[0] or _no_rule, position=i) for i in range(len(parents))]
         if run.create_graph:
             return self._pull_tensors(gradient, inputs, rules)
-        if type(gradient) is not _ndarray:
-            gradient = _as_array(gradient)
-        static = self.static
+        if type(gradient) is _ndarray:
+            return self._pull_arrays(gradient, inputs, rules)
+        gradient = _as_array(gradient)
+        with Together():  # what rules do between them is one kernel
+            pulled = self._pull_arrays(gradient, inputs, rules)
+        settle(*pulled)
+        return pulled
+
+    def _pull_arrays(self, gradient: Array, inputs: Sequence[Any], rules: Sequence[Any]) -> list[Any]:
+        """Apply the rules to arrays."""
+        assert self.parents is not None
+        out, static = self.out, self.static
         pulled: list[Any] = []
-        for rule, parent in zip(rules, parents, strict=True):
+        for rule, parent in zip(rules, self.parents, strict=True):
             if parent is None or rule is None:
                 pulled.append(None)
                 continue

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.places import device_of, moved
+from labnet.kernels.places import is_elsewhere, moved
 from labnet.ops.activation import softmax
 from labnet.ops.elementwise import binary, sigmoid
 from labnet.ops.logic import equal
@@ -58,12 +58,11 @@ def one_of(labels: Any, shape: tuple[int, ...], axis: int) -> Tensor:
 
 
 def _pull_logits(g: Tensor, out: Tensor, x: Tensor, *, labels: Array, axis: int = -1) -> Tensor:
-    if isinstance(labels, Tensor):  # as where the op is compiled
+    if isinstance(labels, Tensor) or is_elsewhere(labels):  # as where the op is compiled; on a GPU it is one kernel
         return expand_dims(g, axis=axis) * (softmax(x, axis=axis) - astype(one_of(labels, x.shape, axis), x.dtype))
-    place = x.device if isinstance(x, Tensor) else device_of(x)
-    one_hot = np.zeros(x.shape, x.dtype, like=labels)
+    one_hot = np.zeros(x.shape, x.dtype)
     np.put_along_axis(one_hot, np.expand_dims(labels, axis), 1, axis)
-    return expand_dims(g, axis=axis) * (softmax(x, axis=axis) - wrap(moved(one_hot, place)))
+    return expand_dims(g, axis=axis) * (softmax(x, axis=axis) - wrap(one_hot))
 
 
 @op(
@@ -90,6 +89,6 @@ def cross_entropy_with_logits(x: Array, /, *, labels: Array, axis: int = -1) -> 
     >>> ln.ops.cross_entropy_with_logits(ln.asarray([[0.0, 1000.0]]), labels=ln.asarray([0]).numpy()).tolist()
     [1000.0]
     """
-    shifted = x - np.max(x, axis=axis, keepdims=True)
-    chosen = np.take_along_axis(shifted, np.expand_dims(labels, axis), axis)
-    return np.squeeze(np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True)) - chosen, axis)
+    most = np.max(x, axis=axis, keepdims=True)
+    chosen = np.take_along_axis(x, np.expand_dims(labels, axis), axis) - most
+    return np.squeeze(np.log(np.sum(np.exp(x - most), axis=axis, keepdims=True)) - chosen, axis)

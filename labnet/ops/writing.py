@@ -54,7 +54,7 @@ def write(x: Tensor, key: Any, value: Any) -> None:
     if is_recording() and (base.requires_grad or x.requires_grad or needs_gradient):
         _write_recorded(x, base, key, value)
         return
-    if isinstance(value, Tensor):  # perhaps a view of `x`, as in x[key] += 1: whoever looks at its array makes a copy due
+    if isinstance(value, Tensor):  # perhaps a view of `x`, as in x[key] += 1: who looks at its array makes a copy due
         del values
         memory.prepare_write(x)
         values = operand(value)

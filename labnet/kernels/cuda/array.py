@@ -5,7 +5,9 @@ GPU. So shapes, strides, views and slices are NumPy's own. What is computed elem
 somebody needs the values, so that a whole expression becomes one kernel.
 """
 
+import functools
 import weakref
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,14 +64,17 @@ class DeviceArray:
     dtype : dtype
     base : DeviceArray or None
         The array whose memory this one is a view of.
+    form : tuple
+        Shape and strides, as a key: of elements that follow each other the shape alone.
     """
 
-    __slots__ = ("__weakref__", "_block", "_layout", "_node", "base", "dtype", "shape")
+    __slots__ = ("__weakref__", "_address", "_block", "_layout", "_node", "base", "dtype", "form", "shape")
     __array_priority__ = 500.0
     __hash__ = object.__hash__
     shape: tuple[int, ...]
     dtype: Dtype
     base: "DeviceArray | None"
+    form: tuple[Any, ...]
     __add__: Any
     __floordiv__: Any
     __ge__: Any
@@ -80,6 +85,7 @@ class DeviceArray:
     __rsub__: Any
     __sub__: Any
     __truediv__: Any
+    _address: int
     _block: Block | None
     _layout: Host | None
     _node: Node | None
@@ -89,28 +95,28 @@ class DeviceArray:
     @classmethod
     def empty(cls, shape: Any, dtype: Dtype) -> "DeviceArray":
         """Return an array of whatever is in memory."""
-        shape = (shape,) if isinstance(shape, int | np.integer) else tuple(int(length) for length in shape)
-        if any(length < 0 for length in shape):
-            raise ValueError("negative dimensions are not allowed")
-        self = cls.__new__(cls)
-        self.shape, self.dtype, self.base, self._node = shape, dtype, None, None
-        self._take()
-        return self
-
-    def _take(self) -> None:
-        """Give the array memory."""
-        size = self.dtype.itemsize
-        for length in self.shape:
+        if type(shape) is not tuple:
+            shape = tuple(map(int, shape)) if isinstance(shape, list) else (int(shape),)
+        size = dtype.itemsize
+        for length in shape:
+            if type(length) is not int:
+                return cls.empty(tuple(map(int, shape)), dtype)
+            if length < 0:
+                raise ValueError("negative dimensions are not allowed")
             size *= length
-        block = take(size)
-        self._layout = layout_at(block.address, self.shape, self.dtype)
-        self._block = block
+        self = cls.__new__(cls)
+        self.shape = self.form = shape
+        self.dtype, self.base, self._node, self._layout = dtype, None, None, None
+        self._block = block = take(size)
+        self._address = block.address
+        return self
 
     @classmethod
     def pending(cls, node: Node, shape: tuple[int, ...]) -> "DeviceArray":
         """Return an array that will be computed where its values are needed."""
         self = cls.__new__(cls)
-        self.shape, self.dtype, self.base, self._node = shape, node.dtype, None, node
+        self.shape = self.form = shape
+        self.dtype, self.base, self._node = node.dtype, None, node
         self._layout = self._block = None
         me = id(self)
         _pending[me] = weakref.ref(self, lambda _: _pending.pop(me, None) and None)
@@ -132,33 +138,45 @@ class DeviceArray:
         if not value and not np.signbit(value) and self.size:
             machine().clear(self.address, self.nbytes)
         else:
-            elementwise.run(Node("constant", dtype, payload=value), self.layout)
+            elementwise.run(Node("constant", dtype, payload=value), self)
         return self
 
     def view_of(self, layout: Host) -> "DeviceArray":
         """Return a view of this array's memory, given where its elements lie."""
         self.settle()
         view = type(self).__new__(type(self))
-        view.shape, view.dtype, view._node = layout.shape, layout.dtype, None
-        view._layout, view._block = layout, self._block
+        view.dtype, view._node, view._block = layout.dtype, None, self._block
+        view.lie(layout)
         view.base = self if self.base is None else self.base
         return view
+
+    def lie(self, layout: Host) -> None:
+        """Take note of where the elements lie."""
+        self.shape, self._layout, self._address = layout.shape, layout, elementwise.address(layout)
+        self.form = layout.shape if layout.flags.c_contiguous else (layout.shape, layout.strides)
 
     # Where it is
 
     @property
     def layout(self) -> Host:
         """Where the elements lie; the values are there, or will be before whatever is launched next."""
+        if self._node is not None:
+            self.settle()
+        return self.layout_of()
+
+    def layout_of(self) -> Host:
+        """Where the elements lie, which nothing is pending of any more, or which are being computed."""
         layout = self._layout
         if layout is None:
-            layout = self.settle()._layout
-            assert layout is not None
+            layout = self._layout = layout_at(self._address, self.shape, self.dtype)
         return layout
 
     @property
     def address(self) -> int:
         """Where the first element lies."""
-        return elementwise.address(self.layout)
+        if self._node is not None:
+            self.settle()
+        return self._address
 
     def settle(self) -> "DeviceArray":
         """Compute what is pending, and return this array."""
@@ -166,9 +184,10 @@ class DeviceArray:
             with machine().gate:
                 node = self._node
                 if node is not None:
-                    shaped = DeviceArray.empty(self.shape, self.dtype)
-                    elementwise.run(node, shaped.layout)
-                    self._block, self._layout, self._node = shaped._block, shaped._layout, None
+                    self._block = block = take(self.nbytes)
+                    self._address, self._layout = block.address, None
+                    elementwise.run(node, self)
+                    self._node = None
                     _pending.pop(id(self), None)
         return self
 
@@ -217,11 +236,18 @@ class DeviceArray:
     @property
     def flags(self) -> Any:
         """Whether the elements follow each other, the memory is its own, and may be written."""
-        own = self.layout.flags
-        owned = type(self._block) is Block and self.base is None
-        return SimpleNamespace(
-            c_contiguous=own.c_contiguous, contiguous=own.c_contiguous, owndata=owned, writeable=True
-        )
+        owned = self.owns_memory and self.base is None
+        return SimpleNamespace(c_contiguous=self.is_in_rows, contiguous=self.is_in_rows, owndata=owned, writeable=True)
+
+    @property
+    def owns_memory(self) -> bool:
+        """Whether the memory is of labnet's pool, and not of another library."""
+        return type(self._block) is Block
+
+    @property
+    def is_in_rows(self) -> bool:
+        """Whether the elements follow each other in memory."""
+        return self.form is self.shape or self.form == self.shape
 
     @property
     def T(self) -> "DeviceArray":  # noqa: N802
@@ -267,7 +293,7 @@ class DeviceArray:
 
     def in_rows(self) -> "DeviceArray":
         """Return the elements one after the other in memory: this array, where they are."""
-        return self if self.layout.flags.c_contiguous else self.copy()
+        return self.settle() if self.is_in_rows else self.copy()
 
     def ravel(self) -> "DeviceArray":
         """Return the elements in one dimension."""
@@ -289,12 +315,11 @@ class DeviceArray:
     def copy(self) -> "DeviceArray":
         """Return the elements in memory of their own, one after the other."""
         fresh = DeviceArray.empty(self.shape, self.dtype)
-        layout = self.layout
-        if layout.flags.c_contiguous:
+        if self.is_in_rows:
             if self.size:
                 machine().copy(fresh.address, self.address, self.nbytes)
         else:
-            elementwise.run(self.node(), fresh.layout)
+            elementwise.run(self.node(), fresh)
         return fresh
 
     def moved(self, views: "list[DeviceArray]") -> "list[DeviceArray]":
@@ -379,26 +404,25 @@ class DeviceArray:
     # Elements
 
     def __getitem__(self, key: Any) -> "DeviceArray":
-        from labnet.kernels.cuda import indexing
-
-        return indexing.read(self, key)
+        found: DeviceArray = _module("indexing").read(self, key)
+        return found
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        from labnet.kernels.cuda import indexing
-
-        indexing.write(self, key, value)
+        _module("indexing").write(self, key, value)
 
     # Protocols
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **named: Any) -> Any:
-        from labnet.kernels.cuda import universal
-
-        return universal.call(ufunc, method, inputs, named)
+        return _module("universal").call(ufunc, method, inputs, named)
 
     def __array_function__(self, function: Any, types: Any, args: Any, named: Any) -> Any:
-        from labnet.kernels.cuda import functions
+        return _module("functions").call(function, args, named)
 
-        return functions.call(function, args, named)
+
+@functools.cache
+def _module(name: str) -> Any:
+    """Return a module that needs this one."""
+    return import_module(f"labnet.kernels.cuda.{name}")
 
 
 def _binary(ufunc: Any, name: str) -> None:

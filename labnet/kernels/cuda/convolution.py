@@ -35,7 +35,7 @@ def add_up(parts: DeviceArray, sizes: tuple[int, ...]) -> DeviceArray:
 
 def _run(name: str, x: DeviceArray, shape: tuple[int, ...], sizes: tuple[int, ...]) -> DeviceArray:
     x = x.settle()
-    x = x if x.layout.flags.c_contiguous else x.copy()
+    x = x.in_rows()
     out = DeviceArray.empty(shape, x.dtype)
     if not out.size:
         return out

@@ -36,7 +36,7 @@ _UNTIMED = 2
 #: Memory may be asked for, and kernels loaded, while a graph is recorded.
 _CAPTURE_RELAXED = 2
 #: Bytes of an array of the host from which on its upload is waited for; smaller ones are kept meanwhile.
-_WAITED_FOR = 1 << 16
+_WAITED_FOR = 1 << 18
 #: Uploads that are kept before somebody waits for them.
 _KEPT = 256
 _FORMATS = {"i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}
@@ -262,25 +262,31 @@ class Driver:
     def _launcher(self, function: ctypes.c_void_p, types: Sequence[str]) -> Launch:
         """Return what packs arguments as a structure of C and launches: one call of the driver, one of `struct`."""
         packed = struct.Struct("@" + "".join("Q" if kind[0] == "p" else _FORMATS[kind] for kind in types))
-        size, launch, stream, refuse = packed.size, self._launch, self.stream, self._refuse
-        pack, attach, byref, gate, clock = packed.pack, self._attach, ctypes.byref, self.gate, self.clock
+        launch, stream, refuse = self._launch, self.stream.value, self._refuse
+        pack, entered, gate, clock = packed.pack_into, self._entered, self.gate, self.clock
+        # written and read by who holds the gate: the driver has a copy of the arguments when it returns
+        given, length = ctypes.create_string_buffer(packed.size or 1), ctypes.c_size_t(packed.size)
+        named = (ctypes.c_void_p * 5)(
+            _BUFFER_POINTER, ctypes.addressof(given), _BUFFER_SIZE, ctypes.addressof(length), _END
+        )
+        extra, place = ctypes.addressof(named), function.value
 
         def call(grid: tuple[int, ...], block: tuple[int, ...], *args: Any) -> None:
-            attach()
-            bytes_, length = ctypes.c_char_p(pack(*args)), ctypes.c_size_t(size)
-            pointer = ctypes.cast(bytes_, ctypes.c_void_p).value
-            extra = (ctypes.c_void_p * 5)(_BUFFER_POINTER, pointer, _BUFFER_SIZE, ctypes.addressof(length), _END)
-            x, y, z = (*grid, 1, 1)[:3]
-            a, b, c = (*block, 1, 1)[:3]
+            if not hasattr(entered, "done") or entered is not self._entered:
+                self._attach()
+            x, y, z = grid if len(grid) == 3 else (*grid, 1, 1)[:3]
+            a, b, c = block if len(block) == 3 else (*block, 1, 1)[:3]
             with gate:  # nobody gets in between when another thread begins to record
+                pack(given, 0, *args)
                 self.launches += 1
                 started = clock.begin() if clock.asked and self._recording is None else None
-                code = launch(function, x, y, z, a, b, c, 0, stream, None, byref(extra))
+                code = launch(place, x, y, z, a, b, c, 0, stream, None, extra)
                 if started is not None:
                     clock.end(started, failed=bool(code))
             if code:
                 refuse("cuLaunchKernel", code)
 
+        call.memory = given, length, named  # type: ignore[attr-defined]
         return call
 
     def synchronize(self) -> None:

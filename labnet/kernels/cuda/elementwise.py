@@ -5,16 +5,15 @@ result needs element i of each array, or has strides, where i is taken apart; wh
 kernel, their lengths and strides are its arguments.
 """
 
-import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from labnet.kernels.cuda import transposing
-from labnet.kernels.cuda.expressions import Dtype, Graph, Node, cast, stored
+from labnet.kernels.cuda.expressions import Dtype, Graph, Node, cast, pattern, stored
 from labnet.kernels.cuda.machine import machine
 from labnet.kernels.cuda.texts import Launch, pointer, scalar
 
@@ -179,11 +178,6 @@ def grid_for(elements: int, threads: int) -> int:
     return max(1, min(-(-elements // threads), most))
 
 
-@functools.lru_cache(4096)
-def _space(shape: tuple[int, ...], strides: tuple[tuple[int, ...], ...]) -> Space:
-    return Space.of(shape, strides)
-
-
 def arguments_of(space: Space, kinds: tuple[str, ...]) -> list[int]:
     """Return the lengths and strides that a kernel for these kinds gets."""
     if all(kind in ("flat", "one") for kind in kinds):
@@ -205,27 +199,94 @@ def number(value: Any, dtype: Dtype) -> Any:
     return (int(value) - low) % (1 << 8 * dtype.itemsize) + low  # around at the ends, as conversions go
 
 
-def run(root: Node, out: np.ndarray[Any, Any]) -> None:
-    """Compute an expression, broadcast to the shape of `out`, into the memory that `out` describes."""
-    size = out.size
+class Target(Protocol):
+    """Memory that an expression is computed into: an array of the GPU."""
+
+    shape: tuple[int, ...]
+    dtype: Dtype
+    form: Any
+    _address: int
+
+
+class Plan(NamedTuple):
+    """What there is to do for an expression of arrays of certain forms; all but where they lie.
+
+    Attributes
+    ----------
+    launch : Launch or None
+        None where there is nothing to compute.
+    grid, block : tuple of int
+    sizes : tuple of int
+        What the kernel is given first: lengths and strides.
+    leaves, constants : tuple of int
+        Which of those of the expression the kernel is given then.
+    """
+
+    launch: Launch | None
+    grid: tuple[int, ...] = ()
+    block: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
+    leaves: tuple[int, ...] = ()
+    constants: tuple[int, ...] = ()
+
+
+_plans: dict[Any, Plan] = {}
+#: Plans that are kept; a program that has more forms makes them again.
+_MOST = 8192
+
+
+def run(root: Node, out: Target) -> None:
+    """Compute an expression, broadcast to the shape of `out`, into the memory of `out`, which is not pending."""
+    if root.dtype is not out.dtype:
+        root = cast(root, out.dtype)
+    leaves, constants = root.leaves, root.constants
+    key = root.number, out.form, tuple([leaf.form for leaf in leaves]), pattern(leaves), pattern(constants)
+    plan = _plans.get(key)
+    if plan is None:
+        if len(_plans) >= _MOST:
+            _plans.clear()
+        plan = _plans[key] = _planned(root, out)
+    launch, grid, block, sizes, read, used = plan
+    if launch is not None:
+        launch(
+            grid,
+            block,
+            *sizes,
+            *[leaves[place].address for place in read],
+            *[number(*constants[place]) for place in used],
+            out._address,
+        )
+
+
+def places(root: Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return which leaves and which constants of an expression its graph has, which has each of them once."""
+
+    def firsts(values: tuple[Any, ...]) -> tuple[int, ...]:
+        first: dict[int, int] = {}
+        for place, value in enumerate(values):
+            first.setdefault(id(value), place)
+        return tuple(first.values())
+
+    return firsts(root.leaves), firsts(root.constants)
+
+
+def _planned(root: Node, out: Any) -> Plan:
+    """Find out how to compute an expression."""
+    layout, shape = out.layout_of(), out.shape
+    size = layout.size
     if not size:
-        return
-    root = cast(root, out.dtype)
+        return Plan(None)
     graph = Graph(root)
-    shape = out.shape
     layouts = [leaf.payload.layout for leaf in graph.leaves]
-    space = _space(shape, (*[strides_in(layout, shape) for layout in layouts], strides_in(out, shape)))
+    space = Space.of(shape, (*[strides_in(each, shape) for each in layouts], strides_in(layout, shape)))
     kinds = space.kinds()
     gpu = machine()
-    given = [
-        *[address(layout) for layout in layouts],
-        *[number(node.payload, node.dtype) for node in graph.constants],
-        address(out),
-    ]
+    read, used = places(root)
     if kinds[-1] == "flat":
         turn = transposing.turn_of(graph, space.lengths, space.strides[:-1], gpu.tile)
-        if turn and transposing.run(graph, out.dtype, turn, space.lengths, space.strides, given):
-            return
+        found = turn and transposing.planned(graph, out.dtype, turn, space.lengths, space.strides)
+        if found:
+            return Plan(*found, read, used)
     narrow = size < _NARROW
     key = graph.key, kinds, len(space.lengths), narrow, out.dtype.char
     launch = _kernels.get(key)
@@ -233,15 +294,8 @@ def run(root: Node, out: np.ndarray[Any, Any]) -> None:
         launch = _kernels[key] = gpu.kernel(
             *text_of(graph, out.dtype, kinds, max(1, len(space.lengths)), narrow=narrow)
         )
-    threads = gpu.threads
-    grid = grid_for(-(-size // UNROLLED), threads)
-    launch(
-        (grid,),
-        (threads,),
-        size,
-        *arguments_of(space, kinds),
-        *given,
-    )
+    grid = grid_for(-(-size // UNROLLED), gpu.threads)
+    return Plan(launch, (grid,), (gpu.threads,), (size, *arguments_of(space, kinds)), read, used)
 
 
 def address(layout: np.ndarray[Any, Any]) -> int:

@@ -5,6 +5,7 @@ plain Python understand; every operand is the name of a local variable, so a tex
 """
 
 import functools
+import itertools
 import operator
 from typing import Any
 
@@ -37,15 +38,61 @@ class Node:
     args : tuple of Node
     payload : Any
         The array of a leaf, the number of a constant.
+    size : int
+        Number of nodes, those that are used twice counted twice.
+    number : int
+        Equal for two expressions that compute the same, but perhaps of other arrays and constants.
+    leaves : tuple of arrays
+        What is read, in the order of its places in the expression.
+    constants : tuple of (number, dtype)
+        Likewise.
     """
 
-    __slots__ = ("args", "dtype", "kind", "payload", "size")
+    __slots__ = ("args", "constants", "dtype", "kind", "leaves", "number", "payload", "size")
+    constants: tuple[tuple[Any, Dtype], ...]
+    leaves: tuple[Any, ...]
+    number: int
+    size: int
 
     def __init__(self, kind: str, dtype: Dtype, args: "tuple[Node, ...]" = (), payload: Any = None):
         self.kind, self.dtype, self.args, self.payload = kind, dtype, args, payload
-        self.size = 1
-        for arg in args:
-            self.size += arg.size
+        key: tuple[Any, ...]
+        if len(args) == 2:
+            one, other = args
+            self.size = 1 + one.size + other.size
+            self.leaves, self.constants = one.leaves + other.leaves, one.constants + other.constants
+            key = kind, dtype.char, one.number, other.number
+        elif len(args) == 1:
+            one = args[0]
+            self.size, self.leaves, self.constants = 1 + one.size, one.leaves, one.constants
+            key = kind, dtype.char, one.number
+        elif args:
+            self.size = 1 + sum([arg.size for arg in args])
+            self.leaves = tuple([leaf for arg in args for leaf in arg.leaves])
+            self.constants = tuple([constant for arg in args for constant in arg.constants])
+            key = kind, dtype.char, *[arg.number for arg in args]
+        else:
+            self.size = 1
+            self.leaves = (payload,) if kind == "leaf" else ()
+            self.constants = () if kind == "leaf" else ((payload, dtype),)
+            key = kind, dtype.char
+        number = _numbers.get(key)
+        self.number = _numbers.setdefault(key, next(_counted)) if number is None else number
+
+
+#: Numbers of expressions: kind and dtype of the last operation, and the numbers of its operands.
+_numbers: dict[tuple[Any, ...], int] = {}
+_counted = itertools.count()
+
+
+def pattern(values: tuple[Any, ...]) -> Any:
+    """Return which of some objects are the same one, as a key."""
+    if len(values) < 2:
+        return None
+    if len(values) == 2:
+        return values[0] is values[1]
+    first: dict[int, int] = {}
+    return tuple([first.setdefault(id(value), place) for place, value in enumerate(values)])
 
 
 #: Powers that have a faster text.
@@ -203,8 +250,9 @@ def loop_of(ufunc: Any, given: tuple[Any, ...]) -> tuple[Dtype, ...]:
     return found
 
 
-def apply(ufunc: Any, args: tuple[Node, ...], given: tuple[Any, ...]) -> Node:
-    """Return the application of a universal function to values, converted as NumPy does.
+@functools.lru_cache(4096)
+def _recipe(ufunc: Any, given: tuple[Any, ...]) -> tuple[tuple[Dtype, ...], Dtype, bool]:
+    """Return the dtypes that a universal function computes with, that of its result, and whether more is to be asked.
 
     Raises
     ------
@@ -216,17 +264,33 @@ def apply(ufunc: Any, args: tuple[Node, ...], given: tuple[Any, ...]) -> Node:
         raise NotInKernels(ufunc.__name__)
     if len(loop) == 3 and loop[0] != loop[1]:
         raise NotInKernels(ufunc.__name__)
-    if loop[0].kind in "iu":
-        for place, (value, kind) in enumerate(zip(args, given, strict=True)):
-            if kind is int and not np.iinfo(loop[0]).min <= value.payload <= np.iinfo(loop[0]).max:
-                return _beyond(ufunc, place, value.payload, loop[0])
-    given_as = tuple(map(cast, args, loop[:-1]))
-    if ufunc in (np.remainder, np.floor_divide) and loop[0].kind == "f":
-        return divided(ufunc.__name__, *given_as)
-    text_of(ufunc.__name__, loop[0])  # refuse now what has none
-    if ufunc is np.power and args[1].kind == "constant" and args[1].payload in _POWERS and loop[0].kind == "f":
-        return Node(_POWERS[args[1].payload], loop[-1], given_as[:1])
-    return Node(ufunc.__name__, loop[-1], given_as)
+    is_divided = ufunc in (np.remainder, np.floor_divide) and loop[0].kind == "f"
+    if not is_divided:
+        text_of(ufunc.__name__, loop[0])  # refuse now what has none
+    bounded = loop[0].kind in "iu" and int in given
+    return loop[:-1], loop[-1], is_divided or bounded or (ufunc is np.power and loop[0].kind == "f")
+
+
+def apply(ufunc: Any, args: tuple[Node, ...], given: tuple[Any, ...]) -> Node:
+    """Return the application of a universal function to values, converted as NumPy does.
+
+    Raises
+    ------
+    NotInKernels
+        If there is no text for it.
+    """
+    loop, result, special = _recipe(ufunc, given)
+    given_as = tuple([arg if arg.dtype is dtype else cast(arg, dtype) for arg, dtype in zip(args, loop, strict=True)])
+    if special:
+        if loop[0].kind in "iu":
+            for place, (value, kind) in enumerate(zip(args, given, strict=True)):
+                if kind is int and not np.iinfo(loop[0]).min <= value.payload <= np.iinfo(loop[0]).max:
+                    return _beyond(ufunc, place, value.payload, loop[0])
+        elif ufunc in (np.remainder, np.floor_divide):
+            return divided(ufunc.__name__, *given_as)
+        elif ufunc is np.power and args[1].kind == "constant" and args[1].payload in _POWERS:
+            return Node(_POWERS[args[1].payload], result, given_as[:1])
+    return Node(ufunc.__name__, result, given_as)
 
 
 def _beyond(ufunc: Any, place: int, value: int, dtype: Dtype) -> Node:

@@ -238,8 +238,7 @@ def _mean_dtype(x: DeviceArray) -> Any:
 @_for(np.mean)
 def _mean(x: DeviceArray, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Any:
     kept = _mean_dtype(x)
-    total = reductions.reduce(np.add, x, axis, kept, keepdims=keepdims is True)
-    return reductions.scaled(total, x.size // max(1, total.size) if total.size else 0, kept)
+    return reductions.mean(x, axis, kept, keepdims=keepdims is True)
 
 
 @_for(np.var)

@@ -127,8 +127,13 @@ class Pool:
         with self._lock:
             free = self._free[size]
             address = free.pop() if free else 0
-        if not address:  # not while the lock is held: the driver may have to wait for who records, who takes memory too
-            address = self._more(size)
+            if address:
+                self.used += size
+                if self.used > self.peak:
+                    self.peak = self.used
+                return Block(address, size, self)
+        # not while the lock is held: the driver may have to wait for who records, who takes memory too
+        address = self._more(size)
         with self._lock:
             self.used += size
             if self.used > self.peak:

@@ -6,20 +6,22 @@ its column. Few results of many elements are computed in parts first. The order 
 alone, so the same values give the same bits.
 """
 
-from typing import Any
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from labnet.kernels.cuda.array import DeviceArray
 from labnet.kernels.cuda.elementwise import (
     Space,
-    address,
     number,
     parts_text,
+    places,
     strides_in,
     without_branches,
 )
-from labnet.kernels.cuda.expressions import BOOL, CASTS, Dtype, Graph, Node, cast, stored, working
+from labnet.kernels.cuda.expressions import BOOL, CASTS, Dtype, Graph, Node, cast, pattern, stored, working
 from labnet.kernels.cuda.machine import machine
 from labnet.kernels.cuda.texts import Launch, pointer, scalar
 
@@ -38,6 +40,9 @@ _kernels: dict[Any, Launch] = {}
 #: Elements of a row from which on several blocks share it, and how many each gets at least.
 _SHARED_FROM = 8192
 _WIDEST = 1 << 31
+#: Elements that a thread reads before it uses the first of them, and nodes of an expression from which on it does not.
+_AHEAD = 4
+_LONG = 24
 
 
 def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
@@ -92,6 +97,12 @@ def reduce(
     return target
 
 
+def mean(x: DeviceArray, axis: Any, kept: Dtype, *, keepdims: bool) -> DeviceArray:
+    """Return the arithmetic mean, in a dtype."""
+    axes = _axes(axis, x.ndim)
+    return over("add", x, axes, kept, keepdims=keepdims, divisor=float(_shapes(x.shape, axes, keepdims)[1]))
+
+
 def position(name: str, x: DeviceArray, axis: int | None, *, keepdims: bool) -> DeviceArray:
     """Return the position of an extreme, ``"argmax"`` or ``"argmin"``."""
     axes = _axes(axis, x.ndim)
@@ -103,48 +114,156 @@ def position(name: str, x: DeviceArray, axis: int | None, *, keepdims: bool) -> 
     return over(name, x, axes, np.dtype("int64"), keepdims=keepdims)
 
 
-def over(name: str, x: DeviceArray, axes: tuple[int, ...], kept: Dtype, *, keepdims: bool) -> DeviceArray:
-    """Reduce the dimensions `axes` of an array, pending or not, to a dtype."""
-    shape = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
-    result = shape if keepdims else tuple(n for i, n in enumerate(x.shape) if i not in axes)
-    out = DeviceArray.empty(result, kept)
-    inner = 1
-    for axis in axes:
-        inner *= x.shape[axis]
+def over(
+    name: str, x: DeviceArray, axes: tuple[int, ...], kept: Dtype, *, keepdims: bool, divisor: float | None = None
+) -> DeviceArray:
+    """Reduce the dimensions `axes` of an array, pending or not, to a dtype; then divide, if it says by what."""
+    result, inner = _shapes(x.shape, axes, keepdims)
     if not inner and name in ("maximum", "minimum"):
         raise ValueError(f"zero-size array to reduction operation {name} which has no identity")
-    if not out.size:
-        return out
-    if not inner:
-        return DeviceArray.filled(result, _identity(name, kept), kept)
+    if not inner and 0 not in result:
+        return DeviceArray.filled(result, _identity(name, kept) if divisor is None else np.nan, kept)
     root = x.operand(x.shape)
-    if name not in _BETTER:
-        root = cast(root, kept)
-    graph = Graph(root)
-    layouts = [leaf.payload.layout for leaf in graph.leaves]
-    strides = [strides_in(layout, x.shape) for layout in layouts]
-    stay = [i for i in range(x.ndim) if i not in axes]
-    rows = Space.of([x.shape[i] for i in stay], [[own[i] for i in stay] for own in strides])
-    columns = Space.of([x.shape[i] for i in axes], [[own[i] for i in axes] for own in strides])
-    across = _is_across(rows, columns)
-    splits = _splits(out.size, inner, across=across) if name not in _BETTER else 1
-    work = working(root.dtype if name in _BETTER else kept)
-    target = out if splits == 1 else DeviceArray.empty((splits, out.size), work)
-    _launch(name, graph, layouts, rows, columns, out.size, inner, splits, across, work, target)
-    if splits > 1:
-        total = over(name, target, (0,), kept, keepdims=False)
-        return total.view_of(total.layout.reshape(result, copy=False))
+    out = DeviceArray.empty(result, kept)
+    if out.size:
+        _into(name, root, x.shape, axes, out, divisor)
     return out
 
 
-def _is_across(rows: Space, columns: Space) -> bool:
-    """Tell whether neighbours in memory belong to different results."""
+@functools.lru_cache(4096)
+def _shapes(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[tuple[int, ...], int]:
+    """Return the shape of the result, and how many elements go into each element of it."""
+    inner = 1
+    for axis in axes:
+        inner *= shape[axis]
+    if keepdims:
+        return tuple([1 if i in axes else n for i, n in enumerate(shape)]), inner
+    return tuple([n for i, n in enumerate(shape) if i not in axes]), inner
 
-    def nearest(space: Space) -> int:
-        found = [abs(own[-1]) for own in space.strides if own and own[-1]]
-        return min(found, default=_WIDEST)
 
-    return nearest(rows) < nearest(columns)
+class Plan(NamedTuple):
+    """How an expression of arrays of certain forms is reduced; all but where they lie.
+
+    Attributes
+    ----------
+    launch : Launch
+    grid, block : tuple of int
+    sizes : tuple of int
+        What the kernel is given first: lengths and strides.
+    leaves, constants : tuple of int
+        Which of those of the expression the kernel is given then.
+    partial : dtype or None
+        Of the results of the parts, if each result is computed in parts first.
+    splits : int
+        Number of these parts.
+    """
+
+    launch: Launch
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    sizes: tuple[int, ...]
+    leaves: tuple[int, ...]
+    constants: tuple[int, ...]
+    partial: Dtype | None
+    splits: int
+
+
+_plans: dict[Any, Plan] = {}
+#: Plans that are kept; a program that has more makes them again.
+_MOST = 4096
+
+
+def _into(
+    name: str, root: Node, shape: tuple[int, ...], axes: tuple[int, ...], out: DeviceArray, divisor: float | None
+) -> None:
+    """Reduce an expression of a shape into an array."""
+    if name not in _BETTER:
+        root = cast(root, out.dtype)
+    leaves, constants = root.leaves, root.constants
+    forms = tuple([leaf.form for leaf in leaves])
+    key = name, root.number, shape, axes, out.dtype.char, divisor is None, forms, pattern(leaves), pattern(constants)
+    plan = _plans.get(key)
+    if plan is None:
+        if len(_plans) >= _MOST:
+            _plans.clear()
+        plan = _plans[key] = _planned(name, root, shape, axes, out, divided=divisor is not None)
+    target, is_last = out, plan.partial is None
+    if plan.partial is not None:
+        target = DeviceArray.empty((plan.splits, out.size), plan.partial)
+    plan.launch(
+        plan.grid,
+        plan.block,
+        *plan.sizes,
+        *[leaves[place].address for place in plan.leaves],
+        *[number(*constants[place]) for place in plan.constants],
+        *([divisor] if is_last and divisor is not None else []),
+        target.address,
+    )
+    if not is_last:
+        _into(name, target.node(), target.shape, (0,), out, divisor)
+
+
+def _planned(
+    name: str, root: Node, shape: tuple[int, ...], axes: tuple[int, ...], out: DeviceArray, *, divided: bool
+) -> Plan:
+    """Find out how to reduce an expression."""
+    gpu = machine()
+    graph = Graph(root)
+    strides = [strides_in(leaf.payload.layout, shape) for leaf in graph.leaves]
+    stay = [i for i in range(len(shape)) if i not in axes]
+    rows = Space.of([shape[i] for i in stay], [[own[i] for i in stay] for own in strides])
+    columns = Space.of([shape[i] for i in axes], [[own[i] for i in axes] for own in strides])
+    across = _is_across(rows, columns, [leaf.payload.size for leaf in graph.leaves])
+    results, inner = out.size, _shapes(shape, axes, False)[1]
+    splits = _splits(results, inner, across=across) if name not in _BETTER else 1
+    work = working(root.dtype if name in _BETTER else out.dtype)
+    kept = work if splits > 1 else out.dtype
+    together = [a + b for a, b in zip(rows.strides, columns.strides, strict=True)]
+    kinds = tuple("".join("01"[step != 0] for step in own) for own in together)
+    dims = len(rows.lengths), len(columns.lengths)
+    narrow = results * inner < _WIDEST
+    block = _block(inner, across=across)
+    grid = (-(-results // (block[0] if across else block[1])), splits)
+    divided = divided and splits == 1
+    key = name, graph.key, kinds, dims, narrow, across, block, work.char, kept.char, divided
+    launch = _kernels.get(key)
+    if launch is None:
+        launch = _kernels[key] = gpu.kernel(
+            *text_of(name, graph, kinds, dims, work, kept, across=across, narrow=narrow, block=block, divided=divided)
+        )
+    steps = [
+        step
+        for own, kind in zip(together, kinds, strict=True)
+        for step, moves in zip(own, kind, strict=True)
+        if moves == "1"
+    ]
+    sizes = (results, inner, -(-inner // splits), *rows.lengths[1:], *columns.lengths[1:], *steps)
+    return Plan(launch, grid, block, sizes, *places(root), work if splits > 1 else None, splits)
+
+
+def _block(inner: int, *, across: bool) -> tuple[int, int]:
+    """Return how many threads of a block are neighbours in memory, and how many sets of them there are."""
+    threads: int = machine().threads
+    if across:
+        wide = max(1, threads // 8)
+    else:
+        wide = threads
+        while wide > 32 and wide // 2 >= inner:
+            wide //= 2
+    return wide, max(1, threads // wide)
+
+
+def _is_across(rows: Space, columns: Space, sizes: Sequence[int]) -> bool:
+    """Tell whether neighbours in memory belong to different results, for most of what is read."""
+
+    def step(strides: tuple[int, ...]) -> int:
+        return abs(strides[-1]) if strides and strides[-1] else _WIDEST
+
+    more = 0
+    for stay, go, size in zip(rows.strides, columns.strides, sizes, strict=True):
+        one, other = step(stay), step(go)
+        more += size if one < other else -size if other < one else 0
+    return more > 0
 
 
 def _splits(results: int, inner: int, *, across: bool) -> int:
@@ -158,60 +277,6 @@ def _splits(results: int, inner: int, *, across: bool) -> int:
     return max(1, min(wanted, most, 1024))
 
 
-def _launch(
-    name: str,
-    graph: Graph,
-    layouts: list[np.ndarray[Any, Any]],
-    rows: Space,
-    columns: Space,
-    results: int,
-    inner: int,
-    splits: int,
-    across: bool,
-    work: Dtype,
-    out: DeviceArray,
-) -> None:
-    gpu = machine()
-    strides = [a + b for a, b in zip(rows.strides, columns.strides, strict=True)]
-    kinds = tuple("".join("01"[step != 0] for step in own) for own in strides)
-    dims = len(rows.lengths), len(columns.lengths)
-    narrow = results * inner < _WIDEST
-    if across:
-        wide = max(1, gpu.threads // 8)
-        block = (wide, max(1, gpu.threads // wide))
-        grid = (-(-results // wide), splits)
-    else:
-        wide = gpu.threads
-        while wide > 32 and wide // 2 >= inner:
-            wide //= 2
-        block = (wide, max(1, gpu.threads // wide))
-        grid = (-(-results // block[1]), splits)
-    key = name, graph.key, kinds, dims, narrow, across, block, work.char, out.dtype.char
-    launch = _kernels.get(key)
-    if launch is None:
-        launch = _kernels[key] = gpu.kernel(
-            *text_of(name, graph, kinds, dims, work, out.dtype, across=across, narrow=narrow, block=block)
-        )
-    lengths = [*rows.lengths[1:], *columns.lengths[1:]]
-    steps = [
-        step
-        for own, kind in zip(strides, kinds, strict=True)
-        for step, moves in zip(own, kind, strict=True)
-        if moves == "1"
-    ]
-    span = -(-inner // splits)
-    launch(
-        grid,
-        block,
-        *(results, inner, span),
-        *lengths,
-        *steps,
-        *[address(layout) for layout in layouts],
-        *[number(node.payload, node.dtype) for node in graph.constants],
-        out.address,
-    )
-
-
 def text_of(
     name: str,
     graph: Graph,
@@ -223,6 +288,7 @@ def text_of(
     across: bool,
     narrow: bool,
     block: tuple[int, int],
+    divided: bool = False,
 ) -> tuple[str, list[str]]:
     """Return the text of the kernel, and the types of its arguments.
 
@@ -244,6 +310,8 @@ def text_of(
         Indices fit into 32 bits.
     block : (int, int)
         Threads of a block.
+    divided : bool
+        Results are divided by a number that is given.
     """
     stay, go = dims
     lengths = [f"n{axis}" for axis in range(1, stay)] + [f"m{axis}" for axis in range(1, go)]
@@ -253,19 +321,24 @@ def text_of(
     types = ["i8"] * (3 + len(lengths) + len(strides))
     types += [pointer(leaf.dtype) for leaf in graph.leaves]
     types += [scalar(node.dtype) for node in graph.constants]
+    types += [scalar(work)] * divided
     types.append(pointer(out))
     truth = work.kind == "b"
     cast_name = "u1" if truth else CASTS[work]
-    loads = []
-    for i, kind in enumerate(kinds):
-        terms = [f"k{a}" if a < stay else f"j{a - stay}" for a in range(len(kind))]
-        where = [f"{terms[a]} * s{i}_{a}" for a, moves in enumerate(kind) if moves == "1"]
-        loads.append(f"p{i}[{' + '.join(where) or '0'}]")
-    values, (value,) = graph.text(loads)
+
+    def element(index: str, suffix: str) -> tuple[list[str], str]:
+        """Return the statements that compute the value at a place of those that go, and its name."""
+        loads = []
+        for i, kind in enumerate(kinds):
+            terms = [f"k{a}" if a < stay else f"j{suffix}{a - stay}" for a in range(len(kind))]
+            where = [f"{terms[a]} * s{i}_{a}" for a, moves in enumerate(kind) if moves == "1"]
+            loads.append(f"p{i}[{' + '.join(where) or '0'}]")
+        values, (value,) = graph.text(loads, suffix)
+        return [*without_branches(parts_text(index, go, "m", f"j{suffix}"), narrow=narrow), *values], value
+
     places = name in _BETTER
-    lines = [
-        f"def kernel({', '.join(['results', 'inner', 'span', *lengths, *strides, *pointers, *constants, 'out'])}):"
-    ]
+    given = ["results", "inner", "span", *lengths, *strides, *pointers, *constants, *["divisor"] * divided, "out"]
+    lines = [f"def kernel({', '.join(given)}):"]
     body = [f"shared = cuda.shared.array({block[0] * block[1]}, {cast_name}_)"]
     if places:
         body.append(f"spots = cuda.shared.array({block[0] * block[1]}, i8_)")
@@ -285,15 +358,24 @@ def text_of(
         body.append("spot = i8(-1)")
     body.append("if row < results:")
     inside = without_branches(parts_text("row", stay, "n", "k"), narrow=narrow)
-    inside += [f"at = first + {other}", "while at < end:"]
-    loop = without_branches(parts_text("at", go, "m", "j"), narrow=narrow) + values
+    inside.append(f"at = first + {other}")
+    ahead = 1 if places or len(graph.key) > _LONG else _AHEAD
+    if ahead > 1:  # read several before the first is used, so that memory is never idle; the order of additions stays
+        indices = ["at", *[f"at{i}" for i in range(1, ahead)]]
+        inside += [f"last = end - {(ahead - 1) * together}", "while at < last:"]
+        inside += [f"    {index} = at + {i * together}" for i, index in enumerate(indices) if i]
+        elements = [element(index, f"_{i}_") for i, index in enumerate(indices)]
+        inside += ["    " + line for values, _ in elements for line in values]
+        inside += [f"    so_far = {_step(name, 'so_far', value, work)}" for _, value in elements]
+        inside.append(f"    at += {ahead * together}")
+    loop, value = element("at", "")
     if places:
         better = _better(name, value, "so_far", "at", "spot", work)
         loop += [f"if {better}:", f"    so_far = {value}", "    spot = at"]
     else:
         loop.append(f"so_far = {_step(name, 'so_far', value, work)}")
     loop.append(f"at += {together}")
-    inside += ["    " + line for line in loop]
+    inside += ["while at < end:", *["    " + line for line in loop]]
     body += ["    " + line for line in inside]
     body.append(f"shared[here] = {stored('so_far', BOOL) if truth else 'so_far'}")
     if places:
@@ -316,7 +398,8 @@ def text_of(
         body.append("cuda.syncthreads()")
         distance //= 2
     body.append(f"if {other} == 0 and row < results:")
-    written = "spot" if places else stored("so_far", out)
+    total = f"{CASTS[work]}(so_far / divisor)" if divided else "so_far"
+    written = "spot" if places else stored(total, out)
     body.append(f"    out[i8(cuda.blockIdx.y) * results + row] = {written}")
     lines += ["    " + line for line in body]
     return "\n".join(lines) + "\n", types
@@ -341,11 +424,3 @@ def _better(name: str, value: str, so_far: str, at: str, spot: str, work: Dtype)
         f"{spot} < 0 or (not {known} and ({nan} or {value} {sign} {so_far} or ({value} == {so_far} and {at} < {spot})))"
         f" or ({nan} and {known} and {at} < {spot})"
     )
-
-
-def scaled(total: DeviceArray, count: int, dtype: Dtype) -> DeviceArray:
-    """Return a sum divided by a number of elements."""
-    node = Node(
-        "divide", dtype, (cast(total.operand(total.shape), dtype), Node("constant", dtype, payload=float(count)))
-    )
-    return DeviceArray.pending(node, total.shape)

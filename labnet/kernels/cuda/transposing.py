@@ -106,17 +106,15 @@ def text_of(graph: Graph, out: Dtype, turn: Turn, dims: int, tile: int) -> tuple
 _kernels: dict[Any, Launch] = {}
 
 
-def run(
-    graph: Graph, out: Dtype, turn: Turn, lengths: Sequence[int], strides: Sequence[Sequence[int]], given: Sequence[Any]
-) -> bool:
-    """Compute an expression by squares; tell whether that was possible.
+def planned(
+    graph: Graph, out: Dtype, turn: Turn, lengths: Sequence[int], strides: Sequence[Sequence[int]]
+) -> tuple[Launch, tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None:
+    """Return the kernel that computes an expression by squares, its grid, its block and its sizes, if that is possible.
 
     Parameters
     ----------
     strides : sequence of sequence of int
         Of each leaf and, last, of the result, in elements.
-    given : sequence
-        Addresses of the leaves, constants, and the address of the result.
     """
     gpu = machine()
     tile, dims = gpu.tile, len(lengths)
@@ -125,11 +123,10 @@ def run(
     others = [length for d, length in enumerate(lengths) if d not in (turn.axis, dims - 1)]
     blocks = high * wide * int(np.prod(others, dtype=np.int64))
     if blocks >= 1 << 31:
-        return False
+        return None
     key = graph.key, turn, dims, out.char
     launch = _kernels.get(key)
     if launch is None:
         launch = _kernels[key] = gpu.kernel(*text_of(graph, out, turn, dims, tile))
     steps = [step for own in strides for step in own]
-    launch((blocks,), (tile, tile), height, width, high, wide, *others[1:], *steps, *given)
-    return True
+    return launch, (blocks,), (tile, tile), (height, width, high, wide, *others[1:], *steps)

@@ -1,10 +1,11 @@
 """NumPy's universal functions on arrays of the GPU: calls, reductions, and adding at an index."""
 
+import functools
 from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda import expressions
+from labnet.kernels.cuda import expressions, products, reductions
 from labnet.kernels.cuda.array import DeviceArray, as_operand, given, mixed
 from labnet.kernels.cuda.expressions import Node, NotInKernels
 from labnet.kernels.cuda.overwriting import write
@@ -15,15 +16,12 @@ _REDUCING = {"add", "multiply", "maximum", "minimum", "logical_and", "logical_or
 
 def call(ufunc: Any, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """Carry out what ``__array_ufunc__`` was asked for."""
-    if ufunc is np.matmul and method == "__call__":
-        from labnet.kernels.cuda import products
-
-        return _into(products.matmul(*inputs), named.pop("out", None))
     if method == "__call__":
-        return _call(ufunc, inputs, named)
+        if ufunc is not np.matmul:
+            return _call(ufunc, inputs, named)
+        found = products.matmul(*inputs)
+        return _into(found, named.pop("out")) if named else found
     if method == "reduce" and ufunc.__name__ in _REDUCING:
-        from labnet.kernels.cuda import reductions
-
         return reductions.reduce(ufunc, *inputs, **named)
     if method == "at" and ufunc is np.add:
         from labnet.kernels.cuda import indexing
@@ -32,13 +30,21 @@ def call(ufunc: Any, method: str, inputs: tuple[Any, ...], named: dict[str, Any]
     return on_host(getattr(ufunc, method), inputs, named)
 
 
+_broadcast = functools.lru_cache(4096)(np.broadcast_shapes)
+
+
 def _call(ufunc: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    out = named.pop("out", None)
-    target = out[0] if isinstance(out, tuple) else out
-    if named.pop("where", True) is not True or named:
-        return _into(on_host(ufunc, inputs, named), target)
+    target = None
+    if named:
+        out = named.pop("out", None)
+        target = out[0] if isinstance(out, tuple) else out
+        if named.pop("where", True) is not True or named:
+            return _into(on_host(ufunc, inputs, named), target)
     shapes = []
     for value in inputs:
+        if type(value) is DeviceArray:
+            shapes.append(value.shape)
+            continue
         shape = getattr(value, "shape", ())
         if shape and not isinstance(value, DeviceArray):
             raise mixed(value)
@@ -46,11 +52,11 @@ def _call(ufunc: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
     shape = shapes[0]
     for other in shapes[1:]:
         if other != shape:
-            shape = np.broadcast_shapes(*shapes)
+            shape = _broadcast(*shapes)
             break
     try:
-        types = tuple(map(given, inputs))
-        node = expressions.apply(ufunc, tuple(as_operand(value, shape) for value in inputs), types)
+        types = tuple([value.dtype if type(value) is DeviceArray else given(value) for value in inputs])
+        node = expressions.apply(ufunc, tuple([as_operand(value, shape) for value in inputs]), types)
     except NotInKernels:
         return _into(on_host(ufunc, inputs, named), target)
     if target is None:

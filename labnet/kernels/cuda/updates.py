@@ -91,7 +91,7 @@ def _or_zeros(state: DeviceArray | None, like: DeviceArray) -> DeviceArray:
 
 def _flat(x: DeviceArray) -> DeviceArray:
     x = x.settle()
-    return x if x.layout.flags.c_contiguous else x.copy()
+    return x.in_rows()
 
 
 class _Stand:
