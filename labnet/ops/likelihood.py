@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.places import is_elsewhere, moved
+from labnet.device import CPU
+from labnet.kernels.places import device_of, moved
 from labnet.ops.activation import softmax
 from labnet.ops.elementwise import binary, sigmoid
 from labnet.ops.logic import equal
@@ -58,7 +59,9 @@ def one_of(labels: Any, shape: tuple[int, ...], axis: int) -> Tensor:
 
 
 def _pull_logits(g: Tensor, out: Tensor, x: Tensor, *, labels: Array, axis: int = -1) -> Tensor:
-    if isinstance(labels, Tensor) or is_elsewhere(labels):  # as where the op is compiled; on a GPU it is one kernel
+    place = x.device if isinstance(x, Tensor) else device_of(x)
+    if isinstance(labels, Tensor) or place != CPU:  # as where the op is compiled; on a GPU it is one kernel
+        labels = labels if isinstance(labels, Tensor) else moved(labels, place)
         return expand_dims(g, axis=axis) * (softmax(x, axis=axis) - astype(one_of(labels, x.shape, axis), x.dtype))
     one_hot = np.zeros(x.shape, x.dtype)
     np.put_along_axis(one_hot, np.expand_dims(labels, axis), 1, axis)
