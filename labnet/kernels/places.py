@@ -4,7 +4,9 @@ Nothing of CUDA is imported before the first array goes there.
 """
 
 import contextlib
+import functools
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -90,6 +92,30 @@ def moved(array: Any, device: str) -> Any:
     from labnet.kernels.cuda.array import DeviceArray
 
     return DeviceArray.upload(array)
+
+
+def carried_out(body: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
+    """Return what the body of an op gives; on a GPU its kernel is launched at once where it is known.
+
+    Examples
+    --------
+    >>> carried_out(np.add, np.ones(2), 1.0)
+    array([2., 2.])
+    """
+    if not _threads.together:
+        for array in arrays:
+            if not isinstance(array, _others) or array.is_pending:
+                break
+        else:
+            return _repeating()(body, arrays, static)
+    return body(*arrays, **static)
+
+
+@functools.cache
+def _repeating() -> Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]:
+    from labnet.kernels.cuda.repeated import carried_out as again
+
+    return again
 
 
 def settle(*values: Any) -> None:

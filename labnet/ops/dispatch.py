@@ -15,7 +15,7 @@ import numpy as np
 from labnet import memory
 from labnet.autograd import Node, Run, is_recording, next_number
 from labnet.errors import AxisError, DTypeError, ShapeError
-from labnet.kernels.places import Together, finished, is_elsewhere, settle
+from labnet.kernels.places import Together, carried_out, finished, is_elsewhere, settle
 from labnet.ops.axes import make_plain
 from labnet.tensor import Tensor, as_array, witness, wrap
 
@@ -253,7 +253,10 @@ def unary_function(op: "Op") -> Callable[..., Tensor]:
                 return tracer.apply(op, (x,), _NO_STATIC)
             array, parent = as_array(x), _node_of(x)
         try:
-            result = forward(array)
+            if type(array) is _ndarray or forward is not op.forward:
+                result = forward(array)
+            else:
+                result = carried_out(forward, array)
         except _REFUSALS as error:
             raise failure(name, (array,), _NO_STATIC, error) from None
         out: Tensor = _new(Tensor)
@@ -290,7 +293,10 @@ def binary_function(op: "Op") -> Callable[..., Tensor]:
             if type(array2) is not _ndarray and type(array1) is not _ndarray and not is_elsewhere(array1):
                 array1, array2 = as_array(array1), as_array(array2)
         try:
-            result = forward(array1, array2)
+            if type(array1) is _ndarray or forward is not op.forward:
+                result = forward(array1, array2)
+            else:
+                result = carried_out(forward, array1, array2)
         except _REFUSALS as error:
             raise failure(name, (array1, array2), _NO_STATIC, error) from None
         out: Tensor = _new(Tensor)
@@ -358,7 +364,10 @@ def static_function(
             x = x if isinstance(x, Tensor) else Tensor(x)
         array, parent = x._array, x._node
         try:
-            result = forward(array, **static)
+            if type(array) is _ndarray or forward is not op.forward:
+                result = forward(array, **static)
+            else:
+                result = carried_out(forward, array, **static)
         except _REFUSALS as error:
             check_names(name, static, names, required)
             raise failure(name, (array,), static, error) from None

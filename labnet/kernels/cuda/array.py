@@ -158,6 +158,11 @@ class DeviceArray:
     # Where it is
 
     @property
+    def is_pending(self) -> bool:
+        """Whether the values are still to be computed."""
+        return self._node is not None
+
+    @property
     def layout(self) -> Host:
         """Where the elements lie; the values are there, or will be before whatever is launched next."""
         if self._node is not None:

@@ -159,7 +159,8 @@ class Driver:
 
     def issue(self, function: Callable[..., int], *args: Any) -> int:
         """Call what puts work into the stream, and return its code; timed, if this thread has asked for that."""
-        self._attach()
+        if not hasattr(self._entered, "done"):
+            self._attach()
         with self.gate:
             started = self.clock.begin() if self.clock.asked and self._recording is None else None
             code = function(*args)

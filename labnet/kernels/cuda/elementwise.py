@@ -19,6 +19,8 @@ from labnet.kernels.cuda.texts import Launch, pointer, scalar
 
 #: Elements that a thread has under way at a time, so that memory is never idle.
 UNROLLED = 4
+#: Nodes of an expression that is short enough for that even where places have to be worked out.
+_SHORT = 12
 #: Blocks per multiprocessor: more have nothing to run on.
 _BLOCKS = 32
 _NARROW = 1 << 31
@@ -144,26 +146,30 @@ def text_of(graph: Graph, out: Dtype, kinds: tuple[str, ...], dims: int, *, narr
     types += [scalar(constant.dtype) for constant in graph.constants]
     types.append(pointer(out))
 
-    def element(index: str, suffix: str) -> tuple[list[str], str]:
+    def element(index: str, suffix: str) -> tuple[list[str], list[str], str]:
+        """Return the statements that read the leaves at a place, those that compute, and the one that writes."""
         prefix = f"k{suffix}_"
         lines = without_branches(parts_text(index, dims, prefix=prefix), narrow=narrow) if any(moving) else []
         places = [place_text(kind, which, index, prefix) for which, kind in enumerate(kinds)]
         loads = [f"p{place}[{where}]" for place, where in enumerate(places[:-1])]
         computed, (value,) = graph.text(loads, suffix)
-        return [*lines, *computed], f"out[{places[-1]}] = {stored(value, out)}"
+        count = len(graph.leaves)
+        return [*lines, *computed[:count]], computed[count:], f"out[{places[-1]}] = {stored(value, out)}"
 
     lines = [f"def kernel({', '.join(['n', *lengths, *strides, *pointers, *constants, 'out'])}):"]
     lines += _indent(["step = i8(cuda.gridsize(1))", "i = i8(cuda.grid(1))"], 1)
-    if not any(moving):
-        lines += _indent([f"last = n - {UNROLLED - 1} * step", "while i < last:"], 1)
-        indices = ["i", *[f"at{place}" for place in range(1, UNROLLED)]]
-        lines += _indent([f"{now} = {before} + step" for before, now in itertools.pairwise(indices)], 2)
-        bodies = [element(index, f"_{place}") for place, index in enumerate(indices)]
-        for body, _ in bodies:
-            lines += _indent(body, 2)
-        lines += _indent([write for _, write in bodies], 2)
-        lines += _indent([f"i = {indices[-1]} + step"], 2)
-    body, write = element("i", "")
+    # all elements are read before any is computed, which may branch, so that memory is never idle
+    ahead = UNROLLED if not any(moving) or len(graph.key) <= _SHORT else 2
+    lines += _indent([f"last = n - {ahead - 1} * step", "while i < last:"], 1)
+    indices = ["i", *[f"at{place}" for place in range(1, ahead)]]
+    lines += _indent([f"{now} = {before} + step" for before, now in itertools.pairwise(indices)], 2)
+    elements = [element(index, f"_{place}") for place, index in enumerate(indices)]
+    lines += _indent([line for reading, _, _ in elements for line in reading], 2)
+    lines += _indent([line for _, computing, _ in elements for line in computing], 2)
+    lines += _indent([write for _, _, write in elements], 2)
+    lines += _indent([f"i = {indices[-1]} + step"], 2)
+    reading, computing, write = element("i", "")
+    body = [*reading, *computing]
     lines += _indent(["while i < n:"], 1)
     lines += _indent([*body, write, "i += step"], 2)
     return "\n".join(lines) + "\n", types
@@ -239,15 +245,9 @@ def run(root: Node, out: Target) -> None:
     """Compute an expression, broadcast to the shape of `out`, into the memory of `out`, which is not pending."""
     if root.dtype is not out.dtype:
         root = cast(root, out.dtype)
-    leaves, constants = root.leaves, root.constants
-    key = root.number, out.form, tuple([leaf.form for leaf in leaves]), pattern(leaves), pattern(constants)
-    plan = _plans.get(key)
-    if plan is None:
-        if len(_plans) >= _MOST:
-            _plans.clear()
-        plan = _plans[key] = _planned(root, out)
-    launch, grid, block, sizes, read, used = plan
+    launch, grid, block, sizes, read, used = plan_of(root, out)
     if launch is not None:
+        leaves, constants = root.leaves, root.constants
         launch(
             grid,
             block,
@@ -256,6 +256,18 @@ def run(root: Node, out: Target) -> None:
             *[number(*constants[place]) for place in used],
             out._address,
         )
+
+
+def plan_of(root: Node, out: Target) -> Plan:
+    """Return what there is to do for an expression of the dtype of `out`."""
+    leaves = root.leaves
+    key = root.number, out.form, tuple([leaf.form for leaf in leaves]), pattern(leaves), pattern(root.constants)
+    plan = _plans.get(key)
+    if plan is None:
+        if len(_plans) >= _MOST:
+            _plans.clear()
+        plan = _plans[key] = _planned(root, out)
+    return plan
 
 
 def places(root: Node) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -391,7 +391,7 @@ class Graph:
         self.key = (*key, *self._roots)
 
     def text(self, loads: list[str], suffix: str = "") -> tuple[list[str], list[str]]:
-        """Return statements that compute the roots, and the names of their values.
+        """Return statements that compute the roots, those that read leaves first, and the names of their values.
 
         Parameters
         ----------
@@ -400,6 +400,7 @@ class Graph:
         suffix : str
             Put after every local name, where an element is one of several.
         """
+        reading: list[str] = []
         lines: list[str] = []
         names: list[str] = []
         leaf = constant = 0
@@ -417,6 +418,6 @@ class Graph:
                 value = "({1} if {0} else {2})".format(*(names[arg] for arg in args))
             else:
                 value = text_of(node.kind, node.args[0].dtype).format(*(names[arg] for arg in args))
-            lines.append(f"{name} = {value}")
+            (reading if node.kind == "leaf" else lines).append(f"{name} = {value}")
             names.append(name)
-        return lines, [names[place] for place in self._roots]
+        return reading + lines, [names[place] for place in self._roots]

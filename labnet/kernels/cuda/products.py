@@ -2,20 +2,21 @@
 
 import ctypes
 import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from labnet.errors import DeviceError
 from labnet.kernels.cuda.array import DeviceArray, mixed
-from labnet.kernels.cuda.elementwise import address
 from labnet.kernels.cuda.expressions import CASTS, Dtype, loaded, stored, working
 from labnet.kernels.cuda.machine import machine
 from labnet.kernels.cuda.texts import Launch, pointer
 
 _kernels: dict[Any, Launch] = {}
-#: Shape of the product and strides of the factors, by form and dtype of factors that are multiplied as they lie.
-_known: dict[Any, tuple[tuple[int, ...], tuple[int, int, int], tuple[int, int, int]]] = {}
+#: Shape of the product and what computes it, by form and dtype of factors that are multiplied as they lie.
+_known: dict[Any, tuple[tuple[int, ...], Callable[[int, int, int], None]]] = {}
 _REMEMBERED = 4096
 _N, _T = 0, 1
 _SINGLE, _DOUBLE = np.dtype("float32"), np.dtype("float64")
@@ -29,9 +30,9 @@ def matmul(x1: Any, x2: Any) -> DeviceArray:
     key = x1.form, x2.form, x1.dtype.char, x2.dtype.char
     known = _known.get(key)
     if known is not None:
-        shape, left_steps, right_steps = known
+        shape, multiply = known
         out = DeviceArray.empty(shape, x1.dtype)
-        _multiply((x1, *left_steps), (x2, *right_steps), out, x1.dtype)
+        multiply(x1.address, x2.address, out._address)
         return out
     if not x1.ndim or not x2.ndim:
         raise ValueError("matmul: Input operand does not have enough dimensions")
@@ -49,11 +50,12 @@ def matmul(x1: Any, x2: Any) -> DeviceArray:
         out = DeviceArray.empty(shape, dtype)
         if out.size:
             one, other = _matrices(left, batch, dtype), _matrices(right, batch, dtype)
+            multiply = _multiplier(one[1:], other[1:], shape, left.shape[-1], dtype)
             if one[0] is x1 and other[0] is x2:
                 if len(_known) >= _REMEMBERED:
                     _known.clear()
-                _known[key] = shape, one[1:], other[1:]
-            _multiply(one, other, out, dtype)
+                _known[key] = shape, multiply
+            multiply(one[0].address, other[0].address, out.address)
     result = tuple(
         length for i, length in enumerate(shape) if not (i == len(shape) - 2 and x1.ndim == 1)
         and not (i == len(shape) - 1 and x2.ndim == 1)
@@ -102,37 +104,44 @@ def _joined(lengths: list[int], strides: list[int]) -> int | None:
     return found or 0
 
 
-def _multiply(
-    left: tuple[DeviceArray, int, int, int], right: tuple[DeviceArray, int, int, int], out: DeviceArray, dtype: Dtype
-) -> None:
-    (x1, between1, row1, column1), (x2, between2, row2, column2) = left, right
-    rows, columns = out.shape[-2:]
-    inner = x1.shape[-1]
-    count = out.size // (rows * columns)
+def _multiplier(
+    left: tuple[int, int, int], right: tuple[int, int, int], shape: tuple[int, ...], inner: int, dtype: Dtype
+) -> Callable[[int, int, int], None]:
+    """Return what multiplies, given where both factors and the product lie."""
+    rows, columns = shape[-2:]
+    count = math.prod(shape[:-2])
+    (between1, row1, column1), (between2, row2, column2) = left, right
     blas = _cublas() if dtype in (_SINGLE, _DOUBLE) else None
     if blas is not None:
         # what is stored by rows here is stored by columns there: the product of the transposes, in opposite order
-        first = (x2.address, _N if column2 == 1 else _T, row2 if column2 == 1 else column2, between2)
-        second = (x1.address, _N if column1 == 1 else _T, row1 if column1 == 1 else column1, between1)
-        blas.multiply(first, second, out.address, (columns, rows, inner), count, dtype)
-        return
+        first = (_N if column2 == 1 else _T, row2 if column2 == 1 else column2, between2)
+        second = (_N if column1 == 1 else _T, row1 if column1 == 1 else column1, between1)
+        in_order = blas.multiplier(first, second, (columns, rows, inner), count, dtype)
+        return lambda x1, x2, out: in_order(x2, x1, out)
     gpu = machine()
     key = dtype, gpu.tile
     launch = _kernels.get(key)
     if launch is None:
         launch = _kernels[key] = gpu.kernel(*text_of(dtype, gpu.tile))
-    side = gpu.tile * PER_THREAD
-    steps = (between1, row1, column1, between2, row2, column2)
-    places = address(x1.layout), address(x2.layout), out.address
-    size = dtype.itemsize
+    side, size = gpu.tile * PER_THREAD, dtype.itemsize
     # a grid has few blocks in its second and third dimensions: what has more is multiplied in parts
-    for done in range(0, count, _MOST):
-        for top in range(0, rows, _MOST * side):
-            some, part = min(count - done, _MOST), min(rows - top, _MOST * side)
-            starts = (done * between1 + top * row1, done * between2, (done * rows + top) * columns)
-            shifted = [at + start * size for at, start in zip(places, starts, strict=True)]
-            grid = (-(-columns // side), -(-part // side), some)
-            launch(grid, (gpu.tile, gpu.tile), rows, part, columns, inner, *steps, *shifted)
+    parts = [
+        (
+            (-(-columns // side), -(-min(rows - top, _MOST * side) // side), min(count - done, _MOST)),
+            min(rows - top, _MOST * side),
+            [size * start for start in (done * between1 + top * row1, done * between2, (done * rows + top) * columns)],
+        )
+        for done in range(0, count, _MOST)
+        for top in range(0, rows, _MOST * side)
+    ]
+    known = launch
+
+    def multiply(*places: int) -> None:
+        for grid, part, starts in parts:
+            shifted = [at + start for at, start in zip(places, starts, strict=True)]
+            known(grid, (gpu.tile, gpu.tile), rows, part, columns, inner, *left, *right, *shifted)
+
+    return multiply
 
 
 #: Blocks of a grid in its second and third dimensions.
@@ -207,44 +216,62 @@ def _read(text: str, dtype: Dtype) -> str:
 
 
 class Cublas:
-    """The two functions of cuBLAS that are needed."""
+    """The functions of cuBLAS that are needed."""
 
     def __init__(self, library: ctypes.CDLL, stream: ctypes.c_void_p):
         self._library = library
         self._handle = ctypes.c_void_p()
         self._check(library.cublasCreate_v2(ctypes.byref(self._handle)))
         self._check(library.cublasSetStream_v2(self._handle, stream))
-        self._functions = {}
+        self._one = {}
+        self._many = {}
+        self._numbers = {}
+        pointer_, whole, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
         for letter, dtype, number in (("S", _SINGLE, ctypes.c_float), ("D", _DOUBLE, ctypes.c_double)):
-            function = getattr(library, f"cublas{letter}gemmStridedBatched")
-            pointer_, whole, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
-            function.argtypes = [
+            many = getattr(library, f"cublas{letter}gemmStridedBatched")
+            many.argtypes = [
                 pointer_, whole, whole, whole, whole, whole, pointer_, pointer_, whole, long, pointer_, whole, long,
                 pointer_, pointer_, whole, long, whole,
             ]  # fmt: skip
-            one, zero = number(1.0), number(0.0)
-            self._functions[dtype] = (function, one, zero, ctypes.byref(one), ctypes.byref(zero))
+            one = getattr(library, f"cublas{letter}gemm_v2")
+            one.argtypes = [
+                pointer_, whole, whole, whole, whole, whole, pointer_, pointer_, whole, pointer_, whole,
+                pointer_, pointer_, whole,
+            ]  # fmt: skip
+            self._one[dtype], self._many[dtype] = one, many
+            self._numbers[dtype] = number(1.0), number(0.0)
 
     @staticmethod
     def _check(code: int) -> None:
         if code:
             raise DeviceError(f"device 'cuda': cuBLAS refused with status {code}")
 
-    def multiply(
+    def multiplier(
         self,
-        first: tuple[int, int, int, int],
-        second: tuple[int, int, int, int],
-        out: int,
+        first: tuple[int, int, int],
+        second: tuple[int, int, int],
         sizes: tuple[int, int, int],
         count: int,
         dtype: Dtype,
-    ) -> None:
-        """Multiply matrices stored by columns; each is (address, transposed, leading dimension, stride)."""
-        function, _, _, one, zero = self._functions[dtype]
-        (a, ta, la, sa), (b, tb, lb, sb) = first, second
+    ) -> Callable[[int, int, int], None]:
+        """Return what multiplies matrices stored by columns; each is (transposed, leading dimension, stride)."""
+        (ta, la, sa), (tb, lb, sb) = first, second
         m, n, k = sizes
-        sides = (ta, tb, m, n, k, one, a, la, sa, b, lb, sb, zero, out, m, m * n, count)
-        self._check(machine().issue(function, self._handle, *sides))
+        issue, handle, check = machine().issue, self._handle.value, self._check
+        one, zero = map(ctypes.addressof, self._numbers[dtype])
+        if count == 1:
+            single = self._one[dtype]
+
+            def multiply(a: int, b: int, out: int) -> None:
+                check(issue(single, handle, ta, tb, m, n, k, one, a, la, b, lb, zero, out, m))
+
+        else:
+            batched = self._many[dtype]
+
+            def multiply(a: int, b: int, out: int) -> None:
+                check(issue(batched, handle, ta, tb, m, n, k, one, a, la, sa, b, lb, sb, zero, out, m, m * n, count))
+
+        return multiply
 
 
 @functools.cache

@@ -326,15 +326,17 @@ def text_of(
     truth = work.kind == "b"
     cast_name = "u1" if truth else CASTS[work]
 
-    def element(index: str, suffix: str) -> tuple[list[str], str]:
-        """Return the statements that compute the value at a place of those that go, and its name."""
+    def element(index: str, suffix: str) -> tuple[list[str], list[str], str]:
+        """Return statements that read at a place of those that go, that compute, and the name of the value."""
         loads = []
         for i, kind in enumerate(kinds):
             terms = [f"k{a}" if a < stay else f"j{suffix}{a - stay}" for a in range(len(kind))]
             where = [f"{terms[a]} * s{i}_{a}" for a, moves in enumerate(kind) if moves == "1"]
             loads.append(f"p{i}[{' + '.join(where) or '0'}]")
         values, (value,) = graph.text(loads, suffix)
-        return [*without_branches(parts_text(index, go, "m", f"j{suffix}"), narrow=narrow), *values], value
+        count = len(graph.leaves)
+        where_at = without_branches(parts_text(index, go, "m", f"j{suffix}"), narrow=narrow)
+        return [*where_at, *values[:count]], values[count:], value
 
     places = name in _BETTER
     given = ["results", "inner", "span", *lengths, *strides, *pointers, *constants, *["divisor"] * divided, "out"]
@@ -365,10 +367,12 @@ def text_of(
         inside += [f"last = end - {(ahead - 1) * together}", "while at < last:"]
         inside += [f"    {index} = at + {i * together}" for i, index in enumerate(indices) if i]
         elements = [element(index, f"_{i}_") for i, index in enumerate(indices)]
-        inside += ["    " + line for values, _ in elements for line in values]
-        inside += [f"    so_far = {_step(name, 'so_far', value, work)}" for _, value in elements]
+        inside += ["    " + line for reading, _, _ in elements for line in reading]
+        inside += ["    " + line for _, computing, _ in elements for line in computing]
+        inside += [f"    so_far = {_step(name, 'so_far', value, work)}" for _, _, value in elements]
         inside.append(f"    at += {ahead * together}")
-    loop, value = element("at", "")
+    reading, computing, value = element("at", "")
+    loop = [*reading, *computing]
     if places:
         better = _better(name, value, "so_far", "at", "spot", work)
         loop += [f"if {better}:", f"    so_far = {value}", "    spot = at"]

@@ -4,6 +4,7 @@ After https://docs.nvidia.com/cuda/cublas/: matrices are stored by columns.
 """
 
 import ctypes
+import functools
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ _PRODUCT = (
     _pointer, _int, _int, _int, _int, _int, _pointer, _pointer, _int, _long, _pointer, _int, _long, _pointer, _pointer,
     _int, _long, _int,
 )  # fmt: skip
+_ONE_PRODUCT = (
+    _pointer, _int, _int, _int, _int, _int, _pointer, _pointer, _int, _pointer, _int, _pointer, _pointer, _int,
+)  # fmt: skip
 
 
 class Cublas:
@@ -29,10 +33,10 @@ class Cublas:
         self.cublasCreate_v2 = ctypes.CFUNCTYPE(_int, ctypes.POINTER(_pointer))(self._create)
         self.cublasSetStream_v2 = ctypes.CFUNCTYPE(_int, _pointer, _pointer)(self._set_stream)
         for letter, dtype in (("S", "f4"), ("D", "f8")):
-            name = f"cublas{letter}gemmStridedBatched"
-            setattr(
-                self, name, ctypes.CFUNCTYPE(_int, *_PRODUCT)(lambda *given, dtype=dtype: self._product(dtype, *given))
-            )
+            many = ctypes.CFUNCTYPE(_int, *_PRODUCT)(functools.partial(self._product, dtype))
+            one = ctypes.CFUNCTYPE(_int, *_ONE_PRODUCT)(functools.partial(self._one_product, dtype))
+            setattr(self, f"cublas{letter}gemmStridedBatched", many)
+            setattr(self, f"cublas{letter}gemm_v2", one)
 
     def _create(self, handle: Any) -> int:
         handle[0] = _HANDLE
@@ -41,6 +45,9 @@ class Cublas:
     def _set_stream(self, handle: int, stream: int) -> int:
         self._stream = stream
         return 0 if handle == _HANDLE else NOT_INITIALIZED
+
+    def _one_product(self, dtype, handle, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc):
+        return self._product(dtype, handle, ta, tb, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta, c, ldc, 0, 1)
 
     def _product(self, dtype, handle, ta, tb, m, n, k, alpha, a, lda, sa, b, ldb, sb, beta, c, ldc, sc, count):
         shapes = (k, m) if ta else (m, k), (n, k) if tb else (k, n), (m, n)
