@@ -128,7 +128,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, reduction: Reduction = "mea
     if target.device != logits.device:
         target = target.to(logits.device)
     numbers = target._array
-    if numbers.size and np.any((numbers < 0) | (numbers >= classes)):
+    if numbers.size and not np.all((numbers >= 0) & (numbers < classes)):
         least, most = (finished(end(numbers)).item() for end in (np.min, np.max))
         raise IndexError(f"cross_entropy: labels must lie in [0, {classes}), got {least} to {most}")
     losses = cross_entropy_with_logits(logits, labels=numbers.astype(np.intp, copy=False), axis=axis)

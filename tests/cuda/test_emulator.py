@@ -230,7 +230,7 @@ def test_arguments_of_another_size_are_refused(gpu):
 
 def _function_of(launch):
     names = launch.__code__.co_freevars
-    return launch.__closure__[names.index("function")].cell_contents.value
+    return launch.__closure__[names.index("place")].cell_contents
 
 
 def test_a_thread_without_the_context_is_refused(gpu, library):
