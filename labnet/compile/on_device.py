@@ -16,6 +16,7 @@ import numpy as np
 from labnet import memory
 from labnet.compile.ir import Program, Value
 from labnet.compile.specialisation import MISS, Specialisation
+from labnet.compile.traced import Traced
 from labnet.device import CUDA
 from labnet.errors import TraceError
 from labnet.kernels.cuda import along, elementwise, expressions, indexing, ordering, products, reductions, scans
@@ -142,12 +143,15 @@ class OnDevice(Specialisation):
         self.drawn = None
         self.after(found[self._count :])
         outputs: Any = iter(found[: self._count])
-        return self._structure.build([wrap(next(outputs)) if isinstance(x, Tensor) else x for x in self._leaves])
+        return self._structure.build([wrap(next(outputs)) if isinstance(x, Traced) else x for x in self._leaves])
 
     def _launch(self, brought: Sequence[Any], numbers: Sequence[Any]) -> list[DeviceArray]:
         """Run the kernels on the arguments as they lie, and return the results."""
-        if not self._fixed:
+        if not self.kernels:
             self._fixed = [DeviceArray.upload(np.asarray(constant)) for constant in self._constants]
+            for value in self.program.values():
+                if value.kind == "source" and value.attributes["origin"] == "number":
+                    self._numbers[value.attributes["position"]] = DeviceArray.empty((), value.dtype)
         self._inputs = [moved(array, CUDA) for array in brought]
         before = machine().launches
         try:
@@ -156,7 +160,7 @@ class OnDevice(Specialisation):
             return Run(self).stores(rehearse=False)
         finally:
             self.kernels = machine().launches - before
-            self._inputs, self._numbers = [], {}
+            self._inputs = []
 
     def _replayed(self, brought: Sequence[Any], numbers: Sequence[Any]) -> list[DeviceArray]:
         """Replay what was recorded, with the arguments copied in, and return copies of the results."""

@@ -1,0 +1,150 @@
+"""What is remembered of one call, to be quicker, is right for the next: other values, numbers, forms and overlaps."""
+
+import numpy as np
+import pytest
+
+import labnet as ln
+from labnet import nn
+from labnet.compile import on_device
+from labnet.stats import collect
+from tests.cuda.device.support import assert_same, drawn
+
+
+def both(shape, dtype="float32", seed=0, **named):
+    array = drawn(shape, dtype, seed)
+    return ln.asarray(array, **named), ln.asarray(array, device="cuda", **named)
+
+
+@pytest.mark.parametrize("op", [ln.exp, ln.nn.relu, ln.nn.gelu, ln.abs], ids=lambda op: op.__name__)
+def test_ops_of_one_tensor(op):
+    for seed, shape in enumerate([(3, 4), (3, 4), (4, 3), (3, 4), (0, 4), (0, 4)]):
+        host, gpu = both(shape, seed=seed)
+        assert_same(op(gpu), op(host).numpy())
+        assert_same(op(gpu.T), op(host.T).numpy())
+
+
+def test_ops_of_two_tensors_that_are_one_and_that_are_not():
+    (x, gx), (y, gy), (row, grow) = both((3, 4)), both((3, 4), seed=1), both((4,), seed=2)
+    pairs = [(x, x, gx, gx), (x, y, gx, gy), (y, x, gy, gx), (x, x, gx, gx), (x, row, gx, grow), (row, x, grow, gx)]
+    for one, other, on_gpu, beside in [*pairs, *pairs]:
+        assert_same(on_gpu - beside, (one - other).numpy())
+        assert_same(on_gpu < beside, (one < other).numpy())
+        assert_same(on_gpu * 2.0, (one * 2.0).numpy())
+        assert_same(on_gpu * 3.0, (one * 3.0).numpy())
+    whole, on_gpu = both((3, 4), "int32")
+    for _ in range(2):
+        assert_same(on_gpu + gx, (whole + x).numpy())
+        assert_same(on_gpu + on_gpu, (whole + whole).numpy())
+
+
+def test_numbers_that_are_equal_and_not_the_same():
+    x, gpu = both((3, 4))
+    for value in (0.0, -0.0, 0.0, 1.0, 2.0):
+        expected = ln.nn.threshold(x, 0.5, value).numpy()
+        found = ln.nn.threshold(gpu, 0.5, value).to("cpu").numpy()
+        np.testing.assert_array_equal(np.signbit(found), np.signbit(expected))
+        assert_same(found, expected)
+    whole, on_gpu = both((3, 4), "int32")
+    for limit in (1, 1.0, 1):
+        assert_same(ln.clip(on_gpu, -1, limit), ln.clip(whole, -1, limit).numpy())
+
+
+def test_products():
+    for seed in range(2):
+        (x, gx), (y, gy) = both((3, 5), seed=seed), both((5, 4), seed=seed + 9)
+        square, on_gpu = both((2, 3, 3), seed=seed)
+        assert_same(gx @ gy, (x @ y).numpy())
+        assert_same(gx.T @ gx, (x.T @ x).numpy())
+        assert_same(on_gpu @ on_gpu.mT, (square @ square.mT).numpy())
+        assert_same(gx @ gy[:, ::2], (x @ y[:, ::2]).numpy())
+        assert_same(gx[0] @ gy, (x[0] @ y).numpy())
+
+
+def test_reductions_of_arrays_that_lie_in_different_orders():
+    for seed in range(2):
+        (x, gx), (column, gcolumn) = both((70, 9), seed=seed), both((70, 1), seed=seed + 9)
+        for axis in (0, 1, None):
+            assert_same((gx._array * gcolumn._array).sum(axis), (x.numpy() * column.numpy()).sum(axis), atol=1e-4)
+            assert_same(np.mean(gx._array.T - gcolumn._array.T, axis), np.mean(x.numpy().T - column.numpy().T, axis))
+    whole, on_gpu = both((3, 4), "int32")
+    assert_same(ln.mean(on_gpu.astype("float64"), axis=0), ln.mean(whole.astype("float64"), axis=0).numpy())
+    assert_same(ln.mean(ln.zeros((0, 3), device="cuda"), axis=0), np.full(3, np.nan, "float32"))
+
+
+def test_ops_are_counted_again_too():
+    x = ln.asarray(drawn((3, 4), "float32"), device="cuda")
+    x + x, ln.nn.gelu(x)
+    with collect() as counted:
+        for _ in range(3):
+            x + x, ln.nn.gelu(x)
+    assert {name: op.count for name, op in counted.ops.items()} == {"add": 3, "gelu": 3}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x, layer: x.__setitem__(..., 5.0), lambda x, layer: layer.weight.assign(np.zeros(4, "float32"))],
+    ids=["input", "weight"],
+)
+def test_what_was_kept_for_a_backward_is_what_was_there(change):
+    found = {}
+    for device in ("cpu", "cuda"):
+        ln.manual_seed(0)
+        layer = nn.LayerNorm(4).to(device)
+        leaf = ln.asarray(drawn((3, 4), "float32"), device=device, requires_grad=True)
+        x = leaf * 1.0
+        out = layer(x)
+        loss = (out * out * ln.asarray(drawn((3, 4), "float32", 1), device=device)).sum()
+        with ln.no_grad():
+            change(x, layer)
+        gradients = loss.backward()
+        found[device] = [gradients[leaf], gradients[layer.weight], gradients[layer.bias], out]
+    for gpu, host in zip(found["cuda"], found["cpu"], strict=True):
+        assert_same(gpu, host.numpy(), atol=1e-4, rtol=1e-4)
+
+
+def labels_of(device):
+    return ln.asarray(np.array([0, 3, 1]), device=device)
+
+
+def test_compiled_steps_on_arguments_as_they_lie(monkeypatch):
+    """Steps whose arguments are large launch their kernels; here all are."""
+    monkeypatch.setattr(on_device, "_COPIED_MEANWHILE", 0)
+    found = {}
+    for device in ("cpu", "cuda"):
+        ln.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 5), nn.relu, nn.Linear(5, 4)).to(device)
+        optimizer = ln.optim.Adam(lr=0.1)
+
+        @ln.jit
+        def step(x, labels, model=model, optimizer=optimizer):
+            y = model(x)
+            loss = ln.loss.cross_entropy(y, labels)
+            optimizer(loss.backward())
+            return loss, y, x, x[1:], y, x * 2, model[0].bias
+
+        kept = []
+        for seed in range(4):
+            x = ln.asarray(drawn((3, 4), "float32", seed), device=device)
+            outputs = step(x, labels_of(device))
+            kept.append([each.to("cpu").numpy() for each in outputs])
+            with ln.no_grad():
+                outputs[1][...] = 9.0  # memory of its own, of nobody else
+                outputs[2][...] = 9.0
+            assert_same(outputs[4], kept[-1][4])
+            assert_same(x, drawn((3, 4), "float32", seed))
+        found[device] = [*[each for outputs in kept for each in outputs], *[p.to("cpu") for p in model.parameters()]]
+        if device == "cuda":
+            assert "as they lie" in step.explain()
+    for gpu, host in zip(found["cuda"], found["cpu"], strict=True):
+        np.testing.assert_allclose(np.asarray(gpu), np.asarray(host), rtol=1e-4, atol=1e-5)
+
+
+def test_compiled_steps_on_arguments_as_they_lie_check_labels(monkeypatch):
+    monkeypatch.setattr(on_device, "_COPIED_MEANWHILE", 0)
+    loss = ln.jit(lambda x, labels: ln.loss.cross_entropy(x, labels))
+    x = ln.asarray(drawn((3, 4), "float32"), device="cuda")
+    expected = ln.loss.cross_entropy(x, labels_of("cuda")).item()
+    assert loss(x, labels_of("cuda")).item() == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(IndexError, match=r"\[0, 4\)"):
+        loss(x, labels_of("cuda") + 1)
+    assert loss(x, labels_of("cuda")).item() == pytest.approx(expected, rel=1e-5)
