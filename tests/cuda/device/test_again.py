@@ -1,5 +1,7 @@
 """What is remembered of one call, to be quicker, is right for the next: other values, numbers, forms and overlaps."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -148,3 +150,27 @@ def test_compiled_steps_on_arguments_as_they_lie_check_labels(monkeypatch):
     with pytest.raises(IndexError, match=r"\[0, 4\)"):
         loss(x, labels_of("cuda") + 1)
     assert loss(x, labels_of("cuda")).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_who_holds_a_parameter_sees_no_compiled_step():
+    layer, optimizer = nn.Linear(4, 4).to("cuda"), ln.optim.SGD(lr=1.0)
+
+    @ln.jit
+    def step(x):
+        loss = (layer(x) * layer(x)).sum()
+        optimizer(loss.backward())
+        return loss
+
+    x = ln.asarray(drawn((3, 4), "float32"), device="cuda")
+    seen = []
+    for _ in range(4):
+        held = layer.weight.detach(), layer.weight.T
+        array = layer.bias._array
+        before = [each.to("cpu").numpy() for each in held], array.host()
+        step(x)
+        for each, expected in zip(held, before[0], strict=True):
+            assert_same(each, expected)
+        assert_same(array, before[1])
+        seen.append(layer.weight.to("cpu").numpy())
+        del held, array
+    assert all((one != other).any() for one, other in itertools.pairwise(seen))

@@ -166,3 +166,21 @@ def test_memory_is_shared_with_torch_both_ways(dtype):
     assert back._array.address == ours._array.address
     assert_same(back, array.T)
     assert_same(ln.asarray(torch.as_tensor(array, device="cuda")), array)
+
+
+@pytest.mark.skipif(SIMULATED, reason="the simulator has no memory to share")
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "uint8", "bool"])
+def test_memory_is_shared_with_cupy_both_ways(dtype):
+    cupy = pytest.importorskip("cupy")
+    array = drawn((3, 4), dtype)
+    ours = ln.asarray(array, device="cuda")
+    try:
+        for theirs in (cupy.from_dlpack(ours.T), cupy.asarray(ours.T)):
+            np.testing.assert_array_equal(cupy.asnumpy(theirs), array.T)
+            assert theirs.data.ptr == ours._array.address
+            for back in (ln.from_dlpack(theirs), ln.asarray(theirs)):
+                assert back.device == "cuda"
+                assert_same(back, array.T)
+        assert back._array.address == ours._array.address
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        pytest.skip(f"CuPy sees no GPU: {error}")
