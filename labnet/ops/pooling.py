@@ -72,13 +72,20 @@ def _winners(x: Array, windows: Windows, greatest: Array | None) -> Iterator[tup
     x = _padded(x, windows, -np.inf)
     greatest = _greatest(x, windows) if greatest is None else greatest
     *places, last = _places(windows)
-    left = np.ones(greatest.shape, bool, like=greatest)
+    in_place = not is_elsewhere(greatest)  # on a GPU all of it is part of the kernel that needs it
+    left = None
     for place in places:
         hit = x[place] == greatest
-        hit &= left
-        left ^= hit
+        if left is None:
+            left = ~hit
+        elif in_place:
+            hit &= left
+            left ^= hit
+        else:
+            hit = hit & left
+            left = left ^ hit
         yield place, hit
-    yield last, left
+    yield last, np.ones(greatest.shape, bool, like=greatest) if left is None else left
 
 
 def _pull_max(g: Tensor, out: Tensor, x: Tensor, **static: Any) -> Tensor:
