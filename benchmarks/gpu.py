@@ -1,6 +1,6 @@
 """What only a machine with a GPU tells: whether kernels are right, and how fast they are beside torch.
 
-``python benchmarks/gpu.py --check --bench`` takes less than ten minutes on an H200 and needs Python 3.11, NumPy, Numba,
+``python benchmarks/gpu.py --check --bench`` takes two to four minutes on an H200 and needs Python 3.11, NumPy, Numba,
 numba-cuda and pytest with hypothesis; torch for the comparison. It prints tables, and writes ``gpu.json`` into the
 folder that the variable OUT names. ``--sim`` runs everything at tiny sizes in Numba's simulator, where no time means
 anything.
