@@ -179,6 +179,45 @@ def test_writing_where_nobody_looks_copies_nothing():
     assert x[3].tolist() == [1.0, 16.0, 4.0, 16.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0]
 
 
+@pytest.mark.parametrize(
+    ("key", "view"),
+    [
+        (np.s_[::2], lambda x: x[:4]),
+        (np.s_[:4], lambda x: x[::2]),
+        (np.s_[1:], lambda x: x[:-1]),
+        (np.s_[::-1], lambda x: x),
+        (np.s_[4:], lambda x: x[4:]),
+        (np.array([0, 1, 0, 1, 1, 0, 1, 0], bool), lambda x: x[:4]),
+        (np.ones(8, bool), lambda x: x[::-1]),
+        (np.arange(8)[::-1], lambda x: x),
+        ([0, 1, 2], lambda x: x[1:4]),
+        (3, lambda x: x[3]),
+        (3, lambda x: x[4]),
+        (..., lambda x: x),
+        (np.s_[:], lambda x: x.reshape((2, 4)).T.reshape((8,))),
+    ],
+)
+@pytest.mark.parametrize("shape", [(8,), (8, 2)])
+def test_a_view_is_written_as_it_was_before(key, view, shape):
+    if shape == (8, 2) and "reshape" in view.__code__.co_names:
+        shape = (8,)
+    array = np.arange(float(np.prod(shape)), dtype="float32").reshape(shape)
+    x = ln.asarray(array)
+    x[key] = view(x)
+    expected = array.copy()
+    expected[key] = np.array(view(array))
+    np.testing.assert_array_equal(x.numpy(), expected)
+
+
+def test_a_mask_of_a_matrix_takes_values_from_the_matrix():
+    array = np.arange(12.0, dtype="float32").reshape(3, 4)
+    x = ln.asarray(array)
+    x[array % 2 == 0] = x.reshape((12,))[:6]
+    expected = array.copy()
+    expected[array % 2 == 0] = array.ravel()[:6]
+    np.testing.assert_array_equal(x.numpy(), expected)
+
+
 def test_detached_views_are_values_of_their_own():
     x = ln.zeros(3)
     alone = x[1:].detach()
