@@ -91,10 +91,10 @@ class OnDevice(Specialisation):
         self._inputs: list[DeviceArray] = []
         self._numbers: dict[int, DeviceArray] = {}
         self._replay: Callable[[], None] | None = None
-        self._recorded: tuple[int, ...] = ()
+        self._recorded: tuple[Any, ...] = ()
         self._outputs: list[DeviceArray] = []
         self._kept: list[Any] = []
-        self._is_compiled = False
+        self._is_compiled = self._is_ready = False
         self.kernels = 0
         values, stores = self.program.values(), self.program.stores
         launches = sum(value.kind not in ("source", "splat", "view", "map") for value in values) + len(stores)
@@ -147,12 +147,13 @@ class OnDevice(Specialisation):
 
     def _launch(self, brought: Sequence[Any], numbers: Sequence[Any]) -> list[DeviceArray]:
         """Run the kernels on the arguments as they lie, and return the results."""
-        if not self.kernels:
+        if not self._is_ready:
             self._fixed = [DeviceArray.upload(np.asarray(constant)) for constant in self._constants]
             for value in self.program.values():
                 if value.kind == "source" and value.attributes["origin"] == "number":
                     self._numbers[value.attributes["position"]] = DeviceArray.empty((), value.dtype)
-        self._inputs = [moved(array, CUDA) for array in brought]
+            self._is_ready = True
+        self._inputs = [moved(array, CUDA).in_rows() for array in brought]
         before = machine().launches
         try:
             self._upload(numbers)
@@ -164,7 +165,7 @@ class OnDevice(Specialisation):
 
     def _replayed(self, brought: Sequence[Any], numbers: Sequence[Any]) -> list[DeviceArray]:
         """Replay what was recorded, with the arguments copied in, and return copies of the results."""
-        addresses = tuple([self._array(part).address for part in self._parts])
+        addresses = tuple([(array.address, array.form) for array in map(self._array, self._parts)])
         if self._replay is None or addresses != self._recorded:
             self._record(brought)
             self._recorded = addresses
@@ -319,7 +320,7 @@ class Run:
                 step._numbers[position] = DeviceArray.filled((), 1.0, value.dtype)
             return step._numbers[position]
         array: DeviceArray = step._array(step._parts[position])
-        return array
+        return array.in_rows()
 
     def _splat(self, value: Value) -> DeviceArray:
         return DeviceArray.pending(Node("constant", value.dtype, payload=value.attributes["number"]), value.shape)

@@ -96,7 +96,7 @@ class DeviceArray:
     def empty(cls, shape: Any, dtype: Dtype) -> "DeviceArray":
         """Return an array of whatever is in memory."""
         if type(shape) is not tuple:
-            shape = tuple(map(int, shape)) if isinstance(shape, list) else (int(shape),)
+            shape = (int(shape),) if isinstance(shape, int | np.integer) else tuple(map(int, shape))
         size = dtype.itemsize
         for length in shape:
             if type(length) is not int:

@@ -278,9 +278,9 @@ class Driver:
             x, y, z = grid if len(grid) == 3 else (*grid, 1, 1)[:3]
             a, b, c = block if len(block) == 3 else (*block, 1, 1)[:3]
             with gate:  # nobody gets in between when another thread begins to record
-                pack(given, 0, *args)
                 self.launches += 1
                 started = clock.begin() if clock.asked and self._recording is None else None
+                pack(given, 0, *args)
                 code = launch(place, x, y, z, a, b, c, 0, stream, None, extra)
                 if started is not None:
                     clock.end(started, failed=bool(code))

@@ -198,7 +198,8 @@ def text_of(dtype: Dtype, tile: int) -> tuple[str, list[str]]:
     lines += ["        cuda.syncthreads()", f"        for k in range({tile}):"]
     lines += [f"            l{i} = left[k, y + {i * tile}]" for i in range(per)]
     lines += [f"            r{j} = right[k, x + {j * tile}]" for j in range(per)]
-    lines += [f"            t{i}_{j} = {name}(t{i}_{j} + l{i} * r{j})" for i in range(per) for j in range(per)]
+    step = "t{0}_{1} | l{0} & r{1}" if work.kind == "b" else "t{0}_{1} + l{0} * r{1}"
+    lines += [f"            t{i}_{j} = {name}({step.format(i, j)})" for i in range(per) for j in range(per)]
     lines += ["        cuda.syncthreads()", f"        strip += {tile}"]
     for i in range(per):
         for j in range(per):

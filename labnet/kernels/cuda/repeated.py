@@ -7,6 +7,8 @@ that is given, is all there is to do the next time; the body, and NumPy's protoc
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from labnet.kernels.cuda import elementwise
 from labnet.kernels.cuda.array import DeviceArray
 from labnet.kernels.cuda.elementwise import Plan
@@ -43,8 +45,7 @@ def carried_out(body: Callable[..., Any], arrays: tuple[DeviceArray, ...], stati
     one, other = arrays[0], arrays[-1]
     key: Any = body, one.form, other.form, one.dtype.char, other.dtype.char, one is other
     if static:
-        # numbers that are equal but not the same, such as 1 and 1.0, or 0.0 and -0.0, may mean something else
-        key += tuple([(n, type(v), v.hex() if type(v) is float else v) for n, v in static.items()])
+        key += tuple([(name, _exactly(value)) for name, value in static.items()])
     try:
         known = _known.get(key)
     except TypeError:  # an array among the arguments, such as labels
@@ -69,3 +70,10 @@ def carried_out(body: Callable[..., Any], arrays: tuple[DeviceArray, ...], stati
         read = tuple([places[id(node.leaves[place])] for place in plan.leaves])
         _known[key] = Known(result.shape, result.dtype, plan, read, constants)
     return result
+
+
+def _exactly(value: Any) -> Any:
+    """Return a key that tells numbers apart which are equal but may mean something else: 1 and 1.0, 0.0 and -0.0."""
+    if isinstance(value, tuple):
+        return tuple([_exactly(each) for each in value])
+    return type(value), float(value).hex() if isinstance(value, float | np.floating) else value

@@ -46,6 +46,11 @@ def test_numbers_that_are_equal_and_not_the_same():
         found = ln.nn.threshold(gpu, 0.5, value).to("cpu").numpy()
         np.testing.assert_array_equal(np.signbit(found), np.signbit(expected))
         assert_same(found, expected)
+    for value in (np.float32(0.0), np.float32(-0.0), np.float64(0.0), np.float64(-0.0)):
+        expected = ln.nn.threshold(x, 0.5, value).numpy()
+        np.testing.assert_array_equal(
+            np.signbit(ln.nn.threshold(gpu, 0.5, value).to("cpu").numpy()), np.signbit(expected)
+        )
     whole, on_gpu = both((3, 4), "int32")
     for limit in (1, 1.0, 1):
         assert_same(ln.clip(on_gpu, -1, limit), ln.clip(whole, -1, limit).numpy())
@@ -174,3 +179,55 @@ def test_who_holds_a_parameter_sees_no_compiled_step():
         seen.append(layer.weight.to("cpu").numpy())
         del held, array
     assert all((one != other).any() for one, other in itertools.pairwise(seen))
+
+
+VIEWS = {
+    "rows": lambda x: x,
+    "T": lambda x: x.T,
+    "backwards": lambda x: x[::-1, ::-1],
+    "every other": lambda x: x[:, ::2],
+    "a column": lambda x: x[:, 1:2],
+    "one row often": lambda x: ln.broadcast_to(x[:1], (4, 4)),
+}
+
+
+@pytest.mark.parametrize("least", [0, 1 << 25], ids=["as they lie", "copied"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_compiled_functions_of_arguments_that_lie_in_other_orders(view, least, monkeypatch):
+    monkeypatch.setattr(on_device, "_COPIED_MEANWHILE", least)
+    x, gpu = both((4, 4))
+    kept, on_gpu = both((4, 8), seed=1)
+
+    def functions(captured):
+        return [
+            lambda x: x.reshape((-1,)) * 1,
+            lambda x: x @ x.T,
+            lambda x: x[0] + x,
+            lambda x: ln.flip(x, axis=0),
+            lambda x: ln.sort(x, axis=0),
+            lambda x: ln.take(x, ln.asarray([0, 0], device=x.device), axis=1),
+            lambda x: captured[1:, :1] * x[1:],
+            lambda x: captured.T @ x,
+        ]
+
+    for there, here in zip(
+        functions(VIEWS[view](on_gpu[:, ::2])[:4]), functions(VIEWS[view](kept[:, ::2])[:4]), strict=True
+    ):
+        found = ln.jit(there)
+        for _ in range(2):
+            assert_same(found(VIEWS[view](gpu)), here(VIEWS[view](x)).numpy(), atol=1e-5)
+
+
+def test_shapes_that_are_no_tuples():
+    for shape in (np.array([2, 3]), [2, 3], range(2, 4), (np.int64(2), 3)):
+        assert_same(ln.zeros(shape, device="cuda"), ln.zeros(shape).numpy())
+    assert_same(ln.ones(np.int64(3), device="cuda"), np.ones(3, "float32"))
+
+
+def test_second_derivatives_of_pooling():
+    found = []
+    for device in ("cpu", "cuda"):
+        x = ln.asarray(drawn((1, 1, 4, 4), "float32"), device=device, requires_grad=True)
+        first = ln.grad((ln.nn.max_pool2d(x, 2) ** 3.0).sum(), x, create_graph=True)
+        found.append(ln.grad((first * first).sum(), x))
+    assert_same(found[1], found[0].numpy(), rtol=1e-4)

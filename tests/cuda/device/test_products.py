@@ -85,3 +85,9 @@ def test_our_own_kernel_agrees_with_cublas(monkeypatch):
 def test_inner_dimensions_that_differ_are_named():
     with pytest.raises(ValueError, match=r"\(2, 3\) @ \(4, 2\)"):
         np.matmul(DeviceArray.upload(np.ones((2, 3))), DeviceArray.upload(np.ones((4, 2))))
+
+
+def test_truths_of_many_terms():
+    for count in (255, 256, 257, 512):
+        row, column = np.ones((1, count), bool), np.ones((count, 1), bool)
+        assert_same(DeviceArray.upload(row) @ DeviceArray.upload(column), row @ column)
