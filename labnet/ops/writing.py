@@ -14,7 +14,7 @@ from labnet import memory
 from labnet.autograd import Leaf, is_recording
 from labnet.device import CPU
 from labnet.errors import DeviceError, DTypeError, GradientError, ShapeError
-from labnet.kernels.places import moved
+from labnet.kernels.places import device_of, moved
 from labnet.ops.dispatch import failure, operand
 from labnet.ops.indexing import getitem, plain_key, setitem
 from labnet.ops.shape import astype, reshape
@@ -58,7 +58,7 @@ def write(x: Tensor, key: Any, value: Any) -> None:
         del values
         memory.prepare_write(x)
         values = operand(value)
-        if isinstance(values, np.ndarray) and np.may_share_memory(x._array, values):
+        if device_of(x._array) == device_of(values) == CPU and np.may_share_memory(x._array, values):
             if _is_there(x._array, key, values):
                 return
             values = values.copy()  # NumPy reads some of what it has written, where strides differ or a mask says where

@@ -106,6 +106,9 @@ def test_values_are_not_brought_along_silently():
         x[key] = [1.0, 2.0]
     x[mask] = ln.asarray(5.0)
     assert x.tolist() == [5.0, 2.0, 5.0]
+    here = ln.zeros(3)
+    here[0] = ln.asarray(5.0, device="cuda")  # one number goes anywhere
+    assert here.tolist() == [5.0, 0.0, 0.0]
 
 
 def test_a_view_of_what_was_computed_is_written_at_positions_and_masks():
