@@ -7,7 +7,6 @@ somebody needs the values, so that a whole expression becomes one kernel.
 
 import functools
 import weakref
-from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -409,25 +408,27 @@ class DeviceArray:
     # Elements
 
     def __getitem__(self, key: Any) -> "DeviceArray":
-        found: DeviceArray = _module("indexing").read(self, key)
+        found: DeviceArray = _modules()[2].read(self, key)
         return found
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        _module("indexing").write(self, key, value)
+        _modules()[2].write(self, key, value)
 
     # Protocols
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **named: Any) -> Any:
-        return _module("universal").call(ufunc, method, inputs, named)
+        return _modules()[0].call(ufunc, method, inputs, named)
 
     def __array_function__(self, function: Any, types: Any, args: Any, named: Any) -> Any:
-        return _module("functions").call(function, args, named)
+        return _modules()[1].call(function, args, named)
 
 
 @functools.cache
-def _module(name: str) -> Any:
-    """Return a module that needs this one."""
-    return import_module(f"labnet.kernels.cuda.{name}")
+def _modules() -> tuple[Any, Any, Any]:
+    """Return the modules that carry out NumPy's protocols, which need this one."""
+    from labnet.kernels.cuda import functions, indexing, universal
+
+    return universal, functions, indexing
 
 
 def _binary(ufunc: Any, name: str) -> None:
