@@ -35,7 +35,7 @@ DTypeLike = str | np.dtype[Any] | type
 
 #: Told what is about to happen, and with which tensor, where elements leave one as numbers, are shared or written.
 #: Who traces refuses there, or returns what to return instead.
-witness: ContextVar[Callable[[str, Any], Any] | None] = ContextVar("labnet_witness", default=None)
+witness: ContextVar[Callable[..., Any] | None] = ContextVar("labnet_witness", default=None)
 _witness = witness.get
 
 
@@ -435,14 +435,17 @@ class Tensor(Methods):
         GradientError
             If the tensor was computed.
         """
-        tell("assign", self)
         if not self.is_leaf:
             raise GradientError("assign: only leaf tensors can be written; this one was computed; use detach()")
-        array = as_array(value)
+        told = _witness()
+        array: Any = value if told is not None and isinstance(value, Tensor) else as_array(value)
         if array.shape != self.shape:
             raise ShapeError(f"assign: value has shape {array.shape}, the tensor has shape {self.shape}")
         if not np.can_cast(array.dtype, self.dtype, "same_kind"):
             raise DTypeError(f"assign: value has dtype {array.dtype}, the tensor has dtype {self.dtype}")
+        if told is not None:
+            told("assign", self, array)
+            return self
         memory.overwrite(self, moved(array, self.device).astype(self.dtype, copy=True))
         return self
 

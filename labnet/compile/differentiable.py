@@ -16,8 +16,9 @@ import numpy as np
 
 from labnet import autograd
 from labnet.compile.background import BACKGROUND
-from labnet.compile.executable import Array, Executable, in_rows
+from labnet.compile.executable import Array, Executable, in_rows, write_back
 from labnet.compile.jitted import is_dynamic, is_elsewhere, signature, trace_call
+from labnet.compile.places import alike
 from labnet.compile.simplify import simplify
 from labnet.compile.split import SEED, split
 from labnet.compile.trace import Trace
@@ -114,9 +115,10 @@ class Version:
 
     def __init__(self, function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]):
         call = trace_call(function, args, named)
-        trace, self._surroundings = call.trace, call.surroundings
-        if trace.steps or trace.leaves or trace.updates:
+        trace, self._guards = call.trace, call.guards
+        if trace.steps or trace.leaves:
             refuse("a model that trains in its own forward")
+        self._effects = call.effects
         self._leaves, self._structure = flatten(call.result)
         outputs = [leaf for leaf in self._leaves if isinstance(leaf, Traced)]
         self._recorded = [position for position, output in enumerate(outputs) if output._node is not None]
@@ -125,15 +127,20 @@ class Version:
         self._held: list[Tensor] = trace.held
         self._states = [(tensor._node, tensor.shape, tensor.dtype, tensor.device) for tensor in self._held]
         self._draws, self.drawn = trace.draws, trace.drawn or None
-        values = [output.value for output in outputs] + [gradient.value for gradient in gradients.values()]
+        #: Which arguments, by position, and which held tensors a call leaves with new elements.
+        written = [*call.written.items(), *((trace.held[s.attributes["position"]], new) for s, new in trace.stored())]
+        self._written = [target for target, _ in written]
+        values = [*(output.value for output in outputs), *(new for _, new in written)]
+        count = len(values)
+        program = trace.program([*values, *(gradient.value for gradient in gradients.values())], updates=False)
         given = len(call.inputs) + len(trace.draws)
-        halves = split(simplify(trace.program(values)), results=len(outputs), arguments=given, held=len(trace.held))
+        halves = split(simplify(program), results=count, arguments=given, held=len(trace.held))
         self._given, self._results = given + len(trace.held), [(x.shape, x.dtype) for x in outputs]
         kind, self._is_elsewhere = Executable, is_elsewhere(trace)
         if self._is_elsewhere:
             kind = _on_device(self._held)
         self.forward = kind(halves.forward, arguments=self._given, constants=trace.constants, name="compiled forward")
-        kept = self._given + len(outputs) + halves.saved
+        kept = self._given + count + halves.saved
         self.backward = kind(
             halves.backward, arguments=kept + len(outputs), constants=trace.constants, name="compiled forward.backward"
         )
@@ -156,7 +163,7 @@ class Version:
         """Tell whether everything is as it was traced for."""
         now = [(tensor._node, tensor.shape, tensor.dtype, tensor.device) for tensor in self._held]
         same = all(a[0] is b[0] and a[1:] == b[1:] for a, b in zip(now, self._states, strict=True))
-        return same and self._surroundings.hold()
+        return same and self._guards.hold()
 
     def run(self, inputs: Sequence[Any]) -> Any:
         """Compute the results, with the history that a backward needs."""
@@ -168,6 +175,11 @@ class Version:
         results = found[: len(self._results)]
         nodes = self._nodes(inputs, [*arguments, *found], sum(array.nbytes for array in (*found, *drawn)))
         wrapped = iter([wrap(array, node) for array, node in zip(results, nodes, strict=True)])
+        for target, array in zip(self._written, found[len(results) :], strict=False):
+            write_back(inputs[target] if isinstance(target, int) else target, array)
+        for place, value in self._effects:
+            if not alike(place.now(), value):
+                place.put(value)
         return self._structure.build(next(wrapped) if isinstance(x, Traced) else x for x in self._leaves)
 
     def _nodes(self, inputs: Sequence[Any], arrays: Sequence[Array], nbytes: int) -> list[autograd.Node | None]:

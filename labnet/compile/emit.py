@@ -100,8 +100,13 @@ class Emitter:
 
     count_arguments = 0
 
+    #: Shapes and dtypes of the arguments, where those matter that are not read too.
+    given: Sequence[tuple[Shape, DType]] = ()
+
     def _guarded(self, values: Iterable[Value]) -> list[tuple[int, int, Shape]]:
-        """Return the arguments that are read: position, described dtype and shape."""
+        """Return the arguments that are checked: position, described dtype and shape."""
+        if self.given:
+            return [(position, described(dtype), shape) for position, (shape, dtype) in enumerate(self.given)]
         found = [value for value in values if value.kind == "source" and value.attributes["origin"] == "argument"]
         return [(value.attributes["position"], described(value.dtype), value.shape) for value in found]
 
@@ -345,7 +350,15 @@ def _small_product(
 
 
 def emit(
-    program: Program, groups: list[Group], plan: Plan, *, arguments: int, held: int, constants: int, numbers: int
+    program: Program,
+    groups: list[Group],
+    plan: Plan,
+    *,
+    arguments: int,
+    held: int,
+    constants: int,
+    numbers: int,
+    given: Sequence[tuple[Shape, DType]] = (),
 ) -> str:
     """Return the source of a file whose function `step` runs the groups.
 
@@ -355,7 +368,9 @@ def emit(
         What the earlier passes returned.
     arguments, held, constants, numbers : int
         How many arrays a call brings, how many are held, how many are constants, and how many numbers there are.
+    given : sequence of (tuple, dtype)
+        Shapes and dtypes of the arguments that each call has to bring; by default those of what is read.
     """
     emitter = Emitter(program, groups, plan, held=held, constants=constants, numbers=numbers)
-    emitter.count_arguments = arguments
+    emitter.count_arguments, emitter.given = arguments, given
     return emitter.source()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from labnet import memory
 from labnet.compile import cache
 from labnet.compile.convention import FIRST_CHECK
 from labnet.compile.emit import emit
@@ -17,6 +18,7 @@ from labnet.compile.plan import computed_in_place, plan
 from labnet.compile.simplify import simplify
 from labnet.stats.collecting import active, record
 from labnet.stats.operations import OpCount
+from labnet.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 
@@ -25,6 +27,14 @@ def in_rows(array: Array) -> Array:
     """Return an array as compiled code reads it: in row-major order, at an address that suits its dtype."""
     flags = array.flags
     return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
+
+
+def write_back(target: Any, array: Array) -> None:
+    """Write new elements into a tensor or an array that a function has written into."""
+    if isinstance(target, Tensor):
+        memory.overwrite(target, array)
+    else:
+        target[...] = array
 
 
 class Executable:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from labnet.compile.fuse import Group
-from labnet.compile.guards import Surroundings
+from labnet.compile.guards import Guards
 from labnet.compile.ir import Program, Value, placed
 from labnet.compile.plan import Plan
 
@@ -30,9 +30,7 @@ def traffic(group: Group) -> int:
     return sum(read.values()) + sum(store.value.nbytes for store in group.stores)
 
 
-def explain(
-    program: Program, groups: Sequence[Group], plan: Plan, constants: Sequence[Any], surroundings: Surroundings
-) -> str:
+def explain(program: Program, groups: Sequence[Group], plan: Plan, constants: Sequence[Any], guards: Guards) -> str:
     """Return a report: one line per group, then totals, constants, and what is guarded."""
     lines = []
     for position, group in enumerate(groups):
@@ -47,7 +45,5 @@ def explain(
     lines.append(f"arena of {plan.nbytes} bytes for {len(plan.offsets)} intermediate values")
     for array in constants:
         lines.append(f"constant: {array.dtype} of shape {array.shape}")
-    for place in [*surroundings.places, *surroundings.attributes]:
-        if isinstance(place.value, bool | int | float | str):
-            lines.append(f"guarded: {place.key or 'closure variable'} = {place.value!r}")
+    lines += guards.describe()
     return "\n".join(dict.fromkeys(lines))  # layers of the same size are guarded alike

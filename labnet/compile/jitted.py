@@ -15,7 +15,10 @@ import numpy as np
 
 from labnet import autograd
 from labnet.compile.background import BACKGROUND
-from labnet.compile.guards import Surroundings
+from labnet.compile.guards import Guards
+from labnet.compile.ir import Value
+from labnet.compile.places import SCALARS, Place
+from labnet.compile.reads import Reads, has_traced, is_library, module_of, refuse_changes
 from labnet.compile.rules import RULES
 from labnet.compile.specialisation import MISS, Specialisation
 from labnet.compile.trace import Trace
@@ -185,70 +188,126 @@ def is_dynamic(x: Any) -> bool:
     return isinstance(x, Tensor | np.ndarray)
 
 
+def _described(leaf: Any) -> Any:
+    """Return what has to be the same in two leaves for calls to share a compiled version."""
+    if is_dynamic(leaf):
+        is_tensor = isinstance(leaf, Tensor)
+        return leaf.shape, leaf.dtype, is_tensor and leaf.requires_grad, leaf.device if is_tensor else CPU
+    kind = type(leaf)
+    if isinstance(leaf, float | complex | np.generic):
+        return kind, repr(leaf)  # -0.0 is another number than 0.0, and NaN the same as NaN
+    if isinstance(leaf, SCALARS) or (is_library(module_of(kind)) and kind.__hash__ not in (None, object.__hash__)):
+        return kind, leaf
+    return kind, id(leaf)
+
+
 def signature(args: Sequence[Any], named: dict[str, Any]) -> Any:
     """Return what two calls need to have in common to share a compiled version."""
     leaves, structure = flatten((tuple(args), named))
-    found: list[Any] = [structure]
-    for leaf in leaves:
-        if is_dynamic(leaf):
-            is_tensor = isinstance(leaf, Tensor)
-            device = leaf.device if is_tensor else CPU
-            found.append((leaf.shape, leaf.dtype, is_tensor and leaf.requires_grad, device))
-        else:
-            found.append((type(leaf), leaf if isinstance(leaf, bool | int | float | str | type(None)) else id(leaf)))
-    return tuple(found)
+    arrays = [id(leaf) for leaf in leaves if is_dynamic(leaf)]
+    repeated = tuple(map(arrays.index, arrays)) if len(set(arrays)) < len(arrays) else ()
+    return structure, repeated, *map(_described, leaves)
 
 
 @dataclass(frozen=True)
 class TracedCall:
-    """What a call of a function on stand-ins led to."""
+    """What a call of a function on stand-ins led to.
+
+    Attributes
+    ----------
+    trace : Trace
+    guards : Guards
+        What the function has read outside of itself.
+    effects : list of (Place, object)
+        What it leaves in places outside, apart from tensors.
+    result : object
+    inputs : list of Traced
+        The stand-ins for the arrays of the call.
+    before : list of Value
+        What these stood for before the function could write into them.
+    """
 
     trace: Trace
-    surroundings: Surroundings
+    guards: Guards
+    effects: list[tuple[Place, Any]]
     result: Any
     inputs: list[Traced]
+    before: list[Value]
+
+    @property
+    def written(self) -> dict[int, Value]:
+        """New elements of the arguments that the function has written into, by position."""
+        pairs = enumerate(zip(self.inputs, self.before, strict=True))
+        return {position: traced.value for position, (traced, value) in pairs if traced.value is not value}
 
 
 def trace_call(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> TracedCall:
-    """Call a function on stand-ins for arguments like these."""
+    """Call a function on stand-ins for arguments like these.
+
+    What it changes outside of itself has to be the same after a second run, as in a cache that is filled once: else
+    the change would belong to each call.
+    """
+    before = random_state()
+    first = _trace_once(function, args, named)
+    changes = first.trace.reads.changed()
+    if not changes:
+        return first
+    if not any(has_traced(value) for _, value, _ in changes):
+        restart_at(before)
+        again = _trace_once(function, args, named, undo=first.trace.reads.undo)
+        changes = again.trace.reads.changed()
+        if not changes:
+            return again
+        again.trace.reads.undo()
+    first.trace.reads.undo()
+    return refuse_changes(changes)
+
+
+def _trace_once(
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    named: dict[str, Any],
+    undo: Callable[[], None] = lambda: None,
+) -> TracedCall:
     leaves, structure = flatten((tuple(args), named))
-    surroundings = Surroundings(function, [leaf for leaf in leaves if not is_dynamic(leaf)])
     devices = {leaf.device for leaf in leaves if isinstance(leaf, Tensor)}
     device = devices.pop() if len(devices) == 1 else CPU
-    trace = Trace(RULES, arguments=sum(map(is_dynamic, leaves)), device=device)
+    reads = Reads()
+    trace = Trace(RULES, arguments=sum(map(is_dynamic, leaves)), device=device, reads=reads)
     inputs: list[Traced] = []
-    for leaf in leaves:
-        if is_dynamic(leaf):
-            stand_in = trace.argument(len(inputs), leaf if isinstance(leaf, np.ndarray) else leaf._array)
+    known: dict[int, Traced] = {}
+    for leaf in filter(is_dynamic, leaves):
+        if id(leaf) not in known:
+            known[id(leaf)] = trace.argument(len(inputs), leaf if isinstance(leaf, np.ndarray) else leaf._array)
             if isinstance(leaf, Tensor) and leaf.requires_grad:
-                stand_in._node = autograd.Leaf(stand_in)
-            inputs.append(stand_in)
+                known[id(leaf)]._node = autograd.Leaf(known[id(leaf)])
+        inputs.append(known[id(leaf)])
+    before = [traced.value for traced in inputs]
     following = iter(inputs)
     traced_args, traced_named = structure.build(next(following) if is_dynamic(leaf) else leaf for leaf in leaves)
+    reads.begin(function, [leaf for leaf in leaves if not is_dynamic(leaf)])
     try:
-        with dispatch.traced_by(trace):
+        with dispatch.traced_by(trace), reads:
             result = function(*traced_args, **traced_named)
+        reads.raise_refusal()
+        with dispatch.traced_by(trace):
             if isinstance(result, autograd.Gradients):
                 refuse("returning what backward returns: hand it to an optimizer, or return ln.grad(y, x)")
             if inspect.isawaitable(result):
                 refuse("an async function: compile the computation between its awaits")
-    finally:
-        changed = surroundings.undo()
-    if changed:
-        refuse(
-            f"a change of {changed}: it would happen once, while the function is traced, and not at each call; return "
-            "what is new, and keep it outside"
-        )
-    return TracedCall(trace, surroundings, result, inputs)
+            trace.watch()
+    except BaseException:
+        reads.undo()
+        undo()
+        raise
+    return TracedCall(trace, reads.guards(), reads.effects(), result, inputs, before)
 
 
 def specialise(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> Specialisation:
     """Trace a function for arguments like these; what comes out has to be compiled."""
     call = trace_call(function, args, named)
-    if any(isinstance(owner, Traced) for owner, _ in call.trace.leaves.values()):
-        refuse("a backward to an argument: use ln.grad(y, x), which returns its gradient")
     kind = _on_device() if is_elsewhere(call.trace) else Specialisation
-    return kind(call.trace, call.surroundings, call.result, arguments=len(call.inputs), pinned=(args, named))
+    return kind(call, pinned=(args, named))
 
 
 def is_elsewhere(trace: Trace) -> bool:

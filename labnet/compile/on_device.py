@@ -136,12 +136,14 @@ class OnDevice(Specialisation):
                 memory.prepare_write(part)
                 if not part._array.is_in_rows:
                     part._array = part._array.copy()
-            part._node.grad = None
+            if position in self._stepped:
+                part._node.grad = None
         flat = [number for found in numbers for number in found]
         run = self._launch if self.is_direct else self._replayed
         found = run([*arrays, *drawn], flat)
         self.drawn = None
-        self.after(found[self._count :])
+        inputs = [x for x in leaves if isinstance(x, Tensor | np.ndarray)]
+        self.after(found[self._count :], inputs)
         outputs: Any = iter(found[: self._count])
         return self._structure.build([wrap(next(outputs)) if isinstance(x, Traced) else x for x in self._leaves])
 

@@ -4,7 +4,7 @@ import functools
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,20 +12,22 @@ from labnet import autograd, memory
 from labnet.compile import cache
 from labnet.compile.convention import FIRST_CHECK
 from labnet.compile.emit import emit
-from labnet.compile.executable import in_rows
+from labnet.compile.executable import in_rows, write_back
 from labnet.compile.explain import explain, flops
 from labnet.compile.fuse import fuse
-from labnet.compile.guards import Surroundings
 from labnet.compile.layout import slots, word
+from labnet.compile.places import alike
 from labnet.compile.plan import computed_in_place, plan
 from labnet.compile.simplify import simplify
-from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced
 from labnet.compile.tree import flatten
 from labnet.device import CPU
 from labnet.kernels.places import device_of
 from labnet.optim.optimizer import announce, watchers
 from labnet.tensor import Tensor, wrap
+
+if TYPE_CHECKING:
+    from labnet.compile.jitted import TracedCall
 
 #: What a run returns if it does not fit the call; nothing has been written then.
 MISS: Any = object()
@@ -38,13 +40,7 @@ class Specialisation:
 
     Parameters
     ----------
-    trace : Trace
-    surroundings : Surroundings
-        What the function depends on.
-    result : object
-        What the function returned.
-    arguments : int
-        Number of arrays that a call brings.
+    call : TracedCall
     pinned : (sequence, dict)
         The arguments of the traced call; those that are no tensors are told apart by identity, so they are kept.
 
@@ -56,32 +52,47 @@ class Specialisation:
 
     device = CPU
 
-    def __init__(
-        self, trace: Trace, surroundings: Surroundings, result: Any, *, arguments: int, pinned: tuple[Any, Any]
-    ):
-        self._surroundings = surroundings
+    def __init__(self, call: "TracedCall", *, pinned: tuple[Any, Any]):
+        trace = call.trace
+        self._guards, self._effects = call.guards, call.effects
         self._pinned = [x for x in flatten(pinned)[0] if not isinstance(x, Tensor | np.ndarray)]
-        #: Whether calls are plain: all arguments are tensors by position.
-        self.takes_tensors_only = not pinned[1] and all(type(x) is Tensor for x in pinned[0])
         dynamic = [x for x in flatten(pinned)[0] if isinstance(x, Tensor | np.ndarray)]
         self._required = [isinstance(x, Tensor) and x.requires_grad for x in dynamic]
-        self._leaves, self._structure = flatten(result)
-        self._gradients = list(trace.leaves.values())
+        self._leaves, self._structure = flatten(call.result)
+        self._written = call.written
+        #: Whether calls are plain: all arguments are tensors by position, each once, and none is written.
+        self.takes_tensors_only = (
+            not pinned[1]
+            and all(type(x) is Tensor for x in pinned[0])
+            and len(set(map(id, dynamic))) == len(dynamic)
+            and not self._written
+        )
+        arguments = {id(traced): position for position, traced in enumerate(call.inputs)}
+        self._gradients = [
+            (arguments.get(id(owner), owner), gradient)
+            for owner, gradient in trace.leaves.values()
+            if id(owner) in arguments or (not isinstance(owner, Traced) and trace.reads.is_outside(owner))
+        ]
         outputs = [leaf.value for leaf in self._leaves if isinstance(leaf, Traced)]
         self._count = len(outputs)
-        outputs += [gradient.value for _, gradient in self._gradients]
+        outputs += [gradient.value for _, gradient in self._gradients] + [*self._written.values()]
         self._described = [(value.shape, value.dtype) for value in outputs]
-        self._arguments, self._steps, self._draws = arguments, trace.steps, trace.draws
+        self._given = [(value.shape, value.dtype) for value in call.before]
+        self._arguments, self._steps, self._draws = len(call.inputs), trace.steps, trace.draws
         self.drawn: list[Any] | None = trace.drawn or None
         self._parts = trace.held
-        self._updated = {source.attributes["position"] for source, _ in trace.updates.values()}
+        self._updated = {source.attributes["position"] for source, _ in trace.stored()}
         self._tensors_updated = [i for i in self._updated if isinstance(trace.held[i], Tensor)]
+        stepped = {id(parameter) for step in trace.steps for parameter in step.parameters}
+        self._stepped = {i for i in self._tensors_updated if id(trace.held[i]) in stepped}
         self._nodes = [part._node if isinstance(part, Tensor) else None for part in trace.held]
         self._constants = trace.constants
         self.program = simplify(trace.program(outputs))
         self._signatures = [(part.shape, part.dtype, device_of(part)) for part in map(self._array, trace.held)]
         #: Whether somebody was told that compiling it came to nothing.
         self.has_failed = False
+        #: The arguments of a call that is not plain.
+        self._targets: Sequence[Any] | None = None
         self._generate()
 
     def _generate(self) -> None:
@@ -93,6 +104,7 @@ class Specialisation:
             self.groups,
             self.plan,
             arguments=self._arguments + len(self._draws),
+            given=self._given,
             held=len(self._parts),
             constants=len(self._constants),
             numbers=sum(step.count for step in self._steps),
@@ -127,8 +139,8 @@ class Specialisation:
         return part._array if isinstance(part, Tensor) else part.array()
 
     def fits(self) -> bool:
-        """Tell whether everything is as it was traced for: surroundings, shapes, dtypes and leaves of what is held."""
-        if not self._surroundings.hold():
+        """Return whether everything is as it was traced for: guards, shapes, dtypes and leaves of what is held."""
+        if not self._guards.hold():
             return False
         for part, node, described in zip(self._parts, self._nodes, self._signatures, strict=True):
             array = self._array(part)
@@ -146,7 +158,8 @@ class Specialisation:
             memory.prepare_write(part)
             if part._array.base is not None and not memory.views_of(memory.base_of(part)):
                 part._array = part._array.copy()  # those who look at the same memory are not counted in this array
-            part._node.grad = None
+            if position in self._stepped:
+                part._node.grad = None
             if in_rows(part._array) is not part._array and part._family is not None:
                 memory.unlink(part)
         table = np.zeros((max(1, 4 * len(self._parts)), 2), np.int64)
@@ -171,7 +184,9 @@ class Specialisation:
         address, node = word(id(part) + to_array), word(id(part) + to_node)
         rows = [(id(part) + to_array, address), (id(part) + to_node, node)]
         if position in self._updated:
-            rows += [(address, word(address)), (node + to_gradient, id(None))]
+            rows.append((address, word(address)))
+        if position in self._stepped:
+            rows.append((node + to_gradient, id(None)))
         return rows
 
     def _shared(self) -> bool:
@@ -193,24 +208,26 @@ class Specialisation:
 
     # Running
 
-    def quick_source(self) -> str:
-        """Return the source of what an ordinary call runs: written out, since every call pays for it."""
+    def quick_source(self, condition: str) -> str:
+        """Return the source of what an ordinary call runs, given that of the guards: every call pays for it."""
         names = [f"x{i}" for i in range(self._arguments)]
         lines = [f"def quick({''.join(f'{name}=MISS, ' for name in names)}*others, **named):"]
         unlike = ["others or named"]
         for name, required in zip(names, self._required, strict=True):
             unlike.append(f"type({name}) is not Tensor or {name}._node {'is' if required else 'is not'} None")
+        needing = [name for name, required in zip(names, self._required, strict=True) if required]
+        unlike += [f"{one} is {other}" for one, other in itertools.combinations(needing, 2)]
         given = "".join(f"{name}, " for name in names)
         lines.append(f"    if {' or '.join(unlike)}: return missed({given}*others, **named)")
-        body = ["        " + line for line in self._run_lines(names)]
+        body = ["        " + line for line in self._run_lines(names, condition)]
         lines += ["    acquire()", "    try:", *body, "    finally: release()", f"    return missed({given})"]
         return "\n".join(lines) + "\n"
 
-    def _run_lines(self, names: list[str]) -> list[str]:
+    def _run_lines(self, names: list[str], condition: str) -> list[str]:
         """Return the statements that run the step, or go on where it does not fit."""
-        tests = ["held is not None", f"({self._surroundings.condition()} or surroundings.hold())", *self._state_tests()]
+        tests = ["held is not None", f"({condition} or guards.hold())", *self._state_tests()]
         lines = ["held = me._held", f"try: fits = {' and '.join(tests)}"]
-        lines.append("except (KeyError, ValueError): fits = False")  # what is looked at is gone
+        lines.append("except (KeyError, ValueError, AttributeError): fits = False")  # what is looked at is gone
         arrays = [f"{name}._array" for name in names] + [f"drawn[{i}]" for i in range(len(self._draws))]
         arrays += [f"o{i}" for i in range(len(self._described))]
         numbers = [f"n{position}" for position in range(len(self._steps))]
@@ -219,23 +236,23 @@ class Specialisation:
         run += ["drawn = me.draw()"] if self._draws else []
         single = [f"{name}[{i}]" for name, step in zip(numbers, self._steps, strict=True) for i in range(step.count)]
         run.append(f"status = compiled({', '.join(['held', *single, *arrays])})")
-        run += ["if not status:", *["    " + line for line in self._end_lines()], "me.failed(status)"]
+        run += ["if not status:", *["    " + line for line in self._end_lines(names)], "me.failed(status)"]
         lines += ["if fits:", *[f"    {name} = s{i}()" for i, name in enumerate(numbers)]]
         return [*lines, f"    if {' and '.join(enough) or True}:", *["        " + line for line in run]]
 
-    def _end_lines(self) -> list[str]:
+    def _end_lines(self, names: list[str]) -> list[str]:
         """Return the statements that follow where a step has been taken."""
         lines = ["me.drawn = None"] if self._draws else []
-        if self._steps or self._gradients:
-            counting = self._gradients or any("step" in step.optimizer.slots for step in self._steps)
-            gradients = [f"o{i}" for i in range(self._count, len(self._described))]
-            after = f"me.after(({''.join(g + ', ' for g in gradients)}))"
+        more = [f"o{i}" for i in range(self._count, len(self._described))]
+        if self._steps or more or self._effects:
+            counting = more or self._effects or any("step" in step.optimizer.slots for step in self._steps)
+            after = f"me.after(({''.join(name + ', ' for name in more)}), ({''.join(name + ', ' for name in names)}))"
             lines.append(after if counting else f"if watching: {after}")
         for i in range(self._count):
             lines += [f"t{i} = new(Tensor)", f"t{i}._array = o{i}", f"t{i}._node = t{i}._family = None"]
         tensors = itertools.count()
         leaves = [f"t{next(tensors)}" if isinstance(x, Traced) else f"r[{i}]" for i, x in enumerate(self._leaves)]
-        return [*lines, f"return {self._structure.written(iter(leaves), 'keys')}"]
+        return [*lines, f"return {self._structure.written(iter(leaves), 'known')}"]
 
     def _state_tests(self) -> list[str]:
         return [
@@ -247,13 +264,13 @@ class Specialisation:
     def quick(self, lock: threading.RLock, missed: Callable[..., Any]) -> Callable[..., Any]:
         """Return what ordinary calls run: it calls `missed` where this version does not fit, without the lock."""
         scope: dict[str, Any] = {"Tensor": Tensor, "MISS": MISS, "me": self, "empty": np.empty, "new": object.__new__}
-        scope |= {"compiled": self._compiled, "watching": vars(watchers)["data"], **self._surroundings.names()}
+        scope |= {"compiled": self._compiled, "watching": vars(watchers)["data"]}
         scope |= {"acquire": lock.acquire, "release": lock.release, "missed": missed}  # half the time of `with`
         scope |= {f"s{i}": step.reader() for i, step in enumerate(self._steps)}
         scope |= {f"d{i}": dtype for i, (_, dtype) in enumerate(self._described)}
         scope |= {f"k{i}": part.array for i, part in enumerate(self._parts) if not isinstance(part, Tensor)}
-        scope |= {"r": self._leaves, "keys": self._structure.all_keys()}
-        exec(self.quick_source(), scope)
+        scope |= {"__name__": __name__, "r": self._leaves, "known": self._structure.constants()}
+        exec(self.quick_source(self._guards.condition(scope)), scope)
         made: Callable[..., Any] = scope["quick"]
         return made
 
@@ -264,9 +281,13 @@ class Specialisation:
         self._take_hold()
         inputs = [x for x in leaves if isinstance(x, Tensor | np.ndarray)]
         arrays = [self._apart(x) for x in inputs]
-        found = self._run(
-            *[wrap(a, _ANY if needed else None) for a, needed in zip(arrays, self._required, strict=True)]
-        )
+        self._targets = inputs
+        try:
+            found = self._run(
+                *[wrap(a, _ANY if needed else None) for a, needed in zip(arrays, self._required, strict=True)]
+            )
+        finally:
+            self._targets = None
         if self._shared():
             self._held = None
         return found
@@ -282,15 +303,21 @@ class Specialisation:
         if status >= FIRST_CHECK:
             raise IndexError(self.program.checks[status - FIRST_CHECK].message)
 
-    def after(self, gradients: Sequence[Any]) -> None:
-        """Do what belongs to a step besides numbers: count it, collect gradients, tell who watches."""
-        for (owner, _), gradient in zip(self._gradients, gradients, strict=True):
-            leaf = owner._node
-            leaf.grad = wrap(gradient) if leaf.grad is None else leaf.grad + wrap(gradient)  # type: ignore[union-attr]
+    def after(self, more: Sequence[Any], arguments: Sequence[Any]) -> None:
+        """Do what belongs to a call besides numbers: collect gradients, write what is not held, count steps."""
+        arguments = arguments if self._targets is None else self._targets
+        for (owner, _), gradient in zip(self._gradients, more, strict=False):
+            leaf: Any = (arguments[owner] if isinstance(owner, int) else owner)._node
+            leaf.grad = wrap(gradient) if leaf.grad is None else leaf.grad + wrap(gradient)
+        for position, array in zip(self._written, more[len(self._gradients) :], strict=True):
+            write_back(arguments[position], array)
+        for place, value in self._effects:
+            if not alike(place.now(), value):
+                place.put(value)
         for step in self._steps:
             step.advance()
             announce(step.parameters)
 
     def explain(self) -> str:
         """Return groups, memory, work and constants as text."""
-        return explain(self.program, self.groups, self.plan, self._constants, self._surroundings)
+        return explain(self.program, self.groups, self.plan, self._constants, self._guards)

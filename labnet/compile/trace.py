@@ -4,13 +4,15 @@ A stand-in is a tensor without elements. Ops hand it to the tracer of their thre
 of the op; gradients come from the same rules as in eager mode, run on stand-ins.
 """
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from labnet import autograd, memory
-from labnet.compile.ir import Builder, Check, DType, Program, Store, Value
+from labnet import autograd, memory, ops
+from labnet.compile.ir import Builder, Check, DType, Program, Store, Value, placed
+from labnet.compile.reads import Reads
 from labnet.compile.traced import WAYS_OUT, Traced, TracedNode, refuse
 from labnet.compile.updates import States, Step
 from labnet.device import CPU
@@ -36,15 +38,25 @@ class Trace:
     steps : list of Step
         What optimizers did; their numbers are read anew at each call.
     updates : dict
-        {number of a held source: its new value}.
+        {number of a held source: (the source, its new value)}.
     draws : list of callable
         Each draws random numbers for one call, on the device that it is given; `drawn` are those of the first call.
     leaves : dict
         (leaf tensor, gradient), by the identity of the tensor, of what no optimizer took.
+    reads : Reads
+        What the function reads outside of itself.
     """
 
-    def __init__(self, rules: dict[str, Callable[..., "Traced"]], *, arguments: int = 0, device: str = CPU):
+    def __init__(
+        self,
+        rules: dict[str, Callable[..., "Traced"]],
+        *,
+        arguments: int = 0,
+        device: str = CPU,
+        reads: Reads | None = None,
+    ):
         self.device = device
+        self.reads = Reads() if reads is None else reads
         self.builder = Builder()
         self.held: list[Any] = []
         self.constants: list[np.ndarray[Any, Any]] = []
@@ -58,6 +70,8 @@ class Trace:
         self._rules = rules
         self._sources: dict[int, Value] = {}
         self._kept: list[Any] = []
+        self._views: dict[int, list[weakref.ref[Traced]]] = {}
+        self._histories: dict[int, autograd.Node | None] = {}
 
     # Stand-ins
 
@@ -119,9 +133,10 @@ class Trace:
                 refuse("a traced tensor of another run: return it from the function it was made in")
             return x
         if isinstance(x, Tensor):
+            node = self._histories.get(id(x), x._node)
             if x._node is not None and not isinstance(x._node, autograd.Leaf):
                 refuse("a tensor that was computed outside with a gradient: pass it as an argument, or detach() it")
-            return self.stand_in(self.source(x, x._array, id(x))[0], x._node)
+            return self.stand_in(self.source(x, x._array, id(x))[0], node)
         if x is None or (isinstance(x, bool | int | float) and dtype is None):
             return x
         return self.constant(np.asarray(x, dtype) if isinstance(x, bool | int | float) else on_host(x))
@@ -134,17 +149,89 @@ class Trace:
         if rule is None:
             refuse(f"{op.name}: it has no compile rule; call it outside of the compiled function")
         operands = [self.lift(x) for x in inputs]
-        with autograd.no_grad():
+        with autograd.no_grad(), self.reads.pause():
             try:
                 out = rule(self, op, operands, static)
             except (ShapeError, DTypeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
                 raise (_refusal_of(op, operands, static) or error) from None
+        result = self.stand_in(out.value)
         nodes = [x._node if isinstance(x, Traced) else None for x in operands]
-        if op.differentiable and any(nodes) and autograd.is_recording() and out.dtype.kind == "f":
-            result = self.stand_in(out.value)
+        if op.differentiable and any(nodes) and out.dtype.kind == "f" and self._is_recording():
             result._node = TracedNode(nodes, op, operands, result, static)  # rules may differentiate what came out
-            return result
-        return self.stand_in(out.value)
+        if op.view and isinstance(inputs[0], Tensor) and placed(result.value)[0] is placed(operands[0].value)[0]:
+            result._family = (inputs[0], op, static)
+            self._views.setdefault(id(inputs[0]), []).append(weakref.ref(result))
+        return result
+
+    def _is_recording(self) -> bool:
+        self.reads.needs_recording = True
+        return autograd.is_recording()
+
+    # Writing
+
+    def base_of(self, x: Tensor) -> Tensor:
+        """Return the tensor whose elements a view shows; a tensor that is none itself."""
+        while isinstance(x, Traced) and x._family is not None:
+            x = x._family[0]
+        return x
+
+    def write(self, x: Tensor, key: Any, value: Any) -> None:
+        """Write down ``x[key] = value``; elements that a mask chooses are chosen when it runs."""
+        mask = key[0] if isinstance(key, tuple) and len(key) == 1 else key
+        value = self.lift(value, x.dtype)
+        if isinstance(mask, Tensor) and mask.dtype.kind == "b":
+            new = self._masked(self.lift(x), self.lift(mask), value)
+        else:
+            new = ops.setitem(self.lift(x), value, key)
+        self.replace(x, self.lift(ops.astype(new, x.dtype)))
+
+    def _masked(self, x: Traced, mask: Traced, value: Traced) -> Tensor:
+        """Return a tensor with one value, or one row, where a mask is true."""
+        if mask.shape != x.shape[: mask.ndim]:
+            raise IndexError(f"setitem: a mask of shape {mask.shape} does not fit a tensor of shape {x.shape}")
+        if value.ndim > x.ndim - mask.ndim:
+            refuse("setitem of a row per chosen element, whose number is only known when it runs: use ln.where")
+        return ops.where(mask.reshape((*mask.shape, *(1 for _ in x.shape[mask.ndim :]))), value, x)
+
+    def replace(self, x: Tensor, new: Traced) -> None:
+        """Give a tensor new elements, of its own shape and dtype; views of it follow, and what it is a view of does.
+
+        With operations being recorded, the history of the new elements becomes that of the tensor.
+        """
+        recorded = self._is_recording()
+        if isinstance(x, Traced) and x._family is not None:
+            self._write_through(x, new)
+            return
+        if isinstance(x, Traced):
+            x.value, x._node = new.value, new._node if recorded else x._node
+        else:
+            self._write(self.source(x, x._array, id(x))[1], new.value)
+            if recorded and new._node is not None:
+                self._histories[id(x)] = new._node
+        self._refresh(x, recorded=recorded)
+
+    def _write_through(self, view: Traced, new: Traced) -> None:
+        """Write elements of a view into what it shows."""
+        base, op, static = view._family
+        whole = self.lift(base)
+        places = op.forward(np.arange(whole.size).reshape(whole.shape), **static)
+        flat = ops.setitem(ops.reshape(whole, (-1,)), new, np.asarray(places))
+        self.replace(base, self.lift(ops.reshape(flat, whole.shape)))
+
+    def _refresh(self, base: Tensor, *, recorded: bool) -> None:
+        """Read all views of a tensor again; those with a history keep what they have seen, unless this is recorded."""
+        for reference in self._views.pop(id(base), []):
+            view = reference()
+            if view is None or view._family is None or view._family[0] is not base:
+                continue
+            if view._node is not None and not recorded:
+                view._family = None
+                continue
+            _, op, static = view._family
+            again = self.apply(op, (base,), static)
+            view.value, view._node = again.value, again._node
+            self._views.setdefault(id(base), []).append(reference)
+            self._refresh(view, recorded=recorded)
 
     # Gradients and updates
 
@@ -168,36 +255,58 @@ class Trace:
             refuse(f"{type(optimizer).__name__}: it defines no _formula; call it outside of the compiled function")
         if any(isinstance(parameter, Traced) for parameter, _ in found):
             refuse("an update of an argument: let the function find its parameters in a module or a variable")
-        by_step: dict[int, list[tuple[Tensor, Any]]] = {}
+        by_step: dict[tuple[int, int], list[tuple[Tensor, Any]]] = {}
         for parameter, gradient in found:
             taken = optimizer._known(parameter).state.get("step", 0)
-            by_step.setdefault(taken, []).append((parameter, gradient))
-        for pairs in by_step.values():
-            self._update(optimizer, pairs)
+            before = sum(step.optimizer is optimizer and step.changes(parameter) for step in self.steps)
+            by_step.setdefault((taken, before), []).append((parameter, gradient))
+        for (_, before), pairs in by_step.items():
+            self._update(optimizer, pairs, before)
 
-    def _update(self, optimizer: Optimizer, found: list[tuple[Tensor, Any]]) -> None:
-        """Write down a step for parameters that have taken equally many."""
-        start, count = sum(step.count for step in self.steps), len(optimizer._numbers(1))
-        self.steps.append(Step(optimizer, [parameter for parameter, _ in found], count))
+    def _update(self, optimizer: Optimizer, found: list[tuple[Tensor, Any]], before: int) -> None:
+        """Write down a step for parameters that have taken equally many, `before` of them in this run."""
+        start = sum(step.count for step in self.steps)
+        step = Step(optimizer, [parameter for parameter, _ in found], before, self.reads.settings_of(optimizer))
+        self.steps.append(step)
+        count = step.count
         for parameter, gradient in found:
             value = self.lift(parameter).detach()
             state = States(self, optimizer, parameter)
             numbers: list[Tensor] = [self.number(start + i, value.dtype) for i in range(count)]
             with autograd.no_grad():
                 new = self.lift(optimizer._formula(value, self.lift(gradient), state, numbers))
-            self._write(self._sources[id(parameter)], new.value)
+                if new.shape == value.shape and new.dtype != value.dtype:
+                    new = self.lift(ops.astype(new, value.dtype))
+                self._check_fit(self._sources[id(parameter)], new.value)
+                self.replace(parameter, new)
             for slot, source in state.sources.items():
                 self._write(source, self.lift(state[slot]).value)
             self.leaves.pop(id(parameter), None)
 
     def _write(self, source: Value, new: Value) -> None:
+        self._check_fit(source, new)
+        self.updates[source.number] = (source, new)
+
+    @staticmethod
+    def _check_fit(source: Value, new: Value) -> None:
         if new.shape != source.shape or new.dtype != source.dtype:
             refuse(f"an update of shape {new.shape} and dtype {new.dtype} for {source.shape} and {source.dtype}")
-        self.updates[source.number] = (source, new)
+
+    def stored(self) -> list[tuple[Value, Value]]:
+        """Return the held sources that a call leaves with a new value: not those of tensors that the run has made."""
+        found = []
+        for source, new in self.updates.values():
+            held = self.held[source.attributes["position"]]
+            if isinstance(held, Tensor) and not self.reads.is_outside(held):
+                continue
+            if isinstance(held, Tensor) and isinstance(self._histories.get(id(held)), TracedNode):
+                refuse("a write of what has a history into a tensor from outside: write its detach()")
+            found.append((source, new))
+        return found
 
     def _refuse_views(self) -> None:
         """Refuse tensors from outside that share their memory with a parameter that is updated."""
-        tensors = {source.attributes["position"] for source, _ in self.updates.values()}
+        tensors = {source.attributes["position"] for source, _ in self.stored()}
         updated = [held for position, held in enumerate(self.held) if position in tensors and isinstance(held, Tensor)]
         bases = {id(memory.base_of(parameter)): parameter for parameter in updated}
         for held in self.held:
@@ -206,14 +315,27 @@ class Trace:
                     "an update of a parameter together with a view of it from outside: make the view in the function"
                 )
 
-    def program(self, outputs: Sequence[Value]) -> Program:
-        """Return what was written down, with these values as outputs."""
+    def watch(self) -> None:
+        """Hold on to tensors whose shape or other attributes were read, although their elements were not."""
+        for tensor in self.reads.tensors.values():
+            known = isinstance(tensor._node, autograd.Leaf | None) and tensor.device == self.device
+            if known and self.reads.is_outside(tensor):
+                self.source(tensor, tensor._array, id(tensor))
+
+    def program(self, outputs: Sequence[Value], *, updates: bool = True) -> Program:
+        """Return what was written down, with these values as outputs, and unless told otherwise what is updated."""
         self._refuse_views()
         stores = [Store(value, position) for position, value in enumerate(outputs)]
-        return Program(stores + [Store(new, source) for source, new in self.updates.values()], self.checks)
+        stores += [Store(new, source) for source, new in self.stored()] if updates else []
+        return Program(stores, self.checks)
 
-    def witness(self, what: str, tensor: Tensor) -> Any:
+    def witness(self, what: str, tensor: Tensor, *given: Any) -> Any:
         """Refuse what would happen once only, while the function is traced, instead of at each call."""
+        if what == "assign":
+            value = self.lift(ops.astype(self.lift(given[0], tensor.dtype), tensor.dtype)).detach()
+            with autograd.no_grad():
+                self.replace(tensor, self.lift(value))
+            return None
         if what != "detach":
             refuse(WAYS_OUT[what])
         return self.lift(tensor).detach()

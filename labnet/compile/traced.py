@@ -31,9 +31,6 @@ WAYS_OUT = {
     "__repr__": "printing a traced tensor: return it, and print it outside",
     "__format__": "formatting a traced tensor: return it, and format it outside",
     "keep": "setting an attribute of a module, which would happen once: return the tensor, and set it outside",
-    "assign": "writing into a tensor: only optimizers write while a function is compiled",
-    "write": "writing into a tensor: compute a new tensor instead, for example with ln.where",
-    "operator": "an operator that writes in place: write x = x + y instead of x += y",
 }
 
 
@@ -47,9 +44,10 @@ def user_line() -> str:
     return f"{name}:{number}" + (f" ({text})" if text else "")
 
 
-def refuse(what: str) -> NoReturn:
-    """Raise `TraceError` for the user's line."""
-    raise TraceError(f"jit: cannot compile {what}; at {user_line()}")
+def refuse(what: str, line: str | None = None) -> NoReturn:
+    """Raise `TraceError` for a line of the user: by default the one that runs."""
+    line = user_line() if line is None else line
+    raise TraceError(f"jit: cannot compile {what}" + (f"; at {line}" if line else ""))
 
 
 class Traced(Tensor):
@@ -84,6 +82,20 @@ class Traced(Tensor):
     def dtype(self) -> DType:
         """Data type of the elements."""
         return self.value.dtype
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a backward through this tensor leads to a gradient."""
+        return self._node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if not self.is_leaf:
+            raise GradientError("requires_grad can be set on leaf tensors only: this one was computed; use detach()")
+        if value and self.dtype.kind != "f":
+            raise GradientError(f"only floating-point tensors can require gradients: this one is {self.dtype}")
+        if value != self.requires_grad:
+            self._node = autograd.Leaf(self) if value else None
 
     @property
     def device(self) -> str:

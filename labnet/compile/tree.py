@@ -1,11 +1,14 @@
-"""Tuples, lists and dicts of anything, taken apart and put together again."""
+"""Tuples, lists, dicts, named tuples, data classes and slices, taken apart and put together again."""
 
+import dataclasses
 import itertools
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 _BRACKETS: dict[type, str] = {tuple: "({})", list: "[{}]", dict: "{{{}}}"}
+_MAPPINGS = (dict, OrderedDict)
 
 
 @dataclass(frozen=True)
@@ -15,9 +18,9 @@ class Structure:
     Attributes
     ----------
     kind : type or None
-        tuple, list or dict; None for a leaf.
+        tuple, list, dict or another class that is taken apart; None for a leaf.
     keys : tuple
-        Keys of a dict.
+        Keys of a dict; names of the attributes of a data class.
     parts : tuple of Structure
     """
 
@@ -39,41 +42,81 @@ class Structure:
     def _build(self, leaves: Iterator[Any]) -> Any:
         if self.kind is None:
             return next(leaves)
-        parts = [part._build(leaves) for part in self.parts]
-        return dict(zip(self.keys, parts, strict=True)) if self.kind is dict else self.kind(parts)
+        return self.make([part._build(leaves) for part in self.parts])
 
-    def all_keys(self) -> list[Any]:
-        """Return the keys of all dicts, those of a dict before those of its parts."""
-        return [*self.keys, *itertools.chain.from_iterable(part.all_keys() for part in self.parts)]
+    def make(self, parts: Iterable[Any]) -> Any:
+        """Return an object of this kind with these parts."""
+        kind = self.kind
+        assert kind is not None, "leaves have no parts"
+        if kind in _MAPPINGS:
+            return kind(zip(self.keys, parts, strict=True))
+        if kind is slice or hasattr(kind, "_fields"):
+            return kind(*parts)
+        if kind in _BRACKETS:
+            return kind(parts)
+        made = object.__new__(kind)
+        for name, part in zip(self.keys, parts, strict=True):
+            object.__setattr__(made, name, part)
+        return made
 
-    def written(self, leaves: Iterator[str], keys: str) -> str:
-        """Return the source of what `build` makes of leaves, in which `keys` is the name of what `all_keys` returns.
+    def constants(self) -> list[Any]:
+        """Return what `written` refers to: keys of dicts, and what makes other kinds, outer ones first."""
+        own = [*self.keys] if self.kind is dict else [] if self.kind in (None, *_BRACKETS) else [self.make]
+        return [*own, *itertools.chain.from_iterable(part.constants() for part in self.parts)]
+
+    def written(self, leaves: Iterator[str], constants: str) -> str:
+        """Return the source of what `build` makes of leaves, in which `constants` names what `constants` returns.
 
         Examples
         --------
         >>> _, structure = flatten({"a": 1, "b": (2, [3])})
-        >>> structure.written(iter(["x", "y", "z"]), "keys")
-        '{keys[0]: x, keys[1]: (y, [z, ], ), }'
+        >>> structure.written(iter(["x", "y", "z"]), "known")
+        '{known[0]: x, known[1]: (y, [z, ], ), }'
         """
-        return self._written(leaves, (f"{keys}[{position}]" for position in itertools.count()))
+        return self._written(leaves, (f"{constants}[{position}]" for position in itertools.count()))
 
-    def _written(self, leaves: Iterator[str], keys: Iterator[str]) -> str:
+    def _written(self, leaves: Iterator[str], constants: Iterator[str]) -> str:
         if self.kind is None:
             return next(leaves)
-        before = [f"{next(keys)}: " for _ in self.keys] or [""] * len(self.parts)
-        inside = "".join(f"{key}{part._written(leaves, keys)}, " for key, part in zip(before, self.parts, strict=True))
-        return _BRACKETS[self.kind].format(inside)
+        if self.kind not in _BRACKETS:
+            make = next(constants)
+            return f"{make}([{', '.join(part._written(leaves, constants) for part in self.parts)}])"
+        before = [f"{next(constants)}: " for _ in self.keys] or [""] * len(self.parts)
+        pairs = zip(before, self.parts, strict=True)
+        return _BRACKETS[self.kind].format("".join(f"{key}{part._written(leaves, constants)}, " for key, part in pairs))
+
+
+def _parts_of(tree: Any) -> tuple[tuple[Any, ...], list[Any]] | None:
+    """Return the keys and parts of what is taken apart; None for a leaf."""
+    kind = type(tree)
+    if kind in _MAPPINGS:
+        return tuple(tree), list(tree.values())
+    if kind in (tuple, list) or (issubclass(kind, tuple) and hasattr(kind, "_fields")):
+        return (), list(tree)
+    if kind is slice:
+        return (), [tree.start, tree.stop, tree.step]
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        names = tuple(getattr(tree, "__dict__", None) or [field.name for field in dataclasses.fields(tree)])
+        return names, [getattr(tree, name) for name in names]
+    return None
 
 
 def flatten(tree: Any) -> tuple[list[Any], Structure]:
-    """Take tuples, lists and dicts apart."""
-    if type(tree) not in (tuple, list, dict):
+    """Take apart what holds others: tuples, lists, dicts, named tuples, data classes and slices.
+
+    Examples
+    --------
+    >>> flatten(slice(1, None))[0]
+    [1, None, None]
+    """
+    found = _parts_of(tree)
+    if found is None:
         return [tree], Structure()
-    keys = tuple(tree) if type(tree) is dict else ()
+    keys, values = found
     leaves: list[Any] = []
     parts = []
-    for part in tree.values() if type(tree) is dict else tree:
-        found, structure = flatten(part)
-        leaves += found
+    for part in values:
+        inner, structure = flatten(part)
+        leaves += inner
         parts.append(structure)
     return leaves, Structure(type(tree), keys, tuple(parts))

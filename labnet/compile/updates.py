@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +17,29 @@ if TYPE_CHECKING:
 
 @dataclass
 class Step:
-    """A step of an optimizer: with which parameters, and how many numbers it needs."""
+    """A step of an optimizer.
+
+    Attributes
+    ----------
+    optimizer : Optimizer
+    parameters : list of tensors
+    before : int
+        Steps that the same run takes with these parameters before.
+    settings : dict
+        Attributes of the optimizer that the function itself has set, by name.
+    """
 
     optimizer: Optimizer
     parameters: list[Tensor]
-    count: int
+    before: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.count = len(self._numbers(1))
+
+    def changes(self, parameter: Tensor) -> bool:
+        """Return whether a tensor is among the parameters."""
+        return any(one is parameter for one in self.parameters)
 
     def _states(self) -> list[dict[str, Any]]:
         return [self.optimizer._known(parameter).state for parameter in self.parameters]
@@ -34,11 +52,18 @@ class Step:
     def numbers(self) -> tuple[float, ...]:
         """Return the numbers of the next step."""
         taken: int = self.optimizer._known(self.parameters[0]).state.get("step", 0)
-        return self.optimizer._numbers(taken + 1)
+        return self._numbers(taken + 1 + self.before)
+
+    def _numbers(self, step: int) -> tuple[float, ...]:
+        if not self.settings:
+            return self.optimizer._numbers(step)
+        changed = object.__new__(type(self.optimizer))
+        vars(changed).update({**vars(self.optimizer), **self.settings})
+        return changed._numbers(step)
 
     def reader(self) -> Callable[[], tuple[float, ...]]:
         """Return the quickest way to `numbers`: without a look at the count, if the optimizer does not count."""
-        return self.numbers if "step" in self.optimizer.slots else functools.partial(self.optimizer._numbers, 1)
+        return self.numbers if "step" in self.optimizer.slots else functools.partial(self._numbers, 1)
 
     def advance(self) -> None:
         """Count a step, if the optimizer counts."""

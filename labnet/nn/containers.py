@@ -40,6 +40,10 @@ class Sequential(Module):
 
     def forward(self, x: Any) -> Any:
         """Hand `x` through every layer."""
+        if dispatch.Plain is None and dispatch.current_tracer() is not None:
+            for layer in self:
+                x = layer(x)
+            return x
         steps = self.__dict__["_steps"]
         if steps is None:
             steps = self.__dict__["_steps"] = _steps(list(self))

@@ -93,17 +93,17 @@ class Module:
     _parameters: dict[str, Tensor]
     _buffers: dict[str, Tensor]
     _modules: dict[str, "Module"]
+    _training: bool
 
     @property
     def training(self) -> bool:
         """Whether the module is in training; inside `calling_mode` what that says."""
         override = _override.get()
-        own: bool = self.__dict__["_training"]
-        return own if override is None else override
+        return self._training if override is None else override
 
     @training.setter
     def training(self, mode: bool) -> None:
-        self.__dict__["_training"] = mode
+        object.__setattr__(self, "_training", mode)
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Compute the output; subclasses define this."""

@@ -9,7 +9,7 @@ from labnet.device import CPU, check_device
 from labnet.kernels.places import finished, moved
 from labnet.ops import dispatch
 from labnet.ops.shape import Shape
-from labnet.tensor import DTypeLike, Tensor, as_array, as_dtype, tell
+from labnet.tensor import DTypeLike, Tensor, as_array, as_dtype
 
 _generator = np.random.default_rng()
 #: What DLPack calls a GPU of NVIDIA.
@@ -81,8 +81,10 @@ def asarray(
             return obj
         if copy is None and not requires_grad:
             return obj.to_device(device)
-    if isinstance(obj, Tensor):
-        tell("copy", obj)
+    if isinstance(obj, Tensor) and dispatch.current_tracer() is not None:
+        traced = obj.detach() if same else obj.detach().astype(dtype)
+        traced.requires_grad = requires_grad
+        return traced
     array = as_array(obj, dtype=dtype)
     tensor = Tensor(array.copy() if copy else array, device=device)
     given = obj._array if isinstance(obj, Tensor) else obj

@@ -52,7 +52,16 @@ class Tracer(Protocol):
     def random(self, draw: Callable[[str], Values]) -> Tensor:
         """Return a stand-in for random numbers that every call draws anew, on the device that it names."""
 
-    def witness(self, what: str, tensor: Tensor) -> Any:
+    def base_of(self, x: Tensor) -> Tensor:
+        """Return the tensor whose elements a view shows."""
+
+    def write(self, x: Tensor, key: Any, value: Any) -> None:
+        """Write down ``x[key] = value``."""
+
+    def replace(self, x: Tensor, new: Any) -> None:
+        """Write down that a tensor has new elements."""
+
+    def witness(self, what: str, tensor: Tensor, *given: Any) -> Any:
         """Refuse that elements of a tensor leave it as numbers, or are written; share them as a stand-in."""
 
     def check_within(self, x: Tensor, bound: int, message: str) -> None:

@@ -15,10 +15,11 @@ from labnet.autograd import Leaf, is_recording
 from labnet.device import CPU
 from labnet.errors import DeviceError, DTypeError, GradientError, ShapeError
 from labnet.kernels.places import device_of, moved
+from labnet.ops import dispatch
 from labnet.ops.dispatch import failure, operand
 from labnet.ops.indexing import getitem, plain_key, setitem
 from labnet.ops.shape import astype, reshape
-from labnet.tensor import Tensor, tell
+from labnet.tensor import Tensor
 
 
 def write(x: Tensor, key: Any, value: Any) -> None:
@@ -40,7 +41,11 @@ def write(x: Tensor, key: Any, value: Any) -> None:
     >>> x.tolist()
     [[5.0, 5.0], [0.0, 0.0]]
     """
-    tell("write", x)
+    if dispatch.Plain is None and (tracer := dispatch.current_tracer()) is not None:
+        _check_leaf(tracer.base_of(x))
+        _check_dtype("setitem", x, value if isinstance(value, Tensor) else operand(value))
+        tracer.write(x, key, value)
+        return
     base = memory.base_of(x)
     _check_leaf(base)
     values = operand(value)
@@ -111,13 +116,16 @@ def in_place(function: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], 
     """Return the in-place form of an operator: the same values, written into its first operand."""
 
     def operator(x: Tensor, other: Any, /) -> Tensor:
-        tell("operator", x)
-        base: Tensor = memory.base_of(x)
+        tracer = dispatch.current_tracer() if dispatch.Plain is None else None
+        base: Tensor = memory.base_of(x) if tracer is None else tracer.base_of(x)
         _check_leaf(base)
         result: Tensor = function(x, other)
         if result.shape != x.shape:
             raise ShapeError(f"in-place operator: the result has shape {result.shape}, the tensor has shape {x.shape}")
-        _check_dtype("in-place operator", x, result._array)
+        _check_dtype("in-place operator", x, result)
+        if tracer is not None:
+            tracer.replace(x, astype(result, x.dtype))
+            return x
         if base is not x or memory.views_of(x):
             write(x, ..., result)
             return x

@@ -1,0 +1,358 @@
+"""Places where Python keeps values: items, cells, attributes, contents; what is there now, and whether it is the same.
+
+A place says how to read it, how to write it, and how generated code compares it. Knows nothing about tracing.
+"""
+
+import types
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+MISSING: Any = type("Missing", (), {"__repr__": lambda _: "nothing"})()
+#: Values that are the same where they are equal.
+SCALARS = (bool, int, float, complex, str, bytes, type(None), type(...), np.generic, np.dtype, range)
+#: Gives a value the name by which an expression refers to it.
+Bind = Callable[[Any], str]
+
+
+def alike(now: Any, before: Any) -> bool:
+    """Return whether two values lead to the same computation: one object, or equal numbers of one type.
+
+    Examples
+    --------
+    >>> alike(0.0, -0.0), alike(float("nan"), float("nan")), alike((1, 2.0), (1, 2.0)), alike(1, True)
+    (False, True, True, False)
+    """
+    if now is before:
+        return True
+    if type(now) is not type(before):
+        return False
+    if isinstance(before, float | complex | np.generic):
+        return repr(now) == repr(before) and (now == before or now != now)
+    if isinstance(before, SCALARS):
+        return bool(now == before)
+    if isinstance(before, tuple):
+        return len(now) == len(before) and all(map(alike, now, before))
+    if isinstance(before, slice):
+        return alike((now.start, now.stop, now.step), (before.start, before.stop, before.step))
+    if isinstance(before, types.MethodType):
+        return now.__func__ is before.__func__ and now.__self__ is before.__self__
+    return isinstance(before, frozenset) and bool(now == before)
+
+
+class Place:
+    """Where a value is.
+
+    Attributes
+    ----------
+    name : str
+        What a person would call it.
+    value : object
+        What was there.
+    """
+
+    name = ""
+    value: Any = MISSING
+
+    def now(self) -> Any:
+        """Return what is there now; `MISSING` if there is nothing."""
+        raise NotImplementedError
+
+    def put(self, value: Any) -> None:
+        """Write a value there; `MISSING` deletes."""
+        raise NotImplementedError
+
+    def holds(self) -> bool:
+        """Return whether what is there now is what was there."""
+        return alike(self.now(), self.value)
+
+    def key(self) -> tuple[Any, ...]:
+        """Return what tells this place from others."""
+        raise NotImplementedError
+
+    def condition(self, bind: Bind) -> str:
+        """Return an expression for: the very same object is there. It may raise where `now` finds nothing."""
+        return f"{bind(self.now)}() is {bind(self.value)}"
+
+
+@dataclass(eq=False)
+class Item(Place):
+    """An item of a mapping: a global variable, or an attribute of a class."""
+
+    container: Any
+    item: Any
+    name: str = ""
+    value: Any = MISSING
+
+    def now(self) -> Any:
+        """Return the item."""
+        return self.container.get(self.item, MISSING)
+
+    def put(self, value: Any) -> None:
+        """Set or delete the item."""
+        if value is MISSING:
+            self.container.pop(self.item, None)
+        else:
+            self.container[self.item] = value
+
+    def key(self) -> tuple[Any, ...]:
+        """Return the mapping and the name of the item."""
+        return id(self.container), "item", self.item
+
+    def condition(self, bind: Bind) -> str:
+        """Look the item up."""
+        if self.value is MISSING:
+            return f"{self.item!r} not in {bind(self.container)}"
+        return f"{bind(self.container)}[{self.item!r}] is {bind(self.value)}"
+
+
+@dataclass(eq=False)
+class Cell(Place):
+    """A variable of an enclosing function."""
+
+    cell: types.CellType
+    name: str = ""
+    value: Any = MISSING
+
+    def now(self) -> Any:
+        """Return the variable."""
+        try:
+            return self.cell.cell_contents
+        except ValueError:
+            return MISSING
+
+    def put(self, value: Any) -> None:
+        """Set or delete the variable."""
+        if value is MISSING:
+            del self.cell.cell_contents
+        else:
+            self.cell.cell_contents = value
+
+    def key(self) -> tuple[Any, ...]:
+        """Return the cell."""
+        return id(self.cell), "cell"
+
+    def condition(self, bind: Bind) -> str:
+        """Read the cell."""
+        return f"{bind(self.cell)}.cell_contents is {bind(self.value)}"
+
+
+@dataclass(eq=False)
+class Attribute(Place):
+    """An attribute that is read without running any code of a user: of an instance, its class, a module or a slot."""
+
+    owner: Any
+    attribute: str
+    name: str = ""
+    value: Any = MISSING
+
+    def now(self) -> Any:
+        """Return the attribute."""
+        try:
+            return getattr(self.owner, self.attribute)
+        except AttributeError:
+            return MISSING
+
+    def put(self, value: Any) -> None:
+        """Set or delete the attribute."""
+        if value is MISSING:
+            delattr(self.owner, self.attribute)
+        else:
+            setattr(self.owner, self.attribute, value)
+
+    def key(self) -> tuple[Any, ...]:
+        """Return the owner and the name."""
+        return id(self.owner), "attribute", self.attribute
+
+    def condition(self, bind: Bind) -> str:
+        """Read the attribute."""
+        if not self.attribute.isidentifier():
+            return super().condition(bind)
+        return f"{bind(self.owner)}.{self.attribute} is {bind(self.value)}"
+
+
+class Method(Attribute):
+    """A method: an attribute of the class that is bound anew at each access."""
+
+    def now(self) -> Any:
+        """Return the function behind the method."""
+        found = super().now()
+        return getattr(found, "__func__", found)
+
+    def condition(self, bind: Bind) -> str:
+        """Read the function behind the method."""
+        return f"{bind(self.owner)}.{self.attribute}.__func__ is {bind(self.value)}"
+
+
+@dataclass(eq=False)
+class Absence(Place):
+    """An attribute that neither an instance nor its class has."""
+
+    owner: Any
+    attribute: str
+    name: str = ""
+
+    def now(self) -> Any:
+        """Return what is found in the instance or its classes, without any code of a user."""
+        for scope in (getattr(self.owner, "__dict__", {}), *map(vars, type(self.owner).__mro__)):
+            if self.attribute in scope:
+                return scope[self.attribute]
+        return MISSING
+
+    def key(self) -> tuple[Any, ...]:
+        """Return the owner and the name."""
+        return id(self.owner), "absence", self.attribute
+
+
+@dataclass(eq=False)
+class Reading(Place):
+    """What a call without arguments returns: the value of a context variable, or what a weak reference refers to."""
+
+    read: Callable[[], Any]
+    name: str = ""
+    value: Any = MISSING
+    of: Any = None
+
+    def now(self) -> Any:
+        """Call it."""
+        return self.read()
+
+    def key(self) -> tuple[Any, ...]:
+        """Return what is read."""
+        return id(self.of), "reading"
+
+
+@dataclass(eq=False)
+class Code(Place):
+    """What a function does: its code, and the values of parameters that are left out."""
+
+    function: types.FunctionType
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        function = self.function
+        self.value = (function.__code__, function.__defaults__, dict(function.__kwdefaults__ or {}))
+
+    def now(self) -> Any:
+        """Return code, defaults and keyword defaults."""
+        function = self.function
+        return function.__code__, function.__defaults__, dict(function.__kwdefaults__ or {})
+
+    def holds(self) -> bool:
+        """Return whether the function is as it was."""
+        code, defaults, named = self.now()
+        return (
+            code is self.value[0]
+            and alike(defaults, self.value[1])
+            and named.keys() == self.value[2].keys()
+            and all(alike(named[key], self.value[2][key]) for key in named)
+        )
+
+    def key(self) -> tuple[Any, ...]:
+        """Return the function."""
+        return id(self.function), "code"
+
+    def condition(self, bind: Bind) -> str:
+        """Compare code and defaults; keyword defaults are compared where there are some."""
+        function = bind(self.function)
+        text = f"{function}.__code__ is {bind(self.value[0])} and {function}.__defaults__ is {bind(self.value[1])}"
+        named = self.value[2]
+        return text + (f" and {bind(self.holds)}()" if named else f" and not {function}.__kwdefaults__")
+
+
+class Contents(Place):
+    """The elements of a list, dict, set or queue."""
+
+    def __init__(self, container: Any, name: str = ""):
+        self.container, self.name = container, name
+        self.value = self.now()
+
+    def now(self) -> Any:
+        """Return a copy of the elements: keys and values of a mapping."""
+        if isinstance(self.container, dict):
+            return [*self.container], [*self.container.values()]
+        return set(self.container) if isinstance(self.container, set) else [*self.container]
+
+    def put(self, value: Any) -> None:
+        """Replace the elements."""
+        if isinstance(self.container, dict):
+            self.container.clear()
+            self.container.update(zip(*value, strict=True))
+        elif isinstance(self.container, set):
+            self.container.clear()
+            self.container.update(value)
+        elif isinstance(self.container, deque):
+            self.container.clear()
+            self.container.extend(value)
+        else:
+            self.container[:] = type(self.container)(value) if isinstance(self.container, bytearray) else value
+
+    def holds(self) -> bool:
+        """Return whether the elements are the same, in the same order."""
+        now, before = self.now(), self.value
+        if isinstance(before, set):
+            return bool(now == before)
+        pairs = zip(now, before, strict=True) if isinstance(before, tuple) else [(now, before)]
+        return all(len(a) == len(b) and all(map(alike, a, b)) for a, b in pairs)
+
+    def key(self) -> tuple[Any, ...]:
+        """Return the container."""
+        return id(self.container), "contents"
+
+    def condition(self, bind: Bind) -> str:
+        """Compare lengths, then elements one by one."""
+        container, same = bind(self.container), bind(_same)
+        if isinstance(self.container, dict):
+            keys, values = map(bind, self.value)
+            same_keys = f"len({container}) == len({keys}) and all(map({same}, {container}, {keys}))"
+            return f"{same_keys} and all(map({same}, {container}.values(), {values}))"
+        if isinstance(self.container, set):
+            return f"{container} == {bind(self.value)}"
+        values = bind(self.value)
+        return f"len({container}) == len({values}) and all(map({same}, {container}, {values}))"
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a is b or alike(a, b)
+
+
+class Elements(Place):
+    """The elements of an array of NumPy, or of anything that makes one of itself."""
+
+    def __init__(self, array: Any, name: str = ""):
+        self.array, self.name = array, name
+        self.value = self.now()
+
+    def now(self) -> Any:
+        """Return dtype, shape and bytes."""
+        array = np.asarray(self.array)
+        return array.dtype.str, array.shape, array.tobytes()
+
+    def put(self, value: Any) -> None:
+        """Write the elements back."""
+        dtype, shape, elements = value
+        self.array[...] = np.frombuffer(elements, dtype).reshape(shape)
+
+    def holds(self) -> bool:
+        """Return whether every bit is the same."""
+        return bool(self.now() == self.value)
+
+    def key(self) -> tuple[Any, ...]:
+        """Return the array."""
+        return id(self.array), "elements"
+
+    def condition(self, bind: Bind) -> str:
+        """Compare all bytes."""
+        return f"{bind(self.now)}() == {bind(self.value)}"
+
+
+#: Containers whose elements are compared.
+CONTAINERS = (list, dict, set, deque, bytearray)
+
+
+def is_container(value: Any) -> bool:
+    """Return whether a value holds others in a way that `Contents` reads."""
+    return isinstance(value, CONTAINERS)
