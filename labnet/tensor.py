@@ -251,6 +251,10 @@ class Tensor(Methods):
         >>> (x * x).sum().backward()[x]
         Tensor([2., 4.], dtype=float32)
         """
+        told = _witness()
+        if told is not None:
+            traced: autograd.Gradients = told("backward", self, grad, retain_graph)
+            return traced
         return differentiate(self, grad, retain_graph=retain_graph, accumulate=True)
 
     def _root(self, grad: Any, *, create_graph: bool = False) -> tuple[autograd.Node, "Tensor", autograd.Run]:

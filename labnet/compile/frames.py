@@ -72,6 +72,8 @@ def instructions(code: types.CodeType) -> dict[int, Instruction]:
             if one.opname in _LEAVING or one.opname in _JUMPS:
                 break
             depth += dis.stack_effect(one.opcode, argument, jump=False)
+            if one.opname == "RETURN_GENERATOR":  # a generator begins with a value that was sent to it
+                depth = 1
     return found
 
 

@@ -1,7 +1,9 @@
 """`ln.jit`: which compiled step fits a call, and what happens where none does."""
 
+import copy
 import functools
 import inspect
+import sys
 import threading
 import types
 import warnings
@@ -66,6 +68,20 @@ class Jitted(Generic[P, R]):
 
         def __call__(self, *args: P.args, **named: P.kwargs) -> R:
             """Run the compiled version that fits, after tracing and compiling it if there is none."""
+
+    def __copy__(self) -> "Jitted[P, R]":
+        return Jitted(self._function, wait=self._wait)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Jitted[P, R]":
+        copied = memo[id(self)] = Jitted(copy.deepcopy(self._function, memo), wait=self._wait)
+        return copied
+
+    def __reduce__(self) -> Any:
+        """Be pickled by name, as functions are, where a module has it; else with its function, to be compiled anew."""
+        module, name = sys.modules.get(self._function.__module__), getattr(self._function, "__qualname__", "")
+        if functools.reduce(lambda found, part: getattr(found, part, None), name.split("."), module) is self:
+            return name
+        return _jitted, (self._function, self._wait)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """Be a method where it is an attribute of a class."""
@@ -172,6 +188,10 @@ class Jitted(Generic[P, R]):
         return f"jit({getattr(self._function, '__qualname__', self._function)!s})"
 
 
+def _jitted(function: Callable[P, R], wait: bool) -> Jitted[P, R]:
+    return Jitted(function, wait=wait)
+
+
 def _counted(specialisation: Specialisation, leaves: Sequence[Any]) -> Any:
     """Run a version where it fits. One on a GPU counts as one op: what it does besides replaying is part of it."""
     if not (specialisation.device != CPU and active()):
@@ -257,10 +277,20 @@ def trace_call(function: Callable[..., Any], args: Sequence[Any], named: dict[st
         again = _trace_once(function, args, named, undo=first.trace.reads.undo)
         changes = again.trace.reads.changed()
         if not changes:
+            _put_back(first.trace.reads, again.guards)
             return again
         again.trace.reads.undo()
     first.trace.reads.undo()
     return refuse_changes(changes)
+
+
+def _put_back(reads: Reads, guards: Guards) -> None:
+    """Have a call begin with what was there before its trace, unless the trace relies on what that has left."""
+    after = [(place, value) for place, value, _ in reads.changed()]
+    reads.undo()
+    if not guards.hold():
+        for place, value in after:
+            place.put(value)
 
 
 def _trace_once(
@@ -296,6 +326,8 @@ def _trace_once(
             if inspect.isawaitable(result):
                 refuse("an async function: compile the computation between its awaits")
             trace.watch()
+            found, structure = flatten(result)
+            result = structure.build(map(trace.result, found))
     except BaseException:
         reads.undo()
         undo()

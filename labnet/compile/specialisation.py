@@ -252,6 +252,10 @@ class Specialisation:
             lines += [f"t{i} = new(Tensor)", f"t{i}._array = o{i}", f"t{i}._node = t{i}._family = None"]
         tensors = itertools.count()
         leaves = [f"t{next(tensors)}" if isinstance(x, Traced) else f"r[{i}]" for i, x in enumerate(self._leaves)]
+        leaves = [
+            f"{name}.copy()" if isinstance(x, np.ndarray) else name
+            for name, x in zip(leaves, self._leaves, strict=True)
+        ]
         return [*lines, f"return {self._structure.written(iter(leaves), 'known')}"]
 
     def _state_tests(self) -> list[str]:

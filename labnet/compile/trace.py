@@ -315,6 +315,11 @@ class Trace:
                     "an update of a parameter together with a view of it from outside: make the view in the function"
                 )
 
+    def result(self, found: Any) -> Any:
+        """Return what a call returns for one of the results: tensors that the run has made are new at each call."""
+        is_own = isinstance(found, Tensor) and not self.reads.is_outside(found)
+        return self.lift(found) if is_own else found
+
     def watch(self) -> None:
         """Hold on to tensors whose shape or other attributes were read, although their elements were not."""
         for tensor in self.reads.tensors.values():
@@ -336,6 +341,8 @@ class Trace:
             with autograd.no_grad():
                 self.replace(tensor, self.lift(value))
             return None
+        if what == "backward":
+            return self.backward(self.lift(tensor), given[0], retain_graph=given[1])
         if what != "detach":
             refuse(WAYS_OUT[what])
         return self.lift(tensor).detach()

@@ -52,6 +52,9 @@ class Tracer(Protocol):
     def random(self, draw: Callable[[str], Values]) -> Tensor:
         """Return a stand-in for random numbers that every call draws anew, on the device that it names."""
 
+    def lift(self, x: Any) -> Any:
+        """Return the stand-in for a tensor."""
+
     def base_of(self, x: Tensor) -> Tensor:
         """Return the tensor whose elements a view shows."""
 

@@ -51,6 +51,8 @@ def grad(
     """
     several = not isinstance(xs, Tensor)
     wanted: Sequence[Tensor] = list(xs) if not isinstance(xs, Tensor) else [xs]
+    if (tracer := dispatch.current_tracer()) is not None:  # which knows of what was written
+        y, wanted = tracer.lift(y), [tracer.lift(x) for x in wanted]
     nodes = []
     for position, x in enumerate(wanted):
         if x._node is None:

@@ -234,8 +234,10 @@ def cases():
 
     yield "with", within, set_attribute(entered, "factor", 3.0)
     swapped = Callable()
-    yield "method of an instance", lambda x: swapped.run(x) if hasattr(swapped, "run") else x, set_attribute(
-        swapped, "run", lambda x: x * 5
+    yield (
+        "method of an instance",
+        lambda x: swapped.run(x) if hasattr(swapped, "run") else x,
+        set_attribute(swapped, "run", lambda x: x * 5),
     )
     monkey = Callable()
     yield "method of a class", lambda x: monkey(x), set_attribute(Callable, "__call__", lambda self, x: x * 100)
@@ -253,8 +255,10 @@ def cases():
     layers = ln.nn.Sequential(ln.nn.Linear(1, 1), ln.nn.Linear(1, 1))
     yield "layer of a Sequential", lambda x: layers(x), lambda: setattr(layers, "1", ln.nn.Linear(1, 1))
     frozen = ln.nn.Linear(1, 1)
-    yield "requires_grad", lambda x: x * (2 if frozen.weight.requires_grad else 1), lambda: setattr(
-        frozen.weight, "requires_grad", False
+    yield (
+        "requires_grad",
+        lambda x: x * (2 if frozen.weight.requires_grad else 1),
+        lambda: setattr(frozen.weight, "requires_grad", False),
     )
     optimizer = ln.optim.SGD(lr=0.5)
     yield "setting of an optimizer", lambda x: x * optimizer.lr, set_attribute(optimizer, "lr", 0.25)
@@ -288,15 +292,19 @@ def cases():
     reference = weakref.ref(target)
     yield "weak reference", lambda x: x * reference().factor, set_attribute(target, "factor", 5.5)
     os.environ["LABNET_TEST_FACTOR"] = "2"
-    yield "environment", lambda x: x * float(os.environ["LABNET_TEST_FACTOR"]), lambda: os.environ.update(
-        LABNET_TEST_FACTOR="3"
+    yield (
+        "environment",
+        lambda x: x * float(os.environ["LABNET_TEST_FACTOR"]),
+        lambda: os.environ.update(LABNET_TEST_FACTOR="3"),
     )
     yield "mapped function", lambda x: [*map(mapped_function, [x])][0], set_attribute(mapped_config, "factor", 9.0)
     compiled = ln.jit(lambda x: x * space.factor)
     yield "compiled function", lambda x: compiled(x), set_attribute(space, "factor", 9.0)
     registry = {"model": Options()}
-    yield "object from a dict", lambda x: x * registry.get("model").factor, lambda: setattr(
-        registry["model"], "factor", 9.0
+    yield (
+        "object from a dict",
+        lambda x: x * registry.get("model").factor,
+        lambda: setattr(registry["model"], "factor", 9.0),
     )
     returned = Options()
     yield "returned object", lambda x: x * (lambda: returned)().factor, set_attribute(returned, "factor", 9.0)

@@ -1,0 +1,466 @@
+"""State that a compiled function changes: what it writes lands in the tensors and settings outside, as in eager code."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import labnet as ln
+from labnet.errors import GradientError, TraceError
+
+STEPS = 20
+
+
+def data(step, *shape):
+    return ln.asarray(np.random.default_rng(step).standard_normal(shape).astype("float32"))
+
+
+class Programs:
+    """Steps of training and inference, each with state of its own: (function of the step's data, tensors to compare)."""
+
+    @staticmethod
+    def model():
+        ln.manual_seed(3)
+        return ln.nn.Sequential(ln.nn.Linear(3, 4), ln.nn.tanh, ln.nn.Linear(4, 2))
+
+    def two_steps_of_one_optimizer(self):
+        model, optimizer = self.model(), ln.optim.Adam(lr=0.05)
+
+        def step(x):
+            for part in (x, x * 0.5):
+                loss = (model(part) ** 2).sum()
+                optimizer(loss.backward())
+            return loss
+
+        return step, [*model.parameters()]
+
+    def two_optimizers(self):
+        model = self.model()
+        first = ln.optim.Adam(lr=0.05, parameters=model[0].parameters())
+        second = ln.optim.SGD(lr=0.1, momentum=0.9, parameters=model[2].parameters())
+
+        def step(x):
+            gradients = (model(x) ** 2).mean().backward()
+            first(gradients)
+            second(gradients)
+            return model(x).sum()
+
+        return step, [*model.parameters()]
+
+    def two_optimizers_of_the_same_parameters(self):
+        model, first, second = self.model(), ln.optim.AdamW(lr=0.05), ln.optim.Adam(lr=0.01)
+
+        def step(x):
+            first((model(x) ** 2).mean().backward())
+            loss = (model(x) - 1).abs().mean()
+            second(loss.backward())
+            return loss
+
+        return step, [*model.parameters()]
+
+    def tied_parameters(self):
+        model, optimizer = self.model(), ln.optim.Adam(lr=0.05)
+        tied = ln.nn.Linear(4, 4)
+        again = ln.nn.Linear(4, 4)
+        again.weight = tied.weight
+
+        def step(x):
+            h = ln.tanh(model[0](x))
+            loss = (again(ln.tanh(tied(h))) ** 2).sum()
+            optimizer(loss.backward())
+            return loss
+
+        return step, [*model.parameters(), tied.weight, tied.bias, again.bias]
+
+    def lr_that_changes_inside(self):
+        model, optimizer = self.model(), ln.optim.Adam(lr=0.5)
+
+        def step(x):
+            optimizer.lr = 0.05
+            optimizer((model(x) ** 2).sum().backward())
+            optimizer.lr, optimizer.betas = 0.01, (0.5, 0.9)
+            optimizer((model(x) ** 2).mean().backward())
+            optimizer.betas = (0.9, 0.99)
+            return model(x)
+
+        return step, [*model.parameters()]
+
+    def accumulated_gradients(self):
+        model, optimizer = self.model(), ln.optim.SGD(lr=0.05, momentum=0.5)
+
+        def step(x):
+            total = None
+            for part in (x, x + 1, x * 2):
+                gradients = ((model(part) ** 2).mean() / 3).backward()
+                total = gradients if total is None else total + gradients
+            optimizer(total)
+            return model(x).sum()
+
+        return step, [*model.parameters()]
+
+    def frozen_parameters(self):
+        model = self.model()
+        model[0].weight.requires_grad = False
+        optimizer = ln.optim.Adam(lr=0.05)
+
+        def step(x):
+            loss = (model(x) ** 2).sum()
+            optimizer(ln.optim.clip_norm(loss.backward(), 0.5))
+            return loss
+
+        return step, [*model.parameters()]
+
+    def moving_average_of_weights(self):
+        model, optimizer = self.model(), ln.optim.SGD(lr=0.05)
+        averages = [parameter.detach() * 1.0 for parameter in model.parameters()]
+
+        def step(x):
+            loss = (model(x) ** 2).sum()
+            optimizer(loss.backward())
+            with ln.no_grad():
+                for average, parameter in zip(averages, model.parameters(), strict=True):
+                    average.assign(0.9 * average + 0.1 * parameter)
+            return loss
+
+        return step, [*model.parameters(), *averages]
+
+    def soft_updates_in_place(self):
+        model, target, optimizer = self.model(), self.model(), ln.optim.Adam(lr=0.05)
+
+        def step(x):
+            with ln.no_grad():
+                wanted = target(x)
+            loss = ((model(x) - wanted * 0.5) ** 2).mean()
+            optimizer(loss.backward())
+            with ln.no_grad():
+                for slow, fast in zip(target.parameters(), model.parameters(), strict=True):
+                    slow *= 0.75
+                    slow += 0.25 * fast
+            return loss
+
+        return step, [*model.parameters(), *target.parameters()]
+
+    def running_statistics(self):
+        weight, mean, variance = ln.ones(3, requires_grad=True), ln.zeros(3), ln.ones(3)
+        count, optimizer = ln.zeros((), dtype="int64"), ln.optim.SGD(lr=0.05)
+
+        def step(x):
+            batch_mean, batch_variance = x.mean(axis=0), ln.var(x, axis=0)
+            mean[...] = 0.9 * mean + 0.1 * batch_mean
+            variance.assign(0.9 * variance + 0.1 * batch_variance)
+            count[...] = count + 1
+            out = (x - mean) / ln.sqrt(variance + 1e-5) * weight
+            optimizer((out**2).mean().backward())
+            return out + count
+
+        return step, [weight, mean, variance, count]
+
+    def hidden_state(self):
+        ln.manual_seed(5)
+        cell = ln.nn.Linear(5, 2)
+        hidden = ln.zeros((4, 2))
+
+        def step(x):
+            new = ln.tanh(cell(ln.concat([x, hidden], axis=1)))
+            hidden[...] = new.detach()
+            return new
+
+        return step, [hidden]
+
+    def history_in_a_buffer(self):
+        history, position = ln.zeros((STEPS + 2, 3)), ln.zeros(3)
+
+        def step(x):
+            history[1:] = history[:-1]
+            history[0] = x[0]
+            row = history[1]
+            row += 1.0
+            position[::2] = x[1, ::2]
+            position[1] -= 0.5
+            return history.sum(axis=0) + row + position
+
+        return step, [history, position]
+
+    def masked_writes(self):
+        clipped = ln.zeros((4, 3))
+
+        def step(x):
+            y = x * 2
+            y[y > 1.0] = 1.0
+            y[y[:, 0] < 0] = 7.0
+            part = y[1:3]
+            part[part < 0] = 0.5
+            clipped[x > 0] = 5.0
+            clipped[:, 1] = y[:, 1]
+            return y, part, part.T @ y[:2]
+
+        return step, [clipped]
+
+    def writes_with_gradients(self):
+        weight, optimizer = ln.ones((3, 3), requires_grad=True), ln.optim.SGD(lr=0.01)
+
+        def step(x):
+            buffer = ln.zeros((4, 3))
+            view = buffer[1]
+            buffer[0] = (x @ weight)[0]
+            view += x[1] @ weight
+            buffer[2:] = ln.exp(buffer[:2])
+            total = ln.zeros(())
+            for row in range(4):
+                total += (buffer[row] ** 2).sum()
+            optimizer(total.backward())
+            return total, view
+
+        return step, [weight]
+
+    def write_beside_an_update(self):
+        weight, optimizer = ln.ones(3, requires_grad=True), ln.optim.SGD(lr=0.1)
+
+        def step(x):
+            optimizer((x @ weight).sum().backward())
+            with ln.no_grad():
+                weight[weight > 2.0] = 2.0
+                weight[...] = weight * 0.99
+            optimizer(((x @ weight) ** 2).sum().backward())
+            return weight * 1
+
+        return step, [weight]
+
+    def swapped_buffers(self):
+        one, other = ln.arange(3.0), ln.arange(3.0) + 10
+
+        def step(x):
+            before = one.detach()
+            one.assign(other[::-1])
+            other.assign(before * 1 + x[0])
+            return one + other
+
+        return step, [one, other]
+
+    def gradient_of_an_argument(self):
+        weight = ln.ones(3, requires_grad=True)
+        optimizer = ln.optim.SGD(lr=0.1, parameters=[weight])
+
+        def step(x):
+            x = ln.asarray(x, requires_grad=True)
+            loss = ln.tanh(x * weight).sum()
+            gradients = loss.backward(retain_graph=True)
+            slope = ln.grad(loss, x)
+            optimizer(gradients)
+            return slope
+
+        return step, [weight]
+
+
+@pytest.mark.parametrize("name", [name for name in vars(Programs) if name not in ("model",) and name[0] != "_"])
+def test_twenty_steps_leave_what_eager_steps_leave(name, plain_steps):
+    eager, watched = getattr(Programs(), name)()
+    function, tensors = getattr(Programs(), name)()
+    compiled = ln.jit(function)
+    for number in range(STEPS):
+        expected, found = eager(data(number, 4, 3)), compiled(data(number, 4, 3))
+        pairs = zip(*[x if isinstance(x, tuple) else (x,) for x in (expected, found)], strict=True)
+        for a, b in [*pairs, *zip(watched, tensors, strict=True)]:
+            np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=2e-4, atol=1e-5)
+            assert a.dtype == b.dtype
+    assert compiled.specialisations <= 2
+
+
+def test_a_tensor_given_twice_has_one_gradient():
+    def both(a, b):
+        return ln.grad((a * b).sum(), [a, b])
+
+    compiled, x, y = (
+        ln.jit(both),
+        ln.asarray([1.0, 2.0], requires_grad=True),
+        ln.asarray([3.0, 4.0], requires_grad=True),
+    )
+    for given in ((x, y), (x, x), (y, x), (y, y), (x, y)):
+        assert [g.tolist() for g in compiled(*given)] == [g.tolist() for g in both(*given)]
+
+
+def test_a_write_into_an_argument_lands_in_it(plain_steps):
+    def step(x, y):
+        x[0] = y[1]
+        x *= 2
+        part = y[1:]
+        part[...] = 7.0
+        return x + y
+
+    compiled = ln.jit(step)
+    for _ in range(2):
+        given, wanted = [ln.arange(3.0), ln.arange(3.0) + 5], [ln.arange(3.0), ln.arange(3.0) + 5]
+        assert compiled(*given).tolist() == step(*wanted).tolist()
+        assert [x.tolist() for x in given] == [x.tolist() for x in wanted]
+
+
+def test_a_gradient_of_an_argument_is_collected_in_it(plain_steps):
+    weight = ln.ones(2, requires_grad=True)
+    optimizer = ln.optim.SGD(lr=0.5, parameters=[weight])
+
+    def step(x):
+        loss = (weight * x * x).sum()
+        optimizer(loss.backward())
+        return loss
+
+    compiled, x = ln.jit(step), ln.asarray([1.0, 2.0], requires_grad=True)
+    twin = ln.asarray([1.0, 2.0], requires_grad=True)
+    for _ in range(3):
+        compiled(x)
+    found, trained = x.grad.tolist(), weight.tolist()
+    weight.assign([1.0, 1.0])
+    for _ in range(3):
+        step(twin)
+    assert found == twin.grad.tolist()
+    assert trained == weight.tolist()
+
+
+def test_equations_with_gradients_of_inputs_are_solved_as_eagerly():
+    def trained(compile):
+        ln.manual_seed(0)
+        net = ln.nn.Sequential(ln.nn.Linear(1, 16), ln.nn.tanh, ln.nn.Linear(16, 1))
+        optimizer = ln.optim.Adam(lr=0.01, parameters=net.parameters())
+
+        def step(points):
+            x = ln.asarray(points, requires_grad=True)
+            u = net(x)
+            slope = ln.grad(u.sum(), x, create_graph=True)
+            curve = ln.grad(slope.sum(), x, create_graph=True)
+            loss = ((curve + u) ** 2).mean() + (net(ln.zeros((1, 1))) ** 2).sum()
+            optimizer(loss.backward())
+            return loss
+
+        run, points = ln.jit(step) if compile else step, ln.linspace(-1, 1, 32).reshape((32, 1))
+        losses = [run(points).item() for _ in range(STEPS)]
+        return losses, [parameter.numpy() for parameter in net.parameters()]
+
+    for found, expected in zip(trained(True), trained(False), strict=True):
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4)
+
+
+def test_no_grad_around_a_call_does_what_it_does_eagerly(plain_steps):
+    weight, optimizer = ln.ones(2, requires_grad=True), ln.optim.SGD(lr=0.5)
+
+    def step(x):
+        loss = (weight * x).sum()
+        optimizer(loss.backward())
+        return loss
+
+    compiled = ln.jit(step)
+    compiled(ln.ones(2))
+    before = weight.tolist()
+    for run in (step, compiled):
+        with ln.no_grad(), pytest.raises(GradientError, match="nothing here requires gradients"):
+            run(ln.ones(2))
+    assert weight.tolist() == before
+    compiled(ln.ones(2))
+    assert weight.tolist() != before
+
+
+def test_leaves_are_written_inside_no_grad_only(plain_steps):
+    weight = ln.ones(2, requires_grad=True)
+
+    def step(x):
+        weight[0] = 3.0
+        return x * weight
+
+    for run in (step, ln.jit(step)):
+        with pytest.raises(GradientError, match="requires gradients cannot be modified in place"):
+            run(ln.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("write", "error"),
+    [
+        (lambda buffer, x: buffer.assign(x[:1]), ln.errors.ShapeError),
+        (lambda buffer, x: buffer.__setitem__(0, x), ln.errors.ShapeError),
+        (lambda buffer, x: buffer.astype("int64").__setitem__(..., x), ln.errors.DTypeError),
+    ],
+)
+def test_what_does_not_fit_is_refused_as_eagerly(write, error, plain_steps):
+    buffer = ln.zeros(2)
+    for run in (write, ln.jit(lambda x: write(buffer, x))):
+        with pytest.raises(error):
+            run(*([buffer] if run is write else []), ln.ones(2))
+    assert buffer.tolist() == [0.0, 0.0]
+
+
+def test_a_history_does_not_outlive_the_call(plain_steps):
+    weight, state = ln.ones(2, requires_grad=True), ln.zeros(2)
+
+    def step(x):
+        state[...] = weight * x
+        return state * 1
+
+    with pytest.raises(TraceError, match="write its detach"):
+        ln.jit(step)(ln.ones(2))
+    assert state.tolist() == [0.0, 0.0]
+
+
+def test_arrays_that_were_handed_out_keep_what_they_had(plain_steps):
+    buffer = ln.zeros(2)
+    compiled = ln.jit(lambda x: buffer.assign(buffer + x))
+    compiled(ln.ones(2))
+    kept = buffer.numpy()
+    view = buffer[0:1]
+    compiled(ln.ones(2))
+    assert kept.tolist() == [1.0, 1.0]
+    assert view.tolist() == [2.0]
+    assert compiled(ln.ones(2)).tolist() == [3.0, 3.0]
+
+
+def test_a_served_forward_writes_its_running_statistics():
+    class Counting(ln.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.seen = ln.ones(2, requires_grad=True), ln.zeros(2)
+
+        def forward(self, x):
+            self.seen.assign(self.seen + x.sum(axis=0).detach())
+            return x * self.weight
+
+    model, twin = Counting(), Counting()
+    with ln.network.serve_model(model, port=0, compile=True) as server:
+        remote = ln.network.remote_model(server.url, blocking=True)
+        for number in range(4):
+            remote(data(number, 3, 2))
+            twin(data(number, 3, 2))
+            np.testing.assert_allclose(model.seen.numpy(), twin.seen.numpy(), rtol=1e-5)
+
+
+class Holder(ln.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = ln.ones(2, requires_grad=True)
+        self.run = ln.jit(self.plain)
+
+    def plain(self, x):
+        return x * self.weight
+
+    def forward(self, x):
+        return self.run(x)
+
+
+@ln.jit
+def doubled(x):
+    return x * 2
+
+
+def tripled(x):
+    return x * 3
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_compiled_functions_and_modules_that_hold_them_are_copied(copied, plain_steps):
+    holder = Holder()
+    assert holder(ln.ones(2)).tolist() == [1.0, 1.0]
+    other = copied(holder)
+    other.weight.assign([5.0, 5.0])
+    assert other(ln.ones(2)).tolist() == [5.0, 5.0]
+    assert holder(ln.ones(2)).tolist() == [1.0, 1.0]
+    assert copied(doubled)(ln.ones(2)).tolist() == [2.0, 2.0]
+    again = copied(ln.jit(tripled))
+    assert again(ln.ones(2)).tolist() == [3.0, 3.0]
+    assert copy.copy(again)(ln.ones(2)).tolist() == [3.0, 3.0]
