@@ -18,7 +18,7 @@ from labnet import autograd
 from labnet.compile.background import BACKGROUND
 from labnet.compile.executable import Array, Executable, in_rows, write_back
 from labnet.compile.jitted import is_dynamic, is_elsewhere, signature, trace_call
-from labnet.compile.places import alike
+from labnet.compile.places import Plain, alike
 from labnet.compile.simplify import simplify
 from labnet.compile.split import SEED, split
 from labnet.compile.trace import Trace
@@ -124,11 +124,12 @@ class Version:
         self._recorded = [position for position, output in enumerate(outputs) if output._node is not None]
         gradients = slopes(trace, outputs)
         self._owners = [_owner(leaf, call.inputs) for leaf in gradients]
-        self._held: list[Tensor] = trace.held
-        self._states = [(tensor._node, tensor.shape, tensor.dtype, tensor.device) for tensor in self._held]
+        self._held: list[Tensor | Plain] = trace.held
+        self._states = [_state(part) for part in self._held]
         self._draws, self.drawn = trace.draws, trace.drawn or None
         #: Which arguments, by position, and which held tensors a call leaves with new elements.
         written = [*call.written.items(), *((trace.held[s.attributes["position"]], new) for s, new in trace.stored())]
+        written += call.rebound
         self._written = [target for target, _ in written]
         values = [*(output.value for output in outputs), *(new for _, new in written)]
         count = len(values)
@@ -161,22 +162,26 @@ class Version:
 
     def fits(self) -> bool:
         """Tell whether everything is as it was traced for."""
-        now = [(tensor._node, tensor.shape, tensor.dtype, tensor.device) for tensor in self._held]
-        same = all(a[0] is b[0] and a[1:] == b[1:] for a, b in zip(now, self._states, strict=True))
-        return same and self._guards.hold()
+        if not self._guards.hold():
+            return False
+        now = map(_state, self._held)
+        return all(a[0] is b[0] and a[1:] == b[1:] for a, b in zip(now, self._states, strict=True))
 
     def run(self, inputs: Sequence[Any]) -> Any:
         """Compute the results, with the history that a backward needs."""
         drawn, self.drawn = self.drawn or [draw(CUDA if self._is_elsewhere else CPU) for draw in self._draws], None
         arrays = [x._array if isinstance(x, Tensor) else x for x in inputs]
-        arguments = [*arrays, *drawn, *[tensor._array for tensor in self._held]]
+        arguments = [*arrays, *drawn, *[_tensor(part)._array for part in self._held]]
         arguments = [moved(array, CUDA) if self._is_elsewhere else in_rows(array) for array in arguments]
         found = self.forward(arguments)
         results = found[: len(self._results)]
         nodes = self._nodes(inputs, [*arguments, *found], sum(array.nbytes for array in (*found, *drawn)))
         wrapped = iter([wrap(array, node) for array, node in zip(results, nodes, strict=True)])
         for target, array in zip(self._written, found[len(results) :], strict=False):
-            write_back(inputs[target] if isinstance(target, int) else target, array)
+            if isinstance(target, Plain):
+                target.rebind(array)
+            else:
+                write_back(inputs[target] if isinstance(target, int) else target, array)
         for place, value in self._effects:
             if not alike(place.now(), value):
                 place.put(value)
@@ -205,15 +210,26 @@ class Version:
         return self.backward([*kept, *gradients])
 
 
-def _on_device(held: Sequence[Tensor]) -> Any:
+def _on_device(held: Sequence[Any]) -> Any:
     """Return what runs programs on a GPU, if all that they hold is there."""
     from labnet.compile.executable_on_device import ExecutableOnDevice
     from labnet.kernels.cuda.array import mixed
 
-    for tensor in held:
+    for tensor in map(_tensor, held):
         if tensor.device == CPU:
             raise mixed(tensor._array)
     return ExecutableOnDevice
+
+
+def _tensor(part: Any) -> Tensor:
+    """Return the tensor of a part that is held."""
+    found: Tensor = part.now() if isinstance(part, Plain) else part
+    return found
+
+
+def _state(part: Any) -> tuple[Any, ...]:
+    tensor = _tensor(part)
+    return tensor._node, tensor.shape, tensor.dtype, tensor.device
 
 
 def _array(gradient: Any) -> Any:

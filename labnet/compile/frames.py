@@ -59,7 +59,8 @@ def instructions(code: types.CodeType) -> dict[int, Instruction]:
     listed = list(dis.get_instructions(code))
     at = {one.offset: position for position, one in enumerate(listed)}
     found: dict[int, Instruction] = {}
-    pending = [(0, 0)] + [(e.target, e.depth + e.lasti + 1) for e in dis.Bytecode(code).exception_entries]
+    handlers: Any = dis.Bytecode(code)
+    pending = [(0, 0)] + [(e.target, e.depth + e.lasti + 1) for e in handlers.exception_entries]
     while pending:
         offset, depth = pending.pop()
         for one in listed[at[offset] :]:

@@ -19,7 +19,7 @@ from labnet import autograd
 from labnet.compile.background import BACKGROUND
 from labnet.compile.guards import Guards
 from labnet.compile.ir import Value
-from labnet.compile.places import SCALARS, Place
+from labnet.compile.places import SCALARS, Place, Plain
 from labnet.compile.reads import Reads, has_traced, is_library, module_of, refuse_changes
 from labnet.compile.rules import RULES
 from labnet.compile.specialisation import MISS, Specialisation
@@ -78,8 +78,11 @@ class Jitted(Generic[P, R]):
 
     def __reduce__(self) -> Any:
         """Be pickled by name, as functions are, where a module has it; else with its function, to be compiled anew."""
-        module, name = sys.modules.get(self._function.__module__), getattr(self._function, "__qualname__", "")
-        if functools.reduce(lambda found, part: getattr(found, part, None), name.split("."), module) is self:
+        found: Any = sys.modules.get(self._function.__module__)
+        name: str = getattr(self._function, "__qualname__", "")
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if found is self:
             return name
         return _jitted, (self._function, self._wait)
 
@@ -216,7 +219,8 @@ def _described(leaf: Any) -> Any:
     kind = type(leaf)
     if isinstance(leaf, float | complex | np.generic):
         return kind, repr(leaf)  # -0.0 is another number than 0.0, and NaN the same as NaN
-    if isinstance(leaf, SCALARS) or (is_library(module_of(kind)) and kind.__hash__ not in (None, object.__hash__)):
+    has_own_hash = kind.__hash__ is not None and kind.__hash__ is not object.__hash__
+    if isinstance(leaf, SCALARS) or (is_library(module_of(kind)) and has_own_hash):
         return kind, leaf
     return kind, id(leaf)
 
@@ -245,6 +249,8 @@ class TracedCall:
         The stand-ins for the arrays of the call.
     before : list of Value
         What these stood for before the function could write into them.
+    rebound : list of (Plain, Value)
+        Attributes of modules that each call leaves with a new tensor.
     """
 
     trace: Trace
@@ -253,6 +259,7 @@ class TracedCall:
     result: Any
     inputs: list[Traced]
     before: list[Value]
+    rebound: list[tuple[Plain, Value]]
 
     @property
     def written(self) -> dict[int, Value]:
@@ -328,11 +335,12 @@ def _trace_once(
             trace.watch()
             found, structure = flatten(result)
             result = structure.build(map(trace.result, found))
+            rebound = trace.rebind()
     except BaseException:
         reads.undo()
         undo()
         raise
-    return TracedCall(trace, reads.guards(), reads.effects(), result, inputs, before)
+    return TracedCall(trace, reads.guards(), reads.effects(), result, inputs, before, rebound)
 
 
 def specialise(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> Specialisation:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from labnet.tensor import Tensor, wrap
+
 MISSING: Any = type("Missing", (), {"__repr__": lambda _: "nothing"})()
 #: Values that are the same where they are equal.
 SCALARS = (bool, int, float, complex, str, bytes, type(None), type(...), np.generic, np.dtype, range)
@@ -185,6 +187,27 @@ class Method(Attribute):
     def condition(self, bind: Bind) -> str:
         """Read the function behind the method."""
         return f"{bind(self.owner)}.{self.attribute}.__func__ is {bind(self.value)}"
+
+
+class Plain(Attribute):
+    """An attribute that each call replaces: any tensor without a history."""
+
+    def holds(self) -> bool:
+        """Return whether there is a tensor without a history."""
+        return isinstance(found := self.now(), Tensor) and found._node is None
+
+    def array(self) -> Any:
+        """Return the elements of the tensor that is there now."""
+        return self.now()._array
+
+    def rebind(self, array: Any) -> None:
+        """Put a new tensor there, without a notice that an attribute was set."""
+        if not isinstance(self.now(), Tensor):
+            self.put(wrap(array))
+            return
+        tensor = vars(self.owner)[self.attribute] = wrap(array)
+        if self.attribute in self.owner._buffers:
+            self.owner._buffers[self.attribute] = tensor
 
 
 @dataclass(eq=False)

@@ -37,6 +37,7 @@ from labnet.compile.places import (
     Item,
     Method,
     Place,
+    Plain,
     Reading,
     is_container,
 )
@@ -71,7 +72,7 @@ def is_observed(frame: types.FrameType) -> bool:
     if name.startswith("<"):  # code that was generated belongs to the module whose names it uses
         return not is_library(str(frame.f_globals.get("__name__", "__main__")))
     if name.startswith(_HOME):
-        return name.startswith(_OBSERVED)
+        return name.startswith(_OBSERVED) and frame.f_code.co_name not in ("__setattr__", "__delattr__")
     return not is_library_file(name)
 
 
@@ -300,7 +301,7 @@ class Reads:
         if isinstance(value, types.GeneratorType) or (hasattr(kind, "__next__") and module_of(kind) in _ITERATOR_HOMES):
             refuse(f"{name}, an iterator: each call would have to go on where the one before ended; use a list")
         elif value is os.environ:
-            self._take(os.environ._data, name)  # type: ignore[attr-defined]
+            self._take(os.environ._data, name)
         elif hasattr(kind, "__array__") and _is_foreign(kind):
             self._take_foreign(value, name)
 
@@ -487,7 +488,7 @@ class Reads:
             self._call_of_library(frame, callee, arguments)
 
     def _call_of_library(self, frame: types.FrameType, callee: Any, arguments: list[Any]) -> None:
-        owner = getattr(callee, "__self__", arguments[0] if arguments else None)
+        owner: Any = getattr(callee, "__self__", arguments[0] if arguments else None)
         if self._draws(callee, owner, arguments):
             refuse("random numbers of Python or NumPy, which would be drawn once: draw them with ln.rand or ln.randn")
         if isinstance(owner, ContextVar):
@@ -548,8 +549,6 @@ class Reads:
     def _write_attribute(self, owner: Any, name: str, value: Any) -> None:
         if isinstance(owner, Tensor) or id(owner) in self._created or id(owner) not in self._seen:
             return
-        if isinstance(owner, Module) and isinstance(value, Traced):
-            return  # which the module refuses
         found = in_classes(type(owner), name)
         if found is None or isinstance(found[1], _MEMBERS) or not hasattr(type(found[1]), "__set__"):
             own = instance_dict(owner)
@@ -575,7 +574,9 @@ class Reads:
 
     def changed(self) -> list[tuple[Place, Any, str]]:
         """Return the places that the run has left with another value: the place, that value, and the line."""
-        found = [(place, place.now(), line) for place, line in self._written.values() if not place.holds()]
+        rebound = {id(place) for place, _ in self.rebound()}
+        written = [pair for pair in self._written.values() if id(pair[0]) not in rebound]
+        found = [(place, place.now(), line) for place, line in written if not place.holds()]
         for place in self._guards.values():
             if isinstance(place, Contents | Elements) and not place.holds():
                 line = self._lines.get(id(getattr(place, "container", None)), "")
@@ -584,8 +585,30 @@ class Reads:
 
     def undo(self) -> None:
         """Put back what the run has changed."""
-        for place, _, _ in reversed(self.changed()):
-            place.put(place.value)
+        for place, _ in reversed(self._written.values()):
+            if not place.holds():
+                place.put(place.value)
+        for place in self._guards.values():
+            if isinstance(place, Contents | Elements) and not place.holds():
+                place.put(place.value)
+
+    def rebound(self) -> list[tuple[Attribute, Traced]]:
+        """Return the attributes of modules that the run has left with a stand-in without a history."""
+        found = []
+        for place, line in self._written.values():
+            now = place.now()
+            if isinstance(place, Attribute) and isinstance(place.owner, Module) and isinstance(now, Traced):
+                if now.requires_grad:
+                    refuse(f"setting {place.name} to what has a history, which ends with the call: set detach()", line)
+                found.append((place, now))
+        return found
+
+    def carry(self, place: Plain) -> None:
+        """Leave a place to each call; where a tensor was there, any one will do whose shape and dtype are the same."""
+        key = place.key()
+        del self._written[key]
+        if key in self._guards and place.holds():
+            self._guards[key] = place
 
     def effects(self) -> list[tuple[Place, Any]]:
         """Return what the run has written to places outside, whether or not that was there before."""

@@ -16,7 +16,7 @@ from labnet.compile.executable import in_rows, write_back
 from labnet.compile.explain import explain, flops
 from labnet.compile.fuse import fuse
 from labnet.compile.layout import slots, word
-from labnet.compile.places import alike
+from labnet.compile.places import Plain, alike
 from labnet.compile.plan import computed_in_place, plan
 from labnet.compile.simplify import simplify
 from labnet.compile.traced import Traced
@@ -75,7 +75,9 @@ class Specialisation:
         ]
         outputs = [leaf.value for leaf in self._leaves if isinstance(leaf, Traced)]
         self._count = len(outputs)
-        outputs += [gradient.value for _, gradient in self._gradients] + [*self._written.values()]
+        self._rebound = [place for place, _ in call.rebound]
+        outputs += [gradient.value for _, gradient in self._gradients]
+        outputs += [*self._written.values(), *(new for _, new in call.rebound)]
         self._described = [(value.shape, value.dtype) for value in outputs]
         self._given = [(value.shape, value.dtype) for value in call.before]
         self._arguments, self._steps, self._draws = len(call.inputs), trace.steps, trace.draws
@@ -313,14 +315,24 @@ class Specialisation:
         for (owner, _), gradient in zip(self._gradients, more, strict=False):
             leaf: Any = (arguments[owner] if isinstance(owner, int) else owner)._node
             leaf.grad = wrap(gradient) if leaf.grad is None else leaf.grad + wrap(gradient)
-        for position, array in zip(self._written, more[len(self._gradients) :], strict=True):
+        rest = more[len(self._gradients) :]
+        for position, array in zip(self._written, rest, strict=False):
             write_back(arguments[position], array)
+        for plain, array in zip(self._rebound, rest[len(self._written) :], strict=True):
+            self._rebind(plain, array)
         for place, value in self._effects:
             if not alike(place.now(), value):
                 place.put(value)
         for step in self._steps:
             step.advance()
             announce(step.parameters)
+
+    def _rebind(self, place: Plain, array: Any) -> None:
+        """Give an attribute a new tensor, and hold on to its elements if they are read at the next call."""
+        place.rebind(array)
+        held, places = self._held, [1 + i for i, part in enumerate(self._parts) if part is place]
+        if held is not None and places:
+            self._held = (*held[: places[0]], array, *held[places[0] + 1 :])
 
     def explain(self) -> str:
         """Return groups, memory, work and constants as text."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from labnet import autograd, memory, ops
 from labnet.compile.ir import Builder, Check, DType, Program, Store, Value, placed
+from labnet.compile.places import Plain
 from labnet.compile.reads import Reads
 from labnet.compile.traced import WAYS_OUT, Traced, TracedNode, refuse
 from labnet.compile.updates import States, Step
@@ -319,6 +320,22 @@ class Trace:
         """Return what a call returns for one of the results: tensors that the run has made are new at each call."""
         is_own = isinstance(found, Tensor) and not self.reads.is_outside(found)
         return self.lift(found) if is_own else found
+
+    def rebind(self) -> list[tuple[Plain, Value]]:
+        """Return the attributes of modules that get a new tensor, and its elements; put back what was there.
+
+        Where a tensor was there before, the elements of the one that is there at a call are read.
+        """
+        found = []
+        for place, new in self.reads.rebound():
+            plain = Plain(place.owner, place.attribute, place.name, place.value)
+            place.put(place.value)
+            self.reads.carry(plain)
+            source = self._sources.get(id(place.value))
+            if plain.holds() and source is not None and source.number not in self.updates:
+                self.held[source.attributes["position"]] = plain
+            found.append((plain, new.value))
+        return found
 
     def watch(self) -> None:
         """Hold on to tensors whose shape or other attributes were read, although their elements were not."""

@@ -30,7 +30,6 @@ WAYS_OUT = {
     "grad": "reading or setting .grad: use what backward() returns, or ln.grad(y, x); nothing has to be cleared",
     "__repr__": "printing a traced tensor: return it, and print it outside",
     "__format__": "formatting a traced tensor: return it, and format it outside",
-    "keep": "setting an attribute of a module, which would happen once: return the tensor, and set it outside",
 }
 
 

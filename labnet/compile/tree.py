@@ -54,7 +54,7 @@ class Structure:
             return kind(*parts)
         if kind in _BRACKETS:
             return kind(parts)
-        made = object.__new__(kind)
+        made: Any = object.__new__(kind)
         for name, part in zip(self.keys, parts, strict=True):
             object.__setattr__(made, name, part)
         return made

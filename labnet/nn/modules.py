@@ -10,7 +10,7 @@ from labnet.autograd import Setting
 from labnet.errors import DTypeError, ShapeError
 from labnet.nn import init
 from labnet.nn.summary import describe_module
-from labnet.ops import dispatch, linear
+from labnet.ops import linear
 from labnet.tensor import DTYPES, DTypeLike, Tensor, as_dtype
 
 if TYPE_CHECKING:
@@ -69,12 +69,6 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if "_modules" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__}: call super().__init__() before setting {name!r}")
-        if (
-            isinstance(value, Tensor)
-            and type(value) is not Tensor
-            and (tracer := dispatch.current_tracer()) is not None
-        ):
-            tracer.witness("keep", value)
         changes[0] += 1
         for group in (self._parameters, self._buffers, self._modules):
             group.pop(name, None)

@@ -192,7 +192,7 @@ def cases():
     space = types.SimpleNamespace(factor=2.0, inner=types.SimpleNamespace(k=1.0))
     yield "namespace", lambda x: x * space.inner.k, set_attribute(space.inner, "k", 4.0)
     by_name = Options()
-    yield "getattr", lambda x: x * getattr(by_name, "fac" + "tor"), set_attribute(by_name, "factor", 4.0)  # noqa: B009
+    yield "getattr", lambda x: x * getattr(by_name, "fac" + "tor"), set_attribute(by_name, "factor", 4.0)
     by_vars = Options()
     yield "vars", lambda x: x * vars(by_vars)["factor"], set_attribute(by_vars, "factor", 4.0)
     empty = types.SimpleNamespace()
@@ -207,7 +207,7 @@ def cases():
     yield "enum", lambda x: x * box.color.value, set_attribute(box, "color", Color.BLUE)
     yield "keyword default", lambda x: helper_k(x), lambda: helper_k.__kwdefaults__.__setitem__("extra", 5.0)
     yield "default", lambda x: helper_d(x), set_attribute(helper_d, "__defaults__", (6.0,))
-    yield "mutable default", lambda x, k=[2.0]: x * k[0], lambda: mutable_default()  # noqa: B006
+    yield "mutable default", lambda x, k=[2.0]: x * k[0], lambda: mutable_default()
     yield "code", lambda x: helper_c(x), lambda: set_code(helper_c, lambda x, factor=2.0, *, extra=0.0: x * 9.0)
     inner = make(2.0)
     yield "closure", lambda x: inner(x), lambda: setattr(inner.__closure__[0], "cell_contents", 5.0)
@@ -225,7 +225,7 @@ def cases():
     contains = Callable()
     yield "membership", lambda x: x * (2 if 2.5 in contains else 1), set_attribute(contains, "factor", 3.0)
     iterated = Callable()
-    yield "iteration", lambda x: x * [*iterated][0], set_attribute(iterated, "factor", 3.0)
+    yield "iteration", lambda x: x * next(iter(iterated)), set_attribute(iterated, "factor", 3.0)
     entered = Callable()
 
     def within(x):
@@ -297,7 +297,7 @@ def cases():
         lambda x: x * float(os.environ["LABNET_TEST_FACTOR"]),
         lambda: os.environ.update(LABNET_TEST_FACTOR="3"),
     )
-    yield "mapped function", lambda x: [*map(mapped_function, [x])][0], set_attribute(mapped_config, "factor", 9.0)
+    yield "mapped function", lambda x: next(map(mapped_function, [x])), set_attribute(mapped_config, "factor", 9.0)
     compiled = ln.jit(lambda x: x * space.factor)
     yield "compiled function", lambda x: compiled(x), set_attribute(space, "factor", 9.0)
     registry = {"model": Options()}
@@ -431,7 +431,7 @@ def test_equal_values_in_new_objects_are_the_same():
         (lambda x: x * time.perf_counter(), "reading the clock"),
         (lambda x: x * random.random(), "random numbers of Python"),
         (lambda x: x * random.choice([1.0, 2.0]), "random numbers of Python"),
-        (lambda x: x * np.random.rand(), "random numbers of Python or NumPy"),  # noqa: NPY002
+        (lambda x: x * np.random.rand(), "random numbers of Python or NumPy"),
         (lambda x: x * GENERATOR.normal(), "random numbers of Python or NumPy"),
         (lambda x: x * np.random.default_rng().normal(), "random numbers of Python or NumPy"),
         (lambda x: x * next(ITERATOR), "an iterator"),

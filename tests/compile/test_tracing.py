@@ -103,13 +103,9 @@ REFUSED = {
     "array of a parameter": (lambda x: x * np.asarray(PARAMETER), "outside"),
     "text of a parameter": (lambda x: print(PARAMETER), "outside"),
     "index by a parameter": (lambda x: [1, 2][FLAG], "plain number"),
-    "assign": (lambda x: PARAMETER.assign([1.0, 2.0]), "only optimizers"),
-    "write": (lambda x: FLAG.__setitem__((), 2), "ln.where"),
-    "in place": (lambda x: PARAMETER.detach().__iadd__(1.0), "x = x \\+ y"),
     "grad": (lambda x: PARAMETER.grad, r"what backward\(\) returns"),
     "clear": (lambda x: setattr(PARAMETER, "grad", None), "nothing has to be cleared"),
     "copy": (lambda x: ln.Tensor(PARAMETER) * x, "detach"),
-    "conversion": (lambda x: ln.asarray(PARAMETER, dtype="float64") * x, "astype"),
     "mask": (lambda x: x[x > 0], "ln.where"),
     "item by loop": (lambda x: [int(v) for v in x.reshape((-1,))], "TraceError|compile"),
 }
@@ -150,11 +146,7 @@ def test_no_grad_inside_a_function_holds_there():
     assert ln.jit(run)(x).tolist() == run(x).tolist() == [9.0, 32.0]
 
 
-def test_no_grad_around_a_call_changes_nothing():
-    compiled = ln.jit(lambda x: ln.grad((PARAMETER * x).sum(), PARAMETER))
-    expected = compiled(ln.ones(2)).tolist()
-    with ln.no_grad():
-        assert compiled(ln.ones(2)).tolist() == expected
+def test_results_carry_no_history():
     assert not ln.jit(lambda x: PARAMETER * x)(ln.ones(2)).requires_grad
 
 

@@ -1,4 +1,4 @@
-"""State that a compiled function changes: what it writes lands in the tensors and settings outside, as in eager code."""
+"""State that a compiled function changes: what it writes lands in tensors and settings outside, as in eager code."""
 
 import copy
 import pickle
@@ -17,7 +17,7 @@ def data(step, *shape):
 
 
 class Programs:
-    """Steps of training and inference, each with state of its own: (function of the step's data, tensors to compare)."""
+    """Steps with state of their own: (function of the step's data, tensors to compare)."""
 
     @staticmethod
     def model():
