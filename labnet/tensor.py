@@ -122,6 +122,7 @@ class Tensor(Methods):
         self._family = None
         if requires_grad:
             self.requires_grad = True
+        tell("made", self)
 
     # What it is
 

@@ -219,8 +219,8 @@ def _described(leaf: Any) -> Any:
     kind = type(leaf)
     if isinstance(leaf, float | complex | np.generic):
         return kind, repr(leaf)  # -0.0 is another number than 0.0, and NaN the same as NaN
-    has_own_hash = kind.__hash__ is not None and kind.__hash__ is not object.__hash__
-    if isinstance(leaf, SCALARS) or (is_library(module_of(kind)) and has_own_hash):
+    hashes: Any = kind.__hash__
+    if isinstance(leaf, SCALARS) or (is_library(module_of(kind)) and hashes not in (None, object.__hash__)):
         return kind, leaf
     return kind, id(leaf)
 

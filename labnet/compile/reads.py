@@ -69,11 +69,11 @@ _HARMLESS = {x for x in vars(builtins).values() if isinstance(x, type | types.Bu
 def is_observed(frame: types.FrameType) -> bool:
     """Return whether a frame runs code of the user, or reads what users set, rather than code of a library."""
     name = frame.f_code.co_filename
-    if name.startswith("<"):  # code that was generated belongs to the module whose names it uses
-        return not is_library(str(frame.f_globals.get("__name__", "__main__")))
     if name.startswith(_HOME):
         return name.startswith(_OBSERVED) and frame.f_code.co_name not in ("__setattr__", "__delattr__")
-    return not is_library_file(name)
+    if name == "<string>" or is_library_file(name):  # code that was generated belongs to the module whose names it uses
+        return not is_library(str(frame.f_globals.get("__name__", "__main__")))
+    return True
 
 
 def is_library_file(name: str) -> bool:
@@ -91,7 +91,18 @@ def is_library(module: str) -> bool:
     if root == "labnet" or root in sys.builtin_module_names or root in sys.stdlib_module_names:
         return True
     file = getattr(sys.modules.get(module), "__file__", None)
-    return file is not None and is_library_file(file)
+    return file is not None and is_library_file(file) and not _uses_labnet(root)
+
+
+def _uses_labnet(package: str) -> bool:
+    """Return whether an installed package is written with labnet, so that its state matters as a user's does."""
+    names = [name for name in sys.modules if name.partition(".")[0] == package]
+    return any(
+        module_of(value).partition(".")[0] == "labnet" or getattr(value, "__name__", None) == "labnet"
+        for name in names
+        for value in list(vars(sys.modules[name]).values())
+        if isinstance(value, type | types.FunctionType | types.ModuleType)
+    )
 
 
 def module_of(found: Any) -> str:
@@ -621,10 +632,6 @@ class Reads:
             for place, _ in self._written.values()
             if isinstance(place, Attribute) and place.owner is owner
         }
-
-    def is_outside(self, found: Any) -> bool:
-        """Return whether an object was there before the run."""
-        return id(found) in self._seen
 
     def begin(self, function: Any, arguments: Iterable[Any]) -> None:
         """Take the function, and arguments that are no tensors, for things from outside."""

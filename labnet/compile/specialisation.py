@@ -71,7 +71,7 @@ class Specialisation:
         self._gradients = [
             (arguments.get(id(owner), owner), gradient)
             for owner, gradient in trace.leaves.values()
-            if id(owner) in arguments or (not isinstance(owner, Traced) and trace.reads.is_outside(owner))
+            if id(owner) in arguments or not (isinstance(owner, Traced) or trace.has_made(owner))
         ]
         outputs = [leaf.value for leaf in self._leaves if isinstance(leaf, Traced)]
         self._count = len(outputs)

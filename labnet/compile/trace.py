@@ -72,6 +72,7 @@ class Trace:
         self._sources: dict[int, Value] = {}
         self._kept: list[Any] = []
         self._views: dict[int, list[weakref.ref[Traced]]] = {}
+        self._own: dict[int, Tensor] = {}
         self._histories: dict[int, autograd.Node | None] = {}
 
     # Stand-ins
@@ -298,7 +299,7 @@ class Trace:
         found = []
         for source, new in self.updates.values():
             held = self.held[source.attributes["position"]]
-            if isinstance(held, Tensor) and not self.reads.is_outside(held):
+            if isinstance(held, Tensor) and self.has_made(held):
                 continue
             if isinstance(held, Tensor) and isinstance(self._histories.get(id(held)), TracedNode):
                 refuse("a write of what has a history into a tensor from outside: write its detach()")
@@ -318,8 +319,11 @@ class Trace:
 
     def result(self, found: Any) -> Any:
         """Return what a call returns for one of the results: tensors that the run has made are new at each call."""
-        is_own = isinstance(found, Tensor) and not self.reads.is_outside(found)
-        return self.lift(found) if is_own else found
+        return self.lift(found) if isinstance(found, Tensor) and self.has_made(found) else found
+
+    def has_made(self, tensor: Tensor) -> bool:
+        """Return whether a tensor was made by the run itself."""
+        return id(tensor) in self._own
 
     def rebind(self) -> list[tuple[Plain, Value]]:
         """Return the attributes of modules that get a new tensor, and its elements; put back what was there.
@@ -341,7 +345,7 @@ class Trace:
         """Hold on to tensors whose shape or other attributes were read, although their elements were not."""
         for tensor in self.reads.tensors.values():
             known = isinstance(tensor._node, autograd.Leaf | None) and tensor.device == self.device
-            if known and self.reads.is_outside(tensor):
+            if known and not self.has_made(tensor):
                 self.source(tensor, tensor._array, id(tensor))
 
     def program(self, outputs: Sequence[Value], *, updates: bool = True) -> Program:
@@ -353,6 +357,9 @@ class Trace:
 
     def witness(self, what: str, tensor: Tensor, *given: Any) -> Any:
         """Refuse what would happen once only, while the function is traced, instead of at each call."""
+        if what == "made":
+            self._own[id(tensor)] = tensor
+            return None
         if what == "assign":
             value = self.lift(ops.astype(self.lift(given[0], tensor.dtype), tensor.dtype)).detach()
             with autograd.no_grad():
