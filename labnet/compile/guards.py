@@ -1,6 +1,6 @@
 """Guards: what a compiled function has read while it was traced, compared before each call."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from labnet.autograd import is_recording
@@ -17,26 +17,32 @@ class Guards:
         Compared before every call.
     attributes : iterable of Place
         Attributes of modules, compared when an attribute of any module was set.
-    needs_recording : bool
-        Whether it matters if operations are recorded for a backward.
+    needs_recording, needs_mode : bool
+        Whether it matters if operations are recorded for a backward, and what `calling_mode` says.
     """
 
-    def __init__(self, places: Iterable[Place], attributes: Iterable[Place], *, needs_recording: bool):
+    def __init__(
+        self, places: Iterable[Place], attributes: Iterable[Place], *, needs_recording: bool, needs_mode: bool
+    ):
         self.places, self.attributes = list(places), list(attributes)
-        self.changes, self.mode = changes[0], current_mode()
-        self._recording = is_recording() if needs_recording else None
+        self._changes = changes[0]
+        self._settings: list[tuple[Callable[[], bool | None], bool | None]] = []
+        self._settings += [(is_recording, is_recording())] if needs_recording else []
+        self._settings += [(current_mode, current_mode())] if needs_mode else []
         self._scopes: list[tuple[dict[str, Any], dict[int, str]]] = []
 
     def hold(self) -> bool:
         """Return whether everything is as it was; equal values take the place of those that were compared so far."""
-        if current_mode() is not self.mode or self._recording not in (None, is_recording()):
+        if not all(read() is value for read, value in self._settings):
             return False
         if not all(map(self._holds, self.places)):
             return False
-        if changes[0] != self.changes:
+        if changes[0] != self._changes:
             if not all(map(self._holds, self.attributes)):
                 return False
-            self.changes = changes[0]
+            self._changes = changes[0]
+            for scope, _ in self._scopes:
+                scope["seen"] = self._changes
         return True
 
     def _holds(self, place: Place) -> bool:
@@ -59,8 +65,7 @@ class Guards:
         """
         names: dict[int, str] = {}
         own: dict[int, str] = {}
-        scope |= {"changes": changes, "current_mode": current_mode, "is_recording": is_recording}
-        scope |= {"guards": self, "mode": self.mode}
+        scope |= {"guards": self, "changes": changes, "seen": self._changes}
 
         def bind(value: Any) -> str:
             if isinstance(value, bool) or value is None:
@@ -72,9 +77,7 @@ class Guards:
 
         kept: list[Any] = []
         scope["kept"] = kept  # names go by identity
-        tests = ["changes[0] == guards.changes", "current_mode() is mode"]
-        if self._recording is not None:
-            tests.append("is_recording()" if self._recording else "not is_recording()")
+        tests = ["changes[0] == seen", *(f"{bind(read)}() is {value}" for read, value in self._settings)]
         for position, place in enumerate(self.places):
             tests.append(place.condition(bind))
             text = tests[-1]

@@ -22,7 +22,7 @@ from labnet.compile.ir import Value
 from labnet.compile.places import SCALARS, Place, Plain
 from labnet.compile.reads import Reads, has_traced, is_library, module_of, refuse_changes
 from labnet.compile.rules import RULES
-from labnet.compile.specialisation import MISS, Specialisation
+from labnet.compile.specialisation import MISS, Specialisation, repeats
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced, refuse
 from labnet.compile.tree import flatten
@@ -228,8 +228,8 @@ def _described(leaf: Any) -> Any:
 def signature(args: Sequence[Any], named: dict[str, Any]) -> Any:
     """Return what two calls need to have in common to share a compiled version."""
     leaves, structure = flatten((tuple(args), named))
-    arrays = [id(leaf) for leaf in leaves if is_dynamic(leaf)]
-    repeated = tuple(map(arrays.index, arrays)) if len(set(arrays)) < len(arrays) else ()
+    trained = [id(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
+    repeated = tuple(map(trained.index, trained)) if len(set(trained)) < len(trained) else ()
     return structure, repeated, *map(_described, leaves)
 
 
@@ -314,11 +314,13 @@ def _trace_once(
     inputs: list[Traced] = []
     known: dict[int, Traced] = {}
     for leaf in filter(is_dynamic, leaves):
-        if id(leaf) not in known:
-            known[id(leaf)] = trace.argument(len(inputs), leaf if isinstance(leaf, np.ndarray) else leaf._array)
+        traced = known.get(id(leaf))
+        if traced is None:
+            traced = trace.argument(len(inputs), leaf if isinstance(leaf, np.ndarray) else leaf._array)
             if isinstance(leaf, Tensor) and leaf.requires_grad:
-                known[id(leaf)]._node = autograd.Leaf(known[id(leaf)])
-        inputs.append(known[id(leaf)])
+                traced._node = autograd.Leaf(traced)
+                known[id(leaf)] = traced  # a leaf that is given twice is one
+        inputs.append(traced)
     before = [traced.value for traced in inputs]
     following = iter(inputs)
     traced_args, traced_named = structure.build(next(following) if is_dynamic(leaf) else leaf for leaf in leaves)
@@ -336,6 +338,9 @@ def _trace_once(
             found, structure = flatten(result)
             result = structure.build(map(trace.result, found))
             rebound = trace.rebind()
+            is_written = any(traced.value is not value for traced, value in zip(inputs, before, strict=True))
+            if is_written and repeats([leaf for leaf in leaves if is_dynamic(leaf)]):
+                refuse("a write into an argument that is given twice: give a copy")
     except BaseException:
         reads.undo()
         undo()

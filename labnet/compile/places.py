@@ -279,11 +279,11 @@ class Code(Place):
         return id(self.function), "code"
 
     def condition(self, bind: Bind) -> str:
-        """Compare code and defaults; keyword defaults are compared where there are some."""
-        function = bind(self.function)
-        text = f"{function}.__code__ is {bind(self.value[0])} and {function}.__defaults__ is {bind(self.value[1])}"
-        named = self.value[2]
-        return text + (f" and {bind(self.holds)}()" if named else f" and not {function}.__kwdefaults__")
+        """Compare the code, and defaults where there are some: without any, all arguments were given."""
+        function, (code, defaults, named) = bind(self.function), self.value
+        text = f"{function}.__code__ is {bind(code)}"
+        text += f" and {function}.__defaults__ is {bind(defaults)}" if defaults else ""
+        return text + (f" and {bind(self.holds)}()" if named else "")
 
 
 class Contents(Place):

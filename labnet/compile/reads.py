@@ -144,7 +144,7 @@ class Reads:
 
     def __init__(self) -> None:
         frames.check()
-        self.needs_recording = False
+        self.needs_recording = self._needs_mode = False
         self.tensors: dict[int, Tensor] = {}
         self._guards: dict[Any, Place] = {}
         self._doubtful: set[Any] = set()
@@ -356,7 +356,10 @@ class Reads:
 
     def _attribute(self, frame: types.FrameType, one: Instruction) -> None:
         (owner,) = frames.operands(frame, one.depth, 1)
-        if one.argument != "__dict__" or not frame.f_code.co_filename.startswith(_HOME):
+        is_own = frame.f_code.co_filename.startswith(_HOME)
+        if is_own and isinstance(owner, Module):  # what a module of labnet holds changes where an attribute is set
+            self._modules.add(id(instance_dict(owner).get(one.argument)))
+        if one.argument != "__dict__" or not is_own:
             self.read_attribute(owner, one.argument)
 
     def read_attribute(self, owner: Any, name: str) -> None:
@@ -382,8 +385,6 @@ class Reads:
         return module_of(type(owner)).partition(".")[0] == "labnet" and not isinstance(owner, Module | Optimizer)
 
     def _read_plainly(self, owner: Any, name: str, value: Any) -> None:
-        if isinstance(owner, Module) and name in ("_modules", "_parameters", "_buffers"):
-            self._modules.add(id(value))
         place = Attribute(owner, name, f"{self._name_of(owner)}.{name}", value)
         if id(owner) not in self._seen:
             self._doubtful.add(place.key())
@@ -504,7 +505,8 @@ class Reads:
             refuse("random numbers of Python or NumPy, which would be drawn once: draw them with ln.rand or ln.randn")
         if isinstance(owner, ContextVar):
             if owner.name.startswith("labnet_"):
-                return  # compared by all guards, if it matters
+                self._needs_mode |= owner.name == "labnet_training"
+                return
             self._found(Reading(lambda: owner.get(MISSING), owner.name, owner.get(MISSING), owner))
         elif isinstance(callee, weakref.ReferenceType):
             self._found(Reading(callee, "a weak reference", callee(), callee))
@@ -655,7 +657,7 @@ class Reads:
         counted = [place for place in found if self._is_counted(place)]
         ids = set(map(id, counted))
         places = [place for place in found if id(place) not in ids]
-        return Guards(places, counted, needs_recording=self.needs_recording)
+        return Guards(places, counted, needs_recording=self.needs_recording, needs_mode=self._needs_mode)
 
 
 def _reads_clock(callee: Any) -> bool:

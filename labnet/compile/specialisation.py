@@ -35,6 +35,11 @@ MISS: Any = object()
 _ANY = autograd.Node()
 
 
+def repeats(found: Sequence[Any]) -> bool:
+    """Return whether an object occurs twice."""
+    return len(set(map(id, found))) < len(found)
+
+
 class Specialisation:
     """A compiled version, made of what a trace wrote down.
 
@@ -64,8 +69,8 @@ class Specialisation:
         self.takes_tensors_only = (
             not pinned[1]
             and all(type(x) is Tensor for x in pinned[0])
-            and len(set(map(id, dynamic))) == len(dynamic)
             and not self._written
+            and not repeats([x for x, needed in zip(dynamic, self._required, strict=True) if needed])
         )
         arguments = {id(traced): position for position, traced in enumerate(call.inputs)}
         self._gradients = [
@@ -286,6 +291,8 @@ class Specialisation:
             return MISS
         self._take_hold()
         inputs = [x for x in leaves if isinstance(x, Tensor | np.ndarray)]
+        if self._written and repeats(inputs):
+            return MISS
         arrays = [self._apart(x) for x in inputs]
         self._targets = inputs
         try:
