@@ -53,9 +53,19 @@ class Instruction:
     depth: int
 
 
-@functools.cache
+#: Instructions by the identity of their code object, which is kept: its hash goes through all of it.
+_known: dict[int, tuple[types.CodeType, dict[int, Instruction]]] = {}
+
+
 def instructions(code: types.CodeType) -> dict[int, Instruction]:
     """Return the instructions of a code object that can be reached, by their offsets."""
+    known = _known.get(id(code))
+    if known is None:
+        known = _known[id(code)] = (code, _instructions(code))
+    return known[1]
+
+
+def _instructions(code: types.CodeType) -> dict[int, Instruction]:
     listed = list(dis.get_instructions(code))
     at = {one.offset: position for position, one in enumerate(listed)}
     found: dict[int, Instruction] = {}
@@ -78,7 +88,6 @@ def instructions(code: types.CodeType) -> dict[int, Instruction]:
     return found
 
 
-@functools.cache
 def _local_count(code: types.CodeType) -> int:
     return len({*code.co_varnames, *code.co_cellvars}) + len(code.co_freevars)
 

@@ -14,8 +14,8 @@ import sysconfig
 import time
 import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
@@ -133,6 +133,22 @@ def has_traced(found: Any, depth: int = 4) -> bool:
     return any(has_traced(part, depth - 1) for part in parts)
 
 
+class _Pause:
+    """A block in which a thread is not traced."""
+
+    def __enter__(self) -> None:
+        self._before = sys.gettrace()
+        sys.settrace(None)
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+
+
+_NOT_PAUSED = nullcontext()
+#: What looks at the instructions of a code object, by offset.
+Steps = dict[int, tuple[Callable[..., None], Instruction]]
+
+
 class Reads:
     """Follows a run of a function: as a context manager, with `pause` for what is not the function's own code.
 
@@ -157,6 +173,8 @@ class Reads:
         self._lines: dict[int, str] = {}
         self._calls: dict[types.FrameType, Any] = {}
         self._modules: set[int] = set()
+        self._steps: dict[int, Steps] = {}
+        self._codes_kept: list[types.CodeType] = []
         self._codes: set[types.CodeType] = set()
         self._refusal: TraceError | None = None
         self._before: Any = None
@@ -172,18 +190,13 @@ class Reads:
         sys.settrace(self._before)
         self._calls.clear()
 
-    @contextmanager
-    def pause(self) -> Iterator[None]:
+    def pause(self) -> AbstractContextManager[None]:
         """Look away while labnet computes."""
-        before = sys.gettrace()
-        if before is None:
-            yield
-            return
-        sys.settrace(None)
-        try:
-            yield
-        finally:
-            sys.settrace(before)
+        return _NOT_PAUSED if sys.gettrace() is None else _Pause()
+
+    def pause_for(self, function: Any) -> AbstractContextManager[None]:
+        """Look away while a function runs, if it is one of labnet."""
+        return self.pause() if module_of(function).startswith("labnet.") else _NOT_PAUSED
 
     def _begin(self, frame: types.FrameType, event: str, _: Any) -> Any:
         if event != "call" or not is_observed(frame):
@@ -196,10 +209,19 @@ class Reads:
         if event == "opcode":
             if frame in self._calls and not self._is_calling(frame):
                 self._returned(frame)
-            found = _steps(frame.f_code).get(frame.f_lasti)
+            code = frame.f_code
+            found = (self._steps.get(id(code)) or self._steps_of(code)).get(frame.f_lasti)
             if found is not None:
                 self._guarded(found[0], self, frame, found[1])
         return self._follow
+
+    def _steps_of(self, code: types.CodeType) -> Steps:
+        """Return the instructions that are looked at, with what does so."""
+        found = frames.instructions(code).items()
+        steps = {offset: (_HANDLERS[one.name], one) for offset, one in found if one.name in _HANDLERS}
+        self._steps[id(code)] = steps  # by identity: the hash of a code object goes through all of it
+        self._codes_kept.append(code)
+        return steps
 
     def _guarded(self, step: Callable[..., None], *arguments: Any) -> None:
         try:
@@ -689,14 +711,6 @@ _HANDLERS: dict[str, Callable[..., None]] = {
     "BINARY_SUBSCR": Reads._item,
     **dict.fromkeys(("PRECALL" if sys.version_info < (3, 12) else "CALL", "CALL_KW", "CALL_FUNCTION_EX"), Reads._call),
 }
-
-
-@functools.cache
-def _steps(code: types.CodeType) -> dict[int, tuple[Callable[..., None], Instruction]]:
-    """Return the instructions that are looked at, with what does so."""
-    return {
-        offset: (_HANDLERS[one.name], one) for offset, one in frames.instructions(code).items() if one.name in _HANDLERS
-    }
 
 
 def refuse_changes(changes: Iterable[tuple[Place, Any, str]]) -> NoReturn:

@@ -275,7 +275,7 @@ class Trace:
             value = self.lift(parameter).detach()
             state = States(self, optimizer, parameter)
             numbers: list[Tensor] = [self.number(start + i, value.dtype) for i in range(count)]
-            with autograd.no_grad():
+            with autograd.no_grad(), self.reads.pause_for(optimizer._formula):
                 new = self.lift(optimizer._formula(value, self.lift(gradient), state, numbers))
                 if new.shape == value.shape and new.dtype != value.dtype:
                     new = self.lift(ops.astype(new, value.dtype))

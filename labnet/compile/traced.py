@@ -162,9 +162,11 @@ class TracedNode(autograd.Node):
         for rule, parent in zip(rules, self.parents or (), strict=True):
             if parent is None or rule is None:
                 pulled.append(None)
-            elif run.create_graph:
-                pulled.append(rule(gradient, self.out, *inputs, **self.static))
-            else:
-                with autograd.no_grad():
-                    pulled.append(rule(gradient, self.out.detach(), *inputs, **self.static))
+                continue
+            with tracer.reads.pause_for(rule):
+                if run.create_graph:
+                    pulled.append(rule(gradient, self.out, *inputs, **self.static))
+                else:
+                    with autograd.no_grad():
+                        pulled.append(rule(gradient, self.out.detach(), *inputs, **self.static))
         return pulled
