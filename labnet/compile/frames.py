@@ -11,6 +11,7 @@ import sys
 import sysconfig
 import types
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,3 +177,27 @@ def nested(code: types.CodeType) -> Iterator[types.CodeType]:
         if isinstance(constant, types.CodeType):
             yield constant
             yield from nested(constant)
+
+
+class _Pause:
+    """A block in which a thread is not traced."""
+
+    def __enter__(self) -> None:
+        self._before = sys.gettrace()
+        sys.settrace(None)
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+
+
+_NOT_PAUSED = nullcontext()
+
+
+def pause() -> AbstractContextManager[None]:
+    """Look away in a block, while labnet computes."""
+    return _NOT_PAUSED if sys.gettrace() is None else _Pause()
+
+
+def pause_for(function: Any) -> AbstractContextManager[None]:
+    """Look away while a function runs, if it is one of labnet."""
+    return pause() if (getattr(function, "__module__", None) or "").startswith("labnet.") else _NOT_PAUSED

@@ -18,9 +18,11 @@ import numpy as np
 from labnet import autograd
 from labnet.compile.background import BACKGROUND
 from labnet.compile.guards import Guards
+from labnet.compile.instructions import Instructions
 from labnet.compile.ir import Value
+from labnet.compile.origins import has_traced, is_library, module_of
 from labnet.compile.places import SCALARS, Place, Plain
-from labnet.compile.reads import Reads, has_traced, is_library, module_of, refuse_changes
+from labnet.compile.reads import Reads, refuse_changes
 from labnet.compile.rules import RULES
 from labnet.compile.specialisation import MISS, Specialisation, repeats
 from labnet.compile.trace import Trace
@@ -326,9 +328,8 @@ def _trace_once(
     traced_args, traced_named = structure.build(next(following) if is_dynamic(leaf) else leaf for leaf in leaves)
     reads.begin(function, [leaf for leaf in leaves if not is_dynamic(leaf)])
     try:
-        with dispatch.traced_by(trace), reads:
+        with dispatch.traced_by(trace), Instructions(reads):
             result = function(*traced_args, **traced_named)
-        reads.raise_refusal()
         with dispatch.traced_by(trace):
             if isinstance(result, autograd.Gradients):
                 refuse("returning what backward returns: hand it to an optimizer, or return ln.grad(y, x)")

@@ -231,6 +231,27 @@ class Absence(Place):
 
 
 @dataclass(eq=False)
+class Kind(Place):
+    """The class of an object."""
+
+    owner: Any
+    name: str = ""
+    value: Any = MISSING
+
+    def now(self) -> Any:
+        """Return the class."""
+        return type(self.owner)
+
+    def key(self) -> tuple[Any, ...]:
+        """Return the object."""
+        return id(self.owner), "kind"
+
+    def condition(self, bind: Bind) -> str:
+        """Ask for the class."""
+        return f"type({bind(self.owner)}) is {bind(self.value)}"
+
+
+@dataclass(eq=False)
 class Reading(Place):
     """What a call without arguments returns: the value of a context variable, or what a weak reference refers to."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from labnet import autograd, memory, ops
+from labnet.compile.frames import pause, pause_for
 from labnet.compile.ir import Builder, Check, DType, Program, Store, Value, placed
 from labnet.compile.places import Plain
 from labnet.compile.reads import Reads
@@ -151,7 +152,7 @@ class Trace:
         if rule is None:
             refuse(f"{op.name}: it has no compile rule; call it outside of the compiled function")
         operands = [self.lift(x) for x in inputs]
-        with autograd.no_grad(), self.reads.pause():
+        with autograd.no_grad(), pause():
             try:
                 out = rule(self, op, operands, static)
             except (ShapeError, DTypeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
@@ -275,7 +276,7 @@ class Trace:
             value = self.lift(parameter).detach()
             state = States(self, optimizer, parameter)
             numbers: list[Tensor] = [self.number(start + i, value.dtype) for i in range(count)]
-            with autograd.no_grad(), self.reads.pause_for(optimizer._formula):
+            with autograd.no_grad(), pause_for(optimizer._formula):
                 new = self.lift(optimizer._formula(value, self.lift(gradient), state, numbers))
                 if new.shape == value.shape and new.dtype != value.dtype:
                     new = self.lift(ops.astype(new, value.dtype))

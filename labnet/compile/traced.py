@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from labnet import autograd
+from labnet.compile.frames import pause_for
 from labnet.compile.ir import DType, Shape, Value
 from labnet.device import check_device
 from labnet.errors import GradientError, ShapeError, TraceError
@@ -163,7 +164,7 @@ class TracedNode(autograd.Node):
             if parent is None or rule is None:
                 pulled.append(None)
                 continue
-            with tracer.reads.pause_for(rule):
+            with pause_for(rule):
                 if run.create_graph:
                     pulled.append(rule(gradient, self.out, *inputs, **self.static))
                 else:

@@ -316,8 +316,38 @@ def cases():
     yield "type of a number", lambda x: x * 2 if type(typed.one) is bool else x, set_attribute(typed, "one", True)
     yield "loss with settings", lambda x: Losses.mean(x), set_attribute(Losses, "reduction", "sum")
     yield "builtin that is hidden", lambda x: x * max(1, 2), lambda: globals().__setitem__("max", lambda *_: 7)
+    cached = Cached()
+    yield "cached property", lambda x: x * cached.factor, set_attribute(cached, "factor", 9.0)
+    yield "property of a metaclass", lambda x: x * WithMeta.twice, set_attribute(Meta, "factor", 9.0)
+    yield "attribute of a metaclass", lambda x: x * WithMeta.factor, set_attribute(Meta, "factor", 10.0)
+    one = types.SimpleNamespace(of=Deep())
+    yield (
+        "class of an object",
+        lambda x: x * (2 if isinstance(one.of, Deeper) else 1),
+        lambda: setattr(one.of, "__class__", Deeper),
+    )
+    two = types.SimpleNamespace(of=Deep())
+    yield "special method of another class", lambda x: two.of(x), set_attribute(two.of, "__class__", Deeper)
     yield "method of super", lambda x: Deeper()(x), set_attribute(Deep, "__call__", lambda self, x: x * 21)
     yield "class that is replaced", lambda x: Config().factor * x, globally("Config", Options)
+
+
+class Cached:
+    @functools.cached_property
+    def factor(self):
+        return 3.0
+
+
+class Meta(type):
+    factor = 2.0
+
+    @property
+    def twice(cls):
+        return cls.factor * 2
+
+
+class WithMeta(metaclass=Meta):
+    pass
 
 
 class Deep:

@@ -1,0 +1,138 @@
+"""Where objects and code come from: the user, Python, an installed package, or labnet.
+
+What users set is compared before each call of a compiled function; what libraries keep is their own affair.
+"""
+
+import builtins
+import functools
+import random
+import sys
+import sysconfig
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labnet.compile.traced import Traced
+
+#: Where labnet lies, and its modules that read what users set: looked at like code of users.
+HOME = str(Path(__file__).parent.parent) + "/"
+_OBSERVED = tuple(HOME + name for name in ("nn/", "loss.py"))
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_CLOCKS = {
+    getattr(time, name)
+    for name in dir(time)
+    if name.removesuffix("_ns") in ("time", "perf_counter", "monotonic", "process_time", "thread_time")
+}
+_DATES = ("datetime.now", "datetime.utcnow", "datetime.today", "date.today")
+#: What NumPy's functions of random numbers draw from.
+_NUMPY_STREAM = np.random.random.__self__  # type: ignore[attr-defined]
+#: Functions of Python that read their arguments by instructions or methods that are looked at themselves.
+_HARMLESS = {x for x in vars(builtins).values() if isinstance(x, type | types.BuiltinFunctionType)} - {
+    *(getattr, setattr, delattr, hasattr, vars, dir)
+}
+_HARMLESS_PACKAGES = ("builtins", "labnet", "numpy", "math")
+
+
+def is_observed(frame: types.FrameType) -> bool:
+    """Return whether a frame runs code of the user, or reads what users set, rather than code of a library."""
+    name = frame.f_code.co_filename
+    if name.startswith(HOME):
+        return name.startswith(_OBSERVED) and frame.f_code.co_name not in ("__setattr__", "__delattr__")
+    if name == "<string>" or is_library_file(name):  # code that was generated belongs to the module whose names it uses
+        return not is_library(str(frame.f_globals.get("__name__", "__main__")))
+    return True
+
+
+def is_library_file(name: str) -> bool:
+    """Return whether a file belongs to Python or to an installed package."""
+    installed = "site-packages" in name or "dist-packages" in name
+    return installed or name.startswith(("<frozen", *_LIBRARIES))
+
+
+@functools.cache
+def is_library(module: str) -> bool:
+    """Return whether a module, by its name, is part of labnet, of Python, or of an installed package."""
+    root = module.partition(".")[0]
+    if root == "__main__":
+        return False
+    if root == "labnet" or root in sys.builtin_module_names or root in sys.stdlib_module_names:
+        return True
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file is not None and is_library_file(file) and not _uses_labnet(root)
+
+
+def _uses_labnet(package: str) -> bool:
+    """Return whether an installed package is written with labnet, so that its state matters as a user's does."""
+    names = [name for name in sys.modules if name.partition(".")[0] == package]
+    return any(
+        module_of(value).partition(".")[0] == "labnet" or getattr(value, "__name__", None) == "labnet"
+        for name in names
+        for value in list(vars(sys.modules[name]).values())
+        if isinstance(value, type | types.FunctionType | types.ModuleType)
+    )
+
+
+def module_of(found: Any) -> str:
+    """Return the name of the module that a class or function was defined in."""
+    return str(getattr(found, "__module__", None) or "builtins")
+
+
+def instance_dict(found: Any) -> dict[str, Any]:
+    """Return the attributes of an instance without running any code of a user."""
+    try:
+        attributes: dict[str, Any] = object.__getattribute__(found, "__dict__")
+    except AttributeError:
+        return {}
+    return attributes
+
+
+def in_classes(kind: type, name: str, after: type | None = None) -> tuple[type, Any] | None:
+    """Return the class that defines a name, among those that a class inherits from, and what it is there."""
+    order = kind.__mro__ if after is None else kind.__mro__[kind.__mro__.index(after) + 1 :]
+    return next(((one, vars(one)[name]) for one in order if name in vars(one)), None)
+
+
+def has_traced(found: Any, depth: int = 4) -> bool:
+    """Return whether stand-ins are in a list, tuple or dict, or in those in it."""
+    if isinstance(found, Traced) or not depth:
+        return isinstance(found, Traced)
+    parts = found.values() if isinstance(found, dict) else found if isinstance(found, list | tuple) else ()
+    return any(has_traced(part, depth - 1) for part in parts)
+
+
+def is_foreign(kind: Any) -> bool:
+    """Return whether a class or function is of Python, or of an installed package other than labnet."""
+    return is_library(module_of(kind)) and not is_of_labnet(kind)
+
+
+def is_of_labnet(kind: Any) -> bool:
+    """Return whether a class or function is of labnet."""
+    return module_of(kind).partition(".")[0] == "labnet"
+
+
+def reads_clock(callee: Any) -> bool:
+    """Return whether a function returns the time."""
+    if isinstance(callee, types.BuiltinFunctionType) and callee in _CLOCKS:
+        return True
+    return getattr(callee, "__qualname__", "") in _DATES
+
+
+def is_stream(found: Any) -> bool:
+    """Return whether an object is a stream of random numbers of Python or NumPy."""
+    return isinstance(found, random.Random | np.random.Generator | np.random.RandomState)
+
+
+def is_shared_stream(found: Any) -> bool:
+    """Return whether a stream of random numbers is the one of a whole process."""
+    return found is _NUMPY_STREAM or isinstance(found, random.Random)
+
+
+def is_harmless(callee: Any) -> bool:
+    """Return whether a function that is not looked at reads no attributes of objects that it is given."""
+    try:
+        return callee in _HARMLESS or module_of(callee).partition(".")[0] in _HARMLESS_PACKAGES
+    except TypeError:  # what cannot be hashed is no function of Python
+        return False
