@@ -155,6 +155,7 @@ def check() -> None:
         return (one, marker.attribute)
 
     def follow(frame: types.FrameType, event: str, _: Any) -> Any:
+        frame.f_trace = follow
         frame.f_trace_opcodes = True
         if event == "opcode" and (one := instructions(frame.f_code).get(frame.f_lasti)) and one.name == "LOAD_ATTR":
             found.append(operands(frame, one.depth, 2) == [found, marker] and function_of(frame) is probe)

@@ -45,6 +45,7 @@ class Instructions:
     def _begin(self, frame: types.FrameType, event: str, _: Any) -> Any:
         if event != "call" or not is_observed(frame):
             return None
+        frame.f_trace = self._follow  # which Python 3.12 wants to have before instructions are asked for
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         self._look(self._enter, frame)
         return self._follow
