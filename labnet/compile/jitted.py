@@ -371,19 +371,27 @@ def jit(function: Callable[P, R], *, wait: bool = True) -> Jitted[P, R]:
     """Compile a function of tensors: whole training steps, losses or models.
 
     The function runs once on tensors without elements; what they go through, gradients and optimizer steps
-    included, becomes one compiled function, which later calls run instead. It is traced again for other shapes,
-    dtypes, other values of arguments that are no tensors, and where variables, globals, attributes of modules or
-    the training mode that it uses have changed; learning rates are read at each call. Parameters stay where they
-    are and are shared with eager code; while a step runs, other threads should not compute with them. Arguments are
-    read as they are when the call begins, even where they share memory with a parameter that it changes.
-    Results carry no history, so a backward has to happen inside. What is not a tensor of labnet happens while it is
-    traced, once: random numbers of Python and NumPy, the time, prints. Lists and dicts of more than 64 elements are
-    not looked at again. A method can be compiled, and a compiled function be part of another.
+    included, becomes one compiled function, which later calls run instead.
+
+    **Guards.** Every variable, attribute, item, default and function that the run reads outside of itself is compared
+    before each call, and so are containers and NumPy arrays; the function is traced again where one has changed, and
+    for other shapes, dtypes, and values of arguments that are no tensors. Learning rates are read at each call.
+
+    **State.** What the function writes into tensors outside of itself, or into its arguments, lands there, as do new
+    tensors that it sets as attributes of modules, and settings whose value does not depend on the call. Other changes
+    are refused: those of lists and dicts, and of counts.
+
+    Parameters stay where they are and are shared with eager code; while a step runs, other threads should not compute
+    with them. Arguments are read as they are when the call begins, even where they share memory with a parameter that
+    the step changes. Results carry no history, so a backward has to happen inside. Prints happen once, while the
+    function is traced. A method can be compiled, and a compiled function be part of another; compiled functions can be
+    copied and pickled, and are compiled anew then.
 
     Parameters
     ----------
     function : callable
-        Takes and returns tensors, or tuples, lists and dicts of them. Other arguments are constants.
+        Takes and returns tensors, or tuples, lists, dicts, named tuples and data classes of them. Other arguments are
+        constants.
     wait : bool
         With False the function runs eagerly while its machine code is made in the background, and so it does with
         a warning if that fails. Random numbers are the same either way, results within rounding. It is still
@@ -398,8 +406,8 @@ def jit(function: Callable[P, R], *, wait: bool = True) -> Jitted[P, R]:
     ------
     TraceError
         At the first call, if something cannot be compiled: decisions that depend on elements, conversions to
-        Python numbers, ops without a compile rule, tensors and counts that it keeps outside of itself. The message
-        names the line, or what it would have changed, and the way out.
+        Python numbers, ops without a compile rule, reading a clock, random numbers of other libraries or an iterator,
+        and counts that it keeps outside of itself. The message names the line and the way out.
 
     Examples
     --------
