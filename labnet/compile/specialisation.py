@@ -280,7 +280,7 @@ class Specialisation:
     def failed(self, status: int) -> None:
         """Raise where a check of the elements failed; elsewhere it was something else that did not fit."""
         if status >= FIRST_CHECK:
-            raise IndexError(self.program.checks[status - FIRST_CHECK].message)
+            raise self.program.checks[status - FIRST_CHECK].failure()
 
     def after(self, gradients: Sequence[Any]) -> None:
         """Do what belongs to a step besides numbers: count it, collect gradients, tell who watches."""

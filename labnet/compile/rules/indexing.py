@@ -13,6 +13,7 @@ from labnet.compile.rules.views import is_basic, put, seen, view, viewing
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced, refuse
 from labnet.errors import ShapeError
+from labnet.kernels.places import index_of
 from labnet.ops.axes import normalize_axis
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op
@@ -89,7 +90,7 @@ def _expanded(trace: Trace, key: Any, ndim: int) -> list[Any]:
             if found.dtype.kind == "b":
                 refuse("an index by a mask: its number of elements is only known when it runs; use ln.where")
         elif isinstance(part, list | np.ndarray):
-            found = np.asarray(part)
+            found = index_of(part) if isinstance(part, list) else part
         parts += found.nonzero() if isinstance(found, np.ndarray) and found.dtype.kind == "b" else [found]
     for place, part in enumerate(parts):
         if part is ...:

@@ -11,7 +11,7 @@ from labnet.compile.ir import DType, Shape
 from labnet.compile.rules.elementwise import Rule, Static, sample
 from labnet.compile.rules.indexing import taken
 from labnet.compile.trace import Trace
-from labnet.compile.traced import Traced
+from labnet.compile.traced import Traced, refuse
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op
 
@@ -21,6 +21,8 @@ def called(
 ) -> Traced:
     """Return what a routine computes of whole arrays."""
     values = [trace.lift(x).value for x in inputs]
+    if any(value.dtype == np.dtype("float16") for value in values):
+        refuse(f"{name} in float16: convert with astype('float32')")
     values = [trace.copied(value) if value.kind in ("view", "splat") else value for value in values]
     return trace.stand_in(
         trace.builder.make("call", values, shape=shape, dtype=dtype, name=name, numbers=tuple(numbers), flops=flops)
@@ -44,6 +46,7 @@ def _line(x: Any) -> Any:
 
 def _order(trace: Trace, rows: Any) -> Traced:
     """Return the positions that put rows in ascending order, stably."""
+    rows = ops.astype(rows, "float32") if rows.dtype == np.dtype("float16") else rows
     length = rows.shape[-1]
     count = rows.size // max(length, 1)
     passes = (max(length, 1) - 1).bit_length()
@@ -78,7 +81,7 @@ def searchsorted(trace: Trace, op: Op, operands: Sequence[Any], static: Static) 
     ordered, x = operands
     sorter = static.get("sorter")
     ordered = ordered if sorter is None else ops.take(ordered, sorter, axis=0)
-    dtype = np.result_type(ordered.dtype, x.dtype)
+    dtype = np.result_type(ordered.dtype, x.dtype, *["float32"] * (ordered.dtype.kind == "f"))
     inputs = [ops.astype(ordered, dtype), ops.astype(x, dtype)]
     numbers = (ordered.size, x.size, int(static.get("side", "left") == "right"))
     return called(trace, "searchsorted", inputs, shape=x.shape, dtype=np.dtype("int64"), numbers=numbers)
