@@ -80,11 +80,12 @@ EXPRESSIONS = {**ARITHMETIC, **FLOATING, **TESTS}
 WHOLE = {"reciprocal": "_as_{T}(1.0 / {0})"}
 #: What floating numbers are to the power of a number that is known, with less work.
 POWERS = {-0.5: "({T}(0) if {0} == -math.inf else _over({T}(1), math.sqrt(_plus({0}, {T}(0)))))"}
-#: What is written otherwise for float16: of two equal numbers, which can be zeros of both signs, the first.
+#: What is written otherwise for float16, where NumPy takes the first of two equal numbers, such as zeros of both signs.
 HALF = {
     "maximum": "({0} if {0} >= {1} or {0} != {0} else {1})",
     "minimum": "({0} if {0} <= {1} or {0} != {0} else {1})",
     "relu": "({T}(0) if {0} < {T}(0) else {0})",
+    "nextafter": "_next_half({0}, {1})",
 }
 #: Ops that choose or move what is a number of the dtype already.
 EXACT = frozenset(("copy", "where", "positive", "negative", "abs", "maximum", "minimum", "relu", "sign", "copysign"))

@@ -197,7 +197,8 @@ def load(source):
         pointers = [word(id(held[layout.arena]) + convention.DATA)]
         for table, position, dtype in layout.places:
             array = id(arrays[position] if table == "call" else held[position])
-            pointers.append(pointer(np.dtype(dtype))(word(array + convention.DATA)))
+            stored = np.dtype("uint16" if dtype == "float16" else dtype)
+            pointers.append(pointer(stored)(word(array + convention.DATA)))
         with np.errstate(all="ignore"):
             return next(filter(None, (part(*pointers, *numbers) for part in parts)), 0)
 

@@ -74,7 +74,7 @@ def elementwise(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -
 
 def mapped(trace: Trace, name: str, operands: Sequence[Any], *, shape: Shape, dtype: DType, work: DType) -> Value:
     """Return the value of an elementwise op; numbers become operands of the dtype that is computed in."""
-    if _HALF in (dtype, work) and (trace.device != CPU or name == "nextafter"):
+    if _HALF in (dtype, work) and trace.device != CPU:
         refuse(f"{name} in float16: convert with astype('float32')")
     values = [x.value if isinstance(x, Traced) else trace.builder.splat(x, (), work) for x in operands]
     return trace.builder.make("map", values, shape=shape, dtype=dtype, name=name, work=work)

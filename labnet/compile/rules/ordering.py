@@ -11,7 +11,8 @@ from labnet.compile.ir import DType, Shape
 from labnet.compile.rules.elementwise import Rule, Static, sample
 from labnet.compile.rules.indexing import taken
 from labnet.compile.trace import Trace
-from labnet.compile.traced import Traced, refuse
+from labnet.compile.traced import Traced
+from labnet.device import CPU
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op
 
@@ -21,8 +22,6 @@ def called(
 ) -> Traced:
     """Return what a routine computes of whole arrays."""
     values = [trace.lift(x).value for x in inputs]
-    if any(value.dtype == np.dtype("float16") for value in values):
-        refuse(f"{name} in float16: convert with astype('float32')")
     values = [trace.copied(value) if value.kind in ("view", "splat") else value for value in values]
     return trace.stand_in(
         trace.builder.make("call", values, shape=shape, dtype=dtype, name=name, numbers=tuple(numbers), flops=flops)
@@ -96,7 +95,8 @@ def running(name: str, start: int) -> Rule:
         dtype = np.asarray(op.forward(sample(operands[0]), **static)).dtype
         rows = ops.astype(rows, dtype)
         numbers = (rows.size // max(rows.shape[-1], 1), rows.shape[-1])
-        out: Any = called(trace, name, [rows], shape=rows.shape, dtype=dtype, numbers=numbers)
+        routine = f"{name}_of_halves" if dtype == np.dtype("float16") and trace.device == CPU else name
+        out: Any = called(trace, routine, [rows], shape=rows.shape, dtype=dtype, numbers=numbers)
         if static.get("include_initial"):
             first = trace.stand_in(trace.builder.splat(start, (*rows.shape[:-1], 1), dtype))
             out = ops.concat([first, out], axis=-1)
