@@ -38,8 +38,6 @@ SCALES = {
 WRAPPING = {"sigmoid", "silu", "binary_cross_entropy_with_logits"}
 #: Ops for floating numbers only. Their adjoints add zeros of any sign.
 WINDOWS = {name for name in OTHERS if "pool" in name or "conv" in name}
-#: Ops that have no compiled form in float16.
-SINGLE_AT_LEAST = WINDOWS | {"matmul", "linear", "tensordot"}
 
 
 @pytest.fixture(autouse=True)
@@ -51,9 +49,9 @@ def without_warnings():
 
 
 def dtypes_of(name):
-    chosen = FLOATS if name in WINDOWS else DTYPES
-    without = {"float16"} if name in SINGLE_AT_LEAST else set()
-    return [d for d in chosen if d not in without | (set(UNSIGNED) if name in WRAPPING else set())]
+    if name in WINDOWS:
+        return FLOATS
+    return [dtype for dtype in DTYPES if name not in WRAPPING or dtype not in UNSIGNED]
 
 
 def tensors_of(outputs):

@@ -69,6 +69,8 @@ def _log_softmax(x: Any, *, axis: int = -1) -> Any:
 
 
 def _cross_entropy(x: Any, *, labels: Any, axis: int = -1) -> Any:
+    if isinstance(labels, np.ndarray):  # negative ones count from the end, as where they are positions
+        labels = np.arange(x.shape[axis])[labels]
     labels = x.tracer.lift(labels)  # an array is a constant
     chosen = ops.sum(ops.where(one_of(labels, x.shape, axis), x, np.zeros((), x.dtype)), axis=axis, dtype=x.dtype)
     greatest = ops.max(x, axis=axis, keepdims=True)

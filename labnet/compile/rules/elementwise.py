@@ -76,6 +76,8 @@ def mapped(trace: Trace, name: str, operands: Sequence[Any], *, shape: Shape, dt
     """Return the value of an elementwise op; numbers become operands of the dtype that is computed in."""
     if _HALF in (dtype, work) and trace.device != CPU:
         refuse(f"{name} in float16: convert with astype('float32')")
+    if name == "where":  # where NumPy has integers of operands wrap around, and elsewhere refuses them
+        operands = [np.asarray(x).astype(work) if isinstance(x, int) else x for x in operands]
     values = [x.value if isinstance(x, Traced) else trace.builder.splat(x, (), work) for x in operands]
     return trace.builder.make("map", values, shape=shape, dtype=dtype, name=name, work=work)
 
