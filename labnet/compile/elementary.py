@@ -6,81 +6,33 @@
 import math
 
 import numpy as np
-from llvmlite import ir
-from numba import boolean, float32, int32, njit, types, uint64
-from numba.extending import intrinsic, overload
+from numba import float32, float64, int32, njit, types, uint16
+from numba.extending import overload
 
-from labnet.compile.options import INNER
-from labnet.compile.pointers import made
-
-
-@intrinsic
-def _bits_of(context, number):
-    """Take the bits of an int32 for those of a float32."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return float32(int32), generate
-
-
-@intrinsic
-def _bits(context, number):
-    """Take the bits of a float32 for those of an int32."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.IntType(32))
-
-    return int32(float32), generate
-
-
-def _rounding(name):
-    @intrinsic
-    def rounded(context, number):
-        def generate(context, builder, signature, arguments):
-            if isinstance(number, types.Integer | types.Boolean):
-                return arguments[0]
-            function = builder.module.declare_intrinsic(f"llvm.{name}", [arguments[0].type])
-            return builder.call(function, arguments)
-
-        return number(number), generate
-
-    return rounded
-
-
-_floor, _ceil, _trunc, _rint = (_rounding(name) for name in ("floor", "ceil", "trunc", "rint"))
-
-
-@njit(**INNER)
-def _shifted_left(a, b):
-    """Shift as C does, but by as many places as there are bits, or more, to 0."""
-    return a << b if uint64(b) < uint64(64) else a & 0
-
-
-@njit(**INNER)
-def _shifted_right(a, b):
-    """Shift as C does, but by as many places as there are bits, or more, to the sign."""
-    return a >> (b if uint64(b) < uint64(63) else 63)
-
-
-def _inverted(a):
-    raise NotImplementedError("compiled only")
-
-
-@overload(_inverted, inline="always")
-def _compile_inverted(a):
-    return (lambda a: not a) if a == boolean else (lambda a: ~a)
+from labnet.compile.intrinsics import *  # noqa: F403
+from labnet.compile.intrinsics import (
+    _bits,
+    _bits_of,
+    _floor,
+    _from_half,
+    _halved,
+    _is_odd,
+    _one,
+    _times,
+    _to_half,
+    _whole_quotient,
+    _whole_rest,
+)
+from labnet.compile.options import EXACT
 
 
 def _quotient(a, b):
     raise NotImplementedError("compiled only")
 
 
-@overload(_quotient)
+@overload(_quotient, jit_options=EXACT)
 def _compile_quotient(a, b):
-    if isinstance(a, types.Float):
-        return _float_quotient
-    return lambda a, b: a // b if b != 0 else a & 0
+    return _float_quotient if isinstance(a, types.Float) else lambda a, b: _whole_quotient(a, b)
 
 
 def _float_quotient(a, b):
@@ -103,11 +55,9 @@ def _rest(a, b):
     raise NotImplementedError("compiled only")
 
 
-@overload(_rest)
+@overload(_rest, jit_options=EXACT)
 def _compile_rest(a, b):
-    if isinstance(a, types.Float):
-        return _float_rest
-    return lambda a, b: a % b if b != 0 else a & 0
+    return _float_rest if isinstance(a, types.Float) else lambda a, b: _whole_rest(a, b)
 
 
 def _float_rest(a, b):
@@ -118,48 +68,30 @@ def _float_rest(a, b):
     return math.copysign(rest, b)
 
 
-def _chosen(name, sign):
-    """Return the function that chooses one of two numbers, or NaN where there is one."""
-
-    @intrinsic
-    def chosen(context, a, b):
-        def emit(builder, a, b):
-            if isinstance(kind, types.Float):
-                first = builder.or_(builder.fcmp_ordered(sign, a, b), builder.fcmp_unordered("!=", a, a))
-            elif getattr(kind, "signed", False):
-                first = builder.icmp_signed(sign, a, b)
-            else:
-                first = builder.icmp_unsigned(sign, a, b)
-            return builder.select(first, a, b)
-
-        kind = types.unliteral(a)
-        return made(kind(kind, kind), emit)
-
-    return chosen
+def _power(a, b):
+    raise NotImplementedError("compiled only")
 
 
-_greater, _smaller = _chosen("greater", ">"), _chosen("smaller", "<")
+@overload(_power, jit_options=EXACT)
+def _compile_power(a, b):
+    return (lambda a, b: a**b) if isinstance(a, types.Float) else _whole_power
 
 
-def _loosely(comparison):
-    """Return what chooses one of two numbers that are no NaN; for such ones the result is never used."""
-
-    @intrinsic
-    def chosen(context, a, b):
-        def generate(context, builder, signature, arguments):
-            a, b = arguments
-            loose = ("nnan", "nsz")
-            return builder.select(builder.fcmp_ordered(comparison, a, b, flags=loose), a, b, flags=loose)
-
-        return a(a, a), generate
-
-    return chosen
+def _whole_power(a, b):
+    """Power of integers that wraps around, by squaring; exponents are not negative."""
+    found = a if _is_odd(b) else _one(a)
+    while b > 1:
+        b = _halved(b)
+        a = _times(a, a)
+        if _is_odd(b):
+            found = _times(found, a)
+    return found
 
 
-_greater_number, _smaller_number = _loosely(">"), _loosely("<")
+# Exponentials and logarithms in float32
 
 
-@njit(**INNER)
+@njit(**EXACT)
 def _exp32(x):
     """Exponential in float32, to 1e-7: 2**n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes, expf)."""
     high = float32(88.72283) if x > float32(88.72283) else x
@@ -176,11 +108,20 @@ def _exp32(x):
     half = int32(whole) >> int32(1)  # two steps, so that neither 2**128 nor a subnormal result overflows
     value = value * _bits_of((half + int32(127)) << int32(23))
     value = value * _bits_of((int32(whole) - half + int32(127)) << int32(23))
-    above = float32(math.inf) if x > float32(88.72283) else value
-    return x if x != x else above
+    value = float32(math.inf) if x > float32(88.72283) else value
+    value = float32(0) if x < float32(-103.97208) else value
+    return x if x != x else value
 
 
-@njit(**INNER)
+@njit(**EXACT)
+def _edged32(x, found):
+    """Return a logarithm, or what it is of 0, infinity, NaN and negative numbers."""
+    value = x if x == float32(math.inf) else found
+    value = float32(-math.inf) if x == float32(0) else value
+    return float32(math.nan) if x < float32(0) or x != x else value
+
+
+@njit(**EXACT)
 def _log32(x):
     """Natural logarithm in float32 (Cephes, logf), subnormal numbers included."""
     small = x < float32(1.17549435e-38)
@@ -202,20 +143,55 @@ def _log32(x):
     series = series * m + float32(-2.4999993993e-1)
     series = series * m + float32(3.3333331174e-1)
     value = m * square * series + power * float32(-2.12194440e-4) - float32(0.5) * square
-    value = m + value + power * float32(0.693359375)
-    value = x if x == float32(math.inf) else value
-    value = float32(-math.inf) if x == float32(0) else value
-    return float32(math.nan) if x < float32(0) or x != x else value
+    return _edged32(x, m + value + power * float32(0.693359375))
 
 
-@njit(**INNER)
-def _tanh32(x):
-    """Hyperbolic tangent in float32, to 3e-7: x times a quotient of polynomials of its square, which is 1 from 9.02 on.
+@njit(**EXACT)
+def _split32(x):
+    """Return a float32 as a power of two and the logarithm of what is left of it, in float64, to 1e-11.
 
-    They were fitted to be off by as little as possible everywhere, to 2e-8.
+    That is of a number m in [sqrt(1/2), sqrt(2)), and 2 artanh((m - 1) / (m + 1)) (Abramowitz and Stegun, 4.1.27).
     """
-    high = float32(9.02) if x > float32(9.02) else x
-    low = float32(-9.02) if high < float32(-9.02) else high
+    small = x < float32(1.17549435e-38)
+    bits = _bits(x * float32(8388608.0) if small else x)
+    part = _bits_of((bits & int32(0x007FFFFF)) | int32(0x3F000000))
+    below = part < float32(0.70710678)
+    power = (bits >> int32(23)) - int32(127 if below else 126) - int32(23 if small else 0)
+    m = float64(part + part if below else part)
+    s = (m - 1.0) / (m + 1.0)
+    square = s * s
+    series = 2.0 / 13.0
+    series = series * square + 2.0 / 11.0
+    series = series * square + 2.0 / 9.0
+    series = series * square + 2.0 / 7.0
+    series = series * square + 2.0 / 5.0
+    series = series * square + 2.0 / 3.0
+    series = series * square + 2.0
+    return float64(power), series * s
+
+
+@njit(**EXACT)
+def _log232(x):
+    """Logarithm to base 2 in float32, exact for powers of 2."""
+    power, rest = _split32(x)
+    return _edged32(x, float32(power + rest * 1.4426950408889634))
+
+
+@njit(**EXACT)
+def _log1032(x):
+    """Logarithm to base 10 in float32, exact for powers of 10."""
+    power, rest = _split32(x)
+    return _edged32(x, float32(power * 0.30102999566398120 + rest * 0.4342944819032518))
+
+
+@njit(**EXACT)
+def _tanh32(x):
+    """Hyperbolic tangent in float32, to 3e-7: x times a quotient of polynomials of its square, which is 1 from 9.03 on.
+
+    They were fitted to be off by as little as possible everywhere, to 2e-8; at the bound they round to 1 or above.
+    """
+    high = float32(9.03) if x > float32(9.03) else x
+    low = float32(-9.03) if high < float32(-9.03) else high
     square = low * low
     above = float32(1.33194131e-08)
     above = above * square + float32(2.05837496e-05)
@@ -232,12 +208,13 @@ def _tanh32(x):
     return float32(-1) if value < float32(-1) else value
 
 
-@njit(**INNER)
+@njit(**EXACT)
 def _sigmoid32(x):
-    return float32(1) / (float32(1) + _exp32(-x))
+    small = _exp32(-abs(x))
+    return (float32(1) if x >= float32(0) else small) / (float32(1) + small)
 
 
-@njit(**INNER)
+@njit(**EXACT)
 def _erf32(x):
     """Error function in float32, to 2e-7: a polynomial times x near 0, elsewhere 1 - exp(-polynomial).
 
@@ -265,7 +242,7 @@ def _erf32(x):
     return near if size < float32(1) else tail
 
 
-@njit(**INNER)
+@njit(**EXACT)
 def _log1p32(x):
     """Logarithm of 1 + x in float32: what is lost in the sum is made up for (Higham, Accuracy, 1.14.1)."""
     whole = float32(1) + x
@@ -274,7 +251,7 @@ def _log1p32(x):
     return x if x == float32(math.inf) else found
 
 
-@njit(**INNER)
+@njit(**EXACT)
 def _expm132(x):
     """Exponential less 1 in float32, by the same means as `_log1p32`."""
     power = _exp32(x)
@@ -284,39 +261,62 @@ def _expm132(x):
     return less if less == float32(-1) or power > float32(1e7) or x != x else found
 
 
-@njit(**INNER)
+@njit(**EXACT)
+def _next_half(a, b):
+    """Return the number of float16 that follows one in the direction of another."""
+    if a != a or b != b:
+        return float32(math.nan)
+    if a == b:
+        return a
+    if a == float32(0):
+        return math.copysign(float32(2.0**-24), b)
+    bits = int32(_to_half(a))
+    return _from_half(uint16(bits + 1 if (b > a) == (a > float32(0)) else bits - 1))
+
+
+@njit(**EXACT)
 def _erf64(x):
     return math.erf(x)
 
 
-@njit(**INNER)
+@njit(**EXACT)
 def _log1p64(x):
     return math.log1p(x)
 
 
-@njit(**INNER)
+@njit(**EXACT)
 def _expm164(x):
     return math.expm1(x)
 
 
-@njit(**INNER)
+@njit(**EXACT)
 def _exp64(x):
     return math.exp(x)
 
 
-@njit(**INNER)
+@njit(**EXACT)
 def _log64(x):
     if x > 0.0:
         return math.log(x)
     return -math.inf if x == 0.0 else math.nan
 
 
-@njit(**INNER)
+@njit(**EXACT)
+def _log264(x):
+    return np.log2(x)
+
+
+@njit(**EXACT)
+def _log1064(x):
+    return np.log10(x)
+
+
+@njit(**EXACT)
 def _tanh64(x):
     return math.tanh(x)
 
 
-@njit(**INNER)
+@njit(**EXACT)
 def _sigmoid64(x):
     small = math.exp(-abs(x))
     return (1.0 if x >= 0.0 else small) / (1.0 + small)

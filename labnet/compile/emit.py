@@ -12,7 +12,7 @@ from labnet.compile.blocks import SIDE, TALL
 from labnet.compile.convention import FIRST_CHECK
 from labnet.compile.fuse import Group
 from labnet.compile.ir import Check, DType, Program, Shape, Value, contiguous, leading, placed, spread_strides
-from labnet.compile.loops import AT_ONCE, Access, Loops, Nest, blank, is_number, literal, merged, name_of, rounded
+from labnet.compile.loops import AT_ONCE, Access, Loops, Nest, converted, filled, is_number, joined, literal, merged
 from labnet.compile.plan import Plan, parts_of
 
 _HEAD = '''"""Written by labnet.compile; see the steps it was made of with step.explain()."""
@@ -115,7 +115,7 @@ class Emitter:
         if value.kind == "source":
             origin, position = value.attributes["origin"], value.attributes["position"]
             if origin == "number":
-                self._head.append(f"v{value.number} = {name_of(value.dtype)}(n{position})")
+                self._head.append(f"v{value.number} = {converted(f'n{position}', np.dtype(float), value.dtype)}")
                 return
             first = {"held": 1, "constant": 1 + self._held, "argument": 0}[origin]
             table = "call" if origin == "argument" else "held"
@@ -142,7 +142,7 @@ class Emitter:
         else:
             for value in group.members:
                 if value.kind in ("reduce", "scatter") and value.size:
-                    self._body += [f"for z in range({value.size}):", f"    p{value.number}[z] = {blank(value)}"]
+                    self._body += filled(f"p{value.number}", value)
 
     def _check(self, check: Check) -> None:
         pointer, dtype = self._pointers[check.value.number]
@@ -198,7 +198,7 @@ class Emitter:
         apart, whole = parts_of(value)
         if apart and whole:
             return []
-        return [f"for z in range({value.size}):", f"    p{value.number}[z] = {literal(0, value.dtype)}"]
+        return filled(f"p{value.number}", value)
 
     def _put(self, value: Value) -> list[str]:
         """Add each input that is not there yet, where its offset and strides say."""
@@ -217,7 +217,7 @@ class Emitter:
             loops = Loops(tuple(lengths))
             total = text
             if not apart and value.dtype.kind != "b":
-                total = rounded(f"{target.read()} + {text}", value.dtype, value.dtype)
+                total = joined("sum", target.read(), text)
             loops.before[-1].append(target.write(total))
             lines += loops.lines()
         return lines
@@ -344,7 +344,7 @@ def _small_product(
         if inner > 1:
             lines.append(f"    for k in range(1, {inner}):")
             lines.append(f"        x = {a}[i * {down} + k * {right}]")
-            lines += [f"        s{j - start} += x * {b}[k * {down_b} + {j}]" for j in block]
+            lines += [f"        s{j - start} = _added(s{j - start}, _times(x, {b}[k * {down_b} + {j}]))" for j in block]
         lines += [f"    {c}[i * {columns} + {j}] = s{j - start}" for j in block]
     return lines
 

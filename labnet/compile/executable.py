@@ -104,7 +104,7 @@ class Executable:
         if active():
             record(self.name, OpCount(1, time.perf_counter() - began, *self._work))
         if status >= FIRST_CHECK:
-            raise IndexError(self.program.checks[status - FIRST_CHECK].message)
+            raise self.program.checks[status - FIRST_CHECK].failure()
         if status:
             raise RuntimeError(f"jit: compiled code refused its own arguments (status {status})")
         return outputs

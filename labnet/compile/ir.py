@@ -86,11 +86,16 @@ class Store:
 
 @dataclass(frozen=True)
 class Check:
-    """What has to hold for the elements of a value: not negative, and below a bound; else a message is raised."""
+    """What has to hold for the elements of a value: not negative, and below a bound; else an error is raised."""
 
     value: Value
     bound: int
     message: str
+    error: type[Exception] = IndexError
+
+    def failure(self) -> Exception:
+        """Return what is raised where it does not hold."""
+        return self.error(self.message)
 
 
 @dataclass

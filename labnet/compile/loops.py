@@ -9,7 +9,7 @@ import numpy as np
 
 from labnet.compile.fuse import Group
 from labnet.compile.ir import DType, Shape, Value
-from labnet.compile.scalars import EXPRESSIONS
+from labnet.compile.scalars import EXACT, EXPRESSIONS, HALF, POWERS, WHOLE
 
 #: Kinds of values that are known at each turn of the loops.
 AT_ONCE = ("map", "take")
@@ -22,12 +22,13 @@ _START: dict[str, Callable[[DType], str]] = {
 }
 #: Joins that are quick because they need not care for NaN, which is looked for beside them.
 _LOOSELY = {"max": "_greater_number", "min": "_smaller_number"}
-_JOIN = {"sum": "{0} + {1}", "prod": "{0} * {1}", "max": "_greater({0}, {1})", "min": "_smaller({0}, {1})"}
+_JOIN = {"sum": "_added", "prod": "_multiplied", "max": "_greater", "min": "_smaller"}
+_HALF = np.dtype("float16")
 
 
 def name_of(dtype: DType) -> str:
-    """Return the name that generated code has for a dtype."""
-    return "boolean" if dtype.kind == "b" else dtype.name
+    """Return the name that generated code has for the type of numbers of a dtype while they are computed with."""
+    return {"bool": "boolean", "float16": "float32"}.get(dtype.name, dtype.name)
 
 
 def blank(value: Value) -> str:
@@ -51,12 +52,27 @@ def converted(text: str, source: DType, target: DType) -> str:
     """Return an expression of one dtype as one of another."""
     if source == target:
         return text
-    return f"({text} != 0)" if target.kind == "b" else f"{name_of(target)}({text})"
+    if target.kind == "b":
+        return f"({text} != 0)"
+    if target == _HALF:
+        return rounded(f"_near_float32({text})" if source == np.float64 else f"_as_float32({text})", target)
+    return text if name_of(source) == name_of(target) else f"_as_{target.name}({text})"
 
 
-def rounded(text: str, work: DType, dtype: DType) -> str:
-    """Return the result of arithmetic in one dtype as another; floating arithmetic keeps to its dtype by itself."""
-    return text if work == dtype and dtype.kind == "f" else f"{name_of(dtype)}({text})"
+def rounded(text: str, dtype: DType) -> str:
+    """Return the result of arithmetic in the type of numbers of a dtype as the dtype has it."""
+    return f"_from_half(_to_half({text}))" if dtype == _HALF else text
+
+
+def joined(name: str, total: str, text: str) -> str:
+    """Return the total of a reduction with one more element."""
+    return f"{_JOIN[name]}({total}, {text})"
+
+
+def stored(text: str, dtype: DType) -> str:
+    """Return a number of a dtype as it lies in memory."""
+    wrapped = {"bool": "uint8", "float16": "_to_half"}.get(dtype.name)
+    return f"{wrapped}({text})" if wrapped else text
 
 
 @dataclass
@@ -82,11 +98,13 @@ class Access:
     def read(self, start: str = "") -> str:
         """Return the element as source."""
         text = f"{self.pointer}[{self.index(start)}]"
+        if self.dtype == _HALF:
+            return f"_from_half({text})"
         return f"({text} != 0)" if self.dtype.kind == "b" else text
 
     def write(self, text: str, start: str = "") -> str:
         """Return the statement that writes the element."""
-        return f"{self.pointer}[{self.index(start)}] = " + (f"uint8({text})" if self.dtype.kind == "b" else text)
+        return f"{self.pointer}[{self.index(start)}] = {stored(text, self.dtype)}"
 
 
 @dataclass
@@ -175,10 +193,9 @@ class Nest:
             choice = name == "where" and position == 0
             texts.append(converted(text, operand.dtype, np.dtype(bool) if choice else work))
             depth = max(depth, known)
-        names = {"T": name_of(work), "t": str(work.itemsize * 8)}
-        text = EXPRESSIONS[name].format(*texts, **names)
-        text = text if value.dtype.kind == "b" else rounded(text, work, value.dtype)
-        self._known(value, text, depth)
+        names = {"T": name_of(work), "t": str(max(work.itemsize * 8, 32))}
+        text = _expression(value).format(*texts, **names)
+        self._known(value, text if name in EXACT else rounded(text, value.dtype), depth)
 
     def _known(self, value: Value, text: str, depth: int) -> None:
         """Name the element of a value, and write it down if it is needed later."""
@@ -198,9 +215,9 @@ class Nest:
         text, _ = self._operand(value.inputs[0])
         places, _ = self._operand(value.inputs[1])
         access = self._accesses["within", value.number]
-        total = rounded(f"{access.read(places)} + {text}", value.dtype, value.dtype)
+        total = joined("sum", access.read(places), text)
         self._loops.before[inside].append(access.write(total, places))
-        self._first += [f"for z in range({value.size}):", f"    {access.pointer}[z] = {blank(value)}"]
+        self._first += filled(access.pointer, value)
 
     def _reduce(self, value: Value) -> None:
         kind, access = value.attributes["name"], self._accesses["write", value.number]
@@ -211,7 +228,7 @@ class Nest:
         total = f"v{value.number}"
         target = self._loops.after[depth] if depth < inside else self._loops.before[inside]
         if depth == inside:
-            self._loops.before[inside].append(f"{total} = {text}")
+            self._loops.before[inside].append(f"{total} = {joined(kind, start, text)}")
         elif kind in _LOOSELY and value.dtype.kind == "f":
             self._loops.before[depth] += [f"{total} = {start}", f"{total}n = 0"]
             self._loops.before[inside].append(f"{total} = {_LOOSELY[kind]}({total}, {text})")
@@ -219,15 +236,27 @@ class Nest:
             target.append(f"{total} = {literal(math.nan, value.dtype)} if {total}n else {total}")
         else:
             self._loops.before[depth].append(f"{total} = {start}")
-            joined = _JOIN[kind].format(total, text)
-            self._loops.before[inside].append(f"{total} = {rounded(joined, value.dtype, value.dtype)}")
+            self._loops.before[inside].append(f"{total} = {joined(kind, total, text)}")
         if any(step == 0 for step in access.strides[:depth]):
-            size = value.size
-            self._first += [f"for z in range({size}):", f"    {access.pointer}[z] = {start}"]
-            joined = _JOIN[kind].format(access.read(), total)
-            target.append(access.write(rounded(joined, value.dtype, value.dtype)))
+            self._first += filled(access.pointer, value)
+            target.append(access.write(joined(kind, access.read(), total)))
         else:
             target.append(access.write(total))
+
+
+def _expression(value: Value) -> str:
+    """Return the expression of an elementwise op in the dtype that it computes in."""
+    name, work = value.attributes["name"], value.attributes["work"]
+    if work.kind != "f":
+        return WHOLE.get(name) or EXPRESSIONS[name]
+    if name == "pow" and value.inputs[1].kind == "splat":
+        return POWERS.get(value.inputs[1].attributes["number"]) or EXPRESSIONS[name]
+    return HALF.get(name, EXPRESSIONS[name]) if work == _HALF else EXPRESSIONS[name]
+
+
+def filled(pointer: str, value: Value) -> list[str]:
+    """Return the loop that writes what the elements of a value are before anything was added."""
+    return [f"for z in range({value.size}):", f"    {pointer}[z] = {stored(blank(value), value.dtype)}"]
 
 
 def is_number(value: Value) -> bool:

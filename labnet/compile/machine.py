@@ -11,7 +11,7 @@ import linecache
 import struct
 
 import llvmlite.binding as llvm
-from numba import float64, int64, types, uint8
+from numba import float64, int64, types, uint8, uint16
 from numba.core import compiler, cpu
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
@@ -33,6 +33,8 @@ from labnet.compile.loader import ENTRY, Code
 
 #: Type of a section with symbols.
 _SYMBOLS = 2
+#: Types of numbers in memory for which processors have no arithmetic.
+_IN_MEMORY = {"bool": uint8, "float16": uint16}
 _FLAGS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "nopython": True}
 
 
@@ -132,7 +134,7 @@ def translate(source: str, name: str) -> Code:
 
 def _typed(layout):
     """Return the types of the arguments of a step: the arena, pointers to arrays, and numbers."""
-    scalars = [uint8 if dtype == "bool" else getattr(types, dtype) for _, _, dtype in layout.places]
+    scalars = [_IN_MEMORY.get(dtype) or getattr(types, dtype) for _, _, dtype in layout.places]
     return [types.CPointer(scalar) for scalar in (uint8, *scalars)] + [float64] * layout.numbers
 
 

@@ -252,7 +252,7 @@ def check(step: Ground) -> None:
         whole: Any = run.of(condition.value)
         flags.append(np.any((whole < 0) | (whole >= condition.bound)))
     if flags and np.any(functools.reduce(np.logical_or, flags)):
-        raise IndexError(next(c.message for c, flag in zip(step.program.checks, flags, strict=True) if flag))
+        raise next(c.failure() for c, flag in zip(step.program.checks, flags, strict=True) if flag)
 
 
 class Run:

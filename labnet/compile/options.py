@@ -2,13 +2,10 @@
 
 from typing import Any
 
-#: A step lets other threads run, and divides by zero as NumPy does; sums may be taken in another order.
-OPTIONS: dict[str, Any] = {
-    "nogil": True,
-    "error_model": "numpy",
-    "boundscheck": False,
-    "fastmath": {"reassoc", "contract"},
-}
-#: What a step calls lies inside of it, and nobody calls it from Python.
-INNER: dict[str, Any] = {name: value for name, value in OPTIONS.items() if name != "nogil"}
-INNER |= {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+#: A step lets other threads run, and divides by zero as NumPy does. Its arithmetic is rounded as written.
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+#: Functions of single numbers lie inside of what calls them; a product and a sum in them may be rounded once only.
+EXACT: dict[str, Any] = {"error_model": "numpy", "boundscheck": False, "fastmath": {"contract"}}
+EXACT |= {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+#: Products of matrices add up in any order.
+INNER: dict[str, Any] = {**EXACT, "fastmath": {"reassoc", "contract"}}

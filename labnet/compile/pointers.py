@@ -36,7 +36,7 @@ def _part(scalar):
 _float32, _float64 = _part(float32), _part(float64)
 _int8, _int16, _int32, _int64 = _part(int8), _part(int16), _part(int32), _part(int64)
 _uint8, _uint16, _uint32, _uint64 = _part(uint8), _part(uint16), _part(uint32), _part(uint64)
-_bool = _uint8
+_bool, _float16 = _uint8, _uint16  # as which they lie in memory
 
 
 @intrinsic

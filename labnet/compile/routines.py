@@ -9,6 +9,8 @@ its source.
 
 from numba import njit
 
+from labnet.compile.intrinsics import _from_half, _plus, _times, _to_half
+
 _WHOLE = {"error_model": "numpy", "boundscheck": False, "nogil": True}
 _WHOLE |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # nobody calls them from Python
 
@@ -71,7 +73,7 @@ def _running_sum(x, out, rows, length):
         total = x[row * length]
         out[row * length] = total
         for i in range(row * length + 1, (row + 1) * length):
-            total += x[i]
+            total = _plus(total, x[i])
             out[i] = total
 
 
@@ -82,8 +84,26 @@ def _running_product(x, out, rows, length):
         total = x[row * length]
         out[row * length] = total
         for i in range(row * length + 1, (row + 1) * length):
-            total *= x[i]
+            total = _times(total, x[i])
             out[i] = total
+
+
+@njit(**_WHOLE)
+def _running_sum_of_halves(x, out, rows, length):
+    """Add up the elements of each row, up to each one, in float16: each sum is rounded."""
+    for row in range(rows):
+        out[row * length] = x[row * length]
+        for i in range(row * length + 1, (row + 1) * length):
+            out[i] = _to_half(_plus(_from_half(out[i - 1]), _from_half(x[i])))
+
+
+@njit(**_WHOLE)
+def _running_product_of_halves(x, out, rows, length):
+    """Multiply the elements of each row, up to each one, in float16: each product is rounded."""
+    for row in range(rows):
+        out[row * length] = x[row * length]
+        for i in range(row * length + 1, (row + 1) * length):
+            out[i] = _to_half(_times(_from_half(out[i - 1]), _from_half(x[i])))
 
 
 __all__ = [name for name in dir() if name[0] == "_" and name[1] != "_"]

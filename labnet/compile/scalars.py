@@ -1,18 +1,19 @@
 """What each elementwise op is at one place, as an expression that Numba compiles.
 
 ``{0}``, ``{1}`` and so on are the operands, converted to the dtype that NumPy computes in; names that begin with an
-underscore are functions of `labnet.compile.runtime`, ``{T}`` is the dtype and ``{t}`` its number of bits.
+underscore are functions of `labnet.compile.elementary` and `labnet.compile.intrinsics`. ``{T}`` is the type that is
+computed in, and ``{t}`` its number of bits: float32 for float16, to which results are rounded.
 """
 
 #: Ops whose result has the dtype that they compute in.
 ARITHMETIC = {
-    "add": "({0} + {1})",
-    "subtract": "({0} - {1})",
-    "multiply": "({0} * {1})",
-    "divide": "({0} / {1})",
-    "negative": "(-{0})",
+    "add": "_plus({0}, {1})",
+    "subtract": "_minus({0}, {1})",
+    "multiply": "_times({0}, {1})",
+    "divide": "_over({0}, {1})",
+    "negative": "_negated({0})",
     "positive": "{0}",
-    "square": "({0} * {0})",
+    "square": "_times({0}, {0})",
     "maximum": "_greater({0}, {1})",
     "minimum": "_smaller({0}, {1})",
     "where": "({1} if {0} else {2})",
@@ -34,19 +35,19 @@ FLOATING = {
     "log": "_log{t}({0})",
     "sqrt": "math.sqrt({0})",
     "tanh": "_tanh{t}({0})",
-    "relu": "({T}(0) if {0} < {T}(0) else {0})",
+    "relu": "({T}(0) if {0} <= {T}(0) else {0})",
     "sigmoid": "_sigmoid{t}({0})",
-    "abs": "abs({0})",
-    "sign": "({T}(1) if {0} > {T}(0) else ({T}(-1) if {0} < {T}(0) else {0}))",
-    "reciprocal": "({T}(1) / {0})",
-    "pow": "({0} ** {1})",
+    "abs": "_magnitude({0})",
+    "sign": "({T}(1) if {0} > {T}(0) else ({T}(-1) if {0} < {T}(0) else _plus({0}, {T}(0))))",
+    "reciprocal": "_over({T}(1), {0})",
+    "pow": "_power({0}, {1})",
     "floor": "_floor({0})",
     "ceil": "_ceil({0})",
     "trunc": "_trunc({0})",
     "expm1": "_expm1{t}({0})",
     "log1p": "_log1p{t}({0})",
-    "log2": "(_log{t}({0}) * {T}(1.4426950408889634))",
-    "log10": "(_log{t}({0}) * {T}(0.4342944819032518))",
+    "log2": "_log2{t}({0})",
+    "log10": "_log10{t}({0})",
     "erf": "_erf{t}({0})",
     "hypot": "math.hypot({0}, {1})",
     "copysign": "math.copysign({0}, {1})",
@@ -75,5 +76,18 @@ TESTS = {
 }
 
 EXPRESSIONS = {**ARITHMETIC, **FLOATING, **TESTS}
+#: What is written otherwise where the dtype is none of floating numbers.
+WHOLE = {"reciprocal": "_as_{T}(1.0 / {0})"}
+#: What floating numbers are to the power of a number that is known, with less work.
+POWERS = {-0.5: "({T}(0) if {0} == -math.inf else _over({T}(1), math.sqrt(_plus({0}, {T}(0)))))"}
+#: What is written otherwise for float16, where NumPy takes the first of two equal numbers, such as zeros of both signs.
+HALF = {
+    "maximum": "({0} if {0} >= {1} or {0} != {0} else {1})",
+    "minimum": "({0} if {0} <= {1} or {0} != {0} else {1})",
+    "relu": "({T}(0) if {0} < {T}(0) else {0})",
+    "nextafter": "_next_half({0}, {1})",
+}
+#: Ops that choose or move what is a number of the dtype already.
+EXACT = frozenset(("copy", "where", "positive", "negative", "abs", "maximum", "minimum", "relu", "sign", "copysign"))
 #: Ops of two or three tensors; the others have one.
 BINARY = frozenset(name for name, text in EXPRESSIONS.items() if "{1}" in text)

@@ -4,10 +4,11 @@ Values that nobody needs any more are gone by themselves, since a program lists 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from labnet.compile.ir import Builder, Check, Program, Store, Value, leading
+from labnet.compile.ir import Builder, Program, Store, Value, leading
 from labnet.ops.registry import REGISTRY
 
 
@@ -21,7 +22,7 @@ def simplify(program: Program) -> Program:
         Store(known[s.value.number], known[s.target.number] if isinstance(s.target, Value) else s.target)
         for s in program.stores
     ]
-    checks = [Check(_in_memory(builder, known[c.value.number]), c.bound, c.message) for c in program.checks]
+    checks = [replace(c, value=_in_memory(builder, known[c.value.number])) for c in program.checks]
     return Program(stores, checks)
 
 
@@ -96,9 +97,10 @@ def _quotient(builder: Builder, value: Value, inputs: tuple[Value, ...]) -> Valu
     number = other.attributes["number"]
     if number == 1 and _unchanged(value, operand):
         return operand
-    if number and np.frexp(number)[0] in (0.5, -0.5):  # a power of two: its reciprocal is exact
+    if number and np.frexp(number)[0] in (0.5, -0.5):  # a power of two: its reciprocal is exact, unless it overflows
         factor = builder.splat(1 / number, other.shape, value.dtype)
-        return _map(builder, value, "multiply", (operand, factor))
+        if np.isfinite(factor.attributes["number"]):
+            return _map(builder, value, "multiply", (operand, factor))
     return None
 
 
@@ -113,8 +115,6 @@ def _power(builder: Builder, value: Value, inputs: tuple[Value, ...]) -> Value |
         return _map(builder, value, "square", (base,))
     if number == 0.5:
         return _map(builder, value, "sqrt", (base,))
-    if number == -0.5:
-        return _map(builder, value, "reciprocal", (_map(builder, value, "sqrt", (base,)),))
     return _map(builder, value, "reciprocal", (base,)) if number == -1 else None
 
 

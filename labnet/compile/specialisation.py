@@ -314,7 +314,7 @@ class Specialisation:
     def failed(self, status: int) -> None:
         """Raise where a check of the elements failed; elsewhere it was something else that did not fit."""
         if status >= FIRST_CHECK:
-            raise IndexError(self.program.checks[status - FIRST_CHECK].message)
+            raise self.program.checks[status - FIRST_CHECK].failure()
 
     def after(self, more: Sequence[Any], arguments: Sequence[Any]) -> None:
         """Do what belongs to a call besides numbers: collect gradients, write what is not held, count steps."""

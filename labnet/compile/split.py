@@ -5,9 +5,9 @@ all that they are computed from is there: memory is what a server has too little
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from labnet.compile.ir import Builder, Check, Program, Store, Value, placed
+from labnet.compile.ir import Builder, Program, Store, Value, placed
 from labnet.compile.scalars import ARITHMETIC, TESTS
 
 #: Origin of the sources that stand for the gradients of the outputs.
@@ -58,7 +58,7 @@ def split(program: Program, *, results: int, arguments: int, held: int) -> Halve
     checked = [check.value for check in program.checks]
     new = rebuilt([*outputs, *checked], places, {})
     stores = [Store(new[value.number], position) for position, value in enumerate(outputs)]
-    checks = [Check(new[check.value.number], check.bound, check.message) for check in program.checks]
+    checks = [replace(check, value=new[check.value.number]) for check in program.checks]
     cut = {number: arguments + held + position for number, position in there.items() if position >= 0}
     again = rebuilt(roots[results:], places, cut)
     gradients = [Store(again[value.number], position) for position, value in enumerate(roots[results:])]

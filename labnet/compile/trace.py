@@ -372,12 +372,12 @@ class Trace:
             refuse(WAYS_OUT[what])
         return self.lift(tensor).detach()
 
-    def check_within(self, x: Tensor, bound: int, message: str) -> None:
-        """Have every call raise `IndexError` where an element is negative or not below a bound."""
+    def check_within(self, x: Tensor, bound: int, message: str, error: type[Exception] = IndexError) -> None:
+        """Have every call raise an error where an element is negative or not below a bound."""
         value = self.lift(x).value
         if value.kind in ("view", "splat"):
             value = self.copied(value)
-        check = Check(value, bound, message)
+        check = Check(value, bound, message, error)
         if check not in self.checks:
             self.checks.append(check)
 

@@ -84,8 +84,8 @@ def turned(x, out, rows, columns, down_x, down):
             out[i * down + j] = x[j * down_x + i]
 
 
-def inverted(a):
-    return np.invert(a)
+def convert(dtype):
+    return lambda number: np.asarray(number).astype(dtype)[()]
 
 
 def correlate(x, weight, steps, out, samples, image, inner, filters, plane):
@@ -121,7 +121,9 @@ def _namespace():
     scalars = ["float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))]
     found = {name: getattr(np, name) for name in scalars}
     found |= {f"_{name}": part(pointer(np.dtype(name))) for name in scalars}
-    found |= {"_bool": part(pointer(np.dtype("uint8"))), "boolean": np.bool_, "np": np, "math": Mathematics()}
+    found |= {f"_as_{name}": convert(np.dtype(name)) for name in scalars}
+    found |= {"_bool": part(pointer(np.dtype("uint8"))), "_float16": part(pointer(np.dtype("uint16")))}
+    found |= {"boolean": np.bool_, "np": np, "math": Mathematics()}
     for source in (elementary, products, routines, recurrences):
         for name, function in vars(source).items():
             if hasattr(function, "py_func"):
@@ -129,6 +131,18 @@ def _namespace():
     found |= {name: correlate if "correlate" in name else slopes for name in convolutions.__all__}
     found |= {"njit": runtime.njit, "part": runtime.part, "OPTIONS": runtime.OPTIONS}
     found |= {
+        "_plus": np.add,
+        "_minus": np.subtract,
+        "_times": np.multiply,
+        "_over": np.divide,
+        "_added": np.add,
+        "_multiplied": np.multiply,
+        "_negated": np.negative,
+        "_magnitude": np.abs,
+        "_power": np.power,
+        "_near_float32": lambda number: number,
+        "_from_half": lambda bits: np.float32(bits.view(np.float16)),
+        "_to_half": lambda number: np.float16(number).view(np.uint16),
         "_greater": np.maximum,
         "_smaller": np.minimum,
         "_product32": product,
@@ -155,7 +169,7 @@ def _namespace():
             else np.floor_divide(a, b)
         ),
         "_rest": np.remainder,
-        "_inverted": inverted,
+        "_inverted": np.invert,
         "_shifted_left": np.left_shift,
         "_shifted_right": np.right_shift,
         "range": range,
@@ -183,7 +197,8 @@ def load(source):
         pointers = [word(id(held[layout.arena]) + convention.DATA)]
         for table, position, dtype in layout.places:
             array = id(arrays[position] if table == "call" else held[position])
-            pointers.append(pointer(np.dtype(dtype))(word(array + convention.DATA)))
+            stored = np.dtype("uint16" if dtype == "float16" else dtype)
+            pointers.append(pointer(stored)(word(array + convention.DATA)))
         with np.errstate(all="ignore"):
             return next(filter(None, (part(*pointers, *numbers) for part in parts)), 0)
 

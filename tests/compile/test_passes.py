@@ -158,7 +158,7 @@ SIMPLER = {
     "x / 4": (lambda x: x / 4, ["multiply"]),
     "x / 3": (lambda x: x / 3, ["divide"]),
     "x ** 2": (lambda x: x**2, ["square"]),
-    "x ** -0.5": (lambda x: x**-0.5, ["sqrt", "reciprocal"]),
+    "x ** -0.5": (lambda x: x**-0.5, ["pow"]),  # whose loops take a root, but not of -0 and -inf as they are
     "twice": (lambda x: ln.exp(x) + ln.exp(x), ["exp", "add"]),
     "unused": (lambda x: (ln.exp(x), x + 1)[1], ["add"]),
 }

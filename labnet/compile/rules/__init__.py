@@ -17,10 +17,13 @@ from labnet.compile.scalars import EXPRESSIONS
 
 __all__ = ["RULES"]
 
+_COMPARISONS = ("equal", "not_equal", "greater", "greater_equal", "less", "less_equal")
 _VIEWS = ("reshape", "permute_dims", "matrix_transpose", "expand_dims", "squeeze", "moveaxis", "flip", "broadcast_to")
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(EXPRESSIONS, elementwise.elementwise),
+    **dict.fromkeys(_COMPARISONS, elementwise.compare),
+    "pow": elementwise.power,
     **dict.fromkeys(_VIEWS, views.view),
     **{name: written(function) for name, function in WRITTEN.items()},
     "astype": elementwise.convert,

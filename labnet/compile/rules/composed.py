@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from labnet import ops
-from labnet.compile.rules.elementwise import Rule, Static
+from labnet.compile.rules.elementwise import Rule, Static, sample
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced
 from labnet.ops.dispatch import failure
@@ -38,9 +38,15 @@ def _linear(x: Any, weight: Any, bias: Any) -> Any:
     return out if bias is None else out + bias
 
 
+def _summed(x: Any) -> Any:
+    """Return a tensor in the dtype that NumPy adds up in for a mean, where neither integers nor float16 overflow."""
+    return ops.astype(x, {"f": "float32"}.get(x.dtype.kind, "float64")) if x.dtype.char not in "fd" else x
+
+
 def _mean(x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
-    total = ops.sum(x, axis=axis, keepdims=keepdims)
-    return total / (x.size // (total.size or 1))
+    total = ops.sum(_summed(x), axis=axis, keepdims=keepdims)
+    out = total / (x.size // (total.size or 1))
+    return ops.astype(out, x.dtype) if x.dtype.kind == "f" else out
 
 
 def _mean_squared_error(x1: Any, x2: Any) -> Any:
@@ -63,8 +69,10 @@ def _log_softmax(x: Any, *, axis: int = -1) -> Any:
 
 
 def _cross_entropy(x: Any, *, labels: Any, axis: int = -1) -> Any:
+    if isinstance(labels, np.ndarray):  # negative ones count from the end, as where they are positions
+        labels = np.arange(x.shape[axis])[labels]
     labels = x.tracer.lift(labels)  # an array is a constant
-    chosen = ops.sum(ops.where(one_of(labels, x.shape, axis), x, 0.0), axis=axis)
+    chosen = ops.sum(ops.where(one_of(labels, x.shape, axis), x, np.zeros((), x.dtype)), axis=axis, dtype=x.dtype)
     greatest = ops.max(x, axis=axis, keepdims=True)
     total = ops.sum(ops.exp(x - greatest), axis=axis)
     return ops.log(total) - (chosen - greatest.reshape(chosen.shape))
@@ -81,15 +89,24 @@ def _standardize(x: Any, *, dims: int = 1, eps: float = 1e-5) -> Any:
 
 
 def _var(x: Any, *, axis: Any = None, correction: float = 0.0, keepdims: bool = False) -> Any:
-    centered = x - ops.mean(x, axis=axis, keepdims=True)
-    total = ops.sum(centered * centered, axis=axis, keepdims=keepdims)
-    return total / (x.size // (total.size or 1) - correction)
+    x = x if x.dtype.kind == "f" else _summed(x)
+    total = ops.sum(x, axis=axis, keepdims=True)
+    count = x.size // (total.size or 1)
+    centered = x - total / count
+    return ops.sum(centered * centered, axis=axis, keepdims=keepdims) / max(count - correction, 0)
 
 
 def _gelu(x: Any, *, approximate: str = "none") -> Any:
     if approximate == "none":
-        return x * (ops.erf(x * math.sqrt(0.5)) + 1) * 0.5
-    return x * (ops.tanh((x * x * x * 0.044715 + x) * math.sqrt(2 / math.pi)) + 1) * 0.5
+        return x * (0.5 * (1 + ops.erf(x * math.sqrt(0.5))))
+    return 0.5 * x * (1 + ops.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+def _logaddexp(x1: Any, x2: Any) -> Any:
+    dtype = np.logaddexp(*map(sample, (x1, x2))).dtype
+    x1, x2 = (ops.astype(x, dtype) if isinstance(x, Traced) else x for x in (x1, x2))
+    total = ops.maximum(x1, x2) + ops.log1p(ops.exp(-ops.abs(x1 - x2)))
+    return ops.where(ops.equal(x1, x2), x1 + math.log(2), total)  # also where both are the same infinity
 
 
 def _best(join: Callable[..., Any]) -> Callable[..., Any]:
@@ -137,6 +154,6 @@ WRITTEN: dict[str, Callable[..., Any]] = {
     "hardtanh": lambda x, *, min_val=-1.0, max_val=1.0: ops.minimum(ops.maximum(x, min_val), max_val),
     "relu6": lambda x: ops.minimum(ops.maximum(x, 0), 6),
     "threshold": lambda x, *, threshold, value: ops.where(x > threshold, x, value),
-    "ndtr": lambda x: (ops.erf(x * math.sqrt(0.5)) + 1) * 0.5,
-    "logaddexp": lambda x1, x2: ops.maximum(x1, x2) + ops.log1p(ops.exp(-ops.abs(x1 - x2))),
+    "ndtr": lambda x: 0.5 * (1 + ops.erf(x * math.sqrt(0.5))),
+    "logaddexp": _logaddexp,
 }

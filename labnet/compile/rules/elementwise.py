@@ -5,14 +5,18 @@ from typing import Any
 
 import numpy as np
 
+from labnet import ops
 from labnet.compile.ir import DType, Shape, Value
 from labnet.compile.scalars import ARITHMETIC, FLOATING
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced, refuse
+from labnet.device import CPU
+from labnet.errors import DTypeError
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op
 from labnet.tensor import as_dtype
 
+_HALF = np.dtype("float16")
 Static = dict[str, Any]
 Rule = Callable[..., Traced]
 
@@ -20,6 +24,34 @@ Rule = Callable[..., Traced]
 def sample(x: Any) -> Any:
     """Return a small array that has the dtype and the number of dimensions of an operand."""
     return np.ones((1,) * x.ndim, x.dtype) if isinstance(x, Traced) else x
+
+
+def compare(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Compare integers exactly: those of 64 bits and different signs have no common dtype, nor have some numbers."""
+    for x, number in (operands, operands[::-1]):
+        if isinstance(x, Traced) and x.dtype.kind in "iu" and isinstance(number, int) and not _holds(x.dtype, number):
+            found = op.forward(*(part if part is number else 0 for part in operands))
+            return trace.stand_in(trace.builder.splat(found, x.shape, np.dtype(bool)))
+    kinds = [x.dtype.kind if isinstance(x, Traced) else "" for x in operands]
+    if sorted(kinds) != ["i", "u"] or np.result_type(*(x.dtype for x in operands)).kind != "f":
+        return elementwise(trace, op, operands, static)
+    whole = op.function(*(ops.astype(x, "uint64") for x in operands))
+    below = op.forward(*(-1 if kind == "i" else 0 for kind in kinds))
+    return trace.lift(ops.where(operands[kinds.index("i")] < 0, below, whole))  # type: ignore[no-any-return]
+
+
+def _holds(dtype: DType, number: int) -> bool:
+    limits = np.iinfo(dtype)
+    return bool(limits.min <= number <= limits.max)
+
+
+def power(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Raise to powers; every call checks that those of integers are not negative."""
+    out, exponent = elementwise(trace, op, operands, static), operands[1]
+    if out.dtype.kind == "i" and isinstance(exponent, Traced):
+        message = "pow: Integers to negative integer powers are not allowed."
+        trace.check_within(ops.astype(exponent < 0, "int8"), 1, message, DTypeError)
+    return out
 
 
 def elementwise(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
@@ -42,8 +74,10 @@ def elementwise(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -
 
 def mapped(trace: Trace, name: str, operands: Sequence[Any], *, shape: Shape, dtype: DType, work: DType) -> Value:
     """Return the value of an elementwise op; numbers become operands of the dtype that is computed in."""
-    if np.dtype("float16") in (dtype, work):
+    if _HALF in (dtype, work) and trace.device != CPU:
         refuse(f"{name} in float16: convert with astype('float32')")
+    if name == "where":  # where NumPy has integers of operands wrap around, and elsewhere refuses them
+        operands = [np.asarray(x).astype(work) if isinstance(x, int) else x for x in operands]
     values = [x.value if isinstance(x, Traced) else trace.builder.splat(x, (), work) for x in operands]
     return trace.builder.make("map", values, shape=shape, dtype=dtype, name=name, work=work)
 

@@ -13,6 +13,7 @@ from labnet.compile.rules.views import is_basic, put, seen, view, viewing
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced, refuse
 from labnet.errors import ShapeError
+from labnet.kernels.places import index_of
 from labnet.ops.axes import normalize_axis
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op
@@ -86,10 +87,12 @@ def _expanded(trace: Trace, key: Any, ndim: int) -> list[Any]:
         found = part
         if isinstance(part, Tensor):
             found = trace.lift(part)
+            if found.dtype.kind == "f":
+                raise IndexError("arrays used as indices must be of integer (or boolean) type")
             if found.dtype.kind == "b":
                 refuse("an index by a mask: its number of elements is only known when it runs; use ln.where")
         elif isinstance(part, list | np.ndarray):
-            found = np.asarray(part)
+            found = index_of(part) if isinstance(part, list) else part
         parts += found.nonzero() if isinstance(found, np.ndarray) and found.dtype.kind == "b" else [found]
     for place, part in enumerate(parts):
         if part is ...:
@@ -104,7 +107,7 @@ def _expanded(trace: Trace, key: Any, ndim: int) -> list[Any]:
 def _checked(trace: Trace, part: Traced, length: int) -> Traced:
     """Return positions counted from the beginning; every call checks that they lie inside."""
     whole = ops.astype(part, "int64")
-    inside: Traced = trace.lift(ops.where(whole < 0, whole + length, whole) if part.dtype.kind == "i" else whole)
+    inside: Traced = trace.lift(ops.where(whole < 0, whole + length, whole))
     trace.check_within(inside, length, f"index out of bounds: positions must lie in [-{length}, {length})")
     return inside
 

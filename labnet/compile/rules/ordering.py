@@ -12,6 +12,7 @@ from labnet.compile.rules.elementwise import Rule, Static, sample
 from labnet.compile.rules.indexing import taken
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced
+from labnet.device import CPU
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op
 
@@ -44,6 +45,7 @@ def _line(x: Any) -> Any:
 
 def _order(trace: Trace, rows: Any) -> Traced:
     """Return the positions that put rows in ascending order, stably."""
+    rows = ops.astype(rows, "float32") if rows.dtype == np.dtype("float16") else rows
     length = rows.shape[-1]
     count = rows.size // max(length, 1)
     passes = (max(length, 1) - 1).bit_length()
@@ -78,7 +80,7 @@ def searchsorted(trace: Trace, op: Op, operands: Sequence[Any], static: Static) 
     ordered, x = operands
     sorter = static.get("sorter")
     ordered = ordered if sorter is None else ops.take(ordered, sorter, axis=0)
-    dtype = np.result_type(ordered.dtype, x.dtype)
+    dtype = np.result_type(ordered.dtype, x.dtype, *["float32"] * (ordered.dtype.kind == "f"))
     inputs = [ops.astype(ordered, dtype), ops.astype(x, dtype)]
     numbers = (ordered.size, x.size, int(static.get("side", "left") == "right"))
     return called(trace, "searchsorted", inputs, shape=x.shape, dtype=np.dtype("int64"), numbers=numbers)
@@ -93,7 +95,8 @@ def running(name: str, start: int) -> Rule:
         dtype = np.asarray(op.forward(sample(operands[0]), **static)).dtype
         rows = ops.astype(rows, dtype)
         numbers = (rows.size // max(rows.shape[-1], 1), rows.shape[-1])
-        out: Any = called(trace, name, [rows], shape=rows.shape, dtype=dtype, numbers=numbers)
+        routine = f"{name}_of_halves" if dtype == np.dtype("float16") and trace.device == CPU else name
+        out: Any = called(trace, routine, [rows], shape=rows.shape, dtype=dtype, numbers=numbers)
         if static.get("include_initial"):
             first = trace.stand_in(trace.builder.splat(start, (*rows.shape[:-1], 1), dtype))
             out = ops.concat([first, out], axis=-1)

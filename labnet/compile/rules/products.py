@@ -12,7 +12,7 @@ from labnet.compile.rules.elementwise import Static
 from labnet.compile.rules.reductions import reduced
 from labnet.compile.rules.views import reshaped
 from labnet.compile.trace import Trace
-from labnet.compile.traced import Traced, refuse
+from labnet.compile.traced import Traced
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op
 
@@ -26,9 +26,10 @@ def matmul(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Tra
     except ValueError as error:
         arrays = tuple(np.broadcast_to(np.zeros((), x.dtype), x.shape) for x in operands)
         raise failure(op.name, arrays, static, error) from None
-    if dtype.kind != "f" or dtype == np.dtype("float16"):
-        if dtype.kind == "f":
-            refuse("matmul in float16: convert to float32 or float64")
+    if dtype == np.dtype("float16"):  # whose products NumPy adds up in float32, to 0
+        wide = ops.astype(left, "float32") @ ops.astype(right, "float32")
+        return trace.lift(ops.astype(wide + 0.0, dtype))  # type: ignore[no-any-return]
+    if dtype.kind != "f":
         return trace.stand_in(reshaped(trace, _by_sums(trace, left, right, dtype), shape))
     a, b = (trace.lift(ops.astype(x, dtype)) for x in operands)
     a = a if a.ndim > 1 else ops.expand_dims(a, axis=0)

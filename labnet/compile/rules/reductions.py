@@ -36,7 +36,10 @@ def reduction(kind: str) -> Rule:
 def reduced(trace: Trace, kind: str, value: Value, axes: Shape, dtype: DType) -> Value:
     """Return the reduction of a value over some dimensions."""
     if not axes:
-        return mapped(trace, "copy", [trace.stand_in(value)], shape=value.shape, dtype=dtype, work=dtype)
+        copy = trace.stand_in(
+            mapped(trace, "copy", [trace.stand_in(value)], shape=value.shape, dtype=dtype, work=dtype)
+        )
+        return trace.lift(copy + 0.0).value if kind == "sum" and dtype.kind == "f" else copy.value  # the sum of -0 is 0
     shape = tuple(length for axis, length in enumerate(value.shape) if axis not in axes)
     return trace.builder.make("reduce", [value], shape=shape, dtype=dtype, name=kind, axes=axes)
 

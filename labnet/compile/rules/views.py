@@ -108,7 +108,7 @@ def pad(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced
     before = np.broadcast_to(np.asarray(static["pad_width"]), (x.ndim, 2))[:, 0]
     inside = whole[tuple(slice(int(b), int(b) + n) for b, n in zip(before, x.shape, strict=True))]
     padded = trace.stand_in(put(trace, [x], [seen(whole, inside)], whole.shape))
-    if value == 0:
+    if value == 0 and not np.signbit(value):
         return padded
     outside = op.forward(np.zeros(x.shape, bool), **{**static, "constant_values": True})
     return trace.lift(ops.where(outside, np.asarray(value, x.dtype), padded))  # type: ignore[no-any-return]
