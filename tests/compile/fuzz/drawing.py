@@ -15,7 +15,7 @@ KINDS = ("products", "guards", "updates", "values", "writes", "shapes")
 #: Lengths of dimensions, and most elements of a value, by what runs the program.
 SIZES = {
     "plain": ((1, 1, 2, 2, 3, 3, 5, 8, 17), 400),
-    "real": ((1, 1, 2, 3, 3, 5, 8, 17, 64, 64, 300), 40_000),
+    "real": ((1, 1, 1, 2, 3, 5, 8, 17, 64, 64, 300, 300), 100_000),
     "cuda": ((1, 1, 2, 3, 3, 5), 40),
 }
 DTYPES = ("float32",) * 8 + ("float64",) * 3 + ("int32", "int64", "uint8", "uint64", "bool")
@@ -55,6 +55,8 @@ def _draw(rng, mode, without):
     graph.is_wild = "values" not in without and rng.random() < 0.08
     inputs = [_input(rng, lengths, limit) for _ in range(rng.randint(1, 3))]
     given = [graph.leaf(f"a{i}", shape, dtype, special=graph.is_wild) for i, (_, shape, dtype) in enumerate(inputs)]
+    if mode == "real" and "products" not in without and rng.random() < 0.5:
+        graph.multiply()
     graph.grow(rng.randint(1, 4))
     names, changes, extra = [f"a{i}" for i in range(len(inputs))], [], []
     if mode == "plain" and "guards" not in without and rng.random() < 0.4:

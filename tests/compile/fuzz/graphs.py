@@ -185,6 +185,10 @@ class Graph:
                 return
             self._one()
 
+    def multiply(self):
+        """Append a product of an argument and a weight."""
+        self._product(self._rng.choice(self.names))
+
     def _one(self):
         draws = {
             self._reuse: 5,
@@ -293,7 +297,7 @@ class Graph:
         dtype, shape = value.dtype.name, value.shape
         inner = shape[-1]
         rows = shape[-2] if len(shape) > 1 else inner
-        n = self._rng.choice(self._sizes)
+        n = self._rng.choice([1, *self._sizes])
         forms = [
             (f"{x} @ {{w}}", (inner, n)),
             (f"{x} @ {{w}}.mT", (n, inner)),
