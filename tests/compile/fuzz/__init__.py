@@ -1,4 +1,4 @@
-"""Random programs, compiled and compared with eager ones: ``python -m tests.compile.fuzz --programs 400``.
+"""Random programs, compiled and compared with eager ones: ``python -m tests.compile.fuzz --programs 2000``.
 
 `graphs` draws what a function computes, `captures` what it finds in its surroundings and how that changes between
 calls, `training` what it does with gradients, `drawing` puts them together. `judge` runs a program eagerly and

@@ -1,9 +1,13 @@
 """A program as text that Python runs: definitions, a function, and calls with changes between them."""
 
 import dataclasses
+import functools
 import re
 import textwrap
+import warnings
 from dataclasses import dataclass
+
+import numpy as np
 
 HEAD = """\
 import collections, dataclasses, enum, functools, math, types
@@ -51,6 +55,18 @@ for name, make in (("eager", lambda step: step), ("compiled", ln.jit)):
         exec(changes, scope)
         print(name, arrays(step(*eval(arguments, scope))), arrays(eval(state, scope)))
 """
+
+
+def quietly(function):
+    """Have a function that runs programs say nothing of means of nothing, overflows and the like."""
+
+    @functools.wraps(function)
+    def quiet(*args, **named):
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            return function(*args, **named)
+
+    return quiet
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import random
 import numpy as np
 
 from tests.compile.fuzz import captures, training
-from tests.compile.fuzz.case import Call, Case, Line
+from tests.compile.fuzz.case import Call, Case, Line, quietly
 from tests.compile.fuzz.graphs import Graph
 from tests.compile.fuzz.judge import outcomes
 
@@ -38,6 +38,7 @@ WRITES += ("{y}[{x} != {one}] = {one}",)
 WRITES_OF_NUMBERS = ("{y} += 1", "{y} *= {x}")
 
 
+@quietly
 def draw(seed, *, mode="plain", without=()):
     """Return the program of a seed."""
     rng = random.Random(f"{mode} {seed}")

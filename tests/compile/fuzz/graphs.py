@@ -158,8 +158,7 @@ class Graph:
         """Append a line if it can be run, and its result is of a size and magnitude to go on with."""
         name = f"v{len(self.lines)}"
         try:
-            with np.errstate(all="ignore"):
-                found = eval(text, self.scope)
+            found = eval(text, self.scope)
         except (TypeError, ValueError, IndexError, ArithmeticError):
             return False
         if not isinstance(found, ln.Tensor) or found.size > self._limit or found.ndim > 4:

@@ -8,7 +8,6 @@ that falls the other way.
 import contextlib
 import re
 import traceback
-import warnings
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +17,7 @@ import labnet as ln
 from labnet.compile import executable, specialisation
 from labnet.errors import TraceError
 from tests.compile import plainly
-from tests.compile.fuzz.case import HEAD
+from tests.compile.fuzz.case import HEAD, quietly
 from tests.compile.hazards import verified
 
 #: Rounding that the magnitude of an array explains, by bytes of an element.
@@ -73,8 +72,7 @@ def conditions(mode):
     try:
         if mode == "plain":
             specialisation.cache.load = plainly.load
-        with contextlib.nullcontext() if mode == "cuda" else verified(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with contextlib.nullcontext() if mode == "cuda" else verified():
             yield
     finally:
         specialisation.np = executable.np = np
@@ -132,9 +130,8 @@ def outcomes(case, make, **variant):
     """Yield what each call leaves: results and state as arrays, or the error that it raised."""
     scope = scope_of(case, **variant)
     step = make(scope["step"])
-    with np.errstate(all="ignore"):
-        for call in case.calls:
-            yield _outcome(case, call, scope, step, wide=variant.get("wide", False))
+    for call in case.calls:
+        yield _outcome(case, call, scope, step, wide=variant.get("wide", False))
 
 
 def _outcome(case, call, scope, step, *, wide):
@@ -160,6 +157,7 @@ def arrays(found):
     return [np.array(found) if isinstance(found, np.ndarray) else found]
 
 
+@quietly
 def judged(case, mode="plain"):
     """Return the verdict on a program that is compiled alone."""
     variant = {"device": "cuda"} if mode == "cuda" else {}
@@ -172,13 +170,14 @@ def judged(case, mode="plain"):
     return RIGHT
 
 
+@quietly
 def judged_together(cases):
     """Return the verdicts on programs that are compiled as one function, whose calls bring the same shapes."""
     scopes = [scope_of(case) for case in cases]
     expected = [list(outcomes(case, lambda step: step)) for case in cases]
     steps = [scope["step"] for scope in scopes]
     verdicts = {}
-    with conditions("real"), np.errstate(all="ignore"):
+    with conditions("real"):
         together = ln.jit(lambda *given: [step(*one) for step, one in zip(steps, given, strict=True)])
         for position in range(min(len(case.calls) for case in cases)):
             given = []

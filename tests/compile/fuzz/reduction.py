@@ -3,13 +3,14 @@
 import re
 import time
 
-from tests.compile.fuzz.case import Line
+from tests.compile.fuzz.case import Line, quietly
 from tests.compile.fuzz.judge import judged, outcomes
 
 #: A shape among the arguments of `tensor`.
 SHAPE = re.compile(r"(?<=\d, )\(([\d, ]*)\)(?=, ')")
 
 
+@quietly
 def reduced(case, verdict, *, mode, seconds=30.0):
     """Return the smallest program that is found in some time, and the verdict on it."""
     until = time.monotonic() + seconds
