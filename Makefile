@@ -12,7 +12,7 @@ help:
 	@echo "make lab    open JupyterLab on the quickstart (ARGS=--no-browser on a host without a screen)"
 	@echo "make demo   serve a model in one process and train it from another, in the terminal"
 	@echo "make test   run every test, linters and type checks included"
-	@echo "make fuzz   400 random programs compiled for real (ARGS='--programs 2000 --seed 7'), then all tests of the compiler so"
+	@echo "make fuzz   2000 random programs, eager and compiled (ARGS='--programs 10000 --seed 7 --jobs 4'), then all tests of the compiler"
 	@echo "make check  linters and type checks only"
 	@echo "make chaos  random faults against servers with stores (ARGS='--faults 1000 --seed 7'; --help says what there is)"
 	@echo "make faults kill workers and nannies of a cluster: how long until training goes on? (ARGS='--cut 30' as root)"

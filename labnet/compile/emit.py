@@ -10,9 +10,9 @@ import numpy as np
 
 from labnet.compile.blocks import SIDE, TALL
 from labnet.compile.convention import FIRST_CHECK
-from labnet.compile.fuse import Group
+from labnet.compile.fuse import AT_ONCE, Group
 from labnet.compile.ir import Check, DType, Program, Shape, Value, contiguous, leading, placed, spread_strides
-from labnet.compile.loops import AT_ONCE, Access, Loops, Nest, converted, filled, is_number, joined, literal, merged
+from labnet.compile.loops import Access, Loops, Nest, converted, filled, is_number, joined, literal, merged
 from labnet.compile.plan import Plan, parts_of
 
 _HEAD = '''"""Written by labnet.compile; see the steps it was made of with step.explain()."""

@@ -4,10 +4,13 @@ The result is a list of groups that run one after the other. A value belongs to 
 its shape, has what it needs, and reads something that it reads too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from labnet.compile.ir import Check, Program, Shape, Store, Value, reads_plainly, storage
+from labnet.compile.ir import Check, Program, Shape, Store, Value, storage
+
+#: Kinds of values that are known at each turn of the loops.
+AT_ONCE = ("map", "take")
 
 
 @dataclass
@@ -31,27 +34,29 @@ class Group:
     stores: list[Store] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
 
+    def accesses(self) -> Iterator[tuple[Value, bool]]:
+        """Yield what is read, and whether it is a whole value of which each turn reads the element of its own place."""
+        for value in self.members:
+            for position, operand in enumerate(value.inputs):
+                yield operand, operand.shape == self.shape and not (value.kind == "take" and position == 0)
+        yield from ((store.value, store.value.shape == self.shape) for store in self.stores)
+        yield from ((check.value, False) for check in self.checks)
+
     def reads(self) -> set[int]:
         """Return the numbers of what the members and stores read, views by what they show."""
-        found = [storage(operand).number for value in self.members for operand in value.inputs]
-        found += [storage(store.value).number for store in self.stores]
-        return {*found, *(check.value.number for check in self.checks)}
+        return {storage(operand).number for operand, _ in self.accesses()}
 
-    def reads_plainly(self, value: Value) -> bool:
-        """Tell whether the loops read a value, if at all, just where they are."""
-        read = [
-            reads_plainly(member, operand)
-            for member in self.members
-            for operand in member.inputs
-            if storage(operand) is value
-        ]
-        read += [store.value is value for store in self.stores if storage(store.value) is value]
-        return all(read) and not any(check.value is value for check in self.checks)
+    def reads_in_step(self, value: Value) -> bool:
+        """Return whether each turn of the loops reads of a value, if anything, the element of its own place only.
+
+        This decides alone what may be computed in the loops that read it, and which memory they may overwrite.
+        """
+        return all(in_step and operand is value for operand, in_step in self.accesses() if storage(operand) is value)
 
 
 def runs_over(value: Value) -> Shape | None:
     """Return the shape that the loops for a value run over; None if it is no matter of a loop."""
-    if value.kind in ("map", "take"):
+    if value.kind in AT_ONCE:
         return value.shape
     return value.inputs[0].shape if value.kind in ("reduce", "scatter") else None
 
@@ -66,14 +71,12 @@ class Fusion:
         self._waiting: dict[int, Value] = {}
         self._checked = 0
 
-    def earliest(self, operand: Value, shape: Shape | None, *, plainly: bool = True) -> int:
-        """Return the first group in which an operand can be read by loops over `shape`."""
-        base = storage(operand)
-        if base.number not in self._place:
+    def earliest(self, value: Value, loops: Group) -> int:
+        """Return the first group of which loops that read a value can be part."""
+        place = self._place.get(value.number)
+        if place is None:
             return 0
-        place = self._place[base.number]
-        same = plainly and operand is base and base.kind in ("map", "take") and base.shape == shape
-        return place if same else place + 1
+        return place if value.kind in AT_ONCE and loops.reads_in_step(value) else place + 1
 
     def add_all(self, values: Iterable[Value]) -> None:
         """Put all values that are computed, and have no place yet, into groups."""
@@ -88,54 +91,55 @@ class Fusion:
 
     def add(self, value: Value) -> None:
         """Put a value into a group, and before it what has waited for it."""
-        shape = runs_over(value)
-        joining = [
-            self._waiting.pop(operand.number)
-            for operand in dict.fromkeys(value.inputs)
-            if operand.number in self._waiting and operand.shape == shape and reads_plainly(value, operand)
-        ]
-        self._settle(value.inputs)
-        starts = [self.earliest(x, shape, plainly=reads_plainly(value, x)) for x in value.inputs]
-        first = max(starts, default=0)
+        loops = Group(runs_over(value), [value])
+        bases = list(dict.fromkeys(map(storage, value.inputs)))
+        joining = [base for base in bases if base.number in self._waiting and self._may_join(base, loops)]
+        for base in joining:
+            del self._waiting[base.number]
+        self.settle(bases)
+        first = max((self.earliest(base, loops) for base in bases), default=0)
         if value.kind in ("take", "scatter"):  # positions are used only after they have been checked
             first = max(first, self._checked)
-        reads = [storage(operand).number for each in (value, *joining) for operand in each.inputs]
-        position = self._find(shape, first, set(reads))
-        for each in (*joining, value):
-            self.groups[position].members.append(each)
+        loops.members[:0] = joining
+        position = self._find(loops.shape, first, loops.reads())
+        self.groups[position].members += loops.members
+        for each in loops.members:
             self._place[each.number] = position
             self._note(each.inputs, position)
 
-    def _settle(self, operands: Iterable[Value]) -> None:
-        """Put those of the operands into groups that still wait for one."""
-        for operand in operands:
-            if (waiting := self._waiting.pop(storage(operand).number, None)) is not None:
+    @staticmethod
+    def _may_join(value: Value, loops: Group) -> bool:
+        return loops.shape is not None and loops.reads_in_step(value)
+
+    def settle(self, values: Iterable[Value]) -> None:
+        """Put those of the values into groups that still wait for one."""
+        for value in values:
+            if (waiting := self._waiting.pop(value.number, None)) is not None:
                 self.add(waiting)
 
     def check(self, check: Check) -> None:
         """Put a check into a group of its own; nothing that is held changes before it."""
-        self._settle([check.value])
+        self.settle([check.value])
         self.groups.append(Group(None, checks=[check]))
         self._checked = len(self.groups)
 
     def store(self, store: Store) -> None:
         """Put a store into a group: after, or in step with, all that read the target before."""
-        self._settle([store.value])
-        shape = store.value.shape
-        first = self.earliest(store.value, shape)
+        base, loops = storage(store.value), Group(store.value.shape, stores=[store])
+        first = self.earliest(base, loops)
         if isinstance(store.target, Value):
-            first = max(first, self._checked)
-            for number, position in self._readers.items():
-                if number == store.target.number:
-                    in_step = self._reads_in_step(position, store.target, shape)
-                    first = max(first, position if in_step else position + 1)
-        position = self._find(shape, first, {storage(store.value).number})
+            first = max(first, self._checked, self._overwritable(store.target))
+        position = self._find(loops.shape, first, {base.number})
         self.groups[position].stores.append(store)
         self._note([store.value], position)
 
-    def _reads_in_step(self, position: int, target: Value, shape: Shape) -> bool:
-        group = self.groups[position]
-        return group.shape == shape and group.reads_plainly(target)
+    def _overwritable(self, target: Value) -> int:
+        """Return the first group in which what is held can be overwritten."""
+        last = self._readers.get(target.number)
+        if last is None:
+            return 0
+        group = self.groups[last]
+        return last if group.shape == target.shape and group.reads_in_step(target) else last + 1
 
     def _note(self, inputs: "list[Value] | tuple[Value, ...]", position: int) -> None:
         for operand in inputs:
@@ -162,12 +166,17 @@ def fuse(program: Program, in_place: dict[int, int] | None = None) -> list[Group
         fusion.add_all(Program(checks=[check]).values())
         fusion.check(check)
     fusion.add_all(program.values())
-    for store in program.stores:
+    fusion.settle(storage(store.value) for store in program.stores)
+    for store in sorted(program.stores, key=_overwrites):  # what is handed out reads what was there before
         done = isinstance(store.target, int) and (in_place or {}).get(storage(store.value).number) == store.target
         if store.value is not store.target and not done:
             fusion.store(store)
     sink(fusion.groups)
     return fusion.groups
+
+
+def _overwrites(store: Store) -> bool:
+    return isinstance(store.target, Value)
 
 
 def users(groups: list[Group]) -> dict[int, set[int]]:
@@ -191,7 +200,7 @@ def sink(groups: list[Group]) -> None:
             if value.kind != "map" or len(readers) != 1 or position in readers:
                 continue
             target = groups[next(iter(readers))]
-            if target.shape == value.shape and target.reads_plainly(value) and _stays(needed, value):
+            if target.shape == value.shape and target.reads_in_step(value) and _stays(needed, value):
                 groups[position].members.remove(value)
                 target.members.insert(0, value)
                 known, needed = users(groups), needs_memory(groups)
@@ -216,13 +225,12 @@ def needs_memory(groups: list[Group]) -> set[int]:
     """
     needed: set[int] = set()
     for group in groups:
-        own = {value.number for value in group.members if value.kind in ("map", "take")}
+        own = {value.number for value in group.members if value.kind in AT_ONCE}
         needed |= {value.number for value in group.members} - own
-        operands = [(operand, reads_plainly(value, operand)) for value in group.members for operand in value.inputs]
-        operands += [(store.value, store.value.kind != "view") for store in group.stores]
-        operands += [(check.value, False) for check in group.checks]
-        for operand, plainly in operands:
-            base = storage(operand)
-            if base.kind not in ("source", "splat") and (not plainly or base.number not in own):
-                needed.add(base.number)
+        bases = {base.number: base for base in (storage(operand) for operand, _ in group.accesses())}
+        needed |= {
+            number
+            for number, base in bases.items()
+            if base.kind not in ("source", "splat") and not (number in own and group.reads_in_step(base))
+        }
     return needed

@@ -204,8 +204,3 @@ def spread_strides(shape: Shape, strides: Shape, wanted: Shape) -> Shape:
     added = len(wanted) - len(shape)
     inner = [0 if length == 1 else step for length, step in zip(shape, strides, strict=True)]
     return (0,) * added + tuple(inner)
-
-
-def reads_plainly(value: Value, operand: Value) -> bool:
-    """Tell whether loops over a value read an operand just where they are, so that it may be computed there too."""
-    return operand.kind != "view" and not (value.kind == "take" and operand is value.inputs[0])

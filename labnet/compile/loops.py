@@ -11,9 +11,6 @@ from labnet.compile.fuse import Group
 from labnet.compile.ir import DType, Shape, Value
 from labnet.compile.scalars import EXACT, EXPRESSIONS, HALF, POWERS, WHOLE
 
-#: Kinds of values that are known at each turn of the loops.
-AT_ONCE = ("map", "take")
-
 _START: dict[str, Callable[[DType], str]] = {
     "sum": lambda dtype: "0",
     "prod": lambda dtype: "1",

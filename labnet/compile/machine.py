@@ -12,10 +12,10 @@ import struct
 
 import llvmlite.binding as llvm
 from numba import float64, int64, types, uint8, uint16
-from numba.core import compiler, cpu
+from numba.core import compiler, cpu, typed_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import PassManager
+from numba.core.compiler_machinery import PassManager, register_pass
 from numba.core.registry import cpu_target
 from numba.core.typed_passes import (
     AnnotateTypes,
@@ -38,6 +38,25 @@ _IN_MEMORY = {"bool": uint8, "float16": uint16}
 _FLAGS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "nopython": True}
 
 
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _Inlining(InlineOverloads):
+    """Inlines, and leaves every write where it is.
+
+    Numba removes writes to arrays that nobody reads after them. It takes for such one what a part of a step writes
+    into the arena for a later part; `test_a_part_leaves_in_memory_what_a_later_part_reads` guards this.
+    """
+
+    _name = "labnet_inlining"
+
+    def run_pass(self, state):
+        """Inline while nothing is removed; `translate` holds the lock of the compiler."""
+        before, typed_passes.dead_code_elimination = typed_passes.dead_code_elimination, lambda *_, **__: None
+        try:
+            return super().run_pass(state)
+        finally:
+            typed_passes.dead_code_elimination = before
+
+
 class _Pipeline(compiler.CompilerBase):
     """Numba's passes that generated code needs: it has no closures, no array expressions and nothing to rewrite."""
 
@@ -45,7 +64,7 @@ class _Pipeline(compiler.CompilerBase):
         passes = PassManager("labnet")
         for kind in (TranslateByteCode, FixupArgs, IRProcessing, ReconstructSSA):
             passes.add_pass(kind, kind.__name__)
-        for kind in (NopythonTypeInference, PreLowerStripPhis, InlineOverloads, IRLegalization, AnnotateTypes):
+        for kind in (NopythonTypeInference, PreLowerStripPhis, _Inlining, IRLegalization, AnnotateTypes):
             passes.add_pass(kind, kind.__name__)
         for kind in (NativeLowering, NoPythonBackend):
             passes.add_pass(kind, kind.__name__)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from labnet.compile.ir import Builder, Program, Store, Value, leading
+from labnet.compile.ir import Builder, Program, Store, Value, leading, storage
 from labnet.ops.registry import REGISTRY
 
 
@@ -22,6 +22,7 @@ def simplify(program: Program) -> Program:
         Store(known[s.value.number], known[s.target.number] if isinstance(s.target, Value) else s.target)
         for s in program.stores
     ]
+    stores = [_apart(builder, store, {id(s.target) for s in stores}) for store in stores]
     checks = [replace(c, value=_in_memory(builder, known[c.value.number])) for c in program.checks]
     return Program(stores, checks)
 
@@ -43,6 +44,13 @@ def _simpler(builder: Builder, value: Value, inputs: tuple[Value, ...]) -> Value
     if value.kind == "matmul":
         inputs = tuple(x if x.kind != "splat" and leading(x) else _copied(builder, x) for x in inputs)
     return builder.make(value.kind, inputs, shape=value.shape, dtype=value.dtype, **value.attributes)
+
+
+def _apart(builder: Builder, store: Store, targets: set[int]) -> Store:
+    """Return a store that reads nothing of what stores overwrite: they happen as if all at the same time."""
+    moves = isinstance(store.target, Value) and store.value is not store.target
+    copied = moves and id(storage(store.value)) in targets
+    return Store(_copied(builder, store.value), store.target) if copied else store
 
 
 def _in_rows(builder: Builder, operand: Value) -> Value:

@@ -6,6 +6,7 @@ import pytest
 
 from labnet.compile import specialisation
 from tests.compile import plainly
+from tests.compile.hazards import verified
 
 
 @pytest.fixture
@@ -13,3 +14,10 @@ def plain_steps(monkeypatch):
     """Have Python run generated code, unless the environment asks for machine code everywhere."""
     if os.environ.get("LABNET_COMPILED") != "all":
         monkeypatch.setattr(specialisation.cache, "load", plainly.load)
+
+
+@pytest.fixture(autouse=True)
+def _no_program_reads_what_is_not_there():
+    """Verify what groups read, and where values lie, in every program that a test compiles."""
+    with verified():
+        yield

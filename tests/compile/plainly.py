@@ -29,6 +29,8 @@ def gemm(order, left, right, rows, columns, inner, factor, a, down_a, b, down_b,
         seen = np.lib.stride_tricks.as_strided(array, (height, width), (down * step, step))
         return seen.T if turned else seen
 
+    assert down_a >= max(1, rows if left == 112 else inner), "BLAS refuses such a step from row to row"
+    assert down_b >= max(1, inner if right == 112 else columns), "BLAS refuses such a step from row to row"
     out = matrix(c, rows, columns, down_c, turned=False)
     out[...] = matrix(a, rows, inner, down_a, left == 112) @ matrix(b, inner, columns, down_b, right == 112)
 

@@ -80,3 +80,14 @@ def test_a_long_step_is_divided_and_a_short_one_is_not():
         for one, other in zip(compiled(x), step(x), strict=True):
             np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-3, atol=1e-6)
         assert ("@part" in compiled.source) == divided
+
+
+def test_a_part_leaves_in_memory_what_a_later_part_reads(parted):
+    def function(x):
+        return ln.max(~x) + x
+
+    compiled = ln.jit(function)
+    for last in (250, 100, 7):
+        x = ln.asarray(np.linspace(0, last, 50).astype("uint8"))
+        np.testing.assert_array_equal(compiled(x).numpy(), function(x).numpy())
+    assert compiled.source.count("@part") == 1
