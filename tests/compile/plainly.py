@@ -23,6 +23,10 @@ def pointer(dtype):
 
 
 def gemm(order, left, right, rows, columns, inner, factor, a, down_a, b, down_b, zero, c, down_c):
+    for given, least in ((down_a, rows if left == 112 else inner), (down_b, inner if right == 112 else columns)):
+        assert given >= max(least, 1), f"BLAS expects a leading dimension of at least {least}, got {given}"
+    assert down_c >= max(columns, 1)
+
     def matrix(array, height, width, down, turned):
         height, width = (width, height) if turned else (height, width)
         step = array.itemsize
