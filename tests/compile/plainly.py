@@ -10,7 +10,7 @@ import types
 
 import numpy as np
 
-from labnet.compile import blocks, convention, convolutions, elementary, products, recurrences, routines, runtime
+from labnet.compile import blocks, convention, correlation, elementary, products, recurrences, routines, runtime
 
 _REACH = 1 << 22
 
@@ -92,20 +92,38 @@ def inverted(a):
     return np.invert(a)
 
 
-def correlate(x, weight, steps, out, samples, image, inner, filters, plane):
-    for n in range(samples):
-        windows = np.stack([x[n * image + step : n * image + step + plane] for step in steps[:inner]])
-        found = weight[: inner * filters].reshape(inner, filters).T @ windows
-        out[n * filters * plane : (n + 1) * filters * plane] = found.ravel()
+def windows_of(x, shape):
+    """Return the windows of all images: (samples, groups, channels of one, *kernel, *out)."""
+    images = x[: shape.samples * shape.channels * math.prod(shape.image)].reshape(
+        (shape.samples, shape.groups, shape.channels // shape.groups, *shape.image)
+    )
+    reach = [(o - 1) * s + (k - 1) * d + 1 for o, s, k, d in zip(*(getattr(shape, n) for n in NAMES), strict=True)]
+    sides = [(b, max(r - b - n, 0)) for b, r, n in zip(shape.before, reach, shape.image, strict=True)]
+    padded = np.pad(images, [(0, 0)] * 3 + sides)
+    *apart, row, column = padded.strides
+    inside = [step * d for step, d in zip((row, column), shape.dilation, strict=True)]
+    between = [step * s for step, s in zip((row, column), shape.stride, strict=True)]
+    return np.lib.stride_tricks.as_strided(
+        padded, (*images.shape[:3], *shape.kernel, *shape.out), (*apart, *inside, *between)
+    )
 
 
-def slopes(x, y, steps, out, samples, image, inner, filters, plane):
-    planes = y[: samples * filters * plane].reshape(samples, filters, plane)
-    total = np.zeros((filters, inner), "float32")
-    for n in range(samples):
-        windows = np.stack([x[n * image + step : n * image + step + plane] for step in steps[:inner]])
-        total += planes[n] @ windows.T
-    out[: filters * inner] = total.ravel()
+NAMES = ("out", "stride", "kernel", "dilation")
+
+
+def correlate(x, weight, bias, room, out, numbers):
+    shape = correlation.Correlation.of(*numbers)
+    filters = (shape.groups, shape.filters // shape.groups, shape.channels // shape.groups, *shape.kernel)
+    found = np.einsum("ngcijhw,gkcij->ngkhw", windows_of(x, shape), weight[: math.prod(filters)].reshape(filters))
+    found = found.reshape((shape.samples, shape.filters, -1)) + bias[: shape.filters, None]
+    out[: found.size] = found.ravel()
+
+
+def slopes(x, y, room, out, numbers):
+    shape = correlation.Correlation.of(*numbers)
+    size = (shape.samples, shape.groups, shape.filters // shape.groups, *shape.out)
+    found = np.einsum("ngcijhw,ngkhw->gkcij", windows_of(x, shape), y[: math.prod(size)].reshape(size))
+    out[: found.size] = found.ravel()
 
 
 class Mathematics:
@@ -130,7 +148,7 @@ def _namespace():
         for name, function in vars(source).items():
             if hasattr(function, "py_func"):
                 found[name] = types.FunctionType(function.py_func.__code__, found, name)
-    found |= {name: correlate if "correlate" in name else slopes for name in convolutions.__all__}
+    found |= {"_correlate": correlate, "_slopes": slopes, "_room": lambda room: None}
     found |= {"njit": runtime.njit, "part": runtime.part, "OPTIONS": runtime.OPTIONS}
     found |= {
         "_greater": np.maximum,
