@@ -11,97 +11,11 @@ import math
 
 from llvmlite import ir
 from numba import float32, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from labnet.compile.blocks import PART, evenly, floats, most_filters, widest
 from labnet.compile.correlation import Correlation
-
-_LANE, _WORD = ir.IntType(32), ir.IntType(64)
-_LOOSE = ("contract", "reassoc")  # a product and a sum become one instruction
-
-
-class _Code:
-    """Writes instructions for vectors of so many lanes."""
-
-    def __init__(self, builder, lanes):
-        self.builder, self.lanes = builder, lanes
-        self.row = ir.VectorType(ir.FloatType(), lanes)
-        self._none = ir.Constant(self.row, ir.Undefined)
-
-    def ahead(self, pointer, places):
-        """Return a pointer to an element further on; `places` is an integer, known or computed."""
-        return self.builder.gep(pointer, [_WORD(places) if isinstance(places, int) else places])
-
-    def times(self, number, factor):
-        return self.builder.mul(number, _WORD(factor))
-
-    def _at(self, pointer, places):
-        return self.builder.bitcast(self.ahead(pointer, places), self.row.as_pointer())
-
-    def read(self, pointer, place):
-        """Return one number."""
-        return self.builder.load(self.ahead(pointer, place))
-
-    def load(self, pointer, places=0):
-        return self.builder.load(self._at(pointer, places), align=4)
-
-    def store(self, row, pointer, places=0):
-        self.builder.store(row, self._at(pointer, places), align=4)
-
-    def spread(self, number):
-        """Return a vector with one number in all lanes."""
-        first = self.builder.insert_element(self._none, number, _LANE(0))
-        return self.builder.shuffle_vector(
-            first, self._none, ir.Constant(ir.VectorType(_LANE, self.lanes), [0] * self.lanes)
-        )
-
-    def totals(self, rows):
-        """Return variables that hold these vectors."""
-        found = [cgutils.alloca_once(self.builder, self.row) for _ in rows]
-        for total, row in zip(found, rows, strict=True):
-            self.builder.store(row, total)
-        return found
-
-    def add(self, total, x, y):
-        """Add a product to a variable."""
-        product = self.builder.fmul(x, y, flags=_LOOSE)
-        self.builder.store(self.builder.fadd(product, self.builder.load(total), flags=_LOOSE), total)
-
-    def sum(self, row):
-        """Return the sum of all lanes."""
-        kind = ir.FunctionType(ir.FloatType(), [ir.FloatType(), self.row])
-        add = self.builder.module.declare_intrinsic(f"llvm.vector.reduce.fadd.v{self.lanes}f32", fnty=kind)
-        return self.builder.call(add, [ir.Constant(ir.FloatType(), 0.0), row], fastmath=_LOOSE)
-
-    def constant(self, numbers):
-        """Return a pointer to integers that never change."""
-        kind = ir.ArrayType(_WORD, len(numbers))
-        found = cgutils.global_constant(self.builder.module, "steps", ir.Constant(kind, list(numbers)))
-        return self.builder.bitcast(found, _WORD.as_pointer())
-
-    def clear(self, pointer, count):
-        """Write so many zeros."""
-        with self.loop(count) as place:
-            self.builder.store(ir.Constant(ir.FloatType(), 0.0), self.ahead(pointer, place.index))
-
-    def copy(self, source, target, count, step=1):
-        """Copy elements that are so many steps apart to where they lie side by side."""
-        if step > 1 or count < self.lanes:
-            with self.loop(count) as place:
-                number = self.read(source, self.times(place.index, step))
-                self.builder.store(number, self.ahead(target, place.index))
-            return
-        with self.loop(count // self.lanes) as block:
-            place = self.times(block.index, self.lanes)
-            self.store(self.load(source, place), target, place)
-        if count % self.lanes:
-            self.store(self.load(source, count - self.lanes), target, count - self.lanes)
-
-    def loop(self, count):
-        """Loop so many times; yields the position."""
-        return cgutils.for_range(self.builder, _WORD(count), intp=_WORD)
-
+from labnet.compile.vectors import WORD, Vectors
 
 _array = types.CPointer(float32)
 
@@ -167,11 +81,11 @@ def _correlate(context, x, weight, bias, room, out, numbers):
             places = [i * shape.down + j for i, j in places], [i * shape.length + j for i, j in places]
             for k, count, times in evenly(filters, most_filters(high * wide)):
                 with code.loop(times) as block, code.loop(downs) as down, code.loop(rights) as right:
-                    line_of = code.builder.add(code.times(down.index, high), _WORD(line))
-                    at = code.builder.add(code.times(right.index, wide * lanes), _WORD(vector * lanes))
+                    line_of = code.builder.add(code.times(down.index, high), WORD(line))
+                    at = code.builder.add(code.times(right.index, wide * lanes), WORD(vector * lanes))
                     windows = code.ahead(x, code.builder.add(code.times(line_of, shape.down), at))
                     to = code.ahead(out, code.builder.add(code.times(line_of, shape.length), at))
-                    begin = code.builder.add(code.times(block.index, count), _WORD(k))
+                    begin = code.builder.add(code.times(block.index, count), WORD(k))
                     target = code.ahead(to, code.times(begin, plane))
                     chosen = code.ahead(weight, code.times(begin, inner))
                     tile(code, windows, chosen, steps, code.ahead(bias, begin), target, count, places, size)
@@ -187,11 +101,11 @@ def _correlate(context, x, weight, bias, room, out, numbers):
             fill(code, bias, out)
         for first, size, times in parts:
             with code.loop(times) as turn:
-                begin = code.builder.add(code.times(turn.index, size), _WORD(first))
+                begin = code.builder.add(code.times(turn.index, size), WORD(first))
                 image_of(code, x, code.ahead(weight, begin), code.ahead(steps, begin), bias, out, size)
 
     def generate(context, builder, signature, arguments):
-        code = _Code(builder, lanes)
+        code = Vectors(builder, lanes)
         x, weight, bias, room, out = arguments[:5]
         steps, result = code.constant(shape.steps), shape.filters * math.prod(shape.out)
         code.clear(room, shape.padded + lanes)
@@ -258,8 +172,8 @@ def _slopes(context, x, y, room, out, numbers):
         for k, count, downs in evenly(filters, most_filters(wide)):
             for r, places, rights in evenly(inner, wide):
                 with code.loop(downs) as down, code.loop(rights) as right:
-                    begin = code.builder.add(code.times(down.index, count), _WORD(k))
-                    place = code.builder.add(code.times(right.index, places), _WORD(r))
+                    begin = code.builder.add(code.times(down.index, count), WORD(k))
+                    place = code.builder.add(code.times(right.index, places), WORD(r))
                     slopes, chosen = code.ahead(y, code.times(begin, plane)), code.ahead(steps, place)
                     target = code.ahead(code.ahead(out, code.times(begin, inner)), place)
                     tile(code, x, slopes, chosen, target, count, places, size)
@@ -280,14 +194,14 @@ def _slopes(context, x, y, room, out, numbers):
         return y if shape.by_rows else spread
 
     def generate(context, builder, signature, arguments):
-        code = _Code(builder, lanes)
+        code = Vectors(builder, lanes)
         x, y, room, out = arguments[:4]
         steps = code.constant(shape.steps)
         code.clear(room, shape.room_for_slopes)
         code.clear(out, shape.filters * inner)
         for first, size, times in evenly(shape.samples, shape.together):
             with code.loop(times) as turn:
-                n = code.builder.add(code.times(turn.index, size), _WORD(first))
+                n = code.builder.add(code.times(turn.index, size), WORD(first))
                 images = code.ahead(x, code.times(n, shape.channels * math.prod(shape.image)))
                 slopes = images_of(code, images, code.ahead(y, code.times(n, result)), room, size)
                 with code.loop(shape.groups) as group:

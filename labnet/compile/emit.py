@@ -21,6 +21,7 @@ _HEAD = '''"""Written by labnet.compile; see the steps it was made of with step.
 from labnet.compile.convolutions import *
 from labnet.compile.elementary import *
 from labnet.compile.pointers import *
+from labnet.compile.poolings import *
 from labnet.compile.products import *
 from labnet.compile.recurrences import *
 from labnet.compile.routines import *

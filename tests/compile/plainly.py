@@ -126,6 +126,35 @@ def slopes(x, y, room, out, numbers):
     out[: found.size] = found.ravel()
 
 
+def pool_windows(x, numbers):
+    """Return images and a copy of their windows that do not overlap: (planes, high, wide, elements of a window)."""
+    planes, rows, columns, down, right = numbers
+    high, wide = rows // down, columns // right
+    whole = x[: planes * rows * columns].reshape(planes, rows, columns)
+    inside = whole[:, : high * down, : wide * right].reshape(planes, high, down, wide, right)
+    return whole, inside.transpose(0, 1, 3, 2, 4).reshape(planes, high, wide, down * right)
+
+
+def max_pool(x, out, numbers):
+    found = pool_windows(x, numbers)[1].max(axis=-1)
+    out[: found.size] = found.ravel()
+
+
+def max_pool_back(y, x, out, numbers):
+    windows = pool_windows(x, numbers)[1]
+    planes, high, wide, _ = windows.shape
+    greatest = windows.max(axis=-1)
+    hits = windows == greatest[..., None]
+    winner = np.where(np.isnan(greatest), windows.shape[-1] - 1, hits.argmax(axis=-1))
+    parts = np.arange(windows.shape[-1]) == winner[..., None]
+    found = np.where(parts, y[: greatest.size].reshape(greatest.shape)[..., None], np.float32(0))
+    *_, down, right = numbers
+    whole = pool_windows(out, numbers)[0]
+    whole[...] = 0
+    found = found.reshape(planes, high, wide, down, right).transpose(0, 1, 3, 2, 4)
+    whole[:, : high * down, : wide * right] = found.reshape(planes, high * down, wide * right)
+
+
 class Mathematics:
     """The functions of `math` as NumPy has them, which keep the dtype and raise nothing."""
 
@@ -149,6 +178,7 @@ def _namespace():
             if hasattr(function, "py_func"):
                 found[name] = types.FunctionType(function.py_func.__code__, found, name)
     found |= {"_correlate": correlate, "_slopes": slopes, "_room": lambda room: None}
+    found |= {"_max_pool": max_pool, "_max_pool_back": max_pool_back}
     found |= {"njit": runtime.njit, "part": runtime.part, "OPTIONS": runtime.OPTIONS}
     found |= {
         "_greater": np.maximum,
