@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import float32, types
 from numba.extending import intrinsic
 
-from labnet.compile.blocks import PART, evenly, floats, most_filters, widest
+from labnet.compile.blocks import evenly, floats, most_filters, widest
 from labnet.compile.correlation import Correlation
 from labnet.compile.vectors import WORD, Vectors
 
@@ -25,10 +25,10 @@ def _described(numbers):
     return Correlation.of(*(number.literal_value for number in numbers.types))
 
 
-def _padded(code, shape, x, room):
-    """Copy an image into the room, whose padding is blank."""
+def _padded(code, shape, x, room, channels):
+    """Copy so many channels of an image into the room, whose padding is blank."""
     right = shape.stride[1]
-    with code.loop(shape.channels) as channel:
+    with code.loop(channels) as channel:
         image = code.ahead(x, code.times(channel.index, math.prod(shape.image)))
         to = code.ahead(room, code.times(channel.index, shape.channel))
         for start, rows, first, columns in shape.copies():
@@ -53,8 +53,7 @@ def _correlate(context, x, weight, bias, room, out, numbers):
     """Apply filters to images, and add a bias."""
     shape = _described(numbers)
     filters, inner, plane, lanes = shape.filters // shape.groups, shape.inner, shape.plane, floats()
-    parts = evenly(inner, PART)
-    whole = sum(times for _, _, times in parts) == 1
+    whole = shape.parts[0][1] == shape.channels // shape.groups
 
     def tile(code, x, weight, steps, bias, out, count, places, size):
         """Add products of so many elements of windows to sums of some filters, in registers."""
@@ -96,29 +95,29 @@ def _correlate(context, x, weight, bias, room, out, numbers):
             with code.loop(plane // lanes) as block:
                 code.store(row, to, code.times(block.index, lanes))
 
-    def group_of(code, x, weight, steps, bias, out):
+    def group_of(code, x, weight, steps, bias, room, out):
         if not whole:
             fill(code, bias, out)
-        for first, size, times in parts:
+        for first, channels, times in shape.parts:
             with code.loop(times) as turn:
-                begin = code.builder.add(code.times(turn.index, size), WORD(first))
-                image_of(code, x, code.ahead(weight, begin), code.ahead(steps, begin), bias, out, size)
+                channel = code.builder.add(code.times(turn.index, channels), WORD(first))
+                _padded(code, shape, code.ahead(x, code.times(channel, math.prod(shape.image))), room, channels)
+                chosen = code.ahead(weight, code.times(channel, math.prod(shape.kernel)))
+                image_of(code, room, chosen, steps, bias, out, channels * math.prod(shape.kernel))
 
     def generate(context, builder, signature, arguments):
         code = Vectors(builder, lanes)
         x, weight, bias, room, out = arguments[:5]
-        steps, result = code.constant(shape.steps), shape.filters * math.prod(shape.out)
+        steps = code.constant(shape.steps)
         code.clear(room, shape.padded + lanes)
-        with code.loop(shape.samples) as n:
-            _padded(code, shape, code.ahead(x, code.times(n.index, shape.channels * math.prod(shape.image))), room)
-            final = code.ahead(out, code.times(n.index, result))
-            to = final if shape.by_rows else code.ahead(room, shape.padded + lanes)
-            with code.loop(shape.groups) as group:
-                k = code.times(group.index, filters)
-                images = code.ahead(room, code.times(group.index, shape.channels // shape.groups * shape.channel))
-                chosen = code.ahead(weight, code.times(k, inner))
-                group_of(code, images, chosen, steps, code.ahead(bias, k), code.ahead(to, code.times(k, plane)))
-            if not shape.by_rows:
+        with code.loop(shape.samples) as n, code.loop(shape.groups) as group:
+            place = builder.add(code.times(n.index, shape.groups), group.index)
+            images = code.ahead(x, code.times(place, shape.channels // shape.groups * math.prod(shape.image)))
+            final = code.ahead(out, code.times(place, filters * math.prod(shape.out)))
+            k = code.times(group.index, filters)
+            to = final if shape.is_direct else code.ahead(room, shape.padded + lanes)
+            group_of(code, images, code.ahead(weight, code.times(k, inner)), steps, code.ahead(bias, k), room, to)
+            if not shape.is_direct:
                 _compact(code, shape, to, final)
         return context.get_dummy_value()
 
@@ -126,8 +125,8 @@ def _correlate(context, x, weight, bias, room, out, numbers):
 
 
 def _compact(code, shape, wide, out):
-    """Copy windows out of the room."""
-    with code.loop(shape.filters) as k, code.loop(shape.out[0]) as row:
+    """Copy windows of a group out of the room."""
+    with code.loop(shape.filters // shape.groups) as k, code.loop(shape.out[0]) as row:
         start = code.builder.add(code.times(k.index, shape.plane), code.times(row.index, shape.sides[1]))
         to = code.builder.add(code.times(k.index, math.prod(shape.out)), code.times(row.index, shape.out[1]))
         code.copy(code.ahead(wide, start), code.ahead(out, to), shape.out[1])
@@ -168,30 +167,37 @@ def _slopes(context, x, y, room, out, numbers):
             sum = code.sum(code.builder.load(total))
             code.builder.store(code.builder.fadd(code.builder.load(target), sum), target)
 
-    def group_of(code, x, y, steps, out, size):
+    def part_of(code, x, y, steps, out, size, places):
+        """Do so many elements of windows of so many images, which lie in the room."""
         for k, count, downs in evenly(filters, most_filters(wide)):
-            for r, places, rights in evenly(inner, wide):
+            for r, seen, rights in evenly(places, wide):
                 with code.loop(downs) as down, code.loop(rights) as right:
                     begin = code.builder.add(code.times(down.index, count), WORD(k))
-                    place = code.builder.add(code.times(right.index, places), WORD(r))
+                    place = code.builder.add(code.times(right.index, seen), WORD(r))
                     slopes, chosen = code.ahead(y, code.times(begin, plane)), code.ahead(steps, place)
                     target = code.ahead(code.ahead(out, code.times(begin, inner)), place)
-                    tile(code, x, slopes, chosen, target, count, places, size)
+                    tile(code, x, slopes, chosen, target, count, seen, size)
 
-    def images_of(code, x, y, room, size):
-        """Copy images, and slopes if need be, into the room; return where the slopes lie."""
+    def group_of(code, x, y, steps, room, out, size):
+        for first, channels, times in shape.parts:
+            with code.loop(times) as turn:
+                channel = code.builder.add(code.times(turn.index, channels), WORD(first))
+                images = code.ahead(x, code.times(channel, math.prod(shape.image)))
+                with code.loop(size) as n:
+                    image = code.ahead(images, code.times(n.index, shape.channels * math.prod(shape.image)))
+                    _padded(code, shape, image, code.ahead(room, code.times(n.index, shape.padded)), channels)
+                target = code.ahead(out, code.times(channel, math.prod(shape.kernel)))
+                part_of(code, room, y, steps, target, size, channels * math.prod(shape.kernel))
+
+    def slopes_of(code, y, room, size):
+        """Return where slopes of so many images lie in lines: copied into the room if need be."""
+        if shape.is_direct:
+            return y
         spread = code.ahead(room, shape.together * shape.padded + lanes)
         with code.loop(size) as n:
-            image = code.ahead(x, code.times(n.index, shape.channels * math.prod(shape.image)))
-            _padded(code, shape, image, code.ahead(room, code.times(n.index, shape.padded)))
-            if not shape.by_rows:
-                _spread_out(
-                    code,
-                    shape,
-                    code.ahead(y, code.times(n.index, result)),
-                    code.ahead(spread, code.times(n.index, apart)),
-                )
-        return y if shape.by_rows else spread
+            source, target = code.ahead(y, code.times(n.index, result)), code.ahead(spread, code.times(n.index, apart))
+            _spread_out(code, shape, source, target)
+        return spread
 
     def generate(context, builder, signature, arguments):
         code = Vectors(builder, lanes)
@@ -201,14 +207,15 @@ def _slopes(context, x, y, room, out, numbers):
         code.clear(out, shape.filters * inner)
         for first, size, times in evenly(shape.samples, shape.together):
             with code.loop(times) as turn:
-                n = code.builder.add(code.times(turn.index, size), WORD(first))
+                n = builder.add(code.times(turn.index, size), WORD(first))
                 images = code.ahead(x, code.times(n, shape.channels * math.prod(shape.image)))
-                slopes = images_of(code, images, code.ahead(y, code.times(n, result)), room, size)
+                slopes = slopes_of(code, code.ahead(y, code.times(n, result)), room, size)
                 with code.loop(shape.groups) as group:
-                    windows = code.ahead(room, code.times(group.index, shape.channels // shape.groups * shape.channel))
+                    channels = code.times(group.index, shape.channels // shape.groups * math.prod(shape.image))
                     k = code.times(group.index, filters)
                     target = code.ahead(out, code.times(k, inner))
-                    group_of(code, windows, code.ahead(slopes, code.times(k, plane)), steps, target, size)
+                    windows = code.ahead(images, channels)
+                    group_of(code, windows, code.ahead(slopes, code.times(k, plane)), steps, room, target, size)
         return context.get_dummy_value()
 
     return types.void(*[_array] * 4, numbers), generate

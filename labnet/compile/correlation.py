@@ -1,10 +1,12 @@
 """How a convolution in float32 is laid out in memory: what its rule and the code that computes it agree on.
 
-Images are copied, one after the other, into a room in the nearest caches: with their padding, and, where windows are
-several steps apart, in planes of elements that are as many steps apart, so that neighbouring windows lie side by side.
-Sums are computed for vectors of windows. Where the rows of the result are whole vectors, each row is a line of windows.
-Else all windows of an image are one line, counted as if its rows went on without end; those that reach around the edge
-are computed in vain, and the others are copied out of the room.
+Channels of an image are copied, some at a time, into a room in the nearest caches: with their padding, and in planes
+of rows and columns that are as many apart as windows are, so that neighbouring windows lie side by side. Sums are
+computed for vectors of windows. Where the rows of the result are whole vectors, each row is a line of windows. Else all
+windows of an image are one line. Either rows of the room are longer than those of the result, and windows that reach
+around the edge are computed in vain; or, where many filters make it worth to copy more, each column of a window has its
+own planes, whose rows are as long as those of the result. Lines longer than the result are computed in the room
+too.
 """
 
 import itertools
@@ -12,7 +14,7 @@ import math
 from dataclasses import astuple, dataclass
 from functools import cached_property
 
-from labnet.compile.blocks import floats
+from labnet.compile.blocks import PART, evenly, floats
 
 Pair = tuple[int, ...]
 #: Windows that make it worth to add up the lanes of a sum.
@@ -65,28 +67,53 @@ class Correlation:
         """Multiplications and sums of all windows."""
         return 2 * self.samples * self.filters * math.prod(self.out) * self.inner
 
+    @property
+    def parts(self) -> list[tuple[int, int, int]]:
+        """Channels that are worked on at a time, of those that a filter sees, as `evenly` returns parts."""
+        return evenly(self.channels // self.groups, max(PART // math.prod(self.kernel), 1))
+
+    # The room
+
+    @cached_property
+    def _reach(self) -> Pair:
+        """Rows and columns between neighbouring windows' first elements and their last ones, in a plane."""
+        return tuple((k - 1) * d // s for k, d, s in zip(self.kernel, self.dilation, self.stride, strict=True))
+
+    @cached_property
+    def apart(self) -> bool:
+        """Whether each column of a window has its own planes: what is copied more is less than what is saved."""
+        saved = self._reach[1] * self.filters // self.groups * self.kernel[0]
+        return self.out[1] % floats() != 0 and saved > self.out[1] * self.kernel[1]
+
     @cached_property
     def sides(self) -> Pair:
-        """Rows and columns of a plane in the room."""
-        reach = [(k - 1) * d // s for k, d, s in zip(self.kernel, self.dilation, self.stride, strict=True)]
-        seen = [out + further for out, further in zip(self.out, reach, strict=True)]
-        return seen[0], seen[1]
+        """Rows and columns of a plane."""
+        return self.out[0] + self._reach[0], self.out[1] + (0 if self.apart else self._reach[1])
+
+    @property
+    def _columns(self) -> list[int]:
+        """Where the first columns of the planes are in the padded image."""
+        return [j * self.dilation[1] for j in range(self.kernel[1])] if self.apart else [*range(self.stride[1])]
 
     @property
     def channel(self) -> int:
         """Length of a channel in the room."""
-        return math.prod(self.stride) * math.prod(self.sides)
+        return self.stride[0] * len(self._columns) * math.prod(self.sides)
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """Where the elements of a window lie in the room, counted from the first one of the first window."""
-        positions = itertools.product(range(self.channels // self.groups), *map(range, self.kernel))
-        return tuple(self._place(channel, i * self.dilation[0], j * self.dilation[1]) for channel, i, j in positions)
+        """Where the elements of a window of some channels lie, counted from the first one of the first window."""
+        return tuple(
+            self._place(*each) for each in itertools.product(range(self.parts[0][1]), *map(range, self.kernel))
+        )
 
-    def _place(self, channel: int, row: int, column: int) -> int:
-        (down, right), (rows, columns) = self.stride, self.sides
-        plane = row % down * right + column % right
-        return channel * self.channel + plane * rows * columns + row // down * columns + column // right
+    def _place(self, channel: int, i: int, j: int) -> int:
+        rows, columns = self.sides
+        along, high = divmod(i * self.dilation[0], self.stride[0])
+        right, wide = (0, j) if self.apart else divmod(j * self.dilation[1], self.stride[1])
+        return channel * self.channel + ((high * len(self._columns) + wide) * rows + along) * columns + right
+
+    # The windows
 
     @property
     def by_rows(self) -> bool:
@@ -117,19 +144,22 @@ class Correlation:
         return self.lines * self.length
 
     @property
-    def padded(self) -> int:
-        """Length of an image in the room."""
-        return self.channels * self.channel
+    def is_direct(self) -> bool:
+        """Whether the windows of an image are those of the result and no others."""
+        return self.plane == math.prod(self.out)
+
+    # Lengths
 
     @property
-    def windows_apart(self) -> int:
-        """Length of the windows of an image in the room: none where they are lines of the result."""
-        return 0 if self.by_rows else self.filters * self.plane
+    def padded(self) -> int:
+        """Length in the room of as many channels as are worked on at a time."""
+        return self.parts[0][1] * self.channel
 
     @property
     def room(self) -> int:
-        """Length of the room that images are convolved in; vectors reach a little further than an image."""
-        return self.padded + floats() + self.windows_apart
+        """Length of the room that images are convolved in; vectors reach a little further than the channels."""
+        windows = 0 if self.is_direct else self.filters // self.groups * self.plane
+        return self.padded + floats() + windows
 
     @property
     def together(self) -> int:
@@ -139,7 +169,10 @@ class Correlation:
     @property
     def room_for_slopes(self) -> int:
         """Length of the room that slopes of filters are computed in."""
-        return self.together * (self.padded + self.windows_apart) + floats()
+        slopes = 0 if self.is_direct else self.filters * self.plane
+        return self.together * (self.padded + slopes) + floats()
+
+    # What is copied
 
     def copies(self) -> list[tuple[int, int, int, int]]:
         """Return which elements of a channel belong to which plane: (to, rows, from, columns), first ones and counts.
@@ -147,7 +180,7 @@ class Correlation:
         Rows and columns are as many apart in the image as `stride` says, and side by side in the room.
         """
         found = []
-        for plane, starts in enumerate(itertools.product(*map(range, self.stride))):
+        for plane, starts in enumerate(itertools.product(range(self.stride[0]), self._columns)):
             (u, first_row, rows), (v, first_column, columns) = (
                 self._along(axis, start) for axis, start in enumerate(starts)
             )
