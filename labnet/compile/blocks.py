@@ -4,10 +4,6 @@ Apart from the code itself, which only a compiler may import. Sums stay in vecto
 are follows the processor: 16 registers of 8 floats with AVX2, 32 of 16 with AVX-512.
 """
 
-from labnet.compile.processor import registers
-
-#: Filters where slopes are computed, and elements of a window: the first that divides their number.
-SLOPES, PLACES = (4, 2, 1), (4, 3, 2, 1)
 #: Multiplications up to which a product is written out, and how many columns of it are computed side by side.
 SMALL, WIDTH = 4096, 8
 #: Rows of a small product whose sums are kept in registers, at most.
@@ -16,23 +12,20 @@ TALL = 6
 SIDE = 8
 #: Elements of a window that are worked on at a time, at most: what they reach of images stays in the nearest cache.
 PART = 192
-#: Vectors of windows whose sums are kept in registers side by side, if there are many filters.
-BROAD = 3
 
 
-def floats() -> int:
-    """Return how many numbers of float32 a vector register holds."""
-    return registers()[1]
-
-
-def most_filters(wide: int) -> int:
+def most_filters(wide: int, registers: int) -> int:
     """Return for how many filters sums fit the registers, besides so many vectors of windows and one of a filter."""
-    return max((registers()[0] - 1) // wide - 1, 1)
+    return max((registers - 1) // wide - 1, 1)
 
 
-def widest(filters: int) -> int:
-    """Return for how many vectors of windows sums of so many filters fit the registers."""
-    return (registers()[0] - 1) // (min(filters, most_filters(BROAD)) + 1)
+def widest(filters: int, registers: int) -> int:
+    """Return for how many vectors of windows sums of so many filters fit the registers: two or three of many filters.
+
+    The fewer vectors, the fewer loads for each product; the fewer filters, the fewer parts that their number leaves.
+    """
+    broad = 3 if registers >= 32 else 2
+    return (registers - 1) // (min(filters, most_filters(broad, registers)) + 1)
 
 
 def evenly(count: int, most: int) -> list[tuple[int, int, int]]:

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import float32, types
 from numba.extending import intrinsic
 
-from labnet.compile.blocks import evenly, floats, most_filters, widest
+from labnet.compile.blocks import evenly
 from labnet.compile.correlation import Correlation
 from labnet.compile.vectors import WORD, Vectors
 
@@ -43,7 +43,7 @@ def _tiles(shape):
 
     A tile is (first line, lines, times, first vector, vectors, times).
     """
-    vectors, most = shape.length // floats(), widest(shape.filters // shape.groups)
+    vectors, most = shape.length // shape.lanes, shape.wide()
     high = max(most // vectors, 1)
     return [(*down, *right) for down in evenly(shape.lines, high) for right in evenly(vectors, most)]
 
@@ -52,7 +52,7 @@ def _tiles(shape):
 def _correlate(context, x, weight, bias, room, out, numbers):
     """Apply filters to images, and add a bias."""
     shape = _described(numbers)
-    filters, inner, plane, lanes = shape.filters // shape.groups, shape.inner, shape.plane, floats()
+    filters, inner, plane, lanes = shape.filters // shape.groups, shape.inner, shape.plane, shape.lanes
     whole = shape.parts[0][1] == shape.channels // shape.groups
 
     def tile(code, x, weight, steps, bias, out, count, places, size):
@@ -78,7 +78,7 @@ def _correlate(context, x, weight, bias, room, out, numbers):
         for line, high, downs, vector, wide, rights in _tiles(shape):
             places = [(i, j * lanes) for i in range(high) for j in range(wide)]
             places = [i * shape.down + j for i, j in places], [i * shape.length + j for i, j in places]
-            for k, count, times in evenly(filters, most_filters(high * wide)):
+            for k, count, times in shape.high(high * wide):
                 with code.loop(times) as block, code.loop(downs) as down, code.loop(rights) as right:
                     line_of = code.builder.add(code.times(down.index, high), WORD(line))
                     at = code.builder.add(code.times(right.index, wide * lanes), WORD(vector * lanes))
@@ -144,10 +144,10 @@ def _spread_out(code, shape, y, wide):
 def _slopes(context, x, y, room, out, numbers):
     """Multiply slopes of the result by the windows that they come from: slopes of the filters."""
     shape = _described(numbers)
-    filters, inner, plane, lanes = shape.filters // shape.groups, shape.inner, shape.plane, floats()
+    filters, inner, plane, lanes = shape.filters // shape.groups, shape.inner, shape.plane, shape.lanes
     result = shape.filters * math.prod(shape.out)
     apart = shape.filters * plane
-    wide = widest(filters)
+    wide = shape.wide()
 
     def tile(code, x, y, steps, out, count, places, size):
         """Add to slopes of some filters at some elements of their windows, those of so many images at once."""
@@ -169,7 +169,7 @@ def _slopes(context, x, y, room, out, numbers):
 
     def part_of(code, x, y, steps, out, size, places):
         """Do so many elements of windows of so many images, which lie in the room."""
-        for k, count, downs in evenly(filters, most_filters(wide)):
+        for k, count, downs in shape.high(wide):
             for r, seen, rights in evenly(places, wide):
                 with code.loop(downs) as down, code.loop(rights) as right:
                     begin = code.builder.add(code.times(down.index, count), WORD(k))

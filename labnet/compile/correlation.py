@@ -14,7 +14,7 @@ import math
 from dataclasses import astuple, dataclass
 from functools import cached_property
 
-from labnet.compile.blocks import PART, evenly, floats
+from labnet.compile.blocks import PART, evenly, most_filters, widest
 
 Pair = tuple[int, ...]
 #: Windows that make it worth to add up the lanes of a sum.
@@ -31,6 +31,8 @@ class Correlation:
     image, kernel, stride, dilation, out : (int, int)
     before : (int, int)
         Padding above, and to the left.
+    registers : (int, int)
+        How many vector registers there are, and how many numbers each one holds.
     """
 
     samples: int
@@ -43,6 +45,7 @@ class Correlation:
     dilation: Pair
     before: Pair
     out: Pair
+    registers: Pair
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -53,9 +56,9 @@ class Correlation:
     @classmethod
     def of(cls, *numbers: int) -> "Correlation":
         """Return the convolution with these `numbers`."""
-        image, kernel, stride, dilation, before, out = (numbers[i : i + 2] for i in range(4, 16, 2))
+        pairs = [numbers[i : i + 2] for i in range(4, len(numbers), 2)]
         samples, channels, filters, groups = numbers[:4]
-        return cls(samples, channels, filters, groups, image, kernel, stride, dilation, before, out)
+        return cls(samples, channels, filters, groups, *pairs)
 
     @property
     def inner(self) -> int:
@@ -83,7 +86,7 @@ class Correlation:
     def apart(self) -> bool:
         """Whether each column of a window has its own planes: what is copied more is less than what is saved."""
         saved = self._reach[1] * self.filters // self.groups * self.kernel[0]
-        return self.out[1] % floats() != 0 and saved > self.out[1] * self.kernel[1]
+        return self.out[1] % self.lanes != 0 and saved > self.out[1] * self.kernel[1]
 
     @cached_property
     def sides(self) -> Pair:
@@ -116,9 +119,22 @@ class Correlation:
     # The windows
 
     @property
+    def lanes(self) -> int:
+        """Numbers of a vector."""
+        return self.registers[1]
+
+    def wide(self) -> int:
+        """Return how many vectors have their sums in registers, of a tile of all filters or of as many as fit."""
+        return widest(self.filters // self.groups, self.registers[0])
+
+    def high(self, wide: int) -> list[tuple[int, int, int]]:
+        """Return parts of the filters of a group whose sums fit the registers for so many vectors."""
+        return evenly(self.filters // self.groups, most_filters(wide, self.registers[0]))
+
+    @property
     def by_rows(self) -> bool:
         """Whether each row of the result is a line of whole vectors."""
-        return self.out[1] % floats() == 0
+        return self.out[1] % self.lanes == 0
 
     @property
     def lines(self) -> int:
@@ -131,7 +147,7 @@ class Correlation:
         if self.by_rows:
             return self.out[1]
         windows = (self.out[0] - 1) * self.sides[1] + self.out[1]
-        return -(-windows // floats()) * floats()
+        return -(-windows // self.lanes) * self.lanes
 
     @property
     def down(self) -> int:
@@ -159,7 +175,7 @@ class Correlation:
     def room(self) -> int:
         """Length of the room that images are convolved in; vectors reach a little further than the channels."""
         windows = 0 if self.is_direct else self.filters // self.groups * self.plane
-        return self.padded + floats() + windows
+        return self.padded + self.lanes + windows
 
     @property
     def together(self) -> int:
@@ -170,7 +186,7 @@ class Correlation:
     def room_for_slopes(self) -> int:
         """Length of the room that slopes of filters are computed in."""
         slopes = 0 if self.is_direct else self.filters * self.plane
-        return self.together * (self.padded + slopes) + floats()
+        return self.together * (self.padded + slopes) + self.lanes
 
     # What is copied
 

@@ -7,7 +7,7 @@ from llvmlite import ir
 from numba import float32, types
 from numba.extending import intrinsic
 
-from labnet.compile.blocks import floats
+from labnet.compile.processor import registers
 from labnet.compile.vectors import WORD, Vectors
 
 _array = types.CPointer(float32)
@@ -43,7 +43,7 @@ class _Pooling:
     def __init__(self, numbers):
         self.planes, self.rows, self.columns, *self.kernel = (number.literal_value for number in numbers.types)
         self.high, self.wide = self.rows // self.kernel[0], self.columns // self.kernel[1]
-        self.lanes = 1 << (min(floats(), self.wide).bit_length() - 1)
+        self.lanes = 1 << (min(registers()[1], self.wide).bit_length() - 1)
 
     def over_all(self, builder, block):
         """Have `block` do each part of each row, given where it begins among the windows and in the images."""

@@ -12,6 +12,7 @@ import numpy as np
 from labnet import ops
 from labnet.compile.correlation import Correlation
 from labnet.compile.ir import Shape
+from labnet.compile.processor import registers
 from labnet.compile.rules.elementwise import Rule, Static
 from labnet.compile.rules.ordering import called
 from labnet.compile.rules.views import put, seen, viewed
@@ -53,7 +54,7 @@ def _is_quick(operands: Sequence[Any]) -> bool:
 def _shape_of(images: Shape, filters: int, groups: int, geometry: Geometry) -> Correlation:
     """Return the sizes of a convolution."""
     before = geometry.sides[0][0], geometry.sides[1][0]
-    sizes = (geometry.image, geometry.kernel, geometry.stride, geometry.dilation, before, geometry.out)
+    sizes = (geometry.image, geometry.kernel, geometry.stride, geometry.dilation, before, geometry.out, registers())
     return Correlation(images[0], images[1], filters, groups, *sizes)
 
 
