@@ -1,11 +1,44 @@
 """How many parts of a convolution or a product are worked on at a time: what rules and generated code agree on.
 
-Apart from the code itself, which only a compiler may import.
+Apart from the code itself, which only a compiler may import. Sums stay in vector registers, so how many of them there
+are follows the processor: 16 registers of 8 floats with AVX2, 32 of 16 with AVX-512.
 """
 
-#: Filters, filters where slopes are computed, and elements of a window: the first that divides their number.
-FILTERS, SLOPES, PLACES = (8, 4, 2, 1), (4, 2, 1), (4, 3, 2, 1)
+#: Multiplications up to which a product is written out, and how many columns of it are computed side by side.
+SMALL, WIDTH = 4096, 8
 #: Rows of a small product whose sums are kept in registers, at most.
 TALL = 6
 #: Rows and columns of a matrix that are transposed at a time.
 SIDE = 8
+#: Elements of a window that are worked on at a time, at most: what they reach of images stays in the nearest cache.
+PART = 192
+
+
+def most_filters(wide: int, registers: int) -> int:
+    """Return for how many filters sums fit the registers, besides so many vectors of windows and one of a filter."""
+    return max((registers - 1) // wide - 1, 1)
+
+
+def widest(filters: int, registers: int) -> int:
+    """Return for how many vectors of windows sums of so many filters fit the registers: two or three of many filters.
+
+    The fewer vectors, the fewer loads for each product; the fewer filters, the fewer parts that their number leaves.
+    """
+    broad = 3 if registers >= 32 else 2
+    return (registers - 1) // (min(filters, most_filters(broad, registers)) + 1)
+
+
+def evenly(count: int, most: int) -> list[tuple[int, int, int]]:
+    """Return parts of at most this size that differ by at most one, as (first, size, how many of it).
+
+    Examples
+    --------
+    >>> evenly(16, 6)
+    [(0, 6, 1), (6, 5, 2)]
+    """
+    if not count:
+        return []
+    parts = -(-count // most)
+    size, larger = divmod(count, parts)
+    found = [(0, size + 1, larger), (larger * (size + 1), size, parts - larger)]
+    return [each for each in found if each[2]]

@@ -29,7 +29,7 @@ MOST_FILES, MOST_BYTES = 512, 1 << 26
 _FORMAT = b"labnet machine code 1\n"
 _HASHED = len(_FORMAT) + 32
 #: What of labnet decides, besides the modules that it imports, what a source is compiled to.
-_COMPILERS = ("labnet.compile.machine", "labnet.compile.loader", "labnet.kernels.blas")
+_COMPILERS = ("labnet.compile.machine", "labnet.compile.loader", "labnet.compile.processor", "labnet.kernels.blas")
 _IMPORT = re.compile(r"^from (labnet\.[\w.]+) import", re.MULTILINE)
 
 _lock = threading.Lock()
@@ -89,13 +89,13 @@ def platform() -> list[str]:
     import numpy as np
     from numpy.__config__ import CONFIG
 
+    from labnet.compile import processor
     from labnet.kernels import blas
 
-    features = llvm.get_host_cpu_features().flatten()
     settings = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_"))
     libraries = [llvmlite.__version__, str(llvm.llvm_version_info), np.__version__]
     linked = [str(blas.link()), repr(CONFIG.get("Build Dependencies", {}).get("blas"))]
-    return [sys.version, sys.platform, llvm.get_host_cpu_name(), features, *libraries, *linked, *settings]
+    return [sys.version, sys.platform, *processor.chosen(), *libraries, *linked, *settings]
 
 
 @functools.cache

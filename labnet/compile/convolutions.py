@@ -1,146 +1,234 @@
-"""What generated code calls for convolutions in float32: windows are multiplied where they lie, never copied.
+"""What generated code calls for convolutions in float32: windows are multiplied where they lie.
 
-Images lie row by row with their padding. All windows of one image are counted as if its rows went on without end, so
-that neighbouring windows lie side by side: `plane` of them, a multiple of 16; those that reach around the edge are
-computed in vain. ``steps`` says where the elements of a window lie in an image, counted from its first one.
+`labnet.compile.correlation` says how all lies in memory. All sizes are known when code is made, so each convolution has
+its own instructions.
 """
 
 # mypy: ignore-errors
 # Numba finds the types.
 
+import math
+
 from llvmlite import ir
-from numba import float32, int64, types
-from numba.core import cgutils
+from numba import float32, types
 from numba.extending import intrinsic
 
-from labnet.compile.blocks import FILTERS, PLACES, SLOPES
+from labnet.compile.blocks import evenly
+from labnet.compile.correlation import Correlation
+from labnet.compile.vectors import WORD, Vectors
 
-_LANE, _LANES, _WORD = ir.IntType(32), 16, ir.IntType(64)
-_ROW = ir.VectorType(ir.FloatType(), _LANES)
-_NONE = ir.Constant(_ROW, ir.Undefined)
-_LOOSE = ("contract", "reassoc")  # a product and a sum become one instruction
-
-
-def _load(builder, pointer, place):
-    row = builder.bitcast(builder.gep(pointer, [place]), _ROW.as_pointer())
-    return builder.load(row, align=4)
+_array = types.CPointer(float32)
 
 
-def _spread(builder, number):
-    row = builder.insert_element(_NONE, number, _LANE(0))
-    return builder.shuffle_vector(row, _NONE, ir.Constant(ir.VectorType(_LANE, _LANES), [0] * _LANES))
+def _described(numbers):
+    """Return the convolution that a tuple of literal numbers describes."""
+    return Correlation.of(*(number.literal_value for number in numbers.types))
 
 
-def _added(builder, total, x, y):
-    product = builder.fmul(x, y, flags=_LOOSE)
-    builder.store(builder.fadd(product, builder.load(total), flags=_LOOSE), total)
+def _padded(code, shape, x, room, channels):
+    """Copy so many channels of an image into the room, whose padding is blank."""
+    right = shape.stride[1]
+    with code.loop(channels) as channel:
+        image = code.ahead(x, code.times(channel.index, math.prod(shape.image)))
+        to = code.ahead(room, code.times(channel.index, shape.channel))
+        for start, rows, first, columns in shape.copies():
+            with code.loop(rows) as row:
+                source = code.ahead(code.ahead(image, first), code.times(row.index, shape.stride[0] * shape.image[1]))
+                target = code.ahead(code.ahead(to, start), code.times(row.index, shape.sides[1]))
+                code.copy(source, target, columns, right)
 
 
-def _totals(builder, count):
-    return [cgutils.alloca_once(builder, _ROW) for _ in range(count)]
+def _tiles(shape):
+    """Return the tiles of windows of an image: loops over lines and vectors, and what one takes of each.
+
+    A tile is (first line, lines, times, first vector, vectors, times).
+    """
+    vectors, most = shape.length // shape.lanes, shape.wide()
+    high = max(most // vectors, 1)
+    return [(*down, *right) for down in evenly(shape.lines, high) for right in evenly(vectors, most)]
 
 
-def _clear(builder, totals):
-    for total in totals:
-        builder.store(ir.Constant(_ROW, [0.0] * _LANES), total)
+@intrinsic(prefer_literal=True)
+def _correlate(context, x, weight, bias, room, out, numbers):
+    """Apply filters to images, and add a bias."""
+    shape = _described(numbers)
+    filters, inner, plane, lanes = shape.filters // shape.groups, shape.inner, shape.plane, shape.lanes
+    whole = shape.parts[0][1] == shape.channels // shape.groups
+
+    def tile(code, x, weight, steps, bias, out, count, places, size):
+        """Add products of so many elements of windows to sums of some filters, in registers."""
+        seen, targets = places
+        if whole:
+            starts = [code.spread(code.read(bias, i)) for i in range(count) for _ in targets]
+        else:
+            starts = [code.load(out, i * plane + to) for i in range(count) for to in targets]
+        totals = code.totals(starts)
+        with code.loop(size) as r:
+            windows = code.ahead(x, code.read(steps, r.index))
+            rows = [code.load(windows, place) for place in seen]
+            for i in range(count):
+                factor = code.spread(code.read(code.ahead(weight, i * inner), r.index))
+                for j, row in enumerate(rows):
+                    code.add(totals[i * len(rows) + j], factor, row)
+        for i in range(count):
+            for j, to in enumerate(targets):
+                code.store(code.builder.load(totals[i * len(rows) + j]), out, i * plane + to)
+
+    def image_of(code, x, weight, steps, bias, out, size):
+        for line, high, downs, vector, wide, rights in _tiles(shape):
+            places = [(i, j * lanes) for i in range(high) for j in range(wide)]
+            places = [i * shape.down + j for i, j in places], [i * shape.length + j for i, j in places]
+            for k, count, times in shape.high(high * wide):
+                with code.loop(times) as block, code.loop(downs) as down, code.loop(rights) as right:
+                    line_of = code.builder.add(code.times(down.index, high), WORD(line))
+                    at = code.builder.add(code.times(right.index, wide * lanes), WORD(vector * lanes))
+                    windows = code.ahead(x, code.builder.add(code.times(line_of, shape.down), at))
+                    to = code.ahead(out, code.builder.add(code.times(line_of, shape.length), at))
+                    begin = code.builder.add(code.times(block.index, count), WORD(k))
+                    target = code.ahead(to, code.times(begin, plane))
+                    chosen = code.ahead(weight, code.times(begin, inner))
+                    tile(code, windows, chosen, steps, code.ahead(bias, begin), target, count, places, size)
+
+    def fill(code, bias, out):
+        with code.loop(filters) as k:
+            row, to = code.spread(code.read(bias, k.index)), code.ahead(out, code.times(k.index, plane))
+            with code.loop(plane // lanes) as block:
+                code.store(row, to, code.times(block.index, lanes))
+
+    def group_of(code, x, weight, steps, bias, room, out):
+        if not whole:
+            fill(code, bias, out)
+        for first, channels, times in shape.parts:
+            with code.loop(times) as turn:
+                channel = code.builder.add(code.times(turn.index, channels), WORD(first))
+                _padded(code, shape, code.ahead(x, code.times(channel, math.prod(shape.image))), room, channels)
+                chosen = code.ahead(weight, code.times(channel, math.prod(shape.kernel)))
+                image_of(code, room, chosen, steps, bias, out, channels * math.prod(shape.kernel))
+
+    def generate(context, builder, signature, arguments):
+        code = Vectors(builder, lanes)
+        x, weight, bias, room, out = arguments[:5]
+        steps = code.constant(shape.steps)
+        code.clear(room, shape.padded + lanes)
+        with code.loop(shape.samples) as n, code.loop(shape.groups) as group:
+            place = builder.add(code.times(n.index, shape.groups), group.index)
+            images = code.ahead(x, code.times(place, shape.channels // shape.groups * math.prod(shape.image)))
+            final = code.ahead(out, code.times(place, filters * math.prod(shape.out)))
+            k = code.times(group.index, filters)
+            to = final if shape.is_direct else code.ahead(room, shape.padded + lanes)
+            group_of(code, images, code.ahead(weight, code.times(k, inner)), steps, code.ahead(bias, k), room, to)
+            if not shape.is_direct:
+                _compact(code, shape, to, final)
+        return context.get_dummy_value()
+
+    return types.void(*[_array] * 5, numbers), generate
 
 
-def _times(builder, number, factor):
-    return builder.mul(number, ir.Constant(_WORD, factor))
+def _compact(code, shape, wide, out):
+    """Copy windows of a group out of the room."""
+    with code.loop(shape.filters // shape.groups) as k, code.loop(shape.out[0]) as row:
+        start = code.builder.add(code.times(k.index, shape.plane), code.times(row.index, shape.sides[1]))
+        to = code.builder.add(code.times(k.index, math.prod(shape.out)), code.times(row.index, shape.out[1]))
+        code.copy(code.ahead(wide, start), code.ahead(out, to), shape.out[1])
 
 
-def _parts(builder, number, size):
-    """Loop over a number in parts of a size that divides it; yields where each begins."""
-    return cgutils.for_range(builder, builder.udiv(number, ir.Constant(_WORD, size)))
+def _spread_out(code, shape, y, wide):
+    """Copy windows to where they lie as if rows went on without end; what lies between them is blank."""
+    with code.loop(shape.filters) as k, code.loop(shape.out[0]) as row:
+        to = code.builder.add(code.times(k.index, shape.plane), code.times(row.index, shape.sides[1]))
+        start = code.builder.add(code.times(k.index, math.prod(shape.out)), code.times(row.index, shape.out[1]))
+        code.copy(code.ahead(y, start), code.ahead(wide, to), shape.out[1])
 
 
-def _sum(builder, row):
-    kind = ir.FunctionType(ir.FloatType(), [ir.FloatType(), _ROW])
-    add = builder.module.declare_intrinsic("llvm.vector.reduce.fadd.v16f32", fnty=kind)
-    return builder.call(add, [ir.Constant(ir.FloatType(), 0.0), row], fastmath=_LOOSE)
+@intrinsic(prefer_literal=True)
+def _slopes(context, x, y, room, out, numbers):
+    """Multiply slopes of the result by the windows that they come from: slopes of the filters."""
+    shape = _described(numbers)
+    filters, inner, plane, lanes = shape.filters // shape.groups, shape.inner, shape.plane, shape.lanes
+    result = shape.filters * math.prod(shape.out)
+    apart = shape.filters * plane
+    wide = shape.wide()
+
+    def tile(code, x, y, steps, out, count, places, size):
+        """Add to slopes of some filters at some elements of their windows, those of so many images at once."""
+        starts = [code.read(steps, j) for j in range(places)]
+        totals = code.totals([ir.Constant(code.row, [0.0] * lanes)] * (count * places))
+        with code.loop(size) as n, code.loop(shape.lines) as line, code.loop(shape.length // lanes) as block:
+            at = code.times(block.index, lanes)
+            windows = code.ahead(code.ahead(x, code.times(n.index, shape.padded)), code.times(line.index, shape.down))
+            slopes = code.ahead(code.ahead(y, code.times(n.index, apart)), code.times(line.index, shape.length))
+            rows = [code.load(code.ahead(windows, start), at) for start in starts]
+            for i in range(count):
+                slope = code.load(code.ahead(slopes, i * plane), at)
+                for j, row in enumerate(rows):
+                    code.add(totals[i * places + j], slope, row)
+        for position, total in enumerate(totals):
+            target = code.ahead(out, position // places * inner + position % places)
+            sum = code.sum(code.builder.load(total))
+            code.builder.store(code.builder.fadd(code.builder.load(target), sum), target)
+
+    def part_of(code, x, y, steps, out, size, places):
+        """Do so many elements of windows of so many images, which lie in the room."""
+        for k, count, downs in shape.high(wide):
+            for r, seen, rights in evenly(places, wide):
+                with code.loop(downs) as down, code.loop(rights) as right:
+                    begin = code.builder.add(code.times(down.index, count), WORD(k))
+                    place = code.builder.add(code.times(right.index, seen), WORD(r))
+                    slopes, chosen = code.ahead(y, code.times(begin, plane)), code.ahead(steps, place)
+                    target = code.ahead(code.ahead(out, code.times(begin, inner)), place)
+                    tile(code, x, slopes, chosen, target, count, seen, size)
+
+    def group_of(code, x, y, steps, room, out, size):
+        for first, channels, times in shape.parts:
+            with code.loop(times) as turn:
+                channel = code.builder.add(code.times(turn.index, channels), WORD(first))
+                images = code.ahead(x, code.times(channel, math.prod(shape.image)))
+                with code.loop(size) as n:
+                    image = code.ahead(images, code.times(n.index, shape.channels * math.prod(shape.image)))
+                    _padded(code, shape, image, code.ahead(room, code.times(n.index, shape.padded)), channels)
+                target = code.ahead(out, code.times(channel, math.prod(shape.kernel)))
+                part_of(code, room, y, steps, target, size, channels * math.prod(shape.kernel))
+
+    def slopes_of(code, y, room, size):
+        """Return where slopes of so many images lie in lines: copied into the room if need be."""
+        if shape.is_direct:
+            return y
+        spread = code.ahead(room, shape.together * shape.padded + lanes)
+        with code.loop(size) as n:
+            source, target = code.ahead(y, code.times(n.index, result)), code.ahead(spread, code.times(n.index, apart))
+            _spread_out(code, shape, source, target)
+        return spread
+
+    def generate(context, builder, signature, arguments):
+        code = Vectors(builder, lanes)
+        x, y, room, out = arguments[:4]
+        steps = code.constant(shape.steps)
+        code.clear(room, shape.room_for_slopes)
+        code.clear(out, shape.filters * inner)
+        for first, size, times in evenly(shape.samples, shape.together):
+            with code.loop(times) as turn:
+                n = builder.add(code.times(turn.index, size), WORD(first))
+                images = code.ahead(x, code.times(n, shape.channels * math.prod(shape.image)))
+                slopes = slopes_of(code, code.ahead(y, code.times(n, result)), room, size)
+                with code.loop(shape.groups) as group:
+                    channels = code.times(group.index, shape.channels // shape.groups * math.prod(shape.image))
+                    k = code.times(group.index, filters)
+                    target = code.ahead(out, code.times(k, inner))
+                    windows = code.ahead(images, channels)
+                    group_of(code, windows, code.ahead(slopes, code.times(k, plane)), steps, room, target, size)
+        return context.get_dummy_value()
+
+    return types.void(*[_array] * 4, numbers), generate
 
 
-_array, _places = types.CPointer(float32), types.CPointer(int64)
-_NUMBERS = [int64] * 5
+@intrinsic
+def _room(context, out):
+    """Give a call memory to work in, which is what a value has whose elements are left as they are."""
+
+    def generate(context, builder, signature, arguments):
+        return context.get_dummy_value()
+
+    return types.void(_array), generate
 
 
-def _correlation(count):
-    """Return what applies all filters, `count` at a time, to all windows; `weight` has shape (inner, filters)."""
-
-    @intrinsic
-    def correlate(context, x, weight, steps, out, samples, image, inner, filters, plane):
-        def tile(builder, x, weight, steps, out, inner, filters, plane, totals):
-            _clear(builder, totals)
-            with cgutils.for_range(builder, inner) as r:
-                row = _load(builder, x, builder.load(builder.gep(steps, [r.index])))
-                line = builder.gep(weight, [builder.mul(r.index, filters)])
-                for k, total in enumerate(totals):
-                    factor = builder.load(builder.gep(line, [ir.Constant(_WORD, k)]))
-                    _added(builder, total, _spread(builder, factor), row)
-            for k, total in enumerate(totals):
-                target = builder.gep(out, [_times(builder, plane, k)])
-                builder.store(builder.load(total), builder.bitcast(target, _ROW.as_pointer()), align=4)
-
-        def generate(context, builder, signature, arguments):
-            x, weight, steps, out, samples, image, inner, filters, plane = arguments
-            totals = _totals(builder, count)
-            with cgutils.for_range(builder, samples) as n, _parts(builder, filters, count) as part:
-                k = _times(builder, part.index, count)
-                to = builder.mul(builder.add(builder.mul(n.index, filters), k), plane)
-                begin = builder.mul(n.index, image)
-                with _parts(builder, plane, _LANES) as block:
-                    at = _times(builder, block.index, _LANES)
-                    windows = builder.gep(x, [builder.add(begin, at)])
-                    target = builder.gep(out, [builder.add(to, at)])
-                    chosen = builder.gep(weight, [k])
-                    tile(builder, windows, chosen, steps, target, inner, filters, plane, totals)
-            return context.get_dummy_value()
-
-        return types.void(_array, _array, _places, _array, *_NUMBERS), generate
-
-    return correlate
-
-
-def _slopes(count, places):
-    """Return what multiplies all planes of slopes by all windows, so many of each at a time: (filters, inner)."""
-
-    @intrinsic
-    def slopes(context, x, y, steps, out, samples, image, inner, filters, plane):
-        def planes(builder, x, y, starts, plane, totals):
-            with _parts(builder, plane, _LANES) as block:
-                at = _times(builder, block.index, _LANES)
-                rows = [_load(builder, x, builder.add(start, at)) for start in starts]
-                for k in range(count):
-                    slope = _load(builder, y, builder.add(at, _times(builder, plane, k)))
-                    for r, row in enumerate(rows):
-                        _added(builder, totals[k * places + r], slope, row)
-
-        def generate(context, builder, signature, arguments):
-            x, y, steps, out, samples, image, inner, filters, plane = arguments
-            totals, whole = _totals(builder, count * places), builder.mul(filters, plane)
-            with _parts(builder, filters, count) as part, _parts(builder, inner, places) as place:
-                k, r = _times(builder, part.index, count), _times(builder, place.index, places)
-                starts = [
-                    builder.load(builder.gep(steps, [builder.add(r, ir.Constant(_WORD, i))])) for i in range(places)
-                ]
-                _clear(builder, totals)
-                with cgutils.for_range(builder, samples) as n:
-                    images = builder.gep(x, [builder.mul(n.index, image)])
-                    begin = builder.add(builder.mul(n.index, whole), builder.mul(k, plane))
-                    planes(builder, images, builder.gep(y, [begin]), starts, plane, totals)
-                to = builder.add(builder.mul(k, inner), r)
-                for i, total in enumerate(totals):
-                    target = builder.add(to, _times(builder, inner, i // places))
-                    target = builder.add(target, ir.Constant(_WORD, i % places))
-                    builder.store(_sum(builder, builder.load(total)), builder.gep(out, [target]))
-            return context.get_dummy_value()
-
-        return types.void(_array, _array, _places, _array, *_NUMBERS), generate
-
-    return slopes
-
-
-_FUNCTIONS = {f"_correlate{count}": _correlation(count) for count in FILTERS}
-_FUNCTIONS |= {f"_slopes{count}x{places}": _slopes(count, places) for count in SLOPES for places in PLACES}
-globals().update(_FUNCTIONS)
-__all__ = list(_FUNCTIONS)
+__all__ = ["_correlate", "_room", "_slopes"]

@@ -8,18 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from labnet.compile.blocks import SIDE, TALL
+from labnet.compile.blocks import SIDE
 from labnet.compile.convention import FIRST_CHECK
 from labnet.compile.fuse import AT_ONCE, Group
-from labnet.compile.ir import Check, DType, Program, Shape, Value, contiguous, leading, placed, spread_strides
+from labnet.compile.ir import Check, DType, Program, Shape, Value, contiguous, placed, spread_strides
 from labnet.compile.loops import Access, Loops, Nest, converted, filled, is_number, joined, literal, merged
 from labnet.compile.plan import Plan, parts_of
+from labnet.compile.product_source import Factor, product_source
 
 _HEAD = '''"""Written by labnet.compile; see the steps it was made of with step.explain()."""
 
 from labnet.compile.convolutions import *
 from labnet.compile.elementary import *
 from labnet.compile.pointers import *
+from labnet.compile.poolings import *
 from labnet.compile.products import *
 from labnet.compile.recurrences import *
 from labnet.compile.routines import *
@@ -34,8 +36,6 @@ _NEXT = "\n\n@part\ndef step{number}({parameters}):\n"
 #: Lines up to which a step is one function, and lines of a part of longer ones: Numba's time grows with the square.
 WHOLE, PART = 400, 200
 _NAME = re.compile(r"\b[pv]\w*")
-#: Multiplications up to which a product is written out, and how many sums it keeps in registers.
-SMALL, WIDTH = 4096, 8
 
 
 def described(dtype: DType) -> int:
@@ -159,39 +159,17 @@ class Emitter:
         return [f"_{value.attributes['name']}({', '.join(pointers + numbers)})"]
 
     def _matmul(self, value: Value) -> list[str]:
-        (rows, columns), bits = value.shape[-2:], value.dtype.itemsize * 8
         if not value.size:
             return []
-        places, codes, downs = [], [], []
-        batch = value.shape[:-2]
-        for operand in value.inputs:
-            base, offset, strides = placed(operand)
-            found = leading(operand)
-            assert found is not None, "as_matrices() copies what lies otherwise"
-            codes.append(112 if found[0] else 111)
-            downs.append(found[1])
-            places.append(self._shifted(base, offset, strides[:-2]))
+        loops = Loops(value.shape[:-2])
+        left, right = (self._factor(operand) for operand in value.inputs)
         target = self._shifted(value, 0, contiguous(value.shape)[:-2])
-        inner = value.inputs[0].shape[-1]
-        loops = Loops(batch)
-        down, right = (1, downs[0]) if codes[0] == 112 else (downs[0], 1)
-        if columns == 1 and codes == [112, 111]:  # a sum of rows that lie in rows: its result as one row
-            rows, columns, places = 1, rows, places[::-1]
-            codes, (down, right), downs = [111, 111], (1, downs[1]), [downs[1], downs[0]]
-        if rows * columns * inner <= SMALL and codes[1] == 111:
-            whole = columns - columns % WIDTH if bits == 32 else 0
-            steps = (down, right, downs[1], columns)
-            loops.before[-1] += _tiles((rows, whole, inner), [*places, target], steps)
-            if whole < columns:
-                loops.before[-1] += _small_product(
-                    value.number, rows, columns, inner, [*places, target], steps[:-1], first=whole
-                )
-        else:
-            loops.before[-1].append(
-                f"_product{bits}({codes[0]}, {codes[1]}, {rows}, {columns}, {inner}, "
-                f"{places[0]}, {downs[0]}, {places[1]}, {downs[1]}, {target})"
-            )
+        loops.before[-1] += product_source(value.number, value.dtype.itemsize * 8, left, right, target)
         return loops.lines()
+
+    def _factor(self, operand: Value) -> Factor:
+        base, offset, strides = placed(operand)
+        return Factor.of(operand, self._shifted(base, offset, strides[:-2]))
 
     def _blank(self, value: Value) -> list[str]:
         """Write zeros where a put leaves places blank, or where its parts are added to each other."""
@@ -279,26 +257,6 @@ class Emitter:
         return Access(pointer, 0, strides, dtype)
 
 
-def _tiles(sizes: Shape, pointers: Sequence[str], steps: Shape) -> list[str]:
-    """Return a product of small matrices whose columns are whole vectors, as calls of tiles that leave nothing out.
-
-    `sizes` are those of rows, columns and sums; `steps` those of the left matrix, down and to the right, that of the
-    right matrix down, and that of the result.
-    """
-    rows, columns, inner = sizes
-    a, b, c = pointers
-    lines = []
-    high = -(-rows // -(-rows // TALL))
-    for first, tall, times in ((0, high, rows // high), (rows - rows % high, rows % high, 1)):
-        broad = columns // (2 * WIDTH)
-        for start, wide, panels in ((0, 2, broad), (broad * 2 * WIDTH, 1, columns % (2 * WIDTH) // WIDTH)):
-            if tall and panels:
-                given = [_moved(a, first * steps[0]), _moved(b, start), _moved(c, first * steps[3] + start)]
-                numbers = [times, panels, inner, *steps]
-                lines.append(f"_tiles{tall}x{wide}({', '.join([*given, *map(str, numbers)])})")
-    return lines
-
-
 def _turned(lengths: Shape, source: Access, target: Access) -> list[str] | None:
     """Return the copy of matrices that lie transposed, if that is what two accesses of these lengths are."""
     if len(lengths) < 2 or source.dtype != np.float32 or target.dtype != np.float32:
@@ -313,40 +271,6 @@ def _turned(lengths: Shape, source: Access, target: Access) -> list[str] | None:
     steps = (rows, columns, source.strides[-1], target.strides[-2])
     loops.before[-1].append(f"_turned({', '.join([*pointers, *map(str, steps)])})")
     return loops.lines()
-
-
-def _moved(pointer: str, places: int) -> str:
-    return f"_ahead({pointer}, {places})" if places else pointer
-
-
-def _small_product(
-    number: int,
-    rows: int,
-    columns: int,
-    inner: int,
-    pointers: Sequence[str],
-    steps: tuple[int, int, int],
-    *,
-    first: int = 0,
-) -> list[str]:
-    """Return a product of small matrices from column `first` on, as loops: eight sums at a time stay in registers.
-
-    `steps` are those of the left matrix, down and to the right, and that of the right matrix down.
-    """
-    down, right, down_b = steps
-    a, b, c = (f"{name}{number}" for name in ("left", "right", "out"))
-    lines = [f"{name} = {pointer}" for name, pointer in zip((a, b, c), pointers, strict=True)]
-    lines.append(f"for i in range({rows}):")
-    for start in range(first, columns, WIDTH):
-        block = range(start, min(start + WIDTH, columns))
-        lines.append(f"    x = {a}[i * {down}]")
-        lines += [f"    s{j - start} = x * {b}[{j}]" for j in block]
-        if inner > 1:
-            lines.append(f"    for k in range(1, {inner}):")
-            lines.append(f"        x = {a}[i * {down} + k * {right}]")
-            lines += [f"        s{j - start} = _added(s{j - start}, _times(x, {b}[k * {down_b} + {j}]))" for j in block]
-        lines += [f"    {c}[i * {columns} + {j}] = s{j - start}" for j in block]
-    return lines
 
 
 def emit(

@@ -183,14 +183,16 @@ def placed(value: Value) -> tuple[Value, int, Shape]:
 
 
 def leading(value: Value) -> tuple[bool, int] | None:
-    """Tell whether matrices lie transposed in memory, and their leading dimension; None if neither way."""
+    """Return whether matrices lie transposed in memory, and their leading dimension; None if they lie in neither way.
+
+    The leading dimension is one that BLAS takes: at least the length of what lies side by side, and at least one.
+    """
     (rows, columns), (down, right) = value.shape[-2:], placed(value)[2][-2:]
-    down, right = (down if rows > 1 else max(columns, 1)), (right if columns > 1 else 1)
-    if right == 1 and down >= columns:
-        return False, down
-    down = down if rows > 1 else 1
-    right = right if columns > 1 else max(rows, 1)
-    return (True, right) if down == 1 and right >= rows else None
+    for turned, length, count, near, far in ((False, columns, rows, right, down), (True, rows, columns, down, right)):
+        step = far if count > 1 else max(length, 1)
+        if (near == 1 or length <= 1) and step >= max(length, 1):
+            return turned, step
+    return None
 
 
 def spread_strides(shape: Shape, strides: Shape, wanted: Shape) -> Shape:

@@ -30,6 +30,7 @@ from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, T
 
 from labnet.compile.entry import Entry
 from labnet.compile.loader import ENTRY, Code
+from labnet.compile.processor import chosen, registers
 
 #: Type of a section with symbols.
 _SYMBOLS = 2
@@ -105,15 +106,16 @@ class _Library(JITCodeLibrary):
 
 @functools.cache
 def _machine():
-    """Return what LLVM compiles for: this machine.
+    """Return what LLVM compiles for: this machine, or the processor that the environment names.
 
     Where it has vectors of 64 bytes, those of 32 are preferred: the elements of small arrays are read sooner after they
     were written in vectors of the same length, and long loops are as quick.
     """
-    features = llvm.get_host_cpu_features()
-    text = features.flatten() + (",+prefer-256-bit" if features.get("avx512f") else "")
+    name, features = chosen()
+    if registers()[1] == 16:
+        features = ",".join(filter(None, (features, "+prefer-256-bit")))
     target = llvm.Target.from_triple(llvm.get_process_triple())
-    options = {"cpu": llvm.get_host_cpu_name(), "features": text, "opt": 3, "codemodel": "jitdefault", "jit": True}
+    options = {"cpu": name, "features": features, "opt": 3, "codemodel": "jitdefault", "jit": True}
     return target.create_target_machine(**options)
 
 

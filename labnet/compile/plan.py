@@ -46,7 +46,7 @@ def computed_in_place(program: Program) -> dict[int, int]:
     for store in program.stores:
         base, offset, strides = placed(store.value)
         whole = base.size == store.value.size and offset == 0 and _moves_alike(strides, store.value)
-        if isinstance(store.target, int) and base.kind in ("reduce", "matmul", "put") and whole:
+        if isinstance(store.target, int) and base.kind in ("reduce", "matmul", "put", "call") and whole:
             found.setdefault(base.number, store.target)
     return found
 

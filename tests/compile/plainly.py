@@ -10,7 +10,7 @@ import types
 
 import numpy as np
 
-from labnet.compile import blocks, convention, convolutions, elementary, products, recurrences, routines, runtime
+from labnet.compile import blocks, convention, correlation, elementary, products, recurrences, routines, runtime
 
 _REACH = 1 << 22
 
@@ -23,6 +23,10 @@ def pointer(dtype):
 
 
 def gemm(order, left, right, rows, columns, inner, factor, a, down_a, b, down_b, zero, c, down_c):
+    for given, least in ((down_a, rows if left == 112 else inner), (down_b, inner if right == 112 else columns)):
+        assert given >= max(least, 1), f"BLAS expects a leading dimension of at least {least}, got {given}"
+    assert down_c >= max(columns, 1)
+
     def matrix(array, height, width, down, turned):
         height, width = (width, height) if turned else (height, width)
         step = array.itemsize
@@ -90,20 +94,67 @@ def convert(dtype):
     return lambda number: np.asarray(number).astype(dtype)[()]
 
 
-def correlate(x, weight, steps, out, samples, image, inner, filters, plane):
-    for n in range(samples):
-        windows = np.stack([x[n * image + step : n * image + step + plane] for step in steps[:inner]])
-        found = weight[: inner * filters].reshape(inner, filters).T @ windows
-        out[n * filters * plane : (n + 1) * filters * plane] = found.ravel()
+def windows_of(x, shape):
+    """Return the windows of all images: (samples, groups, channels of one, *kernel, *out)."""
+    images = x[: shape.samples * shape.channels * math.prod(shape.image)].reshape(
+        (shape.samples, shape.groups, shape.channels // shape.groups, *shape.image)
+    )
+    reach = [(o - 1) * s + (k - 1) * d + 1 for o, s, k, d in zip(*(getattr(shape, n) for n in NAMES), strict=True)]
+    sides = [(b, max(r - b - n, 0)) for b, r, n in zip(shape.before, reach, shape.image, strict=True)]
+    padded = np.pad(images, [(0, 0)] * 3 + sides)
+    *apart, row, column = padded.strides
+    inside = [step * d for step, d in zip((row, column), shape.dilation, strict=True)]
+    between = [step * s for step, s in zip((row, column), shape.stride, strict=True)]
+    return np.lib.stride_tricks.as_strided(
+        padded, (*images.shape[:3], *shape.kernel, *shape.out), (*apart, *inside, *between)
+    )
 
 
-def slopes(x, y, steps, out, samples, image, inner, filters, plane):
-    planes = y[: samples * filters * plane].reshape(samples, filters, plane)
-    total = np.zeros((filters, inner), "float32")
-    for n in range(samples):
-        windows = np.stack([x[n * image + step : n * image + step + plane] for step in steps[:inner]])
-        total += planes[n] @ windows.T
-    out[: filters * inner] = total.ravel()
+NAMES = ("out", "stride", "kernel", "dilation")
+
+
+def correlate(x, weight, bias, room, out, numbers):
+    shape = correlation.Correlation.of(*numbers)
+    filters = (shape.groups, shape.filters // shape.groups, shape.channels // shape.groups, *shape.kernel)
+    found = np.einsum("ngcijhw,gkcij->ngkhw", windows_of(x, shape), weight[: math.prod(filters)].reshape(filters))
+    found = found.reshape((shape.samples, shape.filters, -1)) + bias[: shape.filters, None]
+    out[: found.size] = found.ravel()
+
+
+def slopes(x, y, room, out, numbers):
+    shape = correlation.Correlation.of(*numbers)
+    size = (shape.samples, shape.groups, shape.filters // shape.groups, *shape.out)
+    found = np.einsum("ngcijhw,ngkhw->gkcij", windows_of(x, shape), y[: math.prod(size)].reshape(size))
+    out[: found.size] = found.ravel()
+
+
+def pool_windows(x, numbers):
+    """Return images and a copy of their windows that do not overlap: (planes, high, wide, elements of a window)."""
+    planes, rows, columns, down, right = numbers
+    high, wide = rows // down, columns // right
+    whole = x[: planes * rows * columns].reshape(planes, rows, columns)
+    inside = whole[:, : high * down, : wide * right].reshape(planes, high, down, wide, right)
+    return whole, inside.transpose(0, 1, 3, 2, 4).reshape(planes, high, wide, down * right)
+
+
+def max_pool(x, out, numbers):
+    found = pool_windows(x, numbers)[1].max(axis=-1)
+    out[: found.size] = found.ravel()
+
+
+def max_pool_back(y, x, out, numbers):
+    windows = pool_windows(x, numbers)[1]
+    planes, high, wide, _ = windows.shape
+    greatest = windows.max(axis=-1)
+    hits = windows == greatest[..., None]
+    winner = np.where(np.isnan(greatest), windows.shape[-1] - 1, hits.argmax(axis=-1))
+    parts = np.arange(windows.shape[-1]) == winner[..., None]
+    found = np.where(parts, y[: greatest.size].reshape(greatest.shape)[..., None], np.float32(0))
+    *_, down, right = numbers
+    whole = pool_windows(out, numbers)[0]
+    whole[...] = 0
+    found = found.reshape(planes, high, wide, down, right).transpose(0, 1, 3, 2, 4)
+    whole[:, : high * down, : wide * right] = found.reshape(planes, high * down, wide * right)
 
 
 class Mathematics:
@@ -130,7 +181,8 @@ def _namespace():
         for name, function in vars(source).items():
             if hasattr(function, "py_func"):
                 found[name] = types.FunctionType(function.py_func.__code__, found, name)
-    found |= {name: correlate if "correlate" in name else slopes for name in convolutions.__all__}
+    found |= {"_correlate": correlate, "_slopes": slopes, "_room": lambda room: None}
+    found |= {"_max_pool": max_pool, "_max_pool_back": max_pool_back}
     found |= {"njit": runtime.njit, "part": runtime.part, "OPTIONS": runtime.OPTIONS}
     found |= {
         "_plus": np.add,

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from labnet import ops
-from labnet.compile.blocks import FILTERS, PLACES, SLOPES
+from labnet.compile.correlation import Correlation
 from labnet.compile.ir import Shape
+from labnet.compile.processor import registers
 from labnet.compile.rules.elementwise import Rule, Static
 from labnet.compile.rules.ordering import called
 from labnet.compile.rules.views import put, seen, viewed
@@ -44,81 +45,55 @@ def _columns(trace: Trace, x: Any, groups: int, geometry: Geometry) -> Any:
 
 # Windows where they lie
 
-#: Windows that a routine works on at a time.
-_BLOCK = 16
+
+def _is_quick(operands: Sequence[Any]) -> bool:
+    """Return whether routines for windows where they lie do it."""
+    return all(x.dtype == np.dtype("float32") and x.size and x.device == CPU for x in operands)
 
 
-def _is_quick(operands: Sequence[Any], geometry: Geometry, groups: int) -> bool:
-    """Tell whether routines for windows where they lie do it."""
-    plain = all(x.dtype == np.dtype("float32") and x.size for x in operands)
-    return plain and groups == 1 and geometry.stride == (1, 1) and operands[0].device == CPU
+def _shape_of(images: Shape, filters: int, groups: int, geometry: Geometry) -> Correlation:
+    """Return the sizes of a convolution."""
+    before = geometry.sides[0][0], geometry.sides[1][0]
+    sizes = (geometry.image, geometry.kernel, geometry.stride, geometry.dilation, before, geometry.out, registers())
+    return Correlation(images[0], images[1], filters, groups, *sizes)
 
 
-def _plane(geometry: Geometry) -> int:
-    """Return the number of windows of an image as if its rows went on, rounded up."""
-    (rows, columns), pitch = geometry.out, geometry.padded[1]
-    return -(-((rows - 1) * pitch + columns) // _BLOCK) * _BLOCK
+def _room(trace: Trace, length: int) -> Traced:
+    return called(trace, "room", [], shape=(length,), dtype=np.dtype("float32"), numbers=())
 
 
-def _flat(trace: Trace, x: Any, geometry: Geometry) -> Traced:
-    """Return padded images row by row, with some room behind the last one."""
-    whole = np.empty((*x.shape[:2], *geometry.padded), x.dtype)
-    (top, _), (left, _) = geometry.sides
-    inside = whole[:, :, top : top + x.shape[2], left : left + x.shape[3]]
-    return trace.stand_in(put(trace, [x], [seen(whole, inside)], (whole.size + _BLOCK,)))
-
-
-def _steps(trace: Trace, channels: int, geometry: Geometry) -> Traced:
-    """Return where the elements of a window lie."""
-    (rows, columns), pitch = geometry.kernel, geometry.padded[1]
-    image = math.prod(geometry.padded)
-    down, right = geometry.dilation
-    grid = np.ix_(np.arange(channels) * image, np.arange(rows) * down * pitch, np.arange(columns) * right)
-    return trace.constant((grid[0] + grid[1] + grid[2]).astype("int64").reshape(-1))
-
-
-def _first(sizes: Sequence[int], number: int) -> int:
-    """Return the first size that divides a number."""
-    return next(size for size in sizes if number % size == 0)
-
-
-def _correlated(trace: Trace, x: Any, weight: Any, geometry: Geometry) -> Traced:
-    """Apply filters (K, C, rows, columns) to images."""
-    filters, plane = weight.shape[0], _plane(geometry)
-    rows = weight.reshape((filters, math.prod(weight.shape[1:])))
-    numbers = (x.shape[0], x.shape[1] * math.prod(geometry.padded), rows.shape[1], filters, plane)
-    wide = called(
+def _correlated(trace: Trace, x: Any, weight: Any, bias: Any, shape: Correlation) -> Traced:
+    """Apply filters (K, C / groups, rows, columns) to images, and add a bias (K,)."""
+    return called(
         trace,
-        f"correlate{_first(FILTERS, filters)}",
-        [_flat(trace, x, geometry), ops.matrix_transpose(rows), _steps(trace, x.shape[1], geometry)],
-        shape=(x.shape[0], filters, plane),
+        "correlate",
+        [x, weight, bias, _room(trace, shape.room)],
+        shape=(shape.samples, shape.filters, *shape.out),
         dtype=x.dtype,
-        numbers=numbers,
-        flops=2 * x.shape[0] * filters * math.prod(geometry.out) * rows.shape[1],
+        numbers=(shape.numbers,),
+        flops=shape.flops,
     )
-    strides = (filters * plane, plane, geometry.padded[1], 1)
-    return trace.stand_in(viewed(trace, wide.value, 0, strides, (x.shape[0], filters, *geometry.out)))
 
 
-def _slid(trace: Trace, x: Any, y: Any, geometry: Geometry) -> Traced:
-    """Multiply the slopes of each filter by all windows: (K, C, rows, columns)."""
-    samples, filters = y.shape[:2]
-    plane = _plane(geometry)
-    whole = np.empty((samples, filters, plane), x.dtype)
-    strides = (*whole.strides[:2], geometry.padded[1] * x.dtype.itemsize, x.dtype.itemsize)
-    place = seen(whole, np.ndarray(y.shape, x.dtype, whole, 0, strides))
-    wide = trace.stand_in(put(trace, [y], [place], whole.shape))
-    inner = x.shape[1] * math.prod(geometry.kernel)
-    found = called(
+def _slid(trace: Trace, x: Any, y: Any, shape: Correlation) -> Traced:
+    """Multiply slopes of the result by the windows that they come from: (K, inner)."""
+    return called(
         trace,
-        f"slopes{_first(SLOPES, filters)}x{_first(PLACES, inner)}",
-        [_flat(trace, x, geometry), wide, _steps(trace, x.shape[1], geometry)],
-        shape=(filters, inner),
+        "slopes",
+        [x, y, _room(trace, shape.room_for_slopes)],
+        shape=(shape.filters, shape.inner),
         dtype=x.dtype,
-        numbers=(samples, x.shape[1] * math.prod(geometry.padded), inner, filters, plane),
-        flops=2 * y.size * inner,
+        numbers=(shape.numbers,),
+        flops=shape.flops,
     )
-    return trace.lift(found.reshape((filters, x.shape[1], *geometry.kernel)))  # type: ignore[no-any-return]
+
+
+def _turned(weight: Any, groups: int) -> Any:
+    """Return the filters of the adjoint: of each group of channels, backwards."""
+    filters, channels, *kernel = weight.shape
+    apart = weight.reshape((groups, filters // groups, channels, *kernel))
+    turned = ops.flip(ops.permute_dims(apart, (0, 2, 1, 3, 4)), axis=(3, 4))
+    return turned.reshape((groups * channels, filters // groups, *kernel))
 
 
 # Rules
@@ -134,12 +109,12 @@ def conv2d(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Tra
     if bias.shape not in ((), weight.shape[:1]):
         error = ValueError("expected one number of the bias per filter")
         raise failure(op.name, tuple(np.broadcast_to(np.zeros(()), v.shape) for v in operands), static, error)
-    if _is_quick((x, weight), geometry, groups):
-        out: Any = _correlated(trace, x, weight, geometry)
-    else:
-        filters = weight.reshape((1, groups, weight.shape[0] // groups, math.prod(weight.shape[1:])))
-        out = filters @ _columns(trace, x, groups, geometry)
-        out = out.reshape((x.shape[0], weight.shape[0], *geometry.out))
+    if _is_quick((x, weight)):
+        shape = _shape_of(x.shape, weight.shape[0], groups, geometry)
+        return _correlated(trace, x, weight, ops.broadcast_to(bias, weight.shape[:1]), shape)
+    filters = weight.reshape((1, groups, weight.shape[0] // groups, math.prod(weight.shape[1:])))
+    out = filters @ _columns(trace, x, groups, geometry)
+    out = out.reshape((x.shape[0], weight.shape[0], *geometry.out))
     return trace.lift(out + (bias.reshape((-1, 1, 1)) if bias.ndim else bias))  # type: ignore[no-any-return]
 
 
@@ -150,9 +125,9 @@ def conv2d_input(trace: Trace, op: Op, operands: Sequence[Any], static: Static) 
     _fits(op, shape, weight.shape, groups, (y, weight), static)
     geometry = geometry_of(op, shape[2:], weight.shape[2:], static, (y, weight))
     around = geometry.turned()
-    if around is not None and _is_quick((y, weight), geometry, groups):
-        turned = ops.flip(ops.permute_dims(weight, (1, 0, 2, 3)), axis=(2, 3))
-        return _correlated(trace, y, turned, around)
+    if around is not None and _is_quick((y, weight)):
+        none = trace.stand_in(trace.builder.splat(0, shape[1:2], y.dtype))
+        return _correlated(trace, y, _turned(weight, groups), none, _shape_of(y.shape, shape[1], groups, around))
     filters = weight.reshape((1, groups, weight.shape[0] // groups, math.prod(weight.shape[1:])))
     flat = y.reshape((y.shape[0], groups, weight.shape[0] // groups, math.prod(geometry.out)))
     columns = ops.matrix_transpose(filters) @ flat
@@ -172,8 +147,9 @@ def conv2d_weight(trace: Trace, op: Op, operands: Sequence[Any], static: Static)
     shape, groups = tuple(static["shape"]), static.get("groups", 1)
     _fits(op, x.shape, shape, groups, (x, y), static)
     geometry = geometry_of(op, x.shape[2:], shape[2:], static, (x, y))
-    if _is_quick((x, y), geometry, groups):
-        return _slid(trace, x, y, geometry)
+    if _is_quick((x, y)):
+        slopes: Any = _slid(trace, x, y, _shape_of(x.shape, shape[0], groups, geometry))
+        return trace.lift(slopes.reshape(shape))  # type: ignore[no-any-return]
     flat = y.reshape((y.shape[0], groups, shape[0] // groups, math.prod(geometry.out)))
     products = _columns(trace, x, groups, geometry) @ ops.matrix_transpose(flat)
     return trace.lift(ops.matrix_transpose(ops.sum(products, axis=0)).reshape(shape))  # type: ignore[no-any-return]

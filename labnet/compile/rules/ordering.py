@@ -16,9 +16,12 @@ from labnet.device import CPU
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op
 
+#: What a routine is told besides arrays: numbers, or one tuple of them.
+Numbers = tuple[int, ...] | tuple[tuple[int, ...]]
+
 
 def called(
-    trace: Trace, name: str, inputs: Sequence[Any], *, shape: Shape, dtype: DType, numbers: Shape, flops: int = 0
+    trace: Trace, name: str, inputs: Sequence[Any], *, shape: Shape, dtype: DType, numbers: Numbers, flops: int = 0
 ) -> Traced:
     """Return what a routine computes of whole arrays."""
     values = [trace.lift(x).value for x in inputs]

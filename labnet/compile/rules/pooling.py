@@ -9,10 +9,12 @@ import numpy as np
 from labnet import ops
 from labnet.compile.ir import Shape
 from labnet.compile.rules.elementwise import Rule, Static
+from labnet.compile.rules.ordering import called
 from labnet.compile.rules.views import put, seen
 from labnet.compile.rules.windows import Geometry, geometry_of
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced
+from labnet.device import CPU
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op
 from labnet.ops.windows import pair
@@ -27,10 +29,25 @@ def _pooling(op: Op, shape: Shape, static: Static, operands: Sequence[Any]) -> G
     return geometry_of(op, shape[-2:], kernel, {**static, "stride": steps}, operands)
 
 
+def _is_quick(operands: Sequence[Any], geometry: Geometry) -> bool:
+    """Return whether a routine for windows that neither overlap nor reach over the edge does it."""
+    apart = geometry.stride == geometry.kernel and geometry.dilation == (1, 1) and not any(map(any, geometry.sides))
+    return apart and all(x.dtype == np.dtype("float32") and x.size and x.device == CPU for x in operands)
+
+
+def _called(trace: Trace, name: str, inputs: Sequence[Any], shape: Shape, geometry: Geometry) -> Traced:
+    """Return what a routine of `labnet.compile.poolings` makes of the last input."""
+    x = inputs[-1]
+    numbers = (math.prod(x.shape[:-2]), *x.shape[-2:], *geometry.kernel)
+    return called(trace, name, inputs, shape=shape, dtype=x.dtype, numbers=(numbers,), flops=x.size)
+
+
 def max_pool2d(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
     """Take the greatest of the elements at each place of the window."""
     x = operands[0]
     geometry = _pooling(op, x.shape, static, operands)
+    if _is_quick((x,), geometry):
+        return _called(trace, "max_pool", [x], (*x.shape[:-2], *geometry.out), geometry)
     return trace.lift(_greatest(geometry.pad(x, -math.inf), geometry))  # type: ignore[no-any-return]
 
 
@@ -50,7 +67,7 @@ def _winners(x: Any, geometry: Geometry) -> Iterator[tuple[tuple[Any, ...], Any]
     padded = geometry.pad(x, -math.inf)
     greatest = _greatest(padded, geometry)
     places = list(geometry.places())
-    first: Any = np.full(greatest.shape, len(places) - 1, "int32")
+    first: Any = np.int32(len(places) - 1)
     for number, place in reversed(list(enumerate(places[:-1]))):
         first = ops.where(padded[place] == greatest, np.int32(number), first)
     for number, place in enumerate(places):
@@ -66,11 +83,19 @@ def _added(trace: Trace, parts: Sequence[Any], geometry: Geometry, shape: Shape)
 
 
 def max_pool2d_input(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Put elements where the greatest of each window lies."""
+    """Put elements where the greatest of each window lies, or the first of several: each place takes what is left."""
     y, x = operands
     geometry = _pooling(op, x.shape, static, operands)
-    parts = [ops.where(hit, y, 0.0) for _, hit in _winners(x, geometry)]
-    return _added(trace, parts, geometry, x.shape)
+    if _is_quick((y, x), geometry):
+        return _called(trace, "max_pool_back", [y, x], x.shape, geometry)
+    padded = geometry.pad(x, -math.inf)
+    greatest, parts, rest = _greatest(padded, geometry), [], y
+    *places, _ = geometry.places()
+    for place in places:
+        hit = padded[place] >= greatest
+        parts.append(ops.where(hit, rest, 0.0))
+        rest = ops.where(hit, 0.0, rest)
+    return _added(trace, [*parts, rest], geometry, x.shape)
 
 
 def max_pool2d_pick(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
