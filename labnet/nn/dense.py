@@ -12,6 +12,7 @@ import numpy as np
 from labnet import kernels, ops
 from labnet.autograd import Node, Run, is_recording
 from labnet.kernels.places import is_elsewhere
+from labnet.ops.elementwise import blocked
 from labnet.tensor import Tensor, wrap
 
 Values = np.ndarray[Any, Any]
@@ -148,7 +149,7 @@ def _backward(
     befores, afters = [x, *hidden], [*hidden, out]
     for layer in range(len(weights) - 1, -1, -1):
         if relu >> layer & 1:
-            g = g * (afters[layer] > 0)
+            g = blocked(g, afters[layer] <= 0)
         by_weight, by_bias = found[1 + 2 * layer], found[2 + 2 * layer]
         if by_weight is not None:
             np.matmul(g.T, befores[layer], out=by_weight)

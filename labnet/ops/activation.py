@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.places import finished
-from labnet.ops.elementwise import exp, sigmoid, tanh, unary, where
+from labnet.ops.elementwise import blocked, exp, kept, sigmoid, tanh, unary, where
 from labnet.ops.error_function import erf_of_array
 from labnet.ops.reduction import greatest, sum
 from labnet.ops.registry import FLOATS, Array, Sample, op
@@ -101,8 +101,13 @@ def silu(x: Array, /) -> Array:
     return x * np.where(x >= 0, 1, small) / (1 + small)
 
 
+def _pull_elu(g: Tensor, out: Tensor, x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    curved = where(x == 0, 0, out)  # the second gradient jumps at 0, where it is 0 as in torch
+    return where(x <= 0, g * (curved + alpha), g)
+
+
 @op(
-    lambda g, out, x, *, alpha=1.0: g * where(x > 0, 1, out + alpha),
+    _pull_elu,
     samples=_samples(alpha=0.5),
     dtypes=FLOATS,
 )
@@ -135,8 +140,8 @@ def leaky_relu(x: Array, /, negative_slope: float = 0.01) -> Array:
     return np.where(x > 0, x, negative_slope * x)
 
 
-def _pull_hardtanh(g: Tensor, out: Tensor, x: Tensor, *, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
-    return where(x > min_val, where(x < max_val, g, 0), 0)
+def _pull_hardtanh(g: Any, out: Any, x: Any, *, min_val: float = -1.0, max_val: float = 1.0) -> Any:
+    return kept(g, (x > min_val) & (x < max_val))
 
 
 @op(_pull_hardtanh, samples=_samples(min_val=-0.5, max_val=1.5), dtypes=FLOATS)
@@ -166,12 +171,12 @@ def relu6(x: Array, /) -> Array:
 
 
 @op(
-    lambda g, out, x, *, threshold, value: where(x > threshold, g, 0),
+    lambda g, out, x, *, threshold, value: blocked(g, x <= threshold),
     samples=tuple(Sample(shapes, {"threshold": 0.5, "value": -3.0}) for shapes in _SHAPES),
     dtypes=FLOATS,
 )
 def threshold(x: Array, /, threshold: float, value: float) -> Array:
-    """Each element where it is greater than `threshold`, else `value`.
+    """Each element where it is greater than `threshold`, else `value`; NaN stays.
 
     Examples
     --------
@@ -179,7 +184,7 @@ def threshold(x: Array, /, threshold: float, value: float) -> Array:
     >>> ln.nn.threshold(ln.asarray([1.0, 3.0]), 2.0, 0.0).tolist()
     [0.0, 3.0]
     """
-    return np.where(x > threshold, x, value)
+    return np.where(x <= threshold, value, x)
 
 
 @op(

@@ -333,6 +333,13 @@ def _take_positional(op: str, names: Sequence[str], given: tuple[Any, ...], stat
         static[key] = value
 
 
+def make_python(numbers: Sequence[str], static: dict[str, Any]) -> None:
+    """Replace NumPy's numbers among the arguments of a call by Python's, which leave the dtype to the tensor."""
+    for key in numbers:
+        if isinstance(static.get(key), np.generic):
+            static[key] = static[key].item()
+
+
 def static_function(
     op: "Op", *, names: Sequence[str], positional: int, required: Sequence[str]
 ) -> Callable[..., Tensor]:
@@ -349,6 +356,7 @@ def static_function(
         Those that have no default.
     """
     name, forward, differentiable, view, axes = op.name, op.forward, op.differentiable, op.view, op.axes
+    numbers = op.numbers
 
     def function(x: Any, /, *args: Any, **static: Any) -> Tensor:
         if args:
@@ -357,6 +365,8 @@ def static_function(
             _take_positional(name, names, args, static)
         if axes and static:
             make_plain(name, axes, static)
+        if numbers and static:
+            make_python(numbers, static)
         if type(x) is not Plain:
             if Plain is None and (tracer := current_tracer()) is not None:
                 check_names(name, static, names, required)

@@ -69,6 +69,8 @@ class Op:
         It is written in other ops.
     axes : dict of str to Kind
         Arguments that name dimensions.
+    numbers : tuple of str
+        Arguments that are numbers of Python; those of NumPy would decide the dtype of the result.
     function : callable
         The op on tensors.
     """
@@ -85,6 +87,7 @@ class Op:
     flops: Callable[..., int] | None = None
     is_composed: bool = False
     axes: dict[str, Kind] = field(default_factory=dict)
+    numbers: tuple[str, ...] = ()
     function: Callable[..., Any] = field(init=False)
 
     @property
@@ -139,6 +142,7 @@ def op(
         gradients = tuple(rule is not None for rule in vjps)
         declared = Op(name, ufunc or body, vjps, dtypes, domain, samples, gradients, variadic, view, flops)
         declared.axes = kinds(parameters)
+        declared.numbers = tuple(p.name for p in parameters if p.annotation is float)
         names = tuple(parameter.name for parameter in parameters)
         positional = sum(parameter.kind is not parameter.KEYWORD_ONLY for parameter in parameters)
         required = tuple(parameter.name for parameter in parameters if parameter.default is parameter.empty)

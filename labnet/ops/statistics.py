@@ -8,7 +8,7 @@ import numpy as np
 from labnet.errors import DTypeError, ShapeError
 from labnet.ops.arithmetic import abs, sign
 from labnet.ops.axes import normalize_axis
-from labnet.ops.elementwise import where
+from labnet.ops.elementwise import is_differentiated, kept, where
 from labnet.ops.logic import isnan
 from labnet.ops.rearrange import flip
 from labnet.ops.reduction import EMPTY_SAMPLE, SAMPLES, Axis, any, max, mean, min, of_number, spread, sum
@@ -47,9 +47,11 @@ def _pull_prod(
     axes = _axes("prod", x, axis)
     flat = _gathered(x, axes)
     others = products_before(flat) * flip(products_before(flip(flat, axis=-1)), axis=-1)
-    kept = [n for i, n in enumerate(x.shape) if i not in axes]
-    apart = reshape(others, (*kept, *(x.shape[a] for a in axes)))
-    return (spread(g, x, axis) * moveaxis(apart, tuple(range(len(kept), x.ndim)), axes)).astype(x.dtype)
+    lengths = [n for i, n in enumerate(x.shape) if i not in axes]
+    apart = reshape(others, (*lengths, *(x.shape[a] for a in axes)))
+    slope = moveaxis(apart, tuple(range(len(lengths), x.ndim)), axes)
+    found = spread(g, x, axis) * slope
+    return (found if is_differentiated(x) else kept(found, slope != 0)).astype(x.dtype)
 
 
 @op(_pull_prod, samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=NUMBERS)
@@ -147,7 +149,9 @@ def median(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor
     ordered = sort(_gathered(x, axes))
     count = ordered.shape[-1]
     middle = ordered[..., builtins.max(count - 1, 0) // 2 : count // 2 + 1]
-    out = where(any(isnan(ordered), axis=-1), math.nan, mean(middle, axis=-1))
+    out = mean(middle, axis=-1)
+    if count:  # NaN is the last one
+        out = where(any(isnan(ordered), axis=-1), ordered[..., -1], out)
     return _kept(out, x, axes, keepdims)
 
 
@@ -184,7 +188,7 @@ def vector_norm(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False, ord:
     if ord == -math.inf:
         return min(size, axis=axis, keepdims=keepdims)
     if ord == 0:
-        return sum(sign(size), axis=axis, keepdims=keepdims)
+        return sum(where(isnan(size), 1, sign(size)), axis=axis, keepdims=keepdims)
     if ord == 1:
         return sum(size, axis=axis, keepdims=keepdims)
     total = sum(x * x if ord == 2 else size**ord, axis=axis, keepdims=keepdims)
