@@ -60,14 +60,14 @@ def kept(g: Any, mask: Any) -> Any:
     """Return the gradient where a mask holds, else 0; a product with the mask would turn infinities into NaN."""
     if type(g) is _ndarray and type(mask) is _ndarray and mask.dtype.char == "?" and g.dtype.char in _BITS:
         return (g.view(_BITS[g.dtype.char]) & -mask.view(np.int8)).view(g.dtype)
-    return where(mask, g, 0)
+    return (where if isinstance(g, Tensor) or isinstance(mask, Tensor) else np.where)(mask, g, 0)
 
 
 def blocked(g: Any, mask: Any) -> Any:
     """Return the gradient where a mask does not hold, else 0; see `kept`."""
     if type(g) is _ndarray and type(mask) is _ndarray and mask.dtype.char == "?" and g.dtype.char in _BITS:
         return (g.view(_BITS[g.dtype.char]) & (mask.view(np.int8) - 1)).view(g.dtype)
-    return where(mask, 0, g)
+    return (where if isinstance(g, Tensor) or isinstance(mask, Tensor) else np.where)(mask, 0, g)
 
 
 def is_differentiated(x: Any) -> bool:

@@ -7,41 +7,41 @@ import pytest
 
 import labnet as ln
 from labnet import nn
+from tests.tensors.blocking import BLOCKING, FLAT, VALUES
 
 torch = pytest.importorskip("torch", reason="comparison with torch: pip install torch==2.13.0 (extra `peers`)")
 functional = torch.nn.functional
 
-VALUES = [math.nan, -math.inf, -2.0, -1.0, 0.0, 0.5, 1.0, 2.0, math.inf]
-#: What blocks a gradient at some of the values, here and in torch.
-BLOCKING = {
-    "relu": (nn.relu, functional.relu),
-    "elu": (nn.elu, functional.elu),
-    "leaky_relu": (nn.leaky_relu, functional.leaky_relu),
-    "threshold": (lambda x: nn.threshold(x, 0.5, 3.0), lambda x: functional.threshold(x, 0.5, 3.0)),
-    "clip": (lambda x: ln.clip(x, -1, 1), lambda x: x.clamp(-1, 1)),
-    "clip from below": (lambda x: ln.clip(x, 0.0), lambda x: x.clamp(0.0)),
-    "sign": (ln.sign, torch.sgn),
-    "floor": (ln.floor, torch.floor),
-    "ceil": (ln.ceil, torch.ceil),
-    "round": (ln.round, torch.round),
-    "trunc": (ln.trunc, torch.trunc),
-    "maximum": (lambda x: ln.maximum(x, ln.zeros_like(x)), lambda x: torch.maximum(x, torch.zeros_like(x))),
-    "minimum": (lambda x: ln.minimum(ln.zeros_like(x), x), lambda x: torch.minimum(torch.zeros_like(x), x)),
-    "where": (lambda x: ln.where(x > 0, x, 0.0), lambda x: torch.where(x > 0, x, 0.0)),
-    "power 0": (lambda x: x**0, lambda x: x**0),
-    "powers 0": (lambda x: x ** ln.zeros_like(x), lambda x: x ** torch.zeros_like(x)),
-    "max": (ln.max, torch.max),
-    "min": (ln.min, torch.min),
-    "tril": (lambda x: ln.tril(x.reshape((3, 3))), lambda x: torch.tril(x.reshape(3, 3))),
-    "median": (ln.median, lambda x: torch.median(x)),
-    "indexing": (lambda x: x[2:5], lambda x: x[2:5]),
+#: The functions of `BLOCKING` in torch.
+PEERS = {
+    "relu": functional.relu,
+    "elu": functional.elu,
+    "leaky_relu": functional.leaky_relu,
+    "threshold": lambda x: functional.threshold(x, 0.5, 3.0),
+    "clip": lambda x: x.clamp(-1, 1),
+    "clip from below": lambda x: x.clamp(0.0),
+    "sign": torch.sgn,
+    "floor": torch.floor,
+    "ceil": torch.ceil,
+    "round": torch.round,
+    "trunc": torch.trunc,
+    "maximum": lambda x: torch.maximum(x, torch.zeros_like(x)),
+    "minimum": lambda x: torch.minimum(torch.zeros_like(x), x),
+    "where": lambda x: torch.where(x > 0, x, 0.0),
+    "power 0": lambda x: x**0,
+    "powers 0": lambda x: x ** torch.zeros_like(x),
+    "max": torch.max,
+    "min": torch.min,
+    "tril": lambda x: torch.tril(x.reshape(3, 3)),
+    "median": lambda x: torch.median(x),
+    "indexing": lambda x: x[2:5],
 }
 
 
 @pytest.mark.parametrize("upstream", [1.0, math.inf, math.nan])
 @pytest.mark.parametrize("name", BLOCKING)
 def test_what_is_blocked_gets_zero_whatever_comes_from_behind(name, upstream):
-    ours, theirs = BLOCKING[name]
+    ours, theirs = BLOCKING[name], PEERS[name]
     x, peer = ln.asarray(np.array(VALUES), requires_grad=True), torch.tensor(VALUES, dtype=torch.float64)
     peer.requires_grad = True
     with np.errstate(invalid="ignore"):
@@ -58,25 +58,6 @@ def test_relu_keeps_the_bits_of_a_gradient_or_returns_zero(dtype, ndim):
         x = ln.full((1,) * ndim, value, dtype=dtype, requires_grad=True)
         found = nn.relu(x).backward(np.full((1,) * ndim, -math.inf, dtype))[x]
         assert (found.dtype, found.shape, found.item()) == (ln.asarray(x).dtype, (1,) * ndim, expected)
-
-
-#: Kinks and flat places where torch multiplies: there the slope is 0, or the subgradient that labnet chose.
-FLAT = {
-    "abs": (ln.abs, [0.0]),
-    "hypot": (lambda x: ln.hypot(x, 0.0), [0.0]),
-    "copysign": (lambda x: ln.copysign(x, 1.0), [0.0]),
-    "atan2": (lambda x: ln.atan2(x, 0.0), [0.0]),
-    "zero to a power": (lambda x: ln.pow(0.0, x), [2.0]),
-    "hardtanh": (nn.hardtanh, [-2.0, 1.0, math.nan]),
-    "relu6": (nn.relu6, [-2.0, 0.0, 6.0, 9.0]),
-    "product of zeros": (lambda x: ln.prod(ln.stack([x, ln.zeros_like(x), x]), axis=0), [3.0]),
-    "standard deviation": (lambda x: ln.std(ln.stack([x, x]), axis=0), [3.0]),
-    "norm": (lambda x: ln.vector_norm(ln.stack([x, x]), axis=0), [0.0]),
-    "norm of order 1/2": (lambda x: ln.vector_norm(ln.stack([x, x]), axis=0, ord=0.5), [0.0]),
-    "greatest magnitude": (lambda x: ln.vector_norm(ln.stack([x, x.detach() + 9]), axis=0, ord=math.inf), [1.0]),
-    "mae": (lambda x: ln.loss.mae(x, x.detach(), reduction="none"), [1.0]),
-    "dropout": (lambda x: nn.dropout(x, 1.0), [1.0, math.inf]),
-}
 
 
 @pytest.mark.parametrize("name", FLAT)
