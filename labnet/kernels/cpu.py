@@ -48,7 +48,7 @@ _ROWS, _COLUMNS, _PLAIN, _TRANSPOSED = 101, 102, 111, 112
 @njit(inline="always")
 def _wins(value, greatest):
     """Return whether a value is the greatest of its tile: NaN is, where there is one."""
-    return value == greatest or value != value
+    return (value == greatest) | (value != value)
 
 
 @njit(inline="always")
@@ -411,11 +411,11 @@ def tile_max_backward(arrays, rows, columns):
                 for j in range(across):
                     here, g, greatest = start + 2 * j, gradient[place + j], best[place + j]
                     first = _wins(values[here], greatest)
-                    second = not first and _wins(values[here + 1], greatest)
-                    third = not (first or second) and _wins(values[here + width], greatest)
+                    second = (not first) & _wins(values[here + 1], greatest)
+                    third = (not (first | second)) & _wins(values[here + width], greatest)
                     target[here], target[here + 1] = g if first else zero, g if second else zero
                     target[here + width] = g if third else zero
-                    target[here + width + 1] = zero if first or second or third else g
+                    target[here + width + 1] = zero if first | second | third else g
                 continue
             for j in range(across):
                 left = True
@@ -423,8 +423,8 @@ def tile_max_backward(arrays, rows, columns):
                     for c in range(columns):
                         here = start + r * width + j * columns + c
                         last = r == rows - 1 and c == columns - 1
-                        hit = left and (last or _wins(values[here], best[place + j]))
-                        left = left and not hit
+                        hit = left & (last | _wins(values[here], best[place + j]))
+                        left = left & (not hit)
                         target[here] = gradient[place + j] if hit else zero
     return 1
 

@@ -13,6 +13,7 @@ from labnet import kernels, ops
 from labnet.autograd import Node, Run, is_recording
 from labnet.kernels.places import is_elsewhere
 from labnet.ops.elementwise import blocked
+from labnet.ops.halves import HALF
 from labnet.tensor import Tensor, wrap
 
 Values = np.ndarray[Any, Any]
@@ -73,7 +74,7 @@ def _fit(x: Values, arrays: Sequence[Values]) -> bool:
         if weight.shape[1] != width or bias.shape != weight.shape[:1]:
             return False
         width = len(weight)
-    return bool(x.dtype.kind == "f")
+    return bool(x.dtype.kind == "f" and x.dtype != HALF)
 
 
 def _parts(hidden: Values, rows: int, widths: Sequence[int]) -> list[Values]:

@@ -11,6 +11,7 @@ from labnet.errors import DTypeError, ShapeError
 from labnet.kernels.places import Together, finished, settle
 from labnet.ops.creation import arange, rand
 from labnet.ops.dispatch import current_tracer
+from labnet.ops.halves import HALF, SINGLE
 from labnet.ops.windows import Padding, Pair
 from labnet.tensor import Tensor
 
@@ -106,6 +107,8 @@ def normalize(x: Tensor, p: float = 2.0, axis: int = 1, eps: float = 1e-12) -> T
     """
     if not p > 0:
         raise ValueError(f"normalize: expected p > 0, got {p}")
+    if x.dtype == HALF:
+        return normalize(x.astype(SINGLE), p, axis, eps).astype(HALF)
     if p == 2:  # the square root has no slope at 0, so the limit comes first
         return x / ops.sqrt(ops.maximum(ops.sum(x * x, axis=axis, keepdims=True), eps * eps))
     size = ops.abs(x)

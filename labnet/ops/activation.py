@@ -54,7 +54,7 @@ def _pull_gelu(g: Tensor, out: Tensor, x: Tensor, *, approximate: str = "none") 
     return g * ((bend + 1) * 0.5 + x * (1 - bend * bend) * slope * 0.5)
 
 
-@op(_pull_gelu, samples=_samples(approximate="tanh"), dtypes=FLOATS)
+@op(_pull_gelu, samples=_samples(approximate="tanh"), dtypes=FLOATS, wide=True)
 def gelu(x: Array, /, *, approximate: str = "none") -> Array:
     """Each element times the normal distribution function of it (Hendrycks and Gimpel, 2016).
 
@@ -102,8 +102,8 @@ def silu(x: Array, /) -> Array:
 
 
 def _pull_elu(g: Tensor, out: Tensor, x: Tensor, *, alpha: float = 1.0) -> Tensor:
-    curved = where(x == 0, 0, out)  # the second gradient jumps at 0, where it is 0 as in torch
-    return where(x <= 0, g * (curved + alpha), g)
+    curved = blocked(out, x == 0)  # the second gradient jumps at 0, where it is 0 as in torch
+    return g * where(x <= 0, curved + alpha, 1)
 
 
 @op(
@@ -191,6 +191,7 @@ def threshold(x: Array, /, threshold: float, value: float) -> Array:
     lambda g, out, x, *, axis=-1: out * (g - sum(g * out, axis=axis, keepdims=True)),
     samples=(Sample(((3, 4),)), Sample(((3, 4),), {"axis": 0}), Sample(((0, 2),))),
     dtypes=FLOATS,
+    wide=True,
 )
 def softmax(x: Array, /, axis: int = -1) -> Array:
     """Exponentials divided by their sum along `axis`, computed without overflow.

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from labnet.device import CPU
+from labnet.ops.dispatch import current_tracer
 from labnet.ops.elementwise import binary, blocked, kept, no_slope, share, unary, where
 from labnet.ops.logic import isnan, less
 from labnet.ops.registry import FLOATS, NUMBERS, Array, Sample, composed
@@ -242,8 +244,8 @@ def clip(x: Array, /, min: Array = None, max: Array = None) -> Tensor:
         if bound is not None:
             limit = _within(bound, out.dtype)
             out = where(less(out, limit) if lower else less(limit, out), limit, out)
-    if out.requires_grad:  # NaN is not within the bounds
-        out = where(isnan(out), math.nan, out)
+    if out.requires_grad and (current_tracer() is not None or out.device != CPU or np.isnan(out._array).any()):
+        out = where(isnan(out), math.nan, out)  # NaN is not within the bounds
     return out
 
 

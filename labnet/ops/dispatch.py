@@ -17,6 +17,7 @@ from labnet.autograd import Node, Run, is_recording, next_number
 from labnet.errors import AxisError, DTypeError, ShapeError
 from labnet.kernels.places import Together, carried_out, finished, is_elsewhere, settle
 from labnet.ops.axes import make_plain
+from labnet.ops.halves import HALF, widened_rule
 from labnet.tensor import Tensor, as_array, witness, wrap
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ class Recorded(Node):
         rules: Sequence[Any] = op.vjps
         if op.variadic:
             rules = [functools.partial(op.vjps[0] or _no_rule, position=i) for i in range(len(parents))]
+        if out.dtype == HALF and not op.view:
+            rules = [None if rule is None else widened_rule(rule, i) for i, rule in enumerate(rules)]
         if run.create_graph:
             return self._pull_tensors(gradient, inputs, rules)
         if type(gradient) is _ndarray:
@@ -184,7 +187,7 @@ class RecordedUnary(Recorded):
     def pull(self, gradient: Any, run: Run) -> Sequence[Any]:
         """Apply the rule of the op."""
         array = self.arrays[0]
-        if type(gradient) is not _ndarray or run.create_graph or type(array) is not _ndarray:
+        if type(gradient) is not _ndarray or run.create_graph or type(array) is not _ndarray or gradient.dtype is HALF:
             return super().pull(gradient, run)
         return (self.op.vjps[0](gradient, self.out, array),)  # type: ignore[misc]
 
@@ -197,7 +200,7 @@ class RecordedBinary(Recorded):
     def pull(self, gradient: Any, run: Run) -> Sequence[Any]:
         """Apply the rules of the op."""
         array1, array2 = self.arrays
-        if type(gradient) is not _ndarray or run.create_graph:
+        if type(gradient) is not _ndarray or run.create_graph or gradient.dtype is HALF:
             return super().pull(gradient, run)
         if type(array1) is not _ndarray or type(array2) is not _ndarray:
             return super().pull(gradient, run)

@@ -7,6 +7,7 @@ import numpy as np
 
 from labnet import kernels
 from labnet.autograd import is_recording
+from labnet.ops.halves import HALF
 from labnet.ops.registry import FLOATS, NUMBERS, Array, P, Rule, Sample, op
 from labnet.ops.shape import fit
 from labnet.tensor import Tensor
@@ -40,7 +41,7 @@ def _fitted(rule: Rule | None, position: int) -> Rule | None:
         if g.dtype is like.dtype:
             if g.shape == like.shape:
                 return g
-            if type(g) is _ndarray and g.shape[1:] == like.shape:  # such as that of a bias
+            if type(g) is _ndarray and g.shape[1:] == like.shape and g.dtype is not HALF:  # such as that of a bias
                 return _asarray(_add_up(g))
         return fit(g, like)
 

@@ -76,6 +76,7 @@ def getitem(x: Array, /, key: Any) -> Array:
     ),
     dtypes=FLOATS,
     flops=no_flops,
+    wide=True,
 )
 def scatter_add(x: Array, /, key: Any, shape: tuple[int, ...]) -> Array:
     """Zeros of `shape` with the elements of `x` added at an index; the adjoint of reading there.

@@ -80,9 +80,12 @@ def _winners(x: Array, windows: Windows, greatest: Array | None) -> Iterator[tup
     greatest = _greatest(x, windows) if greatest is None else greatest
     *places, last = _places(windows)
     in_place = not is_elsewhere(greatest)  # on a GPU all of it is part of the kernel that needs it
+    broken = not in_place or np.isnan(greatest).any()
     left = None
     for place in places:
-        hit = (x[place] == greatest) | (x[place] != x[place])
+        hit = x[place] == greatest
+        if broken:
+            hit = hit | np.isnan(x[place])
         if inside is not None:
             hit = hit & inside[place]
         if left is None:
@@ -167,6 +170,7 @@ def _pull_put(g: Tensor, out: Tensor, y: Tensor, x: Tensor, **static: Any) -> Te
         for shape, static in zip([(1, 2, 2, 3), (1, 2, 3, 7), (1, 2, 4, 4)], _MAX_STATIC, strict=True)
     ),
     dtypes=FLOATS,
+    wide=True,
 )
 def max_pool2d_input(
     y: Array,
@@ -267,6 +271,7 @@ def _pull_average(g: Tensor, out: Tensor, x: Tensor, **static: Any) -> Tensor:
     _pull_average,
     samples=tuple(Sample(((2, 2, 5, 6),), static) for static in _AVERAGE_STATIC),
     dtypes=FLOATS,
+    wide=True,
 )
 def avg_pool2d(
     x: Array,
@@ -317,6 +322,7 @@ def avg_pool2d(
         for out, static in zip([(1, 2, 2, 3), (1, 2, 3, 7), (1, 2, 2, 2)], _AVERAGE_STATIC, strict=True)
     ),
     dtypes=FLOATS,
+    wide=True,
 )
 def avg_pool2d_input(
     y: Array,

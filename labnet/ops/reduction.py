@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from labnet.ops.elementwise import exp, kept
+from labnet.ops.halves import HALF, SINGLE
 from labnet.ops.registry import EVERY, FLOATS, NUMBERS, Array, Sample, op
 from labnet.ops.shape import broadcast_to
 from labnet.tensor import DTypeLike, Tensor, as_dtype
@@ -55,6 +56,8 @@ def sum(x: Array, /, axis: Axis = None, *, dtype: DTypeLike | None = None, keepd
     >>> ln.sum(ln.asarray([[1, 2], [3, 4]]), axis=0).tolist()
     [4, 6]
     """
+    if dtype is None and x.dtype is HALF:
+        return np.sum(x, axis=axis, dtype=SINGLE, keepdims=keepdims).astype(HALF)
     return np.sum(x, axis=axis, dtype=None if dtype is None else as_dtype(dtype), keepdims=keepdims)
 
 
@@ -200,6 +203,7 @@ def greatest(x: Array, axis: int) -> Array:
     lambda g, out, x, *, axis=-1: g - exp(out) * sum(g, axis=axis, keepdims=True),
     samples=(Sample(((3, 4),)), Sample(((3, 4),), {"axis": 0})),
     dtypes=FLOATS,
+    wide=True,
 )
 def log_softmax(x: Array, /, axis: int = -1) -> Array:
     """Logarithm of softmax along `axis`, computed without overflow.

@@ -9,12 +9,13 @@ from labnet.errors import DTypeError, ShapeError
 from labnet.ops.arithmetic import abs, sign
 from labnet.ops.axes import normalize_axis
 from labnet.ops.elementwise import is_differentiated, kept, where
+from labnet.ops.halves import HALF, SINGLE
 from labnet.ops.logic import isnan
 from labnet.ops.rearrange import flip
 from labnet.ops.reduction import EMPTY_SAMPLE, SAMPLES, Axis, any, max, mean, min, of_number, spread, sum
 from labnet.ops.registry import FLOATS, NUMBERS, Array, Sample, composed, op
 from labnet.ops.scans import products_before
-from labnet.ops.shape import moveaxis, reshape
+from labnet.ops.shape import astype, moveaxis, reshape
 from labnet.ops.sorting import sort
 from labnet.tensor import DTypeLike, Tensor, as_dtype
 
@@ -54,7 +55,7 @@ def _pull_prod(
     return (found if is_differentiated(x) else kept(found, slope != 0)).astype(x.dtype)
 
 
-@op(_pull_prod, samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=NUMBERS)
+@op(_pull_prod, samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=NUMBERS, wide=True)
 def prod(x: Array, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False) -> Array:
     """Product of the elements, over all dimensions or those in `axis`.
 
@@ -85,7 +86,7 @@ def _pull_var(
 _SPREADS = (*SAMPLES[:-1], Sample(((3, 4),), {"axis": -1, "correction": 1}))
 
 
-@op(_pull_var, samples=_SPREADS, dtypes=FLOATS)
+@op(_pull_var, samples=_SPREADS, dtypes=FLOATS, wide=True)
 def var(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
     """Mean squared distance from the mean, over all dimensions or those in `axis`.
 
@@ -114,7 +115,7 @@ def _pull_std(
     return _pull_var(scaled, out, x, axis=axis, correction=correction, keepdims=keepdims)
 
 
-@op(_pull_std, samples=_SPREADS, dtypes=FLOATS)
+@op(_pull_std, samples=_SPREADS, dtypes=FLOATS, wide=True)
 def std(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
     """Square root of `var`: the standard deviation, over all dimensions or those in `axis`.
 
@@ -182,6 +183,8 @@ def vector_norm(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False, ord:
     """
     if x.dtype.kind != "f":
         raise DTypeError(f"vector_norm: expected a floating dtype, got {x.dtype}; convert it with astype")
+    if x.dtype == HALF:
+        return astype(vector_norm(astype(x, SINGLE), axis=axis, keepdims=keepdims, ord=ord), HALF)
     size = abs(x)
     if ord == math.inf:
         return max(size, axis=axis, keepdims=keepdims)
