@@ -32,8 +32,9 @@ _new = object.__new__
 _asarray = finished
 _REFUSALS = (ValueError, TypeError, OverflowError)
 _NO_STATIC: dict[str, Any] = {}
-#: Operands that have no dtype of their own: numbers, and None for one that is left out.
-_WEAK = (float, int, type(None))
+#: Python's numbers, which have no dtype of their own; and None for an operand that is left out.
+PYTHON = (bool, int, float)
+_WEAK = (*PYTHON, type(None))
 
 
 #: The class whose tensors are computed at once. None while some thread traces: then every op takes the long way, where
@@ -240,6 +241,25 @@ def operand(value: Any) -> Array:
     return as_array(value)
 
 
+def as_tensors(values: Sequence[Any]) -> tuple[Any, ...]:
+    """Return values with Python's numbers as tensors: of the dtype of the others, or alone of the default one.
+
+    Raises
+    ------
+    DTypeError
+        If that dtype cannot hold a number.
+    """
+    kinds = [x if type(x) in PYTHON else x.dtype if isinstance(x, Tensor) else as_array(x).dtype for x in values]
+    numbers = [kind for kind in kinds if type(kind) in PYTHON]
+    if not numbers:
+        return tuple(values)
+    dtype = as_array(numbers).dtype if len(numbers) == len(kinds) else np.result_type(*kinds)
+    try:
+        return tuple([wrap(np.asarray(x, dtype)) if type(x) in PYTHON else x for x in values])
+    except OverflowError as error:
+        raise DTypeError(f"{numbers} do not fit {dtype}: {error}") from None
+
+
 def _node_of(value: Any) -> Node | None:
     return value._node if isinstance(value, Tensor) else None
 
@@ -294,7 +314,7 @@ def binary_function(op: "Op") -> Callable[..., Tensor]:
         else:
             array2, parent2 = operand(x2), _node_of(x2)
             if type(array2) is not _ndarray and type(array1) is not _ndarray and not is_elsewhere(array1):
-                array1, array2 = as_array(array1), as_array(array2)
+                array1, array2 = [x._array for x in as_tensors((x1, x2))]
         try:
             if type(array1) is _ndarray or forward is not op.forward:
                 result = forward(array1, array2)
@@ -416,7 +436,7 @@ def general_function(
     name, forward, variadic, axes = op.name, op.forward, op.variadic, op.axes
 
     def function(*args: Any, **static: Any) -> Tensor:
-        tensors = tuple(args[0]) if variadic else args[:inputs]
+        tensors = as_tensors(args[0]) if variadic else args[:inputs]
         if len(args) > inputs:
             if len(args) > inputs + positional:
                 raise TypeError(f"{name}() takes {inputs + positional} positional arguments but {len(args)} were given")

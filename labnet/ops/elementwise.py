@@ -7,6 +7,7 @@ import numpy as np
 
 from labnet import kernels
 from labnet.autograd import is_recording
+from labnet.ops.dispatch import PYTHON, as_tensors
 from labnet.ops.halves import HALF
 from labnet.ops.registry import FLOATS, NUMBERS, Array, P, Rule, Sample, op
 from labnet.ops.shape import fit
@@ -339,4 +340,6 @@ def where(condition: Array, x1: Array, x2: Array, /) -> Array:
     >>> ln.where(ln.asarray([True, False]), 1, 0).tolist()
     [1, 0]
     """
+    if type(x1) in PYTHON and type(x2) in PYTHON:
+        x1, x2 = [x._array for x in as_tensors((x1, x2))]
     return np.where(condition, x1, x2)
