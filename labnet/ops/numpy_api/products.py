@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from labnet.ops.creation import eye
 from labnet.ops.elementwise import where
 from labnet.ops.linalg import matmul, tensordot, vecdot
 from labnet.ops.numpy_api.table import FUNCTIONS, as_tensor, need, of
@@ -91,7 +92,9 @@ def _diag(v: Any, k: int = 0) -> Any:
         return _diagonal(x, k)
     need(x.ndim == 1)
     padded = pad(x, (abs(k), 0))
-    return where(np.eye(len(padded), k=k, dtype=bool), padded if k >= 0 else reshape(padded, (-1, 1)), 0)
+    return where(
+        eye(len(padded), k=k, dtype="bool", device=x.device), padded if k >= 0 else reshape(padded, (-1, 1)), 0
+    )
 
 
 @of(np.linalg.norm)

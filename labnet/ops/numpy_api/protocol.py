@@ -3,7 +3,7 @@
 Where there is none, NumPy computes on the elements, unless that would lose a gradient: then an error says so.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ def array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **named: An
     if any(map(_decides, inputs)):
         return NotImplemented
     function = ufunc if method == "__call__" else getattr(ufunc, method)
+    if method == "at":
+        _refuse_tensor_as_target(name, inputs)
     if method == "at" or named.get("out") is not None or any(map(_is_foreign, inputs)):
         return _on_elements(name, function, inputs, named, writes=True)
     named.pop("out", None)
@@ -66,6 +68,8 @@ def array_function(self: Tensor, function: Any, types: Any, args: tuple[Any, ...
         return NotImplemented
     name = f"{function.__module__}.{function.__name__}".replace("numpy", "np", 1)
     _refuse_tensor_as_out(name, named.get("out"))
+    if function in _WRITING:
+        _refuse_tensor_as_target(name, args)
     own = FUNCTIONS.get(function)
     if own is not None and not any(map(_is_foreign, _leaves(args))):
         try:
@@ -96,6 +100,11 @@ def _loss(name: str) -> GradientError:
 def _refuse_tensor_as_out(name: str, out: Any) -> None:
     if any(isinstance(x, Tensor) for x in _leaves(out)):
         raise TypeError(f"{name}: out= must not be a tensor: use what is returned, or write x[...] = {name}(...)")
+
+
+def _refuse_tensor_as_target(name: str, args: Sequence[Any]) -> None:
+    if args and isinstance(args[0], Tensor):
+        raise TypeError(f"{name}: NumPy does not write into a tensor: use x[...] = values, or an op of labnet")
 
 
 def _decides(x: Any) -> bool:
