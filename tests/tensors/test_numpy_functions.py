@@ -243,3 +243,10 @@ def test_no_gradient_is_lost_where_none_is_recorded():
 
 def test_every_entry_of_the_table_is_tested():
     assert UFUNCS.keys() <= set(UNIVERSAL)
+
+
+def test_what_is_no_tensor_keeps_the_meaning_that_numpy_gives_it():
+    broadcast = np.broadcast_arrays(ln.asarray(v), None)
+    assert broadcast[1].tolist() == [None] * 5
+    with pytest.raises(GradientError):
+        np.broadcast_arrays(ln.asarray(v, requires_grad=True), None)

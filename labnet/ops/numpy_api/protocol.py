@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from labnet.autograd import is_recording
-from labnet.errors import GradientError
+from labnet.errors import DTypeError, GradientError
 from labnet.ops.numpy_api import elements, indices, products, reductions, shapes
 from labnet.ops.numpy_api.table import FUNCTIONS, Elsewhere
 from labnet.ops.numpy_api.ufuncs import UFUNCS, carried_out
@@ -47,11 +47,11 @@ def array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **named: An
     if method == "at" or named.get("out") is not None or any(map(_is_foreign, inputs)):
         return _on_elements(name, function, inputs, named, writes=True)
     named.pop("out", None)
-    if not named and method == "__call__" and ufunc in UFUNCS:
-        return UFUNCS[ufunc](*inputs)
     try:
+        if not named and method == "__call__" and ufunc in UFUNCS:
+            return UFUNCS[ufunc](*inputs)
         return carried_out(ufunc, method, inputs, dict(named))
-    except Elsewhere:
+    except (Elsewhere, DTypeError):  # what is no tensor, such as None or a text, may mean something to NumPy
         return _on_elements(name, function, inputs, named)
 
 
@@ -74,7 +74,7 @@ def array_function(self: Tensor, function: Any, types: Any, args: tuple[Any, ...
     if own is not None and not any(map(_is_foreign, _leaves(args))):
         try:
             return own(*args, **named)
-        except Elsewhere:
+        except (Elsewhere, DTypeError):
             pass
     return _on_elements(name, function, args, named, writes=function in _WRITING or named.get("out") is not None)
 
