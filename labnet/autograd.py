@@ -7,7 +7,6 @@ so a chain of 50,000 nodes is no deeper than one of five.
 """
 
 import asyncio
-import contextlib
 import contextvars
 import inspect
 import itertools
@@ -17,6 +16,7 @@ from operator import attrgetter
 from typing import Any, NoReturn, Self
 
 from labnet.errors import GradientError
+from labnet.settings import Setting
 
 _recording = contextvars.ContextVar("labnet_recording", default=True)
 
@@ -25,39 +25,8 @@ _recording = contextvars.ContextVar("labnet_recording", default=True)
 is_recording: Callable[[], bool] = _recording.get
 
 
-class Setting(contextlib.ContextDecorator):
-    """A block, or a function, in which a context variable has another value.
-
-    Examples
-    --------
-    >>> variable = contextvars.ContextVar("variable", default=1)
-    >>> with Setting(variable, 2):
-    ...     variable.get()
-    2
-    >>> variable.get()
-    1
-    """
-
-    __slots__ = ("_tokens", "_value", "_variable")
-
-    def __init__(self, variable: contextvars.ContextVar[Any], value: Any):
-        self._variable = variable
-        self._value = value
-        self._tokens: list[contextvars.Token[Any]] = []
-
-    def __enter__(self) -> None:
-        self._tokens.append(self._variable.set(self._value))
-
-    def __exit__(self, *exception: object) -> None:
-        self._variable.reset(self._tokens.pop())
-
-    def _recreate_cm(self) -> "Setting":
-        """Return one of its own for each call of a decorated function."""
-        return Setting(self._variable, self._value)
-
-
 def no_grad() -> Setting:
-    """Run a block without recording it for a backward.
+    """Run a block, or a decorated function of any kind, without recording it for a backward.
 
     Examples
     --------

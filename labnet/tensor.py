@@ -617,7 +617,9 @@ def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, An
         )
     try:
         if isinstance(data, list | tuple) and any(isinstance(item, Tensor) for item in data):
-            data = np.stack([as_array(item) for item in data])
+            arrays = [item if type(item) in (bool, int, float) else as_array(item) for item in data]
+            dtype_of_all = np.result_type(*arrays)  # to which Python's numbers adapt
+            data = np.stack([np.asarray(item, dtype_of_all) for item in arrays])
         array = np.asarray(data)
     except ValueError as error:
         raise ShapeError(f"asarray: rows of different lengths cannot form a tensor: {error}") from None

@@ -9,7 +9,7 @@ import labnet
 
 ROOT = Path(labnet.__file__).parent
 LAYERS = (
-    ("errors",),
+    ("errors", "settings"),
     ("stats", "pictures"),
     ("device",),
     ("kernels",),

@@ -46,8 +46,9 @@ _ROWS, _COLUMNS, _PLAIN, _TRANSPOSED = 101, 102, 111, 112
 
 
 @njit(inline="always")
-def _one_if(condition):
-    return float32(1) if condition else float32(0)
+def _wins(value, greatest):
+    """Return whether a value is the greatest of its tile: NaN is, where there is one."""
+    return (value == greatest) | (value != value)
 
 
 @njit(inline="always")
@@ -311,7 +312,7 @@ def layers_backward(arrays, relu):
             values, before = _data(out) if step == 0 else _floats(ends), _floats(current)
             masked = _floats(here)
             for i in range(rows * columns):
-                masked[i] = before[i] * _one_if(values[i] > float32(0))
+                masked[i] = float32(0) if values[i] <= float32(0) else before[i]
             current, here, there = here, there, here
         gradient = _floats(current)
         ends -= 4 * rows * inner
@@ -334,14 +335,14 @@ def layers_backward(arrays, relu):
 
 @njit(**OPTIONS)
 def relu_backward(arrays):
-    """Compute ``g * (out > 0)``; arrays: g, out, result."""
+    """Compute ``where(out <= 0, 0, g)``; arrays: g, out, result."""
     g, out, result = _item(arrays, 0), _item(arrays, 1), _item(arrays, 2)
     size = _flat_size(out, _READ, _FLOAT32)
     if size < 0 or _flat_size(g, _READ, _FLOAT32) != size or _flat_size(result, _WRITE, _FLOAT32) != size:
         return 0
     gradient, values, target = _data(g), _data(out), _data(result)
     for i in range(size):
-        target[i] = gradient[i] * _one_if(values[i] > float32(0))
+        target[i] = float32(0) if values[i] <= float32(0) else gradient[i]
     return 1
 
 
@@ -401,7 +402,7 @@ def tile_max_backward(arrays, rows, columns):
     if _length(result, ndim - 2) != height or _length(result, ndim - 1) != width:
         return 0
     down, across = height // rows, width // columns
-    gradient, values, best, target, one = _data(g), _data(image), _data(maxima), _data(result), float32(1)
+    gradient, values, best, target, zero = _data(g), _data(image), _data(maxima), _data(result), float32(0)
     for n in range(count):
         for i in range(down):
             start = n * height * width + i * rows * width
@@ -409,21 +410,22 @@ def tile_max_backward(arrays, rows, columns):
             if rows == 2 and columns == 2:
                 for j in range(across):
                     here, g, greatest = start + 2 * j, gradient[place + j], best[place + j]
-                    first = _one_if(values[here] == greatest)
-                    second = (one - first) * _one_if(values[here + 1] == greatest)
-                    third = (one - first - second) * _one_if(values[here + width] == greatest)
-                    target[here], target[here + 1] = g * first, g * second
-                    target[here + width], target[here + width + 1] = g * third, g * (one - first - second - third)
+                    first = _wins(values[here], greatest)
+                    second = (not first) & _wins(values[here + 1], greatest)
+                    third = (not (first | second)) & _wins(values[here + width], greatest)
+                    target[here], target[here + 1] = g if first else zero, g if second else zero
+                    target[here + width] = g if third else zero
+                    target[here + width + 1] = zero if first | second | third else g
                 continue
             for j in range(across):
-                left = one
+                left = True
                 for r in range(rows):
                     for c in range(columns):
                         here = start + r * width + j * columns + c
                         last = r == rows - 1 and c == columns - 1
-                        hit = left * _one_if(last or values[here] == best[place + j])
-                        left -= hit
-                        target[here] = gradient[place + j] * hit
+                        hit = left & (last | _wins(values[here], best[place + j]))
+                        left = left & (not hit)
+                        target[here] = gradient[place + j] if hit else zero
     return 1
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from labnet import kernels, ops
 from labnet.autograd import Node, Run, is_recording
 from labnet.kernels.places import is_elsewhere
+from labnet.ops.elementwise import blocked
+from labnet.ops.halves import HALF
 from labnet.tensor import Tensor, wrap
 
 Values = np.ndarray[Any, Any]
@@ -72,7 +74,7 @@ def _fit(x: Values, arrays: Sequence[Values]) -> bool:
         if weight.shape[1] != width or bias.shape != weight.shape[:1]:
             return False
         width = len(weight)
-    return bool(x.dtype.kind == "f")
+    return bool(x.dtype.kind == "f" and x.dtype != HALF)
 
 
 def _parts(hidden: Values, rows: int, widths: Sequence[int]) -> list[Values]:
@@ -148,7 +150,7 @@ def _backward(
     befores, afters = [x, *hidden], [*hidden, out]
     for layer in range(len(weights) - 1, -1, -1):
         if relu >> layer & 1:
-            g = g * (afters[layer] > 0)
+            g = blocked(g, afters[layer] <= 0)
         by_weight, by_bias = found[1 + 2 * layer], found[2 + 2 * layer]
         if by_weight is not None:
             np.matmul(g.T, befores[layer], out=by_weight)

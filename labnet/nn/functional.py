@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 
 from labnet import ops
+from labnet.device import CPU
 from labnet.errors import DTypeError, ShapeError
 from labnet.kernels.places import Together, finished, settle
 from labnet.ops.creation import arange, rand
 from labnet.ops.dispatch import current_tracer
+from labnet.ops.halves import HALF, SINGLE
 from labnet.ops.windows import Padding, Pair
 from labnet.tensor import Tensor
 
@@ -105,13 +107,16 @@ def normalize(x: Tensor, p: float = 2.0, axis: int = 1, eps: float = 1e-12) -> T
     """
     if not p > 0:
         raise ValueError(f"normalize: expected p > 0, got {p}")
+    if x.dtype == HALF:
+        return normalize(x.astype(SINGLE), p, axis, eps).astype(HALF)
     if p == 2:  # the square root has no slope at 0, so the limit comes first
         return x / ops.sqrt(ops.maximum(ops.sum(x * x, axis=axis, keepdims=True), eps * eps))
-    size = ops.maximum(x, -x)
+    size = ops.abs(x)
     if p == math.inf:
         return x / ops.maximum(ops.max(size, axis=axis, keepdims=True), eps)
     total = ops.sum(size**p, axis=axis, keepdims=True)
-    return x / ops.maximum(ops.where(total > 0, total, 1.0) ** (1 / p) * (total > 0).astype(x.dtype), eps)
+    none = total == 0
+    return x / ops.maximum(ops.where(none, 0.0, ops.where(none, 1.0, total) ** (1 / p)), eps)
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
@@ -134,8 +139,8 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         raise ValueError(f"dropout: expected a probability p in [0, 1], got {p}")
     if not training or p == 0:
         return x
-    kept = (rand(x.shape, device=x.device) >= p).astype(x.dtype)
-    return x * (kept * (1 / (1 - p) if p < 1 else 0.0))
+    kept = rand(x.shape, device=x.device) >= p
+    return ops.where(kept, x * (1 / (1 - p) if p < 1 else 1.0), 0.0)
 
 
 def layer_norm(
@@ -252,6 +257,7 @@ def scaled_dot_product_attention(
     Returns
     -------
     tensor of shape (..., L, V)
+        Zeros for a query that no key takes part for.
 
     Raises
     ------
@@ -276,6 +282,8 @@ def scaled_dot_product_attention(
 def attention_weights(query: Tensor, key: Tensor, bias: Tensor | None, scale: float | None = None) -> Tensor:
     """Softmax over the keys of the scaled scores plus `bias`: tensor of shape (..., L, S).
 
+    A query that no key takes part for has weights of 0, and no gradient.
+
     Examples
     --------
     >>> import labnet as ln
@@ -283,7 +291,12 @@ def attention_weights(query: Tensor, key: Tensor, bias: Tensor | None, scale: fl
     [[0.5, 0.5]]
     """
     scores = (query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)) @ ops.matrix_transpose(key)
-    return ops.softmax(scores if bias is None else scores + bias, axis=-1)
+    if bias is None or not bias.shape[-1]:
+        return ops.softmax(scores if bias is None else scores + bias, axis=-1)
+    alone = ops.max(bias.detach(), axis=-1, keepdims=True) == -math.inf
+    if current_tracer() is None and alone.device == CPU and not np.any(alone._array):
+        return ops.softmax(scores + bias, axis=-1)
+    return ops.where(alone, 0.0, ops.softmax(scores + ops.where(alone, 0.0, bias), axis=-1))
 
 
 def causal_mask(queries: int, keys: int) -> Tensor:

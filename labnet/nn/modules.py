@@ -6,11 +6,11 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from labnet import memory
-from labnet.autograd import Setting
 from labnet.errors import DTypeError, ShapeError
 from labnet.nn import init
 from labnet.nn.summary import describe_module
 from labnet.ops import linear
+from labnet.settings import Setting
 from labnet.tensor import DTYPES, DTypeLike, Tensor, as_dtype
 
 if TYPE_CHECKING:

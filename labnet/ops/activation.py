@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.places import finished
-from labnet.ops.elementwise import exp, sigmoid, tanh, unary, where
+from labnet.ops.elementwise import blocked, exp, kept, sigmoid, tanh, unary, where
 from labnet.ops.error_function import erf_of_array
 from labnet.ops.reduction import greatest, sum
 from labnet.ops.registry import FLOATS, Array, Sample, op
@@ -54,7 +54,7 @@ def _pull_gelu(g: Tensor, out: Tensor, x: Tensor, *, approximate: str = "none") 
     return g * ((bend + 1) * 0.5 + x * (1 - bend * bend) * slope * 0.5)
 
 
-@op(_pull_gelu, samples=_samples(approximate="tanh"), dtypes=FLOATS)
+@op(_pull_gelu, samples=_samples(approximate="tanh"), dtypes=FLOATS, wide=True)
 def gelu(x: Array, /, *, approximate: str = "none") -> Array:
     """Each element times the normal distribution function of it (Hendrycks and Gimpel, 2016).
 
@@ -101,8 +101,13 @@ def silu(x: Array, /) -> Array:
     return x * np.where(x >= 0, 1, small) / (1 + small)
 
 
+def _pull_elu(g: Tensor, out: Tensor, x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    curved = blocked(out, x == 0)  # the second gradient jumps at 0, where it is 0 as in torch
+    return g * where(x <= 0, curved + alpha, 1)
+
+
 @op(
-    lambda g, out, x, *, alpha=1.0: g * where(x > 0, 1, out + alpha),
+    _pull_elu,
     samples=_samples(alpha=0.5),
     dtypes=FLOATS,
 )
@@ -135,8 +140,8 @@ def leaky_relu(x: Array, /, negative_slope: float = 0.01) -> Array:
     return np.where(x > 0, x, negative_slope * x)
 
 
-def _pull_hardtanh(g: Tensor, out: Tensor, x: Tensor, *, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
-    return where(x > min_val, where(x < max_val, g, 0), 0)
+def _pull_hardtanh(g: Any, out: Any, x: Any, *, min_val: float = -1.0, max_val: float = 1.0) -> Any:
+    return kept(g, (x > min_val) & (x < max_val))
 
 
 @op(_pull_hardtanh, samples=_samples(min_val=-0.5, max_val=1.5), dtypes=FLOATS)
@@ -166,12 +171,12 @@ def relu6(x: Array, /) -> Array:
 
 
 @op(
-    lambda g, out, x, *, threshold, value: where(x > threshold, g, 0),
+    lambda g, out, x, *, threshold, value: blocked(g, x <= threshold),
     samples=tuple(Sample(shapes, {"threshold": 0.5, "value": -3.0}) for shapes in _SHAPES),
     dtypes=FLOATS,
 )
 def threshold(x: Array, /, threshold: float, value: float) -> Array:
-    """Each element where it is greater than `threshold`, else `value`.
+    """Each element where it is greater than `threshold`, else `value`; NaN stays.
 
     Examples
     --------
@@ -179,13 +184,14 @@ def threshold(x: Array, /, threshold: float, value: float) -> Array:
     >>> ln.nn.threshold(ln.asarray([1.0, 3.0]), 2.0, 0.0).tolist()
     [0.0, 3.0]
     """
-    return np.where(x > threshold, x, value)
+    return np.where(x <= threshold, value, x)
 
 
 @op(
     lambda g, out, x, *, axis=-1: out * (g - sum(g * out, axis=axis, keepdims=True)),
     samples=(Sample(((3, 4),)), Sample(((3, 4),), {"axis": 0}), Sample(((0, 2),))),
     dtypes=FLOATS,
+    wide=True,
 )
 def softmax(x: Array, /, axis: int = -1) -> Array:
     """Exponentials divided by their sum along `axis`, computed without overflow.

@@ -1,19 +1,22 @@
 """More arithmetic, element by element: absolute values, rounding, division with remainder, bounds."""
 
 import builtins
+import math
 from typing import Any
 
 import numpy as np
 
-from labnet.ops.elementwise import binary, share, unary, where
-from labnet.ops.logic import less
+from labnet.device import CPU
+from labnet.ops.dispatch import current_tracer
+from labnet.ops.elementwise import binary, blocked, kept, no_slope, share, unary, where
+from labnet.ops.logic import isnan, less
 from labnet.ops.registry import FLOATS, NUMBERS, Array, Sample, composed
 from labnet.ops.shape import astype
 from labnet.tensor import Tensor
 
 
-def _pull_abs(g: Tensor, out: Tensor, x: Tensor) -> Tensor:
-    return g * sign(x)
+def _pull_abs(g: Any, out: Any, x: Any) -> Any:
+    return kept(g, x > 0) - kept(g, x < 0)
 
 
 @unary(_pull_abs, ufunc=np.abs, dtypes=NUMBERS)
@@ -40,7 +43,7 @@ def positive(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g * 0, ufunc=np.sign, dtypes=NUMBERS)
+@unary(no_slope, ufunc=np.sign, dtypes=NUMBERS)
 def sign(x: Array, /) -> Array:
     """-1, 0 or 1 for each element, as its sign is; NaN for NaN. The gradient is zero.
 
@@ -77,8 +80,8 @@ def reciprocal(x: Array, /) -> Array:
 
 
 @binary(
-    lambda g, out, x1, x2: g * x1 / where(out == 0, 1, out),
-    lambda g, out, x1, x2: g * x2 / where(out == 0, 1, out),
+    lambda g, out, x1, x2: blocked(g * x1 / where(out == 0, 1, out), out == 0),
+    lambda g, out, x1, x2: blocked(g * x2 / where(out == 0, 1, out), out == 0),
     ufunc=np.hypot,
     dtypes=FLOATS,
 )
@@ -96,7 +99,7 @@ def hypot(x1: Array, x2: Array, /) -> Array:
 # Rounding: the gradient is zero
 
 
-@unary(lambda g, out, x: g * 0, ufunc=np.floor, dtypes=NUMBERS)
+@unary(no_slope, ufunc=np.floor, dtypes=NUMBERS)
 def floor(x: Array, /) -> Array:
     """Greatest integer that is not above each element.
 
@@ -108,7 +111,7 @@ def floor(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g * 0, ufunc=np.ceil, dtypes=NUMBERS)
+@unary(no_slope, ufunc=np.ceil, dtypes=NUMBERS)
 def ceil(x: Array, /) -> Array:
     """Smallest integer that is not below each element.
 
@@ -120,7 +123,7 @@ def ceil(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g * 0, ufunc=np.trunc, dtypes=NUMBERS)
+@unary(no_slope, ufunc=np.trunc, dtypes=NUMBERS)
 def trunc(x: Array, /) -> Array:
     """Integer part of each element.
 
@@ -132,7 +135,7 @@ def trunc(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g * 0, dtypes=NUMBERS)
+@unary(no_slope, dtypes=NUMBERS)
 def round(x: Array, /) -> Array:
     """Nearest integer to each element; halves go to the even one.
 
@@ -148,7 +151,7 @@ def round(x: Array, /) -> Array:
 # Division with remainder
 
 
-@binary(lambda g, out, x1, x2: g * 0, lambda g, out, x1, x2: g * 0, dtypes=FLOATS, domain=(0.5, 2.0))
+@binary(no_slope, no_slope, dtypes=FLOATS, domain=(0.5, 2.0))
 def floor_divide(x1: Array, x2: Array, /) -> Array:
     """Quotient of each pair of elements, rounded down; infinite ones as the standard has them. The gradient is zero.
 
@@ -241,10 +244,12 @@ def clip(x: Array, /, min: Array = None, max: Array = None) -> Tensor:
         if bound is not None:
             limit = _within(bound, out.dtype)
             out = where(less(out, limit) if lower else less(limit, out), limit, out)
+    if out.requires_grad and (current_tracer() is not None or out.device != CPU or np.isnan(out._array).any()):
+        out = where(isnan(out), math.nan, out)  # NaN is not within the bounds
     return out
 
 
-@binary(lambda g, out, x1, x2: g * sign(x1) * sign(out), lambda g, out, x1, x2: g * 0, ufunc=np.copysign, dtypes=FLOATS)
+@binary(lambda g, out, x1, x2: blocked(g * sign(x1) * sign(out), x1 == 0), no_slope, ufunc=np.copysign, dtypes=FLOATS)
 def copysign(x1: Array, x2: Array, /) -> Array:
     """Magnitude of the first with the sign of the second of each pair of elements.
 

@@ -64,6 +64,7 @@ def _pull_bias(g: Tensor, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, 
         Sample(((0, 2, 4, 4), (3, 2, 3, 3), (3,))),
     ),
     flops=lambda out, x, weight, bias, **_: 2 * out.size * math.prod(weight.shape[1:]),
+    wide=True,
 )
 def conv2d(
     x: Array,
@@ -133,6 +134,7 @@ def _pull_weight_of_input(g: Tensor, out: Tensor, y: Tensor, weight: Tensor, *, 
         Sample(((1, 2, 2, 2), (2, 1, 2, 3)), {"shape": (1, 2, 5, 4), "stride": 2, "padding": (0, 1), "groups": 2}),
     ),
     flops=lambda out, y, weight, **_: 2 * y.size * math.prod(weight.shape[1:]),
+    wide=True,
 )
 def conv2d_input(
     y: Array,
@@ -179,6 +181,7 @@ def conv2d_input(
         Sample(((1, 2, 5, 4), (1, 2, 2, 2)), {"shape": (2, 1, 2, 3), "stride": 2, "padding": (0, 1), "groups": 2}),
     ),
     flops=lambda out, x, y, **_: 2 * y.size * math.prod(out.shape[1:]),
+    wide=True,
 )
 def conv2d_weight(
     x: Array,

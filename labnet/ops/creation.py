@@ -1,5 +1,6 @@
 """Tensors from nothing: constants, ranges and random numbers."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -270,7 +271,7 @@ def arange(
     device: str | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Make a one-dimensional tensor of evenly spaced numbers, the end excluded.
+    """Make a one-dimensional tensor of evenly spaced numbers, the end excluded also where rounding would reach it.
 
     Examples
     --------
@@ -279,9 +280,25 @@ def arange(
     [1, 3, 5]
     """
     first, last = (0, start) if stop is None else (start, stop)
-    if dtype is None:
-        dtype = "float32" if any(isinstance(value, float) for value in (first, last, step)) else "int64"
-    return Tensor(np.arange(first, last, step, dtype=as_dtype(dtype)), device=device, requires_grad=requires_grad)
+    first, last, step = (value.item() if hasattr(value, "item") else value for value in (first, last, step))
+    floating = any(isinstance(value, float) for value in (first, last, step))
+    kind = as_dtype(("float32" if floating else "int64") if dtype is None else dtype)
+    if floating or kind.kind == "f":
+        return Tensor(_spaced(first, last, step, kind), device=device, requires_grad=requires_grad)
+    return Tensor(np.arange(first, last, step, dtype=kind), device=device, requires_grad=requires_grad)
+
+
+def _spaced(first: float, last: float, step: float, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Return evenly spaced numbers, worked out in float64 and rounded so that none reaches `last`."""
+    if not math.isfinite((last - first) / step):
+        raise ValueError(f"arange: cannot count from {first} to {last} in steps of {step}")
+    exact = first + step * np.arange(max(math.ceil((last - first) / step), 0))
+    with np.errstate(over="ignore"):
+        values, end = exact.astype(dtype), np.asarray(last).astype(dtype)
+    stop, beyond = np.float64(last), np.greater_equal if step > 0 else np.less_equal
+    if beyond(end, stop):
+        end = np.nextafter(end, dtype.type(first)) if dtype.kind == "f" else end - np.sign(step).astype(dtype)
+    return np.where(beyond(values, stop), end, values) if np.isfinite(end) else values
 
 
 def linspace(

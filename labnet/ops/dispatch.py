@@ -17,6 +17,7 @@ from labnet.autograd import Node, Run, is_recording, next_number
 from labnet.errors import AxisError, DTypeError, ShapeError
 from labnet.kernels.places import Together, carried_out, finished, is_elsewhere, settle
 from labnet.ops.axes import make_plain
+from labnet.ops.halves import HALF, widened_rule
 from labnet.tensor import Tensor, as_array, witness, wrap
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ _new = object.__new__
 _asarray = finished
 _REFUSALS = (ValueError, TypeError, OverflowError)
 _NO_STATIC: dict[str, Any] = {}
-#: Operands that have no dtype of their own: numbers, and None for one that is left out.
-_WEAK = (float, int, type(None))
+#: Python's numbers, which have no dtype of their own; and None for an operand that is left out.
+PYTHON = (bool, int, float)
+_WEAK = (*PYTHON, type(None))
 
 
 #: The class whose tensors are computed at once. None while some thread traces: then every op takes the long way, where
@@ -126,6 +128,8 @@ class Recorded(Node):
         rules: Sequence[Any] = op.vjps
         if op.variadic:
             rules = [functools.partial(op.vjps[0] or _no_rule, position=i) for i in range(len(parents))]
+        if out.dtype == HALF and not op.view:
+            rules = [None if rule is None else widened_rule(rule, i) for i, rule in enumerate(rules)]
         if run.create_graph:
             return self._pull_tensors(gradient, inputs, rules)
         if type(gradient) is _ndarray:
@@ -196,7 +200,7 @@ class RecordedUnary(Recorded):
     def pull(self, gradient: Any, run: Run) -> Sequence[Any]:
         """Apply the rule of the op."""
         array = self.arrays[0]
-        if type(gradient) is not _ndarray or run.create_graph or type(array) is not _ndarray:
+        if type(gradient) is not _ndarray or run.create_graph or type(array) is not _ndarray or gradient.dtype is HALF:
             return super().pull(gradient, run)
         return (self.op.vjps[0](gradient, self.out, array),)  # type: ignore[misc]
 
@@ -209,7 +213,7 @@ class RecordedBinary(Recorded):
     def pull(self, gradient: Any, run: Run) -> Sequence[Any]:
         """Apply the rules of the op."""
         array1, array2 = self.arrays
-        if type(gradient) is not _ndarray or run.create_graph:
+        if type(gradient) is not _ndarray or run.create_graph or gradient.dtype is HALF:
             return super().pull(gradient, run)
         if type(array1) is not _ndarray or type(array2) is not _ndarray:
             return super().pull(gradient, run)
@@ -247,6 +251,25 @@ def operand(value: Any) -> Array:
     if isinstance(value, _WEAK):
         return value
     return as_array(value)
+
+
+def as_tensors(values: Sequence[Any]) -> tuple[Any, ...]:
+    """Return values with Python's numbers as tensors: of the dtype of the others, or alone of the default one.
+
+    Raises
+    ------
+    DTypeError
+        If that dtype cannot hold a number.
+    """
+    kinds = [x if type(x) in PYTHON else x.dtype if isinstance(x, Tensor) else as_array(x).dtype for x in values]
+    numbers = [kind for kind in kinds if type(kind) in PYTHON]
+    if not numbers:
+        return tuple(values)
+    dtype = as_array(numbers).dtype if len(numbers) == len(kinds) else np.result_type(*kinds)
+    try:
+        return tuple([wrap(np.asarray(x, dtype)) if type(x) in PYTHON else x for x in values])
+    except OverflowError as error:
+        raise DTypeError(f"{numbers} do not fit {dtype}: {error}") from None
 
 
 def _node_of(value: Any) -> Node | None:
@@ -303,7 +326,7 @@ def binary_function(op: "Op") -> Callable[..., Tensor]:
         else:
             array2, parent2 = operand(x2), _node_of(x2)
             if type(array2) is not _ndarray and type(array1) is not _ndarray and not is_elsewhere(array1):
-                array1, array2 = as_array(array1), as_array(array2)
+                array1, array2 = [x._array for x in as_tensors((x1, x2))]
         try:
             if type(array1) is _ndarray or forward is not op.forward:
                 result = forward(array1, array2)
@@ -345,6 +368,13 @@ def _take_positional(op: str, names: Sequence[str], given: tuple[Any, ...], stat
         static[key] = value
 
 
+def make_python(numbers: Sequence[str], static: dict[str, Any]) -> None:
+    """Replace NumPy's numbers among the arguments of a call by Python's, which leave the dtype to the tensor."""
+    for key in numbers:
+        if isinstance(static.get(key), np.generic):
+            static[key] = static[key].item()
+
+
 def static_function(
     op: "Op", *, names: Sequence[str], positional: int, required: Sequence[str]
 ) -> Callable[..., Tensor]:
@@ -361,6 +391,7 @@ def static_function(
         Those that have no default.
     """
     name, forward, differentiable, view, axes = op.name, op.forward, op.differentiable, op.view, op.axes
+    numbers = op.numbers
 
     def function(x: Any, /, *args: Any, **static: Any) -> Tensor:
         if args:
@@ -369,6 +400,8 @@ def static_function(
             _take_positional(name, names, args, static)
         if axes and static:
             make_plain(name, axes, static)
+        if numbers and static:
+            make_python(numbers, static)
         if type(x) is not Plain:
             if Plain is None and (tracer := current_tracer()) is not None:
                 check_names(name, static, names, required)
@@ -415,7 +448,7 @@ def general_function(
     name, forward, variadic, axes = op.name, op.forward, op.variadic, op.axes
 
     def function(*args: Any, **static: Any) -> Tensor:
-        tensors = tuple(args[0]) if variadic else args[:inputs]
+        tensors = as_tensors(args[0]) if variadic else args[:inputs]
         if len(args) > inputs:
             if len(args) > inputs + positional:
                 raise TypeError(f"{name}() takes {inputs + positional} positional arguments but {len(args)} were given")

@@ -7,7 +7,8 @@ import numpy as np
 
 from labnet.device import CPU, check_device
 from labnet.errors import DTypeError
-from labnet.tensor import DTYPES, DTypeLike, Tensor, as_dtype
+from labnet.ops.dispatch import PYTHON
+from labnet.tensor import DTYPES, DTypeLike, Tensor, as_array, as_dtype
 
 DType = np.dtype[Any]
 
@@ -115,7 +116,7 @@ def isdtype(dtype: DTypeLike, kind: DTypeLike | tuple[DTypeLike, ...]) -> bool:
 
 
 def result_type(*arrays_and_dtypes: Any) -> DType:
-    """Return the dtype that an op of these tensors, dtypes and Python numbers has.
+    """Return the dtype that an op of these tensors, dtypes and Python numbers has; numbers alone have the default one.
 
     Examples
     --------
@@ -123,6 +124,8 @@ def result_type(*arrays_and_dtypes: Any) -> DType:
     >>> ln.result_type(ln.float32, ln.ones(1, dtype="float64"), 2.5)
     dtype('float64')
     """
+    if arrays_and_dtypes and all(type(x) in PYTHON for x in arrays_and_dtypes):
+        return as_dtype(as_array(list(arrays_and_dtypes)).dtype)
     found = np.result_type(*(x if isinstance(x, bool | int | float) else _dtype_of(x) for x in arrays_and_dtypes))
     return as_dtype(found)
 

@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 
 from labnet import kernels
+from labnet.autograd import is_recording
+from labnet.ops.dispatch import PYTHON, as_tensors
+from labnet.ops.halves import HALF
 from labnet.ops.registry import FLOATS, NUMBERS, Array, P, Rule, Sample, op
 from labnet.ops.shape import fit
 from labnet.tensor import Tensor
@@ -39,7 +42,7 @@ def _fitted(rule: Rule | None, position: int) -> Rule | None:
         if g.dtype is like.dtype:
             if g.shape == like.shape:
                 return g
-            if type(g) is _ndarray and g.shape[1:] == like.shape:  # such as that of a bias
+            if type(g) is _ndarray and g.shape[1:] == like.shape and g.dtype is not HALF:  # such as that of a bias
                 return _asarray(_add_up(g))
         return fit(g, like)
 
@@ -49,6 +52,34 @@ def _fitted(rule: Rule | None, position: int) -> Rule | None:
 def _gradient(g: Tensor, out: Tensor, *inputs: Tensor) -> Tensor:
     """Hand the gradient on as it is."""
     return g
+
+
+#: Integers as wide as the floating dtypes, in which elements are masked bit by bit.
+_BITS = {"e": np.int16, "f": np.int32, "d": np.int64}
+
+
+def kept(g: Any, mask: Any) -> Any:
+    """Return the gradient where a mask holds, else 0; a product with the mask would turn infinities into NaN."""
+    if type(g) is _ndarray and type(mask) is _ndarray and mask.dtype.char == "?" and g.dtype.char in _BITS:
+        return (g.view(_BITS[g.dtype.char]) & -mask.view(np.int8)).view(g.dtype)
+    return (where if isinstance(g, Tensor) or isinstance(mask, Tensor) else np.where)(mask, g, 0)
+
+
+def blocked(g: Any, mask: Any) -> Any:
+    """Return the gradient where a mask does not hold, else 0; see `kept`."""
+    if type(g) is _ndarray and type(mask) is _ndarray and mask.dtype.char == "?" and g.dtype.char in _BITS:
+        return (g.view(_BITS[g.dtype.char]) & (mask.view(np.int8) - 1)).view(g.dtype)
+    return (where if isinstance(g, Tensor) or isinstance(mask, Tensor) else np.where)(mask, 0, g)
+
+
+def is_differentiated(x: Any) -> bool:
+    """Return whether what a rule computes of an input is recorded, for gradients of a higher order."""
+    return isinstance(x, Tensor) and x.requires_grad and is_recording()
+
+
+def no_slope(g: Any, out: Any, *inputs: Any) -> Any:
+    """Return zeros, also for a gradient that is not finite."""
+    return kept(g, g == 0)
 
 
 def unary(
@@ -129,14 +160,20 @@ def divide(x1: Array, x2: Array, /) -> Array:
     """
 
 
-def _pull_base(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
-    flat = (x1 == 0) & (x2 == 0)  # 0 ** 0 is 1 like its neighbours, though 0 ** -1 is infinite
-    return g * x2 * x1 ** where(flat, 1, x2 - 1)
+def _pull_base(g: Any, out: Any, x1: Any, x2: Any) -> Any:
+    constant = x2 == 0  # x1 ** 0 is 1 everywhere, though 0 ** -1 is infinite
+    if type(constant) is np.bool:
+        return no_slope(g, out) if constant else g * x2 * x1 ** (x2 - 1)
+    found = g * x2 * x1 ** where((x1 == 0) & constant, 1, x2 - 1)
+    if is_differentiated(x2):  # the slope depends on the exponent where that is 0
+        return found
+    return blocked(found, constant)
 
 
 def _pull_exponent(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
-    at_zero = x1 == 0  # there 0 ** x2 does not depend on x2 > 0
-    return g * where(at_zero, 0, out * log(where(at_zero, 1, x1)))
+    constant = (x1 == 0) & (x2 >= 0)  # there 0 ** x2 does not depend on x2 > 0
+    found: Tensor = blocked(g * (out * log(where(constant, 1, x1))), constant)
+    return found
 
 
 @binary(_pull_base, _pull_exponent, dtypes=FLOATS, domain=(0.5, 2.0), ufunc=np.power)
@@ -152,8 +189,9 @@ def pow(x1: Array, x2: Array, /) -> Array:
 
 
 def share(g: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
-    """Gradient where `x1` is the greater one, half of it where both are equal, else 0."""
-    return where(x1 > x2, g, where(x1 == x2, g / 2, 0))
+    """Gradient where `x1` is not the smaller one, half of it where both are equal, else 0; NaN is not smaller."""
+    found: Tensor = blocked(where(x1 == x2, g / 2, g), x1 < x2)
+    return found
 
 
 @binary(
@@ -245,7 +283,7 @@ def _pull_relu(g: Any, out: Any, x: Any) -> Any:
         together = (g, out, found)
         if compiled(id(together)):
             return found
-    return g * (out > 0)
+    return blocked(g, out <= 0)
 
 
 @unary(_pull_relu)
@@ -278,12 +316,12 @@ def sigmoid(x: Array, /) -> Array:
 # Choice
 
 
-def _pull_chosen(g: Tensor, out: Tensor, condition: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
-    return where(condition, g, 0)
+def _pull_chosen(g: Any, out: Any, condition: Any, x1: Any, x2: Any) -> Any:
+    return kept(g, condition)
 
 
-def _pull_rejected(g: Tensor, out: Tensor, condition: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
-    return where(condition, 0, g)
+def _pull_rejected(g: Any, out: Any, condition: Any, x1: Any, x2: Any) -> Any:
+    return blocked(g, condition)
 
 
 @op(
@@ -302,4 +340,6 @@ def where(condition: Array, x1: Array, x2: Array, /) -> Array:
     >>> ln.where(ln.asarray([True, False]), 1, 0).tolist()
     [1, 0]
     """
+    if type(x1) in PYTHON and type(x2) in PYTHON:
+        x1, x2 = [x._array for x in as_tensors((x1, x2))]
     return np.where(condition, x1, x2)

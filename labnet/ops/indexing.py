@@ -8,6 +8,7 @@ import numpy as np
 from labnet.errors import ShapeError
 from labnet.kernels.places import copied, device_of, index_of, is_elsewhere, moved
 from labnet.ops.axes import normalize_axis
+from labnet.ops.elementwise import kept
 from labnet.ops.registry import EVERY, FLOATS, Array, Sample, composed, no_flops, op
 from labnet.ops.shape import fit
 from labnet.tensor import Tensor, wrap
@@ -75,6 +76,7 @@ def getitem(x: Array, /, key: Any) -> Array:
     ),
     dtypes=FLOATS,
     flops=no_flops,
+    wide=True,
 )
 def scatter_add(x: Array, /, key: Any, shape: tuple[int, ...]) -> Array:
     """Zeros of `shape` with the elements of `x` added at an index; the adjoint of reading there.
@@ -110,8 +112,8 @@ def _stays(key: Any, shape: tuple[int, ...], read: tuple[int, ...]) -> Array:
 def _pull_value(g: Tensor, out: Tensor, x: Tensor, value: Tensor, *, key: Any) -> Tensor:
     read = getitem(g, key)
     if not _is_basic(key):  # of the values written to one place, the last one stays
-        kept = _stays(plain_key(key), x.shape, read.shape).astype(read.dtype)
-        read = read * wrap(moved(kept, read.device if isinstance(read, Tensor) else device_of(read)))
+        stays = _stays(plain_key(key), x.shape, read.shape)
+        read = kept(read, wrap(moved(stays, read.device if isinstance(read, Tensor) else device_of(read))))
     leading = value.ndim - read.ndim  # NumPy drops leading dimensions of length one
     if leading > 0:
         read = read.reshape((1,) * leading + read.shape)

@@ -7,6 +7,7 @@ import numpy as np
 
 from labnet.errors import ShapeError
 from labnet.ops.axes import normalize_axis
+from labnet.ops.dispatch import as_tensors
 from labnet.ops.registry import EVERY, Array, Sample, composed, no_flops, op
 from labnet.ops.shape import broadcast_to, expand_dims, reshape
 from labnet.tensor import Tensor
@@ -71,7 +72,7 @@ def stack(arrays: Sequence[Tensor], /, *, axis: int = 0) -> Tensor:
     >>> ln.stack([ln.asarray([1, 2]), ln.asarray([3, 4])]).tolist()
     [[1, 2], [3, 4]]
     """
-    tensors = [x if isinstance(x, Tensor) else Tensor(x) for x in arrays]
+    tensors = [x if isinstance(x, Tensor) else Tensor(x) for x in as_tensors(arrays)]
     if len({x.shape for x in tensors}) > 1:
         raise ShapeError(f"stack: shapes differ: {' and '.join(str(x.shape) for x in tensors)}")
     if tensors:
@@ -107,6 +108,7 @@ def broadcast_arrays(*arrays: Tensor) -> list[Tensor]:
     >>> [x.shape for x in ln.broadcast_arrays(ln.ones((2, 1)), ln.ones(3))]
     [(2, 3), (2, 3)]
     """
+    arrays = tuple(x if isinstance(x, Tensor) else Tensor(x) for x in arrays)
     try:
         shape = np.broadcast_shapes(*(x.shape for x in arrays))
     except ValueError:

@@ -8,6 +8,7 @@ from labnet.device import CPU
 from labnet.kernels.places import device_of, moved
 from labnet.ops.activation import softmax
 from labnet.ops.elementwise import binary, sigmoid
+from labnet.ops.halves import HALF, SINGLE
 from labnet.ops.logic import equal
 from labnet.ops.reduction import mean_of_array
 from labnet.ops.registry import FLOATS, Array, Sample, op
@@ -47,6 +48,9 @@ def mean_squared_error(x1: Array, x2: Array, /) -> Array:
     2.0
     """
     difference = np.subtract(x1, x2)
+    if difference.dtype is HALF:
+        difference = difference.astype(SINGLE)
+        return np.mean(difference * difference).astype(HALF)
     difference *= difference
     return mean_of_array(difference)
 
@@ -75,6 +79,7 @@ def _pull_logits(g: Tensor, out: Tensor, x: Tensor, *, labels: Array, axis: int 
         Sample(((2, 3, 2),), {"labels": np.array([[0, 2], [1, 1]]), "axis": 1}),
     ),
     dtypes=FLOATS,
+    wide=True,
 )
 def cross_entropy_with_logits(x: Array, /, *, labels: Array, axis: int = -1) -> Array:
     """Negative log-likelihood of integer labels under softmax of `x` along `axis`.

@@ -8,9 +8,10 @@ import numpy as np
 
 from labnet.errors import AxisError, ShapeError
 from labnet.ops.axes import integer, integers, normalize_axis
+from labnet.ops.halves import HALF, SINGLE
 from labnet.ops.reduction import sum
 from labnet.ops.registry import FLOATS, Array, Sample, composed, op
-from labnet.ops.shape import fit, moveaxis, permute_dims, reshape
+from labnet.ops.shape import astype, fit, moveaxis, permute_dims, reshape
 from labnet.tensor import Tensor
 
 
@@ -161,6 +162,8 @@ def vecdot(x1: Tensor, x2: Tensor, /, *, axis: int = -1) -> Tensor:
             f"vecdot: expected axis, counted from the end, of one length in both, got axis={axis} "
             f"for {x1.shape} and {x2.shape}"
         )
+    if x1.dtype == x2.dtype == HALF:
+        return astype(vecdot(astype(x1, SINGLE), astype(x2, SINGLE), axis=axis), HALF)
     product = moveaxis(x1, axis, -1) * moveaxis(x2, axis, -1)
     return sum(product, axis=-1, dtype=product.dtype)
 

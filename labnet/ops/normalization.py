@@ -18,6 +18,7 @@ def _pull_standardized(g: Tensor, out: Tensor, x: Tensor, *, dims: int = 1, eps:
     _pull_standardized,
     samples=(Sample(((3, 4),)), Sample(((2, 3, 4),), {"dims": 2, "eps": 0.1}), Sample(((0, 4),))),
     dtypes=FLOATS,
+    wide=True,
 )
 def standardize(x: Array, /, *, dims: int = 1, eps: float = 1e-5) -> Array:
     """Subtract the mean and divide by the standard deviation over the last `dims` dimensions.

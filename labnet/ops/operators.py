@@ -23,6 +23,7 @@ from labnet.ops.logic import (
     less_equal,
     not_equal,
 )
+from labnet.ops.numpy_api.protocol import array_function, array_ufunc
 from labnet.ops.registry import REGISTRY
 from labnet.ops.shape import matrix_transpose
 from labnet.ops.writing import in_place, write
@@ -98,3 +99,5 @@ def attach() -> None:
     for name, function in PROPERTIES.items():
         setattr(Methods, name, property(function))
     setattr(Methods, "__setitem__", write)  # noqa: B010
+    setattr(Methods, "__array_ufunc__", array_ufunc)  # noqa: B010
+    setattr(Methods, "__array_function__", array_function)  # noqa: B010

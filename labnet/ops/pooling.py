@@ -8,6 +8,7 @@ import numpy as np
 from labnet import kernels
 from labnet.kernels.places import finished, is_elsewhere
 from labnet.ops.dispatch import current_tracer
+from labnet.ops.elementwise import kept
 from labnet.ops.registry import FLOATS, Array, Sample, op
 from labnet.ops.windows import Pair, Windows, pair
 from labnet.tensor import Tensor
@@ -68,14 +69,25 @@ def _greatest(x: Array, windows: Windows) -> Array:
 
 
 def _winners(x: Array, windows: Windows, greatest: Array | None) -> Iterator[tuple[Place, Array]]:
-    """Yield each place with a mask of the windows whose greatest element, or the first of several, lies there."""
+    """Yield each place with a mask of the windows whose greatest element, or the first of several, lies there.
+
+    NaN counts as greater than any number; the padding never wins, not even over minus infinity.
+    """
+    inside = None
+    if any(windows.before):
+        inside = _padded(np.ones(windows.image, bool, like=x), windows, 0)
     x = _padded(x, windows, -np.inf)
     greatest = _greatest(x, windows) if greatest is None else greatest
     *places, last = _places(windows)
     in_place = not is_elsewhere(greatest)  # on a GPU all of it is part of the kernel that needs it
+    broken = not in_place or np.isnan(greatest).any()
     left = None
     for place in places:
         hit = x[place] == greatest
+        if broken:
+            hit = hit | np.isnan(x[place])
+        if inside is not None:
+            hit = hit & inside[place]
         if left is None:
             left = ~hit
         elif in_place:
@@ -158,6 +170,7 @@ def _pull_put(g: Tensor, out: Tensor, y: Tensor, x: Tensor, **static: Any) -> Te
         for shape, static in zip([(1, 2, 2, 3), (1, 2, 3, 7), (1, 2, 4, 4)], _MAX_STATIC, strict=True)
     ),
     dtypes=FLOATS,
+    wide=True,
 )
 def max_pool2d_input(
     y: Array,
@@ -190,9 +203,9 @@ def max_pool2d_input(
     apart = all(k <= s for k, s in zip(windows.kernel, windows.stride, strict=True)) and windows.dilation == (1, 1)
     for place, hit in _winners(x, windows, greatest):
         if apart:
-            np.multiply(y, hit, out=out[place])
+            out[place] = kept(y, hit)
         else:
-            out[place] += y * hit
+            out[place] += kept(y, hit)
     return _inside(out, windows)
 
 
@@ -258,6 +271,7 @@ def _pull_average(g: Tensor, out: Tensor, x: Tensor, **static: Any) -> Tensor:
     _pull_average,
     samples=tuple(Sample(((2, 2, 5, 6),), static) for static in _AVERAGE_STATIC),
     dtypes=FLOATS,
+    wide=True,
 )
 def avg_pool2d(
     x: Array,
@@ -308,6 +322,7 @@ def avg_pool2d(
         for out, static in zip([(1, 2, 2, 3), (1, 2, 3, 7), (1, 2, 2, 2)], _AVERAGE_STATIC, strict=True)
     ),
     dtypes=FLOATS,
+    wide=True,
 )
 def avg_pool2d_input(
     y: Array,

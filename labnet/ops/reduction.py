@@ -1,10 +1,11 @@
 """Ops that reduce dimensions."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from labnet.ops.elementwise import exp
+from labnet.ops.elementwise import exp, kept
+from labnet.ops.halves import HALF, SINGLE
 from labnet.ops.registry import EVERY, FLOATS, NUMBERS, Array, Sample, op
 from labnet.ops.shape import broadcast_to
 from labnet.tensor import DTypeLike, Tensor, as_dtype
@@ -55,6 +56,8 @@ def sum(x: Array, /, axis: Axis = None, *, dtype: DTypeLike | None = None, keepd
     >>> ln.sum(ln.asarray([[1, 2], [3, 4]]), axis=0).tolist()
     [4, 6]
     """
+    if dtype is None and x.dtype is HALF:
+        return np.sum(x, axis=axis, dtype=SINGLE, keepdims=keepdims).astype(HALF)
     return np.sum(x, axis=axis, dtype=None if dtype is None else as_dtype(dtype), keepdims=keepdims)
 
 
@@ -82,14 +85,15 @@ def mean_of_array(x: Array) -> Array:
     return np.mean(x)
 
 
-def _extreme_share(x: Tensor, out: Tensor, axis: Axis) -> Tensor:
-    """Equal parts for all elements that are the maximum, or minimum, of their group."""
-    hits: Tensor = (x == spread(out, x, axis)).astype(x.dtype)
-    return hits / spread(sum(hits, axis=axis), x, axis)
+def _pull_extreme(g: Any, out: Any, x: Any, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Divide the gradient among all elements that are the maximum, or minimum, of their group, or NaN."""
+    kept_shape = _kept(x.shape, axis)
+    hits = (x == out.reshape(kept_shape)) | (x != x)
+    return kept(g.reshape(kept_shape) / sum(hits.astype(x.dtype), axis=axis, keepdims=True), hits)
 
 
 @op(
-    lambda g, out, x, *, axis=None, keepdims=False: spread(g, x, axis) * _extreme_share(x, out, axis),
+    _pull_extreme,
     samples=SAMPLES,
     dtypes=NUMBERS,
 )
@@ -106,7 +110,7 @@ def max(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
 
 
 @op(
-    lambda g, out, x, *, axis=None, keepdims=False: spread(g, x, axis) * _extreme_share(x, out, axis),
+    _pull_extreme,
     samples=SAMPLES,
     dtypes=NUMBERS,
 )
@@ -199,6 +203,7 @@ def greatest(x: Array, axis: int) -> Array:
     lambda g, out, x, *, axis=-1: g - exp(out) * sum(g, axis=axis, keepdims=True),
     samples=(Sample(((3, 4),)), Sample(((3, 4),), {"axis": 0})),
     dtypes=FLOATS,
+    wide=True,
 )
 def log_softmax(x: Array, /, axis: int = -1) -> Array:
     """Logarithm of softmax along `axis`, computed without overflow.

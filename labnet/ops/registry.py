@@ -17,6 +17,7 @@ from labnet.ops.axes import Kind, kinds, make_plain
 from labnet.ops.dispatch import Array as Array
 from labnet.ops.dispatch import Recorded as Recorded
 from labnet.ops.dispatch import binary_function, general_function, static_function, unary_function
+from labnet.ops.halves import widened
 from labnet.tensor import Tensor
 
 #: Pulls the gradient of an output back to one input: ``rule(g, out, *inputs, **static)``.
@@ -69,6 +70,8 @@ class Op:
         It is written in other ops.
     axes : dict of str to Kind
         Arguments that name dimensions.
+    numbers : tuple of str
+        Arguments that are numbers of Python; those of NumPy would decide the dtype of the result.
     function : callable
         The op on tensors.
     """
@@ -85,6 +88,7 @@ class Op:
     flops: Callable[..., int] | None = None
     is_composed: bool = False
     axes: dict[str, Kind] = field(default_factory=dict)
+    numbers: tuple[str, ...] = ()
     function: Callable[..., Any] = field(init=False)
 
     @property
@@ -120,6 +124,7 @@ def op(
     view: bool = False,
     ufunc: Callable[..., Array] | None = None,
     flops: Callable[..., int] | None = None,
+    wide: bool = False,
 ) -> Callable[[Callable[P, Array]], Callable[P, Tensor]]:
     """Declare an op whose first `inputs` arguments are tensors; the others are static.
 
@@ -129,6 +134,8 @@ def op(
         One rule per input, or none at all.
     ufunc : callable, optional
         NumPy's function where the op is nothing else; the decorated function is its signature then.
+    wide : bool
+        The body adds up, squares or counts, so it computes in float32 where its arrays are float16.
     samples, dtypes, domain, variadic, view, flops
         See `Op`.
     """
@@ -137,8 +144,10 @@ def op(
         name = body.__name__
         parameters = list(inspect.signature(body).parameters.values())[inputs:]
         gradients = tuple(rule is not None for rule in vjps)
-        declared = Op(name, ufunc or body, vjps, dtypes, domain, samples, gradients, variadic, view, flops)
+        forward = ufunc or (widened(body) if wide else body)
+        declared = Op(name, forward, vjps, dtypes, domain, samples, gradients, variadic, view, flops)
         declared.axes = kinds(parameters)
+        declared.numbers = tuple(p.name for p in parameters if p.annotation is float)
         names = tuple(parameter.name for parameter in parameters)
         positional = sum(parameter.kind is not parameter.KEYWORD_ONLY for parameter in parameters)
         required = tuple(parameter.name for parameter in parameters if parameter.default is parameter.empty)

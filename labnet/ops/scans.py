@@ -54,7 +54,7 @@ def _pull_sum(
     return reshape(_from_end(_without_initial(g, along, include_initial), along), x.shape).astype(x.dtype)
 
 
-@op(_pull_sum, samples=_SAMPLES)
+@op(_pull_sum, samples=_SAMPLES, wide=True)
 def cumulative_sum(
     x: Array, /, *, axis: int | None = None, dtype: DTypeLike | None = None, include_initial: bool = False
 ) -> Array:
@@ -118,7 +118,7 @@ def _pull_prod(
     return reshape(moveaxis(slope * products_before(values), -1, along), x.shape).astype(x.dtype)
 
 
-@op(_pull_prod, samples=_SAMPLES)
+@op(_pull_prod, samples=_SAMPLES, wide=True)
 def cumulative_prod(
     x: Array, /, *, axis: int | None = None, dtype: DTypeLike | None = None, include_initial: bool = False
 ) -> Array:

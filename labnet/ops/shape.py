@@ -6,6 +6,7 @@ import numpy as np
 
 from labnet.device import check_device
 from labnet.kernels.places import finished
+from labnet.ops.halves import HALF, SINGLE
 from labnet.ops.registry import EVERY, Array, Sample, no_flops, op
 from labnet.tensor import DTypeLike, Tensor, as_dtype
 
@@ -91,6 +92,8 @@ def sum_to(x: Array, /, shape: tuple[int, ...]) -> Array:
 
 
 def _sum_array(x: Array, shape: tuple[int, ...]) -> Array:
+    if x.dtype is HALF:
+        return _sum_array(x.astype(SINGLE), shape).astype(HALF)
     added = x.ndim - len(shape)
     if added == 1 and x.shape[1:] == shape:  # such as the gradient of a bias
         return finished(np.add.reduce(x, dtype=x.dtype))

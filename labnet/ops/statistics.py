@@ -8,13 +8,14 @@ import numpy as np
 from labnet.errors import DTypeError, ShapeError
 from labnet.ops.arithmetic import abs, sign
 from labnet.ops.axes import normalize_axis
-from labnet.ops.elementwise import where
+from labnet.ops.elementwise import is_differentiated, kept, where
+from labnet.ops.halves import HALF, SINGLE
 from labnet.ops.logic import isnan
 from labnet.ops.rearrange import flip
 from labnet.ops.reduction import EMPTY_SAMPLE, SAMPLES, Axis, any, max, mean, min, of_number, spread, sum
 from labnet.ops.registry import FLOATS, NUMBERS, Array, Sample, composed, op
 from labnet.ops.scans import products_before
-from labnet.ops.shape import moveaxis, reshape
+from labnet.ops.shape import astype, moveaxis, reshape
 from labnet.ops.sorting import sort
 from labnet.tensor import DTypeLike, Tensor, as_dtype
 
@@ -47,12 +48,14 @@ def _pull_prod(
     axes = _axes("prod", x, axis)
     flat = _gathered(x, axes)
     others = products_before(flat) * flip(products_before(flip(flat, axis=-1)), axis=-1)
-    kept = [n for i, n in enumerate(x.shape) if i not in axes]
-    apart = reshape(others, (*kept, *(x.shape[a] for a in axes)))
-    return (spread(g, x, axis) * moveaxis(apart, tuple(range(len(kept), x.ndim)), axes)).astype(x.dtype)
+    lengths = [n for i, n in enumerate(x.shape) if i not in axes]
+    apart = reshape(others, (*lengths, *(x.shape[a] for a in axes)))
+    slope = moveaxis(apart, tuple(range(len(lengths), x.ndim)), axes)
+    found = spread(g, x, axis) * slope
+    return (found if is_differentiated(x) else kept(found, slope != 0)).astype(x.dtype)
 
 
-@op(_pull_prod, samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=NUMBERS)
+@op(_pull_prod, samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=NUMBERS, wide=True)
 def prod(x: Array, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False) -> Array:
     """Product of the elements, over all dimensions or those in `axis`.
 
@@ -83,7 +86,7 @@ def _pull_var(
 _SPREADS = (*SAMPLES[:-1], Sample(((3, 4),), {"axis": -1, "correction": 1}))
 
 
-@op(_pull_var, samples=_SPREADS, dtypes=FLOATS)
+@op(_pull_var, samples=_SPREADS, dtypes=FLOATS, wide=True)
 def var(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
     """Mean squared distance from the mean, over all dimensions or those in `axis`.
 
@@ -112,7 +115,7 @@ def _pull_std(
     return _pull_var(scaled, out, x, axis=axis, correction=correction, keepdims=keepdims)
 
 
-@op(_pull_std, samples=_SPREADS, dtypes=FLOATS)
+@op(_pull_std, samples=_SPREADS, dtypes=FLOATS, wide=True)
 def std(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
     """Square root of `var`: the standard deviation, over all dimensions or those in `axis`.
 
@@ -147,7 +150,9 @@ def median(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor
     ordered = sort(_gathered(x, axes))
     count = ordered.shape[-1]
     middle = ordered[..., builtins.max(count - 1, 0) // 2 : count // 2 + 1]
-    out = where(any(isnan(ordered), axis=-1), math.nan, mean(middle, axis=-1))
+    out = mean(middle, axis=-1)
+    if count:  # NaN is the last one
+        out = where(any(isnan(ordered), axis=-1), ordered[..., -1], out)
     return _kept(out, x, axes, keepdims)
 
 
@@ -178,13 +183,15 @@ def vector_norm(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False, ord:
     """
     if x.dtype.kind != "f":
         raise DTypeError(f"vector_norm: expected a floating dtype, got {x.dtype}; convert it with astype")
+    if x.dtype == HALF:
+        return astype(vector_norm(astype(x, SINGLE), axis=axis, keepdims=keepdims, ord=ord), HALF)
     size = abs(x)
     if ord == math.inf:
         return max(size, axis=axis, keepdims=keepdims)
     if ord == -math.inf:
         return min(size, axis=axis, keepdims=keepdims)
     if ord == 0:
-        return sum(sign(size), axis=axis, keepdims=keepdims)
+        return sum(where(isnan(size), 1, sign(size)), axis=axis, keepdims=keepdims)
     if ord == 1:
         return sum(size, axis=axis, keepdims=keepdims)
     total = sum(x * x if ord == 2 else size**ord, axis=axis, keepdims=keepdims)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from labnet.ops.elementwise import binary, sqrt, unary
+from labnet.ops.elementwise import binary, blocked, sqrt, unary
 from labnet.ops.registry import FLOATS, Array
 from labnet.tensor import Tensor
 
@@ -86,8 +86,8 @@ def atan(x: Array, /) -> Array:
 
 
 @binary(
-    lambda g, out, x1, x2: g * x2 / (x1 * x1 + x2 * x2),
-    lambda g, out, x1, x2: -g * x1 / (x1 * x1 + x2 * x2),
+    lambda g, out, x1, x2: blocked(g * x2 / (x1 * x1 + x2 * x2), (x1 == 0) & (x2 == 0)),
+    lambda g, out, x1, x2: blocked(-g * x1 / (x1 * x1 + x2 * x2), (x1 == 0) & (x2 == 0)),
     ufunc=np.atan2,
     dtypes=FLOATS,
     domain=(0.2, 2.0),

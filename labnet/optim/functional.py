@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from labnet.autograd import Gradients
 from labnet.ops import dispatch, minimum, sqrt
 from labnet.optim.algorithms import SGD
@@ -61,11 +63,17 @@ def clip_norm(gradients: Gradients, max_norm: float) -> Gradients:
     check_gradients("clip_norm", gradients, "clip_norm(await loss.backward(), ...)")
     if not max_norm > 0:
         raise ValueError(f"clip_norm: expected max_norm > 0, got {max_norm}")
+    with np.errstate(all="ignore"):  # gradients that are not finite are results
+        return _clipped(gradients, max_norm)
+
+
+def _clipped(gradients: Gradients, max_norm: float) -> Gradients:
     values = [gradient.detach().astype("float64") for gradient in gradients.values()]
     if dispatch.current_tracer() is not None:
         total: Any = sum((value * value).sum() for value in values)
         scale = minimum(max_norm / (sqrt(total) + 1e-6), 1.0)
         return Gradients((tensor, gradient * scale.astype(gradient.dtype)) for tensor, gradient in gradients.items())
     squares = [float((value * value).sum()) for value in values]
-    factor = min(1.0, max_norm / (math.sqrt(math.fsum(squares)) + 1e-6))
+    factor = max_norm / (math.sqrt(math.fsum(squares)) + 1e-6)
+    factor = 1.0 if factor > 1 else factor  # NaN, where a gradient is, makes all of them NaN
     return Gradients((tensor, gradient * factor) for tensor, gradient in gradients.items())

@@ -17,6 +17,7 @@ from labnet.autograd import Gradients
 from labnet.errors import GradientError, ShapeError
 from labnet.kernels.places import copied, finished, is_elsewhere, moved
 from labnet.ops import dispatch
+from labnet.ops.halves import wider
 from labnet.tensor import Tensor, as_array, wrap
 
 Values = np.ndarray[Any, Any]
@@ -205,9 +206,13 @@ class Optimizer:
         raise NotImplementedError
 
     def updated(self, value: Values, gradient: Values, state: State) -> Values:
-        """Return the value of a parameter after one step; what is put into `state` is there at the next one."""
+        """Return the value of a parameter after one step; what is put into `state` is there at the next one.
+
+        For a parameter of float16 all of it is float32, as squares of its gradients are too small for float16.
+        """
+        value, gradient = wider((value, gradient))
         step, arrays = state.get("step", 0) + 1, [slot for slot in self.slots if slot != "step"]
-        before = {slot: state[slot] if slot in state else np.zeros_like(value) for slot in arrays}
+        before = {slot: wider([state[slot]])[0] if slot in state else np.zeros_like(value) for slot in arrays}
         known = dict(before)
         new = self._formula(value, gradient, known, self._numbers(step))
         for slot in arrays:

@@ -153,7 +153,7 @@ WRITTEN: dict[str, Callable[..., Any]] = {
     "leaky_relu": lambda x, *, negative_slope=0.01: ops.where(x > 0, x, x * negative_slope),
     "hardtanh": lambda x, *, min_val=-1.0, max_val=1.0: ops.minimum(ops.maximum(x, min_val), max_val),
     "relu6": lambda x: ops.minimum(ops.maximum(x, 0), 6),
-    "threshold": lambda x, *, threshold, value: ops.where(x > threshold, x, value),
+    "threshold": lambda x, *, threshold, value: ops.where(x <= threshold, value, x),
     "ndtr": lambda x: 0.5 * (1 + ops.erf(x * math.sqrt(0.5))),
     "logaddexp": _logaddexp,
 }

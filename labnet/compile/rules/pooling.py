@@ -67,11 +67,23 @@ def _winners(x: Any, geometry: Geometry) -> Iterator[tuple[tuple[Any, ...], Any]
     padded = geometry.pad(x, -math.inf)
     greatest = _greatest(padded, geometry)
     places = list(geometry.places())
+    inside = _inside(geometry)
     first: Any = np.int32(len(places) - 1)
     for number, place in reversed(list(enumerate(places[:-1]))):
-        first = ops.where(padded[place] == greatest, np.int32(number), first)
+        wins = ops.logical_or(padded[place] == greatest, ops.isnan(padded[place]))
+        wins = wins if inside[place].all() else ops.logical_and(wins, inside[place])
+        first = ops.where(wins, np.int32(number), first)
     for number, place in enumerate(places):
         yield place, ops.equal(first, np.int32(number))
+
+
+def _inside(geometry: Geometry) -> Any:
+    """Return which elements of a padded image are not padding, as booleans of the host."""
+    (top, _), (left, _) = geometry.sides
+    inside = np.zeros(geometry.padded, bool)
+    rows, columns = (size - sum(side) for size, side in zip(geometry.padded, geometry.sides, strict=True))
+    inside[top : top + rows, left : left + columns] = True
+    return inside
 
 
 def _added(trace: Trace, parts: Sequence[Any], geometry: Geometry, shape: Shape) -> Traced:
@@ -112,10 +124,7 @@ def _shares(trace: Trace, geometry: Geometry, dtype: Any, static: Static) -> Any
     """Return what each window is divided by."""
     if static.get("count_include_pad", True):
         return math.prod(geometry.kernel)
-    (top, _), (left, _) = geometry.sides
-    inside = np.zeros(geometry.padded, dtype)
-    rows, columns = (size - sum(side) for size, side in zip(geometry.padded, geometry.sides, strict=True))
-    inside[top : top + rows, left : left + columns] = 1
+    inside = _inside(geometry)
     return trace.constant(np.sum([inside[place] for place in geometry.places()], axis=0, dtype=dtype))
 
 

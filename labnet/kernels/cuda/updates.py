@@ -24,9 +24,9 @@ Formula = Callable[[Any, Any, dict[str, Any], Sequence[float]], Any]
 
 
 def fit(values: Sequence[Any], gradients: Sequence[Any]) -> bool:
-    """Tell whether all arrays are on the GPU, of one floating dtype."""
+    """Return whether all arrays are on the GPU, of one floating dtype; states of float16 are kept in float32."""
     arrays = [*values, *gradients]
-    return all(isinstance(x, DeviceArray) and x.dtype.kind == "f" and x.dtype == arrays[0].dtype for x in arrays)
+    return all(isinstance(x, DeviceArray) and x.dtype.char in "fd" and x.dtype == arrays[0].dtype for x in arrays)
 
 
 def update(

@@ -1,0 +1,120 @@
+"""Products of matrices and vectors, diagonals and norms."""
+
+import builtins
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from labnet.ops.creation import eye
+from labnet.ops.elementwise import where
+from labnet.ops.linalg import matmul, tensordot, vecdot
+from labnet.ops.numpy_api.table import FUNCTIONS, as_tensor, need, of
+from labnet.ops.rearrange import pad
+from labnet.ops.reduction import sum
+from labnet.ops.shape import (
+    astype,
+    moveaxis,
+    reshape,
+)
+from labnet.ops.statistics import vector_norm
+
+
+@of(np.dot)
+def _dot(a: Any, b: Any, out: Any = None) -> Any:
+    need(out is None)
+    x, y = as_tensor(a), as_tensor(b)
+    if not (x.ndim and y.ndim):
+        return x * y
+    return matmul(x, y) if y.ndim == 1 or x.ndim == y.ndim == 2 else tensordot(x, y, axes=((-1,), (-2,)))
+
+
+@of(np.inner)
+def _inner(a: Any, b: Any, /) -> Any:
+    x, y = as_tensor(a), as_tensor(b)
+    return tensordot(x, y, axes=((-1,), (-1,))) if x.ndim and y.ndim else x * y
+
+
+@of(np.outer)
+def _outer(a: Any, b: Any, out: Any = None) -> Any:
+    need(out is None)
+    return reshape(as_tensor(a), (-1, 1)) * reshape(as_tensor(b), (-1,))
+
+
+@of(np.vdot)
+def _vdot(a: Any, b: Any, /) -> Any:
+    return matmul(reshape(as_tensor(a), (-1,)), reshape(as_tensor(b), (-1,)))
+
+
+@of(np.tensordot)
+def _tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
+    if not isinstance(axes, int):
+        axes = tuple((each,) if isinstance(each, int) else tuple(each) for each in axes)
+    return tensordot(a, b, axes=axes)
+
+
+FUNCTIONS[np.linalg.matmul] = lambda x1, x2, /: matmul(x1, x2)
+FUNCTIONS[np.linalg.vecdot] = lambda x1, x2, /, *, axis=-1: vecdot(x1, x2, axis=axis)
+FUNCTIONS[np.linalg.tensordot] = lambda x1, x2, /, *, axes=2: _tensordot(x1, x2, axes)
+FUNCTIONS[np.linalg.outer] = lambda x1, x2, /: _outer(x1, x2)
+
+
+@of(np.linalg.multi_dot)
+def _multi_dot(arrays: Sequence[Any], *, out: Any = None) -> Any:
+    need(out is None)
+    return functools.reduce(_dot, arrays)
+
+
+@of(np.diagonal)
+def _diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    x = moveaxis(as_tensor(a), (axis1, axis2), (-2, -1))
+    rows, columns = x.shape[-2:]
+    count = builtins.max(builtins.min(rows + builtins.min(offset, 0), columns - builtins.max(offset, 0)), 0)
+    places = np.arange(count)
+    return x[..., places - builtins.min(offset, 0), places + builtins.max(offset, 0)]
+
+
+@of(np.trace)
+def _trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: Any = None) -> Any:
+    need(out is None)
+    return sum(_diagonal(a, offset, axis1, axis2), axis=-1, dtype=dtype)
+
+
+FUNCTIONS[np.linalg.diagonal] = lambda x, /, *, offset=0: _diagonal(x, offset, -2, -1)
+FUNCTIONS[np.linalg.trace] = lambda x, /, *, offset=0, dtype=None: _trace(x, offset, -2, -1, dtype)
+
+
+@of(np.diag)
+def _diag(v: Any, k: int = 0) -> Any:
+    x = as_tensor(v)
+    if x.ndim == 2:
+        return _diagonal(x, k)
+    need(x.ndim == 1)
+    padded = pad(x, (abs(k), 0))
+    return where(
+        eye(len(padded), k=k, dtype="bool", device=x.device), padded if k >= 0 else reshape(padded, (-1, 1)), 0
+    )
+
+
+@of(np.linalg.norm)
+def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+    y = as_tensor(x)
+    pair = axis if isinstance(axis, tuple) else tuple(range(y.ndim)) if axis is None and y.ndim == 2 else ()
+    if ord == "fro" and len(pair) == 2:
+        return _vector_norm(y, axis=pair, keepdims=keepdims)
+    need(ord is None or (isinstance(ord, int | float) and (isinstance(axis, int) or (axis is None and y.ndim == 1))))
+    return _vector_norm(y, axis=axis, keepdims=keepdims, ord=2 if ord is None else ord)
+
+
+@of(np.linalg.vector_norm)
+def _vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:
+    y = as_tensor(x)
+    y = y if y.dtype.kind == "f" else astype(y, "float64")
+    return vector_norm(y, axis=axis, keepdims=keepdims, ord=ord)
+
+
+@of(np.linalg.matrix_norm)
+def _matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
+    need(ord == "fro")
+    return _vector_norm(x, axis=(-2, -1), keepdims=keepdims)
