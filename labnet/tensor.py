@@ -317,14 +317,17 @@ class Tensor(Methods):
     ) -> Any:
         """Return a DLPack capsule: read-only where the consumer knows of that, else a copy.
 
-        On a GPU memory is shared either way, as libraries expect there.
+        On a GPU memory is shared either way, as libraries expect there. Elements that lie backwards are copied:
+        torch ends the process where a stride is negative.
         """
         if is_elsewhere(self._array):
             return self._dlpack_on_gpu(stream, max_version, dl_device, copy)
         readable = max_version is not None and max_version[0] >= 1
         if copy is False and not readable:
             raise BufferError("a tensor is exported read-only: without a copy the consumer needs DLPack 1.0")
-        array = self.numpy() if readable and not copy else self.numpy().copy()
+        array = self.numpy()
+        if copy or not readable or _needs_copy(array, copy):
+            array = array.copy()
         return array.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device)
 
     def _dlpack_on_gpu(self, stream: Any, max_version: Any, dl_device: Any, copy: bool | None) -> Any:
@@ -335,7 +338,7 @@ class Tensor(Methods):
             raise BufferError(f"__dlpack__: the tensor is on 'cuda', device {dl_device} was asked for: use .to('cpu')")
         tell("numpy", self)
         array: Any = self._array
-        array = array.copy() if copy else array.settle()
+        array = array.copy() if copy or _needs_copy(array, copy) else array.settle()
         return capsule(array, stream=stream, max_version=max_version, read_only=not copy)
 
     @property
@@ -492,6 +495,17 @@ class Moved(autograd.Node):
         if isinstance(gradient, Tensor):
             return [gradient.to_device(self._origin)]
         return [moved(finished(gradient), self._origin)]
+
+
+def _needs_copy(array: Any, copy: bool | None) -> bool:
+    """Return whether DLPack's consumers cannot read an array where it lies; refuse to if no copy is allowed."""
+    if all(stride >= 0 and stride % array.itemsize == 0 for stride in array.strides):
+        return False
+    if copy is False:
+        raise BufferError(
+            f"__dlpack__: strides {array.strides} need a copy: expected multiples of {array.itemsize}, >= 0"
+        )
+    return True
 
 
 def _place_for(data: Any, device: str | None) -> str:
