@@ -7,6 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from copy import deepcopy
 from importlib import import_module
 from typing import Any
 
@@ -478,6 +479,8 @@ class Tensor(Methods):
         tell("copy", self)
         copied = Tensor(self._array.copy(), device=self.device, requires_grad=self.requires_grad and self.is_leaf)
         memo[id(self)] = copied
+        if self.grad is not None:
+            copied.grad = deepcopy(self.grad, memo)
         return copied
 
 

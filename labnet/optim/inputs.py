@@ -1,0 +1,92 @@
+"""Leaves that require gradients and are no module's parameters, and the warnings about them."""
+
+import sys
+import warnings
+import weakref
+from collections.abc import Container, Sequence
+from pathlib import Path
+from types import FrameType
+
+from labnet.tensor import Tensor
+
+#: Every parameter of every module, by identity: tensors compare element by element.
+_parameters: "dict[int, weakref.ref[Tensor]]" = {}
+
+_HOME = str(Path(__file__).parent.parent)
+
+
+def belongs_to_module(tensor: Tensor) -> None:
+    """Remember that a tensor is a parameter of a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> weight = ln.ones(1, requires_grad=True)
+    >>> belongs_to_module(weight)
+    """
+    key, known = id(tensor), _parameters
+    if key not in known:
+        known[key] = weakref.ref(tensor, lambda _: known.pop(key, None))
+
+
+def users_frame() -> FrameType | None:
+    """Return the innermost frame whose code is not labnet's."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_HOME):
+        frame = frame.f_back
+    return frame
+
+
+def warn(text: str) -> None:
+    """Warn at the user's line.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn("careful")
+    >>> str(caught[0].message)
+    'careful'
+    """
+    level, frame, users = 1, sys._getframe(0), users_frame()
+    while frame is not users and frame.f_back is not None:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)
+
+
+def warn_of_leaves(optimizer: object, leaves: Sequence[Tensor], only: Container[int] | None) -> bool:
+    """Warn where an optimizer changes leaves that are inputs, or none at all.
+
+    Leaves that no module has are taken for inputs beside parameters of modules; bare tensors alone are parameters.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    leaves : sequence of tensors
+        Those that a backward has found gradients of.
+    only : container of int, optional
+        Identities of the parameters that the optimizer is restricted to.
+
+    Returns
+    -------
+    bool
+        Whether it warned.
+    """
+    if only is not None:
+        nothing = bool(leaves) and not any(id(leaf) in only for leaf in leaves)
+        if nothing:
+            warn(
+                f"{optimizer} changes nothing: none of the {len(leaves)} leaves with gradients is in its parameters=; "
+                "a copied module has parameters of its own: copy it together with its optimizer"
+            )
+        return nothing
+    strangers = [leaf for leaf in leaves if id(leaf) not in _parameters]
+    mixed = 0 < len(strangers) < len(leaves)
+    if mixed:
+        shapes = ", ".join(str(leaf.shape) for leaf in strangers)
+        warn(
+            f"{optimizer} changes leaves of shape {shapes} that no module has, beside {len(leaves) - len(strangers)} "
+            "parameters of modules: if they are inputs, name what is trained with parameters=model.parameters()"
+        )
+    return mixed
