@@ -9,6 +9,7 @@ from labnet import memory
 from labnet.autograd import Setting
 from labnet.errors import DTypeError, ShapeError
 from labnet.nn import init
+from labnet.nn.sizes import size
 from labnet.nn.summary import describe_module
 from labnet.ops import dispatch, linear
 from labnet.optim.inputs import belongs_to_module, users_frame, warn
@@ -441,6 +442,8 @@ class Linear(Module):
 
     Raises
     ------
+    TypeError, ValueError
+        If a size is no integer, or negative.
     ShapeError, DTypeError
         When called with another last dimension, or another dtype than the weight's.
 
@@ -453,10 +456,10 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
         super().__init__()
-        self.in_features = in_features
-        self.out_features = out_features
-        self.weight = init.fan_in_uniform((out_features, in_features), fan_in=in_features)
-        self.bias = init.fan_in_uniform((out_features,), fan_in=in_features) if bias else None
+        self.in_features = size("Linear", "in_features", in_features, least=0)
+        self.out_features = size("Linear", "out_features", out_features, least=0)
+        self.weight = init.fan_in_uniform((self.out_features, self.in_features), fan_in=self.in_features)
+        self.bias = init.fan_in_uniform((self.out_features,), fan_in=self.in_features) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a tensor of shape (..., in_features) to (..., out_features)."""
