@@ -168,7 +168,6 @@ def layer_norm(
     [[-1.0, 1.0]]
     """
     shape = sizes("layer_norm", "normalized_shape", normalized_shape)
-    number("layer_norm", "eps", eps, least=0)
     if x.shape[-len(shape) :] != shape:
         raise ShapeError(f"layer_norm: expected an input of shape (..., {', '.join(map(str, shape))}), got {x.shape}")
     with Together():

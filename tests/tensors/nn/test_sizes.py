@@ -139,7 +139,7 @@ FUNCTIONS = {
     "avg_pool2d": (lambda **k: nn.avg_pool2d(IMAGE, **{"kernel_size": 2, **k}), "kernel_size stride padding"),
     "conv2d": (lambda **k: nn.conv2d(IMAGE, ln.ones((2, 2, 3, 3)), **k), "stride padding dilation groups"),
     "dropout": (lambda **k: nn.dropout(IMAGE, **k), "p"),
-    "layer_norm": (lambda **k: nn.layer_norm(IMAGE, **{"normalized_shape": 6, **k}), "normalized_shape eps"),
+    "layer_norm": (lambda **k: nn.layer_norm(IMAGE, **{"normalized_shape": 6, **k}), "normalized_shape"),
     "normalize": (lambda **k: nn.normalize(IMAGE, **k), "p eps"),
     "embedding": (lambda **k: nn.embedding(ln.asarray([1]), ln.ones((3, 2)), **k), "padding_idx"),
 }
