@@ -349,6 +349,11 @@ class Tensor(Methods):
             raise AttributeError("__cuda_array_interface__: the tensor is on 'cpu'")
         tell("numpy", self)
         array: Any = self._array
+        if any(stride < 0 for stride in array.strides):  # torch ends the process there
+            raise AttributeError(
+                f"__cuda_array_interface__: expected elements that lie forwards, got strides {array.strides}: "
+                "use from_dlpack, which copies"
+            )
         found: dict[str, Any] = array.__cuda_array_interface__
         return found
 
@@ -404,7 +409,8 @@ class Tensor(Methods):
         Parameters
         ----------
         target : str or dtype
-            ``"cpu"`` or ``"cuda"``, or a dtype as for `astype`. A gradient goes the same way back.
+            ``"cpu"`` or ``"cuda"``, or a dtype as for `astype`. A gradient goes the same way back. Where the tensor
+            is there, or has the dtype, already, it is returned itself.
 
         Raises
         ------
@@ -413,7 +419,7 @@ class Tensor(Methods):
         """
         if isinstance(target, str) and target not in DTYPES:
             return self.to_device(target)
-        return self.astype(target)
+        return self if as_dtype(target) == self.dtype else self.astype(target)
 
     def to_device(self, device: str, /, *, stream: None = None) -> "Tensor":
         """Return the tensor on another device, as the array API standard spells it."""

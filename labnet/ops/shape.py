@@ -67,8 +67,9 @@ def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Array:
     >>> ln.broadcast_to(ln.asarray([1, 2]), (2, 2)).tolist()
     [[1, 2], [1, 2]]
     """
-    if (1,) * (len(np.atleast_1d(shape)) - x.ndim) + x.shape == shape:
-        return np.reshape(x, shape)
+    wanted = (shape,) if isinstance(shape, int) else tuple(shape)
+    if (1,) * (len(wanted) - x.ndim) + x.shape == wanted:
+        return np.reshape(x, wanted)
     return np.broadcast_to(x, shape)
 
 
