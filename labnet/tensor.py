@@ -18,7 +18,7 @@ from labnet._methods import Methods
 from labnet.device import CPU, check_device
 from labnet.device import _process_default as _defaults
 from labnet.errors import DeviceError, DTypeError, GradientError, ShapeError
-from labnet.kernels.places import device_of, finished, is_elsewhere, moved
+from labnet.kernels.places import copied, device_of, finished, is_elsewhere, moved
 from labnet.pictures import describe_array
 from labnet.stats import losses
 
@@ -479,15 +479,15 @@ class Tensor(Methods):
         if not self.is_leaf:
             raise GradientError("only leaf tensors can be copied into another process; this one was computed: detach()")
         tell("copy", self)
-        return _leaf, (moved(self._array, CPU).copy(), self.device, self.requires_grad)
+        return _leaf, (copied(moved(self._array, CPU)), self.device, self.requires_grad)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tensor":
         tell("copy", self)
-        copied = Tensor(self._array.copy(), device=self.device, requires_grad=self.requires_grad and self.is_leaf)
-        memo[id(self)] = copied
+        twin = Tensor(copied(self._array), device=self.device, requires_grad=self.requires_grad and self.is_leaf)
+        memo[id(self)] = twin
         if self.grad is not None:
-            copied.grad = deepcopy(self.grad, memo)
-        return copied
+            twin.grad = deepcopy(self.grad, memo)
+        return twin
 
 
 class Moved(autograd.Node):

@@ -9,10 +9,11 @@ from labnet import memory
 from labnet.autograd import Setting
 from labnet.errors import DTypeError, ShapeError
 from labnet.nn import init
+from labnet.nn.assignment import belongs_to_state, is_input, looks_like_a_parameter
 from labnet.nn.sizes import size
 from labnet.nn.summary import describe_module
 from labnet.ops import dispatch, linear
-from labnet.optim.inputs import belongs_to_module, users_frame, warn
+from labnet.optim.inputs import belongs_to_module, warn
 from labnet.tensor import DTYPES, DTypeLike, Tensor, as_dtype
 
 if TYPE_CHECKING:
@@ -61,33 +62,13 @@ def _forget_history(tensor: Tensor) -> None:
         tensor._node = None
 
 
-def _looks_like_a_parameter(module: "Module", name: str) -> bool:
-    """Return whether a computed tensor is assigned where a parameter is meant, and not an activation.
-
-    That is in place of a parameter, while the module is constructed, or in a cell or script before the first call.
-    """
-    if name in module._parameters:
-        return True
-    if "_called" in module.__dict__:
-        return False
-    frame = users_frame()
-    if frame is not None and frame.f_code.co_name.startswith("<"):
-        return True
-    while frame is not None:
-        code = frame.f_code
-        if code.co_name == "__init__" and code.co_argcount and frame.f_locals.get(code.co_varnames[0]) is module:
-            return True
-        frame = frame.f_back
-    return False
-
-
 class Module:
     """Base of everything that has parameters.
 
     Assign tensors that require gradients, or other modules, as attributes; define `forward`. Parameters are leaves
     that require gradients. Buffers are what is saved beside them: tensors of `register_buffer`, and those without
-    gradients that are assigned before the first call. What `forward` assigns under another name, such as an
-    activation, is an attribute and no state.
+    gradients that are assigned from outside or by `__init__`. What `forward` assigns under another name, such as an
+    activation or its input, is an attribute and no state.
 
     Examples
     --------
@@ -132,12 +113,14 @@ class Module:
             return self._modules
         if not isinstance(value, Tensor):
             return self._buffers if value is None and name in self._buffers else None
+        known = name in self._buffers
         if value.is_leaf and value.requires_grad:
-            belongs_to_module(value)
-            return self._parameters
-        if name in self._buffers or (value.is_leaf and (name in self._parameters or "_called" not in self.__dict__)):
+            if known or not is_input(value, Module):
+                belongs_to_module(value)
+                return self._parameters
+        elif known or (value.is_leaf and (name in self._parameters or belongs_to_state(self, Module))):
             return self._buffers
-        if not value.is_leaf and _looks_like_a_parameter(self, name):
+        elif not value.is_leaf and looks_like_a_parameter(self, name, Module):
             warn(
                 f"{type(self).__name__}.{name} of shape {value.shape} was computed from a tensor that requires a "
                 f"gradient, so it is no parameter and no optimizer changes it: compute its values first, then write "

@@ -60,6 +60,84 @@ def test_an_activation_does_not_become_state_by_copying(duplicate):
     assert copied.last.shape == (1, 2)
 
 
+class Keeps(nn.Module):
+    """Keeps what it was given and what it computed, whoever calls which of its methods."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x, *, scale=None):
+        self.given, self.scale = x, scale
+        self.code = self.layer(x)
+        return self.code
+
+
+@pytest.mark.parametrize("call", [lambda model, *x, **k: model(*x, **k), lambda model, *x, **k: model.forward(*x, **k)])
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_an_input_that_forward_keeps_is_no_state(call, requires_grad):
+    model = Keeps()
+    x, scale = ln.ones((1, 2), requires_grad=requires_grad), ln.ones(1, requires_grad=requires_grad)
+    with warnings.catch_warnings(), ln.no_grad():
+        warnings.simplefilter("error")
+        call(model, x, scale=scale)
+    call(model, x, scale=scale)
+    assert model.given is x
+    assert list(model.state_dict()) == ["layer.weight", "layer.bias"]
+    assert [name for name, _ in model.named_parameters()] == ["layer.weight", "layer.bias"]
+
+
+def test_what_a_forward_makes_is_a_parameter_or_a_module_with_buffers():
+    class Late(nn.Module):
+        def forward(self, x):
+            if not hasattr(self, "scale"):
+                self.scale = ln.ones(x.shape[-1], requires_grad=True)
+                self.inner = Masked()
+            return self.inner(x * self.scale)
+
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.setup()
+
+        def setup(self):
+            self.mask = ln.ones(2)
+
+        def forward(self, x):
+            return x * self.mask
+
+    model = Late()
+    model(ln.ones((1, 2)))
+    assert list(model.state_dict()) == ["scale", "inner.mask"]
+
+
+def test_a_plain_tensor_from_outside_is_a_buffer_also_after_a_call():
+    model = nn.Linear(2, 2)
+    model(ln.ones((1, 2)))
+
+    def attach(model):
+        model.mask = ln.ones(2)
+
+    attach(model)
+    assert list(model.state_dict()) == ["weight", "bias", "mask"]
+
+
+def test_a_module_that_is_called_while_it_is_made_keeps_no_activation():
+    class Warm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+            with ln.no_grad():
+                self(ln.ones((1, 2)))
+            self.mask = ln.ones(2)
+
+        def forward(self, x):
+            self.last = self.layer(x)
+            return self.last
+
+    assert list(Warm().state_dict()) == ["layer.weight", "layer.bias", "mask"]
+
+
 def test_an_activation_survives_a_file_of_another_instance(tmp_path):
     model = Remembers()
     model(ln.ones((4, 3)))
