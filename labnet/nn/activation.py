@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from labnet import ops
 from labnet.nn.modules import Module
-from labnet.nn.sizes import number
+from labnet.nn.sizes import MAX_DIMENSIONS, number, size
 from labnet.tensor import Tensor
 
 
@@ -215,7 +215,7 @@ class Softmax(Activation):
     function = ops.softmax
 
     def __init__(self, axis: int = -1):
-        super().__init__(axis=axis)
+        super().__init__(axis=size(type(self).__name__, "axis", axis, least=-MAX_DIMENSIONS))
 
 
 class LogSoftmax(Activation):
@@ -231,4 +231,4 @@ class LogSoftmax(Activation):
     function = ops.log_softmax
 
     def __init__(self, axis: int = -1):
-        super().__init__(axis=axis)
+        super().__init__(axis=size(type(self).__name__, "axis", axis, least=-MAX_DIMENSIONS))

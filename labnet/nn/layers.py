@@ -6,11 +6,9 @@ from labnet.errors import ShapeError
 from labnet.nn import init
 from labnet.nn.functional import dropout, embedding, layer_norm
 from labnet.nn.modules import Module
-from labnet.nn.sizes import number, probability, size, sizes
+from labnet.nn.sizes import MAX_DIMENSIONS, number, probability, size, sizes
 from labnet.ops.creation import ones, zeros
 from labnet.tensor import Tensor
-
-_MAX_DIMENSIONS = 64  # NumPy's own limit
 
 
 class Flatten(Module):
@@ -25,8 +23,8 @@ class Flatten(Module):
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1):
         super().__init__()
-        self.start_dim = size("Flatten", "start_dim", start_dim, least=-_MAX_DIMENSIONS)
-        self.end_dim = size("Flatten", "end_dim", end_dim, least=-_MAX_DIMENSIONS)
+        self.start_dim = size("Flatten", "start_dim", start_dim, least=-MAX_DIMENSIONS)
+        self.end_dim = size("Flatten", "end_dim", end_dim, least=-MAX_DIMENSIONS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the same elements with fewer dimensions."""

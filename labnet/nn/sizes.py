@@ -7,6 +7,9 @@ from typing import Any
 
 from labnet.ops.windows import Padding, Pair
 
+#: NumPy's own limit.
+MAX_DIMENSIONS = 64
+
 
 def size(layer: str, name: str, value: Any, *, least: int = 1) -> int:
     """Return a size as an integer.

@@ -47,6 +47,8 @@ LAYERS = {
     "TransformerDecoder": ({"decoder_layer": nn.ReLU(), "num_layers": 1}, {"num_layers": 1}),
     "PositionalEncoding": ({"d_model": 4}, {"d_model": 1, "dropout": "share", "max_len": 1}),
     "Flatten": ({}, {"start_dim": -64, "end_dim": -64}),
+    "Softmax": ({}, {"axis": -64}),
+    "LogSoftmax": ({}, {"axis": -64}),
     "ELU": ({}, {"alpha": "number"}),
     "LeakyReLU": ({}, {"negative_slope": "number"}),
     "Hardtanh": ({}, {"min_val": "number", "max_val": "number"}),
@@ -93,7 +95,7 @@ def test_right_numbers_are_taken_also_as_numpys(layer):
 
 def test_every_layer_with_numbers_is_in_the_table():
     layers = {name: getattr(nn, name) for name in nn.__all__ if isinstance(getattr(nn, name), type)}
-    without = {"Module", "ModuleList", "Sequential", "Softmax", "LogSoftmax", "GELU"}
+    without = {"Module", "ModuleList", "Sequential", "GELU"}
     with_numbers = {
         name
         for name, layer in layers.items()
