@@ -13,7 +13,7 @@ from labnet.nn.assignment import belongs_to_state, is_input, looks_like_a_parame
 from labnet.nn.sizes import size
 from labnet.nn.summary import describe_module
 from labnet.ops import dispatch, linear
-from labnet.optim.inputs import belongs_to_module, warn
+from labnet.optim.inputs import belongs_to_module, note_inputs, warn
 from labnet.tensor import DTYPES, DTypeLike, Tensor, as_dtype
 
 if TYPE_CHECKING:
@@ -212,7 +212,10 @@ class Module:
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Call `forward`."""
-        self.__dict__["_called"] = True
+        own = self.__dict__
+        own["_called"] = True
+        if "_noted" not in own and note_inputs((*inputs, *named.values())):
+            own["_noted"] = True
         return self.forward(*inputs, **named)
 
     def children(self) -> Iterator["Module"]:

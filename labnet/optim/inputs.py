@@ -3,14 +3,18 @@
 import sys
 import warnings
 import weakref
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+from labnet.autograd import Leaf, Node
 from labnet.tensor import Tensor
 
 #: Every parameter of every module, by identity: tensors compare element by element.
 _parameters: "dict[int, weakref.ref[Tensor]]" = {}
+#: Leaves that inputs of a module were computed from, when it was first called with such inputs.
+_inputs: "dict[int, weakref.ref[Tensor]]" = {}
 
 _HOME = str(Path(__file__).parent.parent)
 
@@ -24,8 +28,34 @@ def belongs_to_module(tensor: Tensor) -> None:
     >>> weight = ln.ones(1, requires_grad=True)
     >>> belongs_to_module(weight)
     """
-    key, known = id(tensor), _parameters
-    if key not in known:
+    _remember(_parameters, tensor)
+
+
+def note_inputs(values: Iterable[Any]) -> bool:
+    """Remember the leaves that a module's inputs were computed from; return whether there are any.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> note_inputs([ln.ones(1, requires_grad=True) * 2]), note_inputs([ln.ones(1)])
+    (True, False)
+    """
+    pending = [value._node for value in values if isinstance(value, Tensor) and value._node is not None]
+    seen: set[Node] = set()
+    while pending:
+        node = pending.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, Leaf):
+            _remember(_inputs, node.owner())
+        pending += [parent for parent in node.parents or () if parent is not None]
+    return bool(seen)
+
+
+def _remember(known: "dict[int, weakref.ref[Tensor]]", tensor: Tensor | None) -> None:
+    key = id(tensor)
+    if tensor is not None and key not in known:
         known[key] = weakref.ref(tensor, lambda _: known.pop(key, None))
 
 
@@ -58,7 +88,8 @@ def warn(text: str) -> None:
 def warn_of_leaves(optimizer: object, leaves: Sequence[Tensor], only: Container[int] | None) -> bool:
     """Warn where an optimizer changes leaves that are inputs, or none at all.
 
-    Leaves that no module has are taken for inputs beside parameters of modules; bare tensors alone are parameters.
+    Leaves that no module has, and that a module was called with, are taken for inputs where parameters of modules
+    are changed beside them. Other bare tensors are parameters.
 
     Parameters
     ----------
@@ -81,12 +112,13 @@ def warn_of_leaves(optimizer: object, leaves: Sequence[Tensor], only: Container[
                 "a copied module has parameters of its own: copy it together with its optimizer"
             )
         return nothing
-    strangers = [leaf for leaf in leaves if id(leaf) not in _parameters]
-    mixed = 0 < len(strangers) < len(leaves)
+    strangers = [leaf for leaf in leaves if id(leaf) in _inputs and id(leaf) not in _parameters]
+    known = sum(id(leaf) in _parameters for leaf in leaves)
+    mixed = bool(strangers and known)
     if mixed:
         shapes = ", ".join(str(leaf.shape) for leaf in strangers)
         warn(
-            f"{optimizer} changes leaves of shape {shapes} that no module has, beside {len(leaves) - len(strangers)} "
-            "parameters of modules: if they are inputs, name what is trained with parameters=model.parameters()"
+            f"{optimizer} changes leaves of shape {shapes} that a module was called with, beside {known} parameters of "
+            "modules: if they are inputs, name what is trained with parameters=model.parameters()"
         )
     return mixed

@@ -293,6 +293,24 @@ def test_an_input_that_is_moved_beside_a_module_is_named_once():
     pinn_step(model, ln.ones((64, 1), requires_grad=True), optimizer)
 
 
+def test_coordinates_that_inputs_are_made_of_are_named_also_after_a_call_without_them():
+    model = ln.nn.Linear(2, 1)
+    model(ln.ones((1, 2)))
+    x, t = (ln.ones((64, 1), requires_grad=True) for _ in range(2))
+    optimizer = ln.optim.SGD()
+    with pytest.warns(UserWarning, match=r"shape \(64, 1\), \(64, 1\) that a module was called with, beside 2"):
+        optimizer(model(ln.concat([x, t * 2], axis=1)).sum().backward())
+
+
+def test_bare_parameters_beside_modules_are_trained_without_a_word():
+    encoder, decoder = ln.nn.Linear(2, 3), ln.nn.Linear(3, 3)
+    weight = ln.ones((3, 1), requires_grad=True)
+    optimizer = ln.optim.SGD(lr=0.1)
+    for _ in range(2):
+        optimizer((decoder(encoder(ln.ones((4, 2)))) @ weight).sum().backward())
+    assert weight.tolist() != [[1.0]] * 3
+
+
 def test_an_input_stays_where_the_optimizer_knows_its_parameters():
     model = ln.nn.Linear(1, 1)
     points = ln.ones((4, 1), requires_grad=True)
