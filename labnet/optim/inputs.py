@@ -1,5 +1,6 @@
 """Leaves that require gradients and are no module's parameters, and the warnings about them."""
 
+import os
 import sys
 import warnings
 import weakref
@@ -16,7 +17,7 @@ _parameters: "dict[int, weakref.ref[Tensor]]" = {}
 #: Leaves that inputs of a module were computed from, when it was first called with such inputs.
 _inputs: "dict[int, weakref.ref[Tensor]]" = {}
 
-_HOME = str(Path(__file__).parent.parent)
+_HOME = f"{Path(__file__).parent.parent}{os.sep}"
 
 
 def belongs_to_module(tensor: Tensor) -> None:
