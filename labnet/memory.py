@@ -21,10 +21,15 @@ Array = Any
 
 
 def link(view: Any, source: Any) -> None:
-    """Remember that `view` was made of `source` and shares its memory, if it does."""
+    """Remember that `view` was made of `source` and shares its memory, if it does.
+
+    An op that returns the very array it was given made no view: both tensors keep it until one of them is written.
+    """
     array, origin, family = view._array.base, source._array, source._family
-    if array is None or (array is not origin and array is not origin.base):
+    if array is None or view._array is origin or (array is not origin and array is not origin.base):
         return
+    if 0 in view._array.strides and view._array.size > source._array.size:
+        return  # repeated elements are values
     if family is None:
         if 0 in origin.strides:  # one element at many places: no place to write through to
             return

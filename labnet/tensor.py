@@ -7,6 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from copy import deepcopy
 from importlib import import_module
 from typing import Any
 
@@ -17,7 +18,7 @@ from labnet._methods import Methods
 from labnet.device import CPU, check_device
 from labnet.device import _process_default as _defaults
 from labnet.errors import DeviceError, DTypeError, GradientError, ShapeError
-from labnet.kernels.places import device_of, finished, is_elsewhere, moved
+from labnet.kernels.places import copied, device_of, finished, is_elsewhere, moved
 from labnet.pictures import describe_array
 from labnet.stats import losses
 
@@ -322,14 +323,17 @@ class Tensor(Methods):
     ) -> Any:
         """Return a DLPack capsule: read-only where the consumer knows of that, else a copy.
 
-        On a GPU memory is shared either way, as libraries expect there.
+        On a GPU memory is shared either way, as libraries expect there. Elements that lie backwards are copied:
+        torch ends the process where a stride is negative.
         """
         if is_elsewhere(self._array):
             return self._dlpack_on_gpu(stream, max_version, dl_device, copy)
         readable = max_version is not None and max_version[0] >= 1
         if copy is False and not readable:
             raise BufferError("a tensor is exported read-only: without a copy the consumer needs DLPack 1.0")
-        array = self.numpy() if readable and not copy else self.numpy().copy()
+        array = self.numpy()
+        if copy or not readable or _needs_copy(array, copy):
+            array = array.copy()
         return array.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device)
 
     def _dlpack_on_gpu(self, stream: Any, max_version: Any, dl_device: Any, copy: bool | None) -> Any:
@@ -340,7 +344,7 @@ class Tensor(Methods):
             raise BufferError(f"__dlpack__: the tensor is on 'cuda', device {dl_device} was asked for: use .to('cpu')")
         tell("numpy", self)
         array: Any = self._array
-        array = array.copy() if copy else array.settle()
+        array = array.copy() if copy or _needs_copy(array, copy) else array.settle()
         return capsule(array, stream=stream, max_version=max_version, read_only=not copy)
 
     @property
@@ -350,6 +354,11 @@ class Tensor(Methods):
             raise AttributeError("__cuda_array_interface__: the tensor is on 'cpu'")
         tell("numpy", self)
         array: Any = self._array
+        if any(stride < 0 for stride in array.strides):  # torch ends the process there
+            raise AttributeError(
+                f"__cuda_array_interface__: expected elements that lie forwards, got strides {array.strides}: "
+                "use from_dlpack, which copies"
+            )
         found: dict[str, Any] = array.__cuda_array_interface__
         return found
 
@@ -405,7 +414,8 @@ class Tensor(Methods):
         Parameters
         ----------
         target : str or dtype
-            ``"cpu"`` or ``"cuda"``, or a dtype as for `astype`. A gradient goes the same way back.
+            ``"cpu"`` or ``"cuda"``, or a dtype as for `astype`. A gradient goes the same way back. Where the tensor
+            is there, or has the dtype, already, it is returned itself.
 
         Raises
         ------
@@ -414,7 +424,7 @@ class Tensor(Methods):
         """
         if isinstance(target, str) and target not in DTYPES:
             return self.to_device(target)
-        return self.astype(target)
+        return self if as_dtype(target) == self.dtype else self.astype(target)
 
     def to_device(self, device: str, /, *, stream: None = None) -> "Tensor":
         """Return the tensor on another device, as the array API standard spells it."""
@@ -477,13 +487,15 @@ class Tensor(Methods):
         if not self.is_leaf:
             raise GradientError("only leaf tensors can be copied into another process; this one was computed: detach()")
         tell("copy", self)
-        return _leaf, (moved(self._array, CPU).copy(), self.device, self.requires_grad)
+        return _leaf, (copied(moved(self._array, CPU)), self.device, self.requires_grad)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tensor":
         tell("copy", self)
-        copied = Tensor(self._array.copy(), device=self.device, requires_grad=self.requires_grad and self.is_leaf)
-        memo[id(self)] = copied
-        return copied
+        twin = Tensor(copied(self._array), device=self.device, requires_grad=self.requires_grad and self.is_leaf)
+        memo[id(self)] = twin
+        if self.grad is not None:
+            twin.grad = deepcopy(self.grad, memo)
+        return twin
 
 
 class Moved(autograd.Node):
@@ -500,6 +512,17 @@ class Moved(autograd.Node):
         if isinstance(gradient, Tensor):
             return [gradient.to_device(self._origin)]
         return [moved(finished(gradient), self._origin)]
+
+
+def _needs_copy(array: Any, copy: bool | None) -> bool:
+    """Return whether DLPack's consumers cannot read an array where it lies; refuse to if no copy is allowed."""
+    if all(stride >= 0 and stride % array.itemsize == 0 for stride in array.strides):
+        return False
+    if copy is False:
+        raise BufferError(
+            f"__dlpack__: strides {array.strides} need a copy: expected multiples of {array.itemsize}, >= 0"
+        )
+    return True
 
 
 def _place_for(data: Any, device: str | None) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from labnet.nn.modules import changes
 from labnet.tensor import Tensor, wrap
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda _: "nothing"})()
@@ -201,10 +202,8 @@ class Plain(Attribute):
         return self.now()._array
 
     def rebind(self, array: Any) -> None:
-        """Put a new tensor there, without a notice that an attribute was set."""
-        if not isinstance(self.now(), Tensor):
-            self.put(wrap(array))
-            return
+        """Put a new tensor there; a first one is a change that guards notice."""
+        changes[0] += not isinstance(self.now(), Tensor)
         tensor = vars(self.owner)[self.attribute] = wrap(array)
         if self.attribute in self.owner._buffers:
             self.owner._buffers[self.attribute] = tensor

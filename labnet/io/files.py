@@ -25,6 +25,7 @@ from labnet.tensor import DTYPES, Tensor, on_host, wrap
 
 Place = str | os.PathLike[str]
 _ONLY = "tensor"
+_RESERVED = "__metadata__"
 _KINDS = {"BOOL": "bool", "I": "int", "U": "uint", "F": "float"}
 
 # Files
@@ -45,7 +46,11 @@ def save(path: Place, tensors: Mapping[str, Any], metadata: Mapping[str, str] | 
     FileNotFoundError
         If the directory does not exist.
     TypeError
-        If the metadata is anything but text.
+        If a name, or the metadata, is anything but text.
+    WireError
+        If a name is one that the format keeps for itself, or is no valid Unicode; nothing is written then.
+    DTypeError
+        If a dtype is none of labnet's.
 
     Examples
     --------
@@ -109,7 +114,7 @@ def read_metadata(path: Place) -> dict[str, str]:
     content = _read(path)
     _unpack(content, f"read_metadata: {os.fspath(path)}")  # whatever is wrong is found there
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return dict(header.get("__metadata__") or {})
+    return dict(header.get(_RESERVED) or {})
 
 
 def _read(path: Place) -> bytes:
@@ -138,8 +143,31 @@ def _pack(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None)
     for key, value in (metadata or {}).items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"save: metadata has to be text, got {key!r}: {value!r:.80}")
+        _check_unicode("metadata", key, value)
+    for name in tensors:
+        _check_name(name)
     arrays = {name: np.array(on_host(value), order="C") for name, value in tensors.items()}
-    return bytes(serialize(arrays, None if metadata is None else dict(metadata)))
+    try:
+        return bytes(serialize(arrays, None if metadata is None else dict(metadata)))
+    except SafetensorError as error:
+        raise WireError(f"save: the format cannot hold these {len(arrays)} tensors and their names: {error}") from None
+
+
+def _check_name(name: object) -> None:
+    """Refuse a name under which `load` would not find a tensor."""
+    if not isinstance(name, str):
+        raise TypeError(f"save: names of tensors have to be text, got {type(name).__name__} {name!r:.80}")
+    if name == _RESERVED:
+        raise WireError(f"save: a tensor cannot be named {name!r}: the format keeps that name for metadata")
+    _check_unicode("a name", name)
+
+
+def _check_unicode(what: str, *texts: str) -> None:
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise WireError(f"save: {what} has to be valid Unicode, got {text!r:.80}: {error.reason}") from None
 
 
 def _unpack(content: bytes, what: str) -> dict[str, Tensor]:

@@ -1,15 +1,19 @@
 """The magics: ``%serve_model``, ``%%serve_model``, ``%remote_model`` and ``%labnet``."""
 
+import ast
 import keyword
+import types
 from typing import Any
 
+from IPython.core.displayhook import DisplayHook
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
-from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from IPython.core.magic_arguments import argument, magic_arguments
 from IPython.display import display
 
 from labnet import optim
 from labnet.errors import LabnetError, RemoteError
+from labnet.jupyter import arguments
 from labnet.jupyter.listing import Listing, find, listing
 from labnet.jupyter.panel import Panel
 from labnet.network import RemoteModel, Server, remote_model, serve_model, tfetch
@@ -44,24 +48,26 @@ class LabnetMagics(Magics):  # type: ignore[misc]
         server keeps the model, also when its name is deleted; ``%labnet stop NAME`` ends it.
         """
         __tracebackhide__ = True  # what the user's own cell raises is shown without labnet's part of it
-        arguments = parse_argstring(self.serve_model, line)
+        if cell is not None:
+            line, cell = arguments.continued(line, cell)
+        given = arguments.parse(self.serve_model, line)
         if cell is not None:
             self._run(cell)
-        model = self._lookup(arguments.model)
-        optimizer = self._optimizer(arguments.optimizer, arguments.lr)
+        model = self._lookup(given.model)
+        optimizer = self._optimizer(given.optimizer, given.lr)
         try:
             server = serve_model(
                 model,
                 optimizer,
-                port=arguments.port,
-                name=_unquoted(arguments.name) or arguments.model,
+                port=given.port,
+                name=given.name or given.model,
                 replace=True,
-                compile=arguments.compile,
+                compile=given.compile,
             )
         except (OSError, ValueError, LabnetError) as error:
             reason = getattr(error, "strerror", None) or _one_line(error)
             raise UsageError(f"%serve_model: {reason.removeprefix('serve_model: ')}") from None
-        if not arguments.no_panel:
+        if not given.no_panel:
             display(server.panel())
         return server
 
@@ -74,18 +80,18 @@ class LabnetMagics(Magics):  # type: ignore[misc]
     @line_magic
     def remote_model(self, line: str) -> RemoteModel:
         """Connect to a served model under a name: ``y = await name(x)``, ``await loss.backward()``."""
-        arguments = parse_argstring(self.remote_model, line)
-        if not arguments.name.isidentifier() or keyword.iskeyword(arguments.name):
-            raise UsageError(f"%remote_model: {arguments.name!r} is not a name that a variable can have")
-        token = self._token(arguments.token)
+        given = arguments.parse(self.remote_model, line)
+        if not given.name.isidentifier() or keyword.iskeyword(given.name):
+            raise UsageError(f"%remote_model: {given.name!r} is not a name that a variable can have")
+        token = self._token(given.token)
         try:
-            found = find(_unquoted(arguments.target))
+            found = find(given.target)
             url = found.url if isinstance(found, Server) else found
-            remote = remote_model(url, timeout=arguments.timeout, token=token, blocking=arguments.blocking)
+            remote = remote_model(url, timeout=given.timeout, token=token, blocking=given.blocking)
             _reach(url, token)
         except (LookupError, ValueError, RemoteError) as error:
             raise UsageError(f"%remote_model: {_one_line(error)}") from None
-        self.shell.push({arguments.name: remote})
+        self.shell.push({given.name: remote})
         return remote
 
     @magic_arguments()
@@ -99,14 +105,14 @@ class LabnetMagics(Magics):  # type: ignore[misc]
         ``%labnet stop NAME`` stops one of this kernel; ``%labnet panel URL`` shows the live panel of a server
         of this kernel, of another process by its name, or anywhere by its address.
         """
-        arguments = parse_argstring(self.labnet, line)
-        if arguments.action == "list":
+        given = arguments.parse(self.labnet, line)
+        if given.action == "list":
             return listing()
-        if arguments.target is None:
-            raise UsageError(f"%labnet {arguments.action}: which server? %labnet list names them")
+        if given.target is None:
+            raise UsageError(f"%labnet {given.action}: which server? %labnet list names them")
         try:
-            found = find(_unquoted(arguments.target))
-            if arguments.action == "stop":
+            found = find(given.target)
+            if given.action == "stop":
                 _stop(found)
             else:
                 if not isinstance(found, Server):
@@ -114,11 +120,14 @@ class LabnetMagics(Magics):  # type: ignore[misc]
                     _reach(found)
                 display(Panel(found))
         except (LookupError, ValueError, RemoteError) as error:
-            raise UsageError(f"%labnet {arguments.action}: {_one_line(error)}") from None
+            raise UsageError(f"%labnet {given.action}: {_one_line(error)}") from None
         return None
 
     def _run(self, cell: str) -> None:
-        """Run the cell's code in the user's namespace, with one clean traceback if it fails."""
+        """Run the cell's code in the user's namespace, with one clean traceback if it fails.
+
+        What an ordinary cell displays is displayed: by default the value of an expression at the end.
+        """
         __tracebackhide__ = True
         shell = self.shell
         source = shell.transform_cell(cell)
@@ -129,11 +138,26 @@ class LabnetMagics(Magics):  # type: ignore[misc]
             )
         filename = shell.compile.cache(source, shell.execution_count)
         try:
-            code = shell.compile(source, filename, "exec")
+            steps = self._steps(source, filename)
         except (SyntaxError, OverflowError, ValueError):
             shell.showsyntaxerror(filename)
             raise UsageError("%%serve_model: nothing was run or served") from None
-        exec(code, shell.user_ns)
+        for code in steps:
+            exec(code, shell.user_ns)
+
+    def _steps(self, source: str, filename: str) -> list[types.CodeType]:
+        """Compile a cell: what is to be displayed on its own, for the display hook."""
+        compiler = self.shell.compile
+        nodes = self.shell.transform_ast(compiler.ast_parse(source, filename)).body
+        shown = (
+            0
+            if DisplayHook.semicolon_at_end_of_expression(source)
+            else _number_shown(nodes, self.shell.ast_node_interactivity)
+        )
+        silent = nodes[: len(nodes) - shown]
+        steps: list[tuple[ast.mod, str]] = [(ast.Module(silent, []), "exec")]
+        steps += [(ast.Interactive([node]), "single") for node in nodes[len(nodes) - shown :]]
+        return [compiler(tree, filename, mode) for tree, mode in steps]
 
     def _lookup(self, name: str) -> Any:
         if name not in self.shell.user_ns:
@@ -169,6 +193,22 @@ class LabnetMagics(Magics):  # type: ignore[misc]
         return token
 
 
+def _number_shown(nodes: list[ast.stmt], interactivity: str) -> int:
+    """Return how many statements at the end of a cell have values that IPython displays."""
+    if interactivity in ("all", "last"):
+        return len(nodes) if interactivity == "all" else len(nodes[-1:])
+    if interactivity == "last_expr_or_assign" and nodes:
+        nodes += _name_that_is_assigned(nodes[-1])
+    return int(interactivity != "none" and bool(nodes) and isinstance(nodes[-1], ast.Expr))
+
+
+def _name_that_is_assigned(node: ast.stmt) -> list[ast.stmt]:
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    if len(targets) != 1 or not isinstance(targets[0], ast.Name):
+        return []
+    return [ast.fix_missing_locations(ast.Expr(ast.Name(targets[0].id, ast.Load())))]
+
+
 def _stop(found: Server | str) -> None:
     if not isinstance(found, Server):
         raise LookupError(f"{found} is not a server of this kernel: stop it where it runs")
@@ -179,12 +219,6 @@ def _stop(found: Server | str) -> None:
 def _reach(url: str, token: str | None = None) -> None:
     """Ask a server whether it is there."""
     tfetch(url.rstrip("/") + "/health", timeout=_CONNECT_SECONDS, token=token, blocking=True)
-
-
-def _unquoted(word: str | None) -> str:
-    """Take the quotes off a word, which IPython leaves on."""
-    word = word or ""
-    return word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "'\"" else word
 
 
 def _one_line(error: Exception) -> str:

@@ -80,7 +80,8 @@ class Model:
     def __init__(self, name: str, served: ServedModel):
         self._name = name
         self._served = served
-        self._names = _input_names(served.model)
+        self._signature = _signature(served.model)
+        self._names = _input_names(self._signature)
         datatype = _datatype(served.model)
         self._inputs = [_described(given, datatype, 1) for given in self._names or [INPUT]]
         self._outputs = [_described(OUTPUT, datatype, 1)]
@@ -115,22 +116,49 @@ class Model:
         return Reply(body, headers if length is None else {**headers, oip_bodies.JSON_LENGTH: str(length)})
 
     def _by_name(self, inputs: Mapping[str, Tensor]) -> bool:
-        """Tell whether inputs are passed by name: unless there is one, whose name the model does not use."""
-        if self._names is None:
+        """Return whether inputs are passed by name: unless there is one, whose name the model does not use.
+
+        Raises
+        ------
+        Failure
+            If the model cannot be called with these inputs.
+        """
+        if self._signature is None:
             return len(inputs) > 1
-        if inputs.keys() <= set(self._names):
-            return True
-        if len(inputs) > 1:
-            raise Failure(400, "BadRequest", f"inputs are {sorted(inputs)}: this model takes {self._names}")
-        return False
+        names = self._names or ()
+        by_name = inputs.keys() <= set(names) or (len(inputs) > 1 and bool(names))
+        problem = _mismatch(self._signature, inputs, by_name=by_name)
+        if problem and not names and _mismatch(self._signature, inputs, by_name=not by_name) is None:
+            return not by_name
+        if problem:
+            takes = list(names) if names else str(self._signature)
+            raise Failure(400, "BadRequest", f"{problem}: inputs are {sorted(inputs)}, this model takes {takes}")
+        return by_name
 
 
-def _input_names(model: Callable[..., Any]) -> list[str] | None:
-    """Return the names of a model's inputs; None where its signature does not tell."""
+def _mismatch(signature: inspect.Signature, inputs: Mapping[str, Tensor], *, by_name: bool) -> str | None:
+    """Return why a function cannot be called with these inputs; None if it can."""
     try:
-        parameters = inspect.signature(model.forward if isinstance(model, Module) else model).parameters.values()
+        if by_name:
+            signature.bind(**inputs)
+        else:
+            signature.bind(*inputs.values())
+    except TypeError as error:
+        return str(error)
+    return None
+
+
+def _signature(model: Callable[..., Any]) -> inspect.Signature | None:
+    """Return the signature of a model; None where it has none that Python knows."""
+    try:
+        return inspect.signature(model.forward if isinstance(model, Module) else model)
     except (TypeError, ValueError):
         return None
+
+
+def _input_names(signature: inspect.Signature | None) -> list[str] | None:
+    """Return the names of a model's inputs; None where its signature does not name them."""
+    parameters = [] if signature is None else list(signature.parameters.values())
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
         return None
     return [p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY] or None

@@ -17,6 +17,7 @@ from labnet.nn.activation import (
     Threshold,
 )
 from labnet.nn.attention import MultiheadAttention
+from labnet.nn.batchnorm import BatchNorm1d, BatchNorm2d
 from labnet.nn.containers import ModuleList, Sequential
 from labnet.nn.convolution import AvgPool2d, Conv2d, MaxPool2d
 from labnet.nn.functional import (
@@ -60,6 +61,8 @@ __all__ = [
     "GELU",
     "LSTM",
     "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "Conv2d",
     "Dropout",
     "Embedding",

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from labnet import ops
 from labnet.nn.modules import Module
+from labnet.nn.sizes import MAX_DIMENSIONS, number, size
 from labnet.tensor import Tensor
 
 
@@ -80,6 +81,8 @@ class GELU(Activation):
     function = ops.gelu
 
     def __init__(self, *, approximate: str = "none"):
+        if approximate not in ("none", "tanh"):
+            raise ValueError(f"GELU: expected approximate to be 'none' or 'tanh', got {approximate!r:.40}")
         super().__init__(approximate=approximate)
 
 
@@ -112,7 +115,7 @@ class ELU(Activation):
     function = ops.elu
 
     def __init__(self, alpha: float = 1.0):
-        super().__init__(alpha=alpha)
+        super().__init__(alpha=number("ELU", "alpha", alpha))
 
 
 class LeakyReLU(Activation):
@@ -128,7 +131,7 @@ class LeakyReLU(Activation):
     function = ops.leaky_relu
 
     def __init__(self, negative_slope: float = 0.01):
-        super().__init__(negative_slope=negative_slope)
+        super().__init__(negative_slope=number("LeakyReLU", "negative_slope", negative_slope))
 
 
 class Hardtanh(Activation):
@@ -144,7 +147,10 @@ class Hardtanh(Activation):
     function = ops.hardtanh
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0):
-        super().__init__(min_val=min_val, max_val=max_val)
+        low, high = number("Hardtanh", "min_val", min_val), number("Hardtanh", "max_val", max_val)
+        if low > high:
+            raise ValueError(f"Hardtanh: expected min_val of at most max_val, got {min_val} and {max_val}")
+        super().__init__(min_val=low, max_val=high)
 
 
 class Threshold(Activation):
@@ -160,7 +166,8 @@ class Threshold(Activation):
     function = ops.threshold
 
     def __init__(self, threshold: float, value: float):
-        super().__init__(threshold=threshold, value=value)
+        bound, below = number("Threshold", "threshold", threshold), number("Threshold", "value", value)
+        super().__init__(threshold=bound, value=below)
 
 
 class Sigmoid(Activation):
@@ -208,7 +215,7 @@ class Softmax(Activation):
     function = ops.softmax
 
     def __init__(self, axis: int = -1):
-        super().__init__(axis=axis)
+        super().__init__(axis=size(type(self).__name__, "axis", axis, least=-MAX_DIMENSIONS))
 
 
 class LogSoftmax(Activation):
@@ -224,4 +231,4 @@ class LogSoftmax(Activation):
     function = ops.log_softmax
 
     def __init__(self, axis: int = -1):
-        super().__init__(axis=axis)
+        super().__init__(axis=size(type(self).__name__, "axis", axis, least=-MAX_DIMENSIONS))

@@ -5,6 +5,7 @@ from labnet.errors import ShapeError
 from labnet.nn import init
 from labnet.nn.functional import additive, attention_weights, causal_mask, dropout
 from labnet.nn.modules import Linear, Module
+from labnet.nn.sizes import probability, size
 from labnet.ops.creation import zeros
 from labnet.tensor import Tensor
 
@@ -61,13 +62,14 @@ class MultiheadAttention(Module):
         batch_first: bool = False,
     ):
         super().__init__()
-        if num_heads < 1 or embed_dim % num_heads:
+        layer = "MultiheadAttention"
+        self.embed_dim = embed_dim = size(layer, "embed_dim", embed_dim)
+        self.num_heads = size(layer, "num_heads", num_heads)
+        if embed_dim % num_heads:
             raise ValueError(f"MultiheadAttention: num_heads={num_heads} must divide embed_dim={embed_dim}")
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.kdim = embed_dim if kdim is None else kdim
-        self.vdim = embed_dim if vdim is None else vdim
+        self.dropout = probability(layer, "dropout", dropout)
+        self.kdim = embed_dim if kdim is None else size(layer, "kdim", kdim)
+        self.vdim = embed_dim if vdim is None else size(layer, "vdim", vdim)
         self.batch_first = batch_first
         self._one_weight = self.kdim == self.vdim == embed_dim
         if self._one_weight:

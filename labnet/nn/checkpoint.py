@@ -102,8 +102,9 @@ class Checkpoint:
         io.save(self.path, tensors)
         self._unsaved, self._saved_at = False, time.monotonic()
 
-    def __deepcopy__(self, memo: dict[int, object]) -> None:
-        """Stay with the original: two modules would write over each other's file."""
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Stay with the original, so that a copy has None: two modules would write over each other's file."""
+        return type(None), ()
 
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.path)!r}, every_seconds={self.every_seconds}, resumed={self.resumed})"

@@ -6,6 +6,8 @@ from labnet.errors import ShapeError
 from labnet.nn import init
 from labnet.nn.functional import conv2d
 from labnet.nn.modules import Module
+from labnet.nn.sizes import padding as padding_of
+from labnet.nn.sizes import size, window
 from labnet.ops import avg_pool2d, max_pool2d
 from labnet.ops.windows import Padding, Pair, pair
 from labnet.tensor import Tensor
@@ -32,8 +34,8 @@ class Conv2d(Module):
 
     Raises
     ------
-    ValueError
-        If `groups` does not divide both numbers of channels.
+    TypeError, ValueError
+        If a size is no integer or too small, or `groups` does not divide both numbers of channels.
     ShapeError, DTypeError
         When called with other channels, or another dtype than the weight's.
 
@@ -57,19 +59,19 @@ class Conv2d(Module):
         bias: bool = True,
     ):
         super().__init__()
-        if groups < 1 or in_channels % groups or out_channels % groups:
+        self.in_channels = size("Conv2d", "in_channels", in_channels)
+        self.out_channels = size("Conv2d", "out_channels", out_channels)
+        self.kernel_size = pair(window("Conv2d", "kernel_size", kernel_size))
+        self.stride = window("Conv2d", "stride", stride)
+        self.padding = padding_of("Conv2d", padding, stride=self.stride)
+        self.dilation = window("Conv2d", "dilation", dilation)
+        self.groups = size("Conv2d", "groups", groups)
+        if in_channels % groups or out_channels % groups:
             raise ValueError(f"Conv2d: groups={groups} must divide {in_channels} and {out_channels} channels")
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.kernel_size = pair(kernel_size)
-        self.stride = stride
-        self.padding = padding
-        self.dilation = dilation
-        self.groups = groups
-        shape = (out_channels, in_channels // groups, *self.kernel_size)
+        shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
         fan_in = math.prod(shape[1:])
         self.weight = init.fan_in_uniform(shape, fan_in=fan_in)
-        self.bias = init.fan_in_uniform((out_channels,), fan_in=fan_in) if bias else None
+        self.bias = init.fan_in_uniform((self.out_channels,), fan_in=fan_in) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images of shape (N, C, H, W) or (C, H, W) to (N, K, H', W') or (K, H', W')."""
@@ -88,6 +90,14 @@ class Conv2d(Module):
         return ", ".join([f"{self.in_channels}, {self.out_channels}, {self.kernel_size}", *given, *bias])
 
 
+def _pooling(layer: str, kernel_size: Pair, stride: Pair | None, padding: Pair) -> tuple[Pair, Pair | None, Pair]:
+    """Check the sizes of a pooling layer, and return them."""
+    kernel, width = window(layer, "kernel_size", kernel_size), window(layer, "padding", padding, least=0)
+    if any(2 * w > k for w, k in zip(pair(width), pair(kernel), strict=True)):
+        raise ValueError(f"{layer}: expected padding of at most half of kernel_size={kernel}, got {width}")
+    return kernel, None if stride is None else window(layer, "stride", stride), width
+
+
 class MaxPool2d(Module):
     """`labnet.nn.max_pool2d` as a module.
 
@@ -100,10 +110,8 @@ class MaxPool2d(Module):
 
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1):
         super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = stride
-        self.padding = padding
-        self.dilation = dilation
+        self.kernel_size, self.stride, self.padding = _pooling("MaxPool2d", kernel_size, stride, padding)
+        self.dilation = window("MaxPool2d", "dilation", dilation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images of shape (..., H, W) to (..., H', W')."""
@@ -127,9 +135,7 @@ class AvgPool2d(Module):
         self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, *, count_include_pad: bool = True
     ):
         super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = stride
-        self.padding = padding
+        self.kernel_size, self.stride, self.padding = _pooling("AvgPool2d", kernel_size, stride, padding)
         self.count_include_pad = count_include_pad
 
     def forward(self, x: Tensor) -> Tensor:

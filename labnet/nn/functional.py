@@ -9,6 +9,7 @@ from labnet import ops
 from labnet.device import CPU
 from labnet.errors import DTypeError, ShapeError
 from labnet.kernels.places import Together, finished, settle
+from labnet.nn.sizes import number, probability, size, sizes
 from labnet.ops.creation import arange, rand
 from labnet.ops.dispatch import current_tracer
 from labnet.ops.halves import HALF, SINGLE
@@ -105,8 +106,9 @@ def normalize(x: Tensor, p: float = 2.0, axis: int = 1, eps: float = 1e-12) -> T
     >>> ln.nn.normalize(ln.asarray([[3.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    if not p > 0:
+    if not number("normalize", "p", p) > 0:
         raise ValueError(f"normalize: expected p > 0, got {p}")
+    number("normalize", "eps", eps, least=0)
     if x.dtype == HALF:
         return normalize(x.astype(SINGLE), p, axis, eps).astype(HALF)
     if p == 2:  # the square root has no slope at 0, so the limit comes first
@@ -135,8 +137,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     >>> sorted(set(ln.nn.dropout(ln.ones(100), p=0.5).tolist()))
     [0.0, 2.0]
     """
-    if not 0 <= p <= 1:
-        raise ValueError(f"dropout: expected a probability p in [0, 1], got {p}")
+    probability("dropout", "p", p)
     if not training or p == 0:
         return x
     kept = rand(x.shape, device=x.device) >= p
@@ -171,8 +172,8 @@ def layer_norm(
     >>> ln.nn.layer_norm(ln.asarray([[1.0, 3.0]]), 2, eps=0.0).tolist()
     [[-1.0, 1.0]]
     """
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-    if not shape or x.shape[-len(shape) :] != shape:
+    shape = sizes("layer_norm", "normalized_shape", normalized_shape)
+    if x.shape[-len(shape) :] != shape:
         raise ShapeError(f"layer_norm: expected an input of shape (..., {', '.join(map(str, shape))}), got {x.shape}")
     with Together():
         y = ops.standardize(x, dims=len(shape), eps=eps)
@@ -224,6 +225,8 @@ def embedding(indices: Tensor, weight: Tensor, padding_idx: int | None = None) -
     rows: Tensor = weight[indices]
     if padding_idx is None:
         return rows
+    if size("embedding", "padding_idx", padding_idx, least=-count) >= count:
+        raise IndexError(f"embedding: padding_idx {padding_idx} is out of range for {count} rows")
     is_padding = ops.expand_dims(indices == padding_idx % count, axis=-1)
     return ops.where(is_padding, rows.detach(), rows)
 

@@ -3,6 +3,7 @@
 import math
 
 from labnet.errors import ShapeError
+from labnet.nn.sizes import size
 from labnet.ops.creation import rand, randn
 from labnet.ops.shape import Shape
 from labnet.tensor import Tensor
@@ -61,6 +62,8 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """
     if len(shape) < 2:
         raise ShapeError(f"init: expected the shape of a weight, with at least two dimensions, got {shape}")
+    for length in shape:
+        size("init", "each length of the shape", length, least=0)
     window = math.prod(shape[2:])
     return shape[1] * window, shape[0] * window
 
@@ -88,7 +91,7 @@ def gain(nonlinearity: str, a: float = 0.0) -> float:
 def _kaiming_std(shape: tuple[int, ...], a: float, mode: str, nonlinearity: str) -> float:
     if mode not in ("fan_in", "fan_out"):
         raise ValueError(f"init: expected mode 'fan_in' or 'fan_out', got {mode!r}")
-    return gain(nonlinearity, a) / math.sqrt(fans(shape)[mode == "fan_out"])
+    return gain(nonlinearity, a) / math.sqrt(max(1, fans(shape)[mode == "fan_out"]))
 
 
 def xavier_uniform(shape: tuple[int, ...], gain: float = 1.0) -> Tensor:
@@ -99,7 +102,7 @@ def xavier_uniform(shape: tuple[int, ...], gain: float = 1.0) -> Tensor:
     >>> bool(xavier_uniform((2, 4)).numpy().max() < 1.0)
     True
     """
-    return uniform(shape, bound=gain * math.sqrt(6 / sum(fans(shape))))
+    return uniform(shape, bound=gain * math.sqrt(6 / max(1, sum(fans(shape)))))
 
 
 def xavier_normal(shape: tuple[int, ...], gain: float = 1.0) -> Tensor:
@@ -110,7 +113,7 @@ def xavier_normal(shape: tuple[int, ...], gain: float = 1.0) -> Tensor:
     >>> xavier_normal((2, 4)).shape
     (2, 4)
     """
-    return normal(shape, std=gain * math.sqrt(2 / sum(fans(shape))))
+    return normal(shape, std=gain * math.sqrt(2 / max(1, sum(fans(shape)))))
 
 
 def kaiming_uniform(

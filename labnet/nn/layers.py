@@ -6,6 +6,7 @@ from labnet.errors import ShapeError
 from labnet.nn import init
 from labnet.nn.functional import dropout, embedding, layer_norm
 from labnet.nn.modules import Module
+from labnet.nn.sizes import MAX_DIMENSIONS, number, probability, size, sizes
 from labnet.ops.creation import ones, zeros
 from labnet.tensor import Tensor
 
@@ -22,8 +23,8 @@ class Flatten(Module):
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1):
         super().__init__()
-        self.start_dim = start_dim
-        self.end_dim = end_dim
+        self.start_dim = size("Flatten", "start_dim", start_dim, least=-MAX_DIMENSIONS)
+        self.end_dim = size("Flatten", "end_dim", end_dim, least=-MAX_DIMENSIONS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the same elements with fewer dimensions."""
@@ -49,9 +50,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5):
         super().__init__()
-        if not 0 <= p <= 1:
-            raise ValueError(f"Dropout: expected a probability p in [0, 1], got {p}")
-        self.p = p
+        self.p = probability("Dropout", "p", p)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a tensor of the same shape."""
@@ -89,12 +88,12 @@ class Embedding(Module):
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None):
         super().__init__()
-        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
-            raise IndexError(f"Embedding: padding_idx {padding_idx} is out of range for {num_embeddings} rows")
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
+        self.num_embeddings = count = size("Embedding", "num_embeddings", num_embeddings)
+        self.embedding_dim = size("Embedding", "embedding_dim", embedding_dim)
+        if padding_idx is not None and size("Embedding", "padding_idx", padding_idx, least=-count) >= count:
+            raise IndexError(f"Embedding: padding_idx {padding_idx} is out of range for {count} rows")
         self.padding_idx = padding_idx
-        self.weight = init.normal((num_embeddings, embedding_dim))
+        self.weight = init.normal((self.num_embeddings, self.embedding_dim))
         if padding_idx is not None:
             rows = self.weight.numpy().copy()
             rows[padding_idx] = 0
@@ -147,8 +146,8 @@ class LayerNorm(Module):
         bias: bool = True,
     ):
         super().__init__()
-        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        self.eps = eps
+        self.normalized_shape = sizes("LayerNorm", "normalized_shape", normalized_shape)
+        self.eps = number("LayerNorm", "eps", eps, least=0)
         self.weight = ones(self.normalized_shape, requires_grad=True) if elementwise_affine else None
         self.bias = zeros(self.normalized_shape, requires_grad=True) if elementwise_affine and bias else None
 

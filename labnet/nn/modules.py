@@ -1,15 +1,18 @@
 """Modules: functions that own parameters."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from labnet import memory
 from labnet.errors import DTypeError, ShapeError
 from labnet.nn import init
+from labnet.nn.assignment import belongs_to_state, is_input, looks_like_a_parameter
+from labnet.nn.sizes import size
 from labnet.nn.summary import describe_module
 from labnet.ops import linear
+from labnet.optim.inputs import belongs_to_module, note_inputs, warn
 from labnet.settings import Setting
 from labnet.tensor import DTYPES, DTypeLike, Tensor, as_dtype
 
@@ -45,10 +48,27 @@ def calling_mode(training: bool) -> Setting:
     return Setting(_override, training)
 
 
+def _each_once(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    seen: set[int] = set()
+    for name, tensor in named:
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield name, tensor
+
+
+def _forget_history(tensor: Tensor) -> None:
+    """Make a buffer that was computed a leaf, so that it can be written."""
+    if not tensor.is_leaf:
+        tensor._node = None
+
+
 class Module:
     """Base of everything that has parameters.
 
-    Assign tensors that require gradients, or other modules, as attributes; define `forward`.
+    Assign tensors that require gradients, or other modules, as attributes; define `forward`. Parameters are leaves
+    that require gradients. Buffers are what is saved beside them: tensors of `register_buffer`, and those without
+    gradients that are assigned from outside or by `__init__`. What `forward` assigns under another name, such as an
+    activation or its input, is an attribute and no state.
 
     Examples
     --------
@@ -64,28 +84,109 @@ class Module:
     """
 
     def __init__(self) -> None:
-        self.__dict__.update(_parameters={}, _buffers={}, _modules={}, _training=True)
+        self.__dict__.update(_parameters={}, _buffers={}, _modules={}, _transient=set(), _training=True)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        self._check_made(name)
+        changes[0] += 1
+        listed = self._list_for(name, value)
+        for group in (self._parameters, self._buffers, self._modules):
+            if group is not listed:
+                group.pop(name, None)
+        if listed is not None:
+            listed[name] = value
+        object.__setattr__(self, name, value)
+
+    def _check_made(self, name: str) -> None:
         if "_modules" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__}: call super().__init__() before setting {name!r}")
-        changes[0] += 1
-        for group in (self._parameters, self._buffers, self._modules):
-            group.pop(name, None)
+
+    def _list_for(self, name: str, value: Any) -> dict[str, Any] | None:
+        """Return the list that an attribute belongs to: of parameters, buffers or modules; None if it is no state."""
         if isinstance(value, Module):
-            self._modules[name] = value
-        elif isinstance(value, Tensor):
-            (self._parameters if value.requires_grad and value.is_leaf else self._buffers)[name] = value
-        object.__setattr__(self, name, value)
+            return self._modules
+        if not isinstance(value, Tensor):
+            return self._buffers if value is None and name in self._buffers else None
+        known = name in self._buffers
+        if value.is_leaf and value.requires_grad:
+            if known or not is_input(value, Module):
+                belongs_to_module(value)
+                return self._parameters
+        elif known or (value.is_leaf and (name in self._parameters or belongs_to_state(self, Module))):
+            return self._buffers
+        elif not value.is_leaf and looks_like_a_parameter(self, name, Module):
+            warn(
+                f"{type(self).__name__}.{name} of shape {value.shape} was computed from a tensor that requires a "
+                f"gradient, so it is no parameter and no optimizer changes it: compute its values first, then write "
+                f"self.{name} = ln.asarray(values.detach(), requires_grad=True)"
+            )
+        return None
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Add a tensor that is saved and moved with the module, and not trained.
+
+        Whatever is assigned to the name later, in `forward` too, takes its place.
+
+        Parameters
+        ----------
+        name : str
+        tensor : tensor or None
+            None for one that is not there yet; it is not saved then.
+        persistent : bool
+            Whether it is part of `state_dict`.
+
+        Raises
+        ------
+        KeyError
+            If the name is empty, has a dot in it, or is one of another attribute.
+        TypeError
+            If it is not a tensor.
+
+        Examples
+        --------
+        >>> import labnet as ln
+        >>> module = ln.nn.Module()
+        >>> module.register_buffer("scale", ln.ones(2))
+        >>> [name for name, _ in module.named_buffers()], list(module.state_dict())
+        (['scale'], ['scale'])
+        """
+        self._check_made(name)
+        if not isinstance(name, str) or not name or "." in name:
+            raise KeyError(f"register_buffer: expected a name without a dot, got {name!r}")
+        if name not in self._buffers and hasattr(self, name):
+            raise KeyError(f"register_buffer: {type(self).__name__} has an attribute {name!r} already")
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise TypeError(f"register_buffer: expected {name!r} to be a tensor or None, got {type(tensor).__name__}")
+        changes[0] += 1
+        self._buffers[name] = tensor
+        (self._transient.discard if persistent else self._transient.add)(name)
+        object.__setattr__(self, name, tensor)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs; tensors that were computed leave their history behind."""
+        state: dict[str, Any] = {
+            name: value.detach() if isinstance(value, Tensor) and not value.is_leaf else value
+            for name, value in self.__dict__.items()
+        }
+        for group in ("_parameters", "_buffers", "_modules"):
+            state[group] = {name: state[name] for name in state[group]}
+        return {**state, "_transient": set(state["_transient"])}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for parameter in self._parameters.values():
+            belongs_to_module(parameter)
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
         changes[0] += 1
         for group in (self._parameters, self._buffers, self._modules):
             group.pop(name, None)
+        self._transient.discard(name)
 
     _parameters: dict[str, Tensor]
-    _buffers: dict[str, Tensor]
+    _buffers: dict[str, Tensor | None]
+    _transient: set[str]
     _modules: dict[str, "Module"]
     _training: bool
 
@@ -105,6 +206,10 @@ class Module:
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Call `forward`."""
+        own = self.__dict__
+        own["_called"] = True
+        if "_noted" not in own and note_inputs((*inputs, *named.values())):
+            own["_noted"] = True
         return self.forward(*inputs, **named)
 
     def children(self) -> Iterator["Module"]:
@@ -124,27 +229,32 @@ class Module:
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Iterate over (name, parameter), each parameter once, under its first name."""
-        seen: set[int] = set()
-        for name, tensor in self._named("_parameters", ""):
-            if id(tensor) not in seen:
-                seen.add(id(tensor))
-                yield name, tensor
+        return _each_once(self._named("_parameters", ""))
 
     def parameters(self) -> Iterator[Tensor]:
         """Iterate over the parameters, each once."""
         return (tensor for _, tensor in self.named_parameters())
 
-    def _named(self, group: str, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Iterate over (name, buffer), each buffer once, under its first name; those that are not saved too."""
+        return _each_once(self._named("_buffers", ""))
+
+    def buffers(self) -> Iterator[Tensor]:
+        """Iterate over the buffers, each once."""
+        return (tensor for _, tensor in self.named_buffers())
+
+    def _named(self, group: str, prefix: str, *, saved: bool = False) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in getattr(self, group).items():
-            yield prefix + name, tensor
+            if tensor is not None and not (saved and name in self._transient):
+                yield prefix + name, tensor
         for name, module in self._modules.items():
-            yield from module._named(group, f"{prefix}{name}.")
+            yield from module._named(group, f"{prefix}{name}.", saved=saved)
 
     def _state(self) -> dict[str, Tensor]:
-        return {**dict(self._named("_parameters", "")), **dict(self._named("_buffers", ""))}
+        return {**dict(self._named("_parameters", "")), **dict(self._named("_buffers", "", saved=True))}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return {name: values} of all parameters and buffers, detached.
+        """Return {name: values} of all parameters and of the buffers that are saved, detached.
 
         The values do not change when the module is trained further.
         """
@@ -169,6 +279,7 @@ class Module:
             if value.shape != own[name].shape:
                 raise ShapeError(f"load_state_dict: {name} has shape {value.shape}, expected {own[name].shape}")
         for name, value in values.items():
+            _forget_history(own[name])
             own[name].assign(value)
 
     def checkpoint(
@@ -264,7 +375,7 @@ class Module:
         >>> ln.nn.Linear(2, 1).to("float64").weight.dtype
         dtype('float64')
         """
-        tensors = list({id(tensor): tensor for tensor in self._state().values()}.values())
+        tensors = list({id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())}.values())
         if not isinstance(target, str) or target in DTYPES:
             if as_dtype(target).kind != "f":
                 raise DTypeError(f"to: expected a floating dtype or a device, got {target!r}")
@@ -272,6 +383,7 @@ class Module:
         arrays = [tensor.detach().to(target)._array for tensor in tensors]
         for tensor, array in zip(tensors, arrays, strict=True):
             memory.unlink(tensor)
+            _forget_history(tensor)
             tensor.grad = None
             tensor._array = array
         changes[0] += 1
@@ -310,6 +422,8 @@ class Linear(Module):
 
     Raises
     ------
+    TypeError, ValueError
+        If a size is no integer, or negative.
     ShapeError, DTypeError
         When called with another last dimension, or another dtype than the weight's.
 
@@ -322,10 +436,10 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
         super().__init__()
-        self.in_features = in_features
-        self.out_features = out_features
-        self.weight = init.fan_in_uniform((out_features, in_features), fan_in=in_features)
-        self.bias = init.fan_in_uniform((out_features,), fan_in=in_features) if bias else None
+        self.in_features = size("Linear", "in_features", in_features, least=0)
+        self.out_features = size("Linear", "out_features", out_features, least=0)
+        self.weight = init.fan_in_uniform((self.out_features, self.in_features), fan_in=self.in_features)
+        self.bias = init.fan_in_uniform((self.out_features,), fan_in=self.in_features) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a tensor of shape (..., in_features) to (..., out_features)."""

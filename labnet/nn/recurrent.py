@@ -9,6 +9,7 @@ from labnet.nn import init
 from labnet.nn.functional import dropout
 from labnet.nn.modules import Module
 from labnet.nn.recurrence import recur
+from labnet.nn.sizes import probability, size
 from labnet.ops.creation import zeros
 from labnet.tensor import Tensor
 
@@ -66,17 +67,12 @@ class LSTM(Module):
         bidirectional: bool = False,
     ):
         super().__init__()
-        if min(input_size, hidden_size, num_layers) < 1 or not 0 <= dropout <= 1:
-            raise ValueError(
-                f"LSTM: expected sizes of at least 1 and a probability, got input_size={input_size}, "
-                f"hidden_size={hidden_size}, num_layers={num_layers}, dropout={dropout}"
-            )
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
+        self.input_size = size("LSTM", "input_size", input_size)
+        self.hidden_size = size("LSTM", "hidden_size", hidden_size)
+        self.num_layers = size("LSTM", "num_layers", num_layers)
         self.bias = bias
         self.batch_first = batch_first
-        self.dropout = dropout
+        self.dropout = probability("LSTM", "dropout", dropout)
         self.bidirectional = bidirectional
         self._directions = ("", "_reverse") if bidirectional else ("",)
         bound = 1 / math.sqrt(hidden_size)
@@ -120,6 +116,8 @@ class LSTM(Module):
 
     def _run(self, x: Tensor, hx: Sequence[Tensor] | None) -> tuple[Tensor, State]:
         """Run over a sequence of shape (T, N, I)."""
+        if not x.shape[0]:
+            raise ShapeError(f"{self!r}: expected a sequence of at least one step, got shape {x.shape}")
         shape = (self.num_layers * len(self._directions), x.shape[1], self.hidden_size)
         hidden, cell = hx if hx is not None else [zeros(shape, dtype=x.dtype, device=x.device) for _ in range(2)]
         if hidden.shape != shape or cell.shape != shape:

@@ -13,6 +13,7 @@ from labnet.nn.attention import MultiheadAttention
 from labnet.nn.containers import ModuleList
 from labnet.nn.layers import Dropout, LayerNorm
 from labnet.nn.modules import Linear, Module
+from labnet.nn.sizes import size
 from labnet.tensor import Tensor
 
 Function = Callable[[Tensor], Tensor]
@@ -40,6 +41,9 @@ class _Layer(Module):
             raise ValueError(
                 f"{type(self).__name__}: expected activation 'relu', 'gelu' or a function, got {activation!r}"
             )
+        layer = type(self).__name__
+        d_model, nhead = size(layer, "d_model", d_model), size(layer, "nhead", nhead)
+        dim_feedforward = size(layer, "dim_feedforward", dim_feedforward)
         self.norm_first = norm_first
         self.activation = functions[activation] if isinstance(activation, str) else activation
         self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias=bias, batch_first=batch_first)
@@ -186,10 +190,8 @@ class _Stack(Module):
 
     def __init__(self, layer: Module, num_layers: int, norm: Module | None = None):
         super().__init__()
-        if num_layers < 1:
-            raise ValueError(f"{type(self).__name__}: expected at least one layer, got num_layers={num_layers}")
+        self.num_layers = size(type(self).__name__, "num_layers", num_layers)
         self.layers = ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
-        self.num_layers = num_layers
         self.norm = norm
 
     def _through(self, x: Tensor, *inputs: Tensor | None, **named: Any) -> Tensor:
@@ -217,6 +219,9 @@ class TransformerEncoder(_Stack):
     >>> ln.nn.TransformerEncoder(layer, 2)(ln.ones((2, 5, 8)), is_causal=True).shape
     (2, 5, 8)
     """
+
+    def __init__(self, encoder_layer: Module, num_layers: int, norm: Module | None = None):
+        super().__init__(encoder_layer, num_layers, norm)
 
     def forward(
         self,
@@ -247,6 +252,9 @@ class TransformerDecoder(_Stack):
     >>> ln.nn.TransformerDecoder(layer, 2)(ln.ones((2, 5, 8)), ln.ones((2, 3, 8))).shape
     (2, 5, 8)
     """
+
+    def __init__(self, decoder_layer: Module, num_layers: int, norm: Module | None = None):
+        super().__init__(decoder_layer, num_layers, norm)
 
     def forward(
         self,
@@ -299,15 +307,19 @@ class PositionalEncoding(Module):
     [0.0, 1.0, 0.0, 1.0]
     """
 
+    pe: Tensor
+
     def __init__(self, d_model: int, dropout: float = 0.1, max_len: int = 5000, *, batch_first: bool = False):
         super().__init__()
+        d_model = size("PositionalEncoding", "d_model", d_model)
+        max_len = size("PositionalEncoding", "max_len", max_len)
         self.batch_first = batch_first
         self.dropout = Dropout(dropout)
         angles = np.arange(max_len)[:, None] * np.exp(np.arange(0, d_model, 2) * (-math.log(10000.0) / d_model))
         table = np.empty((max_len, 1, d_model), "float32")
         table[:, 0, 0::2] = np.sin(angles)
         table[:, 0, 1::2] = np.cos(angles[:, : d_model // 2])
-        self.pe = Tensor(table)
+        self.register_buffer("pe", Tensor(table))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (L, N, E), with `batch_first` (N, L, E), or (L, E) to the same shape."""

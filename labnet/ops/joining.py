@@ -9,7 +9,7 @@ from labnet.errors import ShapeError
 from labnet.ops.axes import normalize_axis
 from labnet.ops.dispatch import as_tensors
 from labnet.ops.registry import EVERY, Array, Sample, composed, no_flops, op
-from labnet.ops.shape import broadcast_to, expand_dims, reshape
+from labnet.ops.shape import astype, broadcast_to, expand_dims, reshape
 from labnet.tensor import Tensor
 
 
@@ -143,7 +143,7 @@ def meshgrid(*arrays: Tensor, indexing: Literal["xy", "ij"] = "xy") -> list[Tens
     if indexing == "xy" and len(arrays) > 1:
         order[:2] = 1, 0
     columns = [
-        reshape(x, tuple(-1 if i == place else 1 for i in range(len(arrays))))
+        reshape(astype(x, x.dtype), tuple(-1 if i == place else 1 for i in range(len(arrays))))  # no view of `x`
         for x, place in zip(arrays, order, strict=True)
     ]
     return broadcast_arrays(*columns)

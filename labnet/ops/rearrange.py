@@ -8,7 +8,7 @@ from labnet.errors import DTypeError, ShapeError
 from labnet.ops.axes import normalize_axis
 from labnet.ops.indexing import take
 from labnet.ops.registry import EVERY, Array, Sample, composed, no_flops, op
-from labnet.ops.shape import Axes, broadcast_to, reshape
+from labnet.ops.shape import Axes, astype, broadcast_to, reshape
 from labnet.tensor import Tensor, on_host
 
 Width = int | tuple[int, int] | Sequence[tuple[int, int]]
@@ -96,7 +96,7 @@ def tile(x: Tensor, /, repetitions: tuple[int, ...]) -> Tensor:
     ndim = max(x.ndim, len(repetitions))
     lengths = (1,) * (ndim - x.ndim) + x.shape
     times = (1,) * (ndim - len(repetitions)) + tuple(repetitions)
-    apart = reshape(x, tuple(n for length in lengths for n in (1, length)))
+    apart = reshape(astype(x, x.dtype), tuple(n for length in lengths for n in (1, length)))  # no view of `x`
     spread = broadcast_to(apart, tuple(n for pair in zip(times, lengths, strict=True) for n in pair))
     return reshape(spread, tuple(t * n for t, n in zip(times, lengths, strict=True)))
 

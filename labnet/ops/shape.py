@@ -7,7 +7,7 @@ import numpy as np
 from labnet.device import check_device
 from labnet.kernels.places import finished
 from labnet.ops.halves import HALF, SINGLE
-from labnet.ops.registry import EVERY, Array, Sample, no_flops, op
+from labnet.ops.registry import EVERY, Array, Sample, op
 from labnet.tensor import DTypeLike, Tensor, as_dtype
 
 Shape = int | tuple[int, ...]
@@ -57,10 +57,10 @@ def _unbroadcast(g: Tensor, out: Tensor, x: Tensor, **_: object) -> Tensor:
         Sample(((),), {"shape": (2,)}),
     ),
     dtypes=EVERY,
-    flops=no_flops,
+    view=True,
 )
 def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Array:
-    """Return the tensor repeated, without a copy, until it has `shape`.
+    """Return the tensor repeated, without a copy, until it has `shape`; a view where nothing is repeated.
 
     Examples
     --------
@@ -68,6 +68,9 @@ def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Array:
     >>> ln.broadcast_to(ln.asarray([1, 2]), (2, 2)).tolist()
     [[1, 2], [1, 2]]
     """
+    wanted = (shape,) if isinstance(shape, int) else tuple(shape)
+    if (1,) * (len(wanted) - x.ndim) + x.shape == wanted:
+        return np.reshape(x, wanted)
     return np.broadcast_to(x, shape)
 
 
@@ -186,7 +189,7 @@ def squeeze(x: Array, /, axis: int | tuple[int, ...] | None = None) -> Array:
     >>> ln.squeeze(ln.ones((1, 3, 1)), axis=(0, -1)).shape
     (3,)
     """
-    return np.squeeze(x, axis)
+    return np.squeeze(x, axis)[...]
 
 
 def _move_back(g: Tensor, out: Tensor, x: Tensor, *, source: Axes, destination: Axes) -> Tensor:
@@ -219,10 +222,20 @@ def moveaxis(x: Array, /, source: Axes, destination: Axes) -> Array:
     samples=(Sample(((2, 3),), {"dtype": "float64"}), Sample(((2, 3),), {"dtype": "int32"})),
     dtypes=EVERY,
     domain=(0.0, 5.0),
-    flops=no_flops,
+    view=True,
 )
 def astype(x: Array, /, dtype: DTypeLike, *, copy: bool = True, device: str | None = None) -> Array:
-    """Return the elements in another dtype; later writes to one tensor are never seen by the other.
+    """Return the elements in another dtype.
+
+    Parameters
+    ----------
+    x : tensor
+    dtype : dtype
+    copy : bool
+        With False, the result is a view where `x` has the dtype already. Otherwise later writes to one tensor
+        are never seen by the other.
+    device : str, optional
+        The device that the tensor is on.
 
     Examples
     --------
@@ -231,7 +244,8 @@ def astype(x: Array, /, dtype: DTypeLike, *, copy: bool = True, device: str | No
     [1, -1]
     """
     check_device(device)
-    return x.astype(as_dtype(dtype), copy=False)
+    wanted = as_dtype(dtype)
+    return x[...] if not copy and x.dtype == wanted else x.astype(wanted, copy=False)
 
 
 def fit(gradient: Tensor, like: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ and left out of the result.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -34,7 +35,12 @@ def pair(value: Pair) -> tuple[int, int]:
     >>> pair(3), pair((1, 2))
     ((3, 3), (1, 2))
     """
-    rows, columns = (value, value) if isinstance(value, int) else value
+    if type(value) is int:
+        return value, value
+    parts = tuple(value) if isinstance(value, list | tuple) else (value, value)
+    if len(parts) != 2 or any(isinstance(part, bool) or not isinstance(part, Integral) for part in parts):
+        raise ValueError(f"expected an integer, or one for rows and one for columns, got {value!r:.40}")
+    rows, columns = parts
     return int(rows), int(columns)
 
 

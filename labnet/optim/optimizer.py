@@ -7,6 +7,7 @@ state words are torch's.
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from sys import getrefcount
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from labnet.errors import GradientError, ShapeError
 from labnet.kernels.places import copied, finished, is_elsewhere, moved
 from labnet.ops import dispatch
 from labnet.ops.halves import wider
+from labnet.optim.inputs import warn_of_leaves
 from labnet.tensor import Tensor, as_array, wrap
 
 Values = np.ndarray[Any, Any]
@@ -152,16 +154,60 @@ class Optimizer:
     _has_formula: ClassVar[bool] = False
     #: What checks the numbers that a step is computed with, whenever one is assigned.
     _checks: ClassVar[Checks] = {"lr": not_negative}
+    _only: dict[int, Tensor] | None
+    _state: dict[int, Known]
 
     def __init__(self, lr: float, *, parameters: Iterable[Tensor] | None = None):
         self.lr = lr
-        self._only = None if parameters is None else {id(p): p for p in parameters}
-        self._state: dict[int, Known] = {}
+        self._only = _by_identity(parameters)
+        self._state = {}
+        self._looked_at, self._warned = 0, False
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Have the numbers of NumPy be Python's: those do not change the precision of the arrays they meet."""
         check = self._checks.get(name)
         object.__setattr__(self, name, _as_python(value if check is None else check(name, value)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs: parameters themselves where the optimizer looks them up by identity."""
+        only = None if self._only is None else list(self._only.values())
+        live = [(known.parameter(), known.state) for known in self._state.values()]
+        state = [
+            (parameter, {slot: _portable(value) for slot, value in values.items()})
+            for parameter, values in live
+            if parameter is not None
+        ]
+        return {**self.__dict__, "_only": only, "_state": state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _state={})
+        self._only = _by_identity(state["_only"])
+        for parameter, values in state["_state"]:
+            self._known(parameter).state = {slot: _own(value) for slot, value in values.items()}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Optimizer":
+        """Return an optimizer for the copies of the parameters that `memo` has in the end, else for the same ones.
+
+        The module may be copied after the optimizer: so parameters are looked up when they are first needed.
+        """
+        state = self.__getstate__()
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        attributes = {name: deepcopy(value, memo) for name, value in state.items() if name not in _LOOKED_UP}
+        copied.__dict__.update(attributes, _unbound=(memo, state["_only"], state["_state"]))
+        return copied
+
+    def __getattr__(self, name: str) -> Any:
+        """Find the parameters of a copy: only a copy lacks these attributes."""
+        if name not in _LOOKED_UP or "_unbound" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        memo, only, state = self.__dict__.pop("_unbound")
+        self.__setstate__(
+            {
+                "_only": None if only is None else [memo.get(id(parameter), parameter) for parameter in only],
+                "_state": [(memo.get(id(parameter), parameter), values) for parameter, values in state],
+            }
+        )
+        return self.__dict__[name]
 
     def __init_subclass__(cls) -> None:
         """Have no kernel, and no formula, do the work of a class that defines `updated` anew."""
@@ -180,6 +226,9 @@ class Optimizer:
         """
         check_gradients("an optimizer", gradients, "opt(await loss.backward())")
         found, only = gradients.found(), self._only
+        if len(found) != self._looked_at:  # at the first step, and whenever leaves come or go
+            self._looked_at = len(found)
+            self._warned = self._warned or warn_of_leaves(self, [leaf for leaf, _ in found], only)
         if only is not None:
             found = [pair for pair in found if id(pair[0]) in only]
         if dispatch.Plain is None and (tracer := dispatch.current_tracer()) is not None:
@@ -394,6 +443,23 @@ class Optimizer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(lr={self.lr})"
+
+
+#: Attributes in which parameters are looked up by identity.
+_LOOKED_UP = ("_only", "_state")
+
+
+def _by_identity(parameters: Iterable[Tensor] | None) -> dict[int, Tensor] | None:
+    return None if parameters is None else {id(parameter): parameter for parameter in parameters}
+
+
+def _portable(value: Any) -> Any:
+    """Return a copy of a state as what can be copied and pickled on every device."""
+    return wrap(copied(value)) if hasattr(value, "shape") else value
+
+
+def _own(value: Any) -> Any:
+    return value._array if isinstance(value, Tensor) else value
 
 
 def _as_python(value: Any) -> Any:

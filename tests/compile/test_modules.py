@@ -81,6 +81,14 @@ MODULES = {
     ),
     "Dropout": (lambda: ln.nn.Sequential(ln.nn.Linear(4, 8), ln.nn.Dropout(0.3)), lambda: [normal(5, 4)]),
     "LayerNorm": (lambda: ln.nn.LayerNorm((3, 4)), lambda: [normal(2, 3, 4)]),
+    "BatchNorm1d by each batch": (
+        lambda: ln.nn.Sequential(ln.nn.Linear(4, 3), ln.nn.BatchNorm1d(3, track_running_stats=False)),
+        lambda: [normal(5, 4)],
+    ),
+    "BatchNorm2d by fixed statistics": (
+        lambda: ln.nn.Sequential(ln.nn.Conv2d(1, 3, 3), ln.nn.BatchNorm2d(3)).eval(),
+        lambda: [normal(2, 1, 6, 5)],
+    ),
     "Embedding": (lambda: ln.nn.Embedding(5, 3), lambda: [whole(2, 4)]),
     "LSTM": (lambda: Sequences(), lambda: [whole(3, 2)]),
     "LSTM in two layers and directions": (

@@ -329,6 +329,59 @@ MALFORMED = {
 }
 
 
+def two(a, b):
+    return a + b
+
+
+def with_keyword(x, *, scale):
+    return x * scale
+
+
+def of_two_positions(a, b, /):
+    return a - b
+
+
+MISSING = {
+    "one of two": (two, ["a"], "'b'"),
+    "the other of two": (two, ["b"], "'a'"),
+    "one of two under another name": (two, ["x"], "'b'"),
+    "a third": (two, ["a", "b", "c"], "'c'"),
+    "others": (two, ["c", "d"], "'c'"),
+    "a keyword": (with_keyword, ["x"], "'scale'"),
+    "one of two positions": (of_two_positions, ["a"], "'b'"),
+    "all: there are none": (lambda: ln.ones(1), ["x"], "this model takes ()"),
+}
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_a_request_without_an_input_that_the_model_needs_is_400(serve, name):
+    model, given, words = MISSING[name]
+    server, _ = serve(model, name="it")
+    reply = infer(server, {"inputs": [tensor(name=each) for each in given]}, b"")
+    assert reply.status == 400
+    assert words in reply.json()["error"]
+    assert str(given) in reply.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("model", "given"),
+    [
+        (two, ["b", "a"]),
+        (with_keyword, ["scale", "x"]),
+        (of_two_positions, ["a", "b"]),
+        (lambda *tensors: tensors[1], ["a", "b"]),
+        (lambda **tensors: tensors["a"], ["a"]),
+        (lambda **tensors: tensors["b"], ["a", "b"]),
+        (lambda x, y=1.0: x * y, ["x"]),
+        (lambda x, y=1.0: x * y, ["anything"]),
+        (lambda x, /: x, ["anything"]),
+    ],
+)
+def test_inputs_reach_the_model_by_name_or_by_position(serve, model, given):
+    server, _ = serve(model, name="it")
+    assert infer(server, {"inputs": [tensor(name=each) for each in given]}, b"").status == 200
+
+
 def test_a_malformed_request_is_400_with_a_reason_in_the_form_of_the_protocol(serve):
     server, client = serve(identity, name="it")
     for name, (document, behind, headers) in MALFORMED.items():

@@ -13,7 +13,7 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 import labnet as ln
-from labnet.jupyter import magics
+from labnet.jupyter import arguments, magics
 from tests.notebook.lab import free_port
 
 MODEL = "model = ln.nn.Sequential(ln.nn.Linear(3, 4), ln.nn.relu, ln.nn.Linear(4, 2))"
@@ -34,11 +34,11 @@ def shell():
     InteractiveShell.clear_instance()
 
 
-def run(shell, cell):
+def run(shell, cell, *, store_history=False):
     """Run a cell; returns its result and everything printed."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-        result = shell.run_cell(cell)
+        result = shell.run_cell(cell, store_history=store_history)
     return result, output.getvalue()
 
 
@@ -300,6 +300,153 @@ def test_a_name_may_be_quoted(shell):
     result, _ = run(shell, "%serve_model model --port 0 --no-panel --name 'two words'")
     assert result.result.name == "two words"
     assert run(shell, "%labnet stop 'two words'")[1].startswith("stopped 'two words'")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--name='my model'", ["--name=my model"]),
+        ('--name="my model"', ["--name=my model"]),
+        ('--name "my model"', ["--name", "my model"]),
+        ("--name my\\ model", ["--name", "my model"]),
+        ("--name my' 'model", ["--name", "my model"]),
+        ('--name="it\'s"', ["--name=it's"]),
+        ("--name='say \"it\"'", ['--name=say "it"']),
+        ('--name="say \\"it\\""', ['--name=say "it"']),
+        ("'back\\slash' \"back\\slash\"", ["back\\slash"] * 2),
+        ("--name=a#b", ["--name=a#b"]),
+        ("'#1' \\#2 #3", ["#1", "#2"]),
+        ("'a;b' a\\;b", ["a;b"] * 2),
+        ("mlp  # the demo", ["mlp"]),
+        ("mlp #the demo, 'it's", ["mlp"]),
+        ("# all of it", []),
+        ("mlp;", ["mlp"]),
+        ("mlp ;; # shown below", ["mlp"]),
+        ("''", [""]),
+        ("a ''", ["a", ""]),
+        ("  a\tb  ", ["a", "b"]),
+        ("<b>one</b> http://localhost:3000", ["<b>one</b>", "http://localhost:3000"]),
+    ],
+)
+def test_a_line_is_split_as_a_shell_does(line, words):
+    assert arguments.split(line) == words
+
+
+@pytest.mark.parametrize("form", ["line", "assigned", "cell"])
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ('--name="my model"  # the demo', "my model"),
+        ("--name 'my model';", "my model"),
+        ("\\\n--name mlp \\\n --lr 0.5 # last", "mlp"),
+    ],
+)
+def test_a_line_may_have_quotes_comments_and_continuations(shell, words, name, form):
+    run(shell, MODEL)
+    line = f"serve_model model --port 0 --no-panel {words}"
+    cell = {"line": f"%{line}", "assigned": f"server = %{line}", "cell": f"%%{line}\n{MODEL}\nafter = 1"}[form]
+    result, output = run(shell, cell)
+    assert result.success, output
+    server = shell.user_ns["server"] if form == "assigned" else result.result
+    assert server.name == name
+    assert shell.user_ns.get("after") == (1 if form == "cell" else None)
+
+
+@pytest.mark.parametrize(
+    ("line", "cell", "expected"),
+    [
+        ("model", "x = 1", ("model", "x = 1")),
+        ("model \\", "--port 0\nx = 1", ("model  --port 0", "x = 1")),
+        ("model \\", "--port \\\n0\nx = 1", ("model  --port  0", "x = 1")),
+        ("model # \\", "x = 1", ("model # \\", "x = 1")),
+        ("model \\\\", "x = 1", ("model \\\\", "x = 1")),
+        ("model --name 'a \\", "b'\nx = 1", ("model --name 'a  b'", "x = 1")),
+        ("model \\", "", ("model  ", "")),
+    ],
+)
+def test_a_backslash_at_the_end_goes_on_in_the_next_line(line, cell, expected):
+    assert arguments.continued(line, cell) == expected
+
+
+@pytest.mark.parametrize("end", ["  # which are there?", ";", " ; # all"])
+def test_a_comment_may_follow_every_magic(shell, end):
+    server = run(shell, f"%%serve_model model --port 0 --no-panel{end}\n{MODEL}")[0].result
+    for cell in (
+        f"%remote_model {server.url} net --blocking{end}",
+        f"%labnet list{end}",
+        f"%labnet panel model{end}",
+        f"%labnet stop model{end}",
+    ):
+        result, output = run(shell, cell)
+        assert result.success, output
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("%serve_model model --name 'open", ["no closing '", "--name"]),
+        ('%serve_model model --name="open', ['no closing "']),
+        ("%labnet list; x = 1", ["nothing behind ';'", "x = 1"]),
+        ("%labnet # list", ["required: action"]),
+    ],
+)
+def test_a_line_that_cannot_be_split_is_one_clean_line(shell, line, words):
+    _, output = run(shell, line)
+    last = [part for part in output.splitlines() if not part.startswith("usage:")]
+    assert len(last) == 1
+    for word in ["UsageError", *words]:
+        assert word in last[0]
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [
+        ("model.state_dict().keys()", True),
+        ("x = 7\n\n'last ' + str(x)  # of the cell", True),
+        ("{'a': [1,\n 2]}", True),
+        ("print('printed')", False),
+        ("None", False),
+        ("x = 7", False),
+        ("'nothing';", False),
+        ("'nothing' ;  # at all", False),
+        ("1\n2\nx = 3", False),
+        ("if True:\n    'inside'", False),
+        ("", False),
+    ],
+)
+def test_the_last_expression_of_a_cell_is_displayed_as_in_any_other_cell(shell, cell, shown):
+    shell.execution_count = 3
+    _, plain = run(shell, f"{MODEL}\n{cell}", store_history=True)
+    shell.execution_count = 3
+    result, output = run(shell, f"%%serve_model model --port 0 --no-panel\n{MODEL}\n{cell}", store_history=True)
+    assert result.success, output
+    assert ("Out[" in plain) is shown
+    own = [line for line in output.splitlines() if "Server(" not in line and line.strip()]
+    expected = [line for line in plain.splitlines() if line.strip()]
+    assert own[: len(expected)] == expected
+    assert output.count("Out[") == shown + 1
+    assert result.result.running
+
+
+@pytest.mark.parametrize(
+    ("interactivity", "shown"),
+    [("all", ["1", "2"]), ("last", []), ("last_expr", []), ("last_expr_or_assign", ["5"]), ("none", [])],
+)
+def test_what_is_displayed_follows_the_shells_setting(shell, interactivity, shown):
+    shell.ast_node_interactivity = interactivity
+    try:
+        _, output = run(shell, f"%%serve_model model --port 0 --no-panel --name s\n{MODEL}\n1\n2\nx = 5")
+    finally:
+        shell.ast_node_interactivity = "last_expr"
+    assert [line.split(": ")[1] for line in output.splitlines() if "Out[" in line and "Server" not in line] == shown
+
+
+def test_a_last_expression_that_fails_is_one_traceback_and_nothing_is_served(shell):
+    result, output = run(shell, f"%%serve_model model --port 0\n{MODEL}\n1 / 0")
+    assert isinstance(result.error_in_exec, ZeroDivisionError)
+    assert output.count("Traceback") == 1
+    assert "magics.py" not in output
+    assert ln.network.servers() == {}
 
 
 def test_a_syntax_error_is_shown_as_in_any_other_cell_and_nothing_is_served(shell):

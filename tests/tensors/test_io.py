@@ -123,6 +123,55 @@ def test_a_failing_save_leaves_the_old_file_and_nothing_else(failing, tmp_path, 
     assert ln.io.load(path)["x"].item() == 1.0
 
 
+REFUSED = {
+    "reserved": ({"__metadata__": ln.ones(1)}, WireError, "'__metadata__'"),
+    "reserved beside others": ({"w": ln.ones(1), "__metadata__": ln.ones(1)}, WireError, "'__metadata__'"),
+    "half a character": ({"w\ud800": ln.ones(1)}, WireError, "valid Unicode"),
+    "bytes": ({b"w": ln.ones(1)}, TypeError, "bytes b'w'"),
+    "number": ({1: ln.ones(1)}, TypeError, "int 1"),
+    "None": ({None: ln.ones(1)}, TypeError, "NoneType None"),
+    "complex": ({"w": np.ones(1, "complex64")}, DTypeError, "complex64"),
+    "dates": ({"w": np.zeros(1, "datetime64[s]")}, DTypeError, "datetime64"),
+    "text": ({"w": np.array(["a"])}, DTypeError, "<U1"),
+    "objects": ({"w": np.array([None])}, DTypeError, "object"),
+    "too many letters": ({"w" * 100_000_000: ln.ones(1)}, WireError, "header too large"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_could_not_be_read_again_is_refused_and_the_old_file_stays(name, tmp_path):
+    tensors, error, words = REFUSED[name]
+    path = tmp_path / "model.safetensors"
+    ln.io.save(path, {"old": ln.ones(2)})
+    with pytest.raises(error, match=words):
+        ln.io.save(path, tensors)
+    assert ln.io.load(path)["old"].tolist() == [1, 1]
+    assert os.listdir(tmp_path) == ["model.safetensors"]
+
+
+@given(st.dictionaries(st.text(max_size=8), st.just(ln.ones(1)), max_size=4))
+def test_every_name_is_refused_or_read_again(tmp_path_factory, tensors):
+    path = tmp_path_factory.mktemp("names") / "model.safetensors"
+    try:
+        ln.io.save(path, tensors)
+    except WireError:
+        assert not path.exists()
+    else:
+        assert ln.io.load(path).keys() == tensors.keys()
+
+
+@pytest.mark.parametrize("name", ["", "\n", "a\x00b", "é", "a/b.c", "__metadata", "\u2028", "𝒘"])
+def test_unusual_names_are_read_again(name, tmp_path):
+    ln.io.save(tmp_path / "model.safetensors", {name: ln.arange(3)})
+    assert ln.io.load(tmp_path / "model.safetensors")[name].tolist() == [0, 1, 2]
+
+
+def test_metadata_that_is_no_unicode_is_refused(tmp_path):
+    with pytest.raises(WireError, match="metadata has to be valid Unicode"):
+        ln.io.save(tmp_path / "model.safetensors", {"w": ln.ones(1)}, {"a": "\ud800"})
+    assert not os.listdir(tmp_path)
+
+
 def test_metadata_has_to_be_text(tmp_path):
     with pytest.raises(TypeError, match=r"'epoch': 3"):
         ln.io.save(tmp_path / "file", {}, {"epoch": 3})

@@ -1,8 +1,10 @@
 """Optimizers: the first hundred steps of torch's, state that outlives the process, clipping, watchers."""
 
+import copy
 import gc
 import itertools
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -274,3 +276,81 @@ def test_a_number_that_cannot_be_trained_with_is_refused_when_it_is_assigned(mak
     with pytest.raises(error, match=words):
         setattr(optimizer, name, value)
     assert vars(optimizer) == before
+
+
+def pinn_step(model, x, optimizer):
+    optimizer((model(x) * model(x)).mean().backward())
+
+
+def test_an_input_that_is_moved_beside_a_module_is_named_once():
+    model, optimizer = ln.nn.Linear(1, 1), ln.optim.SGD()
+    points = ln.ones((64, 1), requires_grad=True)
+    with pytest.warns(UserWarning, match=r"SGD\(lr=0.001\) .*\(64, 1\) .*parameters=model.parameters\(\)") as caught:
+        pinn_step(model, points, optimizer)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    pinn_step(model, points, optimizer)
+    pinn_step(model, ln.ones((64, 1), requires_grad=True), optimizer)
+
+
+def test_coordinates_that_inputs_are_made_of_are_named_also_after_a_call_without_them():
+    model = ln.nn.Linear(2, 1)
+    model(ln.ones((1, 2)))
+    x, t = (ln.ones((64, 1), requires_grad=True) for _ in range(2))
+    optimizer = ln.optim.SGD()
+    with pytest.warns(UserWarning, match=r"shape \(64, 1\), \(64, 1\) that a module was called with, beside 2"):
+        optimizer(model(ln.concat([x, t * 2], axis=1)).sum().backward())
+
+
+def test_bare_parameters_beside_modules_are_trained_without_a_word():
+    encoder, decoder = ln.nn.Linear(2, 3), ln.nn.Linear(3, 3)
+    weight = ln.ones((3, 1), requires_grad=True)
+    optimizer = ln.optim.SGD(lr=0.1)
+    for _ in range(2):
+        optimizer((decoder(encoder(ln.ones((4, 2)))) @ weight).sum().backward())
+    assert weight.tolist() != [[1.0]] * 3
+
+
+def test_an_input_stays_where_the_optimizer_knows_its_parameters():
+    model = ln.nn.Linear(1, 1)
+    points = ln.ones((4, 1), requires_grad=True)
+    pinn_step(model, points, ln.optim.Adam(parameters=model.parameters()))
+    assert points.tolist() == [[1.0]] * 4
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_parameters_are_known_after_copying_and_freezing(freeze):
+    model = copy.deepcopy(ln.nn.Sequential(ln.nn.Linear(1, 2), ln.nn.Linear(2, 1)))
+    if freeze:
+        for parameter in model.parameters():
+            parameter.requires_grad = False
+            parameter.requires_grad = True
+    pinn_step(model, ln.ones((4, 1)), ln.optim.SGD())
+    pinn_step(pickle.loads(pickle.dumps(model)), ln.ones((4, 1)), ln.optim.SGD())
+
+
+def test_bare_tensors_are_parameters():
+    weight, bias = ln.ones(1, requires_grad=True), ln.ones(1, requires_grad=True)
+    ln.optim.SGD(lr=1.0)((weight * 2 + bias).sum().backward())
+    assert (weight.item(), bias.item()) == (-1.0, 0.0)
+
+
+def test_an_input_of_a_compiled_step_is_named_too():
+    model, optimizer = ln.nn.Linear(1, 1), ln.optim.SGD()
+    points = ln.ones((8, 1), requires_grad=True)
+
+    @ln.jit
+    def step():
+        optimizer(model(points).sum().backward())
+
+    with pytest.warns(UserWarning, match=r"\(8, 1\)"):
+        step()
+
+
+def test_an_optimizer_of_other_parameters_says_that_it_changes_nothing():
+    model, other = ln.nn.Linear(1, 1), ln.nn.Linear(1, 1)
+    optimizer = ln.optim.SGD(parameters=other.parameters())
+    with pytest.warns(UserWarning, match="none of the 2 leaves"):
+        pinn_step(model, ln.ones((4, 1)), optimizer)
+    pinn_step(model, ln.ones((4, 1)), optimizer)
+    pinn_step(other, ln.ones((4, 1)), optimizer)

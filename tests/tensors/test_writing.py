@@ -23,6 +23,24 @@ VIEWS = {
     "view of a view": lambda x: x.T[1:3].reshape((2, 3))[0],
     "squeeze": lambda x: ln.squeeze(ln.expand_dims(x, axis=1), axis=1),
     "unstack": lambda x: ln.unstack(x, axis=1)[3],
+    "squeeze of nothing": lambda x: ln.squeeze(x),
+    "squeeze of no axis": lambda x: ln.squeeze(x, axis=()),
+    "reshape to the same": lambda x: x.reshape((3, 4)),
+    "expand_dims nowhere": lambda x: ln.expand_dims(x, axis=()),
+    "permute_dims to the same": lambda x: ln.permute_dims(x, (0, 1)),
+    "flip of no axis": lambda x: ln.flip(x, axis=()),
+    "moveaxis to the same": lambda x: ln.moveaxis(x, 1, 1),
+    "broadcast_to the same": lambda x: ln.broadcast_to(x, (3, 4)),
+    "broadcast_to a list": lambda x: ln.broadcast_to(x, [3, 4]),
+    "to the same dtype": lambda x: x.to("float64"),
+    "to the same device": lambda x: x.to("cpu"),
+    "broadcast_to one more dimension": lambda x: ln.broadcast_to(x, (1, 3, 4)),
+    "broadcast_arrays of one": lambda x: ln.broadcast_arrays(x)[0],
+    "ellipsis": lambda x: x[...],
+    "empty index": lambda x: x[()],
+    "whole slice": lambda x: x[:],
+    "astype to the same without a copy": lambda x: ln.astype(x, x.dtype, copy=False),
+    "transposed twice": lambda x: x.T.T,
 }
 
 views = pytest.mark.parametrize("look", VIEWS.values(), ids=VIEWS)
@@ -42,6 +60,31 @@ def test_writing_through_a_view_is_seen_by_the_base_and_all_views(look):
     np.testing.assert_array_equal(x.numpy(), expected)
     for other, again in zip(others, VIEWS.values(), strict=True):
         np.testing.assert_array_equal(other.numpy(), again(ln.asarray(expected)).numpy())
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda x: ln.astype(x, x.dtype),
+        lambda x: ln.astype(x, "float32", copy=False),
+        lambda x: ln.tile(x, (1, 1)),
+        lambda x: ln.meshgrid(x[0])[0],
+        lambda x: ln.roll(x, 0),
+        lambda x: ln.repeat(x, 1, axis=0),
+        lambda x: ln.pad(x, 0),
+        lambda x: ln.concat([x]),
+        lambda x: x.detach(),
+        lambda x: ln.reshape(x, x.shape, copy=True),
+    ],
+)
+def test_what_numpy_copies_is_no_view_on_trivial_arguments(copy):
+    x = ln.asarray(numbers())
+    copied = copy(x)
+    copied[...] = -1
+    assert (copied.numpy() == -1).all()
+    np.testing.assert_array_equal(x.numpy(), numbers())
+    x[...] = 5
+    assert (copied.numpy() == -1).all()
 
 
 @views

@@ -173,6 +173,17 @@ class Described:
         self.__cuda_array_interface__ = {"version": 3, "strides": None, **told}
 
 
+def test_elements_that_lie_backwards_are_copied_and_have_no_array_interface(waits):
+    x = ln.asarray(drawn((3, 4), "float32"), device="cuda")[::-1]
+    _, tensor = raw(x.__dlpack__(max_version=(1, 0)), (1, 0))
+    assert struct.unpack("2q", ctypes.string_at(tensor[8], 16)) == (4, 1)
+    assert tensor[0] != x._array.address
+    with pytest.raises(BufferError, match="need a copy"):
+        x.__dlpack__(max_version=(1, 0), copy=False)
+    with pytest.raises(AttributeError, match=r"got strides \(-16, 4\)"):
+        x.__cuda_array_interface__  # noqa: B018
+
+
 def test_the_cuda_array_interface_is_understood():
     array = DeviceArray.upload(drawn((2, 3), "float32"))
     told = {"shape": (2, 3), "typestr": "<f4", "data": (array.address, False)}

@@ -128,3 +128,21 @@ def test_a_write_is_seen_by_every_view_and_by_no_graph():
     x[2] = 50.0
     assert view.tolist() == [50.0, 3.0]
     assert loss.backward()[weight].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        ln.squeeze,
+        lambda x: ln.squeeze(x, axis=()),
+        lambda x: ln.astype(x, "float32", copy=False),
+        lambda x: ln.broadcast_to(x, (1, 3, 4)),
+        lambda x: ln.flip(x, axis=()),
+        lambda x: x.to("float32"),
+        lambda x: x[...],
+    ],
+)
+def test_writing_through_an_identity_is_seen(look):
+    x = ln.zeros((3, 4), device="cuda")
+    look(x)[...] = 5
+    assert x.tolist() == [[5.0] * 4] * 3

@@ -1,0 +1,125 @@
+"""Leaves that require gradients and are no module's parameters, and the warnings about them."""
+
+import os
+import sys
+import warnings
+import weakref
+from collections.abc import Container, Iterable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from labnet.autograd import Leaf, Node
+from labnet.tensor import Tensor
+
+#: Every parameter of every module, by identity: tensors compare element by element.
+_parameters: "dict[int, weakref.ref[Tensor]]" = {}
+#: Leaves that inputs of a module were computed from, when it was first called with such inputs.
+_inputs: "dict[int, weakref.ref[Tensor]]" = {}
+
+_HOME = f"{Path(__file__).parent.parent}{os.sep}"
+
+
+def belongs_to_module(tensor: Tensor) -> None:
+    """Remember that a tensor is a parameter of a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> weight = ln.ones(1, requires_grad=True)
+    >>> belongs_to_module(weight)
+    """
+    _remember(_parameters, tensor)
+
+
+def note_inputs(values: Iterable[Any]) -> bool:
+    """Remember the leaves that a module's inputs were computed from; return whether there are any.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> note_inputs([ln.ones(1, requires_grad=True) * 2]), note_inputs([ln.ones(1)])
+    (True, False)
+    """
+    pending = [value._node for value in values if isinstance(value, Tensor) and value._node is not None]
+    seen: set[Node] = set()
+    while pending:
+        node = pending.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, Leaf):
+            _remember(_inputs, node.owner())
+        pending += [parent for parent in node.parents or () if parent is not None]
+    return bool(seen)
+
+
+def _remember(known: "dict[int, weakref.ref[Tensor]]", tensor: Tensor | None) -> None:
+    key = id(tensor)
+    if tensor is not None and key not in known:
+        known[key] = weakref.ref(tensor, lambda _: known.pop(key, None))
+
+
+def users_frame() -> FrameType | None:
+    """Return the innermost frame whose code is not labnet's."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_HOME):
+        frame = frame.f_back
+    return frame
+
+
+def warn(text: str) -> None:
+    """Warn at the user's line.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn("careful")
+    >>> str(caught[0].message)
+    'careful'
+    """
+    level, frame, users = 1, sys._getframe(0), users_frame()
+    while frame is not users and frame.f_back is not None:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)
+
+
+def warn_of_leaves(optimizer: object, leaves: Sequence[Tensor], only: Container[int] | None) -> bool:
+    """Warn where an optimizer changes leaves that are inputs, or none at all.
+
+    Leaves that no module has, and that a module was called with, are taken for inputs where parameters of modules
+    are changed beside them. Other bare tensors are parameters.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    leaves : sequence of tensors
+        Those that a backward has found gradients of.
+    only : container of int, optional
+        Identities of the parameters that the optimizer is restricted to.
+
+    Returns
+    -------
+    bool
+        Whether it warned.
+    """
+    if only is not None:
+        nothing = bool(leaves) and not any(id(leaf) in only for leaf in leaves)
+        if nothing:
+            warn(
+                f"{optimizer} changes nothing: none of the {len(leaves)} leaves with gradients is in its parameters=; "
+                "a copied module has parameters of its own: copy it together with its optimizer"
+            )
+        return nothing
+    strangers = [leaf for leaf in leaves if id(leaf) in _inputs and id(leaf) not in _parameters]
+    known = sum(id(leaf) in _parameters for leaf in leaves)
+    mixed = bool(strangers and known)
+    if mixed:
+        shapes = ", ".join(str(leaf.shape) for leaf in strangers)
+        warn(
+            f"{optimizer} changes leaves of shape {shapes} that a module was called with, beside {known} parameters of "
+            "modules: if they are inputs, name what is trained with parameters=model.parameters()"
+        )
+    return mixed
