@@ -319,6 +319,7 @@ def _trace_once(
         traced = known.get(id(leaf))
         if traced is None:
             traced = trace.argument(len(inputs), leaf if isinstance(leaf, np.ndarray) else leaf._array)
+            trace.given |= {id(traced): leaf} if isinstance(leaf, Tensor) else {}
             if isinstance(leaf, Tensor) and leaf.requires_grad:
                 traced._node = autograd.Leaf(traced)
                 known[id(leaf)] = traced  # a leaf that is given twice is one

@@ -190,6 +190,25 @@ class Method(Attribute):
         return f"{bind(self.owner)}.{self.attribute}.__func__ is {bind(self.value)}"
 
 
+@dataclass(eq=False)
+class Listed(Attribute):
+    """An attribute of a module, with the lists of parameters, buffers and modules that it was in."""
+
+    def __post_init__(self) -> None:
+        lists = [vars(self.owner)[name] for name in ("_parameters", "_buffers", "_modules")]
+        self._lists = [(one, one.get(self.attribute, MISSING)) for one in lists]
+
+    def put(self, value: Any) -> None:
+        """Set the attribute; what was there is put back into the lists that it was in."""
+        if value is not self.value:
+            super().put(value)
+            return
+        changes[0] += 1
+        Item(vars(self.owner), self.attribute).put(value)
+        for one, before in self._lists:
+            Item(one, self.attribute).put(before)
+
+
 class Plain(Attribute):
     """An attribute that each call replaces: any tensor without a history."""
 

@@ -41,6 +41,7 @@ from labnet.compile.places import (
     Elements,
     Item,
     Kind,
+    Listed,
     Method,
     Place,
     Plain,
@@ -421,7 +422,8 @@ class Reads:
         found = in_classes(type(owner), name)
         if found is None or isinstance(found[1], _MEMBERS) or not hasattr(type(found[1]), "__set__"):
             own = instance_dict(owner)
-            place = Attribute(owner, name, f"{self._name_of(owner)}.{name}")
+            kind = Listed if isinstance(owner, Module) else Attribute
+            place = kind(owner, name, f"{self._name_of(owner)}.{name}")
             place.value = own.get(name, MISSING) if own or found is None else place.now()
             self._write(place)
 

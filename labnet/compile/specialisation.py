@@ -65,6 +65,10 @@ class Specialisation:
         self._required = [isinstance(x, Tensor) and x.requires_grad for x in dynamic]
         self._leaves, self._structure = flatten(call.result)
         self._written = call.written
+        #: Arguments that an optimizer remembers, by position.
+        self._remembered = {
+            position: dynamic[position] for position, traced in enumerate(call.inputs) if id(traced) in trace.pinned
+        }
         #: Whether calls are plain: all arguments are tensors by position, each once, and none is written.
         self.takes_tensors_only = (
             not pinned[1]
@@ -293,6 +297,8 @@ class Specialisation:
         inputs = [x for x in leaves if isinstance(x, Tensor | np.ndarray)]
         if self._written and repeats(inputs):
             return MISS
+        if any(inputs[position] is not tensor for position, tensor in self._remembered.items()):
+            return MISS
         arrays = [self._apart(x) for x in inputs]
         self._targets = inputs
         try:
@@ -325,6 +331,8 @@ class Specialisation:
         rest = more[len(self._gradients) :]
         for position, array in zip(self._written, rest, strict=False):
             write_back(arguments[position], array)
+            if position in self._remembered:
+                arguments[position]._node.grad = None
         for plain, array in zip(self._rebound, rest[len(self._written) :], strict=True):
             self._rebind(plain, array)
         for place, value in self._effects:

@@ -16,10 +16,11 @@ from labnet.compile.ir import Builder, Check, DType, Program, Store, Value, plac
 from labnet.compile.places import Plain
 from labnet.compile.reads import Reads
 from labnet.compile.traced import WAYS_OUT, Traced, TracedNode, refuse
-from labnet.compile.updates import States, Step
+from labnet.compile.updates import Blank, States, Step
 from labnet.device import CPU
 from labnet.errors import DTypeError, ShapeError
 from labnet.ops.dispatch import failure
+from labnet.ops.halves import wider
 from labnet.ops.registry import Op
 from labnet.optim import Optimizer
 from labnet.tensor import Tensor, on_host
@@ -74,6 +75,11 @@ class Trace:
         self._kept: list[Any] = []
         self._views: dict[int, list[weakref.ref[Traced]]] = {}
         self._own: dict[int, Tensor] = {}
+        #: Tensors of the call, by the identity of their stand-ins, and those that an optimizer remembers.
+        self.given: dict[int, Tensor] = {}
+        self.pinned: set[int] = set()
+        self._taken: dict[tuple[int, int], int] = {}
+        self._blank: dict[tuple[int, int], Blank] = {}
         self._histories: dict[int, autograd.Node | None] = {}
 
     # Stand-ins
@@ -256,44 +262,56 @@ class Trace:
         """Write down a step of an optimizer."""
         if not type(optimizer)._has_formula:
             refuse(f"{type(optimizer).__name__}: it defines no _formula; call it outside of the compiled function")
-        if any(isinstance(parameter, Traced) for parameter, _ in found):
-            refuse("an update of an argument: let the function find its parameters in a module or a variable")
-        by_step: dict[tuple[int, int], list[tuple[Tensor, Any]]] = {}
+        by_step: dict[tuple[bool, int, int], list[tuple[Tensor, Any]]] = {}
         for parameter, gradient in found:
-            taken = optimizer._known(parameter).state.get("step", 0)
-            before = sum(step.optimizer is optimizer and step.changes(parameter) for step in self.steps)
-            by_step.setdefault((taken, before), []).append((parameter, gradient))
-        for (_, before), pairs in by_step.items():
+            outside = self._outside(parameter)
+            taken = 0 if outside is None else optimizer._known(outside).state.get("step", 0)
+            before = self._taken.get((id(optimizer), id(parameter)), 0)
+            self._taken[id(optimizer), id(parameter)] = before + 1
+            by_step.setdefault((outside is None, taken, before), []).append((parameter, gradient))
+        for (_, _, before), pairs in by_step.items():
             self._update(optimizer, pairs, before)
+
+    def _outside(self, parameter: Tensor) -> Tensor | None:
+        """Return the tensor outside of the run that a parameter is; None for one that the run has made itself."""
+        given = self.given.get(id(parameter), parameter)
+        if isinstance(given, Traced) or self.has_made(given):
+            return None
+        if given is not parameter:
+            self.pinned.add(id(parameter))  # what an optimizer remembers belongs to this very argument
+        return given
 
     def _update(self, optimizer: Optimizer, found: list[tuple[Tensor, Any]], before: int) -> None:
         """Write down a step for parameters that have taken equally many, `before` of them in this run."""
-        start = sum(step.count for step in self.steps)
-        step = Step(optimizer, [parameter for parameter, _ in found], before, self.reads.settings_of(optimizer))
+        start, outside = sum(step.count for step in self.steps), [self._outside(parameter) for parameter, _ in found]
+        parameters = [parameter for parameter in outside if parameter is not None]
+        step = Step(optimizer, parameters, before, self.reads.settings_of(optimizer))
         self.steps.append(step)
-        count = step.count
-        for parameter, gradient in found:
-            value = self.lift(parameter).detach()
-            state = States(self, optimizer, parameter)
-            numbers: list[Tensor] = [self.number(start + i, value.dtype) for i in range(count)]
+        for (parameter, gradient), own in zip(found, outside, strict=True):
+            value, slope = wider([self.lift(parameter).detach(), self.lift(gradient)])
+            state = self._state(optimizer, parameter, own)
+            numbers: list[Tensor] = [self.number(start + i, value.dtype) for i in range(step.count)]
             with autograd.no_grad(), pause_for(optimizer._formula):
-                new = self.lift(optimizer._formula(value, self.lift(gradient), state, numbers))
-                if new.shape == value.shape and new.dtype != value.dtype:
-                    new = self.lift(ops.astype(new, value.dtype))
-                self._check_fit(self._sources[id(parameter)], new.value)
+                new = self.lift(ops.astype(optimizer._formula(value, slope, state, numbers), parameter.dtype))
+                if new.shape != parameter.shape:
+                    refuse(f"an update of shape {new.shape} for a parameter of shape {parameter.shape}")
                 self.replace(parameter, new)
-            for slot, source in state.sources.items():
-                self._write(source, self.lift(state[slot]).value)
+            if isinstance(state, States):
+                for slot, source in state.sources.items():
+                    self._write(source, self.lift(state[slot]).value)
             self.leaves.pop(id(parameter), None)
 
-    def _write(self, source: Value, new: Value) -> None:
-        self._check_fit(source, new)
-        self.updates[source.number] = (source, new)
+    def _state(self, optimizer: Optimizer, parameter: Tensor, own: Tensor | None) -> "States | Blank":
+        """Return what an optimizer remembers of a parameter; of one that the run has made, it forgets it afterwards."""
+        if own is not None:
+            return States(self, optimizer, own)
+        key = (id(optimizer), id(parameter))
+        return self._blank.setdefault(key, Blank(self, parameter))
 
-    @staticmethod
-    def _check_fit(source: Value, new: Value) -> None:
+    def _write(self, source: Value, new: Value) -> None:
         if new.shape != source.shape or new.dtype != source.dtype:
             refuse(f"an update of shape {new.shape} and dtype {new.dtype} for {source.shape} and {source.dtype}")
+        self.updates[source.number] = (source, new)
 
     def stored(self) -> list[tuple[Value, Value]]:
         """Return the held sources that a call leaves with a new value: not those of tensors that the run has made."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labnet.compile.ir import Value
+from labnet.ops.halves import wider
 from labnet.optim import Optimizer
 from labnet.tensor import Tensor
 
@@ -23,6 +24,7 @@ class Step:
     ----------
     optimizer : Optimizer
     parameters : list of tensors
+        Those that are there after the run too.
     before : int
         Steps that the same run takes with these parameters before.
     settings : dict
@@ -37,21 +39,17 @@ class Step:
     def __post_init__(self) -> None:
         self.count = len(self._numbers(1))
 
-    def changes(self, parameter: Tensor) -> bool:
-        """Return whether a tensor is among the parameters."""
-        return any(one is parameter for one in self.parameters)
-
     def _states(self) -> list[dict[str, Any]]:
         return [self.optimizer._known(parameter).state for parameter in self.parameters]
 
     def fits(self) -> bool:
         """Tell whether the optimizer would still do the same with all these parameters."""
         steps = {state.get("step", 0) for state in self._states()}
-        return len(steps) == 1 and len(self.numbers()) == self.count
+        return len(steps) <= 1 and len(self.numbers()) == self.count
 
     def numbers(self) -> tuple[float, ...]:
         """Return the numbers of the next step."""
-        taken: int = self.optimizer._known(self.parameters[0]).state.get("step", 0)
+        taken: int = next((state.get("step", 0) for state in self._states()), 0)
         return self._numbers(taken + 1 + self.before)
 
     def _numbers(self, step: int) -> tuple[float, ...]:
@@ -96,8 +94,21 @@ class States(dict[str, Tensor]):
         """Take up a state when it is read for the first time."""
         parameter, state = self._parameter, self._optimizer._known(self._parameter).state
         if slot not in state:
-            state[slot] = np.zeros_like(parameter._array)
+            state[slot] = np.zeros_like(wider([parameter._array])[0])
         holder = Held(self._optimizer, parameter, slot)
         now, self.sources[slot] = self._trace.source(holder, state[slot], id(state[slot]))
         found = self[slot] = self._trace.stand_in(now)
+        return found
+
+
+class Blank(dict[str, Tensor]):
+    """What an optimizer remembers about a parameter that a run has made itself: zeros at first."""
+
+    def __init__(self, trace: "Trace", parameter: Tensor):
+        self._trace, self._parameter = trace, parameter
+
+    def __missing__(self, slot: str) -> Tensor:
+        """Begin with zeros."""
+        (value,) = wider([self._trace.lift(self._parameter)])
+        found = self[slot] = self._trace.stand_in(self._trace.builder.splat(0, value.shape, value.dtype))
         return found

@@ -464,3 +464,39 @@ def test_compiled_functions_and_modules_that_hold_them_are_copied(copied, plain_
     again = copied(ln.jit(tripled))
     assert again(ln.ones(2)).tolist() == [3.0, 3.0]
     assert copy.copy(again)(ln.ones(2)).tolist() == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("make", [ln.optim.SGD, lambda lr: ln.optim.SGD(lr, momentum=0.9), ln.optim.Adam])
+@pytest.mark.filterwarnings("ignore:.*that a module was called with:UserWarning")
+def test_an_optimizer_of_everything_moves_arguments_as_eagerly(make, plain_steps):
+    def trained(compile):
+        ln.manual_seed(0)
+        net, optimizer = ln.nn.Sequential(ln.nn.Linear(1, 4), ln.nn.tanh, ln.nn.Linear(4, 1)), make(lr=0.05)
+
+        def step(x):
+            loss = (net(x) ** 2 + ln.grad(net(x).sum(), x, create_graph=True) ** 2).mean()
+            optimizer(loss.backward())
+            return loss
+
+        run = ln.jit(step) if compile else step
+        fixed = ln.ones((8, 1), requires_grad=True)
+        fresh = [ln.asarray(data(n, 8, 1), requires_grad=True) for n in range(3)]
+        losses = [run(x).item() for x in (fixed, fixed, *fresh, fixed, fixed)]
+        return [losses, fixed, *fresh, *net.parameters()]
+
+    for a, b in zip(trained(True), trained(False), strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-4, atol=1e-6)
+
+
+def test_parameters_that_a_step_makes_itself_are_trained_in_it(plain_steps):
+    def step(x):
+        inner = ln.asarray(x * 0.5, requires_grad=True)
+        other, optimizer = ln.zeros(3, requires_grad=True), ln.optim.Adam(lr=0.1)
+        for _ in range(4):
+            optimizer(((inner - x) ** 2 + (other - 1) ** 2).sum().backward())
+        return inner.detach(), other.detach()
+
+    compiled = ln.jit(step)
+    for number in range(3):
+        for a, b in zip(compiled(data(number, 3)), step(data(number, 3)), strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5)
