@@ -54,7 +54,7 @@ def _draw(rng, mode, without):
         lengths["n"], sizes, limit = 8192, sizes[:-3], 300_000
     graph = Graph(rng, sizes=sizes, limit=limit, without=without)
     graph.is_wild = "values" not in without and rng.random() < 0.08
-    inputs = [_input(rng, lengths, limit) for _ in range(rng.randint(1, 3))]
+    inputs = [_input(rng, lengths, limit, without) for _ in range(rng.randint(1, 3))]
     given = [graph.leaf(f"a{i}", shape, dtype, special=graph.is_wild) for i, (_, shape, dtype) in enumerate(inputs)]
     if mode == "real" and "products" not in without and rng.random() < 0.5:
         graph.multiply()
@@ -72,15 +72,17 @@ def _draw(rng, mode, without):
     for _ in range(rng.randint(1, 2) if mode != "plain" else rng.randint(2, 4)):
         given = _arguments(rng, inputs, lengths, graph, mode == "plain" and "shapes" not in without)
         given += [rng.choice(extra)] if extra else []
-        calls.append(Call(tuple(given), tuple(_changes(rng, changes, graph, case, mode, without))))
+        lines = _changes(rng, changes, graph, case, calls[-1], without) if mode == "plain" else ()
+        calls.append(Call(tuple(given), tuple(lines)))
     return _running(case.replace(calls=tuple(calls)))
 
 
-def _input(rng, lengths, limit):
+def _input(rng, lengths, limit, without):
     letters = [rng.choice("nmk") for _ in range(rng.choice([0, 1, 2, 2, 2, 3]))]
     while math.prod(lengths[letter] for letter in letters) > limit:
         letters.pop()
-    return letters, tuple(lengths[letter] for letter in letters), rng.choice(DTYPES)
+    dtypes = [dtype for dtype in DTYPES if dtype != "uint64"] if "values" in without else DTYPES
+    return letters, tuple(lengths[letter] for letter in letters), rng.choice(dtypes)
 
 
 def _surroundings(rng, graph):
@@ -141,14 +143,16 @@ def _finished(rng, graph, names, without):
     return Case(before, tuple(names), tuple(graph.lines), results, tuple(lines), handed, state)
 
 
-def _changes(rng, changes, graph, case, mode, without):
-    """Yield what changes before a call, mostly one thing."""
+def _changes(rng, changes, graph, case, last, without):
+    """Yield what happens before a call, mostly one thing; an eager step is one of them."""
     if changes and rng.random() < 0.7:
         change = rng.choice(changes)
         yield Line(change.text.replace("{c}", captures.constant(rng)), kind=change.kind)
-    trains = any(line.text.startswith("opt0") for line in case.before)
-    if trains and mode == "plain" and "updates" not in without and rng.random() < 0.25:
-        yield training.changes(graph, rng)
+    if any(line.text.startswith("opt0") for line in case.before) and "updates" not in without:
+        if rng.random() < 0.25:
+            yield training.changes(graph, rng)
+        if rng.random() < 0.1:
+            yield Line(f"step({', '.join(last.arguments)})", kind="updates")
 
 
 def _arguments(rng, inputs, lengths, graph, varied):

@@ -215,10 +215,7 @@ class Graph:
             text = self._rng.choice(self._of_kind(x, FLOAT, INTEGER, BOOLEAN)).format(x=x)
         else:
             text = self._rng.choice(self._of_kind(x, FLOATS, INTEGERS, BOOLEANS)).format(x=x, y=self._partner(x))
-        self.add(text, self._elementary_kind())
-
-    def _elementary_kind(self):
-        return "values" if self.is_wild else "reuse"
+        self.add(text, "values" if self.is_wild or self.value(x).dtype.kind in "iu" else "reuse")
 
     def _partner(self, x):
         """Return a value that broadcasts with `x`, of the same kind."""
