@@ -17,7 +17,10 @@ SIZES = {
     "plain": ((1, 1, 2, 2, 3, 3, 5, 8, 17), 400),
     "real": ((1, 1, 1, 2, 3, 5, 8, 17, 64, 64, 300, 300), 100_000),
     "cuda": ((1, 1, 2, 3, 3, 5), 40),
+    "served": ((1, 1, 2, 2, 3, 3, 5, 8, 17), 400),
 }
+#: Modes in which compiling takes so little time that what surrounds a program, and shapes, change between calls.
+VARIED = ("plain", "served")
 DTYPES = ("float32",) * 8 + ("float64",) * 3 + ("int32", "int64", "uint8", "uint64", "bool")
 #: Arguments that are no tensors: how they are used, and what they are.
 PLAIN = (
@@ -60,19 +63,19 @@ def _draw(rng, mode, without):
         graph.multiply()
     graph.grow(rng.randint(1, 4))
     names, changes, extra = [f"a{i}" for i in range(len(inputs))], [], []
-    if mode == "plain" and "guards" not in without and rng.random() < 0.4:
+    if mode in VARIED and "guards" not in without and rng.random() < 0.4:
         changes, extra = _surroundings(rng, graph)
     if "writes" not in without and rng.random() < 0.05:
         _write(rng, graph)
     graph.grow(len(graph.lines) + rng.randint(1, 5))
-    case = _finished(rng, graph, names + (["s"] if extra else []), without)
+    case = _finished(rng, graph, names + (["s"] if extra else []), mode, without)
     if case is None:
         return None
     calls = [Call((*given, *extra[:1]))]
-    for _ in range(rng.randint(1, 2) if mode != "plain" else rng.randint(2, 4)):
-        given = _arguments(rng, inputs, lengths, graph, mode == "plain" and "shapes" not in without)
+    for _ in range(rng.randint(2, 4) if mode in VARIED else rng.randint(1, 2)):
+        given = _arguments(rng, inputs, lengths, graph, mode in VARIED and "shapes" not in without)
         given += [rng.choice(extra)] if extra else []
-        lines = _changes(rng, changes, graph, case, calls[-1], without) if mode == "plain" else ()
+        lines = _changes(rng, changes, graph, case, calls[-1], without) if mode in VARIED else ()
         calls.append(Call(tuple(given), tuple(lines)))
     return _running(case.replace(calls=tuple(calls)))
 
@@ -128,7 +131,7 @@ def _write(rng, graph):
     graph.names.append(name)
 
 
-def _finished(rng, graph, names, without):
+def _finished(rng, graph, names, mode, without):
     """Return the program without its calls; None if it computes nothing."""
     values = [line.names[0] for line in graph.lines if line.names]
     if not values:
@@ -138,7 +141,7 @@ def _finished(rng, graph, names, without):
     loss = training.loss_of(graph, rng) if trains else None
     if loss is None:
         return Case(tuple(graph.before), tuple(names), tuple(graph.lines), tuple(results))
-    before, lines, handed, state = training.steps(graph, rng, ", ".join(names), without=without)
+    before, lines, handed, state = training.steps(graph, rng, ", ".join(names), without=without, first=mode == "served")
     before, results = (*graph.before, *before), (loss, *results)
     return Case(before, tuple(names), tuple(graph.lines), results, tuple(lines), handed, state)
 

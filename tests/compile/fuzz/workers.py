@@ -19,7 +19,7 @@ from tests.compile.fuzz.reduction import SHAPE, reduced
 #: Programs that one process runs, and programs that are compiled as one function.
 CHUNK, TOGETHER = 250, 8
 #: Seconds that making a program smaller may take, and faults of one label that are made smaller, in one process.
-SECONDS, EXAMPLES = {"plain": 10.0, "real": 40.0, "cuda": 20.0}, 4
+SECONDS, EXAMPLES = {"plain": 10.0, "real": 40.0, "cuda": 20.0, "served": 10.0}, 4
 #: Seconds after which a process that says nothing is taken to hang.
 PATIENCE = 300.0
 
@@ -52,15 +52,17 @@ class Report:
 
 def mode_of(number, *, cuda=True):
     """Return what runs a program: Python mostly, machine code in each fourth, and the CUDA simulator in some."""
-    if cuda and number % 40 == 5:
+    if number % 40 == 5 and cuda:
         return "cuda"
+    if number % 20 == 9:
+        return "served"
     return "real" if number % 4 == 3 else "plain"
 
 
 def tasks(numbers, *, seed, without, cuda):
     """Return the tasks for programs, those first that take longest."""
     found = []
-    for mode in ("cuda", "real", "plain"):
+    for mode in ("cuda", "real", "served", "plain"):
         of_mode = [number for number in numbers if mode_of(number, cuda=cuda) == mode]
         length = CHUNK if mode == "plain" else CHUNK // 4
         found += [
