@@ -6,12 +6,17 @@ are follows the processor: 16 registers of 8 floats with AVX2, 32 of 16 with AVX
 
 #: Multiplications up to which a product is written out, and how many columns of it are computed side by side.
 SMALL, WIDTH = 4096, 8
-#: Rows of a small product whose sums are kept in registers, at most.
-TALL = 6
+#: Rows of a small product whose sums are kept in registers, at most; see `tallest`.
+TALLEST = 12
 #: Rows and columns of a matrix that are transposed at a time.
 SIDE = 8
 #: Elements of a window that are worked on at a time, at most: what they reach of images stays in the nearest cache.
 PART = 192
+
+
+def tallest(wide: int, registers: int) -> int:
+    """Return of how many rows of so many times 8 columns sums are kept in registers."""
+    return TALLEST if wide == 2 and registers >= 32 else 6
 
 
 def most_filters(wide: int, registers: int) -> int:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from labnet.compile.blocks import SMALL, TALL, WIDTH
+from labnet.compile.blocks import SMALL, WIDTH, evenly, tallest
 from labnet.compile.ir import Value, leading
+from labnet.compile.processor import registers
 
 #: How BLAS calls a matrix that lies in rows, and one that lies transposed.
 _PLAIN, _TURNED = 111, 112
@@ -97,19 +98,16 @@ def _small(number: int, bits: int, left: Factor, right: Factor, out: str) -> lis
 def _tiles(left: Factor, right: Factor, out: str, columns: int) -> list[str]:
     """Return the first columns, which are whole vectors, as calls of tiles that leave nothing out."""
     lines = []
-    rows = left.rows
     steps = (left.columns, left.down, left.right, right.step, right.columns)
-    high = -(-rows // -(-rows // TALL))
-    for first, tall, times in ((0, high, rows // high), (rows - rows % high, rows % high, 1)):
-        broad = columns // (2 * WIDTH)
-        for start, wide, panels in ((0, 2, broad), (broad * 2 * WIDTH, 1, columns % (2 * WIDTH) // WIDTH)):
-            if tall and panels:
-                given = [
-                    moved(left.pointer, first * left.down),
-                    moved(right.pointer, start),
-                    moved(out, first * right.columns + start),
-                ]
-                lines.append(f"_tiles{tall}x{wide}({', '.join([*given, *map(str, (times, panels, *steps))])})")
+    broad = columns // (2 * WIDTH)
+    for start, wide, panels in ((0, 2, broad), (broad * 2 * WIDTH, 1, columns % (2 * WIDTH) // WIDTH)):
+        for first, tall, times in evenly(left.rows, tallest(wide, registers()[0])) if panels else ():
+            given = [
+                moved(left.pointer, first * left.down),
+                moved(right.pointer, start),
+                moved(out, first * right.columns + start),
+            ]
+            lines.append(f"_tiles{tall}x{wide}({', '.join([*given, *map(str, (times, panels, *steps))])})")
     return lines
 
 

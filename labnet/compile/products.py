@@ -9,9 +9,10 @@ from numba import float32, float64, int32, int64, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from labnet.compile.blocks import TALL
+from labnet.compile.blocks import TALLEST, WIDTH
 from labnet.compile.options import INNER
 from labnet.compile.pointers import made
+from labnet.compile.vectors import Vectors
 from labnet.kernels.blas import DGEMM, SGEMM, link
 
 _LANE = ir.IntType(32)
@@ -83,43 +84,30 @@ else:
 def _tiled(rows, wide):
     """Return what computes ``c = a @ b`` by tiles of `rows` rows and ``8 * wide`` columns, all sums in registers.
 
-    Numba vectorises loops only, of which each would take its sums from memory and put them back.
+    Numba vectorises loops only, of which each would take its sums from memory and put them back. A row of a tile is one
+    vector here, of as many registers as the processor needs for it.
     """
-    row, lanes = ir.VectorType(ir.FloatType(), 8), ir.VectorType(_LANE, 8)
-    loose = ("contract", "reassoc")  # a product and a sum become one instruction
+    width = WIDTH * wide
 
-    def spread(builder, number):
-        first = builder.insert_element(ir.Constant(row, ir.Undefined), number, _LANE(0))
-        return builder.shuffle_vector(first, ir.Constant(row, ir.Undefined), ir.Constant(lanes, [0] * 8))
-
-    def at(builder, pointer, place, add=0):
-        return builder.bitcast(builder.gep(pointer, [builder.add(place, _WORD(add))]), row.as_pointer())
-
-    def tile(builder, a, b, c, inner, down, right, down_b, down_c, totals):
-        for total in totals:
-            builder.store(ir.Constant(row, [0.0] * 8), total)
-        with cgutils.for_range(builder, inner) as k:
-            start = builder.mul(k.index, down_b)
-            lines = [builder.load(at(builder, b, start, 8 * j), align=4) for j in range(wide)]
-            for i in range(rows):
-                place = builder.add(builder.mul(_WORD(i), down), builder.mul(k.index, right))
-                x = spread(builder, builder.load(builder.gep(a, [place])))
-                for total, line in zip(totals[i * wide : (i + 1) * wide], lines, strict=True):
-                    product = builder.fmul(x, line, flags=loose)
-                    builder.store(builder.fadd(product, builder.load(total), flags=loose), total)
-        for position, total in enumerate(totals):
-            place = builder.mul(_WORD(position // wide), down_c)
-            builder.store(builder.load(total), at(builder, c, place, 8 * (position % wide)), align=4)
+    def tile(code, a, b, c, inner, down, right, down_b, down_c):
+        totals = code.totals([ir.Constant(code.row, [0.0] * width)] * rows)
+        with cgutils.for_range(code.builder, inner) as k:
+            line = code.load(b, code.builder.mul(k.index, down_b))
+            column = code.ahead(a, code.builder.mul(k.index, right))
+            for i, total in enumerate(totals):
+                code.add(total, code.spread(code.read(column, code.times(down, i))), line)
+        for i, total in enumerate(totals):
+            code.store(code.builder.load(total), c, code.times(down_c, i))
 
     @intrinsic
     def tiles(context, a, b, c, high, broad, inner, down, right, down_b, down_c):
         def emit(builder, a, b, c, high, broad, inner, down, right, down_b, down_c):
-            totals = [cgutils.alloca_once(builder, row) for _ in range(rows * wide)]
+            code = Vectors(builder, width)
             with cgutils.for_range(builder, broad) as j, cgutils.for_range(builder, high) as i:
-                first, column = builder.mul(i.index, _WORD(rows)), builder.mul(j.index, _WORD(8 * wide))
-                from_a, from_b = builder.gep(a, [builder.mul(first, down)]), builder.gep(b, [column])
-                to = builder.gep(c, [builder.add(builder.mul(first, down_c), column)])
-                tile(builder, from_a, from_b, to, inner, down, right, down_b, down_c, totals)
+                first, column = code.times(i.index, rows), code.times(j.index, width)
+                from_a, from_b = code.ahead(a, builder.mul(first, down)), code.ahead(b, column)
+                to = code.ahead(c, builder.add(builder.mul(first, down_c), column))
+                tile(code, from_a, from_b, to, inner, down, right, down_b, down_c)
             return _LANE(0)
 
         pointer = types.CPointer(float32)
@@ -128,7 +116,7 @@ def _tiled(rows, wide):
     return tiles
 
 
-globals().update({f"_tiles{rows}x{wide}": _tiled(rows, wide) for rows in range(1, TALL + 1) for wide in (1, 2)})
+globals().update({f"_tiles{rows}x{wide}": _tiled(rows, wide) for rows in range(1, TALLEST + 1) for wide in (1, 2)})
 
 
 __all__ = [name for name in dir() if name[0] == "_" and name[1] != "_"]

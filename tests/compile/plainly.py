@@ -208,7 +208,7 @@ def _namespace():
         "_ahead": lambda array, places: array[places:],
         "_tanh": np.tanh,
         "_logistic": lambda x: 1 / (1 + np.exp(-x)),
-        **{f"_tiles{rows}x{wide}": tiles(rows, wide) for rows in range(1, blocks.TALL + 1) for wide in (1, 2)},
+        **{f"_tiles{rows}x{wide}": tiles(rows, wide) for rows in range(1, blocks.TALLEST + 1) for wide in (1, 2)},
         "_bits_of": lambda number: np.int32(number).view(np.float32),
         "_bits": lambda number: np.float32(number).view(np.int32),
         "_floor": np.floor,

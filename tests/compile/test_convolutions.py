@@ -102,9 +102,10 @@ def test_values_and_gradients_of_machine_code_are_torchs():
 
 NARROW = """
 from labnet.compile import processor
-from tests.compile import test_convolutions
+from tests.compile import test_convolutions, test_products
 assert processor.registers() == (16, 8), processor.registers()
 test_convolutions.compare(test_convolutions.CASES[::4])
+test_products.compare([("a @ b", sizes) for sizes in test_products.IN_TILES], "float32")
 print("equal")
 """
 

@@ -24,6 +24,8 @@ TO_BLAS = [
     *(sizes for sizes in itertools.product((1, 3, SMALL + 4), repeat=3) if sizes.count(SMALL + 4) == 1),
     *(sizes for sizes in itertools.product((1, 3, LARGE), repeat=3) if sizes.count(LARGE) == 2),
 ]
+#: Those that are tiles of one and several heights and widths, and what they leave over.
+IN_TILES = [(13, 24, 3), (25, 40, 2), (1, 17, 8), (12, 8, 5), (6, 16, 40), (24, 16, 1)]
 FORMS = ("a @ b", "a.T @ b", "a @ b.T", "a.T @ b.T")
 
 
@@ -89,8 +91,9 @@ def test_products_and_gradients_of_all_sizes_are_numpys(plainly_run, dtype, rows
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_products_and_gradients_that_go_to_blas_are_numpys(dtype, capfd):
+def test_machine_code_of_products_and_gradients_computes_numpys(dtype, capfd):
     compare([(form, sizes) for sizes in TO_BLAS for form in FORMS], dtype)
+    compare([(form, sizes) for sizes in IN_TILES for form in FORMS[:2]], dtype)
     assert capfd.readouterr() == ("", "")
 
 

@@ -23,7 +23,6 @@ def _arguments():
     parser.add_argument(
         "--without", default="", help=f"kinds to leave out, of {','.join(KINDS)}; cuda leaves the simulator out"
     )
-    parser.add_argument("--quick", action="store_true", help="print programs that fail as they were drawn")
     parser.add_argument("--only", type=int, help="run one program, and print it")
     parser.add_argument("--task", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -60,25 +59,25 @@ def main():
         sys.exit(f"--without takes {', '.join((*KINDS, 'cuda'))}, not {', '.join(sorted(unknown))}")
     if arguments.only is not None:
         return _show_one(arguments, without)
+    return _run(arguments, without)
+
+
+def _run(arguments, without):
     began = time.monotonic()
     counts, refused, faults = collections.Counter(), collections.Counter(), collections.defaultdict(list)
-    todo = tasks(
-        range(arguments.programs),
-        seed=arguments.seed,
-        without=without,
-        cuda="cuda" not in without,
-        reduces=not arguments.quick,
-    )
-    with _cache(), tqdm(total=arguments.programs, unit="program", disable=not sys.stderr.isatty()) as bar:
-        for report in Pool(todo, jobs=arguments.jobs):
-            counts[report.mode, report.kind] += 1
-            if report.kind == "refused":
-                refused[report.text[:110]] += 1
-            if report.is_fault:
-                faults[report.label].append(report.number)
-                _show(report, lambda text: bar.write(text, file=sys.stdout))
-            bar.update()
-    _summarise(counts, refused, faults, time.monotonic() - began)
+    todo = tasks(range(arguments.programs), seed=arguments.seed, without=without, cuda="cuda" not in without)
+    try:
+        with _cache(), tqdm(total=arguments.programs, unit="program", disable=not sys.stderr.isatty()) as bar:
+            for report in Pool(todo, jobs=arguments.jobs):
+                counts[report.mode, report.kind] += 1
+                if report.kind == "refused":
+                    refused[report.text[:110]] += 1
+                if report.is_fault:
+                    faults[report.label].append(report.number)
+                    _show(report, lambda text: bar.write(text, file=sys.stdout))
+                bar.update()
+    finally:
+        _summarise(counts, refused, faults, time.monotonic() - began)
     return int(bool(faults))
 
 

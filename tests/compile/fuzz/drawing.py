@@ -17,7 +17,10 @@ SIZES = {
     "plain": ((1, 1, 2, 2, 3, 3, 5, 8, 17), 400),
     "real": ((1, 1, 1, 2, 3, 5, 8, 17, 64, 64, 300, 300), 100_000),
     "cuda": ((1, 1, 2, 3, 3, 5), 40),
+    "served": ((1, 1, 2, 2, 3, 3, 5, 8, 17), 400),
 }
+#: Modes in which compiling takes so little time that what surrounds a program, and shapes, change between calls.
+VARIED = ("plain", "served")
 DTYPES = ("float32",) * 8 + ("float64",) * 3 + ("int32", "int64", "uint8", "uint64", "bool")
 #: Arguments that are no tensors: how they are used, and what they are.
 PLAIN = (
@@ -54,33 +57,35 @@ def _draw(rng, mode, without):
         lengths["n"], sizes, limit = 8192, sizes[:-3], 300_000
     graph = Graph(rng, sizes=sizes, limit=limit, without=without)
     graph.is_wild = "values" not in without and rng.random() < 0.08
-    inputs = [_input(rng, lengths, limit) for _ in range(rng.randint(1, 3))]
+    inputs = [_input(rng, lengths, limit, without) for _ in range(rng.randint(1, 3))]
     given = [graph.leaf(f"a{i}", shape, dtype, special=graph.is_wild) for i, (_, shape, dtype) in enumerate(inputs)]
     if mode == "real" and "products" not in without and rng.random() < 0.5:
         graph.multiply()
     graph.grow(rng.randint(1, 4))
     names, changes, extra = [f"a{i}" for i in range(len(inputs))], [], []
-    if mode == "plain" and "guards" not in without and rng.random() < 0.4:
+    if mode in VARIED and "guards" not in without and rng.random() < 0.4:
         changes, extra = _surroundings(rng, graph)
     if "writes" not in without and rng.random() < 0.05:
         _write(rng, graph)
     graph.grow(len(graph.lines) + rng.randint(1, 5))
-    case = _finished(rng, graph, names + (["s"] if extra else []), without)
+    case = _finished(rng, graph, names + (["s"] if extra else []), mode, without)
     if case is None:
         return None
     calls = [Call((*given, *extra[:1]))]
-    for _ in range(rng.randint(1, 2) if mode != "plain" else rng.randint(2, 4)):
-        given = _arguments(rng, inputs, lengths, graph, mode == "plain" and "shapes" not in without)
+    for _ in range(rng.randint(2, 4) if mode in VARIED else rng.randint(1, 2)):
+        given = _arguments(rng, inputs, lengths, graph, mode in VARIED and "shapes" not in without)
         given += [rng.choice(extra)] if extra else []
-        calls.append(Call(tuple(given), tuple(_changes(rng, changes, graph, case, mode, without))))
+        lines = _changes(rng, changes, graph, case, calls[-1], without) if mode in VARIED else ()
+        calls.append(Call(tuple(given), tuple(lines)))
     return _running(case.replace(calls=tuple(calls)))
 
 
-def _input(rng, lengths, limit):
+def _input(rng, lengths, limit, without):
     letters = [rng.choice("nmk") for _ in range(rng.choice([0, 1, 2, 2, 2, 3]))]
     while math.prod(lengths[letter] for letter in letters) > limit:
         letters.pop()
-    return letters, tuple(lengths[letter] for letter in letters), rng.choice(DTYPES)
+    dtypes = [dtype for dtype in DTYPES if dtype != "uint64"] if "values" in without else DTYPES
+    return letters, tuple(lengths[letter] for letter in letters), rng.choice(dtypes)
 
 
 def _surroundings(rng, graph):
@@ -126,7 +131,7 @@ def _write(rng, graph):
     graph.names.append(name)
 
 
-def _finished(rng, graph, names, without):
+def _finished(rng, graph, names, mode, without):
     """Return the program without its calls; None if it computes nothing."""
     values = [line.names[0] for line in graph.lines if line.names]
     if not values:
@@ -136,19 +141,21 @@ def _finished(rng, graph, names, without):
     loss = training.loss_of(graph, rng) if trains else None
     if loss is None:
         return Case(tuple(graph.before), tuple(names), tuple(graph.lines), tuple(results))
-    before, lines, handed, state = training.steps(graph, rng, ", ".join(names), without=without)
+    before, lines, handed, state = training.steps(graph, rng, ", ".join(names), without=without, first=mode == "served")
     before, results = (*graph.before, *before), (loss, *results)
     return Case(before, tuple(names), tuple(graph.lines), results, tuple(lines), handed, state)
 
 
-def _changes(rng, changes, graph, case, mode, without):
-    """Yield what changes before a call, mostly one thing."""
+def _changes(rng, changes, graph, case, last, without):
+    """Yield what happens before a call, mostly one thing; an eager step is one of them."""
     if changes and rng.random() < 0.7:
         change = rng.choice(changes)
         yield Line(change.text.replace("{c}", captures.constant(rng)), kind=change.kind)
-    trains = any(line.text.startswith("opt0") for line in case.before)
-    if trains and mode == "plain" and "updates" not in without and rng.random() < 0.25:
-        yield training.changes(graph, rng)
+    if any(line.text.startswith("opt0") for line in case.before) and "updates" not in without:
+        if rng.random() < 0.25:
+            yield training.changes(graph, rng)
+        if rng.random() < 0.1:
+            yield Line(f"step({', '.join(last.arguments)})", kind="updates")
 
 
 def _arguments(rng, inputs, lengths, graph, varied):

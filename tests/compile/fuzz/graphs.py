@@ -5,6 +5,7 @@ Every line is run as soon as it is drawn, so that the next one knows the shapes 
 
 import itertools
 import math
+import re
 
 import numpy as np
 
@@ -163,16 +164,18 @@ class Graph:
             return False
         if not isinstance(found, ln.Tensor) or found.size > self._limit or found.ndim > 4:
             return False
-        if found.dtype.kind == "f" and not self._is_tame(found):
+        if found.dtype.kind == "f" and not (self.is_wild or self._is_tame(text, found)):
             return False
         self.scope[name] = found
         self.lines.append(Line(f"{name} = {text}", (name,), kind))
         self.names.append(name)
         return True
 
-    def _is_tame(self, found):
-        array = found.detach().numpy()
-        return self.is_wild or bool(np.all(np.isfinite(array)) and np.abs(array).max(initial=0) < 1e3)
+    def _is_tame(self, text, found):
+        """Return whether floats, and the integers that they are computed of, have a magnitude to go on with."""
+        read = [self.value(name) for name in re.findall(r"\b[avw]\d+\b", text) if name in self.names]
+        arrays = [x.detach().numpy() for x in (found, *(x for x in read if x.dtype.kind in "iu"))]
+        return all(bool(np.all(np.isfinite(x)) and np.abs(x).max(initial=0) < 1e3) for x in arrays)
 
     #: Whether infinities and the like are welcome.
     is_wild = False
@@ -215,10 +218,7 @@ class Graph:
             text = self._rng.choice(self._of_kind(x, FLOAT, INTEGER, BOOLEAN)).format(x=x)
         else:
             text = self._rng.choice(self._of_kind(x, FLOATS, INTEGERS, BOOLEANS)).format(x=x, y=self._partner(x))
-        self.add(text, self._elementary_kind())
-
-    def _elementary_kind(self):
-        return "values" if self.is_wild else "reuse"
+        self.add(text, "values" if self.is_wild or self.value(x).dtype.kind in "iu" else "reuse")
 
     def _partner(self, x):
         """Return a value that broadcasts with `x`, of the same kind."""

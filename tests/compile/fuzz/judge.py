@@ -15,6 +15,7 @@ import numpy as np
 
 import labnet as ln
 from labnet.compile import executable, specialisation
+from labnet.compile.differentiable import Differentiable
 from labnet.errors import TraceError
 from tests.compile import plainly
 from tests.compile.fuzz.case import HEAD, quietly
@@ -24,6 +25,8 @@ from tests.compile.hazards import verified
 _ROUNDING = {2: 2e-3, 4: 2e-5, 8: 1e-11}
 #: How much further than nearby inputs go results may be apart.
 _SENSITIVE = 30
+#: What may be refused wherever it is.
+_REFUSED = "has no kernel|in float16"
 _NUDGES = {2: 1e-3, 4: 3e-7, 8: 1e-14}
 
 
@@ -66,11 +69,11 @@ class _Garbage:
 
 @contextlib.contextmanager
 def conditions(mode):
-    """Have unwritten memory show, and every program verified; in mode ``plain`` Python runs the generated text."""
+    """Have unwritten memory show, and verify programs; Python runs the text in modes ``plain`` and ``served``."""
     load = specialisation.cache.load
     specialisation.np = executable.np = _Garbage()
     try:
-        if mode == "plain":
+        if mode in ("plain", "served"):
             specialisation.cache.load = plainly.load
         with contextlib.nullcontext() if mode == "cuda" else verified():
             yield
@@ -126,10 +129,16 @@ def _on_device(scope, device, seed, shape, dtype, grad=False, special=False):
     return ln.asarray(scope["draw"](seed, shape, dtype, special), requires_grad=grad, device=device)
 
 
-def outcomes(case, make, **variant):
-    """Yield what each call leaves: results and state as arrays, or the error that it raised."""
+def outcomes(case, make, *, serves=False, **variant):
+    """Yield what each call leaves: results and state as arrays, or the error that it raised.
+
+    `make` compiles the step, or only its `forward`, which is differentiated from outside then as served models are.
+    """
     scope = scope_of(case, **variant)
-    step = make(scope["step"])
+    if serves and case.steps:
+        step, scope["forward"] = scope["step"], make(scope["forward"])
+    else:
+        step = make(scope["step"])
     for call in case.calls:
         yield _outcome(case, call, scope, step, wide=variant.get("wide", False))
 
@@ -160,10 +169,10 @@ def arrays(found):
 @quietly
 def judged(case, mode="plain"):
     """Return the verdict on a program that is compiled alone."""
-    variant = {"device": "cuda"} if mode == "cuda" else {}
+    variant = {"cuda": {"device": "cuda"}, "served": {"serves": True}}.get(mode, {})
     with conditions(mode):
         expected = list(outcomes(case, lambda step: step))
-        for position, found in enumerate(outcomes(case, ln.jit, **variant)):
+        for position, found in enumerate(outcomes(case, Differentiable if mode == "served" else ln.jit, **variant)):
             verdict = compared(case, position, found, expected, exact=mode != "cuda")
             if verdict.kind != "right":
                 return verdict
@@ -214,7 +223,7 @@ def compared(case, position, found, expected, *, exact=True):
         return Verdict("wrong", f"call {position}: eager raises {right!r}") if _is_silent(found) else RIGHT
     if isinstance(found, Exception):
         verdict = _failed(found)
-        may_refuse = {"guards", "writes"} & {*case.kinds()} or re.search("has no kernel|in float16", verdict.text)
+        may_refuse = {"guards", "writes"} & {*case.kinds()} or re.search(_REFUSED, verdict.text)
         return Verdict("broken", verdict.text) if verdict.kind == "refused" and not may_refuse else verdict
     if len(found) != len(right):
         return Verdict("wrong", f"call {position}: {len(found)} results instead of {len(right)}")

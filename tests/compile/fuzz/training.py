@@ -63,12 +63,12 @@ def loss_of(graph, rng):
     return " + ".join([*terms, *(f"0 * ln.sum({name})" for name in trainable(graph))])
 
 
-def steps(graph, rng, arguments, *, without):
-    """Return definitions, the lines of a step, what it hands out, and the state that it leaves."""
+def steps(graph, rng, arguments, *, without, first=False):
+    """Return definitions, the lines of a step, what it hands out, and the state; perhaps with first gradients only."""
     trained = trainable(graph)
     given = {"g": arguments, "p": f"[{', '.join(trained)}]", "o": "opt0", "q": "opt1"}
     if rng.random() < 0.3 or "updates" in without:
-        text = rng.choice(GRADIENTS[:1] if "updates" in without else GRADIENTS)
+        text = rng.choice(GRADIENTS[:1] if "updates" in without else GRADIENTS[: -1 if first else None])
         kind = "reuse" if text is GRADIENTS[0] else "updates"
         return [], [Line(text.format(**given), kind=kind)], ("loss.detach()", "*found", "slopes"), ()
     name = rng.choice(sorted(STEPS))

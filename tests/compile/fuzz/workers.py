@@ -3,13 +3,13 @@
 A worker reads what to do from its command line, and writes one line of JSON for each thing that happens.
 """
 
+import collections
 import json
 import os
 import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
 from tests.compile.fuzz.drawing import draw
@@ -18,6 +18,8 @@ from tests.compile.fuzz.reduction import SHAPE, reduced
 
 #: Programs that one process runs, and programs that are compiled as one function.
 CHUNK, TOGETHER = 250, 8
+#: Seconds that making a program smaller may take, and faults of one label that are made smaller, in one process.
+SECONDS, EXAMPLES = {"plain": 10.0, "real": 40.0, "cuda": 20.0, "served": 10.0}, 4
 #: Seconds after which a process that says nothing is taken to hang.
 PATIENCE = 300.0
 
@@ -30,7 +32,6 @@ class Task:
     numbers: tuple[int, ...]
     seed: int
     without: tuple[str, ...] = ()
-    reduces: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,21 @@ class Report:
 
 def mode_of(number, *, cuda=True):
     """Return what runs a program: Python mostly, machine code in each fourth, and the CUDA simulator in some."""
-    if cuda and number % 40 == 5:
+    if number % 40 == 5 and cuda:
         return "cuda"
+    if number % 20 == 9:
+        return "served"
     return "real" if number % 4 == 3 else "plain"
 
 
-def tasks(numbers, *, seed, without, cuda, reduces=True):
+def tasks(numbers, *, seed, without, cuda):
     """Return the tasks for programs, those first that take longest."""
     found = []
-    for mode in ("cuda", "real", "plain"):
+    for mode in ("cuda", "real", "served", "plain"):
         of_mode = [number for number in numbers if mode_of(number, cuda=cuda) == mode]
         length = CHUNK if mode == "plain" else CHUNK // 4
         found += [
-            Task(mode, tuple(of_mode[start : start + length]), seed, tuple(without), reduces)
+            Task(mode, tuple(of_mode[start : start + length]), seed, tuple(without))
             for start in range(0, len(of_mode), length)
         ]
     return found
@@ -72,37 +75,45 @@ def tasks(numbers, *, seed, without, cuda, reduces=True):
 # In a worker
 
 
-def reports(task) -> Iterator[Report]:
-    """Draw, run and judge the programs of a task."""
-    group = []
-    for number in task.numbers:
-        case = draw(f"{task.seed}/{number}", mode=task.mode, without=task.without)
-        if task.mode == "real":
+class Worker:
+    """Draws, runs and judges the programs of a task."""
+
+    def __init__(self, task):
+        self._task = task
+        self._seen = collections.Counter()
+
+    def reports(self):
+        """Yield what came of each program."""
+        group = []
+        for number in self._task.numbers:
+            case = draw(f"{self._task.seed}/{number}", mode=self._task.mode, without=self._task.without)
+            if self._task.mode != "real":
+                yield self._report(number, case, judged(case, self._task.mode))
+                continue
             group.append((number, case))
-            if len(group) == TOGETHER or number == task.numbers[-1]:
-                yield from _together(task, group)
+            if len(group) == TOGETHER or number == self._task.numbers[-1]:
+                yield from self._together(group)
                 group = []
-        else:
-            yield _report(task, number, case, judged(case, task.mode))
 
+    def _together(self, group):
+        verdicts = judged_together([case for _, case in group])
+        for (number, case), verdict in zip(group, verdicts, strict=True):
+            alone = judged(case, "real") if verdict.kind in ("wrong", "broken", "refused") else verdict
+            if verdict.kind == "wrong" and not alone.is_fault:
+                numbers = [number for number, _ in group]
+                text = f"only together, of programs {numbers}: {verdict.text}"
+                yield Report(number, "real", "wrong", text, "together", case.runnable())
+            else:
+                yield self._report(number, case, alone)
 
-def _together(task, group):
-    verdicts = judged_together([case for _, case in group])
-    for (number, case), verdict in zip(group, verdicts, strict=True):
-        alone = judged(case, "real") if verdict.kind in ("wrong", "broken", "refused") else verdict
-        if verdict.kind == "wrong" and not alone.is_fault:
-            alone = replace(verdict, text=f"only together with its neighbours: {verdict.text}")
-            yield Report(number, "real", alone.kind, alone.text, "together", case.runnable())
-        else:
-            yield _report(task, number, case, alone)
-
-
-def _report(task, number, case, verdict):
-    if not verdict.is_fault:
-        return Report(number, task.mode, verdict.kind, verdict.text)
-    if task.reduces:
-        case, verdict = reduced(case, verdict, mode=task.mode, seconds=15 if task.mode == "plain" else 45)
-    return Report(number, task.mode, verdict.kind, verdict.text, label(case, verdict), case.runnable())
+    def _report(self, number, case, verdict):
+        mode = self._task.mode
+        if not verdict.is_fault:
+            return Report(number, mode, verdict.kind, verdict.text)
+        if self._seen[label(case, verdict)] < EXAMPLES:
+            self._seen[label(case, verdict)] += 1
+            case, verdict = reduced(case, verdict, mode=mode, seconds=SECONDS[mode])
+        return Report(number, mode, verdict.kind, verdict.text, label(case, verdict), case.runnable())
 
 
 def label(case, verdict):
@@ -123,7 +134,7 @@ def work(text):
     task = Task(**json.loads(text))
     if task.mode == "cuda":
         sys.setswitchinterval(1e-5)  # threads of the simulator wait for each other in loops
-    for report in reports(task):
+    for report in Worker(task).reports():
         print(json.dumps(asdict(report)), flush=True)
 
 
