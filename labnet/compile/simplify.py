@@ -3,6 +3,7 @@
 Values that nobody needs any more are gone by themselves, since a program lists what its stores need.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -121,9 +122,16 @@ def _power(builder: Builder, value: Value, inputs: tuple[Value, ...]) -> Value |
         return base if _unchanged(value, base) else None
     if number == 2:
         return _map(builder, value, "square", (base,))
-    if number == 0.5:
+    if number == 0.5 and exponent.shape == () and _takes_roots():
         return _map(builder, value, "sqrt", (base,))
     return _map(builder, value, "reciprocal", (base,)) if number == -1 else None
+
+
+@functools.cache
+def _takes_roots() -> bool:
+    """Return whether NumPy's power by one half is a root, which -inf and -0 have differently."""
+    with np.errstate(invalid="ignore"):
+        return bool(np.isnan(np.power(np.full(1, -np.inf), 0.5)[0]))
 
 
 def _map(builder: Builder, value: Value, name: str, inputs: tuple[Value, ...]) -> Value:
