@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from labnet import ops
-from labnet.compile.ir import DType, Value, leading
+from labnet.compile.ir import DType, Shape, Value, leading
 from labnet.compile.rules.elementwise import Static
 from labnet.compile.rules.reductions import reduced
 from labnet.compile.rules.views import reshaped
@@ -21,7 +21,7 @@ def matmul(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Tra
     """Multiply matrices; vectors become matrices, batches are broadcast."""
     left, right = operands
     try:
-        shape = op.forward(*(np.broadcast_to(np.zeros((), x.dtype), x.shape) for x in operands)).shape
+        shape = _shape(op, left, right)
         dtype = np.result_type(left.dtype, right.dtype)
     except ValueError as error:
         arrays = tuple(np.broadcast_to(np.zeros((), x.dtype), x.shape) for x in operands)
@@ -48,6 +48,15 @@ def matmul(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Tra
         return trace.stand_in(trace.builder.splat(0, shape, dtype))
     product = trace.builder.make("matmul", values, shape=whole, dtype=dtype)
     return trace.stand_in(reshaped(trace, product, shape))
+
+
+def _shape(op: Op, left: Any, right: Any) -> Shape:
+    """Return the shape of a product, found out by NumPy with one row and one column."""
+    a, b = left.shape, right.shape
+    rows, columns = a[-2:-1], b[-1:] if len(b) > 1 else ()
+    thin = ((*a[:-2], *(1 for _ in rows), *a[-1:]), (*b[:-1], *(1 for _ in columns)) if columns else b)
+    found = op.forward(*(np.zeros(shape, x.dtype) for shape, x in zip(thin, (left, right), strict=True))).shape
+    return (*found[: len(found) - len(rows) - len(columns)], *rows, *columns)
 
 
 def _by_sums(trace: Trace, left: Any, right: Any, dtype: DType) -> Value:
