@@ -208,8 +208,10 @@ class Module:
         """Call `forward`."""
         own = self.__dict__
         own["_called"] = True
-        if "_noted" not in own and note_inputs((*inputs, *named.values())):
-            own["_noted"] = True
+        if "_noted" not in own:
+            for given in (*inputs, *named.values()) if named else inputs:
+                if isinstance(given, Tensor) and given._node is not None:
+                    own["_noted"] = note_inputs(given)
         return self.forward(*inputs, **named)
 
     def children(self) -> Iterator["Module"]:

@@ -4,10 +4,9 @@ import os
 import sys
 import warnings
 import weakref
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from labnet.autograd import Leaf, Node
 from labnet.tensor import Tensor
@@ -32,16 +31,16 @@ def belongs_to_module(tensor: Tensor) -> None:
     _remember(_parameters, tensor)
 
 
-def note_inputs(values: Iterable[Any]) -> bool:
-    """Remember the leaves that a module's inputs were computed from; return whether there are any.
+def note_inputs(given: Tensor) -> bool:
+    """Remember the leaves that an input of a module was computed from; return whether there are any.
 
     Examples
     --------
     >>> import labnet as ln
-    >>> note_inputs([ln.ones(1, requires_grad=True) * 2]), note_inputs([ln.ones(1)])
+    >>> note_inputs(ln.ones(1, requires_grad=True) * 2), note_inputs(ln.ones(1))
     (True, False)
     """
-    pending = [value._node for value in values if isinstance(value, Tensor) and value._node is not None]
+    pending = [] if given._node is None else [given._node]
     seen: set[Node] = set()
     while pending:
         node = pending.pop()
