@@ -161,6 +161,15 @@ def test_parts_are_read_and_put_together_with_their_gradients(name):
         close(got, expected)
 
 
+def test_copies_that_are_asked_for_are_copies():
+    def function(x):
+        return x.T.reshape((4,)), ln.reshape(x, (4,), copy=True), ln.reshape(x.T, (4,), copy=True), x.T
+
+    x = normal(2, 2)
+    for got, expected in zip(ln.jit(function)(x), function(x), strict=True):
+        close(got, expected)
+
+
 def test_matrices_are_turned():
     shapes = [(8, 8), (16, 24), (2, 3, 8, 16), (9, 8), (8, 12)]
     given = [

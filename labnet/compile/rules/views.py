@@ -28,7 +28,9 @@ def viewing(key: Any) -> tuple[Any, ...]:
 
 def view(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
     """Find out by NumPy itself which elements a view shows; copy where it cannot be one."""
-    return trace.stand_in(view_by(trace, operands[0].value, lambda array: op.forward(array, **static), op, static))
+    wanted = {key: value for key, value in static.items() if key != "copy" or value is False}
+    value = view_by(trace, operands[0].value, lambda array: op.forward(array, **wanted), op, static)
+    return trace.stand_in(trace.copied(value) if static.get("copy") else value)
 
 
 def view_by(trace: Trace, value: Value, look: Callable[[Any], Any], op: Op, static: Static) -> Value:
