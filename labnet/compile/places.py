@@ -17,6 +17,8 @@ from labnet.tensor import Tensor, wrap
 MISSING: Any = type("Missing", (), {"__repr__": lambda _: "nothing"})()
 #: Values that are the same where they are equal.
 SCALARS = (bool, int, float, complex, str, bytes, type(None), type(...), np.generic, np.dtype, range)
+#: Bytes from which on arrays are compared where they lie.
+_LONG = 1 << 16
 #: Gives a value the name by which an expression refers to it.
 Bind = Callable[[Any], str]
 
@@ -400,7 +402,13 @@ class Elements(Place):
 
     def holds(self) -> bool:
         """Return whether every bit is the same."""
-        return bool(self.now() == self.value)
+        array, (dtype, shape, before) = np.asarray(self.array), self.value
+        if array.dtype.str != dtype or array.shape != shape:
+            return False
+        if not array.flags.c_contiguous or array.nbytes < _LONG:
+            return bool(array.tobytes() == before)
+        words = "u8" if array.nbytes % 8 == 0 else "u1"
+        return bool((array.reshape(-1).view(words) == np.frombuffer(before, words)).all())
 
     def key(self) -> tuple[Any, ...]:
         """Return the array."""
@@ -408,7 +416,7 @@ class Elements(Place):
 
     def condition(self, bind: Bind) -> str:
         """Compare all bytes."""
-        return f"{bind(self.now)}() == {bind(self.value)}"
+        return f"{bind(self.holds)}()"
 
 
 #: Containers whose elements are compared.
