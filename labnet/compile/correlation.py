@@ -100,8 +100,8 @@ class Correlation:
 
     @property
     def channel(self) -> int:
-        """Length of a channel in the room."""
-        return self.stride[0] * len(self._columns) * math.prod(self.sides)
+        """Length of a channel in the room, and of zeros behind it, which the last vector of windows may reach."""
+        return self.stride[0] * len(self._columns) * math.prod(self.sides) + self.lanes
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -173,9 +173,9 @@ class Correlation:
 
     @property
     def room(self) -> int:
-        """Length of the room that images are convolved in; vectors reach a little further than the channels."""
+        """Length of the room that images are convolved in."""
         windows = 0 if self.is_direct else self.filters // self.groups * self.plane
-        return self.padded + self.lanes + windows
+        return self.padded + windows
 
     @property
     def together(self) -> int:
@@ -186,7 +186,7 @@ class Correlation:
     def room_for_slopes(self) -> int:
         """Length of the room that slopes of filters are computed in."""
         slopes = 0 if self.is_direct else self.filters * self.plane
-        return self.together * (self.padded + slopes) + self.lanes
+        return self.together * (self.padded + slopes)
 
     # What is copied
 

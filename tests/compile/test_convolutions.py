@@ -139,6 +139,15 @@ def test_second_gradients_and_views_of_images_are_eager_ones():
         np.testing.assert_allclose(got.numpy(), wanted.numpy(), rtol=1e-3, atol=1e-4)
 
 
+def test_an_infinite_number_in_one_channel_leaves_the_slopes_of_the_others_finite():
+    x, weight = ln.ones((1, 3, 5, 5)), ln.ones((2, 3, 2, 2), requires_grad=True)
+    x[0, 1] = math.inf
+
+    slopes = ln.jit(lambda x: ln.grad(ln.nn.conv2d(x, weight), weight, ln.ones((1, 2, 4, 4))))(x).numpy()
+    assert not np.isfinite(slopes[:, 1]).any()
+    np.testing.assert_array_equal(slopes[:, ::2], 16)
+
+
 def test_no_images_and_images_of_a_batch_of_none_compile():
     weight = ln.ones((3, 2, 3, 3))
     assert ln.jit(lambda x: ln.nn.conv2d(x, weight))(ln.ones((0, 2, 5, 5))).shape == (0, 3, 3, 3)
