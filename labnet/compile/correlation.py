@@ -17,6 +17,8 @@ from functools import cached_property
 from labnet.compile.blocks import PART, evenly, most_filters, widest
 
 Pair = tuple[int, ...]
+#: Length from which on channels lie on pages of their own, and how many of these are found quickly at the same time.
+_LONG, _FAR = 2048, 48
 #: Windows that make it worth to add up the lanes of a sum.
 _WORTH = 512
 
@@ -73,7 +75,8 @@ class Correlation:
     @property
     def parts(self) -> list[tuple[int, int, int]]:
         """Channels that are worked on at a time, of those that a filter sees, as `evenly` returns parts."""
-        return evenly(self.channels // self.groups, max(PART // math.prod(self.kernel), 1))
+        most = max(PART // math.prod(self.kernel), 1)
+        return evenly(self.channels // self.groups, min(most, _FAR) if self.channel > _LONG else most)
 
     # The room
 
