@@ -109,13 +109,13 @@ def _correlate(context, x, weight, bias, room, out, numbers):
         code = Vectors(builder, lanes)
         x, weight, bias, room, out = arguments[:5]
         steps = code.constant(shape.steps)
-        code.clear(room, shape.padded + lanes)
+        code.clear(room, shape.padded)
         with code.loop(shape.samples) as n, code.loop(shape.groups) as group:
             place = builder.add(code.times(n.index, shape.groups), group.index)
             images = code.ahead(x, code.times(place, shape.channels // shape.groups * math.prod(shape.image)))
             final = code.ahead(out, code.times(place, filters * math.prod(shape.out)))
             k = code.times(group.index, filters)
-            to = final if shape.is_direct else code.ahead(room, shape.padded + lanes)
+            to = final if shape.is_direct else code.ahead(room, shape.padded)
             group_of(code, images, code.ahead(weight, code.times(k, inner)), steps, code.ahead(bias, k), room, to)
             if not shape.is_direct:
                 _compact(code, shape, to, final)
@@ -193,7 +193,7 @@ def _slopes(context, x, y, room, out, numbers):
         """Return where slopes of so many images lie in lines: copied into the room if need be."""
         if shape.is_direct:
             return y
-        spread = code.ahead(room, shape.together * shape.padded + lanes)
+        spread = code.ahead(room, shape.together * shape.padded)
         with code.loop(size) as n:
             source, target = code.ahead(y, code.times(n.index, result)), code.ahead(spread, code.times(n.index, apart))
             _spread_out(code, shape, source, target)

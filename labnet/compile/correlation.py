@@ -17,6 +17,8 @@ from functools import cached_property
 from labnet.compile.blocks import PART, evenly, most_filters, widest
 
 Pair = tuple[int, ...]
+#: Length from which on channels lie on pages of their own, and how many of these are found quickly at the same time.
+_LONG, _FAR = 2048, 48
 #: Windows that make it worth to add up the lanes of a sum.
 _WORTH = 512
 
@@ -73,7 +75,8 @@ class Correlation:
     @property
     def parts(self) -> list[tuple[int, int, int]]:
         """Channels that are worked on at a time, of those that a filter sees, as `evenly` returns parts."""
-        return evenly(self.channels // self.groups, max(PART // math.prod(self.kernel), 1))
+        most = max(PART // math.prod(self.kernel), 1)
+        return evenly(self.channels // self.groups, min(most, _FAR) if self.channel > _LONG else most)
 
     # The room
 
@@ -100,8 +103,8 @@ class Correlation:
 
     @property
     def channel(self) -> int:
-        """Length of a channel in the room."""
-        return self.stride[0] * len(self._columns) * math.prod(self.sides)
+        """Length of a channel in the room, and of zeros behind it, which the last vector of windows may reach."""
+        return self.stride[0] * len(self._columns) * math.prod(self.sides) + self.lanes
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -173,9 +176,9 @@ class Correlation:
 
     @property
     def room(self) -> int:
-        """Length of the room that images are convolved in; vectors reach a little further than the channels."""
+        """Length of the room that images are convolved in."""
         windows = 0 if self.is_direct else self.filters // self.groups * self.plane
-        return self.padded + self.lanes + windows
+        return self.padded + windows
 
     @property
     def together(self) -> int:
@@ -186,7 +189,7 @@ class Correlation:
     def room_for_slopes(self) -> int:
         """Length of the room that slopes of filters are computed in."""
         slopes = 0 if self.is_direct else self.filters * self.plane
-        return self.together * (self.padded + slopes) + self.lanes
+        return self.together * (self.padded + slopes)
 
     # What is copied
 

@@ -45,6 +45,7 @@ CASES = [
     ((2, 2, 3, 3), (2, 2, 2, 2), {"padding": 1}),
     ((40, 1, 4, 5), (3, 1, 2, 2), {}),
     ((2, 1, 3, 200), (2, 1, 2, 3), {}),
+    ((1, 100, 48, 48), (3, 100, 1, 1), {}),
 ]
 
 
@@ -137,6 +138,15 @@ def test_second_gradients_and_views_of_images_are_eager_ones():
     given = [ln.asarray(each, requires_grad=True) for each in (x, weight)]
     for got, wanted in zip(ln.jit(function)(*given), function(*given), strict=True):
         np.testing.assert_allclose(got.numpy(), wanted.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_an_infinite_number_in_one_channel_leaves_the_slopes_of_the_others_finite():
+    x, weight = ln.ones((1, 3, 5, 5)), ln.ones((2, 3, 2, 2), requires_grad=True)
+    x[0, 1] = math.inf
+
+    slopes = ln.jit(lambda x: ln.grad(ln.nn.conv2d(x, weight), weight, ln.ones((1, 2, 4, 4))))(x).numpy()
+    assert not np.isfinite(slopes[:, 1]).any()
+    np.testing.assert_array_equal(slopes[:, ::2], 16)
 
 
 def test_no_images_and_images_of_a_batch_of_none_compile():
