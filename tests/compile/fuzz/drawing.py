@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,6 +42,18 @@ WRITES += ("{y}[{x} != {one}] = {one}",)
 WRITES_OF_NUMBERS = ("{y} += 1", "{y} *= {x}")
 
 
+@dataclass(frozen=True)
+class Input:
+    """An argument: the letters of its dimensions, its dtype, and whether it takes gradients."""
+
+    letters: tuple[str, ...]
+    dtype: str
+    grad: bool
+
+    def shape(self, lengths):
+        return tuple(lengths[letter] for letter in self.letters)
+
+
 @quietly
 def draw(seed, *, mode="plain", without=()):
     """Return the program of a seed."""
@@ -58,7 +71,12 @@ def _draw(rng, mode, without):
     graph = Graph(rng, sizes=sizes, limit=limit, without=without)
     graph.is_wild = "values" not in without and rng.random() < 0.08
     inputs = [_input(rng, lengths, limit, without) for _ in range(rng.randint(1, 3))]
-    given = [graph.leaf(f"a{i}", shape, dtype, special=graph.is_wild) for i, (_, shape, dtype) in enumerate(inputs)]
+    if len(inputs) > 1 and rng.random() < 0.3:
+        inputs[1] = inputs[0]
+    given = [
+        graph.leaf(f"a{i}", one.shape(lengths), one.dtype, grad=one.grad, special=graph.is_wild)
+        for i, one in enumerate(inputs)
+    ]
     if mode == "real" and "products" not in without and rng.random() < 0.5:
         graph.multiply()
     graph.grow(rng.randint(1, 4))
@@ -85,7 +103,9 @@ def _input(rng, lengths, limit, without):
     while math.prod(lengths[letter] for letter in letters) > limit:
         letters.pop()
     dtypes = [dtype for dtype in DTYPES if dtype != "uint64"] if "values" in without else DTYPES
-    return letters, tuple(lengths[letter] for letter in letters), rng.choice(dtypes)
+    dtype = rng.choice(dtypes)
+    grad = np.dtype(dtype).kind == "f" and "updates" not in without and rng.random() < 0.15
+    return Input(tuple(letters), dtype, grad)
 
 
 def _surroundings(rng, graph):
@@ -151,9 +171,10 @@ def _changes(rng, changes, graph, case, last, without):
     if changes and rng.random() < 0.7:
         change = rng.choice(changes)
         yield Line(change.text.replace("{c}", captures.constant(rng)), kind=change.kind)
-    if any(line.text.startswith("opt0") for line in case.before) and "updates" not in without:
+    optimizers = [line.text for line in case.before if line.text.startswith("opt0")]
+    if optimizers and "updates" not in without:
         if rng.random() < 0.25:
-            yield training.changes(graph, rng)
+            yield training.changes(graph, rng, optimizers[0])
         if rng.random() < 0.1:
             yield Line(f"step({', '.join(last.arguments)})", kind="updates")
 
@@ -164,17 +185,20 @@ def _arguments(rng, inputs, lengths, graph, varied):
     if varied and rng.random() < 0.4:
         now[rng.choice("nmk")] = rng.choice([0, 1, 2, 3, 4, 7])
     given = [_argument(rng, one, now, graph, varied) for one in inputs]
-    if len(inputs) > 1 and inputs[0][0] == inputs[1][0] and inputs[0][2] == inputs[1][2] and rng.random() < 0.5:
-        given[:2] = [f"(same := {given[0]})", "same"]
+    if len(inputs) > 1 and inputs[0] == inputs[1] and rng.random() < 0.5:
+        given[:2] = [f"(same := {given[0]})", "same" if inputs[0].grad else rng.choice(["same", "ln.flip(same)"])]
     return given
 
 
 def _argument(rng, one, lengths, graph, varied):
-    letters, _, dtype = one
+    dtype, shape = one.dtype, one.shape(lengths)
     if varied and rng.random() < 0.1:
         dtype = rng.choice([other for other in DTYPES if np.dtype(other).kind == np.dtype(dtype).kind])
-    shape = tuple(lengths[letter] for letter in letters)
-    return f"tensor({rng.randrange(10**6)}, {shape}, '{dtype}'{', special=True' if graph.is_wild else ''})"
+    alike = [w for w in graph.weights if graph.value(w).shape == shape and graph.value(w).dtype == dtype]
+    if alike and not one.grad and rng.random() < 0.3:
+        return f"{rng.choice(alike)}.detach()"
+    extra = (", grad=True" if one.grad else "") + (", special=True" if graph.is_wild else "")
+    return f"tensor({rng.randrange(10**6)}, {shape}, '{dtype}'{extra})"
 
 
 def _running(case):

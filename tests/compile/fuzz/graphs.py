@@ -218,7 +218,10 @@ class Graph:
             text = self._rng.choice(self._of_kind(x, FLOAT, INTEGER, BOOLEAN)).format(x=x)
         else:
             text = self._rng.choice(self._of_kind(x, FLOATS, INTEGERS, BOOLEANS)).format(x=x, y=self._partner(x))
-        self.add(text, "values" if self.is_wild or self.value(x).dtype.kind in "iu" else "reuse")
+        self.add(text, self._kind_of(x))
+
+    def _kind_of(self, x):
+        return "values" if self.is_wild or self.value(x).dtype == np.uint64 else "reuse"
 
     def _partner(self, x):
         """Return a value that broadcasts with `x`, of the same kind."""
@@ -239,7 +242,7 @@ class Graph:
         if self._rng.random() < 0.3:
             sides[0] = f"({self._ordered(x)})"
         self._rng.shuffle(sides)
-        self.add(text.format(x=sides[0], y=sides[1]), "reuse")
+        self.add(text.format(x=sides[0], y=sides[1]), self._kind_of(x))
 
     def _ordered(self, x):
         return self._rng.choice(ORDERS).format(**self._places(x))

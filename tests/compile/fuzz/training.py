@@ -10,6 +10,11 @@ OPTIMIZERS = (
     "ln.optim.Adam(lr=0.02{only})",
     "ln.optim.AdamW(lr=0.02, weight_decay=0.1{only})",
 )
+SETTINGS = {
+    "SGD": ("momentum = 0.5", "momentum = 0.0"),
+    "Adam": ("betas = (0.5, 0.9)", "eps = 0.1"),
+    "AdamW": ("weight_decay = 0.5", "betas = (0.5, 0.9)"),
+}
 #: What one step does; ``{o}`` is an optimizer, ``{q}`` another one, ``{g}`` the arguments, ``{p}`` all parameters.
 _FORWARD = "loss, *found = forward({g})\n"
 _ONCE, _OTHER = f"{_FORWARD}{{o}}(loss.backward())\n", f"{_FORWARD}{{q}}(loss.backward())\n"
@@ -49,13 +54,13 @@ GRADIENTS = (
 
 
 def trainable(graph):
-    """Return the names of the weights that loss depends on."""
-    return [name for name in graph.weights if graph.value(name).requires_grad]
+    """Return the names of the arguments and weights that take gradients."""
+    return [name for name in graph.names if name[0] in "aw" and graph.value(name).requires_grad]
 
 
 def loss_of(graph, rng):
     """Return the text of a loss of the values that can be trained; None if there is none."""
-    values = [name for name in graph.names if graph.value(name).requires_grad and name not in graph.weights]
+    values = [name for name in graph.names if name[0] == "v" and graph.value(name).requires_grad]
     if not values:
         return None
     chosen = dict.fromkeys([values[-1], rng.choice(values)])
@@ -67,7 +72,7 @@ def steps(graph, rng, arguments, *, without, first=False):
     """Return definitions, the lines of a step, what it hands out, and the state; perhaps with first gradients only."""
     trained = trainable(graph)
     given = {"g": arguments, "p": f"[{', '.join(trained)}]", "o": "opt0", "q": "opt1"}
-    if rng.random() < 0.3 or "updates" in without:
+    if rng.random() < 0.3 or "updates" in without or trained[0][0] == "a":  # what is handed in is not updated
         text = rng.choice(GRADIENTS[:1] if "updates" in without else GRADIENTS[: -1 if first else None])
         kind = "reuse" if text is GRADIENTS[0] else "updates"
         return [], [Line(text.format(**given), kind=kind)], ("loss.detach()", "*found", "slopes"), ()
@@ -85,12 +90,13 @@ def steps(graph, rng, arguments, *, without, first=False):
     return before, lines, ("loss.detach()", "*[x.detach() for x in found]"), tuple(state)
 
 
-def changes(graph, rng):
-    """Return changes of what is trained, between two calls."""
-    trained = trainable(graph)
-    name = rng.choice(trained)
+def changes(graph, rng, optimizer):
+    """Return a change of what is trained, or of the settings of an optimizer, between two calls."""
+    name = rng.choice(trainable(graph))
     dtype, shape = graph.value(name).dtype, graph.value(name).shape
-    seed = rng.randrange(10**6)
     options = ["opt0.lr = 0.2", "opt1.lr = 0.01", f"{name}.requires_grad = False", f"{name}.requires_grad = True"]
-    options += [f"{name}.assign(draw({seed}, {shape}, '{np.dtype(dtype)}'))", f"{name}.grad = None"]
+    options += [f"{name}.assign(draw({rng.randrange(10**6)}, {shape}, '{np.dtype(dtype)}'))", f"{name}.grad = None"]
+    options += [
+        f"opt0.{setting}" for kind, settings in SETTINGS.items() if f".{kind}(" in optimizer for setting in settings
+    ]
     return Line(rng.choice(options), kind="updates")

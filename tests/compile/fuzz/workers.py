@@ -124,6 +124,8 @@ def label(case, verdict):
     given = [text for call in case.calls for text in call.arguments]
     if len({str(SHAPE.findall(str(call.arguments))) for call in case.calls}) > 1:
         kinds.append("guards of shapes")
+    if "same" in given:
+        kinds.append("updates")
     if any("special=True" in text for text in given):
         kinds = ["values"]
     return " or ".join(sorted(set(kinds))) or "reuse"
