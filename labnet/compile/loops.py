@@ -9,7 +9,7 @@ import numpy as np
 
 from labnet.compile.fuse import Group
 from labnet.compile.ir import DType, Shape, Value
-from labnet.compile.scalars import EXACT, EXPRESSIONS, HALF, POWERS, WHOLE
+from labnet.compile.scalars import CHOICES, EXPRESSIONS, HALF, POWERS, WHOLE
 
 _START: dict[str, Callable[[DType], str]] = {
     "sum": lambda dtype: "0",
@@ -192,7 +192,7 @@ class Nest:
             depth = max(depth, known)
         names = {"T": name_of(work), "t": str(max(work.itemsize * 8, 32))}
         text = _expression(value).format(*texts, **names)
-        self._known(value, text if name in EXACT else rounded(text, value.dtype), depth)
+        self._known(value, text if name in CHOICES else rounded(text, value.dtype), depth)
 
     def _known(self, value: Value, text: str, depth: int) -> None:
         """Name the element of a value, and write it down if it is needed later."""

@@ -88,6 +88,4 @@ HALF = {
     "nextafter": "_next_half({0}, {1})",
 }
 #: Ops that choose or move what is a number of the dtype already.
-EXACT = frozenset(("copy", "where", "positive", "negative", "abs", "maximum", "minimum", "relu", "sign", "copysign"))
-#: Ops of two or three tensors; the others have one.
-BINARY = frozenset(name for name, text in EXPRESSIONS.items() if "{1}" in text)
+CHOICES = frozenset(("copy", "where", "positive", "negative", "abs", "maximum", "minimum", "relu", "sign", "copysign"))
