@@ -17,6 +17,9 @@ from labnet.tensor import DTYPES, Tensor
 
 #: Modules that fill the table.
 PARTS = (elements, indices, products, reductions, shapes)
+#: Operands that an op takes as they are.
+_PLAIN = {Tensor, np.ndarray, bool, int, float}
+_SUPPORTED = frozenset(DTYPES.values())
 #: Functions that write into their first argument.
 _WRITING = {np.copyto, np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal}
 
@@ -37,6 +40,13 @@ def array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **named: An
     >>> np.exp(ln.zeros(2))
     Tensor([1., 1.], dtype=float32)
     """
+    if (
+        method == "__call__" and not named and type(inputs[0]) in _PLAIN and type(inputs[-1]) in _PLAIN
+    ):  # such as an array times a tensor
+        try:
+            return UFUNCS[ufunc](*inputs)
+        except (KeyError, DTypeError):
+            pass
     name = f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
     _refuse_tensor_as_out(name, named.get("out"))
     if any(map(_decides, inputs)):
@@ -114,8 +124,10 @@ def _decides(x: Any) -> bool:
 
 def _is_foreign(x: Any) -> bool:
     """Return whether an array has a dtype that no tensor has, such as complex numbers or texts."""
+    if isinstance(x, Tensor):
+        return False
     if isinstance(x, np.ndarray | np.generic):
-        return x.dtype.name not in DTYPES
+        return x.dtype not in _SUPPORTED
     return isinstance(x, complex)
 
 
