@@ -82,7 +82,7 @@ def _max_pool(context, x, out, numbers):
 
 @intrinsic(prefer_literal=True)
 def _max_pool_back(context, y, x, out, numbers):
-    """Put each element of `y` where the greatest of its window lies, or the first of several; zeros elsewhere."""
+    """Put each element of `y` where the greatest of its window lies, or NaN, the first of several; zeros elsewhere."""
     pooling = _Pooling(numbers)
 
     def generate(context, builder, signature, arguments):
@@ -93,7 +93,7 @@ def _max_pool_back(context, y, x, out, numbers):
             seen = _windows(code, code.ahead(x, place), pooling.columns, pooling.kernel)
             greatest, rest, parts = _greatest(code, seen), code.load(y, window), []
             for each in seen[:-1]:
-                hit = builder.fcmp_ordered("==", each, greatest)
+                hit = builder.or_(builder.fcmp_ordered("==", each, greatest), builder.fcmp_unordered("uno", each, each))
                 parts.append(builder.select(hit, rest, zero))
                 rest = builder.select(hit, zero, rest)
             _put(code, [*parts, rest], code.ahead(out, place), pooling.columns, pooling.kernel)

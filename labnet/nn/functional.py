@@ -109,6 +109,7 @@ def normalize(x: Tensor, p: float = 2.0, axis: int = 1, eps: float = 1e-12) -> T
     if not number("normalize", "p", p) > 0:
         raise ValueError(f"normalize: expected p > 0, got {p}")
     number("normalize", "eps", eps, least=0)
+    p, eps = float(p), float(eps)  # those of NumPy would decide the dtype
     if x.dtype == HALF:
         return normalize(x.astype(SINGLE), p, axis, eps).astype(HALF)
     if p == 2:  # the square root has no slope at 0, so the limit comes first
@@ -140,6 +141,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     probability("dropout", "p", p)
     if not training or p == 0:
         return x
+    p = float(p)
     kept = rand(x.shape, device=x.device) >= p
     return ops.where(kept, x * (1 / (1 - p) if p < 1 else 1.0), 0.0)
 
@@ -293,6 +295,7 @@ def attention_weights(query: Tensor, key: Tensor, bias: Tensor | None, scale: fl
     >>> attention_weights(ln.ones((1, 2)), ln.ones((2, 2)), None).tolist()
     [[0.5, 0.5]]
     """
+    scale = scale.item() if isinstance(scale, np.generic) else scale
     scores = (query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)) @ ops.matrix_transpose(key)
     if bias is None or not bias.shape[-1]:
         return ops.softmax(scores if bias is None else scores + bias, axis=-1)

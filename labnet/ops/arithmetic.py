@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from labnet.device import CPU
-from labnet.ops.dispatch import current_tracer
+from labnet.ops.dispatch import PYTHON, current_tracer
 from labnet.ops.elementwise import binary, blocked, kept, no_slope, share, unary, where
 from labnet.ops.logic import isnan, less
 from labnet.ops.registry import FLOATS, NUMBERS, Array, Sample, composed
@@ -203,7 +203,7 @@ def minimum(x1: Array, x2: Array, /) -> Array:
 
 def _within(bound: Any, dtype: np.dtype[Any]) -> Any:
     """Return a bound of `clip` as its dtype has it, a tensor or a number."""
-    if not isinstance(bound, bool | int | float | Tensor):
+    if type(bound) not in PYTHON and not isinstance(bound, Tensor):
         bound = Tensor(bound)
     if not isinstance(bound, Tensor):
         if dtype.kind not in "iu" or isinstance(bound, bool) or not isinstance(bound, int):

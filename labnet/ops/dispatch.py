@@ -371,8 +371,9 @@ def _take_positional(op: str, names: Sequence[str], given: tuple[Any, ...], stat
 def make_python(numbers: Sequence[str], static: dict[str, Any]) -> None:
     """Replace NumPy's numbers among the arguments of a call by Python's, which leave the dtype to the tensor."""
     for key in numbers:
-        if isinstance(static.get(key), np.generic):
-            static[key] = static[key].item()
+        value = static.get(key)
+        if isinstance(value, np.generic) or (type(value) is _ndarray and not value.ndim):
+            static[key] = value.item()
 
 
 def static_function(

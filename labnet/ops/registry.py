@@ -16,7 +16,7 @@ import numpy as np
 from labnet.ops.axes import Kind, kinds, make_plain
 from labnet.ops.dispatch import Array as Array
 from labnet.ops.dispatch import Recorded as Recorded
-from labnet.ops.dispatch import binary_function, general_function, static_function, unary_function
+from labnet.ops.dispatch import binary_function, general_function, make_python, static_function, unary_function
 from labnet.ops.halves import widened
 from labnet.tensor import Tensor
 
@@ -187,12 +187,15 @@ def composed(
     def declare(body: Callable[P, R]) -> Callable[P, R]:
         inputs = 0 if variadic else len(gradients)
         call: Callable[..., R] = body
-        axes = kinds(inspect.signature(body).parameters.values())
+        parameters = inspect.signature(body).parameters.values()
+        axes, numbers = kinds(parameters), [p.name for p in parameters if p.annotation is float]
 
         @functools.wraps(body)
         def function(*args: Any, **static: Any) -> R:
             tensors = [x if isinstance(x, Tensor | _PLAIN) else Tensor(x) for x in args[:inputs]]
             make_plain(body.__name__, axes, static)
+            if numbers and static:
+                make_python(numbers, static)
             return call(*tensors, *args[inputs:], **static)
 
         declared = Op(body.__name__, body, (), dtypes, domain, samples, gradients, variadic, is_composed=True)

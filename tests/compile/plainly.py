@@ -146,8 +146,7 @@ def max_pool_back(y, x, out, numbers):
     windows = pool_windows(x, numbers)[1]
     planes, high, wide, _ = windows.shape
     greatest = windows.max(axis=-1)
-    hits = windows == greatest[..., None]
-    winner = np.where(np.isnan(greatest), windows.shape[-1] - 1, hits.argmax(axis=-1))
+    winner = ((windows == greatest[..., None]) | np.isnan(windows)).argmax(axis=-1)
     parts = np.arange(windows.shape[-1]) == winner[..., None]
     found = np.where(parts, y[: greatest.size].reshape(greatest.shape)[..., None], np.float32(0))
     *_, down, right = numbers

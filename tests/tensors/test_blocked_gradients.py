@@ -146,9 +146,11 @@ def test_the_slope_of_a_power_depends_on_an_exponent_of_zero():
 
 
 def test_numbers_of_numpy_among_the_arguments_leave_the_dtype_alone():
-    x, half = ln.asarray([1.0, -2.0]), np.float64(0.5)
-    for out in (nn.threshold(x, half, half), nn.elu(x, half), nn.leaky_relu(x, half), nn.hardtanh(x, -half, half)):
-        assert out.dtype == "float32"
+    x, half = ln.asarray([[1.0, -2.0]]), np.float64(0.5)
+    outputs = [nn.threshold(x, half, half), nn.elu(x, half), nn.leaky_relu(x, half), nn.hardtanh(x, -half, half)]
+    outputs += [ln.clip(x, -half, half), ln.vector_norm(x, ord=half), nn.normalize(x, half, 0), nn.dropout(x, half)]
+    outputs += [nn.threshold(x, np.array(0.5), np.array(0.5)), nn.scaled_dot_product_attention(*[x.mT] * 3, scale=half)]
+    assert {out.dtype.name for out in outputs} == {"float32"}
     assert nn.threshold(ln.asarray([math.nan, 0.5, 2.0]), 0.5, 7.0).tolist()[1:] == [7.0, 2.0]
 
 

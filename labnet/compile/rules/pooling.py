@@ -59,21 +59,30 @@ def _greatest(padded: Any, geometry: Geometry) -> Any:
     return out
 
 
+def _hits(x: Any, geometry: Geometry) -> list[tuple[tuple[Any, ...], Any]]:
+    """Return each place but the last with a mask of the windows whose greatest element, or a NaN, lies there.
+
+    Padding is never the greatest, so that a window without a hit has its greatest element at the last place.
+    """
+    padded = geometry.pad(x, -math.inf)
+    greatest, inside = _greatest(padded, geometry), _inside(geometry)
+    found = []
+    for place in list(geometry.places())[:-1]:
+        hit = ops.logical_or(padded[place] == greatest, ops.isnan(padded[place]))
+        found.append((place, hit if inside[place].all() else ops.logical_and(hit, inside[place])))
+    return found
+
+
 def _winners(x: Any, geometry: Geometry) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Yield each place with a mask of the windows whose greatest element, or the first of several, lies there.
 
     They come from the number of the place, of the width of a float32, which is quicker than several masks.
     """
-    padded = geometry.pad(x, -math.inf)
-    greatest = _greatest(padded, geometry)
-    places = list(geometry.places())
-    inside = _inside(geometry)
-    first: Any = np.int32(len(places) - 1)
-    for number, place in reversed(list(enumerate(places[:-1]))):
-        wins = ops.logical_or(padded[place] == greatest, ops.isnan(padded[place]))
-        wins = wins if inside[place].all() else ops.logical_and(wins, inside[place])
-        first = ops.where(wins, np.int32(number), first)
-    for number, place in enumerate(places):
+    hits = list(enumerate(_hits(x, geometry)))
+    first: Any = np.int32(len(hits))
+    for number, (_, hit) in reversed(hits):
+        first = ops.where(hit, np.int32(number), first)
+    for number, place in enumerate(geometry.places()):
         yield place, ops.equal(first, np.int32(number))
 
 
@@ -100,11 +109,8 @@ def max_pool2d_input(trace: Trace, op: Op, operands: Sequence[Any], static: Stat
     geometry = _pooling(op, x.shape, static, operands)
     if _is_quick((y, x), geometry):
         return _called(trace, "max_pool_back", [y, x], x.shape, geometry)
-    padded = geometry.pad(x, -math.inf)
-    greatest, parts, rest = _greatest(padded, geometry), [], y
-    *places, _ = geometry.places()
-    for place in places:
-        hit = padded[place] >= greatest
+    parts, rest = [], y
+    for _, hit in _hits(x, geometry):
         parts.append(ops.where(hit, rest, 0.0))
         rest = ops.where(hit, 0.0, rest)
     return _added(trace, [*parts, rest], geometry, x.shape)
