@@ -203,6 +203,11 @@ def spread_strides(shape: Shape, strides: Shape, wanted: Shape) -> Shape:
     return (0,) * added + tuple(inner)
 
 
+def is_room(value: Value) -> bool:
+    """Return whether a value is memory for a routine to work in: it holds nothing that others may read."""
+    return value.kind == "call" and value.attributes["name"] == "room"
+
+
 def reads_plainly(value: Value, operand: Value) -> bool:
     """Tell whether loops over a value read an operand just where they are, so that it may be computed there too."""
     return operand.kind != "view" and not (value.kind == "take" and operand is value.inputs[0])
