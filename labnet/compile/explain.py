@@ -5,7 +5,7 @@ from typing import Any
 
 from labnet.compile.fuse import Group
 from labnet.compile.guards import Guards
-from labnet.compile.ir import Program, Value, placed
+from labnet.compile.ir import Program, Value, is_room, placed
 from labnet.compile.plan import Plan
 
 
@@ -25,7 +25,7 @@ def traffic(group: Group) -> int:
     for value in group.members:
         for operand in value.inputs:
             base = placed(operand)[0]
-            if base.number not in own and base.kind != "splat":
+            if base.number not in own and base.kind != "splat" and not is_room(base):
                 read[base.number] = base.nbytes
     return sum(read.values()) + sum(store.value.nbytes for store in group.stores)
 

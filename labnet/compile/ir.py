@@ -206,3 +206,8 @@ def spread_strides(shape: Shape, strides: Shape, wanted: Shape) -> Shape:
     added = len(wanted) - len(shape)
     inner = [0 if length == 1 else step for length, step in zip(shape, strides, strict=True)]
     return (0,) * added + tuple(inner)
+
+
+def is_room(value: Value) -> bool:
+    """Return whether a value is memory for a routine to work in: it holds nothing that others may read."""
+    return value.kind == "call" and value.attributes["name"] == "room"

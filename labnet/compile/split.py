@@ -7,7 +7,7 @@ all that they are computed from is there: memory is what a server has too little
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from labnet.compile.ir import Builder, Program, Store, Value, placed
+from labnet.compile.ir import Builder, Program, Store, Value, is_room, placed
 from labnet.compile.scalars import ARITHMETIC, TESTS
 
 #: Origin of the sources that stand for the gradients of the outputs.
@@ -79,6 +79,11 @@ def _is_free(value: Value) -> bool:
     return value.kind in ("source", "splat", "view")
 
 
+def _is_done_again(value: Value) -> bool:
+    """Return whether a value is computed again where it is needed: it costs little, or is memory to work in."""
+    return is_room(value) or (value.kind == "map" and value.attributes["name"] in CHEAP)
+
+
 def _saved(values: Sequence[Value], gradients: Sequence[Value], there: dict[int, int], results: int) -> list[Value]:
     """Return the values that have to be saved for the gradients, and note in `there` where every value is found."""
     late = later(values)
@@ -90,7 +95,7 @@ def _saved(values: Sequence[Value], gradients: Sequence[Value], there: dict[int,
             continue
         bases = [placed(operand)[0] for operand in value.inputs]
         known = all(base.number in there or base.kind in ("source", "splat") for base in bases)
-        if known and value.kind == "map" and value.attributes["name"] in CHEAP:
+        if known and _is_done_again(value):
             there[value.number] = _COMPUTED
         elif value.number in needed:
             there[value.number] = results + len(saved)

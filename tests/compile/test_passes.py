@@ -290,6 +290,17 @@ def halved(function, x):
     return program, sources, split(program, results=1, arguments=1, held=held), held
 
 
+def test_memory_to_work_in_is_not_saved_for_the_gradients():
+    """The halves have a room of their own each: what is saved is read by several backwards at once."""
+    weight = ln.asarray(normal(2, 2, 3, 3), requires_grad=True)
+    _, _, halves, _ = halved(lambda x: ln.nn.conv2d(x, weight, padding=1), normal(1, 2, 4, 4))
+    assert halves.saved == 0
+    rooms = [
+        [v for v in half.values() if v.attributes.get("name") == "room"] for half in (halves.forward, halves.backward)
+    ]
+    assert all(rooms)
+
+
 SPLIT = ("elementwise", "views", "softmax", "network", "parts", "loss")
 
 
