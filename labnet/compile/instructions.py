@@ -140,6 +140,10 @@ class Instructions:
         elif isinstance(owner, Module):
             self._reads.read_of_labnet(owner, one.argument)
 
+    def _match(self, frame: types.FrameType, one: Instruction) -> None:
+        subject, _, _ = frames.operands(frame, one.depth, 3)
+        self._reads.read_all(subject)
+
     def _load_super(self, frame: types.FrameType, one: Instruction) -> None:
         _, kind, owner = frames.operands(frame, one.depth, 3)
         self._reads.read_attribute(super(kind, owner), one.argument)
@@ -180,7 +184,8 @@ _CALLS = ("PRECALL" if sys.version_info < (3, 12) else "CALL", "CALL_KW", "CALL_
 _HANDLERS: dict[str, Callable[..., None]] = {
     **dict.fromkeys(("LOAD_GLOBAL", "LOAD_NAME"), Instructions._load_global),
     **dict.fromkeys(("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"), Instructions._load_variable),
-    **dict.fromkeys(("LOAD_ATTR", "LOAD_METHOD"), Instructions._load_attribute),
+    **dict.fromkeys(("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"), Instructions._load_attribute),
+    "MATCH_CLASS": Instructions._match,
     "LOAD_SUPER_ATTR": Instructions._load_super,
     "BINARY_SUBSCR": Instructions._load_item,
     **({"BINARY_OP": Instructions._operate} if sys.version_info >= (3, 14) else {}),

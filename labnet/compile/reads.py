@@ -359,7 +359,7 @@ class Reads:
         elif callee is isinstance:
             self._read_kind(arguments[0])
         elif callee is vars and arguments:
-            self._take_all(arguments[0])
+            self.read_all(arguments[0])
         elif reads_clock(callee):
             refuse("reading the clock, which would happen once: pass the time as an argument")
         else:
@@ -397,9 +397,11 @@ class Reads:
         """Guard all attributes of objects that are handed to code which is not looked at."""
         for argument in arguments:
             if id(argument) in self._seen and not is_library(module_of(type(argument))):
-                self._take_all(argument)
+                self.read_all(argument)
 
-    def _take_all(self, owner: Any) -> None:
+    def read_all(self, owner: Any) -> None:
+        """Guard the class and all attributes of an object, as where a pattern is matched."""
+        self._read_kind(owner)
         if id(owner) in self._created or isinstance(owner, types.ModuleType | types.FunctionType | type):
             return
         self._take(instance_dict(owner), self._name_of(owner))

@@ -9,6 +9,7 @@ import functools
 import operator
 import os
 import random
+import sys
 import time
 import types
 import weakref
@@ -316,6 +317,24 @@ def cases():
     yield "type of a number", lambda x: x * 2 if type(typed.one) is bool else x, set_attribute(typed, "one", True)
     yield "loss with settings", lambda x: Losses.mean(x), set_attribute(Losses, "reduction", "sum")
     yield "builtin that is hidden", lambda x: x * max(1, 2), lambda: globals().__setitem__("max", lambda *_: 7)
+    matched = Options()
+
+    def match(x):
+        match matched:
+            case Options(factor=2.0):
+                return x
+            case Options(factor=factor):
+                return x * factor * 10
+
+    yield "pattern", match, set_attribute(matched, "factor", 4.0)
+    sys.modules["settings_of_a_test"] = module
+
+    def imported(x):
+        from settings_of_a_test import factor
+
+        return x * factor
+
+    yield "import of a name", imported, set_attribute(module, "factor", 41.0)
     cached = Cached()
     yield "cached property", lambda x: x * cached.factor, set_attribute(cached, "factor", 9.0)
     yield "property of a metaclass", lambda x: x * WithMeta.twice, set_attribute(Meta, "factor", 9.0)
