@@ -10,8 +10,14 @@ SMALL, WIDTH = 4096, 8
 TALLEST = 12
 #: Rows and columns of a matrix that are transposed at a time.
 SIDE = 8
-#: Elements of a window that are worked on at a time, at most: what they reach of images stays in the nearest cache.
-PART = 192
+
+
+def part_of_a_window(registers: int) -> int:
+    """Return how many elements of windows are worked on at a time, at most.
+
+    What they reach of images and filters stays in the nearest cache, of which larger tiles use more at a time.
+    """
+    return 288 if registers >= 32 else 144
 
 
 def tallest(wide: int, registers: int) -> int:

@@ -14,7 +14,7 @@ import math
 from dataclasses import astuple, dataclass
 from functools import cached_property
 
-from labnet.compile.blocks import PART, evenly, most_filters, widest
+from labnet.compile.blocks import evenly, most_filters, part_of_a_window, widest
 
 Pair = tuple[int, ...]
 #: Length from which on channels lie on pages of their own, and how many of these are found quickly at the same time.
@@ -75,7 +75,7 @@ class Correlation:
     @property
     def parts(self) -> list[tuple[int, int, int]]:
         """Channels that are worked on at a time, of those that a filter sees, as `evenly` returns parts."""
-        most = max(PART // math.prod(self.kernel), 1)
+        most = max(part_of_a_window(self.registers[0]) // math.prod(self.kernel), 1)
         return evenly(self.channels // self.groups, min(most, _FAR) if self.channel > _LONG else most)
 
     # The room
