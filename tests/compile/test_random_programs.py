@@ -8,11 +8,14 @@ import contextlib
 import io
 import itertools
 
+import numpy as np
 import pytest
 
+import labnet as ln
 from labnet.compile.fuse import Group
+from tests.compile import plainly
 from tests.compile.fuzz.drawing import draw
-from tests.compile.fuzz.judge import judged, judged_together
+from tests.compile.fuzz.judge import conditions, judged, judged_together
 from tests.compile.fuzz.reduction import reduced
 
 #: Programs that Python runs, in tests of so many, and programs that Numba compiles, in functions of so many.
@@ -57,6 +60,15 @@ def test_a_fault_is_found_within_some_programs_and_made_small(monkeypatch):
     assert "in the loops that compute it, at other elements" in found.text
     assert len(small.graph) <= 2
     assert len(small.calls) == 1
+
+
+def test_memory_that_nothing_writes_shows_as_no_number(monkeypatch):
+    monkeypatch.setattr(plainly, "load", lambda source: lambda *given: 0)
+    with conditions("plain"):
+        compiled = ln.jit(lambda x: ln.exp(x) @ x)
+        found = compiled(ln.ones((3, 3)))
+    assert np.isnan(found.numpy()).all()
+    assert (compiled._last._arena == 255).all()
 
 
 def test_a_program_prints_what_eager_and_compiled_calls_leave():
