@@ -15,6 +15,7 @@ import numpy as np
 
 from labnet import memory
 from labnet.compile.ir import Program, Value
+from labnet.compile.plan import parts_of
 from labnet.compile.specialisation import MISS, Specialisation
 from labnet.compile.traced import Traced
 from labnet.device import CUDA
@@ -371,9 +372,11 @@ class Run:
             if operand.size:
                 part = self._strided(out, offset, strides, operand.shape)
                 array = self.of(operand)
-                name = "bitwise_or" if value.dtype.kind == "b" else "add"
-                total = Node(name, value.dtype, (part.node(), array.operand(operand.shape)))
-                elementwise.run(total, part)
+                node = cast(array.operand(operand.shape), value.dtype)
+                if not parts_of(value)[0]:  # what is only put there keeps the sign of a zero
+                    name = "bitwise_or" if value.dtype.kind == "b" else "add"
+                    node = Node(name, value.dtype, (part.node(), node))
+                elementwise.run(node, part)
         return out
 
     def _take(self, value: Value) -> DeviceArray:

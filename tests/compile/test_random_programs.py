@@ -21,12 +21,10 @@ from tests.compile.fuzz.reduction import reduced
 #: Programs that Python runs, in tests of so many, and programs that Numba compiles, in functions of so many.
 PLAIN, EACH = 800, 100
 COMPILED, TOGETHER = 24, 8
-#: Kinds of faults that are not looked for.
-WITHOUT = ("guards", "updates", "values", "shapes", "writes")
 
 
 def drawn(start, count, mode):
-    return [draw(f"suite/{number}", mode=mode, without=WITHOUT) for number in range(start, start + count)]
+    return [draw(f"suite/{number}", mode=mode) for number in range(start, start + count)]
 
 
 @pytest.mark.parametrize("start", range(0, PLAIN, EACH))
@@ -72,7 +70,7 @@ def test_memory_that_nothing_writes_shows_as_no_number(monkeypatch):
 
 
 def test_a_program_prints_what_eager_and_compiled_calls_leave():
-    case = draw("printed", mode="plain", without=WITHOUT)
+    case = draw("printed", mode="plain")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(case.runnable(), {"__name__": "printed"})

@@ -83,7 +83,9 @@ def steps(graph, rng, arguments, *, without, first=False):
         Line(f"opt{i} = " + rng.choice(OPTIMIZERS).format(only=f", parameters=[{', '.join(only[i])}]"))
         for i in range(2)
     ]
-    before.append(Line(f"trained = {given['p']}\nmeans = [ln.zeros(t.shape, dtype=t.dtype) for t in trained]"))
+    before.append(
+        Line(f"trained = {given['p']}\nmeans = [ln.zeros(t.shape, dtype=t.dtype, device=t.device) for t in trained]")
+    )
     state = [*trained, f"[t.grad for t in {given['p']}]"] + (["means"] if name == "average" else [])
     kind = "writes" if name == "average" else "reuse" if name == "one step" else "updates"
     lines = [Line(STEPS[name].format(**given), kind=kind)]

@@ -8,6 +8,6 @@ PROGRAMS = 20
 
 def test_random_programs_do_the_same_on_a_gpu():
     for number in range(PROGRAMS):
-        case = draw(f"device/{number}", mode="cuda", without=("guards", "updates", "values", "writes"))
+        case = draw(f"device/{number}", mode="cuda")
         verdict = judged(case, "cuda")
         assert not verdict.is_fault, f"{verdict.text}\n{case.runnable()}"
