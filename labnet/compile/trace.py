@@ -166,11 +166,17 @@ class Trace:
         result = self.stand_in(out.value)
         nodes = [x._node if isinstance(x, Traced) else None for x in operands]
         if op.differentiable and any(nodes) and out.dtype.kind == "f" and self._is_recording():
-            result._node = TracedNode(nodes, op, operands, result, static)  # rules may differentiate what came out
+            seen = [self._kept_as_it_is(x) for x in operands]
+            kept = self.stand_in(out.value)
+            result._node = kept._node = TracedNode(nodes, op, seen, kept, static)
         if op.view and isinstance(inputs[0], Tensor) and placed(result.value)[0] is placed(operands[0].value)[0]:
             result._family = (inputs[0], op, static)
             self._views.setdefault(id(inputs[0]), []).append(weakref.ref(result))
         return result
+
+    def _kept_as_it_is(self, x: Any) -> Any:
+        """Return a stand-in that no write changes, for the gradients of what was computed from it."""
+        return self.stand_in(x.value, x._node) if isinstance(x, Traced) else x
 
     def _is_recording(self) -> bool:
         self.reads.needs_recording = True
@@ -256,7 +262,7 @@ class Trace:
                 before = self.leaves.get(id(owner))
                 self.leaves[id(owner)] = (owner, gradient if before is None else before[1] + gradient)
                 items.append((owner, gradient))
-        return autograd.Gradients(items)
+        return autograd.Gradients(items, wrap=self._kept_as_it_is)
 
     def update(self, optimizer: Any, found: list[tuple[Tensor, Any]]) -> None:
         """Write down a step of an optimizer."""

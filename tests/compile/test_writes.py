@@ -214,6 +214,24 @@ class Programs:
 
         return step, [weight]
 
+    def gradients_of_what_is_overwritten(self):
+        weight, optimizer = ln.ones(3, requires_grad=True), ln.optim.SGD(lr=0.05)
+
+        def step(x):
+            twice = (weight * 1).detach()
+            twice *= weight
+            power = weight * x[0]
+            before = power * power
+            power *= weight
+            power[1] = x[1, 1]
+            gradients = ((twice**2 + before * power) * 0.1).sum().backward()
+            slope = gradients[weight]
+            slope *= 0.0
+            optimizer(gradients)
+            return twice, power, slope
+
+        return step, [weight]
+
     def write_beside_an_update(self):
         weight, optimizer = ln.ones(3, requires_grad=True), ln.optim.SGD(lr=0.1)
 
