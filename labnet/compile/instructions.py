@@ -10,7 +10,7 @@ from typing import Any
 
 from labnet.compile import frames
 from labnet.compile.frames import Instruction
-from labnet.compile.origins import HOME, is_observed
+from labnet.compile.origins import HOME, is_library, is_observed, module_of
 from labnet.compile.reads import Reads
 from labnet.errors import TraceError
 from labnet.nn import Module
@@ -86,7 +86,7 @@ class Instructions:
             return
         reads.enter_cells(function)
         if not code.co_filename.startswith(HOME):
-            if code.co_argcount and not reads.has_seen(function):
+            if code.co_argcount:
                 reads.reach_through_class(frame.f_locals.get(code.co_varnames[0]), function)
             reads.enter(function)
 
@@ -103,7 +103,7 @@ class Instructions:
             return
         (found,) = frames.operands(frame, one.depth, 1)
         if isinstance(callee, type):
-            self._reads.create(found)
+            self._reads.create(found, is_new=is_library(module_of(callee)) or sys.getrefcount(found) <= _ALONE)
         else:
             self._reads.took_from_library(found)
 
@@ -178,6 +178,8 @@ class Instructions:
         self._reads.write_item(*frames.operands(frame, one.depth, 2))
 
 
+#: References to a new object: of the stack, of who asks, and of the counting itself.
+_ALONE = 3
 #: The number by which Python 3.14 tells reading an item from arithmetic.
 _SUBSCRIPT = 26
 _CALLS = ("PRECALL" if sys.version_info < (3, 12) else "CALL", "CALL_KW", "CALL_FUNCTION_EX")

@@ -20,7 +20,7 @@ from labnet.compile.background import BACKGROUND
 from labnet.compile.guards import Guards
 from labnet.compile.instructions import Instructions
 from labnet.compile.ir import Value
-from labnet.compile.origins import has_traced, is_library, module_of
+from labnet.compile.origins import has_traced, hides_traced, is_library, module_of
 from labnet.compile.places import SCALARS, Place, Plain
 from labnet.compile.reads import Reads, refuse_changes
 from labnet.compile.rules import RULES
@@ -273,33 +273,39 @@ class TracedCall:
 def trace_call(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> TracedCall:
     """Call a function on stand-ins for arguments like these.
 
-    What it changes outside of itself has to be the same after a second run, as in a cache that is filled once: else
-    the change would belong to each call.
+    What it changes outside of itself is carried out by each call, if a second run changes nothing more, as with a
+    cache that is filled once, or a setting. Else it would be another change at each call, which is refused.
     """
     before = random_state()
-    first = _trace_once(function, args, named)
-    changes = first.trace.reads.changed()
-    if not changes:
-        return first
-    if not any(has_traced(value) for _, value, _ in changes):
+    try:
+        first = _trace_once(function, args, named)
+        changes = first.trace.reads.changed()
+        if changes and not any(has_traced(value) for _, value, _ in changes):
+            effects, changes = (
+                [(place, value) for place, value, _ in changes],
+                _changes_again(first, args, named, function),
+            )
+            first.effects.extend(effects)
+        if changes:
+            first.trace.reads.undo()
+            refuse_changes(changes)
+    except BaseException:
         restart_at(before)
-        again = _trace_once(function, args, named, undo=first.trace.reads.undo)
-        changes = again.trace.reads.changed()
-        if not changes:
-            _put_back(first.trace.reads, again.guards)
-            return again
-        again.trace.reads.undo()
+        raise
     first.trace.reads.undo()
-    return refuse_changes(changes)
+    return first
 
 
-def _put_back(reads: Reads, guards: Guards) -> None:
-    """Have a call begin with what was there before its trace, unless the trace relies on what that has left."""
-    after = [(place, value) for place, value, _ in reads.changed()]
-    reads.undo()
-    if not guards.hold():
-        for place, value in after:
-            place.put(value)
+def _changes_again(
+    first: TracedCall, args: Sequence[Any], named: dict[str, Any], function: Callable[..., Any]
+) -> list[tuple[Place, Any, str]]:
+    """Return what another run changes, and put it back."""
+    state = random_state()
+    again = _trace_once(function, args, named, undo=first.trace.reads.undo)
+    restart_at(state)
+    changes = again.trace.reads.changed()
+    again.trace.reads.undo()
+    return changes
 
 
 def _trace_once(
@@ -328,16 +334,28 @@ def _trace_once(
     following = iter(inputs)
     traced_args, traced_named = structure.build(next(following) if is_dynamic(leaf) else leaf for leaf in leaves)
     reads.begin(function, [leaf for leaf in leaves if not is_dynamic(leaf)])
+    reads.take_arguments((traced_args, traced_named))
     try:
         with dispatch.traced_by(trace), Instructions(reads):
             result = function(*traced_args, **traced_named)
         with dispatch.traced_by(trace):
+            if trace.refusal is not None:
+                raise trace.refusal
+            if reads.has_changed_arguments():
+                refuse(
+                    "a change of a container among the arguments, which is a copy of what was given: return what is new"
+                )
             if isinstance(result, autograd.Gradients):
                 refuse("returning what backward returns: hand it to an optimizer, or return ln.grad(y, x)")
             if inspect.isawaitable(result):
                 refuse("an async function: compile the computation between its awaits")
             trace.watch()
             found, structure = flatten(result)
+            for leaf in found:
+                if hides_traced(leaf):
+                    refuse(
+                        f"returning a {type(leaf).__name__} that holds tensors: return a tuple, list or dict of them"
+                    )
             result = structure.build(map(trace.result, found))
             rebound = trace.rebind()
             is_written = any(traced.value is not value for traced, value in zip(inputs, before, strict=True))

@@ -5,11 +5,13 @@ What users set is compared before each call of a compiled function; what librari
 
 import builtins
 import functools
+import os
 import random
 import sys
 import sysconfig
 import time
 import types
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,13 @@ _CLOCKS = {
     getattr(time, name)
     for name in dir(time)
     if name.removesuffix("_ns") in ("time", "perf_counter", "monotonic", "process_time", "thread_time")
+} | {time.localtime, time.gmtime, time.ctime, time.strftime}
+_DRAWS = {
+    ("uuid", "uuid1"),
+    ("uuid", "uuid4"),
+    ("secrets", "token_bytes"),
+    ("secrets", "token_hex"),
+    ("secrets", "randbelow"),
 }
 _DATES = ("datetime.now", "datetime.utcnow", "datetime.today", "date.today")
 #: What NumPy's functions of random numbers draw from.
@@ -33,6 +42,7 @@ _NUMPY_STREAM = np.random.random.__self__  # type: ignore[attr-defined]
 _HARMLESS = {x for x in vars(builtins).values() if isinstance(x, type | types.BuiltinFunctionType)} - {
     *(getattr, setattr, delattr, hasattr, vars, dir)
 }
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType)
 _HARMLESS_PACKAGES = ("builtins", "labnet", "numpy", "math")
 
 
@@ -103,6 +113,24 @@ def has_traced(found: Any, depth: int = 4) -> bool:
     return any(has_traced(part, depth - 1) for part in parts)
 
 
+def hides_traced(found: Any, depth: int = 3) -> bool:
+    """Return whether stand-ins are in an object that is not taken apart, or may be in what it yields."""
+    if isinstance(found, Traced) or not depth:
+        return False
+    if isinstance(found, types.GeneratorType | map | filter | zip):
+        return True
+    parts = (
+        [*instance_dict(found).values()] if not isinstance(found, type | types.FunctionType | types.ModuleType) else []
+    )
+    if isinstance(found, types.FunctionType):
+        parts += [cell.cell_contents for cell in found.__closure__ or () if cell != types.CellType()]
+    if isinstance(found, dict):
+        parts += found.values()
+    elif isinstance(found, list | tuple | set | frozenset | deque):
+        parts += found
+    return any(isinstance(part, Traced) or hides_traced(part, depth - 1) for part in parts)
+
+
 def is_foreign(kind: Any) -> bool:
     """Return whether a class or function is of Python, or of an installed package other than labnet."""
     return is_library(module_of(kind)) and not is_of_labnet(kind)
@@ -113,11 +141,24 @@ def is_of_labnet(kind: Any) -> bool:
     return module_of(kind).partition(".")[0] == "labnet"
 
 
+def name_of(callee: Any) -> str:
+    """Return the qualified name of a function; nothing for any other object, whose attributes are a user's."""
+    return callee.__qualname__ if isinstance(callee, _FUNCTIONS) else ""
+
+
 def reads_clock(callee: Any) -> bool:
     """Return whether a function returns the time."""
-    if isinstance(callee, types.BuiltinFunctionType) and callee in _CLOCKS:
-        return True
-    return getattr(callee, "__qualname__", "") in _DATES
+    return name_of(callee) in _DATES or (isinstance(callee, types.BuiltinFunctionType) and callee in _CLOCKS)
+
+
+def reads_file(callee: Any) -> bool:
+    """Return whether a function opens or reads a file."""
+    return callee is open or name_of(callee) in ("Path.read_text", "Path.read_bytes", "Path.open")
+
+
+def draws_outside(callee: Any) -> bool:
+    """Return whether a function draws from a stream of random numbers of the system."""
+    return callee is os.urandom or (name_of(callee) != "" and (module_of(callee), name_of(callee)) in _DRAWS)
 
 
 def is_stream(found: Any) -> bool:
@@ -131,8 +172,8 @@ def is_shared_stream(found: Any) -> bool:
 
 
 def is_harmless(callee: Any) -> bool:
-    """Return whether a function that is not looked at reads no attributes of objects that it is given."""
-    try:
-        return callee in _HARMLESS or module_of(callee).partition(".")[0] in _HARMLESS_PACKAGES
-    except TypeError:  # what cannot be hashed is no function of Python
-        return False
+    """Return whether a call reads no attributes of its arguments, or by code that is looked at."""
+    if isinstance(callee, types.BuiltinFunctionType | type) and callee in _HARMLESS:
+        return True
+    home = module_of(callee if isinstance(callee, _FUNCTIONS) else type(callee))
+    return home.partition(".")[0] in _HARMLESS_PACKAGES or not is_library(home)

@@ -4,8 +4,9 @@ A place says how to read it, how to write it, and how generated code compares it
 """
 
 import types
+from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,12 @@ def alike(now: Any, before: Any) -> bool:
         return alike((now.start, now.stop, now.step), (before.start, before.stop, before.step))
     if isinstance(before, types.MethodType):
         return now.__func__ is before.__func__ and now.__self__ is before.__self__
-    return isinstance(before, frozenset) and bool(now == before)
+    return isinstance(before, frozenset) and _typed(now) == _typed(before)
+
+
+def _typed(found: Iterable[Any]) -> set[Any]:
+    """Return elements with their types, by which 1 is told from 1.0."""
+    return {(type(one), one) for one in found}
 
 
 class Place:
@@ -174,7 +180,7 @@ class Attribute(Place):
 
     def condition(self, bind: Bind) -> str:
         """Read the attribute."""
-        if not self.attribute.isidentifier():
+        if not self.attribute.isidentifier() or self.value is MISSING:
             return super().condition(bind)
         return f"{bind(self.owner)}.{self.attribute} is {bind(self.value)}"
 
@@ -212,7 +218,15 @@ class Listed(Attribute):
 
 
 class Plain(Attribute):
-    """An attribute that each call replaces: any tensor without a history."""
+    """An attribute that each call replaces: any tensor without a history.
+
+    Attributes
+    ----------
+    is_alone : bool
+        Whether what was there was found nowhere else, so that guards need not notice a new tensor.
+    """
+
+    is_alone = True
 
     def holds(self) -> bool:
         """Return whether there is a tensor without a history."""
@@ -224,8 +238,9 @@ class Plain(Attribute):
 
     def rebind(self, array: Any) -> None:
         """Put a new tensor there; a first one is a change that guards notice."""
-        changes[0] += not isinstance(self.now(), Tensor)
+        changes[0] += not (self.is_alone and isinstance(self.now(), Tensor))
         tensor = vars(self.owner)[self.attribute] = wrap(array)
+        self.owner._parameters.pop(self.attribute, None)
         if self.attribute in self.owner._buffers:
             self.owner._buffers[self.attribute] = tensor
 
@@ -336,12 +351,14 @@ class Contents(Place):
 
     def now(self) -> Any:
         """Return a copy of the elements: keys and values of a mapping."""
-        if isinstance(self.container, dict):
+        if isinstance(self.container, dict | types.MappingProxyType):
             return [*self.container], [*self.container.values()]
         return set(self.container) if isinstance(self.container, set) else [*self.container]
 
     def put(self, value: Any) -> None:
         """Replace the elements."""
+        if isinstance(self.container, types.MappingProxyType):
+            return  # whose mapping is a place of its own
         if isinstance(self.container, dict):
             self.container.clear()
             self.container.update(zip(*value, strict=True))
@@ -352,13 +369,15 @@ class Contents(Place):
             self.container.clear()
             self.container.extend(value)
         else:
-            self.container[:] = type(self.container)(value) if isinstance(self.container, bytearray) else value
+            kind = type(self.container)
+            made = kind(value) if isinstance(self.container, bytearray) else value
+            self.container[:] = kind(self.container.typecode, value) if isinstance(self.container, array) else made
 
     def holds(self) -> bool:
         """Return whether the elements are the same, in the same order."""
         now, before = self.now(), self.value
         if isinstance(before, set):
-            return bool(now == before)
+            return _typed(now) == _typed(before)
         pairs = zip(now, before, strict=True) if isinstance(before, tuple) else [(now, before)]
         return all(len(a) == len(b) and all(map(alike, a, b)) for a, b in pairs)
 
@@ -369,12 +388,12 @@ class Contents(Place):
     def condition(self, bind: Bind) -> str:
         """Compare lengths, then elements one by one."""
         container, same = bind(self.container), bind(_same)
-        if isinstance(self.container, dict):
+        if isinstance(self.container, dict | types.MappingProxyType):
             keys, values = map(bind, self.value)
             same_keys = f"len({container}) == len({keys}) and all(map({same}, {container}, {keys}))"
             return f"{same_keys} and all(map({same}, {container}.values(), {values}))"
         if isinstance(self.container, set):
-            return f"{container} == {bind(self.value)}"
+            return f"{bind(self.holds)}()"
         values = bind(self.value)
         return f"len({container}) == len({values}) and all(map({same}, {container}, {values}))"
 
@@ -420,7 +439,7 @@ class Elements(Place):
 
 
 #: Containers whose elements are compared.
-CONTAINERS = (list, dict, set, deque, bytearray)
+CONTAINERS = (list, dict, set, deque, bytearray, array, types.MappingProxyType)
 
 
 def is_container(value: Any) -> bool:

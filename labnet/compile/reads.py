@@ -6,10 +6,14 @@ that the run makes itself are left alone. `labnet.compile.instructions` says wha
 """
 
 import builtins
+import dataclasses
 import functools
+import itertools
 import os
+import threading
 import types
 import weakref
+from collections import ChainMap, UserDict, UserList
 from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any, NoReturn
@@ -18,6 +22,7 @@ import numpy as np
 
 from labnet.compile.guards import Guards
 from labnet.compile.origins import (
+    draws_outside,
     has_traced,
     in_classes,
     instance_dict,
@@ -29,6 +34,7 @@ from labnet.compile.origins import (
     is_stream,
     module_of,
     reads_clock,
+    reads_file,
 )
 from labnet.compile.places import (
     MISSING,
@@ -54,6 +60,8 @@ from labnet.optim import Optimizer
 from labnet.tensor import Tensor
 
 _MEMBERS = (types.MemberDescriptorType, types.GetSetDescriptorType)
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), range, tuple, slice, np.ndarray)
+_FORWARDING = weakref.ProxyTypes
 _SETTERS = (setattr, delattr, object.__setattr__, object.__delattr__)
 _BARE = (list, dict, set, frozenset)
 _ITERATOR_HOMES = ("builtins", "itertools")
@@ -84,6 +92,7 @@ class Reads:
         self._written: dict[Any, tuple[Place, str]] = {}
         self._lines: dict[int, str] = {}
         self._modules: set[int] = set()
+        self._arguments: list[Contents] = []
 
     def begin(self, function: Any, arguments: Iterable[Any]) -> None:
         """Take the function, and arguments that are no tensors, for things from outside."""
@@ -91,13 +100,35 @@ class Reads:
         for argument in arguments:
             self._take(argument, type(argument).__name__)
 
+    def take_arguments(self, found: Any) -> None:
+        """Note containers and data classes among the arguments: a run sees copies of them."""
+        if isinstance(found, tuple):
+            parts: Iterable[Any] = found
+        elif is_container(found):
+            self._arguments.append(Contents(found))
+            parts = found.values() if isinstance(found, dict) else found
+        elif dataclasses.is_dataclass(found) and not isinstance(found, type):
+            self._arguments.append(Contents(instance_dict(found)))
+            parts = instance_dict(found).values()
+        else:
+            return
+        for part in parts:
+            self.take_arguments(part)
+
+    def has_changed_arguments(self) -> bool:
+        """Return whether the run has changed such a copy."""
+        return not all(place.holds() for place in self._arguments)
+
     def has_seen(self, found: Any) -> bool:
         """Return whether an object is known to come from outside."""
         return id(found) in self._seen
 
-    def create(self, found: Any) -> None:
-        """Note an object that the run has made itself."""
-        self._created[id(found)] = found
+    def create(self, found: Any, *, is_new: bool = True) -> None:
+        """Note an object that the run has made itself, unless others know of it."""
+        if is_new and not self.has_seen(found) and not isinstance(found, type):
+            self._created[id(found)] = found
+        elif id(found) not in self._created:
+            self._take(found, self._names.get(id(found), type(found).__name__))
 
     def took_from_library(self, found: Any) -> None:
         """Note what code has returned that is not looked at."""
@@ -120,11 +151,12 @@ class Reads:
 
     def reach_through_class(self, first: Any, function: types.FunctionType) -> None:
         """Guard the attribute of a class through which Python calls a function by itself, such as ``__call__``."""
-        if function.__name__ == "__init__":
+        if function.__name__ == "__init__" and not self.has_seen(first):
             self.create(first)
         for one in type(first).__mro__:
             for attribute, found in vars(one).items():
-                if found is function or getattr(found, "fget", None) is function:
+                is_special = found is function and attribute.startswith("__")
+                if is_special or (isinstance(found, property) and found.fget is function):
                     self._add(Item(vars(one), attribute, f"{one.__name__}.{attribute}", found))
                     self._read_kind(first)
                     return
@@ -172,8 +204,9 @@ class Reads:
             self.take_namespace(value)
             return
         self._add(Contents(value, name))
-        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        parts = value.items() if isinstance(value, dict | types.MappingProxyType) else enumerate(value)
         for key, part in list(parts):
+            self._take(key, f"a key of {name}")
             self._take(part, f"{name}[{key!r}]")
 
     def take_namespace(self, namespace: dict[str, Any]) -> None:
@@ -186,6 +219,8 @@ class Reads:
             refuse(f"{name}, an iterator: each call would have to go on where the one before ended; use a list")
         elif value is os.environ:
             self._take(os.environ._data, name)
+        elif isinstance(value, UserDict | UserList | ChainMap):
+            self._take(value.maps if isinstance(value, ChainMap) else value.data, name)
         elif hasattr(kind, "__array__") and is_foreign(kind):
             self._take_foreign(value, name)
 
@@ -222,19 +257,23 @@ class Reads:
 
     def read_attribute(self, owner: Any, name: str) -> None:
         """Guard an attribute that is about to be read."""
-        if id(owner) in self._created or isinstance(owner, (*SCALARS, Traced, np.ndarray, tuple)):
+        if type(owner) in _PLAIN or isinstance(owner, Traced | np.generic | np.dtype):
             return
-        if isinstance(owner, Tensor):
-            self.tensors.setdefault(id(owner), owner)
-        elif isinstance(owner, super):
+        if isinstance(owner, super):
             self._read_super(owner, name)
+        elif id(owner) in self._created:
+            if name not in instance_dict(owner):
+                self._read_class(type(owner), name)
+        elif isinstance(owner, Tensor):
+            self.tensors.setdefault(id(owner), owner)
+        elif type(owner) in _FORWARDING or isinstance(owner, threading.local):
+            self._read_plainly(owner, name, getattr(owner, name, MISSING))
         elif isinstance(owner, types.ModuleType):
             self._read_module(owner, name)
         elif isinstance(owner, type):
             self._read_class(owner, name)
         elif isinstance(owner, types.FunctionType | types.MethodType):
-            if name in instance_dict(owner):
-                self._read_plainly(owner, name, instance_dict(owner)[name])
+            self._read_function(owner, name)
         elif isinstance(owner, Module | Optimizer) or not (type(owner) in _BARE or is_of_labnet(type(owner))):
             self._read_instance(owner, name)
 
@@ -257,22 +296,41 @@ class Reads:
     def _name_of(self, owner: Any) -> str:
         return self._names.get(id(owner)) or getattr(owner, "__name__", None) or type(owner).__name__
 
+    def _read_function(self, owner: Any, name: str) -> None:
+        own = instance_dict(owner)
+        function = getattr(owner, "__func__", owner)
+        if name == "__globals__":
+            self.take_namespace(function.__globals__)
+        elif name in ("__defaults__", "__kwdefaults__", "__code__"):
+            self._add(Code(function, function.__name__))
+        elif name in own:
+            self._read_plainly(owner, name, own[name])
+        elif not hasattr(types.FunctionType, name):
+            self._add(Absence(owner, name, f"{self._name_of(owner)}.{name}"))
+
     def _read_module(self, owner: types.ModuleType, name: str) -> None:
         if owner is os and name == "environ":
             self._take(os.environ, "os.environ")
         if not is_library(owner.__name__):
             value = instance_dict(owner).get(name, MISSING)
+            self._seen.setdefault(id(owner), owner)
             if value is not MISSING:
-                self._seen.setdefault(id(owner), owner)
                 self._read_plainly(owner, name, value)
+            elif name == "__dict__":
+                self.take_namespace(instance_dict(owner))
+            else:
+                self._add(Item(instance_dict(owner), name, f"{owner.__name__}.{name}"))
 
     def _read_class(self, owner: type, name: str) -> None:
         """Guard an attribute of a class, and that no class before it in the order of inheritance has one."""
         if is_library(module_of(owner)):
             return
+        if name == "__dict__":
+            self._take(vars(owner), owner.__name__)
         found, above = in_classes(owner, name), in_classes(type(owner), name)
         if found is None or (above is not None and hasattr(type(above[1]), "__set__")):
             self._read_class(type(owner), name)
+            self._miss_in_classes(owner.__mro__ if found is None else (), name)
             return
         for one in owner.__mro__:
             if is_library(module_of(one)):
@@ -284,9 +342,17 @@ class Reads:
                 return
             self._add(Item(vars(one), name, f"{one.__name__}.{name}"))
 
+    def _miss_in_classes(self, classes: Iterable[type], name: str) -> None:
+        """Guard that classes of users lack an attribute."""
+        for one in classes:
+            if not is_library(module_of(one)):
+                self._add(Item(vars(one), name, f"{one.__name__}.{name}"))
+
     def _read_super(self, owner: Any, name: str) -> None:
         kind = owner.__self_class__
         found = in_classes(kind, name, owner.__thisclass__)
+        after = kind.__mro__[kind.__mro__.index(owner.__thisclass__) + 1 :]
+        self._miss_in_classes(itertools.takewhile(lambda one: found is None or one is not found[0], after), name)
         if found is not None and not is_library(module_of(found[0])):
             self._found(Item(vars(found[0]), name, f"{found[0].__name__}.{name}", found[1]))
 
@@ -300,6 +366,7 @@ class Reads:
                 self._take(own, self._name_of(owner))
             elif name == "__class__":
                 self._read_kind(owner)
+                self._take(type(owner), type(owner).__name__)
         elif hasattr(type(value), "__set__") or hasattr(type(value), "__delete__"):
             self._read_class(type(owner), name)
         elif name in own:
@@ -334,8 +401,15 @@ class Reads:
                 self.tensors.setdefault(id(argument), argument)
         if isinstance(callee, types.MethodType):
             arguments, callee = [callee.__self__, *arguments], callee.__func__
-        owner: Any = getattr(callee, "__self__", arguments[0] if arguments else None)
-        if self._draws(callee, owner, arguments):
+        bound = isinstance(callee, types.BuiltinFunctionType | types.MethodWrapperType)
+        owner: Any = callee.__self__ if bound else arguments[0] if arguments else None
+        if bound and callee.__name__ in ("__setattr__", "__delattr__"):
+            self.write_attribute(owner, arguments[0])
+        if reads_file(callee):
+            refuse("reading a file, which would happen once: read it outside, and pass what is in it")
+        if callee is os.getenv:
+            self._take(os.environ, "os.environ")
+        if draws_outside(callee) or self._draws(callee, owner, arguments):
             refuse("random numbers of Python or NumPy, which would be drawn once: draw them with ln.rand or ln.randn")
         if isinstance(callee, types.FunctionType):
             if is_foreign(callee):
@@ -344,6 +418,7 @@ class Reads:
         if isinstance(callee, type):
             if callee is type and len(arguments) == 1:
                 self._read_kind(arguments[0])
+                self._take(type(arguments[0]), type(arguments[0]).__name__)
             return True
         if self._call_of_python(callee, arguments):
             return False
@@ -351,7 +426,7 @@ class Reads:
 
     def _call_of_python(self, callee: Any, arguments: list[Any]) -> bool:
         """Guard what functions of Python read and write whose effect is known; return whether it is one."""
-        if callee is getattr or callee is hasattr:
+        if callee is getattr or callee is hasattr or callee is object.__getattribute__:
             if isinstance(arguments[1], str):
                 self.read_attribute(arguments[0], arguments[1])
         elif any(callee is one for one in _SETTERS):
@@ -359,7 +434,12 @@ class Reads:
         elif callee is isinstance:
             self._read_kind(arguments[0])
         elif callee is vars and arguments:
-            self.read_all(arguments[0])
+            if isinstance(arguments[0], types.ModuleType):
+                self.take_namespace(vars(arguments[0]))
+            elif isinstance(arguments[0], type):
+                self._take(vars(arguments[0]), arguments[0].__name__)
+            else:
+                self.read_all(arguments[0])
         elif reads_clock(callee):
             refuse("reading the clock, which would happen once: pass the time as an argument")
         else:
@@ -458,29 +538,37 @@ class Reads:
 
     def undo(self) -> None:
         """Put back what the run has changed."""
+        for place in self._guards.values():  # which can have been seen after a write
+            if isinstance(place, Contents | Elements) and not place.holds():
+                place.put(place.value)
         for place, _ in reversed(self._written.values()):
             if not place.holds():
                 place.put(place.value)
-        for place in self._guards.values():
-            if isinstance(place, Contents | Elements) and not place.holds():
-                place.put(place.value)
 
-    def rebound(self) -> list[tuple[Attribute, Traced]]:
-        """Return the attributes of modules that the run has left with a stand-in without a history."""
-        found = []
+    def rebound(self) -> list[tuple[Attribute, Tensor]]:
+        """Return the attributes of modules that the run has left with a new tensor, or with one of each other's."""
+        found: list[tuple[Attribute, Tensor]] = []
+        given: list[tuple[Attribute, Tensor]] = []
         for place, line in self._written.values():
             now = place.now()
-            if isinstance(place, Attribute) and isinstance(place.owner, Module) and isinstance(now, Traced):
-                if now.requires_grad:
+            if isinstance(place, Attribute) and isinstance(place.owner, Module) and isinstance(now, Tensor):
+                if isinstance(now, Traced) and now.requires_grad:
                     refuse(f"setting {place.name} to what has a history, which ends with the call: set detach()", line)
-                found.append((place, now))
-        return found
+                (found if isinstance(now, Traced) else given).append((place, now))
+        values = [place.value for place, _ in found]
+        return found + [pair for pair in given if any(pair[1] is value for value in values)]
+
+    def has_other_names(self, tensor: Tensor, place: Place) -> bool:
+        """Return whether a tensor was also found at another place than this one."""
+        others = [one for key, one in self._guards.items() if key != place.key() and not self._is_counted(one)]
+        counted = [one for key, one in self._guards.items() if key != place.key() and isinstance(one, Attribute)]
+        return any(one.value is tensor or tensor_in(tensor, one.value) for one in (*others, *counted))
 
     def carry(self, place: Plain) -> None:
-        """Leave a place to each call; where a tensor was there, any one will do whose shape and dtype are the same."""
+        """Leave a place to each call; where a tensor was there that is nowhere else, any one of its kind will do."""
         key = place.key()
         del self._written[key]
-        if key in self._guards and place.holds():
+        if key in self._guards and place.holds() and place.is_alone:
             self._guards[key] = place
 
     def effects(self) -> list[tuple[Place, Any]]:
@@ -515,6 +603,13 @@ class Reads:
         ids = set(map(id, counted))
         places = [place for place in found if id(place) not in ids]
         return Guards(places, counted, needs_recording=self.needs_recording, needs_mode=self._needs_mode)
+
+
+def tensor_in(tensor: Tensor, found: Any) -> bool:
+    """Return whether a tensor is among the elements that a container was found with."""
+    if isinstance(found, list | tuple):
+        return any(part is tensor or tensor_in(tensor, part) for part in found)
+    return False
 
 
 def refuse_changes(changes: Iterable[tuple[Place, Any, str]]) -> NoReturn:

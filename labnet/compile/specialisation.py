@@ -307,7 +307,7 @@ class Specialisation:
             )
         finally:
             self._targets = None
-        if self._shared():
+        if self._held is not None and self._shared():
             self._held = None
         return found
 
@@ -346,8 +346,10 @@ class Specialisation:
         """Give an attribute a new tensor, and hold on to its elements if they are read at the next call."""
         place.rebind(array)
         held, places = self._held, [1 + i for i, part in enumerate(self._parts) if part is place]
-        if held is not None and places:
-            self._held = (*held[: places[0]], array, *held[places[0] + 1 :])
+        if held is None or not places:
+            return
+        fits = (array.shape, array.dtype, device_of(array)) == self._signatures[places[0] - 1]
+        self._held = (*held[: places[0]], array, *held[places[0] + 1 :]) if fits else None
 
     def explain(self) -> str:
         """Return groups, memory, work and constants as text."""

@@ -18,7 +18,7 @@ from labnet.compile.reads import Reads
 from labnet.compile.traced import WAYS_OUT, Traced, TracedNode, refuse
 from labnet.compile.updates import Blank, States, Step
 from labnet.device import CPU
-from labnet.errors import DTypeError, ShapeError
+from labnet.errors import DTypeError, ShapeError, TraceError
 from labnet.ops.dispatch import failure
 from labnet.ops.halves import wider
 from labnet.ops.registry import Op
@@ -59,6 +59,8 @@ class Trace:
         reads: Reads | None = None,
     ):
         self.device = device
+        #: The first refusal of the run.
+        self.refusal: TraceError | None = None
         self.reads = Reads() if reads is None else reads
         self.builder = Builder()
         self.held: list[Any] = []
@@ -336,6 +338,9 @@ class Trace:
         tensors = {source.attributes["position"] for source, _ in self.stored()}
         updated = [held for position, held in enumerate(self.held) if position in tensors and isinstance(held, Tensor)]
         bases = {id(memory.base_of(parameter)): parameter for parameter in updated}
+        for tensor in updated:
+            if memory.base_of(tensor) is not tensor and not tensor._array.flags.c_contiguous:
+                refuse("a write into a view from outside whose elements do not lie in rows: write into its base")
         for held in self.held:
             if isinstance(held, Tensor) and bases.get(id(memory.base_of(held)), held) is not held:
                 refuse(
@@ -356,15 +361,22 @@ class Trace:
         Where a tensor was there before, the elements of the one that is there at a call are read.
         """
         found = []
-        for place, new in self.reads.rebound():
+        rebound = [(place, self._first_value(new)) for place, new in self.reads.rebound()]
+        for place, value in rebound:
             plain = Plain(place.owner, place.attribute, place.name, place.value)
             place.put(place.value)
-            self.reads.carry(plain)
             source = self._sources.get(id(place.value))
-            if plain.holds() and source is not None and source.number not in self.updates:
+            is_alone = isinstance(place.value, Tensor) and not self.reads.has_other_names(place.value, place)
+            plain.is_alone = is_alone
+            self.reads.carry(plain)
+            if is_alone and plain.holds() and source is not None and source.number not in self.updates:
                 self.held[source.attributes["position"]] = plain
-            found.append((plain, new.value))
+            found.append((plain, value))
         return found
+
+    def _first_value(self, new: Tensor) -> Value:
+        """Return the elements of a stand-in, or those that a tensor has when a call begins."""
+        return new.value if isinstance(new, Traced) else self.source(new, new._array, id(new))[1]
 
     def watch(self) -> None:
         """Hold on to tensors whose shape or other attributes were read, although their elements were not."""

@@ -4,13 +4,14 @@ import linecache
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
 
 from labnet import autograd
 from labnet.compile.frames import pause_for
 from labnet.compile.ir import DType, Shape, Value
 from labnet.device import check_device
 from labnet.errors import GradientError, ShapeError, TraceError
+from labnet.ops import dispatch
 from labnet.ops.registry import Op
 from labnet.tensor import Tensor
 
@@ -47,7 +48,17 @@ def user_line() -> str:
 def refuse(what: str, line: str | None = None) -> NoReturn:
     """Raise `TraceError` for a line of the user: by default the one that runs."""
     line = user_line() if line is None else line
-    raise TraceError(f"jit: cannot compile {what}" + (f"; at {line}" if line else ""))
+    error = TraceError(f"jit: cannot compile {what}" + (f"; at {line}" if line else ""))
+    if isinstance(tracer := dispatch.current_tracer(), Refusing):
+        tracer.refusal = tracer.refusal or error  # which the function may catch
+    raise error
+
+
+@runtime_checkable
+class Refusing(Protocol):
+    """What remembers that something was refused."""
+
+    refusal: TraceError | None
 
 
 class Traced(Tensor):

@@ -22,11 +22,14 @@ class Structure:
     keys : tuple
         Keys of a dict; names of the attributes of a data class.
     parts : tuple of Structure
+    kinds : tuple of type
+        Of the keys, by which 1 is told from 1.0.
     """
 
     kind: type | None = None
     keys: tuple[Any, ...] = ()
     parts: tuple["Structure", ...] = ()
+    kinds: tuple[type, ...] = ()
 
     def build(self, leaves: Iterable[Any]) -> Any:
         """Put leaves together.
@@ -119,4 +122,4 @@ def flatten(tree: Any) -> tuple[list[Any], Structure]:
         inner, structure = flatten(part)
         leaves += inner
         parts.append(structure)
-    return leaves, Structure(type(tree), keys, tuple(parts))
+    return leaves, Structure(type(tree), keys, tuple(parts), tuple(map(type, keys)))
