@@ -15,6 +15,7 @@ from labnet.compile.reads import Reads
 from labnet.errors import TraceError
 from labnet.nn import Module
 
+_KERNELS = HOME + "kernels/"
 #: What looks at the instructions of a code object, by offset.
 Steps = dict[int, tuple[Callable[..., None], Instruction]]
 
@@ -31,24 +32,35 @@ class Instructions:
         self._inner: set[types.CodeType] = set()
         self._refusal: TraceError | None = None
         self._before: Any = None
+        self._outside: types.FrameType | None = None
 
     def __enter__(self) -> None:
-        self._before = sys.gettrace()
+        self._before, self._outside = sys.gettrace(), sys._getframe(1)
         sys.settrace(self._begin)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         sys.settrace(self._before)
         self._calls.clear()
+        self._outside = None
         if self._refusal is not None and kind is None:  # which the function has caught
             raise self._refusal
 
     def _begin(self, frame: types.FrameType, event: str, _: Any) -> Any:
-        if event != "call" or not is_observed(frame):
+        if event != "call" or not is_observed(frame) or self._is_of_device(frame):
             return None
         frame.f_trace = self._follow  # which Python 3.12 wants to have before instructions are asked for
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         self._look(self._enter, frame)
         return self._follow
+
+    def _is_of_device(self, frame: types.FrameType) -> bool:
+        """Return whether a frame was called by what computes on a device, such as a driver of the user's own."""
+        caller = frame.f_back
+        while caller is not None and caller is not self._outside and caller.f_trace is None:
+            if caller.f_code.co_filename.startswith(_KERNELS):
+                return True
+            caller = caller.f_back
+        return False
 
     def _follow(self, frame: types.FrameType, event: str, _: Any) -> Any:
         if event == "opcode":
