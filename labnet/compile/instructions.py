@@ -97,9 +97,11 @@ class Instructions:
         if is_inner:
             return
         reads.enter_cells(function)
+        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        if code.co_name == "__init__" and not reads.has_seen(first):
+            reads.create(first)
         if not code.co_filename.startswith(HOME):
-            if code.co_argcount:
-                reads.reach_through_class(frame.f_locals.get(code.co_varnames[0]), function)
+            reads.reach_through_class(first, function)
             reads.enter(function)
 
     @staticmethod

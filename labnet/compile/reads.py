@@ -151,8 +151,6 @@ class Reads:
 
     def reach_through_class(self, first: Any, function: types.FunctionType) -> None:
         """Guard the attribute of a class through which Python calls a function by itself, such as ``__call__``."""
-        if function.__name__ == "__init__" and not self.has_seen(first):
-            self.create(first)
         for one in type(first).__mro__:
             for attribute, found in vars(one).items():
                 is_special = found is function and attribute.startswith("__")

@@ -20,7 +20,7 @@ from labnet.compile.updates import Blank, States, Step
 from labnet.device import CPU
 from labnet.errors import DTypeError, ShapeError, TraceError
 from labnet.ops.dispatch import failure
-from labnet.ops.halves import wider
+from labnet.ops.halves import HALF, wider
 from labnet.ops.registry import Op
 from labnet.optim import Optimizer
 from labnet.tensor import Tensor, on_host
@@ -162,7 +162,7 @@ class Trace:
         operands = [self.lift(x) for x in inputs]
         with autograd.no_grad(), pause():
             try:
-                out = rule(self, op, operands, static)
+                out = self._computed(rule, op, operands, static)
             except (ShapeError, DTypeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
                 raise (_refusal_of(op, operands, static) or error) from None
         result = self.stand_in(out.value)
@@ -171,10 +171,22 @@ class Trace:
             seen = [self._kept_as_it_is(x) for x in operands]
             kept = self.stand_in(out.value)
             result._node = kept._node = TracedNode(nodes, op, seen, kept, static)
-        if op.view and isinstance(inputs[0], Tensor) and placed(result.value)[0] is placed(operands[0].value)[0]:
+        if (
+            _shares(op, static)
+            and isinstance(inputs[0], Tensor)
+            and placed(out.value)[0] is placed(operands[0].value)[0]
+        ):
             result._family = (inputs[0], op, static)
             self._views.setdefault(id(inputs[0]), []).append(weakref.ref(result))
         return result
+
+    def _computed(self, rule: Callable[..., Traced], op: Op, operands: list[Any], static: dict[str, Any]) -> Traced:
+        """Apply a compile rule, in float32 where an op asks for that in the place of float16."""
+        kinds = {x.dtype for x in operands if isinstance(x, Traced)}
+        if not op.wide or HALF not in kinds:
+            return rule(self, op, operands, static)
+        out = rule(self, op, [self.lift(x) for x in wider(operands)], static)
+        return out if len(kinds) > 1 or static.get("dtype") is not None else self.lift(ops.astype(out, HALF))
 
     def _kept_as_it_is(self, x: Any) -> Any:
         """Return a stand-in that no write changes, for the gradients of what was computed from it."""
@@ -185,6 +197,10 @@ class Trace:
         return autograd.is_recording()
 
     # Writing
+
+    def original(self, x: Tensor) -> Tensor:
+        """Return the tensor of the call that a stand-in for an argument stands for; any other tensor itself."""
+        return self.given.get(id(x), x)
 
     def base_of(self, x: Tensor) -> Tensor:
         """Return the tensor whose elements a view shows; a tensor that is none itself."""
@@ -231,7 +247,8 @@ class Trace:
         """Write elements of a view into what it shows."""
         base, op, static = view._family
         whole = self.lift(base)
-        places = op.forward(np.arange(whole.size).reshape(whole.shape), **static)
+        places = np.arange(whole.size).reshape(whole.shape)
+        places = places if op.name == "astype" else op.forward(places, **static)
         flat = ops.setitem(ops.reshape(whole, (-1,)), new, np.asarray(places))
         self.replace(base, self.lift(ops.reshape(flat, whole.shape)))
 
@@ -420,6 +437,13 @@ class Trace:
     def copied(self, value: Value) -> Value:
         """Return the elements of a value in row-major order in memory of their own."""
         return self.builder.make("map", [value], shape=value.shape, dtype=value.dtype, name="copy", work=value.dtype)
+
+
+def _shares(op: Op, static: dict[str, Any]) -> bool:
+    """Return whether what an op returns shares memory with its input, where it can be read from there."""
+    if op.name == "astype":
+        return static.get("copy") is False
+    return op.view and not static.get("copy")
 
 
 def _refusal_of(op: Op, operands: Sequence[Any], static: dict[str, Any]) -> Exception | None:

@@ -12,6 +12,7 @@ from labnet.compile.ir import DType, Shape, Value
 from labnet.device import check_device
 from labnet.errors import GradientError, ShapeError, TraceError
 from labnet.ops import dispatch
+from labnet.ops.halves import HALF, widened_rule
 from labnet.ops.registry import Op
 from labnet.tensor import Tensor
 
@@ -170,6 +171,8 @@ class TracedNode(autograd.Node):
         rules: Sequence[Any] = self.op.vjps
         if self.op.variadic:
             rules = [lambda *a, i=i, **s: self.op.vjps[0](*a, position=i, **s) for i in range(len(inputs))]  # type: ignore[misc]
+        if dtype == HALF and not self.op.view:
+            rules = [None if rule is None else widened_rule(rule, i) for i, rule in enumerate(rules)]
         pulled: list[Any] = []
         for rule, parent in zip(rules, self.parents or (), strict=True):
             if parent is None or rule is None:

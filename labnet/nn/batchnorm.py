@@ -8,6 +8,7 @@ from labnet.errors import ShapeError
 from labnet.nn.modules import Module
 from labnet.nn.sizes import number, size
 from labnet.ops.creation import full, ones, zeros
+from labnet.ops.halves import wider
 from labnet.tensor import Tensor
 
 
@@ -51,9 +52,10 @@ class _BatchNorm(Module):
         for own in (self.weight, self.running_mean):
             if own is not None:
                 self.check_dtype(x, own)
+        (wide,) = wider([x])  # sums of squares do not fit float16
         if self.training or self.running_mean is None or self.running_var is None:
-            return self._normalize(x, *self._statistics(x))
-        return self._normalize(x, self._wide(self.running_mean, x), self._wide(self.running_var, x))
+            return self._normalize(wide, *self._statistics(wide)).astype(x.dtype)
+        return self._normalize(wide, self._wide(self.running_mean, x), self._wide(self.running_var, x)).astype(x.dtype)
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of the batch, and take them into the running ones in training."""
@@ -81,7 +83,8 @@ class _BatchNorm(Module):
         if share is None:  # the mean over all batches
             share = 1 / self.num_batches_tracked.astype(mean.dtype)
         for running, new in ((self.running_mean, mean), (self.running_var, variance)):
-            running.assign(running * (1 - share) + new.reshape(running.shape) * share)
+            (before,) = wider([running])
+            running.assign((before * (1 - share) + new.reshape(running.shape) * share).astype(running.dtype))
 
     def _normalize(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         y = (x - mean) / ops.sqrt(variance + self.eps)
@@ -91,6 +94,7 @@ class _BatchNorm(Module):
 
     def _wide(self, values: Tensor, x: Tensor) -> Tensor:
         """Return one value per channel in a shape that broadcasts to that of the input."""
+        (values,) = wider([values])
         return values.reshape((1, self.num_features, *(1,) * (x.ndim - 2)))
 
     def reset_running_stats(self) -> None:

@@ -57,6 +57,9 @@ class Tracer(Protocol):
     def lift(self, x: Any) -> Any:
         """Return the stand-in for a tensor."""
 
+    def original(self, x: Tensor) -> Tensor:
+        """Return the tensor that a stand-in for an argument stands for."""
+
     def base_of(self, x: Tensor) -> Tensor:
         """Return the tensor whose elements a view shows."""
 

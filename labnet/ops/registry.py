@@ -66,6 +66,8 @@ class Op:
     flops : callable or None
         Floating-point operations of one call, from ``(out, *inputs, **static)``; None where there is one per
         element.
+    wide : bool
+        It computes in float32 where its arrays are float16.
     is_composed : bool
         It is written in other ops.
     axes : dict of str to Kind
@@ -87,6 +89,7 @@ class Op:
     view: bool = False
     flops: Callable[..., int] | None = None
     is_composed: bool = False
+    wide: bool = False
     axes: dict[str, Kind] = field(default_factory=dict)
     numbers: tuple[str, ...] = ()
     function: Callable[..., Any] = field(init=False)
@@ -146,7 +149,7 @@ def op(
         gradients = tuple(rule is not None for rule in vjps)
         forward = ufunc or (widened(body) if wide else body)
         declared = Op(name, forward, vjps, dtypes, domain, samples, gradients, variadic, view, flops)
-        declared.axes = kinds(parameters)
+        declared.axes, declared.wide = kinds(parameters), wide
         declared.numbers = tuple(p.name for p in parameters if p.annotation is float)
         names = tuple(parameter.name for parameter in parameters)
         positional = sum(parameter.kind is not parameter.KEYWORD_ONLY for parameter in parameters)

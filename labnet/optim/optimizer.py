@@ -226,12 +226,14 @@ class Optimizer:
         """
         check_gradients("an optimizer", gradients, "opt(await loss.backward())")
         found, only = gradients.found(), self._only
+        tracer = dispatch.current_tracer() if dispatch.Plain is None else None
         if len(found) != self._looked_at:  # at the first step, and whenever leaves come or go
             self._looked_at = len(found)
-            self._warned = self._warned or warn_of_leaves(self, [leaf for leaf, _ in found], only)
+            leaves = [leaf if tracer is None else tracer.original(leaf) for leaf, _ in found]
+            self._warned = self._warned or warn_of_leaves(self, leaves, only)
         if only is not None:
-            found = [pair for pair in found if id(pair[0]) in only]
-        if dispatch.Plain is None and (tracer := dispatch.current_tracer()) is not None:
+            found = [pair for pair in found if id(pair[0] if tracer is None else tracer.original(pair[0])) in only]
+        if tracer is not None:
             tracer.update(self, found)
             return
         if any(is_elsewhere(parameter._array) for parameter, _ in found):

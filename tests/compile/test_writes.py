@@ -518,3 +518,45 @@ def test_parameters_that_a_step_makes_itself_are_trained_in_it(plain_steps):
     for number in range(3):
         for a, b in zip(compiled(data(number, 3)), step(data(number, 3)), strict=True):
             np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5)
+
+
+def test_an_optimizer_trains_arguments_that_are_its_parameters(plain_steps):
+    weight, twin = ln.ones(3, requires_grad=True), ln.ones(3, requires_grad=True)
+
+    def stepping(optimizer):
+        def step(w):
+            loss = (w * w).sum()
+            optimizer(loss.backward())
+            return loss
+
+        return step
+
+    compiled = ln.jit(stepping(ln.optim.Adam(lr=0.1, parameters=[weight])))
+    eager = stepping(ln.optim.Adam(lr=0.1, parameters=[twin]))
+    for _ in range(4):
+        np.testing.assert_allclose(compiled(weight).item(), eager(twin).item(), rtol=1e-5)
+    np.testing.assert_allclose(weight.numpy(), twin.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: x.astype("float32"),
+        lambda x: x.astype("float32", copy=False),
+        lambda x: ln.tile(x, (1,)),
+        lambda x: x * 1,
+        lambda x: x.reshape(x.shape),
+        lambda x: ln.reshape(x, (3,), copy=True),
+        lambda x: x.detach(),
+    ],
+)
+def test_a_write_after_an_identity_lands_where_it_lands_eagerly(make, plain_steps):
+    def function(x):
+        base = x + 1
+        other = make(base)
+        other[0] = 5.0
+        other[...] = other * 2
+        return base, other
+
+    for a, b in zip(ln.jit(function)(ln.ones(3)), function(ln.ones(3)), strict=True):
+        assert a.tolist() == b.tolist()

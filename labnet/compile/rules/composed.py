@@ -15,6 +15,7 @@ from labnet.compile.rules.elementwise import Rule, Static, sample
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced
 from labnet.ops.dispatch import failure
+from labnet.ops.halves import wider
 from labnet.ops.likelihood import one_of
 from labnet.ops.reduction import of_number
 from labnet.ops.registry import Op
@@ -51,7 +52,9 @@ def _mean(x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
 
 def _mean_squared_error(x1: Any, x2: Any) -> Any:
     difference = x1 - x2
-    return _mean(difference * difference)
+    (wide,) = wider([difference])
+    found = _mean(wide * wide)
+    return found if wide is difference else found.astype(difference.dtype)
 
 
 def _shifted(x: Any, axis: int) -> Any:
