@@ -10,9 +10,12 @@ import operator
 import os
 import random
 import sys
+import threading
 import time
 import types
 import weakref
+from array import array as python_array
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,7 +92,7 @@ class Model(ln.nn.Module):
         return cls.scale
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Options:
     factor: float = 2.0
     items: list = dataclasses.field(default_factory=lambda: [1.0])
@@ -347,6 +350,56 @@ def cases():
     )
     two = types.SimpleNamespace(of=Deep())
     yield "special method of another class", lambda x: two.of(x), set_attribute(two.of, "__class__", Deeper)
+    typed_of = Typed()
+    yield "class of self", lambda x: typed_of.run(x), set_attribute(Typed, "factor", 9.0)
+    Single()
+    yield "object that is made once", lambda x: x * Single().factor, lambda: setattr(Single(), "factor", 9.0)
+    Color.RED.weight = 2.0
+    yield "member of an enumeration", lambda x: x * Color(2.0).weight, set_attribute(Color.RED, "weight", 9.0)
+    yield "class of a new object", lambda x: x * Fresh().factor, set_attribute(Fresh, "factor", 9.0)
+    yield "absence in a module", lambda x: x * getattr(module, "absent", 1.0), set_attribute(module, "absent", 9.0)
+    yield "absence in a class", lambda x: x * getattr(Fresh, "absent", 1.0), set_attribute(Fresh, "absent", 9.0)
+    yield "absence in a function", lambda x: x * getattr(helper, "absent", 1.0), set_attribute(helper, "absent", 9.0)
+    number = Number(3)
+    number.factor = 2.0
+    yield "attribute of a number", lambda x: x * number.factor, set_attribute(number, "factor", 9.0)
+    last = Last()
+    yield "class between", lambda x: x * last.value(), set_attribute(Middle, "value", lambda self: 9.0)
+    first, second = Callable(), Callable()
+    yield "second object of a class", lambda x: second(first(x)), set_attribute(second, "__class__", Deeper)
+    yield "vars of a class", lambda x: x * vars(Viewed)["factor"], set_attribute(Viewed, "factor", 9.0)
+    yield "dict of a class", lambda x: x * Dicted.__dict__["factor"], set_attribute(Dicted, "factor", 9.0)
+    yield "dict of a module", lambda x: x * module.__dict__["factor"], set_attribute(module, "factor", 42.0)
+    user_dict = collections.UserDict(k=2.0)
+    yield "UserDict", lambda x: x * user_dict["k"], lambda: user_dict.__setitem__("k", 9.0)
+    chain = collections.ChainMap({"k": 2.0}, {})
+    yield "ChainMap", lambda x: x * chain["k"], lambda: chain.maps[0].__setitem__("k", 9.0)
+    behind = {"k": 2.0}
+    proxy = types.MappingProxyType(behind)
+    yield "mapping proxy", lambda x: x * proxy["k"], lambda: behind.__setitem__("k", 9.0)
+    numbers = python_array("d", [2.0])
+    yield "array of Python", lambda x: x * numbers[0], lambda: numbers.__setitem__(0, 9.0)
+    yield (
+        "getenv",
+        lambda x: x * float(os.getenv("LABNET_TEST_FACTOR")),
+        lambda: os.environ.update(LABNET_TEST_FACTOR="5"),
+    )
+    local = threading.local()
+    local.k = 2.0
+    yield "local of a thread", lambda x: x * local.k, set_attribute(local, "k", 9.0)
+    referred = Options()
+    through = weakref.proxy(referred)
+    yield "weak proxy", lambda x: x * through.factor, set_attribute(referred, "factor", 9.0)
+    unset = Slotted()
+    yield "unset slot", lambda x: x * (2 if hasattr(unset, "factor") else 1), set_attribute(unset, "factor", 9.0)
+    frozen_set = types.SimpleNamespace(of=frozenset([1]))
+    yield (
+        "numbers of a frozen set",
+        lambda x: x.astype("float64") * sum(frozen_set.of),
+        set_attribute(frozen_set, "of", frozenset([1.5])),
+    )
+    keys = {Options(): 1}
+    yield "object as a key", lambda x: x * next(iter(keys)).factor, lambda: setattr(next(iter(keys)), "factor", 9.0)
     yield "method of super", lambda x: Deeper()(x), set_attribute(Deep, "__call__", lambda self, x: x * 21)
     yield "class that is replaced", lambda x: Config().factor * x, globally("Config", Options)
 
@@ -367,6 +420,53 @@ class Meta(type):
 
 class WithMeta(metaclass=Meta):
     pass
+
+
+class Typed:
+    factor = 2.0
+
+    def run(self, x):
+        return x * type(self).factor
+
+
+class Single:
+    made = None
+
+    def __new__(cls):
+        if cls.made is None:
+            cls.made = object.__new__(cls)
+            cls.made.factor = 2.0
+        return cls.made
+
+
+class Fresh:
+    factor = 2.0
+
+
+class Number(int):
+    pass
+
+
+class First:
+    def value(self):
+        return 1.0
+
+
+class Middle(First):
+    pass
+
+
+class Last(Middle):
+    def value(self):
+        return super().value() + 1
+
+
+class Viewed:
+    factor = 2.0
+
+
+class Dicted:
+    factor = 2.0
 
 
 class Deep:
@@ -484,6 +584,8 @@ def test_equal_values_in_new_objects_are_the_same():
         (lambda x: x * GENERATOR.normal(), "random numbers of Python or NumPy"),
         (lambda x: x * np.random.default_rng().normal(), "random numbers of Python or NumPy"),
         (lambda x: x * next(ITERATOR), "an iterator"),
+        (lambda x: x * len(Path(__file__).read_text()), "reading a file"),
+        (lambda x: x * len(os.urandom(3)), "random numbers of Python or NumPy"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_with_its_line(call, words):

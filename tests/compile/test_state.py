@@ -1,5 +1,7 @@
 """What a function changes outside of itself: refused by name, with everything as it was before."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -339,3 +341,150 @@ def test_gradients_of_a_backward_are_no_result():
     weight = ln.ones(2, requires_grad=True)
     with pytest.raises(TraceError, match=r"returning what backward returns: .* ln\.grad\(y, x\)"):
         ln.jit(lambda x: (weight * x).sum().backward())(ln.ones(2))
+
+
+class Rebinding(ln.nn.Module):
+    """Sets its attributes in `forward` in one of several ways."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.a, self.b = how, ln.ones(2), ln.zeros(2)
+        if how in ("two names", "name in a list"):
+            self.b = self.a
+        self.kept = [self.a]
+
+    def forward(self, x):
+        return getattr(self, self.how.replace(" ", "_"))(x)
+
+    def two_names(self, x):
+        self.a = self.a + x
+        return self.a * 1 + self.b
+
+    def name_in_a_list(self, x):
+        self.a = self.a + x
+        return self.a * 1 + self.kept[0]
+
+    def previous_is_current(self, x):
+        self.b = self.a
+        self.a = x * 1
+        return self.b + x
+
+    def another_shape(self, x):
+        total = self.a.sum() + x.sum()
+        self.a = ln.ones(5) * x[0]
+        return total
+
+    def growing(self, x):
+        self.a = ln.concat([self.a, x])
+        return self.a.sum()
+
+    def another_dtype(self, x):
+        found = self.a * 2
+        self.a = (self.a + x).astype("float64")
+        return found
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["two names", "name in a list", "previous is current", "another shape", "growing", "another dtype"],
+)
+def test_tensors_that_a_module_sets_are_those_of_eager_code(how):
+    model, twin = Rebinding(how), Rebinding(how)
+    function = ln.jit(lambda x: model(x))
+    for number in range(4):
+        x = ln.ones(2) * (number + 1)
+        found, expected = function(x), twin(x)
+        assert found.dtype == expected.dtype
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-6)
+        for name in ("a", "b"):
+            np.testing.assert_allclose(getattr(model, name).numpy(), getattr(twin, name).numpy(), rtol=1e-6)
+
+
+class Flags:
+    def __init__(self):
+        self.factor, self.is_ready, self.shapes = 2.0, False, set()
+
+    def read_then_set(self, x):
+        found = x * self.factor
+        self.factor = 5.0
+        return found
+
+    def first_time(self, x):
+        if not self.is_ready:
+            self.is_ready = True
+            return x * 100
+        return x
+
+    def shapes_seen(self, x):
+        if x.shape not in self.shapes:
+            self.shapes.add(x.shape)
+            return x * 10
+        return x
+
+
+@pytest.mark.parametrize("method", ["read_then_set", "first_time", "shapes_seen"])
+def test_what_is_set_once_is_set_as_eagerly(method):
+    flags, twin = Flags(), Flags()
+    function = ln.jit(lambda x: getattr(flags, method)(x))
+    for number in range(6):
+        if number == 3:
+            for one in (flags, twin):
+                one.factor, one.is_ready, one.shapes = 3.0, False, set()
+        assert function(ln.ones(2)).tolist() == getattr(twin, method)(ln.ones(2)).tolist()
+        assert vars(flags) == vars(twin)
+
+
+def changed_argument(state, x):
+    state["h"] = state["h"] + x
+    return x
+
+
+def count_in_a_class(x):
+    type(SCHEDULE).count = getattr(type(SCHEDULE), "count", 0) + 1
+    return x
+
+
+def caught(x):
+    try:
+        return x * x.sum().item()
+    except Exception:
+        return x
+
+
+SCHEDULE = Schedule()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (
+            lambda: ln.jit(changed_argument)({"h": ln.zeros(2)}, ln.ones(2)),
+            "a container among the arguments",
+        ),
+        (lambda: ln.jit(count_in_a_class)(ln.ones(2)), r"a change of Schedule\.count"),
+        (lambda: ln.jit(caught)(ln.ones(2)), "item"),
+        (lambda: ln.jit(lambda x: types.SimpleNamespace(a=x * 2))(ln.ones(2)), "returning a SimpleNamespace"),
+        (lambda: ln.jit(lambda x: (y * 2 for y in (x, x)))(ln.ones(2)), "returning a generator"),
+    ],
+)
+def test_what_would_be_lost_is_refused(call, words):
+    with pytest.raises(TraceError, match=words):
+        call()
+    assert not hasattr(Schedule, "count")
+
+
+def test_a_write_into_a_view_that_does_not_lie_in_rows_is_refused():
+    base = ln.zeros((3, 2))
+    view = base[:, 0]
+    with pytest.raises(TraceError, match="a write into a view from outside"):
+        ln.jit(lambda x: view.assign(view + x))(ln.ones(3))
+    assert base.tolist() == [[0, 0]] * 3
+
+
+def test_random_numbers_go_on_as_before_a_refusal():
+    ln.manual_seed(0)
+    expected = ln.rand(3).tolist()
+    ln.manual_seed(0)
+    with pytest.raises(TraceError):
+        ln.jit(lambda x: x * ln.rand(3).sum().item())(ln.ones(3))
+    assert ln.rand(3).tolist() == expected
