@@ -5,9 +5,9 @@ import numpy as np
 from labnet.errors import ShapeError
 from labnet.ops.axes import normalize_axis
 from labnet.ops.creation import zeros
-from labnet.ops.elementwise import subtract
+from labnet.ops.elementwise import kept, subtract
 from labnet.ops.joining import concat
-from labnet.ops.logic import not_equal
+from labnet.ops.logic import isfinite, logical_or, not_equal
 from labnet.ops.rearrange import flip
 from labnet.ops.registry import NUMBERS, Array, Sample, composed, op
 from labnet.ops.shape import moveaxis, reshape
@@ -93,6 +93,12 @@ def _later(x: Tensor, places: int) -> Tensor:
     return concat([rest, nothing], axis=-1)
 
 
+def _scaled(slope: Tensor, factor: Tensor) -> Tensor:
+    """Multiply, and let no infinite slope or NaN through a factor of zero."""
+    found: Tensor = kept(slope, logical_or(factor != 0, isfinite(slope))) * factor
+    return found
+
+
 def _pull_prod(
     g: Tensor,
     out: Tensor,
@@ -112,10 +118,10 @@ def _pull_prod(
     slope = moveaxis(_without_initial(g, along, include_initial), along, -1)
     factor, places = _later(values, 1), 1
     while places < values.shape[-1]:
-        slope = slope + factor * _later(slope, places)
+        slope = slope + _scaled(_later(slope, places), factor)
         factor = factor * _later(factor, places)
         places *= 2
-    return reshape(moveaxis(slope * products_before(values), -1, along), x.shape).astype(x.dtype)
+    return reshape(moveaxis(_scaled(slope, products_before(values)), -1, along), x.shape).astype(x.dtype)
 
 
 @op(_pull_prod, samples=_SAMPLES, wide=True)

@@ -240,3 +240,8 @@ def test_gradients_that_are_not_finite_are_clipped_as_in_torch(worst, compiled):
     torch.nn.utils.clip_grad_norm_(peers, 1.0)
     for one, other in zip(got, peers, strict=True):
         np.testing.assert_allclose(one.numpy(), other.grad.numpy(), rtol=1e-5)
+
+
+def test_running_products_let_no_infinite_slope_through_a_zero():
+    x = ln.asarray([4.0, 4.0, 0.0, 0.0], requires_grad=True)
+    assert ln.sqrt(ln.cumulative_prod(x)).sum().backward()[x].tolist() == [0.75, 0.5, math.inf, 0.0]
