@@ -76,11 +76,12 @@ def is_library(module: str) -> bool:
 
 def _uses_labnet(package: str) -> bool:
     """Return whether an installed package is written with labnet, so that its state matters as a user's does."""
-    names = [name for name in sys.modules if name.partition(".")[0] == package]
+    # Copies, since other threads may import meanwhile.
+    modules = [module for name, module in sys.modules.copy().items() if name.partition(".")[0] == package]
     return any(
         module_of(value).partition(".")[0] == "labnet" or getattr(value, "__name__", None) == "labnet"
-        for name in names
-        for value in list(vars(sys.modules[name]).values())
+        for module in modules
+        for value in list(getattr(module, "__dict__", {}).values())
         if isinstance(value, type | types.FunctionType | types.ModuleType)
     )
 

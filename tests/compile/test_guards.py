@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
+from labnet.compile import origins
 from labnet.errors import TraceError
 
 pytestmark = pytest.mark.usefixtures("plain_steps")
@@ -629,3 +630,27 @@ def test_objects_that_a_function_makes_are_its_own():
     for _ in range(3):
         assert compiled(ln.ones(2)).tolist() == step(ln.ones(2)).tolist()
     assert compiled.specialisations == 1
+
+
+def test_other_threads_may_import_while_a_function_is_traced():
+    done = threading.Event()
+
+    def import_and_forget():
+        names = [f"labnet_test_module_{number}" for number in range(50)]
+        while not done.is_set():
+            for name in names:
+                sys.modules[name] = types.ModuleType(name)
+            for name in names:
+                del sys.modules[name]
+
+    thread, interval = threading.Thread(target=import_and_forget), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        for _ in range(20):
+            origins.is_library.cache_clear()
+            assert ln.jit(lambda x: x * np.float64(2).item() + np.mean(x))(ln.ones(2)).tolist() == [3, 3]
+    finally:
+        done.set()
+        thread.join()
+        sys.setswitchinterval(interval)
