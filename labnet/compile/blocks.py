@@ -21,17 +21,17 @@ def part_of_a_window(registers: int) -> int:
 
 
 def tallest(wide: int, registers: int) -> int:
-    """Return of how many rows of so many times 8 columns sums are kept in registers."""
+    """Return the number of rows of a register tile that is this many times 8 columns wide."""
     return TALLEST if wide == 2 and registers >= 32 else 6
 
 
 def most_filters(wide: int, registers: int) -> int:
-    """Return for how many filters sums fit the registers, besides so many vectors of windows and one of a filter."""
+    """Return the number of filters whose sums fit the registers, beside these vectors and one of a filter."""
     return max((registers - 1) // wide - 1, 1)
 
 
 def widest(filters: int, registers: int) -> int:
-    """Return for how many vectors of windows sums of so many filters fit the registers: two or three of many filters.
+    """Return the number of vectors of windows whose sums fit the registers for these filters: two or three for many.
 
     The fewer vectors, the fewer loads for each product; the fewer filters, the fewer parts that their number leaves.
     """

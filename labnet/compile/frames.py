@@ -141,7 +141,7 @@ def _offsets() -> tuple[int, int]:
 
 @functools.cache
 def check() -> None:
-    """Make sure that frames are read rightly here.
+    """Check on a known frame that this interpreter lays frames out as expected.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def nested(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 class _Pause:
-    """A block in which a thread is not traced."""
+    """Context in which the instructions of a thread are not observed."""
 
     def __enter__(self) -> None:
         self._before = sys.gettrace()
@@ -195,10 +195,10 @@ _NOT_PAUSED = nullcontext()
 
 
 def pause() -> AbstractContextManager[None]:
-    """Look away in a block, while labnet computes."""
+    """Suspend observation while labnet computes."""
     return _NOT_PAUSED if sys.gettrace() is None else _Pause()
 
 
 def pause_for(function: Any) -> AbstractContextManager[None]:
-    """Look away while a function runs, if it is one of labnet."""
+    """Suspend observation while a function of labnet runs."""
     return pause() if (getattr(function, "__module__", None) or "").startswith("labnet.") else _NOT_PAUSED

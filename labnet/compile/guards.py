@@ -9,7 +9,7 @@ from labnet.nn.modules import changes, current_mode
 
 
 class Guards:
-    """Places that have to hold what they held, for a compiled function to compute what the function itself would.
+    """The values outside of a function that its compiled form depends on, with the places to read them again.
 
     Parameters
     ----------

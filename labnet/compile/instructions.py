@@ -73,7 +73,7 @@ class Instructions:
         return self._follow
 
     def _steps_of(self, code: types.CodeType) -> Steps:
-        """Return the instructions that are looked at, with what does so."""
+        """Return the observed instructions and their observers."""
         found = frames.instructions(code).items()
         steps = {offset: (_HANDLERS[one.name], one) for offset, one in found if one.name in _HANDLERS}
         self._steps[id(code)] = steps  # by identity: the hash of a code object goes through all of it

@@ -97,7 +97,7 @@ _floor, _ceil, _trunc, _rint = (rounding(name) for name in ("floor", "ceil", "tr
 
 
 def chosen(sign):
-    """Return the function that chooses one of two numbers, or NaN where there is one."""
+    """Return a function that selects one of two numbers and propagates NaN."""
 
     def emit(builder, kind, a, b):
         if is_float(kind):
@@ -162,7 +162,7 @@ def _shifted_right(builder, kind, a, b):
 
 
 def divisor(builder, kind, b):
-    """Return a divisor that processors take, and whether it is 0 and whether -1, which they refuse or can refuse."""
+    """Return a divisor that does not trap, and whether the given one was 0 or -1, which can."""
     is_zero = builder.icmp_unsigned("==", b, b.type(0))
     is_minus_one = builder.icmp_unsigned("==", b, b.type(-1)) if is_signed(kind) else ir.IntType(1)(0)
     return builder.select(builder.or_(is_zero, is_minus_one), b.type(1), b), is_zero, is_minus_one
@@ -276,7 +276,7 @@ def _bits(context, number):
 
 @intrinsic
 def _near_float32(context, number):
-    """Return a float64 as a float32 whose last bit is set unless it is exact: rounded again, it is as if at once."""
+    """Round a float64 to float32, to odd: a second rounding, to float16, then equals a single one."""
 
     def emit(builder, number):
         word, single = ir.IntType(32), ir.FloatType()

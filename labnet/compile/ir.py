@@ -86,7 +86,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Check:
-    """What has to hold for the elements of a value: not negative, and below a bound; else an error is raised."""
+    """Bounds of the elements of a value, checked at run time: zero, and an upper one. A violation raises an error."""
 
     value: Value
     bound: int

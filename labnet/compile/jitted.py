@@ -342,9 +342,7 @@ def _trace_once(
             if trace.refusal is not None:
                 raise trace.refusal
             if reads.has_changed_arguments():
-                refuse(
-                    "a change of a container among the arguments, which is a copy of what was given: return what is new"
-                )
+                refuse("a change of a container among the arguments, seen as a copy: return the new container")
             if isinstance(result, autograd.Gradients):
                 refuse("returning what backward returns: hand it to an optimizer, or return ln.grad(y, x)")
             if inspect.isawaitable(result):

@@ -62,7 +62,7 @@ def rounded(text: str, dtype: DType) -> str:
 
 
 def joined(name: str, total: str, text: str) -> str:
-    """Return the total of a reduction with one more element."""
+    """Return the accumulator of a reduction after one more element."""
     return f"{_JOIN[name]}({total}, {text})"
 
 
@@ -252,7 +252,7 @@ def _expression(value: Value) -> str:
 
 
 def filled(pointer: str, value: Value) -> list[str]:
-    """Return the loop that writes what the elements of a value are before anything was added."""
+    """Return the loop that initialises the elements of an accumulator."""
     return [f"for z in range({value.size}):", f"    {pointer}[z] = {stored(blank(value), value.dtype)}"]
 
 

@@ -41,7 +41,7 @@ _FLAGS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "nopython": True
 
 @register_pass(mutates_CFG=True, analysis_only=False)
 class _Inlining(InlineOverloads):
-    """Inlines, and leaves every write where it is.
+    """Numba's inlining, without the removal of writes.
 
     Numba removes writes to arrays that nobody reads after them. It takes for such one what a part of a step writes
     into the arena for a later part; `test_a_part_leaves_in_memory_what_a_later_part_reads` guards this.
@@ -106,7 +106,7 @@ class _Library(JITCodeLibrary):
 
 @functools.cache
 def _machine():
-    """Return what LLVM compiles for: this machine, or the processor that the environment names.
+    """Return LLVM's target: the processor of this machine, or the one that `NUMBA_CPU_NAME` names.
 
     Where it has vectors of 64 bytes, those of 32 are preferred: the elements of small arrays are read sooner after they
     were written in vectors of the same length, and long loops are as quick.

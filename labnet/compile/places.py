@@ -60,7 +60,7 @@ class Place:
     Attributes
     ----------
     name : str
-        What a person would call it.
+        Name of the place in messages.
     value : object
         What was there.
     """
@@ -81,7 +81,7 @@ class Place:
         return alike(self.now(), self.value)
 
     def key(self) -> tuple[Any, ...]:
-        """Return what tells this place from others."""
+        """Return a key that identifies the place."""
         raise NotImplementedError
 
     def condition(self, bind: Bind) -> str:

@@ -265,7 +265,7 @@ class Reads:
         elif isinstance(owner, Tensor):
             self.tensors.setdefault(id(owner), owner)
         elif type(owner) in _FORWARDING or isinstance(owner, threading.local):
-            self._read_plainly(owner, name, getattr(owner, name, MISSING))
+            self._record_value(owner, name, getattr(owner, name, MISSING))
         elif isinstance(owner, types.ModuleType):
             self._read_module(owner, name)
         elif isinstance(owner, type):
@@ -281,7 +281,7 @@ class Reads:
         if name != "__dict__":
             self.read_attribute(owner, name)
 
-    def _read_plainly(self, owner: Any, name: str, value: Any) -> None:
+    def _record_value(self, owner: Any, name: str, value: Any) -> None:
         place = Attribute(owner, name, f"{self._name_of(owner)}.{name}", value)
         if id(owner) not in self._seen:
             self._doubtful.add(place.key())
@@ -302,7 +302,7 @@ class Reads:
         elif name in ("__defaults__", "__kwdefaults__", "__code__"):
             self._add(Code(function, function.__name__))
         elif name in own:
-            self._read_plainly(owner, name, own[name])
+            self._record_value(owner, name, own[name])
         elif not hasattr(types.FunctionType, name):
             self._add(Absence(owner, name, f"{self._name_of(owner)}.{name}"))
 
@@ -313,7 +313,7 @@ class Reads:
             value = instance_dict(owner).get(name, MISSING)
             self._seen.setdefault(id(owner), owner)
             if value is not MISSING:
-                self._read_plainly(owner, name, value)
+                self._record_value(owner, name, value)
             elif name == "__dict__":
                 self.take_namespace(instance_dict(owner))
             else:
@@ -359,7 +359,7 @@ class Reads:
         value = MISSING if found is None else found[1]
         if isinstance(value, _MEMBERS):
             if name not in ("__dict__", "__class__", "__weakref__"):
-                self._read_plainly(owner, name, Attribute(owner, name).now())
+                self._record_value(owner, name, Attribute(owner, name).now())
             elif name == "__dict__":
                 self._take(own, self._name_of(owner))
             elif name == "__class__":
@@ -368,7 +368,7 @@ class Reads:
         elif hasattr(type(value), "__set__") or hasattr(type(value), "__delete__"):
             self._read_class(type(owner), name)
         elif name in own:
-            self._read_plainly(owner, name, own[name])
+            self._record_value(owner, name, own[name])
         elif isinstance(value, types.FunctionType):
             self._read_method(owner, name, value)
         elif found is not None and hasattr(type(value), "__get__"):
@@ -377,7 +377,7 @@ class Reads:
         elif found is not None:
             if isinstance(owner, Module):  # only what is set on an instance is counted
                 self._read_class(type(owner), name)
-            self._read_plainly(owner, name, value)
+            self._record_value(owner, name, value)
         else:
             self._add(Absence(owner, name, f"{self._name_of(owner)}.{name}"))
 
@@ -551,7 +551,7 @@ class Reads:
             now = place.now()
             if isinstance(place, Attribute) and isinstance(place.owner, Module) and isinstance(now, Tensor):
                 if isinstance(now, Traced) and now.requires_grad:
-                    refuse(f"setting {place.name} to what has a history, which ends with the call: set detach()", line)
+                    refuse(f"setting {place.name} to a tensor whose graph ends with the call: set its detach()", line)
                 (found if isinstance(now, Traced) else given).append((place, now))
         values = [place.value for place, _ in found]
         return found + [pair for pair in given if any(pair[1] is value for value in values)]

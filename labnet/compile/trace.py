@@ -223,7 +223,7 @@ class Trace:
         if mask.shape != x.shape[: mask.ndim]:
             raise IndexError(f"setitem: a mask of shape {mask.shape} does not fit a tensor of shape {x.shape}")
         if value.ndim > x.ndim - mask.ndim:
-            refuse("setitem of a row per chosen element, whose number is only known when it runs: use ln.where")
+            refuse("setitem with a mask and a row per element: their number is unknown while tracing; use ln.where")
         return ops.where(mask.reshape((*mask.shape, *(1 for _ in x.shape[mask.ndim :]))), value, x)
 
     def replace(self, x: Tensor, new: Traced) -> None:
@@ -346,7 +346,7 @@ class Trace:
             if isinstance(held, Tensor) and self.has_made(held):
                 continue
             if isinstance(held, Tensor) and isinstance(self._histories.get(id(held)), TracedNode):
-                refuse("a write of what has a history into a tensor from outside: write its detach()")
+                refuse("a write of a tensor with a graph into a tensor from outside: write its detach()")
             found.append((source, new))
         return found
 

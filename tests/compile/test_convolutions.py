@@ -12,7 +12,7 @@ import labnet as ln
 from labnet.compile import processor, specialisation
 from labnet.compile.blocks import evenly, most_filters, widest
 from labnet.compile.correlation import Correlation
-from tests.compile import plainly
+from tests.compile import interpreter
 
 torch = pytest.importorskip("torch", reason="comparison with torch: pip install torch==2.13.0 (extra `peers`)")
 
@@ -93,7 +93,7 @@ def compare(cases):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_values_and_gradients_are_torchs(monkeypatch, case):
-    monkeypatch.setattr(specialisation.cache, "load", plainly.load)
+    monkeypatch.setattr(specialisation.cache, "load", interpreter.load)
     compare([case])
 
 

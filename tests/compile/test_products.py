@@ -14,7 +14,7 @@ import labnet as ln
 from labnet.compile import specialisation
 from labnet.compile.blocks import SMALL
 from labnet.compile.product_source import Factor
-from tests.compile import plainly
+from tests.compile import interpreter
 
 LEAST, TILED, LARGE = (1, 2, 3), 17, 70
 #: (rows, columns, inner): lengths of one and few, of whole and broken tiles, and beyond what is written out.
@@ -30,9 +30,9 @@ FORMS = ("a @ b", "a.T @ b", "a @ b.T", "a.T @ b.T")
 
 
 @pytest.fixture
-def plainly_run(monkeypatch):
+def interpreted(monkeypatch):
     """Have Python run generated code."""
-    monkeypatch.setattr(specialisation.cache, "load", plainly.load)
+    monkeypatch.setattr(specialisation.cache, "load", interpreter.load)
 
 
 def normal(rng, dtype, *shape):
@@ -86,7 +86,7 @@ def compare(cases, dtype):
 
 @pytest.mark.parametrize("rows", [*LEAST, TILED, LARGE])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_products_and_gradients_of_all_sizes_are_numpys(plainly_run, dtype, rows):
+def test_products_and_gradients_of_all_sizes_are_numpys(interpreted, dtype, rows):
     compare([(form, sizes) for sizes in SIZES if sizes[0] == rows for form in FORMS], dtype)
 
 
@@ -169,7 +169,7 @@ def agree(function, arrays):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", VIEWS)
-def test_products_of_views_are_eager_ones(plainly_run, name, dtype):
+def test_products_of_views_are_eager_ones(interpreted, name, dtype):
     """The left operand is the view, then the right one, then both; small, then large."""
     look, rng = VIEWS[name], np.random.default_rng(0)
     for height, width in ((12, 10), (90, 100)):
@@ -184,13 +184,13 @@ def test_products_of_views_are_eager_ones(plainly_run, name, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shapes", [*BATCHES, *VECTORS], ids=str)
-def test_batches_and_vectors_are_eager_ones(plainly_run, shapes, dtype):
+def test_batches_and_vectors_are_eager_ones(interpreted, shapes, dtype):
     rng = np.random.default_rng(0)
     agree(lambda a, b: a @ b, [normal(rng, dtype, *shape) for shape in shapes])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_products_with_the_same_number_everywhere_are_eager_ones(plainly_run, dtype):
+def test_products_with_the_same_number_everywhere_are_eager_ones(interpreted, dtype):
     x = normal(np.random.default_rng(0), dtype, 90, 1)
     for shape in ((1, 80), (1, 1), (1, 0)):
         agree(lambda x, shape=shape: x @ ln.ones(shape, dtype=str(x.dtype)), [x])
@@ -233,7 +233,7 @@ def test_products_of_integers_as_machine_code():
 
 @pytest.mark.parametrize("dtype", WHOLE)
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 3, 70), (70, 1, 3), (3, 2, 1), (17, 70, 4), (2, 3, 0)], ids=str)
-def test_products_of_integers_and_booleans_are_numpys(plainly_run, dtype, sizes):
+def test_products_of_integers_and_booleans_are_numpys(interpreted, dtype, sizes):
     for form in FORMS:
         a, b, _ = operands(form, sizes, dtype)
         got = ln.jit(lambda a, b, form=form: multiplied(form, a, b))(ln.asarray(a), ln.asarray(b)).numpy()

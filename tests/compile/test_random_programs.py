@@ -13,7 +13,7 @@ import pytest
 
 import labnet as ln
 from labnet.compile.fuse import Group
-from tests.compile import plainly
+from tests.compile import interpreter
 from tests.compile.fuzz.drawing import draw
 from tests.compile.fuzz.judge import conditions, judged, judged_together
 from tests.compile.fuzz.reduction import reduced
@@ -61,7 +61,7 @@ def test_a_fault_is_found_within_some_programs_and_made_small(monkeypatch):
 
 
 def test_memory_that_nothing_writes_shows_as_no_number(monkeypatch):
-    monkeypatch.setattr(plainly, "load", lambda source: lambda *given: 0)
+    monkeypatch.setattr(interpreter, "load", lambda source: lambda *given: 0)
     with conditions("plain"):
         compiled = ln.jit(lambda x: ln.exp(x) @ x)
         found = compiled(ln.ones((3, 3)))

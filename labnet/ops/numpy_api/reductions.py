@@ -22,30 +22,22 @@ from labnet.tensor import Tensor
 # Reductions
 
 
-@of(np.sum)
-def _sum(
-    a: Any,
-    axis: Any = None,
-    dtype: Any = None,
-    out: Any = None,
-    keepdims: Any = False,
-    initial: Any = MISSING,
-    where: Any = True,
-) -> Any:
-    return REDUCTIONS[np.add](a, axis, dtype, out, keepdims, initial, where)
+def _total(ufunc: Any) -> Callable[..., Any]:
+    def function(
+        a: Any,
+        axis: Any = None,
+        dtype: Any = None,
+        out: Any = None,
+        keepdims: Any = False,
+        initial: Any = MISSING,
+        where: Any = True,
+    ) -> Any:
+        return REDUCTIONS[ufunc](a, axis, dtype, out, keepdims, initial, where)
+
+    return function
 
 
-@of(np.prod)
-def _prod(
-    a: Any,
-    axis: Any = None,
-    dtype: Any = None,
-    out: Any = None,
-    keepdims: Any = False,
-    initial: Any = MISSING,
-    where: Any = True,
-) -> Any:
-    return REDUCTIONS[np.multiply](a, axis, dtype, out, keepdims, initial, where)
+FUNCTIONS[np.sum], FUNCTIONS[np.prod] = _total(np.add), _total(np.multiply)
 
 
 def _extreme(ufunc: Any) -> Callable[..., Any]:
@@ -80,7 +72,7 @@ def _mean(
     if where is True:
         return mean(x, axis=axis, keepdims=kept(keepdims))
     counted = broadcast_to(as_tensor(where), x.shape)
-    total = _sum(x, axis, keepdims=keepdims, where=counted)
+    total = FUNCTIONS[np.sum](x, axis, keepdims=keepdims, where=counted)
     return total / astype(sum(counted, axis=axis, keepdims=kept(keepdims)), total.dtype)
 
 
@@ -161,7 +153,7 @@ def _nansum(
     where: Any = True,
 ) -> Any:
     x = as_tensor(a)
-    return _sum(x, axis, dtype, out, keepdims, initial, where=(x == x) & where)
+    return FUNCTIONS[np.sum](x, axis, dtype, out, keepdims, initial, where=(x == x) & where)
 
 
 @of(np.nanmean)

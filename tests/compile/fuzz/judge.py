@@ -17,7 +17,7 @@ import labnet as ln
 from labnet.compile import executable, specialisation
 from labnet.compile.differentiable import Differentiable
 from labnet.errors import TraceError
-from tests.compile import plainly
+from tests.compile import interpreter
 from tests.compile.fuzz.case import HEAD, quietly
 from tests.compile.hazards import verified
 
@@ -78,7 +78,7 @@ def conditions(mode):
     specialisation.np = executable.np = _Garbage()
     try:
         if mode in ("plain", "served"):
-            specialisation.cache.load = plainly.load
+            specialisation.cache.load = interpreter.load
         with contextlib.nullcontext() if mode == "cuda" else verified():
             yield
     finally:
