@@ -12,6 +12,7 @@ import labnet as ln
 from labnet import nn
 from labnet.errors import StoreError
 from labnet.network.identity import StateFile
+from tests.network.processes import exit_code, forked
 from tests.network.support import ROOT
 
 PROGRAM = """
@@ -95,11 +96,8 @@ def test_a_forked_child_is_another_client():
     from labnet.network import keys
 
     here, (reading, writing) = keys.of_process().client, os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.write(writing, keys.of_process().client.encode())
-        os._exit(0)
-    os.waitpid(pid, 0)
+    with forked(lambda: os.write(writing, keys.of_process().client.encode()) and 0) as child:
+        assert exit_code(child) == 0
     assert os.read(reading, 100).decode() != here
     os.close(reading)
     os.close(writing)
@@ -130,11 +128,10 @@ def test_a_disk_that_fails_for_a_while_ends_no_client(tmp_path, monkeypatch):
 def test_a_forked_child_does_not_give_the_numbers_of_its_parent(tmp_path):
     numbers = StateFile(tmp_path / "state").numbers()
     next(numbers)
-    pid = os.fork()
-    if not pid:
-        try:
+
+    def refused():
+        with pytest.raises(StoreError):
             next(numbers)
-        except StoreError:
-            os._exit(7)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+    with forked(refused) as child:
+        assert exit_code(child) == 0

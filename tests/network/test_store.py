@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import random
@@ -25,6 +24,7 @@ from labnet.store import Store, folder, records
 from labnet.store.offline import contents
 from tests.network.kept import batch, make_model, make_optimizer
 from tests.network.nursery import nursery
+from tests.network.processes import exit_code, forked, forked_without_hooks
 from tests.network.support import ROOT, SECONDS, free_port, http, hurried, native, run
 
 LEVELS = ["group", "every"]
@@ -608,33 +608,19 @@ def test_what_cannot_be_stored_is_refused(tmp_path, model, options, message):
     assert not (tmp_path / "store").exists()
 
 
-@pytest.mark.parametrize("fork", [os.fork, ctypes.PyDLL(None).fork], ids=["forked", "has not run yet"])
+@pytest.mark.parametrize("fork", [forked, forked_without_hooks])
 def test_a_forked_child_does_not_hold_the_store(tmp_path, fork):
-    """The second one runs no hook of Python's, as a child that the system has not let run yet."""
     server = ln.network.serve_model(make_model(), make_optimizer(), port=0, store=tmp_path)
-    reading, writing = os.pipe()
-    pid = fork()
-    if not pid:
-        os.close(writing)
-        os.read(reading, 1)  # until the parent is done
-        os._exit(0)
-    try:
+    with fork():
         server.stop()
         reopened(tmp_path)
         ln.network.serve_model(make_model(), make_optimizer(), port=server.port).stop()
-    finally:
-        os.close(writing)
-        os.waitpid(pid, 0)
-        os.close(reading)
 
 
 def test_a_forked_child_leaves_the_store_to_its_parent(tmp_path):
     server = ln.network.serve_model(make_model(), make_optimizer(), port=0, store=tmp_path)
-    pid = os.fork()
-    if not pid:
-        server.stop()
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
+    with forked(server.stop) as child:
+        assert exit_code(child) == 0
     with pytest.raises(StoreError, match="in use by this process"):
         reopened(tmp_path)
     server.stop()
