@@ -13,7 +13,7 @@ import itertools
 import weakref
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Protocol, Self
 
 from labnet.errors import GradientError
 from labnet.settings import Setting
@@ -48,18 +48,36 @@ class Run:
         Value of the scalar that the backward began at.
     create_graph : bool
         The gradients are to be differentiated again, so they are tensors.
+    nodes : sequence of Node
+        Those that take part, where one of them is not plain.
+    commits : dict of Commit
+        What is to be done once all nodes have pulled, before the graph is freed; added by nodes, under any key.
     """
 
-    __slots__ = ("_loss", "create_graph")
+    __slots__ = ("_loss", "commits", "create_graph", "nodes")
 
     def __init__(self, *, loss: Any = None, create_graph: bool = False):
         self._loss = loss
         self.create_graph = create_graph
+        self.nodes: Sequence[Node] = ()
+        self.commits: dict[Any, Commit] = {}
 
     @property
     def loss(self) -> float | None:
         """Worked out when asked for, since only what is remote wants to know."""
         return None if self._loss is None else float(self._loss)
+
+
+class Commit(Protocol):
+    """What several nodes do together at the end of a backward; done again if the backward is taken up again."""
+
+    def commit(self) -> Awaitable[None] | None:
+        """Do it, or return what has to be awaited for it."""
+        ...
+
+    def failure(self, error: BaseException, nodes: "Iterable[Node]") -> BaseException:
+        """Return what to raise where it failed, given all nodes of the graph."""
+        ...
 
 
 #: Numbers nodes; bound, because every recorded op asks.
@@ -214,6 +232,7 @@ class Sweep:
                 for parent in node.parents or ():
                     if parent is not None:
                         self._waiting[parent] += 1
+        run.nodes = self.nodes if self._needed is None else [node for node in self.nodes if node in self._needed]
         self._gradients: dict[Node, Any] = {root: gradient}
         self._ready = [root]
         self.results: dict[Node, Any] = {}
@@ -271,6 +290,11 @@ def sweep_now(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
         except Exception as error:
             _raise(node.failure(error, sweep.nodes), error)
         sweep.deliver(node, pulled)
+    for commit in sweep.run.commits.values():
+        try:
+            commit.commit()
+        except Exception as error:
+            _raise(commit.failure(error, sweep.nodes), error)
     return sweep.finish(retain_graph=retain_graph)
 
 
@@ -390,7 +414,26 @@ async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
         sweep.put_back([*failed, *under_way.values()])
     if errors:
         _raise(failed[0][0].failure(errors[0], sweep.nodes), errors[0])
+    if sweep.run.commits:
+        await _commit(sweep)
     return sweep.finish(retain_graph=retain_graph)
+
+
+async def _commit(sweep: Sweep) -> None:
+    """Do what nodes have left to be done at the end, side by side; raise the first error once all are done."""
+
+    async def one(commit: Commit) -> None:
+        try:
+            doing = commit.commit()
+            if doing is not None:
+                await doing
+        except Exception as error:
+            _raise(commit.failure(error, sweep.nodes), error)
+
+    outcomes = await asyncio.gather(*map(one, sweep.run.commits.values()), return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 def kept_nbytes(root: Node | None) -> int:

@@ -39,17 +39,17 @@ class Body:
     ----------
     nbytes : int
         Length in bytes.
-    checksum : int or None
+    digest : bytes or None
         Once it was computed.
     """
 
-    __slots__ = ("checksum", "content_type", "nbytes", "parts")
+    __slots__ = ("content_type", "digest", "nbytes", "parts")
 
     def __init__(self, content_type: str | None, parts: list[codec.Part]):
         self.content_type = content_type
         self.parts = parts
         self.nbytes = sum(map(len, parts))
-        self.checksum: int | None = None
+        self.digest: bytes | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from labnet import wire
 from labnet.cluster.directory import Directory, Endpoint, Seat
+from labnet.network.backward import Sent
 from labnet.network.caller import Caller
 from labnet.network.client import RemoteModel
 from labnet.network.pool import Address
@@ -68,13 +69,13 @@ class ClusterModel(RemoteModel):
         """Where its primary was last."""
         return self._caller.address
 
-    async def _forward(self, message: wire.Message, *, training: bool) -> Any:
+    async def _forward(self, sent: Sent, message: wire.Message, *, training: bool) -> Any:
         desk = await self._choose()
         began = time.perf_counter()
         least = self._directory.least
         headers = {} if least is None or self._directory.replicas == 1 else least.header()
         with desk:
-            result = await self._forward_by(desk.caller, message, headers, training=training)
+            result = await self._forward_by(sent._replace(caller=desk.caller), message, headers, training=training)
         seconds = time.perf_counter() - began
         desk.seconds += (seconds - desk.seconds) * (_SHARE if desk.seconds else 1.0)
         return result

@@ -7,14 +7,16 @@ again, and goes on where it was if every byte of the output is the same.
 
 import contextvars
 import json
-import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import xxhash
 
 from labnet import wire
 from labnet.errors import LabnetError
+from labnet.network import keys
+from labnet.network.ledger import Key
 from labnet.store import Intent
 from labnet.tensor import Tensor, on_host
 
@@ -36,6 +38,8 @@ class Noted(NamedTuple):
         What came back.
     call, epoch : str
         The id that the server gave it, and the incarnation of the server that did.
+    key : str
+        Of the request.
     """
 
     url: str
@@ -43,6 +47,7 @@ class Noted(NamedTuple):
     reply: wire.Message
     call: str
     epoch: str | None
+    key: str
 
 
 class Before(NamedTuple):
@@ -66,25 +71,32 @@ class Notes:
     def __init__(self, noted: Iterable[Noted]):
         self._left = list(noted)
 
-    def take(self, url: str, content: bytes) -> Noted:
+    def take(self, url: str, content: bytes, key: str) -> Noted:
         """Return what came back of a forward.
+
+        Parameters
+        ----------
+        key : str
+            That it has now: of several with this body, the one with this key is meant.
 
         Raises
         ------
         Different
             If there was none with this body.
         """
-        for position, noted in enumerate(self._left):
-            if (noted.url, noted.content) == (url, content):
-                return self._left.pop(position)
-        raise Different(f"it sends {url} what it did not send before")
+        alike = [noted for noted in self._left if (noted.url, noted.content) == (url, content)]
+        if not alike:
+            raise Different(f"it sends {url} what it did not send before")
+        found = next((noted for noted in alike if noted.key == key), alike[0])
+        self._left = [noted for noted in self._left if noted is not found]
+        return found
 
 
 #: What the forward that is computed again is answered; None everywhere else.
 _notes: contextvars.ContextVar[Notes | None] = contextvars.ContextVar("labnet_notes", default=None)
 
 
-def answered(url: str, body: wire.Body) -> Noted | None:
+def answered(url: str, body: wire.Body, key: str) -> Noted | None:
     """Return what a forward in training mode was answered, where it is computed again; None everywhere else.
 
     Raises
@@ -93,7 +105,7 @@ def answered(url: str, body: wire.Body) -> Noted | None:
         If it was not made before.
     """
     notes = _notes.get()
-    return None if notes is None else notes.take(url, b"".join(body.parts))
+    return None if notes is None else notes.take(url, b"".join(body.parts), key)
 
 
 def check(method: str, where: str) -> None:
@@ -132,7 +144,7 @@ class Past:
             name: Tensor(intent.forward[f"input/{name}"], requires_grad=name in about["wanted"])
             for name in about["inputs"]
         }
-        self._output: int = about["output"]
+        self._output: str = about["output"]
         self._noted = [
             Noted(
                 url,
@@ -140,33 +152,36 @@ class Past:
                 wire.decode_native(intent.forward[f"reply/{number}"].tobytes()),
                 call,
                 epoch,
+                key,
             )
-            for number, (url, call, epoch) in enumerate(about["others"])
+            for number, (url, call, epoch, key) in enumerate(about["others"])
         ]
 
     def begin(self) -> "contextvars.Token[Notes | None]":
         """Have the requests of this context answered from what was noted; `end` ends that."""
+        keys.answering(Key.parse(self.key))
         return _notes.set(Notes(self._noted))
 
     @staticmethod
     def end(token: "contextvars.Token[Notes | None]") -> None:
         """End what `begin` began."""
+        keys.answering(None)
         _notes.reset(token)
 
     def check(self, outputs: Mapping[str, Tensor]) -> None:
         """Raise a `Different` unless every byte of the outputs is what it was."""
-        if checksum(outputs) != self._output:
+        if digest(outputs) != self._output:
             raise Different("its output is another one")
 
 
-def checksum(tensors: Mapping[str, Tensor]) -> int:
-    """Return the CRC-32 of the tensors, in the order of their names."""
-    found = 0
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the XXH3-128 of the tensors in the order of their names, in hexadecimal digits."""
+    found = xxhash.xxh3_128()
     for name, tensor in sorted(tensors.items()):
         array = np.ascontiguousarray(tensor.numpy())
-        found = zlib.crc32(repr((name, array.dtype.str, array.shape)).encode(), found)
-        found = zlib.crc32(array.tobytes(), found)
-    return found
+        found.update(repr((name, array.dtype.str, array.shape)).encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def intent_of(
@@ -193,8 +208,8 @@ def intent_of(
         "by_name": by_name,
         "key": key,
         "random": before.random,
-        "output": checksum(outputs),
-        "others": [[one.url, one.call, one.epoch] for one in noted],
+        "output": digest(outputs),
+        "others": [[one.url, one.call, one.epoch, one.key] for one in noted],
     }
     values = {name: on_host(tensor) for name, tensor in before.weights.items()}
     return Intent(call, servers, version, forward, json.dumps(about), values)

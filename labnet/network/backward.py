@@ -1,22 +1,24 @@
 """The client's side of a backward: nodes of the graph that stand for calls of a server."""
 
 import math
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from labnet import errors, wire
-from labnet.autograd import Node, Run
+from labnet.autograd import Node, Run, reachable
 from labnet.errors import GradientError, GraphExpired, RemoteError, StaleGradient
 from labnet.network.again import Noted
 from labnet.network.caller import Caller
-from labnet.network.checksum import checksum_of_body
+from labnet.network.calls import Applied
+from labnet.network.digest import digest_of_body
 from labnet.network.exchange import Response
 from labnet.network.held import Membership, Round
 from labnet.network.keys import Ticket
 from labnet.network.loops import IO
-from labnet.network.names import CALL, EPOCH, LOSS, MODE
-from labnet.network.partial import RemoteNode
+from labnet.network.names import CALL, EPOCH, LOSS, MODE, RENEWS
+from labnet.network.partial import RemoteNode, partial_update
+from labnet.network.rounds import RoundOf
 from labnet.tensor import Tensor, as_gradient
 
 #: How often a forward is made again for one backward, where the server has dropped its graph.
@@ -60,6 +62,16 @@ class Output(Node):
         return [Parts({self._name: gradient})]
 
 
+class Sent(NamedTuple):
+    """A forward as it is sent; the fields are those of `Forward`."""
+
+    caller: Caller
+    names: tuple[str, ...]
+    body: wire.Body
+    ticket: Ticket
+    number: int
+
+
 @dataclass
 class Forward:
     """A forward as it was sent, with what came back: enough to make it again and compare.
@@ -68,6 +80,12 @@ class Forward:
     ----------
     call, epoch : str
         The id that the server gave it, and the incarnation of the server that did.
+    key : str
+        Of the request.
+    number : int
+        Greater than those of the forwards that were asked for before.
+    first_call : str
+        The id that the server gave it first; the same where it was made again.
     """
 
     caller: Caller
@@ -76,9 +94,15 @@ class Forward:
     reply: wire.Message
     call: str
     epoch: str | None
+    key: str
+    number: int
+    first_call: str = ""
+
+    def __post_init__(self) -> None:
+        self.first_call = self.first_call or self.call
 
     @classmethod
-    def of(cls, caller: Caller, message: wire.Message, body: wire.Body, response: Response) -> "Forward":
+    def of(cls, sent: "Sent", response: Response) -> "Forward":
         """Read the reply to a forward in training mode.
 
         Raises
@@ -86,23 +110,26 @@ class Forward:
         ProtocolMismatch
             If it holds no tensors or names no call.
         """
+        caller = sent.caller
         reply, call = caller.decode("/forward", response), response.headers.get(CALL)
         if not isinstance(reply, wire.Message) or call is None:
             what = f"expected tensors, got {reply!r:.60}" if call else f"the reply has no header {CALL}"
             raise errors.ProtocolMismatch(
                 f"{caller.address}/forward: {what}", server=str(caller.address), route="/forward"
             )
-        return cls(caller, tuple(message.tensors), body, reply, call, response.headers.get(EPOCH))
+        epoch = response.headers.get(EPOCH)
+        return cls(caller, sent.names, sent.body, reply, call, epoch, sent.ticket.key, sent.number)
 
     @classmethod
-    def noted(cls, caller: Caller, message: wire.Message, body: wire.Body, known: Noted) -> "Forward":
+    def noted(cls, sent: "Sent", known: Noted) -> "Forward":
         """Return a forward as it was noted before a crash."""
-        return cls(caller, tuple(message.tensors), body, known.reply, known.call, known.epoch)
+        return cls(sent.caller, sent.names, sent.body, known.reply, known.call, known.epoch, known.key, sent.number)
 
     async def renew(self) -> None:
         """Make the forward again; raise `StaleGradient` unless every byte of its output is the same."""
-        response = await self.caller.call("POST", "/forward", self.body, {MODE: "train"})
-        again = Forward.of(self.caller, wire.Message(dict.fromkeys(self.names)), self.body, response)  # type: ignore[arg-type]
+        ticket = self.caller.own_ticket()
+        response = await self.caller.call("POST", "/forward", self.body, {MODE: "train"}, ticket=ticket)
+        again = Forward.of(Sent(self.caller, self.names, self.body, ticket, self.number), response)
         if not _same_bytes(self.reply, again.reply):
             raise StaleGradient(
                 f"{self.caller.address}/optimize: the graph of call {self.call} was dropped, and the forward made "
@@ -118,7 +145,7 @@ class Forward:
 class RemoteCall(RemoteNode):
     """A forward that was carried out on a server; its backward is a request."""
 
-    __slots__ = ("_blocking", "_pulled", "_sent", "_ticket", "forward")
+    __slots__ = ("_blocking", "_completed", "_held", "_pulled", "_repetitions", "_sent", "_ticket", "forward")
 
     def __init__(self, forward: Forward, *, inputs: Mapping[str, Tensor], blocking: bool):
         super().__init__(str(forward.caller.address))
@@ -126,13 +153,18 @@ class RemoteCall(RemoteNode):
         self.forward = forward
         self._blocking = blocking
         self._ticket: Ticket | None = None
-        self._sent: object = None
+        self._sent: bytes | None = None
         self._pulled: list[Tensor | None] | None = None
+        self._held = False
+        #: How many backwards through it have succeeded, and how often what a server held was sent to it again.
+        self._completed = self._repetitions = 0
 
     def note(self) -> Noted:
         """Return what it takes to compute the forward that this is part of again, without asking the server."""
         forward = self.forward
-        return Noted(self.server, b"".join(forward.body.parts), forward.reply, forward.call, forward.epoch)
+        return Noted(
+            self.server, b"".join(forward.body.parts), forward.reply, forward.first_call, forward.epoch, forward.key
+        )
 
     @property
     def awaits(self) -> bool:  # type: ignore[override]
@@ -147,32 +179,55 @@ class RemoteCall(RemoteNode):
         message = wire.Message(gradient.gradients, self.forward.reply.named, metadata)
         body = wire.encode_native(message, bfloat16=self.forward.caller.bfloat16)
         self._choose_key(body)
-        sending = self._apply(body, Round.current())
+        sending = self._apply(body, Round.current() or self._share(run))
         return IO.run(sending) if self._blocking else sending
 
     def settle(self) -> None:
         """Forget the outcome: a further backward through this call is another one, which the server will refuse."""
         self._pulled = self._ticket = self._sent = None
+        self._held = False
+        self._completed += 1
+
+    def committed(self, applied: Applied) -> None:
+        """Take note of what became of a gradient that was held."""
+        self.applied = applied
+        if applied == "yes":
+            self._ticket, self._held = None, False
+
+    def _share(self, run: Run) -> Membership | None:
+        """Return the update that this call shares with other calls of the same server in one backward, if it does."""
+        calls = [node for node in run.nodes if isinstance(node, RemoteCall)]
+        if len(calls) == 1 and not self._held:
+            return None
+        server = _server_of(self, calls)
+        if not self._held and sum(_server_of(call, calls) == server for call in calls) == 1:
+            return None
+        update = run.commits.setdefault(("labnet.network", server), SharedUpdate(blocking=self._blocking))
+        assert isinstance(update, SharedUpdate)
+        return update.join(self)
 
     def _choose_key(self, body: wire.Body) -> None:
         """Keep the key as long as the same gradient is on its way; another gradient never gets it."""
-        sent = (checksum_of_body(body), body.nbytes)
+        sent = digest_of_body(body)
         if sent != self._sent:
             self._ticket = self._pulled = None
             self._sent = sent
         if self._ticket is None and self._pulled is None:
-            self._ticket = self.forward.caller.ticket("/optimize")
+            content = f"{self.forward.key} {self._completed} ".encode() + sent
+            self._ticket = self.forward.caller.ticket("/optimize", content, counted=False)
 
-    async def again(self, body: wire.Body, round_: Membership) -> None:
+    async def again(self, body: wire.Body, membership: Membership) -> None:
         """Make the forward again and have its gradient held again: the server has lost both."""
         await self.forward.renew()
-        self._ticket = self.forward.caller.ticket("/optimize")
-        await self._request(body, round_)
+        self._repetitions += 1
+        ticket = self._ticket or self.forward.caller.own_ticket()
+        # the reply to the key itself is that of what was lost
+        await self._request(body, membership, Ticket(f"{ticket.key}.{self._repetitions}"))
 
-    async def _apply(self, body: wire.Body, round_: Membership | None) -> list[Tensor | None]:
+    async def _apply(self, body: wire.Body, membership: Membership | None) -> list[Tensor | None]:
         if self._pulled is None:
             try:
-                self._pulled = await self._request(body, round_)
+                self._pulled = await self._request(body, membership, self._ticket)
             except RemoteError as error:
                 self.applied = error.applied or "no"
                 if self.applied != "unknown":
@@ -181,32 +236,90 @@ class RemoteCall(RemoteNode):
             except BaseException:
                 self.applied = "unknown"
                 raise
-            self.applied, self._ticket = "yes", None
+            self._held = membership is not None and membership.of.is_shared
+            if not self._held:
+                self.applied, self._ticket = "yes", None
+        if membership is not None and (self._held or not membership.of.is_shared):
+            membership.round.note(self, body, membership.of)
         return self._pulled
 
-    async def _request(self, body: wire.Body, round_: Membership | None) -> list[Tensor | None]:
+    async def _request(
+        self, body: wire.Body, membership: Membership | None, ticket: Ticket | None
+    ) -> list[Tensor | None]:
+        """Send the gradient until it was taken; the key stays where the forward has to be made again."""
         forward = self.forward
+        held = membership.of.header() if membership else {}
         for renewals in range(_RENEWALS + 1):
             try:
-                response = await forward.caller.call(
-                    "POST",
-                    "/optimize",
-                    body,
-                    {CALL: forward.call, **(round_.of.header() if round_ else {})},
-                    ticket=self._ticket,
-                )
+                headers = {CALL: forward.call, **held}
+                if forward.call != forward.first_call:
+                    headers[RENEWS] = forward.first_call
+                response = await forward.caller.call("POST", "/optimize", body, headers, ticket=ticket)
                 break
             except GraphExpired as error:
                 if error.applied != "no" or renewals == _RENEWALS:
                     raise
                 await forward.renew()
-                self._ticket = forward.caller.ticket("/optimize")
-        if round_ is not None:
-            round_.round.note(self, body, round_.of)
         reply = forward.caller.decode("/optimize", response)
         if not isinstance(reply, wire.Message):
             raise errors.ProtocolMismatch(f"{forward.caller.address}/optimize: expected tensors, got {reply!r:.60}")
         return [reply.tensors.get(name) for name in forward.names]
+
+
+class SharedUpdate:
+    """The one update of a server whose model was called several times in what is differentiated.
+
+    Its gradients are held by the server as they come. Once the whole backward has succeeded the server adds them up,
+    the last call first, as a backward in one process does, and makes the update.
+    """
+
+    def __init__(self, *, blocking: bool):
+        self._blocking = blocking
+        self._round = Round(0)
+        self._calls: list[RemoteCall] = []
+
+    def join(self, call: RemoteCall) -> Membership:
+        """Return the place of a call in the update."""
+        self._calls.append(call)
+        return Membership(self._round, RoundOf(self._round.id, 0))
+
+    def commit(self) -> Awaitable[None] | None:
+        """Have the update made."""
+        if self._blocking:
+            IO.run(self._commit())
+            return None
+        return self._commit()
+
+    async def _commit(self) -> None:
+        applied: Applied = "unknown"
+        try:
+            await self._round.settle_one()
+            applied = "yes"
+        except RemoteError as error:
+            applied = error.applied or "no"  # type: ignore[assignment]
+            raise
+        finally:
+            for call in self._calls:
+                call.committed(applied)
+
+    def failure(self, error: BaseException, nodes: Iterable[Node]) -> BaseException:
+        """Name every server and its state where some took part and others did not."""
+        return partial_update(error, nodes)
+
+
+def remote_keys(tensors: Iterable[Tensor]) -> list[str]:
+    """Return the keys of the remote forwards that tensors were computed from, sorted."""
+    roots = [tensor._node for tensor in tensors if tensor._node is not None]
+    nodes = {node for root in roots for node in reachable(root)}
+    return sorted(node.forward.key for node in nodes if isinstance(node, RemoteCall))
+
+
+def _server_of(call: RemoteCall, calls: Iterable[RemoteCall]) -> str:
+    """Return the name of the server of a call: of several addresses of one incarnation, the first."""
+    epoch = call.forward.epoch
+    if epoch is None:
+        return call.forward.caller.where.name
+    return next(other.forward.caller.where.name for other in calls if other.forward.epoch == epoch)
 
 
 def _same_bytes(one: wire.Message, other: wire.Message) -> bool:

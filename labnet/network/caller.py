@@ -14,11 +14,11 @@ from tornado.iostream import StreamClosedError
 from labnet import errors, wire
 from labnet.errors import WireError
 from labnet.network import again, failures, keys, reporting, security, tree
-from labnet.network.checksum import CHECKSUM, checksum_of, checksum_of_body
+from labnet.network.digest import CONTENT_DIGEST, WANT_CONTENT_DIGEST, WANTED, content_digest, digest_of, mismatch
 from labnet.network.exchange import Response, Stage
 from labnet.network.identity import identity_of
 from labnet.network.keys import Ticket
-from labnet.network.names import CALL, CLIENT, EPOCH, PROTOCOL
+from labnet.network.names import ASK, CALL, CLIENT, EPOCH, EPOCH_REQUIRED, PROTOCOL
 from labnet.network.pool import Address, pool
 from labnet.network.retry import UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
 from labnet.network.whereabouts import Fixed, Gone, Whereabouts
@@ -34,7 +34,7 @@ _ACCEPT = f"{wire.NATIVE}{{}}, {wire.JSON};q=0.9, */*;q=0.1"
 #: Replies of a server that was never asked for, where the one that was has gone: another may have its port now.
 _OF_STRANGERS, _NOT_FOUND = (401, 403), (404, 405)
 
-#: The incarnation of each server that has answered, by host and port, or by name where it moves; of so many that
+#: The incarnation of each server that has answered, by address and path, or by name where it moves; of so many that
 #: answered last.
 _answered: dict[str, str | None] = {}
 _MOST_ANSWERED = 1024
@@ -100,9 +100,13 @@ class Caller:
         """Where the server is."""
         return self.where.address
 
-    def ticket(self, route: str) -> Ticket:
-        """Return a fresh key for a request to a route."""
-        return keys.take(f"{self.where.name}{route}", self._identity)
+    def ticket(self, route: str, content: bytes = b"", *, counted: bool = True) -> Ticket:
+        """Return a key for a request to a route; `content` and `counted` as for `keys.take`."""
+        return keys.take(f"{self.where.name}{route}", self._identity, content=content, counted=counted)
+
+    def own_ticket(self) -> Ticket:
+        """Return a fresh key that is not derived from another one."""
+        return (self._identity or keys.of_process()).take()
 
     async def call(
         self,
@@ -131,7 +135,10 @@ class Caller:
         extra = dict(headers or {})
         if ticket is not None:
             extra |= ticket.headers()
-        extra[CHECKSUM] = f"{checksum_of_body(body) if body else 0:08x}"  # also without a body: the reply has one
+        if body is not None:  # the reply then has a digest too
+            extra[CONTENT_DIGEST] = content_digest(body)
+        else:
+            extra[WANT_CONTENT_DIGEST] = WANTED
         tree.check(self.address.host)
         at_stake = ticket is not None and route not in _WITHOUT_EFFECT
         schedule = Schedule(self._backoff, timeout=tree.limited(self._timeout))
@@ -186,15 +193,21 @@ class Caller:
         reason: BaseException | None = None
         epoch = _answered.get(self._known)
         while True:
-            if schedule.in_doubt and at_stake and epoch is not None:
-                extra = {**extra, EPOCH: epoch}  # a server started anew since cannot know what became of the request
+            asks = at_stake and epoch is None  # the server tells its epoch first, and carries nothing out
+            if asks or (at_stake and schedule.in_doubt):
+                extra = {**extra, EPOCH: epoch or ASK}  # another incarnation cannot know what became of the request
             try:
                 if schedule.failures and self.where.moves:
                     await self._look_up_again(schedule)
                 response = await self._authorized(method, route, body, extra, schedule)
+                if asks and response.status == EPOCH_REQUIRED and (epoch := response.headers.get(EPOCH)) is not None:
+                    extra = {name: value for name, value in extra.items() if name != EPOCH}
+                    continue
                 moved = await self._is_elsewhere(response, schedule)
-                if not moved and not passes(response.status, _error_name(response)):
+                if not moved and not passes(response.status, _error_name(response), own=PROTOCOL in response.headers):
                     return response
+                if PROTOCOL not in response.headers:  # a proxy that may have passed the request on
+                    schedule.in_doubt = True
                 wait = schedule.next_wait(at_least=seconds_asked(response.headers.get("Retry-After")))
                 if wait is None:
                     return response
@@ -286,9 +299,7 @@ class Caller:
                 self.address, method, path, headers, parts, context=self.where.ssl, reached=reached
             )
         self._remember(response.headers.get(EPOCH))
-        announced = response.headers.get(CHECKSUM)
-        if announced is not None and announced.lower() != f"{checksum_of([response.body]):08x}":
-            raise ConnectionError("the reply was changed on its way: its checksum does not match")
+        _check_digest(response)
         return response
 
     def _remember(self, epoch: str | None) -> None:
@@ -327,6 +338,19 @@ class Caller:
                 route=route,
                 applied="unknown",
             ) from error
+
+
+def _check_digest(response: Response) -> None:
+    """Raise a `ConnectionError` for a reply that was damaged on its way."""
+    announced = response.headers.get(CONTENT_DIGEST)
+    if announced is None:
+        return
+    try:
+        wrong = mismatch(announced, response.body, digest_of([response.body]))
+    except ValueError as error:
+        wrong = str(error)
+    if wrong is not None:
+        raise ConnectionError(f"the reply was changed on its way: {wrong}")
 
 
 def _error_name(response: Response) -> str | None:

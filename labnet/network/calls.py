@@ -75,6 +75,18 @@ class Limits:
     remembered: int = 100_000
 
 
+def check_renewed(calls: "Calls", renews: str) -> None:
+    """Check that the gradient of a call may still be used through another one, whose forward was made again.
+
+    Raises
+    ------
+    Expired
+        If it was used, or nobody knows.
+    """
+    if renews and (fate := calls.fate(renews, now=0.0)) != "no":
+        raise Expired(fate)
+
+
 class Calls:
     """Kept graphs by call id.
 
@@ -94,6 +106,7 @@ class Calls:
         self.limits = limits or Limits()
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._gone: OrderedDict[str, Applied] = OrderedDict()
+        self._keys: OrderedDict[str, str] = OrderedDict()
         self._own: str | None = None
         self._since = 0
         self.nbytes = 0
@@ -199,6 +212,19 @@ class Calls:
         """
         self._gone.pop(call, None)
         self.keep(call, kept._replace(if_dropped="unknown") if in_doubt else kept)
+
+    def used(self, call: str, key: str) -> None:
+        """Take note that the gradient of a call was used, for a request with this key; its graph goes."""
+        if call in self._kept:
+            self._drop(call)
+        self._remember(call, "yes")
+        self._keys[call] = key
+        while len(self._keys) > self.limits.remembered:
+            self._keys.popitem(last=False)
+
+    def key_of(self, call: str) -> str | None:
+        """Return the key of the request that has used the gradient of a call, if that is known."""
+        return self._keys.get(call)
 
     def claim(self, call: str) -> None:
         """Use up a call whose graph is kept elsewhere.

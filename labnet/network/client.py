@@ -8,10 +8,11 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from labnet import errors, wire
-from labnet.autograd import is_recording
-from labnet.network import again
-from labnet.network.backward import Forward, Output, RemoteCall
+from labnet.autograd import is_recording, next_number
+from labnet.network import again, keys
+from labnet.network.backward import Forward, Output, RemoteCall, Sent, remote_keys
 from labnet.network.caller import Caller
+from labnet.network.digest import digest_of_body
 from labnet.network.loops import IO
 from labnet.network.names import MODE, WANTED
 from labnet.network.pool import Address
@@ -146,24 +147,32 @@ class RemoteModel:
             raise TypeError(f"a remote model takes one tensor, or several by name, got {len(inputs)} and {list(named)}")
         given: Any = named or inputs[0]
         message = wire.message_of({k: _as_tensor(v) for k, v in given.items()} if named else _as_tensor(given))
-        return _run(self._forward(message, training=is_recording()), blocking=self._blocking)
+        return _run(self._forward(self._sending(message), message, training=is_recording()), blocking=self._blocking)
 
-    async def _forward(self, message: wire.Message, *, training: bool) -> Any:
-        return await self._forward_by(self._caller, message, {}, training=training)
+    def _sending(self, message: wire.Message) -> Sent:
+        """Return a forward as it is about to be sent: its key and number are those of the order of the calls."""
+        message.metadata[WANTED] = ",".join(name for name, tensor in message.tensors.items() if tensor.requires_grad)
+        body = wire.encode_native(message, bfloat16=self._caller.bfloat16)
+        content = digest_of_body(body) if keys.is_derived() else b""
+        for key in remote_keys(message.tensors.values()) if content else ():
+            content += key.encode()
+        ticket = self._caller.ticket("/forward", content)
+        return Sent(self._caller, tuple(message.tensors), body, ticket, next_number())
+
+    async def _forward(self, sent: Sent, message: wire.Message, *, training: bool) -> Any:
+        return await self._forward_by(sent, message, {}, training=training)
 
     async def _forward_by(
-        self, caller: Caller, message: wire.Message, headers: Mapping[str, str], *, training: bool
+        self, sent: Sent, message: wire.Message, headers: Mapping[str, str], *, training: bool
     ) -> Any:
-        wanted = ",".join(name for name, tensor in message.tensors.items() if tensor.requires_grad)
-        message.metadata[WANTED] = wanted
-        body = wire.encode_native(message, bfloat16=caller.bfloat16)
-        known = again.answered(self.url, body) if training else None
+        known = again.answered(self.url, sent.body, sent.ticket.key) if training else None
         if known is not None:
-            return self._connect(message, Forward.noted(caller, message, body, known))
-        response = await caller.call("POST", "/forward", body, {**headers, **({} if training else {MODE: "eval"})})
+            return self._connect(message, Forward.noted(sent, known))
+        mode = {} if training else {MODE: "eval"}
+        response = await sent.caller.call("POST", "/forward", sent.body, {**headers, **mode}, ticket=sent.ticket)
         if training:
-            return self._connect(message, Forward.of(caller, message, body, response))
-        reply = caller.decode("/forward", response)
+            return self._connect(message, Forward.of(sent, response))
+        reply = sent.caller.decode("/forward", response)
         if not isinstance(reply, wire.Message):
             raise errors.ProtocolMismatch(f"{self.url}/forward: expected tensors, got {reply!r:.60}")
         return reply.value

@@ -40,8 +40,8 @@ class Graph:
         self.epoch = epoch
         #: Whether other servers were asked to apply their part: then this one must apply its own.
         self.handed_on = False
-        #: By the checksum of the request, what other servers have already computed for it.
-        self.pulled: dict[int, Gradients] = {}
+        #: By the digest of the request, what other servers have already computed for it.
+        self.pulled: dict[str, Gradients] = {}
 
     @property
     def origin(self) -> Origin:

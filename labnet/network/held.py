@@ -30,7 +30,12 @@ class Membership(NamedTuple):
 
 
 class Round:
-    """The backwards of one step: `size` at each server, applied there together.
+    """The backwards of one step, applied together at each server.
+
+    Parameters
+    ----------
+    size : int
+        How many make the update of a server; 0 where `settle_one` tells it.
 
     Examples
     --------
@@ -40,14 +45,14 @@ class Round:
 
     def __init__(self, size: int):
         self.size = size
-        self._id = secrets.token_hex(16)
+        self.id = secrets.token_hex(16)
         self._held: dict[str, dict[int, _Held]] = {}
 
     @staticmethod
     def current() -> "Membership | None":
         """Return what backwards begun now are part of."""
         found = _current.get()
-        return None if found is None else Membership(found[0], RoundOf(found[0]._id, found[0].size, found[1]))
+        return None if found is None else Membership(found[0], RoundOf(found[0].id, found[0].size, found[1]))
 
     @contextlib.contextmanager
     def collecting(self, position: int) -> Iterator[None]:
@@ -84,6 +89,18 @@ class Round:
                 raise PartialUpdate(text, servers=states, server=server, applied="unknown") from told
         return states
 
+    async def settle_one(self) -> None:
+        """Have the only server of the round make its update now: the calls that were made last are added first.
+
+        Raises
+        ------
+        RemoteError
+            What the server says; `GraphExpired` if it does not know what became of a call.
+        """
+        held = [one for by_call in self._held.values() for one in by_call.values()]
+        held.sort(key=lambda one: -one[0].forward.number)
+        await self._settle(held[0][0].forward.caller.where.name, held)
+
     async def _settle(self, server: str, held: "list[_Held]") -> str:
         for _ in range(_ATTEMPTS):
             told = await self._ask(held)
@@ -101,7 +118,8 @@ class Round:
         )
 
     async def _ask(self, held: "list[_Held]") -> dict[str, Any]:
-        caller = held[0][0].forward.caller
-        response = await caller.call("POST", "/settle", wire.encode_json([call.forward.call for call, _, _ in held]))
+        caller, of = held[0][0].forward.caller, held[0][2]
+        calls = wire.encode_json([call.forward.call for call, _, _ in held])
+        response = await caller.call("POST", "/settle", calls, of.header() if of.is_shared else {})
         told: dict[str, Any] = caller.decode("/settle", response)
         return told

@@ -2,16 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import msgspec
 
 from labnet import wire
+from labnet.network.attempts import Attempts
 from labnet.network.calls import Calls, Kept
 from labnet.network.names import VERSION
-from labnet.network.rounds import MOST, Held, RoundOf, Rounds
+from labnet.network.rounds import MOST, ROUND, Held, RoundOf, Rounds
 from labnet.network.routes import Failure, Reply, Request
-from labnet.network.updates import Contribution, Updates
+from labnet.network.updates import Contribution, Updates, note_used
 from labnet.stats import Curve
 
 
@@ -30,12 +32,14 @@ class Holding:
         self,
         updates: Updates,
         calls: Calls,
+        attempts: Attempts,
         give_back: Callable[[str, Kept | None], None],
         losses: Curve,
         tell: Callable[[], None],
     ):
         self._updates = updates
         self._calls = calls
+        self._attempts = attempts
         self._give_back = give_back
         self._losses = losses
         self._tell = tell
@@ -52,18 +56,49 @@ class Holding:
     ) -> None:
         """Keep a contribution, and begin the update of its round once that is complete."""
         await self._updates.check(contribution)
-        held = Held(call, kept, contribution, of.position, asyncio.get_running_loop().create_future())
-        together = self._rounds.add(held, of)
-        for dropped in self._rounds.over():
+        nbytes, now = sum(gradient.nbytes for gradient in contribution.gradients.values()), time.monotonic()
+        applied: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        together = self._rounds.add(Held(call, kept, contribution, of.position, loss, nbytes, now, applied), of)
+        for dropped in self._rounds.over(now):
             self._give_back(dropped.call, dropped.kept)
         if together is not None:
-            task = asyncio.create_task(self._apply(together, loss))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(self._apply(together, self._updates.apply_all([held.contribution for held in together])))
 
-    async def _apply(self, together: list[Held], loss: float | None) -> None:
+    async def release(self, call: str) -> None:
+        """Give back a call that is held for an update that its client has not asked for: it comes once more.
+
+        Where that update is being made, wait for it.
+        """
+        held = self._rounds.release(call)
+        if held is not None:
+            self._give_back(held.call, held.kept)
+        elif (held := self._rounds.of_call(call)) is not None and not self._rounds.is_open(held):
+            await asyncio.wait([held.applied])
+
+    def _begin(self, doing: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(doing)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _commit(self, calls: list[str]) -> None:
+        """Make one update of calls, if all of them are held for one.
+
+        Raises
+        ------
+        Failure
+            If the update cannot be made; the calls may be tried again.
+        """
+        together = self._rounds.close(calls)
+        if together is not None:
+            updating = self._updates.apply(*[held.contribution for held in together])
+            await asyncio.shield(self._begin(self._apply(together, updating)))
+            together[0].applied.result()  # raises what the update has raised
+
+    async def _apply(self, together: list[Held], updating: Awaitable[int]) -> None:
+        loss = next((held.loss for held in reversed(together) if held.loss is not None), None)
         try:
-            version = await self._updates.apply_all([held.contribution for held in together])
+            version = await updating
         except Exception as error:
             for held in together:
                 self._give_back(held.call, held.kept)
@@ -71,6 +106,7 @@ class Holding:
                 held.applied.exception()  # told to whoever asks
         else:
             for held in together:
+                note_used(self._calls, held.contribution)
                 held.applied.set_result(version)
             if loss is not None:
                 self._losses.add(version, loss)
@@ -86,11 +122,18 @@ class Holding:
             raise Failure(400, "BadRequest", f"/settle needs a list of ids of calls: {error}") from None
         if not 0 < len(calls) <= MOST:
             raise Failure(400, "BadRequest", f"/settle needs 1 to {MOST} ids of calls, got {len(calls)}")
+        of_round = RoundOf.read(request.headers.get(ROUND))
+        if of_round is not None and of_round.is_shared:
+            await self._commit(calls)
         states = {call: await self._state_of(call) for call in calls}
         return Reply(wire.encode_json(states), {VERSION: str(self._updates.version)})
 
     async def _state_of(self, call: str) -> str:
         """Return "yes", "no" or "unknown": whether a call was applied; "held" where others of its round are missing."""
+        async with self._attempts.of(call):
+            return await self._known_state_of(call)
+
+    async def _known_state_of(self, call: str) -> str:
         held = self._rounds.of_call(call)
         if held is not None and self._rounds.is_open(held):
             return "held"

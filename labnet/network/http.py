@@ -20,9 +20,16 @@ from labnet import codec, wire
 from labnet.network import oip_bodies
 from labnet.network.accepting import Acceptor
 from labnet.network.admission import admit, declared_length, path_of
-from labnet.network.checksum import CHECKSUM, checksum_of, checksum_of_body
 from labnet.network.connection import DRAIN, Connection
 from labnet.network.connections import Connections, most_connections
+from labnet.network.digest import (
+    CONTENT_DIGEST,
+    WANT_CONTENT_DIGEST,
+    content_digest,
+    digest_of,
+    mismatch,
+    wanted_algorithm,
+)
 from labnet.network.heads import RequestHead, write_head
 from labnet.network.memory import Memory
 from labnet.network.names import CALL, CLIENT, EPOCH, PROTOCOL
@@ -238,20 +245,23 @@ class Exchange:
             headers=self._headers,
             body=self.body.toreadonly(),
             client=client if client and len(client) <= _MAX_CLIENT_ID else None,
-            checksum=self._checksum(self.body),
+            digest=self._digest(self.body),
         )
         return await self._application.answer(self._route, request)
 
-    def _checksum(self, body: memoryview) -> int:
-        """Return the checksum of the body, which must be the announced one if there is one."""
+    def _digest(self, body: memoryview) -> str:
+        """Return the digest of the body, which must be the announced one if there is one."""
         if self._method != "POST":
-            return 0
-        found, announced = checksum_of([body]), self._headers.get(CHECKSUM)
-        if announced is not None and announced.lower() != f"{found:08x}":
-            raise Failure(
-                400, "Corrupted", f"the body has the checksum {found:08x}, announced was {announced:.20}: send it again"
-            )
-        return found
+            return ""
+        found, announced = digest_of([body]), self._headers.get(CONTENT_DIGEST)
+        if announced is not None:
+            try:
+                wrong = mismatch(announced, body, found)
+            except ValueError as error:
+                raise Failure(400, "BadRequest", str(error)) from error
+            if wrong is not None:
+                raise Failure(400, "Corrupted", f"{wrong}: send it again")
+        return found.hex()
 
     def _error_body(self, failure: Failure) -> wire.Body:
         message = failure.message.encode("utf-8", "backslashreplace").decode()
@@ -271,8 +281,9 @@ class Exchange:
         headers = dict(extra)
         if PROTOCOL not in self._headers:  # what no browser sends of its own accord
             headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **headers, "Date": _date()}
-        if CHECKSUM in self._headers:
-            headers[CHECKSUM] = f"{checksum_of_body(body):08x}"
+        algorithm = wanted_algorithm(self._headers.get(CONTENT_DIGEST), self._headers.get(WANT_CONTENT_DIGEST))
+        if algorithm is not None:
+            headers[CONTENT_DIGEST] = content_digest(body, algorithm)
         if self._last:
             headers["Connection"] = "close"
         head = _head(self._application, status, body, headers)

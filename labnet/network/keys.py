@@ -1,7 +1,8 @@
 """Keys of the requests that this process makes: one sequence per process, or one per request that it serves.
 
-A request made while another one is being answered gets a key derived from the other's and from where it goes. A
-server that answers the same request twice therefore sends the same keys twice, and those it asks answer once.
+A request made while another one is being answered gets a key derived from the other's key, from where it goes and
+from what it says. A server that answers the same request twice therefore sends the same keys twice, in whatever order,
+and the servers it asks carry out each once.
 """
 
 import contextvars
@@ -9,8 +10,9 @@ import itertools
 import os
 import secrets
 import threading
-import zlib
 from collections.abc import Iterator
+
+import xxhash
 
 from labnet.network.ledger import Key
 
@@ -99,23 +101,41 @@ class Origin:
     Examples
     --------
     >>> origin = Origin(Key.parse("ana:17"))
-    >>> origin.derive("http://b:3000/forward"), origin.derive("http://b:3000/forward")
-    ('ana/9759143e:17.0', 'ana/9759143e:17.1')
+    >>> origin.derive("http://b:3000/forward", b"body")
+    'ana/2c4700d90b04eb5f:17.4789970141154636029.0'
+    >>> origin.derive("http://b:3000/forward", b"body", position=1)
+    'ana/2c4700d90b04eb5f:17.4789970141154636029.1'
     """
 
-    __slots__ = ("_client", "_numbers", "_part", "_sequence")
+    __slots__ = ("_client", "_counts", "_part", "_sequence")
 
     def __init__(self, key: Key, part: str = ""):
         self._client = key.client
         self._part = part
         self._sequence = ".".join(map(str, key.sequence))
-        self._numbers: dict[str, int] = {}
+        self._counts: dict[tuple[str, bytes], int] = {}
 
-    def derive(self, target: str) -> str:
-        """Return the key of the next request to a target."""
-        number = self._numbers.get(target, 0)
-        self._numbers[target] = number + 1
-        return f"{self._client}/{zlib.crc32((self._part + target).encode()):08x}:{self._sequence}.{number}"
+    def derive(self, target: str, content: bytes = b"", *, position: int = 0) -> str:
+        """Return the key of a request to a target.
+
+        Parameters
+        ----------
+        target : str
+            Name of the server, and route.
+        content : bytes
+            What tells the request from others to this target; the same whenever it is made again.
+        position : int
+            Its place among those with the same content.
+        """
+        number = xxhash.xxh3_64_intdigest(content) >> 1
+        where = xxhash.xxh3_64_hexdigest(f"{self._part}{target}".encode())
+        return f"{self._client}/{where}:{self._sequence}.{number}.{position}"
+
+    def next_position(self, target: str, content: bytes) -> int:
+        """Return how many requests with this content were made to a target before, and count one more."""
+        position = self._counts.get((target, content), 0)
+        self._counts[target, content] = position + 1
+        return position
 
 
 _origin: contextvars.ContextVar[Origin | None] = contextvars.ContextVar("labnet_origin", default=None)
@@ -131,9 +151,25 @@ def go_on_as(origin: Origin) -> None:
     _origin.set(origin)
 
 
-def take(target: str, identity: Identity | None = None) -> Ticket:
-    """Return a fresh key for a request to a target, of a client; by default of this process."""
+def take(target: str, identity: Identity | None = None, *, content: bytes = b"", counted: bool = True) -> Ticket:
+    """Return a key for a request to a target: a fresh one of a client, by default of this process.
+
+    Where the request is made on behalf of another one its key is derived from that one's key instead.
+
+    Parameters
+    ----------
+    content : bytes
+        What tells the request from others to this target, whenever it is made again.
+    counted : bool
+        Whether a further request with this content is another one; otherwise it is the same one, and has its key.
+    """
     origin = _origin.get()
-    if origin is not None:
-        return Ticket(origin.derive(target))
-    return (identity or of_process()).take()
+    if origin is None:
+        return (identity or of_process()).take()
+    position = origin.next_position(target, content) if counted else 0
+    return Ticket(origin.derive(target, content, position=position))
+
+
+def is_derived() -> bool:
+    """Return whether the requests of this task are made on behalf of another one."""
+    return _origin.get() is not None

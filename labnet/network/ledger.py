@@ -9,6 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from labnet.network.bloom import BloomSet
 from labnet.network.calls import Applied, Expired
 
 #: How many clients are looked at for something to forget, where all their requests are still being carried out.
@@ -58,6 +59,17 @@ class Key(NamedTuple):
         if not client or not all(map(_is_number, parts)):
             return cls(text, (0,))
         return cls(client, tuple(map(int, parts)))
+
+    def continues(self, other: "Key") -> bool:
+        """Return whether one of two sequences of the same client begins with the other.
+
+        Examples
+        --------
+        >>> Key.parse("ana:17.1").continues(Key.parse("ana:17")), Key.parse("ana:17").continues(Key.parse("ana:18"))
+        (True, False)
+        """
+        length = min(len(self.sequence), len(other.sequence))
+        return self.client == other.client and self.sequence[:length] == other.sequence[:length]
 
 
 class Entry:
@@ -113,7 +125,8 @@ class Bounds:
         Most bytes of stored replies, and how long one and an idle client are remembered. The newest reply is
         kept even where it is larger than the bound.
     clients : int
-        Most clients of which the last key is remembered after everything else.
+        Most clients of which the last key is remembered after everything else. Of further ones only the name is, in
+        a `BloomSet`: whatever they send is refused, because nobody knows whether it is new.
     """
 
     window: int = 4096
@@ -141,6 +154,9 @@ class Ledger:
         self.bounds = bounds or Bounds()
         self._windows: OrderedDict[str, _Window] = OrderedDict()
         self._floors: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        #: Clients with one key, such as a UUID: apart, because many of them must not push the others out.
+        self._single: OrderedDict[str, None] = OrderedDict()
+        self._forgotten = BloomSet()
         self._replies: OrderedDict[Key, Entry] = OrderedDict()
         self._count = 0
         self.nbytes = 0
@@ -211,6 +227,12 @@ class Ledger:
             self._drop_reply(next(iter(self._replies)))
             self.evicted += 1
 
+    def stored(self, key: Key) -> Entry | None:
+        """Return the entry of a request that was carried out and whose reply is kept; None otherwise."""
+        window = self._windows.get(key.client)
+        entry = window.entries.get(key.sequence) if window is not None else None
+        return entry if entry is not None and not entry.running and entry.reply is not None else None
+
     def forget(self, key: Key) -> None:
         """Take back that a request was begun: it was not carried out and may come again."""
         del self._windows[key.client].entries[key.sequence]
@@ -257,7 +279,7 @@ class Ledger:
     def _window(self, client: str) -> _Window:
         window = self._windows.get(client)
         if window is None:
-            window = self._windows[client] = _Window(self._floors.pop(client, ()))
+            window = self._windows[client] = _Window(self._floor_of(client))
         else:
             self._windows.move_to_end(client)
         return window
@@ -279,10 +301,35 @@ class Ledger:
             window.floor = max(window.floor, sequence)
         if not window.entries:
             del self._windows[client]
-            self._floors[client] = window.floor
-            while len(self._floors) > self.bounds.clients:
-                self._floors.popitem(last=False)
+            self._remember(client, window.floor)
         return sequence is not None and bool(window.entries)
+
+    def _remember(self, client: str, floor: tuple[int, ...]) -> None:
+        """Remember the last key of a client; of the oldest clients, that there was one."""
+        if floor == (0,):
+            self._single[client] = None
+        else:
+            self._floors[client] = floor
+        for kept in (self._single, self._floors):
+            while len(kept) > self.bounds.clients:
+                self._forgotten.add(kept.popitem(last=False)[0])
+
+    def _floor_of(self, client: str) -> tuple[int, ...]:
+        """Return the last key of a client that was forgotten, and remember it no longer.
+
+        Raises
+        ------
+        Forgotten
+            If there was one, and nobody knows which.
+        """
+        if client in self._single:
+            del self._single[client]
+            return (0,)
+        if client in self._floors:
+            return self._floors.pop(client)
+        if client in self._forgotten:
+            raise Forgotten
+        return ()
 
     def _make_room(self) -> None:
         """Forget keys of the clients that were not seen for longest."""

@@ -5,11 +5,15 @@ PROTOCOL = "Labnet-Protocol"
 CLIENT = "Labnet-Client"
 #: Header that names a call; the same in the reply to a forward and in the backward.
 CALL = "Labnet-Call"
+#: Header of a backward whose forward was made again: the call of the first one, which it stands for.
+RENEWS = "Labnet-Renews"
 #: Version of the weights that a forward saw, or that a backward made.
 VERSION = "Labnet-Version"
 MODE = "Labnet-Mode"
 #: Which incarnation of a server answered.
 EPOCH = "Labnet-Epoch"
+#: In place of an epoch: the client knows none, and wants nothing carried out before it does; the status of that reply.
+ASK, EPOCH_REQUIRED = "?", 428
 #: Header of a reply that was given before.
 REPLAYED = "Labnet-Replayed"
 

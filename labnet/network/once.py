@@ -9,7 +9,7 @@ from labnet import wire
 from labnet.network import keys
 from labnet.network.calls import Expired
 from labnet.network.ledger import Bounds, Entry, Forgotten, Key, Ledger, Mismatch
-from labnet.network.names import CALL, EPOCH, MODE, REPLAYED, VERSION
+from labnet.network.names import ASK, CALL, EPOCH, EPOCH_REQUIRED, MODE, RENEWS, REPLAYED, VERSION
 from labnet.network.replication import fingerprint_for
 from labnet.network.routes import Failure, Reply, Request, failure_of
 from labnet.store import Outcome as Stored
@@ -80,18 +80,43 @@ class Once:
             entry = self.ledger.begin(key, fingerprint_of(request), now=time.monotonic())
         except (Mismatch, Expired, Forgotten) as error:
             _refuse(key, error)
+        if entry is None and request.headers.get(EPOCH) == ASK:
+            self.ledger.forget(key)
+            raise Failure(
+                EPOCH_REQUIRED,
+                "BadRequest",
+                f"send the request again, it was not carried out: {EPOCH} names this server",
+            )
         if entry is None and not self._may_be_new(request):
             self.ledger.forget(key)
             _refuse(key, Forgotten("this server was started anew since the request was first sent"))
         if entry is None:
-            return await self._carry_out(key, carry_out)
+            return await self._carry_out(key, carry_out, keeps_failures=request.path not in _OF_MODELS)
         return _again(await self._outcome(entry))
+
+    def replay(self, text: str | None, request: Request) -> Reply | None:
+        """Return the stored reply to an earlier request that asked for the same; None without one.
+
+        Parameters
+        ----------
+        text : str or None
+            Key of the earlier request: one of the two continues the sequence of the other.
+        """
+        given = request.headers.get(keys.KEY)
+        if text is None or given is None:
+            return None
+        key = Key.parse(text)
+        entry = self.ledger.stored(key) if key.continues(Key.parse(given)) else None
+        if entry is None or entry.fingerprint != fingerprint_of(request) or not isinstance(entry.reply, Reply):
+            return None
+        return _again(entry.reply)
 
     def _acknowledge(self, key: Key, done: str | None) -> None:
         if done is not None and done.isascii() and done.isdigit() and len(done) < 20:
             self.ledger.acknowledge(key.client, int(done))
 
-    async def _carry_out(self, key: Key, carry_out: Callable[[], Awaitable[Reply]]) -> Reply:
+    async def _carry_out(self, key: Key, carry_out: Callable[[], Awaitable[Reply]], *, keeps_failures: bool) -> Reply:
+        """Answer a request; a failed one of a model has changed nothing, so it is carried out when it comes again."""
         entry = self.ledger.running(key)
         keys.answering(key)
         try:
@@ -101,7 +126,7 @@ class Once:
             again = Failure(
                 failure.status, failure.error, failure.message, headers=failure.headers, details=failure.details
             )
-            self._settle(key, entry, again)
+            self._settle(key, entry, again, kept=keeps_failures)
             raise
         except BaseException:
             stopping = Failure(503, "Overloaded", "the server is stopping", headers={"Retry-After": "1"})
@@ -112,12 +137,12 @@ class Once:
         self._settle(key, entry, reply)
         return reply
 
-    def _settle(self, key: Key, entry: Entry, outcome: Outcome) -> None:
+    def _settle(self, key: Key, entry: Entry, outcome: Outcome, *, kept: bool = True) -> None:
         waiting: asyncio.Future[Outcome] | None = entry.waiting
         if isinstance(outcome, Reply):
             size = outcome.body.nbytes + sum(map(len, outcome.headers.values()))
             self.ledger.finish(key, outcome, nbytes=size, now=time.monotonic())
-        elif outcome.status in _NOT_BEGUN:
+        elif outcome.status in _NOT_BEGUN or not kept:
             self.ledger.forget(key)
         else:
             size = len(outcome.message)
@@ -140,7 +165,8 @@ def fingerprint_of(request: Request) -> tuple[Any, ...]:
     headers = request.headers
     if request.path == "/apply":
         return fingerprint_for(request)
-    return request.path, headers.get(CALL), headers.get(MODE), len(request.body), request.checksum
+    call = headers.get(RENEWS) or headers.get(CALL)
+    return request.path, call, headers.get(MODE), len(request.body), request.digest
 
 
 def _parse(text: str) -> Key:
@@ -161,7 +187,12 @@ def _again(outcome: Outcome) -> Reply:
 def _refuse(key: Key, error: Exception) -> NoReturn:
     name = f"{key.client}:{'.'.join(map(str, key.sequence))}"
     if isinstance(error, Mismatch):
-        raise Failure(422, "BadRequest", f"the key {name:.80} came before with another request: take a new key")
+        raise Failure(
+            422,
+            "BadRequest",
+            f"the key {name:.80} came before with another request: take a new key (applied: unknown)",
+            details={"applied": "unknown"},
+        )
     if isinstance(error, Expired):
         raise Failure(
             410,

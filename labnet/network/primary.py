@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from labnet import wire
 from labnet.autograd import Gradients
-from labnet.network.calls import Expired
+from labnet.network.calls import Expired, check_renewed
 from labnet.network.graph import Graph
 from labnet.network.keys import KEY
 from labnet.network.names import CALL, EPOCH, VERSION
+from labnet.network.pulling import renewed_by
 from labnet.network.replication import PRIMARY, Handed, fingerprint_for, gone
 from labnet.network.rounds import ROUND, RoundOf
 from labnet.network.routes import Failure, Reply, Request, Route
-from labnet.network.updates import Contribution
+from labnet.network.updates import Contribution, note_used
 from labnet.nn import Module
 from labnet.store import Outcome
 from labnet.tensor import Tensor
@@ -102,7 +103,12 @@ class Primary:
 
     async def _apply(self, request: Request) -> Reply:
         """Apply what a replica has computed for a call, once; a call that was given up is not applied any more."""
-        served, call = self._served, request.headers.get(CALL, "")
+        call = request.headers.get(CALL, "")
+        async with self._served.attempts.of(renewed_by(request) or call):
+            return await self._apply_to(call, request)
+
+    async def _apply_to(self, call: str, request: Request) -> Reply:
+        served = self._served
         fingerprint, of_round = fingerprint_for(request), RoundOf.read(request.headers.get(ROUND))
         epoch = request.headers.get(PRIMARY, "")
         known = epoch.startswith(self.lineage)  # so it is known which calls were applied or given up
@@ -113,7 +119,9 @@ class Primary:
             )
         handed = Handed.decode(request.message())
         contribution = self._contribution(request, call, handed, fingerprint)
+        await served.holding.release(call)
         try:
+            check_renewed(served.calls, contribution.renews)
             served.calls.claim(call)
         except Expired as expired:
             if expired.applied == "no":
@@ -129,6 +137,7 @@ class Primary:
         except Exception:
             served.calls.unclaim(call)
             raise
+        note_used(served.calls, contribution)
         self.tell()
         return Reply(reply, {VERSION: str(version)})
 
@@ -149,12 +158,12 @@ class Primary:
                     f"the parameter {expected}",
                 )
             pairs.append((parameter, gradient))
-        version = request.headers.get(VERSION, "")
+        version, renews = request.headers.get(VERSION, ""), renewed_by(request)
         if not (version.isascii() and version.isdigit()):
             raise Failure(400, "BadRequest", f"/apply needs the header {VERSION} of the replica's weights")
 
         def outcome(led_to: int) -> Outcome:
-            return Outcome(key, fingerprint, call, handed.reply, led_to)
+            return Outcome(key, fingerprint, call, handed.reply, led_to, renews)
 
         return Contribution(
             request.client or "",
@@ -164,4 +173,5 @@ class Primary:
             int(version),
             Gradients(pairs),
             outcome=outcome,
+            renews=renews,
         )

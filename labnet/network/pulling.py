@@ -10,7 +10,7 @@ from labnet.network.calls import Kept
 from labnet.network.graph import Graph, pull
 from labnet.network.keys import KEY
 from labnet.network.loops import await_model
-from labnet.network.names import LOSS, WANTED
+from labnet.network.names import CALL, LOSS, RENEWS, WANTED
 from labnet.network.once import fingerprint_of
 from labnet.network.routes import Failure, Request
 from labnet.network.updates import Contribution
@@ -25,12 +25,13 @@ class Backward:
     def __init__(self, request: Request, call: str, kept: Kept, given: dict[str, Tensor], loss: float | None):
         self._request = request
         self._call = call
+        self._renews = renewed_by(request)
         self._kept = kept
         self._graph: Graph = kept.graph
         self._given = given
         self._loss = loss
         #: Servers further down may have applied their part in an earlier attempt, and do so once.
-        self._gradients: Gradients | None = self._graph.pulled.pop(request.checksum, None)
+        self._gradients: Gradients | None = self._graph.pulled.pop(request.digest, None)
         self._answer: wire.Body | None = None
 
     def begin(self) -> None:
@@ -52,7 +53,7 @@ class Backward:
     def keep(self) -> None:
         """Keep what was pulled for another attempt."""
         if self._gradients is not None:
-            self._graph.pulled[self._request.checksum] = self._gradients
+            self._graph.pulled[self._request.digest] = self._gradients
 
     def contribution(self) -> Contribution:
         """Return what is to be applied."""
@@ -67,6 +68,7 @@ class Backward:
             self._kept.version,
             self._gradients,
             outcome=self._outcome,
+            renews=self._renews,
         )
 
     def answer(self) -> wire.Body:
@@ -81,7 +83,13 @@ class Backward:
 
     def _outcome(self, version: int) -> Outcome:
         key, body = self._request.headers.get(KEY, "").strip('"'), b"".join(self.answer().parts)
-        return Outcome(key, fingerprint_of(self._request), self._call, body, version)
+        return Outcome(key, fingerprint_of(self._request), self._call, body, version, self._renews)
+
+
+def renewed_by(request: Request) -> str:
+    """Return the call that the call of a backward stands for, because its forward was made again; else nothing."""
+    renews = request.headers.get(RENEWS, "")
+    return renews if renews != request.headers.get(CALL) else ""
 
 
 def leaves_of(message: wire.Message) -> dict[str, Tensor]:

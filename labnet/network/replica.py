@@ -13,9 +13,9 @@ from labnet.errors import GraphExpired, RemoteError
 from labnet.network.caller import Caller
 from labnet.network.keys import Ticket
 from labnet.network.loops import IO
-from labnet.network.names import CALL, CLIENT, EPOCH, VERSION
+from labnet.network.names import CALL, CLIENT, EPOCH, RENEWS, VERSION
 from labnet.network.replication import AFTER, LINEAGE, PRIMARY, Handed, Least, answered_for, failure_of
-from labnet.network.rounds import RoundOf
+from labnet.network.rounds import ROUND, RoundOf
 from labnet.network.routes import Failure, Reply, Request, Route
 from labnet.network.updates import Contribution
 from labnet.nn import Module
@@ -167,6 +167,7 @@ class Replica:
             PRIMARY: epoch or "",
             **answered_for(request),
             **(of.header() if of is not None else {}),
+            **({RENEWS: contribution.renews} if contribution.renews else {}),
         }
         ticket = Ticket(contribution.key.strip('"'))
         try:
@@ -180,8 +181,9 @@ class Replica:
 
     async def settle(self, request: Request) -> Reply:
         """Ask the primary what became of calls."""
+        body, of_round = wire.Body(wire.JSON, [bytes(request.body)]), request.headers.get(ROUND)
         try:
-            response = await self._caller.call("POST", "/settle", wire.Body(wire.JSON, [bytes(request.body)]))
+            response = await self._caller.call("POST", "/settle", body, {} if of_round is None else {ROUND: of_round})
         except RemoteError as error:
             raise failure_of(error) from error
         return Reply(wire.Body(wire.JSON, [response.body]), {VERSION: response.headers[VERSION]})

@@ -15,6 +15,7 @@ T = TypeVar("T")
 UNKNOWN_SECONDS = 3.0
 
 _BUSY = (429, 503)
+_OF_PROXIES = (502, 504)
 
 
 @dataclass(frozen=True)
@@ -108,15 +109,24 @@ class Schedule:
         return wait
 
 
-def passes(status: int, error: str | None) -> bool:
-    """Tell whether a reply, by its status and the error it names, means that the same request may succeed later.
+def passes(status: int, error: str | None, *, own: bool = True) -> bool:
+    """Return whether a reply means that the same request may succeed later.
+
+    Parameters
+    ----------
+    status : int
+        Of the reply.
+    error : str or None
+        The error that it names.
+    own : bool
+        Whether a labnet server sent it; otherwise a proxy did, which answers 502 or 504 while its server is away.
 
     Examples
     --------
-    >>> passes(503, None), passes(400, "Corrupted"), passes(500, "RemoteFailure")
-    (True, True, False)
+    >>> passes(503, None), passes(400, "Corrupted"), passes(500, "RemoteFailure"), passes(502, None, own=False)
+    (True, True, False, True)
     """
-    return status in _BUSY or (status == 400 and error == "Corrupted")
+    return status in _BUSY or (status == 400 and error == "Corrupted") or (not own and status in _OF_PROXIES)
 
 
 def seconds_asked(header: str | None) -> float:

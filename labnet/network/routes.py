@@ -53,11 +53,11 @@ class Request:
         Found whatever the case of their letters.
     client : str, optional
         Id that the client gave itself.
-    checksum : int
-        Of the body.
+    digest : str
+        Of the body, in hexadecimal digits; empty where there is none.
     """
 
-    __slots__ = ("_content_type", "body", "checksum", "client", "format", "headers", "method", "path")
+    __slots__ = ("_content_type", "body", "client", "digest", "format", "headers", "method", "path")
 
     def __init__(
         self,
@@ -66,14 +66,14 @@ class Request:
         headers: Mapping[str, str],
         body: bytes | bytearray | memoryview,
         client: str | None,
-        checksum: int = 0,
+        digest: str = "",
     ):
         self.method = method
         self.path = path
         self.headers = headers
         self.body = body
         self.client = client
-        self.checksum = checksum
+        self.digest = digest
         kind = self._content_type = wire.kind_of(headers.get("Content-Type", ""))
         default = kind if kind in wire.MESSAGES else wire.JSON
         #: How the client wants the tensors of the reply: as its Accept says, else as it sends them, else JSON.

@@ -10,7 +10,8 @@ from labnet import wire
 from labnet.errors import ServeError
 from labnet.network import keys
 from labnet.network.again import Before, Past
-from labnet.network.calls import Calls, Expired, Kept, Limits
+from labnet.network.attempts import Attempts
+from labnet.network.calls import Calls, Expired, Kept, Limits, check_renewed
 from labnet.network.gpu_times import GpuTimes, Sample
 from labnet.network.graph import Graph, check_gradient
 from labnet.network.holding import Holding
@@ -19,12 +20,12 @@ from labnet.network.loops import Worker, await_model
 from labnet.network.names import CALL, LOSS, MODE, VERSION
 from labnet.network.partial import RemoteNode, partial_update, states_of
 from labnet.network.primary import Primary
-from labnet.network.pulling import Backward, Calling, leaves_of, loss_of, message_of, outputs_of
+from labnet.network.pulling import Backward, Calling, leaves_of, loss_of, message_of, outputs_of, renewed_by
 from labnet.network.replica import Replica
 from labnet.network.rounds import ROUND, RoundOf
 from labnet.network.routes import Failure, Reply, Request, Route, encoded
 from labnet.network.staleness import Policy
-from labnet.network.updates import Optimizer, Updates
+from labnet.network.updates import Optimizer, Updates, note_used
 from labnet.nn import Module
 from labnet.ops.creation import random_state, restart_at
 from labnet.stats import Curve, Timeline
@@ -51,6 +52,8 @@ class ServedModel:
         The model that this one takes the place of.
     policy : Policy, optional
         What becomes of stale gradients.
+    replay : callable, optional
+        Returns the stored reply to the request with a key, if it asked for the same as a request.
     url : str
         Address of the server, for errors that name it beside others.
     store : Store, optional
@@ -72,6 +75,7 @@ class ServedModel:
         previous: "ServedModel | None" = None,
         limits: Limits | None = None,
         policy: Policy | None = None,
+        replay: Callable[[str | None, Request], Reply | None] = lambda key, request: None,
         url: str = "",
         store: Store | None = None,
         role: Role | None = None,
@@ -101,10 +105,13 @@ class ServedModel:
         )
         self.store = store
         if store is not None:
-            used = [outcome.call for outcome in store.outcomes]
             in_doubt = [intent.call for intent in store.intents]
             since = max(store.outcomes.forgotten, store.intents.forgotten, store.refusals.forgotten)
-            self.calls.restore(store.lineage, used, in_doubt=in_doubt, refused=store.refusals, since=since)
+            self.calls.restore(store.lineage, (), in_doubt=in_doubt, refused=store.refusals, since=since)
+            for outcome in store.outcomes:
+                for call in filter(None, (outcome.call, outcome.renews)):
+                    self.calls.used(call, outcome.key)
+        self._replay = replay
         #: Whether forwards reach other servers: what they saw is kept then, in case this one dies half-way.
         self._reaches: bool | None = None if store is not None else False
         self.replaced = False
@@ -112,7 +119,9 @@ class ServedModel:
         self.losses = Curve()
         #: When the worker computed for this model.
         self.timeline = Timeline()
-        self.holding = Holding(self.updates, self.calls, self._give_back, self.losses, self._tell)
+        #: Gradients that are being tried: whoever asks about one waits for what becomes of it.
+        self.attempts = Attempts()
+        self.holding = Holding(self.updates, self.calls, self.attempts, self._give_back, self.losses, self._tell)
         self._url = url
 
     @property
@@ -253,18 +262,30 @@ class ServedModel:
         return version, outputs_of(await await_model(result, lambda: _both(Calling(False), sample.awaiting())))
 
     async def _optimize(self, request: Request) -> Reply:
-        call, of_round = request.headers.get(CALL), RoundOf.read(request.headers.get(ROUND))
+        call = request.headers.get(CALL)
         if not call:
             raise Failure(400, "BadRequest", f"/optimize needs the header {CALL} of the reply to /forward")
+        first = renewed_by(request) or call
+        async with self.attempts.of(first):
+            return await self._train(request, call)
+
+    async def _train(self, request: Request, call: str) -> Reply:
+        """Pull a gradient through the graph of a call, and apply or hold what comes of it."""
+        of_round, renews = RoundOf.read(request.headers.get(ROUND)), renewed_by(request)
         message = message_of(request)
         loss = loss_of(message.metadata.get(LOSS))
+        await self.holding.release(call)
         try:
+            check_renewed(self.calls, renews)
             kept = self.calls.look(call, now=time.monotonic())
             graph: Graph = kept.graph
             check_gradient(message.tensors, graph.outputs)
             self._check_staleness(call, kept)
             kept = self.calls.take(call, now=time.monotonic())
         except Expired as expired:
+            replayed = self._replay(self.calls.key_of(renews or call), request) if expired.applied == "yes" else None
+            if replayed is not None:  # the same gradient, sent under another key before
+                return replayed
             if isinstance(self.role, Primary) and expired.applied == "no":
                 await self.give_up(call)
             details = {"applied": expired.applied}
@@ -288,7 +309,9 @@ class ServedModel:
             if version is None:
                 await backward.end()
                 if isinstance(self.role, Replica):
-                    return await self._hand_on(self.role, backward, request, of_round, graph.epoch)
+                    reply = await self._hand_on(self.role, backward, request, of_round, graph.epoch)
+                    note_used(self.calls, backward.contribution())
+                    return reply
                 if of_round is not None:
                     await self.holding.hold(call, kept, backward.contribution(), of_round, loss)
                     return Reply(backward.answer(), {VERSION: str(self.version), **of_round.header()})
@@ -299,6 +322,7 @@ class ServedModel:
                 call, kept, in_doubt=isinstance(error, Failure) and error.details.get("applied") == "unknown"
             )
             raise partial_update(error, graph.nodes, here={self._url: "no"}) from error.__cause__
+        note_used(self.calls, backward.contribution())
         if loss is not None:
             self.losses.add(version, loss)
         self._tell()
@@ -344,8 +368,8 @@ class ServedModel:
         model = self._model
         if not isinstance(model, Module):
             raise Failure(404, "RouteNotFound", "/weights: this model is a plain function without named parameters")
-        state = await self._worker.run(model.state_dict)
-        return Reply(wire.encode_value(state, request.format), {VERSION: str(self.version)})
+        version, state = await self._worker.run(lambda: (self.version, model.state_dict()))
+        return Reply(wire.encode_value(state, request.format), {VERSION: str(version)})
 
 
 @contextlib.contextmanager

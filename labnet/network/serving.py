@@ -209,6 +209,7 @@ def serve_part(given: Given, place: "Place", role: Role | None = None) -> Server
             new_call=new_calls(lineage),
             previous=previous,
             policy=given.policy,
+            replay=bound.once.replay,
             url=bound.url,
             store=kept,
             role=role,

@@ -10,6 +10,7 @@ import numpy as np
 
 from labnet.autograd import Gradients
 from labnet.network.again import intent_of
+from labnet.network.calls import Calls
 from labnet.network.gpu_times import GpuTimes
 from labnet.network.graph import Graph
 from labnet.network.ledger import Key
@@ -37,6 +38,8 @@ class Contribution(NamedTuple):
         Where the gradients of several are summed, they are in the order of these.
     outcome : callable, optional
         Returns what a store is to remember of it, given the version that it led to.
+    renews : str
+        The call that this one stands for, if its forward was made again.
     """
 
     client: str
@@ -45,13 +48,25 @@ class Contribution(NamedTuple):
     graph: Graph
     version: int
     gradients: Gradients
-    applied: "asyncio.Future[int] | None" = None
     outcome: Callable[[int], Outcome] | None = None
+    renews: str = ""
 
     @property
     def order(self) -> tuple[str, tuple[int, ...], str]:
         """Where it stands among others."""
         return self.client, Key.parse(self.key).sequence, self.call
+
+
+class _Waiting(NamedTuple):
+    """The contributions of one backward that wait for those of others."""
+
+    contributions: tuple[Contribution, ...]
+    applied: "asyncio.Future[int]"
+
+    def fail(self, error: Exception) -> None:
+        """Tell that no update was made."""
+        if not self.applied.done():
+            self.applied.set_exception(error)
 
 
 @dataclass
@@ -94,7 +109,7 @@ class Updates:
             self._version = Version(store.version)
         self.staleness = Histogram()
         self.norms = Norms()
-        self._round: list[Contribution] = []
+        self._round: list[_Waiting] = []
         self._closed: str | None = None
         self._failures = 0  # of the last attempts to write to the store
 
@@ -112,9 +127,8 @@ class Updates:
         """Send away the gradients that wait for others to make an update with, now and from now on."""
         self._closed = reason
         waiting, self._round = self._round, []
-        for contribution in waiting:
-            if contribution.applied is not None and not contribution.applied.done():
-                contribution.applied.set_exception(Failure(503, "Overloaded", reason, headers={"Retry-After": "1"}))
+        for one in waiting:
+            one.fail(_sent_away(reason))
 
     def check_staleness(self, version: int) -> None:
         """Refuse a gradient of weights that have changed too often since."""
@@ -130,15 +144,25 @@ class Updates:
         self.staleness.add(version - 1 - contribution.version)
         return version
 
-    async def apply(self, contribution: Contribution) -> int:
-        """Train with a contribution, with others where the policy says so; return the version it led to."""
+    async def apply(self, *contributions: Contribution) -> int:
+        """Train with the contributions of one backward, with others where the policy says so; return the new version.
+
+        Several are added up in their order, and count as one.
+        """
+
+        def alone() -> int:
+            for contribution in contributions:
+                if not contribution.graph.handed_on:
+                    self.check_staleness(contribution.version)
+            return self._update(list(contributions))
+
         if self._policy.accumulate == 1:
-            version = await self._worker.run(lambda: self._update([contribution]))
+            version = await self._worker.run(alone)
         else:
-            contribution = contribution._replace(applied=asyncio.get_running_loop().create_future())
-            await self._worker.run(lambda: self.trained(contribution))  # refuses what is not finite
-            version = await self._join(contribution)
-        self.staleness.add(version - 1 - contribution.version)
+            await self._worker.run(lambda: [self.trained(one) for one in contributions])  # refuses what is not finite
+            version = await self._join(_Waiting(contributions, asyncio.get_running_loop().create_future()))
+        for contribution in contributions:
+            self.staleness.add(version - 1 - contribution.version)
         return version
 
     async def apply_any(self, contribution: Contribution) -> int:
@@ -163,25 +187,24 @@ class Updates:
             self.staleness.add(version - 1 - contribution.version)
         return version
 
-    async def _join(self, contribution: Contribution) -> int:
-        """Wait until enough contributions are there; the last one makes the update for all."""
-        assert contribution.applied is not None
+    async def _join(self, waiting: _Waiting) -> int:
+        """Wait until enough backwards are there; the last one makes the update for all."""
         if self._closed is not None:
             raise _sent_away(self._closed)
-        self._round.append(contribution)
+        self._round.append(waiting)
         if len(self._round) == self._policy.accumulate:
-            together, self._round = sorted(self._round, key=lambda other: other.order), []
+            together, self._round = sorted(self._round, key=lambda other: other.contributions[0].order), []
+            contributions = [one for other in together for one in other.contributions]
             try:
-                version = await self._worker.run(lambda: self._update(together))
+                version = await self._worker.run(lambda: self._update(contributions))
             except Exception as error:
                 for other in together:
-                    if other.applied is not None and not other.applied.done():
-                        other.applied.set_exception(error)
+                    other.fail(error)
             else:
                 for other in together:
-                    if other.applied is not None and not other.applied.done():
+                    if not other.applied.done():
                         other.applied.set_result(version)
-        return await contribution.applied
+        return await waiting.applied
 
     def _update(self, contributions: list[Contribution]) -> int:
         """Train the parameters with the sum of the contributions; return the new version."""
@@ -296,6 +319,12 @@ class Updates:
             raise Failure(422, "BadGradient", "the gradient of a parameter is not finite; no weight has changed")
         factor = self._policy.factor(self.version - contribution.version)
         return Gradients(trained if factor == 1.0 else [(t, g * factor) for t, g in trained])
+
+
+def note_used(calls: Calls, contribution: Contribution) -> None:
+    """Take note that the gradient of a call was used, and of the call that it stands for."""
+    for call in filter(None, (contribution.call, contribution.renews)):
+        calls.used(call, contribution.key)
 
 
 @contextlib.contextmanager

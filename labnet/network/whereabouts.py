@@ -78,7 +78,7 @@ class Fixed:
         self.token = token
         self.ssl = ssl
         self.name = str(address)
-        self.known = address.authority
+        self.known = self.name
 
     def heard(self, route: str, headers: Mapping[str, str]) -> None:
         """Do nothing."""

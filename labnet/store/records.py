@@ -3,7 +3,7 @@
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,8 @@ class Outcome:
         Body of the reply; None once it was dropped.
     version : int
         Of the weights that it led to.
+    renews : str
+        The call that this one stands for, if its forward was made again.
     """
 
     key: str
@@ -41,6 +43,7 @@ class Outcome:
     call: str
     reply: bytes | None
     version: int = 0
+    renews: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ class Outcomes:
             call, nbytes = self._with_reply.popitem(last=False)
             self._nbytes -= nbytes
             old = self._kept[call]
-            self._kept[call] = Outcome(old.key, old.fingerprint, old.call, None, old.version)
+            self._kept[call] = replace(old, reply=None)
         while len(self._kept) > _KEYS:
             call, old = self._kept.popitem(last=False)
             self._nbytes -= self._with_reply.pop(call, 0)
@@ -181,14 +184,14 @@ def _reply_arrays(outcomes: Iterable[Outcome]) -> dict[str, Array]:
 
 
 def _described(outcomes: Iterable[Outcome]) -> list[list[Any]]:
-    return [[o.key, list(o.fingerprint), o.call, o.version] for o in outcomes]
+    return [[o.key, list(o.fingerprint), o.call, o.version, o.renews] for o in outcomes]
 
 
 def _outcomes(described: Iterable[Any], arrays: Mapping[str, Array]) -> Iterable[Outcome]:
-    for number, (key, fingerprint, call, version) in enumerate(described):
+    for number, (key, fingerprint, call, version, renews) in enumerate(described):
         reply = arrays.get(f"reply/{number}")
         body = None if reply is None else np.asarray(reply).tobytes()
-        yield Outcome(str(key), tuple(fingerprint), str(call), body, int(version))
+        yield Outcome(str(key), tuple(fingerprint), str(call), body, int(version), str(renews))
 
 
 def _below(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -1,9 +1,12 @@
 """Every gradient is applied exactly once: under faults, in any order, by many trainers, over several servers."""
 
 import asyncio
+import contextlib
 import itertools
+import json
 import random
 import signal
+import socket
 import threading
 
 import numpy as np
@@ -13,7 +16,18 @@ import labnet as ln
 from labnet import nn
 from labnet.network import Backoff
 from tests.network.proxy import FAULTS, Proxy
-from tests.network.support import SECONDS, blocking, hurried, run, together
+from tests.network.support import (
+    JSON,
+    SECONDS,
+    blocking,
+    forward_of,
+    gradient_of,
+    http,
+    hurried,
+    run,
+    scripted,
+    together,
+)
 
 STEPS = 1000
 QUICK = Backoff(first=0.001, longest=0.01, attempt=5.0)
@@ -530,3 +544,129 @@ def test_a_client_waits_for_a_server_that_it_knows_to_come_back():
     with ln.network.serve({"one": lambda: 2}, port=old.port):
         caller.join(SECONDS)
     assert results == [2]
+
+
+class Losing(Proxy):
+    """Loses the replies to requests by number."""
+
+    def __init__(self, port, *numbers):
+        self._numbers, self._count = numbers, -1
+        super().__init__(port, share=0.0)
+
+    def _choose(self):
+        self._count += 1
+        return "lose reply" if self._count in self._numbers else "none"
+
+
+@pytest.mark.parametrize("lost", [0, 1], ids=["its epoch", "its reply"])
+def test_the_first_request_to_a_server_is_not_carried_out_again_by_the_one_that_comes_after_it(lost):
+    hits, asked = [], threading.Event()
+    options = {"blocking": True, "backoff": QUICK, "token": "the same"}
+
+    class Watched(Losing):
+        def _do_lose_reply(self, client, request):
+            super()._do_lose_reply(client, request)
+            self.old.stop()
+            asked.set()
+            return False
+
+    def step(x):
+        hits.append(1)
+
+    def call(url, told):
+        try:
+            ln.network.tfetch(url + "/step", ln.ones(1), **options)
+        except ln.errors.CallExpired as error:
+            told.append(error.applied)
+
+    old, told = ln.network.serve({"step": step}, port=0, token="the same"), []
+    with contextlib.closing(Watched(old.port, lost)) as proxy:
+        proxy.old = old
+        caller = threading.Thread(target=call, args=(proxy.url, told))
+        caller.start()
+        assert asked.wait(SECONDS)
+        with ln.network.serve({"step": step}, port=old.port, token="the same"):
+            caller.join(SECONDS)
+    assert hits == [1]
+    assert told == (["unknown"] if lost else [])
+
+
+def test_a_request_that_asks_for_the_epoch_is_not_carried_out():
+    hits = []
+    with ln.network.serve({"step": lambda x: hits.append(1)}, port=0) as server:
+        send = {"Content_Type": JSON, "Idempotency_Key": '"ana:1"'}
+        asked = http(server, "POST", "/step", b"[1.0]", Labnet_Epoch="?", **send)
+        assert (asked.status, hits) == (428, [])
+        epoch = asked.headers["labnet-epoch"]
+        assert http(server, "POST", "/step", b"[1.0]", Labnet_Epoch=epoch, **send).status == 204
+        again = http(server, "POST", "/step", b"[1.0]", Labnet_Epoch="?", **send)
+        assert (again.status, again.headers["labnet-replayed"], hits) == (204, "1", [1])
+
+
+def test_a_gradient_that_comes_while_another_one_is_tried_waits_for_what_becomes_of_that():
+    tried, failing = threading.Event(), threading.Event()
+
+    def optimizer(gradients):
+        if not tried.is_set():
+            tried.set()
+            assert failing.wait(SECONDS)
+            raise RuntimeError("the first one fails")
+
+    with ln.network.serve_model(nn.Linear(3, 2), optimizer, port=0) as server:
+        call = forward_of(server, np.ones((1, 3), "float32")).headers["labnet-call"]
+        replies = []
+
+        def send(value):
+            replies.append(gradient_of(server, call, np.full((1, 2), value, "float32")))
+
+        first, second = threading.Thread(target=send, args=(1.0,)), threading.Thread(target=send, args=(2.0,))
+        first.start()
+        assert tried.wait(SECONDS)
+        second.start()
+        asked = threading.Thread(target=lambda: replies.append(http(server, "POST", "/settle", f'["{call}"]'.encode())))
+        asked.start()
+        failing.set()
+        for thread in (first, second, asked):
+            thread.join(SECONDS)
+        assert sorted(reply.status for reply in replies) == [200, 200, 500]
+        assert server.statistics()["server"]["version"] == 1
+
+
+def test_the_version_of_the_weights_is_theirs():
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.assign(ln.zeros((1, 1)))
+
+    def optimizer(gradients):
+        model.weight.assign(model.weight.detach() + 1)
+
+    with ln.network.serve_model(model, optimizer, port=0) as server:
+        remote, ended = blocking(server), threading.Event()
+
+        def train():
+            while not ended.is_set():
+                remote(ln.ones((1, 1))).sum().backward()
+
+        trainer = threading.Thread(target=train)
+        trainer.start()
+        try:
+            for _ in range(300):
+                reply = http(server, "GET", "/weights", Accept=JSON)
+                assert json.loads(reply.body)["weight"] == [[float(reply.headers["labnet-version"])]]
+        finally:
+            ended.set()
+            trainer.join(SECONDS)
+
+
+def test_a_proxy_without_its_server_is_asked_again_and_leaves_doubt():
+    away = b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n"
+    here = b"HTTP/1.1 200 OK\r\nLabnet-Protocol: 1\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n7"
+    with scripted(away, away.replace(b"502 Bad Gateway", b"504 Gateway Timeout"), here) as port:
+        assert ln.network.tfetch(f"127.0.0.1:{port}/seven", blocking=True, backoff=QUICK) == 7
+    with scripted(*[away] * 50) as port:
+        with pytest.raises(ln.errors.RemoteError) as caught:
+            ln.network.tfetch(f"127.0.0.1:{port}/seven", ln.ones(1), blocking=True, backoff=QUICK, timeout=0.5)
+        for _ in range(50):  # the rest of the script
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as sock:
+                sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                sock.recv(10)
+    assert caught.value.applied == "unknown"

@@ -200,3 +200,26 @@ class AgainstANaiveModel(RuleBasedStateMachine):
 
 
 TestAgainstANaiveModel = AgainstANaiveModel.TestCase
+
+
+def test_a_key_of_a_client_of_which_nothing_is_known_any_more_is_refused():
+    ledger = Ledger(Bounds(count=10, clients=10))
+    answer(ledger, key(1, client="the first"))
+    answer(ledger, Key.parse("a key of its own"))
+    for number in range(100):
+        answer(ledger, key(1, client=f"client {number}"))
+        answer(ledger, Key.parse(f"key {number}"))
+    for old in (key(1, client="the first"), key(2, client="the first"), Key.parse("a key of its own")):
+        with pytest.raises(Forgotten):
+            ledger.begin(old, "print", now=0.0)
+    assert ledger.begin(key(1, client="a new one"), "print", now=0.0) is None
+
+
+def test_many_keys_of_their_own_push_out_no_client():
+    ledger = Ledger(Bounds(count=10, clients=10))
+    answer(ledger, key(1, client="ana"))
+    for number in range(100):
+        answer(ledger, Key.parse(f"key {number}"))
+    with pytest.raises(Forgotten):
+        ledger.begin(key(1, client="ana"), "print", now=0.0)
+    assert ledger.begin(key(2, client="ana"), "print", now=0.0) is None

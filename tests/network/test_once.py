@@ -1,15 +1,18 @@
-"""Idempotency keys and checksums on the wire, as any client may send them."""
+"""Idempotency keys and digests on the wire, as any client may send them."""
 
+import base64
+import hashlib
+import json
 import threading
-import zlib
 
 import numpy as np
 import pytest
+import xxhash
 
 import labnet as ln
 from labnet import nn
 from labnet.network import keys
-from labnet.network.checksum import BLOCK, checksum_of
+from labnet.network.digest import digest_of
 from labnet.network.ledger import Bounds, Key
 from tests.network.support import JSON, NATIVE, SECONDS, blocking, forward_of, http, native, together, wait_until
 
@@ -160,7 +163,7 @@ def test_keys_of_requests_made_on_behalf_of_another_are_derived_from_its_key():
         assert post(server, "/outer", '"ana:17"').status == 204
         ((client, window),) = inner._port.once.ledger._windows.items()
         seen = [Key(client, sequence) for sequence in window.entries]
-    assert [key.sequence for key in seen] == [(17, 0), (17, 1)]
+    assert [(key.sequence[0], key.sequence[-1]) for key in seen] == [(17, 0), (17, 1)]
     assert {key.client.partition("/")[0] for key in seen} == {"ana"}
 
 
@@ -173,35 +176,73 @@ def test_a_process_says_below_which_key_it_has_every_reply(monkeypatch):
     assert int(second.headers()[keys.DONE]) > number
 
 
-# Checksums
+# Digests
 
 
-def naive(data):
-    folded = bytearray(min(len(data), BLOCK))
-    for position, byte in enumerate(data):
-        folded[position % BLOCK] ^= byte
-    return zlib.crc32(folded)
-
-
-@pytest.mark.parametrize("length", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 50_001])
-@pytest.mark.parametrize("cuts", [(), (1,), (88, BLOCK), (100, 5000, 5001, 20_000)])
-def test_the_checksum_is_that_of_the_folded_body_however_it_is_cut(length, cuts):
+@pytest.mark.parametrize("length", [0, 1, 4096, 50_001])
+@pytest.mark.parametrize("cuts", [(), (1,), (88, 4096), (100, 5000, 5001, 20_000)])
+def test_the_digest_is_that_of_the_whole_body_however_it_is_cut(length, cuts):
     data = np.random.default_rng(length).bytes(length)
     edges = [0, *[cut for cut in cuts if cut < length], length]
     parts = [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]  # noqa: RUF007
-    assert checksum_of(parts) == naive(data)
+    assert digest_of(parts) == xxhash.xxh3_128_digest(data)
 
 
-def test_a_body_that_does_not_match_its_checksum_is_refused_and_may_come_again(server, hits):
-    right = f"{zlib.crc32(BODY):08x}"
-    reply = post(server, "/count", '"ana:1"', b"[1.0, 3.0]", Labnet_Checksum=right)
+def content_digest(algorithm, data):
+    function = {"sha-256": hashlib.sha256, "sha-512": hashlib.sha512, "xxh128": xxhash.xxh3_128}[algorithm]
+    return f"{algorithm}=:{base64.b64encode(function(data).digest()).decode()}:"
+
+
+@pytest.mark.parametrize("algorithm", ["sha-256", "sha-512", "xxh128"])
+def test_a_body_that_does_not_match_its_digest_is_refused_and_may_come_again(server, hits, algorithm):
+    right = content_digest(algorithm, BODY)
+    reply = post(server, "/count", '"ana:1"', b"[1.0, 3.0]", Content_Digest=right)
     assert (reply.status, reply.json()["error"]) == (400, "Corrupted")
-    reply = post(server, "/count", '"ana:1"', Labnet_Checksum=right)
-    assert (reply.status, reply.headers["labnet-checksum"]) == (200, f"{zlib.crc32(b'1'):08x}")
+    assert algorithm in reply.json()["message"]
+    reply = post(server, "/count", '"ana:1"', Content_Digest=right)
+    assert (reply.status, reply.headers["content-digest"]) == (200, content_digest(algorithm, b"1"))
     assert hits == [[1.0, 2.0]]
 
 
-def test_large_bodies_have_checksums_in_both_directions():
+def test_exchanged_pages_of_a_body_are_found(server, hits):
+    pages = [json.dumps([float(number)] * 600).encode()[1:-1].ljust(4096) for number in (1, 2)]
+    body, exchanged = b"[%b,%b]" % (pages[0], pages[1]), b"[%b,%b]" % (pages[1], pages[0])
+    reply = post(server, "/count", '"ana:1"', exchanged, Content_Digest=content_digest("xxh128", body))
+    assert (reply.status, reply.json()["error"], hits) == (400, "Corrupted", [])
+    assert post(server, "/count", '"ana:1"', body).status == 200
+    assert post(server, "/count", '"ana:1"', exchanged).status == 422
+
+
+@pytest.mark.parametrize(
+    ("digest", "status"),
+    [
+        ("md5=:AAAA:", 200),  # an algorithm that is not known says nothing
+        (content_digest("sha-256", BODY) + ", md5=:AAAA:", 200),
+        (content_digest("sha-256", BODY) + "," + content_digest("sha-512", b"else"), 400),
+        ("sha-256=LPJNul", 400),
+        ("sha-256=:LPJ:", 400),
+        ("sha-256", 400),
+    ],
+)
+def test_a_digest_is_read_as_rfc_9530_says(server, digest, status):
+    assert post(server, "/count", '"ana:1"', Content_Digest=digest).status == status
+
+
+@pytest.mark.parametrize(
+    ("want", "algorithm"),
+    [
+        ("sha-256=1", "sha-256"),
+        ("sha-512=3, sha-256=10", "sha-256"),
+        ("md5=10, sha-512=2", "sha-512"),
+        ("sha-256=0", ""),
+    ],
+)
+def test_a_reply_has_the_digest_that_is_wanted(server, want, algorithm):
+    reply = post(server, "/count", '"ana:1"', Want_Content_Digest=want)
+    assert reply.headers.get("content-digest", "") == (content_digest(algorithm, b"1") if algorithm else "")
+
+
+def test_large_bodies_have_digests_in_both_directions():
     x = ln.asarray(np.random.default_rng(0).standard_normal(1 << 19).astype("float32"))
     with ln.network.serve_model(lambda x: x * 2, port=0) as server:
         np.testing.assert_array_equal(blocking(server)(x).numpy(), x.numpy() * 2)

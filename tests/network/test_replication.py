@@ -10,7 +10,7 @@ import labnet as ln
 from labnet.errors import RemoteTimeout
 from labnet.network.caller import Caller
 from labnet.network.calls import Limits, call_prefix
-from labnet.network.checksum import checksum_of
+from labnet.network.digest import digest_of
 from labnet.network.pool import Address
 from labnet.network.primary import Primary
 from labnet.network.replica import Replica
@@ -53,7 +53,7 @@ def apply(server, call, key, *, of=None, name="weight", gradient=((1.0, 0.0),), 
         "Idempotency_Key": f'"{key}"',
         "Labnet_Version": "0",
         "Labnet_Primary": epoch(server) if of is None else of,
-        "Labnet_For": f"{len(GRADIENT)} {checksum_of([GRADIENT])}",
+        "Labnet_For": f"{len(GRADIENT)} {digest_of([GRADIENT]).hex()}",
     }
     return http(server, "POST", "/apply", body, **fields | headers)
 

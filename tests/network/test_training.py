@@ -149,24 +149,6 @@ def test_two_forwards_in_flight_keep_their_own_gradients(order):
         np.testing.assert_allclose(gradient, (k + 1) * linear().weight.numpy().sum(axis=0, keepdims=True), rtol=1e-6)
 
 
-def test_two_forwards_in_one_loss_are_both_trained():
-    here, there = linear(), linear()
-    a, b = ln.asarray([[1.0, 2.0]]), ln.asarray([[3.0, 4.0]])
-    applied = []
-
-    def add_up(gradients):
-        applied.append({tensor: gradient.numpy() for tensor, gradient in gradients.items()})
-
-    with ln.network.serve_model(there, add_up, port=0) as server:
-        remote = blocking(server)
-        (remote(a) + remote(b)).sum().backward()
-    gradients = (here(a) + here(b)).sum().backward()
-    assert len(applied) == 2
-    np.testing.assert_allclose(
-        applied[0][there.weight] + applied[1][there.weight], gradients[here.weight].numpy(), rtol=1e-6
-    )
-
-
 def test_parallel_branches_to_two_servers_are_forward_and_backward_at_the_same_time():
     meet = threading.Barrier(2)
 
