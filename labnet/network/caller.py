@@ -20,7 +20,7 @@ from labnet.network.identity import identity_of
 from labnet.network.keys import Ticket
 from labnet.network.names import ASK, CALL, CLIENT, EPOCH, EPOCH_REQUIRED, PROTOCOL
 from labnet.network.pool import Address, pool
-from labnet.network.retry import UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
+from labnet.network.retry import OF_PROXIES, UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
 from labnet.network.whereabouts import Fixed, Gone, Whereabouts
 
 #: Bodies from here on are given the whole timeout in one attempt: sending them takes its time.
@@ -206,7 +206,7 @@ class Caller:
                 moved = await self._is_elsewhere(response, schedule)
                 if not moved and not passes(response.status, _error_name(response), own=PROTOCOL in response.headers):
                     return response
-                if PROTOCOL not in response.headers:  # a proxy that may have passed the request on
+                if response.status in OF_PROXIES:  # which may have passed the request on
                     schedule.in_doubt = True
                 wait = schedule.next_wait(at_least=seconds_asked(response.headers.get("Retry-After")))
                 if wait is None:

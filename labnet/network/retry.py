@@ -15,7 +15,8 @@ T = TypeVar("T")
 UNKNOWN_SECONDS = 3.0
 
 _BUSY = (429, 503)
-_OF_PROXIES = (502, 504)
+#: What a proxy answers whose server is away.
+OF_PROXIES = (502, 504)
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def passes(status: int, error: str | None, *, own: bool = True) -> bool:
     >>> passes(503, None), passes(400, "Corrupted"), passes(500, "RemoteFailure"), passes(502, None, own=False)
     (True, True, False, True)
     """
-    return status in _BUSY or (status == 400 and error == "Corrupted") or (not own and status in _OF_PROXIES)
+    return status in _BUSY or (status == 400 and error == "Corrupted") or (not own and status in OF_PROXIES)
 
 
 def seconds_asked(header: str | None) -> float:

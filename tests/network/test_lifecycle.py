@@ -253,9 +253,10 @@ PAGE = b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: 
     [
         ((BUSY,), Overloaded, None),
         ((b"", BUSY), Overloaded, "unknown"),
-        ((PAGE,), ProtocolMismatch, "unknown"),
+        ((PAGE, BUSY), Overloaded, "unknown"),
+        ((PAGE.replace(b"502 Bad Gateway", b"500 Internal Server Error"),), ProtocolMismatch, "unknown"),
     ],
-    ids=["turned away", "lost and then turned away", "an error of a system in between"],
+    ids=["turned away", "lost and then turned away", "a proxy without its server", "an error of a system in between"],
 )
 def test_an_error_says_that_a_call_is_in_doubt_where_it_is(replies, kind, applied):
     with scripted(*replies) as port, pytest.raises(kind) as caught:
