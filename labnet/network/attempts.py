@@ -1,8 +1,6 @@
 """One attempt at a time for each call: a second one waits until it is known what became of the first."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 
 
 class Attempts:
@@ -23,15 +21,32 @@ class Attempts:
     def __len__(self) -> int:
         return len(self._locks)
 
-    @contextlib.asynccontextmanager
-    async def of(self, call: str) -> AsyncIterator[None]:
-        """Wait for earlier attempts of a call, and have later ones wait."""
-        lock, users = self._locks.get(call) or (asyncio.Lock(), 0)
-        self._locks[call] = lock, users + 1
+    def of(self, call: str) -> "_Attempt":
+        """Return a context that waits for earlier attempts of a call, and has later ones wait."""
+        return _Attempt(self._locks, call)
+
+
+class _Attempt:
+    __slots__ = ("_call", "_locks")
+
+    def __init__(self, locks: dict[str, tuple[asyncio.Lock, int]], call: str):
+        self._locks = locks
+        self._call = call
+
+    async def __aenter__(self) -> None:
+        lock, users = self._locks.get(self._call) or (asyncio.Lock(), 0)
+        self._locks[self._call] = lock, users + 1
         try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._locks.pop(call)
-            if users > 1:
-                self._locks[call] = lock, users - 1
+            await lock.acquire()
+        except BaseException:
+            self._leave()
+            raise
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._leave().release()
+
+    def _leave(self) -> asyncio.Lock:
+        lock, users = self._locks.pop(self._call)
+        if users > 1:
+            self._locks[self._call] = lock, users - 1
+        return lock
