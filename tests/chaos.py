@@ -512,7 +512,7 @@ def check(outcome, servers, steps, setting, *, alone):
         outcome.same = True  # there is nothing to compare with
         return
     else:
-        wanted = [None if server.part.replica else _replayed(server) for server in servers]
+        wanted = [None if server.part.replica else replayed(server) for server in servers]
         wanted = [wanted[0] if weights is None else weights for weights in wanted]
     outcome.same = all(
         found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in expected)
@@ -528,7 +528,7 @@ def _followed(replica, version):
     return found
 
 
-def _replayed(server):
+def replayed(server):
     """Return the weights that the journal of a server gives."""
     model = make_served(server.model)
     with tempfile.TemporaryDirectory() as copy:
