@@ -56,6 +56,8 @@ LONG = 20_000
 TOKEN = "the token of the servers in chaos"
 #: How often, and for how many seconds, one step is tried before that counts as a failure.
 _ATTEMPTS, _STEP_SECONDS = 100, 120.0
+#: Errors that no fault is to turn a forward into: it changes nothing, and can be made again.
+_NEVER_OF_FORWARDS = (ln.errors.RemoteFailure, ln.errors.BadRequest, ln.errors.CallExpired)
 
 
 class Event(NamedTuple):
@@ -371,6 +373,8 @@ async def _step(model, topology, number):
             return
         except RemoteError as error:
             if attempt == _ATTEMPTS - 1 or time.monotonic() > until:
+                raise
+            if loss is None and isinstance(error, _NEVER_OF_FORWARDS):
                 raise
             if isinstance(error, ln.errors.PartialUpdate):
                 continue  # the same backward again completes it

@@ -190,6 +190,13 @@ def fail_when_told():
     signal.signal(signal.SIGUSR1, tell)
 
 
+def limit_journal():
+    """Replace the journal often, where KEPT_LONG says so."""
+    if "KEPT_LONG" in os.environ:
+        training._LONG, training._CHECKPOINTS = int(os.environ["KEPT_LONG"]), 0
+        records._REPLIES, records._KEYS = 256, 512
+
+
 def count_effects(path):
     """Return a route that adds a line to a file each time it is carried out."""
 
@@ -214,9 +221,7 @@ def main(folder, port="0", durability="group", death="0", model=""):
     place |= json.loads(os.environ.get("KEPT_OPTIONS", "{}"))
     if "KEPT_EFFECTS" in os.environ:
         place["routes"] = {"effect": count_effects(os.environ["KEPT_EFFECTS"])}
-    if "KEPT_LONG" in os.environ:
-        training._LONG, training._CHECKPOINTS = int(os.environ["KEPT_LONG"]), 0
-        records._REPLIES, records._KEYS = 256, 512
+    limit_journal()
     server = ln.network.serve_model(make_served(model), make_optimizer(), **place)
     version = server.statistics()["server"]["version"]
     print(json.dumps({"url": server.url, "port": server.port, "token": server.token, "version": version}), flush=True)

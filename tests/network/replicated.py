@@ -2,7 +2,7 @@
 
 ``python -m tests.network.replicated FOLDER PORT DURABILITY [PRIMARY]``; a replica has the URL of its primary, and no
 store. `Listing` is what a client asks where they are, in place of the scheduler of a cluster. From the environment:
-KEPT_HOST and KEPT_TOKEN, as for `tests.network.kept`.
+KEPT_HOST, KEPT_TOKEN and KEPT_LONG, as for `tests.network.kept`.
 """
 
 import json
@@ -23,7 +23,7 @@ from labnet.network.replica import Replica
 from labnet.network.replication import new_lineage
 from labnet.network.serving import Given, Place, serve_part
 from labnet.network.staleness import Policy
-from tests.network.kept import QUICK, fail_when_told, make_model, make_optimizer
+from tests.network.kept import QUICK, fail_when_told, limit_journal, make_model, make_optimizer
 
 #: Seconds in which a primary that was killed together with a replica is back.
 _BACK_SECONDS = 30.0
@@ -72,6 +72,7 @@ def epoch_of(url, token):
 
 def main(folder, port="0", durability="group", primary=""):
     fail_when_told()
+    limit_journal()
     token, host = os.environ.get("KEPT_TOKEN", "auto"), os.environ.get("KEPT_HOST", "127.0.0.1")
     place = Place(int(port), host, "replicated", token)
     if primary:
