@@ -140,7 +140,7 @@ class Setting:
         if kind in SEVERAL and len(self.shape.parts) < 2:
             return "needs two servers"
         if kind in (*clients.KINDS, *faults.LINK) and self.shape.replicated:
-            return "its client asks nobody where replicas are"
+            return "its client is not told where the replicas are"
         return ""
 
 

@@ -108,6 +108,18 @@ def test_the_reply_to_a_backward_of_which_all_is_done_survives_kills(chain, vict
     servers.check()
 
 
+def test_a_backward_whose_inner_forward_gives_another_output_is_told_to_be_not_applied(chain):
+    """Another client has trained both servers since the forward, whose graph the inner one has lost."""
+    servers = chain()
+    late = ln.loss.mse(servers.model()(X), Y)
+    servers.inner.restart()
+    ln.loss.mse(servers.model()(X), Y).backward()
+    with pytest.raises(RemoteError) as caught:
+        late.backward()
+    assert caught.value.applied == "no"
+    servers.check()
+
+
 # One server that another one calls twice
 
 
