@@ -14,7 +14,7 @@ help:
 	@echo "make test   run every test, linters and type checks included"
 	@echo "make fuzz   2000 random programs, eager and compiled (ARGS='--programs 10000 --seed 7 --jobs 4'), then all tests of the compiler"
 	@echo "make check  linters and type checks only"
-	@echo "make chaos  random faults against servers with stores (ARGS='--faults 1000 --seed 7'; --help says what there is)"
+	@echo "make chaos  random faults against servers with stores (ARGS='--topology chain --faults 1000 --seed 7'; --help says what there is)"
 	@echo "make faults kill workers and nannies of a cluster: how long until training goes on? (ARGS='--cut 30' as root)"
 	@echo "make soak   half an hour of eight trainers, a composed server and faults: does anything grow?"
 	@echo "make clean  remove the virtual environment and caches"

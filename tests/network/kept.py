@@ -1,11 +1,18 @@
 """A server with a store in a process of its own, that can be told to die at its n-th write to the disk.
 
-``python -m tests.network.kept FOLDER PORT DURABILITY [DEATH [INNER]]``; INNER is the URL of another server that is part
-of its model, or several that follow each other, comma-separated, ``blocking URL`` one that is waited for where it
-stands. From the environment: with KEPT_DIES it dies once before its own update is written, KEPT_HOST is the address to
-bind, and with KEPT_LONG the journal is replaced when it has so many bytes, and 256 replies are kept.
+``python -m tests.network.kept FOLDER PORT DURABILITY [DEATH [MODEL]]``; MODEL says what is served. Without it, it is
+`make_model`, and ``linear`` is `make_linear`. The URL of another server is a model that goes on there, or in several
+that follow each other, comma-separated; a word of `KINDS` before the URLs is another such model. Environment:
+
+- KEPT_DIES: die once before the first update is written.
+- KEPT_HOST, KEPT_TOKEN: the address to bind, and the token, also of the other servers.
+- KEPT_LONG: replace the journal when it has so many bytes, and keep 256 replies.
+- KEPT_DROPOUT: probability of dropout before the other servers are called; KEPT_SEED: seed of its random numbers.
+- KEPT_OPTIONS: further options of `serve_model`, as JSON.
+- KEPT_EFFECTS: a file that gets a line each time the route ``/effect`` is carried out.
 """
 
+import asyncio
 import errno
 import json
 import os
@@ -76,26 +83,76 @@ class Composed(nn.Module):
     def __init__(self, urls):
         super().__init__()
         self.own = make_linear()
+        self._dropout = float(os.environ.get("KEPT_DROPOUT", "0"))
         options = {"token": os.environ.get("KEPT_TOKEN"), "blocking": self.blocking, "backoff": QUICK}
         self._inner = [ln.network.remote_model(url, **options) for url in urls.split(",")]
 
+    def first(self, x):
+        """Return what the other servers are given."""
+        return nn.dropout(self.own(x), self._dropout, training=self.training)
+
     async def forward(self, x):
-        y = self.own(x)
+        y = self.first(x)
         for inner in self._inner:
             y = await inner(y)
         return y
 
 
 class Blocking(Composed):
-    """One that waits for the other servers where it stands."""
+    """A model that waits for the other servers where it stands."""
 
     blocking = True
 
     def forward(self, x):
-        y = self.own(x)
+        y = self.first(x)
         for inner in self._inner:
             y = inner(y)
         return y
+
+
+class Twice(Composed):
+    """A model that calls one other server twice."""
+
+    async def forward(self, x):
+        y = self.first(x)
+        (inner,) = self._inner
+        return await inner(y) + await inner(y * 0.5)
+
+
+class Branches(Composed):
+    """A model that calls one other server twice, each time behind a server of its own, side by side."""
+
+    factor = 0.5
+
+    async def forward(self, x):
+        y = self.first(x)
+        left, right, inner = self._inner
+
+        async def branch(model, y):
+            return await inner(await model(y))
+
+        one, other = await asyncio.gather(branch(left, y), branch(right, y * self.factor))
+        return one + other
+
+
+class Twins(Branches):
+    """The same, where both calls have the same body."""
+
+    factor = 1.0
+
+
+#: Models with parts on other servers, by the word before the URLs.
+KINDS = {"": Composed, "blocking": Blocking, "twice": Twice, "branches": Branches, "twins": Twins}
+#: Models without, by their names.
+ALONE = {"": make_model, "linear": make_linear}
+
+
+def make_served(text):
+    """Return the model that an argument MODEL names."""
+    if text in ALONE:
+        return ALONE[text]()
+    kind, _, urls = text.rpartition(" ")
+    return KINDS[kind](urls)
 
 
 def die_before_writing(folder):
@@ -133,20 +190,39 @@ def fail_when_told():
     signal.signal(signal.SIGUSR1, tell)
 
 
-def main(folder, port="0", durability="group", death="0", inner=""):
+def limit_journal():
+    """Replace the journal often, where KEPT_LONG says so."""
+    if "KEPT_LONG" in os.environ:
+        training._LONG, training._CHECKPOINTS = int(os.environ["KEPT_LONG"]), 0
+        records._REPLIES, records._KEYS = 256, 512
+
+
+def count_effects(path):
+    """Return a route that adds a line to a file each time it is carried out."""
+
+    def effect(x):
+        with open(path, "a") as file:
+            file.write("carried out\n")
+        return x
+
+    return effect
+
+
+def main(folder, port="0", durability="group", death="0", model=""):
     calls = die_at(int(death))
     fail_when_told()
     if "KEPT_DIES" in os.environ:
         die_before_writing(folder)
-    kind = Blocking if inner.startswith("blocking ") else Composed
-    model = kind(inner.removeprefix("blocking ")) if inner else make_model()
+    if "KEPT_SEED" in os.environ:
+        ln.manual_seed(int(os.environ["KEPT_SEED"]))
     place = {"port": int(port), "name": "kept", "store": Path(folder), "durability": durability}
     place["token"] = os.environ.get("KEPT_TOKEN", "auto")
     place["host"] = os.environ.get("KEPT_HOST", "127.0.0.1")
-    if "KEPT_LONG" in os.environ:
-        training._LONG, training._CHECKPOINTS = int(os.environ["KEPT_LONG"]), 0
-        records._REPLIES, records._KEYS = 256, 512
-    server = ln.network.serve_model(model, make_optimizer(), **place)
+    place |= json.loads(os.environ.get("KEPT_OPTIONS", "{}"))
+    if "KEPT_EFFECTS" in os.environ:
+        place["routes"] = {"effect": count_effects(os.environ["KEPT_EFFECTS"])}
+    limit_journal()
+    server = ln.network.serve_model(make_served(model), make_optimizer(), **place)
     version = server.statistics()["server"]["version"]
     print(json.dumps({"url": server.url, "port": server.port, "token": server.token, "version": version}), flush=True)
     sys.stdin.read()

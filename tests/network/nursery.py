@@ -139,9 +139,9 @@ def born(*arguments, program):
 
 
 def main(path):
-    from tests.network import gallery, kept, trainers
+    from tests.network import gallery, kept, replicated, trainers
 
-    programs = {"gallery": gallery, "kept": kept, "trainers": trainers}
+    programs = {"gallery": gallery, "kept": kept, "replicated": replicated, "trainers": trainers}
 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)

@@ -6,6 +6,7 @@ import random
 import socket
 import struct
 import threading
+import time
 
 from tests.network.support import SECONDS
 
@@ -21,13 +22,26 @@ FAULTS = (
     "flip request",  # one bit of the body is another
     "flip reply",
 )
+#: Faults that cost time: not among those that every proxy brings by itself.
+SLOW = ("delay",)  # request or reply is held for 5 to 200 ms
 
 
 class Proxy:
-    """Passes requests on to a port of this machine and counts what it did; `share` of them meet a fault."""
+    """Passes requests on to a port of this machine and counts what it did.
 
-    def __init__(self, port, *, seed=0, share=0.4, faults=FAULTS, at=0):
+    Parameters
+    ----------
+    share : float
+        How many of the requests meet a fault.
+    at : int
+        Port of its own.
+    latency : float
+        Seconds by which each exchange is held, half of them on the way there.
+    """
+
+    def __init__(self, port, *, seed=0, share=0.4, faults=FAULTS, at=0, latency=0.0):
         self._target = port
+        self.latency = latency
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         self.share = share
@@ -83,11 +97,13 @@ class Proxy:
 
     def _ask(self, request):
         """Send a request to the server on a connection of its own and return the whole reply."""
+        time.sleep(self.latency / 2)
         with socket.create_connection(("127.0.0.1", self._target), SECONDS) as server, server.makefile("rb") as file:
             server.sendall(b"".join(request))
             reply = read_message(file)
         if reply is None:
             raise ConnectionResetError("the server is gone")
+        time.sleep(self.latency / 2)
         return reply
 
     def _do_none(self, client, request):
@@ -138,6 +154,15 @@ class Proxy:
         data = b"".join(self._ask(request))
         for start in range(0, len(data), 199):
             client.sendall(data[start : start + 199])
+        return True
+
+    def _do_delay(self, client, request):
+        with self._lock:
+            seconds, there = self._random.uniform(0.005, 0.2), self._random.random() < 0.5
+        time.sleep(seconds if there else 0.0)
+        reply = self._ask(request)
+        time.sleep(0.0 if there else seconds)
+        client.sendall(b"".join(reply))
         return True
 
     def _do_flip_request(self, client, request):

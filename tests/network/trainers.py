@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 import labnet as ln
-from tests.network.kept import QUICK, batch
+from tests.network.kept import QUICK
+from tests.network.topologies import TOPOLOGIES, total
 
 KINDS = (
     "client killed",
@@ -22,7 +23,7 @@ KINDS = (
 )
 
 
-def main(url, state, log):
+def main(url, state, log, topology="single"):
     """Train until the input ends."""
     model = ln.network.remote_model(
         url, token=os.environ["KEPT_TOKEN"], state=state, backoff=QUICK, timeout=60.0, blocking=True
@@ -31,8 +32,8 @@ def main(url, state, log):
     with open(log, "ab", buffering=0) as file:
         print("{}", flush=True)
         while not select.select([sys.stdin], [], [], 0)[0]:
-            x, y = batch(number)
-            loss = ln.loss.mse(model(x), y)
+            examples = TOPOLOGIES[topology].examples(number)
+            loss = total([model(x) for x, _ in examples], examples)
             file.write(b"sent %d\n" % number)
             loss.backward()
             file.write(b"done %d\n" % number)
@@ -45,10 +46,10 @@ def lines(log, word):
     return [int(line.partition(" ")[2]) for line in found if line.startswith(word)]
 
 
-def carry_out(events, site, url, folder, outcome):
+def carry_out(events, site, url, folder, outcome, topology="single"):
     """Let a trainer suffer; notes in the outcome what it was answered and what it never heard of."""
     log, tick = folder / "trainer.log", threading.Event()
-    start = lambda: site.start(url, folder / "trainer.json", log, program="trainers")  # noqa: E731
+    start = lambda: site.start(url, folder / "trainer.json", log, topology, program="trainers")  # noqa: E731
     trainer = start()
     for event in events:
         while len(lines(log, "sent")) <= event.step and trainer.is_alive:
