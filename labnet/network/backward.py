@@ -13,11 +13,11 @@ from labnet.network.caller import Caller
 from labnet.network.calls import Applied
 from labnet.network.digest import digest_of_body
 from labnet.network.exchange import Response
-from labnet.network.held import Membership, Round
+from labnet.network.held import HeldCall, Membership, Round, SharedUpdates, server_of
 from labnet.network.keys import Ticket
 from labnet.network.loops import IO
 from labnet.network.names import CALL, EPOCH, LOSS, MODE, RENEWS
-from labnet.network.partial import RemoteNode, partial_update
+from labnet.network.partial import RemoteNode
 from labnet.network.rounds import RoundOf
 from labnet.tensor import Tensor, as_gradient
 
@@ -145,7 +145,7 @@ class Forward:
 class RemoteCall(RemoteNode):
     """A forward that was carried out on a server; its backward is a request."""
 
-    __slots__ = ("_blocking", "_completed", "_held", "_pulled", "_repetitions", "_sent", "_ticket", "forward")
+    __slots__ = ("_blocking", "_completed", "_held", "_pulled", "_sent", "_ticket", "forward")
 
     def __init__(self, forward: Forward, *, inputs: Mapping[str, Tensor], blocking: bool):
         super().__init__(str(forward.caller.address))
@@ -156,8 +156,8 @@ class RemoteCall(RemoteNode):
         self._sent: bytes | None = None
         self._pulled: list[Tensor | None] | None = None
         self._held = False
-        #: How many backwards through it have succeeded, and how often what a server held was sent to it again.
-        self._completed = self._repetitions = 0
+        #: How many backwards through it have succeeded.
+        self._completed = 0
 
     def note(self) -> Noted:
         """Return what it takes to compute the forward that this is part of again, without asking the server."""
@@ -179,14 +179,17 @@ class RemoteCall(RemoteNode):
         message = wire.Message(gradient.gradients, self.forward.reply.named, metadata)
         body = wire.encode_native(message, bfloat16=self.forward.caller.bfloat16)
         self._choose_key(body)
-        sending = self._apply(body, Round.current() or self._share(run))
+        sending = self._apply(body, Round.current() or SharedUpdates.current() or self._share(run))
         return IO.run(sending) if self._blocking else sending
 
     def settle(self) -> None:
-        """Forget the outcome: a further backward through this call is another one, which the server will refuse."""
-        self._pulled = self._ticket = self._sent = None
-        self._held = False
-        self._completed += 1
+        """Forget the outcome: a further backward through this call is another one, which the server will refuse.
+
+        What is still held is not: its update is yet to be made.
+        """
+        if not self._held:
+            self._pulled = self._ticket = self._sent = None
+            self._completed += 1
 
     def committed(self, applied: Applied) -> None:
         """Take note of what became of a gradient that was held."""
@@ -199,35 +202,28 @@ class RemoteCall(RemoteNode):
         calls = [node for node in run.nodes if isinstance(node, RemoteCall)]
         if len(calls) == 1 and not self._held:
             return None
-        server = _server_of(self, calls)
-        if not self._held and sum(_server_of(call, calls) == server for call in calls) == 1:
+        server = server_of(self, calls)
+        if not self._held and sum(server_of(call, calls) == server for call in calls) == 1:
             return None
-        update = run.commits.setdefault(("labnet.network", server), SharedUpdate(blocking=self._blocking))
-        assert isinstance(update, SharedUpdate)
-        return update.join(self)
+        updates = run.commits.setdefault("labnet.network", SharedUpdates(blocking=self._blocking))
+        assert isinstance(updates, SharedUpdates)
+        return updates.membership
 
     def _choose_key(self, body: wire.Body) -> None:
         """Keep the key as long as the same gradient is on its way; another gradient never gets it."""
         sent = digest_of_body(body)
         if sent != self._sent:
             self._ticket = self._pulled = None
-            self._sent = sent
+            self._sent, self._held = sent, False
         if self._ticket is None and self._pulled is None:
             content = f"{self.forward.key} {self._completed} ".encode() + sent
             self._ticket = self.forward.caller.ticket("/optimize", content, counted=False)
 
-    async def again(self, body: wire.Body, membership: Membership) -> None:
-        """Make the forward again and have its gradient held again: the server has lost both."""
-        await self.forward.renew()
-        self._repetitions += 1
-        ticket = self._ticket or self.forward.caller.own_ticket()
-        # the reply to the key itself is that of what was lost
-        await self._request(body, membership, Ticket(f"{ticket.key}.{self._repetitions}"))
-
     async def _apply(self, body: wire.Body, membership: Membership | None) -> list[Tensor | None]:
+        of, ticket = membership.of if membership is not None else None, self._ticket
         if self._pulled is None:
             try:
-                self._pulled = await self._request(body, membership, self._ticket)
+                self._pulled = await self.request(body, of, ticket)
             except RemoteError as error:
                 self.applied = error.applied or "no"
                 if self.applied != "unknown":
@@ -236,19 +232,17 @@ class RemoteCall(RemoteNode):
             except BaseException:
                 self.applied = "unknown"
                 raise
-            self._held = membership is not None and membership.of.is_shared
+            self._held = of is not None and of.is_shared
             if not self._held:
                 self.applied, self._ticket = "yes", None
-        if membership is not None and (self._held or not membership.of.is_shared):
-            membership.round.note(self, body, membership.of)
+        if membership is not None and ticket is not None:
+            membership.collector.note(HeldCall(self, body, membership.of, ticket))
         return self._pulled
 
-    async def _request(
-        self, body: wire.Body, membership: Membership | None, ticket: Ticket | None
-    ) -> list[Tensor | None]:
+    async def request(self, body: wire.Body, of: RoundOf | None, ticket: Ticket | None) -> list[Tensor | None]:
         """Send the gradient until it was taken; the key stays where the forward has to be made again."""
         forward = self.forward
-        held = membership.of.header() if membership else {}
+        held = of.header() if of is not None else {}
         for renewals in range(_RENEWALS + 1):
             try:
                 headers = {CALL: forward.call, **held}
@@ -266,60 +260,11 @@ class RemoteCall(RemoteNode):
         return [reply.tensors.get(name) for name in forward.names]
 
 
-class SharedUpdate:
-    """The one update of a server whose model was called several times in what is differentiated.
-
-    Its gradients are held by the server as they come. Once the whole backward has succeeded the server adds them up,
-    the last call first, as a backward in one process does, and makes the update.
-    """
-
-    def __init__(self, *, blocking: bool):
-        self._blocking = blocking
-        self._round = Round(0)
-        self._calls: list[RemoteCall] = []
-
-    def join(self, call: RemoteCall) -> Membership:
-        """Return the place of a call in the update."""
-        self._calls.append(call)
-        return Membership(self._round, RoundOf(self._round.id, 0))
-
-    def commit(self) -> Awaitable[None] | None:
-        """Have the update made."""
-        if self._blocking:
-            IO.run(self._commit())
-            return None
-        return self._commit()
-
-    async def _commit(self) -> None:
-        applied: Applied = "unknown"
-        try:
-            await self._round.settle_one()
-            applied = "yes"
-        except RemoteError as error:
-            applied = error.applied or "no"  # type: ignore[assignment]
-            raise
-        finally:
-            for call in self._calls:
-                call.committed(applied)
-
-    def failure(self, error: BaseException, nodes: Iterable[Node]) -> BaseException:
-        """Name every server and its state where some took part and others did not."""
-        return partial_update(error, nodes)
-
-
 def remote_keys(tensors: Iterable[Tensor]) -> list[str]:
     """Return the keys of the remote forwards that tensors were computed from, sorted."""
     roots = [tensor._node for tensor in tensors if tensor._node is not None]
     nodes = {node for root in roots for node in reachable(root)}
     return sorted(node.forward.key for node in nodes if isinstance(node, RemoteCall))
-
-
-def _server_of(call: RemoteCall, calls: Iterable[RemoteCall]) -> str:
-    """Return the name of the server of a call: of several addresses of one incarnation, the first."""
-    epoch = call.forward.epoch
-    if epoch is None:
-        return call.forward.caller.where.name
-    return next(other.forward.caller.where.name for other in calls if other.forward.epoch == epoch)
 
 
 def _same_bytes(one: wire.Message, other: wire.Message) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +10,9 @@ import msgspec
 from labnet import wire
 from labnet.network.attempts import Attempts
 from labnet.network.calls import Calls, Kept
+from labnet.network.held import HeldCall, settle_in_order
 from labnet.network.names import VERSION
+from labnet.network.pulling import failed
 from labnet.network.rounds import MOST, ROUND, Held, RoundOf, Rounds
 from labnet.network.routes import Failure, Reply, Request
 from labnet.network.updates import Contribution, Updates, note_used
@@ -26,6 +28,8 @@ class Holding:
         Keeps the graph of a call again that was taken and not applied.
     tell : callable
         Called when the weights have changed.
+    url : str
+        Address of the server, for errors that name it beside others.
     """
 
     def __init__(
@@ -36,7 +40,9 @@ class Holding:
         give_back: Callable[[str, Kept | None], None],
         losses: Curve,
         tell: Callable[[], None],
+        url: str,
     ):
+        self._url = url
         self._updates = updates
         self._calls = calls
         self._attempts = attempts
@@ -52,13 +58,21 @@ class Holding:
             self._give_back(held.call, held.kept)
 
     async def hold(
-        self, call: str, kept: Kept | None, contribution: Contribution, of: RoundOf, loss: float | None
+        self,
+        call: str,
+        kept: Kept | None,
+        contribution: Contribution,
+        of: RoundOf,
+        loss: float | None,
+        deferred: Sequence[HeldCall] = (),
     ) -> None:
         """Keep a contribution, and begin the update of its round once that is complete."""
         await self._updates.check(contribution)
         nbytes, now = sum(gradient.nbytes for gradient in contribution.gradients.values()), time.monotonic()
         applied: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        together = self._rounds.add(Held(call, kept, contribution, of.position, loss, nbytes, now, applied), of)
+        together = self._rounds.add(
+            Held(call, kept, contribution, of.position, loss, nbytes, now, list(deferred), applied), of
+        )
         for dropped in self._rounds.over(now):
             self._give_back(dropped.call, dropped.kept)
         if together is not None:
@@ -91,9 +105,19 @@ class Holding:
         """
         together = self._rounds.close(calls)
         if together is not None:
-            updating = self._updates.apply(*[held.contribution for held in together])
-            await asyncio.shield(self._begin(self._apply(together, updating)))
+            await asyncio.shield(self._begin(self._apply(together, self._apply_everywhere(together))))
             together[0].applied.result()  # raises what the update has raised
+
+    async def _apply_everywhere(self, together: list[Held]) -> int:
+        """Have other servers make their updates, and then this one; return the version that it led to."""
+        contributions = [held.contribution for held in together]
+        deferred = [part for held in together for part in held.deferred]
+        try:
+            await settle_in_order(deferred)
+            return await self._updates.apply(*contributions)
+        except Exception as error:
+            nodes = [node for contribution in contributions for node in contribution.graph.nodes]
+            raise failed(error, nodes, self._url) from error.__cause__
 
     async def _apply(self, together: list[Held], updating: Awaitable[int]) -> None:
         loss = next((held.loss for held in reversed(together) if held.loss is not None), None)

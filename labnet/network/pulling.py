@@ -1,17 +1,20 @@
 """What a served model makes of a request: the tensors in it, the call of a model, and the steps of one backward."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from labnet import wire
-from labnet.autograd import Gradients, no_grad
+from labnet.autograd import Gradients, Node, no_grad
+from labnet.errors import PartialUpdate, RemoteError, StaleGradient
 from labnet.network.calls import Kept
 from labnet.network.graph import Graph, pull
 from labnet.network.keys import KEY
 from labnet.network.loops import await_model
 from labnet.network.names import CALL, LOSS, RENEWS, WANTED
 from labnet.network.once import fingerprint_of
+from labnet.network.partial import partial_update, states_of
 from labnet.network.routes import Failure, Request
 from labnet.network.updates import Contribution
 from labnet.nn.modules import calling_mode
@@ -90,6 +93,26 @@ def renewed_by(request: Request) -> str:
     """Return the call that the call of a backward stands for, because its forward was made again; else nothing."""
     renews = request.headers.get(RENEWS, "")
     return renews if renews != request.headers.get(CALL) else ""
+
+
+def failed(error: Exception, nodes: Iterable[Node], url: str) -> BaseException:
+    """Return what the client of a backward is told that has failed, and that may have reached other servers.
+
+    Parameters
+    ----------
+    nodes : iterable of Node
+        Of the graph.
+    url : str
+        Address of this server, whose weights have not changed.
+    """
+    nodes = list(nodes)
+    told = partial_update(error, nodes, here={url: "no"})
+    if not isinstance(told, RemoteError) or isinstance(told, PartialUpdate):
+        return told
+    applied = "unknown" if "unknown" in states_of(nodes).values() else "no"
+    if isinstance(told, StaleGradient) and applied == "no":
+        return Failure(412, "StaleGradient", str(told), details={"applied": applied})
+    return Failure(500, "RemoteFailure", f"{type(told).__name__}: {told}", details={"applied": applied})
 
 
 def leaves_of(message: wire.Message) -> dict[str, Tensor]:

@@ -87,6 +87,8 @@ class Held:
         Of its gradients.
     born : float
         When it came, in seconds of a monotonic clock.
+    deferred : list
+        Parts of other servers, which hold them until this one makes its update.
     applied : future
         Done when the update of the round is made, or failed.
     """
@@ -98,6 +100,7 @@ class Held:
     loss: float | None
     nbytes: int
     born: float
+    deferred: list[Any]
     applied: "asyncio.Future[int]"
 
 

@@ -14,13 +14,23 @@ from labnet.network.attempts import Attempts
 from labnet.network.calls import Calls, Expired, Kept, Limits, check_renewed
 from labnet.network.gpu_times import GpuTimes, Sample
 from labnet.network.graph import Graph, check_gradient
+from labnet.network.held import SharedUpdates
 from labnet.network.holding import Holding
 from labnet.network.keys import KEY
 from labnet.network.loops import Worker, await_model
 from labnet.network.names import CALL, LOSS, MODE, VERSION
-from labnet.network.partial import RemoteNode, partial_update, states_of
+from labnet.network.partial import RemoteNode, states_of
 from labnet.network.primary import Primary
-from labnet.network.pulling import Backward, Calling, leaves_of, loss_of, message_of, outputs_of, renewed_by
+from labnet.network.pulling import (
+    Backward,
+    Calling,
+    failed,
+    leaves_of,
+    loss_of,
+    message_of,
+    outputs_of,
+    renewed_by,
+)
 from labnet.network.replica import Replica
 from labnet.network.rounds import ROUND, RoundOf
 from labnet.network.routes import Failure, Reply, Request, Route, encoded
@@ -121,7 +131,7 @@ class ServedModel:
         self.timeline = Timeline()
         #: Gradients that are being tried: whoever asks about one waits for what becomes of it.
         self.attempts = Attempts()
-        self.holding = Holding(self.updates, self.calls, self.attempts, self._give_back, self.losses, self._tell)
+        self.holding = Holding(self.updates, self.calls, self.attempts, self._give_back, self.losses, self._tell, url)
         self._url = url
 
     @property
@@ -293,6 +303,8 @@ class ServedModel:
         backward = Backward(request, call, kept, message.tensors, loss)
         keys.go_on_as(graph.origin)
         version: int | None = None
+        deferred = SharedUpdates()
+        defers = of_round is not None and of_round.is_shared and not isinstance(self.role, Replica)
 
         def pull_and_apply() -> None:
             nonlocal version
@@ -305,23 +317,27 @@ class ServedModel:
                     version = self.updates.apply_now(backward.contribution())
 
         try:
-            await self._worker.run(pull_and_apply)
-            if version is None:
+            with deferred.collecting() if defers else contextlib.nullcontext():
+                await self._worker.run(pull_and_apply)
                 await backward.end()
+            if version is None:
                 if isinstance(self.role, Replica):
                     reply = await self._hand_on(self.role, backward, request, of_round, graph.epoch)
                     note_used(self.calls, backward.contribution())
                     return reply
                 if of_round is not None:
-                    await self.holding.hold(call, kept, backward.contribution(), of_round, loss)
+                    await self.holding.hold(call, kept, backward.contribution(), of_round, loss, deferred.in_order())
                     return Reply(backward.answer(), {VERSION: str(self.version), **of_round.header()})
                 version = await self.updates.apply(backward.contribution())
         except Exception as error:  # no weight of this server has changed: the same call may be tried again
-            backward.keep()
-            self._give_back(
-                call, kept, in_doubt=isinstance(error, Failure) and error.details.get("applied") == "unknown"
-            )
-            raise partial_update(error, graph.nodes, here={self._url: "no"}) from error.__cause__
+            if not defers:  # what others hold is asked for again
+                backward.keep()
+            failure = failed(error, graph.nodes, self._url)
+            in_doubt = isinstance(error, Failure) and error.details.get("applied") == "unknown"
+            self._give_back(call, kept, in_doubt=in_doubt)
+            if isinstance(failure, Failure) and failure.error == "StaleGradient":
+                self.calls.discard(call)  # it will not become less stale
+            raise failure from error.__cause__
         note_used(self.calls, backward.contribution())
         if loss is not None:
             self.losses.add(version, loss)
