@@ -187,7 +187,7 @@ def _add_store(commands: Any) -> None:
         ("show", stores.show, "print version, optimizer, weights and replies"),
         ("verify", stores.verify, "read everything, and say that it is whole"),
         ("compact", stores.shorten, "put a checkpoint in place of the journal; no server may have the store open"),
-        ("repair", stores.mend, "cut a damaged journal off before what is damaged, and keep a copy of it"),
+        ("repair", stores.mend, "cut a damaged journal off, and keep a copy of it; replace a missing one"),
     ):
         _add(verbs, name, run, summary, "").add_argument("path", metavar="PATH")
 

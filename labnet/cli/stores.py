@@ -36,10 +36,9 @@ def mend(options: argparse.Namespace) -> int:
     if done is None:
         print(f"{path}: whole, there is nothing to repair")
         return 0
-    print(
-        f"{path}: cut off after version {done.version}: every later update is lost, {size(done.nbytes)} of them; "
-        f"{done.copy.name} is the journal as it was; clients that ask for what came before are told that nobody knows"
-    )
+    what = f"cut off after version {done.version}: every later update is lost, {size(done.nbytes)} of them"
+    copy = f"{done.copy.name} is the journal as it was" if done.copy is not None else "the journal was missing"
+    print(f"{path}: {what}; {copy}; clients that ask for what came before are told that nobody knows")
     return 0
 
 

@@ -63,17 +63,7 @@ def save(path: Place, tensors: Mapping[str, Any], metadata: Mapping[str, str] | 
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "save: there is no such directory", str(target.parent))
-    content = _pack(tensors, metadata)
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(beside, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, target)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    replace_file(target, pack(tensors, metadata))
     with contextlib.suppress(OSError):  # the file is there; some systems have no way to make sure of its name
         flush_directory(target.parent)
 
@@ -124,6 +114,31 @@ def _read(path: Place) -> bytes:
         raise FileNotFoundError(errno.ENOENT, "load: there is no such file", os.fspath(path)) from None
 
 
+def replace_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Write a file beside its place, flush it to the disk and move it there; it is replaced as a whole or not at all.
+
+    Parameters
+    ----------
+    mode : int
+        Permissions of the file, of which the umask takes some away.
+
+    Raises
+    ------
+    OSError
+        If that is not possible; what was there before is still there.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
 def flush_directory(folder: Path) -> None:
     """Wait until the names in a folder are on the disk, so that a move survives a power cut.
 
@@ -139,7 +154,8 @@ def flush_directory(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _pack(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> bytes:
+def pack(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return named tensors and text as the bytes of a safetensors file; see `save`."""
     for key, value in (metadata or {}).items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"save: metadata has to be text, got {key!r}: {value!r:.80}")
@@ -201,7 +217,7 @@ def encode(tensor: Any) -> bytes:
     >>> ln.io.decode(ln.io.encode(ln.arange(3))).tolist()
     [0, 1, 2]
     """
-    return _pack({_ONLY: tensor})
+    return pack({_ONLY: tensor})
 
 
 def decode(content: bytes) -> Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 
 from labnet import io
 from labnet.errors import StoreError, WireError
-from labnet.io.files import flush_directory
+from labnet.io.files import flush_directory, pack, replace_file
 from labnet.store import journal
 from labnet.tensor import on_host
 
@@ -29,7 +29,7 @@ _WAY_OUT = "put a copy of the folder in its place, or begin anew"
 _CHECKSUM = "checksum"
 _CHECKPOINT = re.compile(r"checkpoint-(\d{12})\.safetensors")
 _JOURNAL = re.compile(r"journal-\d{12}")
-_HALF_WRITTEN = re.compile(r"\.checkpoint-\d{12}\.safetensors\.[0-9a-f]+\.tmp")
+_HALF_WRITTEN = re.compile(r"\.(checkpoint-\d{12}\.safetensors|journal-\d{12})\.[0-9a-f]+\.tmp")
 
 
 def checkpoint_path(folder: Path, version: int) -> Path:
@@ -94,6 +94,7 @@ class Lock:
 def write_pair(folder: Path, version: int, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> journal.Journal:
     """Write a checkpoint with an empty journal, and drop those before.
 
+    The name of the journal is on the disk before the checkpoint is: no crash leaves a checkpoint without its journal.
     From the moment the checkpoint is there it counts, so nothing that fails after that is raised: the journal is
     `broken` then, and what was there before is kept.
 
@@ -105,12 +106,13 @@ def write_pair(folder: Path, version: int, tensors: Mapping[str, Any], metadata:
     path, place = journal_path(folder, version), checkpoint_path(folder, version)
     metadata = {**metadata, _CHECKSUM: f"{_checksum(tensors, metadata):08x}"}
     if place.exists():  # of the same version: its journal has no update, and nothing that is not written now
-        io.save(place, tensors, metadata)
+        _write_checkpoint(place, tensors, metadata)
         begun = journal.Journal(path, end=0)
     else:
-        begun = journal.Journal(path, end=0)  # first, so that a checkpoint always has its journal
+        begun = journal.Journal(path, end=0)
         try:
-            io.save(place, tensors, metadata)
+            flush_directory(folder)
+            _write_checkpoint(place, tensors, metadata)
         except BaseException:
             begun.close()
             path.unlink(missing_ok=True)
@@ -122,6 +124,11 @@ def write_pair(folder: Path, version: int, tensors: Mapping[str, Any], metadata:
         return begun
     drop_others(folder, version)
     return begun
+
+
+def _write_checkpoint(place: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """Write a checkpoint that its owner alone can read, as the journal is."""
+    replace_file(place, pack(tensors, metadata), mode=0o600)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, str]]:

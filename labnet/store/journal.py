@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from labnet.errors import StoreError
+from labnet.io.files import replace_file
 
 MAGIC = b"labnet journal 1\n"
 #: Length of the payload, its CRC-32, and the CRC-32 of these two.
@@ -34,14 +35,14 @@ class Reader:
     Attributes
     ----------
     end : int
-        The offset behind the last record that was given; 0 if there is no journal, or not yet its beginning.
+        The offset behind the last record that was given; 0 before the first line of the file was found.
     torn : int
         Bytes behind the last one, once all were given: a record that was being written at a crash.
 
     Raises
     ------
     StoreError
-        While it is read, if it is damaged before its end, or no journal; `end` is where that is.
+        While it is read, if it is missing, no journal, or damaged before its end; `end` is where that is.
     """
 
     def __init__(self, path: Path):
@@ -50,20 +51,24 @@ class Reader:
 
     def __iter__(self) -> Iterator[bytes]:
         if not self._path.exists():
-            return
+            raise StoreError(f"{self._path} is missing: expected the updates since its checkpoint; {self._without()}")
         with open(self._path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             begin = file.read(len(MAGIC))
             if begin != MAGIC:
-                if not MAGIC.startswith(begin):
-                    raise StoreError(f"{self._path} is damaged: it does not begin like a journal of labnet")
-                self.torn = len(begin)  # made, and crashed before the first record
-                return
+                raise StoreError(
+                    f"{self._path} is damaged: it does not begin like a journal of labnet: expected {MAGIC!r}, "
+                    f"got {begin!r}; {self._without()}"
+                )
             self.end = len(MAGIC)
             while (payload := self._next(file, size)) is not None:
                 self.end += HEAD + len(payload)
                 yield payload
             self.torn = size - self.end
+
+    def _without(self) -> str:
+        """Return what to do where no record can be read: updates that were answered may have been among them."""
+        return f"'labnet store repair {self._path.parent}' goes on from the checkpoint, as another incarnation"
 
     def _next(self, file: BinaryIO, size: int) -> bytes | None:
         """Return the next record; None at the end, or at a torn record there."""
@@ -102,9 +107,9 @@ class Journal:
     Parameters
     ----------
     path : Path
-        Made if it is not there.
     end : int
-        Where the last record ends, as a `Reader` found it; what is behind is cut off.
+        Where the last record ends, as a `Reader` found it; what is behind is cut off. With 0 an empty journal takes the
+        place of whatever is there: as a whole, so that no crash leaves a journal without its first line.
 
     Raises
     ------
@@ -124,14 +129,14 @@ class Journal:
 
     def __init__(self, path: Path, *, end: int):
         self.path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._before = self.end = end
+        if end == 0:
+            replace_file(path, MAGIC, mode=0o600)
+        self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._before = self.end = end or len(MAGIC)
         #: Why nothing can be written any more, or None.
         self.broken: OSError | None = None
         try:
-            os.ftruncate(self._file, end)
-            if end == 0:
-                self._write([MAGIC])
+            os.ftruncate(self._file, self.end)
             os.fsync(self._file)
         except BaseException:
             os.close(self._file)

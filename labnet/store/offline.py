@@ -58,7 +58,7 @@ def contents(path: Path) -> Contents:
     StoreError
         If there is none, or it is damaged.
     """
-    found = _Found(path)
+    found = _found(path)
     if found.error is not None:
         raise found.error
     tensors, metadata = found.tensors, found.metadata
@@ -73,8 +73,28 @@ def contents(path: Path) -> Contents:
         metadata["lineage"],
         {name: (tensor.shape, tensor.dtype.name) for name, tensor in weights.items()},
         sum(name.startswith("reply/") for name in tensors) + found.replies,
-        sum(file.stat().st_size for file in path.iterdir()),
+        sum(map(_size, path.iterdir())),
     )
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, none if a server has deleted it meanwhile."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _found(path: Path) -> "_Found":
+    """Read a store, from the beginning where a server put another checkpoint in place of the one that was read."""
+    begun = folders.newest(path)
+    try:
+        found = _Found(path)
+    except FileNotFoundError:
+        if folders.newest(path) == begun:
+            raise
+        return _found(path)
+    return found if found.error is None or folders.newest(path) == begun else _found(path)
 
 
 class _Found:
@@ -151,17 +171,19 @@ class Repaired:
         Of the last update that is left.
     nbytes : int
         How many bytes of later updates were cut off.
-    copy : Path
-        The journal as it was.
+    copy : Path or None
+        The journal as it was; None if it was missing.
     """
 
     version: int
     nbytes: int
-    copy: Path
+    copy: Path | None
 
 
 def repair(path: Path) -> Repaired | None:
     """Cut a damaged journal off before its first bad record, and keep a copy of it; None if nothing is damaged.
+
+    Where the journal is missing, or none, an empty one takes its place.
 
     Updates that were answered may be lost by that. Servers and clients will know: the store goes on as another one,
     which says "unknown" of every request before.
@@ -179,18 +201,29 @@ def repair(path: Path) -> Repaired | None:
         found = _Found(path)
         if found.error is None:
             return None
-        copy = _free(path, f"damaged-{found.journal.name}")
-        nbytes = found.journal.stat().st_size - found.end
-        with open(copy, "xb") as target, open(found.journal, "rb") as source:
-            shutil.copyfileobj(source, target)
-            target.flush()
-            os.fsync(target.fileno())
+        copy, nbytes = None, 0
+        if found.journal.exists():
+            copy, nbytes = _copy(found.journal), found.journal.stat().st_size - found.end
         (path / folders.CUT).touch()
         flush_directory(path)
         journal.Journal(found.journal, end=found.end).close()
+        flush_directory(path)
         return Repaired(found.version, nbytes, copy)
     finally:
         lock.release()
+
+
+def _copy(damaged: Path) -> Path:
+    """Copy a journal beside itself, for its owner only as it is."""
+    copy = _free(damaged.parent, f"damaged-{damaged.name}")
+    with (
+        open(copy, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as target,
+        open(damaged, "rb") as source,
+    ):
+        shutil.copyfileobj(source, target)
+        target.flush()
+        os.fsync(target.fileno())
+    return copy
 
 
 def _free(path: Path, name: str) -> Path:

@@ -386,7 +386,7 @@ class Store:
             try:
                 begun = folders.write_pair(self.path, self.version, tensors | replies | noted, metadata)
             except OSError as error:
-                if self._journal is not None and self.version == self._begun:  # perhaps it was emptied already
+                if self._journal is not None and self.version == self._begun:  # perhaps it was replaced already
                     self._journal.broken = self._journal.broken or error
                 raise
             if self._journal is not None:

@@ -21,7 +21,7 @@ from labnet.network import port as ports
 from labnet.network import security
 from labnet.network.served import ServedModel
 from labnet.store import Store, folder, records
-from labnet.store.offline import contents
+from labnet.store.offline import contents, repair
 from tests.network.kept import batch, make_model, make_optimizer
 from tests.network.nursery import nursery
 from tests.network.processes import exit_code, forked, forked_without_hooks
@@ -214,6 +214,24 @@ def test_a_client_gets_its_stored_reply_across_a_crash(tmp_path):
     of_this_store = call[:-16] + "f" * 16
     never = http(there, "POST", "/optimize", gradient, Labnet_Call=of_this_store, Idempotency_Key='"ana:5"', **NATIVE)
     assert (never.status, never.json()["applied"]) == (410, "no")
+    end(process)
+
+
+def test_a_client_of_a_store_that_lost_its_journal_is_told_that_nobody_knows(tmp_path):
+    process, said = start(tmp_path, free_port(), fresh=True)
+    there = _There(said)
+    forward = http(there, "POST", "/forward", native({"tensor": np.ones((1, 3), "float32")}), **NATIVE)
+    gradient, call = native({"tensor": np.ones((1, 2), "float32")}), forward.headers["labnet-call"]
+    assert http(there, "POST", "/optimize", gradient, Labnet_Call=call, **NATIVE).status == 200
+    end(process, signal.SIGKILL)
+    (journal,) = tmp_path.glob("journal-*")
+    journal.unlink()
+    with pytest.raises(StoreError, match=f"{journal} is missing.*'labnet store repair {tmp_path}'"):
+        ln.network.serve_model(make_model(), make_optimizer(), port=0, store=tmp_path)
+    repair(tmp_path)
+    process, said = start(tmp_path, said["port"], fresh=True)
+    late = http(_There(said), "POST", "/optimize", gradient, Labnet_Call=call, **NATIVE)
+    assert (late.status, late.json()["applied"]) == (410, "unknown")
     end(process)
 
 

@@ -1,7 +1,10 @@
 """Stores whose disk or optimizer fails, and what is true of the disk whatever fails."""
 
 import fcntl
+import itertools
 import os
+import signal
+import stat
 
 import numpy as np
 import pytest
@@ -13,7 +16,8 @@ from labnet.errors import StoreError
 from labnet.store import Intent, Outcome, Store, refusals, training
 from labnet.store import folder as folders
 from labnet.store.offline import compact, contents
-from tests.network.kept import make_model, make_optimizer
+from tests.network.kept import die_at, make_model, make_optimizer
+from tests.network.processes import exit_code, forked
 
 
 def values(model):
@@ -50,6 +54,25 @@ def failing(error, *, times=1):
         return call
 
     return replace
+
+
+def failing_at(number, error):
+    """Return a function that fails at its n-th call, in place of a given one."""
+    calls = itertools.count(1)
+
+    def replace(real):
+        def call(*arguments, **options):
+            if next(calls) == number:
+                raise error
+            return real(*arguments, **options)
+
+        return call
+
+    return replace
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 def after_a_crash(folder, **options):
@@ -99,6 +122,10 @@ def test_no_checkpoint_is_dropped_before_the_name_of_the_next_one_is_on_the_disk
     step(store, model, optimizer)
     real = folders.flush_directory
     monkeypatch.setattr(folders, "flush_directory", failing(OSError(5, "Input/output error"))(real))
+    with pytest.raises(OSError, match="Input/output error"):  # and none is written before that of its journal is
+        store.checkpoint()
+    assert names(tmp_path) == ["checkpoint-000000000000.safetensors", "journal-000000000000", "lock"]
+    monkeypatch.setattr(folders, "flush_directory", failing_at(2, OSError(5, "Input/output error"))(real))
     store.checkpoint()
     assert (tmp_path / "checkpoint-000000000000.safetensors").exists()
     assert store.summary()["failed"]
@@ -106,6 +133,42 @@ def test_no_checkpoint_is_dropped_before_the_name_of_the_next_one_is_on_the_disk
     assert not (tmp_path / "checkpoint-000000000000.safetensors").exists()
     store.abandon()
     assert after_a_crash(tmp_path) == (values(model), 2)
+
+
+def checkpointed(folder, death):
+    """Begin a store, and write a second checkpoint of the same version; die at the n-th write of it."""
+    store, _, _ = served(folder, durability="every")
+    store.intend(Intent("one", ("http://inner",)))
+    calls = die_at(death)
+    store.checkpoint()
+    return calls[0]
+
+
+def test_a_store_that_dies_while_it_replaces_a_checkpoint_of_the_same_version_is_opened(tmp_path):
+    with forked(lambda: checkpointed(tmp_path / "none", 0)) as child:
+        count = exit_code(child)
+    assert count > 5
+    for death in range(1, count + 1):
+        folder = tmp_path / str(death)
+        with forked(lambda folder=folder, death=death: checkpointed(folder, death)) as child:
+            assert exit_code(child) == -signal.SIGKILL
+        store, _, _ = served(folder)
+        assert [one.call for one in store.intents] == ["one"], death
+        store.close()
+
+
+def test_the_files_of_a_store_are_for_their_owner_only(tmp_path):
+    before = os.umask(0)
+    try:
+        store, model, optimizer = served(tmp_path / "store")
+        step(store, model, optimizer)
+        store.close()
+        ln.io.save(tmp_path / "shared.safetensors", model.state_dict())
+    finally:
+        os.umask(before)
+    kept = [path for path in (tmp_path / "store").iterdir() if path.name != folders.CLEAN]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in kept] == [0o600] * 3
+    assert stat.S_IMODE((tmp_path / "shared.safetensors").stat().st_mode) == 0o666  # what the umask leaves
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError(), KeyError("a name")])
@@ -188,11 +251,11 @@ def test_a_store_that_knows_nothing_of_given_up_calls_yet_is_opened(tmp_path):
     assert after_a_crash(tmp_path) == (values(model), 0)
 
 
-@pytest.mark.parametrize("at", ["save", "Journal"])
+@pytest.mark.parametrize("at", ["replace_file", "Journal"])
 def test_intents_survive_a_checkpoint_of_the_same_version_that_fails(tmp_path, monkeypatch, at):
     store, model, optimizer = served(tmp_path)
     store.intend(Intent("one", ("http://inner",)))
-    place = folders.io if at == "save" else folders.journal
+    place = folders if at == "replace_file" else folders.journal
     with monkeypatch.context() as patched:
         patched.setattr(place, at, failing(OSError(28, "No space left on device"))(getattr(place, at)))
         with pytest.raises(OSError, match="No space"):

@@ -57,7 +57,7 @@ def test_what_was_written_is_read(place, records):
 def test_a_crash_while_writing_leaves_the_records_before(place, records, data):
     place.unlink(missing_ok=True)
     content = written(place, records)
-    cut = data.draw(st.integers(0, len(content)))
+    cut = data.draw(st.integers(len(MAGIC), len(content)))
     place.write_bytes(content[:cut])
     ends = [len(MAGIC)]
     for record in records:
@@ -97,6 +97,16 @@ def test_a_flipped_bit_is_damage_or_a_torn_end_and_never_a_record(place, records
 def test_a_journal_of_something_else_is_refused(place):
     place.write_bytes(b"something else entirely")
     with pytest.raises(StoreError, match="does not begin like a journal"):
+        read(place)
+
+
+@pytest.mark.parametrize("length", [None, 0, 1, len(MAGIC) - 1])
+def test_a_journal_without_its_first_line_is_not_an_empty_one(place, length):
+    """Its updates may have been answered; a crash leaves none like this."""
+    place.unlink(missing_ok=True)
+    if length is not None:
+        place.write_bytes(MAGIC[:length])
+    with pytest.raises(StoreError, match=f"{place} is .*'labnet store repair {place.parent}' goes on from the checkp"):
         read(place)
 
 

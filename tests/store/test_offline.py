@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -123,6 +124,56 @@ def test_a_damaged_journal_is_cut_off_before_the_damage_and_kept(tmp_path):
     again = Store(tmp_path, model, optimizer)
     assert (again.lineage, again.version) == (lineage, 3)
     again.close()
+
+
+@pytest.mark.parametrize("length", [None, 0, 5])
+def test_a_store_without_its_journal_goes_on_from_the_checkpoint_once_that_is_asked_for(tmp_path, length):
+    train(tmp_path, 2, closed=True)
+    before = train(tmp_path, 0)
+    train(tmp_path, 3)
+    path = tmp_path / "journal-000000000002"
+    lineage = contents(tmp_path).lineage
+    path.unlink() if length is None else os.truncate(path, length)
+    for verb in ("show", "verify", "compact"):
+        done = command(verb, tmp_path)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert f"{path} is {'missing' if length is None else 'damaged'}" in done.stderr
+        assert f"'labnet store repair {tmp_path}' goes on from the checkpoint" in done.stderr
+    with pytest.raises(StoreError, match=str(path)):
+        train(tmp_path, 0)
+    done = command("repair", tmp_path, fresh=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "cut off after version 2" in done.stdout
+    assert (tmp_path / f"damaged-{path.name}").exists() == (length is not None)
+    model = make_model()
+    store = Store(tmp_path, model, make_optimizer())
+    assert (store.version, store.lineage != lineage) == (2, True)
+    assert all(np.array_equal(tensor.numpy(), before[name]) for name, tensor in model.state_dict().items())
+    store.close()
+
+
+SHOWING = """
+import sys
+from pathlib import Path
+from labnet.store.offline import contents
+
+print("begun", flush=True)
+while True:
+    contents(Path(sys.argv[1]))
+"""
+
+
+def test_a_store_is_shown_while_its_checkpoint_is_replaced(tmp_path):
+    train(tmp_path, 1)
+    with subprocess.Popen(
+        [sys.executable, "-c", SHOWING, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+        for _ in range(60):
+            train(tmp_path, 1, closed=True)
+        ended = process.poll()
+        process.kill()
+        assert ended is None, process.stderr.read()
 
 
 def test_every_journal_that_is_damaged_somewhere_is_repaired(tmp_path):
