@@ -1,10 +1,12 @@
 """A client that outlives its process: its id and the numbers of its requests, in a file.
 
 Numbers are reserved in the file before they are used, so that a process that is killed at any moment leaves none that
-could be given out again for another gradient.
+could be given out again for another gradient. The file names its own inode: a copy of it is another client, since the
+first one may have given out numbers that the copy does not know of.
 """
 
 import json
+import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -12,6 +14,9 @@ from pathlib import Path
 
 from labnet.errors import StoreError
 from labnet.network.keys import Identity
+from labnet.store.lock import posix_locks, take
+
+log = logging.getLogger("labnet.network")
 
 #: How many numbers are reserved at once.
 _BLOCK = 1000
@@ -23,20 +28,21 @@ class StateFile:
     Raises
     ------
     StoreError
-        If another process uses it, or it is damaged.
+        If another process uses it, it is damaged, or the system has no POSIX file locks.
     OSError
         If it cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        import fcntl  # only here: where there is none, what needs no state file still works
-
+        posix_locks()  # before a file is made that could not be used
         self.path = Path(path).absolute()
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            take(self._file)
+        except OSError as error:
             os.close(self._file)
+            if not isinstance(error, BlockingIOError):  # a file system without locks
+                raise
             raise StoreError(f"the state file {self.path} is in use: two clients would be taken for one") from None
         try:
             self.client, self._next = self._read()
@@ -46,19 +52,26 @@ class StateFile:
             raise
 
     def _read(self) -> tuple[str, int]:
-        text = os.pread(self._file, 4096, 0)
+        text, fresh = os.pread(self._file, 4096, 0), (secrets.token_hex(16), 1)
         if not text:
-            return secrets.token_hex(16), 1
+            return fresh
         try:
             document = json.loads(text)
-            client, following = document["client"], document["next"]
+            client, following, inode = document["client"], document["next"], document["inode"]
             if not (isinstance(client, str) and len(client) == 32 and type(following) is int and following > 0):
                 raise ValueError("unexpected values")
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"the state file {self.path} is damaged ({error}): delete it to go on as a new client"
             ) from error
+        if inode != self._inode:
+            log.warning("the state file %s is a copy: it goes on as a new client", self.path)
+            return fresh
         return client, following
+
+    @property
+    def _inode(self) -> int:
+        return os.fstat(self._file).st_ino
 
     def numbers(self) -> Iterator[int]:
         """Give numbers that were never given before, each reserved in the file first.
@@ -85,7 +98,7 @@ class StateFile:
 
     def _write(self) -> None:
         """Write over the file in place: it is shorter than what a disk writes at once, and locked."""
-        text = json.dumps({"client": self.client, "next": self._next}).encode()
+        text = json.dumps({"client": self.client, "next": self._next, "inode": self._inode}).encode()
         os.pwrite(self._file, text.ljust(128), 0)
         os.fsync(self._file)
 

@@ -1,4 +1,4 @@
-"""The folder of a store: one checkpoint, the journal of what came after it, and the lock of who writes them.
+"""The folder of a store: one checkpoint, and the journal of what came after it.
 
 A new pair replaces the old one only once it is on the disk; whatever a crash leaves, the newest checkpoint that was
 completed is there with its journal.
@@ -47,48 +47,6 @@ def newest(folder: Path) -> int | None:
     names = os.listdir(folder) if folder.is_dir() else []
     versions = [int(match[1]) for name in names if (match := _CHECKPOINT.fullmatch(name))]
     return max(versions, default=None)
-
-
-class Lock:
-    """The right to write to a folder, for one process at a time; given back by `release`, or by the process's end.
-
-    Raises
-    ------
-    StoreError
-        If another one has it.
-    """
-
-    def __init__(self, folder: Path):
-        import fcntl  # only here: where there is none, what needs no store still works
-
-        self._pid = os.getpid()
-        self._file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._file, 32, 0).decode("ascii", "replace").strip()
-            os.close(self._file)
-            who = "this process" if holder == str(os.getpid()) else f"process {holder}" if holder else "another process"
-            raise StoreError(
-                f"the store {folder} is in use by {who}: stop that server, or use another folder"
-            ) from None
-        except OSError:  # a file system without locks
-            os.close(self._file)
-            raise
-        with contextlib.suppress(OSError):  # a disk that is full: only the name of the holder is missing then
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
-
-    def release(self) -> None:
-        """Give the right back; again does nothing, and in a forked child the parent keeps it."""
-        import fcntl
-
-        file, self._file = self._file, -1
-        if file >= 0:
-            if self._pid == os.getpid():  # closing is not enough while a process that was just forked has the file too
-                with contextlib.suppress(OSError):
-                    fcntl.flock(file, fcntl.LOCK_UN)
-            os.close(file)
 
 
 def write_pair(folder: Path, version: int, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> journal.Journal:

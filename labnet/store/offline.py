@@ -15,6 +15,7 @@ from labnet.io.files import flush_directory
 from labnet.nn import Module
 from labnet.store import folder as folders
 from labnet.store import journal
+from labnet.store.lock import Lock
 from labnet.store.records import Record, Update, decode
 from labnet.store.training import FORMAT, Durability, Store
 from labnet.tensor import Tensor
@@ -196,7 +197,7 @@ def repair(path: Path) -> Repaired | None:
         If something cannot be written; the journal is as it was then.
     """
     _checkpoint(path)  # first: a lock would be left in any other folder
-    lock = folders.Lock(path)
+    lock = Lock(path)
     try:
         found = _Found(path)
         if found.error is None:

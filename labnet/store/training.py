@@ -24,6 +24,7 @@ from labnet.optim import Optimizer
 from labnet.store import folder as folders
 from labnet.store import journal
 from labnet.store.intents import Intent, Intents
+from labnet.store.lock import Lock, posix_locks
 from labnet.store.records import Outcome, Outcomes, Update, decode
 from labnet.store.refusals import Refusal, Refusals
 from labnet.tensor import Tensor, on_host
@@ -97,8 +98,9 @@ class Store:
         self._unsure = False  # whether the optimizer may be in another state than the journal leads to
         self._long = _LONG  # length at which the journal is replaced
         self._files = threading.Lock()  # held while the journal is brought to the disk, or replaced
+        posix_locks()  # before a folder is made that could not be used
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = folders.Lock(self.path)
+        self._lock = Lock(self.path)
         try:
             self.resumed = self._open()
         except BaseException:
@@ -382,6 +384,7 @@ class Store:
             "refusals": self.refusals.encode(),
             "shared": json.dumps(self._shared()),
         }
+        self._lock.check()
         with self._files:
             try:
                 begun = folders.write_pair(self.path, self.version, tensors | replies | noted, metadata)
@@ -430,6 +433,7 @@ class Store:
             return
         try:
             self.checkpoint()
+            self._lock.check()
             (self.path / folders.CLEAN).touch()
             flush_directory(self.path)
         finally:
@@ -450,7 +454,7 @@ class Store:
         """
         if self.is_open:
             return
-        self._lock = folders.Lock(self.path)
+        self._lock = Lock(self.path)
         try:
             self._not_clean()
             self._write_checkpoint()

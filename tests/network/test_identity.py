@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,6 +83,71 @@ def test_a_state_file_is_for_one_process_at_a_time(tmp_path):
         process.stdin.close()
         process.wait()
     StateFile(tmp_path / "state")
+
+
+def key_of(process):
+    return process.stdout.readline().strip()
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["copied now", "copied long ago"])
+def test_a_state_file_that_is_put_back_in_place_of_the_one_in_use_doubles_no_number(tmp_path, old):
+    path, copy = tmp_path / "state", tmp_path / "copy"
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as p:
+        found = [key_of(p)]
+        if old:
+            copy.write_bytes(path.read_bytes())
+        found += [key_of(p) for _ in range(3000)]
+        if not old:
+            copy.write_bytes(path.read_bytes())
+        path.unlink()
+        path.write_bytes(copy.read_bytes())
+        others = keys_of(path, 3000)
+        found += [key_of(p) for _ in range(6000)]
+        p.kill()
+    assert len(others) >= 3000
+    assert not set(found) & set(others)
+
+
+def test_a_copy_of_a_state_file_is_another_client_and_a_moved_one_is_the_same(tmp_path, caplog):
+    first = StateFile(tmp_path / "state")
+    next(first.numbers())
+    shutil.copy(tmp_path / "state", tmp_path / "copy")
+    client = first.client
+    del first
+    (tmp_path / "state").rename(tmp_path / "moved")
+    assert StateFile(tmp_path / "moved").client == client
+    assert StateFile(tmp_path / "copy").client != client
+    assert "copy is a copy: it goes on as a new client" in caplog.text
+
+
+WITHOUT_LOCKS = """
+import sys
+sys.modules["fcntl"] = None  # as where there is none
+from pathlib import Path
+import labnet as ln
+
+place = Path(sys.argv[1])
+for make in (
+    lambda: ln.network.serve_model(ln.nn.Linear(2, 1), port=0, store=place / "store"),
+    lambda: ln.network.remote_model("localhost:1", state=place / "state"),
+):
+    try:
+        make()
+    except ln.errors.StoreError as error:
+        print(error)
+with ln.network.serve_model(ln.nn.Linear(2, 1), ln.optim.SGD(lr=0.1), port=0) as server:
+    ln.network.remote_model(server.url, blocking=True)(ln.ones((1, 2))).sum().backward()
+print(*place.iterdir())
+"""
+
+
+def test_where_there_are_no_file_locks_stores_and_state_files_are_refused_and_nothing_else(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_LOCKS, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    reason = "stores and state files need POSIX file locks, which this system does not have"
+    assert done.stdout.count(reason) == 2, done.stderr
+    assert done.stdout.endswith("\n\n")  # no file was left
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"client": 1, "next": 2}', '{"client": "abc", "next": 2}', "\0" * 100])
