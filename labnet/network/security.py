@@ -5,12 +5,15 @@ needed, Host and Origin are checked instead, so that a web page cannot reach a s
 """
 
 import contextlib
+import functools
 import hmac
 import ipaddress
 import json
 import os
 import secrets
+import socket
 import stat
+import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,9 @@ from urllib.parse import urlsplit
 import platformdirs
 
 TOKEN_HEADER = "X-Labnet-Token"
+
+#: After how long a runtime file that was begun and not completed is deleted: its process was killed.
+_ABANDONED_SECONDS = 3600.0
 
 
 def new_token() -> str:
@@ -103,6 +109,7 @@ class Entry:
     pid: int
     token: str | None = None
     started: str | None = field(default=None, compare=False)
+    machine: str | None = field(default=None, compare=False)
 
     @property
     def is_running(self) -> bool:
@@ -124,7 +131,8 @@ class Entry:
 
 def _folder() -> Path:
     folder = Path(platformdirs.user_state_dir("labnet", appauthor=False)) / "servers"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)  # one by one: `parents=True` opens those above as the umask says
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or (hasattr(os, "getuid") and status.st_uid != os.getuid()):
         raise PermissionError(f"{folder} must be a folder that belongs to you: tokens are kept there")
@@ -154,14 +162,65 @@ def _exists(pid: int) -> bool:
     return True
 
 
+@functools.cache
+def _machine() -> str:
+    """Return what tells the machine, or container, whose processes have these numbers: others may share the folder."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/etc/machine-id").read_text().strip())
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
+
+
 def publish(port: int, entry: Entry) -> None:
-    """Write the runtime file of a server, readable by this user only."""
-    path = _folder() / f"{port}.json"
-    temporary = path.with_name(f".{port}.{secrets.token_hex(8)}")
+    """Write the runtime file of a server, readable by this user only; delete those of servers that were killed."""
+    folder = _folder()
+    _write(folder, port, replace(entry, started=_started(entry.pid), machine=_machine()))
+    with contextlib.suppress(OSError):  # another time: the server is published
+        _prune(folder)
+
+
+def _write(folder: Path, port: int, entry: Entry) -> None:
+    temporary = folder / f".{port}.{secrets.token_hex(8)}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        json.dump(asdict(replace(entry, started=_started(entry.pid))), file)
-    temporary.replace(path)
+        json.dump(asdict(entry), file)
+    temporary.replace(folder / f"{port}.json")
+
+
+def _prune(folder: Path) -> None:
+    """Delete the runtime files of processes of this machine that are gone."""
+    for path in folder.iterdir():
+        if path.stem.isdecimal() and path.suffix == ".json":
+            _delete_if_dead(path)
+        elif path.name.startswith(".") and _age_seconds(path) > _ABANDONED_SECONDS:
+            path.unlink(missing_ok=True)
+
+
+def _delete_if_dead(path: Path) -> None:
+    """Delete a runtime file of a process that is gone, but not one that a new server puts there meanwhile."""
+    if not _is_dead(path):
+        return
+    aside = path.with_name(f".{path.stem}.{secrets.token_hex(8)}")
+    with contextlib.suppress(FileNotFoundError):  # another process was first
+        path.rename(aside)  # the file that is looked at below is the one that is deleted
+        if not _is_dead(aside):
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, path)
+        aside.unlink()
+
+
+def _is_dead(path: Path) -> bool:
+    entry = _read(path)
+    return entry is not None and entry.machine in (None, _machine()) and not entry.is_running
+
+
+def _age_seconds(path: Path) -> float:
+    try:
+        return time.time() - path.lstat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def withdraw(port: int) -> None:
@@ -178,11 +237,18 @@ def lookup(port: int) -> Entry | None:
     Who shares this folder need not see its process, as in a container of its own.
     """
     try:
-        path = _folder() / f"{port}.json"
+        return _read(_folder() / f"{port}.json")
+    except OSError:
+        return None
+
+
+def _read(path: Path) -> Entry | None:
+    """Return what a runtime file says, None if it is missing or broken."""
+    try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
         with os.fdopen(descriptor) as file:
             data: Any = json.load(file)
-        told = {"token": data["token"], "started": data.get("started")}
+        told = {"token": data["token"], "started": data.get("started"), "machine": data.get("machine")}
         return Entry(url=str(data["url"]), name=str(data["name"]), pid=int(data["pid"]), **told)
     except (OSError, ValueError, KeyError, TypeError):
         return None

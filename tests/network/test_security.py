@@ -1,10 +1,12 @@
 """Who may do what: tokens, their files, and Host and Origin on every route of a real server."""
 
+import contextlib
 import json
 import logging
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,20 @@ import labnet as ln
 from labnet import nn
 from labnet.errors import Unauthorized
 from labnet.network import security
-from tests.network.support import JSON, TOKEN, blocking, connection, fetch, head, http, raw, read_reply
+from tests.network.support import (
+    JSON,
+    ROOT,
+    TOKEN,
+    blocking,
+    child,
+    connection,
+    fetch,
+    head,
+    http,
+    raw,
+    read_reply,
+    wait_until,
+)
 
 # The file that hands tokens to other processes of the same user
 
@@ -40,6 +55,18 @@ def test_the_runtime_file_is_for_its_owner_only(folder):
     assert mode(folder / "4000.json") == 0o600
     assert mode(folder) == 0o700
     assert [path.name for path in folder.iterdir()] == ["4000.json"]
+
+
+def test_every_folder_above_the_runtime_files_is_for_its_owner_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home" / "state"))
+    before = os.umask(0)
+    try:
+        security.publish(4000, ENTRY)
+    finally:
+        os.umask(before)
+    made = [tmp_path / "home", tmp_path / "home" / "state"]
+    made += [made[-1] / "labnet", made[-1] / "labnet" / "servers"]
+    assert [mode(path) for path in made] == [0o700] * 4
 
 
 def test_a_folder_open_to_others_is_closed_before_a_token_is_written(folder):
@@ -141,6 +168,59 @@ def test_a_process_that_has_the_number_of_a_killed_one_is_not_taken_for_it(folde
     written = json.loads((folder / "4000.json").read_text())
     (folder / "4000.json").write_text(json.dumps({**written, "started": str(int(written["started"]) - 1)}))
     assert (security.running(4000), security.entries()) == (None, [])
+
+
+@says_when_processes_start
+def test_the_files_of_killed_servers_are_deleted_when_another_one_is_published(folder):
+    with child() as (where, started):
+        started.kill()
+        started.wait()
+        security.publish(4000, security.Entry("url", "mine", os.getpid()))
+        security.publish(4001, security.Entry("url", "another process has its number now", os.getpid()))
+        written = json.loads((folder / "4001.json").read_text())
+        (folder / "4001.json").write_text(json.dumps({**written, "started": "1"}))
+        with child() as (other, _):
+            assert names(folder) == sorted(["4000.json", f"{other['port']}.json"])
+    assert where["port"] not in (4000, other["port"])
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_files_that_say_nothing_of_a_process_of_this_machine_are_kept(folder):
+    gone = security.Entry("url", "in a container that shares the folder", 1 << 30, machine="another")
+    security._write(security._folder(), 4000, gone)
+    (folder / "4001.json").write_text("{")
+    (folder / "notes.txt").write_text("mine")
+    (folder / ".4002.begun").write_text("")
+    (folder / ".4003.begun").write_text("")
+    os.utime(folder / ".4003.begun", (1, 1))
+    security.publish(4004, ENTRY)
+    assert names(folder) == [".4002.begun", "4000.json", "4001.json", "4004.json", "notes.txt"]
+    assert security.lookup(4000) == gone
+
+
+PUBLISHING = """
+import itertools, os, sys
+from labnet.network import security
+
+for port in itertools.cycle(range(5000 + 10 * int(sys.argv[1]), 5010 + 10 * int(sys.argv[1]))):
+    security.publish(port, security.Entry("url", "other", os.getpid()))
+"""
+
+
+def test_the_file_of_a_new_server_is_not_taken_for_that_of_a_killed_one_on_its_port(folder):
+    dead, alive = security.Entry("url", "killed", 1 << 30), security.Entry("url", "alive", os.getpid(), "secret")
+    with contextlib.ExitStack() as stack:
+        for number in range(3):
+            stack.enter_context(process := subprocess.Popen([sys.executable, "-c", PUBLISHING, str(number)], cwd=ROOT))
+            stack.callback(process.kill)
+        wait_until(lambda: all((folder / f"50{number}9.json").exists() for number in range(3)))
+        for _ in range(500):
+            security._write(folder, 4000, dead)
+            security._write(folder, 4000, alive)
+            wait_until(lambda: security.lookup(4000) == alive)
 
 
 def test_where_nobody_can_say_when_a_process_was_started_one_that_exists_counts(folder, monkeypatch):
