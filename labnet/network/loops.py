@@ -49,7 +49,7 @@ class LoopThread:
             with self._lock:
                 loop = self._loop
                 if loop is None:
-                    loop = asyncio.new_event_loop()
+                    loop = asyncio.SelectorEventLoop()  # `add_reader` is needed: the default of Windows has none
                     thread = threading.Thread(target=loop.run_forever, name=self._name, daemon=True)
                     thread.start()
                     self._thread, self._loop = thread, loop  # last: an interrupt leaves no loop that nobody runs

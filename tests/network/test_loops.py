@@ -81,6 +81,37 @@ def test_an_interrupted_call_is_cancelled_on_the_loop():
     assert cancelled.wait(10)
 
 
+#: As on Windows, where the default loop has no `add_reader`.
+WITHOUT_READERS = """
+import asyncio
+import labnet as ln
+
+class Loop(asyncio.SelectorEventLoop):
+    def add_reader(self, *arguments):
+        raise NotImplementedError
+
+    add_writer = add_reader
+
+class Policy(asyncio.DefaultEventLoopPolicy):
+    def new_event_loop(self):
+        return Loop()
+
+asyncio.set_event_loop_policy(Policy())
+
+async def doubled(x):
+    return 2 * await ln.network.tfetch(inner.url + "/one")  # on the loop of the handlers
+
+inner = ln.network.serve({"one": lambda: ln.ones(1)}, port=0)
+with inner, ln.network.serve({"doubled": doubled}, port=0) as outer:
+    print(ln.network.tfetch(outer.url + "/doubled", ln.ones(1), blocking=True).tolist())
+"""
+
+
+def test_the_loops_can_watch_sockets_where_the_default_loop_cannot():
+    result = subprocess.run([sys.executable, "-c", WITHOUT_READERS], capture_output=True, text=True, timeout=60)
+    assert result.stdout == "[2.0]\n", result.stderr[-2000:]
+
+
 def test_a_blocking_call_raises_what_the_coroutine_raises_and_refuses_the_loops_own_thread():
     async def fail():
         raise ValueError("no")
