@@ -1,7 +1,8 @@
 """The process of an uploaded model: ``python -m labnet.network.child``, started by a runner only.
 
 The first line of its input is an order in JSON; it answers with one marked line of output, serves, and stops
-when its input is closed, which happens too when the runner dies.
+when its input is closed, which happens too when the runner dies. Both are out of the model's reach: whatever the model
+writes, to its output or to its errors, goes to the errors of the process.
 """
 
 import json
@@ -18,11 +19,12 @@ from labnet.network.serving import serve_model
 
 def main() -> int:
     """Serve the model of one order."""
-    control = _take_input()
+    control, report = _take_streams()
     order = json.loads(control.readline())
 
     def answer(**document: Any) -> None:
-        print(order["mark"] + json.dumps(document), flush=True)
+        with report:
+            report.write(order["mark"] + json.dumps(document) + "\n")
 
     try:
         server = _serve(order)
@@ -35,13 +37,14 @@ def main() -> int:
     return 0
 
 
-def _take_input() -> IO[str]:
-    """Keep the input for orders, and leave an empty one to the model."""
-    control = os.fdopen(os.dup(0))
+def _take_streams() -> tuple[IO[str], IO[str]]:
+    """Keep input and output for the runner; give the model an empty input, and the errors for all that it writes."""
+    control, report = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    return control
+    os.dup2(2, 1)
+    return control, report
 
 
 def _serve(order: dict[str, Any]) -> Server:

@@ -66,18 +66,23 @@ class Child:
         self._mark = f"labnet-{secrets.token_hex(16)} "
         self.folder = Path(order.path).parent
         self._process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "labnet.network.child"],
+            # -P: a model file may have the name of a module of the standard library
+            [sys.executable, "-P", "-u", "-m", "labnet.network.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": _search_path(), "PYTHONIOENCODING": "utf-8"},
             encoding="utf-8",
             errors="replace",
             start_new_session=True,
         )
-        self._reader = threading.Thread(target=self._listen, name=f"labnet-child-{order.name}", daemon=True)
-        self._reader.start()
+        self._readers = [
+            threading.Thread(target=read, name=f"labnet-child-{order.name}", daemon=True)
+            for read in (self._read_answer, self._read_logs)
+        ]
+        for reader in self._readers:
+            reader.start()
         self._send({**vars(order), "mark": self._mark})
 
     @property
@@ -111,7 +116,8 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._reader.join(_STOP_SECONDS)
+        for reader in self._readers:
+            reader.join(_STOP_SECONDS)
 
     def _send(self, order: dict[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -119,22 +125,29 @@ class Child:
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
 
-    def _listen(self) -> None:
-        """Keep what the process writes, and take its answer out of it."""
+    def _read_answer(self) -> None:
+        """Take the answer; what Python itself wrote before, as it started, is not part of it."""
         assert self._process.stdout is not None
         with self._process.stdout as output:
-            for line in iter(lambda: output.readline(_CHARACTERS), ""):
-                if self._answer is None and line.startswith(self._mark):
-                    self._answer = json.loads(line.removeprefix(self._mark))
+            for line in output:
+                before, mark, answer = line.partition(self._mark)
+                if text := before.rstrip("\n"):
+                    self._lines.append(text)
+                if mark:
+                    self._answer = json.loads(answer)
                     self._answered.set()
-                else:
-                    self._lines.append(line.rstrip("\n"))
-        status = self._process.wait()
-        self._lines.append(f"the process ended with status {status}")
         self._answered.set()
+
+    def _read_logs(self) -> None:
+        """Keep what the model writes."""
+        assert self._process.stderr is not None
+        with self._process.stderr as output:
+            for line in iter(lambda: output.readline(_CHARACTERS), ""):
+                self._lines.append(line.rstrip("\n"))
+        self._lines.append(f"the process ended with status {self._process.wait()}")
 
 
 def _search_path() -> str:
-    """Return where the child finds the labnet that this process runs."""
-    root = str(Path(__file__).parents[2])
-    return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    """Return where the child, which runs in another folder, finds the labnet and the modules of this process."""
+    places = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    return os.pathsep.join([str(Path(__file__).parents[2]), *map(os.path.abspath, places)])

@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,9 @@ def _run(path: Path) -> dict[str, Any]:
         raise ServeError(f"{path.name} is not a Python file: its name must end with .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    sys.path.insert(0, str(path.parent.resolve()))
+    folder = str(path.parent.resolve())
+    sys.path.insert(0, folder)
+    _STANDARD_LIBRARY.guard(folder)
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
@@ -125,6 +128,31 @@ def _run(path: Path) -> dict[str, Any]:
     except (Exception, SystemExit) as error:
         raise ServeError(f"{_place(path, error)}: {type(error).__name__}: {error}") from error
     return vars(module)
+
+
+class _StandardLibrary:
+    """Finds the modules of the standard library outside the folders of model files, which come first in `sys.path`.
+
+    One that is imported later, by labnet or by the model, would be a file of the model's folder that has its name.
+    """
+
+    def __init__(self) -> None:
+        self._folders: set[str] = set()
+
+    def guard(self, folder: str) -> None:
+        """Find none of its modules in a folder."""
+        if self not in sys.meta_path:
+            sys.meta_path.insert(sys.meta_path.index(PathFinder), self)
+        self._folders.add(folder)
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Return where a module is, None if it is none of the standard library."""
+        if path is not None or name not in sys.stdlib_module_names:
+            return None
+        return PathFinder.find_spec(name, [place for place in sys.path if place not in self._folders])
+
+
+_STANDARD_LIBRARY = _StandardLibrary()
 
 
 def _place(path: Path, error: BaseException) -> str:

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -14,8 +16,9 @@ import pytest
 import labnet as ln
 from labnet.errors import BadRequest, RemoteFailure, RouteNotFound, ServeError, Unauthorized, Unreachable
 from labnet.network import security
+from labnet.network.children import Child
 from tests.network.gallery import process
-from tests.network.support import NATIVE, SECONDS, child, fetch, http, hurried, native, run
+from tests.network.support import NATIVE, ROOT, SECONDS, child, fetch, http, hurried, native, run
 
 MODEL = """
 import os
@@ -138,6 +141,81 @@ def test_logs_hold_what_models_write(runner, file):
     runner.serve_model(file, "second")
     assert runner.logs("linear").splitlines() == ["a model is made", "called with (2, 3)"]
     assert {"linear: called with (2, 3)", "second: a model is made"} <= set(runner.logs().splitlines())
+
+
+WRITING = {
+    "half a line": "print('half a line', end='')\n",
+    "half a line without a buffer": "import os\nos.write(1, b'half a line')\n",
+    "a bar": "import tqdm\nbar = tqdm.tqdm(total=3, desc='half a line')\nbar.update()\n",
+    "half a line of another process": "import subprocess\nsubprocess.run(['printf', 'half a line'])\n",
+}
+
+
+@pytest.fixture
+def tokens(monkeypatch):
+    """The tokens of the models that were served."""
+    found, wait_ready = [], Child.wait_ready
+
+    def noting(child, timeout):
+        problem = wait_ready(child, timeout)
+        found.append(child.token)
+        return problem
+
+    monkeypatch.setattr(Child, "wait_ready", noting)
+    return found
+
+
+@pytest.mark.parametrize("case", WRITING)
+def test_a_file_that_leaves_half_a_line_is_served(case, runner, tmp_path, tokens):
+    path = tmp_path / "writing.py"
+    path.write_text(WRITING[case] + "def model(x):\n    print(' and its end')\n    return 2 * x\n")
+    assert runner.serve_model(path)(ln.ones(1)).item() == 2.0
+    logs = wait_for(lambda: runner.logs("writing"), "and its end")
+    assert "half a line" in logs
+    assert tokens[0] not in logs
+    assert "labnet-" not in logs  # the mark of the child's answer
+
+
+@pytest.mark.parametrize("case", WRITING)
+@pytest.mark.parametrize("end", ["raise ValueError", "raise SystemExit", "model = 3"])
+def test_a_file_that_leaves_half_a_line_and_cannot_be_served_says_why(case, end, runner, tmp_path):
+    path = tmp_path / "writing.py"
+    path.write_text(WRITING[case] + end)
+    with pytest.raises(RemoteFailure, match=r"writing\.py") as caught:
+        runner.serve_model(path)
+    assert "half a line" in str(caught.value)
+    assert "labnet-" not in str(caught.value)
+    assert children() == []
+
+
+@pytest.mark.parametrize("name", ["random", "json", "types", "statistics", "asyncio", "labnet", "numpy"])
+def test_a_file_named_like_a_module_is_served(name, runner, tmp_path):
+    path = tmp_path / f"{name}.py"
+    path.write_text("import statistics, wave\n\ndef model(x):\n    return x * statistics.mean([1, 3])\n")
+    assert runner.serve_model(path, "named")(ln.ones(1)).item() == 2.0
+
+
+NAMED = """
+import sys
+from pathlib import Path
+from labnet.network.model_file import ModelFile
+
+file = ModelFile.load(Path(sys.argv[1]) / "wave.py")
+import wave, colorsys
+print(file.model(1), wave.__name__, hasattr(wave, "open"), hasattr(colorsys, "rgb_to_hls"))
+"""
+
+
+def test_files_beside_a_model_file_are_imported_but_not_in_place_of_the_standard_library(tmp_path):
+    (tmp_path / "wave.py").write_text(
+        "import colorsys, layers, parts.one\nmodel = lambda x: x + layers.two + parts.one.three"
+    )
+    (tmp_path / "layers.py").write_text("two = 2")
+    (tmp_path / "colorsys.py").write_text("raise AssertionError")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "one.py").write_text("three = 3")
+    done = subprocess.run([sys.executable, "-c", NAMED, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "6 wave True True\n", done.stderr
 
 
 BROKEN = {
