@@ -129,6 +129,14 @@ async def await_model(
         raise RuntimeError("it cancelled its own task") from None
 
 
+_here = threading.local()
+
+
+def runs_handlers() -> bool:
+    """Return whether the caller runs on a thread that handlers run on: it must not wait for whoever waits for them."""
+    return IO.is_current or MODELS.is_current or getattr(_here, "is_worker", False)
+
+
 #: Longest wait of an event loop for what computes quickly, in seconds.
 _GRACE = 2e-4
 
@@ -211,6 +219,10 @@ class Worker:
         result: T = job.result()
         return result
 
+    def call(self, function: Callable[[], T]) -> T:
+        """Compute a function on the thread and wait for its result; at once where the caller runs on the thread."""
+        return function() if self.is_current else IO.run(self.run(function))
+
     @property
     def is_current(self) -> bool:
         """Whether the caller runs on this thread."""
@@ -231,6 +243,7 @@ class Worker:
         self._thread.join(timeout)
 
     def _work(self) -> None:
+        _here.is_worker = True
         while (job := self._jobs.get()) is not None:
             self._busy, began = True, time.perf_counter()
             job.compute()

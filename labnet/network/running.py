@@ -1,24 +1,38 @@
 """The servers of this process, by port."""
 
 import atexit
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
 from labnet.network import blas_threads
+from labnet.network.loops import runs_handlers
 from labnet.network.port import Port
 
 if TYPE_CHECKING:
     from labnet.network.server import Server
 
-_lock = threading.RLock()
+_lock = threading.RLock()  # held while `ports` is looked at or changed
+_turn = threading.RLock()  # held by the thread that serves or stops, which may wait for handlers
 #: What is bound.
 ports: dict[int, Port] = {}
 
 
-def lock() -> threading.RLock:
-    """Return what keeps two threads from serving at once; a forked child has its own."""
-    return _lock
+@contextlib.contextmanager
+def turn() -> Iterator[bool]:
+    """Let one thread serve or stop at a time; yield whether it is the caller's turn.
+
+    Every thread waits for that, except those of handlers: whoever has the turn may be waiting for the handler.
+    """
+    lock = _turn  # a child that is forked meanwhile has another one
+    mine = lock.acquire(blocking=not runs_handlers())
+    try:
+        yield mine
+    finally:
+        if mine:
+            lock.release()
 
 
 def add(port: Port) -> None:
@@ -45,8 +59,8 @@ def servers() -> "dict[int, Server]":
 
 def _forget() -> None:
     """Leave the servers to the parent in a forked child."""
-    global _lock
-    _lock = threading.RLock()
+    global _lock, _turn
+    _lock, _turn = threading.RLock(), threading.RLock()
     for port in ports.values():
         port.abandon()
     ports.clear()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import threading
 import time
 from html import escape
 from importlib.metadata import entry_points
@@ -106,8 +107,14 @@ class Server:
             print("# from another machine, first: ssh -L " + f"{self.port}:localhost:{self.port} {socket.getfqdn()}")
 
     def stop(self) -> None:
-        """Stop serving: finish what is under way, close the port. Again, or on an old handle, does nothing."""
-        with running.lock():  # not for longer: handlers that are still under way may need it
+        """Stop serving: finish what is under way, close the port. Again, or on an old handle, does nothing.
+
+        In a handler it returns at once, and stops the server behind it.
+        """
+        with running.turn() as mine:  # not for longer: handlers that are still under way may need it
+            if not mine:
+                threading.Thread(target=self.stop, name="labnet-stop", daemon=True).start()
+                return
             if not self.running:
                 return
             first = running.remove(self.port)

@@ -1,9 +1,10 @@
 """Serving: functions and models get a port, routes, statistics and a token."""
 
+import contextlib
 import contextvars
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from labnet.network.routes import Route, check_name, function_route
 from labnet.network.served import Role, ServedModel
 from labnet.network.server import Server
 from labnet.network.staleness import Policy, Staleness
-from labnet.network.storing import give_back, new_calls, opened
+from labnet.network.storing import give_back, new_calls, opened, refuse_completion, refuse_update
 from labnet.network.updates import Optimizer
 from labnet.nn import Module
 from labnet.stats import RouteStatistics
@@ -282,8 +283,9 @@ Functions = Mapping[str, Callable[..., Any] | Route]
 
 def _serve(place: Place, functions: Functions, made: Callable[[Port], ServedModel] | None = None) -> Server:
     place.check()
-    with running.lock():
+    with _turn():
         bound = place.bind()
+        refuse_update(_served_by(bound), bound.worker)
         fresh = bound.owner is None
         try:
             server, table = _assemble(bound, place.name, functions, made)
@@ -294,6 +296,8 @@ def _serve(place: Place, functions: Functions, made: Callable[[Port], ServedMode
         # published before connections are accepted: a client that waits for this server needs the token at once
         accepted = bound.token if place.token == "auto" else place.token
         try:
+            if fresh and server._model is not None:
+                refuse_completion(server._model.store)
             security.publish(bound.port, security.Entry(bound.url, place.name, os.getpid(), accepted))
         except BaseException:
             if server._model is not None:
@@ -301,6 +305,8 @@ def _serve(place: Place, functions: Functions, made: Callable[[Port], ServedMode
             if fresh:
                 IO.run(_discard(bound))
             raise
+        if bound.owner is not None and bound.owner.keeps:
+            bound.worker.call(bound.owner.close)
         installing = _install(place, bound, server, table)
         contextvars.Context().run(IO.run, installing)  # requests inherit nothing of whoever serves
         running.add(bound)
@@ -312,12 +318,30 @@ def _serve(place: Place, functions: Functions, made: Callable[[Port], ServedMode
         return server
 
 
+@contextlib.contextmanager
+def _turn() -> Iterator[None]:
+    """Let one thread serve at a time.
+
+    Raises
+    ------
+    ServeError
+        Where the caller's thread cannot wait for that.
+    """
+    if IO.is_current:
+        raise ServeError("serve: the thread that carries all sockets cannot wait for itself: serve from another thread")
+    with running.turn() as mine:
+        if not mine:
+            raise ServeError(
+                "serve: another thread is serving or stopping a server, and may be waiting for this handler: "
+                "serve a little later"
+            )
+        yield
+
+
 async def _install(place: Place, bound: Port, server: Server, table: dict[str, Route]) -> None:
     """Put a server in place of the one before, between two requests."""
     before = bound.owner
     if isinstance(before, Server):
-        if before.keeps:
-            await bound.worker.run(before.close)
         before.give_way()
     elif server._model is not None:
         await server._model.complete()
@@ -375,7 +399,7 @@ def serve_routes(
     ServeError, OSError
         As for `serve`; also if this process serves on the port already, whatever its name.
     """
-    with running.lock():
+    with _turn():
         if port in running.ports:
             raise OSError(errno.EADDRINUSE, f"port {port} is in use by a server of this process: stop it first")
         server = _serve(Place(port, host, name, token), routes)

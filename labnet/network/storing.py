@@ -9,7 +9,7 @@ from typing import Any
 
 from labnet.errors import ServeError
 from labnet.network.calls import call_prefix
-from labnet.network.loops import IO, Worker
+from labnet.network.loops import MODELS, Worker
 from labnet.network.served import ServedModel
 from labnet.nn import Module
 from labnet.optim import Optimizer
@@ -58,24 +58,39 @@ def opened(
     if before is None or before.path != path:
         return Store(path, model, optimizer, durability=durability)
     if before.is_open:
-        IO.run(worker.run(before.checkpoint))  # if that is not possible, it goes on
+        worker.call(before.checkpoint)  # if that is not possible, it goes on
     try:
-        IO.run(worker.run(before.close))  # updates that come meanwhile are told to come again
+        worker.call(before.close)  # updates that come meanwhile are told to come again
         return Store(path, model, optimizer, durability=durability)
     except BaseException:
-        IO.run(worker.run(before.reopen))
+        worker.call(before.reopen)
         raise
+
+
+def refuse_update(served: ServedModel | None, worker: Worker) -> None:
+    """Refuse to serve from within an update: the weights and the optimizer are half-way between two versions."""
+    if served is not None and served.store is not None and served.store.is_updating and worker.is_current:
+        raise ServeError("serve: the optimizer of this server is making an update: serve from a handler, or a thread")
+
+
+def refuse_completion(store: Store | None) -> None:
+    """Refuse to complete backwards of a crash while the loop that async models run on waits."""
+    if store is not None and MODELS.is_current and any(intent.forward for intent in store.intents):
+        raise ServeError(
+            f"serve_model: the store {store.path} has backwards to complete, for which an async handler cannot wait: "
+            "have it await asyncio.to_thread(serve_model, ...)"
+        )
 
 
 def give_back(store: Store | None, previous: ServedModel | None, worker: Worker) -> None:
     """Close a store that will not be served after all; a previous model goes on with its own."""
     if store is not None:
         try:
-            IO.run(worker.run(store.close))
+            worker.call(store.close)
         except OSError as error:  # whoever serves is told why it is not served: this comes on top of that
             log.warning("the store %s could not be brought up to date, its journal has the rest: %s", store.path, error)
         if previous is not None and previous.store is not None:
-            IO.run(worker.run(previous.store.reopen))
+            worker.call(previous.store.reopen)
 
 
 def new_calls(lineage: str | None) -> Callable[[int], str]:

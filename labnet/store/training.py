@@ -95,6 +95,8 @@ class Store:
         self._noted = False  # whether something is neither in the checkpoint nor in the journal, beside updates
         self._journal: journal.Journal | None = None
         self._begun = -1  # version of the present checkpoint
+        #: Whether an update is written, and neither carried out nor taken back.
+        self.is_updating = False
         self._unsure = False  # whether the optimizer may be in another state than the journal leads to
         self._long = _LONG  # length at which the journal is replaced
         self._files = threading.Lock()  # held while the journal is brought to the disk, or replaced
@@ -306,6 +308,7 @@ class Store:
             raise OSError(errno.EBADF, "it is closed")
         if self.durability == "memory":
             self.version += 1
+            self.is_updating = True
             return
         written = self._mend()
         names = {id(tensor): name for name, tensor in self._model.named_parameters()}
@@ -317,6 +320,7 @@ class Store:
         update = Update(self.version + 1, named, tuple(outcomes), settings, buffers)
         written.append(update.encode(), sync=self.durability == "every")
         self.version += 1
+        self.is_updating = True
         if self._syncing is not None:
             self._syncing.ask()
 
@@ -338,12 +342,13 @@ class Store:
     def take_back(self) -> None:
         """Forget the update that was written last: it was not carried out, or not to its end."""
         self.version -= 1
-        self._unsure = True
+        self._unsure, self.is_updating = True, False
         if self._journal is not None and self.durability != "memory":
             self._journal.take_back()
 
     def applied(self, outcomes: Iterable[Outcome]) -> None:
         """Remember what was answered, once the weights have changed; begin a new journal if this one is long."""
+        self.is_updating = False
         self._remember(outcomes)
         self._shorten()
 
