@@ -7,8 +7,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from labnet.network.names import EPOCH, VERSION
 from labnet.network.pool import Address
+from labnet.network.protocol.headers import EPOCH, VERSION
 from labnet.network.replication import LINEAGE, Least
 from labnet.network.retry import Backoff
 from labnet.network.whereabouts import Gone

@@ -6,10 +6,11 @@ from typing import Any
 
 from labnet import wire
 from labnet.errors import ServeError
-from labnet.network import metrics, openapi, tree
+from labnet.network import metrics, openapi
 from labnet.network.branches import Branches
 from labnet.network.placing import place_of
 from labnet.network.port import Port
+from labnet.network.protocol.trail import Cut, Trail
 from labnet.network.routes import Reply, Request, Route
 from labnet.network.served import ServedModel
 
@@ -35,7 +36,7 @@ class Account:
         self._custom = custom
         self._computing = 0
         self._last: dict[str, Any] | None = None  # the snapshot that is left once another has taken its place
-        self._branches = Branches(lambda: self.statistics(None, tree.Trail.start()))
+        self._branches = Branches(lambda: self.statistics(None, Trail.start()))
 
     def close(self) -> None:
         """Keep the last figures, and let go of the model."""
@@ -67,7 +68,7 @@ class Account:
                 state["store"] = self._model.store.summary()
         return {**document, "server": state}
 
-    async def statistics(self, client: str | None, trail: tree.Trail) -> dict[str, Any]:
+    async def statistics(self, client: str | None, trail: Trail) -> dict[str, Any]:
         """Return the counters with what the custom handler adds."""
         document = self.counters()
         custom = self._custom
@@ -81,7 +82,7 @@ class Account:
         try:
             async with trail.through(self._port.epoch):
                 body = (await custom.answer(request)).body
-        except tree.Cut as cut:  # the own counters are there all the same
+        except Cut as cut:  # the own counters are there all the same
             document["server"]["incomplete"] = str(cut)
             return document
         finally:
@@ -120,7 +121,7 @@ class Account:
         """Return the routes that only read."""
 
         async def statistics(request: Request) -> Reply:
-            trail = tree.Trail.read(request.headers)
+            trail = Trail.read(request.headers)
             document = await self.statistics(request.client, trail)
             if not trail.servers:  # nobody on the way here has cut it short
                 self._branches.take(document)

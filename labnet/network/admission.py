@@ -5,7 +5,7 @@ from typing import Protocol
 from urllib.parse import unquote
 
 from labnet import wire
-from labnet.network.names import PROTOCOL
+from labnet.network.protocol.headers import PROTOCOL
 from labnet.network.routes import Failure, Route
 from labnet.network.security import TOKEN_HEADER, is_from_another_site, is_trusted_origin, same_token
 

@@ -11,13 +11,13 @@ from labnet.errors import GradientError, GraphExpired, RemoteError, StaleGradien
 from labnet.network.again import Noted
 from labnet.network.caller import Caller
 from labnet.network.calls import Applied
-from labnet.network.digest import digest_of_body
 from labnet.network.exchange import Response
 from labnet.network.held import HeldCall, Membership, Round, SharedUpdates, server_of
-from labnet.network.keys import Ticket
 from labnet.network.loops import IO
-from labnet.network.names import CALL, EPOCH, LOSS, MODE, RENEWS
 from labnet.network.partial import RemoteNode
+from labnet.network.protocol.digest import digest_of_body
+from labnet.network.protocol.headers import CALL, EPOCH, LOSS, MODE, RENEWS
+from labnet.network.protocol.keys import Ticket
 from labnet.network.rounds import RoundOf
 from labnet.tensor import Tensor, as_gradient
 

@@ -13,13 +13,21 @@ from tornado.iostream import StreamClosedError
 
 from labnet import errors, wire
 from labnet.errors import WireError
-from labnet.network import again, failures, keys, reporting, security, tree
-from labnet.network.digest import CONTENT_DIGEST, WANT_CONTENT_DIGEST, WANTED, content_digest, digest_of, mismatch
+from labnet.network import again, failures, reporting, security
 from labnet.network.exchange import Response, Stage
 from labnet.network.identity import identity_of
-from labnet.network.keys import Ticket
-from labnet.network.names import ASK, CALL, CLIENT, EPOCH, EPOCH_REQUIRED, PROTOCOL
 from labnet.network.pool import Address, pool
+from labnet.network.protocol import keys, trail
+from labnet.network.protocol.digest import (
+    CONTENT_DIGEST,
+    WANT_CONTENT_DIGEST,
+    WANTED,
+    content_digest,
+    digest_of,
+    mismatch,
+)
+from labnet.network.protocol.headers import ASK, CALL, CLIENT, EPOCH, EPOCH_REQUIRED, PROTOCOL
+from labnet.network.protocol.keys import Ticket
 from labnet.network.retry import OF_PROXIES, UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
 from labnet.network.whereabouts import Fixed, Gone, Whereabouts
 
@@ -139,9 +147,9 @@ class Caller:
             extra[CONTENT_DIGEST] = content_digest(body)
         else:
             extra[WANT_CONTENT_DIGEST] = WANTED
-        tree.check(self.address.host)
+        trail.check(self.address.host)
         at_stake = ticket is not None and route not in _WITHOUT_EFFECT
-        schedule = Schedule(self._backoff, timeout=tree.limited(self._timeout))
+        schedule = Schedule(self._backoff, timeout=trail.limited(self._timeout))
         response = await self._persist(method, route, body, extra, schedule, at_stake=at_stake)
         self._check_protocol(route, response)
         if response.status >= 300:
@@ -261,7 +269,7 @@ class Caller:
             PROTOCOL: wire.PROTOCOL,
             CLIENT: self._client or keys.of_process().client,
             **reporting.wanted(),
-            **tree.headers(),
+            **trail.headers(),
             **extra,
             **self._headers,
         }

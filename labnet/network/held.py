@@ -12,9 +12,9 @@ from labnet import wire
 from labnet.autograd import Node
 from labnet.errors import GraphExpired, PartialUpdate, RemoteError
 from labnet.network.calls import Applied
-from labnet.network.keys import Ticket
 from labnet.network.loops import IO
 from labnet.network.partial import partial_update
+from labnet.network.protocol.keys import Ticket
 from labnet.network.rounds import RoundOf
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from labnet import wire
 from labnet.network.attempts import Attempts
 from labnet.network.calls import Calls, Kept
 from labnet.network.held import HeldCall, settle_in_order
-from labnet.network.names import VERSION
+from labnet.network.protocol.headers import VERSION
 from labnet.network.pulling import failed
 from labnet.network.rounds import MOST, ROUND, Held, RoundOf, Rounds
 from labnet.network.routes import Failure, Reply, Request

@@ -22,7 +22,9 @@ from labnet.network.accepting import Acceptor
 from labnet.network.admission import admit, declared_length, path_of
 from labnet.network.connection import DRAIN, Connection
 from labnet.network.connections import Connections, most_connections
-from labnet.network.digest import (
+from labnet.network.heads import RequestHead, write_head
+from labnet.network.memory import Memory
+from labnet.network.protocol.digest import (
     CONTENT_DIGEST,
     WANT_CONTENT_DIGEST,
     content_digest,
@@ -30,9 +32,7 @@ from labnet.network.digest import (
     mismatch,
     wanted_algorithm,
 )
-from labnet.network.heads import RequestHead, write_head
-from labnet.network.memory import Memory
-from labnet.network.names import CALL, CLIENT, EPOCH, PROTOCOL
+from labnet.network.protocol.headers import CALL, CLIENT, EPOCH, PROTOCOL
 from labnet.network.routes import Failure, Reply, Request, Route, failure_of
 
 #: How many bodies of the greatest length may be held at the same time.

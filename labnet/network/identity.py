@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from labnet.errors import StoreError
-from labnet.network.keys import Identity
+from labnet.network.protocol.keys import Identity
 from labnet.store.lock import posix_locks, take
 
 log = logging.getLogger("labnet.network")

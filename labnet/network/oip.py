@@ -11,8 +11,8 @@ import numpy as np
 
 from labnet import wire
 from labnet.network import oip_bodies
-from labnet.network.names import VERSION
 from labnet.network.openapi import installed_version
+from labnet.network.protocol.headers import VERSION
 from labnet.network.routes import Failure, Reply, Request, Route
 from labnet.network.served import ServedModel
 from labnet.nn import Module

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NoReturn
 
 from labnet import wire
-from labnet.network import keys
 from labnet.network.calls import Expired
 from labnet.network.ledger import Bounds, Entry, Forgotten, Key, Ledger, Mismatch
-from labnet.network.names import ASK, CALL, EPOCH, EPOCH_REQUIRED, MODE, RENEWS, REPLAYED, VERSION
+from labnet.network.protocol import keys
+from labnet.network.protocol.headers import ASK, CALL, EPOCH, EPOCH_REQUIRED, MODE, RENEWS, REPLAYED, VERSION
 from labnet.network.replication import fingerprint_for
 from labnet.network.routes import Failure, Reply, Request, failure_of
 from labnet.store import Outcome as Stored

@@ -6,7 +6,7 @@ from typing import Any
 
 from labnet import wire
 from labnet.network import oip_bodies
-from labnet.network.names import CALL
+from labnet.network.protocol.headers import CALL
 from labnet.network.routes import Route
 from labnet.network.security import TOKEN_HEADER
 

@@ -8,8 +8,8 @@ from labnet import wire
 from labnet.autograd import Gradients
 from labnet.network.calls import Expired, check_renewed
 from labnet.network.graph import Graph
-from labnet.network.keys import KEY
-from labnet.network.names import CALL, EPOCH, VERSION
+from labnet.network.protocol.headers import CALL, EPOCH, VERSION
+from labnet.network.protocol.keys import KEY
 from labnet.network.pulling import renewed_by
 from labnet.network.replication import PRIMARY, Handed, fingerprint_for, gone
 from labnet.network.rounds import ROUND, RoundOf

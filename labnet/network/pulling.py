@@ -10,11 +10,11 @@ from labnet.autograd import Gradients, Node, no_grad
 from labnet.errors import PartialUpdate, RemoteError, StaleGradient
 from labnet.network.calls import Kept
 from labnet.network.graph import Graph, pull
-from labnet.network.keys import KEY
 from labnet.network.loops import await_model
-from labnet.network.names import CALL, LOSS, RENEWS, WANTED
 from labnet.network.once import fingerprint_of
 from labnet.network.partial import partial_update, states_of
+from labnet.network.protocol.headers import CALL, LOSS, RENEWS, WANTED
+from labnet.network.protocol.keys import KEY
 from labnet.network.routes import Failure, Request
 from labnet.network.updates import Contribution
 from labnet.nn.modules import calling_mode

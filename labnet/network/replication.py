@@ -16,7 +16,7 @@ import numpy as np
 
 from labnet import wire
 from labnet.errors import GraphExpired, Overloaded, RemoteError, RemoteTimeout, Unreachable
-from labnet.network.names import CALL, RENEWS
+from labnet.network.protocol.headers import CALL, RENEWS
 from labnet.network.routes import Failure, Request
 from labnet.tensor import Tensor, wrap
 

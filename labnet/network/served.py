@@ -8,7 +8,6 @@ from typing import Any, ClassVar, TypeVar
 
 from labnet import wire
 from labnet.errors import ServeError
-from labnet.network import keys
 from labnet.network.again import Before, Past
 from labnet.network.attempts import Attempts
 from labnet.network.calls import Calls, Expired, Kept, Limits, check_renewed
@@ -16,11 +15,12 @@ from labnet.network.gpu_times import GpuTimes, Sample
 from labnet.network.graph import Graph, check_gradient
 from labnet.network.held import SharedUpdates
 from labnet.network.holding import Holding
-from labnet.network.keys import KEY
 from labnet.network.loops import Worker, await_model
-from labnet.network.names import CALL, LOSS, MODE, VERSION
 from labnet.network.partial import RemoteNode, states_of
 from labnet.network.primary import Primary
+from labnet.network.protocol import keys
+from labnet.network.protocol.headers import CALL, LOSS, MODE, VERSION
+from labnet.network.protocol.keys import KEY
 from labnet.network.pulling import (
     Backward,
     Calling,

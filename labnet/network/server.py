@@ -9,10 +9,11 @@ from html import escape
 from importlib.metadata import entry_points
 from typing import Any
 
-from labnet.network import control, pages, running, security, tree
+from labnet.network import control, pages, running, security
 from labnet.network.account import Account
 from labnet.network.loops import IO, LOOK_SECONDS
 from labnet.network.port import ANY_HOST, DRAIN_SECONDS, Port, url_of
+from labnet.network.protocol import trail
 from labnet.network.routes import Route
 from labnet.network.served import ServedModel
 from labnet.pictures import table
@@ -77,7 +78,7 @@ class Server:
         """
         if self._port.stopped.is_set() or self._port.is_current:
             return self._account.counters()
-        return IO.run(self._account.statistics(None, tree.Trail.start()))
+        return IO.run(self._account.statistics(None, trail.Trail.start()))
 
     def snapshot(self) -> dict[str, Any]:
         """Return what the panel draws: the statistics, the last minute per route, and the loss curve."""

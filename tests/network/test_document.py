@@ -11,7 +11,7 @@ import pytest
 
 import labnet as ln
 from labnet import errors, nn, wire
-from labnet.network.digest import OWN, content_digest
+from labnet.network.protocol.digest import OWN, content_digest
 from tests.network.proxy import Proxy
 from tests.network.support import NATIVE, ROOT, SECONDS, http
 

@@ -19,7 +19,8 @@ from tests.network.support import ROOT
 PROGRAM = """
 import sys
 import labnet as ln
-from labnet.network import identity, keys
+from labnet.network import identity
+from labnet.network.protocol import keys
 
 identity._BLOCK = 10
 found = identity.identity_of(sys.argv[1])
@@ -159,7 +160,7 @@ def test_a_damaged_state_file_says_what_to_do(tmp_path, text):
 
 
 def test_a_forked_child_is_another_client():
-    from labnet.network import keys
+    from labnet.network.protocol import keys
 
     here, (reading, writing) = keys.of_process().client, os.pipe()
     with forked(lambda: os.write(writing, keys.of_process().client.encode()) and 0) as child:

@@ -3,7 +3,7 @@
 import pytest
 
 import labnet as ln
-from labnet.network import tree
+from labnet.network.protocol import trail
 from tests.network.gallery import process, processes
 from tests.network.support import SECONDS, fetch, http, scripted
 
@@ -45,13 +45,13 @@ def test_a_long_row_of_servers_ends_after_eight():
 
     servers = []
     try:
-        for _ in range(tree.DEPTH + 2):
+        for _ in range(trail.DEPTH + 2):
             servers.append(serve(servers[-1] if servers else None))
         document = servers[-1].statistics()
     finally:
         for server in servers:
             server.stop()
-    assert depth(document) == tree.DEPTH
+    assert depth(document) == trail.DEPTH
     assert "8 servers" in deepest(document)["server"]["incomplete"]
 
 
@@ -86,7 +86,7 @@ def test_a_trail_that_cannot_be_read_begins_anew(trail):
 
 
 def test_a_client_cannot_ask_for_more_time_than_the_budget():
-    assert tree.Trail.read({tree.TRAIL: "999 ab"}).remaining_seconds <= tree.BUDGET_SECONDS
+    assert trail.Trail.read({trail.TRAIL: "999 ab"}).remaining_seconds <= trail.BUDGET_SECONDS
 
 
 def test_no_address_in_a_request_is_ever_fetched():
