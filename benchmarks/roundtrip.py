@@ -30,7 +30,7 @@ import numpy as np
 from tornado.iostream import StreamClosedError
 
 import labnet as ln
-from labnet.network import pool as pools
+from labnet.network.transport import pool as pools
 
 HERE = Path(__file__).parent
 SERVERS = HERE / "roundtrip_servers.py"

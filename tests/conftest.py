@@ -68,7 +68,7 @@ def _inet(sockets):
 def _close_kept_connections():
     """Close what the clients keep open for the next call, on every loop that still runs in this process."""
     from labnet.network.loops import IO, MODELS
-    from labnet.network.pool import pool
+    from labnet.network.transport.pool import pool
 
     async def close():
         (await pool()).close()

@@ -7,10 +7,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from labnet.network.pool import Address
 from labnet.network.protocol.headers import EPOCH, VERSION
 from labnet.network.replication import LINEAGE, Least
 from labnet.network.retry import Backoff
+from labnet.network.transport.pool import Address
 from labnet.network.whereabouts import Gone
 
 #: How a client waits between attempts: a model that is restarted is back within seconds.

@@ -11,7 +11,7 @@ from labnet.cluster.directory import Directory, Endpoint, Seat
 from labnet.network.backward import Sent
 from labnet.network.caller import Caller
 from labnet.network.client import RemoteModel
-from labnet.network.pool import Address
+from labnet.network.transport.pool import Address
 from labnet.network.whereabouts import Gone
 
 #: How often a directory with parts missing is brought up to date, and the longest that a forward waits for it, seconds.

@@ -11,7 +11,6 @@ from labnet.errors import GradientError, GraphExpired, RemoteError, StaleGradien
 from labnet.network.again import Noted
 from labnet.network.caller import Caller
 from labnet.network.calls import Applied
-from labnet.network.exchange import Response
 from labnet.network.held import HeldCall, Membership, Round, SharedUpdates, server_of
 from labnet.network.loops import IO
 from labnet.network.partial import RemoteNode
@@ -19,6 +18,7 @@ from labnet.network.protocol.digest import digest_of_body
 from labnet.network.protocol.headers import CALL, EPOCH, LOSS, MODE, RENEWS
 from labnet.network.protocol.keys import Ticket
 from labnet.network.rounds import RoundOf
+from labnet.network.transport.exchange import Response
 from labnet.tensor import Tensor, as_gradient
 
 #: How often a forward is made again for one backward, where the server has dropped its graph.

@@ -13,11 +13,11 @@ from labnet.network import again
 from labnet.network.backward import Forward, Output, RemoteCall, Sent, remote_keys
 from labnet.network.caller import Caller
 from labnet.network.loops import IO
-from labnet.network.pool import Address
 from labnet.network.protocol import keys
 from labnet.network.protocol.digest import digest_of_body
 from labnet.network.protocol.headers import MODE, WANTED
 from labnet.network.retry import Backoff
+from labnet.network.transport.pool import Address
 from labnet.tensor import Tensor, as_array, wrap
 
 T = TypeVar("T")

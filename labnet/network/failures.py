@@ -6,9 +6,9 @@ import msgspec
 
 from labnet import errors
 from labnet.errors import RemoteError
-from labnet.network.exchange import Response
-from labnet.network.pool import Address
 from labnet.network.retry import Schedule
+from labnet.network.transport.exchange import Response
+from labnet.network.transport.pool import Address
 
 #: Replies that turn a request away before the server looks for its key: they say nothing of earlier attempts.
 _TURNED_AWAY = (401, 403, 404, 405, 411, 413, 415, 429, 503)

@@ -18,12 +18,7 @@ import msgspec
 
 from labnet import codec, wire
 from labnet.network import oip_bodies
-from labnet.network.accepting import Acceptor
 from labnet.network.admission import admit, declared_length, path_of
-from labnet.network.connection import DRAIN, Connection
-from labnet.network.connections import Connections, most_connections
-from labnet.network.heads import RequestHead, write_head
-from labnet.network.memory import Memory
 from labnet.network.protocol.digest import (
     CONTENT_DIGEST,
     WANT_CONTENT_DIGEST,
@@ -34,6 +29,11 @@ from labnet.network.protocol.digest import (
 )
 from labnet.network.protocol.headers import CALL, CLIENT, EPOCH, PROTOCOL
 from labnet.network.routes import Failure, Reply, Request, Route, failure_of
+from labnet.network.transport.buffers import Memory
+from labnet.network.transport.connection import DRAIN, Connection
+from labnet.network.transport.connection_limit import Connections, most_connections
+from labnet.network.transport.heads import RequestHead, write_head
+from labnet.network.transport.listener import Acceptor
 
 #: How many bodies of the greatest length may be held at the same time.
 _BODIES = 4

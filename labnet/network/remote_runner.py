@@ -14,7 +14,7 @@ from labnet.errors import ProtocolMismatch
 from labnet.network.caller import Caller
 from labnet.network.client import RemoteModel, remote_model
 from labnet.network.loops import IO
-from labnet.network.pool import Address
+from labnet.network.transport.pool import Address
 from labnet.tensor import Tensor
 
 

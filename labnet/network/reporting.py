@@ -16,8 +16,8 @@ from tornado.iostream import StreamClosedError
 
 from labnet import wire
 from labnet.network.loops import IO
-from labnet.network.pool import Address, pool
 from labnet.network.routes import Reply, Request, Route
+from labnet.network.transport.pool import Address, pool
 from labnet.stats import OpStatistics, collect
 from labnet.stats.collecting import active, merge
 

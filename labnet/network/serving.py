@@ -12,13 +12,13 @@ from labnet.errors import ServeError
 from labnet.network import oip, running, security
 from labnet.network.loops import IO
 from labnet.network.placing import placed
-from labnet.network.pool import Address
 from labnet.network.port import Port
 from labnet.network.routes import Route, check_name, function_route
 from labnet.network.served import Role, ServedModel
 from labnet.network.server import Server
 from labnet.network.staleness import Policy, Staleness
 from labnet.network.storing import give_back, new_calls, opened, refuse_completion, refuse_update
+from labnet.network.transport.pool import Address
 from labnet.network.updates import Optimizer
 from labnet.nn import Module
 from labnet.stats import RouteStatistics

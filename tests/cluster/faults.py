@@ -102,7 +102,7 @@ def cut(seconds, trainers, folder):
                     await ln.loss.mse(await model(x), y).backward()
                 done.append(time.perf_counter())
 
-            from labnet.network.pool import Pool
+            from labnet.network.transport.pool import Pool
 
             plain = Pool.request
 

@@ -17,12 +17,12 @@ from labnet.cluster.directory import Directory
 from labnet.cluster.model import ClusterModel
 from labnet.errors import Unreachable
 from labnet.network.caller import Caller
-from labnet.network.pool import Address
 from labnet.network.primary import Primary
 from labnet.network.replica import Replica
 from labnet.network.replication import new_lineage
 from labnet.network.serving import Given, Place, serve_part
 from labnet.network.staleness import Policy
+from labnet.network.transport.pool import Address
 from tests.network.kept import QUICK, fail_when_told, limit_journal, make_model, make_optimizer
 
 #: Seconds in which a primary that was killed together with a replica is back.

@@ -15,7 +15,7 @@ import numpy as np
 
 import labnet as ln
 from labnet import codec
-from labnet.network.pool import pool
+from labnet.network.transport.pool import pool
 
 ROOT = Path(__file__).parents[2]
 NATIVE = "application/x-labnet"

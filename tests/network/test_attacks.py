@@ -14,7 +14,7 @@ import pytest
 
 import labnet as ln
 from labnet import nn
-from labnet.network.connections import Connections, most_connections
+from labnet.network.transport.connection_limit import Connections, most_connections
 from tests.fuzz.decoders import seeds
 from tests.network.support import (
     JSON,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import labnet as ln
 from labnet.errors import PartialUpdate, ShapeError
-from labnet.network import heads
+from labnet.network.transport import heads
 from tests.network.support import JSON, SECONDS, TOKEN, connection, head, native, raw, read_reply, wait_until
 
 NATIVE = "application/x-labnet"

@@ -14,12 +14,12 @@ import labnet as ln
 from labnet import nn
 from labnet.errors import Overloaded, ProtocolMismatch, RemoteTimeout, ServeError
 from labnet.network import Backoff
-from labnet.network import pool as connections
 from labnet.network.calls import Calls, Expired, Kept
 from labnet.network.ledger import Key, Ledger
 from labnet.network.loops import IO
 from labnet.network.port import Port
 from labnet.network.routes import Request
+from labnet.network.transport import pool as connections
 from tests.network.support import (
     JSON,
     NATIVE,

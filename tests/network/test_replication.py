@@ -10,13 +10,13 @@ import labnet as ln
 from labnet.errors import RemoteTimeout
 from labnet.network.caller import Caller
 from labnet.network.calls import Limits, call_prefix
-from labnet.network.pool import Address
 from labnet.network.primary import Primary
 from labnet.network.protocol.digest import digest_of
 from labnet.network.replica import Replica
 from labnet.network.replication import new_lineage
 from labnet.network.serving import Given, Place, serve_part
 from labnet.network.staleness import Policy
+from labnet.network.transport.pool import Address
 from tests.network.support import NATIVE, SECONDS, http, native, wait_until
 
 GRADIENT = native({"tensor": np.ones((1, 1), np.float32)})  # what the client sends

@@ -16,8 +16,8 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado.tcpclient import TCPClient
 
 from labnet import codec
-from labnet.network.exchange import MAX_REPLY, Response, Stage, exchange
-from labnet.network.memory import Memory
+from labnet.network.transport.buffers import Memory
+from labnet.network.transport.exchange import MAX_REPLY, Response, Stage, exchange
 
 _IDLE_SECONDS = 60.0  # less than the server's, so that a reused connection is rarely one being closed
 _MAX_IDLE = 32

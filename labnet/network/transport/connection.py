@@ -13,7 +13,7 @@ from math import inf
 from typing import Protocol
 
 from labnet import codec
-from labnet.network.heads import END, MAX_HEAD, RequestHead, parse_request
+from labnet.network.transport.heads import END, MAX_HEAD, RequestHead, parse_request
 
 #: Bytes that are read at once where a head is expected; short bodies come with it.
 _FIRST_READ = 1 << 13

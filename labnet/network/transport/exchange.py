@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
 
 from labnet import codec, wire
-from labnet.network.heads import END, MAX_HEAD, Headers, parse_reply, write_head
-from labnet.network.memory import Memory
+from labnet.network.transport.buffers import Memory
+from labnet.network.transport.heads import END, MAX_HEAD, Headers, parse_reply, write_head
 
 #: How far an attempt got: there is a connection, or a reply has begun.
 Stage = Literal["connected", "answered"]
