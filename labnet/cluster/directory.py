@@ -7,11 +7,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from labnet.network.client.location import Gone
+from labnet.network.client.retry import Backoff
 from labnet.network.protocol.headers import EPOCH, VERSION
 from labnet.network.replication import LINEAGE, Least
-from labnet.network.retry import Backoff
 from labnet.network.transport.pool import Address
-from labnet.network.whereabouts import Gone
 
 #: How a client waits between attempts: a model that is restarted is back within seconds.
 BACKOFF = Backoff(first=0.05, longest=1.0)

@@ -23,8 +23,8 @@ from labnet.cluster.pipeline import Pipeline
 from labnet.cluster.registry import Registry
 from labnet.cluster.table import Models, Row
 from labnet.errors import ServeError, Unreachable
-from labnet.network.caller import Caller
-from labnet.network.retry import Backoff
+from labnet.network.client.retry import Backoff
+from labnet.network.client.session import Caller
 from labnet.network.staleness import Policy, Staleness
 from labnet.optim import Optimizer
 from labnet.store import LEVELS, Durability

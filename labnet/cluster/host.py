@@ -19,7 +19,7 @@ from labnet.cluster.directory import BACKOFF, Directory, Seat
 from labnet.cluster.front import Front
 from labnet.errors import ServeError
 from labnet.network import Server
-from labnet.network.caller import Caller
+from labnet.network.client.session import Caller
 from labnet.network.loops import IO
 from labnet.network.primary import Primary
 from labnet.network.replica import Replica

@@ -8,11 +8,11 @@ from typing import Any
 
 from labnet import wire
 from labnet.cluster.directory import Directory, Endpoint, Seat
-from labnet.network.backward import Sent
-from labnet.network.caller import Caller
-from labnet.network.client import RemoteModel
+from labnet.network.client.location import Gone
+from labnet.network.client.remote_call import Sent
+from labnet.network.client.remote_model import RemoteModel
+from labnet.network.client.session import Caller
 from labnet.network.transport.pool import Address
-from labnet.network.whereabouts import Gone
 
 #: How often a directory with parts missing is brought up to date, and the longest that a forward waits for it, seconds.
 _REFRESH_SECONDS = 2.0

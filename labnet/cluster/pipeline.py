@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from labnet.errors import GradientError
-from labnet.network.client import RemoteModel
-from labnet.network.held import Round
+from labnet.network.client.remote_model import RemoteModel
+from labnet.network.client.shared_updates import Round
 from labnet.ops.creation import full_like
 from labnet.stats import losses
 from labnet.tensor import Tensor, as_array, differentiate, wrap

@@ -1,9 +1,9 @@
 """Serving and calling models over HTTP."""
 
-from labnet.network.client import RemoteModel, all, remote_model, tfetch
+from labnet.network.client.remote_model import RemoteModel, all, remote_model, tfetch
+from labnet.network.client.retry import Backoff, backoff
 from labnet.network.remote_runner import CommandResult, RemoteRunner, remote_runner
 from labnet.network.reporting import HttpLogger
-from labnet.network.retry import Backoff, backoff
 from labnet.network.runner import serve_runner
 from labnet.network.running import servers
 from labnet.network.server import Server

@@ -10,7 +10,7 @@ import msgspec
 from labnet import wire
 from labnet.network.attempts import Attempts
 from labnet.network.calls import Calls, Kept
-from labnet.network.held import HeldCall, settle_in_order
+from labnet.network.client.shared_updates import HeldCall, settle_in_order
 from labnet.network.protocol.headers import VERSION
 from labnet.network.pulling import failed
 from labnet.network.rounds import MOST, ROUND, Held, RoundOf, Rounds

@@ -9,10 +9,10 @@ from labnet import wire
 from labnet.autograd import Gradients, Node, no_grad
 from labnet.errors import PartialUpdate, RemoteError, StaleGradient
 from labnet.network.calls import Kept
+from labnet.network.client.partial_update import partial_update, states_of
 from labnet.network.graph import Graph, pull
 from labnet.network.loops import await_model
 from labnet.network.once import fingerprint_of
-from labnet.network.partial import partial_update, states_of
 from labnet.network.protocol.headers import CALL, LOSS, RENEWS, WANTED
 from labnet.network.protocol.keys import KEY
 from labnet.network.routes import Failure, Request

@@ -11,8 +11,8 @@ import numpy as np
 
 from labnet import wire
 from labnet.errors import ProtocolMismatch
-from labnet.network.caller import Caller
-from labnet.network.client import RemoteModel, remote_model
+from labnet.network.client.remote_model import RemoteModel, remote_model
+from labnet.network.client.session import Caller
 from labnet.network.loops import IO
 from labnet.network.transport.pool import Address
 from labnet.tensor import Tensor

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from labnet import wire
 from labnet.errors import GraphExpired, RemoteError
-from labnet.network.caller import Caller
+from labnet.network.client.session import Caller
 from labnet.network.loops import IO
 from labnet.network.protocol.headers import CALL, CLIENT, EPOCH, RENEWS, VERSION
 from labnet.network.protocol.keys import Ticket

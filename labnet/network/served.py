@@ -11,12 +11,12 @@ from labnet.errors import ServeError
 from labnet.network.again import Before, Past
 from labnet.network.attempts import Attempts
 from labnet.network.calls import Calls, Expired, Kept, Limits, check_renewed
+from labnet.network.client.partial_update import RemoteNode, states_of
+from labnet.network.client.shared_updates import SharedUpdates
 from labnet.network.gpu_times import GpuTimes, Sample
 from labnet.network.graph import Graph, check_gradient
-from labnet.network.held import SharedUpdates
 from labnet.network.holding import Holding
 from labnet.network.loops import Worker, await_model
-from labnet.network.partial import RemoteNode, states_of
 from labnet.network.primary import Primary
 from labnet.network.protocol import keys
 from labnet.network.protocol.headers import CALL, LOSS, MODE, VERSION

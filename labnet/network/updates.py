@@ -11,12 +11,12 @@ import numpy as np
 from labnet.autograd import Gradients
 from labnet.network.again import intent_of
 from labnet.network.calls import Calls
+from labnet.network.client.partial_update import RemoteNode, states_of
 from labnet.network.gpu_times import GpuTimes
 from labnet.network.graph import Graph
 from labnet.network.ledger import Key
 from labnet.network.loops import Worker
 from labnet.network.norms import Norms
-from labnet.network.partial import RemoteNode, states_of
 from labnet.network.routes import Failure
 from labnet.network.staleness import Histogram, Policy
 from labnet.nn import Module

@@ -14,7 +14,7 @@ import labnet as ln
 from labnet.cluster.directory import Directory
 from labnet.cluster.model import ClusterModel
 from labnet.errors import ServeError, Unreachable
-from labnet.network.caller import Caller
+from labnet.network.client.session import Caller
 from tests.cluster.conftest import SECONDS, able, until
 from tests.cluster.programs import adam, batch, bits, fill, small, train_alone
 from tests.cluster.support import kill, part, wait_restarted

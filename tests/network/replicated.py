@@ -16,7 +16,7 @@ import labnet as ln
 from labnet.cluster.directory import Directory
 from labnet.cluster.model import ClusterModel
 from labnet.errors import Unreachable
-from labnet.network.caller import Caller
+from labnet.network.client.session import Caller
 from labnet.network.primary import Primary
 from labnet.network.replica import Replica
 from labnet.network.replication import new_lineage

@@ -12,7 +12,7 @@ import pytest
 import labnet as ln
 from labnet import nn
 from labnet.errors import StoreError
-from labnet.network.identity import StateFile
+from labnet.network.client.identity import StateFile
 from tests.network.processes import exit_code, forked
 from tests.network.support import ROOT
 
@@ -63,7 +63,7 @@ def test_the_next_process_is_the_same_user_of_a_server(tmp_path):
 
 HOLDING = """
 import sys
-from labnet.network.identity import StateFile
+from labnet.network.client.identity import StateFile
 
 held = StateFile(sys.argv[1])
 print("held", flush=True)
@@ -171,7 +171,7 @@ def test_a_forked_child_is_another_client():
 
 
 def test_a_disk_that_fails_for_a_while_ends_no_client(tmp_path, monkeypatch):
-    from labnet.network import identity
+    from labnet.network.client import identity
 
     file = StateFile(tmp_path / "state")
     numbers = file.numbers()

@@ -8,8 +8,8 @@ import pytest
 
 import labnet as ln
 from labnet.errors import RemoteTimeout
-from labnet.network.caller import Caller
 from labnet.network.calls import Limits, call_prefix
+from labnet.network.client.session import Caller
 from labnet.network.primary import Primary
 from labnet.network.protocol.digest import digest_of
 from labnet.network.replica import Replica

@@ -9,11 +9,11 @@ from labnet import errors, wire
 from labnet.autograd import Node, Run, reachable
 from labnet.errors import GradientError, GraphExpired, RemoteError, StaleGradient
 from labnet.network.again import Noted
-from labnet.network.caller import Caller
 from labnet.network.calls import Applied
-from labnet.network.held import HeldCall, Membership, Round, SharedUpdates, server_of
+from labnet.network.client.partial_update import RemoteNode
+from labnet.network.client.session import Caller
+from labnet.network.client.shared_updates import HeldCall, Membership, Round, SharedUpdates, server_of
 from labnet.network.loops import IO
-from labnet.network.partial import RemoteNode
 from labnet.network.protocol.digest import digest_of_body
 from labnet.network.protocol.headers import CALL, EPOCH, LOSS, MODE, RENEWS
 from labnet.network.protocol.keys import Ticket

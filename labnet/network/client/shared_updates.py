@@ -12,13 +12,13 @@ from labnet import wire
 from labnet.autograd import Node
 from labnet.errors import GraphExpired, PartialUpdate, RemoteError
 from labnet.network.calls import Applied
+from labnet.network.client.partial_update import partial_update
 from labnet.network.loops import IO
-from labnet.network.partial import partial_update
 from labnet.network.protocol.keys import Ticket
 from labnet.network.rounds import RoundOf
 
 if TYPE_CHECKING:
-    from labnet.network.backward import RemoteCall
+    from labnet.network.client.remote_call import RemoteCall
 
 #: How often what a server has lost is sent again.
 _ATTEMPTS = 10

@@ -6,7 +6,7 @@ import msgspec
 
 from labnet import errors
 from labnet.errors import RemoteError
-from labnet.network.retry import Schedule
+from labnet.network.client.retry import Schedule
 from labnet.network.transport.exchange import Response
 from labnet.network.transport.pool import Address
 

@@ -13,8 +13,11 @@ from tornado.iostream import StreamClosedError
 
 from labnet import errors, wire
 from labnet.errors import WireError
-from labnet.network import again, failures, reporting, security
-from labnet.network.identity import identity_of
+from labnet.network import again, reporting, security
+from labnet.network.client import failures
+from labnet.network.client.identity import identity_of
+from labnet.network.client.location import Fixed, Gone, Whereabouts
+from labnet.network.client.retry import OF_PROXIES, UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
 from labnet.network.protocol import keys, trail
 from labnet.network.protocol.digest import (
     CONTENT_DIGEST,
@@ -26,10 +29,8 @@ from labnet.network.protocol.digest import (
 )
 from labnet.network.protocol.headers import ASK, CALL, CLIENT, EPOCH, EPOCH_REQUIRED, PROTOCOL
 from labnet.network.protocol.keys import Ticket
-from labnet.network.retry import OF_PROXIES, UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
 from labnet.network.transport.exchange import Response, Stage
 from labnet.network.transport.pool import Address, pool
-from labnet.network.whereabouts import Fixed, Gone, Whereabouts
 
 #: Bodies from here on are given the whole timeout in one attempt: sending them takes its time.
 _LARGE = 1 << 20

@@ -1,0 +1,1 @@
+"""What calls servers: sessions, retries, remote models and their gradients."""
