@@ -67,7 +67,7 @@ def _inet(sockets):
 
 def _close_kept_connections():
     """Close what the clients keep open for the next call, on every loop that still runs in this process."""
-    from labnet.network.loops import IO, MODELS
+    from labnet.network.threads import IO, MODELS
     from labnet.network.transport.pool import pool
 
     async def close():
@@ -90,7 +90,7 @@ def _nothing_left_behind():
     """Fail a test that leaves a server, a computing thread or a socket behind."""
     threads, sockets = _compute_threads(), _sockets()
     yield
-    if "labnet.network.server" not in sys.modules:
+    if "labnet.network.handle" not in sys.modules:
         return
     from labnet.network import servers
 

@@ -20,13 +20,13 @@ from labnet.cluster.front import Front
 from labnet.errors import ServeError
 from labnet.network import Server
 from labnet.network.client.session import Caller
-from labnet.network.loops import IO
 from labnet.network.primary import Primary
 from labnet.network.replica import Replica
 from labnet.network.replication import new_lineage
+from labnet.network.serve import Given, Place, serve_part
 from labnet.network.served import Role
-from labnet.network.serving import Given, Place, serve_part
 from labnet.network.staleness import Policy
+from labnet.network.threads import IO
 
 log = logging.getLogger("labnet.cluster")
 

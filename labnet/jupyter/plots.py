@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from labnet.network import RemoteModel, Server, remote_model
-from labnet.network.loops import IO
+from labnet.network.threads import IO
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,12 +2,12 @@
 
 from labnet.network.client.remote_model import RemoteModel, all, remote_model, tfetch
 from labnet.network.client.retry import Backoff, backoff
+from labnet.network.handle import Server
 from labnet.network.remote_runner import CommandResult, RemoteRunner, remote_runner
 from labnet.network.reporting import HttpLogger
 from labnet.network.runner import serve_runner
-from labnet.network.running import servers
-from labnet.network.server import Server
-from labnet.network.serving import serve, serve_model
+from labnet.network.serve import serve, serve_model
+from labnet.network.served_ports import servers
 
 __all__ = [
     "Backoff",

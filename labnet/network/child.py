@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from labnet.errors import ServeError
+from labnet.network.handle import Server
 from labnet.network.model_file import ModelFile
-from labnet.network.server import Server
-from labnet.network.serving import serve_model
+from labnet.network.serve import serve_model
 
 
 def main() -> int:

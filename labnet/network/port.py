@@ -11,9 +11,9 @@ from typing import Protocol
 
 from labnet.network import control, reporting, security
 from labnet.network.http import Listener
-from labnet.network.loops import IO, MODELS, Worker
 from labnet.network.once import Once
 from labnet.network.routes import Failure, Reply, Request, Route, Users
+from labnet.network.threads import IO, MODELS, Worker
 from labnet.stats import RouteStatistics
 from labnet.store import Store
 

@@ -13,7 +13,7 @@ from labnet import wire
 from labnet.errors import ProtocolMismatch
 from labnet.network.client.remote_model import RemoteModel, remote_model
 from labnet.network.client.session import Caller
-from labnet.network.loops import IO
+from labnet.network.threads import IO
 from labnet.network.transport.pool import Address
 from labnet.tensor import Tensor
 

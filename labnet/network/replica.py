@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from labnet import wire
 from labnet.errors import GraphExpired, RemoteError
 from labnet.network.client.session import Caller
-from labnet.network.loops import IO
 from labnet.network.protocol.headers import CALL, CLIENT, EPOCH, RENEWS, VERSION
 from labnet.network.protocol.keys import Ticket
 from labnet.network.replication import AFTER, LINEAGE, PRIMARY, Handed, Least, answered_for, failure_of
 from labnet.network.rounds import ROUND, RoundOf
 from labnet.network.routes import Failure, Reply, Request, Route
+from labnet.network.threads import IO
 from labnet.network.updates import Contribution
 from labnet.nn import Module
 

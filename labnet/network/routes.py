@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from labnet import wire
 from labnet.errors import DTypeError, LabnetError, PartialUpdate, ServeError, ShapeError, WireError
-from labnet.network.loops import Worker, await_model
+from labnet.network.threads import Worker, await_model
 
 #: Paths that every server has; a route of the user cannot take their name.
 RESERVED = frozenset(

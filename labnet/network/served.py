@@ -16,7 +16,6 @@ from labnet.network.client.shared_updates import SharedUpdates
 from labnet.network.gpu_times import GpuTimes, Sample
 from labnet.network.graph import Graph, check_gradient
 from labnet.network.holding import Holding
-from labnet.network.loops import Worker, await_model
 from labnet.network.primary import Primary
 from labnet.network.protocol import keys
 from labnet.network.protocol.headers import CALL, LOSS, MODE, VERSION
@@ -35,6 +34,7 @@ from labnet.network.replica import Replica
 from labnet.network.rounds import ROUND, RoundOf
 from labnet.network.routes import Failure, Reply, Request, Route, encoded
 from labnet.network.staleness import Policy
+from labnet.network.threads import Worker, await_model
 from labnet.network.updates import Optimizer, Updates, note_used
 from labnet.nn import Module
 from labnet.ops.creation import random_state, restart_at

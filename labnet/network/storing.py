@@ -9,8 +9,8 @@ from typing import Any
 
 from labnet.errors import ServeError
 from labnet.network.calls import call_prefix
-from labnet.network.loops import MODELS, Worker
 from labnet.network.served import ServedModel
+from labnet.network.threads import MODELS, Worker
 from labnet.nn import Module
 from labnet.optim import Optimizer
 from labnet.store import LEVELS, Durability, Store

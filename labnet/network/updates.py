@@ -15,10 +15,10 @@ from labnet.network.client.partial_update import RemoteNode, states_of
 from labnet.network.gpu_times import GpuTimes
 from labnet.network.graph import Graph
 from labnet.network.ledger import Key
-from labnet.network.loops import Worker
 from labnet.network.norms import Norms
 from labnet.network.routes import Failure
 from labnet.network.staleness import Histogram, Policy
+from labnet.network.threads import Worker
 from labnet.nn import Module
 from labnet.store import Intent, Outcome, Store
 from labnet.tensor import Tensor, on_host

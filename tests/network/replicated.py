@@ -20,7 +20,7 @@ from labnet.network.client.session import Caller
 from labnet.network.primary import Primary
 from labnet.network.replica import Replica
 from labnet.network.replication import new_lineage
-from labnet.network.serving import Given, Place, serve_part
+from labnet.network.serve import Given, Place, serve_part
 from labnet.network.staleness import Policy
 from labnet.network.transport.pool import Address
 from tests.network.kept import QUICK, fail_when_told, limit_journal, make_model, make_optimizer

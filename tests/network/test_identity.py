@@ -19,7 +19,7 @@ from tests.network.support import ROOT
 PROGRAM = """
 import sys
 import labnet as ln
-from labnet.network import identity
+from labnet.network.client import identity
 from labnet.network.protocol import keys
 
 identity._BLOCK = 10

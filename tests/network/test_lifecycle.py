@@ -16,9 +16,9 @@ from labnet.errors import Overloaded, ProtocolMismatch, RemoteTimeout, ServeErro
 from labnet.network import Backoff
 from labnet.network.calls import Calls, Expired, Kept
 from labnet.network.ledger import Key, Ledger
-from labnet.network.loops import IO
 from labnet.network.port import Port
 from labnet.network.routes import Request
+from labnet.network.threads import IO
 from labnet.network.transport import pool as connections
 from tests.network.support import (
     JSON,

@@ -9,13 +9,13 @@ import threading
 
 import pytest
 
-from labnet.network.loops import IO
+from labnet.network.threads import IO
 
 #: Raises KeyboardInterrupt at every moment of a blocking call at which Python looks for signals: at the beginning of a
 #: function, and after the call of one that is written in C. A program of its own, because what is interrupted leaks.
 INTERRUPTED = """
 import itertools, queue, sys, threading
-from labnet.network.loops import LoopThread
+from labnet.network.threads import LoopThread
 
 async def answer():
     return 42
@@ -130,7 +130,7 @@ def test_a_blocking_call_raises_what_the_coroutine_raises_and_refuses_the_loops_
 UNNOTICED = """
 import asyncio, os, signal, threading, time
 import labnet as ln
-from labnet.network.loops import IO
+from labnet.network.threads import IO
 
 began = threading.Event()
 

@@ -167,7 +167,7 @@ def test_a_handler_that_another_thread_waits_for_as_it_serves_does_not_wait_for_
 
 
 COMPLETING = """
-from labnet.network.loops import IO, MODELS
+from labnet.network.threads import IO, MODELS
 from labnet.store import Intent, Store
 import numpy as np
 

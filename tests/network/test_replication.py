@@ -14,7 +14,7 @@ from labnet.network.primary import Primary
 from labnet.network.protocol.digest import digest_of
 from labnet.network.replica import Replica
 from labnet.network.replication import new_lineage
-from labnet.network.serving import Given, Place, serve_part
+from labnet.network.serve import Given, Place, serve_part
 from labnet.network.staleness import Policy
 from labnet.network.transport.pool import Address
 from tests.network.support import NATIVE, SECONDS, http, native, wait_until

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from labnet.network.loops import Worker
+from labnet.network.threads import Worker
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from labnet.network import again
 from labnet.network.client.remote_call import Forward, Output, RemoteCall, Sent, remote_keys
 from labnet.network.client.retry import Backoff
 from labnet.network.client.session import Caller
-from labnet.network.loops import IO
 from labnet.network.protocol import keys
 from labnet.network.protocol.digest import digest_of_body
 from labnet.network.protocol.headers import MODE, WANTED
+from labnet.network.threads import IO
 from labnet.network.transport.pool import Address
 from labnet.tensor import Tensor, as_array, wrap
 

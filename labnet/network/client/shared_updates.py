@@ -13,9 +13,9 @@ from labnet.autograd import Node
 from labnet.errors import GraphExpired, PartialUpdate, RemoteError
 from labnet.network.calls import Applied
 from labnet.network.client.partial_update import partial_update
-from labnet.network.loops import IO
 from labnet.network.protocol.keys import Ticket
 from labnet.network.rounds import RoundOf
+from labnet.network.threads import IO
 
 if TYPE_CHECKING:
     from labnet.network.client.remote_call import RemoteCall

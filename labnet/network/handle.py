@@ -9,13 +9,13 @@ from html import escape
 from importlib.metadata import entry_points
 from typing import Any
 
-from labnet.network import control, pages, running, security
+from labnet.network import control, pages, security, served_ports
 from labnet.network.account import Account
-from labnet.network.loops import IO, LOOK_SECONDS
 from labnet.network.port import ANY_HOST, DRAIN_SECONDS, Port, url_of
 from labnet.network.protocol import trail
 from labnet.network.routes import Route
 from labnet.network.served import ServedModel
+from labnet.network.threads import IO, LOOK_SECONDS
 from labnet.pictures import table
 from labnet.stats import Interval
 
@@ -112,13 +112,13 @@ class Server:
 
         In a handler it returns at once, and stops the server behind it.
         """
-        with running.turn() as mine:  # not for longer: handlers that are still under way may need it
+        with served_ports.turn() as mine:  # not for longer: handlers that are still under way may need it
             if not mine:
                 threading.Thread(target=self.stop, name="labnet-stop", daemon=True).start()
                 return
             if not self.running:
                 return
-            first = running.remove(self.port)
+            first = served_ports.remove(self.port)
             if first:
                 security.withdraw(self.port)
         stopping = IO.submit(self._port.stop()) if first else None

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
 from labnet.network import blas_threads
-from labnet.network.loops import runs_handlers
 from labnet.network.port import Port
+from labnet.network.threads import runs_handlers
 
 if TYPE_CHECKING:
-    from labnet.network.server import Server
+    from labnet.network.handle import Server
 
 _lock = threading.RLock()  # held while `ports` is looked at or changed
 _turn = threading.RLock()  # held by the thread that serves or stops, which may wait for handlers

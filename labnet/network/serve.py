@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from labnet.errors import ServeError
-from labnet.network import oip, running, security
-from labnet.network.loops import IO
+from labnet.network import oip, security, served_ports
+from labnet.network.handle import Server
 from labnet.network.placing import placed
 from labnet.network.port import Port
 from labnet.network.routes import Route, check_name, function_route
 from labnet.network.served import Role, ServedModel
-from labnet.network.server import Server
 from labnet.network.staleness import Policy, Staleness
 from labnet.network.storing import give_back, new_calls, opened, refuse_completion, refuse_update
+from labnet.network.threads import IO
 from labnet.network.transport.pool import Address
 from labnet.network.updates import Optimizer
 from labnet.nn import Module
@@ -259,7 +259,7 @@ class Place:
         OSError
             If it is taken.
         """
-        present = running.ports.get(self.port)
+        present = served_ports.ports.get(self.port)
         if present is None:
             token = security.new_token() if self.token == "auto" else self.token
             return Port(port=self.port, host=self.host, token=token, max_body=self.max_body, max_queue=self.max_queue)
@@ -309,7 +309,7 @@ def _serve(place: Place, functions: Functions, made: Callable[[Port], ServedMode
             bound.worker.call(bound.owner.close)
         installing = _install(place, bound, server, table)
         contextvars.Context().run(IO.run, installing)  # requests inherit nothing of whoever serves
-        running.add(bound)
+        served_ports.add(bound)
         if not bound.loopback and fresh:
             print(
                 f"labnet: {place.name!r} is reachable from other machines, at port {bound.port}, with its token only; "
@@ -329,7 +329,7 @@ def _turn() -> Iterator[None]:
     """
     if IO.is_current:
         raise ServeError("serve: the thread that carries all sockets cannot wait for itself: serve from another thread")
-    with running.turn() as mine:
+    with served_ports.turn() as mine:
         if not mine:
             raise ServeError(
                 "serve: another thread is serving or stopping a server, and may be waiting for this handler: "
@@ -400,7 +400,7 @@ def serve_routes(
         As for `serve`; also if this process serves on the port already, whatever its name.
     """
     with _turn():
-        if port in running.ports:
+        if port in served_ports.ports:
             raise OSError(errno.EADDRINUSE, f"port {port} is in use by a server of this process: stop it first")
         server = _serve(Place(port, host, name, token), routes)
         server._port.at_stop = at_stop
