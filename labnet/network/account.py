@@ -9,10 +9,10 @@ from labnet.errors import ServeError
 from labnet.network import metrics, openapi
 from labnet.network.branches import Branches
 from labnet.network.placing import place_of
-from labnet.network.port import Port
 from labnet.network.protocol.trail import Cut, Trail
-from labnet.network.routes import Reply, Request, Route
 from labnet.network.served import ServedModel
+from labnet.network.server.port import Port
+from labnet.network.server.routing import Reply, Request, Route
 
 #: How many requests for statistics may wait for the custom handler: it computes where models do, for anybody who reads.
 _MOST_AT_ONCE = 8

@@ -15,8 +15,8 @@ import xxhash
 
 from labnet import wire
 from labnet.errors import LabnetError
-from labnet.network.ledger import Key
 from labnet.network.protocol import keys
+from labnet.network.server.ledger import Key
 from labnet.store import Intent
 from labnet.tensor import Tensor, on_host
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from labnet.errors import LabnetError
-from labnet.network.routes import Failure
+from labnet.network.server.routing import Failure
 
 _INTERVAL_SECONDS = 1.0
 

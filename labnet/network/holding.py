@@ -14,7 +14,7 @@ from labnet.network.client.shared_updates import HeldCall, settle_in_order
 from labnet.network.protocol.headers import VERSION
 from labnet.network.pulling import failed
 from labnet.network.rounds import MOST, ROUND, Held, RoundOf, Rounds
-from labnet.network.routes import Failure, Reply, Request
+from labnet.network.server.routing import Failure, Reply, Request
 from labnet.network.updates import Contribution, Updates, note_used
 from labnet.stats import Curve
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from labnet import wire
-from labnet.network.routes import Failure
+from labnet.network.server.routing import Failure
 from labnet.stats import RouteStatistics
 
 if TYPE_CHECKING:

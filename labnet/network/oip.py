@@ -13,8 +13,8 @@ from labnet import wire
 from labnet.network import oip_bodies
 from labnet.network.openapi import installed_version
 from labnet.network.protocol.headers import VERSION
-from labnet.network.routes import Failure, Reply, Request, Route
 from labnet.network.served import ServedModel
+from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.nn import Module
 from labnet.tensor import Tensor, wrap
 

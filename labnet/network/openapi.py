@@ -7,8 +7,8 @@ from typing import Any
 from labnet import wire
 from labnet.network import oip_bodies
 from labnet.network.protocol.headers import CALL
-from labnet.network.routes import Route
 from labnet.network.security import TOKEN_HEADER
+from labnet.network.server.routing import Route
 
 _ERRORS = {
     "400": "the body is malformed, or speaks another version of the protocol",

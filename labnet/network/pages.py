@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from labnet import wire
-from labnet.network.routes import Answer, Reply, Request, Route
+from labnet.network.server.routing import Answer, Reply, Request, Route
 
 _FOLDER = Path(__file__).parent / "page"
 _HEADERS = {

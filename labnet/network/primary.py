@@ -13,15 +13,15 @@ from labnet.network.protocol.keys import KEY
 from labnet.network.pulling import renewed_by
 from labnet.network.replication import PRIMARY, Handed, fingerprint_for, gone
 from labnet.network.rounds import ROUND, RoundOf
-from labnet.network.routes import Failure, Reply, Request, Route
+from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.network.updates import Contribution, note_used
 from labnet.nn import Module
 from labnet.store import Outcome
 from labnet.tensor import Tensor
 
 if TYPE_CHECKING:
-    from labnet.network.port import Port
     from labnet.network.served import ServedModel
+    from labnet.network.server.port import Port
 
 #: Seconds for which a replica that has everything waits for something new.
 FOLLOW_SECONDS = 5.0

@@ -11,10 +11,10 @@ from labnet.errors import PartialUpdate, RemoteError, StaleGradient
 from labnet.network.calls import Kept
 from labnet.network.client.partial_update import partial_update, states_of
 from labnet.network.graph import Graph, pull
-from labnet.network.once import fingerprint_of
 from labnet.network.protocol.headers import CALL, LOSS, RENEWS, WANTED
 from labnet.network.protocol.keys import KEY
-from labnet.network.routes import Failure, Request
+from labnet.network.server.idempotency import fingerprint_of
+from labnet.network.server.routing import Failure, Request
 from labnet.network.threads import await_model
 from labnet.network.updates import Contribution
 from labnet.nn.modules import calling_mode

@@ -15,14 +15,14 @@ from labnet.network.protocol.headers import CALL, CLIENT, EPOCH, RENEWS, VERSION
 from labnet.network.protocol.keys import Ticket
 from labnet.network.replication import AFTER, LINEAGE, PRIMARY, Handed, Least, answered_for, failure_of
 from labnet.network.rounds import ROUND, RoundOf
-from labnet.network.routes import Failure, Reply, Request, Route
+from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.network.threads import IO
 from labnet.network.updates import Contribution
 from labnet.nn import Module
 
 if TYPE_CHECKING:
-    from labnet.network.port import Port
     from labnet.network.served import ServedModel
+    from labnet.network.server.port import Port
 
 log = logging.getLogger("labnet.network")
 

@@ -17,7 +17,7 @@ import numpy as np
 from labnet import wire
 from labnet.errors import GraphExpired, Overloaded, RemoteError, RemoteTimeout, Unreachable
 from labnet.network.protocol.headers import CALL, RENEWS
-from labnet.network.routes import Failure, Request
+from labnet.network.server.routing import Failure, Request
 from labnet.tensor import Tensor, wrap
 
 #: Header of a gradient from a replica: length and digest of the request that it answers.

@@ -15,7 +15,7 @@ import msgspec
 from tornado.iostream import StreamClosedError
 
 from labnet import wire
-from labnet.network.routes import Reply, Request, Route
+from labnet.network.server.routing import Reply, Request, Route
 from labnet.network.threads import IO
 from labnet.network.transport.pool import Address, pool
 from labnet.stats import OpStatistics, collect

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from labnet.network.routes import Failure
+from labnet.network.server.routing import Failure
 
 #: Header of a backward that is held, and of the reply to one.
 ROUND = "Labnet-Round"

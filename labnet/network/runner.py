@@ -23,8 +23,8 @@ from labnet.errors import ServeError
 from labnet.network import security
 from labnet.network.children import Child, Order
 from labnet.network.handle import Server
-from labnet.network.routes import Failure, Reply, Request, Route, check_name
 from labnet.network.serve import serve_routes
+from labnet.network.server.routing import Failure, Reply, Request, Route, check_name
 
 #: Port of a runner, unless told otherwise.
 PORT = 3113

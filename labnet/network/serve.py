@@ -12,9 +12,9 @@ from labnet.errors import ServeError
 from labnet.network import oip, security, served_ports
 from labnet.network.handle import Server
 from labnet.network.placing import placed
-from labnet.network.port import Port
-from labnet.network.routes import Route, check_name, function_route
 from labnet.network.served import Role, ServedModel
+from labnet.network.server.port import Port
+from labnet.network.server.routing import Route, check_name, function_route
 from labnet.network.staleness import Policy, Staleness
 from labnet.network.storing import give_back, new_calls, opened, refuse_completion, refuse_update
 from labnet.network.threads import IO

@@ -32,7 +32,7 @@ from labnet.network.pulling import (
 )
 from labnet.network.replica import Replica
 from labnet.network.rounds import ROUND, RoundOf
-from labnet.network.routes import Failure, Reply, Request, Route, encoded
+from labnet.network.server.routing import Failure, Reply, Request, Route, encoded
 from labnet.network.staleness import Policy
 from labnet.network.threads import Worker, await_model
 from labnet.network.updates import Optimizer, Updates, note_used

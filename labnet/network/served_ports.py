@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
 from labnet.network import blas_threads
-from labnet.network.port import Port
+from labnet.network.server.port import Port
 from labnet.network.threads import runs_handlers
 
 if TYPE_CHECKING:

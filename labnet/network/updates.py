@@ -14,9 +14,9 @@ from labnet.network.calls import Calls
 from labnet.network.client.partial_update import RemoteNode, states_of
 from labnet.network.gpu_times import GpuTimes
 from labnet.network.graph import Graph
-from labnet.network.ledger import Key
 from labnet.network.norms import Norms
-from labnet.network.routes import Failure
+from labnet.network.server.ledger import Key
+from labnet.network.server.routing import Failure
 from labnet.network.staleness import Histogram, Policy
 from labnet.network.threads import Worker
 from labnet.nn import Module

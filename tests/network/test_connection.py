@@ -347,7 +347,7 @@ def test_a_connection_of_which_nothing_is_known_any_more_is_closed(server, monke
     def fail(*arguments):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr("labnet.network.http.admit", fail)
+    monkeypatch.setattr("labnet.network.server.handler.admit", fail)
     with connection(server.port) as (sock, _):
         sock.sendall(post(server, get(server)))
         assert closed(sock)

@@ -4,7 +4,7 @@ import pytest
 
 import labnet as ln
 from labnet.errors import Unauthorized
-from labnet.network.control import SECONDS, Capabilities
+from labnet.network.server.stop import SECONDS, Capabilities
 from tests.network.support import SECONDS as PATIENCE
 from tests.network.support import blocking, connection, head, http, read_reply, together
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from labnet.network.calls import Expired
-from labnet.network.ledger import Bounds, Forgotten, Key, Ledger, Mismatch
+from labnet.network.server.ledger import Bounds, Forgotten, Key, Ledger, Mismatch
 
 
 def key(sequence, client="ana"):

@@ -15,9 +15,9 @@ from labnet import nn
 from labnet.errors import Overloaded, ProtocolMismatch, RemoteTimeout, ServeError
 from labnet.network import Backoff
 from labnet.network.calls import Calls, Expired, Kept
-from labnet.network.ledger import Key, Ledger
-from labnet.network.port import Port
-from labnet.network.routes import Request
+from labnet.network.server.ledger import Key, Ledger
+from labnet.network.server.port import Port
+from labnet.network.server.routing import Request
 from labnet.network.threads import IO
 from labnet.network.transport import pool as connections
 from tests.network.support import (

@@ -11,9 +11,9 @@ import xxhash
 
 import labnet as ln
 from labnet import nn
-from labnet.network.ledger import Bounds, Key
 from labnet.network.protocol import keys
 from labnet.network.protocol.digest import digest_of
+from labnet.network.server.ledger import Bounds, Key
 from tests.network.support import JSON, NATIVE, SECONDS, blocking, forward_of, http, native, together, wait_until
 
 BODY = b"[1.0, 2.0]"

@@ -7,7 +7,7 @@ import pytest
 
 import labnet as ln
 from labnet.network.rounds import RoundOf
-from labnet.network.routes import Failure
+from labnet.network.server.routing import Failure
 from tests.network.support import NATIVE, forward_of, http, native
 
 ID = "c0ffee00c0ffee00"

@@ -17,9 +17,9 @@ import pytest
 import labnet as ln
 from labnet import nn
 from labnet.errors import GraphExpired, ServeError, StoreError
-from labnet.network import port as ports
 from labnet.network import security
 from labnet.network.served import ServedModel
+from labnet.network.server import port as ports
 from labnet.store import Store, folder, records
 from labnet.store.offline import contents, repair
 from tests.network.kept import batch, make_model, make_optimizer

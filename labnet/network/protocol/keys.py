@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import xxhash
 
-from labnet.network.ledger import Key
+from labnet.network.server.ledger import Key
 
 #: Header with the key of a request, and the one that says below which of its keys a client has every reply.
 KEY = "Idempotency-Key"

@@ -18,7 +18,6 @@ import msgspec
 
 from labnet import codec, wire
 from labnet.network import oip_bodies
-from labnet.network.admission import admit, declared_length, path_of
 from labnet.network.protocol.digest import (
     CONTENT_DIGEST,
     WANT_CONTENT_DIGEST,
@@ -28,7 +27,8 @@ from labnet.network.protocol.digest import (
     wanted_algorithm,
 )
 from labnet.network.protocol.headers import CALL, CLIENT, EPOCH, PROTOCOL
-from labnet.network.routes import Failure, Reply, Request, Route, failure_of
+from labnet.network.server.admission import admit, declared_length, path_of
+from labnet.network.server.routing import Failure, Reply, Request, Route, failure_of
 from labnet.network.transport.buffers import Memory
 from labnet.network.transport.connection import DRAIN, Connection
 from labnet.network.transport.connection_limit import Connections, most_connections

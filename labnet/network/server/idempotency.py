@@ -7,11 +7,11 @@ from typing import Any, NoReturn
 
 from labnet import wire
 from labnet.network.calls import Expired
-from labnet.network.ledger import Bounds, Entry, Forgotten, Key, Ledger, Mismatch
 from labnet.network.protocol import keys
 from labnet.network.protocol.headers import ASK, CALL, EPOCH, EPOCH_REQUIRED, MODE, RENEWS, REPLAYED, VERSION
 from labnet.network.replication import fingerprint_for
-from labnet.network.routes import Failure, Reply, Request, failure_of
+from labnet.network.server.ledger import Bounds, Entry, Forgotten, Key, Ledger, Mismatch
+from labnet.network.server.routing import Failure, Reply, Request, failure_of
 from labnet.store import Outcome as Stored
 
 #: What refuses a request before it was begun; the next attempt is carried out.

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from labnet.network import control, reporting, security
-from labnet.network.http import Listener
-from labnet.network.once import Once
-from labnet.network.routes import Failure, Reply, Request, Route, Users
+from labnet.network import reporting, security
+from labnet.network.server import stop
+from labnet.network.server.handler import Listener
+from labnet.network.server.idempotency import Once
+from labnet.network.server.routing import Failure, Reply, Request, Route, Users
 from labnet.network.threads import IO, MODELS, Worker
 from labnet.stats import RouteStatistics
 from labnet.store import Store
@@ -61,7 +62,7 @@ class Port:
         self.users = Users()
         self.once = Once(self.epoch)
         self.worker = Worker("labnet-compute")
-        self.capabilities = control.Capabilities()
+        self.capabilities = stop.Capabilities()
         self.routes: dict[str, Route] = {}
         self.owner: Owner | None = None
         self.stopped = threading.Event()

@@ -6,8 +6,8 @@ from urllib.parse import unquote
 
 from labnet import wire
 from labnet.network.protocol.headers import PROTOCOL
-from labnet.network.routes import Failure, Route
 from labnet.network.security import TOKEN_HEADER, is_from_another_site, is_trusted_origin, same_token
+from labnet.network.server.routing import Failure, Route
 
 #: Longest body that may come without a token, in bytes.
 _SEALED = 256

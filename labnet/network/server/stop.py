@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from labnet import wire
-from labnet.network.routes import Failure, Reply, Request, Route
+from labnet.network.server.routing import Failure, Reply, Request, Route
 
 #: Seconds for which a capability is good.
 SECONDS = 30.0
