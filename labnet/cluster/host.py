@@ -22,7 +22,7 @@ from labnet.network import Server
 from labnet.network.client.session import Caller
 from labnet.network.primary import Primary
 from labnet.network.replica import Replica
-from labnet.network.replication import new_lineage
+from labnet.network.replication_messages import new_lineage
 from labnet.network.serve import Given, Place, serve_part
 from labnet.network.served import Role
 from labnet.network.staleness import Policy

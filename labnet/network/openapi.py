@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from labnet import wire
-from labnet.network import oip_bodies
+from labnet.network.oip import inference_bodies
 from labnet.network.protocol.headers import CALL
 from labnet.network.security import TOKEN_HEADER
 from labnet.network.server.routing import Route
@@ -27,7 +27,7 @@ _ERRORS = {
     "500": "the served function raised",
     "503": "the server is stopping",
 }
-_HEADERS = {"/optimize": (CALL, True), "/infer": (oip_bodies.JSON_LENGTH, False)}
+_HEADERS = {"/optimize": (CALL, True), "/infer": (inference_bodies.JSON_LENGTH, False)}
 
 
 def installed_version() -> str:
@@ -87,7 +87,7 @@ def _error_schema(*required: str) -> dict[str, Any]:
 
 
 def _operation(path: str, method: str, route: Route, readable: bool) -> dict[str, Any]:
-    schema = "InferenceError" if oip_bodies.is_below(path) else "Error"
+    schema = "InferenceError" if inference_bodies.is_below(path) else "Error"
     error = {wire.JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
     operation: dict[str, Any] = {
         "operationId": f"{method.lower()}:{path}",

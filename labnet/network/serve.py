@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from labnet.errors import ServeError
-from labnet.network import oip, security, served_ports
+from labnet.network import security, served_ports
 from labnet.network.handle import Server
+from labnet.network.oip import inference
 from labnet.network.placing import placed
 from labnet.network.served import Role, ServedModel
 from labnet.network.server.port import Port
@@ -386,7 +387,7 @@ def _assemble(
     table = {} if served is None else served.routes()
     server = Server(name, bound, model=served, custom=custom.pop("statistics", None))
     table |= {"/" + key: route for key, route in custom.items()}
-    return server, table | server.routes() | oip.routes(name, served)
+    return server, table | server.routes() | inference.routes(name, served)
 
 
 def serve_routes(

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["labnet.codec", "labnet.npy", "labnet.wire", "labnet.network.oip_bodies"]):
+with atheris.instrument_imports(
+    include=["labnet.codec", "labnet.npy", "labnet.wire", "labnet.network.oip.inference_bodies"]
+):
     from tests.fuzz.decoders import one_input, seeds
 
 with tempfile.TemporaryDirectory() as corpus:

@@ -8,13 +8,13 @@ import numpy as np
 
 from labnet import wire
 from labnet.errors import WireError
-from labnet.network import oip_bodies
+from labnet.network.oip import inference_bodies
 
 
 def decode_inference(data):
     """Read a request of the Open Inference Protocol; its first two bytes say how much of it is JSON."""
     length = str(int.from_bytes(data[:2], "little")) if len(data) > 2 and data[0] else None
-    return oip_bodies.decode(data[2:], length).inputs
+    return inference_bodies.decode(data[2:], length).inputs
 
 
 DECODERS = (wire.decode_native, wire.decode_json, wire.decode_npy, decode_inference)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from labnet import codec, wire
-from labnet.network import oip_bodies
+from labnet.network.oip import inference_bodies
 from labnet.network.protocol.digest import (
     CONTENT_DIGEST,
     WANT_CONTENT_DIGEST,
@@ -265,7 +265,7 @@ class Exchange:
 
     def _error_body(self, failure: Failure) -> wire.Body:
         message = failure.message.encode("utf-8", "backslashreplace").decode()
-        if oip_bodies.is_below(self._path):
+        if inference_bodies.is_below(self._path):
             return wire.Body(wire.JSON, [msgspec.json.encode({"error": message})])
         document: dict[str, Any] = {
             "error": failure.error,

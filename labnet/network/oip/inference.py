@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from labnet import wire
-from labnet.network import oip_bodies
+from labnet.network.oip import inference_bodies
 from labnet.network.openapi import installed_version
 from labnet.network.protocol.headers import VERSION
 from labnet.network.served import ServedModel
@@ -28,17 +28,20 @@ INPUT = "input"
 def routes(name: str, served: ServedModel | None) -> dict[str, Route]:
     """Return the routes of a server, with those of its model if it has one."""
     table = {
-        oip_bodies.ROOT: _constant(
+        inference_bodies.ROOT: _constant(
             {"name": "labnet", "version": installed_version(), "extensions": ["binary_tensor_data"]},
             "Name, version and extensions of the server, as the Open Inference Protocol has them",
         ),
-        f"{oip_bodies.ROOT}/health/live": _constant({"live": True}, "Whether the server runs"),
-        f"{oip_bodies.ROOT}/health/ready": _constant({"ready": True}, "Whether the server takes requests"),
+        f"{inference_bodies.ROOT}/health/live": _constant({"live": True}, "Whether the server runs"),
+        f"{inference_bodies.ROOT}/health/ready": _constant({"ready": True}, "Whether the server takes requests"),
     }
     if served is None:
         return table
     model = Model(name, served)
-    for path in (f"{oip_bodies.ROOT}/models/{name}", f"{oip_bodies.ROOT}/models/{name}/versions/{MODEL_VERSION}"):
+    for path in (
+        f"{inference_bodies.ROOT}/models/{name}",
+        f"{inference_bodies.ROOT}/models/{name}/versions/{MODEL_VERSION}",
+    ):
         table[path] = Route(
             ("GET",),
             model.metadata,
@@ -99,7 +102,7 @@ class Model:
 
     async def infer(self, request: Request) -> Reply:
         """Answer a request to infer."""
-        asked = oip_bodies.decode(request.body, request.headers.get(oip_bodies.JSON_LENGTH))
+        asked = inference_bodies.decode(request.body, request.headers.get(inference_bodies.JSON_LENGTH))
         inputs = {name: wrap(array) for name, array in asked.inputs.items()}
         version, message = await self._served.evaluate(inputs, named=self._by_name(inputs))
         outputs = message.tensors if message.named else {OUTPUT: message.tensors[wire.SINGLE]}
@@ -111,9 +114,9 @@ class Model:
         if asked.id is not None:
             head["id"] = asked.id
         chosen = {name: (outputs[name].numpy(), binary) for name, binary in wanted.items()}
-        body, length = oip_bodies.encode(head, chosen)
+        body, length = inference_bodies.encode(head, chosen)
         headers = {VERSION: str(version)}
-        return Reply(body, headers if length is None else {**headers, oip_bodies.JSON_LENGTH: str(length)})
+        return Reply(body, headers if length is None else {**headers, inference_bodies.JSON_LENGTH: str(length)})
 
     def _by_name(self, inputs: Mapping[str, Tensor]) -> bool:
         """Return whether inputs are passed by name: unless there is one, whose name the model does not use.
@@ -166,7 +169,7 @@ def _input_names(signature: inspect.Signature | None) -> list[str] | None:
 
 def _datatype(model: Callable[..., Any]) -> str:
     parameters = list(model.parameters()) if isinstance(model, Module) else []
-    return oip_bodies.DATATYPE_OF[parameters[0].dtype if parameters else np.dtype("float32")]
+    return inference_bodies.DATATYPE_OF[parameters[0].dtype if parameters else np.dtype("float32")]
 
 
 def _described(name: str, datatype: str, ndim: int) -> dict[str, Any]:
@@ -174,4 +177,4 @@ def _described(name: str, datatype: str, ndim: int) -> dict[str, Any]:
 
 
 def _describe(tensors: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-    return [_described(name, oip_bodies.DATATYPE_OF[t.dtype], t.ndim) for name, t in tensors.items()]
+    return [_described(name, inference_bodies.DATATYPE_OF[t.dtype], t.ndim) for name, t in tensors.items()]
