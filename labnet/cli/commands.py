@@ -10,7 +10,7 @@ from labnet.cli import caching, figures, lines, serving, stores
 from labnet.cli.problems import BROKEN_PIPE, FAILURE, INTERRUPTED, MISUSE, Misuse, one_line
 from labnet.cli.targets import TOKEN_VARIABLE
 from labnet.errors import LabnetError
-from labnet.network.model_file import LOSSES, OPTIMIZERS
+from labnet.network.runner.model_file import LOSSES, OPTIMIZERS
 from labnet.store import LEVELS
 
 _EPILOG = f"""\

@@ -18,7 +18,7 @@ from labnet.autograd import Gradients, no_grad
 from labnet.cli.problems import Misuse, one_line
 from labnet.cli.targets import check_folder, connect, fitting, is_file, load, module_of, optimizer_of
 from labnet.errors import DTypeError, LabnetError, RemoteError, ShapeError, WireError
-from labnet.network.model_file import LOSSES, ModelFile
+from labnet.network.runner.model_file import LOSSES, ModelFile
 from labnet.nn import Module
 from labnet.tensor import Tensor
 

@@ -8,7 +8,7 @@ from types import FrameType
 from labnet.cli.problems import FAILURE, Misuse
 from labnet.cli.targets import load, optimizer_of
 from labnet.network import Server, security, serve_model, serve_runner
-from labnet.network.run_server import PORT
+from labnet.network.runner.service import PORT
 
 
 def serve(options: argparse.Namespace) -> int:

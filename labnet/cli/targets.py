@@ -10,7 +10,7 @@ from typing import Any
 from labnet.cli.problems import Misuse
 from labnet.errors import LabnetError
 from labnet.network import RemoteModel, remote_model
-from labnet.network.model_file import ModelFile
+from labnet.network.runner.model_file import ModelFile
 from labnet.nn import Module
 from labnet.optim import Optimizer
 

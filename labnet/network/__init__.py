@@ -3,9 +3,9 @@
 from labnet.network.client.remote_model import RemoteModel, all, remote_model, tfetch
 from labnet.network.client.retry import Backoff, backoff
 from labnet.network.handle import Server
-from labnet.network.remote_runner import CommandResult, RemoteRunner, remote_runner
 from labnet.network.reporting import HttpLogger
-from labnet.network.run_server import serve_runner
+from labnet.network.runner.remote_runner import CommandResult, RemoteRunner, remote_runner
+from labnet.network.runner.service import serve_runner
 from labnet.network.serve import serve, serve_model
 from labnet.network.served_ports import servers
 

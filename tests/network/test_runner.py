@@ -16,7 +16,7 @@ import pytest
 import labnet as ln
 from labnet.errors import BadRequest, RemoteFailure, RouteNotFound, ServeError, Unauthorized, Unreachable
 from labnet.network import security
-from labnet.network.children import Child
+from labnet.network.runner.child_process import Child
 from tests.network.gallery import process
 from tests.network.support import NATIVE, ROOT, SECONDS, child, fetch, http, hurried, native, run
 
@@ -198,7 +198,7 @@ def test_a_file_named_like_a_module_is_served(name, runner, tmp_path):
 NAMED = """
 import sys
 from pathlib import Path
-from labnet.network.model_file import ModelFile
+from labnet.network.runner.model_file import ModelFile
 
 file = ModelFile.load(Path(sys.argv[1]) / "wave.py")
 import wave, colorsys

@@ -21,8 +21,8 @@ import numpy as np
 from labnet import wire
 from labnet.errors import ServeError
 from labnet.network import security
-from labnet.network.children import Child, Order
 from labnet.network.handle import Server
+from labnet.network.runner.child_process import Child, Order
 from labnet.network.serve import serve_routes
 from labnet.network.server.routing import Failure, Reply, Request, Route, check_name
 

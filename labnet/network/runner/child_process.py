@@ -67,7 +67,7 @@ class Child:
         self.folder = Path(order.path).parent
         self._process = subprocess.Popen(
             # -P: a model file may have the name of a module of the standard library
-            [sys.executable, "-P", "-u", "-m", "labnet.network.child"],
+            [sys.executable, "-P", "-u", "-m", "labnet.network.runner.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The process of an uploaded model: ``python -m labnet.network.child``, started by a runner only.
+"""The process of an uploaded model: ``python -m labnet.network.runner.child``, started by a runner only.
 
 The first line of its input is an order in JSON; it answers with one marked line of output, serves, and stops
 when its input is closed, which happens too when the runner dies. Both are out of the model's reach: whatever the model
@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from labnet.errors import ServeError
 from labnet.network.handle import Server
-from labnet.network.model_file import ModelFile
+from labnet.network.runner.model_file import ModelFile
 from labnet.network.serve import serve_model
 
 
