@@ -10,7 +10,7 @@ from typing import Any
 from labnet.network.client.location import Gone
 from labnet.network.client.retry import Backoff
 from labnet.network.protocol.headers import EPOCH, VERSION
-from labnet.network.replication_messages import LINEAGE, Least
+from labnet.network.replication.messages import LINEAGE, Least
 from labnet.network.transport.pool import Address
 
 #: How a client waits between attempts: a model that is restarted is back within seconds.

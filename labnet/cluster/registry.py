@@ -17,7 +17,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 
 from labnet.cluster.placement import Candidate, choose, why_not
 from labnet.cluster.records import Order, Part
-from labnet.network.replication_messages import LINEAGE
+from labnet.network.replication.messages import LINEAGE
 
 log = logging.getLogger("labnet.cluster")
 

@@ -16,7 +16,6 @@ from labnet.network.client.shared_updates import SharedUpdates
 from labnet.network.gpu_times import GpuTimes, Sample
 from labnet.network.graph import Graph, check_gradient
 from labnet.network.holding import Holding
-from labnet.network.primary import Primary
 from labnet.network.protocol import keys
 from labnet.network.protocol.headers import CALL, LOSS, MODE, VERSION
 from labnet.network.protocol.keys import KEY
@@ -30,7 +29,8 @@ from labnet.network.pulling import (
     outputs_of,
     renewed_by,
 )
-from labnet.network.replica import Replica
+from labnet.network.replication.primary import Primary
+from labnet.network.replication.replica import Replica
 from labnet.network.rounds import ROUND, RoundOf
 from labnet.network.server.routing import Failure, Reply, Request, Route, encoded
 from labnet.network.staleness import Policy

@@ -10,10 +10,10 @@ import labnet as ln
 from labnet.errors import RemoteTimeout
 from labnet.network.calls import Limits, call_prefix
 from labnet.network.client.session import Caller
-from labnet.network.primary import Primary
 from labnet.network.protocol.digest import digest_of
-from labnet.network.replica import Replica
-from labnet.network.replication_messages import new_lineage
+from labnet.network.replication.messages import new_lineage
+from labnet.network.replication.primary import Primary
+from labnet.network.replication.replica import Replica
 from labnet.network.serve import Given, Place, serve_part
 from labnet.network.staleness import Policy
 from labnet.network.transport.pool import Address

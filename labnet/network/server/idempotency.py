@@ -9,7 +9,7 @@ from labnet import wire
 from labnet.network.calls import Expired
 from labnet.network.protocol import keys
 from labnet.network.protocol.headers import ASK, CALL, EPOCH, EPOCH_REQUIRED, MODE, RENEWS, REPLAYED, VERSION
-from labnet.network.replication_messages import fingerprint_for
+from labnet.network.replication.messages import fingerprint_for
 from labnet.network.server.ledger import Bounds, Entry, Forgotten, Key, Ledger, Mismatch
 from labnet.network.server.routing import Failure, Reply, Request, failure_of
 from labnet.store import Outcome as Stored

@@ -13,7 +13,7 @@ from labnet.errors import GraphExpired, RemoteError
 from labnet.network.client.session import Caller
 from labnet.network.protocol.headers import CALL, CLIENT, EPOCH, RENEWS, VERSION
 from labnet.network.protocol.keys import Ticket
-from labnet.network.replication_messages import AFTER, LINEAGE, PRIMARY, Handed, Least, answered_for, failure_of
+from labnet.network.replication.messages import AFTER, LINEAGE, PRIMARY, Handed, Least, answered_for, failure_of
 from labnet.network.rounds import ROUND, RoundOf
 from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.network.threads import IO

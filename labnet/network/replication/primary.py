@@ -11,7 +11,7 @@ from labnet.network.graph import Graph
 from labnet.network.protocol.headers import CALL, EPOCH, VERSION
 from labnet.network.protocol.keys import KEY
 from labnet.network.pulling import renewed_by
-from labnet.network.replication_messages import PRIMARY, Handed, fingerprint_for, gone
+from labnet.network.replication.messages import PRIMARY, Handed, fingerprint_for, gone
 from labnet.network.rounds import ROUND, RoundOf
 from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.network.updates import Contribution, note_used

@@ -1,0 +1,1 @@
+"""Several servers of one model: a primary, and replicas that follow its weights."""
