@@ -25,7 +25,7 @@ from labnet.cluster.table import Models, Row
 from labnet.errors import ServeError, Unreachable
 from labnet.network.client.retry import Backoff
 from labnet.network.client.session import Caller
-from labnet.network.staleness import Policy, Staleness
+from labnet.network.model.staleness import Policy, Staleness
 from labnet.optim import Optimizer
 from labnet.store import LEVELS, Durability
 

@@ -20,12 +20,12 @@ from labnet.cluster.front import Front
 from labnet.errors import ServeError
 from labnet.network import Server
 from labnet.network.client.session import Caller
+from labnet.network.model.served import Role
+from labnet.network.model.staleness import Policy
 from labnet.network.replication.messages import new_lineage
 from labnet.network.replication.primary import Primary
 from labnet.network.replication.replica import Replica
 from labnet.network.serve import Given, Place, serve_part
-from labnet.network.served import Role
-from labnet.network.staleness import Policy
 from labnet.network.threads import IO
 
 log = logging.getLogger("labnet.cluster")

@@ -8,9 +8,9 @@ from labnet import wire
 from labnet.errors import ServeError
 from labnet.network import metrics, openapi
 from labnet.network.branches import Branches
-from labnet.network.placing import place_of
+from labnet.network.model.device_adapter import place_of
+from labnet.network.model.served import ServedModel
 from labnet.network.protocol.trail import Cut, Trail
-from labnet.network.served import ServedModel
 from labnet.network.server.port import Port
 from labnet.network.server.routing import Reply, Request, Route
 

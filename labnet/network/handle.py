@@ -11,8 +11,8 @@ from typing import Any
 
 from labnet.network import pages, security, served_ports
 from labnet.network.account import Account
+from labnet.network.model.served import ServedModel
 from labnet.network.protocol import trail
-from labnet.network.served import ServedModel
 from labnet.network.server import stop
 from labnet.network.server.port import ANY_HOST, DRAIN_SECONDS, Port, url_of
 from labnet.network.server.routing import Route

@@ -11,16 +11,16 @@ from typing import Any
 from labnet.errors import ServeError
 from labnet.network import security, served_ports
 from labnet.network.handle import Server
+from labnet.network.model.device_adapter import placed
+from labnet.network.model.served import Role, ServedModel
+from labnet.network.model.staleness import Policy, Staleness
+from labnet.network.model.storage import give_back, new_calls, opened, refuse_completion, refuse_update
+from labnet.network.model.updates import Optimizer
 from labnet.network.oip import inference
-from labnet.network.placing import placed
-from labnet.network.served import Role, ServedModel
 from labnet.network.server.port import Port
 from labnet.network.server.routing import Route, check_name, function_route
-from labnet.network.staleness import Policy, Staleness
-from labnet.network.storing import give_back, new_calls, opened, refuse_completion, refuse_update
 from labnet.network.threads import IO
 from labnet.network.transport.pool import Address
-from labnet.network.updates import Optimizer
 from labnet.nn import Module
 from labnet.stats import RouteStatistics
 from labnet.store import Durability
@@ -182,7 +182,7 @@ def serve_part(given: Given, place: "Place", role: Role | None = None) -> Server
     """Serve a model, alone or as one of several servers of it; see `serve_model`."""
     model = given.model
     if given.compile:
-        from labnet.network.compiled import compiled  # only here: a compiler takes time to import
+        from labnet.network.model.compiled_adapter import compiled  # only here: a compiler takes time to import
 
         model = compiled(model, given.device)
     if given.device is not None:

@@ -17,11 +17,11 @@ from labnet.cluster.directory import Directory
 from labnet.cluster.model import ClusterModel
 from labnet.errors import Unreachable
 from labnet.network.client.session import Caller
+from labnet.network.model.staleness import Policy
 from labnet.network.replication.messages import new_lineage
 from labnet.network.replication.primary import Primary
 from labnet.network.replication.replica import Replica
 from labnet.network.serve import Given, Place, serve_part
-from labnet.network.staleness import Policy
 from labnet.network.transport.pool import Address
 from tests.network.kept import QUICK, fail_when_told, limit_journal, make_model, make_optimizer
 

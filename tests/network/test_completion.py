@@ -7,7 +7,7 @@ import pytest
 
 import labnet as ln
 from labnet import nn
-from labnet.network.calls import call_prefix
+from labnet.network.model.calls import call_prefix
 from labnet.store import Intent, Store, intents
 from tests.network.kept import make_linear, make_optimizer
 from tests.network.proxy import Proxy

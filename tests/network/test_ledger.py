@@ -4,7 +4,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from labnet.network.calls import Expired
+from labnet.network.model.calls import Expired
 from labnet.network.server.ledger import Bounds, Forgotten, Key, Ledger, Mismatch
 
 

@@ -14,7 +14,7 @@ import labnet as ln
 from labnet import nn
 from labnet.errors import Overloaded, ProtocolMismatch, RemoteTimeout, ServeError
 from labnet.network import Backoff
-from labnet.network.calls import Calls, Expired, Kept
+from labnet.network.model.calls import Calls, Expired, Kept
 from labnet.network.server.ledger import Key, Ledger
 from labnet.network.server.port import Port
 from labnet.network.server.routing import Request

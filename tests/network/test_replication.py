@@ -8,14 +8,14 @@ import pytest
 
 import labnet as ln
 from labnet.errors import RemoteTimeout
-from labnet.network.calls import Limits, call_prefix
 from labnet.network.client.session import Caller
+from labnet.network.model.calls import Limits, call_prefix
+from labnet.network.model.staleness import Policy
 from labnet.network.protocol.digest import digest_of
 from labnet.network.replication.messages import new_lineage
 from labnet.network.replication.primary import Primary
 from labnet.network.replication.replica import Replica
 from labnet.network.serve import Given, Place, serve_part
-from labnet.network.staleness import Policy
 from labnet.network.transport.pool import Address
 from tests.network.support import NATIVE, SECONDS, http, native, wait_until
 

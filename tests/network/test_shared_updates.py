@@ -8,7 +8,7 @@ import pytest
 
 import labnet as ln
 from labnet import nn
-from labnet.network import rounds
+from labnet.network.model import rounds
 from tests.network.proxy import Proxy
 from tests.network.support import JSON, NATIVE, SECONDS, blocking, forward_of, gradient_of, http, hurried, native, run
 

@@ -9,7 +9,7 @@ import pytest
 import labnet as ln
 from labnet import nn
 from labnet.errors import ServeError, StaleGradient
-from labnet.network.staleness import Histogram
+from labnet.network.model.staleness import Histogram
 from tests.network.support import SECONDS, blocking, wait_until
 
 RATE = 0.25

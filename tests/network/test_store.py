@@ -18,7 +18,7 @@ import labnet as ln
 from labnet import nn
 from labnet.errors import GraphExpired, ServeError, StoreError
 from labnet.network import security
-from labnet.network.served import ServedModel
+from labnet.network.model.served import ServedModel
 from labnet.network.server import port as ports
 from labnet.store import Store, folder, records
 from labnet.store.offline import contents, repair

@@ -7,7 +7,7 @@ from labnet.autograd import Node
 from labnet.errors import PartialUpdate, RemoteError
 
 if TYPE_CHECKING:
-    from labnet.network.again import Noted
+    from labnet.network.model.recovery import Noted
 
 
 class RemoteNode(Node):

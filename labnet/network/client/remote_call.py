@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 from labnet import errors, wire
 from labnet.autograd import Node, Run, reachable
 from labnet.errors import GradientError, GraphExpired, RemoteError, StaleGradient
-from labnet.network.again import Noted
-from labnet.network.calls import Applied
 from labnet.network.client.partial_update import RemoteNode
 from labnet.network.client.session import Caller
 from labnet.network.client.shared_updates import HeldCall, Membership, Round, SharedUpdates, server_of
+from labnet.network.model.calls import Applied
+from labnet.network.model.recovery import Noted
+from labnet.network.model.rounds import RoundOf
 from labnet.network.protocol.digest import digest_of_body
 from labnet.network.protocol.headers import CALL, EPOCH, LOSS, MODE, RENEWS
 from labnet.network.protocol.keys import Ticket
-from labnet.network.rounds import RoundOf
 from labnet.network.threads import IO
 from labnet.network.transport.exchange import Response
 from labnet.tensor import Tensor, as_gradient

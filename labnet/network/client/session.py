@@ -13,11 +13,12 @@ from tornado.iostream import StreamClosedError
 
 from labnet import errors, wire
 from labnet.errors import WireError
-from labnet.network import again, reporting, security
+from labnet.network import reporting, security
 from labnet.network.client import failures
 from labnet.network.client.identity import identity_of
 from labnet.network.client.location import Fixed, Gone, Whereabouts
 from labnet.network.client.retry import OF_PROXIES, UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
+from labnet.network.model import recovery
 from labnet.network.protocol import keys, trail
 from labnet.network.protocol.digest import (
     CONTENT_DIGEST,
@@ -138,7 +139,7 @@ class Caller:
         RemoteError
             Of the class that says what went wrong.
         """
-        again.check(method, self._where(route))
+        recovery.check(method, self._where(route))
         if ticket is None and method == "POST":
             ticket = self.ticket(route)
         extra = dict(headers or {})

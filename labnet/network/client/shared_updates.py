@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from labnet import wire
 from labnet.autograd import Node
 from labnet.errors import GraphExpired, PartialUpdate, RemoteError
-from labnet.network.calls import Applied
 from labnet.network.client.partial_update import partial_update
+from labnet.network.model.calls import Applied
+from labnet.network.model.rounds import RoundOf
 from labnet.network.protocol.keys import Ticket
-from labnet.network.rounds import RoundOf
 from labnet.network.threads import IO
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from labnet import wire
+from labnet.network.model.served import ServedModel
 from labnet.network.oip import inference_bodies
 from labnet.network.openapi import installed_version
 from labnet.network.protocol.headers import VERSION
-from labnet.network.served import ServedModel
 from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.nn import Module
 from labnet.tensor import Tensor, wrap

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING
 
 from labnet import wire
 from labnet.autograd import Gradients
-from labnet.network.calls import Expired, check_renewed
-from labnet.network.graph import Graph
+from labnet.network.model.backward import renewed_by
+from labnet.network.model.calls import Expired, check_renewed
+from labnet.network.model.graph import Graph
+from labnet.network.model.rounds import ROUND, RoundOf
+from labnet.network.model.updates import Contribution, note_used
 from labnet.network.protocol.headers import CALL, EPOCH, VERSION
 from labnet.network.protocol.keys import KEY
-from labnet.network.pulling import renewed_by
 from labnet.network.replication.messages import PRIMARY, Handed, fingerprint_for, gone
-from labnet.network.rounds import ROUND, RoundOf
 from labnet.network.server.routing import Failure, Reply, Request, Route
-from labnet.network.updates import Contribution, note_used
 from labnet.nn import Module
 from labnet.store import Outcome
 from labnet.tensor import Tensor
 
 if TYPE_CHECKING:
-    from labnet.network.served import ServedModel
+    from labnet.network.model.served import ServedModel
     from labnet.network.server.port import Port
 
 #: Seconds for which a replica that has everything waits for something new.

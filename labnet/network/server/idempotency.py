@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NoReturn
 
 from labnet import wire
-from labnet.network.calls import Expired
+from labnet.network.model.calls import Expired
 from labnet.network.protocol import keys
 from labnet.network.protocol.headers import ASK, CALL, EPOCH, EPOCH_REQUIRED, MODE, RENEWS, REPLAYED, VERSION
 from labnet.network.replication.messages import fingerprint_for

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from labnet.network.calls import Applied, Expired
+from labnet.network.model.calls import Applied, Expired
 from labnet.network.server.bloom import BloomSet
 
 #: How many clients are looked at for something to forget, where all their requests are still being carried out.

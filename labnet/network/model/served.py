@@ -8,18 +8,12 @@ from typing import Any, ClassVar, TypeVar
 
 from labnet import wire
 from labnet.errors import ServeError
-from labnet.network.again import Before, Past
-from labnet.network.attempts import Attempts
-from labnet.network.calls import Calls, Expired, Kept, Limits, check_renewed
 from labnet.network.client.partial_update import RemoteNode, states_of
 from labnet.network.client.shared_updates import SharedUpdates
 from labnet.network.gpu_times import GpuTimes, Sample
-from labnet.network.graph import Graph, check_gradient
-from labnet.network.holding import Holding
-from labnet.network.protocol import keys
-from labnet.network.protocol.headers import CALL, LOSS, MODE, VERSION
-from labnet.network.protocol.keys import KEY
-from labnet.network.pulling import (
+from labnet.network.model.accumulation import Holding
+from labnet.network.model.attempts import Attempts
+from labnet.network.model.backward import (
     Backward,
     Calling,
     failed,
@@ -29,13 +23,19 @@ from labnet.network.pulling import (
     outputs_of,
     renewed_by,
 )
+from labnet.network.model.calls import Calls, Expired, Kept, Limits, check_renewed
+from labnet.network.model.graph import Graph, check_gradient
+from labnet.network.model.recovery import Before, Past
+from labnet.network.model.rounds import ROUND, RoundOf
+from labnet.network.model.staleness import Policy
+from labnet.network.model.updates import Optimizer, Updates, note_used
+from labnet.network.protocol import keys
+from labnet.network.protocol.headers import CALL, LOSS, MODE, VERSION
+from labnet.network.protocol.keys import KEY
 from labnet.network.replication.primary import Primary
 from labnet.network.replication.replica import Replica
-from labnet.network.rounds import ROUND, RoundOf
 from labnet.network.server.routing import Failure, Reply, Request, Route, encoded
-from labnet.network.staleness import Policy
 from labnet.network.threads import Worker, await_model
-from labnet.network.updates import Optimizer, Updates, note_used
 from labnet.nn import Module
 from labnet.ops.creation import random_state, restart_at
 from labnet.stats import Curve, Timeline

@@ -99,7 +99,7 @@ class Calls:
     'graph b'
     >>> calls.take("a", now=2.0)
     Traceback (most recent call last):
-    labnet.network.calls.Expired: no
+    labnet.network.model.calls.Expired: no
     """
 
     def __init__(self, limits: Limits | None = None):

@@ -8,15 +8,15 @@ import numpy as np
 from labnet import wire
 from labnet.autograd import Gradients, Node, no_grad
 from labnet.errors import PartialUpdate, RemoteError, StaleGradient
-from labnet.network.calls import Kept
 from labnet.network.client.partial_update import partial_update, states_of
-from labnet.network.graph import Graph, pull
+from labnet.network.model.calls import Kept
+from labnet.network.model.graph import Graph, pull
+from labnet.network.model.updates import Contribution
 from labnet.network.protocol.headers import CALL, LOSS, RENEWS, WANTED
 from labnet.network.protocol.keys import KEY
 from labnet.network.server.idempotency import fingerprint_of
 from labnet.network.server.routing import Failure, Request
 from labnet.network.threads import await_model
-from labnet.network.updates import Contribution
 from labnet.nn.modules import calling_mode
 from labnet.store import Outcome
 from labnet.tensor import Tensor

@@ -1,6 +1,6 @@
 """Models that are served compiled: they compute with machine code and are otherwise the models that they stand for.
 
-Calls, graphs, versions and updates are matters of `labnet.network.served`, which cannot tell the difference: the
+Calls, graphs, versions and updates are matters of `labnet.network.model.served`, which cannot tell the difference: the
 results of a compiled forward have a history that leads to a compiled backward.
 """
 

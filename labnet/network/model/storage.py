@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from labnet.errors import ServeError
-from labnet.network.calls import call_prefix
-from labnet.network.served import ServedModel
+from labnet.network.model.calls import call_prefix
+from labnet.network.model.served import ServedModel
 from labnet.network.threads import MODELS, Worker
 from labnet.nn import Module
 from labnet.optim import Optimizer

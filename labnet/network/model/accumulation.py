@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 
 from labnet import wire
-from labnet.network.attempts import Attempts
-from labnet.network.calls import Calls, Kept
 from labnet.network.client.shared_updates import HeldCall, settle_in_order
+from labnet.network.model.attempts import Attempts
+from labnet.network.model.backward import failed
+from labnet.network.model.calls import Calls, Kept
+from labnet.network.model.rounds import MOST, ROUND, Held, RoundOf, Rounds
+from labnet.network.model.updates import Contribution, Updates, note_used
 from labnet.network.protocol.headers import VERSION
-from labnet.network.pulling import failed
-from labnet.network.rounds import MOST, ROUND, Held, RoundOf, Rounds
 from labnet.network.server.routing import Failure, Reply, Request
-from labnet.network.updates import Contribution, Updates, note_used
 from labnet.stats import Curve
 
 
