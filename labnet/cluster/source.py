@@ -4,7 +4,7 @@ import contextlib
 from typing import Any, Protocol
 
 from labnet.errors import Unreachable
-from labnet.network.followed import Followed
+from labnet.network.monitor.polling import Followed
 
 _INTERVAL_SECONDS = 0.5
 

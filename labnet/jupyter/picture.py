@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from labnet.network.branches import is_server
+from labnet.network.monitor.upstreams import is_server
 
 _CELL = "padding:3px 8px;text-align:right;white-space:nowrap"
 _FIRST = "padding:3px 8px 3px 0;text-align:left;font-weight:500"

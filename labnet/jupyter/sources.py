@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from labnet.errors import RemoteError
 from labnet.network import Server, remote_model
-from labnet.network.followed import Followed
+from labnet.network.monitor.polling import Followed
 
 _INTERVAL_SECONDS = 0.2
 _TIMEOUT_SECONDS = 2.0

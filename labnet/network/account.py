@@ -6,10 +6,10 @@ from typing import Any
 
 from labnet import wire
 from labnet.errors import ServeError
-from labnet.network import metrics, openapi
-from labnet.network.branches import Branches
 from labnet.network.model.device_adapter import place_of
 from labnet.network.model.served import ServedModel
+from labnet.network.monitor import openapi, prometheus
+from labnet.network.monitor.upstreams import Branches
 from labnet.network.protocol.trail import Cut, Trail
 from labnet.network.server.port import Port
 from labnet.network.server.routing import Reply, Request, Route
@@ -139,7 +139,7 @@ class Account:
 
         async def measured(request: Request) -> Reply:
             state = self.counters()["server"]
-            return Reply(metrics.exposition(request.headers.get("Accept", ""), self._port.statistics, state))
+            return Reply(prometheus.exposition(request.headers.get("Accept", ""), self._port.statistics, state))
 
         def read(answer: Callable[[Request], Any], summary: str, content_type: str = wire.JSON) -> Route:
             return Route(("GET",), answer, readable=True, counted=False, summary=summary, replies=(content_type,))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.network.norms import Norms, norm
+from labnet.network.monitor.norms import Norms, norm
 from tests.network.support import blocking, fetch
 
 

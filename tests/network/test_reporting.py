@@ -9,7 +9,7 @@ import pytest
 
 import labnet as ln
 from labnet.errors import ProtocolMismatch
-from labnet.network import reporting
+from labnet.network.monitor import op_statistics
 from tests.network.gallery import linear, process, processes
 from tests.network.support import SECONDS, blocking, fetch, run, scripted
 
@@ -76,7 +76,7 @@ def test_nobody_counts_where_nobody_asked():
         assert statistics.remotes == {}
     with ln.network.serve_model(linear(1), port=0) as server:
         reply = reporting_reply(server)
-        assert reporting.STATISTICS.lower() not in reply.headers
+        assert op_statistics.STATISTICS.lower() not in reply.headers
 
 
 def reporting_reply(server, **headers):
@@ -88,7 +88,7 @@ def reporting_reply(server, **headers):
 
 def test_the_reply_names_what_was_counted_for_any_client():
     with ln.network.serve_model(linear(1), port=0) as server:
-        found = json.loads(reporting_reply(server, Labnet_Collect="1").headers[reporting.STATISTICS.lower()])
+        found = json.loads(reporting_reply(server, Labnet_Collect="1").headers[op_statistics.STATISTICS.lower()])
     assert found["ops"]["linear"]["count"] == 1
 
 
@@ -155,7 +155,7 @@ def test_figures_of_very_many_ops_still_fit_into_a_header():
     statistics = ln.stats.OpStatistics("höst", 1)
     for number in range(5000):
         statistics.add(f"op number {number}", ln.stats.OpCount(1, 1.0, 1, 1))
-    text = reporting._encode(statistics)
+    text = op_statistics._encode(statistics)
     assert len(text) < 1 << 16
     assert text.isascii()
     assert ln.stats.OpStatistics.read(json.loads(text)).total == statistics.total

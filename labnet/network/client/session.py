@@ -13,12 +13,13 @@ from tornado.iostream import StreamClosedError
 
 from labnet import errors, wire
 from labnet.errors import WireError
-from labnet.network import reporting, security
+from labnet.network import security
 from labnet.network.client import failures
 from labnet.network.client.identity import identity_of
 from labnet.network.client.location import Fixed, Gone, Whereabouts
 from labnet.network.client.retry import OF_PROXIES, UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
 from labnet.network.model import recovery
+from labnet.network.monitor import op_statistics
 from labnet.network.protocol import keys, trail
 from labnet.network.protocol.digest import (
     CONTENT_DIGEST,
@@ -171,7 +172,7 @@ class Caller:
     def _take_in(self, route: str, response: Response) -> None:
         """Add what the server's ops have cost, where this process collects that."""
         try:
-            reporting.take_in(response.headers)
+            op_statistics.take_in(response.headers)
         except ValueError as error:
             raise errors.ProtocolMismatch(
                 f"{self._where(route)}: the reply's op statistics are malformed: {error}",
@@ -270,7 +271,7 @@ class Caller:
             "Host": self.address.authority,
             PROTOCOL: wire.PROTOCOL,
             CLIENT: self._client or keys.of_process().client,
-            **reporting.wanted(),
+            **op_statistics.wanted(),
             **trail.headers(),
             **extra,
             **self._headers,

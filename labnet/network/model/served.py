@@ -10,7 +10,6 @@ from labnet import wire
 from labnet.errors import ServeError
 from labnet.network.client.partial_update import RemoteNode, states_of
 from labnet.network.client.shared_updates import SharedUpdates
-from labnet.network.gpu_times import GpuTimes, Sample
 from labnet.network.model.accumulation import Holding
 from labnet.network.model.attempts import Attempts
 from labnet.network.model.backward import (
@@ -29,6 +28,7 @@ from labnet.network.model.recovery import Before, Past
 from labnet.network.model.rounds import ROUND, RoundOf
 from labnet.network.model.staleness import Policy
 from labnet.network.model.updates import Optimizer, Updates, note_used
+from labnet.network.monitor.gpu_times import GpuTimes, Sample
 from labnet.network.protocol import keys
 from labnet.network.protocol.headers import CALL, LOSS, MODE, VERSION
 from labnet.network.protocol.keys import KEY

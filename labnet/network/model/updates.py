@@ -10,12 +10,12 @@ import numpy as np
 
 from labnet.autograd import Gradients
 from labnet.network.client.partial_update import RemoteNode, states_of
-from labnet.network.gpu_times import GpuTimes
 from labnet.network.model.calls import Calls
 from labnet.network.model.graph import Graph
 from labnet.network.model.recovery import intent_of
 from labnet.network.model.staleness import Histogram, Policy
-from labnet.network.norms import Norms
+from labnet.network.monitor.gpu_times import GpuTimes
+from labnet.network.monitor.norms import Norms
 from labnet.network.server.ledger import Key
 from labnet.network.server.routing import Failure
 from labnet.network.threads import Worker

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from labnet.network import reporting, security
+from labnet.network import security
+from labnet.network.monitor import op_statistics
 from labnet.network.server import stop
 from labnet.network.server.handler import Listener
 from labnet.network.server.idempotency import Once
@@ -113,7 +114,7 @@ class Port:
         began = time.perf_counter()
         bytes_out, failed = 0, True
         try:
-            reply = await reporting.answer(route, request)
+            reply = await op_statistics.answer(route, request)
             bytes_out, failed = reply.body.nbytes, False
             return reply
         finally:

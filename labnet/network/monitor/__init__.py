@@ -1,0 +1,1 @@
+"""What a server tells of itself and of others: samples, op statistics, Prometheus, OpenAPI."""
