@@ -17,7 +17,7 @@ from labnet import wire
 from labnet.jupyter.picture import picture
 from labnet.jupyter.sources import Ended, Local, Remote, Source
 from labnet.jupyter.ticker import TICKER
-from labnet.network import Server, pages
+from labnet.network import Server, panel_page
 
 _PICTURE_SECONDS = 2.0
 _CAPABILITY_SECONDS = 4.0
@@ -41,7 +41,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     >>> panel.close()
     """
 
-    _esm = pages.script()
+    _esm = panel_page.script()
     #: The newest snapshot.
     data = traitlets.Dict()
     #: What the browser knows: the name of this panel, and the snapshot as JSON.

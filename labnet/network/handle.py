@@ -9,13 +9,13 @@ from html import escape
 from importlib.metadata import entry_points
 from typing import Any
 
-from labnet.network import pages, security, served_ports
-from labnet.network.account import Account
+from labnet.network import panel_page, security, served_ports
 from labnet.network.model.served import ServedModel
 from labnet.network.protocol import trail
 from labnet.network.server import stop
 from labnet.network.server.port import ANY_HOST, DRAIN_SECONDS, Port, url_of
 from labnet.network.server.routing import Route
+from labnet.network.server_statistics import Account
 from labnet.network.threads import IO, LOOK_SECONDS
 from labnet.pictures import table
 from labnet.stats import Interval
@@ -210,4 +210,4 @@ class Server:
 
     def routes(self) -> dict[str, Route]:
         """Return the routes that every server has."""
-        return self._account.routes() | pages.routes() | stop.routes(self._port.capabilities, self.stop)
+        return self._account.routes() | panel_page.routes() | stop.routes(self._port.capabilities, self.stop)
