@@ -3,7 +3,7 @@
 from labnet.network.client.remote_model import RemoteModel, all, remote_model, tfetch
 from labnet.network.client.retry import Backoff, backoff
 from labnet.network.handle import Server
-from labnet.network.monitor.op_statistics import HttpLogger
+from labnet.network.monitor.http_logger import HttpLogger
 from labnet.network.runner.remote_runner import CommandResult, RemoteRunner, remote_runner
 from labnet.network.runner.service import serve_runner
 from labnet.network.serve import serve, serve_model

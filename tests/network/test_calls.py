@@ -4,7 +4,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from labnet.network.model.calls import Calls, Expired, Kept, Limits
+from labnet.network.model.calls import Calls, Kept, Limits
+from labnet.network.protocol.outcome import Expired
 
 
 def kept(graph="graph", *, nbytes=1, born=0.0):

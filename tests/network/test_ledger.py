@@ -4,8 +4,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from labnet.network.model.calls import Expired
-from labnet.network.server.ledger import Bounds, Forgotten, Key, Ledger, Mismatch
+from labnet.network.protocol.keys import Key
+from labnet.network.protocol.outcome import Expired
+from labnet.network.server.ledger import Bounds, Forgotten, Ledger, Mismatch
 
 
 def key(sequence, client="ana"):

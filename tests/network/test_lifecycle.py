@@ -14,8 +14,10 @@ import labnet as ln
 from labnet import nn
 from labnet.errors import Overloaded, ProtocolMismatch, RemoteTimeout, ServeError
 from labnet.network import Backoff
-from labnet.network.model.calls import Calls, Expired, Kept
-from labnet.network.server.ledger import Key, Ledger
+from labnet.network.model.calls import Calls, Kept
+from labnet.network.protocol.keys import Key
+from labnet.network.protocol.outcome import Expired
+from labnet.network.server.ledger import Ledger
 from labnet.network.server.port import Port
 from labnet.network.server.routing import Request
 from labnet.network.threads import IO

@@ -13,7 +13,8 @@ import labnet as ln
 from labnet import nn
 from labnet.network.protocol import keys
 from labnet.network.protocol.digest import digest_of
-from labnet.network.server.ledger import Bounds, Key
+from labnet.network.protocol.keys import Key
+from labnet.network.server.ledger import Bounds
 from tests.network.support import JSON, NATIVE, SECONDS, blocking, forward_of, http, native, together, wait_until
 
 BODY = b"[1.0, 2.0]"

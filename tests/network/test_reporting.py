@@ -9,7 +9,7 @@ import pytest
 
 import labnet as ln
 from labnet.errors import ProtocolMismatch
-from labnet.network.monitor import op_statistics
+from labnet.network.protocol import op_statistics
 from tests.network.gallery import linear, process, processes
 from tests.network.support import SECONDS, blocking, fetch, run, scripted
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.network.model.rounds import RoundOf
+from labnet.network.protocol.rounds import RoundOf
 from labnet.network.server.routing import Failure
 from tests.network.support import NATIVE, forward_of, http, native
 

@@ -1,13 +1,10 @@
 """What became of the servers that take part in one backward."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from labnet.autograd import Node
 from labnet.errors import PartialUpdate, RemoteError
-
-if TYPE_CHECKING:
-    from labnet.network.model.recovery import Noted
+from labnet.network.client.replay import RecordedForward
 
 
 class RemoteNode(Node):
@@ -27,8 +24,8 @@ class RemoteNode(Node):
         self.server = server
         self.applied = "no"
 
-    def note(self) -> "Noted":
-        """Return what it takes to compute the forward that this is part of again, without asking the server."""
+    def record(self) -> RecordedForward:
+        """Return the record from which the forward that this is part of can be replayed."""
         raise NotImplementedError
 
     def failure(self, error: BaseException, nodes: Iterable[Node]) -> BaseException:

@@ -9,14 +9,14 @@ from labnet import errors, wire
 from labnet.autograd import Node, Run, reachable
 from labnet.errors import GradientError, GraphExpired, RemoteError, StaleGradient
 from labnet.network.client.partial_update import RemoteNode
+from labnet.network.client.replay import RecordedForward
 from labnet.network.client.session import Caller
 from labnet.network.client.shared_updates import HeldCall, Membership, Round, SharedUpdates, server_of
-from labnet.network.model.calls import Applied
-from labnet.network.model.recovery import Noted
-from labnet.network.model.rounds import RoundOf
 from labnet.network.protocol.digest import digest_of_body
 from labnet.network.protocol.headers import CALL, EPOCH, LOSS, MODE, RENEWS
 from labnet.network.protocol.keys import Ticket
+from labnet.network.protocol.outcome import Applied
+from labnet.network.protocol.rounds import RoundOf
 from labnet.network.threads import IO
 from labnet.network.transport.exchange import Response
 from labnet.tensor import Tensor, as_gradient
@@ -121,8 +121,8 @@ class Forward:
         return cls(caller, sent.names, sent.body, reply, call, epoch, sent.ticket.key, sent.number)
 
     @classmethod
-    def noted(cls, sent: "Sent", known: Noted) -> "Forward":
-        """Return a forward as it was noted before a crash."""
+    def recorded(cls, sent: "Sent", known: RecordedForward) -> "Forward":
+        """Return a forward as it was recorded before a crash."""
         return cls(sent.caller, sent.names, sent.body, known.reply, known.call, known.epoch, known.key, sent.number)
 
     async def renew(self) -> None:
@@ -159,10 +159,10 @@ class RemoteCall(RemoteNode):
         #: How many backwards through it have succeeded.
         self._completed = 0
 
-    def note(self) -> Noted:
-        """Return what it takes to compute the forward that this is part of again, without asking the server."""
+    def record(self) -> RecordedForward:
+        """Return the record from which the forward that this is part of can be replayed."""
         forward = self.forward
-        return Noted(
+        return RecordedForward(
             self.server, b"".join(forward.body.parts), forward.reply, forward.first_call, forward.epoch, forward.key
         )
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from labnet import errors, wire
 from labnet.autograd import is_recording, next_number
 from labnet.network.client.remote_call import Forward, Output, RemoteCall, Sent, remote_keys
+from labnet.network.client.replay import recorded_forward
 from labnet.network.client.retry import Backoff
 from labnet.network.client.session import Caller
-from labnet.network.model import recovery
 from labnet.network.protocol import keys
 from labnet.network.protocol.digest import digest_of_body
 from labnet.network.protocol.headers import MODE, WANTED
@@ -166,9 +166,9 @@ class RemoteModel:
     async def _forward_by(
         self, sent: Sent, message: wire.Message, headers: Mapping[str, str], *, training: bool
     ) -> Any:
-        known = recovery.answered(self.url, sent.body, sent.ticket.key) if training else None
+        known = recorded_forward(self.url, sent.body, sent.ticket.key) if training else None
         if known is not None:
-            return self._connect(message, Forward.noted(sent, known))
+            return self._connect(message, Forward.recorded(sent, known))
         mode = {} if training else {MODE: "eval"}
         response = await sent.caller.call("POST", "/forward", sent.body, {**headers, **mode}, ticket=sent.ticket)
         if training:

@@ -17,10 +17,9 @@ from labnet.network import security
 from labnet.network.client import failures
 from labnet.network.client.identity import identity_of
 from labnet.network.client.location import Fixed, Gone, Whereabouts
+from labnet.network.client.replay import refuse_in_replay
 from labnet.network.client.retry import OF_PROXIES, UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
-from labnet.network.model import recovery
-from labnet.network.monitor import op_statistics
-from labnet.network.protocol import keys, trail
+from labnet.network.protocol import keys, op_statistics, trail
 from labnet.network.protocol.digest import (
     CONTENT_DIGEST,
     WANT_CONTENT_DIGEST,
@@ -140,7 +139,7 @@ class Caller:
         RemoteError
             Of the class that says what went wrong.
         """
-        recovery.check(method, self._where(route))
+        refuse_in_replay(method, self._where(route))
         if ticket is None and method == "POST":
             ticket = self.ticket(route)
         extra = dict(headers or {})

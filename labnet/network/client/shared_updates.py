@@ -12,9 +12,9 @@ from labnet import wire
 from labnet.autograd import Node
 from labnet.errors import GraphExpired, PartialUpdate, RemoteError
 from labnet.network.client.partial_update import partial_update
-from labnet.network.model.calls import Applied
-from labnet.network.model.rounds import RoundOf
 from labnet.network.protocol.keys import Ticket
+from labnet.network.protocol.outcome import Applied
+from labnet.network.protocol.rounds import RoundOf
 from labnet.network.threads import IO
 
 if TYPE_CHECKING:

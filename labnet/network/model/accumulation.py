@@ -12,9 +12,10 @@ from labnet.network.client.shared_updates import HeldCall, settle_in_order
 from labnet.network.model.attempts import Attempts
 from labnet.network.model.backward import failed
 from labnet.network.model.calls import Calls, Kept
-from labnet.network.model.rounds import MOST, ROUND, Held, RoundOf, Rounds
+from labnet.network.model.rounds import Held, Rounds
 from labnet.network.model.updates import Contribution, Updates, note_used
 from labnet.network.protocol.headers import VERSION
+from labnet.network.protocol.rounds import MOST, ROUND, RoundOf
 from labnet.network.server.routing import Failure, Reply, Request
 from labnet.stats import Curve
 

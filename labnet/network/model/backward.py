@@ -14,7 +14,7 @@ from labnet.network.model.graph import Graph, pull
 from labnet.network.model.updates import Contribution
 from labnet.network.protocol.headers import CALL, LOSS, RENEWS, WANTED
 from labnet.network.protocol.keys import KEY
-from labnet.network.server.idempotency import fingerprint_of
+from labnet.network.server.fingerprint import fingerprint_of
 from labnet.network.server.routing import Failure, Request
 from labnet.network.threads import await_model
 from labnet.nn.modules import calling_mode

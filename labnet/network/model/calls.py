@@ -10,10 +10,9 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-Applied = Literal["no", "yes", "unknown"]
-
+from labnet.network.protocol.outcome import Applied, Expired
 
 #: Digits of a version in the ids of calls of a store, and what stands behind their lineage: that, and random ones.
 _DIGITS = 12
@@ -23,14 +22,6 @@ _TAIL = re.compile(r"[0-9a-f]{28}")
 def call_prefix(lineage: str, version: int) -> str:
     """Return what the ids of a store's calls begin with, whose forward saw this version of the weights."""
     return f"{lineage}{version:0{_DIGITS}x}"
-
-
-class Expired(Exception):
-    """The graph of a call is not there; `applied` says whether its gradient was."""
-
-    def __init__(self, applied: Applied):
-        super().__init__(applied)
-        self.applied: Applied = applied
 
 
 class Kept(NamedTuple):

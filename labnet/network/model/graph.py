@@ -6,8 +6,7 @@ import numpy as np
 
 from labnet import autograd
 from labnet.autograd import Gradients
-from labnet.network.protocol.keys import Origin
-from labnet.network.server.ledger import Key
+from labnet.network.protocol.keys import Key, Origin
 from labnet.network.server.routing import Failure
 from labnet.tensor import Tensor, differentiate, on_host
 

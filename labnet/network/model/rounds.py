@@ -9,68 +9,16 @@ I/O; the client's side is in `held`.
 """
 
 import asyncio
-import re
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from labnet.network.server.routing import Failure
+from labnet.network.protocol.rounds import MOST, RoundOf
 
-#: Header of a backward that is held, and of the reply to one.
-ROUND = "Labnet-Round"
-#: Most micro-batches of a round, most rounds that are not complete, and most calls that one may ask for.
-MOST = 4096
 _ROUNDS = 64
 #: Most bytes of gradients in rounds whose client says when all are there, and how long one is held.
 _SHARED_NBYTES, _SHARED_SECONDS = 1 << 30, 600.0
-
-_TEXT = re.compile(r"([0-9a-f]{8,64}) (0|[1-9][0-9]{0,3}) (0|[1-9][0-9]{0,3})", re.ASCII)
-
-
-class RoundOf(NamedTuple):
-    """Which round a backward belongs to, how many there are in it, and where in their order it stands.
-
-    A size of 0 means that a request to ``/settle`` names them, in their order.
-    """
-
-    id: str
-    size: int
-    position: int = 0
-
-    @classmethod
-    def read(cls, text: str | None) -> "RoundOf | None":
-        """Read the header.
-
-        Raises
-        ------
-        Failure
-            If it is not ``ID COUNT POSITION``.
-
-        Examples
-        --------
-        >>> RoundOf.read("c0ffee00 4 0")
-        RoundOf(id='c0ffee00', size=4, position=0)
-        """
-        if text is None:
-            return None
-        found = _TEXT.fullmatch(text)
-        if found is None or int(found[2]) > MOST:
-            raise Failure(
-                400,
-                "BadRequest",
-                f"{ROUND} must be an id of 8 to 64 hex digits, a count up to {MOST} and a position: {text!r:.90}",
-            )
-        return cls(found[1], int(found[2]), int(found[3]))
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether the client says when all are there."""
-        return self.size == 0
-
-    def header(self) -> dict[str, str]:
-        """Return the header."""
-        return {ROUND: f"{self.id} {self.size} {self.position}"}
 
 
 @dataclass

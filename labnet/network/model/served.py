@@ -22,16 +22,17 @@ from labnet.network.model.backward import (
     outputs_of,
     renewed_by,
 )
-from labnet.network.model.calls import Calls, Expired, Kept, Limits, check_renewed
+from labnet.network.model.calls import Calls, Kept, Limits, check_renewed
 from labnet.network.model.graph import Graph, check_gradient
-from labnet.network.model.recovery import Before, Past
-from labnet.network.model.rounds import ROUND, RoundOf
+from labnet.network.model.recovery import ForwardState, LoggedForward
 from labnet.network.model.staleness import Policy
 from labnet.network.model.updates import Optimizer, Updates, note_used
 from labnet.network.monitor.gpu_times import GpuTimes, Sample
 from labnet.network.protocol import keys
 from labnet.network.protocol.headers import CALL, LOSS, MODE, VERSION
 from labnet.network.protocol.keys import KEY
+from labnet.network.protocol.outcome import Expired
+from labnet.network.protocol.rounds import ROUND, RoundOf
 from labnet.network.replication.primary import Primary
 from labnet.network.replication.replica import Replica
 from labnet.network.server.routing import Failure, Reply, Request, Route, encoded
@@ -210,7 +211,7 @@ class ServedModel:
 
     def _call(
         self, inputs: dict[str, Tensor], named: bool, training: bool, sample: Sample
-    ) -> tuple[tuple[int, str | None], Before | None, Any]:
+    ) -> tuple[tuple[int, str | None], ForwardState | None, Any]:
         """Call the model; what it depends on is read here because updates run on the same thread.
 
         Return the version of the weights and, on a replica, the primary's incarnation that they are of; what the
@@ -219,25 +220,25 @@ class ServedModel:
         arguments: tuple[Tensor, ...] = () if named else tuple(inputs.values())
         seen = None
         if training and self._reaches is not False and isinstance(self._model, Module):
-            seen = Before(self._model.state_dict(), random_state())
+            seen = ForwardState(self._model.state_dict(), random_state())
         with self.timeline.doing("forward"), Calling(training), sample:
             epoch = self.role.epoch if isinstance(self.role, Replica) else None
             return (self.version, epoch), seen, self._model(*arguments, **(inputs if named else {}))
 
     async def complete(self) -> None:
-        """Compute the forwards again whose backwards were handed on to other servers when the process before died.
+        """Replay the forwards whose backwards had reached other servers when the previous process died.
 
-        A client that comes back is then answered as if nothing had happened; where it cannot be done it is told that
-        nobody knows. Called before anything is served: the model has the weights that each of them saw meanwhile.
+        A client that returns is then answered as if nothing had happened. If a replay fails, the client is told that
+        the outcome is unknown. Runs before anything is served: each replay loads the weights that its forward saw.
         """
         if self.store is None:
             return
         for intent in [intent for intent in self.store.intents if intent.forward]:
             try:
-                await self._complete(Past(intent))
+                await self._complete(LoggedForward(intent))
             except Exception as error:
                 log.warning(
-                    "the backward of call %s, handed on to %s, cannot be completed: computing its forward again gave "
+                    "the backward of call %s, which reached %s, cannot be completed: the replay of its forward raised "
                     "%s: %s",
                     intent.call,
                     ", ".join(intent.servers),
@@ -245,25 +246,24 @@ class ServedModel:
                     error,
                 )
 
-    async def _complete(self, past: Past) -> None:
+    async def _complete(self, logged: LoggedForward) -> None:
         assert isinstance(self._model, Module)
         present, random = self._model.state_dict(), random_state()
-        token = past.begin()
         try:
-            self._model.load_state_dict(past.before.weights)
-            restart_at(past.before.random)
-            sample = self.times.sample("forward")
-            _, _, result = await self._worker.run(lambda: self._call(past.inputs, past.by_name, True, sample))
-            output = outputs_of(await await_model(result, lambda: Calling(True)))
+            with logged.replaying():
+                self._model.load_state_dict(logged.state.weights)
+                restart_at(logged.state.random)
+                sample = self.times.sample("forward")
+                _, _, result = await self._worker.run(lambda: self._call(logged.inputs, logged.by_name, True, sample))
+                output = outputs_of(await await_model(result, lambda: Calling(True)))
         finally:
-            past.end(token)
             self._model.load_state_dict(present)
             restart_at(random)
-        past.check(output.tensors)
-        graph = Graph(past.inputs, output.tensors, past.by_name, key=past.key, seen=past.before)
+        logged.check(output.tensors)
+        graph = Graph(logged.inputs, output.tensors, logged.by_name, key=logged.key, seen=logged.state)
         graph.handed_on = True
-        kept = Kept(graph, past.version, graph.nbytes, time.monotonic(), if_dropped="unknown")
-        self.calls.keep(past.call, kept)
+        kept = Kept(graph, logged.version, graph.nbytes, time.monotonic(), if_dropped="unknown")
+        self.calls.keep(logged.call, kept)
 
     async def evaluate(self, inputs: dict[str, Tensor], *, named: bool) -> tuple[int, wire.Message]:
         """Call the model in evaluation mode without keeping a graph; return the weights' version and the outputs."""

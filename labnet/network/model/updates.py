@@ -16,7 +16,7 @@ from labnet.network.model.recovery import intent_of
 from labnet.network.model.staleness import Histogram, Policy
 from labnet.network.monitor.gpu_times import GpuTimes
 from labnet.network.monitor.norms import Norms
-from labnet.network.server.ledger import Key
+from labnet.network.protocol.keys import Key
 from labnet.network.server.routing import Failure
 from labnet.network.threads import Worker
 from labnet.nn import Module
@@ -248,8 +248,8 @@ class Updates:
             outputs=graph.outputs,
             by_name=graph.by_name,
             key=graph.key,
-            before=graph.seen,
-            noted=[node.note() for node in nodes],
+            state=graph.seen,
+            recorded=[node.record() for node in nodes],
         )
 
     def give_up(self, call: str) -> None:

@@ -6,22 +6,17 @@ the backward had come to it: once, with the reply in its ledger and its store. S
 died, and a client that is told ``applied: no`` by it may start anew: a gradient that comes later is refused.
 """
 
-import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from labnet import wire
 from labnet.errors import GraphExpired, Overloaded, RemoteError, RemoteTimeout, Unreachable
-from labnet.network.protocol.headers import CALL, RENEWS
-from labnet.network.server.routing import Failure, Request
+from labnet.network.server.routing import Failure
 from labnet.tensor import Tensor, wrap
 
-#: Header of a gradient from a replica: length and digest of the request that it answers.
-FOR = "Labnet-For"
 #: Header of a gradient from a replica: the incarnation of the primary whose weights its forward had.
 PRIMARY = "Labnet-Primary"
 #: Header of a forward: the lineage and the least version of the weights that it may be carried out with.
@@ -29,7 +24,6 @@ AFTER = "Labnet-After"
 #: Hex digits of an epoch that stay the same as long as nothing that was answered is lost.
 LINEAGE = 16
 
-_DIGEST = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _GRADIENT, _REPLY = "gradient/", "reply"
 _STATUS = {"GraphExpired": 410, "CallExpired": 409, "StaleGradient": 412, "BadGradient": 422}
 
@@ -103,20 +97,6 @@ class Handed:
             if name.startswith(_GRADIENT)
         }
         return cls(found, message.tensors[_REPLY].numpy().tobytes())
-
-
-def fingerprint_for(request: Request) -> tuple[Any, ...]:
-    """Return the fingerprint of the client's request that a replica answers with this one."""
-    length, _, digest = request.headers.get(FOR, "").partition(" ")
-    if not (length.isascii() and length.isdigit() and _DIGEST.fullmatch(digest)):
-        raise Failure(400, "BadRequest", f"/apply needs the header {FOR} with a length and a digest")
-    call = request.headers.get(RENEWS) or request.headers.get(CALL)
-    return "/optimize", call, None, int(length), digest
-
-
-def answered_for(request: Request) -> dict[str, str]:
-    """Return the header that says which request of a client is answered."""
-    return {FOR: f"{len(request.body)} {request.digest}"}
 
 
 def failure_of(error: RemoteError) -> Failure:

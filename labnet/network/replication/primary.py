@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 from labnet import wire
 from labnet.autograd import Gradients
 from labnet.network.model.backward import renewed_by
-from labnet.network.model.calls import Expired, check_renewed
+from labnet.network.model.calls import check_renewed
 from labnet.network.model.graph import Graph
-from labnet.network.model.rounds import ROUND, RoundOf
 from labnet.network.model.updates import Contribution, note_used
 from labnet.network.protocol.headers import CALL, EPOCH, VERSION
 from labnet.network.protocol.keys import KEY
-from labnet.network.replication.messages import PRIMARY, Handed, fingerprint_for, gone
+from labnet.network.protocol.outcome import Expired
+from labnet.network.protocol.rounds import ROUND, RoundOf
+from labnet.network.replication.messages import PRIMARY, Handed, gone
+from labnet.network.server.fingerprint import fingerprint_for
 from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.nn import Module
 from labnet.store import Outcome

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from labnet import wire
 from labnet.errors import GraphExpired, RemoteError
 from labnet.network.client.session import Caller
-from labnet.network.model.rounds import ROUND, RoundOf
 from labnet.network.model.updates import Contribution
 from labnet.network.protocol.headers import CALL, CLIENT, EPOCH, RENEWS, VERSION
 from labnet.network.protocol.keys import Ticket
-from labnet.network.replication.messages import AFTER, LINEAGE, PRIMARY, Handed, Least, answered_for, failure_of
+from labnet.network.protocol.rounds import ROUND, RoundOf
+from labnet.network.replication.messages import AFTER, LINEAGE, PRIMARY, Handed, Least, failure_of
+from labnet.network.server.fingerprint import answered_for
 from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.network.threads import IO
 from labnet.nn import Module

@@ -3,14 +3,15 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from labnet import wire
-from labnet.network.model.calls import Expired
 from labnet.network.protocol import keys
-from labnet.network.protocol.headers import ASK, CALL, EPOCH, EPOCH_REQUIRED, MODE, RENEWS, REPLAYED, VERSION
-from labnet.network.replication.messages import fingerprint_for
-from labnet.network.server.ledger import Bounds, Entry, Forgotten, Key, Ledger, Mismatch
+from labnet.network.protocol.headers import ASK, EPOCH, EPOCH_REQUIRED, REPLAYED, VERSION
+from labnet.network.protocol.keys import Key
+from labnet.network.protocol.outcome import Expired
+from labnet.network.server.fingerprint import fingerprint_of
+from labnet.network.server.ledger import Bounds, Entry, Forgotten, Ledger, Mismatch
 from labnet.network.server.routing import Failure, Reply, Request, failure_of
 from labnet.store import Outcome as Stored
 
@@ -158,15 +159,6 @@ class Once:
             entry.waiting = asyncio.get_running_loop().create_future()
         waiting: asyncio.Future[Outcome] = entry.waiting
         return await asyncio.shield(waiting)
-
-
-def fingerprint_of(request: Request) -> tuple[Any, ...]:
-    """Return what tells a request from others that carry the same key."""
-    headers = request.headers
-    if request.path == "/apply":
-        return fingerprint_for(request)
-    call = headers.get(RENEWS) or headers.get(CALL)
-    return request.path, call, headers.get(MODE), len(request.body), request.digest
 
 
 def _parse(text: str) -> Key:

@@ -7,9 +7,10 @@ it is bounded by number, bytes and age. A key older than the window is refused r
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from labnet.network.model.calls import Applied, Expired
+from labnet.network.protocol.keys import Key
+from labnet.network.protocol.outcome import Applied, Expired
 from labnet.network.server.bloom import BloomSet
 
 #: How many clients are looked at for something to forget, where all their requests are still being carried out.
@@ -22,54 +23,6 @@ class Mismatch(Exception):
 
 class Forgotten(Exception):
     """The key is older than what is remembered of its client."""
-
-
-class Key(NamedTuple):
-    """Who made a request and which one it is; a request made on behalf of another continues its sequence.
-
-    Examples
-    --------
-    >>> Key.parse('"ana:17"')
-    Key(client='ana', sequence=(17,))
-    >>> Key.parse("ana/0c1d:17.0") < Key.parse("ana/0c1d:17.1")
-    True
-    >>> Key.parse("8e03978e-40d5")
-    Key(client='8e03978e-40d5', sequence=(0,))
-    """
-
-    client: str
-    sequence: tuple[int, ...]
-
-    @classmethod
-    def parse(cls, text: str) -> "Key":
-        """Read a key, with or without quotes; what is not ``client:sequence`` is a client with one request.
-
-        Raises
-        ------
-        ValueError
-            If it is empty or longer than 512 characters.
-        """
-        text = text.strip('"')
-        if not 0 < len(text) <= 512:
-            raise ValueError(f"an idempotency key has 1 to 512 characters, got {len(text)}")
-        client, _, numbers = text.rpartition(":")
-        if client and _is_number(numbers):
-            return cls(client, (int(numbers),))
-        parts = numbers.split(".")
-        if not client or not all(map(_is_number, parts)):
-            return cls(text, (0,))
-        return cls(client, tuple(map(int, parts)))
-
-    def continues(self, other: "Key") -> bool:
-        """Return whether one of two sequences of the same client begins with the other.
-
-        Examples
-        --------
-        >>> Key.parse("ana:17.1").continues(Key.parse("ana:17")), Key.parse("ana:17").continues(Key.parse("ana:18"))
-        (True, False)
-        """
-        length = min(len(self.sequence), len(other.sequence))
-        return self.client == other.client and self.sequence[:length] == other.sequence[:length]
 
 
 class Entry:
@@ -341,10 +294,6 @@ class Ledger:
                 return
             if client in self._windows:
                 self._windows.move_to_end(client)
-
-
-def _is_number(text: str) -> bool:
-    return text.isdigit() and text.isascii() and len(text) < 20
 
 
 def _oldest(entries: dict[tuple[int, ...], Entry]) -> tuple[int, ...] | None:

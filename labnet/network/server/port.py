@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from labnet.network import security
-from labnet.network.monitor import op_statistics
 from labnet.network.server import stop
 from labnet.network.server.handler import Listener
 from labnet.network.server.idempotency import Once
-from labnet.network.server.routing import Failure, Reply, Request, Route, Users
+from labnet.network.server.middleware import answer
+from labnet.network.server.routing import Reply, Request, Route, Users
 from labnet.network.threads import IO, MODELS, Worker
 from labnet.stats import RouteStatistics
 from labnet.store import Store
@@ -85,40 +85,8 @@ class Port:
         self._listener.listen(self._socket)
 
     async def answer(self, route: Route, request: Request) -> Reply:
-        """Answer a request; one that comes again, as its key says, gets the same reply."""
-        if not route.counted:
-            return await route.answer(request)
-        return await self.once.answer(request, lambda: self._carry_out(route, request))
-
-    async def _carry_out(self, route: Route, request: Request) -> Reply:
-        """Answer a request unless too many are waiting."""
-        if self.queued >= self.max_queue:
-            self.refused += 1
-            raise Failure(
-                429,
-                "Overloaded",
-                f"{self.queued} requests are waiting or being carried out, the limit of this server is "
-                f"{self.max_queue}; try again, or serve with a larger max_queue",
-                headers={"Retry-After": "1"},
-            )
-        self.queued += 1
-        try:
-            return await self._count(route, request)
-        finally:
-            self.queued -= 1
-
-    async def _count(self, route: Route, request: Request) -> Reply:
-        name = route.label or request.path.strip("/")
-        counters = self.statistics.get(name) or self.statistics.setdefault(name, RouteStatistics())
-        counters.begin(bytes_in=len(request.body))
-        began = time.perf_counter()
-        bytes_out, failed = 0, True
-        try:
-            reply = await op_statistics.answer(route, request)
-            bytes_out, failed = reply.body.nbytes, False
-            return reply
-        finally:
-            counters.end(seconds=time.perf_counter() - began, now=time.monotonic(), bytes_out=bytes_out, failed=failed)
+        """Answer a request."""
+        return await answer(self, route, request)
 
     def continue_from(self, store: Store) -> None:
         """Go on with what a store knows of the requests before; runs on the I/O loop."""

@@ -1,0 +1,101 @@
+"""Replayed forwards: their requests are answered from a record, without asking another server."""
+
+import contextlib
+import contextvars
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from labnet import wire
+from labnet.errors import LabnetError
+
+
+class ReplayMismatch(LabnetError):
+    """A replayed forward differs from the recorded one."""
+
+
+class RecordedForward(NamedTuple):
+    """One forward of another server.
+
+    Attributes
+    ----------
+    url, content : str, bytes
+        Where it was sent, and its body.
+    reply : wire.Message
+        The reply.
+    call, epoch : str
+        The id that the server gave it, and the incarnation of the server.
+    key : str
+        Key of the request.
+    """
+
+    url: str
+    content: bytes
+    reply: wire.Message
+    call: str
+    epoch: str | None
+    key: str
+
+
+class Replay:
+    """The recorded forwards of one replayed forward; each is given once."""
+
+    def __init__(self, recorded: Iterable[RecordedForward]):
+        self._left = list(recorded)
+
+    def take(self, url: str, content: bytes, key: str) -> RecordedForward:
+        """Return the record of a forward.
+
+        Parameters
+        ----------
+        key : str
+            The key of the request in the replay; it tells identical bodies apart.
+
+        Raises
+        ------
+        ReplayMismatch
+            If no forward with this body was recorded.
+        """
+        alike = [record for record in self._left if (record.url, record.content) == (url, content)]
+        if not alike:
+            raise ReplayMismatch(f"it sends {url} a request that was not recorded")
+        found = next((record for record in alike if record.key == key), alike[0])
+        self._left = [record for record in self._left if record is not found]
+        return found
+
+
+#: The replay that this context belongs to; None outside of one.
+_replay: contextvars.ContextVar[Replay | None] = contextvars.ContextVar("labnet_replay", default=None)
+
+
+@contextlib.contextmanager
+def replaying(recorded: Iterable[RecordedForward]) -> Iterator[None]:
+    """Answer the requests of this context from a record."""
+    token = _replay.set(Replay(recorded))
+    try:
+        yield
+    finally:
+        _replay.reset(token)
+
+
+def recorded_forward(url: str, body: wire.Body, key: str) -> RecordedForward | None:
+    """Return the record of a forward in training mode inside a replay; None outside of one.
+
+    Raises
+    ------
+    ReplayMismatch
+        If it was not recorded.
+    """
+    replay = _replay.get()
+    return None if replay is None else replay.take(url, b"".join(body.parts), key)
+
+
+def refuse_in_replay(method: str, where: str) -> None:
+    """Refuse a request inside a replay that may change something.
+
+    Raises
+    ------
+    ReplayMismatch
+        If the method is not GET.
+    """
+    if method != "GET" and _replay.get() is not None:
+        raise ReplayMismatch(f"it sends {where} a request whose reply was not recorded")
