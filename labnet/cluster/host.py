@@ -20,7 +20,7 @@ from labnet.cluster.front import Front
 from labnet.errors import ServeError
 from labnet.network import Server
 from labnet.network.client.session import Caller
-from labnet.network.model.served import Role
+from labnet.network.model.role import Role
 from labnet.network.model.staleness import Policy
 from labnet.network.replication.messages import new_lineage
 from labnet.network.replication.primary import Primary

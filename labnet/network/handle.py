@@ -176,8 +176,7 @@ class Server:
         """Let requests that wait for others come to their end: the server is stopping."""
         if self._model is not None:
             self._model.updates.drain("the server is stopping")
-            if self._model.role is not None:
-                self._model.role.close()
+            self._model.role.close()
 
     @property
     def keeps(self) -> bool:

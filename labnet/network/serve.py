@@ -12,7 +12,8 @@ from labnet.errors import ServeError
 from labnet.network import security, served_ports
 from labnet.network.handle import Server
 from labnet.network.model.device_adapter import placed
-from labnet.network.model.served import Role, ServedModel
+from labnet.network.model.role import Role
+from labnet.network.model.served import ServedModel
 from labnet.network.model.staleness import Policy, Staleness
 from labnet.network.model.storage import give_back, new_calls, opened, refuse_completion, refuse_update
 from labnet.network.model.updates import Optimizer
@@ -349,7 +350,7 @@ async def _install(place: Place, bound: Port, server: Server, table: dict[str, R
     bound.routes, bound.owner = table, server
     if server._model is not None and server._model.store is not None:
         bound.continue_from(server._model.store)
-    elif server._model is not None and server._model.role is not None:
+    elif server._model is not None and server._model.role.lineage:
         bound.belong_to(server._model.role.lineage)
     if place.token != "auto":
         bound.token = place.token

@@ -25,6 +25,7 @@ from labnet.network.model.backward import (
 from labnet.network.model.calls import Calls, Kept, Limits, check_renewed
 from labnet.network.model.graph import Graph, check_gradient
 from labnet.network.model.recovery import ForwardState, LoggedForward
+from labnet.network.model.role import Role
 from labnet.network.model.staleness import Policy
 from labnet.network.model.updates import Optimizer, Updates, note_used
 from labnet.network.monitor.gpu_times import GpuTimes, Sample
@@ -33,8 +34,6 @@ from labnet.network.protocol.headers import CALL, LOSS, MODE, VERSION
 from labnet.network.protocol.keys import KEY
 from labnet.network.protocol.outcome import Expired
 from labnet.network.protocol.rounds import ROUND, RoundOf
-from labnet.network.replication.primary import Primary
-from labnet.network.replication.replica import Replica
 from labnet.network.server.routing import Failure, Reply, Request, Route, encoded
 from labnet.network.threads import Worker, await_model
 from labnet.nn import Module
@@ -44,7 +43,6 @@ from labnet.store import Store
 from labnet.tensor import Tensor
 
 T = TypeVar("T")
-Role = Primary | Replica
 log = logging.getLogger("labnet.network")
 
 
@@ -69,7 +67,7 @@ class ServedModel:
         Address of the server, for errors that name it beside others.
     store : Store, optional
         Where updates are kept.
-    role : Primary or Replica, optional
+    role : Role, optional
         What it is among several servers of one model.
     """
 
@@ -126,7 +124,7 @@ class ServedModel:
         #: Whether forwards reach other servers: what they saw is kept then, in case this one dies half-way.
         self._reaches: bool | None = None if store is not None else False
         self.replaced = False
-        self.role = role
+        self.role = role or Role()
         self.losses = Curve()
         #: When the worker computed for this model.
         self.timeline = Timeline()
@@ -154,8 +152,7 @@ class ServedModel:
         self.replaced = True
         self.updates.drain("another model takes its place")
         self.holding.clear()
-        if self.role is not None:
-            self.role.close()
+        self.role.close()
         self.calls.clear()
 
     def routes(self) -> dict[str, Route]:
@@ -172,7 +169,7 @@ class ServedModel:
             ),
             "/settle": Route(
                 ("POST",),
-                self.role.settle if isinstance(self.role, Replica) else self.holding.settle,
+                self._settle,
                 counted=False,
                 content_types=(wire.JSON,),
                 replies=(wire.JSON,),
@@ -181,13 +178,12 @@ class ServedModel:
             "/weights": Route(
                 ("GET",), self._weights, counted=False, replies=wire.MESSAGES, summary="The parameters by name"
             ),
-            **(self.role.routes() if self.role is not None else {}),
+            **self.role.routes(),
         }
 
     async def _forward(self, request: Request) -> Reply:
         message = message_of(request)
-        if self.role is not None:
-            await self.role.ready(request)
+        await self.role.ready(request)
         training = request.native and request.headers.get(MODE, "train") == "train"
         inputs = leaves_of(message) if training else message.tensors
         sample = self.times.sample("forward")
@@ -222,8 +218,7 @@ class ServedModel:
         if training and self._reaches is not False and isinstance(self._model, Module):
             seen = ForwardState(self._model.state_dict(), random_state())
         with self.timeline.doing("forward"), Calling(training), sample:
-            epoch = self.role.epoch if isinstance(self.role, Replica) else None
-            return (self.version, epoch), seen, self._model(*arguments, **(inputs if named else {}))
+            return (self.version, self.role.epoch), seen, self._model(*arguments, **(inputs if named else {}))
 
     async def complete(self) -> None:
         """Replay the forwards whose backwards had reached other servers when the previous process died.
@@ -296,15 +291,15 @@ class ServedModel:
             replayed = self._replay(self.calls.key_of(renews or call), request) if expired.applied == "yes" else None
             if replayed is not None:  # the same gradient, sent under another key before
                 return replayed
-            if isinstance(self.role, Primary) and expired.applied == "no":
-                await self.give_up(call)
+            if expired.applied == "no":
+                await self.role.expired(call)
             details = {"applied": expired.applied}
             raise Failure(410, "GraphExpired", _why_expired(call, expired), details=details) from None
         backward = Backward(request, call, kept, message.tensors, loss)
         keys.go_on_as(graph.origin)
         version: int | None = None
         deferred = SharedUpdates()
-        defers = of_round is not None and of_round.is_shared and not isinstance(self.role, Replica)
+        defers = of_round is not None and of_round.is_shared and not self.role.submits
 
         def pull_and_apply() -> None:
             nonlocal version
@@ -313,7 +308,7 @@ class ServedModel:
                 self._reaches = self._reaches or graph.handed_on
                 with self.times.sample("backward"):
                     backward.begin()
-                if not (backward.is_pending or of_round or isinstance(self.role, Replica)):
+                if not (backward.is_pending or of_round or self.role.submits):
                     version = self.updates.apply_now(backward.contribution())
 
         try:
@@ -321,8 +316,8 @@ class ServedModel:
                 await self._worker.run(pull_and_apply)
                 await backward.end()
             if version is None:
-                if isinstance(self.role, Replica):
-                    reply = await self._hand_on(self.role, backward, request, of_round, graph.epoch)
+                if self.role.submits:
+                    reply = await self._submit(backward, request, of_round, graph.epoch)
                     note_used(self.calls, backward.contribution())
                     return reply
                 if of_round is not None:
@@ -350,12 +345,13 @@ class ServedModel:
         if self.store is not None and call not in self.store.refusals:
             await self._worker.run(lambda: self.updates.give_up(call))
 
-    async def _hand_on(
-        self, role: Replica, backward: Backward, request: Request, of_round: RoundOf | None, epoch: str | None
-    ) -> Reply:
+    async def _settle(self, request: Request) -> Reply:
+        return await self.role.settle(request, self.holding.settle)
+
+    async def _submit(self, backward: Backward, request: Request, of_round: RoundOf | None, epoch: str | None) -> Reply:
         """Have the primary apply a backward."""
         reply = b"".join(backward.answer().parts)
-        version = await role.hand_on(backward.contribution(), request, reply, of_round, epoch)
+        version = await self.role.submit(backward.contribution(), request, reply, of_round, epoch)
         return Reply(backward.answer(), {VERSION: str(version), **(of_round.header() if of_round else {})})
 
     def _check_staleness(self, call: str, kept: Kept) -> None:
@@ -377,8 +373,7 @@ class ServedModel:
             self.calls.clear([call])
 
     def _tell(self) -> None:
-        if self.role is not None:
-            self.role.tell()
+        self.role.tell()
 
     async def _weights(self, request: Request) -> Reply:
         model = self._model

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
 
 from labnet import wire
 from labnet.autograd import Gradients
 from labnet.network.model.backward import renewed_by
 from labnet.network.model.calls import check_renewed
 from labnet.network.model.graph import Graph
+from labnet.network.model.role import Role
+from labnet.network.model.served import ServedModel
 from labnet.network.model.updates import Contribution, note_used
 from labnet.network.protocol.headers import CALL, EPOCH, VERSION
 from labnet.network.protocol.keys import KEY
@@ -16,20 +17,17 @@ from labnet.network.protocol.outcome import Expired
 from labnet.network.protocol.rounds import ROUND, RoundOf
 from labnet.network.replication.messages import PRIMARY, Handed, gone
 from labnet.network.server.fingerprint import fingerprint_for
+from labnet.network.server.port import Port
 from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.nn import Module
 from labnet.store import Outcome
 from labnet.tensor import Tensor
 
-if TYPE_CHECKING:
-    from labnet.network.model.served import ServedModel
-    from labnet.network.server.port import Port
-
 #: Seconds for which a replica that has everything waits for something new.
 FOLLOW_SECONDS = 5.0
 
 
-class Primary:
+class Primary(Role):
     """The routes of a primary beside those of every served model.
 
     Parameters
@@ -44,7 +42,7 @@ class Primary:
         self.lineage = lineage
         self._waiting: set[asyncio.Future[None]] = set()
 
-    def attach(self, served: "ServedModel", bound: "Port") -> None:
+    def attach(self, served: ServedModel, bound: Port) -> None:
         """Become the primary of a model that is about to be served."""
         self._served, self._port = served, bound
         if served.store is None:
@@ -63,8 +61,9 @@ class Primary:
             if not future.done():
                 future.set_result(None)
 
-    async def ready(self, request: Request) -> None:
-        """Do nothing: the primary's weights are the newest there are."""
+    async def expired(self, call: str) -> None:
+        """Take no gradient of the call from a replica any more."""
+        await self._served.give_up(call)
 
     def routes(self) -> dict[str, Route]:
         """Return the routes that replicas use."""

@@ -6,24 +6,23 @@ import contextvars
 import logging
 import math
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 from labnet import wire
 from labnet.errors import GraphExpired, RemoteError
 from labnet.network.client.session import Caller
+from labnet.network.model.role import Role
+from labnet.network.model.served import ServedModel
 from labnet.network.model.updates import Contribution
 from labnet.network.protocol.headers import CALL, CLIENT, EPOCH, RENEWS, VERSION
 from labnet.network.protocol.keys import Ticket
 from labnet.network.protocol.rounds import ROUND, RoundOf
 from labnet.network.replication.messages import AFTER, LINEAGE, PRIMARY, Handed, Least, failure_of
 from labnet.network.server.fingerprint import answered_for
-from labnet.network.server.routing import Failure, Reply, Request, Route
+from labnet.network.server.port import Port
+from labnet.network.server.routing import Failure, Reply, Request
 from labnet.network.threads import IO
 from labnet.nn import Module
-
-if TYPE_CHECKING:
-    from labnet.network.model.served import ServedModel
-    from labnet.network.server.port import Port
 
 log = logging.getLogger("labnet.network")
 
@@ -33,7 +32,7 @@ _WAIT_SECONDS, _SILENCE_SECONDS = 10.0, 30.0
 _PAUSE_SECONDS = 0.2
 
 
-class Replica:
+class Replica(Role):
     """The tie of a replica to its primary.
 
     Parameters
@@ -45,6 +44,7 @@ class Replica:
     """
 
     follows = True
+    submits = True
 
     def __init__(self, caller: Caller, epoch: str):
         self._caller = caller
@@ -56,7 +56,7 @@ class Replica:
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
-    def attach(self, served: "ServedModel", bound: "Port") -> None:
+    def attach(self, served: ServedModel, bound: Port) -> None:
         """Take over the weights of the primary before anything is served.
 
         Raises
@@ -76,13 +76,6 @@ class Replica:
         self._closed = True  # a cancellation may be missed, see `Registry._stop`
         if self._task is not None:
             self._task.cancel()
-
-    def tell(self) -> None:
-        """Do nothing: the primary tells."""
-
-    def routes(self) -> dict[str, Route]:
-        """Return no further routes."""
-        return {}
 
     async def _follow(self) -> None:
         """Keep the weights up to date."""
@@ -142,7 +135,7 @@ class Replica:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), left)
 
-    async def hand_on(
+    async def submit(
         self, contribution: Contribution, request: Request, reply: bytes, of: RoundOf | None, epoch: str | None
     ) -> int:
         """Have the primary apply a contribution; return the version it led to.
@@ -180,7 +173,7 @@ class Replica:
             raise failure_of(error) from error
         return int(response.headers[VERSION])
 
-    async def settle(self, request: Request) -> Reply:
+    async def settle(self, request: Request, settle_here: Callable[[Request], Awaitable[Reply]]) -> Reply:
         """Ask the primary what became of calls."""
         body, of_round = wire.Body(wire.JSON, [bytes(request.body)]), request.headers.get(ROUND)
         try:
