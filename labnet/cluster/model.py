@@ -8,8 +8,8 @@ from typing import Any
 
 from labnet import wire
 from labnet.cluster.directory import Directory, Endpoint, Seat
+from labnet.network.client.forward import Sent
 from labnet.network.client.location import Gone
-from labnet.network.client.remote_call import Sent
 from labnet.network.client.remote_model import RemoteModel
 from labnet.network.client.session import Caller
 from labnet.network.transport.pool import Address

@@ -2,12 +2,11 @@
 
 from labnet.network.client.remote_model import RemoteModel, all, remote_model, tfetch
 from labnet.network.client.retry import Backoff, backoff
-from labnet.network.handle import Server
+from labnet.network.handle import Server, servers
 from labnet.network.monitor.http_logger import HttpLogger
 from labnet.network.runner.remote_runner import CommandResult, RemoteRunner, remote_runner
 from labnet.network.runner.service import serve_runner
 from labnet.network.serve import serve, serve_model
-from labnet.network.served_ports import servers
 
 __all__ = [
     "Backoff",

@@ -1,6 +1,7 @@
 """The handle of a running server, which its owner holds."""
 
 import asyncio
+import atexit
 import logging
 import socket
 import threading
@@ -210,3 +211,14 @@ class Server:
     def routes(self) -> dict[str, Route]:
         """Return the routes that every server has."""
         return self._account.routes() | panel_page.routes() | stop.routes(self._port.capabilities, self.stop)
+
+
+def servers() -> dict[int, Server]:
+    """Return the running servers of this process by port."""
+    return {number: owner for number, owner in served_ports.owners().items() if isinstance(owner, Server)}
+
+
+@atexit.register
+def _stop_all() -> None:
+    for server in list(servers().values()):
+        server.stop()

@@ -1,18 +1,13 @@
 """The servers of this process, by port."""
 
-import atexit
 import contextlib
 import os
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, cast
 
 from labnet.network import blas_threads
-from labnet.network.server.port import Port
+from labnet.network.server.port import Owner, Port
 from labnet.network.threads import runs_handlers
-
-if TYPE_CHECKING:
-    from labnet.network.handle import Server
 
 _lock = threading.RLock()  # held while `ports` is looked at or changed
 _turn = threading.RLock()  # held by the thread that serves or stops, which may wait for handlers
@@ -51,10 +46,10 @@ def remove(number: int) -> bool:
         return known
 
 
-def servers() -> "dict[int, Server]":
-    """Return the running servers of this process by port."""
+def owners() -> dict[int, Owner]:
+    """Return what serves on the ports of this process."""
     with _lock:
-        return {number: cast("Server", port.owner) for number, port in ports.items() if port.owner is not None}
+        return {number: port.owner for number, port in ports.items() if port.owner is not None}
 
 
 def _forget() -> None:
@@ -68,9 +63,3 @@ def _forget() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
-
-
-@atexit.register
-def _stop_all() -> None:
-    for server in list(servers().values()):
-        server.stop()

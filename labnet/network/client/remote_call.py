@@ -2,23 +2,21 @@
 
 import math
 from collections.abc import Awaitable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from labnet import errors, wire
 from labnet.autograd import Node, Run, reachable
-from labnet.errors import GradientError, GraphExpired, RemoteError, StaleGradient
+from labnet.errors import GradientError, GraphExpired, RemoteError
+from labnet.network.client.forward import Forward
 from labnet.network.client.partial_update import RemoteNode
 from labnet.network.client.replay import RecordedForward
-from labnet.network.client.session import Caller
 from labnet.network.client.shared_updates import HeldCall, Membership, Round, SharedUpdates, server_of
 from labnet.network.protocol.digest import digest_of_body
-from labnet.network.protocol.headers import CALL, EPOCH, LOSS, MODE, RENEWS
+from labnet.network.protocol.headers import CALL, LOSS, RENEWS
 from labnet.network.protocol.keys import Ticket
 from labnet.network.protocol.outcome import Applied
 from labnet.network.protocol.rounds import RoundOf
 from labnet.network.threads import IO
-from labnet.network.transport.exchange import Response
 from labnet.tensor import Tensor, as_gradient
 
 #: How often a forward is made again for one backward, where the server has dropped its graph.
@@ -60,86 +58,6 @@ class Output(Node):
                 f"of shape {self._shape} and dtype {self._dtype}"
             )
         return [Parts({self._name: gradient})]
-
-
-class Sent(NamedTuple):
-    """A forward as it is sent; the fields are those of `Forward`."""
-
-    caller: Caller
-    names: tuple[str, ...]
-    body: wire.Body
-    ticket: Ticket
-    number: int
-
-
-@dataclass
-class Forward:
-    """A forward as it was sent, with what came back: enough to make it again and compare.
-
-    Attributes
-    ----------
-    call, epoch : str
-        The id that the server gave it, and the incarnation of the server that did.
-    key : str
-        Of the request.
-    number : int
-        Greater than those of the forwards that were asked for before.
-    first_call : str
-        The id that the server gave it first; the same where it was made again.
-    """
-
-    caller: Caller
-    names: tuple[str, ...]
-    body: wire.Body
-    reply: wire.Message
-    call: str
-    epoch: str | None
-    key: str
-    number: int
-    first_call: str = ""
-
-    def __post_init__(self) -> None:
-        self.first_call = self.first_call or self.call
-
-    @classmethod
-    def of(cls, sent: "Sent", response: Response) -> "Forward":
-        """Read the reply to a forward in training mode.
-
-        Raises
-        ------
-        ProtocolMismatch
-            If it holds no tensors or names no call.
-        """
-        caller = sent.caller
-        reply, call = caller.decode("/forward", response), response.headers.get(CALL)
-        if not isinstance(reply, wire.Message) or call is None:
-            what = f"expected tensors, got {reply!r:.60}" if call else f"the reply has no header {CALL}"
-            raise errors.ProtocolMismatch(
-                f"{caller.address}/forward: {what}", server=str(caller.address), route="/forward"
-            )
-        epoch = response.headers.get(EPOCH)
-        return cls(caller, sent.names, sent.body, reply, call, epoch, sent.ticket.key, sent.number)
-
-    @classmethod
-    def recorded(cls, sent: "Sent", known: RecordedForward) -> "Forward":
-        """Return a forward as it was recorded before a crash."""
-        return cls(sent.caller, sent.names, sent.body, known.reply, known.call, known.epoch, known.key, sent.number)
-
-    async def renew(self) -> None:
-        """Make the forward again; raise `StaleGradient` unless every byte of its output is the same."""
-        ticket = self.caller.own_ticket()
-        response = await self.caller.call("POST", "/forward", self.body, {MODE: "train"}, ticket=ticket)
-        again = Forward.of(Sent(self.caller, self.names, self.body, ticket, self.number), response)
-        if not _same_bytes(self.reply, again.reply):
-            raise StaleGradient(
-                f"{self.caller.address}/optimize: the graph of call {self.call} was dropped, and the forward made "
-                "again gives another output: the weights have changed since; compute the loss again (applied: no)",
-                server=str(self.caller.address),
-                route="/optimize",
-                call=self.call,
-                applied="no",
-            )
-        self.call, self.epoch = again.call, again.epoch
 
 
 class RemoteCall(RemoteNode):
@@ -265,14 +183,3 @@ def remote_keys(tensors: Iterable[Tensor]) -> list[str]:
     roots = [tensor._node for tensor in tensors if tensor._node is not None]
     nodes = {node for root in roots for node in reachable(root)}
     return sorted(node.forward.key for node in nodes if isinstance(node, RemoteCall))
-
-
-def _same_bytes(one: wire.Message, other: wire.Message) -> bool:
-    if one.tensors.keys() != other.tensors.keys():
-        return False
-    return all(_bits(tensor) == _bits(other.tensors[name]) for name, tensor in one.tensors.items())
-
-
-def _bits(tensor: Tensor) -> tuple[Any, ...]:
-    array = tensor.numpy()
-    return array.dtype, array.shape, array.tobytes()

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from labnet import errors, wire
 from labnet.autograd import is_recording, next_number
-from labnet.network.client.remote_call import Forward, Output, RemoteCall, Sent, remote_keys
+from labnet.network.client.forward import Forward, Sent
+from labnet.network.client.remote_call import Output, RemoteCall, remote_keys
 from labnet.network.client.replay import recorded_forward
 from labnet.network.client.retry import Backoff
 from labnet.network.client.session import Caller

@@ -6,25 +6,37 @@ import contextvars
 import secrets
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from labnet import wire
 from labnet.autograd import Node
 from labnet.errors import GraphExpired, PartialUpdate, RemoteError
+from labnet.network.client.forward import Forward
 from labnet.network.client.partial_update import partial_update
 from labnet.network.protocol.keys import Ticket
 from labnet.network.protocol.outcome import Applied
 from labnet.network.protocol.rounds import RoundOf
 from labnet.network.threads import IO
 
-if TYPE_CHECKING:
-    from labnet.network.client.remote_call import RemoteCall
-
 #: How often what a server has lost is sent again.
 _ATTEMPTS = 10
 
 _current: contextvars.ContextVar["tuple[Round, int] | None"] = contextvars.ContextVar("labnet_round", default=None)
 _deferred: contextvars.ContextVar["SharedUpdates | None"] = contextvars.ContextVar("labnet_deferred", default=None)
+
+
+class RemoteBackward(Protocol):
+    """The backward of a remote call."""
+
+    forward: Forward
+
+    async def request(self, body: wire.Body, of: RoundOf | None, ticket: Ticket | None) -> Any:
+        """Send the gradient."""
+        ...
+
+    def committed(self, applied: Applied) -> None:
+        """Take note of the outcome of a gradient that was held."""
+        ...
 
 
 @dataclass
@@ -37,7 +49,7 @@ class HeldCall:
         Its key; the keys of repetitions continue it.
     """
 
-    call: "RemoteCall"
+    call: RemoteBackward
     body: wire.Body
     of: RoundOf
     ticket: Ticket
@@ -228,7 +240,7 @@ async def _settle(held: Sequence[HeldCall]) -> None:
     )
 
 
-def server_of(call: "RemoteCall", calls: Iterable["RemoteCall"]) -> str:
+def server_of(call: RemoteBackward, calls: Iterable[RemoteBackward]) -> str:
     """Return the name of the server of a call: of several addresses of one incarnation, the first."""
     epoch = call.forward.epoch
     if epoch is None:
