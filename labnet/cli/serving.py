@@ -7,7 +7,7 @@ from types import FrameType
 
 from labnet.cli.problems import FAILURE, Misuse
 from labnet.cli.targets import load, optimizer_of
-from labnet.network import Server, security, serve_model, serve_runner
+from labnet.network import Server, discovery, serve_model, serve_runner
 from labnet.network.runner.service import PORT
 
 
@@ -57,7 +57,7 @@ def _model(options: argparse.Namespace) -> Server:
 
 def token(options: argparse.Namespace) -> int:
     """Print the token of a server of this user on this machine."""
-    entry = security.running(options.port)
+    entry = discovery.running(options.port)
     if entry is None:
         print(f"labnet: no server of yours runs on port {options.port} of this machine", file=sys.stderr)
         return FAILURE

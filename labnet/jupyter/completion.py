@@ -4,7 +4,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from labnet.network import RemoteModel, security, servers
+from labnet.network import RemoteModel, discovery, servers
 from labnet.nn import Module
 from labnet.optim import Optimizer
 
@@ -30,7 +30,7 @@ def own_servers(namespace: dict[str, Any]) -> list[str]:
 
 def all_servers(namespace: dict[str, Any]) -> list[str]:
     """Return the names and addresses of the servers of this user on this machine."""
-    return [word for entry in security.entries() for word in (entry.name, entry.url.removeprefix("http://"))]
+    return [word for entry in discovery.entries() for word in (entry.name, entry.url.removeprefix("http://"))]
 
 
 def variables(namespace: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from labnet.errors import RemoteError
-from labnet.network import Server, security, servers, tfetch
+from labnet.network import Server, discovery, servers, tfetch
 from labnet.pictures import table, text_table
 
 _COLUMNS = ("name", "address", "where", "hits", "errors", "state")
@@ -56,7 +56,7 @@ class Listing:
 def listing() -> Listing:
     """Return the servers of this user on this machine, those of this process first."""
     here = [_row(server.name, server.url, "this kernel", server.statistics()) for server in servers().values()]
-    others = [entry for entry in security.entries() if entry.pid != os.getpid()]
+    others = [entry for entry in discovery.entries() if entry.pid != os.getpid()]
     return Listing([*here, *(_row(e.name, e.url, f"process {e.pid}", _ask(e.url)) for e in others)])
 
 
@@ -74,7 +74,7 @@ def find(target: str) -> Server | str:
     'localhost:3000'
     """
     found: list[Server | str] = [s for s in servers().values() if target in (s.name, str(s.port), s.url)]
-    found = found or [entry.url for entry in security.entries() if target == entry.name]
+    found = found or [entry.url for entry in discovery.entries() if target == entry.name]
     if len(found) > 1:
         raise LookupError(f"{len(found)} servers are named {target!r}: give the address of one, as in %labnet list")
     if not found and ":" not in target:

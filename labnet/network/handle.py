@@ -10,7 +10,7 @@ from html import escape
 from importlib.metadata import entry_points
 from typing import Any
 
-from labnet.network import panel_page, security, served_ports
+from labnet.network import discovery, panel_page, served_ports
 from labnet.network.model.served import ServedModel
 from labnet.network.protocol import trail
 from labnet.network.server import stop
@@ -122,7 +122,7 @@ class Server:
                 return
             first = served_ports.remove(self.port)
             if first:
-                security.withdraw(self.port)
+                discovery.withdraw(self.port)
         stopping = IO.submit(self._port.stop()) if first else None
         if self._port.is_current:  # a handler stops its own server: that call may still be answered
             return

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from labnet.errors import ServeError
-from labnet.network import security, served_ports
+from labnet.network import discovery, inference, served_ports
+from labnet.network.adapters.device_adapter import placed
 from labnet.network.handle import Server
-from labnet.network.model.device_adapter import placed
 from labnet.network.model.role import Role
 from labnet.network.model.served import ServedModel
 from labnet.network.model.staleness import Policy, Staleness
 from labnet.network.model.storage import give_back, new_calls, opened, refuse_completion, refuse_update
 from labnet.network.model.updates import Optimizer
-from labnet.network.oip import inference
+from labnet.network.server import auth
 from labnet.network.server.port import Port
 from labnet.network.server.routing import Route, check_name, function_route
 from labnet.network.threads import IO
@@ -183,7 +183,7 @@ def serve_part(given: Given, place: "Place", role: Role | None = None) -> Server
     """Serve a model, alone or as one of several servers of it; see `serve_model`."""
     model = given.model
     if given.compile:
-        from labnet.network.model.compiled_adapter import compiled  # only here: a compiler takes time to import
+        from labnet.network.adapters.compiled_adapter import compiled  # only here: a compiler takes time to import
 
         model = compiled(model, given.device)
     if given.device is not None:
@@ -240,7 +240,7 @@ class Place:
         """Raise a `ServeError` for what cannot be."""
         if type(self.port) is not int or not 0 <= self.port < 1 << 16:
             raise ServeError(f"port must be a number from 0 to 65535, got {self.port!r:.40}")
-        if self.token is None and not security.is_loopback(self.host):
+        if self.token is None and not discovery.is_loopback(self.host):
             raise ServeError(f"token=None is allowed on loopback only, not on host {self.host!r}: leave token='auto'")
         if type(self.max_queue) is not int or self.max_queue < 1:
             raise ServeError(f"max_queue must be a number from 1 on, got {self.max_queue!r:.40}")
@@ -263,7 +263,7 @@ class Place:
         """
         present = served_ports.ports.get(self.port)
         if present is None:
-            token = security.new_token() if self.token == "auto" else self.token
+            token = auth.new_token() if self.token == "auto" else self.token
             return Port(port=self.port, host=self.host, token=token, max_body=self.max_body, max_queue=self.max_queue)
         if present.owner is not None and present.owner.name != self.name and not self.replace:
             raise OSError(
@@ -300,7 +300,7 @@ def _serve(place: Place, functions: Functions, made: Callable[[Port], ServedMode
         try:
             if fresh and server._model is not None:
                 refuse_completion(server._model.store)
-            security.publish(bound.port, security.Entry(bound.url, place.name, os.getpid(), accepted))
+            discovery.publish(bound.port, discovery.Entry(bound.url, place.name, os.getpid(), accepted))
         except BaseException:
             if server._model is not None:
                 give_back(server._model.store, _served_by(bound), bound.worker)
@@ -412,7 +412,7 @@ def serve_routes(
 def _refuse_itself(model: Any, bound: Port) -> None:
     """Refuse a remote model that leads back to the port that it is to be served on."""
     address = getattr(model, "address", None)
-    if isinstance(address, Address) and address.port == bound.port and security.is_loopback(address.authority):
+    if isinstance(address, Address) and address.port == bound.port and discovery.is_loopback(address.authority):
         raise ServeError(
             f"serve_model: this is the remote model of port {bound.port} itself, which would call itself for ever; "
             "serve the model, and give the remote one another name"

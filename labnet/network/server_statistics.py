@@ -6,7 +6,7 @@ from typing import Any
 
 from labnet import wire
 from labnet.errors import ServeError
-from labnet.network.model.device_adapter import place_of
+from labnet.network.adapters.device_adapter import place_of
 from labnet.network.model.served import ServedModel
 from labnet.network.monitor import openapi, prometheus
 from labnet.network.monitor.upstreams import Branches

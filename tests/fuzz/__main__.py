@@ -10,7 +10,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(
-    include=["labnet.codec", "labnet.npy", "labnet.wire", "labnet.network.oip.inference_bodies"]
+    include=["labnet.codec", "labnet.npy", "labnet.wire", "labnet.network.protocol.inference_bodies"]
 ):
     from tests.fuzz.decoders import one_input, seeds
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from labnet import wire
 from labnet.errors import WireError
-from labnet.network.oip import inference_bodies
+from labnet.network.protocol import inference_bodies
 
 
 def decode_inference(data):

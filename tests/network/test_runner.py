@@ -15,7 +15,7 @@ import pytest
 
 import labnet as ln
 from labnet.errors import BadRequest, RemoteFailure, RouteNotFound, ServeError, Unauthorized, Unreachable
-from labnet.network import security
+from labnet.network import discovery
 from labnet.network.runner.child_process import Child
 from tests.network.gallery import process
 from tests.network.support import NATIVE, ROOT, SECONDS, child, fetch, http, hurried, native, run
@@ -380,4 +380,4 @@ def test_a_token_of_a_model_is_not_in_what_is_shown(server, runner, file):
     assert secret
     shown = [repr(model), repr(runner), str(runner.models()), runner.logs(), str(server.statistics())]
     assert not any(secret in text or server.token in text for text in shown)
-    assert security.lookup(model.address.port).token == secret
+    assert discovery.lookup(model.address.port).token == secret

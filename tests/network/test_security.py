@@ -14,7 +14,8 @@ import pytest
 import labnet as ln
 from labnet import nn
 from labnet.errors import Unauthorized
-from labnet.network import security
+from labnet.network import discovery
+from labnet.network.server import auth
 from tests.network.support import (
     JSON,
     ROOT,
@@ -39,7 +40,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "labnet" / "servers"
 
 
-ENTRY = security.Entry("http://127.0.0.1:4000", "mlp", 1, "secret")
+ENTRY = discovery.Entry("http://127.0.0.1:4000", "mlp", 1, "secret")
 
 
 def mode(path):
@@ -49,7 +50,7 @@ def mode(path):
 def test_the_runtime_file_is_for_its_owner_only(folder):
     before = os.umask(0)
     try:
-        security.publish(4000, ENTRY)
+        discovery.publish(4000, ENTRY)
     finally:
         os.umask(before)
     assert mode(folder / "4000.json") == 0o600
@@ -61,7 +62,7 @@ def test_every_folder_above_the_runtime_files_is_for_its_owner_only(tmp_path, mo
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home" / "state"))
     before = os.umask(0)
     try:
-        security.publish(4000, ENTRY)
+        discovery.publish(4000, ENTRY)
     finally:
         os.umask(before)
     made = [tmp_path / "home", tmp_path / "home" / "state"]
@@ -72,28 +73,28 @@ def test_every_folder_above_the_runtime_files_is_for_its_owner_only(tmp_path, mo
 def test_a_folder_open_to_others_is_closed_before_a_token_is_written(folder):
     folder.mkdir(parents=True)
     folder.chmod(0o777)
-    security.publish(4000, ENTRY)
+    discovery.publish(4000, ENTRY)
     assert mode(folder) == 0o700
 
 
 def test_what_was_published_is_found(folder):
-    security.publish(4000, ENTRY)
-    assert security.lookup(4000) == ENTRY
+    discovery.publish(4000, ENTRY)
+    assert discovery.lookup(4000) == ENTRY
 
 
 def test_publishing_again_replaces_the_file(folder):
-    security.publish(4000, ENTRY)
-    other = security.Entry("url", "other", os.getppid())
-    security.publish(4000, other)
-    assert security.lookup(4000) == other
+    discovery.publish(4000, ENTRY)
+    other = discovery.Entry("url", "other", os.getppid())
+    discovery.publish(4000, other)
+    assert discovery.lookup(4000) == other
 
 
 def test_a_symlink_in_place_of_the_file_is_not_followed(folder, tmp_path):
-    security.publish(4000, ENTRY)
+    discovery.publish(4000, ENTRY)
     target = tmp_path / "elsewhere.json"
     (folder / "4000.json").rename(target)
     (folder / "4000.json").symlink_to(target)
-    assert security.lookup(4000) is None
+    assert discovery.lookup(4000) is None
 
 
 def test_publishing_over_a_symlink_leaves_its_target_alone(folder, tmp_path):
@@ -101,9 +102,9 @@ def test_publishing_over_a_symlink_leaves_its_target_alone(folder, tmp_path):
     target.write_text("mine")
     folder.mkdir(parents=True)
     (folder / "4000.json").symlink_to(target)
-    security.publish(4000, ENTRY)
+    discovery.publish(4000, ENTRY)
     assert target.read_text() == "mine"
-    assert security.lookup(4000) == ENTRY
+    assert discovery.lookup(4000) == ENTRY
 
 
 def test_a_symlink_in_place_of_the_folder_is_refused(folder, tmp_path):
@@ -111,18 +112,18 @@ def test_a_symlink_in_place_of_the_folder_is_refused(folder, tmp_path):
     folder.parent.mkdir()
     folder.symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     with pytest.raises(PermissionError, match="belongs to you"):
-        security.publish(4000, ENTRY)
-    assert security.lookup(4000) is None
+        discovery.publish(4000, ENTRY)
+    assert discovery.lookup(4000) is None
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_a_folder_of_somebody_else_is_refused(folder, monkeypatch):
-    security.publish(4000, ENTRY)
+    discovery.publish(4000, ENTRY)
     owner = folder.stat().st_uid
     monkeypatch.setattr(os, "getuid", lambda: owner + 1)
     with pytest.raises(PermissionError, match="belongs to you"):
-        security.publish(4001, ENTRY)
-    assert security.lookup(4000) is None
+        discovery.publish(4001, ENTRY)
+    assert discovery.lookup(4000) is None
 
 
 @pytest.mark.parametrize(
@@ -131,16 +132,16 @@ def test_a_folder_of_somebody_else_is_refused(folder, monkeypatch):
 def test_a_broken_runtime_file_is_as_good_as_none(folder, text):
     folder.mkdir(parents=True)
     (folder / "4000.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    assert security.lookup(4000) is None
+    assert discovery.lookup(4000) is None
 
 
 def test_a_server_withdraws_its_file_but_not_that_of_another_process(folder):
-    security.publish(4000, ENTRY)
-    security.withdraw(4000)
-    assert security.lookup(4000) == ENTRY
-    security.publish(4000, security.Entry("url", "mine", os.getpid()))
-    security.withdraw(4000)
-    assert security.lookup(4000) is None
+    discovery.publish(4000, ENTRY)
+    discovery.withdraw(4000)
+    assert discovery.lookup(4000) == ENTRY
+    discovery.publish(4000, discovery.Entry("url", "mine", os.getpid()))
+    discovery.withdraw(4000)
+    assert discovery.lookup(4000) is None
 
 
 says_when_processes_start = pytest.mark.skipif(
@@ -151,23 +152,23 @@ says_when_processes_start = pytest.mark.skipif(
 @says_when_processes_start
 def test_a_process_that_was_killed_has_no_servers_even_before_its_parent_looks(folder):
     process = subprocess.Popen(["sleep", "300"])
-    entry = security.Entry("http://127.0.0.1:4000", "mlp", process.pid)
-    security.publish(4000, entry)
-    assert security.entries() == [entry]
+    entry = discovery.Entry("http://127.0.0.1:4000", "mlp", process.pid)
+    discovery.publish(4000, entry)
+    assert discovery.entries() == [entry]
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked how
-    assert (security.running(4000), security.entries()) == (None, [])
+    assert (discovery.running(4000), discovery.entries()) == (None, [])
     process.wait()
-    assert (security.running(4000), security.entries()) == (None, [])
+    assert (discovery.running(4000), discovery.entries()) == (None, [])
 
 
 @says_when_processes_start
 def test_a_process_that_has_the_number_of_a_killed_one_is_not_taken_for_it(folder):
-    entry = security.Entry("http://127.0.0.1:4000", "mlp", os.getpid())
-    security.publish(4000, entry)
+    entry = discovery.Entry("http://127.0.0.1:4000", "mlp", os.getpid())
+    discovery.publish(4000, entry)
     written = json.loads((folder / "4000.json").read_text())
     (folder / "4000.json").write_text(json.dumps({**written, "started": str(int(written["started"]) - 1)}))
-    assert (security.running(4000), security.entries()) == (None, [])
+    assert (discovery.running(4000), discovery.entries()) == (None, [])
 
 
 @says_when_processes_start
@@ -175,8 +176,8 @@ def test_the_files_of_killed_servers_are_deleted_when_another_one_is_published(f
     with child() as (where, started):
         started.kill()
         started.wait()
-        security.publish(4000, security.Entry("url", "mine", os.getpid()))
-        security.publish(4001, security.Entry("url", "another process has its number now", os.getpid()))
+        discovery.publish(4000, discovery.Entry("url", "mine", os.getpid()))
+        discovery.publish(4001, discovery.Entry("url", "another process has its number now", os.getpid()))
         written = json.loads((folder / "4001.json").read_text())
         (folder / "4001.json").write_text(json.dumps({**written, "started": "1"}))
         with child() as (other, _):
@@ -189,82 +190,83 @@ def names(folder):
 
 
 def test_files_that_say_nothing_of_a_process_of_this_machine_are_kept(folder):
-    gone = security.Entry("url", "in a container that shares the folder", 1 << 30, machine="another")
-    security._write(security._folder(), 4000, gone)
+    gone = discovery.Entry("url", "in a container that shares the folder", 1 << 30, machine="another")
+    discovery._write(discovery._folder(), 4000, gone)
     (folder / "4001.json").write_text("{")
     (folder / "notes.txt").write_text("mine")
     (folder / ".4002.begun").write_text("")
     (folder / ".4003.begun").write_text("")
     os.utime(folder / ".4003.begun", (1, 1))
-    security.publish(4004, ENTRY)
+    discovery.publish(4004, ENTRY)
     assert names(folder) == [".4002.begun", "4000.json", "4001.json", "4004.json", "notes.txt"]
-    assert security.lookup(4000) == gone
+    assert discovery.lookup(4000) == gone
 
 
 PUBLISHING = """
 import itertools, os, sys
-from labnet.network import security
+from labnet.network import discovery
+from labnet.network.server import auth
 
 for port in itertools.cycle(range(5000 + 10 * int(sys.argv[1]), 5010 + 10 * int(sys.argv[1]))):
-    security.publish(port, security.Entry("url", "other", os.getpid()))
+    discovery.publish(port, discovery.Entry("url", "other", os.getpid()))
 """
 
 
 def test_the_file_of_a_new_server_is_not_taken_for_that_of_a_killed_one_on_its_port(folder):
-    dead, alive = security.Entry("url", "killed", 1 << 30), security.Entry("url", "alive", os.getpid(), "secret")
+    dead, alive = discovery.Entry("url", "killed", 1 << 30), discovery.Entry("url", "alive", os.getpid(), "secret")
     with contextlib.ExitStack() as stack:
         for number in range(3):
             stack.enter_context(process := subprocess.Popen([sys.executable, "-c", PUBLISHING, str(number)], cwd=ROOT))
             stack.callback(process.kill)
         wait_until(lambda: all((folder / f"50{number}9.json").exists() for number in range(3)))
         for _ in range(500):
-            security._write(folder, 4000, dead)
-            security._write(folder, 4000, alive)
-            wait_until(lambda: security.lookup(4000) == alive)
+            discovery._write(folder, 4000, dead)
+            discovery._write(folder, 4000, alive)
+            wait_until(lambda: discovery.lookup(4000) == alive)
 
 
 def test_where_nobody_can_say_when_a_process_was_started_one_that_exists_counts(folder, monkeypatch):
-    entry = security.Entry("http://127.0.0.1:4000", "mlp", os.getpid(), started="1")
+    entry = discovery.Entry("http://127.0.0.1:4000", "mlp", os.getpid(), started="1")
     assert not entry.is_running
-    monkeypatch.setattr(security, "_started", lambda pid: None)
+    monkeypatch.setattr(discovery, "_started", lambda pid: None)
     assert entry.is_running
 
 
 @pytest.mark.parametrize(("pid", "runs"), [(os.getpid(), True), (10**30, False)])
 def test_a_file_that_does_not_say_when_its_process_was_started_is_read(folder, pid, runs):
-    security.publish(4000, ENTRY)
+    discovery.publish(4000, ENTRY)
     (folder / "4000.json").write_text(json.dumps({"url": "url", "name": "name", "pid": pid, "token": "token"}))
-    assert security.lookup(4000).token == "token"
-    assert (security.running(4000) is not None) == runs
+    assert discovery.lookup(4000).token == "token"
+    assert (discovery.running(4000) is not None) == runs
 
 
 def test_a_running_server_is_published_and_a_stopped_one_is_not(folder):
     with ln.network.serve({"one": lambda: 1}, port=0) as server:
-        assert security.lookup(server.port) == security.Entry(server.url, "one", os.getpid(), server.token)
-    assert security.lookup(server.port) is None
+        assert discovery.lookup(server.port) == discovery.Entry(server.url, "one", os.getpid(), server.token)
+    assert discovery.lookup(server.port) is None
 
 
 # Tokens
 
 
 def test_tokens_differ_and_have_192_bits():
-    tokens = {security.new_token() for _ in range(100)}
+    tokens = {auth.new_token() for _ in range(100)}
     assert len(tokens) == 100
     assert {len(token) for token in tokens} == {32}
 
 
 @pytest.mark.parametrize("given", ["abd", "ab", "abcd", "", "ABC", " abc", "abc\0", "äbc", None])
 def test_another_token_is_not_the_same(given):
-    assert not security.same_token("abc", given)
+    assert not auth.same_token("abc", given)
 
 
 def test_the_same_token_is():
-    assert security.same_token("abc", "abc")
-    assert security.same_token("ä", "ä")
+    assert auth.same_token("abc", "abc")
+    assert auth.same_token("ä", "ä")
 
 
 def test_no_repr_shows_the_token():
-    entry = security.Entry("url", "name", 1, "secret")
+    entry = discovery.Entry("url", "name", 1, "secret")
     assert "secret" not in f"{entry!r} {entry} {[entry]}"
     with ln.network.serve({"one": lambda: 1}, port=0) as server:
         model = blocking(server, token=server.token)
@@ -322,16 +324,16 @@ HOSTS = {
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_only_names_of_this_machine_are_loopback(host):
-    assert security.is_loopback(host) == HOSTS[host]
+    assert discovery.is_loopback(host) == HOSTS[host]
 
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_request_without_origin_is_trusted_by_its_host(host):
-    assert security.is_trusted_origin(host, None) == HOSTS[host]
+    assert auth.is_trusted_origin(host, None) == HOSTS[host]
 
 
 def test_a_request_without_host_is_not_trusted():
-    assert not security.is_trusted_origin(None, None)
+    assert not auth.is_trusted_origin(None, None)
 
 
 ORIGINS = {
@@ -358,11 +360,11 @@ ORIGINS = {
 
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_an_origin_must_be_the_very_host(origin):
-    assert security.is_trusted_origin("127.0.0.1:3000", origin) == ORIGINS[origin]
+    assert auth.is_trusted_origin("127.0.0.1:3000", origin) == ORIGINS[origin]
 
 
 def test_the_same_origin_on_an_evil_host_is_not_trusted():
-    assert not security.is_trusted_origin("evil.example:3000", "http://evil.example:3000")
+    assert not auth.is_trusted_origin("evil.example:3000", "http://evil.example:3000")
 
 
 # Every route of a real server
@@ -382,7 +384,7 @@ def combinations(port):
     """Give every interesting (Host, Origin): all hosts without an origin, all origins with a good host."""
     good = f"127.0.0.1:{port}"
     for host in [*(h for h in HOSTS if h.isascii()), good, None]:
-        yield host, None, host is not None and security.is_loopback(host)
+        yield host, None, host is not None and discovery.is_loopback(host)
     for origin in ORIGINS:
         yield good, origin.replace("3000", str(port)), ORIGINS[origin]
 

@@ -18,7 +18,7 @@ import pytest
 import labnet as ln
 from labnet import nn
 from labnet.errors import GraphExpired, RemoteFailure, ServeError, StaleGradient, Unreachable
-from labnet.network import security
+from labnet.network import discovery
 from tests.network.support import (
     JSON,
     NATIVE,
@@ -329,8 +329,8 @@ def test_a_runtime_file_left_by_a_killed_server_is_not_blamed():
     with child("sgd", 0, "killed") as (there, process):
         process.kill()
         process.wait(SECONDS)
-    assert security.lookup(there["port"]).name == "killed"
-    assert security.running(there["port"]) is None
+    assert discovery.lookup(there["port"]).name == "killed"
+    assert discovery.running(there["port"]) is None
     import socket
 
     with socket.create_server(("127.0.0.1", there["port"])), pytest.raises(OSError, match="another process"):
@@ -725,7 +725,7 @@ def test_a_process_that_ends_stops_its_servers_and_withdraws_their_files():
     code = "import labnet as ln; print(ln.network.serve({'a': lambda: 1}, port=0).port)"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
-    assert security.lookup(int(done.stdout)) is None
+    assert discovery.lookup(int(done.stdout)) is None
 
 
 FORKED = """

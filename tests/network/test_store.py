@@ -17,7 +17,6 @@ import pytest
 import labnet as ln
 from labnet import nn
 from labnet.errors import GraphExpired, ServeError, StoreError
-from labnet.network import security
 from labnet.network.model.served import ServedModel
 from labnet.network.server import port as ports
 from labnet.store import Store, folder, records
@@ -352,7 +351,7 @@ def test_a_model_that_cannot_take_the_place_of_another_leaves_it_training(tmp_pa
     routes = {"forward": lambda x: x} if fault == "route" else {}
     with monkeypatch.context() as patched:
         if fault == "token file":
-            patched.setattr(security, "publish", fail)
+            patched.setattr(discovery, "publish", fail)
         if fault == "checkpoint":
             patched.setattr(folder, "write_pair", fail)
         with pytest.raises((ServeError, OSError)):

@@ -13,7 +13,7 @@ from tornado.iostream import StreamClosedError
 
 from labnet import errors, wire
 from labnet.errors import WireError
-from labnet.network import security
+from labnet.network import discovery
 from labnet.network.client import failures
 from labnet.network.client.identity import identity_of
 from labnet.network.client.location import Fixed, Gone, Whereabouts
@@ -28,7 +28,7 @@ from labnet.network.protocol.digest import (
     digest_of,
     mismatch,
 )
-from labnet.network.protocol.headers import ASK, CALL, CLIENT, EPOCH, EPOCH_REQUIRED, PROTOCOL
+from labnet.network.protocol.headers import ASK, CALL, CLIENT, EPOCH, EPOCH_REQUIRED, PROTOCOL, TOKEN_HEADER
 from labnet.network.protocol.keys import Ticket
 from labnet.network.transport.exchange import Response, Stage
 from labnet.network.transport.pool import Address, pool
@@ -260,7 +260,7 @@ class Caller:
 
     def _look_up(self) -> str | None:
         """Return the token that a server of this user on this machine has published, and remember it."""
-        entry = security.lookup(self.address.port) if security.is_loopback(self.address.authority) else None
+        entry = discovery.lookup(self.address.port) if discovery.is_loopback(self.address.authority) else None
         self._published = entry.token if entry else None
         return self._published
 
@@ -276,7 +276,7 @@ class Caller:
             **self._headers,
         }
         if token is not None:
-            headers[security.TOKEN_HEADER] = token
+            headers[TOKEN_HEADER] = token
         if self.bfloat16 or route not in _OF_MODELS:  # a model answers as it is asked
             headers.setdefault("Accept", _ACCEPT.format(";floats=bfloat16" if self.bfloat16 else ""))
         if body is not None:

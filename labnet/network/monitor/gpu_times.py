@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from labnet.kernels.places import timed
-from labnet.network.model.device_adapter import is_placed
+from labnet.network.adapters.device_adapter import is_placed
 from labnet.stats import OpCount, OpStatistics
 from labnet.stats.collecting import counted_into
 from labnet.stats.operations import Later

@@ -5,9 +5,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from labnet import wire
-from labnet.network.oip import inference_bodies
-from labnet.network.protocol.headers import CALL
-from labnet.network.security import TOKEN_HEADER
+from labnet.network.protocol import inference_bodies
+from labnet.network.protocol.headers import CALL, TOKEN_HEADER
 from labnet.network.server.routing import Route
 
 _ERRORS = {

@@ -20,3 +20,5 @@ REPLAYED = "Labnet-Replayed"
 #: Metadata: names of the inputs whose gradient the client wants, and the loss where its backward began.
 WANTED = "requires_grad"
 LOSS = "loss"
+#: Header with the token.
+TOKEN_HEADER = "X-Labnet-Token"

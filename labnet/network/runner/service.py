@@ -20,10 +20,10 @@ import numpy as np
 
 from labnet import wire
 from labnet.errors import ServeError
-from labnet.network import security
 from labnet.network.handle import Server
 from labnet.network.runner.child_process import Child, Order
 from labnet.network.serve import serve_routes
+from labnet.network.server import auth
 from labnet.network.server.routing import Failure, Reply, Request, Route, check_name
 
 #: Port of a runner, unless told otherwise.
@@ -255,7 +255,7 @@ def serve_runner(
             port=port,
             host=host,
             name=name,
-            token=security.new_token() if token == "auto" else token,
+            token=auth.new_token() if token == "auto" else token,
         )
     except Exception:
         runner.stop()

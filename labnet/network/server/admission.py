@@ -5,8 +5,8 @@ from typing import Protocol
 from urllib.parse import unquote
 
 from labnet import wire
-from labnet.network.protocol.headers import PROTOCOL
-from labnet.network.security import TOKEN_HEADER, is_from_another_site, is_trusted_origin, same_token
+from labnet.network.protocol.headers import PROTOCOL, TOKEN_HEADER
+from labnet.network.server.auth import is_from_another_site, is_trusted_origin, same_token
 from labnet.network.server.routing import Failure, Route
 
 #: Longest body that may come without a token, in bytes.

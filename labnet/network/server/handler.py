@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from labnet import codec, wire
-from labnet.network.oip import inference_bodies
+from labnet.network.protocol import inference_bodies
 from labnet.network.protocol.digest import (
     CONTENT_DIGEST,
     WANT_CONTENT_DIGEST,

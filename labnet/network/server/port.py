@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from labnet.network import security
+from labnet.network import discovery
 from labnet.network.server import stop
 from labnet.network.server.handler import Listener
 from labnet.network.server.idempotency import Once
@@ -50,7 +50,7 @@ class Port:
 
     def __init__(self, *, port: int, host: str, token: str | None, max_body: int, max_queue: int):
         self.host = host
-        self.loopback = security.is_loopback(host)
+        self.loopback = discovery.is_loopback(host)
         self.token = token
         self.max_body = max_body
         self.max_queue = max_queue
@@ -152,7 +152,7 @@ def url_of(host: str, port: int) -> str:
 def _port_error(error: OSError, port: int, host: str) -> OSError:
     if error.errno != errno.EADDRINUSE:
         return OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}")
-    entry = security.running(port)
+    entry = discovery.running(port)
     holder = f"server {entry.name!r} of process {entry.pid}" if entry else "another process"
     return OSError(
         errno.EADDRINUSE, f"port {port} is taken by {holder}: stop it, or choose another (port=0 takes a free one)"

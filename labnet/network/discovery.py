@@ -1,12 +1,7 @@
-"""Tokens, the file that hands them to other processes of the same user, and the checks of Host and Origin.
-
-Everything that runs code or changes weights needs the token in the header ``X-Labnet-Token``; where none is
-needed, Host and Origin are checked instead, so that a web page cannot reach a server on this machine.
-"""
+"""Servers of this user on this machine: the files that name them, with their tokens."""
 
 import contextlib
 import functools
-import hmac
 import ipaddress
 import json
 import os
@@ -17,30 +12,11 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import platformdirs
 
-TOKEN_HEADER = "X-Labnet-Token"
-
 #: After how long a runtime file that was begun and not completed is deleted: its process was killed.
 _ABANDONED_SECONDS = 3600.0
-
-
-def new_token() -> str:
-    """Return a fresh token of 192 random bits."""
-    return secrets.token_urlsafe(24)
-
-
-def same_token(expected: str, given: str | None) -> bool:
-    """Compare tokens in constant time.
-
-    Examples
-    --------
-    >>> same_token("abc", "abc"), same_token("abc", "abd"), same_token("abc", None)
-    (True, False, False)
-    """
-    return given is not None and hmac.compare_digest(expected.encode(), given.encode())
 
 
 def is_loopback(host: str) -> bool:
@@ -64,40 +40,6 @@ def is_loopback(host: str) -> bool:
         return False
     # spelled out, because Python 3.13 counts 127.0.0.1 inside IPv6 as loopback too, and earlier ones do not
     return address.is_loopback if address.version == 4 else address == ipaddress.ip_address("::1")
-
-
-def is_trusted_origin(host: str | None, origin: str | None) -> bool:
-    """Tell whether a request without a token comes from this machine and not from some web page.
-
-    Examples
-    --------
-    >>> is_trusted_origin("127.0.0.1:3000", None)
-    True
-    >>> is_trusted_origin("127.0.0.1:3000", "https://evil.example")
-    False
-    """
-    if host is None or not is_loopback(host):
-        return False
-    if origin is None:
-        return True
-    try:
-        parts = urlsplit(origin)
-        return parts.scheme in ("http", "https") and parts.netloc == host and is_loopback(parts.netloc)
-    except ValueError:
-        return False
-
-
-def is_from_another_site(site: str | None) -> bool:
-    """Tell from the header Sec-Fetch-Site whether a browser asks for a page of another origin.
-
-    Browsers send no Origin with the requests of images, scripts and links, but this header with all of them.
-
-    Examples
-    --------
-    >>> is_from_another_site("cross-site"), is_from_another_site("same-origin"), is_from_another_site(None)
-    (True, False, False)
-    """
-    return site is not None and site.strip().lower() not in ("same-origin", "none")
 
 
 @dataclass(frozen=True)

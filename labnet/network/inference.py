@@ -12,7 +12,7 @@ import numpy as np
 from labnet import wire
 from labnet.network.model.served import ServedModel
 from labnet.network.monitor.openapi import installed_version
-from labnet.network.oip import inference_bodies
+from labnet.network.protocol import inference_bodies
 from labnet.network.protocol.headers import VERSION
 from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.nn import Module
