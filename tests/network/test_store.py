@@ -17,6 +17,7 @@ import pytest
 import labnet as ln
 from labnet import nn
 from labnet.errors import GraphExpired, ServeError, StoreError
+from labnet.network import discovery
 from labnet.network.model.served import ServedModel
 from labnet.network.server import port as ports
 from labnet.store import Store, folder, records
