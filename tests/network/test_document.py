@@ -58,7 +58,7 @@ def test_every_route_of_a_server_is_on_the_page():
 
 
 def test_every_header_of_labnet_is_on_the_page():
-    sources = (ROOT / "labnet" / "network").glob("*.py")
+    sources = (ROOT / "labnet" / "network").rglob("*.py")
     headers = {name for path in sources for name in re.findall(r'"((?:X-)?Labnet-[A-Z][a-z]+)"', path.read_text())}
     assert {"Labnet-Call", "Labnet-Trail", "X-Labnet-Token"} <= headers
     assert not [name for name in sorted(headers) if name not in PAGE]
@@ -67,7 +67,7 @@ def test_every_header_of_labnet_is_on_the_page():
 def test_every_status_and_error_of_a_server_is_on_the_page():
     table = PAGE.partition("## Errors")[2].partition("## Calls")[0]
     raised = set()
-    for path in (ROOT / "labnet" / "network").glob("*.py"):
+    for path in (ROOT / "labnet" / "network").rglob("*.py"):
         raised |= set(re.findall(r"Failure\(\s*(\d{3}),\s*\"(\w+)\"", path.read_text()))
     assert ("409", "CallExpired") in raised
     lines = table.splitlines()
