@@ -106,7 +106,8 @@ def picture() -> str:
     parts = "".join(arrow(*one) for one in ARROWS) + "".join(map(box, BOXES))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        'font-family="sans-serif" font-size="13" fill="#222"><defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" '
+        'font-family="sans-serif" font-size="13" fill="#222">'
+        '<defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" '
         'markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0L10 5L0 10z" fill="#555"/></marker></defs>'
         f'<rect width="{width}" height="{height}" fill="#fff"/>'
         f'<text x="{LEFT}" y="34" font-size="19" font-weight="700">One training step over the network</text>'
