@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labnet.compile.explain import flops
-from labnet.compile.ir import Program
+from labnet.compile.ir.cost import flops
+from labnet.compile.ir.values import Program
 
 #: Side of the product that stands for the rate of BLAS: large enough to reach it, small enough to stay in the cache.
 SIDE = 384

@@ -17,10 +17,10 @@ import numpy as np
 from labnet import autograd
 from labnet.compile.background import BACKGROUND
 from labnet.compile.executable import Array, Executable, in_rows, write_back
+from labnet.compile.ir.simplification import simplify
+from labnet.compile.ir.split import SEED, split
 from labnet.compile.jitted import is_dynamic, is_elsewhere, signature, trace_call
 from labnet.compile.places import Plain, alike
-from labnet.compile.simplify import simplify
-from labnet.compile.split import SEED, split
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced, refuse
 from labnet.compile.tree import flatten

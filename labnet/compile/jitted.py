@@ -19,7 +19,7 @@ from labnet import autograd
 from labnet.compile.background import BACKGROUND
 from labnet.compile.guards import Guards
 from labnet.compile.instructions import Instructions
-from labnet.compile.ir import Value
+from labnet.compile.ir.values import Value
 from labnet.compile.origins import has_traced, hides_traced, is_library, module_of
 from labnet.compile.places import SCALARS, Place, Plain
 from labnet.compile.reads import Reads, refuse_changes

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from labnet.compile.fuse import Group
-from labnet.compile.ir import DType, Shape, Value
-from labnet.compile.scalars import CHOICES, EXPRESSIONS, HALF, POWERS, WHOLE
+from labnet.compile.ir.fusion import Group
+from labnet.compile.ir.scalars import CHOICES, EXPRESSIONS, HALF, POWERS, WHOLE
+from labnet.compile.ir.values import DType, Shape, Value
 
 _START: dict[str, Callable[[DType], str]] = {
     "sum": lambda dtype: "0",

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from labnet import memory
-from labnet.compile.ir import Program, Value
-from labnet.compile.plan import parts_of
+from labnet.compile.ir.memory_plan import parts_of
+from labnet.compile.ir.values import Program, Value
 from labnet.compile.specialisation import MISS, Specialisation
 from labnet.compile.traced import Traced
 from labnet.device import CUDA

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labnet.compile.blocks import SMALL, WIDTH, evenly, tallest
-from labnet.compile.ir import Value, leading
+from labnet.compile.ir.values import Value, leading
 from labnet.compile.processor import registers
 
 #: How BLAS calls a matrix that lies in rows, and one that lies transposed.

@@ -13,12 +13,12 @@ from labnet.compile import cache
 from labnet.compile.convention import FIRST_CHECK
 from labnet.compile.emit import emit
 from labnet.compile.executable import in_rows, write_back
-from labnet.compile.explain import explain, flops
-from labnet.compile.fuse import fuse
+from labnet.compile.ir.cost import explain, flops
+from labnet.compile.ir.fusion import fuse
+from labnet.compile.ir.memory_plan import computed_in_place, plan
+from labnet.compile.ir.simplification import simplify
 from labnet.compile.layout import slots, word
 from labnet.compile.places import Plain, alike
-from labnet.compile.plan import computed_in_place, plan
-from labnet.compile.simplify import simplify
 from labnet.compile.traced import Traced
 from labnet.compile.tree import flatten
 from labnet.device import CPU

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labnet.compile.ir import Value
+from labnet.compile.ir.values import Value
 from labnet.ops.halves import wider
 from labnet.optim import Optimizer
 from labnet.tensor import Tensor

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from labnet.compile import executable, specialisation
-from labnet.compile import plan as planning
-from labnet.compile.ir import Value, contiguous, placed, spread_strides
+from labnet.compile.ir import memory_plan as planning
+from labnet.compile.ir.values import Value, contiguous, placed, spread_strides
 
 
 class Hazard(AssertionError):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.compile.fuse import Group
+from labnet.compile.ir.fusion import Group
 from tests.compile import interpreter
 from tests.compile.fuzz.drawing import draw
 from tests.compile.fuzz.judge import conditions, judged, judged_together

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.compile.fuse import Group, fuse
-from labnet.compile.ir import Builder, Program, Store, contiguous
-from labnet.compile.plan import plan
-from labnet.compile.simplify import simplify
+from labnet.compile.ir.fusion import Group, fuse
+from labnet.compile.ir.memory_plan import plan
+from labnet.compile.ir.simplification import simplify
+from labnet.compile.ir.values import Builder, Program, Store, contiguous
 from tests.compile.hazards import Hazard, verify
 
 rng = np.random.default_rng(7)

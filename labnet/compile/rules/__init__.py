@@ -1,5 +1,6 @@
 """Compile rules: what each op of the registry is in the small operations of the intermediate representation."""
 
+from labnet.compile.ir.scalars import EXPRESSIONS
 from labnet.compile.rules import (
     convolution,
     elementwise,
@@ -13,7 +14,6 @@ from labnet.compile.rules import (
 )
 from labnet.compile.rules.composed import WRITTEN, written
 from labnet.compile.rules.elementwise import Rule
-from labnet.compile.scalars import EXPRESSIONS
 
 __all__ = ["RULES"]
 

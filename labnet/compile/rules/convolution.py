@@ -11,7 +11,7 @@ import numpy as np
 
 from labnet import ops
 from labnet.compile.correlation import Correlation
-from labnet.compile.ir import Shape
+from labnet.compile.ir.values import Shape
 from labnet.compile.processor import registers
 from labnet.compile.rules.elementwise import Rule, Static
 from labnet.compile.rules.ordering import called

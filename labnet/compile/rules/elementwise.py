@@ -1,4 +1,4 @@
-"""Compile rules of elementwise ops: the table in `labnet.compile.scalars` says what each is at one place."""
+"""Compile rules of elementwise ops: the table in `labnet.compile.ir.scalars` says what each is at one place."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from labnet import ops
-from labnet.compile.ir import DType, Shape, Value
-from labnet.compile.scalars import ARITHMETIC, FLOATING
+from labnet.compile.ir.scalars import ARITHMETIC, FLOATING
+from labnet.compile.ir.values import DType, Shape, Value
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced, refuse
 from labnet.device import CPU

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from labnet import ops
-from labnet.compile.ir import Shape, Value, contiguous
+from labnet.compile.ir.values import Shape, Value, contiguous
 from labnet.compile.rules.elementwise import Static
 from labnet.compile.rules.views import is_basic, put, seen, view, viewing
 from labnet.compile.trace import Trace

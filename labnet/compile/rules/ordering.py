@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from labnet import ops
-from labnet.compile.ir import DType, Shape
+from labnet.compile.ir.values import DType, Shape
 from labnet.compile.rules.elementwise import Rule, Static, sample
 from labnet.compile.rules.indexing import taken
 from labnet.compile.trace import Trace

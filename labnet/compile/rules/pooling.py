@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from labnet import ops
-from labnet.compile.ir import Shape
+from labnet.compile.ir.values import Shape
 from labnet.compile.rules.elementwise import Rule, Static
 from labnet.compile.rules.ordering import called
 from labnet.compile.rules.views import put, seen

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from labnet import ops
-from labnet.compile.ir import DType, Shape, Value, leading
+from labnet.compile.ir.values import DType, Shape, Value, leading
 from labnet.compile.rules.elementwise import Static
 from labnet.compile.rules.reductions import reduced
 from labnet.compile.rules.views import reshaped

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from labnet import ops
-from labnet.compile.ir import Shape, contiguous
+from labnet.compile.ir.values import Shape, contiguous
 from labnet.compile.rules.elementwise import Static
 from labnet.compile.rules.ordering import called
 from labnet.compile.rules.views import viewed

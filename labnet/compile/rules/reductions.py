@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet.compile.ir import DType, Shape, Value
+from labnet.compile.ir.values import DType, Shape, Value
 from labnet.compile.rules.elementwise import Rule, Static, mapped
 from labnet.compile.rules.views import reshaped
 from labnet.compile.trace import Trace

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from labnet import ops
-from labnet.compile.ir import Shape, Value, contiguous, placed
+from labnet.compile.ir.values import Shape, Value, contiguous, placed
 from labnet.compile.rules.elementwise import Static
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from labnet import ops
-from labnet.compile.ir import Shape, contiguous
+from labnet.compile.ir.values import Shape, contiguous
 from labnet.compile.rules.elementwise import Static
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op

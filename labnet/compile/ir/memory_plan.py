@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from labnet.compile.fuse import Group, needs_memory, users
-from labnet.compile.ir import Program, Shape, Value, contiguous, placed
+from labnet.compile.ir.fusion import Group, needs_memory, users
+from labnet.compile.ir.values import Program, Shape, Value, contiguous, placed
 
 _ALIGNED = 64
 

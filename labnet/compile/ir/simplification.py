@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from labnet.compile.ir import Builder, Program, Store, Value, leading, storage
+from labnet.compile.ir.values import Builder, Program, Store, Value, leading, storage
 from labnet.ops.registry import REGISTRY
 
 

@@ -7,8 +7,8 @@ all that they are computed from is there: memory is what a server has too little
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from labnet.compile.ir import Builder, Program, Store, Value, is_room, placed
-from labnet.compile.scalars import ARITHMETIC, TESTS
+from labnet.compile.ir.scalars import ARITHMETIC, TESTS
+from labnet.compile.ir.values import Builder, Program, Store, Value, is_room, placed
 
 #: Origin of the sources that stand for the gradients of the outputs.
 SEED = "seed"

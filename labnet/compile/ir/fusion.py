@@ -7,7 +7,7 @@ its shape, has what it needs, and reads something that it reads too.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from labnet.compile.ir import Check, Program, Shape, Store, Value, storage
+from labnet.compile.ir.values import Check, Program, Shape, Store, Value, storage
 
 #: Kinds of values that are known at each turn of the loops.
 AT_ONCE = ("map", "take")
