@@ -4,7 +4,7 @@ import argparse
 from datetime import datetime
 
 from labnet.cli.sizes import size
-from labnet.compile import cache
+from labnet.compile.native import cache
 
 
 def show(options: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ from labnet.compile.intrinsics import (
     _whole_quotient,
     _whole_rest,
 )
-from labnet.compile.options import EXACT
+from labnet.compile.native.options import EXACT
 
 
 def _quotient(a, b):

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from labnet.compile.blocks import SIDE
-from labnet.compile.convention import FIRST_CHECK
 from labnet.compile.ir.fusion import AT_ONCE, Group
 from labnet.compile.ir.memory_plan import Plan, parts_of
 from labnet.compile.ir.values import Check, DType, Program, Shape, Value, contiguous, placed, spread_strides
 from labnet.compile.loops import Access, Loops, Nest, converted, filled, is_number, joined, literal, merged
+from labnet.compile.native.abi import FIRST_CHECK
 from labnet.compile.product_source import Factor, product_source
 
 _HEAD = '''"""Written by labnet.compile; see the steps it was made of with step.explain()."""

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from labnet import memory
-from labnet.compile import cache
-from labnet.compile.convention import FIRST_CHECK
 from labnet.compile.emit import emit
 from labnet.compile.ir.cost import flops, traffic
 from labnet.compile.ir.fusion import fuse
 from labnet.compile.ir.memory_plan import computed_in_place, plan
 from labnet.compile.ir.simplification import simplify
 from labnet.compile.ir.values import Program
+from labnet.compile.native import cache
+from labnet.compile.native.abi import FIRST_CHECK
 from labnet.stats.collecting import active, record
 from labnet.stats.operations import OpCount
 from labnet.tensor import Tensor

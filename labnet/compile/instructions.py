@@ -8,8 +8,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from labnet.compile import frames
-from labnet.compile.frames import Instruction
+from labnet.compile.native import frames
+from labnet.compile.native.frames import Instruction
 from labnet.compile.origins import HOME, is_library, is_observed, module_of
 from labnet.compile.reads import Reads
 from labnet.errors import TraceError

@@ -7,7 +7,7 @@ from llvmlite import ir
 from numba import float32, types
 from numba.extending import intrinsic
 
-from labnet.compile.processor import registers
+from labnet.compile.native.processor import registers
 from labnet.compile.vectors import WORD, Vectors
 
 _array = types.CPointer(float32)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from labnet.compile.blocks import SMALL, WIDTH, evenly, tallest
 from labnet.compile.ir.values import Value, leading
-from labnet.compile.processor import registers
+from labnet.compile.native.processor import registers
 
 #: How BLAS calls a matrix that lies in rows, and one that lies transposed.
 _PLAIN, _TURNED = 111, 112

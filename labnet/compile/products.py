@@ -10,7 +10,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from labnet.compile.blocks import TALLEST, WIDTH
-from labnet.compile.options import INNER
+from labnet.compile.native.options import INNER
 from labnet.compile.pointers import made
 from labnet.compile.vectors import Vectors
 from labnet.kernels.blas import DGEMM, SGEMM, link

@@ -11,7 +11,7 @@ from numba import float32, njit
 from numba.extending import overload
 
 from labnet.compile.elementary import _sigmoid32, _sigmoid64, _tanh32, _tanh64
-from labnet.compile.options import INNER
+from labnet.compile.native.options import INNER
 from labnet.compile.pointers import _ahead
 from labnet.compile.products import _gemm32, _gemm64
 

@@ -8,12 +8,12 @@ import math
 import numpy as np
 from numba import boolean, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
 
-from labnet.compile.convention import Layout
-from labnet.compile.options import OPTIONS
+from labnet.compile.native.abi import Layout
+from labnet.compile.native.options import OPTIONS
 
 
 def njit(*layout, **options):
-    """Mark the function of a generated file for `labnet.compile.machine`, which has Numba compile it."""
+    """Mark the function of a generated file for `labnet.compile.native.numba_compiler`, which has Numba compile it."""
     return lambda function: (function, Layout(*layout), options)
 
 

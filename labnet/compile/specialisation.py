@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labnet import autograd, memory
-from labnet.compile import cache
-from labnet.compile.convention import FIRST_CHECK
 from labnet.compile.emit import emit
 from labnet.compile.executable import in_rows, write_back
 from labnet.compile.ir.cost import explain, flops
 from labnet.compile.ir.fusion import fuse
 from labnet.compile.ir.memory_plan import computed_in_place, plan
 from labnet.compile.ir.simplification import simplify
-from labnet.compile.layout import slots, word
+from labnet.compile.native import cache
+from labnet.compile.native.abi import FIRST_CHECK
+from labnet.compile.native.object_layout import slots, word
 from labnet.compile.places import Plain, alike
 from labnet.compile.traced import Traced
 from labnet.compile.tree import flatten

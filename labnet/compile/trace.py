@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from labnet import autograd, memory, ops
-from labnet.compile.frames import pause, pause_for
 from labnet.compile.ir.values import Builder, Check, DType, Program, Store, Value, placed
+from labnet.compile.native.frames import pause, pause_for
 from labnet.compile.places import Plain
 from labnet.compile.reads import Reads
 from labnet.compile.traced import WAYS_OUT, Traced, TracedNode, refuse

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
 
 from labnet import autograd
-from labnet.compile.frames import pause_for
 from labnet.compile.ir.values import DType, Shape, Value
+from labnet.compile.native.frames import pause_for
 from labnet.device import check_device
 from labnet.errors import GradientError, ShapeError, TraceError
 from labnet.ops import dispatch

@@ -10,7 +10,8 @@ import types
 
 import numpy as np
 
-from labnet.compile import blocks, convention, correlation, elementary, products, recurrences, routines, runtime
+from labnet.compile import blocks, correlation, elementary, products, recurrences, routines, runtime
+from labnet.compile.native import abi
 
 _REACH = 1 << 22
 
@@ -48,17 +49,17 @@ def part(at):
 
 
 def described(array, ndim, dtype):
-    found = word(word(array + convention.DTYPE) + convention.HEAD + 8) & 0xFFFFFF
-    flags = word(array + convention.FLAGS) & convention.READ
-    return (found, word(array + convention.NDIM) & 0xFFFFFFFF, flags) == (dtype, ndim, convention.READ)
+    found = word(word(array + abi.DTYPE) + abi.HEAD + 8) & 0xFFFFFF
+    flags = word(array + abi.FLAGS) & abi.READ
+    return (found, word(array + abi.NDIM) & 0xFFFFFFFF, flags) == (dtype, ndim, abi.READ)
 
 
 def shaped(array, shape):
-    return all(word(word(array + convention.SHAPE) + 8 * axis) == length for axis, length in enumerate(shape))
+    return all(word(word(array + abi.SHAPE) + 8 * axis) == length for axis, length in enumerate(shape))
 
 
 def holds(table):
-    first, count = word(table + convention.DATA), word(word(table + convention.SHAPE))
+    first, count = word(table + abi.DATA), word(word(table + abi.SHAPE))
     rows = range(first, first + 16 * count, 16)
     return all(word(word(row)) == word(row + 8) for row in rows)
 
@@ -232,7 +233,7 @@ def _namespace():
 
 
 def load(source):
-    """Return the function of a source, as `labnet.compile.cache.load` does."""
+    """Return the function of a source, as `labnet.compile.native.cache.load` does."""
     scope = dict(NAMESPACE)
     exec(compile(source[source.index("@njit(") :], "<generated>", "exec"), scope)
     step, layout, _ = scope["step"]
@@ -244,14 +245,14 @@ def load(source):
         for position, dtype, shape in layout.arguments:
             array = id(arrays[position])
             if not (described(array, len(shape), dtype) and shaped(array, shape)):
-                return convention.OTHER_ARGUMENTS
+                return abi.OTHER_ARGUMENTS
         if not holds(id(held[0])):
-            return convention.OTHER_STATE
-        pointers = [word(id(held[layout.arena]) + convention.DATA)]
+            return abi.OTHER_STATE
+        pointers = [word(id(held[layout.arena]) + abi.DATA)]
         for table, position, dtype in layout.places:
             array = id(arrays[position] if table == "call" else held[position])
             stored = np.dtype("uint16" if dtype == "float16" else dtype)
-            pointers.append(pointer(stored)(word(array + convention.DATA)))
+            pointers.append(pointer(stored)(word(array + abi.DATA)))
         with np.errstate(all="ignore"):
             return next(filter(None, (part(*pointers, *numbers) for part in parts)), 0)
 

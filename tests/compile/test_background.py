@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.compile import cache
+from labnet.compile.native import cache
 from labnet.errors import TraceError
 
 

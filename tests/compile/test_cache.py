@@ -12,8 +12,8 @@ import pytest
 
 import labnet
 import labnet as ln
-from labnet.compile import cache, loader
-from labnet.compile.loader import Code
+from labnet.compile.native import cache, loader
+from labnet.compile.native.loader import Code
 
 CODE = """
 import sys
@@ -81,7 +81,7 @@ def test_the_name_covers_every_module_that_generated_code_is_made_of(monkeypatch
     source = ln.jit(lambda x: x * 2)
     source(ln.ones(1))
     source = source.source
-    parts = {"options", "convention", "entry", "machine", "loader"}
+    parts = {"options", "abi", "entry", "numba_compiler", "loader"}
     for imported in re.findall(r"^from (labnet[\w.]+) import \*", source, re.MULTILINE):
         for function in vars(importlib.import_module(imported)).values():
             written = getattr(function, "py_func", getattr(function, "_defn", function))

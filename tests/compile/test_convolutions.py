@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.compile import processor, specialisation
+from labnet.compile import specialisation
 from labnet.compile.blocks import evenly, most_filters, widest
 from labnet.compile.correlation import Correlation
+from labnet.compile.native import processor
 from tests.compile import interpreter
 
 torch = pytest.importorskip("torch", reason="comparison with torch: pip install torch==2.13.0 (extra `peers`)")
@@ -102,7 +103,7 @@ def test_values_and_gradients_of_machine_code_are_torchs():
 
 
 NARROW = """
-from labnet.compile import processor
+from labnet.compile.native import processor
 from tests.compile import test_convolutions, test_products
 assert processor.registers() == (16, 8), processor.registers()
 test_convolutions.compare(test_convolutions.CASES[::4])

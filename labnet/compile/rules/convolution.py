@@ -12,7 +12,7 @@ import numpy as np
 from labnet import ops
 from labnet.compile.correlation import Correlation
 from labnet.compile.ir.values import Shape
-from labnet.compile.processor import registers
+from labnet.compile.native.processor import registers
 from labnet.compile.rules.elementwise import Rule, Static
 from labnet.compile.rules.ordering import called
 from labnet.compile.rules.views import put, seen, viewed

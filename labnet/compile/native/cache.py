@@ -22,14 +22,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labnet.compile.loader import Code
+    from labnet.compile.native.loader import Code
 
 #: How many files are kept, and how many bytes of them.
 MOST_FILES, MOST_BYTES = 512, 1 << 26
 _FORMAT = b"labnet machine code 1\n"
 _HASHED = len(_FORMAT) + 32
 #: What of labnet decides, besides the modules that it imports, what a source is compiled to.
-_COMPILERS = ("labnet.compile.machine", "labnet.compile.loader", "labnet.compile.processor", "labnet.kernels.blas")
+_COMPILERS = (
+    "labnet.compile.native.numba_compiler",
+    "labnet.compile.native.loader",
+    "labnet.compile.native.processor",
+    "labnet.kernels.blas",
+)
 _IMPORT = re.compile(r"^from (labnet\.[\w.]+) import", re.MULTILINE)
 
 _lock = threading.Lock()
@@ -61,7 +66,7 @@ def folder() -> Path:
 @functools.cache
 def source_of(module: str) -> bytes:
     """Return the source of a module of labnet."""
-    path = Path(__file__).parent.parent.parent.joinpath(*module.split("."))
+    path = Path(__file__).parents[3].joinpath(*module.split("."))
     return (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_bytes()
 
 
@@ -89,7 +94,7 @@ def platform() -> list[str]:
     import numpy as np
     from numpy.__config__ import CONFIG
 
-    from labnet.compile import processor
+    from labnet.compile.native import processor
     from labnet.kernels import blas
 
     settings = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_"))
@@ -132,7 +137,7 @@ def unpack(content: bytes) -> "Code | None":
     >>> unpack(b"half of a file") is None
     True
     """
-    from labnet.compile.loader import Code
+    from labnet.compile.native.loader import Code
 
     if (
         content[: len(_FORMAT)] != _FORMAT
@@ -235,7 +240,7 @@ def is_known(source: str) -> bool:
 
 
 def _from_disk(name: str) -> Callable[..., int] | None:
-    from labnet.compile import loader
+    from labnet.compile.native import loader
 
     code = read(name)
     try:
@@ -245,8 +250,8 @@ def _from_disk(name: str) -> Callable[..., int] | None:
 
 
 def _compiled(name: str, source: str) -> Callable[..., int]:
-    from labnet.compile import loader, machine
+    from labnet.compile.native import loader, numba_compiler
 
-    code = machine.translate(source, f"<labnet step {name[:12]}>")
+    code = numba_compiler.translate(source, f"<labnet step {name[:12]}>")
     write(name, code)
     return loader.load(code)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 from numba.core import cgutils
 
-from labnet.compile.convention import (
+from labnet.compile.native.abi import (
     DATA,
     DTYPE,
     FLAGS,
@@ -26,7 +26,7 @@ from labnet.compile.convention import (
     SHAPE,
     Layout,
 )
-from labnet.compile.loader import ENTRY
+from labnet.compile.native.loader import ENTRY
 
 _OBJECT, _WORD, _DOUBLE = ir.IntType(8).as_pointer(), ir.IntType(64), ir.DoubleType()
 _PROTOTYPES = {

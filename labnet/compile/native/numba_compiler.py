@@ -28,9 +28,9 @@ from numba.core.typed_passes import (
 )
 from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 
-from labnet.compile.entry import Entry
-from labnet.compile.loader import ENTRY, Code
-from labnet.compile.processor import chosen, registers
+from labnet.compile.native.entry import Entry
+from labnet.compile.native.loader import ENTRY, Code
+from labnet.compile.native.processor import chosen, registers
 
 #: Type of a section with symbols.
 _SYMBOLS = 2
