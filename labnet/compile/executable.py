@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from labnet import memory
-from labnet.compile.emit import emit
+from labnet.compile.codegen.function_source import emit
 from labnet.compile.ir.cost import flops, traffic
 from labnet.compile.ir.fusion import fuse
 from labnet.compile.ir.memory_plan import computed_in_place, plan

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labnet import autograd, memory
-from labnet.compile.emit import emit
+from labnet.compile.codegen.function_source import emit
 from labnet.compile.executable import in_rows, write_back
 from labnet.compile.ir.cost import explain, flops
 from labnet.compile.ir.fusion import fuse

@@ -10,7 +10,15 @@ import types
 
 import numpy as np
 
-from labnet.compile import blocks, correlation, elementary, products, recurrences, routines, runtime
+from labnet.compile.intrinsics import (
+    correlation,
+    elementary_functions,
+    ordering,
+    prelude,
+    products,
+    recurrences,
+    tiling,
+)
 from labnet.compile.native import abi
 
 _REACH = 1 << 22
@@ -177,13 +185,13 @@ def _namespace():
     found |= {f"_as_{name}": convert(np.dtype(name)) for name in scalars}
     found |= {"_bool": part(pointer(np.dtype("uint8"))), "_float16": part(pointer(np.dtype("uint16")))}
     found |= {"boolean": np.bool_, "np": np, "math": Mathematics()}
-    for source in (elementary, products, routines, recurrences):
+    for source in (elementary_functions, products, ordering, recurrences):
         for name, function in vars(source).items():
             if hasattr(function, "py_func"):
                 found[name] = types.FunctionType(function.py_func.__code__, found, name)
     found |= {"_correlate": correlate, "_slopes": slopes, "_room": lambda room: None}
     found |= {"_max_pool": max_pool, "_max_pool_back": max_pool_back}
-    found |= {"njit": runtime.njit, "part": runtime.part, "OPTIONS": runtime.OPTIONS}
+    found |= {"njit": prelude.njit, "part": prelude.part, "OPTIONS": prelude.OPTIONS}
     found |= {
         "_plus": np.add,
         "_minus": np.subtract,
@@ -208,7 +216,7 @@ def _namespace():
         "_ahead": lambda array, places: array[places:],
         "_tanh": np.tanh,
         "_logistic": lambda x: 1 / (1 + np.exp(-x)),
-        **{f"_tiles{rows}x{wide}": tiles(rows, wide) for rows in range(1, blocks.TALLEST + 1) for wide in (1, 2)},
+        **{f"_tiles{rows}x{wide}": tiles(rows, wide) for rows in range(1, tiling.TALLEST + 1) for wide in (1, 2)},
         "_bits_of": lambda number: np.int32(number).view(np.float32),
         "_bits": lambda number: np.float32(number).view(np.int32),
         "_floor": np.floor,

@@ -70,7 +70,7 @@ def test_an_edit_of_the_runtime_is_noticed(folder, tmp_path):
     shutil.copytree(Path(labnet.__file__).parent, home / "labnet", ignore=shutil.ignore_patterns("__pycache__"))
     assert run(folder, home=home) == COMPILED
     assert run(folder, home=home).endswith(FOUND)
-    functions = home / "labnet" / "compile" / "elementary.py"
+    functions = home / "labnet" / "compile" / "intrinsics" / "elementary_functions.py"
     changed = functions.read_text().replace("value = low * above / below", "return float32(7)")
     assert changed != functions.read_text()
     functions.write_text(changed)
@@ -87,7 +87,15 @@ def test_the_name_covers_every_module_that_generated_code_is_made_of(monkeypatch
             written = getattr(function, "py_func", getattr(function, "_defn", function))
             if getattr(written, "__module__", "").startswith("labnet.compile."):
                 parts.add(written.__module__.rpartition(".")[2])
-    assert {"pointers", "products", "elementary", "routines", "recurrences", "convolutions", "runtime"} <= parts
+    assert {
+        "pointers",
+        "products",
+        "elementary_functions",
+        "ordering",
+        "recurrences",
+        "convolution",
+        "prelude",
+    } <= parts
     name, source_of = cache.digest(source), cache.source_of
     for part in parts:
         monkeypatch.setattr(cache, "source_of", lambda of, part=part: source_of(of) + part.encode() * of.endswith(part))

@@ -10,8 +10,8 @@ import pytest
 
 import labnet as ln
 from labnet.compile import specialisation
-from labnet.compile.blocks import evenly, most_filters, widest
-from labnet.compile.correlation import Correlation
+from labnet.compile.intrinsics.correlation import Correlation
+from labnet.compile.intrinsics.tiling import evenly, most_filters, widest
 from labnet.compile.native import processor
 from tests.compile import interpreter
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.compile import emit
+from labnet.compile.codegen import function_source
 
 
 @pytest.fixture
 def parted(monkeypatch, tmp_path):
     """Make every group of loops a function of its own."""
-    monkeypatch.setattr(emit, "WHOLE", 0)
-    monkeypatch.setattr(emit, "PART", 1)
+    monkeypatch.setattr(function_source, "WHOLE", 0)
+    monkeypatch.setattr(function_source, "PART", 1)
     monkeypatch.setenv("LABNET_CACHE", str(tmp_path))
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import labnet as ln
+from labnet.compile.codegen.function_source import emit
 from labnet.compile.differentiable import slopes
-from labnet.compile.emit import emit
 from labnet.compile.ir.fusion import fuse, needs_memory
 from labnet.compile.ir.memory_plan import computed_in_place, lifetimes, plan
 from labnet.compile.ir.simplification import simplify

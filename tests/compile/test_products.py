@@ -12,8 +12,8 @@ import pytest
 
 import labnet as ln
 from labnet.compile import specialisation
-from labnet.compile.blocks import SMALL
-from labnet.compile.product_source import Factor
+from labnet.compile.codegen.product_source import Factor
+from labnet.compile.intrinsics.tiling import SMALL
 from tests.compile import interpreter
 
 LEAST, TILED, LARGE = (1, 2, 3), 17, 70

@@ -1,8 +1,9 @@
-"""What each elementwise op is at one place, as an expression that Numba compiles.
+"""The scalar expression of each elementwise op, for Numba to compile.
 
-``{0}``, ``{1}`` and so on are the operands, converted to the dtype that NumPy computes in; names that begin with an
-underscore are functions of `labnet.compile.elementary` and `labnet.compile.intrinsics`. ``{T}`` is the type that is
-computed in, and ``{t}`` its number of bits: float32 for float16, to which results are rounded.
+``{0}``, ``{1}`` and so on are the operands, converted to the dtype that NumPy computes in. Names that begin with an
+underscore are functions of `labnet.compile.intrinsics`, in its modules `arithmetic` and `elementary_functions`.
+``{T}`` is the type that is computed in, and ``{t}`` its number of bits: float32 for float16, to which results are
+rounded.
 """
 
 #: Ops whose result has the dtype that they compute in.

@@ -11,7 +11,7 @@ There are few kinds of operations, so that every later pass is short:
 ``put``      zeros with elements added at an offset and strides: the adjoint of a view
 ``take``     elements of one value at positions that another one holds
 ``scatter``  zeros with elements added at positions that another value holds: the adjoint of ``take``
-``call``     what a function of `labnet.compile.routines` computes of whole arrays
+``call``     a function of `labnet.compile.intrinsics` of whole arrays
 
 Positions count elements in memory; where only they are known, ``within`` adds the strides of the last dimensions.
 """

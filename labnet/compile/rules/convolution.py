@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from labnet import ops
-from labnet.compile.correlation import Correlation
+from labnet.compile.intrinsics.correlation import Correlation
 from labnet.compile.ir.values import Shape
 from labnet.compile.native.processor import registers
 from labnet.compile.rules.elementwise import Rule, Static

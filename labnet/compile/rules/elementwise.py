@@ -1,4 +1,4 @@
-"""Compile rules of elementwise ops: the table in `labnet.compile.ir.scalars` says what each is at one place."""
+"""Compile rules of elementwise ops, whose scalar expressions are in `labnet.compile.ir.scalars`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -36,7 +36,7 @@ def _is_quick(operands: Sequence[Any], geometry: Geometry) -> bool:
 
 
 def _called(trace: Trace, name: str, inputs: Sequence[Any], shape: Shape, geometry: Geometry) -> Traced:
-    """Return what a routine of `labnet.compile.poolings` makes of the last input."""
+    """Return the result of a function of `labnet.compile.intrinsics.pooling` for the last input."""
     x = inputs[-1]
     numbers = (math.prod(x.shape[:-2]), *x.shape[-2:], *geometry.kernel)
     return called(trace, name, inputs, shape=shape, dtype=x.dtype, numbers=(numbers,), flops=x.size)

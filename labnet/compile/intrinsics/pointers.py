@@ -1,4 +1,4 @@
-"""What generated code calls to find its way in memory: pointers to parts of the arena, and further on."""
+"""Pointer arithmetic for generated code: pointers into the arena, pointers to later elements, and transposition."""
 
 # mypy: ignore-errors
 # Numba finds the types.
@@ -8,7 +8,7 @@ from numba import float32, float64, int8, int16, int32, int64, types, uint8, uin
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from labnet.compile.blocks import SIDE
+from labnet.compile.intrinsics.tiling import SIDE
 
 _BYTES = types.CPointer(uint8)
 

@@ -1,4 +1,4 @@
-"""What generated code calls for pooling in float32: whole vectors of windows that do not overlap."""
+"""Pooling in float32 for generated code: whole vectors of windows that do not overlap."""
 
 # mypy: ignore-errors
 # Numba finds the types.
@@ -7,8 +7,8 @@ from llvmlite import ir
 from numba import float32, types
 from numba.extending import intrinsic
 
+from labnet.compile.intrinsics.vectors import WORD, Vectors
 from labnet.compile.native.processor import registers
-from labnet.compile.vectors import WORD, Vectors
 
 _array = types.CPointer(float32)
 

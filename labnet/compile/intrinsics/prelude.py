@@ -1,4 +1,4 @@
-"""What generated code is written with: types, options, and the mark for the function that is compiled."""
+"""Names that every generated file imports: types, options, and the decorators of its functions."""
 
 # mypy: ignore-errors
 # Numba finds the types.
@@ -13,7 +13,7 @@ from labnet.compile.native.options import OPTIONS
 
 
 def njit(*layout, **options):
-    """Mark the function of a generated file for `labnet.compile.native.numba_compiler`, which has Numba compile it."""
+    """Mark the function of a generated file that `labnet.compile.native.numba_compiler` compiles."""
     return lambda function: (function, Layout(*layout), options)
 
 

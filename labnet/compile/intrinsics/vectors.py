@@ -1,4 +1,4 @@
-"""Instructions for vectors of float32, written for LLVM: what routines of generated code are made of."""
+"""LLVM instructions for vectors of float32, from which other intrinsics are built."""
 
 # mypy: ignore-errors
 # llvmlite has no types.

@@ -1,7 +1,7 @@
-"""How many parts of a convolution or a product are worked on at a time: what rules and generated code agree on.
+"""Tile sizes of convolutions and products, shared by rules, generated code and intrinsics.
 
-Apart from the code itself, which only a compiler may import. Sums stay in vector registers, so how many of them there
-are follows the processor: 16 registers of 8 floats with AVX2, 32 of 16 with AVX-512.
+Does not import Numba, so that rules can. Sums stay in vector registers, so tile sizes follow the processor: 16
+registers of 8 floats with AVX2, 32 of 16 with AVX-512.
 """
 
 #: Multiplications up to which a product is written out, and how many columns of it are computed side by side.

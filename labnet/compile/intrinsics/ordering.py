@@ -1,7 +1,6 @@
-"""What generated code calls for whole arrays: order, search and sums that run on, which are no loops over places.
+"""Sorting, binary search and running sums for generated code, which its loops over elements cannot express.
 
-Arrays come as pointers to rows that lie one after the other. Generated files import this one, and their names hash
-its source.
+Arrays come as pointers to rows that lie one after the other.
 """
 
 # mypy: ignore-errors
@@ -9,7 +8,7 @@ its source.
 
 from numba import njit
 
-from labnet.compile.intrinsics import _from_half, _plus, _times, _to_half
+from labnet.compile.intrinsics.arithmetic import _from_half, _plus, _times, _to_half
 
 _WHOLE = {"error_model": "numpy", "boundscheck": False, "nogil": True}
 _WHOLE |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # nobody calls them from Python

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from labnet.compile.blocks import SMALL, WIDTH, evenly, tallest
+from labnet.compile.intrinsics.tiling import SMALL, WIDTH, evenly, tallest
 from labnet.compile.ir.values import Value, leading
 from labnet.compile.native.processor import registers
 

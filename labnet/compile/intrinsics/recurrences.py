@@ -1,4 +1,4 @@
-"""What generated code calls for a recurrence: all steps of an LSTM, and the way back.
+"""Recurrences for generated code: all steps of an LSTM, and their gradients.
 
 Values of all steps lie one after the other in one array: active gates (T, N, 4 H), hidden states (T + 1, N, H) and
 cell states (T + 1, N, H). The equations are those of `labnet.nn.recurrence`.
@@ -10,10 +10,10 @@ cell states (T + 1, N, H). The equations are those of `labnet.nn.recurrence`.
 from numba import float32, njit
 from numba.extending import overload
 
-from labnet.compile.elementary import _sigmoid32, _sigmoid64, _tanh32, _tanh64
+from labnet.compile.intrinsics.elementary_functions import _sigmoid32, _sigmoid64, _tanh32, _tanh64
+from labnet.compile.intrinsics.pointers import _ahead
+from labnet.compile.intrinsics.products import _gemm32, _gemm64
 from labnet.compile.native.options import INNER
-from labnet.compile.pointers import _ahead
-from labnet.compile.products import _gemm32, _gemm64
 
 
 def _by_dtype(single, double):

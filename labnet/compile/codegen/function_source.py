@@ -1,4 +1,4 @@
-"""Code generation: groups become the source of one Python function that Numba compiles."""
+"""The source of one Python function for the groups of a program, for Numba to compile."""
 
 import itertools
 import math
@@ -8,24 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from labnet.compile.blocks import SIDE
+from labnet.compile.codegen.loops import Access, Loops, Nest, converted, filled, is_number, joined, literal, merged
+from labnet.compile.codegen.product_source import Factor, product_source
+from labnet.compile.intrinsics.tiling import SIDE
 from labnet.compile.ir.fusion import AT_ONCE, Group
 from labnet.compile.ir.memory_plan import Plan, parts_of
 from labnet.compile.ir.values import Check, DType, Program, Shape, Value, contiguous, placed, spread_strides
-from labnet.compile.loops import Access, Loops, Nest, converted, filled, is_number, joined, literal, merged
 from labnet.compile.native.abi import FIRST_CHECK
-from labnet.compile.product_source import Factor, product_source
 
 _HEAD = '''"""Written by labnet.compile; see the steps it was made of with step.explain()."""
 
-from labnet.compile.convolutions import *
-from labnet.compile.elementary import *
-from labnet.compile.pointers import *
-from labnet.compile.poolings import *
-from labnet.compile.products import *
-from labnet.compile.recurrences import *
-from labnet.compile.routines import *
-from labnet.compile.runtime import *
+from labnet.compile.intrinsics.convolution import *
+from labnet.compile.intrinsics.elementary_functions import *
+from labnet.compile.intrinsics.pointers import *
+from labnet.compile.intrinsics.pooling import *
+from labnet.compile.intrinsics.products import *
+from labnet.compile.intrinsics.recurrences import *
+from labnet.compile.intrinsics.ordering import *
+from labnet.compile.intrinsics.prelude import *
 
 
 @njit({layout}, **OPTIONS)

@@ -1,7 +1,7 @@
-"""What generated code calls for convolutions in float32: windows are multiplied where they lie.
+"""Convolutions in float32 for generated code: windows are multiplied where they lie in the images.
 
-`labnet.compile.correlation` says how all lies in memory. All sizes are known when code is made, so each convolution has
-its own instructions.
+`labnet.compile.intrinsics.correlation` defines the memory layout. All sizes are known when code is generated, so each
+convolution has its own instructions.
 """
 
 # mypy: ignore-errors
@@ -13,9 +13,9 @@ from llvmlite import ir
 from numba import float32, types
 from numba.extending import intrinsic
 
-from labnet.compile.blocks import evenly
-from labnet.compile.correlation import Correlation
-from labnet.compile.vectors import WORD, Vectors
+from labnet.compile.intrinsics.correlation import Correlation
+from labnet.compile.intrinsics.tiling import evenly
+from labnet.compile.intrinsics.vectors import WORD, Vectors
 
 _array = types.CPointer(float32)
 

@@ -1,4 +1,4 @@
-"""What generated code calls for products of matrices: NumPy's BLAS, and small ones written out."""
+"""Products of matrices for generated code: NumPy's BLAS, and small ones written out."""
 
 # mypy: ignore-errors
 # Numba finds the types.
@@ -9,10 +9,10 @@ from numba import float32, float64, int32, int64, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from labnet.compile.blocks import TALLEST, WIDTH
+from labnet.compile.intrinsics.pointers import made
+from labnet.compile.intrinsics.tiling import TALLEST, WIDTH
+from labnet.compile.intrinsics.vectors import Vectors
 from labnet.compile.native.options import INNER
-from labnet.compile.pointers import made
-from labnet.compile.vectors import Vectors
 from labnet.kernels.blas import DGEMM, SGEMM, link
 
 _LANE = ir.IntType(32)

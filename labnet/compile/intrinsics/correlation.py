@@ -1,4 +1,4 @@
-"""How a convolution in float32 is laid out in memory: what its rule and the code that computes it agree on.
+"""The memory layout of a convolution in float32, shared by its rule and the code that computes it.
 
 Channels of an image are copied, some at a time, into a room in the nearest caches: with their padding, and in planes
 of rows and columns that are as many apart as windows are, so that neighbouring windows lie side by side. Sums are
@@ -14,7 +14,7 @@ import math
 from dataclasses import astuple, dataclass
 from functools import cached_property
 
-from labnet.compile.blocks import evenly, most_filters, part_of_a_window, widest
+from labnet.compile.intrinsics.tiling import evenly, most_filters, part_of_a_window, widest
 
 Pair = tuple[int, ...]
 #: Length from which on channels lie on pages of their own, and how many of these are found quickly at the same time.

@@ -1,4 +1,4 @@
-"""Loops as source: which elements they reach, and what they do at each place."""
+"""Loop nests as source: which elements they access, and the statements for each element."""
 
 import math
 from collections.abc import Callable, Sequence

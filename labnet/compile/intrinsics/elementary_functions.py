@@ -1,4 +1,4 @@
-"""What generated code calls for functions of single numbers, as NumPy has them."""
+"""Elementary functions of single numbers for generated code, as NumPy has them."""
 
 # mypy: ignore-errors
 # Numba finds the types.
@@ -9,8 +9,8 @@ import numpy as np
 from numba import float32, float64, int32, njit, types, uint16
 from numba.extending import overload
 
-from labnet.compile.intrinsics import *  # noqa: F403
-from labnet.compile.intrinsics import (
+from labnet.compile.intrinsics.arithmetic import *  # noqa: F403
+from labnet.compile.intrinsics.arithmetic import (
     _bits,
     _bits_of,
     _floor,

@@ -1,4 +1,4 @@
-"""Instructions that generated code calls for arithmetic on single numbers: what NumPy computes, to the last bit.
+"""Arithmetic on single numbers for generated code: the same results as NumPy, to the last bit.
 
 Numba's own operators promise LLVM that signed integers do not overflow, take 64-bit integers of different signs for
 floating numbers, and leave conversions of numbers out of range open. Here integers wrap around at their own width and
@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import boolean, float32, float64, int8, int16, int32, int64, types, uint8, uint16, uint32, uint64
 from numba.extending import intrinsic
 
-from labnet.compile.pointers import made
+from labnet.compile.intrinsics.pointers import made
 
 
 def is_float(kind):
