@@ -17,7 +17,7 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np
 
 import labnet as ln
-from labnet.compile.guards import Guards
+from labnet.compile.trace.guards import Guards
 
 WIDTHS = (1, 8, 8, 8, 8, 1)
 

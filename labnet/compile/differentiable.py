@@ -20,9 +20,9 @@ from labnet.compile.executable import Array, Executable, in_rows, write_back
 from labnet.compile.ir.simplification import simplify
 from labnet.compile.ir.split import SEED, split
 from labnet.compile.jitted import is_dynamic, is_elsewhere, signature, trace_call
-from labnet.compile.places import Plain, alike
-from labnet.compile.trace import Trace
-from labnet.compile.traced import Traced, refuse
+from labnet.compile.trace.locations import Plain, alike
+from labnet.compile.trace.trace import Trace
+from labnet.compile.trace.traced_tensor import Traced, refuse
 from labnet.compile.tree import flatten
 from labnet.device import CPU, CUDA
 from labnet.errors import GradientError

@@ -17,16 +17,16 @@ import numpy as np
 
 from labnet import autograd
 from labnet.compile.background import BACKGROUND
-from labnet.compile.guards import Guards
-from labnet.compile.instructions import Instructions
 from labnet.compile.ir.values import Value
-from labnet.compile.origins import has_traced, hides_traced, is_library, module_of
-from labnet.compile.places import SCALARS, Place, Plain
-from labnet.compile.reads import Reads, refuse_changes
-from labnet.compile.rules import RULES
 from labnet.compile.specialisation import MISS, Specialisation, repeats
-from labnet.compile.trace import Trace
-from labnet.compile.traced import Traced, refuse
+from labnet.compile.trace.guards import Guards
+from labnet.compile.trace.instructions import Instructions
+from labnet.compile.trace.locations import SCALARS, Place, Plain
+from labnet.compile.trace.origins import has_traced, hides_traced, is_library, module_of
+from labnet.compile.trace.reads import Reads, refuse_changes
+from labnet.compile.trace.rules import RULES
+from labnet.compile.trace.trace import Trace
+from labnet.compile.trace.traced_tensor import Traced, refuse
 from labnet.compile.tree import flatten
 from labnet.device import CPU
 from labnet.kernels.places import timed

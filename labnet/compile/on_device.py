@@ -17,7 +17,7 @@ from labnet import memory
 from labnet.compile.ir.memory_plan import parts_of
 from labnet.compile.ir.values import Program, Value
 from labnet.compile.specialisation import MISS, Specialisation
-from labnet.compile.traced import Traced
+from labnet.compile.trace.traced_tensor import Traced
 from labnet.device import CUDA
 from labnet.errors import TraceError
 from labnet.kernels.cuda import along, elementwise, expressions, indexing, ordering, products, reductions, scans

@@ -18,8 +18,8 @@ from labnet.compile.ir.simplification import simplify
 from labnet.compile.native import cache
 from labnet.compile.native.abi import FIRST_CHECK
 from labnet.compile.native.object_layout import slots, word
-from labnet.compile.places import Plain, alike
-from labnet.compile.traced import Traced
+from labnet.compile.trace.locations import Plain, alike
+from labnet.compile.trace.traced_tensor import Traced
 from labnet.compile.tree import flatten
 from labnet.device import CPU
 from labnet.kernels.places import device_of

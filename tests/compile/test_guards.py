@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.compile import origins
+from labnet.compile.trace import origins
 from labnet.errors import TraceError
 
 pytestmark = pytest.mark.usefixtures("plain_steps")

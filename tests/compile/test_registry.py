@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.compile.rules import RULES
+from labnet.compile.trace.rules import RULES
 from labnet.errors import TraceError
 from labnet.ops.registry import REGISTRY
 from tests.tensors.test_registry import draw, flattened, invoke, trainable

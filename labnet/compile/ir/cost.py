@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from labnet.compile.guards import Guards
 from labnet.compile.ir.fusion import Group
 from labnet.compile.ir.memory_plan import Plan
 from labnet.compile.ir.values import Program, Value, is_room, placed
+from labnet.compile.trace.guards import Guards
 
 
 def flops(value: Value) -> int:

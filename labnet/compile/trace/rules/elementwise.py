@@ -8,8 +8,8 @@ import numpy as np
 from labnet import ops
 from labnet.compile.ir.scalars import ARITHMETIC, FLOATING
 from labnet.compile.ir.values import DType, Shape, Value
-from labnet.compile.trace import Trace
-from labnet.compile.traced import Traced, refuse
+from labnet.compile.trace.trace import Trace
+from labnet.compile.trace.traced_tensor import Traced, refuse
 from labnet.device import CPU
 from labnet.errors import DTypeError
 from labnet.ops.dispatch import failure

@@ -8,7 +8,7 @@ import numpy as np
 
 from labnet import ops
 from labnet.compile.ir.values import Shape, contiguous
-from labnet.compile.rules.elementwise import Static
+from labnet.compile.trace.rules.elementwise import Static
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op
 from labnet.ops.windows import margins, pair

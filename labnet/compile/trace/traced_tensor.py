@@ -17,9 +17,9 @@ from labnet.ops.registry import Op
 from labnet.tensor import Tensor
 
 if TYPE_CHECKING:
-    from labnet.compile.trace import Trace
+    from labnet.compile.trace.trace import Trace
 
-_HOME = str(Path(__file__).parent.parent)
+_HOME = str(Path(__file__).parents[2])
 #: Ways out, by what was called.
 WAYS_OUT = {
     "__bool__": "a decision on traced values: use ln.where, or decide outside of the compiled function",

@@ -13,10 +13,10 @@ import numpy as np
 from labnet import autograd, memory, ops
 from labnet.compile.ir.values import Builder, Check, DType, Program, Store, Value, placed
 from labnet.compile.native.frames import pause, pause_for
-from labnet.compile.places import Plain
-from labnet.compile.reads import Reads
-from labnet.compile.traced import WAYS_OUT, Traced, TracedNode, refuse
-from labnet.compile.updates import Blank, States, Step
+from labnet.compile.trace.locations import Plain
+from labnet.compile.trace.optimizer_steps import Blank, States, Step
+from labnet.compile.trace.reads import Reads
+from labnet.compile.trace.traced_tensor import WAYS_OUT, Traced, TracedNode, refuse
 from labnet.device import CPU
 from labnet.errors import DTypeError, ShapeError, TraceError
 from labnet.ops.dispatch import failure

@@ -8,10 +8,10 @@ import numpy as np
 
 from labnet import ops
 from labnet.compile.ir.values import DType, Shape
-from labnet.compile.rules.elementwise import Rule, Static, sample
-from labnet.compile.rules.indexing import taken
-from labnet.compile.trace import Trace
-from labnet.compile.traced import Traced
+from labnet.compile.trace.rules.elementwise import Rule, Static, sample
+from labnet.compile.trace.rules.indexing import taken
+from labnet.compile.trace.trace import Trace
+from labnet.compile.trace.traced_tensor import Traced
 from labnet.device import CPU
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op

@@ -6,11 +6,11 @@ from typing import Any
 
 from labnet import ops
 from labnet.compile.ir.values import Shape, contiguous
-from labnet.compile.rules.elementwise import Static
-from labnet.compile.rules.ordering import called
-from labnet.compile.rules.views import viewed
-from labnet.compile.trace import Trace
-from labnet.compile.traced import Traced, refuse
+from labnet.compile.trace.rules.elementwise import Static
+from labnet.compile.trace.rules.ordering import called
+from labnet.compile.trace.rules.views import viewed
+from labnet.compile.trace.trace import Trace
+from labnet.compile.trace.traced_tensor import Traced, refuse
 from labnet.ops.registry import Op
 
 

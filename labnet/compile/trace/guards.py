@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from labnet.autograd import is_recording
-from labnet.compile.places import Place, alike
+from labnet.compile.trace.locations import Place, alike
 from labnet.nn.modules import changes, current_mode
 
 

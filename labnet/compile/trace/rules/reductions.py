@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from labnet.compile.ir.values import DType, Shape, Value
-from labnet.compile.rules.elementwise import Rule, Static, mapped
-from labnet.compile.rules.views import reshaped
-from labnet.compile.trace import Trace
-from labnet.compile.traced import Traced
+from labnet.compile.trace.rules.elementwise import Rule, Static, mapped
+from labnet.compile.trace.rules.views import reshaped
+from labnet.compile.trace.trace import Trace
+from labnet.compile.trace.traced_tensor import Traced
 from labnet.ops.dispatch import failure
 from labnet.ops.reduction import of_number
 from labnet.ops.registry import Op

@@ -13,12 +13,12 @@ from labnet import ops
 from labnet.compile.intrinsics.correlation import Correlation
 from labnet.compile.ir.values import Shape
 from labnet.compile.native.processor import registers
-from labnet.compile.rules.elementwise import Rule, Static
-from labnet.compile.rules.ordering import called
-from labnet.compile.rules.views import put, seen, viewed
-from labnet.compile.rules.windows import Geometry, geometry_of
-from labnet.compile.trace import Trace
-from labnet.compile.traced import Traced
+from labnet.compile.trace.rules.elementwise import Rule, Static
+from labnet.compile.trace.rules.ordering import called
+from labnet.compile.trace.rules.views import put, seen, viewed
+from labnet.compile.trace.rules.windows import Geometry, geometry_of
+from labnet.compile.trace.trace import Trace
+from labnet.compile.trace.traced_tensor import Traced
 from labnet.device import CPU
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op

@@ -7,9 +7,9 @@ import numpy as np
 
 from labnet import ops
 from labnet.compile.ir.values import Shape, Value, contiguous, placed
-from labnet.compile.rules.elementwise import Static
-from labnet.compile.trace import Trace
-from labnet.compile.traced import Traced
+from labnet.compile.trace.rules.elementwise import Static
+from labnet.compile.trace.trace import Trace
+from labnet.compile.trace.traced_tensor import Traced
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import REGISTRY, Op
 

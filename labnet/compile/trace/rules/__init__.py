@@ -1,7 +1,7 @@
 """Compile rules: what each op of the registry is in the small operations of the intermediate representation."""
 
 from labnet.compile.ir.scalars import EXPRESSIONS
-from labnet.compile.rules import (
+from labnet.compile.trace.rules import (
     convolution,
     elementwise,
     indexing,
@@ -12,8 +12,8 @@ from labnet.compile.rules import (
     reductions,
     views,
 )
-from labnet.compile.rules.composed import WRITTEN, written
-from labnet.compile.rules.elementwise import Rule
+from labnet.compile.trace.rules.composed import WRITTEN, written
+from labnet.compile.trace.rules.elementwise import Rule
 
 __all__ = ["RULES"]
 

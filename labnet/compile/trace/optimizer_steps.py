@@ -13,7 +13,7 @@ from labnet.optim import Optimizer
 from labnet.tensor import Tensor
 
 if TYPE_CHECKING:
-    from labnet.compile.trace import Trace
+    from labnet.compile.trace.trace import Trace
 
 
 @dataclass

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from labnet import ops
-from labnet.compile.rules.elementwise import Rule, Static, sample
-from labnet.compile.trace import Trace
-from labnet.compile.traced import Traced
+from labnet.compile.trace.rules.elementwise import Rule, Static, sample
+from labnet.compile.trace.trace import Trace
+from labnet.compile.trace.traced_tensor import Traced
 from labnet.ops.dispatch import failure
 from labnet.ops.halves import wider
 from labnet.ops.likelihood import one_of

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from labnet.compile.traced import Traced
+from labnet.compile.trace.traced_tensor import Traced
 
 #: Where labnet lies, and its modules that read what users set: looked at like code of users.
-HOME = str(Path(__file__).parent.parent) + "/"
+HOME = str(Path(__file__).parents[2]) + "/"
 _OBSERVED = tuple(HOME + name for name in ("nn/", "loss.py"))
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _CLOCKS = {

@@ -8,10 +8,10 @@ import numpy as np
 
 from labnet import ops
 from labnet.compile.ir.values import Shape, Value, contiguous
-from labnet.compile.rules.elementwise import Static
-from labnet.compile.rules.views import is_basic, put, seen, view, viewing
-from labnet.compile.trace import Trace
-from labnet.compile.traced import Traced, refuse
+from labnet.compile.trace.rules.elementwise import Static
+from labnet.compile.trace.rules.views import is_basic, put, seen, view, viewing
+from labnet.compile.trace.trace import Trace
+from labnet.compile.trace.traced_tensor import Traced, refuse
 from labnet.errors import ShapeError
 from labnet.kernels.places import index_of
 from labnet.ops.axes import normalize_axis

@@ -2,7 +2,7 @@
 
 What is found outside becomes a guard: variables, items, attributes and functions one by one, containers and arrays as a
 whole, and so what is handed to code that is not looked at. Clocks, random numbers and iterators are refused. Objects
-that the run makes itself are left alone. `labnet.compile.instructions` says what the function does.
+that the run makes itself are left alone. `labnet.compile.trace.instructions` says what the function does.
 """
 
 import builtins
@@ -20,23 +20,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from labnet.compile.guards import Guards
-from labnet.compile.origins import (
-    draws_outside,
-    has_traced,
-    in_classes,
-    instance_dict,
-    is_foreign,
-    is_harmless,
-    is_library,
-    is_of_labnet,
-    is_shared_stream,
-    is_stream,
-    module_of,
-    reads_clock,
-    reads_file,
-)
-from labnet.compile.places import (
+from labnet.compile.trace.guards import Guards
+from labnet.compile.trace.locations import (
     MISSING,
     SCALARS,
     Absence,
@@ -54,7 +39,22 @@ from labnet.compile.places import (
     Reading,
     is_container,
 )
-from labnet.compile.traced import Traced, refuse, user_line
+from labnet.compile.trace.origins import (
+    draws_outside,
+    has_traced,
+    in_classes,
+    instance_dict,
+    is_foreign,
+    is_harmless,
+    is_library,
+    is_of_labnet,
+    is_shared_stream,
+    is_stream,
+    module_of,
+    reads_clock,
+    reads_file,
+)
+from labnet.compile.trace.traced_tensor import Traced, refuse, user_line
 from labnet.nn import Module
 from labnet.optim import Optimizer
 from labnet.tensor import Tensor

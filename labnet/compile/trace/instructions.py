@@ -10,8 +10,8 @@ from typing import Any
 
 from labnet.compile.native import frames
 from labnet.compile.native.frames import Instruction
-from labnet.compile.origins import HOME, is_library, is_observed, module_of
-from labnet.compile.reads import Reads
+from labnet.compile.trace.origins import HOME, is_library, is_observed, module_of
+from labnet.compile.trace.reads import Reads
 from labnet.errors import TraceError
 from labnet.nn import Module
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from labnet import ops
 from labnet.compile.ir.values import DType, Shape, Value, leading
-from labnet.compile.rules.elementwise import Static
-from labnet.compile.rules.reductions import reduced
-from labnet.compile.rules.views import reshaped
-from labnet.compile.trace import Trace
-from labnet.compile.traced import Traced
+from labnet.compile.trace.rules.elementwise import Static
+from labnet.compile.trace.rules.reductions import reduced
+from labnet.compile.trace.rules.views import reshaped
+from labnet.compile.trace.trace import Trace
+from labnet.compile.trace.traced_tensor import Traced
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op
 
