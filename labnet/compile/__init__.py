@@ -5,6 +5,6 @@
 `emit` writes Python that Numba compiles, and `jitted` decides whether a compiled step fits a call.
 """
 
-from labnet.compile.jitted import Jitted, jit
+from labnet.compile.dispatcher import Jitted, jit
 
 __all__ = ["Jitted", "jit"]

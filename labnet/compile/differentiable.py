@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from labnet import autograd
+from labnet.compile.backends.cpu_executable import Array, Executable, in_rows, write_back
 from labnet.compile.background import BACKGROUND
-from labnet.compile.executable import Array, Executable, in_rows, write_back
+from labnet.compile.dispatcher import is_dynamic, is_elsewhere, signature, trace_call
 from labnet.compile.ir.simplification import simplify
 from labnet.compile.ir.split import SEED, split
-from labnet.compile.jitted import is_dynamic, is_elsewhere, signature, trace_call
+from labnet.compile.pytree import flatten
 from labnet.compile.trace.locations import Plain, alike
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced, refuse
-from labnet.compile.tree import flatten
 from labnet.device import CPU, CUDA
 from labnet.errors import GradientError
 from labnet.kernels.places import finished, moved
@@ -212,7 +212,7 @@ class Version:
 
 def _on_device(held: Sequence[Any]) -> Any:
     """Return what runs programs on a GPU, if all that they hold is there."""
-    from labnet.compile.executable_on_device import ExecutableOnDevice
+    from labnet.compile.backends.cuda_executable import ExecutableOnDevice
     from labnet.kernels.cuda.array import mixed
 
     for tensor in map(_tensor, held):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labnet import autograd, memory
+from labnet.compile.backends.cpu_executable import in_rows, write_back
 from labnet.compile.codegen.function_source import emit
-from labnet.compile.executable import in_rows, write_back
 from labnet.compile.ir.cost import explain, flops
 from labnet.compile.ir.fusion import fuse
 from labnet.compile.ir.memory_plan import computed_in_place, plan
@@ -18,16 +18,16 @@ from labnet.compile.ir.simplification import simplify
 from labnet.compile.native import cache
 from labnet.compile.native.abi import FIRST_CHECK
 from labnet.compile.native.object_layout import slots, word
+from labnet.compile.pytree import flatten
 from labnet.compile.trace.locations import Plain, alike
 from labnet.compile.trace.traced_tensor import Traced
-from labnet.compile.tree import flatten
 from labnet.device import CPU
 from labnet.kernels.places import device_of
 from labnet.optim.optimizer import announce, watchers
 from labnet.tensor import Tensor, wrap
 
 if TYPE_CHECKING:
-    from labnet.compile.jitted import TracedCall
+    from labnet.compile.dispatcher import TracedCall
 
 #: What a run returns if it does not fit the call; nothing has been written then.
 MISS: Any = object()

@@ -7,7 +7,8 @@ import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from labnet.compile import executable, specialisation
+from labnet.compile import specialisation
+from labnet.compile.backends import cpu_executable
 from labnet.compile.ir import memory_plan as planning
 from labnet.compile.ir.values import Value, contiguous, placed, spread_strides
 
@@ -162,10 +163,10 @@ def verified():
         verify(program, groups, found)
         return found
 
-    for module in (executable, specialisation):
+    for module in (cpu_executable, specialisation):
         module.plan = plan
     try:
         yield
     finally:
-        for module in (executable, specialisation):
+        for module in (cpu_executable, specialisation):
             module.plan = planning.plan

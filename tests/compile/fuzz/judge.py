@@ -14,7 +14,8 @@ from functools import partial
 import numpy as np
 
 import labnet as ln
-from labnet.compile import executable, specialisation
+from labnet.compile import specialisation
+from labnet.compile.backends import cpu_executable
 from labnet.compile.differentiable import Differentiable
 from labnet.errors import TraceError
 from tests.compile import interpreter
@@ -75,14 +76,14 @@ class _Garbage:
 def conditions(mode):
     """Have unwritten memory show, and verify programs; Python runs the text in modes ``plain`` and ``served``."""
     load = specialisation.cache.load
-    specialisation.np = executable.np = _Garbage()
+    specialisation.np = cpu_executable.np = _Garbage()
     try:
         if mode in ("plain", "served"):
             specialisation.cache.load = interpreter.load
         with contextlib.nullcontext() if mode == "cuda" else verified():
             yield
     finally:
-        specialisation.np = executable.np = np
+        specialisation.np = cpu_executable.np = np
         specialisation.cache.load = load
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import labnet as ln
 from labnet import nn
-from labnet.compile import on_device
+from labnet.compile.backends import cuda_step
 from labnet.stats import collect
 from tests.cuda.device.support import assert_same, drawn
 
@@ -115,7 +115,7 @@ def labels_of(device):
 
 def test_compiled_steps_on_arguments_as_they_lie(monkeypatch):
     """Steps whose arguments are large launch their kernels; here all are."""
-    monkeypatch.setattr(on_device, "_COPIED_MEANWHILE", 0)
+    monkeypatch.setattr(cuda_step, "_COPIED_MEANWHILE", 0)
     found = {}
     for device in ("cpu", "cuda"):
         ln.manual_seed(0)
@@ -147,7 +147,7 @@ def test_compiled_steps_on_arguments_as_they_lie(monkeypatch):
 
 
 def test_compiled_steps_on_arguments_as_they_lie_check_labels(monkeypatch):
-    monkeypatch.setattr(on_device, "_COPIED_MEANWHILE", 0)
+    monkeypatch.setattr(cuda_step, "_COPIED_MEANWHILE", 0)
     loss = ln.jit(lambda x, labels: ln.loss.cross_entropy(x, labels))
     x = ln.asarray(drawn((3, 4), "float32"), device="cuda")
     expected = ln.loss.cross_entropy(x, labels_of("cuda")).item()
@@ -194,7 +194,7 @@ VIEWS = {
 @pytest.mark.parametrize("least", [0, 1 << 25], ids=["as they lie", "copied"])
 @pytest.mark.parametrize("view", VIEWS)
 def test_compiled_functions_of_arguments_that_lie_in_other_orders(view, least, monkeypatch):
-    monkeypatch.setattr(on_device, "_COPIED_MEANWHILE", least)
+    monkeypatch.setattr(cuda_step, "_COPIED_MEANWHILE", least)
     x, gpu = both((4, 4))
     kept, on_gpu = both((4, 8), seed=1)
 

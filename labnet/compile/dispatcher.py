@@ -18,6 +18,7 @@ import numpy as np
 from labnet import autograd
 from labnet.compile.background import BACKGROUND
 from labnet.compile.ir.values import Value
+from labnet.compile.pytree import flatten
 from labnet.compile.specialisation import MISS, Specialisation, repeats
 from labnet.compile.trace.guards import Guards
 from labnet.compile.trace.instructions import Instructions
@@ -27,7 +28,6 @@ from labnet.compile.trace.reads import Reads, refuse_changes
 from labnet.compile.trace.rules import RULES
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced, refuse
-from labnet.compile.tree import flatten
 from labnet.device import CPU
 from labnet.kernels.places import timed
 from labnet.ops import dispatch
@@ -379,7 +379,7 @@ def is_elsewhere(trace: Trace) -> bool:
 
 
 def _on_device() -> type[Specialisation]:
-    from labnet.compile.on_device import OnDevice
+    from labnet.compile.backends.cuda_step import OnDevice
 
     return OnDevice
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from labnet.compile.executable import Array
+from labnet.compile.backends.cpu_executable import Array
+from labnet.compile.backends.cuda_step import Run, bring, check, refuse_unfit
 from labnet.compile.ir.cost import flops, traffic
 from labnet.compile.ir.fusion import fuse
 from labnet.compile.ir.memory_plan import computed_in_place
 from labnet.compile.ir.simplification import simplify
 from labnet.compile.ir.values import Program
-from labnet.compile.on_device import Run, bring, check, refuse_unfit
 from labnet.kernels.cuda.array import DeviceArray
 from labnet.kernels.cuda.machine import machine, private
 from labnet.kernels.places import timed
