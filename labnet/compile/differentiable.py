@@ -17,12 +17,13 @@ import numpy as np
 from labnet import autograd
 from labnet.compile.backends.cpu_executable import Array, Executable, in_rows, write_back
 from labnet.compile.background import BACKGROUND
-from labnet.compile.dispatcher import is_dynamic, is_elsewhere, signature, trace_call
 from labnet.compile.ir.simplification import simplify
 from labnet.compile.ir.split import SEED, split
 from labnet.compile.pytree import flatten
 from labnet.compile.trace.locations import Plain, alike
+from labnet.compile.trace.signature import is_dynamic, signature
 from labnet.compile.trace.trace import Trace
+from labnet.compile.trace.traced_call import is_elsewhere, trace_call
 from labnet.compile.trace.traced_tensor import Traced, refuse
 from labnet.device import CPU, CUDA
 from labnet.errors import GradientError

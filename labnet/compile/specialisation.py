@@ -4,7 +4,7 @@ import functools
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,24 +20,18 @@ from labnet.compile.native.abi import FIRST_CHECK
 from labnet.compile.native.object_layout import slots, word
 from labnet.compile.pytree import flatten
 from labnet.compile.trace.locations import Plain, alike
+from labnet.compile.trace.signature import repeats
+from labnet.compile.trace.traced_call import TracedCall
 from labnet.compile.trace.traced_tensor import Traced
 from labnet.device import CPU
 from labnet.kernels.places import device_of
 from labnet.optim.optimizer import announce, watchers
 from labnet.tensor import Tensor, wrap
 
-if TYPE_CHECKING:
-    from labnet.compile.dispatcher import TracedCall
-
 #: What a run returns if it does not fit the call; nothing has been written then.
 MISS: Any = object()
 #: Stands for whatever an argument that requires gradients has.
 _ANY = autograd.Node()
-
-
-def repeats(found: Sequence[Any]) -> bool:
-    """Return whether an object occurs twice."""
-    return len(set(map(id, found))) < len(found)
 
 
 class Specialisation:
@@ -57,7 +51,7 @@ class Specialisation:
 
     device = CPU
 
-    def __init__(self, call: "TracedCall", *, pinned: tuple[Any, Any]):
+    def __init__(self, call: TracedCall, *, pinned: tuple[Any, Any]):
         trace = call.trace
         self._guards, self._effects = call.guards, call.effects
         self._pinned = [x for x in flatten(pinned)[0] if not isinstance(x, Tensor | np.ndarray)]
@@ -353,4 +347,4 @@ class Specialisation:
 
     def explain(self) -> str:
         """Return groups, memory, work and constants as text."""
-        return explain(self.program, self.groups, self.plan, self._constants, self._guards)
+        return explain(self.program, self.groups, self.plan, self._constants, self._guards.describe())

@@ -12,12 +12,12 @@ import pytest
 import labnet as ln
 from labnet.compile.codegen.function_source import emit
 from labnet.compile.differentiable import slopes
-from labnet.compile.dispatcher import trace_call
 from labnet.compile.ir.fusion import fuse, needs_memory
 from labnet.compile.ir.memory_plan import computed_in_place, lifetimes, plan
 from labnet.compile.ir.simplification import simplify
 from labnet.compile.ir.split import SEED, split
 from labnet.compile.ir.values import Builder, Program, Store, placed
+from labnet.compile.trace.traced_call import trace_call
 from labnet.ops.registry import REGISTRY
 
 rng = np.random.default_rng(0)

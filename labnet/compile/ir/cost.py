@@ -6,7 +6,6 @@ from typing import Any
 from labnet.compile.ir.fusion import Group
 from labnet.compile.ir.memory_plan import Plan
 from labnet.compile.ir.values import Program, Value, is_room, placed
-from labnet.compile.trace.guards import Guards
 
 
 def flops(value: Value) -> int:
@@ -30,8 +29,10 @@ def traffic(group: Group) -> int:
     return sum(read.values()) + sum(store.value.nbytes for store in group.stores)
 
 
-def explain(program: Program, groups: Sequence[Group], plan: Plan, constants: Sequence[Any], guards: Guards) -> str:
-    """Return a report: one line per group, then totals, constants, and what is guarded."""
+def explain(
+    program: Program, groups: Sequence[Group], plan: Plan, constants: Sequence[Any], guarded: Sequence[str]
+) -> str:
+    """Return a report: one line per group, then totals and constants, then the lines about guarded values."""
     lines = []
     for position, group in enumerate(groups):
         names = [str(value.attributes.get("name", value.kind)) for value in group.members]
@@ -45,5 +46,5 @@ def explain(program: Program, groups: Sequence[Group], plan: Plan, constants: Se
     lines.append(f"arena of {plan.nbytes} bytes for {len(plan.offsets)} intermediate values")
     for array in constants:
         lines.append(f"constant: {array.dtype} of shape {array.shape}")
-    lines += guards.describe()
+    lines += guarded
     return "\n".join(dict.fromkeys(lines))  # layers of the same size are guarded alike

@@ -3,17 +3,15 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from labnet.compile.ir.values import Value
+from labnet.compile.trace.traced_tensor import Tracer
 from labnet.ops.halves import wider
 from labnet.optim import Optimizer
 from labnet.tensor import Tensor
-
-if TYPE_CHECKING:
-    from labnet.compile.trace.trace import Trace
 
 
 @dataclass
@@ -86,8 +84,8 @@ class Held:
 class States(dict[str, Tensor]):
     """What an optimizer remembers about one parameter, as stand-ins; zeros where there is nothing yet."""
 
-    def __init__(self, trace: "Trace", optimizer: Optimizer, parameter: Tensor):
-        self._trace, self._optimizer, self._parameter = trace, optimizer, parameter
+    def __init__(self, tracer: Tracer, optimizer: Optimizer, parameter: Tensor):
+        self._tracer, self._optimizer, self._parameter = tracer, optimizer, parameter
         self.sources: dict[str, Value] = {}
 
     def __missing__(self, slot: str) -> Tensor:
@@ -96,19 +94,19 @@ class States(dict[str, Tensor]):
         if slot not in state:
             state[slot] = np.zeros_like(wider([parameter._array])[0])
         holder = Held(self._optimizer, parameter, slot)
-        now, self.sources[slot] = self._trace.source(holder, state[slot], id(state[slot]))
-        found = self[slot] = self._trace.stand_in(now)
+        now, self.sources[slot] = self._tracer.source(holder, state[slot], id(state[slot]))
+        found = self[slot] = self._tracer.stand_in(now)
         return found
 
 
 class Blank(dict[str, Tensor]):
     """What an optimizer remembers about a parameter that a run has made itself: zeros at first."""
 
-    def __init__(self, trace: "Trace", parameter: Tensor):
-        self._trace, self._parameter = trace, parameter
+    def __init__(self, tracer: Tracer, parameter: Tensor):
+        self._tracer, self._parameter = tracer, parameter
 
     def __missing__(self, slot: str) -> Tensor:
         """Begin with zeros."""
-        (value,) = wider([self._trace.lift(self._parameter)])
-        found = self[slot] = self._trace.stand_in(self._trace.builder.splat(0, value.shape, value.dtype))
+        (value,) = wider([self._tracer.lift(self._parameter)])
+        found = self[slot] = self._tracer.stand_in(self._tracer.builder.splat(0, value.shape, value.dtype))
         return found

@@ -11,13 +11,10 @@ import sys
 import sysconfig
 import time
 import types
-from collections import deque
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from labnet.compile.trace.traced_tensor import Traced
 
 #: Where labnet lies, and its modules that read what users set: looked at like code of users.
 HOME = str(Path(__file__).parents[2]) + "/"
@@ -104,32 +101,6 @@ def in_classes(kind: type, name: str, after: type | None = None) -> tuple[type, 
     """Return the class that defines a name, among those that a class inherits from, and what it is there."""
     order = kind.__mro__ if after is None else kind.__mro__[kind.__mro__.index(after) + 1 :]
     return next(((one, vars(one)[name]) for one in order if name in vars(one)), None)
-
-
-def has_traced(found: Any, depth: int = 4) -> bool:
-    """Return whether stand-ins are in a list, tuple or dict, or in those in it."""
-    if isinstance(found, Traced) or not depth:
-        return isinstance(found, Traced)
-    parts = found.values() if isinstance(found, dict) else found if isinstance(found, list | tuple) else ()
-    return any(has_traced(part, depth - 1) for part in parts)
-
-
-def hides_traced(found: Any, depth: int = 3) -> bool:
-    """Return whether stand-ins are in an object that is not taken apart, or may be in what it yields."""
-    if isinstance(found, Traced) or not depth:
-        return False
-    if isinstance(found, types.GeneratorType | map | filter | zip):
-        return True
-    parts = (
-        [*instance_dict(found).values()] if not isinstance(found, type | types.FunctionType | types.ModuleType) else []
-    )
-    if isinstance(found, types.FunctionType):
-        parts += [cell.cell_contents for cell in found.__closure__ or () if cell != types.CellType()]
-    if isinstance(found, dict):
-        parts += found.values()
-    elif isinstance(found, list | tuple | set | frozenset | deque):
-        parts += found
-    return any(isinstance(part, Traced) or hides_traced(part, depth - 1) for part in parts)
 
 
 def is_foreign(kind: Any) -> bool:

@@ -41,7 +41,6 @@ from labnet.compile.trace.locations import (
 )
 from labnet.compile.trace.origins import (
     draws_outside,
-    has_traced,
     in_classes,
     instance_dict,
     is_foreign,
@@ -54,7 +53,7 @@ from labnet.compile.trace.origins import (
     reads_clock,
     reads_file,
 )
-from labnet.compile.trace.traced_tensor import Traced, refuse, user_line
+from labnet.compile.trace.traced_tensor import Traced, has_traced, refuse, user_line
 from labnet.nn import Module
 from labnet.optim import Optimizer
 from labnet.tensor import Tensor

@@ -2,22 +2,22 @@
 
 import linecache
 import sys
+import types
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from labnet import autograd
-from labnet.compile.ir.values import DType, Shape, Value
+from labnet.compile.ir.values import Builder, DType, Shape, Value
 from labnet.compile.native.frames import pause_for
+from labnet.compile.trace.origins import instance_dict
 from labnet.device import check_device
 from labnet.errors import GradientError, ShapeError, TraceError
 from labnet.ops import dispatch
 from labnet.ops.halves import HALF, widened_rule
 from labnet.ops.registry import Op
 from labnet.tensor import Tensor
-
-if TYPE_CHECKING:
-    from labnet.compile.trace.trace import Trace
 
 _HOME = str(Path(__file__).parents[2])
 #: Ways out, by what was called.
@@ -57,16 +57,35 @@ def refuse(what: str, line: str | None = None) -> NoReturn:
 
 @runtime_checkable
 class Refusing(Protocol):
-    """What remembers that something was refused."""
+    """A tracer that records its first refusal."""
 
     refusal: TraceError | None
+
+
+class Tracer(Refusing, Protocol):
+    """The operations of a trace that stand-ins, their nodes and optimizer states need."""
+
+    device: str
+    builder: Builder
+
+    def stand_in(self, value: Value, node: autograd.Node | None = None) -> "Traced":
+        """Return a tensor that stands for a value."""
+
+    def lift(self, x: Any, dtype: DType | None = None) -> Any:
+        """Return a stand-in for an operand."""
+
+    def source(self, holder: Any, array: Any, key: int) -> tuple[Value, Value]:
+        """Return the current value of a held array, and its value at the start of the run."""
+
+    def backward(self, root: "Traced", grad: Any, *, retain_graph: bool) -> autograd.Gradients:
+        """Record the gradients of the leaves of `root`."""
 
 
 class Traced(Tensor):
     """A tensor without elements: shape, dtype, and the value of a program that it stands for."""
 
     __slots__ = ("tracer", "value")
-    tracer: "Trace"
+    tracer: Tracer
     value: Value
 
     @property
@@ -148,6 +167,32 @@ class Traced(Tensor):
     def backward(self, grad: Any = None, *, retain_graph: bool = False) -> autograd.Gradients:
         """Compute the gradients of all leaves; see `Tensor.backward`."""
         return self.tracer.backward(self, grad, retain_graph=retain_graph)
+
+
+def has_traced(found: Any, depth: int = 4) -> bool:
+    """Return whether stand-ins are in a list, tuple or dict, or in those in it."""
+    if isinstance(found, Traced) or not depth:
+        return isinstance(found, Traced)
+    parts = found.values() if isinstance(found, dict) else found if isinstance(found, list | tuple) else ()
+    return any(has_traced(part, depth - 1) for part in parts)
+
+
+def hides_traced(found: Any, depth: int = 3) -> bool:
+    """Return whether stand-ins are in an object that is not taken apart, or may be in what it yields."""
+    if isinstance(found, Traced) or not depth:
+        return False
+    if isinstance(found, types.GeneratorType | map | filter | zip):
+        return True
+    parts = (
+        [*instance_dict(found).values()] if not isinstance(found, type | types.FunctionType | types.ModuleType) else []
+    )
+    if isinstance(found, types.FunctionType):
+        parts += [cell.cell_contents for cell in found.__closure__ or () if cell != types.CellType()]
+    if isinstance(found, dict):
+        parts += found.values()
+    elif isinstance(found, list | tuple | set | frozenset | deque):
+        parts += found
+    return any(isinstance(part, Traced) or hides_traced(part, depth - 1) for part in parts)
 
 
 class TracedNode(autograd.Node):

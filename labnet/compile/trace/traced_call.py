@@ -1,0 +1,160 @@
+"""A call of a function on stand-ins: its program, guards, effects and results."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labnet import autograd
+from labnet.compile.ir.values import Value
+from labnet.compile.pytree import flatten
+from labnet.compile.trace.guards import Guards
+from labnet.compile.trace.instructions import Instructions
+from labnet.compile.trace.locations import Place, Plain
+from labnet.compile.trace.reads import Reads, refuse_changes
+from labnet.compile.trace.rules import RULES
+from labnet.compile.trace.signature import is_dynamic, repeats
+from labnet.compile.trace.trace import Trace
+from labnet.compile.trace.traced_tensor import Traced, has_traced, hides_traced, refuse
+from labnet.device import CPU
+from labnet.ops import dispatch
+from labnet.ops.creation import random_state, restart_at
+from labnet.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class TracedCall:
+    """What a call of a function on stand-ins led to.
+
+    Attributes
+    ----------
+    trace : Trace
+    guards : Guards
+        What the function has read outside of itself.
+    effects : list of (Place, object)
+        What it leaves in places outside, apart from tensors.
+    result : object
+    inputs : list of Traced
+        The stand-ins for the arrays of the call.
+    before : list of Value
+        What these stood for before the function could write into them.
+    rebound : list of (Plain, Value)
+        Attributes of modules that each call leaves with a new tensor.
+    """
+
+    trace: Trace
+    guards: Guards
+    effects: list[tuple[Place, Any]]
+    result: Any
+    inputs: list[Traced]
+    before: list[Value]
+    rebound: list[tuple[Plain, Value]]
+
+    @property
+    def written(self) -> dict[int, Value]:
+        """New elements of the arguments that the function has written into, by position."""
+        pairs = enumerate(zip(self.inputs, self.before, strict=True))
+        return {position: traced.value for position, (traced, value) in pairs if traced.value is not value}
+
+
+def trace_call(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> TracedCall:
+    """Call a function on stand-ins for arguments like these.
+
+    What it changes outside of itself is carried out by each call, if a second run changes nothing more, as with a
+    cache that is filled once, or a setting. Else it would be another change at each call, which is refused.
+    """
+    before = random_state()
+    try:
+        first = _trace_once(function, args, named)
+        changes = first.trace.reads.changed()
+        if changes and not any(has_traced(value) for _, value, _ in changes):
+            effects, changes = (
+                [(place, value) for place, value, _ in changes],
+                _changes_again(first, args, named, function),
+            )
+            first.effects.extend(effects)
+        if changes:
+            first.trace.reads.undo()
+            refuse_changes(changes)
+    except BaseException:
+        restart_at(before)
+        raise
+    first.trace.reads.undo()
+    return first
+
+
+def _changes_again(
+    first: TracedCall, args: Sequence[Any], named: dict[str, Any], function: Callable[..., Any]
+) -> list[tuple[Place, Any, str]]:
+    """Return what another run changes, and put it back."""
+    state = random_state()
+    again = _trace_once(function, args, named, undo=first.trace.reads.undo)
+    restart_at(state)
+    changes = again.trace.reads.changed()
+    again.trace.reads.undo()
+    return changes
+
+
+def _trace_once(
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    named: dict[str, Any],
+    undo: Callable[[], None] = lambda: None,
+) -> TracedCall:
+    leaves, structure = flatten((tuple(args), named))
+    devices = {leaf.device for leaf in leaves if isinstance(leaf, Tensor)}
+    device = devices.pop() if len(devices) == 1 else CPU
+    reads = Reads()
+    trace = Trace(RULES, arguments=sum(map(is_dynamic, leaves)), device=device, reads=reads)
+    inputs: list[Traced] = []
+    known: dict[int, Traced] = {}
+    for leaf in filter(is_dynamic, leaves):
+        traced = known.get(id(leaf))
+        if traced is None:
+            traced = trace.argument(len(inputs), leaf if isinstance(leaf, np.ndarray) else leaf._array)
+            trace.given |= {id(traced): leaf} if isinstance(leaf, Tensor) else {}
+            if isinstance(leaf, Tensor) and leaf.requires_grad:
+                traced._node = autograd.Leaf(traced)
+                known[id(leaf)] = traced  # a leaf that is given twice is one
+        inputs.append(traced)
+    before = [traced.value for traced in inputs]
+    following = iter(inputs)
+    traced_args, traced_named = structure.build(next(following) if is_dynamic(leaf) else leaf for leaf in leaves)
+    reads.begin(function, [leaf for leaf in leaves if not is_dynamic(leaf)])
+    reads.take_arguments((traced_args, traced_named))
+    try:
+        with dispatch.traced_by(trace), Instructions(reads):
+            result = function(*traced_args, **traced_named)
+        with dispatch.traced_by(trace):
+            if trace.refusal is not None:
+                raise trace.refusal
+            if reads.has_changed_arguments():
+                refuse("a change of a container among the arguments, seen as a copy: return the new container")
+            if isinstance(result, autograd.Gradients):
+                refuse("returning what backward returns: hand it to an optimizer, or return ln.grad(y, x)")
+            if inspect.isawaitable(result):
+                refuse("an async function: compile the computation between its awaits")
+            trace.watch()
+            found, structure = flatten(result)
+            for leaf in found:
+                if hides_traced(leaf):
+                    refuse(
+                        f"returning a {type(leaf).__name__} that holds tensors: return a tuple, list or dict of them"
+                    )
+            result = structure.build(map(trace.result, found))
+            rebound = trace.rebind()
+            is_written = any(traced.value is not value for traced, value in zip(inputs, before, strict=True))
+            if is_written and repeats([leaf for leaf in leaves if is_dynamic(leaf)]):
+                refuse("a write into an argument that is given twice: give a copy")
+    except BaseException:
+        reads.undo()
+        undo()
+        raise
+    return TracedCall(trace, reads.guards(), reads.effects(), result, inputs, before, rebound)
+
+
+def is_elsewhere(trace: Trace) -> bool:
+    """Tell whether a traced function computes on a GPU."""
+    return trace.device != CPU or any(isinstance(x, Tensor) and x.device != CPU for x in trace.held)
