@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from labnet import autograd
-from labnet.compile.backends.cpu_executable import Array, Executable, in_rows, write_back
+from labnet.compile.backends.arrays import Array, c_contiguous, write_back
+from labnet.compile.backends.selection import executable_of
 from labnet.compile.background import BACKGROUND
 from labnet.compile.ir.simplification import simplify
 from labnet.compile.ir.split import SEED, split
@@ -23,9 +24,9 @@ from labnet.compile.pytree import flatten
 from labnet.compile.trace.locations import Plain, alike
 from labnet.compile.trace.signature import is_dynamic, signature
 from labnet.compile.trace.trace import Trace
-from labnet.compile.trace.traced_call import is_elsewhere, trace_call
+from labnet.compile.trace.traced_call import trace_call
 from labnet.compile.trace.traced_tensor import Traced, refuse
-from labnet.device import CPU, CUDA
+from labnet.device import CPU
 from labnet.errors import GradientError
 from labnet.kernels.places import finished, moved
 from labnet.ops import dispatch
@@ -138,14 +139,12 @@ class Version:
         given = len(call.inputs) + len(trace.draws)
         halves = split(simplify(program), results=count, arguments=given, held=len(trace.held))
         self._given, self._results = given + len(trace.held), [(x.shape, x.dtype) for x in outputs]
-        kind, self._is_elsewhere = Executable, is_elsewhere(trace)
-        if self._is_elsewhere:
-            kind = _on_device(self._held)
-        self.forward = kind(halves.forward, arguments=self._given, constants=trace.constants, name="compiled forward")
+        self._device = call.device
+        tensors = [_tensor(part) for part in self._held]
+        build = functools.partial(executable_of, device=call.device, held=tensors, constants=trace.constants)
+        self.forward = build(halves.forward, arguments=self._given, name="compiled forward")
         kept = self._given + count + halves.saved
-        self.backward = kind(
-            halves.backward, arguments=kept + len(outputs), constants=trace.constants, name="compiled forward.backward"
-        )
+        self.backward = build(halves.backward, arguments=kept + len(outputs), name="compiled forward.backward")
         self._first_seed = kept
         self.is_ready = False
 
@@ -170,10 +169,10 @@ class Version:
 
     def run(self, inputs: Sequence[Any]) -> Any:
         """Compute the results, with the history that a backward needs."""
-        drawn, self.drawn = self.drawn or [draw(CUDA if self._is_elsewhere else CPU) for draw in self._draws], None
+        drawn, self.drawn = self.drawn or [draw(self._device) for draw in self._draws], None
         arrays = [x._array if isinstance(x, Tensor) else x for x in inputs]
         arguments = [*arrays, *drawn, *[_tensor(part)._array for part in self._held]]
-        arguments = [moved(array, CUDA) if self._is_elsewhere else in_rows(array) for array in arguments]
+        arguments = [c_contiguous(array) if self._device == CPU else moved(array, self._device) for array in arguments]
         found = self.forward(arguments)
         results = found[: len(self._results)]
         nodes = self._nodes(inputs, [*arguments, *found], sum(array.nbytes for array in (*found, *drawn)))
@@ -207,19 +206,8 @@ class Version:
             needed = self._first_seed + position in self.backward.read
             seed = seeds.get(position)
             array = np.zeros(shape, dtype) if seed is None else finished(_array(seed), dtype)
-            gradients.append(None if not needed else array if self._is_elsewhere else in_rows(array))
+            gradients.append(None if not needed else c_contiguous(array) if self._device == CPU else array)
         return self.backward([*kept, *gradients])
-
-
-def _on_device(held: Sequence[Any]) -> Any:
-    """Return what runs programs on a GPU, if all that they hold is there."""
-    from labnet.compile.backends.cuda_executable import ExecutableOnDevice
-    from labnet.kernels.cuda.array import mixed
-
-    for tensor in map(_tensor, held):
-        if tensor.device == CPU:
-            raise mixed(tensor._array)
-    return ExecutableOnDevice
 
 
 def _tensor(part: Any) -> Tensor:

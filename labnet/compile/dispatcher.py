@@ -12,11 +12,11 @@ from concurrent import futures
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
+from labnet.compile.backends.step_state import MISS
 from labnet.compile.background import BACKGROUND
 from labnet.compile.pytree import flatten
-from labnet.compile.specialisation import MISS, Specialisation
+from labnet.compile.specialisation import Specialisation, specialise
 from labnet.compile.trace.signature import signature
-from labnet.compile.trace.traced_call import is_elsewhere, trace_call
 from labnet.device import CPU
 from labnet.kernels.places import timed
 from labnet.ops import dispatch
@@ -96,7 +96,8 @@ class Jitted(Generic[P, R]):
         key, leaves = signature(flat, left), flatten((flat, left))[0]
         for known, specialisation in list(self._known):
             if known == key:
-                if specialisation in self._pending and specialisation.fits() and not self._is_ready(specialisation):
+                is_pending = specialisation in self._pending and specialisation.state.fits()
+                if is_pending and not self._is_ready(specialisation):
                     return self._run_eagerly(args, named)
                 found = _counted(specialisation, leaves)
                 if found is not MISS:
@@ -108,12 +109,12 @@ class Jitted(Generic[P, R]):
         for _, dropped in self._known[:-LIMIT]:
             self._pending.pop(dropped, None)
         del self._known[:-LIMIT]
-        if self._wait or specialisation.is_known:
-            specialisation.compile()
+        if self._wait or specialisation.step.is_known:
+            specialisation.step.compile()
         else:
-            specialisation.drawn = None
+            specialisation.state.drawn = None
             restart_at(before)  # the eager run draws what the trace has drawn
-            self._pending[specialisation] = BACKGROUND.submit(specialisation.compile)
+            self._pending[specialisation] = BACKGROUND.submit(specialisation.step.compile)
             return self._run_eagerly(args, named)
         self._use(specialisation)
         found = _counted(specialisation, leaves)
@@ -142,8 +143,8 @@ class Jitted(Generic[P, R]):
 
     def _use(self, specialisation: Specialisation) -> None:
         self._last = specialisation
-        quick = specialisation.takes_tensors_only
-        self.__call__ = specialisation.quick(self._lock, self._call) if quick else self._call  # type: ignore[method-assign]
+        quick = specialisation.state.takes_tensors_only
+        self.__call__ = specialisation.step.quick(self._lock, self._call) if quick else self._call  # type: ignore[method-assign]
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is being compiled in the background; tell whether that is so after `timeout` seconds.
@@ -167,11 +168,11 @@ class Jitted(Generic[P, R]):
     @property
     def source(self) -> str:
         """The generated code of the version that ran last."""
-        return self._latest().source
+        return self._latest().step.source
 
     def explain(self) -> str:
         """Return what the version that ran last consists of: groups, memory, work and constants."""
-        return self._latest().explain()
+        return self._latest().step.explain()
 
     def _latest(self) -> Specialisation:
         if self._last is None:
@@ -188,26 +189,13 @@ def _jitted(function: Callable[P, R], wait: bool) -> Jitted[P, R]:
 
 def _counted(specialisation: Specialisation, leaves: Sequence[Any]) -> Any:
     """Run a version where it fits. One on a GPU counts as one op: what it does besides replaying is part of it."""
-    if not (specialisation.device != CPU and active()):
-        return specialisation.refreshed(leaves)
+    if not (specialisation.state.device != CPU and active()):
+        return specialisation.step.refreshed(leaves)
     with timed(later(STEP)), suspended():
-        found = specialisation.refreshed(leaves)
+        found = specialisation.step.refreshed(leaves)
     if found is not MISS:
-        record(STEP, OpCount(1, 0.0, *specialisation.work))
+        record(STEP, OpCount(1, 0.0, *specialisation.state.work))
     return found
-
-
-def specialise(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> Specialisation:
-    """Trace a function for arguments like these; what comes out has to be compiled."""
-    call = trace_call(function, args, named)
-    kind = _on_device() if is_elsewhere(call.trace) else Specialisation
-    return kind(call, pinned=(args, named))
-
-
-def _on_device() -> type[Specialisation]:
-    from labnet.compile.backends.cuda_step import OnDevice
-
-    return OnDevice
 
 
 def jit(function: Callable[P, R], *, wait: bool = True) -> Jitted[P, R]:

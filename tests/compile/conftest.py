@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from labnet.compile import specialisation
+from labnet.compile.backends import cpu_program
 from tests.compile import interpreter
 from tests.compile.hazards import verified
 
@@ -13,7 +13,7 @@ from tests.compile.hazards import verified
 def plain_steps(monkeypatch):
     """Have Python run generated code, unless the environment asks for machine code everywhere."""
     if os.environ.get("LABNET_COMPILED") != "all":
-        monkeypatch.setattr(specialisation.cache, "load", interpreter.load)
+        monkeypatch.setattr(cpu_program.cache, "load", interpreter.load)
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,7 @@ import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from labnet.compile import specialisation
-from labnet.compile.backends import cpu_executable
+from labnet.compile.backends import cpu_program
 from labnet.compile.ir import memory_plan as planning
 from labnet.compile.ir.values import Value, contiguous, placed, spread_strides
 
@@ -163,10 +162,8 @@ def verified():
         verify(program, groups, found)
         return found
 
-    for module in (cpu_executable, specialisation):
-        module.plan = plan
+    cpu_program.plan = plan
     try:
         yield
     finally:
-        for module in (cpu_executable, specialisation):
-            module.plan = planning.plan
+        cpu_program.plan = planning.plan

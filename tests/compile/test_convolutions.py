@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.compile import specialisation
+from labnet.compile.backends import cpu_program
 from labnet.compile.intrinsics.correlation import Correlation
 from labnet.compile.intrinsics.tiling import evenly, most_filters, widest
 from labnet.compile.native import processor
@@ -94,7 +94,7 @@ def compare(cases):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_values_and_gradients_are_torchs(monkeypatch, case):
-    monkeypatch.setattr(specialisation.cache, "load", interpreter.load)
+    monkeypatch.setattr(cpu_program.cache, "load", interpreter.load)
     compare([case])
 
 

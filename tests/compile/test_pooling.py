@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.compile import specialisation
+from labnet.compile.backends import cpu_program
 from tests.compile import interpreter
 
 #: (shape, kernel, options): windows that fill rows or not, of whole vectors or less, that overlap or reach outside.
@@ -54,7 +54,7 @@ def compare(cases):
 @pytest.mark.parametrize("values", ["normal", "ties", "nan"])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_greatest_and_its_gradient_are_eager_ones(monkeypatch, case, values):
-    monkeypatch.setattr(specialisation.cache, "load", interpreter.load)
+    monkeypatch.setattr(cpu_program.cache, "load", interpreter.load)
     compare([(case, values)])
 
 

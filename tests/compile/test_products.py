@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.compile import specialisation
+from labnet.compile.backends import cpu_program
 from labnet.compile.codegen.product_source import Factor
 from labnet.compile.intrinsics.tiling import SMALL
 from tests.compile import interpreter
@@ -32,7 +32,7 @@ FORMS = ("a @ b", "a.T @ b", "a @ b.T", "a.T @ b.T")
 @pytest.fixture
 def interpreted(monkeypatch):
     """Have Python run generated code."""
-    monkeypatch.setattr(specialisation.cache, "load", interpreter.load)
+    monkeypatch.setattr(cpu_program.cache, "load", interpreter.load)
 
 
 def normal(rng, dtype, *shape):

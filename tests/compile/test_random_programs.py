@@ -66,7 +66,7 @@ def test_memory_that_nothing_writes_shows_as_no_number(monkeypatch):
         compiled = ln.jit(lambda x: ln.exp(x) @ x)
         found = compiled(ln.ones((3, 3)))
     assert np.isnan(found.numpy()).all()
-    assert (compiled._last._arena == 255).all()
+    assert (compiled._last.step.program.arena == 255).all()
 
 
 def test_a_program_prints_what_eager_and_compiled_calls_leave():

@@ -1,27 +1,36 @@
 """A program of arguments and constants on a GPU: arrays in, new arrays out, by one recording of its launches."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from labnet.compile.backends.cpu_executable import Array
-from labnet.compile.backends.cuda_step import Run, bring, check, refuse_unfit
+from labnet.compile.backends.arrays import Array
+from labnet.compile.backends.cuda_program import Bindings, Run, bring, check, refuse_unfit
 from labnet.compile.ir.cost import flops, traffic
 from labnet.compile.ir.fusion import fuse
 from labnet.compile.ir.memory_plan import computed_in_place
 from labnet.compile.ir.simplification import simplify
 from labnet.compile.ir.values import Program
-from labnet.kernels.cuda.array import DeviceArray
+from labnet.device import CPU
+from labnet.kernels.cuda.array import DeviceArray, mixed
 from labnet.kernels.cuda.machine import machine, private
 from labnet.kernels.places import timed
 from labnet.stats.collecting import active, later, record, suspended
 from labnet.stats.operations import OpCount
+from labnet.tensor import Tensor
 
 
-class ExecutableOnDevice:
-    """A program that holds nothing of anybody, and is called as `Executable` is.
+def check_held(held: Iterable[Tensor]) -> None:
+    """Raise `DeviceError` for a tensor that is not on the GPU."""
+    for tensor in held:
+        if tensor.device == CPU:
+            raise mixed(tensor._array)
+
+
+class CUDAExecutable:
+    """A program without state of its own, called as `CPUExecutable` is.
 
     The first call records launches, whose memory is its own: arguments are copied in, outputs out.
     """
@@ -42,26 +51,20 @@ class ExecutableOnDevice:
         self._work = sum(map(traffic, groups)), sum(flops(v) for group in groups for v in group.members)
         self._constants = constants
         self._lock = threading.Lock()
+        self._bindings = Bindings(self.program)
         self._kept: list[Any] = []
-        self._parts: list[Any] = []
-        self._inputs: list[DeviceArray] = []
-        self._fixed: list[DeviceArray] = []
-        self._numbers: dict[int, DeviceArray] = {}
         self._outputs: list[DeviceArray] = []
         self._replay: Any = None
-        #: Whether `compile` takes no time to speak of.
+        #: Whether `compile` returns at once.
         self.is_known = False
 
-    def _array(self, part: Any) -> Any:
-        return part
-
     def compile(self) -> None:
-        """Have every kernel that it needs compiled: it runs once, on zeros."""
+        """Compile every kernel of the program, by running it once on zeros."""
         with self._lock:
             if not self.is_known:
-                self._inputs = [DeviceArray.filled(shape, 0, dtype) for shape, dtype in self._described]
-                self._fixed = [DeviceArray.upload(np.asarray(constant)) for constant in self._constants]
-                Run(self).stores(rehearse=True)
+                self._bindings.inputs = [DeviceArray.filled(shape, 0, dtype) for shape, dtype in self._described]
+                self._bindings.upload(self._constants)
+                Run(self._bindings).stores(rehearse=True)
                 self.is_known = True
 
     def __call__(self, arguments: Sequence[Any]) -> list[Any]:
@@ -82,12 +85,12 @@ class ExecutableOnDevice:
     def _run(self, arguments: Sequence[Any]) -> list[Any]:
         with self._lock:
             for position in self.read:
-                bring(self._inputs[position], arguments[position])
-            check(self)
+                bring(self._bindings.inputs[position], arguments[position])
+            check(self._bindings)
             if self._replay is None:
                 kept: list[Any] = []  # of this recording: one that fails gives its memory back
                 with private(kept), machine().captured() as replay:
-                    self._outputs = Run(self).stores(rehearse=False)
+                    self._outputs = Run(self._bindings).stores(rehearse=False)
                 self._kept, self._replay = kept, replay
             self._replay()
             return [output.copy() for output in self._outputs]

@@ -10,6 +10,7 @@ from typing import Any
 
 from labnet.compile.native import frames
 from labnet.compile.native.frames import Instruction
+from labnet.compile.native.ownership import references
 from labnet.compile.trace.origins import HOME, is_library, is_observed, module_of
 from labnet.compile.trace.reads import Reads
 from labnet.errors import TraceError
@@ -117,7 +118,7 @@ class Instructions:
             return
         (found,) = frames.operands(frame, one.depth, 1)
         if isinstance(callee, type):
-            self._reads.create(found, is_new=is_library(module_of(callee)) or sys.getrefcount(found) <= _ALONE)
+            self._reads.create(found, is_new=is_library(module_of(callee)) or references(found) <= _ON_THE_STACK)
         else:
             self._reads.took_from_library(found)
 
@@ -192,8 +193,8 @@ class Instructions:
         self._reads.write_item(*frames.operands(frame, one.depth, 2))
 
 
-#: References to a new object: of the stack, of who asks, and of the counting itself.
-_ALONE = 3
+#: References to an object that a call has just made and returned: that of the stack of the frame.
+_ON_THE_STACK = 1
 #: The number by which Python 3.14 tells reading an item from arithmetic.
 _SUBSCRIPT = 26
 _CALLS = ("PRECALL" if sys.version_info < (3, 12) else "CALL", "CALL_KW", "CALL_FUNCTION_EX")

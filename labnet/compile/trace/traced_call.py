@@ -18,7 +18,7 @@ from labnet.compile.trace.rules import RULES
 from labnet.compile.trace.signature import is_dynamic, repeats
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced, has_traced, hides_traced, refuse
-from labnet.device import CPU
+from labnet.device import CPU, CUDA
 from labnet.ops import dispatch
 from labnet.ops.creation import random_state, restart_at
 from labnet.tensor import Tensor
@@ -51,6 +51,13 @@ class TracedCall:
     inputs: list[Traced]
     before: list[Value]
     rebound: list[tuple[Plain, Value]]
+
+    @property
+    def device(self) -> str:
+        """The GPU if an argument or a tensor that the function reads is there, else the CPU."""
+        trace = self.trace
+        is_on_gpu = trace.device != CPU or any(isinstance(x, Tensor) and x.device != CPU for x in trace.held)
+        return CUDA if is_on_gpu else CPU
 
     @property
     def written(self) -> dict[int, Value]:
@@ -153,8 +160,3 @@ def _trace_once(
         undo()
         raise
     return TracedCall(trace, reads.guards(), reads.effects(), result, inputs, before, rebound)
-
-
-def is_elsewhere(trace: Trace) -> bool:
-    """Tell whether a traced function computes on a GPU."""
-    return trace.device != CPU or any(isinstance(x, Tensor) and x.device != CPU for x in trace.held)

@@ -14,8 +14,7 @@ from functools import partial
 import numpy as np
 
 import labnet as ln
-from labnet.compile import specialisation
-from labnet.compile.backends import cpu_executable
+from labnet.compile.backends import cpu_executable, cpu_program, cpu_step
 from labnet.compile.differentiable import Differentiable
 from labnet.errors import TraceError
 from tests.compile import interpreter
@@ -75,16 +74,19 @@ class _Garbage:
 @contextlib.contextmanager
 def conditions(mode):
     """Have unwritten memory show, and verify programs; Python runs the text in modes ``plain`` and ``served``."""
-    load = specialisation.cache.load
-    specialisation.np = cpu_executable.np = _Garbage()
+    load = cpu_program.cache.load
+    modules = (cpu_program, cpu_executable, cpu_step)
+    for module in modules:
+        module.np = _Garbage()
     try:
         if mode in ("plain", "served"):
-            specialisation.cache.load = interpreter.load
+            cpu_program.cache.load = interpreter.load
         with contextlib.nullcontext() if mode == "cuda" else verified():
             yield
     finally:
-        specialisation.np = cpu_executable.np = np
-        specialisation.cache.load = load
+        for module in modules:
+            module.np = np
+        cpu_program.cache.load = load
 
 
 def scope_of(case, *, nudge=None, wide=False, device=None):

@@ -1,0 +1,283 @@
+"""A program on a GPU: its values become kernels of arrays of the device.
+
+Elementwise values stay pending until a value is needed more than once, or as a whole. So the kernels are those that
+fusion makes of arrays on a GPU anyway.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from labnet.compile.ir.memory_plan import parts_of
+from labnet.compile.ir.values import Program, Value
+from labnet.device import CUDA
+from labnet.errors import TraceError
+from labnet.kernels.cuda import along, elementwise, expressions, indexing, ordering, products, reductions, scans
+from labnet.kernels.cuda.array import DeviceArray, layout_at, mixed
+from labnet.kernels.cuda.expressions import Node, cast
+from labnet.kernels.cuda.machine import machine
+from labnet.kernels.cuda.overwriting import reads, reads_in_step
+from labnet.kernels.places import moved
+
+#: What scalar functions of compiled steps are called in kernels, where that differs.
+_NAMES = {
+    "abs": "absolute",
+    "pow": "power",
+    "round": "rint",
+    "atan2": "arctan2",
+    "bitwise_invert": "invert",
+    **{f"a{name}": f"arc{name}" for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
+    "bitwise_left_shift": "left_shift",
+    "bitwise_right_shift": "right_shift",
+    "copy": "positive",
+}
+_REDUCTIONS = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
+#: Kinds of values that are computed on a GPU.
+KINDS = frozenset({"source", "splat", "view", "map", "reduce", "matmul", "put", "take", "scatter", "call"})
+_RUNNING = {"running_sum": "add", "running_product": "multiply"}
+
+
+def refuse_unfit(program: Program, held: Iterable[Any]) -> None:
+    """Complain where something of a program has no kernel, or reads an array of the host."""
+    missing = _unfit(program)
+    if missing is not None:
+        raise TraceError(
+            f"jit: {missing} has no kernel in compiled steps on 'cuda': call it outside of the compiled function, "
+            "or leave the function eager"
+        )
+    for array in held:
+        if not isinstance(array, DeviceArray):
+            raise mixed(array)
+
+
+def _unfit(program: Program) -> str | None:
+    """Return what of a program has no kernel, or None if all of it has."""
+    for value in program.values():
+        if value.kind not in KINDS:
+            return str(value.attributes.get("name", value.kind))
+        if value.kind == "call" and value.attributes["name"] not in ("argsort", "searchsorted", *_RUNNING):
+            return str(value.attributes["name"])
+        if value.kind == "map" and value.attributes["name"] != "where" and not _is_divided(value):
+            try:
+                expressions.text_of(_name(value), value.attributes["work"])
+            except expressions.NotInKernels:
+                return str(value.attributes["name"])
+    return None
+
+
+def _name(value: Value) -> str:
+    name = value.attributes["name"]
+    return str(_NAMES.get(name, name))
+
+
+@dataclass
+class Bindings:
+    """The arrays that stand for the sources of a program.
+
+    Attributes
+    ----------
+    program : Program
+    held : callable
+        Returns the array of a held source, given its position.
+    inputs, constants : list of DeviceArray
+    numbers : dict
+        {position of a number of the call: array without dimensions}.
+    """
+
+    program: Program
+    held: Callable[[int], Any] | None = None
+    inputs: list[DeviceArray] = field(default_factory=list)
+    constants: list[DeviceArray] = field(default_factory=list)
+    numbers: dict[int, DeviceArray] = field(default_factory=dict)
+
+    def upload(self, constants: Iterable[Any]) -> None:
+        """Copy constants to the GPU."""
+        self.constants = [DeviceArray.upload(np.asarray(constant)) for constant in constants]
+
+    def held_array(self, source: Value) -> Any:
+        """Return the array of a held source."""
+        assert self.held is not None, "executables hold nothing"
+        return self.held(source.attributes["position"])
+
+
+def bring(target: DeviceArray, array: Any) -> None:
+    """Copy an argument to where a program reads it."""
+    there: DeviceArray = moved(array, CUDA)
+    if not there.is_in_rows:
+        target[...] = there
+    elif there.size:
+        machine().copy(target.address, there.address, there.nbytes)
+
+
+def check(bindings: Bindings) -> None:
+    """Raise where an argument is not what a program needs, before anything is written; this waits for the GPU."""
+    checks = bindings.program.checks
+    if not checks:
+        return
+    run, flags = Run(bindings), []
+    for condition in checks:
+        whole: Any = run.of(condition.value)
+        flags.append(np.any((whole < 0) | (whole >= condition.bound)))
+    if flags and np.any(functools.reduce(np.logical_or, flags)):
+        raise next(c.failure() for c, flag in zip(checks, flags, strict=True) if flag)
+
+
+class Run:
+    """Computes the values of a program on arrays of the GPU."""
+
+    def __init__(self, bindings: Bindings):
+        self._bindings = bindings
+        self._found: dict[int, DeviceArray] = {}
+        self._uses = bindings.program.uses
+
+    def stores(self, *, rehearse: bool) -> list[DeviceArray]:
+        """Compute and store everything, and return the outputs; a rehearsal stores to memory that is discarded."""
+        program = self._bindings.program
+        for value in program.values():
+            self.of(value)
+        outputs: dict[int, DeviceArray] = {}
+        written: list[tuple[DeviceArray, DeviceArray]] = []
+        for store in program.stores:
+            found = self.of(store.value)
+            if isinstance(store.target, Value):
+                target = self._bindings.held_array(store.target)
+                written.append((DeviceArray.empty(target.shape, target.dtype) if rehearse else target, found))
+            else:
+                outputs[store.target] = self._given_out(store.value, found, outputs)
+        self._write(written)
+        self._found.clear()
+        return [outputs[position] for position in sorted(outputs)]
+
+    @staticmethod
+    def _given_out(value: Value, found: DeviceArray, others: dict[int, DeviceArray]) -> DeviceArray:
+        """Return a result in memory that is its own."""
+        if value.kind in ("source", "view") or any(other is found for other in others.values()):
+            return found.copy()
+        return found.settle()
+
+    def _write(self, written: list[tuple[DeviceArray, DeviceArray]]) -> None:
+        """Write values where they belong: each before what it reads is overwritten, in one launch if that is safe."""
+        for position, (target, found) in enumerate(written):
+            for _, later in written[position + 1 :]:
+                if later._node is not None and reads(later._node, target._block):
+                    later.settle()
+            if found._node is not None and not reads_in_step(found._node, target):
+                found.settle()
+            elementwise.run(found.node(), target.settle())
+
+    def of(self, value: Value) -> DeviceArray:
+        """Return a value, computed or pending; the inputs are there."""
+        found = self._found.get(value.number)
+        if found is None:
+            found = getattr(self, f"_{value.kind}")(value)
+            if self._uses.get(value.number, 0) > 1 and value.kind == "map":
+                found.settle()
+            self._found[value.number] = found
+        return found
+
+    def _source(self, value: Value) -> DeviceArray:
+        bindings, position = self._bindings, value.attributes["position"]
+        origin = value.attributes["origin"]
+        if origin == "argument":
+            argument: DeviceArray = bindings.inputs[position]
+            return argument
+        if origin == "constant":
+            constant: DeviceArray = bindings.constants[position]
+            return constant
+        if origin == "number":
+            if position not in bindings.numbers:
+                bindings.numbers[position] = DeviceArray.filled((), 1.0, value.dtype)
+            return bindings.numbers[position]
+        array: DeviceArray = bindings.held_array(value)
+        return array.in_rows()
+
+    def _splat(self, value: Value) -> DeviceArray:
+        return DeviceArray.pending(Node("constant", value.dtype, payload=value.attributes["number"]), value.shape)
+
+    def _view(self, value: Value) -> DeviceArray:
+        base, offset = self.of(value.inputs[0]), value.attributes["offset"]
+        return self._strided(base, offset, value.attributes["strides"], value.shape)
+
+    def _strided(self, base: DeviceArray, offset: int, strides: Sequence[int], shape: tuple[int, ...]) -> DeviceArray:
+        base = base.settle()
+        size = base.itemsize
+        layout = layout_at(base.address + offset * size, shape, base.dtype, tuple(step * size for step in strides))
+        return base.view_of(layout)
+
+    def _map(self, value: Value) -> DeviceArray:
+        name, work = value.attributes["name"], value.attributes["work"]
+        operands = []
+        for position, operand in enumerate(value.inputs):
+            array = self.of(operand)
+            if operand.kind == "splat":
+                node = Node("constant", operand.dtype, payload=operand.attributes["number"])
+            else:
+                node = array.operand(value.shape)
+            operands.append(cast(node, expressions.BOOL if name == "where" and position == 0 else work))
+        if name == "where":
+            node = Node("where", work, tuple(operands))
+        elif name == "copy":
+            node = operands[0]
+        elif _is_divided(value):
+            node = expressions.divided(name, *operands)
+        else:
+            node = Node(_name(value), value.dtype if _is_test(value) else work, tuple(operands))
+        return DeviceArray.pending(cast(node, value.dtype), value.shape)
+
+    def _reduce(self, value: Value) -> DeviceArray:
+        name, axes = _REDUCTIONS[value.attributes["name"]], value.attributes["axes"]
+        return reductions.over(name, self.of(value.inputs[0]), axes, value.dtype, keepdims=False)
+
+    def _matmul(self, value: Value) -> DeviceArray:
+        left, right = (self.of(operand) for operand in value.inputs)
+        return products.matmul(left.settle(), right.settle())
+
+    def _put(self, value: Value) -> DeviceArray:
+        out = DeviceArray.filled(value.shape, 0, value.dtype)
+        for operand, (offset, strides) in zip(value.inputs, value.attributes["places"], strict=True):
+            if operand.size:
+                part = self._strided(out, offset, strides, operand.shape)
+                array = self.of(operand)
+                node = cast(array.operand(operand.shape), value.dtype)
+                if not parts_of(value)[0]:  # what is only put there keeps the sign of a zero
+                    name = "bitwise_or" if value.dtype.kind == "b" else "add"
+                    node = Node(name, value.dtype, (part.node(), node))
+                elementwise.run(node, part)
+        return out
+
+    def _take(self, value: Value) -> DeviceArray:
+        base, places = (self.of(operand).settle() for operand in value.inputs)
+        return along.gather(base, places, value.shape, value.attributes["within"])
+
+    def _scatter(self, value: Value) -> DeviceArray:
+        values, starts = (_in_rows(self.of(operand)) for operand in value.inputs)
+        return indexing.scattered(values, starts, value.shape)
+
+    def _call(self, value: Value) -> DeviceArray:
+        name, inputs = value.attributes["name"], [_in_rows(self.of(operand)) for operand in value.inputs]
+        if name == "searchsorted":
+            return ordering.searchsorted(inputs[0], inputs[1], "right" if value.attributes["numbers"][2] else "left")
+        if name in _RUNNING:
+            return scans.scan(_RUNNING[name], inputs[0], -1, value.dtype)
+        out = DeviceArray.empty(value.shape, value.dtype)  # in the half where merging in passes leaves it
+        if out.size:
+            half = out[(out.shape[-1] - 1).bit_length() % 2]
+            ordering.in_order(inputs[0], half)
+        return out
+
+
+def _in_rows(x: DeviceArray) -> DeviceArray:
+    """Return an array computed, in row-major order."""
+    return x.in_rows()
+
+
+def _is_divided(value: Value) -> bool:
+    """Tell whether a value is a quotient or remainder of several nodes."""
+    return value.attributes["name"] in ("remainder", "floor_divide") and value.attributes["work"].kind == "f"
+
+
+def _is_test(value: Value) -> bool:
+    return value.dtype.kind == "b"
