@@ -1,6 +1,7 @@
-"""The layer rule: a room imports only rooms to its left, function-level imports included."""
+"""The layer rules: what a room may import, and what a part of a room may; function-level imports included."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,20 @@ LAYERS = (
     ("network",),
     ("jupyter", "cluster", "cli", "__main__"),
 )
+#: The order of the parts of a room, by its dotted path: folders and modules. A part imports only those to its left.
+ORDERS = {
+    "compile": (
+        ("background", "pytree"),
+        ("ir",),
+        ("native",),
+        ("intrinsics",),
+        ("codegen",),
+        ("trace",),
+        ("backends",),
+        ("specialisation",),
+        ("differentiable", "dispatcher"),
+    ),
+}
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
@@ -35,8 +50,21 @@ def imported_modules(path: Path) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import in line {node.lineno}"
             module = node.module or ""
-            found += [f"{module}.{alias.name}" for alias in node.names] if module == "labnet" else [module]
-    return [name for name in found if name.split(".")[0] == "labnet"]
+            names = [f"{module}.{alias.name}" for alias in node.names]
+            found += [name if module == "labnet" or name in MODULES else module for name in names]
+    return [name for name in dict.fromkeys(found) if name.split(".")[0] == "labnet"]
+
+
+def module_name(path: Path) -> str:
+    return ".".join(("labnet", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def modules_of(room: str) -> dict[str, Path]:
+    """Return the modules of a room by their names, without that of the room itself."""
+    return {name: path for name, path in MODULES.items() if name.startswith(f"labnet.{room}.")}
+
+
+MODULES = {module_name(path): path for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -51,6 +79,37 @@ def test_rooms_import_only_what_lies_to_their_left(path):
 def test_every_room_has_a_layer():
     rooms = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in FILES}
     assert rooms <= RANK.keys()
+
+
+@pytest.mark.parametrize("room", ORDERS)
+def test_parts_of_a_room_import_only_parts_to_their_left(room):
+    rank = {part: position for position, parts in enumerate(ORDERS[room]) for part in parts}
+    start = len(room.split(".")) + 1
+    wrong = []
+    for name, path in modules_of(room).items():
+        part = name.split(".")[start]
+        for other in imported_modules(path):
+            if other == f"labnet.{room}":
+                wrong.append(f"{name} imports the whole room")
+            elif other in modules_of(room) and (found := other.split(".")[start]) != part and rank[found] >= rank[part]:
+                wrong.append(f"{name} imports {other}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("room", ORDERS)
+def test_the_order_of_a_room_lists_each_of_its_parts(room):
+    start = len(room.split(".")) + 1
+    assert {name.split(".")[start] for name in modules_of(room)} == {part for parts in ORDERS[room] for part in parts}
+
+
+@pytest.mark.parametrize("room", ORDERS)
+def test_no_modules_of_a_room_import_each_other_in_a_circle(room):
+    modules = modules_of(room)
+    graph = {name: {other for other in imported_modules(path) if other in modules} for name, path in modules.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 @pytest.mark.parametrize(
