@@ -7,8 +7,8 @@ import labnet as ln
 from labnet.compile.differentiable import Differentiable
 from labnet.errors import DeviceError, TraceError
 from labnet.ops.registry import REGISTRY
-from tests.compile.test_indexing import KEYS
-from tests.compile.test_registry import COMPILED, slopes
+from tests.compile.trace.test_indexing import KEYS
+from tests.compile.trace.test_registry import COMPILED, slopes
 from tests.cuda.device.support import assert_same, drawn, tolerance
 from tests.tensors.test_registry import draw, invoke, trainable
 
