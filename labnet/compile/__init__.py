@@ -1,8 +1,8 @@
-"""Compiled steps: a function of tensors becomes one machine-code function.
+"""Compiled steps: a function of tensors becomes one function of machine code.
 
-`trace` writes down what the function does, gradients and updates included; `simplify` removes what is not needed,
-`fuse` puts elementwise work into common loops, `plan` gives every intermediate value its place in one arena,
-`emit` writes Python that Numba compiles, and `jitted` decides whether a compiled step fits a call.
+`trace` records a run of the function, gradients and updates included, as a program of `ir`, whose passes simplify and
+fuse it and plan its memory. `codegen` writes Python source, which calls `intrinsics` and which `native` compiles.
+`backends` runs the result on the CPU or a GPU, and `dispatcher` chooses the compiled version that fits a call.
 """
 
 from labnet.compile.dispatcher import Jitted, jit

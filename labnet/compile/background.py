@@ -1,4 +1,4 @@
-"""Compiling in the background: one thread, one thing after the other."""
+"""Background compilation: one thread, one task after the other."""
 
 import atexit
 import os
@@ -11,8 +11,7 @@ from concurrent.futures import Future
 class Background:
     """A daemon thread that compiles, started on first use.
 
-    When the process ends, what is being compiled is waited for, since LLVM cannot be interrupted, and the rest is
-    left out.
+    When the process ends it finishes its current task, since LLVM cannot be interrupted, and drops the others.
     """
 
     def __init__(self) -> None:
@@ -27,7 +26,7 @@ class Background:
         self._stopped = False
 
     def submit(self, task: Callable[[], None]) -> "Future[None]":
-        """Have something compiled; the future tells when, or why not."""
+        """Queue a task; the future holds its completion or its error."""
         future: Future[None] = Future()
         with self._lock:
             if self._thread is None:
@@ -38,7 +37,7 @@ class Background:
         return future
 
     def stop(self) -> None:
-        """Wait for what is being compiled, and begin nothing more."""
+        """Finish the current task and drop the others."""
         self._stopped = True
         self._tasks.put(None)
         if self._thread is not None:

@@ -1,7 +1,7 @@
 """A function whose forward and backward are compiled apart: its results have a history, as if it had run eagerly.
 
-For those who compute a forward now and its backward later, with weights that may have changed in between. A call
-keeps what its own backward needs: the weights that it saw, and values that its forward has saved.
+For servers, which compute a forward now and its backward later, when weights may have changed. A call keeps what
+its own backward needs: the weights of its forward, and the values that this has saved.
 """
 
 import functools
@@ -21,7 +21,7 @@ from labnet.compile.background import BACKGROUND
 from labnet.compile.ir.simplification import simplify
 from labnet.compile.ir.split import SEED, split
 from labnet.compile.pytree import flatten
-from labnet.compile.trace.locations import Plain, alike
+from labnet.compile.trace.locations import ReplacedAttribute, alike
 from labnet.compile.trace.signature import is_dynamic, signature
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_call import trace_call
@@ -62,7 +62,7 @@ class Picked(autograd.Node):
         self.position = position
 
     def pull(self, gradient: Any, run: autograd.Run) -> list[Any]:
-        """Hand the gradient on to the call."""
+        """Pass the gradient to the call."""
         return [Seeds({self.position: gradient})]
 
 
@@ -85,7 +85,7 @@ class Called(autograd.Node):
         return self.version.pull(self.arrays, gradient.arrays)
 
     def release(self) -> None:
-        """Let go of the saved values."""
+        """Release the saved values."""
         self.parents = self.version = None
         self.arrays = []
 
@@ -96,7 +96,7 @@ class Called(autograd.Node):
 
 
 def slopes(trace: Trace, outputs: Sequence[Traced]) -> dict[autograd.Leaf, Traced]:
-    """Write down the gradients of all leaves, given those of the outputs."""
+    """Record the gradients of all leaves, given those of the outputs."""
     found: dict[autograd.Leaf, Traced] = {}
     for position, output in enumerate(outputs):
         if output._node is None:
@@ -113,7 +113,7 @@ def slopes(trace: Trace, outputs: Sequence[Traced]) -> dict[autograd.Leaf, Trace
 
 
 class Version:
-    """A forward and its backward, compiled for arguments and surroundings of one kind."""
+    """A forward and its backward, compiled for one signature and one set of guards."""
 
     def __init__(self, function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]):
         call = trace_call(function, args, named)
@@ -126,7 +126,7 @@ class Version:
         self._recorded = [position for position, output in enumerate(outputs) if output._node is not None]
         gradients = slopes(trace, outputs)
         self._owners = [_owner(leaf, call.inputs) for leaf in gradients]
-        self._held: list[Tensor | Plain] = trace.held
+        self._held: list[Tensor | ReplacedAttribute] = trace.held
         self._states = [_state(part) for part in self._held]
         self._draws, self.drawn = trace.draws, trace.drawn or None
         #: Which arguments, by position, and which held tensors a call leaves with new elements.
@@ -149,7 +149,7 @@ class Version:
         self.is_ready = False
 
     def compile(self) -> None:
-        """Make machine code of both, or take it from the disk; from any thread."""
+        """Compile both, or load their machine code from the cache; from any thread."""
         self.forward.compile()
         if self._recorded:
             self.backward.compile()
@@ -157,11 +157,11 @@ class Version:
 
     @property
     def is_known(self) -> bool:
-        """Whether `compile` takes no time to speak of."""
+        """Whether `compile` returns at once."""
         return self.forward.is_known and (not self._recorded or self.backward.is_known)
 
     def fits(self) -> bool:
-        """Tell whether everything is as it was traced for."""
+        """Return whether guards and held tensors are as they were traced."""
         if not self._guards.hold():
             return False
         now = map(_state, self._held)
@@ -178,7 +178,7 @@ class Version:
         nodes = self._nodes(inputs, [*arguments, *found], sum(array.nbytes for array in (*found, *drawn)))
         wrapped = iter([wrap(array, node) for array, node in zip(results, nodes, strict=True)])
         for target, array in zip(self._written, found[len(results) :], strict=False):
-            if isinstance(target, Plain):
+            if isinstance(target, ReplacedAttribute):
                 target.rebind(array)
             else:
                 write_back(inputs[target] if isinstance(target, int) else target, array)
@@ -212,7 +212,7 @@ class Version:
 
 def _tensor(part: Any) -> Tensor:
     """Return the tensor of a part that is held."""
-    found: Tensor = part.now() if isinstance(part, Plain) else part
+    found: Tensor = part.now() if isinstance(part, ReplacedAttribute) else part
     return found
 
 
@@ -295,7 +295,7 @@ class Differentiable:
         return None
 
     def _is_ready(self, version: Version) -> bool:
-        """Tell whether a version is compiled by now; warn once if it never will be."""
+        """Return whether a version is compiled; warn once if that failed."""
         future = self._pending.get(version)
         if future is None or not future.done():
             return False
@@ -305,7 +305,7 @@ class Differentiable:
         return error is None
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is being compiled in the background; tell whether that is so after `timeout` seconds."""
+        """Wait for background compilation; return whether it finished within `timeout` seconds."""
         return not futures.wait(list(self._pending.values()), timeout).not_done
 
     @property

@@ -1,4 +1,4 @@
-"""`ln.jit`: which compiled step fits a call, and what happens where none does."""
+"""`ln.jit`: choose the compiled version that fits a call, or trace and compile a new one."""
 
 import copy
 import functools
@@ -68,7 +68,7 @@ class Jitted(Generic[P, R]):
         return copied
 
     def __reduce__(self) -> Any:
-        """Be pickled by name, as functions are, where a module has it; else with its function, to be compiled anew."""
+        """Pickle by name, as functions are, if a module defines it; else with its function, to be compiled anew."""
         found: Any = sys.modules.get(self._function.__module__)
         name: str = getattr(self._function, "__qualname__", "")
         for part in name.split("."):
@@ -78,18 +78,18 @@ class Jitted(Generic[P, R]):
         return _jitted, (self._function, self._wait)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """Be a method where it is an attribute of a class."""
+        """Bind to an instance, as functions do."""
         return self if instance is None else types.MethodType(self, instance)
 
     def _call(self, *args: Any, **named: Any) -> Any:
-        """Run a version that may be another one than ran last; inside of another compiled function, be part of that."""
+        """Choose a version and run it; inside of another compiled function, run the function itself."""
         if dispatch.Plain is None and dispatch.current_tracer() is not None:
             return self._function(*args, **named)
         with self._lock:
             return self._find([x for x in args if x is not MISS], named)
 
     def _find(self, args: Sequence[Any], named: dict[str, Any]) -> Any:
-        """Look for a version that fits, or make one, and run it."""
+        """Run a version that fits; trace and compile one if there is none."""
         arguments = inspect.signature(self._function).bind(*args, **named) if named else None
         flat = tuple(args) if arguments is None else arguments.args
         left = {} if arguments is None else arguments.kwargs
@@ -123,7 +123,7 @@ class Jitted(Generic[P, R]):
         return found
 
     def _is_ready(self, specialisation: Specialisation) -> bool:
-        """Tell whether a version that is compiled in the background is there; warn once if it never will be."""
+        """Return whether background compilation of a version has finished; warn once if it failed."""
         future = self._pending[specialisation]
         if not future.done():
             return False
@@ -137,7 +137,7 @@ class Jitted(Generic[P, R]):
         return False
 
     def _run_eagerly(self, args: Sequence[Any], named: dict[str, Any]) -> Any:
-        """Call the function itself; its results carry no history, like those of compiled code."""
+        """Call the function itself; detach its results, since those of compiled code carry no history."""
         leaves, structure = flatten(self._function(*args, **named))
         return structure.build([leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves])
 
@@ -147,7 +147,7 @@ class Jitted(Generic[P, R]):
         self.__call__ = specialisation.step.quick(self._lock, self._call) if quick else self._call  # type: ignore[method-assign]
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is being compiled in the background; tell whether that is so after `timeout` seconds.
+        """Wait for background compilation; return whether it finished within `timeout` seconds.
 
         Examples
         --------
@@ -171,7 +171,7 @@ class Jitted(Generic[P, R]):
         return self._latest().step.source
 
     def explain(self) -> str:
-        """Return what the version that ran last consists of: groups, memory, work and constants."""
+        """Return a report of the version that ran last: groups, memory, work and constants."""
         return self._latest().step.explain()
 
     def _latest(self) -> Specialisation:
@@ -188,7 +188,7 @@ def _jitted(function: Callable[P, R], wait: bool) -> Jitted[P, R]:
 
 
 def _counted(specialisation: Specialisation, leaves: Sequence[Any]) -> Any:
-    """Run a version where it fits. One on a GPU counts as one op: what it does besides replaying is part of it."""
+    """Run a version where it fits. A call on a GPU is counted as one op, which includes all of its copies."""
     if not (specialisation.state.device != CPU and active()):
         return specialisation.step.refreshed(leaves)
     with timed(later(STEP)), suspended():

@@ -1,4 +1,4 @@
-"""Tuples, lists, dicts, named tuples, data classes and slices, taken apart and put together again."""
+"""Flattening of nested tuples, lists, dicts, named tuples, data classes and slices into leaves and a structure."""
 
 import dataclasses
 import itertools
@@ -13,7 +13,7 @@ _MAPPINGS = (dict, OrderedDict)
 
 @dataclass(frozen=True)
 class Structure:
-    """How leaves hang together.
+    """The structure of a tree of leaves.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Structure:
     kinds: tuple[type, ...] = ()
 
     def build(self, leaves: Iterable[Any]) -> Any:
-        """Put leaves together.
+        """Return the tree with these leaves.
 
         Examples
         --------
@@ -63,12 +63,12 @@ class Structure:
         return made
 
     def constants(self) -> list[Any]:
-        """Return what `written` refers to: keys of dicts, and what makes other kinds, outer ones first."""
+        """Return the constants that the source of `written` refers to, outer ones first."""
         own = [*self.keys] if self.kind is dict else [] if self.kind in (None, *_BRACKETS) else [self.make]
         return [*own, *itertools.chain.from_iterable(part.constants() for part in self.parts)]
 
     def written(self, leaves: Iterator[str], constants: str) -> str:
-        """Return the source of what `build` makes of leaves, in which `constants` names what `constants` returns.
+        """Return an expression for the result of `build`, in which `constants` names the list of `constants`.
 
         Examples
         --------
@@ -90,7 +90,7 @@ class Structure:
 
 
 def _parts_of(tree: Any) -> tuple[tuple[Any, ...], list[Any]] | None:
-    """Return the keys and parts of what is taken apart; None for a leaf."""
+    """Return the keys and parts of a container; None for a leaf."""
     kind = type(tree)
     if kind in _MAPPINGS:
         return tuple(tree), list(tree.values())
@@ -105,7 +105,7 @@ def _parts_of(tree: Any) -> tuple[tuple[Any, ...], list[Any]] | None:
 
 
 def flatten(tree: Any) -> tuple[list[Any], Structure]:
-    """Take apart what holds others: tuples, lists, dicts, named tuples, data classes and slices.
+    """Flatten tuples, lists, dicts, named tuples, data classes and slices into leaves and a structure.
 
     Examples
     --------

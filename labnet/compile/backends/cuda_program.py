@@ -41,7 +41,7 @@ _RUNNING = {"running_sum": "add", "running_product": "multiply"}
 
 
 def refuse_unfit(program: Program, held: Iterable[Any]) -> None:
-    """Complain where something of a program has no kernel, or reads an array of the host."""
+    """Raise if an operation of a program has no kernel, or a held array is on the host."""
     missing = _unfit(program)
     if missing is not None:
         raise TraceError(
@@ -54,7 +54,7 @@ def refuse_unfit(program: Program, held: Iterable[Any]) -> None:
 
 
 def _unfit(program: Program) -> str | None:
-    """Return what of a program has no kernel, or None if all of it has."""
+    """Return the name of an operation without a kernel; None if there is none."""
     for value in program.values():
         if value.kind not in KINDS:
             return str(value.attributes.get("name", value.kind))
@@ -153,13 +153,13 @@ class Run:
 
     @staticmethod
     def _given_out(value: Value, found: DeviceArray, others: dict[int, DeviceArray]) -> DeviceArray:
-        """Return a result in memory that is its own."""
+        """Return a result in memory of its own."""
         if value.kind in ("source", "view") or any(other is found for other in others.values()):
             return found.copy()
         return found.settle()
 
     def _write(self, written: list[tuple[DeviceArray, DeviceArray]]) -> None:
-        """Write values where they belong: each before what it reads is overwritten, in one launch if that is safe."""
+        """Write values to their targets: each before its operands are overwritten, in one launch if that is safe."""
         for position, (target, found) in enumerate(written):
             for _, later in written[position + 1 :]:
                 if later._node is not None and reads(later._node, target._block):
@@ -275,7 +275,7 @@ def _in_rows(x: DeviceArray) -> DeviceArray:
 
 
 def _is_divided(value: Value) -> bool:
-    """Tell whether a value is a quotient or remainder of several nodes."""
+    """Return whether a value is a quotient or remainder of several nodes."""
     return value.attributes["name"] in ("remainder", "floor_divide") and value.attributes["work"].kind == "f"
 
 

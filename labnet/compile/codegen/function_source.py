@@ -83,7 +83,7 @@ class Emitter:
         return text
 
     def _parts(self, pieces: list[list[str]]) -> Iterator[list[str]]:
-        """Yield the lines of the functions that a step consists of, which take the same and run one after the other."""
+        """Yield the lines of each function of a step; they take the same arguments and run one after the other."""
         rest = list(itertools.chain.from_iterable(pieces))
         if len(rest) <= WHOLE:
             yield self._head + rest
@@ -172,14 +172,14 @@ class Emitter:
         return Factor.of(operand, self._shifted(base, offset, strides[:-2]))
 
     def _blank(self, value: Value) -> list[str]:
-        """Write zeros where a put leaves places blank, or where its parts are added to each other."""
+        """Return statements that clear a put whose parts leave gaps or overlap."""
         apart, whole = parts_of(value)
         if apart and whole:
             return []
         return filled(f"p{value.number}", value)
 
     def _put(self, value: Value) -> list[str]:
-        """Add each input that is not there yet, where its offset and strides say."""
+        """Return statements that add each input of a put at its offset and strides."""
         lines: list[str] = []
         apart = parts_of(value)[0]
         for operand, (offset, strides) in zip(value.inputs, value.attributes["places"], strict=True):
@@ -258,7 +258,7 @@ class Emitter:
 
 
 def _turned(lengths: Shape, source: Access, target: Access) -> list[str] | None:
-    """Return the copy of matrices that lie transposed, if that is what two accesses of these lengths are."""
+    """Return a transposed copy of matrices, if two accesses of these lengths form one; else None."""
     if len(lengths) < 2 or source.dtype != np.float32 or target.dtype != np.float32:
         return None
     rows, columns = lengths[-2:]

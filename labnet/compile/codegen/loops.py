@@ -24,12 +24,12 @@ _HALF = np.dtype("float16")
 
 
 def name_of(dtype: DType) -> str:
-    """Return the name that generated code has for the type of numbers of a dtype while they are computed with."""
+    """Return the name of the type in which generated code computes with a dtype."""
     return {"bool": "boolean", "float16": "float32"}.get(dtype.name, dtype.name)
 
 
 def blank(value: Value) -> str:
-    """Return what the elements of a value that is added up are before anything was added."""
+    """Return the initial element of a reduction, as source."""
     if value.kind != "reduce":
         return literal(0, value.dtype)
     return f"{name_of(value.dtype)}({_START[value.attributes['name']](value.dtype)})"
@@ -57,7 +57,7 @@ def converted(text: str, source: DType, target: DType) -> str:
 
 
 def rounded(text: str, dtype: DType) -> str:
-    """Return the result of arithmetic in the type of numbers of a dtype as the dtype has it."""
+    """Return the result of arithmetic rounded to a dtype, as source."""
     return f"_from_half(_to_half({text}))" if dtype == _HALF else text
 
 
@@ -159,7 +159,7 @@ class Nest:
         self._first: list[str] = []
 
     def lines(self) -> list[str]:
-        """Return the nest, and before it the loops that make room for sums."""
+        """Return the nest, preceded by the loops that initialise accumulators."""
         write = {"map": self._map, "take": self._take, "reduce": self._reduce, "scatter": self._scatter}
         for value in self._group.members:
             write[value.kind](value)
@@ -195,7 +195,7 @@ class Nest:
         self._known(value, text if name in CHOICES else rounded(text, value.dtype), depth)
 
     def _known(self, value: Value, text: str, depth: int) -> None:
-        """Name the element of a value, and write it down if it is needed later."""
+        """Name the element of a value, and store it if a later group reads it."""
         self._loops.before[depth].append(f"v{value.number} = {text}")
         self._depths[value.number] = depth
         if ("write", value.number) in self._accesses:
@@ -257,5 +257,5 @@ def filled(pointer: str, value: Value) -> list[str]:
 
 
 def is_number(value: Value) -> bool:
-    """Tell whether a value is a number that each call brings."""
+    """Return whether a value is a number of the call."""
     return value.kind == "source" and value.attributes["origin"] == "number"

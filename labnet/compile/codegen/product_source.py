@@ -7,7 +7,7 @@ from labnet.compile.intrinsics.tiling import SMALL, WIDTH, evenly, tallest
 from labnet.compile.ir.values import Value, leading
 from labnet.compile.native.processor import registers
 
-#: How BLAS calls a matrix that lies in rows, and one that lies transposed.
+#: BLAS's constants for a row-major matrix, and for a transposed one.
 _PLAIN, _TURNED = 111, 112
 
 
@@ -57,7 +57,7 @@ class Factor:
         return Factor(self.columns, self.rows, self.pointer, not self.turned, self.step)
 
     def blas(self) -> tuple[int, str, int]:
-        """Return how BLAS is told of the matrix: its kind, pointer and leading dimension.
+        """Return the arguments of BLAS for the matrix: kind, pointer and leading dimension.
 
         Raises
         ------
@@ -71,7 +71,7 @@ class Factor:
 
 
 def product_source(number: int, bits: int, left: Factor, right: Factor, out: str) -> list[str]:
-    """Return the statements that compute ``out = left @ right``, where `out` lies in rows.
+    """Return the statements that compute ``out = left @ right``, where `out` is C-contiguous.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def product_source(number: int, bits: int, left: Factor, right: Factor, out: str
     bits : int
         Of one element.
     """
-    if right.columns == 1 and left.turned and not right.turned:  # sums of rows that lie in rows: the result as one row
+    if right.columns == 1 and left.turned and not right.turned:  # sums of contiguous rows: the result as one row
         left, right = right.transposed, left.transposed
     if left.rows * right.columns * left.columns <= SMALL and not right.turned:
         return _small(number, bits, left, right, out)

@@ -223,7 +223,7 @@ def _slopes(context, x, y, room, out, numbers):
 
 @intrinsic
 def _room(context, out):
-    """Give a call memory to work in, which is what a value has whose elements are left as they are."""
+    """Reserve working memory for a call: a value whose elements are not computed."""
 
     def generate(context, builder, signature, arguments):
         return context.get_dummy_value()

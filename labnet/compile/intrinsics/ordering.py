@@ -11,12 +11,12 @@ from numba import njit
 from labnet.compile.intrinsics.arithmetic import _from_half, _plus, _times, _to_half
 
 _WHOLE = {"error_model": "numpy", "boundscheck": False, "nogil": True}
-_WHOLE |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # nobody calls them from Python
+_WHOLE |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # only generated code calls them
 
 
 @njit(**_WHOLE)
 def _before(a, b):
-    """Tell whether `a` comes before `b`, where NaN comes last."""
+    """Return whether `a` comes before `b`; NaN comes last."""
     return a < b or (b != b and a == a)
 
 

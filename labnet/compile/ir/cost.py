@@ -1,4 +1,4 @@
-"""What a compiled version consists of, in words and numbers."""
+"""The cost of a program: floating-point operations, memory traffic, and a report of its groups."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -208,7 +208,7 @@ def sink(groups: list[Group]) -> None:
 
 
 def _stays(needed: set[int], value: Value) -> bool:
-    """Tell whether all that a value is computed from is in memory, and will be unchanged later."""
+    """Return whether all operands of a value are in memory, and stay unchanged."""
     for operand in value.inputs:
         base = storage(operand)
         if base.kind == "source" and base.attributes["origin"] == "held":

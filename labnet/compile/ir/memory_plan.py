@@ -1,7 +1,7 @@
-"""The memory plan: where each intermediate value lies.
+"""The memory plan: the offset of each intermediate value in one arena.
 
-One arena serves all of them. A value has its bytes from the group that computes it to the last one that reads it;
-values that never live at the same time share memory. What is only handed out is computed where it is handed out.
+A value occupies its bytes from the group that computes it to the last group that reads it, so values with disjoint
+lifetimes share memory. An output that nothing else reads is computed in the memory of the output.
 """
 
 import functools
@@ -41,7 +41,7 @@ class Plan:
 
 
 def computed_in_place(program: Program) -> dict[int, int]:
-    """Return the values that are computed right where they are handed out, with the positions of these outputs."""
+    """Return the values that are computed in the memory of an output, with the positions of these outputs."""
     found: dict[int, int] = {}
     for store in program.stores:
         base, offset, strides = placed(store.value)
@@ -58,7 +58,7 @@ def _moves_alike(strides: tuple[int, ...], value: Value) -> bool:
 
 @functools.lru_cache(maxsize=512)
 def coverage(size: int, shapes: tuple[Shape, ...], places: tuple[tuple[int, Shape], ...]) -> tuple[bool, bool]:
-    """Tell whether the parts of a put lie apart, and whether they leave no place blank.
+    """Return whether the parts of a put are disjoint, and whether they cover all elements.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def parts_of(value: Value) -> tuple[bool, bool]:
 
 
 def computed_inside(groups: list[Group]) -> dict[int, tuple[Value, int, Shape]]:
-    """Return what only a put reads, so that it can be computed right where the put wants it."""
+    """Return the values that only a put reads, so that they can be computed in its memory."""
     found: dict[int, tuple[Value, int, Shape]] = {}
     readers = users(groups)
     for position, group in enumerate(groups):
@@ -113,7 +113,7 @@ def lifetimes(groups: list[Group]) -> dict[int, tuple[int, int, int]]:
 
 
 def plan(program: Program, groups: list[Group]) -> Plan:
-    """Give every value that has to be in memory a place: the lowest that is free, the largest value first."""
+    """Assign an offset to every value that has to be in memory: the lowest free one, the largest value first."""
     result = Plan(outputs=computed_in_place(program), inside=computed_inside(groups))
     lives = lifetimes(groups)
     for number, (whole, _, _) in result.inside.items():

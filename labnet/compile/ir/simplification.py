@@ -1,6 +1,6 @@
-"""Simplification: numbers are worked out once, and operations that change nothing go.
+"""Simplification: constants are folded, and operations without effect are removed.
 
-Values that nobody needs any more are gone by themselves, since a program lists what its stores need.
+Dead values need no pass of their own, since a program lists only what its stores need.
 """
 
 import functools
@@ -48,19 +48,19 @@ def _simpler(builder: Builder, value: Value, inputs: tuple[Value, ...]) -> Value
 
 
 def _apart(builder: Builder, store: Store, targets: set[int]) -> Store:
-    """Return a store that reads nothing of what stores overwrite: they happen as if all at the same time."""
+    """Return a store that reads no target of a store, so that all happen as if at the same time."""
     moves = isinstance(store.target, Value) and store.value is not store.target
     copied = moves and id(storage(store.value)) in targets
     return Store(_copied(builder, store.value), store.target) if copied else store
 
 
 def _in_rows(builder: Builder, operand: Value) -> Value:
-    """Return what a view may show: something else than a view, which an operand can have become."""
+    """Return a value that a view may show: a copy of an operand that has become a view."""
     return _copied(builder, operand) if operand.kind == "view" else operand
 
 
 def _in_memory(builder: Builder, operand: Value) -> Value:
-    """Return what lies in memory row by row, which an operand can have ceased to do."""
+    """Return a contiguous value: a copy of an operand that has become a view or a number."""
     return _copied(builder, operand) if operand.kind in ("view", "splat") else operand
 
 
@@ -69,7 +69,7 @@ def _copied(builder: Builder, operand: Value) -> Value:
 
 
 def _number(value: Value, inputs: tuple[Value, ...]) -> object:
-    """Work out an elementwise op on numbers."""
+    """Evaluate an elementwise op on numbers."""
     numbers = [np.asarray(operand.attributes["number"], operand.dtype) for operand in inputs]
     if value.attributes["name"] == "copy":
         return numbers[0]

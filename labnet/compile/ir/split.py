@@ -1,7 +1,7 @@
 """Splitting: a program of outputs and gradients becomes one that computes the outputs and one the gradients.
 
-What the second needs of the first is saved. Elementwise values that cost little are computed again instead, where
-all that they are computed from is there: memory is what a server has too little of while many calls are open.
+Values that the second needs of the first are saved. Cheap elementwise values are recomputed instead, where their
+operands are available: memory is scarce in a server with many open calls.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ from labnet.compile.ir.values import Builder, Program, Store, Value, is_room, pl
 
 #: Origin of the sources that stand for the gradients of the outputs.
 SEED = "seed"
-#: Position of what is computed again.
+#: Position of a value that is recomputed.
 _COMPUTED = -1
-#: Elementwise operations that are done again rather than remembered.
+#: Elementwise operations that are recomputed rather than saved.
 CHEAP = (ARITHMETIC.keys() | TESTS.keys() | {"relu", "abs", "sign", "floor", "ceil", "trunc"}) - {"divide"}
 
 
@@ -75,17 +75,17 @@ def later(values: Sequence[Value]) -> set[int]:
 
 
 def _is_free(value: Value) -> bool:
-    """Tell whether a value is there without being computed, or only by what it shows."""
+    """Return whether a value needs no computation: a source, a number, or a view."""
     return value.kind in ("source", "splat", "view")
 
 
 def _is_done_again(value: Value) -> bool:
-    """Return whether a value is computed again where it is needed: it costs little, or is memory to work in."""
+    """Return whether a value is recomputed: it costs little, or is working memory."""
     return is_room(value) or (value.kind == "map" and value.attributes["name"] in CHEAP)
 
 
 def _saved(values: Sequence[Value], gradients: Sequence[Value], there: dict[int, int], results: int) -> list[Value]:
-    """Return the values that have to be saved for the gradients, and note in `there` where every value is found."""
+    """Return the values that have to be saved for the gradients, and record the position of each value in `there`."""
     late = later(values)
     read = [operand for value in values if value.number in late for operand in value.inputs]
     needed = {placed(operand)[0].number for operand in [*read, *gradients]} - late

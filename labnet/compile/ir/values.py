@@ -71,7 +71,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Store:
-    """What a program leaves behind: a value that is written into a source, or into a new output.
+    """A result of a program: a value that is written into a source, or into a new output.
 
     Attributes
     ----------
@@ -94,13 +94,13 @@ class Check:
     error: type[Exception] = IndexError
 
     def failure(self) -> Exception:
-        """Return what is raised where it does not hold."""
+        """Return the error of a violation."""
         return self.error(self.message)
 
 
 @dataclass
 class Program:
-    """Values, what is done with them at the end, and what is checked at the beginning."""
+    """Values, the stores at the end, and the checks at the start."""
 
     stores: list[Store] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
@@ -135,7 +135,7 @@ class Program:
 
 
 class Builder:
-    """Makes values; the same operation on the same inputs is made once only."""
+    """Creates values; equal operations on the same inputs give one value."""
 
     def __init__(self) -> None:
         self._known: dict[Any, Value] = {}
@@ -183,7 +183,7 @@ def placed(value: Value) -> tuple[Value, int, Shape]:
 
 
 def leading(value: Value) -> tuple[bool, int] | None:
-    """Return whether matrices lie transposed in memory, and their leading dimension; None if they lie in neither way.
+    """Return whether matrices are transposed in memory, and their leading dimension; None if BLAS takes neither.
 
     The leading dimension is one that BLAS takes: at least the length of what lies side by side, and at least one.
     """
@@ -209,5 +209,5 @@ def spread_strides(shape: Shape, strides: Shape, wanted: Shape) -> Shape:
 
 
 def is_room(value: Value) -> bool:
-    """Return whether a value is memory for a routine to work in: it holds nothing that others may read."""
+    """Return whether a value is working memory of an intrinsic, which nothing else reads."""
     return value.kind == "call" and value.attributes["name"] == "room"

@@ -1,28 +1,28 @@
-"""How a step is called: what it is given, how that lies in memory, and what it returns.
+"""The ABI of a step: its arguments, their memory layout, and its status.
 
-Shared by what writes the source of a step, what writes its entry, and what calls it.
+Shared by the modules that write the source of a step, that write its entry, and that call it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: What a step returns: 0 if it is done, else what did not fit, before anything was written.
+#: Status of a step: 0 if it has run; else the test that failed before anything was written.
 DONE, OTHER_ARGUMENTS, OTHER_STATE, FIRST_CHECK = 0, 1, 2, 16
-#: Bytes of a tuple before what it holds, and places of what is looked at in an array.
+#: Offsets in bytes: of the items of a tuple, and of the fields of an array.
 ITEMS, HEAD = tuple.__basicsize__, object.__basicsize__
 DATA, NDIM, SHAPE, DTYPE, FLAGS = HEAD, HEAD + 8, HEAD + 16, HEAD + 40, HEAD + 48
-#: Flags of an array that lies in rows at an address that suits its dtype.
+#: Flags of an array that is C-contiguous and aligned.
 READ = 0x101
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a call brings, and where a step finds it.
+    """The arguments of a step, and where it finds its arrays.
 
     Attributes
     ----------
     numbers : int
-        How many numbers follow the tuple of what is held.
+        How many numbers follow the tuple of held objects.
     arrays : int
         How many arrays follow these.
     arguments : sequence of (int, int, tuple)
@@ -31,7 +31,7 @@ class Layout:
         The pointers that a step takes after that of the arena: whether the array is in the ``call`` or ``held``, its
         position there, and its dtype.
     arena : int
-        Position of the arena in what is held. The first position there has the table of words to look at.
+        Position of the arena in the tuple of held objects, whose first item is the table of words to compare.
     """
 
     numbers: int

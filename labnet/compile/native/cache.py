@@ -1,8 +1,8 @@
-"""Machine code on the disk: found again by other processes, and never used where it does not belong.
+"""The cache of machine code on disk, shared by processes.
 
-A file's name is a hash of the generated source and of all else that its machine code depends on. A file is
-written in full and then renamed, and it begins with a hash of what follows, so whatever several processes do at
-once, and whatever a crash leaves behind, is either whole or compiled again. What was not used for longest goes.
+The name of a file is a hash of the generated source and of everything else that its machine code depends on. A file
+is written under another name, then renamed, and it begins with a hash of its content. So concurrent writers and
+crashes leave files that are whole or are compiled again. The least recently used files are deleted first.
 """
 
 import functools
@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labnet.compile.native.loader import Code
+    from labnet.compile.native.loader import MachineCode
 
 #: How many files are kept, and how many bytes of them.
 MOST_FILES, MOST_BYTES = 512, 1 << 26
 _FORMAT = b"labnet machine code 1\n"
 _HASHED = len(_FORMAT) + 32
-#: What of labnet decides, besides the modules that it imports, what a source is compiled to.
+#: Modules of labnet that determine the machine code of a source, besides those that it imports.
 _COMPILERS = (
     "labnet.compile.native.numba_compiler",
     "labnet.compile.native.loader",
@@ -55,7 +55,7 @@ def folder() -> Path:
     chosen = os.environ.get("LABNET_CACHE")
     if chosen:
         return Path(chosen)
-    import platformdirs  # only here: a name that is given saves its time
+    import platformdirs  # here, because LABNET_CACHE saves its import
 
     return Path(platformdirs.user_cache_dir("labnet")) / "compiled"
 
@@ -72,7 +72,7 @@ def source_of(module: str) -> bytes:
 
 @functools.cache
 def reached(modules: tuple[str, ...]) -> list[str]:
-    """Return modules of labnet and what they import of it, directly or not."""
+    """Return modules of labnet with all modules of labnet that they import, directly or not."""
     found = list(dict.fromkeys(modules))
     for module in found:
         found += [name for name in _IMPORT.findall(source_of(module).decode()) if name not in found]
@@ -80,7 +80,7 @@ def reached(modules: tuple[str, ...]) -> list[str]:
 
 
 def numba_version() -> bytes:
-    """Return what Numba says of its version, without importing it."""
+    """Return the version file of Numba, without importing it."""
     spec = importlib.util.find_spec("numba")
     if spec is None or spec.origin is None:
         return b"none"
@@ -88,7 +88,7 @@ def numba_version() -> bytes:
 
 
 def platform() -> list[str]:
-    """Return what tells this machine, and the libraries that compile for it, from others."""
+    """Return the properties of this machine and its libraries that machine code depends on."""
     import llvmlite  # type: ignore[import-untyped]
     import llvmlite.binding as llvm  # type: ignore[import-untyped]
     import numpy as np
@@ -122,22 +122,22 @@ def digest(source: str) -> str:
 # Files
 
 
-def pack(code: "Code") -> bytes:
+def pack(code: "MachineCode") -> bytes:
     """Return the content of a file."""
     symbols = json.dumps(list(code.symbols)).encode()
     content = len(symbols).to_bytes(4, "little") + symbols + code.object
     return _FORMAT + hashlib.sha256(content).digest() + content
 
 
-def unpack(content: bytes) -> "Code | None":
-    """Return what a file holds; None if it is not whole.
+def unpack(content: bytes) -> "MachineCode | None":
+    """Return the machine code in a file; None if the file is not whole.
 
     Examples
     --------
     >>> unpack(b"half of a file") is None
     True
     """
-    from labnet.compile.native.loader import Code
+    from labnet.compile.native.loader import MachineCode
 
     if (
         content[: len(_FORMAT)] != _FORMAT
@@ -146,18 +146,18 @@ def unpack(content: bytes) -> "Code | None":
         return None
     length = int.from_bytes(content[_HASHED : _HASHED + 4], "little")
     start = _HASHED + 4 + length
-    return Code(content[start:], json.loads(content[_HASHED + 4 : start]))
+    return MachineCode(content[start:], json.loads(content[_HASHED + 4 : start]))
 
 
 def is_ours(path: Path) -> bool:
-    """Tell whether nobody but this user, and the system, can have written a file or a folder."""
+    """Return whether only this user and the system can write a file or a folder."""
     if not hasattr(os, "getuid"):
         return True
     state = path.stat()
     return state.st_uid in (os.getuid(), 0) and not state.st_mode & 0o022
 
 
-def read(name: str) -> "Code | None":
+def read(name: str) -> "MachineCode | None":
     """Return the machine code of this name; None if there is none, it is not whole, or others could write it."""
     path = folder() / f"{name}.code"
     try:
@@ -170,8 +170,8 @@ def read(name: str) -> "Code | None":
     return code
 
 
-def write(name: str, code: "Code") -> None:
-    """Keep machine code under this name, if the folder can be written and is nobody else's; make room for it."""
+def write(name: str, code: "MachineCode") -> None:
+    """Write machine code under this name, if only this user can write the folder; then shrink the cache."""
     home = folder()
     with suppress(OSError):
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -201,7 +201,7 @@ def _entries(pattern: str) -> Iterator[Entry]:
 
 
 def shrink(*, files: int = MOST_FILES, nbytes: int = MOST_BYTES) -> int:
-    """Delete what was not used for longest until no more than this is left; return how many files went."""
+    """Delete the least recently used files down to these limits; return how many were deleted."""
     total, gone = 0, 0
     for position, entry in enumerate(entries()):
         total += entry.nbytes
@@ -212,7 +212,7 @@ def shrink(*, files: int = MOST_FILES, nbytes: int = MOST_BYTES) -> int:
 
 
 def clear() -> int:
-    """Delete everything, what a crash has left included, and return how many files went."""
+    """Delete all files, unfinished ones included, and return how many were deleted."""
     found = [*_entries("*.code"), *_entries("*.part")]
     for entry in found:
         entry.path.unlink(missing_ok=True)
@@ -234,7 +234,7 @@ def load(source: str) -> Callable[..., int]:
 
 
 def is_known(source: str) -> bool:
-    """Tell whether a source is compiled already, so that `load` takes no time to speak of."""
+    """Return whether the machine code of a source is loaded, or on disk."""
     name = digest(source)
     return name in _loaded or (folder() / f"{name}.code").exists()
 
@@ -245,7 +245,7 @@ def _from_disk(name: str) -> Callable[..., int] | None:
     code = read(name)
     try:
         return None if code is None else loader.load(code)
-    except ImportError:  # it calls something that is not there: what is compiled here does not
+    except ImportError:  # it calls a function that this process lacks; code compiled here does not
         return None
 
 

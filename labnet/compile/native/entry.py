@@ -1,7 +1,7 @@
-"""What CPython calls: instructions that check a call, find where its arrays lie, and let other threads run meanwhile.
+"""The entry of a step, which CPython calls: it checks the call, loads the pointers of arrays, and releases the GIL.
 
-Written with llvmlite, since Numba would have to find out the types of every line. Knows how CPython and NumPy lay out
-tuples and arrays; does not know what the step does.
+Written with llvmlite, since Numba would have to infer the types of every line. Knows the layouts of CPython's tuples
+and NumPy's arrays; does not know what the step computes.
 """
 
 # mypy: ignore-errors
@@ -40,7 +40,7 @@ _PROTOTYPES = {
 
 
 def _load(builder, address, add=0):
-    """Emit the reading of eight bytes."""
+    """Emit a load of eight bytes."""
     return builder.load(builder.inttoptr(builder.add(address, _WORD(add)), _WORD.as_pointer()))
 
 
@@ -49,14 +49,14 @@ def _is(builder, found, mask, wanted):
 
 
 def described(builder, array, ndim, described):
-    """Emit whether an array has this dtype and number of dimensions, and lies in memory as expected."""
+    """Emit the test that an array has this dtype and number of dimensions, and is C-contiguous."""
     dtype = _load(builder, _load(builder, array, DTYPE), HEAD + 8)
     tests = [_is(builder, dtype, 0xFFFFFF, described), _is(builder, _load(builder, array, NDIM), 0xFFFFFFFF, ndim)]
     return functools.reduce(builder.and_, [*tests, _is(builder, _load(builder, array, FLAGS), READ, READ)])
 
 
 def shaped(builder, array, shape):
-    """Emit whether an array of as many dimensions has this shape."""
+    """Emit the test that an array of as many dimensions has this shape."""
     place = _load(builder, array, SHAPE)
     tests = [
         builder.icmp_signed("==", _load(builder, place, 8 * axis), _WORD(length)) for axis, length in enumerate(shape)
@@ -65,7 +65,7 @@ def shaped(builder, array, shape):
 
 
 class Entry:
-    """Writes the function that CPython calls with the tuple of what is held, numbers, and arrays."""
+    """Writes the function that CPython calls with the tuple of held objects, numbers, and arrays."""
 
     def __init__(self, module: ir.Module, layout: Layout):
         self._layout = layout
@@ -75,7 +75,7 @@ class Entry:
         self._call = {name: ir.Function(module, kind, name) for name, kind in _PROTOTYPES.items()}
 
     def write(self, parts: Sequence[Callable], pointers: Sequence[ir.Type]) -> None:
-        """Write it, given what emits the calls of the parts of a step with values, and the types of its pointers."""
+        """Write the function, given emitters of the calls of the parts of a step, and the types of its pointers."""
         layout, builder, call = self._layout, self._builder, self._call
         _, given, length = self._function.args
         wrong = builder.icmp_signed("!=", length, _WORD(1 + layout.numbers + layout.arrays))

@@ -26,7 +26,7 @@ _TAG = 3
 _LEAVING = frozenset({"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE", "INTERPRETER_EXIT"})
 _JUMPS = frozenset({"JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP"})
 
-#: Stands for an empty place of the stack.
+#: Stands for an empty slot of the stack.
 EMPTY: Any = object()
 
 _word = ctypes.c_uint64.from_address
@@ -110,7 +110,7 @@ def operands(frame: types.FrameType, depth: int, count: int) -> list[Any]:
 
 
 def called(frame: types.FrameType, one: Instruction) -> tuple[Any, list[Any]]:
-    """Return what an instruction is about to call, and the arguments, those by name included."""
+    """Return the callee of an instruction that is about to run, and its arguments, those by name included."""
     if one.name == "CALL_FUNCTION_EX":
         version, named = sys.version_info[:2], one.number & 1
         count = 4 if version > (3, 13) else 3 + named if version == (3, 13) else 2 + named

@@ -1,6 +1,7 @@
-"""Machine code becomes a function of Python, with LLVM's linker and without Numba, which takes half a second to load.
+"""Loading of machine code as a function of Python, by LLVM's linker.
 
-Knows object files and the symbols that they need; does not know where they come from.
+Does not import Numba, which takes half a second. Knows object files and the symbols that they need; does not know
+where they come from.
 """
 
 import ctypes
@@ -23,8 +24,8 @@ _FASTCALL = 0x80
 
 
 @dataclass(frozen=True)
-class Code:
-    """An object file, and the functions of others that it calls."""
+class MachineCode:
+    """An object file, and the external symbols that it calls."""
 
     object: bytes
     symbols: Sequence[str]
@@ -50,7 +51,7 @@ def missing(symbols: Sequence[str]) -> list[str]:
     return [name for name in symbols if not llvm.address_of_symbol(name)]
 
 
-def load(code: Code) -> Callable[..., int]:
+def load(code: MachineCode) -> Callable[..., int]:
     """Link an object file and return the function that it defines.
 
     Called with the tuple of what is held, numbers, and arrays; the memory of the code goes with the function.

@@ -1,6 +1,7 @@
-"""Source becomes machine code: Numba finds the types and LLVM compiles, with an entry that CPython calls quickly.
+"""Compilation of generated source to machine code: Numba infers the types, LLVM compiles.
 
-The only module that imports Numba, and imported only where there is something to compile.
+This module and the intrinsics import Numba, and are imported only where there is something to compile. It replaces
+parts of Numba that are not documented; `tests/compile/native/test_versions.py` lists them.
 """
 
 # mypy: ignore-errors
@@ -29,7 +30,7 @@ from numba.core.typed_passes import (
 from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 
 from labnet.compile.native.entry import Entry
-from labnet.compile.native.loader import ENTRY, Code
+from labnet.compile.native.loader import ENTRY, MachineCode
 from labnet.compile.native.processor import chosen, registers
 
 #: Type of a section with symbols.
@@ -43,8 +44,8 @@ _FLAGS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "nopython": True
 class _Inlining(InlineOverloads):
     """Numba's inlining, without the removal of writes.
 
-    Numba removes writes to arrays that nobody reads after them. It takes for such one what a part of a step writes
-    into the arena for a later part; `test_a_part_leaves_in_memory_what_a_later_part_reads` guards this.
+    Numba removes writes to arrays without later reads. It cannot see that a later part of a step reads what an earlier
+    part writes into the arena; `test_a_part_leaves_in_memory_what_a_later_part_reads` guards this.
     """
 
     _name = "labnet_inlining"
@@ -74,7 +75,7 @@ class _Pipeline(compiler.CompilerBase):
 
 
 class _Library(JITCodeLibrary):
-    """A module that is optimised as a whole only, and kept out of Numba's own engine, which never lets go of any."""
+    """A module that is optimised as a whole, and not added to Numba's own engine, which never frees any."""
 
     def _optimize_functions(self, ll_module):
         ll_module.data_layout = self._codegen._data_layout
@@ -120,7 +121,7 @@ def _machine():
 
 
 @global_compiler_lock
-def translate(source: str, name: str) -> Code:
+def translate(source: str, name: str) -> MachineCode:
     """Return the machine code of the function ``step`` of a generated file, and of the parts that follow it."""
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     scope = {}
@@ -150,7 +151,7 @@ def translate(source: str, name: str) -> Code:
     library.add_ir_module(_entry(library, compiled, layout))
     library.finalize()
     file = library.file()
-    return Code(file, _symbols(library._final_module, file))
+    return MachineCode(file, _symbols(library._final_module, file))
 
 
 def _typed(layout):

@@ -1,6 +1,6 @@
-"""Where Python keeps what a compiled step looks at: slots of tensors, and reference counts.
+"""The offsets of the slots of tensors and leaves, which compiled steps read.
 
-Found out by looking at objects that are known, so that another Python version cannot crash anything.
+They are measured on known objects, so that another Python version cannot cause a crash.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""How Numba compiles a step and what it calls."""
+"""Numba's options for steps and for the functions that they call."""
 
 from typing import Any
 

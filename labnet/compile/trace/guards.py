@@ -1,10 +1,10 @@
-"""Guards: what a compiled function has read while it was traced, compared before each call."""
+"""Guards: values that a compiled function has read while it was traced, compared before each call."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from labnet.autograd import is_recording
-from labnet.compile.trace.locations import Place, alike
+from labnet.compile.trace.locations import Location, alike
 from labnet.nn.modules import changes, current_mode
 
 
@@ -13,16 +13,16 @@ class Guards:
 
     Parameters
     ----------
-    places : iterable of Place
+    places : iterable of Location
         Compared before every call.
-    attributes : iterable of Place
+    attributes : iterable of Location
         Attributes of modules, compared when an attribute of any module was set.
     needs_recording, needs_mode : bool
         Whether it matters if operations are recorded for a backward, and what `calling_mode` says.
     """
 
     def __init__(
-        self, places: Iterable[Place], attributes: Iterable[Place], *, needs_recording: bool, needs_mode: bool
+        self, places: Iterable[Location], attributes: Iterable[Location], *, needs_recording: bool, needs_mode: bool
     ):
         self.places, self.attributes = list(places), list(attributes)
         self._changes = changes[0]
@@ -45,7 +45,7 @@ class Guards:
                 scope["seen"] = self._changes
         return True
 
-    def _holds(self, place: Place) -> bool:
+    def _holds(self, place: Location) -> bool:
         now = place.now()
         if now is place.value:
             return True

@@ -1,6 +1,6 @@
-"""Instructions of a function that runs to be traced: each of the user's code is looked at before it is carried out.
+"""Observation of the bytecode of the user's functions while they are traced: each instruction before it runs.
 
-Knows CPython's instructions, and where they find what they work on; what that means is a matter of `Reads`.
+Knows CPython's instructions and their operands; `Reads` decides what they mean.
 """
 
 import sys
@@ -17,12 +17,12 @@ from labnet.errors import TraceError
 from labnet.nn import Module
 
 _KERNELS = HOME + "kernels/"
-#: What looks at the instructions of a code object, by offset.
+#: Observers of the instructions of a code object, by offset.
 Steps = dict[int, tuple[Callable[..., None], Instruction]]
 
 
 class Instructions:
-    """Tells `Reads` what happens in a block, in the thread that runs it."""
+    """Reports the instructions of a block to `Reads`, in the thread that runs it."""
 
     def __init__(self, reads: Reads) -> None:
         frames.check()
@@ -55,7 +55,7 @@ class Instructions:
         return self._follow
 
     def _is_of_device(self, frame: types.FrameType) -> bool:
-        """Return whether a frame was called by what computes on a device, such as a driver of the user's own."""
+        """Return whether a frame was called by the kernels of labnet, such as a GPU driver of the user."""
         caller = frame.f_back
         while caller is not None and caller is not self._outside and caller.f_trace is None:
             if caller.f_code.co_filename.startswith(_KERNELS):
@@ -89,7 +89,7 @@ class Instructions:
             raise
 
     def _enter(self, frame: types.FrameType) -> None:
-        """Tell of a function that is called, unless the run has made it itself."""
+        """Report a function that is called, unless the run has made it itself."""
         function, code, reads = frames.function_of(frame), frame.f_code, self._reads
         if function is None:
             return
@@ -111,7 +111,7 @@ class Instructions:
         return sys.version_info < (3, 12) and frames.instructions(frame.f_code)[frame.f_lasti].name == "CALL"
 
     def _returned(self, frame: types.FrameType) -> None:
-        """Tell what a call has returned."""
+        """Report the result of a call."""
         callee = self._calls.pop(frame)
         one = frames.instructions(frame.f_code).get(frame.f_lasti)
         if one is None or not one.depth:

@@ -1,6 +1,6 @@
-"""Places where Python keeps values: items, cells, attributes, contents; what is there now, and whether it is the same.
+"""Locations of values in Python: items, cells, attributes and contents, with the value that was found there.
 
-A place says how to read it, how to write it, and how generated code compares it. Knows nothing about tracing.
+A location can be read, written, and compared, also by an expression of generated code. Knows nothing about tracing.
 """
 
 import types
@@ -54,7 +54,7 @@ def _typed(found: Iterable[Any]) -> set[Any]:
     return {(type(one), one) for one in found}
 
 
-class Place:
+class Location:
     """Where a value is.
 
     Attributes
@@ -90,7 +90,7 @@ class Place:
 
 
 @dataclass(eq=False)
-class Item(Place):
+class Item(Location):
     """An item of a mapping: a global variable, or an attribute of a class."""
 
     container: Any
@@ -121,7 +121,7 @@ class Item(Place):
 
 
 @dataclass(eq=False)
-class Cell(Place):
+class Cell(Location):
     """A variable of an enclosing function."""
 
     cell: types.CellType
@@ -152,7 +152,7 @@ class Cell(Place):
 
 
 @dataclass(eq=False)
-class Attribute(Place):
+class Attribute(Location):
     """An attribute that is read without running any code of a user: of an instance, its class, a module or a slot."""
 
     owner: Any
@@ -199,7 +199,7 @@ class Method(Attribute):
 
 
 @dataclass(eq=False)
-class Listed(Attribute):
+class ModuleAttribute(Attribute):
     """An attribute of a module, with the lists of parameters, buffers and modules that it was in."""
 
     def __post_init__(self) -> None:
@@ -217,7 +217,7 @@ class Listed(Attribute):
             Item(one, self.attribute).put(before)
 
 
-class Plain(Attribute):
+class ReplacedAttribute(Attribute):
     """An attribute that each call replaces: any tensor without a history.
 
     Attributes
@@ -246,7 +246,7 @@ class Plain(Attribute):
 
 
 @dataclass(eq=False)
-class Absence(Place):
+class MissingAttribute(Location):
     """An attribute that neither an instance nor its class has."""
 
     owner: Any
@@ -266,7 +266,7 @@ class Absence(Place):
 
 
 @dataclass(eq=False)
-class Kind(Place):
+class InstanceClass(Location):
     """The class of an object."""
 
     owner: Any
@@ -287,7 +287,7 @@ class Kind(Place):
 
 
 @dataclass(eq=False)
-class Reading(Place):
+class CallResult(Location):
     """What a call without arguments returns: the value of a context variable, or what a weak reference refers to."""
 
     read: Callable[[], Any]
@@ -305,7 +305,7 @@ class Reading(Place):
 
 
 @dataclass(eq=False)
-class Code(Place):
+class FunctionCode(Location):
     """What a function does: its code, and the values of parameters that are left out."""
 
     function: types.FunctionType
@@ -342,7 +342,7 @@ class Code(Place):
         return text + (f" and {bind(self.holds)}()" if named else "")
 
 
-class Contents(Place):
+class Contents(Location):
     """The elements of a list, dict, set or queue."""
 
     def __init__(self, container: Any, name: str = ""):
@@ -402,7 +402,7 @@ def _same(a: Any, b: Any) -> bool:
     return a is b or alike(a, b)
 
 
-class Elements(Place):
+class Elements(Location):
     """The elements of an array of NumPy, or of anything that makes one of itself."""
 
     def __init__(self, array: Any, name: str = ""):

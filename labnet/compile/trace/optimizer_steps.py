@@ -1,4 +1,4 @@
-"""What optimizers do in a traced function: steps that are counted, numbers that are read anew, and states."""
+"""Steps of optimizers in a traced function: their counts, the numbers of each call, and their states."""
 
 import functools
 from collections.abc import Callable
@@ -41,7 +41,7 @@ class Step:
         return [self.optimizer._known(parameter).state for parameter in self.parameters]
 
     def fits(self) -> bool:
-        """Tell whether the optimizer would still do the same with all these parameters."""
+        """Return whether the optimizer would still compute the same update for all these parameters."""
         steps = {state.get("step", 0) for state in self._states()}
         return len(steps) <= 1 and len(self.numbers()) == self.count
 
@@ -58,7 +58,7 @@ class Step:
         return changed._numbers(step)
 
     def reader(self) -> Callable[[], tuple[float, ...]]:
-        """Return the quickest way to `numbers`: without a look at the count, if the optimizer does not count."""
+        """Return the fastest function that returns `numbers`: optimizers without a count skip it."""
         return self.numbers if "step" in self.optimizer.slots else functools.partial(self._numbers, 1)
 
     def advance(self) -> None:
@@ -82,14 +82,14 @@ class Held:
 
 
 class States(dict[str, Tensor]):
-    """What an optimizer remembers about one parameter, as stand-ins; zeros where there is nothing yet."""
+    """The states of an optimizer for one parameter, as stand-ins; zeros at first."""
 
     def __init__(self, tracer: Tracer, optimizer: Optimizer, parameter: Tensor):
         self._tracer, self._optimizer, self._parameter = tracer, optimizer, parameter
         self.sources: dict[str, Value] = {}
 
     def __missing__(self, slot: str) -> Tensor:
-        """Take up a state when it is read for the first time."""
+        """Create the stand-in of a state at its first read."""
         parameter, state = self._parameter, self._optimizer._known(self._parameter).state
         if slot not in state:
             state[slot] = np.zeros_like(wider([parameter._array])[0])
@@ -100,13 +100,13 @@ class States(dict[str, Tensor]):
 
 
 class Blank(dict[str, Tensor]):
-    """What an optimizer remembers about a parameter that a run has made itself: zeros at first."""
+    """The states of an optimizer for a parameter that the run has made itself: zeros at first."""
 
     def __init__(self, tracer: Tracer, parameter: Tensor):
         self._tracer, self._parameter = tracer, parameter
 
     def __missing__(self, slot: str) -> Tensor:
-        """Begin with zeros."""
+        """Create a state of zeros."""
         (value,) = wider([self._tracer.lift(self._parameter)])
         found = self[slot] = self._tracer.stand_in(self._tracer.builder.splat(0, value.shape, value.dtype))
         return found

@@ -1,6 +1,6 @@
-"""Where objects and code come from: the user, Python, an installed package, or labnet.
+"""The origin of objects and code: the user, Python, an installed package, or labnet.
 
-What users set is compared before each call of a compiled function; what libraries keep is their own affair.
+Values of the user are guarded; those of libraries are not.
 """
 
 import builtins

@@ -1,8 +1,8 @@
-"""Reads and writes of a traced run: what the function finds outside of itself, and what it leaves there.
+"""Reads and writes of a traced run outside of the traced function.
 
-What is found outside becomes a guard: variables, items, attributes and functions one by one, containers and arrays as a
-whole, and so what is handed to code that is not looked at. Clocks, random numbers and iterators are refused. Objects
-that the run makes itself are left alone. `labnet.compile.trace.instructions` says what the function does.
+A value that is read becomes a guard: variables, items, attributes and functions one by one; containers, arrays and
+arguments of code that is not observed as a whole. Clocks, random numbers and iterators are refused. Objects that the
+run makes itself are not guarded. `labnet.compile.trace.instructions` reports the instructions.
 """
 
 import builtins
@@ -24,19 +24,19 @@ from labnet.compile.trace.guards import Guards
 from labnet.compile.trace.locations import (
     MISSING,
     SCALARS,
-    Absence,
     Attribute,
+    CallResult,
     Cell,
-    Code,
     Contents,
     Elements,
+    FunctionCode,
+    InstanceClass,
     Item,
-    Kind,
-    Listed,
+    Location,
     Method,
-    Place,
-    Plain,
-    Reading,
+    MissingAttribute,
+    ModuleAttribute,
+    ReplacedAttribute,
     is_container,
 )
 from labnet.compile.trace.origins import (
@@ -67,7 +67,7 @@ _ITERATOR_HOMES = ("builtins", "itertools")
 
 
 class Reads:
-    """What a run has read and written outside of itself.
+    """The values that a run has read and written outside of itself.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class Reads:
     def __init__(self) -> None:
         self.needs_recording = self._needs_mode = False
         self.tensors: dict[int, Tensor] = {}
-        self._guards: dict[Any, Place] = {}
+        self._guards: dict[Any, Location] = {}
         self._doubtful: set[Any] = set()
         self._late: list[Item] = []
         self._seen: dict[int, Any] = {}
@@ -88,19 +88,19 @@ class Reads:
         self._created: dict[int, Any] = {}
         self._cells: dict[int, types.CellType] = {}
         self._namespaces: dict[int, Any] = {}
-        self._written: dict[Any, tuple[Place, str]] = {}
+        self._written: dict[Any, tuple[Location, str]] = {}
         self._lines: dict[int, str] = {}
         self._modules: set[int] = set()
         self._arguments: list[Contents] = []
 
     def begin(self, function: Any, arguments: Iterable[Any]) -> None:
-        """Take the function, and arguments that are no tensors, for things from outside."""
+        """Guard the function, and arguments that are no tensors."""
         self._take(function, getattr(function, "__name__", "function"))
         for argument in arguments:
             self._take(argument, type(argument).__name__)
 
     def take_arguments(self, found: Any) -> None:
-        """Note containers and data classes among the arguments: a run sees copies of them."""
+        """Record containers and data classes among the arguments: a run gets copies of them."""
         if isinstance(found, tuple):
             parts: Iterable[Any] = found
         elif is_container(found):
@@ -123,14 +123,14 @@ class Reads:
         return id(found) in self._seen
 
     def create(self, found: Any, *, is_new: bool = True) -> None:
-        """Note an object that the run has made itself, unless others know of it."""
+        """Record an object that the run has made itself, unless it may be referenced elsewhere."""
         if is_new and not self.has_seen(found) and not isinstance(found, type):
             self._created[id(found)] = found
         elif id(found) not in self._created:
             self._take(found, self._names.get(id(found), type(found).__name__))
 
     def took_from_library(self, found: Any) -> None:
-        """Note what code has returned that is not looked at."""
+        """Record a result of code that is not observed."""
         if not isinstance(found, (*SCALARS, Traced, np.ndarray)) and not is_container(found):
             self._take(found, self._names.get(id(found), "what is returned"))
 
@@ -140,7 +140,7 @@ class Reads:
         """Guard a function that is called, with what its parameters are if they are left out."""
         name = function.__name__
         self._take(function, name)
-        self._add(Code(function, name))
+        self._add(FunctionCode(function, name))
         for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             self._take(default, f"a default of {name}")
 
@@ -160,19 +160,19 @@ class Reads:
 
     # Guards
 
-    def _add(self, place: Place) -> None:
+    def _add(self, place: Location) -> None:
         key = place.key()
         if key in self._guards or key in self._written or isinstance(place.value, Traced):
             return
         self._guards[key] = place
 
-    def _found(self, place: Place) -> None:
+    def _found(self, place: Location) -> None:
         """Guard a place, and take what is there."""
         self._add(place)
         self._take(place.value, place.name)
 
     def _take(self, value: Any, name: str) -> None:
-        """Note an object that comes from outside; guard what it holds where that is not read by instructions."""
+        """Record an object from outside; guard its content where no instruction reads it."""
         if id(value) in self._seen or isinstance(value, (*SCALARS, Traced)):
             return
         self._seen[id(value)] = value
@@ -288,7 +288,7 @@ class Reads:
 
     def _read_kind(self, owner: Any) -> None:
         if self.has_seen(owner) and not is_library(module_of(type(owner))):
-            self._add(Kind(owner, f"the class of {self._name_of(owner)}", type(owner)))
+            self._add(InstanceClass(owner, f"the class of {self._name_of(owner)}", type(owner)))
 
     def _name_of(self, owner: Any) -> str:
         return self._names.get(id(owner)) or getattr(owner, "__name__", None) or type(owner).__name__
@@ -299,11 +299,11 @@ class Reads:
         if name == "__globals__":
             self.take_namespace(function.__globals__)
         elif name in ("__defaults__", "__kwdefaults__", "__code__"):
-            self._add(Code(function, function.__name__))
+            self._add(FunctionCode(function, function.__name__))
         elif name in own:
             self._record_value(owner, name, own[name])
         elif not hasattr(types.FunctionType, name):
-            self._add(Absence(owner, name, f"{self._name_of(owner)}.{name}"))
+            self._add(MissingAttribute(owner, name, f"{self._name_of(owner)}.{name}"))
 
     def _read_module(self, owner: types.ModuleType, name: str) -> None:
         if owner is os and name == "environ":
@@ -378,7 +378,7 @@ class Reads:
                 self._read_class(type(owner), name)
             self._record_value(owner, name, value)
         else:
-            self._add(Absence(owner, name, f"{self._name_of(owner)}.{name}"))
+            self._add(MissingAttribute(owner, name, f"{self._name_of(owner)}.{name}"))
 
     def _read_method(self, owner: Any, name: str, function: types.FunctionType) -> None:
         if isinstance(owner, Module | Optimizer):
@@ -447,7 +447,7 @@ class Reads:
         if isinstance(owner, ContextVar):
             self._read_context(owner)
         elif isinstance(callee, weakref.ReferenceType):
-            self._found(Reading(callee, "a weak reference", callee(), callee))
+            self._found(CallResult(callee, "a weak reference", callee(), callee))
         elif id(owner) in self._namespaces and callee.__name__ in ("get", "__getitem__"):
             self.read_item(owner, next(argument for argument in arguments if argument is not owner))
         else:
@@ -462,7 +462,7 @@ class Reads:
         if variable.name.startswith("labnet_"):
             self._needs_mode |= variable.name == "labnet_training"
         else:
-            self._found(Reading(lambda: variable.get(MISSING), variable.name, variable.get(MISSING), variable))
+            self._found(CallResult(lambda: variable.get(MISSING), variable.name, variable.get(MISSING), variable))
 
     def _draws(self, callee: Any, owner: Any, arguments: list[Any]) -> bool:
         """Return whether a function draws from a stream of random numbers that was there before the run."""
@@ -501,7 +501,7 @@ class Reads:
         found = in_classes(type(owner), name)
         if found is None or isinstance(found[1], _MEMBERS) or not hasattr(type(found[1]), "__set__"):
             own = instance_dict(owner)
-            kind = Listed if isinstance(owner, Module) else Attribute
+            kind = ModuleAttribute if isinstance(owner, Module) else Attribute
             place = kind(owner, name, f"{self._name_of(owner)}.{name}")
             place.value = own.get(name, MISSING) if own or found is None else place.now()
             self._write(place)
@@ -513,7 +513,7 @@ class Reads:
         elif self.has_seen(container):
             self._lines.setdefault(id(container), user_line())
 
-    def _write(self, place: Place) -> None:
+    def _write(self, place: Location) -> None:
         key = place.key()
         if key not in self._written:
             if not isinstance(place, Attribute):
@@ -522,7 +522,7 @@ class Reads:
 
     # The end
 
-    def changed(self) -> list[tuple[Place, Any, str]]:
+    def changed(self) -> list[tuple[Location, Any, str]]:
         """Return the places that the run has left with another value: the place, that value, and the line."""
         rebound = {id(place) for place, _ in self.rebound()}
         written = [pair for pair in self._written.values() if id(pair[0]) not in rebound]
@@ -555,20 +555,20 @@ class Reads:
         values = [place.value for place, _ in found]
         return found + [pair for pair in given if any(pair[1] is value for value in values)]
 
-    def has_other_names(self, tensor: Tensor, place: Place) -> bool:
+    def has_other_names(self, tensor: Tensor, place: Location) -> bool:
         """Return whether a tensor was also found at another place than this one."""
         others = [one for key, one in self._guards.items() if key != place.key() and not self._is_counted(one)]
         counted = [one for key, one in self._guards.items() if key != place.key() and isinstance(one, Attribute)]
         return any(one.value is tensor or tensor_in(tensor, one.value) for one in (*others, *counted))
 
-    def carry(self, place: Plain) -> None:
+    def carry(self, place: ReplacedAttribute) -> None:
         """Leave a place to each call; where a tensor was there that is nowhere else, any one of its kind will do."""
         key = place.key()
         del self._written[key]
         if key in self._guards and place.holds() and place.is_alone:
             self._guards[key] = place
 
-    def effects(self) -> list[tuple[Place, Any]]:
+    def effects(self) -> list[tuple[Location, Any]]:
         """Return what the run has written to places outside, whether or not that was there before."""
         return [(place, place.now()) for place, _ in self._written.values()]
 
@@ -580,7 +580,7 @@ class Reads:
             if isinstance(place, Attribute) and place.owner is owner
         }
 
-    def _is_counted(self, place: Place) -> bool:
+    def _is_counted(self, place: Location) -> bool:
         """Return whether a change of a place is counted by `labnet.nn.modules.changes`."""
         if isinstance(place, Contents):
             return id(place.container) in self._modules
@@ -609,7 +609,7 @@ def tensor_in(tensor: Tensor, found: Any) -> bool:
     return False
 
 
-def refuse_changes(changes: Iterable[tuple[Place, Any, str]]) -> NoReturn:
+def refuse_changes(changes: Iterable[tuple[Location, Any, str]]) -> NoReturn:
     """Refuse what a run has changed outside of itself."""
     found = list(changes)
     names = ", ".join(dict.fromkeys(place.name for place, _, _ in found))

@@ -1,4 +1,4 @@
-"""The signature of a call: what two calls have in common that share a compiled version."""
+"""The signature of a call: structure, shapes, dtypes, devices and constants of its arguments."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,12 +13,12 @@ from labnet.tensor import Tensor
 
 
 def is_dynamic(x: Any) -> bool:
-    """Tell whether an argument is read anew at each call rather than part of the compiled code."""
+    """Return whether an argument is read at each call, rather than compiled in as a constant."""
     return isinstance(x, Tensor | np.ndarray)
 
 
 def _described(leaf: Any) -> Any:
-    """Return what has to be the same in two leaves for calls to share a compiled version."""
+    """Return the part of the signature for one leaf."""
     if is_dynamic(leaf):
         is_tensor = isinstance(leaf, Tensor)
         return leaf.shape, leaf.dtype, is_tensor and leaf.requires_grad, leaf.device if is_tensor else CPU
@@ -32,7 +32,7 @@ def _described(leaf: Any) -> Any:
 
 
 def signature(args: Sequence[Any], named: dict[str, Any]) -> Any:
-    """Return what two calls need to have in common to share a compiled version."""
+    """Return a hashable value that is equal for calls that may share a compiled version."""
     leaves, structure = flatten((tuple(args), named))
     trained = [id(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
     repeated = tuple(map(trained.index, trained)) if len(set(trained)) < len(trained) else ()

@@ -1,4 +1,4 @@
-"""Tracing: the user's function runs once on stand-ins, which write down what happens to them.
+"""Tracing: the user's function runs once on stand-ins, which record each op.
 
 A stand-in is a tensor without elements. Ops hand it to the tracer of their thread, which applies the compile rule
 of the op; gradients come from the same rules as in eager mode, run on stand-ins.
@@ -13,7 +13,7 @@ import numpy as np
 from labnet import autograd, memory, ops
 from labnet.compile.ir.values import Builder, Check, DType, Program, Store, Value, placed
 from labnet.compile.native.frames import pause, pause_for
-from labnet.compile.trace.locations import Plain
+from labnet.compile.trace.locations import ReplacedAttribute
 from labnet.compile.trace.optimizer_steps import Blank, States, Step
 from labnet.compile.trace.reads import Reads
 from labnet.compile.trace.traced_tensor import WAYS_OUT, Traced, TracedNode, refuse
@@ -27,7 +27,7 @@ from labnet.tensor import Tensor, on_host
 
 
 class Trace:
-    """Writes down one run of a function.
+    """Records one run of a function.
 
     Attributes
     ----------
@@ -35,11 +35,11 @@ class Trace:
     device : str
         Where the function computes.
     held : list
-        What the compiled function reads besides its arguments: tensors, and `Held` states of optimizers.
+        Tensors, and `Held` states of optimizers, that the compiled function reads besides its arguments.
     constants : list of array
         Arrays whose values are part of the compiled function.
     steps : list of Step
-        What optimizers did; their numbers are read anew at each call.
+        Steps of optimizers; their numbers are read at each call.
     updates : dict
         {number of a held source: (the source, its new value)}.
     draws : list of callable
@@ -47,7 +47,7 @@ class Trace:
     leaves : dict
         (leaf tensor, gradient), by the identity of the tensor, of what no optimizer took.
     reads : Reads
-        What the function reads outside of itself.
+        Values that the function reads outside of itself.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Trace:
         return self.stand_in(value)
 
     def source(self, holder: Any, array: np.ndarray[Any, Any], key: int) -> tuple[Value, Value]:
-        """Return the value that an array which somebody else holds has by now, and the one that it began with."""
+        """Return the current value of an array from outside, and its value at the start of the run."""
         if key not in self._sources:
             position = len(self.held)
             self.held.append(holder)
@@ -155,7 +155,7 @@ class Trace:
     # Ops
 
     def apply(self, op: Op, inputs: Sequence[Any], static: dict[str, Any]) -> Traced:
-        """Write an op down, and what its gradient needs."""
+        """Record an op, and the operands for its gradient."""
         rule = self._rules.get(op.name)
         if rule is None:
             refuse(f"{op.name}: it has no compile rule; call it outside of the compiled function")
@@ -189,7 +189,7 @@ class Trace:
         return out if len(kinds) > 1 or static.get("dtype") is not None else self.lift(ops.astype(out, HALF))
 
     def _kept_as_it_is(self, x: Any) -> Any:
-        """Return a stand-in that no write changes, for the gradients of what was computed from it."""
+        """Return a stand-in that no write changes, for gradients."""
         return self.stand_in(x.value, x._node) if isinstance(x, Traced) else x
 
     def _is_recording(self) -> bool:
@@ -209,7 +209,7 @@ class Trace:
         return x
 
     def write(self, x: Tensor, key: Any, value: Any) -> None:
-        """Write down ``x[key] = value``; elements that a mask chooses are chosen when it runs."""
+        """Record ``x[key] = value``; masks are evaluated at each call."""
         mask = key[0] if isinstance(key, tuple) and len(key) == 1 else key
         value = self.lift(value, x.dtype)
         if isinstance(mask, Tensor) and mask.dtype.kind == "b":
@@ -227,7 +227,7 @@ class Trace:
         return ops.where(mask.reshape((*mask.shape, *(1 for _ in x.shape[mask.ndim :]))), value, x)
 
     def replace(self, x: Tensor, new: Traced) -> None:
-        """Give a tensor new elements, of its own shape and dtype; views of it follow, and what it is a view of does.
+        """Replace the elements of a tensor by others of its shape and dtype, and update its views and its base.
 
         With operations being recorded, the history of the new elements becomes that of the tensor.
         """
@@ -253,7 +253,7 @@ class Trace:
         self.replace(base, self.lift(ops.reshape(flat, whole.shape)))
 
     def _refresh(self, base: Tensor, *, recorded: bool) -> None:
-        """Read all views of a tensor again; those with a history keep what they have seen, unless this is recorded."""
+        """Update all views of a tensor; those with a history keep their elements, unless the write is recorded."""
         for reference in self._views.pop(id(base), []):
             view = reference()
             if view is None or view._family is None or view._family[0] is not base:
@@ -270,7 +270,7 @@ class Trace:
     # Gradients and updates
 
     def backward(self, root: Traced, grad: Any, *, retain_graph: bool) -> autograd.Gradients:
-        """Carry the gradients of `root` back to the leaves, by the rules of the ops."""
+        """Record the gradients of the leaves of `root`, by the rules of the ops."""
         node, seed, run = root._root(grad)
         found = autograd.sweep_leaves(node, seed, run=run, retain_graph=retain_graph)
         if found is None:
@@ -284,7 +284,7 @@ class Trace:
         return autograd.Gradients(items, wrap=self._kept_as_it_is)
 
     def update(self, optimizer: Any, found: list[tuple[Tensor, Any]]) -> None:
-        """Write down a step of an optimizer."""
+        """Record a step of an optimizer."""
         if not type(optimizer)._has_formula:
             refuse(f"{type(optimizer).__name__}: it defines no _formula; call it outside of the compiled function")
         by_step: dict[tuple[bool, int, int], list[tuple[Tensor, Any]]] = {}
@@ -307,7 +307,7 @@ class Trace:
         return given
 
     def _update(self, optimizer: Optimizer, found: list[tuple[Tensor, Any]], before: int) -> None:
-        """Write down a step for parameters that have taken equally many, `before` of them in this run."""
+        """Record a step for parameters with the same number of earlier steps, `before` of them in this run."""
         start, outside = sum(step.count for step in self.steps), [self._outside(parameter) for parameter, _ in found]
         parameters = [parameter for parameter in outside if parameter is not None]
         step = Step(optimizer, parameters, before, self.reads.settings_of(optimizer))
@@ -327,7 +327,7 @@ class Trace:
             self.leaves.pop(id(parameter), None)
 
     def _state(self, optimizer: Optimizer, parameter: Tensor, own: Tensor | None) -> "States | Blank":
-        """Return what an optimizer remembers of a parameter; of one that the run has made, it forgets it afterwards."""
+        """Return the states of an optimizer for a parameter; those of a parameter that the run has made end with it."""
         if own is not None:
             return States(self, optimizer, own)
         key = (id(optimizer), id(parameter))
@@ -365,14 +365,14 @@ class Trace:
                 )
 
     def result(self, found: Any) -> Any:
-        """Return what a call returns for one of the results: tensors that the run has made are new at each call."""
+        """Return a result as each call returns it: tensors that the run has made are new at each call."""
         return self.lift(found) if isinstance(found, Tensor) and self.has_made(found) else found
 
     def has_made(self, tensor: Tensor) -> bool:
         """Return whether a tensor was made by the run itself."""
         return id(tensor) in self._own
 
-    def rebind(self) -> list[tuple[Plain, Value]]:
+    def rebind(self) -> list[tuple[ReplacedAttribute, Value]]:
         """Return the attributes of modules that get a new tensor, and its elements; put back what was there.
 
         Where a tensor was there before, the elements of the one that is there at a call are read.
@@ -380,7 +380,7 @@ class Trace:
         found = []
         rebound = [(place, self._first_value(new)) for place, new in self.reads.rebound()]
         for place, value in rebound:
-            plain = Plain(place.owner, place.attribute, place.name, place.value)
+            plain = ReplacedAttribute(place.owner, place.attribute, place.name, place.value)
             place.put(place.value)
             source = self._sources.get(id(place.value))
             is_alone = isinstance(place.value, Tensor) and not self.reads.has_other_names(place.value, place)
@@ -396,21 +396,21 @@ class Trace:
         return new.value if isinstance(new, Traced) else self.source(new, new._array, id(new))[1]
 
     def watch(self) -> None:
-        """Hold on to tensors whose shape or other attributes were read, although their elements were not."""
+        """Hold tensors whose attributes were read, so that calls notice a change of shape."""
         for tensor in self.reads.tensors.values():
             known = isinstance(tensor._node, autograd.Leaf | None) and tensor.device == self.device
             if known and not self.has_made(tensor):
                 self.source(tensor, tensor._array, id(tensor))
 
     def program(self, outputs: Sequence[Value], *, updates: bool = True) -> Program:
-        """Return what was written down, with these values as outputs, and unless told otherwise what is updated."""
+        """Return the recorded program with these values as outputs, and by default with its updates."""
         self._refuse_views()
         stores = [Store(value, position) for position, value in enumerate(outputs)]
         stores += [Store(new, source) for source, new in self.stored()] if updates else []
         return Program(stores, self.checks)
 
     def witness(self, what: str, tensor: Tensor, *given: Any) -> Any:
-        """Refuse what would happen once only, while the function is traced, instead of at each call."""
+        """Record an operation that is no op, or refuse it if it would happen while tracing only."""
         if what == "made":
             self._own[id(tensor)] = tensor
             return None
@@ -426,7 +426,7 @@ class Trace:
         return self.lift(tensor).detach()
 
     def check_within(self, x: Tensor, bound: int, message: str, error: type[Exception] = IndexError) -> None:
-        """Have every call raise an error where an element is negative or not below a bound."""
+        """Add a check to every call: an error is raised if an element is negative or not below a bound."""
         value = self.lift(x).value
         if value.kind in ("view", "splat"):
             value = self.copied(value)
@@ -440,14 +440,14 @@ class Trace:
 
 
 def _shares(op: Op, static: dict[str, Any]) -> bool:
-    """Return whether what an op returns shares memory with its input, where it can be read from there."""
+    """Return whether the result of an op shares memory with its input."""
     if op.name == "astype":
         return static.get("copy") is False
     return op.view and not static.get("copy")
 
 
 def _refusal_of(op: Op, operands: Sequence[Any], static: dict[str, Any]) -> Exception | None:
-    """Return the error of the eager op for operands of these shapes, if it has one: compiled functions say the same."""
+    """Return the error of the eager op for operands of these shapes; None if it has none."""
 
     def empty(x: Any) -> Any:
         return np.broadcast_to(np.zeros((), x.dtype), x.shape) if isinstance(x, Traced) else x

@@ -12,7 +12,7 @@ from labnet.compile.ir.values import Value
 from labnet.compile.pytree import flatten
 from labnet.compile.trace.guards import Guards
 from labnet.compile.trace.instructions import Instructions
-from labnet.compile.trace.locations import Place, Plain
+from labnet.compile.trace.locations import Location, ReplacedAttribute
 from labnet.compile.trace.reads import Reads, refuse_changes
 from labnet.compile.trace.rules import RULES
 from labnet.compile.trace.signature import is_dynamic, repeats
@@ -26,31 +26,31 @@ from labnet.tensor import Tensor
 
 @dataclass(frozen=True)
 class TracedCall:
-    """What a call of a function on stand-ins led to.
+    """The program, guards and effects of a call on stand-ins.
 
     Attributes
     ----------
     trace : Trace
     guards : Guards
-        What the function has read outside of itself.
-    effects : list of (Place, object)
-        What it leaves in places outside, apart from tensors.
+        The values that the function has read outside of itself.
+    effects : list of (Location, object)
+        Values that it leaves in locations outside, apart from tensors.
     result : object
     inputs : list of Traced
         The stand-ins for the arrays of the call.
     before : list of Value
-        What these stood for before the function could write into them.
-    rebound : list of (Plain, Value)
+        Their values at the start of the call.
+    rebound : list of (ReplacedAttribute, Value)
         Attributes of modules that each call leaves with a new tensor.
     """
 
     trace: Trace
     guards: Guards
-    effects: list[tuple[Place, Any]]
+    effects: list[tuple[Location, Any]]
     result: Any
     inputs: list[Traced]
     before: list[Value]
-    rebound: list[tuple[Plain, Value]]
+    rebound: list[tuple[ReplacedAttribute, Value]]
 
     @property
     def device(self) -> str:
@@ -69,8 +69,8 @@ class TracedCall:
 def trace_call(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> TracedCall:
     """Call a function on stand-ins for arguments like these.
 
-    What it changes outside of itself is carried out by each call, if a second run changes nothing more, as with a
-    cache that is filled once, or a setting. Else it would be another change at each call, which is refused.
+    Its changes outside of itself become effects of each call, if a second run changes nothing more, as with a cache
+    that is filled once, or a setting. Other changes would differ from call to call, so they are refused.
     """
     before = random_state()
     try:
@@ -94,8 +94,8 @@ def trace_call(function: Callable[..., Any], args: Sequence[Any], named: dict[st
 
 def _changes_again(
     first: TracedCall, args: Sequence[Any], named: dict[str, Any], function: Callable[..., Any]
-) -> list[tuple[Place, Any, str]]:
-    """Return what another run changes, and put it back."""
+) -> list[tuple[Location, Any, str]]:
+    """Return the changes of another run, and undo them."""
     state = random_state()
     again = _trace_once(function, args, named, undo=first.trace.reads.undo)
     restart_at(state)

@@ -1,4 +1,4 @@
-"""Stand-ins for tensors while a function is traced, and the nodes that their gradients take."""
+"""Stand-ins for tensors while a function is traced, and the nodes of their graph."""
 
 import linecache
 import sys
@@ -90,7 +90,7 @@ class Traced(Tensor):
 
     @property
     def _array(self) -> Any:  # type: ignore[override]
-        """Refuse to hand out elements that are not there yet."""
+        """Refuse access to elements, which do not exist while tracing."""
         caller = sys._getframe(1).f_code.co_name
         refuse(WAYS_OUT.get(caller, f"{caller}(): it needs the elements of a tensor that is only traced"))
 
@@ -170,7 +170,7 @@ class Traced(Tensor):
 
 
 def has_traced(found: Any, depth: int = 4) -> bool:
-    """Return whether stand-ins are in a list, tuple or dict, or in those in it."""
+    """Return whether a list, tuple or dict contains stand-ins, directly or in another one."""
     if isinstance(found, Traced) or not depth:
         return isinstance(found, Traced)
     parts = found.values() if isinstance(found, dict) else found if isinstance(found, list | tuple) else ()
@@ -178,7 +178,7 @@ def has_traced(found: Any, depth: int = 4) -> bool:
 
 
 def hides_traced(found: Any, depth: int = 3) -> bool:
-    """Return whether stand-ins are in an object that is not taken apart, or may be in what it yields."""
+    """Return whether an object that `flatten` leaves whole contains stand-ins, or may yield them."""
     if isinstance(found, Traced) or not depth:
         return False
     if isinstance(found, types.GeneratorType | map | filter | zip):
@@ -196,7 +196,7 @@ def hides_traced(found: Any, depth: int = 3) -> bool:
 
 
 class TracedNode(autograd.Node):
-    """An op that was written down, with the stand-ins that it saw."""
+    """A recorded op, with its operands."""
 
     __slots__ = ("op", "operands", "out", "static")
 

@@ -13,7 +13,7 @@ import pytest
 import labnet
 import labnet as ln
 from labnet.compile.native import cache, loader
-from labnet.compile.native.loader import Code
+from labnet.compile.native.loader import MachineCode
 
 CODE = """
 import sys
@@ -156,7 +156,7 @@ def test_the_machine_belongs_to_the_name(monkeypatch):
 
 def fill(count, nbytes=10):
     for number in range(count):
-        cache.write(f"{number:040}", Code(bytes(nbytes), ()))
+        cache.write(f"{number:040}", MachineCode(bytes(nbytes), ()))
         os.utime(cache.folder() / f"{number:040}.code", (number, number))
 
 
@@ -180,7 +180,7 @@ def test_clearing_takes_what_a_crash_has_left_too(folder):
 
 def test_code_that_needs_what_is_not_there_is_not_linked():
     with pytest.raises(ImportError, match="labnet_nowhere"):
-        loader.load(Code(b"", ("labnet_nowhere",)))
+        loader.load(MachineCode(b"", ("labnet_nowhere",)))
 
 
 def test_functions_of_c_are_found_without_numba(folder):

@@ -149,3 +149,21 @@ def test_devices_do_not_mix():
     weight = ln.ones(2)
     with pytest.raises(DeviceError, match=r"\.to\('cuda'\)"):
         ln.jit(lambda x: x * weight)(ln.ones(2, device="cuda"))
+
+
+def test_a_step_sets_an_attribute_of_a_module_to_a_new_tensor_at_each_call():
+    class Accumulator(ln.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.total = ln.zeros(3, device="cuda")
+
+        def forward(self, x):
+            self.total = self.total + x
+            return self.total * 2
+
+    module, x = Accumulator(), ln.ones(3, device="cuda")
+    step = ln.jit(module)
+    for count in (1, 2, 3):
+        assert step(x).tolist() == [2.0 * count] * 3
+        assert module.total.tolist() == [1.0 * count] * 3
+        assert module.total.device == "cuda"

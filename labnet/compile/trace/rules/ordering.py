@@ -1,4 +1,4 @@
-"""Compile rules of ops that go along a dimension in order: sorting, searching, sums and products that run on."""
+"""Compile rules of sorting, searching, and running sums and products."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ Numbers = tuple[int, ...] | tuple[tuple[int, ...]]
 def called(
     trace: Trace, name: str, inputs: Sequence[Any], *, shape: Shape, dtype: DType, numbers: Numbers, flops: int = 0
 ) -> Traced:
-    """Return what a routine computes of whole arrays."""
+    """Return the result of an intrinsic of whole arrays."""
     values = [trace.lift(x).value for x in inputs]
     values = [trace.copied(value) if value.kind in ("view", "splat") else value for value in values]
     return trace.stand_in(

@@ -69,7 +69,7 @@ def _by_sums(trace: Trace, left: Any, right: Any, dtype: DType) -> Value:
 
 
 def worth_turning(right: Value, rows: int) -> bool:
-    """Tell whether a matrix that lies transposed is copied first: products are faster then where it is small."""
+    """Return whether a transposed matrix is copied before a product, which is faster for small ones."""
     found = leading(right)
     return bool(found and found[0]) and len(right.shape) == 2 and right.size <= 8192 and rows >= 8
 

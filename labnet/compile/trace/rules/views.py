@@ -1,4 +1,4 @@
-"""Compile rules of ops that move elements: views, and what puts elements together at places that are known."""
+"""Compile rules of ops that move elements: views, concatenation and padding."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from labnet.ops.registry import REGISTRY, Op
 
 
 def is_basic(key: Any) -> bool:
-    """Tell whether an index consists of numbers, slices, ``...`` and None."""
+    """Return whether an index consists of numbers, slices, ``...`` and None."""
     parts = key if isinstance(key, tuple) else (key,)
     return all(isinstance(part, int | np.integer | slice | type(None) | type(...)) for part in parts)
 
@@ -27,14 +27,14 @@ def viewing(key: Any) -> tuple[Any, ...]:
 
 
 def view(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Find out by NumPy itself which elements a view shows; copy where it cannot be one."""
+    """Return a view, whose strides NumPy computes; copy where a view is impossible."""
     wanted = {key: value for key, value in static.items() if key != "copy" or value is False}
     value = view_by(trace, operands[0].value, lambda array: op.forward(array, **wanted), op, static)
     return trace.stand_in(trace.copied(value) if static.get("copy") else value)
 
 
 def view_by(trace: Trace, value: Value, look: Callable[[Any], Any], op: Op, static: Static) -> Value:
-    """Return what `look` makes of an array that lies where the value does."""
+    """Return the result of `look` for an array with the memory layout of a value."""
     base, offset, strides = placed(value)
     if value.kind == "splat" or not value.size:
         try:
@@ -57,7 +57,7 @@ def view_by(trace: Trace, value: Value, look: Callable[[Any], Any], op: Op, stat
 
 
 def viewed(trace: Trace, base: Value, offset: int, strides: Shape, shape: Shape) -> Value:
-    """Return a view of a value that is none, or the value itself if that is what it shows."""
+    """Return a view of a value, or the value itself if the view has its shape and strides."""
     strides = tuple(0 if length == 1 else step for length, step in zip(shape, strides, strict=True))
     plain = tuple(0 if length == 1 else step for length, step in zip(shape, contiguous(shape), strict=True))
     if shape == base.shape and offset == 0 and strides == plain:
