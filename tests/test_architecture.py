@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import labnet
-from tests.test_layers import LAYERS
+from tests.test_layers import LAYERS, ORDERS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(labnet.__file__).parent
@@ -42,6 +42,18 @@ def test_the_rooms_of_contributing_are_those_of_the_package():
 def test_the_order_of_contributing_is_the_one_that_is_enforced():
     order = " | ".join(" ".join(name for name in names if name[0] != "_") for names in LAYERS)
     assert f"\n{order}\n" in (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def test_the_orders_inside_rooms_of_contributing_are_those_that_are_enforced():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for order in ORDERS.values():
+        assert f"\n{' | '.join(map(' '.join, order))}\n" in text
+
+
+def test_the_modules_of_compile_are_in_contributing_and_the_other_way_round():
+    listed = {name for row in rooms("Inside `compile/`") for name in re.findall(r"`(\w+)(?:\.py)?`", " ".join(row))}
+    paths = [path for path in (PACKAGE / "compile").rglob("*.py") if path.stem != "__init__"]
+    assert listed == {path.stem for path in paths if path.parent.name != "rules"}
 
 
 def test_the_modules_of_network_are_in_contributing_and_the_other_way_round():
