@@ -34,7 +34,7 @@ import numpy as np
 
 import labnet as ln
 from labnet.kernels.cuda.array import DeviceArray
-from labnet.kernels.cuda.machine import machine, pool
+from labnet.kernels.cuda.driver.gpu import machine, pool
 
 try:
     import torch

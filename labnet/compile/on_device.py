@@ -22,8 +22,8 @@ from labnet.device import CUDA
 from labnet.errors import TraceError
 from labnet.kernels.cuda import along, elementwise, expressions, indexing, ordering, products, reductions, scans
 from labnet.kernels.cuda.array import DeviceArray, layout_at, mixed
+from labnet.kernels.cuda.driver.gpu import machine, private
 from labnet.kernels.cuda.expressions import Node, cast
-from labnet.kernels.cuda.machine import machine, private
 from labnet.kernels.cuda.overwriting import reads, reads_in_step
 from labnet.kernels.places import moved
 from labnet.tensor import Tensor, wrap

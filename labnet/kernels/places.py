@@ -136,7 +136,7 @@ def timed(listener: Listener) -> contextlib.AbstractContextManager[None]:
     """
     if not _others:
         return _NOTHING
-    from labnet.kernels.cuda.machine import clock
+    from labnet.kernels.cuda.driver.gpu import clock
 
     found = clock()
     return _NOTHING if found is None else found.telling(listener)

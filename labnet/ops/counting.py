@@ -4,7 +4,7 @@ The functions that `labnet.ops.dispatch` makes hold the array function of their 
 another function into that cell and takes it out again at the end, so that an op costs exactly the same as
 before while nobody counts. Backwards are counted as ops of their own, ``matmul.backward``; the ops that a
 gradient rule is written in are part of it and not counted again. What runs on a GPU is counted at once, and its
-seconds there are added when they are known; see `labnet.kernels.cuda.clock`.
+seconds there are added when they are known; see `labnet.kernels.cuda.driver.clock`.
 """
 
 import time

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda import compiler, driver, machine, uniform
+from labnet.kernels.cuda import uniform
 from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.driver import compiler, driver, gpu
 
 CAPABILITIES = ((8, 0), (9, 0))
 
@@ -167,7 +168,7 @@ def catalogue() -> dict[str, tuple[str, list[str]]]:
 
     Afterwards this process cannot use a GPU: the kernels that it knows do nothing.
     """
-    recorder = machine._found = Recorder()
+    recorder = gpu._found = Recorder()
     found: dict[str, tuple[str, list[str]]] = {}
     known: set[str] = set()
     for name, work in workloads().items():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from labnet.errors import DeviceError
-from labnet.kernels.cuda import clock, driver
+from labnet.kernels.cuda.driver import clock, driver
 from labnet.stats import OpStatistics
 from labnet.stats.operations import Later
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labnet.errors import DeviceError
-from labnet.kernels.cuda import driver
+from labnet.kernels.cuda.driver import driver
 from tests.cuda.emulator import arithmetic
 from tests.cuda.emulator.libcuda import Library
 from tests.cuda.emulator.memory import Fault

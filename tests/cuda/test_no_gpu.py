@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from labnet.kernels.cuda import compiler
+from labnet.kernels.cuda.driver import compiler
 
 #: What a machine with a GPU may lack: tensors, modules and the registry need NumPy and Numba alone.
 ABSENT = (

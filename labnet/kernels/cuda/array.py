@@ -15,8 +15,8 @@ import numpy as np
 from labnet.errors import DeviceError
 from labnet.kernels import places
 from labnet.kernels.cuda import elementwise, expressions
+from labnet.kernels.cuda.driver.gpu import Block, machine, take
 from labnet.kernels.cuda.expressions import BOOL, Dtype, Node
-from labnet.kernels.cuda.machine import Block, machine, take
 
 Host = np.ndarray[Any, Any]
 

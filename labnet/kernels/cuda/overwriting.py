@@ -2,8 +2,8 @@
 
 from labnet.kernels.cuda import elementwise
 from labnet.kernels.cuda.array import DeviceArray, pending_arrays
+from labnet.kernels.cuda.driver.gpu import Block
 from labnet.kernels.cuda.expressions import Node
-from labnet.kernels.cuda.machine import Block
 
 
 def settle_readers(block: Block | None, but: DeviceArray | None = None) -> None:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.driver.kernel import Launch, pointer, scalar
 from labnet.kernels.cuda.elementwise import (
     Space,
     number,
@@ -22,8 +24,6 @@ from labnet.kernels.cuda.elementwise import (
     without_branches,
 )
 from labnet.kernels.cuda.expressions import BOOL, CASTS, Dtype, Graph, Node, cast, pattern, stored, working
-from labnet.kernels.cuda.machine import machine
-from labnet.kernels.cuda.texts import Launch, pointer, scalar
 
 #: Text of one step, from the result so far and the next value.
 _STEPS = {

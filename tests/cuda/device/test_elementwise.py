@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from labnet.kernels.cuda import expressions, transposing
 from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.expressions import Graph, Node
-from labnet.kernels.cuda.machine import machine
 from tests.cuda.device.support import DTYPES, SIMULATED, assert_same, drawn, few, layouts
 
 NAMES = sorted(
@@ -168,7 +168,7 @@ def test_negative_zero_stays_negative():
 
 
 def test_memory_is_used_again():
-    from labnet.kernels.cuda.machine import pool
+    from labnet.kernels.cuda.driver.gpu import pool
 
     DeviceArray.filled((64,), 1, np.dtype("float32"))
     before = pool.held

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import labnet as ln
 from labnet.kernels.cuda import uniform
 from labnet.kernels.cuda.array import DeviceArray
-from labnet.kernels.cuda.machine import machine
+from labnet.kernels.cuda.driver.gpu import machine
 from labnet.ops.creation import random_state, restart_at
 from tests.cuda.device.support import few
 

@@ -74,7 +74,7 @@ def test_the_first_of_equals_and_the_first_nan_are_the_extreme():
 
 
 def test_what_is_pending_is_reduced_without_a_result_of_its_own():
-    from labnet.kernels.cuda.machine import machine
+    from labnet.kernels.cuda.driver.gpu import machine
 
     x = DeviceArray.upload(drawn((4, 3), "float32"))
     before = machine().launches

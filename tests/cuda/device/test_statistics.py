@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.kernels.cuda.machine import machine
+from labnet.kernels.cuda.driver.gpu import machine
 from tests.cuda.device.support import SIMULATED
 
 

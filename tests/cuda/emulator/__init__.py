@@ -11,8 +11,9 @@ from typing import Any
 
 def install() -> Any:
     """Have this process find the emulated GPU in the place of a driver, and return it."""
-    from labnet.kernels.cuda import driver, products
-    from labnet.kernels.cuda.machine import machine
+    from labnet.kernels.cuda import products
+    from labnet.kernels.cuda.driver import driver
+    from labnet.kernels.cuda.driver.gpu import machine
     from tests.cuda.emulator.cublas import Cublas
     from tests.cuda.emulator.libcuda import Library
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda.clock import WallClock
-from labnet.kernels.cuda.compiler import older_names
-from labnet.kernels.cuda.texts import POINTERS, TABLES, Launch
+from labnet.kernels.cuda.driver.clock import WallClock
+from labnet.kernels.cuda.driver.compiler import older_names
+from labnet.kernels.cuda.driver.kernel import POINTERS, TABLES, Launch
 
 #: Where the addresses begin: below them nothing is mapped on any system.
 _ORIGIN, _ALIGNMENT = 1 << 12, 256

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from labnet.errors import DeviceError
-from labnet.kernels.cuda.clock import Clock
+from labnet.kernels.cuda.driver.clock import Clock
 
 _lock = threading.Lock()
 _found: Any = None
@@ -46,12 +46,12 @@ def clock() -> Clock | None:
 
 
 def _take() -> Any:
-    from labnet.kernels.cuda.compiler import HINT
+    from labnet.kernels.cuda.driver.compiler import HINT
 
     if wants_simulator():
         try:
             config: Any = import_module("numba.core.config")
-            from labnet.kernels.cuda.simulator import Simulator
+            from labnet.kernels.cuda.driver.simulator import Simulator
         except ImportError as error:
             raise DeviceError(f"{HINT} ({error})") from error
         if not config.ENABLE_CUDASIM:
@@ -63,7 +63,7 @@ def _take() -> Any:
             return Simulator()
         except ImportError as error:
             raise DeviceError(f"{HINT} ({error})") from error
-    from labnet.kernels.cuda.driver import Driver
+    from labnet.kernels.cuda.driver.driver import Driver
 
     return Driver()
 

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from labnet.errors import DeviceError
-from labnet.kernels.cuda.clock import EventClock
-from labnet.kernels.cuda.compiler import compiled
-from labnet.kernels.cuda.texts import Launch
+from labnet.kernels.cuda.driver.clock import EventClock
+from labnet.kernels.cuda.driver.compiler import compiled
+from labnet.kernels.cuda.driver.kernel import Launch
 from labnet.stats import late
 
 _OUT_OF_MEMORY, _UNSUPPORTED_PTX = 2, 222
