@@ -6,10 +6,17 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.codegen.elementwise import (
+    Space,
+    grid_for,
+    parts_text,
+    place_text,
+    strides_in,
+    without_branches,
+)
+from labnet.kernels.cuda.codegen.expressions import Dtype
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import Launch, pointer
-from labnet.kernels.cuda.elementwise import Space, grid_for, parts_text, place_text, strides_in, without_branches
-from labnet.kernels.cuda.expressions import Dtype
 from labnet.kernels.cuda.overwriting import settle_readers
 
 _kernels: dict[Any, Launch] = {}

@@ -14,9 +14,9 @@ import numpy as np
 
 from labnet.errors import DeviceError
 from labnet.kernels import places
-from labnet.kernels.cuda import elementwise, expressions
+from labnet.kernels.cuda.codegen import elementwise, expressions
+from labnet.kernels.cuda.codegen.expressions import BOOL, Dtype, Node
 from labnet.kernels.cuda.driver.gpu import Block, machine, take
-from labnet.kernels.cuda.expressions import BOOL, Dtype, Node
 
 Host = np.ndarray[Any, Any]
 

@@ -6,10 +6,10 @@ Both read where they like and write each element once, so nothing has to be padd
 from typing import Any
 
 from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.codegen.elementwise import grid_for
+from labnet.kernels.cuda.codegen.expressions import CASTS, Dtype, loaded, stored, working
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import Launch, pointer
-from labnet.kernels.cuda.elementwise import grid_for
-from labnet.kernels.cuda.expressions import CASTS, Dtype, loaded, stored, working
 
 _kernels: dict[Any, Launch] = {}
 _SIZES = ("height", "width", "rows", "columns", "high", "wide", "down", "right", "apart0", "apart1", "top", "left")

@@ -10,7 +10,7 @@ import numpy as np
 
 from labnet.kernels.cuda import along, ordering, reductions, scans, selecting
 from labnet.kernels.cuda.array import DeviceArray, as_operand
-from labnet.kernels.cuda.expressions import BOOL, Node, cast
+from labnet.kernels.cuda.codegen.expressions import BOOL, Node, cast
 from labnet.kernels.cuda.overwriting import write
 from labnet.kernels.cuda.universal import on_host
 

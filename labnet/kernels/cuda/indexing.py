@@ -10,10 +10,17 @@ import numpy as np
 
 from labnet.kernels.cuda import ordering
 from labnet.kernels.cuda.array import DeviceArray, as_operand, layout_at
+from labnet.kernels.cuda.codegen.elementwise import (
+    Space,
+    grid_for,
+    parts_text,
+    place_text,
+    strides_in,
+    without_branches,
+)
+from labnet.kernels.cuda.codegen.expressions import CASTS, Dtype, Node, cast, loaded, stored, working
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import Launch, pointer
-from labnet.kernels.cuda.elementwise import Space, grid_for, parts_text, place_text, strides_in, without_branches
-from labnet.kernels.cuda.expressions import CASTS, Dtype, Node, cast, loaded, stored, working
 from labnet.kernels.cuda.overwriting import settle_readers
 from labnet.kernels.cuda.overwriting import write as write_expression
 from labnet.kernels.cuda.positions import Index, Places, is_basic, is_copied, is_mask, parts_of, places_of, view

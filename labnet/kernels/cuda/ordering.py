@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda.array import DeviceArray, mixed
+from labnet.kernels.cuda.codegen.elementwise import grid_for
+from labnet.kernels.cuda.codegen.expressions import CASTS, Dtype, loaded, stored, working
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import Launch, pointer
-from labnet.kernels.cuda.elementwise import grid_for
-from labnet.kernels.cuda.expressions import CASTS, Dtype, loaded, stored, working
 
 INT64 = np.dtype("int64")
 _kernels: dict[Any, Launch] = {}

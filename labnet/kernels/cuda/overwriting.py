@@ -1,9 +1,9 @@
 """Writing into memory that expressions still to be computed may read: they get what was there before."""
 
-from labnet.kernels.cuda import elementwise
 from labnet.kernels.cuda.array import DeviceArray, pending_arrays
+from labnet.kernels.cuda.codegen import elementwise
+from labnet.kernels.cuda.codegen.expressions import Node
 from labnet.kernels.cuda.driver.gpu import Block
-from labnet.kernels.cuda.expressions import Node
 
 
 def settle_readers(block: Block | None, but: DeviceArray | None = None) -> None:

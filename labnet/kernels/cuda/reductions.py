@@ -13,9 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labnet.kernels.cuda.array import DeviceArray
-from labnet.kernels.cuda.driver.gpu import machine
-from labnet.kernels.cuda.driver.kernel import Launch, pointer, scalar
-from labnet.kernels.cuda.elementwise import (
+from labnet.kernels.cuda.codegen.elementwise import (
     Space,
     number,
     parts_text,
@@ -23,7 +21,9 @@ from labnet.kernels.cuda.elementwise import (
     strides_in,
     without_branches,
 )
-from labnet.kernels.cuda.expressions import BOOL, CASTS, Dtype, Graph, Node, cast, pattern, stored, working
+from labnet.kernels.cuda.codegen.expressions import BOOL, CASTS, Dtype, Graph, Node, cast, pattern, stored, working
+from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.driver.kernel import Launch, pointer, scalar
 
 #: Text of one step, from the result so far and the next value.
 _STEPS = {

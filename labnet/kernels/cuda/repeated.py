@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from labnet.kernels.cuda import elementwise
 from labnet.kernels.cuda.array import DeviceArray
-from labnet.kernels.cuda.elementwise import Plan
-from labnet.kernels.cuda.expressions import Dtype
+from labnet.kernels.cuda.codegen import elementwise
+from labnet.kernels.cuda.codegen.elementwise import Plan
+from labnet.kernels.cuda.codegen.expressions import Dtype
 
 
 class Known(NamedTuple):

@@ -9,10 +9,10 @@ import numpy as np
 
 from labnet.kernels.cuda import along, ordering, scans
 from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.codegen.elementwise import grid_for
+from labnet.kernels.cuda.codegen.expressions import Dtype
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import Launch, pointer
-from labnet.kernels.cuda.elementwise import grid_for
-from labnet.kernels.cuda.expressions import Dtype
 
 INT32, INT64 = np.dtype("int32"), np.dtype("int64")
 _kernels: dict[Any, Launch] = {}

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.codegen.elementwise import number
+from labnet.kernels.cuda.codegen.expressions import Dtype, Graph, Node, cast, stored
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import Launch, pointer, scalar
-from labnet.kernels.cuda.elementwise import number
-from labnet.kernels.cuda.expressions import Dtype, Graph, Node, cast, stored
 from labnet.kernels.cuda.overwriting import settle_readers
 
 #: Elements per thread in a block.

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labnet.kernels.cuda import expressions, transposing
 from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.codegen import expressions, transpose
+from labnet.kernels.cuda.codegen.expressions import Graph, Node
 from labnet.kernels.cuda.driver.gpu import machine
-from labnet.kernels.cuda.expressions import Graph, Node
 from tests.cuda.device.support import DTYPES, SIMULATED, assert_same, drawn, few, layouts
 
 NAMES = sorted(
@@ -203,12 +203,12 @@ def test_squares_are_used_where_they_help_and_nowhere_else():
     def turn(*arrays):
         root = Node("add", arrays[0].dtype, tuple(array.node() for array in arrays)) if arrays[1:] else arrays[0].node()
         strides = [tuple(step // 4 for step in array.layout.strides) for array in arrays]
-        return transposing.turn_of(Graph(root), arrays[0].shape, strides, machine().tile)
+        return transpose.turn_of(Graph(root), arrays[0].shape, strides, machine().tile)
 
     other = DeviceArray.empty((side, side), single)
     assert turn(matrix) is None
     assert turn(matrix, other) is None
-    assert turn(matrix.T) == transposing.Turn(0, (0,))
-    assert turn(matrix, other.T) == transposing.Turn(0, (1,))
+    assert turn(matrix.T) == transpose.Turn(0, (0,))
+    assert turn(matrix, other.T) == transpose.Turn(0, (1,))
     assert turn(matrix[:, ::2]) is None
     assert turn(narrow.T) is None

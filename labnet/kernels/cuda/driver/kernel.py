@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from labnet.kernels.cuda.expressions import CASTS
+from labnet.kernels.cuda.codegen.expressions import CASTS
 
 #: Types of arguments that are addresses, with the dtype that lies there.
 POINTERS = {"p" + cast: dtype for dtype, cast in CASTS.items()}

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from labnet.kernels.cuda import transposing
+from labnet.kernels.cuda.codegen import transpose
+from labnet.kernels.cuda.codegen.expressions import Dtype, Graph, Node, cast, pattern, stored
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import Launch, pointer, scalar
-from labnet.kernels.cuda.expressions import Dtype, Graph, Node, cast, pattern, stored
 
 #: Elements that a thread has under way at a time, so that memory is never idle.
 UNROLLED = 4
@@ -295,8 +295,8 @@ def _planned(root: Node, out: Any) -> Plan:
     gpu = machine()
     read, used = places(root)
     if kinds[-1] == "flat":
-        turn = transposing.turn_of(graph, space.lengths, space.strides[:-1], gpu.tile)
-        found = turn and transposing.planned(graph, out.dtype, turn, space.lengths, space.strides)
+        turn = transpose.turn_of(graph, space.lengths, space.strides[:-1], gpu.tile)
+        found = turn and transpose.planned(graph, out.dtype, turn, space.lengths, space.strides)
         if found:
             return Plan(*found, read, used)
     narrow = size < _NARROW
