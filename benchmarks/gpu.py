@@ -33,7 +33,7 @@ os.environ.setdefault("LABNET_CACHE", str(Path(tempfile.gettempdir()) / "labnet-
 import numpy as np
 
 import labnet as ln
-from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.driver.gpu import machine, pool
 
 try:

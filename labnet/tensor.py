@@ -337,8 +337,8 @@ class Tensor(Methods):
         return array.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device)
 
     def _dlpack_on_gpu(self, stream: Any, max_version: Any, dl_device: Any, copy: bool | None) -> Any:
-        from labnet.kernels.cuda.dlpack import CUDA as GPU
-        from labnet.kernels.cuda.dlpack import capsule
+        from labnet.kernels.cuda.array.dlpack import CUDA as GPU
+        from labnet.kernels.cuda.array.dlpack import capsule
 
         if dl_device is not None and tuple(map(int, dl_device)) != (GPU, 0):
             raise BufferError(f"__dlpack__: the tensor is on 'cuda', device {dl_device} was asked for: use .to('cpu')")
@@ -536,7 +536,7 @@ def _place_for(data: Any, device: str | None) -> str:
 
 def _shared(data: Any) -> Any:
     """Return the array of the GPU that another library has, without a copy."""
-    from labnet.kernels.cuda.interchange import from_interface
+    from labnet.kernels.cuda.array.interchange import from_interface
 
     return from_interface(data)
 

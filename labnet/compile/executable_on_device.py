@@ -13,7 +13,7 @@ from labnet.compile.ir import Program
 from labnet.compile.on_device import Run, bring, check, refuse_unfit
 from labnet.compile.plan import computed_in_place
 from labnet.compile.simplify import simplify
-from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.driver.gpu import machine, private
 from labnet.kernels.places import timed
 from labnet.stats.collecting import active, later, record, suspended

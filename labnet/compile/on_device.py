@@ -21,11 +21,11 @@ from labnet.compile.traced import Traced
 from labnet.device import CUDA
 from labnet.errors import TraceError
 from labnet.kernels.cuda import along, indexing, ordering, products, reductions, scans
-from labnet.kernels.cuda.array import DeviceArray, layout_at, mixed
+from labnet.kernels.cuda.array.array import DeviceArray, layout_at, mixed
+from labnet.kernels.cuda.array.hazards import reads, reads_in_step
 from labnet.kernels.cuda.codegen import elementwise, expressions
 from labnet.kernels.cuda.codegen.expressions import Node, cast
 from labnet.kernels.cuda.driver.gpu import machine, private
-from labnet.kernels.cuda.overwriting import reads, reads_in_step
 from labnet.kernels.places import moved
 from labnet.tensor import Tensor, wrap
 

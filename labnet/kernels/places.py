@@ -89,7 +89,7 @@ def moved(array: Any, device: str) -> Any:
         return array.host() if isinstance(array, _others) else array
     if isinstance(array, _others):
         return array
-    from labnet.kernels.cuda.array import DeviceArray
+    from labnet.kernels.cuda.array.array import DeviceArray
 
     return DeviceArray.upload(array)
 
@@ -113,7 +113,7 @@ def carried_out(body: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
 
 @functools.cache
 def _repeating() -> Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]:
-    from labnet.kernels.cuda.repeated import carried_out as again
+    from labnet.kernels.cuda.array.plan_cache import carried_out as again
 
     return again
 

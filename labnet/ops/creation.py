@@ -107,7 +107,7 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
     [0, 1, 2]
     """
     if x.__dlpack_device__()[0] == _DLPACK_CUDA:
-        from labnet.kernels.cuda.interchange import from_dlpack as from_gpu
+        from labnet.kernels.cuda.array.interchange import from_dlpack as from_gpu
 
         return Tensor(from_gpu(x), device=device)
     return Tensor(np.from_dlpack(x, copy=copy), device=device or CPU)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda import uniform
-from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.driver import compiler, driver, gpu
 
 CAPABILITIES = ((8, 0), (9, 0))

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.array.array import DeviceArray
+from labnet.kernels.cuda.array.hazards import settle_readers
 from labnet.kernels.cuda.codegen.elementwise import (
     Space,
     grid_for,
@@ -17,7 +18,6 @@ from labnet.kernels.cuda.codegen.elementwise import (
 from labnet.kernels.cuda.codegen.expressions import Dtype
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import Launch, pointer
-from labnet.kernels.cuda.overwriting import settle_readers
 
 _kernels: dict[Any, Launch] = {}
 

@@ -5,7 +5,7 @@ Both read where they like and write each element once, so nothing has to be padd
 
 from typing import Any
 
-from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.codegen.elementwise import grid_for
 from labnet.kernels.cuda.codegen.expressions import CASTS, Dtype, loaded, stored, working
 from labnet.kernels.cuda.driver.gpu import machine

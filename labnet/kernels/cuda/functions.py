@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda import along, ordering, reductions, scans, selecting
-from labnet.kernels.cuda.array import DeviceArray, as_operand
+from labnet.kernels.cuda.array.array import DeviceArray, as_operand
+from labnet.kernels.cuda.array.hazards import write
 from labnet.kernels.cuda.codegen.expressions import BOOL, Node, cast
-from labnet.kernels.cuda.overwriting import write
 from labnet.kernels.cuda.universal import on_host
 
 _TABLE: dict[Any, Callable[..., Any]] = {}

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda import ordering
-from labnet.kernels.cuda.array import DeviceArray, as_operand, layout_at
+from labnet.kernels.cuda.array.array import DeviceArray, as_operand, layout_at
+from labnet.kernels.cuda.array.hazards import settle_readers
+from labnet.kernels.cuda.array.hazards import write as write_expression
 from labnet.kernels.cuda.codegen.elementwise import (
     Space,
     grid_for,
@@ -21,8 +23,6 @@ from labnet.kernels.cuda.codegen.elementwise import (
 from labnet.kernels.cuda.codegen.expressions import CASTS, Dtype, Node, cast, loaded, stored, working
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import Launch, pointer
-from labnet.kernels.cuda.overwriting import settle_readers
-from labnet.kernels.cuda.overwriting import write as write_expression
 from labnet.kernels.cuda.positions import Index, Places, is_basic, is_copied, is_mask, parts_of, places_of, view
 
 _kernels: dict[Any, Launch] = {}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda.array import DeviceArray, layout_at
+from labnet.kernels.cuda.array.array import DeviceArray, layout_at
 from labnet.kernels.cuda.codegen.elementwise import address
 from labnet.kernels.cuda.selecting import nonzero
 from labnet.kernels.places import index_of

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda import along, ordering, scans
-from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.codegen.elementwise import grid_for
 from labnet.kernels.cuda.codegen.expressions import Dtype
 from labnet.kernels.cuda.driver.gpu import machine

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.codegen.expressions import CASTS, Dtype, stored
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import Launch, pointer

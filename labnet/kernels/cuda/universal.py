@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda import products, reductions
-from labnet.kernels.cuda.array import DeviceArray, as_operand, given, mixed
+from labnet.kernels.cuda.array.array import DeviceArray, as_operand, given, mixed
+from labnet.kernels.cuda.array.hazards import write
 from labnet.kernels.cuda.codegen import expressions
 from labnet.kernels.cuda.codegen.expressions import Node, NotInKernels
-from labnet.kernels.cuda.overwriting import write
 
 #: Functions that a block of `reductions` stands for.
 _REDUCING = {"add", "multiply", "maximum", "minimum", "logical_and", "logical_or"}

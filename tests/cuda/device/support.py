@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 import labnet as ln
-from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.driver.gpu import machine
 
 #: The emulated GPU, if that is asked for: its checks hold for every kernel.

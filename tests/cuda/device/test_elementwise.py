@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.codegen import expressions, transpose
 from labnet.kernels.cuda.codegen.expressions import Graph, Node
 from labnet.kernels.cuda.driver.gpu import machine

@@ -7,8 +7,8 @@ import pytest
 
 import labnet as ln
 from labnet.errors import DeviceError
-from labnet.kernels.cuda.array import DeviceArray
-from labnet.kernels.cuda.overwriting import settle_readers
+from labnet.kernels.cuda.array.array import DeviceArray
+from labnet.kernels.cuda.array.hazards import settle_readers
 from tests.cuda.device.support import SIMULATED, assert_same, drawn
 
 

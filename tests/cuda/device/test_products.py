@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labnet.kernels.cuda import products
-from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.driver.gpu import machine
 from tests.cuda.device.support import DTYPES, SIMULATED, assert_same, drawn, few
 

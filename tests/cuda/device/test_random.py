@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import labnet as ln
 from labnet.kernels.cuda import uniform
-from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.ops.creation import random_state, restart_at
 from tests.cuda.device.support import few

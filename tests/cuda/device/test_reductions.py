@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.array.array import DeviceArray
 from tests.cuda.device.support import DTYPES, assert_same, drawn, few, layouts
 
 SHAPE = (2, 3, 4)

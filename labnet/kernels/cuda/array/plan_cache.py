@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.codegen import elementwise
 from labnet.kernels.cuda.codegen.elementwise import Plan
 from labnet.kernels.cuda.codegen.expressions import Dtype

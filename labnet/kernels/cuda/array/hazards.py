@@ -1,6 +1,6 @@
 """Writing into memory that expressions still to be computed may read: they get what was there before."""
 
-from labnet.kernels.cuda.array import DeviceArray, pending_arrays
+from labnet.kernels.cuda.array.array import DeviceArray, pending_arrays
 from labnet.kernels.cuda.codegen import elementwise
 from labnet.kernels.cuda.codegen.expressions import Node
 from labnet.kernels.cuda.driver.gpu import Block

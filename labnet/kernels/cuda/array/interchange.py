@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from labnet.errors import DTypeError
-from labnet.kernels.cuda.array import DeviceArray, layout_at
+from labnet.kernels.cuda.array.array import DeviceArray, layout_at
 from labnet.kernels.cuda.codegen.expressions import CASTS
 from labnet.kernels.cuda.driver.gpu import machine
 
@@ -56,7 +56,7 @@ def from_dlpack(owner: Any) -> DeviceArray:
     """Return the array that DLPack tells of, of a library that has ``__cuda_array_interface__`` too or has not."""
     if hasattr(owner, "__cuda_array_interface__"):
         return from_interface(owner)
-    from labnet.kernels.cuda.dlpack import unpacked
+    from labnet.kernels.cuda.array.dlpack import unpacked
 
     address, shape, strides, dtype, read_only, kept = unpacked(owner)
     found = borrowed(address, shape, strides, dtype, kept)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from labnet.errors import DTypeError
-from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.codegen.expressions import CASTS
 from labnet.kernels.cuda.driver.gpu import machine
 
