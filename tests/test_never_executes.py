@@ -42,7 +42,7 @@ ALLOWED = {
     "kernels/cuda/driver/simulator.py": {"compile", "exec", "import_module"},  # the same
     "kernels/cuda/driver/gpu.py": {"import_module"},  # of Numba
     "kernels/cuda/driver/driver.py": {"ctypes.CDLL"},  # the driver of the system
-    "kernels/cuda/products.py": {"ctypes.CDLL"},  # cuBLAS, where pip or the system has put it
+    "kernels/cuda/kernels/matmul.py": {"ctypes.CDLL"},  # cuBLAS, where pip or the system has put it
     "network/runner/service.py": {
         "subprocess"
     },  # a server of its own, which runs uploaded files and never without its token

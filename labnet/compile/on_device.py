@@ -20,12 +20,13 @@ from labnet.compile.specialisation import MISS, Specialisation
 from labnet.compile.traced import Traced
 from labnet.device import CUDA
 from labnet.errors import TraceError
-from labnet.kernels.cuda import along, indexing, ordering, products, reductions, scans
+from labnet.kernels.cuda import indexing
 from labnet.kernels.cuda.array.array import DeviceArray, layout_at, mixed
 from labnet.kernels.cuda.array.hazards import reads, reads_in_step
 from labnet.kernels.cuda.codegen import elementwise, expressions
 from labnet.kernels.cuda.codegen.expressions import Node, cast
 from labnet.kernels.cuda.driver.gpu import machine, private
+from labnet.kernels.cuda.kernels import gather, matmul, reduce, scan, sort
 from labnet.kernels.places import moved
 from labnet.tensor import Tensor, wrap
 
@@ -361,11 +362,11 @@ class Run:
 
     def _reduce(self, value: Value) -> DeviceArray:
         name, axes = _REDUCTIONS[value.attributes["name"]], value.attributes["axes"]
-        return reductions.over(name, self.of(value.inputs[0]), axes, value.dtype, keepdims=False)
+        return reduce.over(name, self.of(value.inputs[0]), axes, value.dtype, keepdims=False)
 
     def _matmul(self, value: Value) -> DeviceArray:
         left, right = (self.of(operand) for operand in value.inputs)
-        return products.matmul(left.settle(), right.settle())
+        return matmul.matmul(left.settle(), right.settle())
 
     def _put(self, value: Value) -> DeviceArray:
         out = DeviceArray.filled(value.shape, 0, value.dtype)
@@ -382,7 +383,7 @@ class Run:
 
     def _take(self, value: Value) -> DeviceArray:
         base, places = (self.of(operand).settle() for operand in value.inputs)
-        return along.gather(base, places, value.shape, value.attributes["within"])
+        return gather.gather(base, places, value.shape, value.attributes["within"])
 
     def _scatter(self, value: Value) -> DeviceArray:
         values, starts = (_in_rows(self.of(operand)) for operand in value.inputs)
@@ -391,13 +392,13 @@ class Run:
     def _call(self, value: Value) -> DeviceArray:
         name, inputs = value.attributes["name"], [_in_rows(self.of(operand)) for operand in value.inputs]
         if name == "searchsorted":
-            return ordering.searchsorted(inputs[0], inputs[1], "right" if value.attributes["numbers"][2] else "left")
+            return sort.searchsorted(inputs[0], inputs[1], "right" if value.attributes["numbers"][2] else "left")
         if name in _RUNNING:
-            return scans.scan(_RUNNING[name], inputs[0], -1, value.dtype)
+            return scan.scan(_RUNNING[name], inputs[0], -1, value.dtype)
         out = DeviceArray.empty(value.shape, value.dtype)  # in the half where merging in passes leaves it
         if out.size:
             half = out[(out.shape[-1] - 1).bit_length() % 2]
-            ordering.in_order(inputs[0], half)
+            sort.in_order(inputs[0], half)
         return out
 
 

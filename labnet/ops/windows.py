@@ -140,9 +140,9 @@ class Windows:
         """Return the windows of images (N, C, H, W) as a matrix (N, groups, C / groups * kernel, windows)."""
         inner = x.shape[1] // groups * self.kernel[0] * self.kernel[1]
         if is_elsewhere(x):
-            from labnet.kernels.cuda import convolution
+            from labnet.kernels.cuda.kernels import im2col
 
-            found = convolution.columns(x, self._sizes())
+            found = im2col.columns(x, self._sizes())
             return found.reshape((x.shape[0], groups, inner, self.out[0] * self.out[1]))
         padded = x
         if self.padded != self.image:
@@ -155,9 +155,9 @@ class Windows:
         """Add a matrix as of `columns` up to images (N, channels, H, W); the adjoint of `columns`."""
         parts = columns.reshape(len(columns), channels, *self.kernel, self.out[0], self.row)
         if is_elsewhere(columns):
-            from labnet.kernels.cuda import convolution
+            from labnet.kernels.cuda.kernels import im2col
 
-            return convolution.add_up(parts, self._sizes())
+            return im2col.add_up(parts, self._sizes())
         padded = np.zeros((len(columns), channels, *self.padded), columns.dtype)
         if (
             self.stride[0] == 1 and self.row == self.padded[1]

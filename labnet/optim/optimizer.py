@@ -290,18 +290,18 @@ class Optimizer:
         """Take a step with all parameters at once by a kernel made of the formula; tell whether there is one."""
         if not self._has_formula:
             return False
-        from labnet.kernels.cuda import updates
+        from labnet.kernels.cuda.kernels import optimizers
 
         states = [self._known(parameter).state for parameter, _ in found]
         steps = {state.get("step", 0) for state in states}
         values: list[Any] = [parameter._array for parameter, _ in found]
         gradients = [finished(as_array(gradient)) for _, gradient in found]
-        if len(steps) != 1 or not updates.fit(values, gradients):
+        if len(steps) != 1 or not optimizers.fit(values, gradients):
             return False
         step = steps.pop() + 1
         slots = [slot for slot in self.slots if slot != "step"]
         before = [[state.get(slot) for slot in slots] for state in states]
-        news, after = updates.update(self._formula, self._numbers(step), values, gradients, slots, before)
+        news, after = optimizers.update(self._formula, self._numbers(step), values, gradients, slots, before)
         for (parameter, _), new, state, own in zip(found, news, states, after, strict=True):
             memory.overwrite(parameter, new)
             parameter.grad = None

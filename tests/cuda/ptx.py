@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda import uniform
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.driver import compiler, driver, gpu
+from labnet.kernels.cuda.kernels import random
 
 CAPABILITIES = ((8, 0), (9, 0))
 
@@ -130,7 +130,7 @@ def workloads() -> dict[str, Callable[[], Any]]:
         "put along": lambda: np.put_along_axis(row, array((1000, 3), "int64"), array((1000, 3)), 1),
     }
     for dtype in ("float32", "float16", "float64"):
-        found[f"random {dtype}"] = lambda dtype=dtype: uniform.drawn(np.random.default_rng(0), 5000, np.dtype(dtype))
+        found[f"random {dtype}"] = lambda dtype=dtype: random.drawn(np.random.default_rng(0), 5000, np.dtype(dtype))
     for dtype in ("float32", "float16", "float64", "int64", "bool"):
         found[f"sort {dtype}"] = lambda dtype=dtype: np.sort(array((8, 1000), dtype))
         found[f"search {dtype}"] = lambda dtype=dtype: np.searchsorted(array((900,), dtype), array((70,), dtype))

@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import pytest
 
-from labnet.kernels.cuda import uniform
+from labnet.kernels.cuda.kernels import random
 
 THREADS, BLOCKS = 8, 3
 PLACES = {"cuda.grid(1)": "place", "cuda.gridsize(1)": "size", "cuda.threadIdx.x": "lane", "cuda.blockIdx.x": "block"}
@@ -42,14 +42,14 @@ class Memory:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_what_numba_compiles_draws_what_numpy_does(monkeypatch, dtype):
-    monkeypatch.setattr(uniform, "machine", Machine)
-    monkeypatch.setattr(uniform, "_BLOCKS", BLOCKS)
-    monkeypatch.setattr(uniform, "_kernels", {})
-    monkeypatch.setattr(uniform, "_table", lambda *shape: Memory(uniform.rows_of(*shape)))
+    monkeypatch.setattr(random, "machine", Machine)
+    monkeypatch.setattr(random, "_BLOCKS", BLOCKS)
+    monkeypatch.setattr(random, "_kernels", {})
+    monkeypatch.setattr(random, "_table", lambda *shape: Memory(random.rows_of(*shape)))
     for seed in range(5):
         ours, theirs = np.random.default_rng(seed), np.random.default_rng(seed)
         for size in (1, 2, 7, THREADS * BLOCKS, 10 * THREADS * BLOCKS + 1):
             out = np.empty(size, dtype)
-            uniform.fill(Memory(out), uniform.taken(ours, size, out.dtype))
+            random.fill(Memory(out), random.taken(ours, size, out.dtype))
             np.testing.assert_array_equal(out, theirs.random(size, dtype=dtype))
             assert ours.bit_generator.state == theirs.bit_generator.state

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda import along, ordering, reductions, scans, selecting
 from labnet.kernels.cuda.array.array import DeviceArray, as_operand
 from labnet.kernels.cuda.array.hazards import write
 from labnet.kernels.cuda.codegen.expressions import BOOL, Node, cast
+from labnet.kernels.cuda.kernels import gather, reduce, scan, select, sort
 from labnet.kernels.cuda.universal import on_host
 
 _TABLE: dict[Any, Callable[..., Any]] = {}
@@ -198,17 +198,17 @@ def error_function(x: DeviceArray) -> DeviceArray:
 
 @_for(np.sum)
 def _sum(x: DeviceArray, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Any:
-    return reductions.reduce(np.add, x, axis, dtype, out, bool(keepdims is True))
+    return reduce.reduce(np.add, x, axis, dtype, out, bool(keepdims is True))
 
 
 @_for(np.prod)
 def _prod(x: DeviceArray, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Any:
-    return reductions.reduce(np.multiply, x, axis, dtype, out, bool(keepdims is True))
+    return reduce.reduce(np.multiply, x, axis, dtype, out, bool(keepdims is True))
 
 
 def _reducing(ufunc: Any) -> Callable[..., Any]:
     def function(x: DeviceArray, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
-        return reductions.reduce(ufunc, x, axis, None, out, keepdims is True)
+        return reduce.reduce(ufunc, x, axis, None, out, keepdims is True)
 
     return function
 
@@ -218,7 +218,7 @@ _TABLE[np.max], _TABLE[np.min] = _reducing(np.maximum), _reducing(np.minimum)
 
 def _truth(ufunc: Any) -> Callable[..., Any]:
     def function(x: DeviceArray, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
-        return reductions.reduce(ufunc, x.astype(bool, copy=False), axis, None, out, keepdims is True)
+        return reduce.reduce(ufunc, x.astype(bool, copy=False), axis, None, out, keepdims is True)
 
     return function
 
@@ -228,7 +228,7 @@ _TABLE[np.all], _TABLE[np.any] = _truth(np.logical_and), _truth(np.logical_or)
 
 @_for(np.count_nonzero)
 def _count_nonzero(x: DeviceArray, axis: Any = None, *, keepdims: bool = False) -> Any:
-    return reductions.reduce(np.add, x.astype(bool, copy=False), axis, np.int64, keepdims=keepdims)
+    return reduce.reduce(np.add, x.astype(bool, copy=False), axis, np.int64, keepdims=keepdims)
 
 
 def _mean_dtype(x: DeviceArray) -> Any:
@@ -238,7 +238,7 @@ def _mean_dtype(x: DeviceArray) -> Any:
 @_for(np.mean)
 def _mean(x: DeviceArray, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Any:
     kept = _mean_dtype(x)
-    return reductions.mean(x, axis, kept, keepdims=keepdims is True)
+    return reduce.mean(x, axis, kept, keepdims=keepdims is True)
 
 
 @_for(np.var)
@@ -246,7 +246,7 @@ def _var(
     x: DeviceArray, axis: Any = None, dtype: Any = None, out: Any = None, ddof: float = 0, keepdims: Any = False
 ) -> Any:
     centred = x - _mean(x, axis, keepdims=True)
-    total = reductions.reduce(np.add, centred * centred, axis, _mean_dtype(x), keepdims=keepdims is True)
+    total = reduce.reduce(np.add, centred * centred, axis, _mean_dtype(x), keepdims=keepdims is True)
     count = x.size // max(1, total.size) if total.size else 0
     return total / max(count - ddof, 0) if count - ddof > 0 else total * float("nan")
 
@@ -256,23 +256,23 @@ def _std(x: DeviceArray, axis: Any = None, **named: Any) -> Any:
     return np.sqrt(_var(x, axis, **named))
 
 
-_TABLE[np.argmax] = lambda x, axis=None, out=None, *, keepdims=False: reductions.position(
+_TABLE[np.argmax] = lambda x, axis=None, out=None, *, keepdims=False: reduce.position(
     "argmax", x, axis, keepdims=keepdims is True
 )
-_TABLE[np.argmin] = lambda x, axis=None, out=None, *, keepdims=False: reductions.position(
+_TABLE[np.argmin] = lambda x, axis=None, out=None, *, keepdims=False: reduce.position(
     "argmin", x, axis, keepdims=keepdims is True
 )
-_TABLE[np.cumsum] = lambda x, axis=None, dtype=None, out=None: scans.scan(
+_TABLE[np.cumsum] = lambda x, axis=None, dtype=None, out=None: scan.scan(
     "add", x if axis is not None else x.reshape(-1), axis or 0, dtype
 )
-_TABLE[np.cumprod] = lambda x, axis=None, dtype=None, out=None: scans.scan(
+_TABLE[np.cumprod] = lambda x, axis=None, dtype=None, out=None: scan.scan(
     "multiply", x if axis is not None else x.reshape(-1), axis or 0, dtype
 )
 
 
 @_for(np.vdot)
 def _vdot(x: DeviceArray, y: DeviceArray) -> Any:
-    return reductions.reduce(np.add, x.reshape(-1) * y.reshape(-1), None)
+    return reduce.reduce(np.add, x.reshape(-1) * y.reshape(-1), None)
 
 
 # Moving elements
@@ -360,8 +360,8 @@ def _take(x: DeviceArray, indices: Any, axis: int | None = None, **_: Any) -> De
     return x[(slice(None),) * axis + (indices,)]
 
 
-_TABLE[np.take_along_axis], _TABLE[np.put_along_axis] = along.take_along_axis, along.put_along_axis
-_TABLE[np.searchsorted] = ordering.searchsorted
+_TABLE[np.take_along_axis], _TABLE[np.put_along_axis] = gather.take_along_axis, gather.put_along_axis
+_TABLE[np.searchsorted] = sort.searchsorted
 
 
 def _orderly(function: Any, own: Callable[..., DeviceArray]) -> None:
@@ -372,17 +372,17 @@ def _orderly(function: Any, own: Callable[..., DeviceArray]) -> None:
     _TABLE[function] = ordered
 
 
-_orderly(np.sort, ordering.sort)
-_orderly(np.argsort, ordering.argsort)
+_orderly(np.sort, sort.sort)
+_orderly(np.argsort, sort.argsort)
 
 
 # Elements that are chosen by their values
 
-_TABLE[np.nonzero] = selecting.nonzero
-_TABLE[np.unique_all] = selecting.unique
-_TABLE[np.unique_values] = lambda x: selecting.unique(x)[0]
-_TABLE[np.unique_counts] = lambda x: selecting.unique(x)[::3]
-_TABLE[np.unique_inverse] = lambda x: selecting.unique(x)[:3:2]
+_TABLE[np.nonzero] = select.nonzero
+_TABLE[np.unique_all] = select.unique
+_TABLE[np.unique_values] = lambda x: select.unique(x)[0]
+_TABLE[np.unique_counts] = lambda x: select.unique(x)[::3]
+_TABLE[np.unique_inverse] = lambda x: select.unique(x)[:3:2]
 
 
 # What goes to the host and back

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda import ordering
 from labnet.kernels.cuda.array.array import DeviceArray, as_operand, layout_at
 from labnet.kernels.cuda.array.hazards import settle_readers
 from labnet.kernels.cuda.array.hazards import write as write_expression
@@ -23,6 +22,7 @@ from labnet.kernels.cuda.codegen.elementwise import (
 from labnet.kernels.cuda.codegen.expressions import CASTS, Dtype, Node, cast, loaded, stored, working
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import Launch, pointer
+from labnet.kernels.cuda.kernels import sort
 from labnet.kernels.cuda.positions import Index, Places, is_basic, is_copied, is_mask, parts_of, places_of, view
 
 _kernels: dict[Any, Launch] = {}
@@ -171,7 +171,7 @@ def _there(table: Index) -> DeviceArray:
 def _in_order(starts: Index) -> list[DeviceArray]:
     """Return places in ascending order, and for each which one it was: equal ones stay in theirs."""
     if isinstance(starts, DeviceArray):
-        return list(ordering.in_order(starts.reshape(-1)))
+        return list(sort.in_order(starts.reshape(-1)))
     flat = starts.ravel()
     order = np.argsort(flat, kind="stable")
     return [DeviceArray.upload(flat[order]), DeviceArray.upload(order.astype(np.int64, copy=False))]

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda import products, reductions
 from labnet.kernels.cuda.array.array import DeviceArray, as_operand, given, mixed
 from labnet.kernels.cuda.array.hazards import write
 from labnet.kernels.cuda.codegen import expressions
 from labnet.kernels.cuda.codegen.expressions import Node, NotInKernels
+from labnet.kernels.cuda.kernels import matmul, reduce
 
 #: Functions that a block of `reductions` stands for.
 _REDUCING = {"add", "multiply", "maximum", "minimum", "logical_and", "logical_or"}
@@ -20,10 +20,10 @@ def call(ufunc: Any, method: str, inputs: tuple[Any, ...], named: dict[str, Any]
     if method == "__call__":
         if ufunc is not np.matmul:
             return _call(ufunc, inputs, named)
-        found = products.matmul(*inputs)
+        found = matmul.matmul(*inputs)
         return _into(found, named.pop("out")) if named else found
     if method == "reduce" and ufunc.__name__ in _REDUCING:
-        return reductions.reduce(ufunc, *inputs, **named)
+        return reduce.reduce(ufunc, *inputs, **named)
     if method == "at" and ufunc is np.add:
         from labnet.kernels.cuda import indexing
 

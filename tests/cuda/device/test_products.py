@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labnet.kernels.cuda import products
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.kernels import matmul
 from tests.cuda.device.support import DTYPES, SIMULATED, assert_same, drawn, few
 
 SHAPES = [
@@ -66,9 +66,9 @@ def test_layouts(one, other, sizes, batch):
 
 
 def test_more_products_and_rows_than_a_grid_has_blocks(monkeypatch):
-    monkeypatch.setattr(products, "_MOST", 2)
-    monkeypatch.setattr(products, "_cublas", lambda: None)
-    side = 2 * machine().tile * products.PER_THREAD
+    monkeypatch.setattr(matmul, "_MOST", 2)
+    monkeypatch.setattr(matmul, "_cublas", lambda: None)
+    side = 2 * machine().tile * matmul.PER_THREAD
     first, second = drawn((3, side + 1, 2), "float32"), drawn((3, 2, 1), "float32", 1)
     assert_same(np.matmul(DeviceArray.upload(first), DeviceArray.upload(second)), np.matmul(first, second))
 
@@ -78,7 +78,7 @@ def test_our_own_kernel_agrees_with_cublas(monkeypatch):
     first, second = drawn((200, 130), "float32"), drawn((130, 70), "float32", 1)
     there = DeviceArray.upload(first), DeviceArray.upload(second)
     expected = np.matmul(*there).host()
-    monkeypatch.setattr(products, "_cublas", lambda: None)
+    monkeypatch.setattr(matmul, "_cublas", lambda: None)
     np.testing.assert_allclose(np.matmul(*there).host(), expected, rtol=1e-4, atol=1e-4)
 
 

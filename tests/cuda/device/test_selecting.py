@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import labnet as ln
-from labnet.kernels.cuda import scans
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.kernels import scan
 from tests.cuda.device.support import DTYPES, assert_same, drawn, few, layouts
 
 upload = DeviceArray.upload
@@ -267,9 +267,9 @@ def test_running_sums_and_products_of_truths():
 
 
 def test_a_long_row_overflows_only_where_its_results_do():
-    length = 2 * scans.SHARED_FROM
+    length = 2 * scan.SHARED_FROM
     sums = np.full(length, 20, "float16")
-    sums[: scans.PART] = -15
+    sums[: scan.PART] = -15
     exact = np.cumsum(sums, dtype="float64")
     found = np.cumsum(upload(sums)).host()
     fits = np.abs(exact) < 65_504
@@ -282,13 +282,13 @@ def test_a_long_row_overflows_only_where_its_results_do():
 @pytest.mark.parametrize("shape", [(1,), (7,), (8,), (9,), (12,), (33,), (2, 31), (3, 2, 40), (40, 3)], ids=str)
 @pytest.mark.parametrize(("function", "dtype"), [(np.cumsum, "int32"), (np.cumsum, "float64"), (np.cumprod, "float32")])
 def test_long_rows_are_gone_through_in_parts(monkeypatch, shape, function, dtype):
-    monkeypatch.setattr(scans, "SHARED_FROM", 8)
-    monkeypatch.setattr(scans, "PART", 4)
+    monkeypatch.setattr(scan, "SHARED_FROM", 8)
+    monkeypatch.setattr(scan, "PART", 4)
     array = drawn(shape, dtype) if function is np.cumsum else np.exp(drawn(shape, dtype) / 40)
     for axis in range(-1, array.ndim - 1):
         assert_same(function(upload(array), axis=axis), function(array, axis=axis))
 
 
 def test_a_row_that_is_as_long_as_that_is_right_too():
-    array = drawn((3 * scans.SHARED_FROM + 5,), "int64")
+    array = drawn((3 * scan.SHARED_FROM + 5,), "int64")
     assert_same(np.cumsum(upload(array)), np.cumsum(array))

@@ -11,14 +11,14 @@ from typing import Any
 
 def install() -> Any:
     """Have this process find the emulated GPU in the place of a driver, and return it."""
-    from labnet.kernels.cuda import products
     from labnet.kernels.cuda.driver import driver
     from labnet.kernels.cuda.driver.gpu import machine
+    from labnet.kernels.cuda.kernels import matmul
     from tests.cuda.emulator.cublas import Cublas
     from tests.cuda.emulator.libcuda import Library
 
     library = Library()
     driver._library = lambda: library  # type: ignore[assignment,return-value]
-    blas = functools.cache(lambda: products.Cublas(Cublas(library), machine().stream))
-    products._cublas = blas  # type: ignore[assignment]
+    blas = functools.cache(lambda: matmul.Cublas(Cublas(library), machine().stream))
+    matmul._cublas = blas  # type: ignore[assignment]
     return library

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda import along, ordering, scans
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.codegen.elementwise import grid_for
 from labnet.kernels.cuda.codegen.expressions import Dtype
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import Launch, pointer
+from labnet.kernels.cuda.kernels import gather, scan, sort
 
 INT32, INT64 = np.dtype("int32"), np.dtype("int64")
 _kernels: dict[Any, Launch] = {}
@@ -52,7 +52,7 @@ def _kept(truths: DeviceArray, running: DeviceArray | None = None) -> DeviceArra
 
 def counted(truths: DeviceArray) -> DeviceArray:
     """Return for each element of a contiguous array of one dimension how many are true up to there, itself included."""
-    return scans.scan("add", truths, 0, INT32 if truths.size <= np.iinfo(INT32).max else INT64)
+    return scan.scan("add", truths, 0, INT32 if truths.size <= np.iinfo(INT32).max else INT64)
 
 
 def text_of(count: Dtype) -> tuple[str, list[str]]:
@@ -78,15 +78,15 @@ def unique(x: DeviceArray) -> tuple[DeviceArray, DeviceArray, DeviceArray, Devic
     if not flat.size:
         nowhere = DeviceArray.empty((0,), INT64)
         return flat.copy(), nowhere, nowhere.reshape(x.shape), nowhere.copy()
-    keys, order = ordering.in_order(flat)
+    keys, order = sort.in_order(flat)
     first = DeviceArray.empty(keys.shape, np.dtype("bool"))
     first[:1] = True
     first[1:] = keys[1:] != keys[:-1]
     running = counted(first)
     starts = _kept(first, running)
-    values, indices = (along.gather(part, starts, starts.shape, ()) for part in (keys, order))
+    values, indices = (gather.gather(part, starts, starts.shape, ()) for part in (keys, order))
     inverse = DeviceArray.empty(keys.shape, INT64)
-    along.put_along_axis(inverse, order, running - 1, 0)
+    gather.put_along_axis(inverse, order, running - 1, 0)
     counts = DeviceArray.empty(starts.shape, INT64)
     counts[:-1] = starts[1:] - starts[:-1]
     counts[-1:] = keys.size - starts[-1:]
