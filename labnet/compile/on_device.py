@@ -20,13 +20,13 @@ from labnet.compile.specialisation import MISS, Specialisation
 from labnet.compile.traced import Traced
 from labnet.device import CUDA
 from labnet.errors import TraceError
-from labnet.kernels.cuda import indexing
 from labnet.kernels.cuda.array.array import DeviceArray, layout_at, mixed
 from labnet.kernels.cuda.array.hazards import reads, reads_in_step
 from labnet.kernels.cuda.codegen import elementwise, expressions
 from labnet.kernels.cuda.codegen.expressions import Node, cast
 from labnet.kernels.cuda.driver.gpu import machine, private
 from labnet.kernels.cuda.kernels import gather, matmul, reduce, scan, sort
+from labnet.kernels.cuda.protocols import indexing
 from labnet.kernels.places import moved
 from labnet.tensor import Tensor, wrap
 

@@ -44,7 +44,7 @@ def erf_of_array(x: Any) -> Any:
     True
     """
     if is_elsewhere(x):
-        from labnet.kernels.cuda.functions import error_function
+        from labnet.kernels.cuda.protocols.numpy_functions import error_function
 
         return error_function(x)
     x = np.asarray(x)

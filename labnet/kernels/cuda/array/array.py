@@ -426,9 +426,9 @@ class DeviceArray:
 @functools.cache
 def _modules() -> tuple[Any, Any, Any]:
     """Return the modules that carry out NumPy's protocols, which need this one."""
-    from labnet.kernels.cuda import functions, indexing, universal
+    from labnet.kernels.cuda.protocols import indexing, numpy_functions, numpy_ufuncs
 
-    return universal, functions, indexing
+    return numpy_ufuncs, numpy_functions, indexing
 
 
 def _binary(ufunc: Any, name: str) -> None:

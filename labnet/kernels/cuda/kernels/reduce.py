@@ -91,7 +91,7 @@ def reduce(
     found = over(name, x, _axes(axis, x.ndim), kept, keepdims=keepdims)
     if out is None:
         return found
-    from labnet.kernels.cuda.universal import put
+    from labnet.kernels.cuda.protocols.numpy_ufuncs import put
 
     target: DeviceArray = put(out[0] if isinstance(out, tuple) else out, found.operand(found.shape), found.shape)
     return target

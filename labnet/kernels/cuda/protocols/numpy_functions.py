@@ -12,7 +12,7 @@ from labnet.kernels.cuda.array.array import DeviceArray, as_operand
 from labnet.kernels.cuda.array.hazards import write
 from labnet.kernels.cuda.codegen.expressions import BOOL, Node, cast
 from labnet.kernels.cuda.kernels import gather, reduce, scan, select, sort
-from labnet.kernels.cuda.universal import on_host
+from labnet.kernels.cuda.protocols.numpy_ufuncs import on_host
 
 _TABLE: dict[Any, Callable[..., Any]] = {}
 

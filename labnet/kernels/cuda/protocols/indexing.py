@@ -23,7 +23,16 @@ from labnet.kernels.cuda.codegen.expressions import CASTS, Dtype, Node, cast, lo
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import Launch, pointer
 from labnet.kernels.cuda.kernels import sort
-from labnet.kernels.cuda.positions import Index, Places, is_basic, is_copied, is_mask, parts_of, places_of, view
+from labnet.kernels.cuda.protocols.index_parsing import (
+    Index,
+    Places,
+    is_basic,
+    is_copied,
+    is_mask,
+    parts_of,
+    places_of,
+    view,
+)
 
 _kernels: dict[Any, Launch] = {}
 #: Values that a thread reads before it adds them up.

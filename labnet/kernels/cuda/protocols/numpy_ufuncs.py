@@ -25,7 +25,7 @@ def call(ufunc: Any, method: str, inputs: tuple[Any, ...], named: dict[str, Any]
     if method == "reduce" and ufunc.__name__ in _REDUCING:
         return reduce.reduce(ufunc, *inputs, **named)
     if method == "at" and ufunc is np.add:
-        from labnet.kernels.cuda import indexing
+        from labnet.kernels.cuda.protocols import indexing
 
         return indexing.add_at(*inputs)
     return on_host(getattr(ufunc, method), inputs, named)
