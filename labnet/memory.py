@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.places import copied, is_elsewhere
+from labnet.kernels.device_dispatch import copied, is_elsewhere
 
 #: Of the host or of a GPU.
 Array = Any

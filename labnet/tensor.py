@@ -18,7 +18,7 @@ from labnet._methods import Methods
 from labnet.device import CPU, check_device
 from labnet.device import _process_default as _defaults
 from labnet.errors import DeviceError, DTypeError, GradientError, ShapeError
-from labnet.kernels.places import copied, device_of, finished, is_elsewhere, moved
+from labnet.kernels.device_dispatch import copied, device_of, finished, is_elsewhere, moved
 from labnet.pictures import describe_array
 from labnet.stats import losses
 

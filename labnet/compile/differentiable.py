@@ -26,7 +26,7 @@ from labnet.compile.traced import Traced, refuse
 from labnet.compile.tree import flatten
 from labnet.device import CPU, CUDA
 from labnet.errors import GradientError
-from labnet.kernels.places import finished, moved
+from labnet.kernels.device_dispatch import finished, moved
 from labnet.ops import dispatch
 from labnet.ops.creation import random_state, restart_at
 from labnet.tensor import Tensor, wrap

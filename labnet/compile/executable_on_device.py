@@ -15,7 +15,7 @@ from labnet.compile.plan import computed_in_place
 from labnet.compile.simplify import simplify
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.driver.gpu import machine, private
-from labnet.kernels.places import timed
+from labnet.kernels.device_dispatch import timed
 from labnet.stats.collecting import active, later, record, suspended
 from labnet.stats.operations import OpCount
 

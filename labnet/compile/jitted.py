@@ -29,7 +29,7 @@ from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced, refuse
 from labnet.compile.tree import flatten
 from labnet.device import CPU
-from labnet.kernels.places import timed
+from labnet.kernels.device_dispatch import timed
 from labnet.ops import dispatch
 from labnet.ops.creation import random_state, restart_at
 from labnet.stats.collecting import active, later, record, suspended

@@ -27,7 +27,7 @@ from labnet.kernels.cuda.codegen.expressions import Node, cast
 from labnet.kernels.cuda.driver.gpu import machine, private
 from labnet.kernels.cuda.kernels import gather, matmul, reduce, scan, sort
 from labnet.kernels.cuda.protocols import indexing
-from labnet.kernels.places import moved
+from labnet.kernels.device_dispatch import moved
 from labnet.tensor import Tensor, wrap
 
 #: What scalar functions of compiled steps are called in kernels, where that differs.

@@ -22,7 +22,7 @@ from labnet.compile.simplify import simplify
 from labnet.compile.traced import Traced
 from labnet.compile.tree import flatten
 from labnet.device import CPU
-from labnet.kernels.places import device_of
+from labnet.kernels.device_dispatch import device_of
 from labnet.optim.optimizer import announce, watchers
 from labnet.tensor import Tensor, wrap
 

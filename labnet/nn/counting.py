@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from labnet.autograd import Node, Run
-from labnet.kernels.places import is_elsewhere, settle, timed
+from labnet.kernels.device_dispatch import is_elsewhere, settle, timed
 from labnet.nn import containers, recurrent
 from labnet.nn.dense import Layers
 from labnet.nn.recurrence import Recurrence

@@ -11,7 +11,7 @@ import numpy as np
 
 from labnet import kernels, ops
 from labnet.autograd import Node, Run, is_recording
-from labnet.kernels.places import is_elsewhere
+from labnet.kernels.device_dispatch import is_elsewhere
 from labnet.ops.elementwise import blocked
 from labnet.ops.halves import HALF
 from labnet.tensor import Tensor, wrap

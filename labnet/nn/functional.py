@@ -8,7 +8,7 @@ import numpy as np
 from labnet import ops
 from labnet.device import CPU
 from labnet.errors import DTypeError, ShapeError
-from labnet.kernels.places import Together, finished, settle
+from labnet.kernels.device_dispatch import Together, finished, settle
 from labnet.nn.sizes import number, probability, size, sizes
 from labnet.ops.creation import arange, rand
 from labnet.ops.dispatch import current_tracer

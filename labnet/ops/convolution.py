@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.places import is_elsewhere
+from labnet.kernels.device_dispatch import is_elsewhere
 from labnet.ops.reduction import sum
 from labnet.ops.registry import FLOATS, Array, Sample, op
 from labnet.ops.windows import Padding, Pair, Windows

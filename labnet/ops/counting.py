@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from labnet.autograd import Run
-from labnet.kernels.places import is_elsewhere, settle, timed
+from labnet.kernels.device_dispatch import is_elsewhere, settle, timed
 from labnet.ops.dispatch import Recorded
 from labnet.ops.registry import REGISTRY, Op
 from labnet.stats.collecting import active, later, on_switch, record, suspended

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from labnet.device import CPU, check_device
-from labnet.kernels.places import finished, moved
+from labnet.kernels.device_dispatch import finished, moved
 from labnet.ops import dispatch
 from labnet.ops.shape import Shape
 from labnet.tensor import DTypeLike, Tensor, as_array, as_dtype

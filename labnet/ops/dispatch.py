@@ -15,7 +15,7 @@ import numpy as np
 from labnet import memory
 from labnet.autograd import Node, Run, is_recording, next_number
 from labnet.errors import AxisError, DTypeError, ShapeError
-from labnet.kernels.places import Together, carried_out, finished, is_elsewhere, settle
+from labnet.kernels.device_dispatch import Together, carried_out, finished, is_elsewhere, settle
 from labnet.ops.axes import make_plain
 from labnet.ops.halves import HALF, widened_rule
 from labnet.tensor import Tensor, as_array, witness, wrap

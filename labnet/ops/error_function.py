@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.places import is_elsewhere
+from labnet.kernels.device_dispatch import is_elsewhere
 
 Array = np.ndarray[Any, Any]
 

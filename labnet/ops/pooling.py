@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from labnet import kernels
-from labnet.kernels.places import finished, is_elsewhere
+from labnet.kernels.device_dispatch import finished, is_elsewhere
 from labnet.ops.dispatch import current_tracer
 from labnet.ops.elementwise import kept
 from labnet.ops.registry import FLOATS, Array, Sample, op

@@ -12,7 +12,7 @@ from numbers import Integral
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from labnet.kernels.places import is_elsewhere
+from labnet.kernels.device_dispatch import is_elsewhere
 from labnet.ops.registry import Array
 
 #: One number for both dimensions, or one for (rows, columns).

@@ -16,7 +16,7 @@ import numpy as np
 from labnet import memory
 from labnet.autograd import Gradients
 from labnet.errors import GradientError, ShapeError
-from labnet.kernels.places import copied, finished, is_elsewhere, moved
+from labnet.kernels.device_dispatch import copied, finished, is_elsewhere, moved
 from labnet.ops import dispatch
 from labnet.ops.halves import wider
 from labnet.optim.inputs import warn_of_leaves

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from labnet.errors import DeviceError
-from labnet.kernels import places
+from labnet.kernels import device_dispatch
 from labnet.kernels.cuda.codegen import elementwise, expressions
 from labnet.kernels.cuda.codegen.expressions import BOOL, Dtype, Node
 from labnet.kernels.cuda.driver.gpu import Block, machine, take
@@ -477,7 +477,7 @@ for _name, _function in {
     "ge": np.greater_equal,
 }.items():
     _binary(_function, _name)
-places.register(DeviceArray)
+device_dispatch.register(DeviceArray)
 
 
 def resolved(shape: Any, size: int) -> tuple[int, ...]:
