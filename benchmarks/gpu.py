@@ -34,7 +34,8 @@ import numpy as np
 
 import labnet as ln
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.driver.gpu import machine, pool
+from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.driver.pool import pool
 
 try:
     import torch

@@ -14,7 +14,8 @@ from labnet.compile.on_device import Run, bring, check, refuse_unfit
 from labnet.compile.plan import computed_in_place
 from labnet.compile.simplify import simplify
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.driver.gpu import machine, private
+from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.driver.pool import private
 from labnet.kernels.device_dispatch import timed
 from labnet.stats.collecting import active, later, record, suspended
 from labnet.stats.operations import OpCount

@@ -24,7 +24,8 @@ from labnet.kernels.cuda.array.array import DeviceArray, layout_at, mixed
 from labnet.kernels.cuda.array.hazards import reads, reads_in_step
 from labnet.kernels.cuda.codegen import elementwise, expressions
 from labnet.kernels.cuda.codegen.expressions import Node, cast
-from labnet.kernels.cuda.driver.gpu import machine, private
+from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.driver.pool import private
 from labnet.kernels.cuda.kernels import gather, matmul, reduce, scan, sort
 from labnet.kernels.cuda.protocols import indexing
 from labnet.kernels.device_dispatch import moved

@@ -82,7 +82,8 @@ def place_of(model: Callable[..., Any]) -> dict[str, Any] | None:
     """
     if not is_placed(model):
         return None
-    from labnet.kernels.cuda.driver.gpu import machine, pool
+    from labnet.kernels.cuda.driver.gpu import machine
+    from labnet.kernels.cuda.driver.pool import pool
 
     gpu = machine()
     free, total = gpu.memory()

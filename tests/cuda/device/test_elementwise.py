@@ -168,7 +168,7 @@ def test_negative_zero_stays_negative():
 
 
 def test_memory_is_used_again():
-    from labnet.kernels.cuda.driver.gpu import pool
+    from labnet.kernels.cuda.driver.pool import pool
 
     DeviceArray.filled((64,), 1, np.dtype("float32"))
     before = pool.held

@@ -15,8 +15,10 @@ import numpy as np
 from labnet.errors import DeviceError
 from labnet.kernels import device_dispatch
 from labnet.kernels.cuda.codegen import elementwise, expressions
-from labnet.kernels.cuda.codegen.expressions import BOOL, Dtype, Node
-from labnet.kernels.cuda.driver.gpu import Block, machine, take
+from labnet.kernels.cuda.codegen.expressions import BOOL, Node
+from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.driver.kernel import Dtype
+from labnet.kernels.cuda.driver.pool import Block, take
 
 Host = np.ndarray[Any, Any]
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from labnet.errors import DTypeError
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.codegen.expressions import CASTS
 from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.driver.kernel import CASTS
 
 CUDA = 2  # kDLCUDA
 _VERSION = (1, 0)

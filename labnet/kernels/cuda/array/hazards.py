@@ -3,7 +3,7 @@
 from labnet.kernels.cuda.array.array import DeviceArray, pending_arrays
 from labnet.kernels.cuda.codegen import elementwise
 from labnet.kernels.cuda.codegen.expressions import Node
-from labnet.kernels.cuda.driver.gpu import Block
+from labnet.kernels.cuda.driver.pool import Block
 
 
 def settle_readers(block: Block | None, but: DeviceArray | None = None) -> None:

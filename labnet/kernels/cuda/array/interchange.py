@@ -6,8 +6,8 @@ import numpy as np
 
 from labnet.errors import DTypeError
 from labnet.kernels.cuda.array.array import DeviceArray, layout_at
-from labnet.kernels.cuda.codegen.expressions import CASTS
 from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.driver.kernel import CASTS
 
 
 class Borrowed:

@@ -12,7 +12,7 @@ import numpy as np
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.codegen import elementwise
 from labnet.kernels.cuda.codegen.elementwise import Plan
-from labnet.kernels.cuda.codegen.expressions import Dtype
+from labnet.kernels.cuda.driver.kernel import Dtype
 
 
 class Known(NamedTuple):

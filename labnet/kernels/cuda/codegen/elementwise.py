@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from labnet.kernels.cuda.codegen import transpose
-from labnet.kernels.cuda.codegen.expressions import Dtype, Graph, Node, cast, pattern, stored
+from labnet.kernels.cuda.codegen.expressions import Graph, Node, cast, pattern, stored
 from labnet.kernels.cuda.driver.gpu import machine
-from labnet.kernels.cuda.driver.kernel import Launch, pointer, scalar
+from labnet.kernels.cuda.driver.kernel import Dtype, Launch, pointer, scalar
 
 #: Elements that a thread has under way at a time, so that memory is never idle.
 UNROLLED = 4

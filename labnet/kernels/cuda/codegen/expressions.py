@@ -11,17 +11,8 @@ from typing import Any
 
 import numpy as np
 
-Dtype = np.dtype[Any]
+from labnet.kernels.cuda.driver.kernel import CASTS, Dtype
 
-#: Local name of the cast to a dtype in the text of a kernel.
-CASTS = {
-    np.dtype(name): cast
-    for name, cast in (
-        *(("int8", "i1"), ("int16", "i2"), ("int32", "i4"), ("int64", "i8")),
-        *(("uint8", "u1"), ("uint16", "u2"), ("uint32", "u4"), ("uint64", "u8")),
-        *(("float16", "f2"), ("float32", "f4"), ("float64", "f8")),
-    )
-}
 BOOL = np.dtype(bool)
 _HALF, _SINGLE = np.dtype("float16"), np.dtype("float32")
 

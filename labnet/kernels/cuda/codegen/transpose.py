@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda.codegen.expressions import Dtype, Graph, stored
+from labnet.kernels.cuda.codegen.expressions import Graph, stored
 from labnet.kernels.cuda.driver.gpu import machine
-from labnet.kernels.cuda.driver.kernel import Launch, pointer, scalar
+from labnet.kernels.cuda.driver.kernel import Dtype, Launch, pointer, scalar
 
 _HALF = np.dtype("float16")
 

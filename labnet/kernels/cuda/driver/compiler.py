@@ -1,13 +1,12 @@
 """Text of a kernel -> PTX, with Numba; kept on the disk, since that takes half a second."""
 
-import contextlib
 import functools
 import hashlib
 import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +19,7 @@ from labnet.errors import DeviceError
 
 HINT = 'device "cuda" needs numba-cuda: pip install "labnet[cuda]"'
 _FOLDER = "cuda"
-#: Held while Numba compiles, which it would do one after the other anyway.
+#: Held while Numba is imported or compiles: Numba compiles one function at a time.
 _lock = threading.Lock()
 #: Changes when what is stored means something else.
 _FORMAT = "1"
@@ -89,39 +88,33 @@ def _store(path: Path, ptx: str) -> None:
         return
 
 
-#: What NumPy 2.4 and 2.5 have dropped, and versions of numba-cuda ask for by name, none of which kernels use.
-_DROPPED = {"in1d": np.isin, "row_stack": np.vstack, "trapz": np.trapezoid}
+@functools.cache
+def _numba_cuda() -> Any:
+    """Import Numba's compiler for CUDA.
 
-
-@contextlib.contextmanager
-def older_names() -> Iterator[None]:
-    """Lend NumPy and Numba names that they had, for as long as numba-cuda is imported and compiles."""
-    lent: list[tuple[Any, str]] = []
-    modules: list[tuple[Any, dict[str, Any]]] = [(np, _DROPPED)]
-    with contextlib.suppress(ImportError, AttributeError):  # where Numba 0.66 has moved them from
-        known: Any = import_module("numba.core.types")
-        moved = {name: getattr(known, name) for name in ("NPDatetime", "NPTimedelta")}
-        modules.append((import_module("numba.core.types.scalars"), moved))
-    for module, names in modules:
-        for name, value in names.items():
-            if not hasattr(module, name):
-                setattr(module, name, value)
-                lent.append((module, name))
+    numba-cuda 0.30 reads ``np.row_stack`` while its array functions are imported; NumPy 2.5 has removed that name. So
+    NumPy has it again during this one import, and no longer.
+    """
+    is_missing = not hasattr(np, "row_stack")
+    if is_missing:
+        setattr(np, "row_stack", np.vstack)  # noqa: B010
     try:
-        yield
+        cuda = import_module("numba.cuda")
+        import_module("numba.cuda.np.arrayobj")
     finally:
-        for module, name in lent:
-            delattr(module, name)
+        if is_missing:
+            delattr(np, "row_stack")
+    return cuda
 
 
 def _translate(text: str, types: Sequence[str], capability: tuple[int, int]) -> Code:
-    with _lock, older_names():
+    with _lock:
         return _compile(text, types, capability)
 
 
 def _compile(text: str, types: Sequence[str], capability: tuple[int, int]) -> Code:
     try:
-        cuda: Any = import_module("numba.cuda")
+        cuda = _numba_cuda()
         known: Any = import_module("numba.types")
     except ImportError as error:
         raise DeviceError(f"{HINT} ({error})") from error

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda.driver.clock import WallClock
-from labnet.kernels.cuda.driver.compiler import older_names
 from labnet.kernels.cuda.driver.kernel import POINTERS, TABLES, Launch
 
 #: Where the addresses begin: below them nothing is mapped on any system.
@@ -124,8 +123,7 @@ class Simulator:
     capability = (9, 0)
 
     def __init__(self) -> None:
-        with older_names():
-            self._cuda: Any = import_module("numba.cuda")
+        self._cuda: Any = import_module("numba.cuda")
         _share_safely()
         self._lock = threading.RLock()
         self._launching = threading.Lock()

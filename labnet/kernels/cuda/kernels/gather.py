@@ -15,9 +15,8 @@ from labnet.kernels.cuda.codegen.elementwise import (
     strides_in,
     without_branches,
 )
-from labnet.kernels.cuda.codegen.expressions import Dtype
 from labnet.kernels.cuda.driver.gpu import machine
-from labnet.kernels.cuda.driver.kernel import Launch, pointer
+from labnet.kernels.cuda.driver.kernel import Dtype, Launch, pointer
 
 _kernels: dict[Any, Launch] = {}
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.codegen.elementwise import grid_for
-from labnet.kernels.cuda.codegen.expressions import CASTS, Dtype, loaded, stored, working
+from labnet.kernels.cuda.codegen.expressions import loaded, stored, working
 from labnet.kernels.cuda.driver.gpu import machine
-from labnet.kernels.cuda.driver.kernel import Launch, pointer
+from labnet.kernels.cuda.driver.kernel import CASTS, Dtype, Launch, pointer
 
 _kernels: dict[Any, Launch] = {}
 _SIZES = ("height", "width", "rows", "columns", "high", "wide", "down", "right", "apart0", "apart1", "top", "left")

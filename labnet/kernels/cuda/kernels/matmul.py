@@ -10,9 +10,9 @@ import numpy as np
 
 from labnet.errors import DeviceError
 from labnet.kernels.cuda.array.array import DeviceArray, mixed
-from labnet.kernels.cuda.codegen.expressions import CASTS, Dtype, loaded, stored, working
+from labnet.kernels.cuda.codegen.expressions import loaded, stored, working
 from labnet.kernels.cuda.driver.gpu import machine
-from labnet.kernels.cuda.driver.kernel import Launch, pointer
+from labnet.kernels.cuda.driver.kernel import CASTS, Dtype, Launch, pointer
 
 _kernels: dict[Any, Launch] = {}
 #: Shape of the product and what computes it, by form and dtype of factors that are multiplied as they lie.

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.codegen.expressions import CASTS, Dtype, stored
+from labnet.kernels.cuda.codegen.expressions import stored
 from labnet.kernels.cuda.driver.gpu import machine
-from labnet.kernels.cuda.driver.kernel import Launch, pointer
+from labnet.kernels.cuda.driver.kernel import CASTS, Dtype, Launch, pointer
 
 _MULTIPLIER = 0x2360ED051FC65DA44385DF649FCCF645
 _BITS = 128

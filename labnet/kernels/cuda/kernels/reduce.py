@@ -21,9 +21,9 @@ from labnet.kernels.cuda.codegen.elementwise import (
     strides_in,
     without_branches,
 )
-from labnet.kernels.cuda.codegen.expressions import BOOL, CASTS, Dtype, Graph, Node, cast, pattern, stored, working
+from labnet.kernels.cuda.codegen.expressions import BOOL, Graph, Node, cast, pattern, stored, working
 from labnet.kernels.cuda.driver.gpu import machine
-from labnet.kernels.cuda.driver.kernel import Launch, pointer, scalar
+from labnet.kernels.cuda.driver.kernel import CASTS, Dtype, Launch, pointer, scalar
 
 #: Text of one step, from the result so far and the next value.
 _STEPS = {

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.codegen.expressions import CASTS, Dtype, loaded, stored, working
+from labnet.kernels.cuda.codegen.expressions import loaded, stored, working
 from labnet.kernels.cuda.driver.gpu import machine
-from labnet.kernels.cuda.driver.kernel import Launch, pointer
+from labnet.kernels.cuda.driver.kernel import CASTS, Dtype, Launch, pointer
 
 _kernels: dict[Any, Launch] = {}
 _FUNCTIONS: dict[str, Any] = {"add": np.add, "multiply": np.multiply}

@@ -9,9 +9,8 @@ import numpy as np
 
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.codegen.elementwise import grid_for
-from labnet.kernels.cuda.codegen.expressions import Dtype
 from labnet.kernels.cuda.driver.gpu import machine
-from labnet.kernels.cuda.driver.kernel import Launch, pointer
+from labnet.kernels.cuda.driver.kernel import Dtype, Launch, pointer
 from labnet.kernels.cuda.kernels import gather, scan, sort
 
 INT32, INT64 = np.dtype("int32"), np.dtype("int64")

@@ -12,9 +12,9 @@ import numpy as np
 
 from labnet.kernels.cuda.array.array import DeviceArray, mixed
 from labnet.kernels.cuda.codegen.elementwise import grid_for
-from labnet.kernels.cuda.codegen.expressions import CASTS, Dtype, loaded, stored, working
+from labnet.kernels.cuda.codegen.expressions import loaded, stored, working
 from labnet.kernels.cuda.driver.gpu import machine
-from labnet.kernels.cuda.driver.kernel import Launch, pointer
+from labnet.kernels.cuda.driver.kernel import CASTS, Dtype, Launch, pointer
 
 INT64 = np.dtype("int64")
 _kernels: dict[Any, Launch] = {}

@@ -19,9 +19,9 @@ from labnet.kernels.cuda.codegen.elementwise import (
     strides_in,
     without_branches,
 )
-from labnet.kernels.cuda.codegen.expressions import CASTS, Dtype, Node, cast, loaded, stored, working
+from labnet.kernels.cuda.codegen.expressions import Node, cast, loaded, stored, working
 from labnet.kernels.cuda.driver.gpu import machine
-from labnet.kernels.cuda.driver.kernel import Launch, pointer
+from labnet.kernels.cuda.driver.kernel import CASTS, Dtype, Launch, pointer
 from labnet.kernels.cuda.kernels import sort
 from labnet.kernels.cuda.protocols.index_parsing import (
     Index,
