@@ -213,7 +213,7 @@ class Version:
 def _on_device(held: Sequence[Any]) -> Any:
     """Return what runs programs on a GPU, if all that they hold is there."""
     from labnet.compile.executable_on_device import ExecutableOnDevice
-    from labnet.kernels.cuda.array.array import mixed
+    from labnet.kernels.cuda.array.operands import mixed
 
     for tensor in map(_tensor, held):
         if tensor.device == CPU:

@@ -20,8 +20,9 @@ from labnet.compile.specialisation import MISS, Specialisation
 from labnet.compile.traced import Traced
 from labnet.device import CUDA
 from labnet.errors import TraceError
-from labnet.kernels.cuda.array.array import DeviceArray, layout_at, mixed
+from labnet.kernels.cuda.array.array import DeviceArray, layout_at
 from labnet.kernels.cuda.array.hazards import reads, reads_in_step
+from labnet.kernels.cuda.array.operands import mixed
 from labnet.kernels.cuda.codegen import elementwise, expressions
 from labnet.kernels.cuda.codegen.expressions import Node, cast
 from labnet.kernels.cuda.driver.gpu import machine

@@ -12,22 +12,16 @@ from typing import Any
 import numpy as np
 
 from labnet.device import CPU, CUDA
+from labnet.kernels.accelerator import AcceleratorArray, clocks
 from labnet.stats.late import Listener
 
 _ndarray = np.ndarray
-_others: tuple[Any, ...] = ()
 _NOTHING = contextlib.nullcontext()
-
-
-def register(kind: type) -> None:
-    """Make a class of arrays known, which are on the GPU."""
-    global _others
-    _others = (*_others, kind)
 
 
 def is_elsewhere(value: Any) -> bool:
     """Tell whether something is an array on a GPU."""
-    return isinstance(value, _others)
+    return isinstance(value, AcceleratorArray)
 
 
 def device_of(array: Any) -> str:
@@ -38,12 +32,12 @@ def device_of(array: Any) -> str:
     >>> device_of(np.zeros(2))
     'cpu'
     """
-    return CPU if type(array) is _ndarray or not isinstance(array, _others) else CUDA
+    return CPU if type(array) is _ndarray or not isinstance(array, AcceleratorArray) else CUDA
 
 
 def finished(value: Any, dtype: Any = None) -> Any:
     """Return what a computation gave as an array: of the host, or of the GPU with nothing pending, see `Together`."""
-    if isinstance(value, _others):
+    if isinstance(value, AcceleratorArray):
         value = value if dtype is None else value.astype(dtype, copy=False)
         return value if _threads.together else value.settle()
     return np.asarray(value, dtype)
@@ -86,8 +80,8 @@ def moved(array: Any, device: str) -> Any:
         If there is no GPU, or what it takes to use one is not installed.
     """
     if device == CPU:
-        return array.host() if isinstance(array, _others) else array
-    if isinstance(array, _others):
+        return array.host() if isinstance(array, AcceleratorArray) else array
+    if isinstance(array, AcceleratorArray):
         return array
     from labnet.kernels.cuda.array.array import DeviceArray
 
@@ -104,7 +98,7 @@ def carried_out(body: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
     """
     if not _threads.together:
         for array in arrays:
-            if not isinstance(array, _others) or array.is_pending:
+            if not isinstance(array, AcceleratorArray) or array.is_pending:
                 break
         else:
             return _repeating()(body, arrays, static)
@@ -121,7 +115,7 @@ def _repeating() -> Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any
 def settle(*values: Any) -> None:
     """Have what is pending of arrays on a GPU launched, so that it is part of what is being counted."""
     for value in values:
-        if isinstance(value, _others):
+        if isinstance(value, AcceleratorArray):
             value.settle()
 
 
@@ -134,26 +128,9 @@ def timed(listener: Listener) -> contextlib.AbstractContextManager[None]:
     >>> with timed(Later("add", ())):  # launches nothing
     ...     pass
     """
-    if not _others:
-        return _NOTHING
-    from labnet.kernels.cuda.driver.gpu import clock
-
-    found = clock()
-    return _NOTHING if found is None else found.telling(listener)
-
-
-def index_of(part: Any) -> Any:
-    """Return what stands in an index as an array of NumPy; an empty list names nothing.
-
-    Examples
-    --------
-    >>> index_of([]).dtype.kind, index_of([0, 2]).tolist()
-    ('i', [0, 2])
-    """
-    array = np.asarray(part)
-    return array if array.size or isinstance(part, _ndarray) else array.astype(np.intp)
+    return clocks[0].telling(listener) if clocks else _NOTHING
 
 
 def copied(array: Any) -> Any:
     """Return a copy of an array, where it lies."""
-    return array.copy() if isinstance(array, _others) else np.array(array, copy=True)
+    return array.copy() if isinstance(array, AcceleratorArray) else np.array(array, copy=True)

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from labnet.errors import ShapeError
-from labnet.kernels.device_dispatch import copied, device_of, index_of, is_elsewhere, moved
+from labnet.kernels.device_dispatch import copied, device_of, is_elsewhere, moved
+from labnet.kernels.index_arrays import index_of
 from labnet.ops.axes import normalize_axis
 from labnet.ops.elementwise import kept
 from labnet.ops.registry import EVERY, FLOATS, Array, Sample, composed, no_flops, op

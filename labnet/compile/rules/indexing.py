@@ -13,7 +13,7 @@ from labnet.compile.rules.views import is_basic, put, seen, view, viewing
 from labnet.compile.trace import Trace
 from labnet.compile.traced import Traced, refuse
 from labnet.errors import ShapeError
-from labnet.kernels.device_dispatch import index_of
+from labnet.kernels.index_arrays import index_of
 from labnet.ops.axes import normalize_axis
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op

@@ -5,17 +5,18 @@ GPU. So shapes, strides, views and slices are NumPy's own. What is computed elem
 somebody needs the values, so that a whole expression becomes one kernel.
 """
 
-import functools
 import weakref
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from labnet.errors import DeviceError
-from labnet.kernels import device_dispatch
+from labnet.kernels.accelerator import AcceleratorArray
+from labnet.kernels.cuda.array.operators import Operators
 from labnet.kernels.cuda.codegen import elementwise, expressions
-from labnet.kernels.cuda.codegen.expressions import BOOL, Node
+from labnet.kernels.cuda.codegen.expressions import Node
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import Dtype
 from labnet.kernels.cuda.driver.pool import Block, take
@@ -24,7 +25,9 @@ Host = np.ndarray[Any, Any]
 
 #: Operations of one kernel: longer expressions are computed in parts.
 LONGEST = 48
-_NUMBERS = (int, float)
+#: What answers NumPy for arrays of the GPU: "ufunc", "function", "read" and "write" of elements.
+#: `labnet.kernels.cuda` fills it, for those functions need this module.
+PROTOCOLS: dict[str, Callable[..., Any]] = {}
 
 
 class _Place:
@@ -56,7 +59,7 @@ def pending_arrays() -> "list[DeviceArray]":
     return [array for reference in list(_pending.values()) if (array := reference()) is not None]
 
 
-class DeviceArray:
+class DeviceArray(Operators, AcceleratorArray):
     """An array on the GPU.
 
     Attributes
@@ -70,22 +73,11 @@ class DeviceArray:
     """
 
     __slots__ = ("__weakref__", "_address", "_block", "_layout", "_node", "base", "dtype", "form", "shape")
-    __array_priority__ = 500.0
     __hash__ = object.__hash__
     shape: tuple[int, ...]
     dtype: Dtype
     base: "DeviceArray | None"
     form: tuple[Any, ...]
-    __add__: Any
-    __floordiv__: Any
-    __ge__: Any
-    __lt__: Any
-    __mod__: Any
-    __mul__: Any
-    __rmul__: Any
-    __rsub__: Any
-    __sub__: Any
-    __truediv__: Any
     _address: int
     _block: Block | None
     _layout: Host | None
@@ -265,18 +257,6 @@ class DeviceArray:
         """View with the last two dimensions swapped."""
         return self.view_of(self.layout.mT)
 
-    def __neg__(self) -> Any:
-        return np.negative(self)
-
-    def __pos__(self) -> Any:
-        return np.positive(self)
-
-    def __abs__(self) -> Any:
-        return np.abs(self)
-
-    def __invert__(self) -> Any:
-        return np.invert(self)
-
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("len() of unsized object")
@@ -410,120 +390,22 @@ class DeviceArray:
     # Elements
 
     def __getitem__(self, key: Any) -> "DeviceArray":
-        found: DeviceArray = _modules()[2].read(self, key)
+        found: DeviceArray = PROTOCOLS["read"](self, key)
         return found
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        _modules()[2].write(self, key, value)
+        PROTOCOLS["write"](self, key, value)
 
     # Protocols
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **named: Any) -> Any:
-        return _modules()[0].call(ufunc, method, inputs, named)
+        return PROTOCOLS["ufunc"](ufunc, method, inputs, named)
 
     def __array_function__(self, function: Any, types: Any, args: Any, named: Any) -> Any:
-        return _modules()[1].call(function, args, named)
-
-
-@functools.cache
-def _modules() -> tuple[Any, Any, Any]:
-    """Return the modules that carry out NumPy's protocols, which need this one."""
-    from labnet.kernels.cuda.protocols import indexing, numpy_functions, numpy_ufuncs
-
-    return numpy_ufuncs, numpy_functions, indexing
-
-
-def _binary(ufunc: Any, name: str) -> None:
-    """Give the class an operator, its form with the operands swapped, and the one that writes into the first."""
-
-    def operator(self: DeviceArray, other: Any) -> Any:
-        return NotImplemented if _comes_first(other) else ufunc(self, other)
-
-    def swapped(self: DeviceArray, other: Any) -> Any:
-        return NotImplemented if _comes_first(other) else ufunc(other, self)
-
-    def in_place(self: DeviceArray, other: Any) -> Any:
-        return ufunc(self, other, out=(self,))
-
-    setattr(DeviceArray, f"__{name}__", operator)
-    if ufunc not in _COMPARING:
-        setattr(DeviceArray, f"__r{name}__", swapped)
-        setattr(DeviceArray, f"__i{name}__", in_place)
-
-
-def _comes_first(other: Any) -> bool:
-    """Tell whether the other operand knows better what to do, such as a tensor; NumPy's arrays ask the same."""
-    return not isinstance(other, DeviceArray) and getattr(other, "__array_priority__", 0.0) > 500.0
-
-
-_COMPARING = {np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal}
-for _name, _function in {
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "truediv": np.divide,
-    "floordiv": np.floor_divide,
-    "mod": np.remainder,
-    "pow": np.power,
-    "matmul": np.matmul,
-    "lshift": np.left_shift,
-    "rshift": np.right_shift,
-    "and": np.bitwise_and,
-    "or": np.bitwise_or,
-    "xor": np.bitwise_xor,
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-}.items():
-    _binary(_function, _name)
-device_dispatch.register(DeviceArray)
+        return PROTOCOLS["function"](function, args, named)
 
 
 def resolved(shape: Any, size: int) -> tuple[int, ...]:
     """Return a shape with the length -1 worked out, or complain as NumPy does."""
     found: tuple[int, ...] = np.broadcast_to(np.empty((), np.bool_), (size,)).reshape(shape, copy=None).shape
     return found
-
-
-def constant(value: Any, dtype: Dtype) -> Node:
-    """Return a number as an expression."""
-    return Node("constant", dtype, payload=value)
-
-
-def as_operand(value: Any, shape: tuple[int, ...]) -> Node:
-    """Return an array or a number as a part of an expression of a shape.
-
-    Raises
-    ------
-    DeviceError
-        If it is an array of the host with more than one element.
-    """
-    if isinstance(value, DeviceArray):
-        return value.operand(shape)
-    if isinstance(value, bool):
-        return constant(value, expressions.BOOL)
-    if isinstance(value, int):
-        return constant(value, np.dtype("int64"))
-    if isinstance(value, float):
-        return constant(value, np.dtype("float64"))
-    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.ndim):
-        return constant(value.item(), value.dtype)
-    raise mixed(value)
-
-
-def mixed(value: Any) -> DeviceError:
-    """Return the error for an array of the host among those of the GPU."""
-    shape = getattr(value, "shape", None)
-    return DeviceError(
-        f"expected all tensors on 'cuda', got one of shape {shape} on 'cpu': move it with .to('cuda'), "
-        "or the others with .to('cpu')"
-    )
-
-
-def given(value: Any) -> Any:
-    """Return what NumPy's rules of promotion need to know of an operand."""
-    kind = type(value)
-    return BOOL if kind is bool else kind if kind in _NUMBERS else value.dtype

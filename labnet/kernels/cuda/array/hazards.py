@@ -1,8 +1,13 @@
 """Writing into memory that expressions still to be computed may read: they get what was there before."""
 
-from labnet.kernels.cuda.array.array import DeviceArray, pending_arrays
+from typing import Any
+
+import numpy as np
+
+from labnet.kernels.cuda.array.array import LONGEST, DeviceArray, pending_arrays
+from labnet.kernels.cuda.array.operands import mixed
 from labnet.kernels.cuda.codegen import elementwise
-from labnet.kernels.cuda.codegen.expressions import Node
+from labnet.kernels.cuda.codegen.expressions import Node, cast
 from labnet.kernels.cuda.driver.pool import Block
 
 
@@ -23,6 +28,31 @@ def write(target: DeviceArray, node: Node) -> None:
         elementwise.run(node, fresh)
         node = fresh.node()
     elementwise.run(node, target)
+
+
+def write_out(target: Any, node: Node, shape: tuple[int, ...]) -> Any:
+    """Write an expression into the `out` of a function: at once, or as its pending expression if it has one.
+
+    Raises
+    ------
+    DeviceError
+        If it is an array of the host.
+    ValueError, TypeError
+        If the shape or the dtype does not fit.
+    """
+    if not isinstance(target, DeviceArray):
+        raise mixed(target)
+    if np.broadcast_shapes(shape, target.shape) != target.shape:
+        raise ValueError(f"non-broadcastable output operand with shape {target.shape} for the shape {shape}")
+    if not np.can_cast(node.dtype, target.dtype, "same_kind"):
+        raise TypeError(f"cannot cast output from {node.dtype!r} to {target.dtype!r} with casting rule 'same_kind'")
+    if target._node is not None and shape == target.shape:
+        target._node = cast(node, target.dtype)
+        if target._node.size > LONGEST:
+            target.settle()
+    else:
+        write(target, node)
+    return target
 
 
 def _same(one: DeviceArray, other: DeviceArray) -> bool:

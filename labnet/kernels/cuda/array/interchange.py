@@ -6,6 +6,7 @@ import numpy as np
 
 from labnet.errors import DTypeError
 from labnet.kernels.cuda.array.array import DeviceArray, layout_at
+from labnet.kernels.cuda.array.dlpack import unpacked
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import CASTS
 
@@ -56,8 +57,6 @@ def from_dlpack(owner: Any) -> DeviceArray:
     """Return the array that DLPack tells of, of a library that has ``__cuda_array_interface__`` too or has not."""
     if hasattr(owner, "__cuda_array_interface__"):
         return from_interface(owner)
-    from labnet.kernels.cuda.array.dlpack import unpacked
-
     address, shape, strides, dtype, read_only, kept = unpacked(owner)
     found = borrowed(address, shape, strides, dtype, kept)
     return found.copy() if read_only else found

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from labnet.stats.late import Listener
 
@@ -19,24 +19,6 @@ _MOST = 1024
 #: From so many on those that are done are read when another one begins.
 _MANY = 32
 _DONE, _NOT_READY = 0, 600
-
-
-class Clock(Protocol):
-    """Times the launches of the threads that have asked for it.
-
-    Attributes
-    ----------
-    asked : int
-        How often that is asked for at the moment; launches look at it before anything else.
-    """
-
-    asked: int
-
-    def telling(self, listener: Listener) -> contextlib.AbstractContextManager[None]:
-        """Time the launches of a block, in this thread, and tell a listener the seconds of each."""
-
-    def arrive(self, *, wait: bool = False) -> None:
-        """Tell what is known by now; or all of it, once it is known."""
 
 
 class _Asked:

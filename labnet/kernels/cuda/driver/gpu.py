@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from labnet.errors import DeviceError
-from labnet.kernels.cuda.driver.clock import Clock
+from labnet.kernels import accelerator
 
 _lock = threading.Lock()
 _found: Any = None
@@ -33,13 +33,8 @@ def machine() -> Any:
         with _lock:
             if _found is None:
                 _found = _take()
+                accelerator.clocks.append(_found.clock)
     return _found
-
-
-def clock() -> Clock | None:
-    """Return what times launches, None where no GPU is in use."""
-    found: Clock | None = None if _found is None else _found.clock
-    return found
 
 
 def _take() -> Any:

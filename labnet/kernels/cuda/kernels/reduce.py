@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labnet.kernels.cuda.array.array import DeviceArray
+from labnet.kernels.cuda.array.hazards import write_out
 from labnet.kernels.cuda.codegen.elementwise import (
     Space,
     number,
@@ -91,9 +92,7 @@ def reduce(
     found = over(name, x, _axes(axis, x.ndim), kept, keepdims=keepdims)
     if out is None:
         return found
-    from labnet.kernels.cuda.protocols.numpy_ufuncs import put
-
-    target: DeviceArray = put(out[0] if isinstance(out, tuple) else out, found.operand(found.shape), found.shape)
+    target: DeviceArray = write_out(out[0] if isinstance(out, tuple) else out, found.operand(found.shape), found.shape)
     return target
 
 

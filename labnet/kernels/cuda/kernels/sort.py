@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda.array.array import DeviceArray, mixed
+from labnet.kernels.cuda.array.array import DeviceArray
+from labnet.kernels.cuda.array.operands import mixed
 from labnet.kernels.cuda.codegen.elementwise import grid_for
 from labnet.kernels.cuda.codegen.expressions import loaded, stored, working
 from labnet.kernels.cuda.driver.gpu import machine

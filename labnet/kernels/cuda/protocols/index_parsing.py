@@ -14,7 +14,7 @@ import numpy as np
 from labnet.kernels.cuda.array.array import DeviceArray, layout_at
 from labnet.kernels.cuda.codegen.elementwise import address
 from labnet.kernels.cuda.kernels.select import nonzero
-from labnet.kernels.device_dispatch import index_of
+from labnet.kernels.index_arrays import index_of
 
 Host = np.ndarray[Any, Any]
 Index = Host | DeviceArray

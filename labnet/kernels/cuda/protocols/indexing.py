@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda.array.array import DeviceArray, as_operand, layout_at
+from labnet.kernels.cuda.array.array import DeviceArray, layout_at
 from labnet.kernels.cuda.array.hazards import settle_readers
 from labnet.kernels.cuda.array.hazards import write as write_expression
+from labnet.kernels.cuda.array.operands import as_operand
 from labnet.kernels.cuda.codegen.elementwise import (
     Space,
     grid_for,

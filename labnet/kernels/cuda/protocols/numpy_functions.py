@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda.array.array import DeviceArray, as_operand
+from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.array.hazards import write
+from labnet.kernels.cuda.array.operands import as_operand
 from labnet.kernels.cuda.codegen.expressions import BOOL, Node, cast
 from labnet.kernels.cuda.kernels import gather, reduce, scan, select, sort
-from labnet.kernels.cuda.protocols.numpy_ufuncs import on_host
+from labnet.kernels.cuda.protocols.host_fallback import on_host
 
 _TABLE: dict[Any, Callable[..., Any]] = {}
 
