@@ -23,12 +23,11 @@ from labnet.errors import TraceError
 from labnet.kernels.cuda.array.array import DeviceArray, layout_at
 from labnet.kernels.cuda.array.hazards import reads, reads_in_step
 from labnet.kernels.cuda.array.operands import mixed
-from labnet.kernels.cuda.codegen import elementwise, expressions
+from labnet.kernels.cuda.codegen import elementwise, expressions, scalars
 from labnet.kernels.cuda.codegen.expressions import Node, cast
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.pool import private
-from labnet.kernels.cuda.kernels import gather, matmul, reduce, scan, sort
-from labnet.kernels.cuda.protocols import indexing
+from labnet.kernels.cuda.kernels import gather, matmul, reduce, scan, scatter, sort
 from labnet.kernels.device_dispatch import moved
 from labnet.tensor import Tensor, wrap
 
@@ -74,8 +73,8 @@ def _unfit(program: Program) -> str | None:
             return str(value.attributes["name"])
         if value.kind == "map" and value.attributes["name"] != "where" and not _is_divided(value):
             try:
-                expressions.text_of(_name(value), value.attributes["work"])
-            except expressions.NotInKernels:
+                scalars.text_of(_name(value), value.attributes["work"])
+            except scalars.NotInKernels:
                 return str(value.attributes["name"])
     return None
 
@@ -351,7 +350,7 @@ class Run:
                 node = Node("constant", operand.dtype, payload=operand.attributes["number"])
             else:
                 node = array.operand(value.shape)
-            operands.append(cast(node, expressions.BOOL if name == "where" and position == 0 else work))
+            operands.append(cast(node, scalars.BOOL if name == "where" and position == 0 else work))
         if name == "where":
             node = Node("where", work, tuple(operands))
         elif name == "copy":
@@ -389,7 +388,7 @@ class Run:
 
     def _scatter(self, value: Value) -> DeviceArray:
         values, starts = (_in_rows(self.of(operand)) for operand in value.inputs)
-        return indexing.scattered(values, starts, value.shape)
+        return scatter.scattered(values, starts, value.shape)
 
     def _call(self, value: Value) -> DeviceArray:
         name, inputs = value.attributes["name"], [_in_rows(self.of(operand)) for operand in value.inputs]

@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.codegen import expressions, transpose
+from labnet.kernels.cuda.codegen import scalars, transpose
 from labnet.kernels.cuda.codegen.expressions import Graph, Node
 from labnet.kernels.cuda.driver.gpu import machine
 from tests.cuda.device.support import DTYPES, SIMULATED, assert_same, drawn, few, layouts
 
 NAMES = sorted(
-    {name for table in (expressions._FLOAT, expressions._INTEGER, expressions._TRUTH) for name in table}
-    | {*expressions._TESTS, *expressions._FLOAT_TESTS, "remainder", "floor_divide"}
+    {name for table in (scalars._FLOAT, scalars._INTEGER, scalars._TRUTH) for name in table}
+    | {*scalars._TESTS, *scalars._FLOAT_TESTS, "remainder", "floor_divide"}
 )
 #: Where NumPy itself answers now one zero, now the other.
 EITHER_ZERO = {"power", "arctan2", "maximum", "minimum", "fmax", "fmin"}

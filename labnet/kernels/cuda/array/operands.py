@@ -6,7 +6,8 @@ import numpy as np
 
 from labnet.errors import DeviceError
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.codegen.expressions import BOOL, Node
+from labnet.kernels.cuda.codegen.expressions import Node
+from labnet.kernels.cuda.codegen.scalars import BOOL
 from labnet.kernels.cuda.driver.kernel import Dtype
 
 _NUMBERS = (int, float)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda.codegen.expressions import Graph, stored
+from labnet.kernels.cuda.codegen.expressions import Graph
+from labnet.kernels.cuda.codegen.scalars import stored
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import Dtype, Launch, pointer, scalar
 

@@ -7,14 +7,7 @@ import numpy as np
 
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.array.hazards import settle_readers
-from labnet.kernels.cuda.codegen.elementwise import (
-    Space,
-    grid_for,
-    parts_text,
-    place_text,
-    strides_in,
-    without_branches,
-)
+from labnet.kernels.cuda.codegen.iteration import Space, grid_for, parts_text, place_text, strides_in, without_branches
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import Dtype, Launch, pointer
 

@@ -6,8 +6,8 @@ Both read where they like and write each element once, so nothing has to be padd
 from typing import Any
 
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.codegen.elementwise import grid_for
-from labnet.kernels.cuda.codegen.expressions import loaded, stored, working
+from labnet.kernels.cuda.codegen.iteration import grid_for
+from labnet.kernels.cuda.codegen.scalars import loaded, stored, working
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import CASTS, Dtype, Launch, pointer
 

@@ -13,7 +13,8 @@ import numpy as np
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.array.hazards import settle_readers
 from labnet.kernels.cuda.codegen.elementwise import number
-from labnet.kernels.cuda.codegen.expressions import Graph, Node, cast, stored
+from labnet.kernels.cuda.codegen.expressions import Graph, Node, cast
+from labnet.kernels.cuda.codegen.scalars import stored
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import Dtype, Launch, pointer, scalar
 

@@ -14,15 +14,10 @@ import numpy as np
 
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.array.hazards import write_out
-from labnet.kernels.cuda.codegen.elementwise import (
-    Space,
-    number,
-    parts_text,
-    places,
-    strides_in,
-    without_branches,
-)
-from labnet.kernels.cuda.codegen.expressions import BOOL, Graph, Node, cast, pattern, stored, working
+from labnet.kernels.cuda.codegen.elementwise import number, places
+from labnet.kernels.cuda.codegen.expressions import Graph, Node, cast, pattern
+from labnet.kernels.cuda.codegen.iteration import Space, parts_text, strides_in, without_branches
+from labnet.kernels.cuda.codegen.scalars import BOOL, stored, working
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import CASTS, Dtype, Launch, pointer, scalar
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.codegen.expressions import loaded, stored, working
+from labnet.kernels.cuda.codegen.scalars import loaded, stored, working
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import CASTS, Dtype, Launch, pointer
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.codegen.elementwise import grid_for
+from labnet.kernels.cuda.codegen.iteration import grid_for
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import Dtype, Launch, pointer
 from labnet.kernels.cuda.kernels import gather, scan, sort

@@ -12,8 +12,8 @@ import numpy as np
 
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.array.operands import mixed
-from labnet.kernels.cuda.codegen.elementwise import grid_for
-from labnet.kernels.cuda.codegen.expressions import loaded, stored, working
+from labnet.kernels.cuda.codegen.iteration import grid_for
+from labnet.kernels.cuda.codegen.scalars import loaded, stored, working
 from labnet.kernels.cuda.driver.gpu import machine
 from labnet.kernels.cuda.driver.kernel import CASTS, Dtype, Launch, pointer
 

@@ -6,18 +6,16 @@ position is out of bounds, and of a mask how many elements it names. Arrays on t
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from labnet.kernels.cuda.array.array import DeviceArray, layout_at
 from labnet.kernels.cuda.codegen.elementwise import address
+from labnet.kernels.cuda.kernels.scatter import Host, Index, Places
 from labnet.kernels.cuda.kernels.select import nonzero
 from labnet.kernels.index_arrays import index_of
 
-Host = np.ndarray[Any, Any]
-Index = Host | DeviceArray
 _BASIC = (int, np.integer, slice, type(None), type(...))
 
 
@@ -61,43 +59,6 @@ def view(layout: Host, parts: tuple[Any, ...]) -> Host:
         parts = (*parts, ...)
     found: Host = layout[parts]
     return found
-
-
-@dataclass
-class Places:
-    """Elements that an index with arrays names.
-
-    Attributes
-    ----------
-    starts : array of int64, on the GPU or on the host
-        Where each place of the arrays' common shape begins, in elements from the first one.
-    rest : layout
-        The dimensions that are taken as they are, from the first element.
-    before : int
-        How many of them come before those of the arrays in the result.
-    distinct : bool
-        It is known that no place is there twice.
-    """
-
-    starts: Index
-    rest: Host
-    before: int
-    distinct: bool = False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the result, the dimensions of the arrays first."""
-        return (*self.starts.shape, *self.rest.shape)
-
-    def moved(self, layout: Host) -> Host:
-        """Put the dimensions of the arrays where NumPy has them."""
-        ndim = self.starts.ndim
-        return np.moveaxis(layout, range(ndim), range(self.before, self.before + ndim)) if ndim else layout
-
-    def in_front(self, layout: Host) -> Host:
-        """Undo `moved`."""
-        ndim = self.starts.ndim
-        return np.moveaxis(layout, range(self.before, self.before + ndim), range(ndim)) if ndim else layout
 
 
 def places_of(layout: Host, parts: tuple[Any, ...]) -> Places:

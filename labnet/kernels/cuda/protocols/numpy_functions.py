@@ -11,7 +11,8 @@ import numpy as np
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.array.hazards import write
 from labnet.kernels.cuda.array.operands import as_operand
-from labnet.kernels.cuda.codegen.expressions import BOOL, Node, cast
+from labnet.kernels.cuda.codegen.expressions import Node, cast
+from labnet.kernels.cuda.codegen.scalars import BOOL
 from labnet.kernels.cuda.kernels import gather, reduce, scan, select, sort
 from labnet.kernels.cuda.protocols.host_fallback import on_host
 

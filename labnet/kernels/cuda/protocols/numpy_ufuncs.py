@@ -9,7 +9,7 @@ from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.array.hazards import write_out
 from labnet.kernels.cuda.array.operands import as_operand, mixed, promotion_type
 from labnet.kernels.cuda.codegen import expressions
-from labnet.kernels.cuda.codegen.expressions import NotInKernels
+from labnet.kernels.cuda.codegen.scalars import NotInKernels
 from labnet.kernels.cuda.kernels import matmul, reduce
 from labnet.kernels.cuda.protocols import indexing
 from labnet.kernels.cuda.protocols.host_fallback import on_host
