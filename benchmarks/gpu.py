@@ -34,7 +34,7 @@ import numpy as np
 
 import labnet as ln
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.driver.pool import pool
 
 try:
@@ -123,7 +123,7 @@ class Bench:
         dx, dy = x._array, y._array
         yield (
             "three operations, one expression",
-            lambda: (np.tanh(dx * dy) + dx).settle(),
+            lambda: (np.tanh(dx * dy) + dx).materialize(),
             self.peer(lambda: (tx * ty).tanh() + tx),
             *(3 * nbytes, 2.0),
         )
@@ -305,7 +305,7 @@ class Bench:
 
     def seconds(self, task: Task, *, rounds: int = 15, length: float = 0.02) -> tuple[float, float]:
         """Return the median time of a task, many of them between two waits for the GPU, and the host's part of it."""
-        wait = machine().synchronize
+        wait = current_gpu().synchronize
 
         def once(repeats: int) -> tuple[float, float]:
             wait()
@@ -335,7 +335,7 @@ def bench(*, tiny: bool, chosen: str = "") -> dict[str, Any]:
     """
     suite = Bench(tiny=tiny)
     results: dict[str, Any] = {}
-    print(f"{machine().name}{', times mean nothing' if tiny else ''}")
+    print(f"{current_gpu().name}{', times mean nothing' if tiny else ''}")
     print(f"{'':<46}{'us':>12}{'host us':>10}{'torch us':>12}{'host us':>10}{'per second':>14}{'x torch':>9}{'bar':>6}")
     for name, ours, theirs, work, bar in suite.rows():
         if not re.search(chosen, name):

@@ -14,8 +14,8 @@ from labnet.compile.on_device import Run, bring, check, refuse_unfit
 from labnet.compile.plan import computed_in_place
 from labnet.compile.simplify import simplify
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.driver.gpu import machine
-from labnet.kernels.cuda.driver.pool import private
+from labnet.kernels.cuda.driver.gpu import current_gpu
+from labnet.kernels.cuda.driver.pool import private_arena
 from labnet.kernels.device_dispatch import timed
 from labnet.stats.collecting import active, later, record, suspended
 from labnet.stats.operations import OpCount
@@ -87,7 +87,7 @@ class ExecutableOnDevice:
             check(self)
             if self._replay is None:
                 kept: list[Any] = []  # of this recording: one that fails gives its memory back
-                with private(kept), machine().captured() as replay:
+                with private_arena(kept), current_gpu().captured() as replay:
                     self._outputs = Run(self).stores(rehearse=False)
                 self._kept, self._replay = kept, replay
             self._replay()

@@ -25,8 +25,8 @@ from labnet.kernels.cuda.array.hazards import reads, reads_in_step
 from labnet.kernels.cuda.array.operands import mixed
 from labnet.kernels.cuda.codegen import elementwise, expressions, scalars
 from labnet.kernels.cuda.codegen.expressions import Node, cast
-from labnet.kernels.cuda.driver.gpu import machine
-from labnet.kernels.cuda.driver.pool import private
+from labnet.kernels.cuda.driver.gpu import current_gpu
+from labnet.kernels.cuda.driver.pool import private_arena
 from labnet.kernels.cuda.kernels import gather, matmul, reduce, scan, scatter, sort
 from labnet.kernels.device_dispatch import moved
 from labnet.tensor import Tensor, wrap
@@ -73,7 +73,7 @@ def _unfit(program: Program) -> str | None:
             return str(value.attributes["name"])
         if value.kind == "map" and value.attributes["name"] != "where" and not _is_divided(value):
             try:
-                scalars.text_of(_name(value), value.attributes["work"])
+                scalars.scalar_source(_name(value), value.attributes["work"])
             except scalars.NotInKernels:
                 return str(value.attributes["name"])
     return None
@@ -138,7 +138,7 @@ class OnDevice(Specialisation):
             part = self._parts[position]
             if part._family is not None or not _is_alone(part):
                 memory.prepare_write(part)
-                if not part._array.is_in_rows:
+                if not part._array.is_contiguous:
                     part._array = part._array.copy()
             if position in self._stepped:
                 part._node.grad = None
@@ -159,14 +159,14 @@ class OnDevice(Specialisation):
                 if value.kind == "source" and value.attributes["origin"] == "number":
                     self._numbers[value.attributes["position"]] = DeviceArray.empty((), value.dtype)
             self._is_ready = True
-        self._inputs = [moved(array, CUDA).in_rows() for array in brought]
-        before = machine().launches
+        self._inputs = [moved(array, CUDA).contiguous() for array in brought]
+        before = current_gpu().launches
         try:
             self._upload(numbers)
             check(self)
             return Run(self).stores(rehearse=False)
         finally:
-            self.kernels = machine().launches - before
+            self.kernels = current_gpu().launches - before
             self._inputs = []
 
     def _replayed(self, brought: Sequence[Any], numbers: Sequence[Any]) -> list[DeviceArray]:
@@ -186,13 +186,13 @@ class OnDevice(Specialisation):
     def _upload(self, numbers: Sequence[Any]) -> None:
         """Bring the numbers of optimizers to where kernels read them."""
         for position, target in self._numbers.items():
-            machine().upload(target.address, np.asarray(numbers[position], target.dtype))
+            current_gpu().upload(target.address, np.asarray(numbers[position], target.dtype))
 
     def _record(self, brought: Sequence[Any]) -> None:
         """Run the program once for its kernels, and once more to record their launches."""
-        gpu = machine()
+        gpu = current_gpu()
         self._replay, self._kept = None, []
-        with private(self._kept):
+        with private_arena(self._kept):
             self._inputs = [DeviceArray.empty(array.shape, array.dtype) for array in brought]
             for target, array in zip(self._inputs, brought, strict=True):
                 bring(target, array)
@@ -218,16 +218,16 @@ class OnDevice(Specialisation):
 def bring(target: DeviceArray, array: Any) -> None:
     """Copy an argument to where a program reads it."""
     there: DeviceArray = moved(array, CUDA)
-    if not there.is_in_rows:
+    if not there.is_contiguous:
         target[...] = there
     elif there.size:
-        machine().copy(target.address, there.address, there.nbytes)
+        current_gpu().copy(target.address, there.address, there.nbytes)
 
 
 def _is_alone(part: Any) -> bool:
     """Tell whether only a tensor refers to its array, which lies in rows in memory of labnet."""
     array = part._array
-    return array.base is None and array.is_in_rows and array.owns_memory and getrefcount(array) <= _ALONE
+    return array.base is None and array.is_contiguous and array.owns_memory and getrefcount(array) <= _ALONE
 
 
 #: References to an array that only its tensor holds, while `_is_alone` looks: the tensor's, its own, and the call's.
@@ -290,17 +290,17 @@ class Run:
         """Return a result in memory that is its own."""
         if value.kind in ("source", "view") or any(other is found for other in others.values()):
             return found.copy()
-        return found.settle()
+        return found.materialize()
 
     def _write(self, written: list[tuple[DeviceArray, DeviceArray]]) -> None:
         """Write values where they belong: each before what it reads is overwritten, in one launch if that is safe."""
         for position, (target, found) in enumerate(written):
             for _, later in written[position + 1 :]:
                 if later._node is not None and reads(later._node, target._block):
-                    later.settle()
+                    later.materialize()
             if found._node is not None and not reads_in_step(found._node, target):
-                found.settle()
-            elementwise.run(found.node(), target.settle())
+                found.materialize()
+            elementwise.run(found.node(), target.materialize())
 
     def of(self, value: Value) -> DeviceArray:
         """Return a value, computed or pending; the inputs are there."""
@@ -308,7 +308,7 @@ class Run:
         if found is None:
             found = getattr(self, f"_{value.kind}")(value)
             if self._uses.get(value.number, 0) > 1 and value.kind == "map":
-                found.settle()
+                found.materialize()
             self._found[value.number] = found
         return found
 
@@ -326,7 +326,7 @@ class Run:
                 step._numbers[position] = DeviceArray.filled((), 1.0, value.dtype)
             return step._numbers[position]
         array: DeviceArray = step._array(step._parts[position])
-        return array.in_rows()
+        return array.contiguous()
 
     def _splat(self, value: Value) -> DeviceArray:
         return DeviceArray.pending(Node("constant", value.dtype, payload=value.attributes["number"]), value.shape)
@@ -336,7 +336,7 @@ class Run:
         return self._strided(base, offset, value.attributes["strides"], value.shape)
 
     def _strided(self, base: DeviceArray, offset: int, strides: Sequence[int], shape: tuple[int, ...]) -> DeviceArray:
-        base = base.settle()
+        base = base.materialize()
         size = base.itemsize
         layout = layout_at(base.address + offset * size, shape, base.dtype, tuple(step * size for step in strides))
         return base.view_of(layout)
@@ -356,18 +356,18 @@ class Run:
         elif name == "copy":
             node = operands[0]
         elif _is_divided(value):
-            node = expressions.divided(name, *operands)
+            node = expressions.floor_division(name, *operands)
         else:
             node = Node(_name(value), value.dtype if _is_test(value) else work, tuple(operands))
         return DeviceArray.pending(cast(node, value.dtype), value.shape)
 
     def _reduce(self, value: Value) -> DeviceArray:
         name, axes = _REDUCTIONS[value.attributes["name"]], value.attributes["axes"]
-        return reduce.over(name, self.of(value.inputs[0]), axes, value.dtype, keepdims=False)
+        return reduce.reduce_axes(name, self.of(value.inputs[0]), axes, value.dtype, keepdims=False)
 
     def _matmul(self, value: Value) -> DeviceArray:
         left, right = (self.of(operand) for operand in value.inputs)
-        return matmul.matmul(left.settle(), right.settle())
+        return matmul.matmul(left.materialize(), right.materialize())
 
     def _put(self, value: Value) -> DeviceArray:
         out = DeviceArray.filled(value.shape, 0, value.dtype)
@@ -383,15 +383,15 @@ class Run:
         return out
 
     def _take(self, value: Value) -> DeviceArray:
-        base, places = (self.of(operand).settle() for operand in value.inputs)
+        base, places = (self.of(operand).materialize() for operand in value.inputs)
         return gather.gather(base, places, value.shape, value.attributes["within"])
 
     def _scatter(self, value: Value) -> DeviceArray:
-        values, starts = (_in_rows(self.of(operand)) for operand in value.inputs)
-        return scatter.scattered(values, starts, value.shape)
+        values, starts = (_contiguous(self.of(operand)) for operand in value.inputs)
+        return scatter.scatter_add(values, starts, value.shape)
 
     def _call(self, value: Value) -> DeviceArray:
-        name, inputs = value.attributes["name"], [_in_rows(self.of(operand)) for operand in value.inputs]
+        name, inputs = value.attributes["name"], [_contiguous(self.of(operand)) for operand in value.inputs]
         if name == "searchsorted":
             return sort.searchsorted(inputs[0], inputs[1], "right" if value.attributes["numbers"][2] else "left")
         if name in _RUNNING:
@@ -399,13 +399,13 @@ class Run:
         out = DeviceArray.empty(value.shape, value.dtype)  # in the half where merging in passes leaves it
         if out.size:
             half = out[(out.shape[-1] - 1).bit_length() % 2]
-            sort.in_order(inputs[0], half)
+            sort.sort_rows(inputs[0], half)
         return out
 
 
-def _in_rows(x: DeviceArray) -> DeviceArray:
+def _contiguous(x: DeviceArray) -> DeviceArray:
     """Return an array computed, in row-major order."""
-    return x.in_rows()
+    return x.contiguous()
 
 
 def _is_divided(value: Value) -> bool:

@@ -29,7 +29,7 @@ class AcceleratorArray:
         """Whether the values are still to be computed."""
         raise NotImplementedError
 
-    def settle(self) -> Self:
+    def materialize(self) -> Self:
         """Compute pending values, and return this array."""
         raise NotImplementedError
 

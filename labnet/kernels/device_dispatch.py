@@ -1,6 +1,7 @@
-"""Where arrays lie: NumPy's in the memory of the host, those of `labnet.kernels.cuda` in that of a GPU.
+"""Dispatch by device: finds the device of an array, moves arrays, and runs the body of an op on the device.
 
-Nothing of CUDA is imported before the first array goes there.
+Arrays of NumPy are in the memory of the host, those of `labnet.kernels.cuda` in that of a GPU. Nothing of CUDA is
+imported before the first array is moved there.
 """
 
 import contextlib
@@ -19,8 +20,8 @@ _ndarray = np.ndarray
 _NOTHING = contextlib.nullcontext()
 
 
-def is_elsewhere(value: Any) -> bool:
-    """Tell whether something is an array on a GPU."""
+def is_on_gpu(value: Any) -> bool:
+    """Return whether a value is an array on a GPU."""
     return isinstance(value, AcceleratorArray)
 
 
@@ -36,28 +37,28 @@ def device_of(array: Any) -> str:
 
 
 def finished(value: Any, dtype: Any = None) -> Any:
-    """Return what a computation gave as an array: of the host, or of the GPU with nothing pending, see `Together`."""
+    """Return a result as an array, of NumPy or of the GPU; the latter materialized, outside of `Deferred`."""
     if isinstance(value, AcceleratorArray):
         value = value if dtype is None else value.astype(dtype, copy=False)
-        return value if _threads.together else value.settle()
+        return value if _threads.is_deferred else value.materialize()
     return np.asarray(value, dtype)
 
 
 class _Threads(threading.local):
-    together = False
+    is_deferred = False
 
 
 _threads = _Threads()
 
 
-class Together:
-    """A block whose results stay pending on a GPU until somebody needs them: several ops become one kernel.
+class Deferred:
+    """A block whose results stay pending on a GPU until they are needed, so that several ops become one kernel.
 
-    Who leaves the block settles what is handed out.
+    After the block, the caller materializes the results that it returns.
 
     Examples
     --------
-    >>> with Together():
+    >>> with Deferred():
     ...     finished(1.0)
     array(1.)
     """
@@ -65,19 +66,19 @@ class Together:
     __slots__ = ("_before",)
 
     def __enter__(self) -> None:
-        self._before, _threads.together = _threads.together, True
+        self._before, _threads.is_deferred = _threads.is_deferred, True
 
     def __exit__(self, *_: object) -> None:
-        _threads.together = self._before
+        _threads.is_deferred = self._before
 
 
 def moved(array: Any, device: str) -> Any:
-    """Return an array on a device: the same one where it is there.
+    """Return an array on a device: the same array if it is there.
 
     Raises
     ------
     DeviceError
-        If there is no GPU, or what it takes to use one is not installed.
+        If there is no GPU, or the packages that use one are not installed.
     """
     if device == CPU:
         return array.host() if isinstance(array, AcceleratorArray) else array
@@ -88,39 +89,39 @@ def moved(array: Any, device: str) -> Any:
     return DeviceArray.upload(array)
 
 
-def carried_out(body: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
-    """Return what the body of an op gives; on a GPU its kernel is launched at once where it is known.
+def execute_body(body: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
+    """Return the result of the body of an op; on a GPU a cached plan is launched in its place.
 
     Examples
     --------
-    >>> carried_out(np.add, np.ones(2), 1.0)
+    >>> execute_body(np.add, np.ones(2), 1.0)
     array([2., 2.])
     """
-    if not _threads.together:
+    if not _threads.is_deferred:
         for array in arrays:
             if not isinstance(array, AcceleratorArray) or array.is_pending:
                 break
         else:
-            return _repeating()(body, arrays, static)
+            return _plan_cache()(body, arrays, static)
     return body(*arrays, **static)
 
 
 @functools.cache
-def _repeating() -> Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]:
-    from labnet.kernels.cuda.array.plan_cache import carried_out as again
+def _plan_cache() -> Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]:
+    from labnet.kernels.cuda.array.plan_cache import execute
 
-    return again
+    return execute
 
 
-def settle(*values: Any) -> None:
-    """Have what is pending of arrays on a GPU launched, so that it is part of what is being counted."""
+def materialize(*values: Any) -> None:
+    """Launch the pending work of arrays on a GPU."""
     for value in values:
         if isinstance(value, AcceleratorArray):
-            value.settle()
+            value.materialize()
 
 
 def timed(listener: Listener) -> contextlib.AbstractContextManager[None]:
-    """Have a listener told, once it is known, how long each launch of a block takes on the GPU; nothing waits for it.
+    """Tell a listener the time of each launch of a block on the GPU, when it is known; no launch waits for that.
 
     Examples
     --------
@@ -132,5 +133,5 @@ def timed(listener: Listener) -> contextlib.AbstractContextManager[None]:
 
 
 def copied(array: Any) -> Any:
-    """Return a copy of an array, where it lies."""
+    """Return a copy of an array on its device."""
     return array.copy() if isinstance(array, AcceleratorArray) else np.array(array, copy=True)

@@ -381,7 +381,7 @@ def _uniform(shape: Shape, dtype: Any, device: str) -> Any:
     """Draw the same numbers on every device, where they are needed."""
     if device == CPU:
         return _generator.random(shape, dtype=_precision(dtype))
-    from labnet.kernels.cuda.kernels.random import drawn
+    from labnet.kernels.cuda.kernels.random import uniform as drawn
 
     return drawn(_generator, shape, dtype)
 

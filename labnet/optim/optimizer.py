@@ -16,7 +16,7 @@ import numpy as np
 from labnet import memory
 from labnet.autograd import Gradients
 from labnet.errors import GradientError, ShapeError
-from labnet.kernels.device_dispatch import copied, finished, is_elsewhere, moved
+from labnet.kernels.device_dispatch import copied, finished, is_on_gpu, moved
 from labnet.ops import dispatch
 from labnet.ops.halves import wider
 from labnet.optim.inputs import warn_of_leaves
@@ -236,7 +236,7 @@ class Optimizer:
         if tracer is not None:
             tracer.update(self, found)
             return
-        if any(is_elsewhere(parameter._array) for parameter, _ in found):
+        if any(is_on_gpu(parameter._array) for parameter, _ in found):
             if not self._step_elsewhere(found):
                 self._step(found)
         elif not self._step_compiled(found):
@@ -296,7 +296,7 @@ class Optimizer:
         steps = {state.get("step", 0) for state in states}
         values: list[Any] = [parameter._array for parameter, _ in found]
         gradients = [finished(as_array(gradient)) for _, gradient in found]
-        if len(steps) != 1 or not optimizers.fit(values, gradients):
+        if len(steps) != 1 or not optimizers.are_supported(values, gradients):
             return False
         step = steps.pop() + 1
         slots = [slot for slot in self.slots if slot != "step"]

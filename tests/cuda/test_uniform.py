@@ -42,7 +42,7 @@ class Memory:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_what_numba_compiles_draws_what_numpy_does(monkeypatch, dtype):
-    monkeypatch.setattr(random, "machine", Machine)
+    monkeypatch.setattr(random, "current_gpu", Machine)
     monkeypatch.setattr(random, "_BLOCKS", BLOCKS)
     monkeypatch.setattr(random, "_kernels", {})
     monkeypatch.setattr(random, "_table", lambda *shape: Memory(random.rows_of(*shape)))
@@ -50,6 +50,6 @@ def test_what_numba_compiles_draws_what_numpy_does(monkeypatch, dtype):
         ours, theirs = np.random.default_rng(seed), np.random.default_rng(seed)
         for size in (1, 2, 7, THREADS * BLOCKS, 10 * THREADS * BLOCKS + 1):
             out = np.empty(size, dtype)
-            random.fill(Memory(out), random.taken(ours, size, out.dtype))
+            random.fill(Memory(out), random.take_segment(ours, size, out.dtype))
             np.testing.assert_array_equal(out, theirs.random(size, dtype=dtype))
             assert ours.bit_generator.state == theirs.bit_generator.state

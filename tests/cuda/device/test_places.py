@@ -8,7 +8,7 @@ import pytest
 import labnet as ln
 from labnet.errors import DeviceError
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.array.hazards import settle_readers
+from labnet.kernels.cuda.array.hazards import materialize_readers
 from tests.cuda.device.support import SIMULATED, assert_same, drawn
 
 
@@ -146,7 +146,7 @@ def test_threads_may_compute_and_write_at_once():
         thread.start()
     for value in range(20):
         weights[...] = float(value)
-        settle_readers(weights._block)
+        materialize_readers(weights._block)
     for thread in threads:
         thread.join()
     assert not failures

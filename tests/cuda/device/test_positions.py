@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import labnet as ln
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.driver.gpu import current_gpu
 from tests.cuda.device.support import DTYPES, assert_same, drawn, few, layouts
 
 upload = DeviceArray.upload
@@ -169,14 +169,14 @@ def test_additions_have_the_bits_of_numpy_each_time():
 
 def test_only_a_flag_is_waited_for(monkeypatch):
     fetched = []
-    own = machine().download
+    own = current_gpu().download
 
     def download(target, address):
         fetched.append(target.nbytes)
         own(target, address)
 
     x, index, values = upload(drawn((5, 2), "float32")), upload(np.array([1, -1, 4] * 5)), upload(drawn((15, 2), "f4"))
-    monkeypatch.setattr(machine(), "download", download, raising=False)
+    monkeypatch.setattr(current_gpu(), "download", download, raising=False)
     x[index]
     x[index] = values
     np.add.at(x, index, values)

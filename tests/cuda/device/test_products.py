@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.kernels import matmul
 from tests.cuda.device.support import DTYPES, SIMULATED, assert_same, drawn, few
 
@@ -68,7 +68,7 @@ def test_layouts(one, other, sizes, batch):
 def test_more_products_and_rows_than_a_grid_has_blocks(monkeypatch):
     monkeypatch.setattr(matmul, "_MOST", 2)
     monkeypatch.setattr(matmul, "_cublas", lambda: None)
-    side = 2 * machine().tile * matmul.PER_THREAD
+    side = 2 * current_gpu().tile * matmul.PER_THREAD
     first, second = drawn((3, side + 1, 2), "float32"), drawn((3, 2, 1), "float32", 1)
     assert_same(np.matmul(DeviceArray.upload(first), DeviceArray.upload(second)), np.matmul(first, second))
 

@@ -74,12 +74,12 @@ def test_the_first_of_equals_and_the_first_nan_are_the_extreme():
 
 
 def test_what_is_pending_is_reduced_without_a_result_of_its_own():
-    from labnet.kernels.cuda.driver.gpu import machine
+    from labnet.kernels.cuda.driver.gpu import current_gpu
 
     x = DeviceArray.upload(drawn((4, 3), "float32"))
-    before = machine().launches
+    before = current_gpu().launches
     found = np.sum(x * x + 1, axis=1)
-    assert machine().launches == before + 1
+    assert current_gpu().launches == before + 1
     assert_same(found, np.sum(x.host() * x.host() + np.float32(1), axis=1))
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import labnet as ln
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.kernels import scan
 from tests.cuda.device.support import DTYPES, assert_same, drawn, few, layouts
 
@@ -17,13 +17,13 @@ upload = DeviceArray.upload
 @pytest.fixture
 def fetched(monkeypatch):
     """Give a list of how many bytes were waited for."""
-    found, own = [], machine().download
+    found, own = [], current_gpu().download
 
     def download(target, address):
         found.append(target.nbytes)
         own(target, address)
 
-    monkeypatch.setattr(machine(), "download", download, raising=False)
+    monkeypatch.setattr(current_gpu(), "download", download, raising=False)
     return found
 
 

@@ -12,13 +12,13 @@ from typing import Any
 def install() -> Any:
     """Have this process find the emulated GPU in the place of a driver, and return it."""
     from labnet.kernels.cuda.driver import driver
-    from labnet.kernels.cuda.driver.gpu import machine
+    from labnet.kernels.cuda.driver.gpu import current_gpu
     from labnet.kernels.cuda.kernels import matmul
     from tests.cuda.emulator.cublas import Cublas
     from tests.cuda.emulator.libcuda import Library
 
     library = Library()
     driver._library = lambda: library  # type: ignore[assignment,return-value]
-    blas = functools.cache(lambda: matmul.Cublas(Cublas(library), machine().stream))
+    blas = functools.cache(lambda: matmul.Cublas(Cublas(library), current_gpu().stream))
     matmul._cublas = blas  # type: ignore[assignment]
     return library

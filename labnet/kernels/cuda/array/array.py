@@ -1,8 +1,8 @@
-"""Arrays in the memory of a GPU, which NumPy's functions work on.
+"""Arrays in the memory of a GPU: their layout, their memory and their pending expression.
 
-Where elements lie is said by an ordinary NumPy array, the layout, that nobody ever reads: its address is one on the
-GPU. So shapes, strides, views and slices are NumPy's own. What is computed element by element is pending until
-somebody needs the values, so that a whole expression becomes one kernel.
+The layout is a NumPy array that is never read, since its address is one on the GPU. So shapes, strides, views and
+slices are NumPy's own. Elementwise results are pending until their values are needed, so that a whole expression
+becomes one kernel.
 """
 
 import weakref
@@ -17,21 +17,21 @@ from labnet.kernels.accelerator import AcceleratorArray
 from labnet.kernels.cuda.array.operators import Operators
 from labnet.kernels.cuda.codegen import elementwise, expressions
 from labnet.kernels.cuda.codegen.expressions import Node
-from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.driver.kernel import Dtype
-from labnet.kernels.cuda.driver.pool import Block, take
+from labnet.kernels.cuda.driver.pool import Block, allocate
 
 Host = np.ndarray[Any, Any]
 
-#: Operations of one kernel: longer expressions are computed in parts.
+#: Maximum number of operations of one kernel; longer expressions are computed in parts.
 LONGEST = 48
-#: What answers NumPy for arrays of the GPU: "ufunc", "function", "read" and "write" of elements.
-#: `labnet.kernels.cuda` fills it, for those functions need this module.
+#: The functions behind NumPy's protocols: "ufunc", "function", and "read" and "write" at an index.
+#: `labnet.kernels.cuda` fills the table, since they import this module.
 PROTOCOLS: dict[str, Callable[..., Any]] = {}
 
 
-class _Place:
-    """Tells NumPy where an array lies."""
+class _Interface:
+    """The array interface of an address, a shape and strides."""
 
     __slots__ = ("__array_interface__",)
 
@@ -46,16 +46,16 @@ class _Place:
 
 
 def layout_at(address: int, shape: tuple[int, ...], dtype: Dtype, strides: tuple[int, ...] | None = None) -> Host:
-    """Return an array that says where elements lie; it must not be read."""
-    return np.asarray(_Place(address, shape, strides, dtype))
+    """Return the layout of elements at an address; it must not be read."""
+    return np.asarray(_Interface(address, shape, strides, dtype))
 
 
-#: Arrays that are still to be computed, of all threads, by identity: they have no use for equality.
+#: Pending arrays of all threads, by identity, since arrays compare by element.
 _pending: "dict[int, weakref.ref[DeviceArray]]" = {}
 
 
 def pending_arrays() -> "list[DeviceArray]":
-    """Return the arrays that are still to be computed."""
+    """Return the pending arrays."""
     return [array for reference in list(_pending.values()) if (array := reference()) is not None]
 
 
@@ -67,9 +67,9 @@ class DeviceArray(Operators, AcceleratorArray):
     shape : tuple of int
     dtype : dtype
     base : DeviceArray or None
-        The array whose memory this one is a view of.
+        The array whose memory this view shares.
     form : tuple
-        Shape and strides, as a key: of elements that follow each other the shape alone.
+        Shape and strides, as a key; the shape alone if the array is C-contiguous.
     """
 
     __slots__ = ("__weakref__", "_address", "_block", "_layout", "_node", "base", "dtype", "form", "shape")
@@ -83,11 +83,11 @@ class DeviceArray(Operators, AcceleratorArray):
     _layout: Host | None
     _node: Node | None
 
-    # How one is made
+    # Construction
 
     @classmethod
     def empty(cls, shape: Any, dtype: Dtype) -> "DeviceArray":
-        """Return an array of whatever is in memory."""
+        """Return an array with uninitialized elements."""
         if type(shape) is not tuple:
             shape = (int(shape),) if isinstance(shape, int | np.integer) else tuple(map(int, shape))
         size = dtype.itemsize
@@ -100,13 +100,13 @@ class DeviceArray(Operators, AcceleratorArray):
         self = cls.__new__(cls)
         self.shape = self.form = shape
         self.dtype, self.base, self._node, self._layout = dtype, None, None, None
-        self._block = block = take(size)
+        self._block = block = allocate(size)
         self._address = block.address
         return self
 
     @classmethod
     def pending(cls, node: Node, shape: tuple[int, ...]) -> "DeviceArray":
-        """Return an array that will be computed where its values are needed."""
+        """Return an array that is computed when its values are needed."""
         self = cls.__new__(cls)
         self.shape = self.form = shape
         self.dtype, self.base, self._node = node.dtype, None, node
@@ -121,7 +121,7 @@ class DeviceArray(Operators, AcceleratorArray):
         values = np.ascontiguousarray(values).reshape(values.shape)
         self = cls.empty(values.shape, values.dtype)
         if values.size:
-            machine().upload(self.address, values)
+            current_gpu().upload(self.address, values)
         return self
 
     @classmethod
@@ -129,26 +129,26 @@ class DeviceArray(Operators, AcceleratorArray):
         """Return an array of one value."""
         self = cls.empty(shape, dtype)
         if not value and not np.signbit(value) and self.size:
-            machine().clear(self.address, self.nbytes)
+            current_gpu().clear(self.address, self.nbytes)
         else:
             elementwise.run(Node("constant", dtype, payload=value), self)
         return self
 
     def view_of(self, layout: Host) -> "DeviceArray":
-        """Return a view of this array's memory, given where its elements lie."""
-        self.settle()
+        """Return a view of this array's memory with another layout."""
+        self.materialize()
         view = type(self).__new__(type(self))
         view.dtype, view._node, view._block = layout.dtype, None, self._block
-        view.lie(layout)
+        view.set_layout(layout)
         view.base = self if self.base is None else self.base
         return view
 
-    def lie(self, layout: Host) -> None:
-        """Take note of where the elements lie."""
+    def set_layout(self, layout: Host) -> None:
+        """Set the layout of the elements."""
         self.shape, self._layout, self._address = layout.shape, layout, elementwise.address(layout)
         self.form = layout.shape if layout.flags.c_contiguous else (layout.shape, layout.strides)
 
-    # Where it is
+    # Layout
 
     @property
     def is_pending(self) -> bool:
@@ -157,13 +157,13 @@ class DeviceArray(Operators, AcceleratorArray):
 
     @property
     def layout(self) -> Host:
-        """Where the elements lie; the values are there, or will be before whatever is launched next."""
+        """Layout of the elements, whose computation has been launched."""
         if self._node is not None:
-            self.settle()
-        return self.layout_of()
+            self.materialize()
+        return self.allocated_layout()
 
-    def layout_of(self) -> Host:
-        """Where the elements lie, which nothing is pending of any more, or which are being computed."""
+    def allocated_layout(self) -> Host:
+        """Return the layout of an array that has memory, also while its pending expression is launched."""
         layout = self._layout
         if layout is None:
             layout = self._layout = layout_at(self._address, self.shape, self.dtype)
@@ -171,18 +171,18 @@ class DeviceArray(Operators, AcceleratorArray):
 
     @property
     def address(self) -> int:
-        """Where the first element lies."""
+        """Address of the first element."""
         if self._node is not None:
-            self.settle()
+            self.materialize()
         return self._address
 
-    def settle(self) -> "DeviceArray":
-        """Compute what is pending, and return this array."""
+    def materialize(self) -> "DeviceArray":
+        """Compute the pending expression, if any, and return this array."""
         if self._node is not None:
-            with machine().gate:
+            with current_gpu().stream_lock:
                 node = self._node
                 if node is not None:
-                    self._block = block = take(self.nbytes)
+                    self._block = block = allocate(self.nbytes)
                     self._address, self._layout = block.address, None
                     elementwise.run(node, self)
                     self._node = None
@@ -190,18 +190,18 @@ class DeviceArray(Operators, AcceleratorArray):
         return self
 
     def node(self) -> Node:
-        """Return the expression of the elements: the pending one, or a leaf."""
-        return self._node or Node("leaf", self.dtype, payload=self.settle())
+        """Return the pending expression, or a leaf."""
+        return self._node or Node("leaf", self.dtype, payload=self.materialize())
 
     def operand(self, shape: tuple[int, ...]) -> Node:
-        """Return the expression as a part of one of another shape; what would be computed often is computed first."""
+        """Return the expression as an operand of one of another shape; compute it first if it would be repeated."""
         node = self._node
         if node is not None and (node.size > LONGEST or self.shape != shape):
-            self.settle()
+            self.materialize()
             node = None
-        return Node("leaf", self.dtype, payload=self.settle()) if node is None else node
+        return Node("leaf", self.dtype, payload=self.materialize()) if node is None else node
 
-    # What NumPy's arrays have too
+    # Attributes and methods of NumPy's arrays
 
     @property
     def ndim(self) -> int:
@@ -233,18 +233,20 @@ class DeviceArray(Operators, AcceleratorArray):
 
     @property
     def flags(self) -> Any:
-        """Whether the elements follow each other, the memory is its own, and may be written."""
+        """Whether the array is C-contiguous, owns its memory, and may be written."""
         owned = self.owns_memory and self.base is None
-        return SimpleNamespace(c_contiguous=self.is_in_rows, contiguous=self.is_in_rows, owndata=owned, writeable=True)
+        return SimpleNamespace(
+            c_contiguous=self.is_contiguous, contiguous=self.is_contiguous, owndata=owned, writeable=True
+        )
 
     @property
     def owns_memory(self) -> bool:
-        """Whether the memory is of labnet's pool, and not of another library."""
+        """Whether the memory is from labnet's pool, not from another library."""
         return type(self._block) is Block
 
     @property
-    def is_in_rows(self) -> bool:
-        """Whether the elements follow each other in memory."""
+    def is_contiguous(self) -> bool:
+        """Whether the elements are C-contiguous."""
         return self.form is self.shape or self.form == self.shape
 
     @property
@@ -263,7 +265,7 @@ class DeviceArray(Operators, AcceleratorArray):
         return self.shape[0]
 
     def reshape(self, *shape: Any, copy: bool | None = None) -> "DeviceArray":
-        """Return the elements in another shape: a view where that is possible."""
+        """Return the elements in another shape, as a view if that is possible."""
         wanted = shape[0] if len(shape) == 1 else shape
         if self._node is not None and isinstance(wanted, tuple) and wanted == self.shape:
             return self
@@ -277,9 +279,9 @@ class DeviceArray(Operators, AcceleratorArray):
         fresh = self.copy()
         return fresh.view_of(fresh.layout.reshape(target, copy=False)) if target != self.shape else fresh
 
-    def in_rows(self) -> "DeviceArray":
-        """Return the elements one after the other in memory: this array, where they are."""
-        return self.settle() if self.is_in_rows else self.copy()
+    def contiguous(self) -> "DeviceArray":
+        """Return the elements C-contiguous in memory: this array if it is contiguous, else a copy."""
+        return self.materialize() if self.is_contiguous else self.copy()
 
     def ravel(self) -> "DeviceArray":
         """Return the elements in one dimension."""
@@ -299,17 +301,17 @@ class DeviceArray(Operators, AcceleratorArray):
         return DeviceArray.pending(expressions.cast(self.operand(self.shape), dtype), self.shape)
 
     def copy(self) -> "DeviceArray":
-        """Return the elements in memory of their own, one after the other."""
+        """Return a C-contiguous copy."""
         fresh = DeviceArray.empty(self.shape, self.dtype)
-        if self.is_in_rows:
+        if self.is_contiguous:
             if self.size:
-                machine().copy(fresh.address, self.address, self.nbytes)
+                current_gpu().copy(fresh.address, self.address, self.nbytes)
         else:
             elementwise.run(self.node(), fresh)
         return fresh
 
     def moved(self, views: "list[DeviceArray]") -> "list[DeviceArray]":
-        """Return a copy of this array and of views of its memory, which share the memory of the copy."""
+        """Return copies of this array and of views of its memory, which share memory as the originals do."""
         layout = self.layout
         ends = [0, 0]
         for length, stride in zip(layout.shape, layout.strides, strict=True):
@@ -318,7 +320,7 @@ class DeviceArray(Operators, AcceleratorArray):
         count = (ends[1] - ends[0]) // self.itemsize + 1 if self.size else 0
         fresh = DeviceArray.empty((count,), self.dtype)
         if count:
-            machine().copy(fresh.address, first, fresh.nbytes)
+            current_gpu().copy(fresh.address, first, fresh.nbytes)
         found = []
         for array in (self, *views):
             at = fresh.address + (array.address - first if array.size else 0)
@@ -334,17 +336,17 @@ class DeviceArray(Operators, AcceleratorArray):
         self[...] = value
 
     def host(self) -> Host:
-        """Return a copy in the memory of the host; it waits until the values are there."""
-        source = self.in_rows()
+        """Wait for the values, and return a copy in the memory of the host."""
+        source = self.contiguous()
         values = np.empty(self.shape, self.dtype)
         if values.size:
-            machine().download(values, source.address)
+            current_gpu().download(values, source.address)
         return values
 
     def wait(self) -> None:
-        """Wait until the values are there."""
-        self.settle()
-        machine().synchronize()
+        """Wait for the values."""
+        self.materialize()
+        current_gpu().synchronize()
 
     def item(self) -> Any:
         """Return the only element as a Python number."""
@@ -374,7 +376,7 @@ class DeviceArray(Operators, AcceleratorArray):
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        gpu = machine()
+        gpu = current_gpu()
         if gpu.simulated:
             raise AttributeError("__cuda_array_interface__: the simulator has no memory that others can reach")
         layout = self.layout
@@ -406,6 +408,6 @@ class DeviceArray(Operators, AcceleratorArray):
 
 
 def resolved(shape: Any, size: int) -> tuple[int, ...]:
-    """Return a shape with the length -1 worked out, or complain as NumPy does."""
+    """Return a shape with -1 replaced by its length, or raise the error of NumPy."""
     found: tuple[int, ...] = np.broadcast_to(np.empty((), np.bool_), (size,)).reshape(shape, copy=None).shape
     return found

@@ -1,4 +1,4 @@
-"""DLPack on a GPU: arrays handed to other libraries, and taken from them, without a copy.
+"""DLPack on a GPU: arrays exported to other libraries and imported from them without a copy.
 
 The layout of the structures is that of DLPack's header ``dlpack.h``, versions 0.x (``DLManagedTensor``) and 1.x
 (``DLManagedTensorVersioned``). Their memory lives until the consumer calls the deleter.
@@ -11,7 +11,7 @@ import numpy as np
 
 from labnet.errors import DTypeError
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.driver.kernel import CASTS
 
 CUDA = 2  # kDLCUDA
@@ -69,14 +69,14 @@ _api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
 _api.PyCapsule_SetName.restype = ctypes.c_int
 _api.PyCapsule_SetName.argtypes = [ctypes.py_object, ctypes.c_char_p]
 
-#: What consumers hold, by the address of its structure: the structure, its numbers, and the array.
-_held: dict[int, tuple[Any, ...]] = {}
+#: Exported arrays by the address of their structure: the structure, its shape and strides, and the array.
+_exported: dict[int, tuple[Any, ...]] = {}
 
 
 def _forget(address: int | None) -> None:
-    """Forget what a consumer is done with."""
+    """Release an array that its consumer has deleted."""
     if address is not None:
-        _held.pop(address, None)
+        _exported.pop(address, None)
 
 
 _delete = _Deleter(_forget)
@@ -90,32 +90,32 @@ _pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
 
 
 def _drop(capsule: int) -> None:
-    """Forget what nobody consumed: the name of a capsule that was is another one."""
+    """Release the array of a capsule that was not consumed; consuming changes its name."""
     for name in (_OLD, _NEW):
         if _valid(capsule, name):
-            _held.pop(_pointer(capsule, name), None)
+            _exported.pop(_pointer(capsule, name), None)
 
 
 _destructor = _Destructor(_drop)
 
 
 def capsule(array: DeviceArray, *, stream: int | None, max_version: tuple[int, int] | None, read_only: bool) -> Any:
-    """Return a capsule that tells where an array lies.
+    """Return a capsule that describes an array.
 
     Parameters
     ----------
     stream : int, optional
-        The consumer's; -1 where it takes care of the order itself. Others may read at once when this returns: the
-        work of labnet's stream is waited for, except by the default stream, which follows it.
+        The consumer's; -1 if it orders the work itself. The default stream follows that of labnet; for any other stream
+        the work of labnet's stream is waited for.
     max_version : (int, int), optional
-        What the consumer knows; without it, it gets the structure of before 1.0, which cannot say "read only".
+        Version that the consumer knows; by default a structure of version 0, which cannot say "read only".
 
     Raises
     ------
     BufferError
-        If there is no memory that others can reach, because this is the simulator.
+        If this is the simulator, whose memory no other library can read.
     """
-    gpu = machine()
+    gpu = current_gpu()
     if gpu.simulated:
         raise BufferError("__dlpack__: the simulator has no memory that others can reach: use .to('cpu')")
     layout, address = array.layout, array.address
@@ -138,12 +138,12 @@ def capsule(array: DeviceArray, *, stream: int | None, max_version: tuple[int, i
         name = _OLD
         owned = Managed(tensor, None, _delete)
     where = ctypes.addressof(owned)
-    _held[where] = (owned, shape, strides, array)
+    _exported[where] = (owned, shape, strides, array)
     return _api.PyCapsule_New(where, name, ctypes.cast(_destructor, ctypes.c_void_p))
 
 
 class Consumed:
-    """What another library handed over; it is told when nobody needs that any more."""
+    """Memory of another library; calls its deleter with the last reference."""
 
     __slots__ = ("_address", "_deleter")
 
@@ -156,7 +156,7 @@ class Consumed:
 
 
 def unpacked(owner: Any) -> tuple[int, tuple[int, ...], tuple[int, ...] | None, Any, bool, Consumed]:
-    """Return address, shape, strides in bytes, dtype, whether it is read only, and what keeps a library's array.
+    """Return address, shape, strides in bytes, dtype, whether it is read only, and the owner of a library's array.
 
     Raises
     ------
@@ -170,22 +170,22 @@ def unpacked(owner: Any) -> tuple[int, tuple[int, ...], tuple[int, ...] | None, 
         raise BufferError(f"from_dlpack: expected an array on the first GPU, got device {(int(kind), int(ordinal))}")
     try:
         given = owner.__dlpack__(stream=1, max_version=_VERSION)
-    except TypeError:  # a library of before 1.0
+    except TypeError:  # a library with DLPack 0
         given = owner.__dlpack__(stream=1)
     return opened(given)
 
 
 def opened(given: Any) -> tuple[int, tuple[int, ...], tuple[int, ...] | None, Any, bool, Consumed]:
-    """Take what is in a capsule, as `unpacked` returns it."""
+    """Consume a capsule, and return what `unpacked` does."""
     name = next((name for name in (_NEW, _OLD) if _api.PyCapsule_IsValid(given, name)), None)
     if name is None:
-        raise BufferError("from_dlpack: expected a capsule of DLPack that nobody consumed")
+        raise BufferError("from_dlpack: expected a capsule of DLPack that was not consumed")
     address = _api.PyCapsule_GetPointer(given, name)
     kind = Versioned if name == _NEW else Managed
     managed = kind.from_address(address)
     if isinstance(managed, Versioned) and managed.major != _VERSION[0]:
         raise BufferError(f"from_dlpack: expected DLPack 1, got {managed.major}.{managed.minor}")
-    _api.PyCapsule_SetName(given, _USED[name])  # it is ours from here on, and the deleter is ours to call
+    _api.PyCapsule_SetName(given, _USED[name])  # consumed: labnet calls the deleter from here on
     kept = Consumed(address, managed.deleter)
     tensor = managed.tensor
     letter = {code: letter for letter, code in _CODES.items()}.get(tensor.code)

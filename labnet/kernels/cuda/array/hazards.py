@@ -1,4 +1,4 @@
-"""Writing into memory that expressions still to be computed may read: they get what was there before."""
+"""Hazards of writes: pending expressions that read the memory are computed first, with its old values."""
 
 from typing import Any
 
@@ -11,17 +11,17 @@ from labnet.kernels.cuda.codegen.expressions import Node, cast
 from labnet.kernels.cuda.driver.pool import Block
 
 
-def settle_readers(block: Block | None, but: DeviceArray | None = None) -> None:
-    """Compute what was to be computed from memory that is about to change."""
+def materialize_readers(block: Block | None, but: DeviceArray | None = None) -> None:
+    """Compute the pending arrays that read from memory that is about to change."""
     for other in pending_arrays():
         if other is not but and other._node is not None and reads(other._node, block):
-            other.settle()
+            other.materialize()
 
 
 def write(target: DeviceArray, node: Node) -> None:
-    """Write an expression of the shape of `target`, or one that broadcasts to it, into the memory of `target`."""
-    block = target.settle()._block
-    settle_readers(block, target)
+    """Write an expression, broadcast to the shape of `target`, into the memory of `target`."""
+    block = target.materialize()._block
+    materialize_readers(block, target)
     overlapping = any(not _same(leaf, target) for leaf in node.leaves if _within(leaf, block))
     if overlapping:
         fresh = DeviceArray.empty(target.shape, target.dtype)
@@ -49,7 +49,7 @@ def write_out(target: Any, node: Node, shape: tuple[int, ...]) -> Any:
     if target._node is not None and shape == target.shape:
         target._node = cast(node, target.dtype)
         if target._node.size > LONGEST:
-            target.settle()
+            target.materialize()
     else:
         write(target, node)
     return target
@@ -64,10 +64,10 @@ def _within(leaf: DeviceArray, block: Block | None) -> bool:
 
 
 def reads(root: Node, block: Block | None) -> bool:
-    """Tell whether an expression reads from a block of memory."""
+    """Return whether an expression reads from a block of memory."""
     return any(_within(leaf, block) for leaf in root.leaves)
 
 
 def reads_in_step(root: Node, target: DeviceArray) -> bool:
-    """Tell whether what an expression reads of the memory of `target`, if anything, is what it writes at each place."""
+    """Return whether an expression reads, of the memory of `target`, only the element that it writes."""
     return all(_same(leaf, target) for leaf in root.leaves if _within(leaf, target._block))

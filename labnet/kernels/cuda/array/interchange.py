@@ -7,12 +7,12 @@ import numpy as np
 from labnet.errors import DTypeError
 from labnet.kernels.cuda.array.array import DeviceArray, layout_at
 from labnet.kernels.cuda.array.dlpack import unpacked
-from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.driver.kernel import CASTS
 
 
 class Borrowed:
-    """Memory that belongs to somebody else, who is kept."""
+    """Memory of another library, whose owner is kept alive."""
 
     __slots__ = ("address", "nbytes", "owner")
 
@@ -21,7 +21,7 @@ class Borrowed:
 
 
 def from_interface(owner: Any) -> DeviceArray:
-    """Return the array that ``__cuda_array_interface__`` tells of.
+    """Return the array that ``__cuda_array_interface__`` describes.
 
     Raises
     ------
@@ -36,25 +36,25 @@ def from_interface(owner: Any) -> DeviceArray:
         )
     if told.get("mask") is not None:
         raise DTypeError("asarray: an array on the GPU with a mask cannot become a tensor")
-    machine().wait_for(told.get("stream"))
+    current_gpu().wait_for(told.get("stream"))
     address, read_only = told["data"]
     found = borrowed(address or 0, tuple(told["shape"]), told.get("strides"), dtype, owner)
     return found.copy() if read_only else found
 
 
 def borrowed(address: int, shape: tuple[int, ...], strides: Any, dtype: Any, owner: Any) -> DeviceArray:
-    """Return an array in the memory of somebody else, which may be spread over more than its own bytes."""
+    """Return an array in the memory of another library; strides may spread it over more than its own bytes."""
     found = DeviceArray.__new__(DeviceArray)
     found.dtype, found.base, found._node = dtype, None, None
     layout = layout_at(address, shape, dtype, None if strides is None else tuple(strides))
     first, end = np.lib.array_utils.byte_bounds(layout) if layout.size else (address, address)
-    found.lie(layout)
+    found.set_layout(layout)
     found._block = Borrowed(first, end - first, owner)  # type: ignore[assignment]
     return found
 
 
 def from_dlpack(owner: Any) -> DeviceArray:
-    """Return the array that DLPack tells of, of a library that has ``__cuda_array_interface__`` too or has not."""
+    """Return the array of an object with DLPack, by ``__cuda_array_interface__`` if it has that too."""
     if hasattr(owner, "__cuda_array_interface__"):
         return from_interface(owner)
     address, shape, strides, dtype, read_only, kept = unpacked(owner)

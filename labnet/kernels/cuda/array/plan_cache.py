@@ -1,7 +1,8 @@
-"""Ops whose body is one expression of their arguments: carried out again without asking what it is.
+"""A cache of launch plans for ops whose body is one expression of their arguments.
 
-A body says the same for all arrays of certain forms and dtypes. So what it gave the first time, one kernel and what
-that is given, is all there is to do the next time; the body, and NumPy's protocols, take longer than the launch.
+A body computes the same expression for all arrays of the same forms and dtypes. So the kernel of its first call, and
+which arguments that gets, are all that later calls need. The body and NumPy's protocols would take longer than the
+launch.
 """
 
 from collections.abc import Callable
@@ -15,8 +16,8 @@ from labnet.kernels.cuda.codegen.elementwise import Plan
 from labnet.kernels.cuda.driver.kernel import Dtype
 
 
-class Known(NamedTuple):
-    """What a body gives.
+class CachedPlan(NamedTuple):
+    """The plan of a body.
 
     Attributes
     ----------
@@ -24,7 +25,7 @@ class Known(NamedTuple):
         Of the result.
     plan : Plan
     read : tuple of int
-        Which arguments the kernel is given.
+        Positions of the arguments that the kernel reads.
     constants : tuple of numbers
     """
 
@@ -35,23 +36,23 @@ class Known(NamedTuple):
     constants: tuple[Any, ...]
 
 
-_known: dict[Any, Known] = {}
-#: Bodies that are remembered, with the forms of their arguments.
+_plans: dict[Any, CachedPlan] = {}
+#: Maximum number of plans.
 _MOST = 4096
 
 
-def carried_out(body: Callable[..., Any], arrays: tuple[DeviceArray, ...], static: dict[str, Any]) -> Any:
-    """Return what the body of an op gives for arrays, one or two, of which nothing is pending, and other arguments."""
+def execute(body: Callable[..., Any], arrays: tuple[DeviceArray, ...], static: dict[str, Any]) -> Any:
+    """Return the result of the body of an op for one or two arrays that are not pending, and other arguments."""
     one, other = arrays[0], arrays[-1]
     key: Any = body, one.form, other.form, one.dtype.char, other.dtype.char, one is other
     if static:
-        key += tuple([(name, _exactly(value)) for name, value in static.items()])
+        key += tuple([(name, _exact_key(value)) for name, value in static.items()])
     try:
-        known = _known.get(key)
+        cached = _plans.get(key)
     except TypeError:  # an array among the arguments, such as labels
         return body(*arrays, **static)
-    if known is not None:
-        shape, dtype, plan, read, constants = known
+    if cached is not None:
+        shape, dtype, plan, read, constants = cached
         out = DeviceArray.empty(shape, dtype)
         assert plan.launch is not None
         plan.launch(plan.grid, plan.block, *plan.sizes, *[arrays[i]._address for i in read], *constants, out._address)
@@ -60,20 +61,20 @@ def carried_out(body: Callable[..., Any], arrays: tuple[DeviceArray, ...], stati
     node = result._node if type(result) is DeviceArray else None
     if node is None:
         return result
-    result.settle()
-    places = {id(array): place for place, array in enumerate(arrays)}
+    result.materialize()
+    positions = {id(array): position for position, array in enumerate(arrays)}
     plan = elementwise.plan_of(node, result)
-    if plan.launch is not None and all(id(leaf) in places for leaf in node.leaves):
-        if len(_known) >= _MOST:
-            _known.clear()
-        constants = tuple([elementwise.number(*node.constants[place]) for place in plan.constants])
-        read = tuple([places[id(node.leaves[place])] for place in plan.leaves])
-        _known[key] = Known(result.shape, result.dtype, plan, read, constants)
+    if plan.launch is not None and all(id(leaf) in positions for leaf in node.leaves):
+        if len(_plans) >= _MOST:
+            _plans.clear()
+        constants = tuple([elementwise.number(*node.constants[position]) for position in plan.constants])
+        read = tuple([positions[id(node.leaves[position])] for position in plan.leaves])
+        _plans[key] = CachedPlan(result.shape, result.dtype, plan, read, constants)
     return result
 
 
-def _exactly(value: Any) -> Any:
-    """Return a key that tells numbers apart which are equal but may mean something else: 1 and 1.0, 0.0 and -0.0."""
+def _exact_key(value: Any) -> Any:
+    """Return a key that distinguishes equal numbers of different meaning: 1 and 1.0, 0.0 and -0.0."""
     if isinstance(value, tuple):
-        return tuple([_exactly(each) for each in value])
+        return tuple([_exact_key(each) for each in value])
     return type(value), float(value).hex() if isinstance(value, float | np.floating) else value

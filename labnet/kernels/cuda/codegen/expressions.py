@@ -13,33 +13,33 @@ from labnet.kernels.cuda.codegen.scalars import (
     REMAINDER,
     WHOLE,
     NotInKernels,
-    cast_text,
-    loaded,
-    text_of,
+    cast_source,
+    load_source,
+    scalar_source,
 )
 from labnet.kernels.cuda.driver.kernel import Dtype
 
 
 class Node:
-    """One scalar operation, or where a value comes from.
+    """One scalar operation, an array or a number.
 
     Attributes
     ----------
     kind : str
         Name of a universal function, ``"cast"``, ``"where"``, ``"leaf"`` (an array) or ``"constant"``.
     dtype : dtype
-        Of the value.
+        Dtype of the value.
     args : tuple of Node
     payload : Any
         The array of a leaf, the number of a constant.
     size : int
-        Number of nodes, those that are used twice counted twice.
+        Number of nodes; a node that is used twice counts twice.
     number : int
-        Equal for two expressions that compute the same, but perhaps of other arrays and constants.
+        Equal for expressions with the same operations, whatever their arrays and constants.
     leaves : tuple of arrays
-        What is read, in the order of its places in the expression.
+        Arrays that are read, in order of appearance.
     constants : tuple of (number, dtype)
-        Likewise.
+        Constants, in order of appearance.
     """
 
     __slots__ = ("args", "constants", "dtype", "kind", "leaves", "number", "payload", "size")
@@ -79,17 +79,17 @@ _numbers: dict[tuple[Any, ...], int] = {}
 _counted = itertools.count()
 
 
-def pattern(values: tuple[Any, ...]) -> Any:
-    """Return which of some objects are the same one, as a key."""
+def identity_pattern(values: tuple[Any, ...]) -> Any:
+    """Return a key that says which of some objects are identical."""
     if len(values) < 2:
         return None
     if len(values) == 2:
         return values[0] is values[1]
     first: dict[int, int] = {}
-    return tuple([first.setdefault(id(value), place) for place, value in enumerate(values)])
+    return tuple([first.setdefault(id(value), position) for position, value in enumerate(values)])
 
 
-#: Powers that have a faster text.
+#: Exponents with a faster operation.
 _POWERS = {0.5: "sqrt", 1.0: "positive", 2.0: "square", -1.0: "reciprocal"}
 
 
@@ -109,32 +109,32 @@ _COMPARING = {
 
 
 @functools.cache
-def loop_of(ufunc: Any, given: tuple[Any, ...]) -> tuple[Dtype, ...]:
+def loop_dtypes(ufunc: Any, given: tuple[Any, ...]) -> tuple[Dtype, ...]:
     """Return the dtypes that a universal function computes with, inputs first, as NumPy promotes them.
 
-    Python's own numbers are given by their type, and count little.
+    Numbers of Python are given by their type and promote weakly.
     """
     found: tuple[Dtype, ...] = ufunc.resolve_dtypes((*given, *[None] * ufunc.nout))
     return found
 
 
 @functools.lru_cache(4096)
-def _recipe(ufunc: Any, given: tuple[Any, ...]) -> tuple[tuple[Dtype, ...], Dtype, bool]:
-    """Return the dtypes that a universal function computes with, that of its result, and whether more is to be asked.
+def _resolve(ufunc: Any, given: tuple[Any, ...]) -> tuple[tuple[Dtype, ...], Dtype, bool]:
+    """Return the dtypes of the inputs and of the result, and whether the operation depends on the operands.
 
     Raises
     ------
     NotInKernels
-        If there is no text for it.
+        If it has no scalar source.
     """
-    loop = loop_of(ufunc, given)
+    loop = loop_dtypes(ufunc, given)
     if ufunc.nout != 1 or any(dtype.kind not in "biuf" for dtype in loop):
         raise NotInKernels(ufunc.__name__)
     if len(loop) == 3 and loop[0] != loop[1]:
         raise NotInKernels(ufunc.__name__)
     is_divided = ufunc in (np.remainder, np.floor_divide) and loop[0].kind == "f"
     if not is_divided:
-        text_of(ufunc.__name__, loop[0])  # refuse now what has none
+        scalar_source(ufunc.__name__, loop[0])  # raises if there is none
     bounded = loop[0].kind in "iu" and int in given
     return loop[:-1], loop[-1], is_divided or bounded or (ufunc is np.power and loop[0].kind == "f")
 
@@ -145,24 +145,24 @@ def apply(ufunc: Any, args: tuple[Node, ...], given: tuple[Any, ...]) -> Node:
     Raises
     ------
     NotInKernels
-        If there is no text for it.
+        If it has no scalar source.
     """
-    loop, result, special = _recipe(ufunc, given)
+    loop, result, special = _resolve(ufunc, given)
     given_as = tuple([arg if arg.dtype is dtype else cast(arg, dtype) for arg, dtype in zip(args, loop, strict=True)])
     if special:
         if loop[0].kind in "iu":
-            for place, (value, kind) in enumerate(zip(args, given, strict=True)):
+            for position, (value, kind) in enumerate(zip(args, given, strict=True)):
                 if kind is int and not np.iinfo(loop[0]).min <= value.payload <= np.iinfo(loop[0]).max:
-                    return _beyond(ufunc, place, value.payload, loop[0])
+                    return _out_of_range(ufunc, position, value.payload, loop[0])
         elif ufunc in (np.remainder, np.floor_divide):
-            return divided(ufunc.__name__, *given_as)
+            return floor_division(ufunc.__name__, *given_as)
         elif ufunc is np.power and args[1].kind == "constant" and args[1].payload in _POWERS:
             return Node(_POWERS[args[1].payload], result, given_as[:1])
     return Node(ufunc.__name__, result, given_as)
 
 
-def _beyond(ufunc: Any, place: int, value: int, dtype: Dtype) -> Node:
-    """Return the comparison with an integer that is beyond a dtype: the same for all elements.
+def _out_of_range(ufunc: Any, position: int, value: int, dtype: Dtype) -> Node:
+    """Return the comparison with an integer outside the range of a dtype, the same for all elements.
 
     Raises
     ------
@@ -172,11 +172,11 @@ def _beyond(ufunc: Any, place: int, value: int, dtype: Dtype) -> Node:
     compare = _COMPARING.get(ufunc)
     if compare is None:
         raise OverflowError(f"Python integer {value} out of bounds for {dtype}")
-    return Node("constant", BOOL, payload=compare(0, value) if place else compare(value, 0))
+    return Node("constant", BOOL, payload=compare(0, value) if position else compare(value, 0))
 
 
-def divided(name: str, x1: Node, x2: Node) -> Node:
-    """Return the remainder or the quotient of Python, which take the remainder of C once: it is a loop."""
+def floor_division(name: str, x1: Node, x2: Node) -> Node:
+    """Return Python's remainder or quotient, with one remainder of C, which is a loop."""
     rest = Node("fmod", x1.dtype, (x1, x2))
     if name == "remainder":
         return Node(REMAINDER, x1.dtype, (rest, x2))
@@ -184,7 +184,7 @@ def divided(name: str, x1: Node, x2: Node) -> Node:
 
 
 class Graph:
-    """The nodes of an expression in order, each once, and a key that says what is computed but not on what.
+    """The nodes of an expression in topological order, each once, and a key of its operations.
 
     Attributes
     ----------
@@ -193,7 +193,7 @@ class Graph:
     constants : list of Node
         ``c0``, ``c1`` and so on.
     key : tuple
-        Equal for two graphs that have the same text.
+        Equal for two graphs with the same source.
     """
 
     __slots__ = ("_order", "_roots", "constants", "key", "leaves")
@@ -212,9 +212,9 @@ class Graph:
                 continue
             kind = node.kind
             if kind == "leaf":
-                place = arrays.get(id(node.payload))
-                if place is not None:
-                    known[id(node)] = place
+                position = arrays.get(id(node.payload))
+                if position is not None:
+                    known[id(node)] = position
                     continue
                 arrays[id(node.payload)] = len(self._order)
                 self.leaves.append(node)
@@ -231,34 +231,34 @@ class Graph:
         self._roots = [known[id(root)] for root in roots]
         self.key = (*key, *self._roots)
 
-    def text(self, loads: list[str], suffix: str = "") -> tuple[list[str], list[str]]:
-        """Return statements that compute the roots, those that read leaves first, and the names of their values.
+    def source(self, loads: list[str], suffix: str = "") -> tuple[list[str], list[str]]:
+        """Return statements that compute the roots, those that read leaves first, and the names of the roots.
 
         Parameters
         ----------
         loads : list of str
-            Text that reads each leaf from memory.
+            Source that reads each leaf from memory.
         suffix : str
-            Put after every local name, where an element is one of several.
+            Suffix of every local name, if a thread computes several elements.
         """
         reading: list[str] = []
         lines: list[str] = []
         names: list[str] = []
         leaf = constant = 0
-        for place, (node, args) in enumerate(self._order):
-            name = f"v{place}{suffix}"
+        for position, (node, args) in enumerate(self._order):
+            name = f"v{position}{suffix}"
             if node.kind == "leaf":
-                value = loaded(loads[leaf], node.dtype)
+                value = load_source(loads[leaf], node.dtype)
                 leaf += 1
             elif node.kind == "constant":
                 value = f"(c{constant} != 0)" if node.dtype.kind == "b" else f"c{constant}"
                 constant += 1
             elif node.kind == "cast":
-                value = cast_text(names[args[0]], node.args[0].dtype, node.dtype)
+                value = cast_source(names[args[0]], node.args[0].dtype, node.dtype)
             elif node.kind == "where":
                 value = "({1} if {0} else {2})".format(*(names[arg] for arg in args))
             else:
-                value = text_of(node.kind, node.args[0].dtype).format(*(names[arg] for arg in args))
+                value = scalar_source(node.kind, node.args[0].dtype).format(*(names[arg] for arg in args))
             (reading if node.kind == "leaf" else lines).append(f"{name} = {value}")
             names.append(name)
-        return reading + lines, [names[place] for place in self._roots]
+        return reading + lines, [names[position] for position in self._roots]

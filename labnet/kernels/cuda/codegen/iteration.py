@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.driver.gpu import current_gpu
 
-#: Blocks per multiprocessor: more have nothing to run on.
+#: Blocks per multiprocessor that keep it busy.
 _BLOCKS = 32
 
 
 @dataclass(frozen=True)
 class Space:
-    """Where the elements of a result and of its arrays lie.
+    """Dimensions of a result, and the strides of each array along them.
 
     Attributes
     ----------
     lengths : tuple of int
-        Of the dimensions, after those that can be were joined.
+        Lengths of the dimensions, joined where possible.
     strides : tuple of tuple of int
         For each array one stride per dimension, in elements.
     """
@@ -33,7 +33,7 @@ class Space:
 
     @classmethod
     def of(cls, shape: Sequence[int], strides: Sequence[Sequence[int]]) -> "Space":
-        """Join the dimensions of `shape` that are one in all arrays, given their strides."""
+        """Join the dimensions of `shape` that are contiguous to each other in all arrays, given their strides."""
         lengths: list[int] = []
         steps: list[list[int]] = [[] for _ in strides]
         for axis, length in enumerate(shape):
@@ -50,7 +50,7 @@ class Space:
         return cls(tuple(lengths), tuple(map(tuple, steps)))
 
     def kinds(self) -> tuple[str, ...]:
-        """Return for each array how it is read: "flat", "one" element, or which dimensions it has steps in."""
+        """Return for each array "flat", "one" (element), or a digit per dimension: 1 if its stride is not zero."""
         flat = []
         step = 1
         for length in reversed(self.lengths):
@@ -64,14 +64,14 @@ class Space:
 
 
 def strides_in(layout: np.ndarray[Any, Any], shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the strides, in elements, of an array that is broadcast to a shape."""
+    """Return the strides, in elements, of an array broadcast to a shape."""
     size = layout.itemsize
     own = [0 if length == 1 else stride // size for length, stride in zip(layout.shape, layout.strides, strict=True)]
     return (*[0] * (len(shape) - len(own)), *own)
 
 
-def parts_text(index: str, count: int, name: str = "n", prefix: str = "k") -> list[str]:
-    """Return statements that take an index apart into the places along `count` dimensions."""
+def index_source(index: str, count: int, name: str = "n", prefix: str = "k") -> list[str]:
+    """Return statements that split a flat index into one index per dimension, as ``np.unravel_index`` does."""
     lines, rest = [], index
     for axis in range(count - 1, 0, -1):
         lines.append(f"{prefix}{axis} = i8(u4({rest}) % u4({name}{axis})) if narrow else {rest} % {name}{axis}")
@@ -81,8 +81,8 @@ def parts_text(index: str, count: int, name: str = "n", prefix: str = "k") -> li
     return lines
 
 
-def place_text(kind: str, which: int, index: str, prefix: str = "k", stride: str = "s") -> str:
-    """Return the text of the place of an element of array `which`."""
+def offset_source(kind: str, which: int, index: str, prefix: str = "k", stride: str = "s") -> str:
+    """Return the source of the offset of an element in array `which`."""
     if kind == "flat":
         return index
     if kind == "one":
@@ -90,8 +90,8 @@ def place_text(kind: str, which: int, index: str, prefix: str = "k", stride: str
     return " + ".join(f"{prefix}{axis} * {stride}{which}_{axis}" for axis, moves in enumerate(kind) if moves == "1")
 
 
-def without_branches(lines: list[str], *, narrow: bool) -> list[str]:
-    """Settle in the text how wide an index is."""
+def with_index_width(lines: list[str], *, narrow: bool) -> list[str]:
+    """Choose 32-bit or 64-bit division in the statements of `index_source`."""
     chosen = []
     for line in lines:
         name, _, rest = line.partition(" = ")
@@ -102,13 +102,13 @@ def without_branches(lines: list[str], *, narrow: bool) -> list[str]:
 
 
 def grid_for(elements: int, threads: int) -> int:
-    """Return a number of blocks that keeps the GPU busy, and no more."""
-    most: int = machine().multiprocessors * _BLOCKS
+    """Return the smallest number of blocks that keeps the GPU busy."""
+    most: int = current_gpu().multiprocessors * _BLOCKS
     return max(1, min(-(-elements // threads), most))
 
 
 def arguments_of(space: Space, kinds: tuple[str, ...]) -> list[int]:
-    """Return the lengths and strides that a kernel for these kinds gets."""
+    """Return the lengths and strides that are arguments of a kernel for these kinds."""
     if all(kind in ("flat", "one") for kind in kinds):
         return []
     found = list(space.lengths[1:])

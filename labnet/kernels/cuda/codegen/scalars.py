@@ -15,11 +15,11 @@ _HALF, _SINGLE = np.dtype("float16"), np.dtype("float32")
 
 
 class NotInKernels(Exception):
-    """There is no text for this function and these dtypes."""
+    """A function has no source for these dtypes."""
 
 
 def working(dtype: Dtype) -> Dtype:
-    """Return the dtype that values of a dtype are computed in: half precision is for storage."""
+    """Return the dtype that values of a dtype are computed in: float32 for float16."""
     return _SINGLE if dtype == _HALF else dtype
 
 
@@ -29,7 +29,7 @@ _COMPARISONS = {
 _ARITHMETIC = {"add": "+", "subtract": "-", "multiply": "*"}
 _BITS = {"bitwise_and": "&", "bitwise_or": "|", "bitwise_xor": "^"}
 
-#: Steps of NumPy's remainder and floor_divide of floating-point numbers.
+#: Operations within NumPy's remainder and floor_divide of floating-point numbers.
 REMAINDER, WHOLE, QUOTIENT = "remainder of fmod", "whole part", "quotient"
 _FLOAT = {
     **{name: f"({{0}} {sign} {{1}})" for name, sign in {**_ARITHMETIC, "divide": "/"}.items()},
@@ -87,7 +87,7 @@ _INTEGER = {
     "trunc": "{0}",
     "rint": "{0}",
 }
-_TRUTH = {
+_BOOLEAN = {
     "add": "({0} or {1})",
     "multiply": "({0} and {1})",
     "maximum": "({0} or {1})",
@@ -105,7 +105,7 @@ _TRUTH = {
     "trunc": "{0}",
     "rint": "{0}",
 }
-#: Functions whose result is a truth, whatever they are given.
+#: Functions whose result is boolean for every dtype.
 _TESTS = {
     **{name: f"({{0}} {sign} {{1}})" for name, sign in _COMPARISONS.items()},
     "logical_and": "(({0} != Z) and ({1} != Z))",
@@ -123,11 +123,11 @@ _NEVER = {"isnan": "False", "isinf": "False", "isfinite": "True"}
 
 
 @functools.cache
-def text_of(name: str, dtype: Dtype) -> str:
-    """Return the text of a function for operands of a dtype; ``T`` and other words of it are filled in."""
+def scalar_source(name: str, dtype: Dtype) -> str:
+    """Return the source of a function for operands of a dtype, with ``T`` and other placeholders filled in."""
     dtype = working(dtype)
     tests = _FLOAT_TESTS if dtype.kind == "f" else _NEVER
-    table = _FLOAT if dtype.kind == "f" else _TRUTH if dtype.kind == "b" else _INTEGER
+    table = _FLOAT if dtype.kind == "f" else _BOOLEAN if dtype.kind == "b" else _INTEGER
     found = _TESTS.get(name) or tests.get(name) or table.get(name)
     if found is None:
         raise NotInKernels(name)
@@ -142,8 +142,8 @@ def text_of(name: str, dtype: Dtype) -> str:
     return found
 
 
-def cast_text(value: str, source: Dtype, target: Dtype) -> str:
-    """Return the text that converts a value."""
+def cast_source(value: str, source: Dtype, target: Dtype) -> str:
+    """Return the source that converts a value."""
     source, target = working(source), working(target)
     if source == target:
         return value
@@ -155,15 +155,15 @@ def cast_text(value: str, source: Dtype, target: Dtype) -> str:
     return f"{name}({value})"
 
 
-def loaded(text: str, dtype: Dtype) -> str:
-    """Return the text of a value that was read from memory."""
+def load_source(text: str, dtype: Dtype) -> str:
+    """Return the source of a value that was read from memory."""
     if dtype.kind == "b":
         return f"({text} != 0)"
     return f"f4({text})" if dtype == _HALF else text
 
 
-def stored(value: str, dtype: Dtype) -> str:
-    """Return the text of a value as it is written to memory."""
+def store_source(value: str, dtype: Dtype) -> str:
+    """Return the source of a value as it is written to memory."""
     if dtype.kind == "b":
         return f"u1(1 if {value} else 0)"
     return f"f2({value})" if dtype == _HALF else value

@@ -1,7 +1,7 @@
-"""Expressions of arrays whose elements lie in another order than the result's: through shared memory, by squares.
+"""Expressions of transposed arrays, tile by tile through shared memory.
 
-Threads that are neighbours read neighbours, and write neighbours; straight on, each of them would fetch 32 bytes for
-one element. After Ruetsch and Micikevicius, Optimizing Matrix Transpose in CUDA, 2009.
+So neighbouring threads read neighbours and write neighbours; without tiles each of them would fetch 32 bytes for one
+element. After Ruetsch and Micikevicius, Optimizing Matrix Transpose in CUDA, 2009.
 """
 
 from collections.abc import Sequence
@@ -11,41 +11,43 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda.codegen.expressions import Graph
-from labnet.kernels.cuda.codegen.scalars import stored
-from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.codegen.scalars import store_source
+from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.driver.kernel import Dtype, Launch, pointer, scalar
 
 _HALF = np.dtype("float16")
 
 
 @dataclass(frozen=True)
-class Turn:
-    """Which arrays are read along which dimension.
+class Transposition:
+    """Arrays that are contiguous along another dimension than the result.
 
     Attributes
     ----------
     axis : int
-        Dimension along which the elements of those arrays follow each other.
+        Dimension along which those arrays are contiguous.
     leaves : tuple of int
-        Numbers of those arrays.
+        Positions of those arrays.
     """
 
     axis: int
     leaves: tuple[int, ...]
 
 
-def turn_of(graph: Graph, lengths: Sequence[int], strides: Sequence[Sequence[int]], tile: int) -> Turn | None:
-    """Return what is gained by squares, if something is.
+def find_transposition(
+    graph: Graph, lengths: Sequence[int], strides: Sequence[Sequence[int]], tile: int
+) -> Transposition | None:
+    """Return the arrays to read through tiles, if there are any.
 
     Parameters
     ----------
     graph : Graph
     lengths : sequence of int
-        Of the dimensions; elements of the result follow each other along the last one.
+        Lengths of the dimensions; the result is contiguous along the last one.
     strides : sequence of sequence of int
-        Of each leaf, in elements.
+        Strides of each leaf, in elements.
     tile : int
-        Side of a square.
+        Side of a tile.
     """
     if len(lengths) < 2 or lengths[-1] < tile:
         return None
@@ -59,12 +61,14 @@ def turn_of(graph: Graph, lengths: Sequence[int], strides: Sequence[Sequence[int
     if not found:
         return None
     axis = max(found, key=lambda a: len(found[a]))
-    return Turn(axis, tuple(found[axis][:4]))
+    return Transposition(axis, tuple(found[axis][:4]))
 
 
-def text_of(graph: Graph, out: Dtype, turn: Turn, dims: int, tile: int) -> tuple[str, list[str]]:
-    """Return the text of a kernel, and the types of its arguments; a block computes one square of the result."""
-    axis, last, count = turn.axis, dims - 1, len(graph.leaves)
+def kernel_source(
+    graph: Graph, out: Dtype, transposition: Transposition, dims: int, tile: int
+) -> tuple[str, list[str]]:
+    """Return the source of a kernel, and the types of its arguments; a block computes one tile of the result."""
+    axis, last, count = transposition.axis, dims - 1, len(graph.leaves)
     others = [d for d in range(dims) if d not in (axis, last)]
     sizes = ["height", "width", "high", "wide", *[f"n{d}" for d in others[1:]]]
     strides = [f"s{number}_{d}" for number in range(count + 1) for d in range(dims)]
@@ -73,11 +77,11 @@ def text_of(graph: Graph, out: Dtype, turn: Turn, dims: int, tile: int) -> tuple
     types = ["i8"] * (len(sizes) + len(strides)) + [pointer(leaf.dtype) for leaf in graph.leaves]
     types += [*[scalar(constant.dtype) for constant in graph.constants], pointer(out)]
 
-    def place(number: int, row: str, column: str) -> str:
+    def offset(number: int, row: str, column: str) -> str:
         return f"b{number} + ({row}) * s{number}_{axis} + ({column}) * s{number}_{last}"
 
     lines = [f"def kernel({', '.join([*sizes, *strides, *pointers, *constants, 'out'])}):"]
-    for number in turn.leaves:
+    for number in transposition.leaves:
         kind = pointer(graph.leaves[number].dtype).removeprefix("p")
         lines.append(f"    t{number} = cuda.shared.array(({tile}, {tile + 1}), {kind}_)")
     lines += [
@@ -92,42 +96,45 @@ def text_of(graph: Graph, out: Dtype, turn: Turn, dims: int, tile: int) -> tuple
     for number in range(count + 1):
         lines.append(f"    b{number} = " + (" + ".join(f"k{d} * s{number}_{d}" for d in others) or "0"))
     lines.append("    if top + x < height and left + y < width:")
-    lines += [f"        t{number}[y, x] = p{number}[{place(number, 'top + x', 'left + y')}]" for number in turn.leaves]
+    lines += [
+        f"        t{number}[y, x] = p{number}[{offset(number, 'top + x', 'left + y')}]"
+        for number in transposition.leaves
+    ]
     lines += ["    cuda.syncthreads()", "    if top + y < height and left + x < width:"]
     loads = [
-        f"t{number}[x, y]" if number in turn.leaves else f"p{number}[{place(number, 'top + y', 'left + x')}]"
+        f"t{number}[x, y]" if number in transposition.leaves else f"p{number}[{offset(number, 'top + y', 'left + x')}]"
         for number in range(count)
     ]
-    computed, (value,) = graph.text(loads, "")
+    computed, (value,) = graph.source(loads, "")
     lines += [f"        {line}" for line in computed]
-    lines.append(f"        out[{place(count, 'top + y', 'left + x')}] = {stored(value, out)}")
+    lines.append(f"        out[{offset(count, 'top + y', 'left + x')}] = {store_source(value, out)}")
     return "\n".join(lines) + "\n", types
 
 
 _kernels: dict[Any, Launch] = {}
 
 
-def planned(
-    graph: Graph, out: Dtype, turn: Turn, lengths: Sequence[int], strides: Sequence[Sequence[int]]
+def plan(
+    graph: Graph, out: Dtype, transposition: Transposition, lengths: Sequence[int], strides: Sequence[Sequence[int]]
 ) -> tuple[Launch, tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None:
-    """Return the kernel that computes an expression by squares, its grid, its block and its sizes, if that is possible.
+    """Return the kernel that computes an expression by tiles, its grid, block and sizes, or None with too many tiles.
 
     Parameters
     ----------
     strides : sequence of sequence of int
-        Of each leaf and, last, of the result, in elements.
+        Strides of each leaf and, last, of the result, in elements.
     """
-    gpu = machine()
+    gpu = current_gpu()
     tile, dims = gpu.tile, len(lengths)
-    height, width = lengths[turn.axis], lengths[-1]
+    height, width = lengths[transposition.axis], lengths[-1]
     high, wide = -(-height // tile), -(-width // tile)
-    others = [length for d, length in enumerate(lengths) if d not in (turn.axis, dims - 1)]
+    others = [length for d, length in enumerate(lengths) if d not in (transposition.axis, dims - 1)]
     blocks = high * wide * int(np.prod(others, dtype=np.int64))
     if blocks >= 1 << 31:
         return None
-    key = graph.key, turn, dims, out.char
+    key = graph.key, transposition, dims, out.char
     launch = _kernels.get(key)
     if launch is None:
-        launch = _kernels[key] = gpu.kernel(*text_of(graph, out, turn, dims, tile))
+        launch = _kernels[key] = gpu.kernel(*kernel_source(graph, out, transposition, dims, tile))
     steps = [step for own in strides for step in own]
     return launch, (blocks,), (tile, tile), (height, width, high, wide, *others[1:], *steps)

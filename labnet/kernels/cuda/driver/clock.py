@@ -1,7 +1,7 @@
-"""How long launches take on the GPU, told without waiting for them.
+"""Times of launches on the GPU, measured without waiting for them.
 
-An event is recorded in the stream before and after what is timed. Both are read once they have passed, by whoever asks
-next; nothing waits for them, and their number is bounded.
+An event is recorded in the stream before and after each timed call. The next call of `arrive` reads the events that
+have passed. No launch waits for an event, and their number is bounded.
 """
 
 import contextlib
@@ -14,15 +14,15 @@ from typing import Any
 
 from labnet.stats.late import Listener
 
-#: Launches that are under way and timed at once; what comes beyond them is not timed.
+#: Limit of timed launches under way; further launches are not timed.
 _MOST = 1024
-#: From so many on those that are done are read when another one begins.
+#: Timed launches under way from which on the next launch reads those that are done.
 _MANY = 32
 _DONE, _NOT_READY = 0, 600
 
 
 class _Asked:
-    """Who wants to be told, in each thread."""
+    """The listener of each thread."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -31,7 +31,7 @@ class _Asked:
 
     @contextlib.contextmanager
     def telling(self, listener: Listener | None) -> Iterator[None]:
-        """Time the launches of a block, in this thread, and tell a listener the seconds of each; or do not."""
+        """Time the launches of a block, in this thread, and tell a listener the seconds of each; None stops that."""
         before = self._listener()
         self._local.listener = listener
         with self._lock:
@@ -77,8 +77,8 @@ Started = tuple[Listener, ctypes.c_void_p, ctypes.c_void_p]
 class EventClock(_Asked):
     """The clock of a GPU: events in its stream.
 
-    `begin` and `end` are called by who holds the gate of the driver and does not record a graph; so pairs of events
-    are in the order of the stream.
+    `begin` and `end` need the `stream_lock` of the driver, outside a recording: pairs of events keep the order of the
+    stream.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class EventClock(_Asked):
         Calls a function of the driver, given its name and arguments, and returns the code.
     stream : c_void_p
     ready : callable
-        Makes the thread ready for calls, whoever records.
+        Makes the context current in this thread, also while a graph is recorded.
     """
 
     def __init__(self, call: Callable[..., int], stream: ctypes.c_void_p, ready: Callable[[], None]):
@@ -97,14 +97,14 @@ class EventClock(_Asked):
         self.renew()
 
     def renew(self) -> None:
-        """Forget everything, in a forked child, which has no GPU."""
+        """Reset all state, for a forked child, which has no GPU."""
         super().__init__()
         self._free: list[ctypes.c_void_p] = []
         self._outstanding: deque[Started] = deque()
         self._ended = self._told = 0
 
     def begin(self) -> Started | None:
-        """Record the event before a launch, if this thread has asked for its time; None where it is not timed."""
+        """Record the event before a launch if this thread asks for times; None if the launch is not timed."""
         listener = self._listener()
         if listener is None:
             return None
@@ -133,20 +133,20 @@ class EventClock(_Asked):
             self._ended += 1
 
     def arrive(self, *, wait: bool = False) -> None:
-        """Tell the seconds of the launches that are done; or of all that are under way now, once they are done."""
-        with self._lock:  # who tells holds it
+        """Tell the times of the launches that are done; with `wait`, of all launches so far."""
+        with self._lock:  # held while listeners are told
             last = self._ended
             if self._told == last:
                 return
         self._ready()
         while (coming := self._tell_done()) is not None and wait and self._told < last:
-            if self._call("cuEventSynchronize", coming):  # not while the lock is held: others go on meanwhile
+            if self._call("cuEventSynchronize", coming):  # without the lock, so that other threads go on
                 return
 
     def _tell_done(self) -> ctypes.c_void_p | None:
-        """Tell what is done, oldest first; return the event that is still to come, None where there is none.
+        """Tell the times of launches that are done, oldest first, and return the next event to wait for, if any.
 
-        Told while the lock is held, so that whoever finds nothing outstanding knows that everything was told.
+        Listeners are told under the lock: if nothing is outstanding, everything has been told.
         """
         with self._lock:
             while self._outstanding:
@@ -160,7 +160,7 @@ class EventClock(_Asked):
                 if code == _DONE:
                     code = self._call("cuEventElapsedTime", ctypes.byref(milliseconds), first, second)
                 self._free += [first, second]
-                # what has gone wrong is raised where somebody waits for results, not by statistics
+                # errors of kernels are raised by synchronization, not by statistics
                 listener.tell(milliseconds.value * 1e-3 if code == _DONE else None)
         return None
 

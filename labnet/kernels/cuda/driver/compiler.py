@@ -1,4 +1,4 @@
-"""Text of a kernel -> PTX, with Numba; kept on the disk, since that takes half a second."""
+"""Compile the source of kernels to PTX with Numba, and cache it on the disk, since that takes half a second."""
 
 import functools
 import hashlib
@@ -21,7 +21,7 @@ HINT = 'device "cuda" needs numba-cuda: pip install "labnet[cuda]"'
 _FOLDER = "cuda"
 #: Held while Numba is imported or compiles: Numba compiles one function at a time.
 _lock = threading.Lock()
-#: Changes when what is stored means something else.
+#: Version of the cached files; part of their key.
 _FORMAT = "1"
 
 
@@ -34,29 +34,29 @@ class Code:
 
 
 def folder() -> Path:
-    """Return where compiled kernels are kept: beside compiled steps where ``LABNET_CACHE`` says where those are."""
+    """Return the folder of cached kernels; ``LABNET_CACHE`` names its parent."""
     chosen = os.environ.get("LABNET_CACHE")
     if chosen:
         return Path(chosen) / _FOLDER
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labnet" / _FOLDER
 
 
-def compiled(text: str, types: Sequence[str], capability: tuple[int, int], *, keep: bool = True) -> Code:
-    """Return the PTX of a kernel, from the disk where it is there.
+def compiled(source: str, types: Sequence[str], capability: tuple[int, int], *, keep: bool = True) -> Code:
+    """Return the PTX of a kernel, from the cache if it is there.
 
     Raises
     ------
     DeviceError
         If numba-cuda is not installed.
     """
-    key = hashlib.sha256("\0".join([_FORMAT, _versions(), text, *types, str(capability)]).encode()).hexdigest()
+    key = hashlib.sha256("\0".join([_FORMAT, _versions(), source, *types, str(capability)]).encode()).hexdigest()
     path = folder() / f"{key}.ptx"
     if keep:
         try:
             return _parsed(path.read_text())
         except (OSError, ValueError):
             pass
-    code = _translate(text, types, capability)
+    code = _translate(source, types, capability)
     if keep:
         _store(path, code.ptx)
     return code
@@ -78,7 +78,7 @@ def _parsed(ptx: str) -> Code:
 
 
 def _store(path: Path, ptx: str) -> None:
-    """Write a file at once; a cache that cannot be written costs time, nothing else."""
+    """Write a file atomically; a cache that cannot be written only costs time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
@@ -107,12 +107,12 @@ def _numba_cuda() -> Any:
     return cuda
 
 
-def _translate(text: str, types: Sequence[str], capability: tuple[int, int]) -> Code:
+def _translate(source: str, types: Sequence[str], capability: tuple[int, int]) -> Code:
     with _lock:
-        return _compile(text, types, capability)
+        return _compile(source, types, capability)
 
 
-def _compile(text: str, types: Sequence[str], capability: tuple[int, int]) -> Code:
+def _compile(source: str, types: Sequence[str], capability: tuple[int, int]) -> Code:
     try:
         cuda = _numba_cuda()
         known: Any = import_module("numba.types")
@@ -127,7 +127,7 @@ def _compile(text: str, types: Sequence[str], capability: tuple[int, int]) -> Co
     }
     words: dict[str, Any] = {"cuda": cuda, "math": math, **scalars}
     words.update({f"{cast}_": kind for cast, kind in scalars.items()})
-    exec(compile(text, "<kernel>", "exec"), words)
+    exec(compile(source, "<kernel>", "exec"), words)
     pointer: Any = known.CPointer
 
     def type_of(kind: str) -> Any:

@@ -1,11 +1,10 @@
 """The CUDA driver through `ctypes`: memory, one stream, kernels from PTX, and graphs of launches.
 
-Numba compiles, nothing more: its own launches take several times as long, and its arrays as well. All work goes to one
-stream that waits for the default stream and the default stream for it, so what other libraries do in the same
-process needs no further care.
+Numba only compiles: its launches and its arrays take several times as long. All work goes to one stream. It waits for
+the default stream and the default stream waits for it, so other libraries in the process need no further care.
 
-While a thread records a graph nobody else may touch the stream. So whatever does is called while the gate is held, and
-nothing that may take long: who waits for the GPU waits for an event, which is none of the stream's business.
+While a thread records a graph, no other thread may touch the stream. So calls that touch it hold `stream_lock`, and
+none of them waits long. Synchronization uses events, so it never touches the capturing stream.
 """
 
 import ctypes
@@ -31,13 +30,13 @@ _OUT_OF_MEMORY, _UNSUPPORTED_PTX = 2, 222
 _MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76
 _BUFFER_POINTER, _BUFFER_SIZE, _END = 1, 2, 0
 _ERROR_LOG, _ERROR_LOG_SIZE = 5, 6
-#: An event that is waited for, and takes no time.
+#: An event that takes no times.
 _UNTIMED = 2
-#: Memory may be asked for, and kernels loaded, while a graph is recorded.
+#: Memory may be asked for, and kernels load_source, while a graph is recorded.
 _CAPTURE_RELAXED = 2
-#: Bytes of an array of the host from which on its upload is waited for; smaller ones are kept meanwhile.
-_WAITED_FOR = 1 << 18
-#: Uploads that are kept before somebody waits for them.
+#: Bytes of an upload from which on it is synchronous; smaller ones copy their source and go on.
+_SYNCHRONOUS = 1 << 18
+#: Uploads under way whose sources are kept before a synchronization.
 _KEPT = 256
 _FORMATS = {"i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}
 _FORMATS.update({"f4": "f", "f8": "d"})
@@ -71,7 +70,7 @@ class Driver:
     Raises
     ------
     DeviceError
-        If there is no driver, no GPU, or it refuses.
+        If there is no driver or no GPU, or if the driver returns an error.
     """
 
     simulated = False
@@ -91,13 +90,13 @@ class Driver:
         self._check("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._device)
         self._context = context
         self._entered = threading.local()
-        #: Held by who records, and by who computes what is pending, which others may be about to do.
-        self.gate = threading.RLock()
+        #: Held while a graph is recorded, by every call into the stream, and while a pending array is computed.
+        self.stream_lock = threading.RLock()
         self._pid = os.getpid()
         self._uploading: list[np.ndarray[Any, Any]] = []
         self._lock = threading.Lock()
         self._recording: int | None = None  # the thread that records a graph
-        self._marks: list[ctypes.c_void_p] = []  # events that nobody waits for at the moment
+        self._marks: list[ctypes.c_void_p] = []  # unused events
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
         self.enter()
@@ -140,14 +139,14 @@ class Driver:
         raise DeviceError(f"device 'cuda': {function} failed with error {code}: {reason}{log and f' ({log})'}")
 
     def enter(self) -> None:
-        """Make this thread ready for calls: a context belongs to threads, and a recording to one of them."""
+        """Make the context current in this thread, once no other thread records a graph."""
         if self._recording is not None and self._recording != threading.get_ident():
-            with self.gate:
+            with self.stream_lock:
                 pass
         self._attach()
 
     def _attach(self) -> None:
-        """Make this thread ready for calls that have nothing to do with the stream, whoever records."""
+        """Make the context current in this thread, also while another thread records a graph."""
         if not hasattr(self._entered, "done"):
             if os.getpid() != self._pid:
                 raise DeviceError(
@@ -158,10 +157,10 @@ class Driver:
             self._entered.done = True
 
     def issue(self, function: Callable[..., int], *args: Any) -> int:
-        """Call what puts work into the stream, and return its code; timed, if this thread has asked for that."""
+        """Call a function that adds work to the stream, and return its code; time it if this thread asks for times."""
         if not hasattr(self._entered, "done"):
             self._attach()
-        with self.gate:
+        with self.stream_lock:
             started = self.clock.begin() if self.clock.asked and self._recording is None else None
             code = function(*args)
             if started is not None:
@@ -174,16 +173,16 @@ class Driver:
             self._refuse(function, code)
 
     def _forget(self) -> None:
-        """Have every thread of a forked child ask for the context, which it cannot have."""
+        """Reset the state of threads in a forked child, where every call is refused."""
         self._entered = threading.local()
-        self._lock, self.gate, self._recording = threading.Lock(), threading.RLock(), None
+        self._lock, self.stream_lock, self._recording = threading.Lock(), threading.RLock(), None
         self._marks = []
         if hasattr(self, "clock"):
             self.clock.renew()
 
     def allocate(self, nbytes: int) -> int:
         """Return the address of fresh memory, or 0 where there is none left."""
-        self.enter()  # where another thread begins to record just now it does not matter
+        self.enter()  # allocation is allowed even if another thread begins to record now
         address = ctypes.c_uint64()
         code = self._library.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(nbytes))
         if code == _OUT_OF_MEMORY:
@@ -193,20 +192,20 @@ class Driver:
         return address.value
 
     def free(self, address: int) -> None:
-        """Give memory back, once all work is done with it."""
+        """Free memory after all work that uses it."""
         self._attach()
-        with self.gate:  # the driver may wait for the stream
+        with self.stream_lock:  # the driver may wait for the stream
             self._check("cuMemFree_v2", ctypes.c_uint64(address))
 
     def upload(self, address: int, source: np.ndarray[Any, Any]) -> None:
-        """Copy a contiguous array to an address; its memory may be used again at once.
+        """Copy a contiguous array to an address; its memory may be written again at once.
 
-        Where the GPU reads the memory of the host itself, a copy is under way when the driver returns. So a large
-        array is waited for, and of a small one a copy is kept until somebody waits.
+        A GPU that reads the memory of the host may still copy when the driver returns. So a large upload is waited for,
+        and the source of a small one is copied and kept until the next synchronization.
         """
         self._attach()
-        with self.gate:
-            waits = source.nbytes >= _WAITED_FOR and not self._capturing()
+        with self.stream_lock:
+            waits = source.nbytes >= _SYNCHRONOUS and not self._capturing()
             kept = source if waits else source.copy()
             host, size = ctypes.c_void_p(kept.ctypes.data), ctypes.c_size_t(kept.nbytes)
             self._issue("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(address), host, size)
@@ -222,7 +221,7 @@ class Driver:
 
     def download(self, target: np.ndarray[Any, Any], address: int) -> None:
         """Fill a contiguous array from an address."""
-        self.synchronize()  # the driver returns when the copy is done: until then nobody else could launch anything
+        self.synchronize()  # the driver returns after the copy, and other threads could not launch until then
         host, size = ctypes.c_void_p(target.ctypes.data), ctypes.c_size_t(target.nbytes)
         self._issue("cuMemcpyDtoHAsync_v2", host, ctypes.c_uint64(address), size)
         self.synchronize()
@@ -235,17 +234,17 @@ class Driver:
         """Set bytes to zero."""
         self._issue("cuMemsetD8Async", ctypes.c_uint64(address), ctypes.c_ubyte(0), ctypes.c_size_t(nbytes))
 
-    def kernel(self, text: str, types: Sequence[str]) -> Launch:
-        """Return the function ``kernel`` of a text, ready to be launched."""
+    def kernel(self, source: str, types: Sequence[str]) -> Launch:
+        """Compile and load the function ``kernel`` of a source."""
         self.enter()
-        code = compiled(text, types, self.capability)
+        code = compiled(source, types, self.capability)
         module, function = self._loaded(code.ptx), ctypes.c_void_p()
         self._check("cuModuleGetFunction", ctypes.byref(function), module, ctypes.c_char_p(code.entry.encode()))
         self._modules.append(module)
         return self._launcher(function, types)
 
     def _loaded(self, ptx: str) -> ctypes.c_void_p:
-        """Have the driver assemble a module; what it complains of is part of the error."""
+        """Load a module of PTX; the log of the driver is part of the error."""
         module, log = ctypes.c_void_p(), ctypes.create_string_buffer(4096)
         options = (ctypes.c_int * 2)(_ERROR_LOG, _ERROR_LOG_SIZE)
         values = (ctypes.c_void_p * 2)(ctypes.addressof(log), len(log))
@@ -261,11 +260,11 @@ class Driver:
         return module
 
     def _launcher(self, function: ctypes.c_void_p, types: Sequence[str]) -> Launch:
-        """Return what packs arguments as a structure of C and launches: one call of the driver, one of `struct`."""
+        """Return a function that packs its arguments with one call of `struct` and launches with one of the driver."""
         packed = struct.Struct("@" + "".join("Q" if kind[0] == "p" else _FORMATS[kind] for kind in types))
         launch, stream, refuse = self._launch, self.stream.value, self._refuse
-        pack, entered, gate, clock = packed.pack_into, self._entered, self.gate, self.clock
-        # written and read by who holds the gate: the driver has a copy of the arguments when it returns
+        pack, entered, stream_lock, clock = packed.pack_into, self._entered, self.stream_lock, self.clock
+        # shared by launches, under the lock: the driver has copied the arguments when it returns
         given, length = ctypes.create_string_buffer(packed.size or 1), ctypes.c_size_t(packed.size)
         named = (ctypes.c_void_p * 5)(
             _BUFFER_POINTER, ctypes.addressof(given), _BUFFER_SIZE, ctypes.addressof(length), _END
@@ -277,7 +276,7 @@ class Driver:
                 self._attach()
             x, y, z = grid if len(grid) == 3 else (*grid, 1, 1)[:3]
             a, b, c = block if len(block) == 3 else (*block, 1, 1)[:3]
-            with gate:  # nobody gets in between when another thread begins to record
+            with stream_lock:  # no other thread begins to record between these lines
                 self.launches += 1
                 started = clock.begin() if clock.asked and self._recording is None else None
                 pack(given, 0, *args)
@@ -291,17 +290,17 @@ class Driver:
         return call
 
     def synchronize(self) -> None:
-        """Wait for all work that this and other threads have issued so far; what went wrong in a kernel is raised here.
+        """Wait for all work that any thread has issued so far; errors inside kernels are raised here.
 
-        Others may launch and record meanwhile.
+        Other threads may launch and record meanwhile.
         """
         self._attach()
-        with self.gate:
-            if self._recording is not None:  # by this very thread
-                raise DeviceError("device 'cuda': nothing can be waited for while launches are recorded")
+        with self.stream_lock:
+            if self._recording is not None:  # in this thread
+                raise DeviceError("device 'cuda': cannot synchronize while launches are recorded")
             mark = self._marks.pop() if self._marks else self._made()
             self._check("cuEventRecord", mark, self.stream)
-            with self._lock:  # what is issued after this is kept by the next one
+            with self._lock:  # uploads after this line belong to the next synchronization
                 finished, self._uploading = self._uploading, []
         self._check("cuEventSynchronize", mark)
         self._marks.append(mark)
@@ -315,14 +314,14 @@ class Driver:
     def wait_for(self, stream: int | None) -> None:
         """Wait for the work of another library in its stream; 1 is the default one, which ours follows by itself.
 
-        That is none of ours, which may be recorded at the time.
+        The stream of labnet is left alone, since it may be recorded at the time.
         """
         self._attach()
         if stream not in (None, 1, self.stream.value):
             self._check("cuStreamSynchronize", ctypes.c_void_p(stream))
 
     def memory(self) -> tuple[int, int]:
-        """Return the free bytes and all bytes, at once, whoever records: the stream has no part in it."""
+        """Return the free bytes and all bytes; allowed while a graph is recorded."""
         self._attach()
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self._check("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
@@ -330,14 +329,14 @@ class Driver:
 
     @contextmanager
     def captured(self) -> "Iterator[Callable[[], None]]":
-        """Record what is launched in the block as a graph; what is yielded replays it afterwards.
+        """Record the launches of the block as a graph, and yield a function that replays them afterwards.
 
-        Memory that the block's work uses must not be given back as long as it is replayed. There is one stream, so no
-        other thread may launch meanwhile.
+        Memory that the launches use must be kept as long as the graph is replayed. Launches of other threads wait for
+        the end of the block.
         """
         self.enter()
         graph, ready = ctypes.c_void_p(), ctypes.c_void_p()
-        uploads: list[np.ndarray[Any, Any]] = []  # read again by every replay
+        uploads: list[np.ndarray[Any, Any]] = []  # sources that every replay reads
 
         def replay() -> None:
             self._issue("cuGraphLaunch", ready)
@@ -346,14 +345,14 @@ class Driver:
             self._library.cuGraphExecDestroy(ready)
             uploads.clear()
 
-        with self.gate:  # whoever else launches something waits
+        with self.stream_lock:  # launches of other threads wait
             self._check("cuStreamBeginCapture_v2", self.stream, _CAPTURE_RELAXED)
             self._recording = threading.get_ident()
             with self._lock:
                 before, self._uploading = self._uploading, []
             try:
                 yield replay
-            except BaseException:  # is what to tell of, whatever becomes of the graph
+            except BaseException:  # raised below, whatever the driver says of the unfinished graph
                 self._library.cuStreamEndCapture(self.stream, ctypes.byref(graph))
                 if graph.value:
                     self._library.cuGraphDestroy(graph)

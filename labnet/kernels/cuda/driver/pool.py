@@ -7,37 +7,36 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from labnet.errors import DeviceError
-from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.driver.gpu import current_gpu
 
 
 class Block:
-    """Memory of the GPU that goes back to the pool when nobody refers to it any more."""
+    """Memory of the GPU that returns to its pool with the last reference."""
 
     __slots__ = ("__weakref__", "_pool", "address", "nbytes")
 
     def __init__(self, address: int, nbytes: int, pool: "Pool"):
         self.address = address
         self.nbytes = nbytes
-        self._pool = pool  # when the interpreter ends, names of modules are gone before the last arrays are
+        self._pool = pool  # module globals may be gone at the exit of the interpreter, before the last arrays
 
     def __del__(self) -> None:
-        self._pool.give_back(self.address, self.nbytes)
+        self._pool.release(self.address, self.nbytes)
 
 
 class Pool:
-    """Memory that is used again: asking the driver for it makes the whole GPU wait.
+    """Reuses memory, since an allocation by the driver synchronizes the GPU.
 
-    All work goes to one stream, so memory that is given back may be handed out at once: whoever gets it writes
-    after those who read it.
+    All work goes to one stream, so released memory is reused at once: its next writer runs after its last reader.
 
     Attributes
     ----------
     held : int
-        Bytes taken from the driver.
+        Bytes allocated from the driver.
     used : int
         Bytes of them in use.
     peak : int
-        The most that was in use.
+        Maximum of `used`.
     """
 
     def __init__(self) -> None:
@@ -46,7 +45,7 @@ class Pool:
         self.renew()
 
     def renew(self) -> None:
-        """Make the lock, which a thread may hold while another one forks; reentrant, for memory comes back anywhere."""
+        """Make a new lock, since a thread may hold it during a fork; reentrant, since blocks are released anywhere."""
         self._lock = threading.RLock()
 
     @staticmethod
@@ -57,13 +56,13 @@ class Pool:
         step = 1 << ((nbytes - 1).bit_length() - 3)
         return -(-nbytes // step) * step
 
-    def take(self, nbytes: int) -> Block:
+    def allocate(self, nbytes: int) -> Block:
         """Return memory for so many bytes.
 
         Raises
         ------
         DeviceError
-            If there is no more.
+            If the GPU is out of memory.
         """
         size = self.size_of(nbytes)
         with self._lock:
@@ -74,7 +73,7 @@ class Pool:
                 if self.used > self.peak:
                     self.peak = self.used
                 return Block(address, size, self)
-        # not while the lock is held: the driver may have to wait for who records, who takes memory too
+        # without the lock: the driver may wait for a thread that records, which allocates too
         address = self._more(size)
         with self._lock:
             self.used += size
@@ -83,13 +82,13 @@ class Pool:
         return Block(address, size, self)
 
     def _more(self, size: int) -> int:
-        address: int = machine().allocate(size)
+        address: int = current_gpu().allocate(size)
         if not address:
-            with contextlib.suppress(DeviceError):  # where launches are recorded nothing can be waited for
+            with contextlib.suppress(DeviceError):  # a thread that records cannot synchronize
                 self.empty()
-            address = machine().allocate(size)
+            address = current_gpu().allocate(size)
         if not address:
-            free, total = machine().memory()
+            free, total = current_gpu().memory()
             raise DeviceError(
                 f"device 'cuda' is out of memory: {size:,} bytes were asked for, {self.used:,} are in use by labnet, "
                 f"{free:,} of {total:,} are free"
@@ -97,40 +96,40 @@ class Pool:
         self.held += size
         return address
 
-    def give_back(self, address: int, size: int) -> None:
-        """Take memory back; called from wherever the last reference ends."""
+    def release(self, address: int, size: int) -> None:
+        """Take memory back; called wherever the last reference to a block ends."""
         with self._lock:
             self.used -= size
             self._free[size].append(address)
 
     def empty(self) -> None:
-        """Give what nobody uses back to the driver."""
-        machine().synchronize()
+        """Return unused memory to the driver."""
+        current_gpu().synchronize()
         for size, addresses in list(self._free.items()):
             while addresses:
                 try:
                     address = addresses.pop()
                 except IndexError:  # another thread took it
                     break
-                machine().free(address)
+                current_gpu().free(address)
                 self.held -= size
 
 
 class Arena(Pool):
-    """Memory for a recorded sequence of launches, which nobody else may get in between."""
+    """Memory of its own for a recorded sequence of launches; no other array may share it."""
 
     def __init__(self, kept: list[Block]):
         super().__init__()
         self._kept = kept
 
     def _more(self, size: int) -> int:
-        block = pool.take(size)
+        block = pool.allocate(size)
         self._kept.append(block)
         self.held += size
         return block.address
 
     def empty(self) -> None:
-        """Keep everything: it is the pool's once nobody has the list of blocks any more."""
+        """Keep everything: the blocks return to the pool when their list is released."""
 
 
 pool = Pool()
@@ -139,15 +138,15 @@ if hasattr(os, "register_at_fork"):
 _chosen = threading.local()
 
 
-def take(nbytes: int) -> Block:
-    """Return memory for so many bytes: from the pool, or from the arena of this thread."""
+def allocate(nbytes: int) -> Block:
+    """Return memory for so many bytes, from the arena of this thread or from the pool."""
     found: Pool = getattr(_chosen, "arena", None) or pool
-    return found.take(nbytes)
+    return found.allocate(nbytes)
 
 
 @contextlib.contextmanager
-def private(kept: list[Block]) -> Iterator[None]:
-    """Take all memory of a block of code, in this thread, from an arena whose memory is put into a list."""
+def private_arena(kept: list[Block]) -> Iterator[None]:
+    """Allocate all memory of a block of code, in this thread, from an arena, and append its blocks to a list."""
     _chosen.arena = Arena(kept)
     try:
         yield

@@ -1,7 +1,7 @@
-"""A machine without a GPU: Numba's CUDA simulator, behind the same few calls as the driver.
+"""A GPU without hardware: Numba's CUDA simulator, with the methods of the driver.
 
-Addresses are not those of any memory, so whoever follows one outside a kernel is caught, and kernels get views that
-end where their block of memory ends. Needs ``NUMBA_ENABLE_CUDASIM=1`` before Numba is imported.
+Its addresses lie outside the memory of the process, so reading one outside a kernel fails, and kernels get views that
+end with their block of memory. Needs ``NUMBA_ENABLE_CUDASIM=1`` before Numba is imported.
 """
 
 import bisect
@@ -56,7 +56,7 @@ _MATHEMATICS = SimpleNamespace(
 
 
 def _share_safely() -> None:
-    """Have the threads of a block agree on their shared memory: Numba's own look-up lets two of them make it twice."""
+    """Replace Numba's look-up of shared memory, in which two threads of a block may allocate the same array twice."""
     interface: Any = import_module("numba.cuda.simulator.kernelapi")
     lock = threading.Lock()
 
@@ -71,7 +71,7 @@ def _share_safely() -> None:
 
 
 class Pointer:
-    """The address of elements, as a kernel sees it: places before and behind it, within its block of memory."""
+    """The address of elements in a kernel: indexed forwards and backwards within its block of memory."""
 
     __slots__ = ("_elements", "_origin")
 
@@ -82,7 +82,7 @@ class Pointer:
     def _place(self, index: Any) -> int:
         place = self._origin + int(index)
         if not 0 <= place < len(self._elements):
-            raise IndexError(f"a kernel reached for element {int(index)} of {len(self._elements) - self._origin}")
+            raise IndexError(f"a kernel accessed element {int(index)} of {len(self._elements) - self._origin}")
         return place
 
     def __getitem__(self, index: Any) -> Any:
@@ -93,7 +93,7 @@ class Pointer:
 
 
 class Table:
-    """The address of addresses, as a kernel sees it."""
+    """The address of addresses in a kernel."""
 
     __slots__ = ("_addresses", "_pointer")
 
@@ -127,7 +127,7 @@ class Simulator:
         _share_safely()
         self._lock = threading.RLock()
         self._launching = threading.Lock()
-        self.gate = threading.RLock()
+        self.stream_lock = threading.RLock()
         self.clock = WallClock()
         self._recording = threading.local()
         self._starts: list[int] = []
@@ -138,7 +138,7 @@ class Simulator:
         self.launches = 0
 
     def enter(self) -> None:
-        """Make this thread ready for calls."""
+        """Do nothing: the simulator has no context."""
 
     def allocate(self, nbytes: int) -> int:
         """Return the address of fresh memory, or 0 where there is none left."""
@@ -153,7 +153,7 @@ class Simulator:
             return address
 
     def free(self, address: int) -> None:
-        """Give memory back."""
+        """Free memory."""
         with self._lock:
             self._used -= self._blocks.pop(address).nbytes
             self._starts.remove(address)
@@ -186,7 +186,7 @@ class Simulator:
 
     @contextmanager
     def captured(self) -> Iterator[Callable[[], None]]:
-        """Record what is launched in the block instead of doing it; what is yielded does it, each time it is called."""
+        """Record the launches of the block without running them, and yield a function that runs them."""
         recorded: list[Callable[[], None]] = []
 
         def replay() -> None:
@@ -205,7 +205,7 @@ class Simulator:
             raise RuntimeError(f"an {what} cannot be part of a recorded sequence of launches")
 
     def _recorded(self, call: Callable[[], None]) -> bool:
-        """Note a call for later, and tell whether that is to be done."""
+        """Record a call if this thread records, and return whether it does."""
         calls = getattr(self._recording, "calls", None)
         if calls is None:
             return False
@@ -226,12 +226,12 @@ class Simulator:
         with self.clock.timing():
             self._bytes(address)[:nbytes] = 0
 
-    def kernel(self, text: str, types: Sequence[str]) -> Launch:
-        """Return the function ``kernel`` of a text, ready to be launched."""
+    def kernel(self, source: str, types: Sequence[str]) -> Launch:
+        """Compile the function ``kernel`` of a source."""
         words: dict[str, Any] = {"cuda": self._cuda, "math": _MATHEMATICS}
         words.update({cast: _caster(name) for cast, name in CAST_NAMES.items()})
         words.update({f"{cast}_": np.dtype(name) for cast, name in CAST_NAMES.items()})
-        exec(compile(text, "<kernel>", "exec"), words)
+        exec(compile(source, "<kernel>", "exec"), words)
         function = self._cuda.jit(words["kernel"])
         dtypes = [np.dtype(POINTERS[kind]) if kind in POINTERS else None for kind in types]
 
@@ -258,10 +258,10 @@ class Simulator:
         return launch
 
     def synchronize(self) -> None:
-        """Wait for all work: every call has waited already."""
+        """Do nothing: every call has ended when it returns."""
 
     def wait_for(self, stream: int | None) -> None:
-        """Wait for the work of another library, of which there is none."""
+        """Do nothing: no other library uses the simulator."""
 
     def memory(self) -> tuple[int, int]:
         """Return the free bytes and all bytes."""

@@ -1,4 +1,4 @@
-"""Products of matrices: cuBLAS where it is installed, else a tiled kernel of our own."""
+"""Matrix products: cuBLAS if it is installed, else a tiled kernel."""
 
 import ctypes
 import functools
@@ -11,12 +11,12 @@ import numpy as np
 from labnet.errors import DeviceError
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.array.operands import mixed
-from labnet.kernels.cuda.codegen.scalars import loaded, stored, working
-from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.codegen.scalars import load_source, store_source, working
+from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.driver.kernel import CASTS, Dtype, Launch, pointer
 
 _kernels: dict[Any, Launch] = {}
-#: Shape of the product and what computes it, by form and dtype of factors that are multiplied as they lie.
+#: Shape and launch of a product, by forms and dtypes of factors that need no copy.
 _known: dict[Any, tuple[tuple[int, ...], Callable[[int, int, int], None]]] = {}
 _REMEMBERED = 4096
 _N, _T = 0, 1
@@ -65,8 +65,8 @@ def matmul(x1: Any, x2: Any) -> DeviceArray:
 
 
 def _matrices(x: DeviceArray, batch: tuple[int, ...], dtype: Dtype) -> tuple[DeviceArray, int, int, int]:
-    """Return an array with the strides between matrices, rows and columns, one of the last two being one."""
-    x = x.astype(dtype, copy=False).settle()
+    """Return an array with the strides between matrices, rows and columns; one of the last two is 1."""
+    x = x.astype(dtype, copy=False).materialize()
     layout = x.layout
     row, column = layout.strides[-2] // layout.itemsize, layout.strides[-1] // layout.itemsize
     rows, columns = layout.shape[-2:]
@@ -90,7 +90,7 @@ def _matrices(x: DeviceArray, batch: tuple[int, ...], dtype: Dtype) -> tuple[Dev
 
 
 def _joined(lengths: list[int], strides: list[int]) -> int | None:
-    """Return the stride that leads through several dimensions as if they were one, if there is one."""
+    """Return the stride of several dimensions joined to one, or None if they cannot be joined."""
     found = None
     reach = 0
     for length, stride in zip(reversed(lengths), reversed(strides), strict=True):
@@ -108,24 +108,24 @@ def _joined(lengths: list[int], strides: list[int]) -> int | None:
 def _multiplier(
     left: tuple[int, int, int], right: tuple[int, int, int], shape: tuple[int, ...], inner: int, dtype: Dtype
 ) -> Callable[[int, int, int], None]:
-    """Return what multiplies, given where both factors and the product lie."""
+    """Return a function that multiplies, given the addresses of both factors and of the product."""
     rows, columns = shape[-2:]
     count = math.prod(shape[:-2])
     (between1, row1, column1), (between2, row2, column2) = left, right
     blas = _cublas() if dtype in (_SINGLE, _DOUBLE) else None
     if blas is not None:
-        # what is stored by rows here is stored by columns there: the product of the transposes, in opposite order
+        # cuBLAS stores by columns, so it multiplies the transposes in opposite order
         first = (_N if column2 == 1 else _T, row2 if column2 == 1 else column2, between2)
         second = (_N if column1 == 1 else _T, row1 if column1 == 1 else column1, between1)
         in_order = blas.multiplier(first, second, (columns, rows, inner), count, dtype)
         return lambda x1, x2, out: in_order(x2, x1, out)
-    gpu = machine()
+    gpu = current_gpu()
     key = dtype, gpu.tile
     launch = _kernels.get(key)
     if launch is None:
-        launch = _kernels[key] = gpu.kernel(*text_of(dtype, gpu.tile))
+        launch = _kernels[key] = gpu.kernel(*kernel_source(dtype, gpu.tile))
     side, size = gpu.tile * PER_THREAD, dtype.itemsize
-    # a grid has few blocks in its second and third dimensions: what has more is multiplied in parts
+    # the second and third dimensions of a grid are limited, so larger products are computed in parts
     parts = [
         (
             (-(-columns // side), -(-min(rows - top, _MOST * side) // side), min(count - done, _MOST)),
@@ -137,22 +137,22 @@ def _multiplier(
     ]
     known = launch
 
-    def multiply(*places: int) -> None:
+    def multiply(*addresses: int) -> None:
         for grid, part, starts in parts:
-            shifted = [at + start for at, start in zip(places, starts, strict=True)]
+            shifted = [at + start for at, start in zip(addresses, starts, strict=True)]
             known(grid, (gpu.tile, gpu.tile), rows, part, columns, inner, *left, *right, *shifted)
 
     return multiply
 
 
-#: Blocks of a grid in its second and third dimensions.
+#: Limit of blocks in the second and third dimensions of a grid.
 _MOST = 65_535
 #: Rows, and columns, of the result that each thread computes.
 PER_THREAD = 4
 
 
-def text_of(dtype: Dtype, tile: int) -> tuple[str, list[str]]:
-    """Return the text of the product of tiles, and the types of its arguments.
+def kernel_source(dtype: Dtype, tile: int) -> tuple[str, list[str]]:
+    """Return the source of the tiled product, and the types of its arguments.
 
     A block of ``tile * tile`` threads computes a square of the result, each thread `PER_THREAD` squared elements of it.
     Strips of both factors go through shared memory, so each element is read from global memory once per square.
@@ -176,7 +176,7 @@ def text_of(dtype: Dtype, tile: int) -> tuple[str, list[str]]:
     ]
     threads = tile * tile
     for part in range(per):
-        # neighbouring threads read neighbours where the factor is stored by rows, or by columns
+        # neighbouring threads read neighbours, whether the factor is stored by rows or by columns
         lines += [
             f"        place = here + {part * threads}",
             "        if column1 == 1:",
@@ -207,18 +207,18 @@ def text_of(dtype: Dtype, tile: int) -> tuple[str, list[str]]:
             lines += [
                 f"    if top + y + {i * tile} < rows and start + x + {j * tile} < columns:",
                 f"        out[which * height * columns + (top + y + {i * tile}) * columns + start + x + {j * tile}] = "
-                + (f"u1(t{i}_{j} != {zero})" if dtype.kind == "b" else stored(f"t{i}_{j}", dtype)),
+                + (f"u1(t{i}_{j} != {zero})" if dtype.kind == "b" else store_source(f"t{i}_{j}", dtype)),
             ]
     types = ["i8"] * 10 + [pointer(dtype)] * 3
     return "\n".join(lines) + "\n", types
 
 
 def _read(text: str, dtype: Dtype) -> str:
-    return text if dtype.kind == "b" else loaded(text, dtype)
+    return text if dtype.kind == "b" else load_source(text, dtype)
 
 
 class Cublas:
-    """The functions of cuBLAS that are needed."""
+    """The functions of cuBLAS that `matmul` calls."""
 
     def __init__(self, library: ctypes.CDLL, stream: ctypes.c_void_p):
         self._library = library
@@ -246,7 +246,7 @@ class Cublas:
     @staticmethod
     def _check(code: int) -> None:
         if code:
-            raise DeviceError(f"device 'cuda': cuBLAS refused with status {code}")
+            raise DeviceError(f"device 'cuda': cuBLAS failed with status {code}")
 
     def multiplier(
         self,
@@ -256,10 +256,10 @@ class Cublas:
         count: int,
         dtype: Dtype,
     ) -> Callable[[int, int, int], None]:
-        """Return what multiplies matrices stored by columns; each is (transposed, leading dimension, stride)."""
+        """Return a function that multiplies column-major matrices, each (transposed, leading dimension, stride)."""
         (ta, la, sa), (tb, lb, sb) = first, second
         m, n, k = sizes
-        issue, handle, check = machine().issue, self._handle.value, self._check
+        issue, handle, check = current_gpu().issue, self._handle.value, self._check
         one, zero = map(ctypes.addressof, self._numbers[dtype])
         if count == 1:
             single = self._one[dtype]
@@ -278,21 +278,21 @@ class Cublas:
 
 @functools.cache
 def _cublas() -> Cublas | None:
-    """Return cuBLAS, if this is a GPU and the library is there."""
-    gpu = machine()
+    """Return cuBLAS, or None without a GPU or the library."""
+    gpu = current_gpu()
     if gpu.simulated:
         return None
     gpu.enter()
     for path in _paths():
         try:
             return Cublas(ctypes.CDLL(path), gpu.stream)
-        except (OSError, AttributeError, DeviceError):  # not there, or of another version of the driver
+        except (OSError, AttributeError, DeviceError):  # not installed, or for another version of the driver
             continue
     return None
 
 
 def _paths() -> list[str]:
-    """Return where cuBLAS may lie: as pip installs it, or on the path of the linker."""
+    """Return candidate paths of cuBLAS: as pip installs it, and on the path of the linker."""
     from importlib.util import find_spec
     from pathlib import Path
 

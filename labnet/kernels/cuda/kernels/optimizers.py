@@ -1,7 +1,7 @@
-"""A step of an optimizer for many arrays in one launch.
+"""Steps of optimizers, for many arrays in one launch.
 
-The formula is called once with stand-ins; what it computes becomes the text of a kernel. Its blocks find in tables of
-addresses which part of which array they work on, so a hundred small arrays cost no more than one large one.
+The formula is traced once with stand-ins, and its expression becomes the source of a kernel. Each block finds its part
+of an array in tables of addresses, so a hundred small arrays cost no more than one large one.
 """
 
 import functools
@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.array.hazards import settle_readers
+from labnet.kernels.cuda.array.hazards import materialize_readers
 from labnet.kernels.cuda.codegen.elementwise import number
 from labnet.kernels.cuda.codegen.expressions import Graph, Node, cast
-from labnet.kernels.cuda.codegen.scalars import stored
-from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.codegen.scalars import store_source
+from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.driver.kernel import Dtype, Launch, pointer, scalar
 
 #: Elements per thread in a block.
@@ -24,7 +24,7 @@ _kernels: dict[Any, Launch] = {}
 Formula = Callable[[Any, Any, dict[str, Any], Sequence[float]], Any]
 
 
-def fit(values: Sequence[Any], gradients: Sequence[Any]) -> bool:
+def are_supported(values: Sequence[Any], gradients: Sequence[Any]) -> bool:
     """Return whether all arrays are on the GPU, of one floating dtype; states of float16 are kept in float32."""
     arrays = [*values, *gradients]
     return all(isinstance(x, DeviceArray) and x.dtype.char in "fd" and x.dtype == arrays[0].dtype for x in arrays)
@@ -38,14 +38,14 @@ def update(
     slots: Sequence[str],
     states: Sequence[Sequence[DeviceArray | None]],
 ) -> tuple[list[DeviceArray], list[list[DeviceArray | None]]]:
-    """Return the new values, in fresh memory, and the states, which are overwritten.
+    """Return the new values, in new memory, and the states, which are overwritten.
 
     Parameters
     ----------
     formula : callable
         ``formula(value, gradient, state, numbers)`` returns the new value and puts new states into the dict `state`.
     numbers : sequence of float
-        What the formula needs to know at this step.
+        Further arguments of the formula at this step.
     values, gradients : sequences of arrays of one dtype
     slots : sequence of str
         Names of the states.
@@ -64,18 +64,18 @@ def update(
     for arrays in changed:
         for array in arrays:
             assert array is not None
-            settle_readers(array._block)
+            materialize_readers(array._block)
     columns: list[list[Any]] = [*read, *changed, news]
     addresses = np.array([[array.address for array in column] for column in columns], np.int64)
     tables = DeviceArray.upload(addresses)
-    sizes, which, starts = _chunks(tuple(value.size for value in values), machine().threads * _PER_THREAD)
+    sizes, which, starts = _chunks(tuple(value.size for value in values), current_gpu().threads * _PER_THREAD)
     if not which.size:
         return news, kept
-    gpu = machine()
+    gpu = current_gpu()
     key = graph.key, dtype, len(written)
     launch = _kernels.get(key)
     if launch is None:
-        launch = _kernels[key] = gpu.kernel(*text_of(graph, dtype, len(written), gpu.threads * _PER_THREAD))
+        launch = _kernels[key] = gpu.kernel(*kernel_source(graph, dtype, len(written), gpu.threads * _PER_THREAD))
     launch(
         (which.size,),
         (gpu.threads,),
@@ -91,18 +91,18 @@ def _or_zeros(state: DeviceArray | None, like: DeviceArray) -> DeviceArray:
 
 
 def _flat(x: DeviceArray) -> DeviceArray:
-    x = x.settle()
-    return x.in_rows()
+    x = x.materialize()
+    return x.contiguous()
 
 
 class _Stand:
-    """Stands for the array of a leaf; who looks for arrays in the memory of the GPU does not find it there."""
+    """Stands for the array of a leaf, at an address outside the memory of the GPU."""
 
     layout = np.empty(1)
 
 
 def _traced(formula: Formula, numbers: Sequence[float], slots: Sequence[str], dtype: Dtype) -> tuple[Graph, list[int]]:
-    """Return what the formula computes, and which slots it writes: new value first, then these."""
+    """Return the expressions of the formula, new value first, and the slots that it writes."""
 
     def stand() -> DeviceArray:
         return DeviceArray.pending(Node("leaf", dtype, payload=_Stand()), (1,))
@@ -113,7 +113,7 @@ def _traced(formula: Formula, numbers: Sequence[float], slots: Sequence[str], dt
     written = [i for i, slot in enumerate(slots) if state[slot] is not before[slot]]
     roots = [_node(new, dtype), *[_node(state[slots[i]], dtype) for i in written]]
     leaves = [_node(x, dtype) for x in (value, gradient, *[before[slots[i]] for i in written])]
-    # the leaves first, so that they have their places whatever the formula uses
+    # the leaves first, so that their order does not depend on the formula
     return Graph(*leaves, *roots), written
 
 
@@ -124,19 +124,19 @@ def _node(x: DeviceArray, dtype: Dtype) -> Node:
 
 @functools.lru_cache(64)
 def _chunks(sizes: tuple[int, ...], each: int) -> tuple[DeviceArray, DeviceArray, DeviceArray]:
-    """Return the sizes, and for each part of an array which one it is of and where it begins."""
+    """Return the sizes, and for each part its array and where it starts."""
     parts = [(i, start) for i, size in enumerate(sizes) for start in range(0, size, each)]
     which = np.array([i for i, _ in parts], np.int64)
     starts = np.array([start for _, start in parts], np.int64)
     return DeviceArray.upload(np.array(sizes, np.int64)), DeviceArray.upload(which), DeviceArray.upload(starts)
 
 
-def text_of(graph: Graph, dtype: Dtype, written: int, each: int) -> tuple[str, list[str]]:
-    """Return the text of the kernel, and the types of its arguments."""
+def kernel_source(graph: Graph, dtype: Dtype, written: int, each: int) -> tuple[str, list[str]]:
+    """Return the source of the kernel, and the types of its arguments."""
     inputs = 2 + written
     tables = [f"t{i}" for i in range(inputs + 1)]
     constants = [f"c{i}" for i in range(len(graph.constants))]
-    computed, names = graph.text([f"p{i}[i]" for i in range(inputs)])
+    computed, names = graph.source([f"p{i}[i]" for i in range(inputs)])
     new, *states = names[inputs:]
     lines = [
         f"def kernel({', '.join(['sizes', 'which', 'starts', *tables, *constants])}):",
@@ -148,8 +148,8 @@ def text_of(graph: Graph, dtype: Dtype, written: int, each: int) -> tuple[str, l
         "    step = i8(cuda.blockDim.x)",
         "    while i < end:",
         *["        " + line for line in computed],
-        f"        p{inputs}[i] = {stored(new, dtype)}",
-        *[f"        p{2 + i}[i] = {stored(state, dtype)}" for i, state in enumerate(states)],
+        f"        p{inputs}[i] = {store_source(new, dtype)}",
+        *[f"        p{2 + i}[i] = {store_source(state, dtype)}" for i, state in enumerate(states)],
         "        i += step",
     ]
     types = ["pi8"] * 3 + ["p" + pointer(dtype)] * len(tables) + [scalar(node.dtype) for node in graph.constants]

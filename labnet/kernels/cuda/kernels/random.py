@@ -1,12 +1,12 @@
-"""Uniform random numbers: the stream of a NumPy generator, which each thread enters at its own place.
+"""Uniform random numbers: the stream of a NumPy generator, which each thread enters at its own position.
 
 PCG64 (O'Neill, 2014) has a state of 128 bits, ``s -> A s + c``, and makes 64 random bits of each. So k steps lead from
 ``s`` to ``s + R(k) (A s + c - s)`` with ``R(k) = 1 + A + ... + A**(k - 1)``, all modulo 2**128: no seed is in ``R``, of
-which one table serves all draws. The host takes a stretch out of the stream without computing it, and goes on behind
-it; a kernel computes what NumPy would have.
+which one table serves all draws. The host advances its generator past a segment of the stream without computing it; a
+kernel computes the numbers that NumPy would have drawn.
 
-There is no size below which the host draws: taking a stretch costs 6 us, in which NumPy draws some 2,000 numbers, which
-would still have to be copied; a second way, for small sizes only, is not worth what is left of that.
+The GPU draws for small sizes too: advancing the generator costs 6 us, in which NumPy draws some 2,000 numbers, which
+would still have to be copied.
 """
 
 import functools
@@ -16,30 +16,30 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.codegen.scalars import stored
-from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.codegen.scalars import store_source
+from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.driver.kernel import CASTS, Dtype, Launch, pointer
 
 _MULTIPLIER = 0x2360ED051FC65DA44385DF649FCCF645
 _BITS = 128
 _MASK, _WORD = (1 << _BITS) - 1, (1 << 64) - 1
-#: Blocks per multiprocessor: all threads that it has room for. More would enter the stream for a few numbers each.
+#: Blocks per multiprocessor, which fill it. More of them would enter the stream for a few numbers each.
 _BLOCKS = 8
 _SINGLE, _DOUBLE = np.dtype("float32"), np.dtype("float64")
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Numbers that were taken out of a stream.
+class Segment:
+    """A segment of a stream.
 
     Attributes
     ----------
     state, increment : int
-        Of the generator before.
+        State and increment of the generator before the segment.
     words : int
-        Steps of it, each of 64 bits.
+        Number of steps, each of 64 bits.
     first : float or None
-        A number that comes before those: of the 32 bits that were left of the word before.
+        A number before the first step, from 32 bits that were left of the word before.
     """
 
     state: int
@@ -50,7 +50,7 @@ class Stretch:
 
 @functools.lru_cache(4096)
 def _reach(steps: int) -> int:
-    """Return ``1 + A + ... + A**(steps - 1)``: what is divided by ``A - 1`` is kept that much wider."""
+    """Return ``1 + A + ... + A**(steps - 1)``, by a division by ``A - 1`` of a wider power."""
     less = _MULTIPLIER - 1
     return (pow(_MULTIPLIER, steps, less << _BITS) - 1) // less & _MASK
 
@@ -65,25 +65,25 @@ def _after(state: int, increment: int, steps: int) -> int:
 
 
 def _word(state: int) -> int:
-    """Return the 64 bits that are made of a state: its halves, one over the other, turned by the upper six bits."""
+    """Return the 64 bits of a state: the exclusive or of its halves, rotated by its upper six bits."""
     mixed, turn = (state >> 64 ^ state) & _WORD, state >> 122
     return (mixed >> turn | mixed << 64 - turn) & _WORD
 
 
-def taken(generator: np.random.Generator, count: int, dtype: Dtype) -> Stretch:
-    """Take what ``generator.random(count, dtype)`` would have returned out of its stream.
+def take_segment(generator: np.random.Generator, count: int, dtype: Dtype) -> Segment:
+    """Advance a generator as ``generator.random(count, dtype)`` does, and return the segment that it passed.
 
     Single precision takes 32 bits for each number, double precision 64. The time does not depend on the count.
 
     Examples
     --------
     >>> ours, theirs = np.random.default_rng(0), np.random.default_rng(0)
-    >>> stretch, numbers = taken(ours, 1_001, np.dtype("float32")), theirs.random(1_001, "float32")
-    >>> stretch.words, ours.bit_generator.state == theirs.bit_generator.state
+    >>> segment, numbers = take_segment(ours, 1_001, np.dtype("float32")), theirs.random(1_001, "float32")
+    >>> segment.words, ours.bit_generator.state == theirs.bit_generator.state
     (501, True)
     """
     bits = generator.bit_generator
-    with bits.lock:  # which NumPy holds while it draws; the state itself is read and set without
+    with bits.lock:  # as NumPy does while it draws; reading and setting the state does not lock
         now: Any = bits.state
         state, increment = now["state"]["state"], now["state"]["inc"]
         if dtype == _DOUBLE or not count:
@@ -97,11 +97,11 @@ def taken(generator: np.random.Generator, count: int, dtype: Dtype) -> Stretch:
             now["uinteger"] = _word(last) >> 32
         now["state"]["state"] = last
         bits.state = now
-    return Stretch(state, increment, words, first)
+    return Segment(state, increment, words, first)
 
 
-def drawn(generator: np.random.Generator, shape: Any, dtype: Dtype) -> DeviceArray:
-    """Return what ``generator.random(shape)`` would have, and leave the generator where that would have.
+def uniform(generator: np.random.Generator, shape: Any, dtype: Dtype) -> DeviceArray:
+    """Return the numbers of ``generator.random(shape)``, and advance the generator as that does.
 
     Parameters
     ----------
@@ -109,38 +109,38 @@ def drawn(generator: np.random.Generator, shape: Any, dtype: Dtype) -> DeviceArr
         With NumPy's default bit generator.
     shape : int or tuple of int
     dtype : dtype
-        Anything but double precision is drawn in single precision and converted.
+        Other dtypes than float64 are drawn in float32 and converted.
     """
     out = DeviceArray.empty(shape, dtype if dtype.kind == "f" else _SINGLE)
-    stretch = taken(generator, out.size, out.dtype)
+    segment = take_segment(generator, out.size, out.dtype)
     if out.size:
-        fill(out, stretch)
+        fill(out, segment)
     return out.astype(dtype, copy=False)
 
 
 _kernels: dict[Dtype, Launch] = {}
 
 
-def fill(out: DeviceArray, stretch: Stretch) -> None:
-    """Compute the numbers of a stretch, as many as the array has elements."""
-    gpu = machine()
+def fill(out: DeviceArray, segment: Segment) -> None:
+    """Fill an array with the numbers of a segment."""
+    gpu = current_gpu()
     launch = _kernels.get(out.dtype)
     if launch is None:
-        launch = _kernels[out.dtype] = gpu.kernel(*text_of(out.dtype, gpu.threads))
-    blocks = max(1, min(-(-stretch.words // gpu.threads), gpu.multiprocessors * _BLOCKS))
+        launch = _kernels[out.dtype] = gpu.kernel(*kernel_source(out.dtype, gpu.threads))
+    blocks = max(1, min(-(-segment.words // gpu.threads), gpu.multiprocessors * _BLOCKS))
     stride = gpu.threads * blocks
-    first = _after(stretch.state, stretch.increment, 1)  # a step comes before each word
+    first = _after(segment.state, segment.increment, 1)  # each word follows a step
     launch(
         (blocks,),
         (gpu.threads,),
         out.size,
-        stretch.words,
-        int(stretch.first is not None),
-        stretch.first or 0.0,
+        segment.words,
+        int(segment.first is not None),
+        segment.first or 0.0,
         *_halves(first),
-        *_halves((_MULTIPLIER - 1) * first + stretch.increment),
+        *_halves((_MULTIPLIER - 1) * first + segment.increment),
         *_halves(_power(stride)),
-        *_halves(_reach(stride) * stretch.increment),
+        *_halves(_reach(stride) * segment.increment),
         _table(gpu.threads, gpu.multiprocessors * _BLOCKS).address,
         out.address,
     )
@@ -162,7 +162,7 @@ def rows_of(threads: int, blocks: int) -> np.ndarray[Any, Any]:
 
 
 def _product(name: str, x: str, y: str) -> list[str]:
-    """Return statements that multiply two numbers of 128 bits: of the lower halves, 32 bits at a time."""
+    """Return statements that multiply two numbers of 128 bits, the lower halves by 32 bits at a time."""
     return [
         f"x0 = {x}_low & low32",
         f"x1 = {x}_low >> half",
@@ -186,16 +186,16 @@ def _sum(name: str, x: str, y: str) -> list[str]:
     ]
 
 
-def text_of(dtype: Dtype, threads: int) -> tuple[str, list[str]]:
-    """Return the text of the kernel, and the types of its arguments."""
+def kernel_source(dtype: Dtype, threads: int) -> tuple[str, list[str]]:
+    """Return the source of the kernel, and the types of its arguments."""
     if dtype == _DOUBLE:
         written = ["out[i] = f8(word >> u8(11)) * f8(1.1102230246251565e-16)"]
     else:
         written = [
             "at = held + 2 * i",
-            f"out[at] = {stored(_single('(word & low32) >> u8(8)'), dtype)}",
+            f"out[at] = {store_source(_single('(word & low32) >> u8(8)'), dtype)}",
             "if at + 1 < n:",
-            f"    out[at + 1] = {stored(_single('word >> u8(40)'), dtype)}",
+            f"    out[at + 1] = {store_source(_single('word >> u8(40)'), dtype)}",
         ]
     entered = [
         "low32 = u8(4294967295)",
@@ -203,7 +203,7 @@ def text_of(dtype: Dtype, threads: int) -> tuple[str, list[str]]:
         "i = i8(cuda.grid(1))",
         "step = i8(cuda.gridsize(1))",
         "if i == 0 and held > 0:",
-        f"    out[0] = {stored('first', dtype) if dtype != _DOUBLE else 'f8(first)'}",
+        f"    out[0] = {store_source('first', dtype) if dtype != _DOUBLE else 'f8(first)'}",
         "lane_high = table[4 * i8(cuda.threadIdx.x) + 2]",
         "lane_low = table[4 * i8(cuda.threadIdx.x) + 3]",
         f"row = 4 * (i8(cuda.blockIdx.x) + {threads})",
@@ -233,5 +233,5 @@ def text_of(dtype: Dtype, threads: int) -> tuple[str, list[str]]:
 
 
 def _single(bits: str) -> str:
-    """Return the text of a number of single precision from 24 bits."""
+    """Return the source of a number of single precision from 24 bits."""
     return f"{CASTS[_SINGLE]}(u4({bits})) * f4(5.9604644775390625e-08)"

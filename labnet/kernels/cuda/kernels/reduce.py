@@ -1,9 +1,9 @@
-"""Sums, products, extremes, truths and positions of extremes over any dimensions, of arrays or whole expressions.
+"""Reductions of arrays or expressions over any dimensions: sums, products, extremes and their positions, all, any.
 
-A block of threads has one side along the dimensions that stay and one along those that go. Threads that are neighbours
-read neighbours in memory: where the last dimension goes, many threads share a row; where it stays, each has
-its column. Few results of many elements are computed in parts first. The order of additions depends on the shape
-alone, so the same values give the same bits.
+A block of threads has one side along the kept dimensions and one along the reduced ones. Neighbouring threads read
+neighbours in memory: many threads share a row if the last dimension is reduced, and each has a column if it is kept.
+Few results of many elements are computed in parts first. The order of additions depends on the shape alone, so the
+same values give the same bits.
 """
 
 import functools
@@ -14,14 +14,14 @@ import numpy as np
 
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.array.hazards import write_out
-from labnet.kernels.cuda.codegen.elementwise import number, places
-from labnet.kernels.cuda.codegen.expressions import Graph, Node, cast, pattern
-from labnet.kernels.cuda.codegen.iteration import Space, parts_text, strides_in, without_branches
-from labnet.kernels.cuda.codegen.scalars import BOOL, stored, working
-from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.codegen.elementwise import distinct_operands, number
+from labnet.kernels.cuda.codegen.expressions import Graph, Node, cast, identity_pattern
+from labnet.kernels.cuda.codegen.iteration import Space, index_source, strides_in, with_index_width
+from labnet.kernels.cuda.codegen.scalars import BOOL, store_source, working
+from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.driver.kernel import CASTS, Dtype, Launch, pointer, scalar
 
-#: Text of one step, from the result so far and the next value.
+#: Source of one step, from the result so far and the next value.
 _STEPS = {
     "add": "{0} + {1}",
     "multiply": "{0} * {1}",
@@ -30,20 +30,18 @@ _STEPS = {
     "logical_and": "({0} and {1})",
     "logical_or": "({0} or {1})",
 }
-#: For positions: whether the next value is a better one.
+#: Comparison by which the next value is the new extreme.
 _BETTER = {"argmax": ">", "argmin": "<"}
 _kernels: dict[Any, Launch] = {}
-#: Elements of a row from which on several blocks share it, and how many each gets at least.
-_SHARED_FROM = 8192
 _WIDEST = 1 << 31
-#: Elements that a thread reads before it uses the first of them, and nodes of an expression from which on it does not.
+#: Elements that a thread reads before it uses the first, and maximum number of nodes of an expression for that.
 _AHEAD = 4
 _LONG = 24
 
 
 def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
-    """Return which dimensions go, ascending."""
-    if axis is None or (ndim == 0 and axis in (0, -1)):  # as NumPy has it of one number
+    """Return the dimensions to reduce, ascending."""
+    if axis is None or (ndim == 0 and axis in (0, -1)):  # as NumPy accepts for a scalar
         return tuple(range(ndim))
     given = axis if isinstance(axis, tuple | list) else (axis,)
     found = [np.lib.array_utils.normalize_axis_index(int(a), ndim) for a in given]
@@ -74,7 +72,7 @@ def reduce(
     keepdims: bool = False,
     **_: Any,
 ) -> DeviceArray:
-    """Return what ``ufunc.reduce`` of NumPy does."""
+    """Return the reduction of a universal function, as ``ufunc.reduce`` of NumPy does."""
     name = ufunc.__name__
     if name.startswith("logical"):
         kept: Dtype = BOOL
@@ -84,7 +82,7 @@ def reduce(
         kept = np.dtype(dtype) if dtype is not None else np.add.reduce(np.empty(0, x.dtype)).dtype
     if name in ("maximum", "minimum") and x.dtype.kind == "b":
         name = "logical_or" if name == "maximum" else "logical_and"
-    found = over(name, x, _axes(axis, x.ndim), kept, keepdims=keepdims)
+    found = reduce_axes(name, x, _axes(axis, x.ndim), kept, keepdims=keepdims)
     if out is None:
         return found
     target: DeviceArray = write_out(out[0] if isinstance(out, tuple) else out, found.operand(found.shape), found.shape)
@@ -94,24 +92,24 @@ def reduce(
 def mean(x: DeviceArray, axis: Any, kept: Dtype, *, keepdims: bool) -> DeviceArray:
     """Return the arithmetic mean, in a dtype."""
     axes = _axes(axis, x.ndim)
-    return over("add", x, axes, kept, keepdims=keepdims, divisor=float(_shapes(x.shape, axes, keepdims)[1]))
+    return reduce_axes("add", x, axes, kept, keepdims=keepdims, divisor=float(_shapes(x.shape, axes, keepdims)[1]))
 
 
-def position(name: str, x: DeviceArray, axis: int | None, *, keepdims: bool) -> DeviceArray:
+def arg_extreme(name: str, x: DeviceArray, axis: int | None, *, keepdims: bool) -> DeviceArray:
     """Return the position of an extreme, ``"argmax"`` or ``"argmin"``."""
     axes = _axes(axis, x.ndim)
     if not all(x.shape[each] for each in axes):
         raise ValueError(f"attempt to get {name} of an empty sequence")
     if axis is None or not x.ndim:
-        flat = over(name, x.reshape(-1), (0,), np.dtype("int64"), keepdims=False)
+        flat = reduce_axes(name, x.reshape(-1), (0,), np.dtype("int64"), keepdims=False)
         return flat.reshape((1,) * x.ndim) if keepdims else flat
-    return over(name, x, axes, np.dtype("int64"), keepdims=keepdims)
+    return reduce_axes(name, x, axes, np.dtype("int64"), keepdims=keepdims)
 
 
-def over(
+def reduce_axes(
     name: str, x: DeviceArray, axes: tuple[int, ...], kept: Dtype, *, keepdims: bool, divisor: float | None = None
 ) -> DeviceArray:
-    """Reduce the dimensions `axes` of an array, pending or not, to a dtype; then divide, if it says by what."""
+    """Reduce the dimensions `axes` of an array, pending or not, to a dtype, and divide by the divisor, if any."""
     result, inner = _shapes(x.shape, axes, keepdims)
     if not inner and name in ("maximum", "minimum"):
         raise ValueError(f"zero-size array to reduction operation {name} which has no identity")
@@ -126,7 +124,7 @@ def over(
 
 @functools.lru_cache(4096)
 def _shapes(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[tuple[int, ...], int]:
-    """Return the shape of the result, and how many elements go into each element of it."""
+    """Return the shape of the result, and the number of elements that each element of it reduces."""
     inner = 1
     for axis in axes:
         inner *= shape[axis]
@@ -136,20 +134,20 @@ def _shapes(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tu
 
 
 class Plan(NamedTuple):
-    """How an expression of arrays of certain forms is reduced; all but where they lie.
+    """The launch that reduces an expression of arrays of certain forms; only their addresses are missing.
 
     Attributes
     ----------
     launch : Launch
     grid, block : tuple of int
     sizes : tuple of int
-        What the kernel is given first: lengths and strides.
+        First arguments of the kernel: lengths and strides.
     leaves, constants : tuple of int
-        Which of those of the expression the kernel is given then.
+        Positions in the expression of the arguments that follow.
     partial : dtype or None
-        Of the results of the parts, if each result is computed in parts first.
+        Dtype of the partial results, if there are any.
     splits : int
-        Number of these parts.
+        Number of partial results per result.
     """
 
     launch: Launch
@@ -163,7 +161,7 @@ class Plan(NamedTuple):
 
 
 _plans: dict[Any, Plan] = {}
-#: Plans that are kept; a program that has more makes them again.
+#: Maximum number of plans; all are dropped when it is reached.
 _MOST = 4096
 
 
@@ -175,12 +173,22 @@ def _into(
         root = cast(root, out.dtype)
     leaves, constants = root.leaves, root.constants
     forms = tuple([leaf.form for leaf in leaves])
-    key = name, root.number, shape, axes, out.dtype.char, divisor is None, forms, pattern(leaves), pattern(constants)
+    key = (
+        name,
+        root.number,
+        shape,
+        axes,
+        out.dtype.char,
+        divisor is None,
+        forms,
+        identity_pattern(leaves),
+        identity_pattern(constants),
+    )
     plan = _plans.get(key)
     if plan is None:
         if len(_plans) >= _MOST:
             _plans.clear()
-        plan = _plans[key] = _planned(name, root, shape, axes, out, divided=divisor is not None)
+        plan = _plans[key] = _make_plan(name, root, shape, axes, out, divided=divisor is not None)
     target, is_last = out, plan.partial is None
     if plan.partial is not None:
         target = DeviceArray.empty((plan.splits, out.size), plan.partial)
@@ -188,8 +196,8 @@ def _into(
         plan.grid,
         plan.block,
         *plan.sizes,
-        *[leaves[place].address for place in plan.leaves],
-        *[number(*constants[place]) for place in plan.constants],
+        *[leaves[position].address for position in plan.leaves],
+        *[number(*constants[position]) for position in plan.constants],
         *([divisor] if is_last and divisor is not None else []),
         target.address,
     )
@@ -197,11 +205,11 @@ def _into(
         _into(name, target.node(), target.shape, (0,), out, divisor)
 
 
-def _planned(
+def _make_plan(
     name: str, root: Node, shape: tuple[int, ...], axes: tuple[int, ...], out: DeviceArray, *, divided: bool
 ) -> Plan:
-    """Find out how to reduce an expression."""
-    gpu = machine()
+    """Make the plan of a reduction."""
+    gpu = current_gpu()
     graph = Graph(root)
     strides = [strides_in(leaf.payload.layout, shape) for leaf in graph.leaves]
     stay = [i for i in range(len(shape)) if i not in axes]
@@ -223,7 +231,9 @@ def _planned(
     launch = _kernels.get(key)
     if launch is None:
         launch = _kernels[key] = gpu.kernel(
-            *text_of(name, graph, kinds, dims, work, kept, across=across, narrow=narrow, block=block, divided=divided)
+            *kernel_source(
+                name, graph, kinds, dims, work, kept, across=across, narrow=narrow, block=block, divided=divided
+            )
         )
     steps = [
         step
@@ -232,12 +242,12 @@ def _planned(
         if moves == "1"
     ]
     sizes = (results, inner, -(-inner // splits), *rows.lengths[1:], *columns.lengths[1:], *steps)
-    return Plan(launch, grid, block, sizes, *places(root), work if splits > 1 else None, splits)
+    return Plan(launch, grid, block, sizes, *distinct_operands(root), work if splits > 1 else None, splits)
 
 
 def _block(inner: int, *, across: bool) -> tuple[int, int]:
-    """Return how many threads of a block are neighbours in memory, and how many sets of them there are."""
-    threads: int = machine().threads
+    """Return the number of threads of a block that are neighbours in memory, and of such groups."""
+    threads: int = current_gpu().threads
     if across:
         wide = max(1, threads // 8)
     else:
@@ -248,7 +258,7 @@ def _block(inner: int, *, across: bool) -> tuple[int, int]:
 
 
 def _is_across(rows: Space, columns: Space, sizes: Sequence[int]) -> bool:
-    """Tell whether neighbours in memory belong to different results, for most of what is read."""
+    """Return whether most of the elements read have neighbours in memory that belong to other results."""
 
     def step(strides: tuple[int, ...]) -> int:
         return abs(strides[-1]) if strides and strides[-1] else _WIDEST
@@ -261,8 +271,8 @@ def _is_across(rows: Space, columns: Space, sizes: Sequence[int]) -> bool:
 
 
 def _splits(results: int, inner: int, *, across: bool) -> int:
-    """Return how many blocks share each result."""
-    gpu = machine()
+    """Return the number of blocks that share each result."""
+    gpu = current_gpu()
     if inner < 4 * gpu.threads:
         return 1
     blocks = -(-results // (gpu.threads // 8 or 1)) if across else results
@@ -271,7 +281,7 @@ def _splits(results: int, inner: int, *, across: bool) -> int:
     return max(1, min(wanted, most, 1024))
 
 
-def text_of(
+def kernel_source(
     name: str,
     graph: Graph,
     kinds: tuple[str, ...],
@@ -284,7 +294,7 @@ def text_of(
     block: tuple[int, int],
     divided: bool = False,
 ) -> tuple[str, list[str]]:
-    """Return the text of the kernel, and the types of its arguments.
+    """Return the source of the kernel, and the types of its arguments.
 
     Parameters
     ----------
@@ -293,11 +303,11 @@ def text_of(
     graph : Graph
         The expression whose values are reduced.
     kinds : tuple of str
-        Which dimensions each leaf has steps in, first those that stay.
+        Dimensions in which each leaf has a stride, the kept ones first.
     dims : (int, int)
-        Number of dimensions that stay, and that go.
+        Number of kept and of reduced dimensions.
     work, out : dtype
-        Of the result so far, and of the results.
+        Dtypes of the accumulator and of the results.
     across : bool
         Neighbouring threads have different results.
     narrow : bool
@@ -305,7 +315,7 @@ def text_of(
     block : (int, int)
         Threads of a block.
     divided : bool
-        Results are divided by a number that is given.
+        Results are divided by an argument.
     """
     stay, go = dims
     lengths = [f"n{axis}" for axis in range(1, stay)] + [f"m{axis}" for axis in range(1, go)]
@@ -317,26 +327,26 @@ def text_of(
     types += [scalar(node.dtype) for node in graph.constants]
     types += [scalar(work)] * divided
     types.append(pointer(out))
-    truth = work.kind == "b"
-    cast_name = "u1" if truth else CASTS[work]
+    boolean = work.kind == "b"
+    cast_name = "u1" if boolean else CASTS[work]
 
     def element(index: str, suffix: str) -> tuple[list[str], list[str], str]:
-        """Return statements that read at a place of those that go, that compute, and the name of the value."""
+        """Return statements that read at an index along the reduced dimensions, that compute, and the value's name."""
         loads = []
         for i, kind in enumerate(kinds):
             terms = [f"k{a}" if a < stay else f"j{suffix}{a - stay}" for a in range(len(kind))]
             where = [f"{terms[a]} * s{i}_{a}" for a, moves in enumerate(kind) if moves == "1"]
             loads.append(f"p{i}[{' + '.join(where) or '0'}]")
-        values, (value,) = graph.text(loads, suffix)
+        values, (value,) = graph.source(loads, suffix)
         count = len(graph.leaves)
-        where_at = without_branches(parts_text(index, go, "m", f"j{suffix}"), narrow=narrow)
+        where_at = with_index_width(index_source(index, go, "m", f"j{suffix}"), narrow=narrow)
         return [*where_at, *values[:count]], values[count:], value
 
-    places = name in _BETTER
+    finds_position = name in _BETTER
     given = ["results", "inner", "span", *lengths, *strides, *pointers, *constants, *["divisor"] * divided, "out"]
     lines = [f"def kernel({', '.join(given)}):"]
     body = [f"shared = cuda.shared.array({block[0] * block[1]}, {cast_name}_)"]
-    if places:
+    if finds_position:
         body.append(f"spots = cuda.shared.array({block[0] * block[1]}, i8_)")
     body += ["x = i8(cuda.threadIdx.x)", "y = i8(cuda.threadIdx.y)"]
     mine, size, other = ("x", block[0], "y") if across else ("y", block[1], "x")
@@ -344,19 +354,21 @@ def text_of(
     body += [f"row = i8(cuda.blockIdx.x) * {size} + {mine}", "first = i8(cuda.blockIdx.y) * span"]
     body += [f"here = y * {block[0]} + x", "end = min(first + span, inner)"]
     identity = _identity({"argmax": "maximum", "argmin": "minimum"}.get(name, name), work)
-    if truth:
+    if boolean:
         body.append(f"so_far = {bool(identity)}")
     elif work.kind == "f" and not np.isfinite(identity):
         body.append(f"so_far = {cast_name}({'-' if identity < 0 else ''}math.inf)")
     else:
         body.append(f"so_far = {cast_name}({identity})")
-    if places:
+    if finds_position:
         body.append("spot = i8(-1)")
     body.append("if row < results:")
-    inside = without_branches(parts_text("row", stay, "n", "k"), narrow=narrow)
+    inside = with_index_width(index_source("row", stay, "n", "k"), narrow=narrow)
     inside.append(f"at = first + {other}")
-    ahead = 1 if places or len(graph.key) > _LONG else _AHEAD
-    if ahead > 1:  # read several before the first is used, so that memory is never idle; the order of additions stays
+    ahead = 1 if finds_position or len(graph.key) > _LONG else _AHEAD
+    if (
+        ahead > 1
+    ):  # reads several before the first is used, so that memory is never idle; in the same order of additions
         indices = ["at", *[f"at{i}" for i in range(1, ahead)]]
         inside += [f"last = end - {(ahead - 1) * together}", "while at < last:"]
         inside += [f"    {index} = at + {i * together}" for i, index in enumerate(indices) if i]
@@ -367,7 +379,7 @@ def text_of(
         inside.append(f"    at += {ahead * together}")
     reading, computing, value = element("at", "")
     loop = [*reading, *computing]
-    if places:
+    if finds_position:
         better = _better(name, value, "so_far", "at", "spot", work)
         loop += [f"if {better}:", f"    so_far = {value}", "    spot = at"]
     else:
@@ -375,8 +387,8 @@ def text_of(
     loop.append(f"at += {together}")
     inside += ["while at < end:", *["    " + line for line in loop]]
     body += ["    " + line for line in inside]
-    body.append(f"shared[here] = {stored('so_far', BOOL) if truth else 'so_far'}")
-    if places:
+    body.append(f"shared[here] = {store_source('so_far', BOOL) if boolean else 'so_far'}")
+    if finds_position:
         body.append("spots[here] = spot")
     body.append("cuda.syncthreads()")
     distance = together // 2
@@ -384,20 +396,20 @@ def text_of(
     while distance:
         body.append(f"if {other} < {distance}:")
         theirs = f"shared[here + {distance * step}]"
-        if places:
+        if finds_position:
             body += [f"    that = {theirs}", f"    there = spots[here + {distance * step}]"]
             better = _better(name, "that", "so_far", "there", "spot", work)
             body += [f"    if there >= 0 and ({better}):", "        so_far = that", "        spot = there"]
             body += ["    shared[here] = so_far", "    spots[here] = spot"]
         else:
-            body.append(f"    that = {theirs} != 0" if truth else f"    that = {theirs}")
+            body.append(f"    that = {theirs} != 0" if boolean else f"    that = {theirs}")
             body.append(f"    so_far = {_step(name, 'so_far', 'that', work)}")
-            body.append(f"    shared[here] = {stored('so_far', BOOL) if truth else 'so_far'}")
+            body.append(f"    shared[here] = {store_source('so_far', BOOL) if boolean else 'so_far'}")
         body.append("cuda.syncthreads()")
         distance //= 2
     body.append(f"if {other} == 0 and row < results:")
     total = f"{CASTS[work]}(so_far / divisor)" if divided else "so_far"
-    written = "spot" if places else stored(total, out)
+    written = "spot" if finds_position else store_source(total, out)
     body.append(f"    out[i8(cuda.blockIdx.y) * results + row] = {written}")
     lines += ["    " + line for line in body]
     return "\n".join(lines) + "\n", types

@@ -1,8 +1,8 @@
-"""Running sums and products along a dimension: one block per row, which goes through it in strips.
+"""Cumulative sums and products along a dimension: one block per row, strip by strip.
 
-Long rows of sums are shared by several blocks: each goes through a part, and then what came before is added to the
-parts. How a row is parted depends on its length alone, so the same values give the same bits. Rows of products of
-floating-point numbers are not shared: that of a part may overflow where nothing does after what came before.
+Several blocks share a long row: each scans a part, and then the total of the parts before is added. The parts depend on
+the length of the row alone, so the same values give the same bits. Products of floating-point numbers have no parts,
+since the product of a part may overflow although that of the row does not.
 """
 
 from typing import Any
@@ -10,42 +10,42 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda.array.array import DeviceArray
-from labnet.kernels.cuda.codegen.scalars import loaded, stored, working
-from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.codegen.scalars import load_source, store_source, working
+from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.driver.kernel import CASTS, Dtype, Launch, pointer
 
 _kernels: dict[Any, Launch] = {}
 _FUNCTIONS: dict[str, Any] = {"add": np.add, "multiply": np.multiply}
-#: Elements of a row from which on several blocks share it, and how many each gets.
+#: Length of a row from which on several blocks share it, and the length of their parts.
 SHARED_FROM, PART = 8192, 4096
 
 
 def scan(name: str, x: DeviceArray, axis: int, dtype: Any) -> DeviceArray:
-    """Return the running sum (``"add"``) or product (``"multiply"``) along a dimension."""
+    """Return the cumulative sum (``"add"``) or product (``"multiply"``) along a dimension."""
     x = x if x.ndim else x.reshape(1)  # as NumPy does
     axis = np.lib.array_utils.normalize_axis_index(axis, x.ndim)
     kept = np.dtype(dtype) if dtype is not None else np.add.reduce(np.empty(0, x.dtype)).dtype
-    if kept.kind == "b":  # whether any is true, or all are
+    if kept.kind == "b":  # any, or all
         counts: Any = scan(name, x.astype(kept, copy=False), axis, np.int64)
-        found: DeviceArray = (counts != 0).settle()
+        found: DeviceArray = (counts != 0).materialize()
         return found
     parted = x.shape[axis] >= SHARED_FROM and (name == "add" or kept.kind != "f")
     source = x.astype(working(kept) if parted else kept, copy=False)
-    rows = source.view_of(np.moveaxis(source.layout, axis, -1)).in_rows()
+    rows = source.view_of(np.moveaxis(source.layout, axis, -1)).contiguous()
     out = DeviceArray.empty(rows.shape, rows.dtype)
     if out.size:
         _run(name, rows, out, PART if parted else rows.shape[-1])
-    return out.view_of(np.moveaxis(out.layout, -1, axis)).astype(kept, copy=False).settle()
+    return out.view_of(np.moveaxis(out.layout, -1, axis)).astype(kept, copy=False).materialize()
 
 
 def _run(name: str, x: DeviceArray, out: DeviceArray, part: int) -> None:
-    """Go through contiguous rows, in parts of a length."""
-    gpu, length = machine(), x.shape[-1]
+    """Scan contiguous rows in parts of a length."""
+    gpu, length = current_gpu(), x.shape[-1]
     parts = -(-length // part)
     key = name, out.dtype
     launch = _kernels.get(key)
     if launch is None:
-        launch = _kernels[key] = gpu.kernel(*text_of(name, out.dtype, gpu.threads))
+        launch = _kernels[key] = gpu.kernel(*kernel_source(name, out.dtype, gpu.threads))
     rows = x.size // length
     launch((rows * parts,), (gpu.threads,), length, part, parts, x.address, out.address)
     if parts > 1:
@@ -53,8 +53,8 @@ def _run(name: str, x: DeviceArray, out: DeviceArray, part: int) -> None:
 
 
 def _join(name: str, rows: DeviceArray, part: int, parts: int) -> None:
-    """Add to each part of the rows what all parts before it come to."""
-    last = (parts - 1) * part  # where the last part begins, which may be shorter
+    """Add the total of the parts before to each part of the rows."""
+    last = (parts - 1) * part  # start of the last part, which may be shorter
     before = scan(name, rows[:, part - 1 : last : part], 1, rows.dtype)
     whole, rest = rows[:, part:last].reshape(len(rows), parts - 2, part), rows[:, last:]
     function = _FUNCTIONS[name]
@@ -62,8 +62,8 @@ def _join(name: str, rows: DeviceArray, part: int, parts: int) -> None:
     function(rest, before[:, -1:], out=rest)
 
 
-def text_of(name: str, dtype: Dtype, threads: int) -> tuple[str, list[str]]:
-    """Return the text of the kernel, and the types of its arguments.
+def kernel_source(name: str, dtype: Dtype, threads: int) -> tuple[str, list[str]]:
+    """Return the source of the kernel, and the types of its arguments.
 
     Within a strip, partial results double their reach in each step (Hillis and Steele, 1986).
     """
@@ -83,7 +83,7 @@ def text_of(name: str, dtype: Dtype, threads: int) -> tuple[str, list[str]]:
         "        at = strip + here",
         f"        value = {start}",
         "        if at < count:",
-        f"            value = {loaded('x[first + at]', dtype)}",
+        f"            value = {load_source('x[first + at]', dtype)}",
         "        shared[here] = value",
         "        cuda.syncthreads()",
     ]
@@ -102,7 +102,7 @@ def text_of(name: str, dtype: Dtype, threads: int) -> tuple[str, list[str]]:
     total = f"{work}(carried {sign} value)"
     lines += [
         "        if at < count:",
-        f"            out[first + at] = {stored(total, dtype)}",
+        f"            out[first + at] = {store_source(total, dtype)}",
         f"        carried = {work}(carried {sign} shared[{threads - 1}])",
         "        cuda.syncthreads()",
         f"        strip += {threads}",

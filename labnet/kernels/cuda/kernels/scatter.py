@@ -1,7 +1,7 @@
-"""Reading, writing and adding elements at given places of an array.
+"""Reading, writing and adding at the elements that an index selects.
 
-Places that several values go to are sorted first, stably. So one thread has all values of an element, and adds them up
-in their order or writes the last of them: the same values give the same bits.
+Elements that get several values are sorted first, stably. So one thread has all values of an element, and adds them in
+their order or writes the last of them: the same values give the same bits.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,16 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.cuda.array.array import DeviceArray, layout_at
-from labnet.kernels.cuda.codegen.iteration import Space, grid_for, parts_text, place_text, strides_in, without_branches
-from labnet.kernels.cuda.codegen.scalars import loaded, stored, working
-from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.codegen.iteration import (
+    Space,
+    grid_for,
+    index_source,
+    offset_source,
+    strides_in,
+    with_index_width,
+)
+from labnet.kernels.cuda.codegen.scalars import load_source, store_source, working
+from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.driver.kernel import CASTS, Dtype, Launch, pointer
 from labnet.kernels.cuda.kernels import sort
 
@@ -24,19 +31,19 @@ _AHEAD = 4
 
 
 @dataclass
-class Places:
-    """Elements that an index with arrays names.
+class Selection:
+    """The elements that an index with arrays selects.
 
     Attributes
     ----------
     starts : array of int64, on the GPU or on the host
-        Where each place of the arrays' common shape begins, in elements from the first one.
+        Offset, in elements, of each position of the arrays' common shape.
     rest : layout
-        The dimensions that are taken as they are, from the first element.
+        Layout of the dimensions without an array, from the first element.
     before : int
-        How many of them come before those of the arrays in the result.
+        Number of those dimensions before the ones of the arrays in the result.
     distinct : bool
-        It is known that no place is there twice.
+        No element is selected twice.
     """
 
     starts: Index
@@ -50,49 +57,49 @@ class Places:
         return (*self.starts.shape, *self.rest.shape)
 
     def moved(self, layout: Host) -> Host:
-        """Put the dimensions of the arrays where NumPy has them."""
+        """Move the dimensions of the arrays from the front to where NumPy has them."""
         ndim = self.starts.ndim
         return np.moveaxis(layout, range(ndim), range(self.before, self.before + ndim)) if ndim else layout
 
     def in_front(self, layout: Host) -> Host:
-        """Undo `moved`."""
+        """Move the dimensions of the arrays to the front."""
         ndim = self.starts.ndim
         return np.moveaxis(layout, range(self.before, self.before + ndim), range(ndim)) if ndim else layout
 
 
-def scattered(values: DeviceArray, starts: DeviceArray, shape: tuple[int, ...]) -> DeviceArray:
-    """Return zeros with values added at the places where they belong.
+def scatter_add(values: DeviceArray, starts: DeviceArray, shape: tuple[int, ...]) -> DeviceArray:
+    """Return zeros with values added at offsets.
 
     Parameters
     ----------
     values : array
-        Contiguous, the same number of elements for each place.
+        Contiguous, the same number of elements for each offset.
     starts : array of int64
-        Contiguous: where each place begins, in elements of the result.
+        Contiguous offsets, in elements of the result.
     shape : tuple of int
-        Of the result.
+        Shape of the result.
     """
     out = DeviceArray.filled(shape, 0, values.dtype)
     if values.size:
         rest = layout_at(out.address, (values.size // starts.size,), values.dtype)
-        run("add", out, Places(starts, rest, 0), values)
+        run("add", out, Selection(starts, rest, 0), values)
     return out
 
 
-def run(mode: str, x: DeviceArray, places: Places, other: DeviceArray) -> None:
-    """Read, write or add the elements at places, between `x` and `other`, which is contiguous."""
-    gpu = machine()
-    space = Space.of(places.rest.shape, [strides_in(places.rest, places.rest.shape)])
+def run(mode: str, x: DeviceArray, selection: Selection, other: DeviceArray) -> None:
+    """Read selected elements of `x` into `other`, or write or add those of `other`, which is contiguous."""
+    gpu = current_gpu()
+    space = Space.of(selection.rest.shape, [strides_in(selection.rest, selection.rest.shape)])
     dims = max(1, len(space.lengths))
     kind = "".join("01"[step != 0] for step in space.strides[0])
-    each = places.rest.size
-    size = places.starts.size * each
-    in_order = mode != "read" and not places.distinct
+    each = selection.rest.size
+    size = selection.starts.size * each
+    in_order = mode != "read" and not selection.distinct
     key = mode, kind, dims, x.dtype, in_order
     launch = _kernels.get(key)
     if launch is None:
-        launch = _kernels[key] = gpu.kernel(*text_of(mode, kind, dims, x.dtype, in_order=in_order))
-    tables = _in_order(places.starts) if in_order else [_there(places.starts)]
+        launch = _kernels[key] = gpu.kernel(*kernel_source(mode, kind, dims, x.dtype, in_order=in_order))
+    tables = _sorted(selection.starts) if in_order else [_there(selection.starts)]
     lengths, steps = space.lengths[1:], [s for s in space.strides[0] if s]
     launch(
         (grid_for(size, gpu.threads),),
@@ -105,45 +112,45 @@ def run(mode: str, x: DeviceArray, places: Places, other: DeviceArray) -> None:
 
 
 def _there(table: Index) -> DeviceArray:
-    return table.settle() if isinstance(table, DeviceArray) else DeviceArray.upload(table)
+    return table.materialize() if isinstance(table, DeviceArray) else DeviceArray.upload(table)
 
 
-def _in_order(starts: Index) -> list[DeviceArray]:
-    """Return places in ascending order, and for each which one it was: equal ones stay in theirs."""
+def _sorted(starts: Index) -> list[DeviceArray]:
+    """Return offsets in ascending order, sorted stably, and the positions that they had."""
     if isinstance(starts, DeviceArray):
-        return list(sort.in_order(starts.reshape(-1)))
+        return list(sort.sort_rows(starts.reshape(-1)))
     flat = starts.ravel()
     order = np.argsort(flat, kind="stable")
     return [DeviceArray.upload(flat[order]), DeviceArray.upload(order.astype(np.int64, copy=False))]
 
 
 def _added(one: str, other: str, dtype: Dtype) -> str:
-    """Return the text of a sum of two values, in the dtype that is computed in."""
+    """Return the source of a sum of two values, in the dtype that is computed in."""
     return f"({one} or {other})" if dtype.kind == "b" else f"{CASTS[working(dtype)]}({one} + {other})"
 
 
 def _adding(dtype: Dtype) -> list[str]:
-    """Return statements that add what goes to one place, in order; some is read ahead, since each waits for memory."""
+    """Return statements that add all values of an element in order, and read some ahead."""
 
     def value(ahead: int) -> str:
         place = f"which + {ahead}" if ahead else "which"
-        return loaded(f"other[order[{place}] * each + rest]", dtype)
+        return load_source(f"other[order[{place}] * each + rest]", dtype)
 
-    first = loaded("x[at]", dtype)
+    first = load_source("x[at]", dtype)
     lines = [f"total = {first if dtype.kind == 'b' else f'{CASTS[working(dtype)]}({first})'}"]
     lines.append(f"while which + {_AHEAD - 1} < count and starts[which + {_AHEAD - 1}] == start:")
     lines += [f"    value{ahead} = {value(ahead)}" for ahead in range(_AHEAD)]
     lines += [f"    total = {_added('total', f'value{ahead}', dtype)}" for ahead in range(_AHEAD)]
     lines += [f"    which += {_AHEAD}", "while which < count and starts[which] == start:"]
     lines += [f"    total = {_added('total', value(0), dtype)}", "    which += 1"]
-    return [*lines, f"x[at] = {stored('total', dtype)}"]
+    return [*lines, f"x[at] = {store_source('total', dtype)}"]
 
 
-def text_of(mode: str, kind: str, dims: int, dtype: Dtype, *, in_order: bool) -> tuple[str, list[str]]:
-    """Return the text of the kernel that reads, writes or adds at places, and the types of its arguments.
+def kernel_source(mode: str, kind: str, dims: int, dtype: Dtype, *, in_order: bool) -> tuple[str, list[str]]:
+    """Return the source of the kernel that reads, writes or adds at offsets, and the types of its arguments.
 
-    Where several values may go to one place it gets the places in order: the last of equal ones is written, the first
-    adds up all of them.
+    With `in_order` the offsets are sorted, since an element may get several values: of equal offsets, the last one
+    writes and the first one adds all values.
     """
     lengths = [f"n{axis}" for axis in range(1, dims)]
     steps = [f"s0_{axis}" for axis, moves in enumerate(kind) if moves == "1"]
@@ -158,13 +165,13 @@ def text_of(mode: str, kind: str, dims: int, dtype: Dtype, *, in_order: bool) ->
         "        rest = i % each",
         "        start = starts[which]",
     ]
-    inner = without_branches(parts_text("rest", dims), narrow=False)
-    inner.append(f"at = start + {place_text(kind, 0, 'rest') if steps else '0'}")
+    inner = with_index_width(index_source("rest", dims), narrow=False)
+    inner.append(f"at = start + {offset_source(kind, 0, 'rest') if steps else '0'}")
     if mode == "read":
         inner.append("other[i] = x[at]")
     elif not in_order:
-        both = loaded("x[at]", dtype), loaded("other[i]", dtype)
-        inner.append(f"x[at] = {'other[i]' if mode == 'write' else stored(_added(*both, dtype), dtype)}")
+        both = load_source("x[at]", dtype), load_source("other[i]", dtype)
+        inner.append(f"x[at] = {'other[i]' if mode == 'write' else store_source(_added(*both, dtype), dtype)}")
     elif mode == "write":
         inner += [
             "if which + 1 == count or starts[which + 1] != start:",

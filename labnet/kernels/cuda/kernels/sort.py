@@ -1,9 +1,9 @@
-"""Order along rows: stable sorting with NaN last, and searching in what is in order.
+"""Stable sorting of rows, with NaN last, and binary search in sorted rows.
 
-A block of threads puts a tile in order: each element counts those that come before it. Then runs are merged, two and
-two: each element finds by halving how many of the other run come before it, which is where it goes. So every place is
-written by one thread, nothing has to be a power of two, and nobody waits for the host: n elements of a row take
-log2(n / tile) launches after the first, of n log2(n) steps each.
+A block of threads sorts a tile by counting: the rank of an element is the number of elements before it. Then runs are
+merged in pairs: each element finds its position by binary search in the other run. So each element is written by one
+thread, no length has to be a power of two, and the host is not waited for. A row of n elements takes log2(n / tile)
+launches after the first, of n log2(n) steps each.
 """
 
 from typing import Any
@@ -13,8 +13,8 @@ import numpy as np
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.array.operands import mixed
 from labnet.kernels.cuda.codegen.iteration import grid_for
-from labnet.kernels.cuda.codegen.scalars import loaded, stored, working
-from labnet.kernels.cuda.driver.gpu import machine
+from labnet.kernels.cuda.codegen.scalars import load_source, store_source, working
+from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.driver.kernel import CASTS, Dtype, Launch, pointer
 
 INT64 = np.dtype("int64")
@@ -22,12 +22,12 @@ _kernels: dict[Any, Launch] = {}
 
 
 def sort(x: DeviceArray, axis: int | None = -1, **_: Any) -> DeviceArray:
-    """Return the elements in order along a dimension; equal ones stay as they are."""
+    """Return the elements sorted along a dimension; equal ones keep their order."""
     return _along(x, axis)[0]
 
 
 def argsort(x: DeviceArray, axis: int | None = -1, **_: Any) -> DeviceArray:
-    """Return the positions that put the elements in order along a dimension."""
+    """Return the positions that sort the elements along a dimension."""
     return _along(x, axis)[1]
 
 
@@ -35,21 +35,21 @@ def _along(x: DeviceArray, axis: int | None) -> list[DeviceArray]:
     if axis is None:
         x, axis = x.reshape(-1), 0
     axis = np.lib.array_utils.normalize_axis_index(axis, x.ndim)
-    rows = x.settle().view_of(np.moveaxis(x.layout, axis, -1))
-    found = in_order(rows.in_rows())
+    rows = x.materialize().view_of(np.moveaxis(x.layout, axis, -1))
+    found = sort_rows(rows.contiguous())
     return [part.view_of(np.moveaxis(part.layout, -1, axis)) for part in found]
 
 
-def in_order(rows: DeviceArray, positions: DeviceArray | None = None) -> tuple[DeviceArray, DeviceArray]:
-    """Return contiguous rows in order, and for each place the position that the element had in its row.
+def sort_rows(rows: DeviceArray, positions: DeviceArray | None = None) -> tuple[DeviceArray, DeviceArray]:
+    """Return contiguous rows sorted, and the position that each element had in its row.
 
     Parameters
     ----------
     rows : array
     positions : array of int64, optional
-        Contiguous, of the shape of `rows`: where the positions are to be put.
+        Contiguous, of the shape of `rows`: memory for the positions.
     """
-    gpu, dtype = machine(), rows.dtype
+    gpu, dtype = current_gpu(), rows.dtype
     keys = DeviceArray.empty(rows.shape, dtype)
     length = rows.shape[-1] if rows.size else 1
     tile = gpu.threads
@@ -61,37 +61,39 @@ def in_order(rows: DeviceArray, positions: DeviceArray | None = None) -> tuple[D
         return keys, order
     each = -(-length // tile)
     tiles, high = rows.size // length * each, gpu.threads // tile
-    launch = _kernel(_tiles_text, dtype)
+    launch = _kernel(_tiles_source, dtype)
     launch((-(-tiles // high),), (tile, high), tiles, each, length, tile, rows.address, keys.address, order.address)
     for left in reversed(range(passes)):
         new = DeviceArray.empty(rows.shape, dtype)
-        places = DeviceArray.empty(rows.shape, INT64) if positions is None or left else positions
-        _kernel(_merge_text, dtype)(
+        new_order = DeviceArray.empty(rows.shape, INT64) if positions is None or left else positions
+        _kernel(_merge_source, dtype)(
             (grid_for(rows.size, gpu.threads),),
             (gpu.threads,),
             *(rows.size, length, tile),
-            *(keys.address, order.address, new.address, places.address),
+            *(keys.address, order.address, new.address, new_order.address),
         )
-        keys, order, tile = new, places, 2 * tile
+        keys, order, tile = new, new_order, 2 * tile
     return keys, order
 
 
-def _kernel(text_of: Any, dtype: Dtype) -> Launch:
-    key = text_of, dtype
+def _kernel(kernel_source: Any, dtype: Dtype) -> Launch:
+    key = kernel_source, dtype
     launch = _kernels.get(key)
     if launch is None:
-        gpu = machine()
-        launch = _kernels[key] = gpu.kernel(*text_of(np.dtype("uint8") if dtype.kind == "b" else dtype, gpu.threads))
+        gpu = current_gpu()
+        launch = _kernels[key] = gpu.kernel(
+            *kernel_source(np.dtype("uint8") if dtype.kind == "b" else dtype, gpu.threads)
+        )
     return launch
 
 
 def _before(a: str, b: str, dtype: Dtype) -> str:
-    """Return the text that tells whether one element comes before another one."""
+    """Return the source of the comparison by which one element comes before another."""
     return f"({a} < {b} or ({b} != {b} and {a} == {a}))" if dtype.kind == "f" else f"{a} < {b}"
 
 
-def _tiles_text(dtype: Dtype, threads: int) -> tuple[str, list[str]]:
-    """Return the text of the kernel that puts tiles in order, and the types of its arguments."""
+def _tiles_source(dtype: Dtype, threads: int) -> tuple[str, list[str]]:
+    """Return the source of the kernel that sorts tiles, and the types of its arguments."""
     work = CASTS[working(dtype)]
     ahead = f"{_before('other', 'mine', dtype)} or (j < here and not {_before('mine', 'other', dtype)})"
     lines = [
@@ -105,7 +107,7 @@ def _tiles_text(dtype: Dtype, threads: int) -> tuple[str, list[str]]:
         "    count = min(tile, length - start) if which < tiles else i8(0)",
         f"    mine = {work}(0)",
         "    if here < count:",
-        f"        mine = {loaded('x[first + here]', dtype)}",
+        f"        mine = {load_source('x[first + here]', dtype)}",
         "        shared[base + here] = mine",
         "    cuda.syncthreads()",
         "    if here < count:",
@@ -116,14 +118,14 @@ def _tiles_text(dtype: Dtype, threads: int) -> tuple[str, list[str]]:
         f"            if {ahead}:",
         "                rank += 1",
         "            j += 1",
-        f"        keys[first + rank] = {stored('mine', dtype)}",
+        f"        keys[first + rank] = {store_source('mine', dtype)}",
         "        order[first + rank] = start + here",
     ]
     return "\n".join(lines) + "\n", ["i8"] * 4 + [pointer(dtype)] * 2 + ["pi8"]
 
 
-def _merge_text(dtype: Dtype, _: int) -> tuple[str, list[str]]:
-    """Return the text of the kernel that merges two runs of `width` elements each, and the types of its arguments."""
+def _merge_source(dtype: Dtype, _: int) -> tuple[str, list[str]]:
+    """Return the source of the kernel that merges two runs of `width` elements each, and the types of its arguments."""
     lines = [
         "def kernel(n, length, width, keys, order, new_keys, new_order):",
         "    step = i8(cuda.gridsize(1))",
@@ -136,10 +138,10 @@ def _merge_text(dtype: Dtype, _: int) -> tuple[str, list[str]]:
         "        is_left = at < middle",
         "        low = middle if is_left else start",
         "        high = min(start + 2 * width, length) if is_left else middle",
-        f"        mine = {loaded('keys[i]', dtype)}",
+        f"        mine = {load_source('keys[i]', dtype)}",
         "        while low < high:",
         "            half = (low + high) // 2",
-        f"            other = {loaded('keys[first + half]', dtype)}",
+        f"            other = {load_source('keys[first + half]', dtype)}",
         f"            ahead = {_before('other', 'mine', dtype)}",
         "            if not is_left:",
         f"                ahead = not {_before('mine', 'other', dtype)}",
@@ -148,7 +150,7 @@ def _merge_text(dtype: Dtype, _: int) -> tuple[str, list[str]]:
         "            else:",
         "                high = half",
         "        place = first + at + low - middle",
-        f"        new_keys[place] = {stored('mine', dtype)}",
+        f"        new_keys[place] = {store_source('mine', dtype)}",
         "        new_order[place] = order[i]",
         "        i += step",
     ]
@@ -156,7 +158,7 @@ def _merge_text(dtype: Dtype, _: int) -> tuple[str, list[str]]:
 
 
 def searchsorted(ordered: DeviceArray, x: Any, side: str = "left", sorter: Any = None) -> DeviceArray:
-    """Return where elements keep a row in order: before equal ones, or after them (``side="right"``)."""
+    """Return the positions that keep a row sorted: before equal elements, or after them (``side="right"``)."""
     if side not in ("left", "right"):
         raise ValueError(f"search side must be one of 'left' or 'right' (got {side!r})")
     if ordered.ndim != 1:
@@ -167,14 +169,14 @@ def searchsorted(ordered: DeviceArray, x: Any, side: str = "left", sorter: Any =
         ordered = ordered[sorter]
     if not isinstance(ordered, DeviceArray) or (isinstance(x, np.ndarray) and x.ndim):
         raise mixed(x if isinstance(ordered, DeviceArray) else ordered)
-    if not isinstance(x, DeviceArray):  # a number, or several
+    if not isinstance(x, DeviceArray):  # a number or a list
         x = DeviceArray.upload(np.asarray(x))
     dtype = np.result_type(ordered.dtype, x.dtype)
-    row, wanted = (part.astype(dtype, copy=False).in_rows() for part in (ordered, x))
+    row, wanted = (part.astype(dtype, copy=False).contiguous() for part in (ordered, x))
     out = DeviceArray.empty(wanted.shape, INT64)
     if out.size:
-        gpu = machine()
-        _kernel(_search_text, dtype)(
+        gpu = current_gpu()
+        _kernel(_search_source, dtype)(
             (grid_for(out.size, gpu.threads),),
             (gpu.threads,),
             *(out.size, row.size, int(side == "right")),
@@ -183,19 +185,19 @@ def searchsorted(ordered: DeviceArray, x: Any, side: str = "left", sorter: Any =
     return out
 
 
-def _search_text(dtype: Dtype, _: int) -> tuple[str, list[str]]:
-    """Return the text of the kernel that searches by halving, and the types of its arguments."""
+def _search_source(dtype: Dtype, _: int) -> tuple[str, list[str]]:
+    """Return the source of the kernel for binary search, and the types of its arguments."""
     lines = [
         "def kernel(n, length, right, row, x, out):",
         "    step = i8(cuda.gridsize(1))",
         "    i = i8(cuda.grid(1))",
         "    while i < n:",
-        f"        mine = {loaded('x[i]', dtype)}",
+        f"        mine = {load_source('x[i]', dtype)}",
         "        low = i8(0)",
         "        high = length",
         "        while low < high:",
         "            half = (low + high) // 2",
-        f"            other = {loaded('row[half]', dtype)}",
+        f"            other = {load_source('row[half]', dtype)}",
         f"            if {_before('other', 'mine', dtype)} or (right != 0 and not {_before('mine', 'other', dtype)}):",
         "                low = half + 1",
         "            else:",

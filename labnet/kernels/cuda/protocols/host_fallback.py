@@ -8,7 +8,7 @@ from labnet.kernels.cuda.array.array import DeviceArray
 
 
 def to_host(value: Any) -> Any:
-    """Return a value with every array of the GPU replaced by a copy on the host."""
+    """Return a value with each array of the GPU replaced by a copy on the host."""
     if isinstance(value, DeviceArray):
         return value.host()
     if isinstance(value, tuple | list):
@@ -17,7 +17,7 @@ def to_host(value: Any) -> Any:
 
 
 def to_device(value: Any) -> Any:
-    """Return a value with every array of the host replaced by a copy on the GPU."""
+    """Return a value with each array of the host replaced by a copy on the GPU."""
     if isinstance(value, np.ndarray | np.generic):
         return DeviceArray.upload(np.asarray(value))
     if isinstance(value, tuple) and hasattr(value, "_fields"):

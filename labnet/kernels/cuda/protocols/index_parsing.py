@@ -1,7 +1,7 @@
-"""What an index names: a view, or places in memory.
+"""Index parsing: an index of NumPy becomes a view, or a selection of elements by their offsets.
 
-Slices and integers are views. Arrays on the GPU become places there, by kernels; what is waited for is whether a
-position is out of bounds, and of a mask how many elements it names. Arrays on the host become places on the host.
+Slices and integers select views. Offsets are computed on the device of the arrays in the index. Two results are waited
+for: whether a position on the GPU is out of bounds, and the number of elements that a mask selects.
 """
 
 import functools
@@ -12,15 +12,15 @@ import numpy as np
 
 from labnet.kernels.cuda.array.array import DeviceArray, layout_at
 from labnet.kernels.cuda.codegen.elementwise import address
-from labnet.kernels.cuda.kernels.scatter import Host, Index, Places
+from labnet.kernels.cuda.kernels.scatter import Host, Index, Selection
 from labnet.kernels.cuda.kernels.select import nonzero
 from labnet.kernels.index_arrays import index_of
 
 _BASIC = (int, np.integer, slice, type(None), type(...))
 
 
-def parts_of(key: Any) -> tuple[Any, ...]:
-    """Return the parts of an index: numbers, slices and the like as they are, everything else as arrays."""
+def parse_index(key: Any) -> tuple[Any, ...]:
+    """Return the parts of an index: integers, slices, None and ``...`` unchanged, everything else as arrays."""
     parts = key if isinstance(key, tuple) else (key,)
     plain: list[Any] = []
     for part in parts:
@@ -36,7 +36,7 @@ def parts_of(key: Any) -> tuple[Any, ...]:
 
 
 def is_copied(key: Any, ndim: int) -> bool:
-    """Tell of an index that names a view whether NumPy makes a copy there: of an element, or at an array's number."""
+    """Return whether NumPy copies at a basic index: a single element, or an integer that is an array."""
     parts = key if isinstance(key, tuple) else (key,)
     return not (ndim or any(part is ... for part in parts)) or any(
         isinstance(part, np.ndarray | DeviceArray) for part in parts
@@ -44,34 +44,34 @@ def is_copied(key: Any, ndim: int) -> bool:
 
 
 def is_basic(parts: tuple[Any, ...]) -> bool:
-    """Tell whether an index names a view."""
+    """Return whether an index selects a view."""
     return all(isinstance(part, _BASIC) for part in parts)
 
 
 def is_mask(part: Any) -> bool:
-    """Tell whether a part of an index says of each element whether it is named."""
+    """Return whether a part of an index is a boolean mask."""
     return isinstance(part, np.ndarray | DeviceArray) and part.dtype.kind == "b"
 
 
 def view(layout: Host, parts: tuple[Any, ...]) -> Host:
-    """Return the view of a layout at a basic index; never an element, which would be read."""
+    """Return the view of a layout at a basic index, never a scalar, which would be read."""
     if not any(part is ... for part in parts):
         parts = (*parts, ...)
     found: Host = layout[parts]
     return found
 
 
-def places_of(layout: Host, parts: tuple[Any, ...]) -> Places:
-    """Work out which elements an index with arrays names.
+def select_elements(layout: Host, parts: tuple[Any, ...]) -> Selection:
+    """Return the elements that an index with arrays selects.
 
     Raises
     ------
     IndexError
-        If there are none; as NumPy does.
+        If the index does not fit the array, as NumPy does.
     """
     basic: list[Any] = []
     arrays: list[tuple[int, Index]] = []  # axis after the slices, and index
-    unsure: list[tuple[int, Index]] = []  # those that may be out of bounds
+    unsure: list[tuple[int, Index]] = []  # may be out of bounds
     order: list[bool] = []
     source = 0
     for part in _spread(layout, parts):
@@ -104,14 +104,14 @@ def places_of(layout: Host, parts: tuple[Any, ...]) -> Places:
     rest = layout_at(address(seen), tuple(n for n, _ in kept), seen.dtype, tuple(s for _, s in kept))
     chosen = [part for part in parts if isinstance(part, np.ndarray | DeviceArray)]
     distinct = len(chosen) == 1 and is_mask(chosen[0])
-    return Places(starts, rest, first if all(order[first:last]) else 0, distinct)
+    return Selection(starts, rest, first if all(order[first:last]) else 0, distinct)
 
 
 def _spread(layout: Host, parts: tuple[Any, ...]) -> list[Any]:
-    """Return the parts of an index with slices in the place of ``...``."""
+    """Return the parts of an index with ``...`` replaced by slices."""
     for part in parts:
         if is_mask(part) and not part.ndim:
-            raise IndexError("a single truth value as an index is not supported on 'cuda'")
+            raise IndexError("a single boolean as an index is not supported on 'cuda'")
     taken = sum(part.ndim if is_mask(part) else part is not None and part is not ... for part in parts)
     if taken > layout.ndim:
         raise IndexError(f"too many indices for array: array is {layout.ndim}-dimensional, but {taken} were indexed")
@@ -122,7 +122,7 @@ def _spread(layout: Host, parts: tuple[Any, ...]) -> list[Any]:
 
 
 def _indices(part: Any, layout: Host, axis: int) -> tuple[Index, ...]:
-    """Return the arrays of int64 that a part of an index stands for."""
+    """Return the arrays of int64 that a part of an index is equivalent to."""
     index: Index = part if isinstance(part, DeviceArray) else np.asarray(part)
     if index.dtype.kind == "b":
         if index.shape != layout.shape[axis : axis + index.ndim]:
@@ -137,7 +137,7 @@ def _indices(part: Any, layout: Host, axis: int) -> tuple[Index, ...]:
 
 
 def _check(layout: Host, parts: tuple[Any, ...], arrays: Sequence[tuple[Index, int]]) -> None:
-    """Have NumPy complain where a position is out of bounds; of what is on the GPU, one byte is waited for."""
+    """Raise the error of NumPy if a position is out of bounds; one byte is read from the GPU."""
     on_host = [(index, length) for index, length in arrays if isinstance(index, np.ndarray)]
     wrong = any(index.size and (index.min() < -length or index.max() >= length) for index, length in on_host)
     flags = [
@@ -154,7 +154,7 @@ def _check(layout: Host, parts: tuple[Any, ...], arrays: Sequence[tuple[Index, i
 def _starts(
     indices: Sequence[Index], lengths: Sequence[int], steps: Sequence[int], begin: int, shape: tuple[int, ...]
 ) -> Index:
-    """Return the places of the shape of all arrays together."""
+    """Return the offsets for the broadcast shape of all arrays."""
     if all(isinstance(index, np.ndarray) for index in indices):
         starts = np.full(shape, begin, np.int64)
         for index, length, step in zip(indices, lengths, steps, strict=True):
@@ -164,5 +164,5 @@ def _starts(
     for index, length, step in zip(indices, lengths, steps, strict=True):
         there = index if isinstance(index, DeviceArray) else DeviceArray.upload(index)
         total = np.where(there < 0, there + length, there) * step + total
-    found: DeviceArray = total.settle()
+    found: DeviceArray = total.materialize()
     return found

@@ -1,6 +1,6 @@
-"""NumPy's other functions on arrays of the GPU: one entry each for those that the bodies of ops call.
+"""NumPy's other functions on arrays of the GPU: one entry for each that the bodies of ops call.
 
-What has no entry is refused; what has no kernel, such as medians, goes to the host and back.
+NumPy raises TypeError for a function without an entry. Functions without a kernel, such as medians, run on the host.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ _TABLE: dict[Any, Callable[..., Any]] = {}
 
 
 def call(function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """Carry out what ``__array_function__`` was asked for."""
+    """Answer ``__array_function__``."""
     found = _TABLE.get(function)
     if found is None:
         return NotImplemented
@@ -36,7 +36,7 @@ def _for(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return declare
 
 
-# Views: NumPy works out where the elements of the result lie
+# Views: NumPy computes the layout of the result
 
 for _function in (np.transpose, np.swapaxes, np.expand_dims, np.squeeze, np.moveaxis, np.broadcast_to):
 
@@ -69,7 +69,7 @@ def _ravel(x: DeviceArray) -> DeviceArray:
     return x.reshape(-1)
 
 
-# Questions
+# Attributes
 
 _TABLE[np.shape] = lambda x: x.shape
 _TABLE[np.ndim] = lambda x: x.ndim
@@ -91,7 +91,7 @@ def _array_equal(x: DeviceArray, y: DeviceArray, **_: Any) -> bool:
     return x.shape == y.shape and bool(np.all(x == y))
 
 
-# New arrays, where ``like=`` is one of the GPU
+# Creation, with ``like=`` an array of the GPU
 
 
 @_for(np.empty)
@@ -113,7 +113,7 @@ def _ones(shape: Any, dtype: Any = None, **_: Any) -> DeviceArray:
 def _full(shape: Any, fill_value: Any, dtype: Any = None, **_: Any) -> DeviceArray:
     if isinstance(fill_value, DeviceArray):
         out = DeviceArray.empty(shape, np.dtype(dtype or fill_value.dtype))
-        write(out, fill_value.settle().node())
+        write(out, fill_value.materialize().node())
         return out
     return DeviceArray.filled(shape, fill_value, np.dtype(dtype or np.asarray(fill_value).dtype))
 
@@ -218,14 +218,14 @@ def _reducing(ufunc: Any) -> Callable[..., Any]:
 _TABLE[np.max], _TABLE[np.min] = _reducing(np.maximum), _reducing(np.minimum)
 
 
-def _truth(ufunc: Any) -> Callable[..., Any]:
+def _reducing_booleans(ufunc: Any) -> Callable[..., Any]:
     def function(x: DeviceArray, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
         return reduce.reduce(ufunc, x.astype(bool, copy=False), axis, None, out, keepdims is True)
 
     return function
 
 
-_TABLE[np.all], _TABLE[np.any] = _truth(np.logical_and), _truth(np.logical_or)
+_TABLE[np.all], _TABLE[np.any] = _reducing_booleans(np.logical_and), _reducing_booleans(np.logical_or)
 
 
 @_for(np.count_nonzero)
@@ -258,10 +258,10 @@ def _std(x: DeviceArray, axis: Any = None, **named: Any) -> Any:
     return np.sqrt(_var(x, axis, **named))
 
 
-_TABLE[np.argmax] = lambda x, axis=None, out=None, *, keepdims=False: reduce.position(
+_TABLE[np.argmax] = lambda x, axis=None, out=None, *, keepdims=False: reduce.arg_extreme(
     "argmax", x, axis, keepdims=keepdims is True
 )
-_TABLE[np.argmin] = lambda x, axis=None, out=None, *, keepdims=False: reduce.position(
+_TABLE[np.argmin] = lambda x, axis=None, out=None, *, keepdims=False: reduce.arg_extreme(
     "argmin", x, axis, keepdims=keepdims is True
 )
 _TABLE[np.cumsum] = lambda x, axis=None, dtype=None, out=None: scan.scan(
@@ -285,7 +285,7 @@ def _concatenate(parts: Sequence[Any], axis: int | None = 0, **_: Any) -> Device
     arrays = [part if isinstance(part, DeviceArray) else DeviceArray.upload(np.asarray(part)) for part in parts]
     if axis is None:
         arrays, axis = [part.reshape(-1) for part in arrays], 0
-    # NumPy checks the shapes and works out the result, on arrays that take no memory
+    # NumPy checks the shapes and computes that of the result, on arrays without memory
     blanks = [np.broadcast_to(np.zeros((), part.dtype), part.shape) for part in arrays]
     axis = np.lib.array_utils.normalize_axis_index(axis, blanks[0].ndim)
     edges = [blank[tuple(slice(0, 0) if i == axis else slice(None) for i in range(blank.ndim))] for blank in blanks]
@@ -366,19 +366,19 @@ _TABLE[np.take_along_axis], _TABLE[np.put_along_axis] = gather.take_along_axis, 
 _TABLE[np.searchsorted] = sort.searchsorted
 
 
-def _orderly(function: Any, own: Callable[..., DeviceArray]) -> None:
-    def ordered(x: DeviceArray, axis: int | None = -1, **named: Any) -> DeviceArray:
+def _define_sort(function: Any, own: Callable[..., DeviceArray]) -> None:
+    def function_of(x: DeviceArray, axis: int | None = -1, **named: Any) -> DeviceArray:
         found: DeviceArray = own(x, axis) if x.ndim else on_host(function, (x, axis), named)
         return found
 
-    _TABLE[function] = ordered
+    _TABLE[function] = function_of
 
 
-_orderly(np.sort, sort.sort)
-_orderly(np.argsort, sort.argsort)
+_define_sort(np.sort, sort.sort)
+_define_sort(np.argsort, sort.argsort)
 
 
-# Elements that are chosen by their values
+# Selection by value
 
 _TABLE[np.nonzero] = select.nonzero
 _TABLE[np.unique_all] = select.unique
@@ -387,7 +387,7 @@ _TABLE[np.unique_counts] = lambda x: select.unique(x)[::3]
 _TABLE[np.unique_inverse] = lambda x: select.unique(x)[:3:2]
 
 
-# What goes to the host and back
+# Functions without a kernel
 
 _ON_HOST: tuple[Any, ...] = (
     np.unique, np.repeat, np.median, np.isin, np.diff, np.trace, np.diagonal, np.einsum, np.linalg.norm,

@@ -14,12 +14,12 @@ from labnet.kernels.cuda.kernels import matmul, reduce
 from labnet.kernels.cuda.protocols import indexing
 from labnet.kernels.cuda.protocols.host_fallback import on_host
 
-#: Functions that a block of `reductions` stands for.
+#: Functions that `kernels.reduce` computes.
 _REDUCING = {"add", "multiply", "maximum", "minimum", "logical_and", "logical_or"}
 
 
 def call(ufunc: Any, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """Carry out what ``__array_ufunc__`` was asked for."""
+    """Answer ``__array_ufunc__``."""
     if method == "__call__":
         if ufunc is not np.matmul:
             return _call(ufunc, inputs, named)
