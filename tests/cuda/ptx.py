@@ -1,4 +1,4 @@
-"""Kernels as a GPU gets them, without one: a catalogue of texts, their PTX, and what ``ptxas`` says of it.
+"""Kernels as a GPU gets them, without one: a catalogue of sources, their PTX, and what ``ptxas`` says of it.
 
 ``python -m tests.cuda.ptx`` prints the registers of each kernel.
 """
@@ -166,7 +166,7 @@ def _of_tensors() -> dict[str, Callable[[], Any]]:
 
 
 def catalogue() -> dict[str, tuple[str, list[str]]]:
-    """Return the texts of kernels and the types of their arguments, by what they are for.
+    """Return the sources of kernels and the types of their arguments, by what they are for.
 
     Afterwards this process cannot use a GPU: the kernels that it knows do nothing.
     """

@@ -1,4 +1,4 @@
-"""Everything that needs a GPU, run twice without one: in Numba's simulator, and as PTX on the emulated GPU.
+"""The tests of `device`, run twice without a GPU: in Numba's simulator, and as PTX on the emulated GPU.
 
 Each in a process of its own: the simulator has to be asked for before Numba is imported.
 """

@@ -1,4 +1,4 @@
-"""Where tensors are: made, moved, mixed, counted, and shared with other libraries."""
+"""Devices of tensors: created, moved, mixed, counted, and shared with other libraries."""
 
 import threading
 

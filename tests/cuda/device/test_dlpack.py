@@ -74,7 +74,7 @@ def test_the_array_lives_until_the_consumer_is_done(waits, version):
 
 
 @pytest.mark.parametrize("version", NAMES)
-def test_a_capsule_that_nobody_consumes_keeps_nothing(waits, version):
+def test_a_capsule_that_is_not_consumed_keeps_nothing(waits, version):
     array = DeviceArray.upload(drawn((3,), "float32"))
     alive = weakref.ref(array)
     capsule = exported(array, max_version=version)

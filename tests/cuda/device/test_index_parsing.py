@@ -1,4 +1,4 @@
-"""Arrays of integers on the GPU as indices: places are worked out there, and errors are those of NumPy."""
+"""Arrays of integers on the GPU as indices: offsets are computed there, and errors are those of NumPy."""
 
 import numpy as np
 import pytest

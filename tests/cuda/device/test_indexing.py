@@ -1,4 +1,4 @@
-"""Reading, writing and adding at an index do what NumPy does, repeated places included."""
+"""Reading, writing and adding at an index do what NumPy does, repeated elements included."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is remembered of one call, to be quicker, is right for the next: other values, numbers, forms and overlaps."""
+"""A cached plan is right for the next call: other values, numbers, forms and overlaps."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""What is chosen by the values of elements: masks, what is not zero, distinct elements; and running sums in parts."""
+"""Selection by value: masks, nonzero and distinct elements; and cumulative sums in parts."""
 
 import numpy as np
 import pytest
@@ -161,7 +161,7 @@ def test_a_mask_of_another_shape_is_refused_before_anything_is_written(shape):
     array, mask = drawn((3, 4, 5), "float32"), np.ones(shape, bool)
     there = upload(array)
     for call in (lambda: there[upload(mask)], lambda: there.__setitem__(upload(mask), 1.0)):
-        with pytest.raises(IndexError, match=r"boolean index did not match|too many indices|truth value"):
+        with pytest.raises(IndexError, match=r"boolean index did not match|too many indices|single boolean"):
             call()
     assert_same(there, array)
 
@@ -181,7 +181,7 @@ def test_values_that_do_not_fit_a_mask_are_refused(shape):
     assert_same(there, array)
 
 
-def test_of_a_mask_only_the_number_of_places_is_waited_for(fetched):
+def test_only_the_number_of_elements_of_a_mask_is_waited_for(fetched):
     x, mask, values = (
         upload(drawn((300,), "float32")),
         upload(np.arange(300) % 3 == 0),

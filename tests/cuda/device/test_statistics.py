@@ -1,4 +1,4 @@
-"""What ops take on a GPU is told by statistics, and nobody waits for it op by op."""
+"""Statistics tell the time of ops on a GPU without waiting for each op."""
 
 import numpy as np
 import pytest
@@ -86,7 +86,7 @@ def test_a_compiled_step_is_one_row():
     assert cost.bytes > 2 * 4 * (12 + 6 + 2)
 
 
-def test_a_compiled_step_is_not_counted_by_whoever_does_not_count():
+def test_a_compiled_step_is_not_counted_without_a_count():
     step = ln.jit(lambda x: ln.tanh(x) * 2)
     x = array(3)
     with ln.stats.collect() as statistics:
@@ -95,7 +95,7 @@ def test_a_compiled_step_is_not_counted_by_whoever_does_not_count():
     assert statistics.ops == {}
 
 
-def test_nothing_is_timed_while_nobody_counts():
+def test_nothing_is_timed_without_a_count():
     with ln.stats.collect():
         array(2) + 1
     assert current_gpu().clock.asked == 0

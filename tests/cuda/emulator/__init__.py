@@ -1,8 +1,8 @@
 """A GPU made of NumPy: runs the PTX that a real one gets, behind the functions of ``libcuda.so.1``.
 
-Numba's simulator runs the text of a kernel in Python. This runs what was compiled of it, launched by the same calls of
-the driver: how arguments are packed, what was fused, graphs, copies that are still under way. Every access to memory is
-checked: bounds, alignment, races between threads, and barriers that not all threads of a block reach.
+Numba's simulator runs the source of a kernel in Python. This emulator runs the compiled kernel, launched by the calls
+of the driver: packed arguments, fused operations, graphs, copies under way. Every access to memory is checked: bounds,
+alignment, races between threads, and barriers that not all threads of a block reach.
 """
 
 import functools

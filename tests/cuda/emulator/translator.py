@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tests.cuda.emulator import arithmetic
-from tests.cuda.emulator.parsing import SIZES, Instruction, Kernel, Unsupported
+from tests.cuda.emulator.parser import SIZES, Instruction, Kernel, Unsupported
 
 SPECIAL = tuple(f"%{name}.{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz")
 #: Where the windows of shared and of local memory begin among generic addresses.
