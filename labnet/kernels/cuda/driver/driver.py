@@ -30,9 +30,9 @@ _OUT_OF_MEMORY, _UNSUPPORTED_PTX = 2, 222
 _MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76
 _BUFFER_POINTER, _BUFFER_SIZE, _END = 1, 2, 0
 _ERROR_LOG, _ERROR_LOG_SIZE = 5, 6
-#: An event that takes no times.
+#: Flag of an event without timing.
 _UNTIMED = 2
-#: Memory may be asked for, and kernels load_source, while a graph is recorded.
+#: Capture mode: memory may be allocated and kernels loaded while a graph is recorded.
 _CAPTURE_RELAXED = 2
 #: Bytes of an upload from which on it is synchronous; smaller ones copy their source and go on.
 _SYNCHRONOUS = 1 << 18
