@@ -33,8 +33,9 @@ os.environ.setdefault("LABNET_CACHE", str(Path(tempfile.gettempdir()) / "labnet-
 import numpy as np
 
 import labnet as ln
-from labnet.kernels.cuda.array import DeviceArray
-from labnet.kernels.cuda.machine import machine, pool
+from labnet.kernels.cuda.array.array import DeviceArray
+from labnet.kernels.cuda.driver.gpu import current_gpu
+from labnet.kernels.cuda.driver.pool import pool
 
 try:
     import torch
@@ -122,7 +123,7 @@ class Bench:
         dx, dy = x._array, y._array
         yield (
             "three operations, one expression",
-            lambda: (np.tanh(dx * dy) + dx).settle(),
+            lambda: (np.tanh(dx * dy) + dx).materialize(),
             self.peer(lambda: (tx * ty).tanh() + tx),
             *(3 * nbytes, 2.0),
         )
@@ -304,7 +305,7 @@ class Bench:
 
     def seconds(self, task: Task, *, rounds: int = 15, length: float = 0.02) -> tuple[float, float]:
         """Return the median time of a task, many of them between two waits for the GPU, and the host's part of it."""
-        wait = machine().synchronize
+        wait = current_gpu().synchronize
 
         def once(repeats: int) -> tuple[float, float]:
             wait()
@@ -334,7 +335,7 @@ def bench(*, tiny: bool, chosen: str = "") -> dict[str, Any]:
     """
     suite = Bench(tiny=tiny)
     results: dict[str, Any] = {}
-    print(f"{machine().name}{', times mean nothing' if tiny else ''}")
+    print(f"{current_gpu().name}{', times mean nothing' if tiny else ''}")
     print(f"{'':<46}{'us':>12}{'host us':>10}{'torch us':>12}{'host us':>10}{'per second':>14}{'x torch':>9}{'bar':>6}")
     for name, ours, theirs, work, bar in suite.rows():
         if not re.search(chosen, name):
@@ -367,8 +368,8 @@ SANITIZED = """
 import numpy as np, labnet as ln
 x = ln.asarray(np.random.default_rng(0).standard_normal((70, 300)).astype("float32"), device="cuda", requires_grad=True)
 w = ln.asarray(np.ones((300, 65), "float32"), device="cuda", requires_grad=True)
-from labnet.kernels.cuda import products
-products._cublas = lambda: None
+from labnet.kernels.cuda.kernels import matmul
+matmul._cublas = lambda: None
 y = ln.nn.softmax(x @ w).sum(axis=0)
 (y.sum() + x.max(axis=1).sum() + ln.cumulative_sum(x, axis=1).mean() + x[[1, 1, 2]].sum()).backward()
 (x * 2 + x.T.sum()).sum().item(), ln.argmax(x, axis=0).tolist(), ln.argmax(x, axis=1).tolist()
@@ -401,7 +402,7 @@ def check(*, tiny: bool, seconds: float, chosen: str = "") -> dict[str, Any]:
     command = [sys.executable, "-m", "pytest", "-q", "-c", "tests/cuda/alone.ini", "--confcutdir=tests/cuda"]
     command += ["-p", "no:cacheprovider", "--rootdir=."]
     folder = Path("tests/cuda/device")
-    names = ["test_products.py"] if tiny else sorted(path.name for path in (ROOT / folder).glob("test_*.py"))
+    names = ["test_matmul.py"] if tiny else sorted(path.name for path in (ROOT / folder).glob("test_*.py"))
     parts = {name: [str(folder / name)] for name in names}
     if not tiny:
         parts["values"] = [*parts["test_registry.py"], "-k", "values"]

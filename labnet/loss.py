@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 
 from labnet.errors import DTypeError, ShapeError
-from labnet.kernels.places import finished
+from labnet.kernels.device_dispatch import finished
 from labnet.ops import (
     abs,
     binary_cross_entropy_with_logits,

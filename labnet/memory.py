@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.places import copied, is_elsewhere
+from labnet.kernels.device_dispatch import copied, is_on_gpu
 
 #: Of the host or of a GPU.
 Array = Any
@@ -93,7 +93,7 @@ def move(base: Any, views: list[Any]) -> None:
     if not views:
         base._array = copied(origin)
         return
-    if is_elsewhere(origin):
+    if is_on_gpu(origin):
         for tensor, array in zip((base, *views), origin.moved([view._array for view in views]), strict=True):
             tensor._array = array
         return
@@ -109,7 +109,7 @@ def move(base: Any, views: list[Any]) -> None:
 
 def positions(view: Array, base: Array) -> Array:
     """Return the place of each element of `view` in the flattened `base`, for arrays that share memory."""
-    if is_elsewhere(base):
+    if is_on_gpu(base):
         view, base = view.layout, base.layout
     addresses = _addresses(base).ravel()
     order = np.argsort(addresses)

@@ -18,7 +18,7 @@ from labnet._methods import Methods
 from labnet.device import CPU, check_device
 from labnet.device import _process_default as _defaults
 from labnet.errors import DeviceError, DTypeError, GradientError, ShapeError
-from labnet.kernels.places import copied, device_of, finished, is_elsewhere, moved
+from labnet.kernels.device_dispatch import copied, device_of, finished, is_on_gpu, moved
 from labnet.pictures import describe_array
 from labnet.stats import losses
 
@@ -291,7 +291,7 @@ class Tensor(Methods):
         It never changes afterwards: the next update of the tensor writes elsewhere.
         """
         tell("numpy", self)
-        if is_elsewhere(self._array):
+        if is_on_gpu(self._array):
             raise DeviceError("numpy: the tensor is on 'cuda': bring it to the host with .to('cpu') first")
         view = self._array.view()
         view.flags.writeable = False
@@ -326,7 +326,7 @@ class Tensor(Methods):
         On a GPU memory is shared either way, as libraries expect there. Elements that lie backwards are copied:
         torch ends the process where a stride is negative.
         """
-        if is_elsewhere(self._array):
+        if is_on_gpu(self._array):
             return self._dlpack_on_gpu(stream, max_version, dl_device, copy)
         readable = max_version is not None and max_version[0] >= 1
         if copy is False and not readable:
@@ -337,20 +337,20 @@ class Tensor(Methods):
         return array.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device)
 
     def _dlpack_on_gpu(self, stream: Any, max_version: Any, dl_device: Any, copy: bool | None) -> Any:
-        from labnet.kernels.cuda.dlpack import CUDA as GPU
-        from labnet.kernels.cuda.dlpack import capsule
+        from labnet.kernels.cuda.array.dlpack import CUDA as GPU
+        from labnet.kernels.cuda.array.dlpack import capsule
 
         if dl_device is not None and tuple(map(int, dl_device)) != (GPU, 0):
             raise BufferError(f"__dlpack__: the tensor is on 'cuda', device {dl_device} was asked for: use .to('cpu')")
         tell("numpy", self)
         array: Any = self._array
-        array = array.copy() if copy or _needs_copy(array, copy) else array.settle()
+        array = array.copy() if copy or _needs_copy(array, copy) else array.materialize()
         return capsule(array, stream=stream, max_version=max_version, read_only=not copy)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         """Where the elements lie on a GPU, for other libraries; there is none on the CPU."""
-        if not is_elsewhere(self._array):
+        if not is_on_gpu(self._array):
             raise AttributeError("__cuda_array_interface__: the tensor is on 'cpu'")
         tell("numpy", self)
         array: Any = self._array
@@ -363,7 +363,7 @@ class Tensor(Methods):
         return found
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        if is_elsewhere(self._array):
+        if is_on_gpu(self._array):
             return (2, 0)
         return self._array.__dlpack_device__()
 
@@ -531,12 +531,12 @@ def _place_for(data: Any, device: str | None) -> str:
         return check_device(device)
     if isinstance(data, Tensor):
         return data.device
-    return device_of(data) if is_elsewhere(data) else check_device(None)
+    return device_of(data) if is_on_gpu(data) else check_device(None)
 
 
 def _shared(data: Any) -> Any:
     """Return the array of the GPU that another library has, without a copy."""
-    from labnet.kernels.cuda.interchange import from_interface
+    from labnet.kernels.cuda.array.interchange import from_interface
 
     return from_interface(data)
 
@@ -627,7 +627,7 @@ def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, An
     if isinstance(data, Tensor):
         own: np.ndarray[Any, Any] = data._array
         return own if wanted is None else finished(own.astype(wanted, copy=False))
-    if is_elsewhere(data):
+    if is_on_gpu(data):
         there: np.ndarray[Any, Any] = data if wanted is None else finished(data.astype(wanted, copy=False))
         return there
     if hasattr(data, "__cuda_array_interface__"):

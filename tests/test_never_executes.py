@@ -38,11 +38,11 @@ ALLOWED = {
     "kernels/blas.py": {"ctypes.CDLL"},  # the library of NumPy that is loaded already
     "compile/specialisation.py": {"exec"},  # source that it wrote itself, for a function of the caller
     "compile/machine.py": {"compile", "exec"},  # the same, to be compiled
-    "kernels/cuda/compiler.py": {"compile", "exec", "import_module"},  # kernels that it wrote itself, and Numba
-    "kernels/cuda/simulator.py": {"compile", "exec", "import_module"},  # the same
-    "kernels/cuda/machine.py": {"import_module"},  # of Numba
-    "kernels/cuda/driver.py": {"ctypes.CDLL"},  # the driver of the system
-    "kernels/cuda/products.py": {"ctypes.CDLL"},  # cuBLAS, where pip or the system has put it
+    "kernels/cuda/driver/compiler.py": {"compile", "exec", "import_module"},  # kernels that it wrote itself, and Numba
+    "kernels/cuda/driver/simulator.py": {"compile", "exec", "import_module"},  # the same
+    "kernels/cuda/driver/gpu.py": {"import_module"},  # of Numba
+    "kernels/cuda/driver/driver.py": {"ctypes.CDLL"},  # the driver of the system
+    "kernels/cuda/kernels/matmul.py": {"ctypes.CDLL"},  # cuBLAS, where pip or the system has put it
     "network/runner/service.py": {
         "subprocess"
     },  # a server of its own, which runs uploaded files and never without its token

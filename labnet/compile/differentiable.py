@@ -28,7 +28,7 @@ from labnet.compile.trace.traced_call import trace_call
 from labnet.compile.trace.traced_tensor import Traced, refuse
 from labnet.device import CPU
 from labnet.errors import GradientError
-from labnet.kernels.places import finished, moved
+from labnet.kernels.device_dispatch import finished, moved
 from labnet.ops import dispatch
 from labnet.ops.creation import random_state, restart_at
 from labnet.tensor import Tensor, wrap

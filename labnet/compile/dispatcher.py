@@ -18,7 +18,7 @@ from labnet.compile.pytree import flatten
 from labnet.compile.specialisation import Specialisation, specialise
 from labnet.compile.trace.signature import signature
 from labnet.device import CPU
-from labnet.kernels.places import timed
+from labnet.kernels.device_dispatch import timed
 from labnet.ops import dispatch
 from labnet.ops.creation import random_state, restart_at
 from labnet.stats.collecting import active, later, record, suspended

@@ -1,8 +1,8 @@
-"""Compiled kernels, for those who call them: which there are, and whether they are ready.
+"""Compiled kernels of the CPU: their names, and a loader that compiles them in the background.
 
-Compiling takes seconds, and loading what is compiled half a second, so neither is done before a process has
-shown that it trains; then it happens in the background while NumPy does the work. The switch cannot be seen in
-the results: a kernel computes the same bits as the NumPy code that it stands in for.
+Compiling takes seconds, and loading from the disk half a second. So the loader starts only after the process has
+trained for a while, and NumPy computes until the kernels are ready. Results do not change: a kernel computes the same
+bits as the NumPy code that it replaces.
 """
 
 import atexit
@@ -10,17 +10,17 @@ import itertools
 import threading
 from collections.abc import Callable
 
-#: Calls that NumPy takes over before the kernels are loaded: less than a second of small steps.
+#: Calls that NumPy computes before the kernels are loaded: less than a second of small steps.
 PATIENCE = 200
 
 
 class Kernel:
-    """A function that becomes machine code in time.
+    """A function that is compiled in the background.
 
     Attributes
     ----------
     compiled : callable or None
-        Called with the address of a tuple of arrays and some numbers, it returns whether it did the work.
+        Takes the address of a tuple of arrays and some numbers; returns whether it computed. None until it is ready.
     """
 
     __slots__ = ("compiled", "name")
@@ -31,7 +31,7 @@ class Kernel:
 
 
 class Loader:
-    """Compiles all kernels, or takes them from the disk, once per process."""
+    """Compiles all kernels, or loads them from the disk, once per process."""
 
     def __init__(self, kernels: tuple[Kernel, ...]):
         self._kernels = kernels
@@ -42,14 +42,14 @@ class Loader:
         self._thread: threading.Thread | None = None
 
     def ask(self) -> None:
-        """Say that a kernel would have been of use."""
+        """Count a call that a kernel could have computed, and start loading after the last of `PATIENCE`."""
         if next(self._asked) == PATIENCE and not self._done:
             self._thread = threading.Thread(target=self.load, name="labnet-kernels", daemon=True)
             atexit.register(self.stop)
             self._thread.start()
 
     def load(self) -> bool:
-        """Make the kernels ready, and tell whether this machine has them."""
+        """Compile or load the kernels, and return whether this machine has all of them."""
         with self._lock:
             if not self._done:
                 self._done = True
@@ -74,7 +74,7 @@ class Loader:
             kernel.compiled = function
 
     def stop(self) -> None:
-        """Wait for the kernel that is being compiled, and leave out the rest: the process ends."""
+        """Wait for the kernel under way and skip the rest, at the exit of the process."""
         self._stopped = True
         if self._thread is not None:
             self._thread.join()

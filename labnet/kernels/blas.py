@@ -1,6 +1,6 @@
-"""NumPy's own BLAS, for compiled code: the same library, so the same bits and no second pool of threads.
+"""NumPy's own BLAS for compiled code: the same library, so the same bits and no second thread pool.
 
-Knows how NumPy's wheels name the functions. Where they have other names the kernels that need BLAS are left out.
+The functions have the names of NumPy's wheels. Under other names, kernels that need BLAS are not available.
 """
 
 import ctypes
@@ -8,18 +8,18 @@ import ctypes
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
 from numpy._core import _multiarray_umath  # type: ignore[attr-defined]
 
-#: Names under which compiled code finds the functions; all sizes are 64-bit integers.
+#: Symbols of the functions in compiled code; all sizes are 64-bit integers.
 SGEMM, SGEMV, SDOT, DGEMM = "labnet_sgemm", "labnet_sgemv", "labnet_sdot", "labnet_dgemm"
 _PATTERNS = ("scipy_cblas_{}64_", "cblas_{}64_")
 
 
 def library() -> ctypes.CDLL:
-    """Return NumPy's own library, and with it what it depends on: BLAS, and the mathematics of C."""
+    """Return NumPy's library, which also finds the symbols of its dependencies: BLAS and libm."""
     return ctypes.CDLL(str(_multiarray_umath.__file__))
 
 
 def link() -> bool:
-    """Make the functions known to compiled code, and tell whether that was possible."""
+    """Define the symbols for compiled code, and return whether NumPy has the functions."""
     functions = library()
     for pattern in _PATTERNS:
         names = [pattern.format(name) for name in ("sgemm", "sgemv", "sdot", "dgemm")]

@@ -1,11 +1,11 @@
-"""The compiled kernels: machine code for what takes several passes in NumPy.
+"""Compiled kernels of the CPU: machine code for operations that take several passes in NumPy.
 
-Arrays come as the address of a tuple of them, which costs the same for two arrays as for twenty, and lets one
-compiled function serve a model of any depth. A kernel reads data, shape, dtype and flags from the array
-objects themselves, checks all of it, and returns 0 without having done anything if something does not suit it.
-Every kernel computes the same bits as the NumPy code that stands in for it: same operations, same order.
+Arrays are passed as the address of a tuple. So the cost of a call does not depend on their number, and one compiled
+function serves a model of any depth. A kernel reads data, shape, dtype and flags from the array objects and checks
+them. If one does not fit, it returns 0 and leaves everything unchanged. It computes the same bits as the NumPy code
+that it replaces: same operations, same order.
 
-Everything that a kernel calls is in this file, because a changed callee elsewhere would not renew the copy on disk.
+All functions that a kernel calls are in this file, since a change elsewhere would not invalidate the cache on disk.
 """
 
 # mypy: ignore-errors
@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 
 from labnet.kernels.blas import SDOT, SGEMM, SGEMV
 
-#: Every kernel lets other threads run, and divides by zero as NumPy does.
+#: Every kernel releases the GIL, and divides by zero as NumPy does.
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "cache": True, "boundscheck": False}
 
 _HEAD = object.__basicsize__
@@ -47,13 +47,13 @@ _ROWS, _COLUMNS, _PLAIN, _TRANSPOSED = 101, 102, 111, 112
 
 @njit(inline="always")
 def _wins(value, greatest):
-    """Return whether a value is the greatest of its tile: NaN is, where there is one."""
+    """Return whether a value is the maximum of its tile, which NaN always is."""
     return (value == greatest) | (value != value)
 
 
 @njit(inline="always")
 def _greater(a, b):
-    """Return the greater number, or NaN where there is one, without branching."""
+    """Return the greater of two numbers, or NaN if either is NaN, without branching."""
     greater = a if a > b else b
     return a if a != a else greater
 
@@ -73,7 +73,7 @@ def _word(context: Any, address: Any) -> Any:
 
 @intrinsic
 def _floats(context: Any, address: Any) -> Any:
-    """Take an address for that of float32 numbers."""
+    """Return an address as a pointer to float32 numbers."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], ir.FloatType().as_pointer())
@@ -103,26 +103,26 @@ def _length(array, axis):
 
 @njit(inline="always")
 def _has(array, flags, dtype):
-    """Tell whether an array is of this dtype, and has these flags."""
+    """Return whether an array has this dtype and these flags."""
     described = _word(_word(array + _DTYPE) + _HEAD + 8)
     return (described & 0xFFFFFF) == dtype and (_word(array + _FLAGS) & flags) == flags
 
 
 @njit(inline="always")
 def _wanted(item, like):
-    """Tell whether an item is an array at all, as another one is, rather than None."""
+    """Return whether an item has the type of `like`, an array, rather than being None."""
     return _word(item + _HEAD - 8) == _word(like + _HEAD - 8)
 
 
 @njit(inline="always")
 def _suits(array, ndim, flags, dtype):
-    """Tell whether an array is of this dtype, has so many dimensions, and these flags."""
+    """Return whether an array has this number of dimensions, these flags and this dtype."""
     return (_word(array + _NDIM) & 0xFFFFFFFF) == ndim and _has(array, flags, dtype)
 
 
 @njit(inline="always")
 def _flat_size(array, flags, dtype):
-    """Return the number of elements of an array of any shape, -1 if it does not suit."""
+    """Return the number of elements of an array of any shape, -1 if it does not fit."""
     if not _has(array, flags, dtype):
         return -1
     size = 1
@@ -136,13 +136,13 @@ def _flat_size(array, flags, dtype):
 
 @njit(inline="always")
 def worth_turning(rows, inner, columns):
-    """Tell whether a weight is transposed first: BLAS is slower the other way round where it is small."""
+    """Return whether to transpose a weight first, since BLAS is slower with a small transposed one."""
     return rows >= 16 and inner > 1 and columns > 1 and inner * columns <= 8192
 
 
 @njit(inline="always")
 def _product(left, left_turned, right, right_turned, out, rows, inner, columns):
-    """Compute left (rows, inner) @ right (inner, columns); one that is turned is stored as its transpose."""
+    """Compute left (rows, inner) @ right (inner, columns); a turned factor is stored as its transpose."""
     if rows == 1 and columns == 1:
         out[0] = _dot(inner, left, 1, right, 1)
     elif rows == 1:
@@ -182,7 +182,7 @@ def _product_with_turned(x, weight, out, rows, inner, columns):
 
 @njit(inline="always")
 def _sum_of_rows(g, out, rows, columns):
-    """Add up the rows of g, in NumPy's order: by row, but one column alone in eight interleaved sums."""
+    """Sum the rows of g in NumPy's order: row by row, but a single column in eight interleaved sums."""
     if columns > 1 or rows < 8:
         for j in range(columns):
             out[j] = g[j]
@@ -264,7 +264,7 @@ def layers_forward(arrays, relu):
 
 @njit(**OPTIONS)
 def layers_backward(arrays, relu):
-    """Compute the gradients of what `layers_forward` was given; those that are None are left out."""
+    """Compute the gradients of the arguments of `layers_forward`, except those that are None."""
     layers = (_count(arrays) - 6) // 3
     g, x = _item(arrays, 0), _item(arrays, 1)
     hidden, out, scratch, by_x = (
@@ -348,7 +348,7 @@ def relu_backward(arrays):
 
 @njit(inline="always")
 def _tiles(image, tiled, rows, columns, image_flags, tiled_flags):
-    """Return how many images of (..., H, W) there are, -1 if their tiles of rows x columns do not suit."""
+    """Return the number of images of (..., H, W), -1 if tiles of rows x columns do not fit."""
     size = _flat_size(image, image_flags, _FLOAT32)
     ndim = _word(image + _NDIM) & 0xFFFFFFFF
     if size <= 0 or ndim < 2 or (_word(tiled + _NDIM) & 0xFFFFFFFF) != ndim or rows * columns == 0:
@@ -362,7 +362,7 @@ def _tiles(image, tiled, rows, columns, image_flags, tiled_flags):
 
 @njit(**OPTIONS)
 def tile_max(arrays, rows, columns):
-    """Find the greatest element of each tile, or NaN; arrays: images (..., H, W), result (..., H', W')."""
+    """Compute the maximum of each tile, or NaN; arrays: images (..., H, W), result (..., H', W')."""
     image, result = _item(arrays, 0), _item(arrays, 1)
     count = _tiles(image, result, rows, columns, _READ, _WRITE)
     if count < 0:
@@ -392,7 +392,7 @@ def tile_max(arrays, rows, columns):
 
 @njit(**OPTIONS)
 def tile_max_backward(arrays, rows, columns):
-    """Hand the gradient of each tile to its greatest element; arrays: g, images, their maxima, result of zeros."""
+    """Pass the gradient of each tile to its maximum; arrays: g, images, their maxima, result of zeros."""
     g, image, maxima, result = _item(arrays, 0), _item(arrays, 1), _item(arrays, 2), _item(arrays, 3)
     count = _tiles(image, maxima, rows, columns, _READ, _READ)
     if count < 0 or _tiles(result, g, rows, columns, _WRITE, _READ) != count:
@@ -435,7 +435,7 @@ def tile_max_backward(arrays, rows, columns):
 
 @njit(inline="always")
 def _same_sizes(arrays, groups, read):
-    """Tell whether corresponding arrays of all groups suit and have one size; the first `read` are read only."""
+    """Return whether corresponding arrays of all groups fit and have one size; the first `read` are read only."""
     count = _count(arrays) // groups
     for i in range(count):
         size = _flat_size(_item(arrays, i), _READ, _FLOAT32)
@@ -514,7 +514,7 @@ KERNELS = {
 
 
 def layout_is_known() -> bool:
-    """Tell whether array objects look as the kernels think, in a way that cannot crash."""
+    """Return whether array objects have the layout that the kernels expect; this check cannot crash."""
     array = np.zeros((2, 3), "float32")
     words = ctypes.c_int64.from_address
     shape = words(words(id(array) + _SHAPE).value).value

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from labnet.autograd import Node, Run
-from labnet.kernels.places import is_elsewhere, settle, timed
+from labnet.kernels.device_dispatch import is_on_gpu, materialize, timed
 from labnet.nn import containers, recurrent
 from labnet.nn.dense import Layers
 from labnet.nn.recurrence import Recurrence
@@ -72,7 +72,7 @@ class Fused:
             began, name = time.perf_counter(), f"{self.name}.backward"
             with timed(later(name)), suspended():
                 pulled = pull(node, gradient, run)
-                settle(*pulled)
+                materialize(*pulled)
             seconds = 0.0 if _is_elsewhere(pulled) else time.perf_counter() - began
             cost = OpCount(1, seconds, node.nbytes + _nbytes(pulled), self.flops_of_pull(node, pulled))
             record(name, cost)
@@ -83,7 +83,7 @@ class Fused:
 
 def _is_elsewhere(values: Sequence[Any]) -> bool:
     """Tell whether any of some tensors and arrays is on a GPU."""
-    return any(is_elsewhere(getattr(value, "_array", value)) for value in values)
+    return any(is_on_gpu(getattr(value, "_array", value)) for value in values)
 
 
 def _nbytes(values: Sequence[Any]) -> int:

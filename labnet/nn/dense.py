@@ -11,7 +11,7 @@ import numpy as np
 
 from labnet import kernels, ops
 from labnet.autograd import Node, Run, is_recording
-from labnet.kernels.places import is_elsewhere
+from labnet.kernels.device_dispatch import is_on_gpu
 from labnet.ops.elementwise import blocked
 from labnet.ops.halves import HALF
 from labnet.tensor import Tensor, wrap
@@ -46,7 +46,7 @@ def layers(x: Tensor, parameters: Sequence[Tensor], relu: int) -> Tensor | None:
     """
     array = x._array
     arrays = [parameter._array for parameter in parameters]
-    if array.ndim != 2 or is_elsewhere(array):
+    if array.ndim != 2 or is_on_gpu(array):
         return None
     rows, dtype = len(array), array.dtype
     widths = [len(bias) if bias.ndim else 0 for bias in arrays[1::2]]

@@ -8,7 +8,7 @@ import numpy as np
 from labnet import ops
 from labnet.device import CPU
 from labnet.errors import DTypeError, ShapeError
-from labnet.kernels.places import Together, finished, settle
+from labnet.kernels.device_dispatch import Deferred, finished, materialize
 from labnet.nn.sizes import number, probability, size, sizes
 from labnet.ops.creation import arange, rand
 from labnet.ops.dispatch import current_tracer
@@ -177,12 +177,12 @@ def layer_norm(
     shape = sizes("layer_norm", "normalized_shape", normalized_shape)
     if x.shape[-len(shape) :] != shape:
         raise ShapeError(f"layer_norm: expected an input of shape (..., {', '.join(map(str, shape))}), got {x.shape}")
-    with Together():
+    with Deferred():
         y = ops.standardize(x, dims=len(shape), eps=eps)
         y = y if weight is None else y * weight
         y = y if bias is None else y + bias
     if current_tracer() is None:
-        settle(y._array)
+        materialize(y._array)
     return y
 
 

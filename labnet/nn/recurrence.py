@@ -12,7 +12,7 @@ import numpy as np
 from labnet import ops
 from labnet.autograd import Node, Run, is_recording
 from labnet.device import CPU
-from labnet.kernels.places import device_of, finished, moved
+from labnet.kernels.device_dispatch import device_of, finished, moved
 from labnet.ops.dispatch import current_tracer
 from labnet.ops.registry import FLOATS, Op
 from labnet.tensor import Tensor, wrap

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.places import finished
+from labnet.kernels.device_dispatch import finished
 from labnet.ops.elementwise import blocked, exp, kept, sigmoid, tanh, unary, where
 from labnet.ops.error_function import erf_of_array
 from labnet.ops.reduction import greatest, sum

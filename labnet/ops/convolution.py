@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.places import is_elsewhere
+from labnet.kernels.device_dispatch import is_on_gpu
 from labnet.ops.reduction import sum
 from labnet.ops.registry import FLOATS, Array, Sample, op
 from labnet.ops.windows import Padding, Pair, Windows
@@ -33,7 +33,7 @@ def _windows(
         stride=stride,
         padding=padding,
         dilation=dilation,
-        joined=not is_elsewhere(like),
+        joined=not is_on_gpu(like),
     )
 
 

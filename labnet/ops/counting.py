@@ -4,7 +4,7 @@ The functions that `labnet.ops.dispatch` makes hold the array function of their 
 another function into that cell and takes it out again at the end, so that an op costs exactly the same as
 before while nobody counts. Backwards are counted as ops of their own, ``matmul.backward``; the ops that a
 gradient rule is written in are part of it and not counted again. What runs on a GPU is counted at once, and its
-seconds there are added when they are known; see `labnet.kernels.cuda.clock`.
+seconds there are added when they are known; see `labnet.kernels.cuda.driver.clock`.
 """
 
 import time
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from labnet.autograd import Run
-from labnet.kernels.places import is_elsewhere, settle, timed
+from labnet.kernels.device_dispatch import is_on_gpu, materialize, timed
 from labnet.ops.dispatch import Recorded
 from labnet.ops.registry import REGISTRY, Op
 from labnet.stats.collecting import active, later, on_switch, record, suspended
@@ -48,8 +48,8 @@ def counting_kernel(op: Op) -> Kernel:
         began = time.perf_counter()
         with timed(later(op.name)):
             out = kernel(*arguments, **static)
-            settle(out)
-        seconds = 0.0 if is_elsewhere(out) else time.perf_counter() - began
+            materialize(out)
+        seconds = 0.0 if is_on_gpu(out) else time.perf_counter() - began
         inputs = arguments[0] if variadic else arguments
         record(op.name, OpCount(1, seconds, _nbytes(op, inputs, out), op.count_flops(out, *inputs, **static)))
         return out
@@ -67,8 +67,8 @@ def counting_pull(pull: Kernel) -> Kernel:
         began, name = time.perf_counter(), f"{op.name}.backward"
         with timed(later(name)), suspended():
             pulled = pull(node, gradient, run)
-            settle(*pulled)
-        seconds = 0.0 if is_elsewhere(out) else time.perf_counter() - began
+            materialize(*pulled)
+        seconds = 0.0 if is_on_gpu(out) else time.perf_counter() - began
         wanted = {position: each for position, each in enumerate(pulled) if each is not None}
         forward = op.count_flops(out, *inputs, **static)
         # a bias, the third input of linear maps and convolutions, gets the sum of the gradient and no product of it

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from labnet.device import CPU, check_device
-from labnet.kernels.places import finished, moved
+from labnet.kernels.device_dispatch import finished, moved
 from labnet.ops import dispatch
 from labnet.ops.shape import Shape
 from labnet.tensor import DTypeLike, Tensor, as_array, as_dtype
@@ -107,7 +107,7 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
     [0, 1, 2]
     """
     if x.__dlpack_device__()[0] == _DLPACK_CUDA:
-        from labnet.kernels.cuda.interchange import from_dlpack as from_gpu
+        from labnet.kernels.cuda.array.interchange import from_dlpack as from_gpu
 
         return Tensor(from_gpu(x), device=device)
     return Tensor(np.from_dlpack(x, copy=copy), device=device or CPU)
@@ -381,7 +381,7 @@ def _uniform(shape: Shape, dtype: Any, device: str) -> Any:
     """Draw the same numbers on every device, where they are needed."""
     if device == CPU:
         return _generator.random(shape, dtype=_precision(dtype))
-    from labnet.kernels.cuda.uniform import drawn
+    from labnet.kernels.cuda.kernels.random import uniform as drawn
 
     return drawn(_generator, shape, dtype)
 

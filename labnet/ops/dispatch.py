@@ -15,7 +15,7 @@ import numpy as np
 from labnet import memory
 from labnet.autograd import Node, Run, is_recording, next_number
 from labnet.errors import AxisError, DTypeError, ShapeError
-from labnet.kernels.places import Together, carried_out, finished, is_elsewhere, settle
+from labnet.kernels.device_dispatch import Deferred, execute_body, finished, is_on_gpu, materialize
 from labnet.ops.axes import make_plain
 from labnet.ops.halves import HALF, widened_rule
 from labnet.tensor import Tensor, as_array, witness, wrap
@@ -124,8 +124,7 @@ class Recorded(Node):
         for array in inputs:
             if type(array) is not _ndarray:
                 inputs = [
-                    a if a is None or type(a) is _ndarray or is_elsewhere(a) else np.asarray(a, out.dtype)
-                    for a in inputs
+                    a if a is None or type(a) is _ndarray or is_on_gpu(a) else np.asarray(a, out.dtype) for a in inputs
                 ]
                 break
         rules: Sequence[Any] = op.vjps
@@ -138,9 +137,9 @@ class Recorded(Node):
         if type(gradient) is _ndarray:
             return self._pull_arrays(gradient, inputs, rules)
         gradient = _as_array(gradient)
-        with Together():  # what rules do between them is one kernel
+        with Deferred():  # what rules do between them is one kernel
             pulled = self._pull_arrays(gradient, inputs, rules)
-        settle(*pulled)
+        materialize(*pulled)
         return pulled
 
     def _pull_arrays(self, gradient: Array, inputs: Sequence[Any], rules: Sequence[Any]) -> list[Any]:
@@ -294,7 +293,7 @@ def unary_function(op: "Op") -> Callable[..., Tensor]:
             if type(array) is _ndarray or forward is not op.forward:
                 result = forward(array)
             else:
-                result = carried_out(forward, array)
+                result = execute_body(forward, array)
         except _REFUSALS as error:
             raise failure(name, (array,), _NO_STATIC, error) from None
         out: Tensor = _new(Tensor)
@@ -328,13 +327,13 @@ def binary_function(op: "Op") -> Callable[..., Tensor]:
             array2, parent2 = x2._array, x2._node
         else:
             array2, parent2 = operand(x2), _node_of(x2)
-            if type(array2) is not _ndarray and type(array1) is not _ndarray and not is_elsewhere(array1):
+            if type(array2) is not _ndarray and type(array1) is not _ndarray and not is_on_gpu(array1):
                 array1, array2 = [x._array for x in as_tensors((x1, x2))]
         try:
             if type(array1) is _ndarray or forward is not op.forward:
                 result = forward(array1, array2)
             else:
-                result = carried_out(forward, array1, array2)
+                result = execute_body(forward, array1, array2)
         except _REFUSALS as error:
             raise failure(name, (array1, array2), _NO_STATIC, error) from None
         out: Tensor = _new(Tensor)
@@ -416,7 +415,7 @@ def static_function(
             if type(array) is _ndarray or forward is not op.forward:
                 result = forward(array, **static)
             else:
-                result = carried_out(forward, array, **static)
+                result = execute_body(forward, array, **static)
         except _REFUSALS as error:
             check_names(name, static, names, required)
             raise failure(name, (array,), static, error) from None
@@ -482,7 +481,7 @@ def general_function(
 
 def failure(name: str, arrays: tuple[Array, ...], static: dict[str, Any], error: Exception) -> Exception:
     """Turn NumPy's complaint into ours, with every shape or dtype that took part."""
-    given = [a if isinstance(a, _ndarray) or is_elsewhere(a) else np.asarray(a) for a in arrays if a is not None]
+    given = [a if isinstance(a, _ndarray) or is_on_gpu(a) else np.asarray(a) for a in arrays if a is not None]
     extra = "".join(f", {key}={value!r:.40}" for key, value in static.items())
     if isinstance(error, TypeError | OverflowError) or (name == "pow" and _broadcast(given)):
         return DTypeError(f"{name}: not possible for dtypes {', '.join(str(a.dtype) for a in given)}{extra}: {error}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.places import is_elsewhere
+from labnet.kernels.device_dispatch import is_on_gpu
 
 Array = np.ndarray[Any, Any]
 
@@ -43,8 +43,8 @@ def erf_of_array(x: Any) -> Any:
     >>> abs(float(erf_of_array(np.float64(0.5))) - math.erf(0.5)) < 1e-15
     True
     """
-    if is_elsewhere(x):
-        from labnet.kernels.cuda.functions import error_function
+    if is_on_gpu(x):
+        from labnet.kernels.cuda.protocols.numpy_functions import error_function
 
         return error_function(x)
     x = np.asarray(x)

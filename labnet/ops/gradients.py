@@ -5,7 +5,7 @@ from typing import Any, overload
 
 from labnet import autograd
 from labnet.errors import GradientError
-from labnet.kernels.places import finished
+from labnet.kernels.device_dispatch import finished
 from labnet.ops import dispatch
 from labnet.ops.creation import zeros_like
 from labnet.tensor import Tensor, wrap

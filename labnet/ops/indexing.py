@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from labnet.errors import ShapeError
-from labnet.kernels.places import copied, device_of, index_of, is_elsewhere, moved
+from labnet.kernels.device_dispatch import copied, device_of, is_on_gpu, moved
+from labnet.kernels.index_arrays import index_of
 from labnet.ops.axes import normalize_axis
 from labnet.ops.elementwise import kept
 from labnet.ops.registry import EVERY, FLOATS, Array, Sample, composed, no_flops, op
@@ -103,7 +104,7 @@ def _blank(g: Tensor, out: Tensor, x: Tensor, value: Tensor, *, key: Any) -> Ten
 def _stays(key: Any, shape: tuple[int, ...], read: tuple[int, ...]) -> Array:
     """Tell of values of shape `read` that are written at an index which ones stay: of those for one place the last."""
     parts = key if isinstance(key, tuple) else (key,)
-    like = next((part for part in parts if is_elsewhere(part)), None)
+    like = next((part for part in parts if is_on_gpu(part)), None)
     places, order = np.full(shape, -1, like=like), np.arange(math.prod(read), like=like).reshape(read)
     places[key] = order
     return places[key] == order

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from labnet.device import CPU
-from labnet.kernels.places import device_of, moved
+from labnet.kernels.device_dispatch import device_of, moved
 from labnet.ops.activation import softmax
 from labnet.ops.elementwise import binary, sigmoid
 from labnet.ops.halves import HALF, SINGLE

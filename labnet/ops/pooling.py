@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from labnet import kernels
-from labnet.kernels.places import finished, is_elsewhere
+from labnet.kernels.device_dispatch import finished, is_on_gpu
 from labnet.ops.dispatch import current_tracer
 from labnet.ops.elementwise import kept
 from labnet.ops.registry import FLOATS, Array, Sample, op
@@ -79,7 +79,7 @@ def _winners(x: Array, windows: Windows, greatest: Array | None) -> Iterator[tup
     x = _padded(x, windows, -np.inf)
     greatest = _greatest(x, windows) if greatest is None else greatest
     *places, last = _places(windows)
-    in_place = not is_elsewhere(greatest)  # on a GPU all of it is part of the kernel that needs it
+    in_place = not is_on_gpu(greatest)  # on a GPU all of it is part of the kernel that needs it
     broken = not in_place or np.isnan(greatest).any()
     left = None
     for place in places:
@@ -149,7 +149,7 @@ def max_pool2d(
     """
     windows = _windows(x, kernel_size, stride, padding, dilation)
     compiled = kernels.tile_max.compiled
-    if compiled is not None and _are_tiles(windows) and not is_elsewhere(x):
+    if compiled is not None and _are_tiles(windows) and not is_on_gpu(x):
         out = np.empty((*x.shape[:-2], *windows.out), x.dtype)
         together = (x, out)
         if compiled(id(together), *windows.kernel):
@@ -196,7 +196,7 @@ def max_pool2d_input(
     windows = _windows(x, kernel_size, stride, padding, dilation)
     out = _blank(x.shape, windows, y)
     compiled = kernels.tile_max_backward.compiled
-    if compiled is not None and greatest is not None and _are_tiles(windows) and not is_elsewhere(x):
+    if compiled is not None and greatest is not None and _are_tiles(windows) and not is_on_gpu(x):
         together = (y, x, greatest, out)
         if compiled(id(together), *windows.kernel):
             return out

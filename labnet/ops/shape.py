@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from labnet.device import check_device
-from labnet.kernels.places import finished
+from labnet.kernels.device_dispatch import finished
 from labnet.ops.halves import HALF, SINGLE
 from labnet.ops.registry import EVERY, Array, Sample, op
 from labnet.tensor import DTypeLike, Tensor, as_dtype

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from labnet.errors import ShapeError
-from labnet.kernels.places import device_of, moved
+from labnet.kernels.device_dispatch import device_of, moved
 from labnet.ops.indexing import plain_key, take_along_axis
 from labnet.ops.registry import EVERY, NUMBERS, Array, Sample, composed, op
 from labnet.tensor import Tensor, tell, wrap

@@ -12,7 +12,7 @@ from numbers import Integral
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from labnet.kernels.places import is_elsewhere
+from labnet.kernels.device_dispatch import is_on_gpu
 from labnet.ops.registry import Array
 
 #: One number for both dimensions, or one for (rows, columns).
@@ -133,16 +133,16 @@ class Windows:
         """Cut a batch into parts whose windows are few enough to be worked on at a time."""
         images = len(x)
         each = channels * self.kernel[0] * self.kernel[1] * self.out[0] * self.row
-        count = max(1, (_PART_ELSEWHERE if is_elsewhere(x) else _PART) // max(1, each))
+        count = max(1, (_PART_ELSEWHERE if is_on_gpu(x) else _PART) // max(1, each))
         return (slice(start, start + count) for start in range(0, images, count))
 
     def columns(self, x: Array, groups: int) -> Array:
         """Return the windows of images (N, C, H, W) as a matrix (N, groups, C / groups * kernel, windows)."""
         inner = x.shape[1] // groups * self.kernel[0] * self.kernel[1]
-        if is_elsewhere(x):
-            from labnet.kernels.cuda import convolution
+        if is_on_gpu(x):
+            from labnet.kernels.cuda.kernels import im2col
 
-            found = convolution.columns(x, self._sizes())
+            found = im2col.im2col(x, self._sizes())
             return found.reshape((x.shape[0], groups, inner, self.out[0] * self.out[1]))
         padded = x
         if self.padded != self.image:
@@ -154,10 +154,10 @@ class Windows:
     def add_up(self, columns: Array, channels: int) -> Array:
         """Add a matrix as of `columns` up to images (N, channels, H, W); the adjoint of `columns`."""
         parts = columns.reshape(len(columns), channels, *self.kernel, self.out[0], self.row)
-        if is_elsewhere(columns):
-            from labnet.kernels.cuda import convolution
+        if is_on_gpu(columns):
+            from labnet.kernels.cuda.kernels import im2col
 
-            return convolution.add_up(parts, self._sizes())
+            return im2col.col2im(parts, self._sizes())
         padded = np.zeros((len(columns), channels, *self.padded), columns.dtype)
         if (
             self.stride[0] == 1 and self.row == self.padded[1]

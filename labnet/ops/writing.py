@@ -14,7 +14,7 @@ from labnet import memory
 from labnet.autograd import Leaf, is_recording
 from labnet.device import CPU
 from labnet.errors import DeviceError, DTypeError, GradientError, ShapeError
-from labnet.kernels.places import device_of, moved
+from labnet.kernels.device_dispatch import device_of, moved
 from labnet.ops import dispatch
 from labnet.ops.dispatch import failure, operand
 from labnet.ops.indexing import getitem, plain_key, setitem

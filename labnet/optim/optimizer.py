@@ -16,7 +16,7 @@ import numpy as np
 from labnet import memory
 from labnet.autograd import Gradients
 from labnet.errors import GradientError, ShapeError
-from labnet.kernels.places import copied, finished, is_elsewhere, moved
+from labnet.kernels.device_dispatch import copied, finished, is_on_gpu, moved
 from labnet.ops import dispatch
 from labnet.ops.halves import wider
 from labnet.optim.inputs import warn_of_leaves
@@ -236,7 +236,7 @@ class Optimizer:
         if tracer is not None:
             tracer.update(self, found)
             return
-        if any(is_elsewhere(parameter._array) for parameter, _ in found):
+        if any(is_on_gpu(parameter._array) for parameter, _ in found):
             if not self._step_elsewhere(found):
                 self._step(found)
         elif not self._step_compiled(found):
@@ -290,18 +290,18 @@ class Optimizer:
         """Take a step with all parameters at once by a kernel made of the formula; tell whether there is one."""
         if not self._has_formula:
             return False
-        from labnet.kernels.cuda import updates
+        from labnet.kernels.cuda.kernels import optimizers
 
         states = [self._known(parameter).state for parameter, _ in found]
         steps = {state.get("step", 0) for state in states}
         values: list[Any] = [parameter._array for parameter, _ in found]
         gradients = [finished(as_array(gradient)) for _, gradient in found]
-        if len(steps) != 1 or not updates.fit(values, gradients):
+        if len(steps) != 1 or not optimizers.are_supported(values, gradients):
             return False
         step = steps.pop() + 1
         slots = [slot for slot in self.slots if slot != "step"]
         before = [[state.get(slot) for slot in slots] for state in states]
-        news, after = updates.update(self._formula, self._numbers(step), values, gradients, slots, before)
+        news, after = optimizers.update(self._formula, self._numbers(step), values, gradients, slots, before)
         for (parameter, _), new, state, own in zip(found, news, states, after, strict=True):
             memory.overwrite(parameter, new)
             parameter.grad = None

@@ -1,6 +1,6 @@
 """Which tests of this folder run: those of `device` need a GPU, or a process that starts with Numba's simulator.
 
-`test_simulated.py` runs them in processes of their own. On a machine with a GPU, and little else:
+`test_device_suite.py` runs them in processes of their own. On a machine with a GPU, and little else:
 ``LABNET_GPU=1 python -m pytest -c tests/cuda/alone.ini --confcutdir=tests/cuda tests/cuda/device``.
 """
 

@@ -1,4 +1,4 @@
-"""Kernels as a GPU gets them, without one: a catalogue of texts, their PTX, and what ``ptxas`` says of it.
+"""Kernels as a GPU gets them, without one: a catalogue of sources, their PTX, and what ``ptxas`` says of it.
 
 ``python -m tests.cuda.ptx`` prints the registers of each kernel.
 """
@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.cuda import compiler, driver, machine, uniform
-from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.array.array import DeviceArray
+from labnet.kernels.cuda.driver import compiler, driver, gpu
+from labnet.kernels.cuda.kernels import random
 
 CAPABILITIES = ((8, 0), (9, 0))
 
@@ -34,7 +35,7 @@ class Recorder:
     launches = 0
 
     def __init__(self) -> None:
-        self.gate = threading.RLock()
+        self.stream_lock = threading.RLock()
         self.kernels: list[tuple[str, list[str]]] = []
         self._next = 1 << 20
 
@@ -77,23 +78,25 @@ def workloads() -> dict[str, Callable[[], Any]]:
     for dtype in ("float32", "float16", "float64"):
         x, y = array((5000,), dtype), array((5000,), dtype)
         for name in UNARY if dtype == "float32" else ("exp", "tanh"):
-            found[f"{name} {dtype}"] = lambda name=name, x=x: getattr(np, name)(x).settle()
+            found[f"{name} {dtype}"] = lambda name=name, x=x: getattr(np, name)(x).materialize()
         for name in BINARY if dtype == "float32" else ("add", "power", "maximum"):
-            found[f"{name} {dtype}"] = lambda name=name, x=x, y=y: getattr(np, name)(x, y).settle()
+            found[f"{name} {dtype}"] = lambda name=name, x=x, y=y: getattr(np, name)(x, y).materialize()
     for dtype in ("int8", "int32", "int64", "uint8"):
         x, y = array((5000,), dtype), array((5000,), dtype)
         for name in ("add", "floor_divide", "right_shift") if dtype == "int32" else ("multiply",):
-            found[f"{name} {dtype}"] = lambda name=name, x=x, y=y: getattr(np, name)(x, y).settle()
-        found[f"{dtype} to float32"] = lambda x=x: x.astype("float32").settle()
+            found[f"{name} {dtype}"] = lambda name=name, x=x, y=y: getattr(np, name)(x, y).materialize()
+        found[f"{dtype} to float32"] = lambda x=x: x.astype("float32").materialize()
         found[f"sum of rows {dtype}"] = lambda dtype=dtype: np.sum(array((10, 50), dtype), 1)
     found |= {
-        "bias and relu": lambda: np.maximum(row + array((1024,)), 0).settle(),
-        "three operations": lambda: (np.exp(row) * row + 1.0).settle(),
+        "bias and relu": lambda: np.maximum(row + array((1024,)), 0).materialize(),
+        "three operations": lambda: (np.exp(row) * row + 1.0).materialize(),
         "transposed copy": lambda: row.T.copy(),
-        "transposed sum": lambda: (array((4, 64, 65)).transpose(2, 0, 1) + array((65, 4, 64)) * array((64,))).settle(),
-        "four dimensions": lambda: (array((2, 3, 4, 5))[:, ::2, ::-1] + array((5, 4))[::-1].T).settle(),
-        "where": lambda: np.where(row > 0, row, 0.0).settle(),
-        "logical not": lambda: np.logical_not(array((9,), "bool")).settle(),
+        "transposed sum": lambda: (
+            array((4, 64, 65)).transpose(2, 0, 1) + array((65, 4, 64)) * array((64,))
+        ).materialize(),
+        "four dimensions": lambda: (array((2, 3, 4, 5))[:, ::2, ::-1] + array((5, 4))[::-1].T).materialize(),
+        "where": lambda: np.where(row > 0, row, 0.0).materialize(),
+        "logical not": lambda: np.logical_not(array((9,), "bool")).materialize(),
         "sum of rows": lambda: np.sum(row, 1),
         "sum of columns": lambda: np.sum(row, 0),
         "sum of all": lambda: np.sum(array((1 << 22,))),
@@ -129,7 +132,7 @@ def workloads() -> dict[str, Callable[[], Any]]:
         "put along": lambda: np.put_along_axis(row, array((1000, 3), "int64"), array((1000, 3)), 1),
     }
     for dtype in ("float32", "float16", "float64"):
-        found[f"random {dtype}"] = lambda dtype=dtype: uniform.drawn(np.random.default_rng(0), 5000, np.dtype(dtype))
+        found[f"random {dtype}"] = lambda dtype=dtype: random.uniform(np.random.default_rng(0), 5000, np.dtype(dtype))
     for dtype in ("float32", "float16", "float64", "int64", "bool"):
         found[f"sort {dtype}"] = lambda dtype=dtype: np.sort(array((8, 1000), dtype))
         found[f"search {dtype}"] = lambda dtype=dtype: np.searchsorted(array((900,), dtype), array((70,), dtype))
@@ -163,11 +166,11 @@ def _of_tensors() -> dict[str, Callable[[], Any]]:
 
 
 def catalogue() -> dict[str, tuple[str, list[str]]]:
-    """Return the texts of kernels and the types of their arguments, by what they are for.
+    """Return the sources of kernels and the types of their arguments, by what they are for.
 
     Afterwards this process cannot use a GPU: the kernels that it knows do nothing.
     """
-    recorder = machine._found = Recorder()
+    recorder = gpu._found = Recorder()
     found: dict[str, tuple[str, list[str]]] = {}
     known: set[str] = set()
     for name, work in workloads().items():

@@ -21,4 +21,4 @@ def test_the_benchmark_runs_to_its_end(tmp_path):
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert found["simulated"]
     assert not [name for name, row in found["bench"].items() if row.get("ratio")]
-    assert found["check"]["test_products.py"]["code"] == 0
+    assert found["check"]["test_matmul.py"]["code"] == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from labnet.errors import DeviceError
-from labnet.kernels.cuda import clock, driver
+from labnet.kernels.cuda.driver import clock, driver
 from labnet.stats import OpStatistics
 from labnet.stats.operations import Later
 
@@ -232,7 +232,7 @@ def test_a_call_that_has_begun_just_before_another_thread_records_keeps_out_of_i
     assert library.wrong == []
 
 
-def test_who_waits_for_the_gpu_holds_up_nobody(gpu, library):
+def test_a_thread_that_waits_for_the_gpu_delays_no_other(gpu, library):
     library.busy = True
     launch(gpu)
     waiting = [threading.Thread(target=call) for call in (gpu.synchronize, lambda: gpu.download(np.ones(3), 4096))]
@@ -260,7 +260,7 @@ def test_waiting_uses_events_again_and_never_the_stream(gpu, library):
     assert "cuStreamSynchronize" not in library.calls
 
 
-def test_nothing_is_waited_for_by_who_records(gpu, library):
+def test_a_thread_that_records_cannot_wait(gpu, library):
     with pytest.raises(DeviceError, match="while launches are recorded"), gpu.captured():
         gpu.synchronize()
     assert library.wrong == []
@@ -294,7 +294,7 @@ def test_many_threads_launch_read_and_record_at_once(gpu, library):
 # The seconds of launches
 
 
-def test_seconds_are_told_when_the_gpu_is_done_and_nobody_waits(gpu, library):
+def test_seconds_are_told_when_the_gpu_is_done_without_waiting(gpu, library):
     told = Told()
     library.busy = True
     with gpu.clock.telling(told):
@@ -308,7 +308,7 @@ def test_seconds_are_told_when_the_gpu_is_done_and_nobody_waits(gpu, library):
     assert not {"cuEventSynchronize", "cuStreamSynchronize"} & set(library.calls)
 
 
-def test_who_wants_all_seconds_waits_for_those_of_now_and_no_others(gpu, library):
+def test_arrive_waits_for_the_launches_so_far_and_no_others(gpu, library):
     told, later = Told(), Told()
     library.busy = True
     with gpu.clock.telling(told):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labnet.errors import DeviceError
-from labnet.kernels.cuda import driver
+from labnet.kernels.cuda.driver import driver
 from tests.cuda.emulator import arithmetic
 from tests.cuda.emulator.libcuda import Library
 from tests.cuda.emulator.memory import Fault
@@ -174,7 +174,7 @@ def test_after_a_fault_nothing_works_any_more(gpu):
         gpu.allocate(64)
 
 
-def test_memory_that_was_given_back_is_nobodys(gpu, library):
+def test_freed_memory_is_inaccessible(gpu, library):
     launch = gpu.kernel("def kernel(out):\n    out[0] = f4(1)\n", ["pf4"])
     address = gpu.allocate(64)
     gpu.free(address)
@@ -187,7 +187,7 @@ def test_memory_that_was_given_back_is_nobodys(gpu, library):
 
 
 def test_what_waits_is_refused_while_a_stream_records_and_spoils_the_recording(gpu):
-    with pytest.raises(DeviceError, match="nothing can be waited for"), gpu.captured():
+    with pytest.raises(DeviceError, match="cannot synchronize"), gpu.captured():
         gpu.synchronize()
     with pytest.raises(DeviceError, match="not permitted when stream is capturing"), gpu.captured():
         gpu._check("cuStreamSynchronize", gpu.stream)
@@ -208,7 +208,7 @@ def test_a_recording_is_done_again_by_each_replay(gpu):
         replay()
 
 
-def test_work_is_done_when_somebody_waits_not_before(gpu, library):
+def test_work_is_done_when_it_is_waited_for_not_before(gpu, library):
     address = gpu.allocate(1 << 20)
     array = np.ones(1 << 18, "float32")
     size = ctypes.c_size_t(array.nbytes)

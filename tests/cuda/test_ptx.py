@@ -55,7 +55,7 @@ def test_nothing_computes_in_double_precision_unasked(kernels):
     assert doubled == DOUBLES
 
 
-def test_kernels_call_nothing_that_nobody_links(kernels):
+def test_kernels_call_no_undefined_function(kernels):
     assert not [name for name, _, kernel in each(kernels) if kernel["calls"]]
 
 

@@ -19,7 +19,7 @@ from labnet.compile.ir.cost import explain
 from labnet.compile.native.ownership import constant_word, ownership_words
 from labnet.compile.trace.signature import repeats
 from labnet.compile.trace.traced_tensor import Traced
-from labnet.kernels.places import device_of
+from labnet.kernels.device_dispatch import device_of
 from labnet.optim.optimizer import watchers
 from labnet.tensor import Tensor, wrap
 

@@ -14,9 +14,11 @@ from labnet.compile.ir.memory_plan import computed_in_place
 from labnet.compile.ir.simplification import simplify
 from labnet.compile.ir.values import Program
 from labnet.device import CPU
-from labnet.kernels.cuda.array import DeviceArray, mixed
-from labnet.kernels.cuda.machine import machine, private
-from labnet.kernels.places import timed
+from labnet.kernels.cuda.array.array import DeviceArray
+from labnet.kernels.cuda.array.operands import mixed
+from labnet.kernels.cuda.driver.gpu import current_gpu
+from labnet.kernels.cuda.driver.pool import private_arena
+from labnet.kernels.device_dispatch import timed
 from labnet.stats.collecting import active, later, record, suspended
 from labnet.stats.operations import OpCount
 from labnet.tensor import Tensor
@@ -89,7 +91,7 @@ class CUDAExecutable:
             check(self._bindings)
             if self._replay is None:
                 kept: list[Any] = []  # of this recording: one that fails gives its memory back
-                with private(kept), machine().captured() as replay:
+                with private_arena(kept), current_gpu().captured() as replay:
                     self._outputs = Run(self._bindings).stores(rehearse=False)
                 self._kept, self._replay = kept, replay
             self._replay()

@@ -15,12 +15,14 @@ from labnet.compile.ir.memory_plan import parts_of
 from labnet.compile.ir.values import Program, Value
 from labnet.device import CUDA
 from labnet.errors import TraceError
-from labnet.kernels.cuda import along, elementwise, expressions, indexing, ordering, products, reductions, scans
-from labnet.kernels.cuda.array import DeviceArray, layout_at, mixed
-from labnet.kernels.cuda.expressions import Node, cast
-from labnet.kernels.cuda.machine import machine
-from labnet.kernels.cuda.overwriting import reads, reads_in_step
-from labnet.kernels.places import moved
+from labnet.kernels.cuda.array.array import DeviceArray, layout_at
+from labnet.kernels.cuda.array.hazards import reads, reads_in_step
+from labnet.kernels.cuda.array.operands import mixed
+from labnet.kernels.cuda.codegen import elementwise, expressions, scalars
+from labnet.kernels.cuda.codegen.expressions import Node, cast
+from labnet.kernels.cuda.driver.gpu import current_gpu
+from labnet.kernels.cuda.kernels import gather, matmul, reduce, scan, scatter, sort
+from labnet.kernels.device_dispatch import moved
 
 #: What scalar functions of compiled steps are called in kernels, where that differs.
 _NAMES = {
@@ -62,8 +64,8 @@ def _unfit(program: Program) -> str | None:
             return str(value.attributes["name"])
         if value.kind == "map" and value.attributes["name"] != "where" and not _is_divided(value):
             try:
-                expressions.text_of(_name(value), value.attributes["work"])
-            except expressions.NotInKernels:
+                scalars.scalar_source(_name(value), value.attributes["work"])
+            except scalars.NotInKernels:
                 return str(value.attributes["name"])
     return None
 
@@ -106,10 +108,10 @@ class Bindings:
 def bring(target: DeviceArray, array: Any) -> None:
     """Copy an argument to where a program reads it."""
     there: DeviceArray = moved(array, CUDA)
-    if not there.is_in_rows:
+    if not there.is_contiguous:
         target[...] = there
     elif there.size:
-        machine().copy(target.address, there.address, there.nbytes)
+        current_gpu().copy(target.address, there.address, there.nbytes)
 
 
 def check(bindings: Bindings) -> None:
@@ -156,17 +158,17 @@ class Run:
         """Return a result in memory of its own."""
         if value.kind in ("source", "view") or any(other is found for other in others.values()):
             return found.copy()
-        return found.settle()
+        return found.materialize()
 
     def _write(self, written: list[tuple[DeviceArray, DeviceArray]]) -> None:
         """Write values to their targets: each before its operands are overwritten, in one launch if that is safe."""
         for position, (target, found) in enumerate(written):
             for _, later in written[position + 1 :]:
                 if later._node is not None and reads(later._node, target._block):
-                    later.settle()
+                    later.materialize()
             if found._node is not None and not reads_in_step(found._node, target):
-                found.settle()
-            elementwise.run(found.node(), target.settle())
+                found.materialize()
+            elementwise.run(found.node(), target.materialize())
 
     def of(self, value: Value) -> DeviceArray:
         """Return a value, computed or pending; the inputs are there."""
@@ -174,7 +176,7 @@ class Run:
         if found is None:
             found = getattr(self, f"_{value.kind}")(value)
             if self._uses.get(value.number, 0) > 1 and value.kind == "map":
-                found.settle()
+                found.materialize()
             self._found[value.number] = found
         return found
 
@@ -192,7 +194,7 @@ class Run:
                 bindings.numbers[position] = DeviceArray.filled((), 1.0, value.dtype)
             return bindings.numbers[position]
         array: DeviceArray = bindings.held_array(value)
-        return array.in_rows()
+        return array.contiguous()
 
     def _splat(self, value: Value) -> DeviceArray:
         return DeviceArray.pending(Node("constant", value.dtype, payload=value.attributes["number"]), value.shape)
@@ -202,7 +204,7 @@ class Run:
         return self._strided(base, offset, value.attributes["strides"], value.shape)
 
     def _strided(self, base: DeviceArray, offset: int, strides: Sequence[int], shape: tuple[int, ...]) -> DeviceArray:
-        base = base.settle()
+        base = base.materialize()
         size = base.itemsize
         layout = layout_at(base.address + offset * size, shape, base.dtype, tuple(step * size for step in strides))
         return base.view_of(layout)
@@ -216,24 +218,24 @@ class Run:
                 node = Node("constant", operand.dtype, payload=operand.attributes["number"])
             else:
                 node = array.operand(value.shape)
-            operands.append(cast(node, expressions.BOOL if name == "where" and position == 0 else work))
+            operands.append(cast(node, scalars.BOOL if name == "where" and position == 0 else work))
         if name == "where":
             node = Node("where", work, tuple(operands))
         elif name == "copy":
             node = operands[0]
         elif _is_divided(value):
-            node = expressions.divided(name, *operands)
+            node = expressions.floor_division(name, *operands)
         else:
             node = Node(_name(value), value.dtype if _is_test(value) else work, tuple(operands))
         return DeviceArray.pending(cast(node, value.dtype), value.shape)
 
     def _reduce(self, value: Value) -> DeviceArray:
         name, axes = _REDUCTIONS[value.attributes["name"]], value.attributes["axes"]
-        return reductions.over(name, self.of(value.inputs[0]), axes, value.dtype, keepdims=False)
+        return reduce.reduce_axes(name, self.of(value.inputs[0]), axes, value.dtype, keepdims=False)
 
     def _matmul(self, value: Value) -> DeviceArray:
         left, right = (self.of(operand) for operand in value.inputs)
-        return products.matmul(left.settle(), right.settle())
+        return matmul.matmul(left.materialize(), right.materialize())
 
     def _put(self, value: Value) -> DeviceArray:
         out = DeviceArray.filled(value.shape, 0, value.dtype)
@@ -249,29 +251,29 @@ class Run:
         return out
 
     def _take(self, value: Value) -> DeviceArray:
-        base, places = (self.of(operand).settle() for operand in value.inputs)
-        return along.gather(base, places, value.shape, value.attributes["within"])
+        base, places = (self.of(operand).materialize() for operand in value.inputs)
+        return gather.gather(base, places, value.shape, value.attributes["within"])
 
     def _scatter(self, value: Value) -> DeviceArray:
-        values, starts = (_in_rows(self.of(operand)) for operand in value.inputs)
-        return indexing.scattered(values, starts, value.shape)
+        values, starts = (_contiguous(self.of(operand)) for operand in value.inputs)
+        return scatter.scatter_add(values, starts, value.shape)
 
     def _call(self, value: Value) -> DeviceArray:
-        name, inputs = value.attributes["name"], [_in_rows(self.of(operand)) for operand in value.inputs]
+        name, inputs = value.attributes["name"], [_contiguous(self.of(operand)) for operand in value.inputs]
         if name == "searchsorted":
-            return ordering.searchsorted(inputs[0], inputs[1], "right" if value.attributes["numbers"][2] else "left")
+            return sort.searchsorted(inputs[0], inputs[1], "right" if value.attributes["numbers"][2] else "left")
         if name in _RUNNING:
-            return scans.scan(_RUNNING[name], inputs[0], -1, value.dtype)
+            return scan.scan(_RUNNING[name], inputs[0], -1, value.dtype)
         out = DeviceArray.empty(value.shape, value.dtype)  # in the half where merging in passes leaves it
         if out.size:
             half = out[(out.shape[-1] - 1).bit_length() % 2]
-            ordering.in_order(inputs[0], half)
+            sort.sort_rows(inputs[0], half)
         return out
 
 
-def _in_rows(x: DeviceArray) -> DeviceArray:
+def _contiguous(x: DeviceArray) -> DeviceArray:
     """Return an array computed, in row-major order."""
-    return x.in_rows()
+    return x.contiguous()
 
 
 def _is_divided(value: Value) -> bool:

@@ -17,9 +17,10 @@ from labnet.compile.ir.values import Value
 from labnet.compile.native.ownership import owns_alone
 from labnet.compile.trace.traced_tensor import Traced
 from labnet.device import CUDA
-from labnet.kernels.cuda.array import DeviceArray
-from labnet.kernels.cuda.machine import machine, private
-from labnet.kernels.places import moved
+from labnet.kernels.cuda.array.array import DeviceArray
+from labnet.kernels.cuda.driver.gpu import current_gpu
+from labnet.kernels.cuda.driver.pool import private_arena
+from labnet.kernels.device_dispatch import moved
 from labnet.tensor import Tensor, wrap
 
 #: Bytes that a GPU copies while the host launches a kernel.
@@ -90,7 +91,7 @@ class CUDAStep:
             part = state.parts[position]
             if part._family is not None or not _is_alone(part):
                 memory.prepare_write(part)
-                if not part._array.is_in_rows:
+                if not part._array.is_contiguous:
                     part._array = part._array.copy()
             if position in state.stepped:
                 part._node.grad = None
@@ -112,14 +113,14 @@ class CUDAStep:
                 if value.kind == "source" and value.attributes["origin"] == "number":
                     bindings.numbers[value.attributes["position"]] = DeviceArray.empty((), value.dtype)
             self._is_ready = True
-        bindings.inputs = [moved(array, CUDA).in_rows() for array in brought]
-        before = machine().launches
+        bindings.inputs = [moved(array, CUDA).contiguous() for array in brought]
+        before = current_gpu().launches
         try:
             self._upload(numbers)
             check(bindings)
             return Run(bindings).stores(rehearse=False)
         finally:
-            self.kernels = machine().launches - before
+            self.kernels = current_gpu().launches - before
             bindings.inputs = []
 
     def _replayed(self, brought: Sequence[Any], numbers: Sequence[Any]) -> list[DeviceArray]:
@@ -140,13 +141,13 @@ class CUDAStep:
     def _upload(self, numbers: Sequence[Any]) -> None:
         """Copy the numbers of optimizers to where kernels read them."""
         for position, target in self._bindings.numbers.items():
-            machine().upload(target.address, np.asarray(numbers[position], target.dtype))
+            current_gpu().upload(target.address, np.asarray(numbers[position], target.dtype))
 
     def _record(self, brought: Sequence[Any]) -> None:
         """Run the program once to compile its kernels, and once more to record their launches."""
-        gpu, bindings = machine(), self._bindings
+        gpu, bindings = current_gpu(), self._bindings
         self._replay, self._kept = None, []
-        with private(self._kept):
+        with private_arena(self._kept):
             bindings.inputs = [DeviceArray.empty(array.shape, array.dtype) for array in brought]
             for target, array in zip(bindings.inputs, brought, strict=True):
                 bring(target, array)
@@ -172,6 +173,6 @@ class CUDAStep:
 def _is_alone(part: Any) -> bool:
     """Return whether only a tensor refers to its array, which is contiguous in memory that labnet has allocated."""
     array = part._array
-    is_own = array.base is None and array.is_in_rows and array.owns_memory
+    is_own = array.base is None and array.is_contiguous and array.owns_memory
     del array  # a reference that would be counted
     return is_own and owns_alone(part)

@@ -19,7 +19,7 @@ from labnet.compile.trace.signature import repeats
 from labnet.compile.trace.traced_call import TracedCall
 from labnet.compile.trace.traced_tensor import Traced
 from labnet.device import CPU
-from labnet.kernels.places import device_of
+from labnet.kernels.device_dispatch import device_of
 from labnet.optim.optimizer import announce
 from labnet.tensor import Tensor, wrap
 

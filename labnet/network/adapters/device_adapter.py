@@ -82,9 +82,10 @@ def place_of(model: Callable[..., Any]) -> dict[str, Any] | None:
     """
     if not is_placed(model):
         return None
-    from labnet.kernels.cuda.machine import machine, pool
+    from labnet.kernels.cuda.driver.gpu import current_gpu
+    from labnet.kernels.cuda.driver.pool import pool
 
-    gpu = machine()
+    gpu = current_gpu()
     free, total = gpu.memory()
     return {"name": gpu.name, "used": pool.used, "peak": pool.peak, "free": free, "total": total}
 

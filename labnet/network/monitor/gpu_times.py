@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from labnet.kernels.places import timed
+from labnet.kernels.device_dispatch import timed
 from labnet.network.adapters.device_adapter import is_placed
 from labnet.stats import OpCount, OpStatistics
 from labnet.stats.collecting import counted_into

@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 import labnet as ln
-from labnet.kernels.cuda.array import DeviceArray
-from labnet.kernels.cuda.machine import machine
+from labnet.kernels.cuda.array.array import DeviceArray
+from labnet.kernels.cuda.driver.gpu import current_gpu
 
 #: The emulated GPU, if that is asked for: its checks hold for every kernel.
 EMULATED = None
@@ -16,7 +16,7 @@ if os.environ.get("LABNET_TEST_GPU") == "emulated":
     from tests.cuda.emulator import install
 
     EMULATED = install()
-SIMULATED = machine().simulated
+SIMULATED = current_gpu().simulated
 DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32")
 DTYPES = (*DTYPES, "float64")
 #: A launch in the simulator takes a millisecond, and on a GPU the first one of a kernel half a second.

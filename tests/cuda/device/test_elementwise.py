@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labnet.kernels.cuda import expressions, transposing
-from labnet.kernels.cuda.array import DeviceArray
-from labnet.kernels.cuda.expressions import Graph, Node
-from labnet.kernels.cuda.machine import machine
+from labnet.kernels.cuda.array.array import DeviceArray
+from labnet.kernels.cuda.codegen import scalars, transpose
+from labnet.kernels.cuda.codegen.expressions import Graph, Node
+from labnet.kernels.cuda.driver.gpu import current_gpu
 from tests.cuda.device.support import DTYPES, SIMULATED, assert_same, drawn, few, layouts
 
 NAMES = sorted(
-    {name for table in (expressions._FLOAT, expressions._INTEGER, expressions._TRUTH) for name in table}
-    | {*expressions._TESTS, *expressions._FLOAT_TESTS, "remainder", "floor_divide"}
+    {name for table in (scalars._FLOAT, scalars._INTEGER, scalars._BOOLEAN) for name in table}
+    | {*scalars._TESTS, *scalars._FLOAT_TESTS, "remainder", "floor_divide"}
 )
 #: Where NumPy itself answers now one zero, now the other.
 EITHER_ZERO = {"power", "arctan2", "maximum", "minimum", "fmax", "fmin"}
@@ -130,9 +130,9 @@ def test_dtypes_are_promoted_as_in_numpy(one, other):
 
 def test_an_expression_is_one_launch():
     x, y = DeviceArray.upload(drawn((6,), "float32")), DeviceArray.upload(drawn((6,), "float32", 1))
-    before = machine().launches
-    found = (np.exp(x) * y + 1.0 - x).settle()
-    assert machine().launches == before + 1
+    before = current_gpu().launches
+    found = (np.exp(x) * y + 1.0 - x).materialize()
+    assert current_gpu().launches == before + 1
     assert_same(found, np.exp(x.host()) * y.host() + np.float32(1.0) - x.host())
 
 
@@ -168,7 +168,7 @@ def test_negative_zero_stays_negative():
 
 
 def test_memory_is_used_again():
-    from labnet.kernels.cuda.machine import pool
+    from labnet.kernels.cuda.driver.pool import pool
 
     DeviceArray.filled((64,), 1, np.dtype("float32"))
     before = pool.held
@@ -182,7 +182,7 @@ def test_memory_is_used_again():
 @pytest.mark.parametrize("dtype", ["bool", "int8", "int64", "float16", "float32", "float64"])
 def test_arrays_in_another_order_than_the_result(dtype):
     """Large enough for squares of a GPU, with edges that are not whole ones."""
-    side = 2 * machine().tile + 3
+    side = 2 * current_gpu().tile + 3
     first, second = drawn((2, side, side + 2), dtype), drawn((side, 2, side + 2), dtype, 1)
     there = DeviceArray.upload(first), DeviceArray.upload(second)
     assert_same(there[0].transpose(0, 2, 1).copy(), first.transpose(0, 2, 1))
@@ -196,19 +196,19 @@ def test_arrays_in_another_order_than_the_result(dtype):
 
 
 def test_squares_are_used_where_they_help_and_nowhere_else():
-    side = 2 * machine().tile
+    side = 2 * current_gpu().tile
     single = np.dtype("float32")
     matrix, narrow = DeviceArray.empty((side, side), single), DeviceArray.empty((side, 1), single)
 
     def turn(*arrays):
         root = Node("add", arrays[0].dtype, tuple(array.node() for array in arrays)) if arrays[1:] else arrays[0].node()
         strides = [tuple(step // 4 for step in array.layout.strides) for array in arrays]
-        return transposing.turn_of(Graph(root), arrays[0].shape, strides, machine().tile)
+        return transpose.find_transposition(Graph(root), arrays[0].shape, strides, current_gpu().tile)
 
     other = DeviceArray.empty((side, side), single)
     assert turn(matrix) is None
     assert turn(matrix, other) is None
-    assert turn(matrix.T) == transposing.Turn(0, (0,))
-    assert turn(matrix, other.T) == transposing.Turn(0, (1,))
+    assert turn(matrix.T) == transpose.Transposition(0, (0,))
+    assert turn(matrix, other.T) == transpose.Transposition(0, (1,))
     assert turn(matrix[:, ::2]) is None
     assert turn(narrow.T) is None

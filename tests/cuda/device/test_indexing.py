@@ -1,4 +1,4 @@
-"""Reading, writing and adding at an index do what NumPy does, repeated places included."""
+"""Reading, writing and adding at an index do what NumPy does, repeated elements included."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import labnet as ln
-from labnet.kernels.cuda.array import DeviceArray
+from labnet.kernels.cuda.array.array import DeviceArray
 from tests.cuda.device.support import DTYPES, assert_same, drawn, few, layouts
 
 KEYS = [

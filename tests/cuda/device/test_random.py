@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import labnet as ln
-from labnet.kernels.cuda import uniform
-from labnet.kernels.cuda.array import DeviceArray
-from labnet.kernels.cuda.machine import machine
+from labnet.kernels.cuda.array.array import DeviceArray
+from labnet.kernels.cuda.driver.gpu import current_gpu
+from labnet.kernels.cuda.kernels import random
 from labnet.ops.creation import random_state, restart_at
 from tests.cuda.device.support import few
 
 FLOATS = ("float32", "float64", "float16")
 #: Numbers that every thread of the largest grid draws one of.
-ONCE_AROUND = machine().threads * machine().multiprocessors * uniform._BLOCKS
+ONCE_AROUND = current_gpu().threads * current_gpu().multiprocessors * random._BLOCKS
 
 
 def expected(generator, shape, dtype):
@@ -48,7 +48,7 @@ def test_draws_of_both_devices_follow_each_other_in_one_stream(seed, draws):
     ours, theirs = both(seed)
     for where, dtype, size in draws:
         if where == "device":
-            assert_bits(uniform.drawn(ours, size, np.dtype(dtype)), expected(theirs, size, dtype))
+            assert_bits(random.uniform(ours, size, np.dtype(dtype)), expected(theirs, size, dtype))
         elif where == "host":
             np.testing.assert_array_equal(expected(ours, size, dtype), expected(theirs, size, dtype))
         elif where == "normal":
@@ -71,7 +71,7 @@ def test_every_state_of_the_generator_is_one_to_start_from(state, stream, has_ha
             "uinteger": half,
         }
     for dtype in FLOATS:
-        assert_bits(uniform.drawn(ours, 9, np.dtype(dtype)), expected(theirs, 9, dtype))
+        assert_bits(random.uniform(ours, 9, np.dtype(dtype)), expected(theirs, 9, dtype))
         assert ours.bit_generator.state == theirs.bit_generator.state
 
 
@@ -81,7 +81,7 @@ def test_threads_step_on_as_often_as_it_takes(size, dtype):
     ours, theirs = both()
     for generator in (ours, theirs):
         generator.random(dtype="float32")  # leaves half of a word
-    assert_bits(uniform.drawn(ours, size, np.dtype(dtype)), expected(theirs, size, dtype))
+    assert_bits(random.uniform(ours, size, np.dtype(dtype)), expected(theirs, size, dtype))
     assert ours.bit_generator.state == theirs.bit_generator.state
 
 
@@ -129,7 +129,7 @@ def test_threads_share_one_stream_and_no_number():
 
     def draw(on_host):
         for _ in range(6):
-            numbers = ours.random(3) if on_host else uniform.drawn(ours, 3, np.dtype("float64")).host()
+            numbers = ours.random(3) if on_host else random.uniform(ours, 3, np.dtype("float64")).host()
             found.extend(numbers.tolist())
 
     threads = [threading.Thread(target=draw, args=(place % 2,)) for place in range(4)]
@@ -189,7 +189,7 @@ def test_no_number_of_a_compiled_step_comes_from_the_host(monkeypatch):
     x = ln.ones((4, 4), device="cuda")
     step(x)
     crossed = []
-    monkeypatch.setattr(machine(), "upload", lambda *args: crossed.append(args))
+    monkeypatch.setattr(current_gpu(), "upload", lambda *args: crossed.append(args))
     monkeypatch.setattr(DeviceArray, "host", lambda *args: crossed.append(args))
     step(x)
     assert not crossed

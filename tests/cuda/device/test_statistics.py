@@ -1,10 +1,10 @@
-"""What ops take on a GPU is told by statistics, and nobody waits for it op by op."""
+"""Statistics tell the time of ops on a GPU without waiting for each op."""
 
 import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.kernels.cuda.machine import machine
+from labnet.kernels.cuda.driver.gpu import current_gpu
 from tests.cuda.device.support import SIMULATED
 
 
@@ -42,7 +42,7 @@ def test_no_op_waits(monkeypatch):
     x = array(4, 4, requires_grad=True)
     (x @ x).sum().backward()
     with ln.stats.collect() as statistics, monkeypatch.context() as patch:
-        patch.setattr(machine(), "synchronize", wait)
+        patch.setattr(current_gpu(), "synchronize", wait)
         (x @ x).sum().backward()
     assert statistics.ops["matmul.backward"].seconds > 0
 
@@ -86,7 +86,7 @@ def test_a_compiled_step_is_one_row():
     assert cost.bytes > 2 * 4 * (12 + 6 + 2)
 
 
-def test_a_compiled_step_is_not_counted_by_whoever_does_not_count():
+def test_a_compiled_step_is_not_counted_without_a_count():
     step = ln.jit(lambda x: ln.tanh(x) * 2)
     x = array(3)
     with ln.stats.collect() as statistics:
@@ -95,10 +95,10 @@ def test_a_compiled_step_is_not_counted_by_whoever_does_not_count():
     assert statistics.ops == {}
 
 
-def test_nothing_is_timed_while_nobody_counts():
+def test_nothing_is_timed_without_a_count():
     with ln.stats.collect():
         array(2) + 1
-    assert machine().clock.asked == 0
+    assert current_gpu().clock.asked == 0
 
 
 @pytest.mark.skipif(not SIMULATED, reason="the clock of the simulator")
@@ -109,7 +109,7 @@ def test_a_replay_is_told_once_whatever_is_in_it():
 
         tell = list.append
 
-    told, gpu = Told(), machine()
+    told, gpu = Told(), current_gpu()
     place = gpu.allocate(64)
     with gpu.clock.telling(told), gpu.captured() as replay:
         gpu.clear(place, 8)

@@ -1,8 +1,8 @@
 """A GPU made of NumPy: runs the PTX that a real one gets, behind the functions of ``libcuda.so.1``.
 
-Numba's simulator runs the text of a kernel in Python. This runs what was compiled of it, launched by the same calls of
-the driver: how arguments are packed, what was fused, graphs, copies that are still under way. Every access to memory is
-checked: bounds, alignment, races between threads, and barriers that not all threads of a block reach.
+Numba's simulator runs the source of a kernel in Python. This emulator runs the compiled kernel, launched by the calls
+of the driver: packed arguments, fused operations, graphs, copies under way. Every access to memory is checked: bounds,
+alignment, races between threads, and barriers that not all threads of a block reach.
 """
 
 import functools
@@ -11,13 +11,14 @@ from typing import Any
 
 def install() -> Any:
     """Have this process find the emulated GPU in the place of a driver, and return it."""
-    from labnet.kernels.cuda import driver, products
-    from labnet.kernels.cuda.machine import machine
+    from labnet.kernels.cuda.driver import driver
+    from labnet.kernels.cuda.driver.gpu import current_gpu
+    from labnet.kernels.cuda.kernels import matmul
     from tests.cuda.emulator.cublas import Cublas
     from tests.cuda.emulator.libcuda import Library
 
     library = Library()
     driver._library = lambda: library  # type: ignore[assignment,return-value]
-    blas = functools.cache(lambda: products.Cublas(Cublas(library), machine().stream))
-    products._cublas = blas  # type: ignore[assignment]
+    blas = functools.cache(lambda: matmul.Cublas(Cublas(library), current_gpu().stream))
+    matmul._cublas = blas  # type: ignore[assignment]
     return library

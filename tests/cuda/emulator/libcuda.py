@@ -1,6 +1,6 @@
 """The driver's functions, with the C types of their documentation, over the emulated GPU.
 
-Work of a stream is done when somebody waits for it, not before: a copy whose memory of the host is gone by then, or
+Work of a stream is done when it is waited for, not before: a copy whose memory of the host is gone by then, or
 an address that was given back, shows. While a stream records, what would wait is refused and spoils the recording.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tests.cuda.emulator.memory import CAPACITY, DeviceMemory, Fault
-from tests.cuda.emulator.parsing import kernels
+from tests.cuda.emulator.parser import kernels
 from tests.cuda.emulator.threads import Function, launch
 
 INVALID_VALUE, OUT_OF_MEMORY, INVALID_CONTEXT, ILLEGAL_STATE, NOT_READY = 1, 2, 201, 401, 600

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from tests.cuda.emulator.memory import Access, DeviceMemory, Fault, View
-from tests.cuda.emulator.parsing import Kernel
-from tests.cuda.emulator.translating import SPECIAL, WINDOWS, Translation, dtype_of
+from tests.cuda.emulator.parser import Kernel
+from tests.cuda.emulator.translator import SPECIAL, WINDOWS, Translation, dtype_of
 
 #: Threads that run at once; blocks of a larger grid follow one another.
 _AT_ONCE = 1 << 15

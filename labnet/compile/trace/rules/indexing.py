@@ -13,7 +13,7 @@ from labnet.compile.trace.rules.views import is_basic, put, seen, view, viewing
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced, refuse
 from labnet.errors import ShapeError
-from labnet.kernels.places import index_of
+from labnet.kernels.index_arrays import index_of
 from labnet.ops.axes import normalize_axis
 from labnet.ops.dispatch import failure
 from labnet.ops.registry import Op

@@ -1,0 +1,1 @@
+"""Source of generated kernels: expressions of elementwise operations, and the loops that compute them."""

@@ -1,0 +1,1 @@
+"""Kernels on whole arrays: reductions, scans, sorting, gathering, products, windows, random numbers, optimizers."""

@@ -1,0 +1,1 @@
+"""NumPy's protocols for arrays of the GPU: universal functions, the other functions, and indexing."""
