@@ -36,16 +36,15 @@ ALLOWED = {
     "jupyter/__init__.py": {"import_module"},
     "jupyter/magics.py": {"compile", "exec", "eval"},
     "kernels/blas.py": {"ctypes.CDLL"},  # the library of NumPy that is loaded already
-    "compile/specialisation.py": {"exec"},  # source that it wrote itself, for a function of the caller
-    "compile/machine.py": {"compile", "exec"},  # the same, to be compiled
+    "compile/backends/cpu_step.py": {"exec"},  # source that it wrote itself, for a function of the caller
+    "compile/native/numba_compiler.py": {"compile", "exec"},  # the same, to be compiled
     "kernels/cuda/driver/compiler.py": {"compile", "exec", "import_module"},  # kernels that it wrote itself, and Numba
     "kernels/cuda/driver/simulator.py": {"compile", "exec", "import_module"},  # the same
     "kernels/cuda/driver/gpu.py": {"import_module"},  # of Numba
     "kernels/cuda/driver/driver.py": {"ctypes.CDLL"},  # the driver of the system
     "kernels/cuda/kernels/matmul.py": {"ctypes.CDLL"},  # cuBLAS, where pip or the system has put it
-    "network/runner/service.py": {
-        "subprocess"
-    },  # a server of its own, which runs uploaded files and never without its token
+    # a server of its own, which runs uploaded files and never without its token
+    "network/runner/service.py": {"subprocess"},
     "network/runner/child_process.py": {"subprocess"},
 }
 
