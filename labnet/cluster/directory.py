@@ -128,12 +128,12 @@ class Seat:
         """How to check its certificate."""
         return self._directory.ssl
 
-    def heard(self, route: str, headers: Mapping[str, str]) -> None:
+    def on_reply(self, route: str, headers: Mapping[str, str]) -> None:
         """Take note of a reply to an update."""
         if route in ("/optimize", "/settle"):
             self._directory.heard(headers)
 
-    async def look_up(self) -> bool:
+    async def resolve(self) -> bool:
         """Ask where it is now."""
         await self._directory.refresh()
         if self.endpoint in self._directory.endpoints or self._directory.primary is None:

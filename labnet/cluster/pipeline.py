@@ -113,7 +113,7 @@ class _Step:
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
-        await self._round.settle()
+        await self._round.flush()
         value = float(sum(self._losses[n].item() * share for n, (_, _, share) in enumerate(self._pieces)))
         losses.note(value)
         return value

@@ -4,7 +4,7 @@ import contextlib
 from typing import Any, Protocol
 
 from labnet.errors import Unreachable
-from labnet.network.monitor.polling import Followed
+from labnet.network.monitor.polling import SnapshotPoller
 
 _INTERVAL_SECONDS = 0.5
 
@@ -27,7 +27,7 @@ class Asked(Protocol):
         ...
 
 
-class Tree(Followed):
+class Tree(SnapshotPoller):
     """The models of a cluster as the panel wants them."""
 
     def __init__(self, cluster: Asked):

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from labnet.errors import RemoteError
 from labnet.network import Server, remote_model
-from labnet.network.monitor.polling import Followed
+from labnet.network.monitor.polling import SnapshotPoller
 
 _INTERVAL_SECONDS = 0.2
 _TIMEOUT_SECONDS = 2.0
@@ -82,7 +82,7 @@ class Local:
         return repr(self._server)
 
 
-class Remote(Followed):
+class Remote(SnapshotPoller):
     """A server at a URL."""
 
     def __init__(self, url: str):
