@@ -21,12 +21,12 @@ log = logging.getLogger("labnet.stats")
 #: What counts in this context; None where counting is suspended.
 _here: ContextVar[tuple[OpStatistics, ...] | None] = ContextVar("labnet_collecting", default=())
 _lock = threading.RLock()
-_everywhere: "Everywhere | None" = None
+_everywhere: "ProcessCollection | None" = None
 _counting = 0
 _switches: list[Callable[[bool], None]] = []
 
 
-class Everywhere:
+class ProcessCollection:
     """Counting in the whole process, with loggers that are told about it at intervals."""
 
     def __init__(self, statistics: OpStatistics, loggers: tuple[Logger, ...], interval_seconds: float):
@@ -161,7 +161,7 @@ def enable(*loggers: Logger, interval_seconds: float = 5.0) -> OpStatistics:
             _count(+1)
         else:
             statistics = _everywhere.statistics
-        _everywhere = Everywhere(statistics, loggers, interval_seconds)
+        _everywhere = ProcessCollection(statistics, loggers, interval_seconds)
         return statistics
 
 
