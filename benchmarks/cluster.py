@@ -284,7 +284,7 @@ class Slow(Node):
         self.parents = (parent,)
         self._seconds = seconds
 
-    def pull(self, gradient, run):
+    def vjp(self, gradient, run):
         """Wait, and hand the gradient on."""
         time.sleep(self._seconds)
         return [gradient]

@@ -1,6 +1,6 @@
 """Reverse-mode differentiation over a graph of nodes.
 
-A node knows its parents and how to pull a gradient back to them. What a gradient *is* stays open: the
+A node knows its parents and how to vjp a gradient back to them. What a gradient *is* stays open: the
 engine only ever adds two of them with ``+``. Above, it is an array, and a tensor where the gradient is to be
 differentiated again. Tensors, ops and the network are layers above and subclass `Node`. Nothing here recurses,
 so a chain of 50,000 nodes is no deeper than one of five.
@@ -51,7 +51,7 @@ class Run:
     nodes : sequence of Node
         Those that take part, where one of them is not plain.
     commits : dict of Commit
-        What is to be done once all nodes have pulled, before the graph is freed; added by nodes, under any key.
+        What is to be done once all nodes have parts, before the graph is freed; added by nodes, under any key.
     """
 
     __slots__ = ("_loss", "commits", "create_graph", "nodes")
@@ -99,13 +99,13 @@ class Node:
     number: int
 
     __slots__ = ("number", "parents")
-    #: A node that has to wait for somebody else: its `pull` returns an awaitable.
+    #: A node that has to wait for somebody else: its `vjp` returns an awaitable.
     awaits = False
-    #: Whether all that matters of a node is its `pull`.
+    #: Whether all that matters of a node is its `vjp`.
     plain = True
 
     def __init_subclass__(cls) -> None:
-        """Tell nodes that wait, or take up a failed pull again, from plain ones."""
+        """Tell nodes that wait, or take up a failed vjp again, from plain ones."""
         if not {"awaits", "settle", "failure"}.isdisjoint(vars(cls)):
             cls.plain = False
 
@@ -118,7 +118,7 @@ class Node:
     def __init__(self, parents: Sequence["Node | None"] = ()):
         self.parents: Sequence[Node | None] | None = parents
 
-    def pull(self, gradient: Any, run: Run) -> Any:
+    def vjp(self, gradient: Any, run: Run) -> Any:
         """Return one gradient (or None) per parent, or an awaitable of that list."""
         raise NotImplementedError
 
@@ -130,7 +130,7 @@ class Node:
         """Take note that a whole backward has succeeded and that the graph is kept for another one."""
 
     def failure(self, error: BaseException, nodes: "Iterable[Node]") -> BaseException:
-        """Return what to raise where the pull of this node failed, given all nodes of the graph."""
+        """Return what to raise where the vjp of this node failed, given all nodes of the graph."""
         return error
 
     @property
@@ -254,7 +254,7 @@ class Sweep:
         return None
 
     def deliver(self, node: Node, gradients: Sequence[Any]) -> None:
-        """Hand the gradients that `node` pulled to its parents."""
+        """Hand the gradients that `node` parts to its parents."""
         waiting, known = self._waiting, self._gradients
         for parent, gradient in zip(node.parents or (), gradients, strict=True):
             if parent is None:
@@ -286,10 +286,10 @@ def sweep_now(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
     while (step := sweep.take()) is not None:
         node, gradient = step
         try:
-            pulled = node.pull(gradient, sweep.run)
+            parts = node.vjp(gradient, sweep.run)
         except Exception as error:
             _raise(node.failure(error, sweep.nodes), error)
-        sweep.deliver(node, pulled)
+        sweep.deliver(node, parts)
     for commit in sweep.run.commits.values():
         try:
             commit.commit()
@@ -322,7 +322,7 @@ def sweep_leaves(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> 
     for node in sorted(inner, key=_number, reverse=True):
         gradient = gradients.pop(node, None)
         if gradient is not None:
-            for parent, part in zip(node.parents or (), node.pull(gradient, run), strict=True):
+            for parent, part in zip(node.parents or (), node.vjp(gradient, run), strict=True):
                 if parent is not None and part is not None:
                     gradients[parent] = gradients[parent] + part if parent in gradients else part
     if not retain_graph:
@@ -332,7 +332,7 @@ def sweep_leaves(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> 
 
 
 def _raise(error: BaseException, reason: BaseException) -> NoReturn:
-    """Raise what a node made of the reason why its pull failed."""
+    """Raise what a node made of the reason why its vjp failed."""
     if error is reason:
         raise error
     raise error from reason
@@ -343,26 +343,26 @@ def _start(sweep: Sweep, started: list[tuple[Awaitable[Any], tuple[Node, Any]]])
     while (step := sweep.take()) is not None:
         node, gradient = step
         try:
-            pulled = node.pull(gradient, sweep.run)
+            parts = node.vjp(gradient, sweep.run)
         except BaseException:
             sweep.put_back([step])
             raise
-        if inspect.isawaitable(pulled):
-            started.append((pulled, step))
+        if inspect.isawaitable(parts):
+            started.append((parts, step))
         else:
-            sweep.deliver(node, pulled)
+            sweep.deliver(node, parts)
 
 
 async def _finish_one(
     sweep: Sweep,
-    pulled: Awaitable[Any],
+    parts: Awaitable[Any],
     step: tuple[Node, Any],
     failed: list[tuple[Node, Any]],
     errors: list[BaseException],
 ) -> None:
     """Await a step, and deliver it or note why it failed."""
     try:
-        found = await pulled
+        found = await parts
     except BaseException as error:
         failed.append(step)
         if not isinstance(error, Exception):
@@ -391,8 +391,8 @@ async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
                 await _finish_one(sweep, *started.pop(), failed, errors)
                 continue
             while started:
-                pulled, step = started.pop(0)
-                under_way[asyncio.ensure_future(pulled)] = step
+                parts, step = started.pop(0)
+                under_way[asyncio.ensure_future(parts)] = step
             if not under_way:
                 break
             done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
@@ -407,9 +407,9 @@ async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
     finally:
         for future in under_way:
             future.cancel()
-        for pulled, step in started:  # another one failed before these were begun
-            if inspect.iscoroutine(pulled):
-                pulled.close()
+        for parts, step in started:  # another one failed before these were begun
+            if inspect.iscoroutine(parts):
+                parts.close()
             sweep.put_back([step])
         sweep.put_back([*failed, *under_way.values()])
     if errors:

@@ -507,7 +507,7 @@ class Moved(autograd.Node):
         super().__init__((parent,))
         self._origin = origin
 
-    def pull(self, gradient: Any, run: autograd.Run) -> list[Any]:
+    def vjp(self, gradient: Any, run: autograd.Run) -> list[Any]:
         """Bring the gradient to where the tensor came from."""
         if isinstance(gradient, Tensor):
             return [gradient.to_device(self._origin)]

@@ -1,4 +1,4 @@
-"""``labnet cache``: the machine code of compiled steps that is kept on the disk."""
+"""``labnet cache``: the disk cache of compiled steps."""
 
 import argparse
 from datetime import datetime
@@ -8,7 +8,7 @@ from labnet.compile.native import cache
 
 
 def show(options: argparse.Namespace) -> int:
-    """Print what the cache holds, or delete it."""
+    """Print the entries of the cache, or clear it."""
     if options.clear:
         gone = cache.clear()
         print(f"{cache.folder()}: {_count(gone)} deleted")
@@ -18,7 +18,7 @@ def show(options: argparse.Namespace) -> int:
 
 
 def listing(entries: list[cache.Entry]) -> str:
-    """Lay out the entries of the cache for people: where it is and how full, then the entries, the last used first."""
+    """Format the cache as text: path and size, then the entries, most recently used first."""
     total = sum(entry.nbytes for entry in entries)
     most = f"at most {cache.MOST_FILES}, {size(cache.MOST_BYTES)}"
     return "\n".join([f"{cache.folder()}: {_count(len(entries))}, {size(total)} ({most})", *map(_row, entries)])

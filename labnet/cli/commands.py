@@ -1,4 +1,4 @@
-"""The commands, their options and help, and how each of them ends."""
+"""The commands with their options, help and exit statuses."""
 
 import argparse
 import os
@@ -60,7 +60,7 @@ for curl:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """A parser that reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(MISUSE, f"{self.prog}: {message} (see {self.prog} --help)\n")
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Misuse as error:
         return _end(MISUSE, one_line(error))
     except BrokenPipeError:
-        # what is left in the buffer would raise again when Python ends
+        # the rest of the buffer would raise again when Python exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except (LabnetError, OSError) as error:

@@ -1,4 +1,4 @@
-"""``labnet statistics``: a server's counters as a table, and those of the servers that it is composed of."""
+"""``labnet statistics``: the counters of a server and of its upstream servers as a table."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ _LONGEST = 100
 
 
 def statistics(options: argparse.Namespace) -> int:
-    """Print the statistics of a server, once or again and again."""
+    """Print the statistics of a server, once or repeatedly."""
     remote = connect(options.url, options.timeout)
     if options.watch is None:
         print(table(remote.statistics(), remote.url))
@@ -30,7 +30,7 @@ def statistics(options: argparse.Namespace) -> int:
 
 
 def table(document: dict[str, Any], title: str, indent: str = "") -> str:
-    """Lay out statistics for people: a line about the server, its routes, its own fields, and its parts.
+    """Format statistics as text: a line about the server, its routes, custom fields and upstream servers.
 
     Examples
     --------

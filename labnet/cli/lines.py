@@ -1,4 +1,4 @@
-"""``labnet train`` and ``labnet infer``: tensors line by line from standard input."""
+"""``labnet train`` and ``labnet infer``, on tensors from standard input, one line at a time."""
 
 import argparse
 import asyncio
@@ -26,7 +26,7 @@ Lines = Iterable[tuple[int, str]]
 
 
 def infer(options: argparse.Namespace) -> int:
-    """Write what a model makes of each line of the input, in order."""
+    """Write the output of a model for each line of the input, in order."""
     model = _asked(options)
     with asyncio.Runner() as runner, no_grad():
         for number, line in _lines():
@@ -40,7 +40,7 @@ def _ask(model: Any, line: str, runner: asyncio.Runner) -> Any:
 
 
 def _asked(options: argparse.Namespace) -> Any:
-    """Return the model to ask, with the weights that the options name."""
+    """Return the model for inference, with the weights of the options."""
     if not is_file(options.target):
         if options.weights is not None:
             raise Misuse("--weights goes with a model file; a server has weights of its own")
@@ -56,14 +56,14 @@ def _asked(options: argparse.Namespace) -> Any:
 
 @dataclass(frozen=True)
 class Trainer:
-    """A model, its loss, and what is done with gradients."""
+    """A model with its loss and optimizer."""
 
     model: Any
     loss_of: Callable[..., Any]
     update: Callable[[Gradients], Any]
 
     def step(self, line: str, runner: asyncio.Runner) -> float:
-        """Take one step with the example of a line; return the loss before it."""
+        """Run one step on the example of a line; return the loss before it."""
         left, bar, right = line.partition("|")
         if not bar:
             raise Misuse(f"expected X | Y, such as [1, 2] | [3], got {line!r:.80}")
@@ -95,7 +95,7 @@ def train(options: argparse.Namespace) -> int:
 
 
 def _trainer(options: argparse.Namespace) -> Trainer:
-    """Return what the options want to be trained, and how."""
+    """Return the trainer for the options."""
     if options.save is not None:
         check_folder(options.save, "--save")
     if not is_file(options.target):
@@ -116,7 +116,7 @@ def _trainer(options: argparse.Namespace) -> Trainer:
 
 
 def _resolved(value: Any, runner: asyncio.Runner) -> Any:
-    """Return what there is, or what comes of awaiting it."""
+    """Return a value, awaited if it is awaitable."""
 
     async def awaiting() -> Any:
         return await value
@@ -125,7 +125,7 @@ def _resolved(value: Any, runner: asyncio.Runner) -> Any:
 
 
 def _lines() -> Iterator[tuple[int, str]]:
-    """Give the lines of the input that are not empty, with their numbers."""
+    """Yield the non-empty lines of the input with their numbers."""
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="replace")
     for number, line in enumerate(sys.stdin, start=1):
@@ -134,28 +134,28 @@ def _lines() -> Iterator[tuple[int, str]]:
 
 
 def _load(options: argparse.Namespace) -> ModelFile:
-    """Run the model file that the options name."""
+    """Load the model file of the options."""
     if options.timeout is not None:
         raise Misuse("--timeout goes with a server; a model file has none")
     return load(options.target)
 
 
 def _parse(text: str, *, keeps_integers: bool = False) -> Tensor:
-    """Read a tensor; integers without a dtype become float32, which models compute in."""
+    """Parse a tensor; integers without a dtype become float32, the dtype of models."""
     tensor = io.parse(text)
     plain = ":" not in text and tensor.dtype.kind == "i" and not keeps_integers
     return tensor.astype("float32") if plain else tensor
 
 
 def _computed(number: int, compute: Callable[[], Any]) -> Any:
-    """Compute something for a line, and say which line it was when that fails.
+    """Run a computation for a line; name the line in errors.
 
     Raises
     ------
     Misuse
-        If the line is to blame.
+        If the line is invalid.
     LabnetError
-        If something else is.
+        If the computation fails otherwise.
     """
     try:
         return compute()
@@ -168,7 +168,7 @@ def _computed(number: int, compute: Callable[[], Any]) -> Any:
 
 
 def _written(result: Any) -> str:
-    """Write a tensor in its readable form, and several of them as JSON of those."""
+    """Format a tensor in its readable form, and several tensors as JSON of these."""
     if isinstance(result, dict):
         return json.dumps({name: io.format(tensor) for name, tensor in result.items()})
     if isinstance(result, list | tuple):

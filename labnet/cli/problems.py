@@ -1,15 +1,15 @@
-"""How a command ends that cannot do its job: one line on standard error, and the exit status."""
+"""Errors of commands: one line on standard error and an exit status."""
 
-#: Exit statuses: the command was used wrongly; it failed; it was interrupted; nobody reads its output any more.
+#: Exit statuses: wrong usage, failure, interrupt, closed output pipe.
 MISUSE, FAILURE, INTERRUPTED, BROKEN_PIPE = 2, 1, 130, 141
 
 
 class Misuse(Exception):
-    """The command was used wrongly: an option, a file, or a line of the input."""
+    """Wrong usage of a command: an option, a file, or a line of the input."""
 
 
 def one_line(error: BaseException) -> str:
-    r"""Return an error's message in one line.
+    r"""Return the message of an error as one line.
 
     Examples
     --------

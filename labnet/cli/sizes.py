@@ -1,8 +1,8 @@
-"""Sizes for people."""
+"""Formatting of sizes."""
 
 
 def size(nbytes: int) -> str:
-    """Return a number of bytes with a unit.
+    """Format a number of bytes with a unit.
 
     Examples
     --------

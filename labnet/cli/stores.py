@@ -1,4 +1,4 @@
-"""``labnet store``: what is in the folder of a served model, whether it is whole, and made short."""
+"""``labnet store``: show, verify, compact and repair the store of a served model."""
 
 import argparse
 from pathlib import Path
@@ -8,13 +8,13 @@ from labnet.store.offline import Contents, compact, contents, repair
 
 
 def show(options: argparse.Namespace) -> int:
-    """Print what is in a store."""
+    """Print the contents of a store."""
     print(_described(contents(Path(options.path))))
     return 0
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Read everything in a store, and say that it is whole."""
+    """Verify a store and print that it is intact."""
     found = contents(Path(options.path))
     torn = f"; {found.torn} bytes of an update that was never answered will be cut off" if found.torn else ""
     print(f"{found.path}: whole, version {found.version}, {found.updates} updates in the journal{torn}")
@@ -22,7 +22,7 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def shorten(options: argparse.Namespace) -> int:
-    """Put a checkpoint in place of the journal."""
+    """Replace the journal by a checkpoint."""
     before = contents(Path(options.path))
     after = compact(Path(options.path))
     print(f"{after.path}: version {after.version}, {size(before.nbytes)} before, {size(after.nbytes)} now")
@@ -30,7 +30,7 @@ def shorten(options: argparse.Namespace) -> int:
 
 
 def mend(options: argparse.Namespace) -> int:
-    """Cut a damaged journal off before its first bad record."""
+    """Truncate a damaged journal at its first bad record."""
     path = Path(options.path)
     done = repair(path)
     if done is None:

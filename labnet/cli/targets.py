@@ -1,4 +1,4 @@
-"""What the commands work on: a model file, with the name of an object in it, or the URL of a server."""
+"""Targets of commands: a model file with an optional object name, or the URL of a server."""
 
 import argparse
 import contextlib
@@ -14,12 +14,12 @@ from labnet.network.runner.model_file import ModelFile
 from labnet.nn import Module
 from labnet.optim import Optimizer
 
-#: The variable that holds the token of a server elsewhere; on a command line everybody could read it.
+#: Environment variable with the token of a remote server; a command line would be visible to other users.
 TOKEN_VARIABLE = "LABNET_TOKEN"
 
 
 def is_file(target: str) -> bool:
-    """Tell a model file from a URL.
+    """Return whether a target is a model file and not a URL.
 
     Examples
     --------
@@ -30,7 +30,7 @@ def is_file(target: str) -> bool:
 
 
 def split(target: str) -> tuple[str, str | None]:
-    """Divide FILE:NAME.
+    """Split FILE:NAME.
 
     Examples
     --------
@@ -47,9 +47,9 @@ def load(target: str) -> ModelFile:
     Raises
     ------
     Misuse
-        If there is no such file, or no such model in it.
+        If the file or the model in it does not exist.
     ServeError
-        If it cannot be run.
+        If the file cannot be run.
     """
     path, name = split(target)
     if not path.endswith(".py"):
@@ -63,12 +63,12 @@ def load(target: str) -> ModelFile:
 
 
 def connect(target: str, timeout: float | None) -> RemoteModel:
-    """Return the model of a server, which has so many seconds for each reply.
+    """Return the model of a server, with a timeout in seconds for each reply.
 
     Raises
     ------
     Misuse
-        If it is no URL.
+        If the target is no URL.
     """
     try:
         token = os.environ.get(TOKEN_VARIABLE)
@@ -78,14 +78,14 @@ def connect(target: str, timeout: float | None) -> RemoteModel:
 
 
 def optimizer_of(file: ModelFile, options: argparse.Namespace) -> Any:
-    """Return the optimizer that the options ask for, and keep the model in the file that they name.
+    """Return the optimizer of the options; load the model from a checkpoint and save it there.
 
     Raises
     ------
     Misuse
-        If there is no such optimizer, or the model cannot be kept in a file.
+        If there is no such optimizer, or the model cannot be saved.
     LabnetError
-        If what the file holds does not fit the model.
+        If the content of the file does not fit the model.
     """
     if options.checkpoint is not None:
         check_folder(options.checkpoint, "--checkpoint")
@@ -102,12 +102,12 @@ def optimizer_of(file: ModelFile, options: argparse.Namespace) -> Any:
 
 
 def module_of(file: ModelFile, option: str) -> Module:
-    """Return the model of a file for an option that needs a Module.
+    """Return the model of a file, for an option that needs a Module.
 
     Raises
     ------
     Misuse
-        If it is none.
+        If it is no Module.
     """
     if not isinstance(file.model, Module):
         raise Misuse(f"{option} needs a Module, and {file.name!r} is a {type(file.model).__name__}")
@@ -115,12 +115,12 @@ def module_of(file: ModelFile, option: str) -> Module:
 
 
 def check_folder(path: str, option: str) -> None:
-    """Refuse a file that could not be written in the end, before anything is done.
+    """Refuse an output file in a missing folder before any work is done.
 
     Raises
     ------
     Misuse
-        If there is no such folder.
+        If the folder does not exist.
     """
     if not Path(path).absolute().parent.is_dir():
         raise Misuse(f"{option}: there is no folder {str(Path(path).parent)!r}")
@@ -128,7 +128,7 @@ def check_folder(path: str, option: str) -> None:
 
 @contextlib.contextmanager
 def fitting(path: str) -> Iterator[None]:
-    """Say which file it was that does not fit a model."""
+    """Add the file name to errors of a file that does not fit the model."""
     try:
         yield
     except (KeyError, LabnetError) as error:

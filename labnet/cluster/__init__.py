@@ -1,7 +1,7 @@
-"""Models on the workers of a Dask cluster: placed, watched and restarted by it, found by name.
+"""Models on the workers of a Dask cluster, which places, monitors and restarts them by name.
 
-Dask places and restarts; tensors travel over labnet's HTTP between whoever calls and the workers, never through the
-scheduler. Needs ``pip install "labnet[dask]"``.
+Dask places and restarts servers. Tensors travel over labnet's HTTP directly between callers and workers, never through
+the scheduler. Needs ``pip install "labnet[dask]"``.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""What models write on a worker: lines of output and of the log, by the thread that wrote them."""
+"""Capture of the models' output and log on a worker, by thread."""
 
 import io
 import logging
@@ -11,7 +11,7 @@ _LINES, _CHARACTERS = 10_000, 4096
 
 
 class Capture:
-    r"""Keeps the last lines of each part of a model that this process serves.
+    r"""The last lines of output of each part that this process serves.
 
     Examples
     --------
@@ -30,25 +30,25 @@ class Capture:
         self._tees: list[_Tee] = []
 
     def install(self) -> None:
-        """Listen to output and log of this process."""
+        """Start capturing output and log of this process."""
         logging.getLogger().addHandler(self._handler)
         sys.stdout = _Tee(self, sys.stdout)
         sys.stderr = _Tee(self, sys.stderr)
         self._tees = [sys.stdout, sys.stderr]
 
     def remove(self) -> None:
-        """Listen no more; what others have put in front stays."""
+        """Stop capturing; leave streams that others have replaced meanwhile."""
         logging.getLogger().removeHandler(self._handler)
         for name, tee in zip(("stdout", "stderr"), self._tees, strict=False):
             if getattr(sys, name) is tee:
                 setattr(sys, name, tee.behind)
 
     def of_this_thread(self, part: str) -> "_Speaking":
-        """Return a context in which what this thread writes belongs to a part."""
+        """Return a context in which output of this thread belongs to a part."""
         return _Speaking(self, part)
 
     def belongs(self, thread: int | None, part: str | None) -> None:
-        """Take what a thread writes for a part's, or for nobody's."""
+        """Assign the output of a thread to a part, or to none."""
         if thread is not None and part is not None:
             self._parts[thread] = part
             self._lines.setdefault(part, deque(maxlen=_LINES))
@@ -57,7 +57,7 @@ class Capture:
             self._begun.pop(thread, None)
 
     def write(self, text: str) -> None:
-        """Take what this thread writes, if it belongs to a part."""
+        """Capture output of this thread if it belongs to a part."""
         thread = threading.get_ident()
         part = self._parts.get(thread)
         if part is None:
@@ -68,7 +68,7 @@ class Capture:
             self._begun[thread] = rest[-_CHARACTERS:]
 
     def lines(self, part: str) -> list[str]:
-        """Return what a part has written, oldest first."""
+        """Return the output of a part, oldest line first."""
         return list(self._lines.get(part, ()))
 
 
@@ -84,7 +84,7 @@ class _Speaking:
 
 
 class _Tee(io.TextIOBase):
-    """A stream that hands on what is written to it, and has it noted."""
+    """A stream that forwards and captures what is written to it."""
 
     def __init__(self, capture: Capture, behind: TextIO):
         self.behind = behind

@@ -1,10 +1,10 @@
-"""When the parts of models computed, as a picture, and how much of the time that was."""
+"""A chart of the intervals in which parts of models computed, and their utilisation."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
 
 _COLOURS = {"forward": "#2f7fd6", "backward": "#d9622b"}
-#: As of plots, the style ``labnet.jupyter.neutral``: to be read in light and in dark notebooks.
+#: Colours of the plot style ``labnet.jupyter.neutral``, readable in light and dark notebooks.
 _GROUND, _TEXT = "#f5f6f8", "#4d525b"
 _WIDTH, _ROW, _LABEL, _MARGIN = 720, 22, 130, 10
 
@@ -12,12 +12,12 @@ Intervals = Sequence[tuple[str, float, float]]
 
 
 class Utilisation:
-    """Intervals of computing, by part; drawn in a notebook.
+    """Intervals of computation by part; drawn in a notebook.
 
     Attributes
     ----------
     parts : dict of str to list of (str, float, float)
-        What was done, from when to when, in seconds.
+        Name, start and end of each interval, in seconds.
 
     Examples
     --------
@@ -30,7 +30,7 @@ class Utilisation:
         self.parts = {part: [(str(k), float(b), float(e)) for k, b, e in given] for part, given in parts.items()}
 
     def between(self, begin: float, end: float) -> "Utilisation":
-        """Return what was done in an interval of time, in seconds since 1970."""
+        """Return the utilisation within a time span, in seconds since 1970."""
         return Utilisation(
             {
                 part: [(kind, max(b, begin), min(e, end)) for kind, b, e in given if e > begin and b < end]
@@ -40,12 +40,12 @@ class Utilisation:
 
     @property
     def span(self) -> tuple[float, float]:
-        """From when to when there is something."""
+        """Start of the first and end of the last interval."""
         moments = [moment for given in self.parts.values() for _, b, e in given for moment in (b, e)]
         return (min(moments), max(moments)) if moments else (0.0, 0.0)
 
     def share(self, part: str) -> float:
-        """Return which part of the time a part of a model computed."""
+        """Return the fraction of the time that a part of a model computed."""
         begin, end = self.span
         return sum(e - b for _, b, e in self.parts[part]) / (end - begin) if end > begin else 0.0
 
@@ -61,7 +61,7 @@ class Utilisation:
         return "\n".join(lines)
 
     def svg(self) -> str:
-        """Return the picture: a row for each part, forwards blue and backwards orange."""
+        """Return the chart as SVG: a row for each part, forwards blue and backwards orange."""
         begin, end = self.span
         scale = _WIDTH / ((end - begin) or 1.0)
         rows = []

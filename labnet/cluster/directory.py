@@ -1,4 +1,4 @@
-"""Where the parts of a model are, as a client knows: asked of the scheduler at first, and after failures only."""
+"""A client's directory of the parts of a model; the scheduler is asked at first and after failures only."""
 
 import asyncio
 import ssl as tls
@@ -13,15 +13,15 @@ from labnet.network.protocol.headers import EPOCH, VERSION
 from labnet.network.replication.messages import LINEAGE, Least
 from labnet.network.transport.pool import Address
 
-#: How a client waits between attempts: a model that is restarted is back within seconds.
+#: Default backoff of a client: a restarted model returns within seconds.
 BACKOFF = Backoff(first=0.05, longest=1.0)
-#: Asks the scheduler: the name of an operation and its arguments, from any thread.
+#: Calls an operation of the scheduler by name and arguments, from any thread.
 Ask = Callable[..., "Future[Any]"]
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A part of a model as it can be reached: number 0 is the primary."""
+    """The endpoint of a part of a model; number 0 is the primary."""
 
     number: int
     address: Address
@@ -30,7 +30,7 @@ class Endpoint:
 
 
 def endpoints_of(found: dict[str, Any]) -> list[Endpoint]:
-    """Read the scheduler's answer."""
+    """Parse the scheduler's answer."""
     return [
         Endpoint(int(e["number"]), Address.parse(e["url"]), str(e["token"]), str(e["incarnation"]))
         for e in found["endpoints"]
@@ -38,16 +38,16 @@ def endpoints_of(found: dict[str, Any]) -> list[Endpoint]:
 
 
 class Directory:
-    """The parts of one model; however many requests fail at once, the scheduler is asked once.
+    """The parts of one model; concurrent refreshes share one request to the scheduler.
 
     Attributes
     ----------
     label : str
-        Names the model everywhere and for ever.
+        Globally unique name of the model.
     replicas : int
-        How many parts there are to be.
+        Intended number of parts.
     endpoints : list of Endpoint
-        Those that were served when it was last asked.
+        Parts that were served at the last refresh.
     """
 
     def __init__(self, name: str, found: dict[str, Any], ask: Ask, ssl: tls.SSLContext | None):
@@ -56,7 +56,7 @@ class Directory:
         self.ssl = ssl
         self._ask = ask
         self._asking: Future[Any] | None = None
-        #: What this client's own updates have led to: its forwards see at least that.
+        #: Version after this client's own updates, the minimum for its forwards.
         self.least: Least | None = None
         self._take(found)
 
@@ -69,8 +69,8 @@ class Directory:
         """The part that owns the weights, if it is served."""
         return next((endpoint for endpoint in self.endpoints if endpoint.number == 0), None)
 
-    def heard(self, headers: Mapping[str, str]) -> None:
-        """Take note of the version of the weights that a reply tells."""
+    def on_reply(self, headers: Mapping[str, str]) -> None:
+        """Record the version of the weights in a reply."""
         version, lineage = headers.get(VERSION, ""), headers.get(EPOCH, "")[:LINEAGE]
         if version.isascii() and version.isdigit():
             same = self.least is not None and self.least.lineage == lineage
@@ -78,7 +78,7 @@ class Directory:
             self.least = Least(lineage, least)
 
     async def refresh(self) -> None:
-        """Ask the scheduler; where it does not answer, what is known stays.
+        """Ask the scheduler; keep the known parts if it does not answer.
 
         Raises
         ------
@@ -96,14 +96,14 @@ class Directory:
             task = asyncio.current_task()
             if task is None or task.cancelling() or not asking.cancelled():
                 raise
-            return  # Dask has cancelled the question, nobody this task
+            return  # Dask has cancelled the request, not this task
         if found.get("missing"):
             raise Gone(f"the cluster does not serve {self.name!r} any more")
         self._take(found)
 
 
-class Seat:
-    """Where one part of a model is: there as long as it runs, then with the primary, which knows of its calls."""
+class PartLocation:
+    """The location of one part of a model; after the part stops, that of the primary, which knows its calls."""
 
     moves = True
 
@@ -115,26 +115,26 @@ class Seat:
 
     @property
     def address(self) -> Address:
-        """Where it is."""
+        """Current address."""
         return self.endpoint.address
 
     @property
     def token(self) -> str:
-        """Its token there."""
+        """Token at that address."""
         return self.endpoint.token
 
     @property
     def ssl(self) -> tls.SSLContext | None:
-        """How to check its certificate."""
+        """TLS settings for its certificate."""
         return self._directory.ssl
 
-    def heard(self, route: str, headers: Mapping[str, str]) -> None:
-        """Take note of a reply to an update."""
+    def on_reply(self, route: str, headers: Mapping[str, str]) -> None:
+        """Record the reply to an update."""
         if route in ("/optimize", "/settle"):
-            self._directory.heard(headers)
+            self._directory.on_reply(headers)
 
-    async def look_up(self) -> bool:
-        """Ask where it is now."""
+    async def resolve(self) -> bool:
+        """Refresh the directory and resolve the part again."""
         await self._directory.refresh()
         if self.endpoint in self._directory.endpoints or self._directory.primary is None:
             return False

@@ -1,7 +1,7 @@
-"""The encrypted door of a server: takes TLS connections from the cluster's network, and hands on what comes to it.
+"""A TLS proxy for a server: accepts encrypted connections from the cluster's network and forwards them.
 
-Servers of models speak plain HTTP; where the cluster has certificates they listen on this machine's loopback only,
-and this stands in front. Whoever connects shows a certificate of the cluster's authority, as Dask demands it.
+Model servers speak plain HTTP. In a cluster with certificates they listen on loopback only, behind this proxy. Clients
+must present a certificate of the cluster's authority, as Dask requires.
 """
 
 import asyncio
@@ -12,13 +12,13 @@ _CHUNK = 1 << 18
 _HANDSHAKE_SECONDS = 10.0
 
 
-class Front:
-    """A listener that decrypts for one port of this machine.
+class TlsProxy:
+    """A TLS listener that forwards to one port of this machine.
 
     Attributes
     ----------
     port : int
-        Where it listens, once it was opened.
+        Listening port, available after `open`.
     """
 
     def __init__(self, target: int):
@@ -28,14 +28,14 @@ class Front:
         self.port = 0
 
     async def open(self, host: str, context: tls.SSLContext) -> None:
-        """Begin to listen on a free port."""
+        """Start listening on a free port."""
         self._server = await asyncio.start_server(
             self._connected, host, 0, ssl=context, ssl_handshake_timeout=_HANDSHAKE_SECONDS, limit=_CHUNK
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Listen no more, and end every connection."""
+        """Stop listening and close all connections."""
         if self._server is not None:
             self._server.close()
         for task in list(self._tasks):
@@ -48,7 +48,7 @@ class Front:
         self._tasks.add(task)
         try:
             await self._serve(reader, writer)
-        except asyncio.CancelledError:  # by `close`; a task that was cancelled would be logged
+        except asyncio.CancelledError:  # cancelled by `close`; asyncio would log the cancellation
             pass
         finally:
             self._tasks.discard(task)
@@ -66,7 +66,7 @@ class Front:
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    """Hand on what comes until it ends, in one direction."""
+    """Forward a stream in one direction until it ends."""
     with contextlib.suppress(OSError):
         while chunk := await source.read(_CHUNK):
             sink.write(chunk)

@@ -1,4 +1,4 @@
-"""The handle of a cluster: serving by name, finding by name, and looking at what is served."""
+"""The handle of a cluster: serve models by name, find them, and inspect what is served."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from distributed.protocol import serialize_bytes
 
 from labnet.cluster import host
 from labnet.cluster.chart import Utilisation
-from labnet.cluster.directory import BACKOFF, Directory, Seat
+from labnet.cluster.directory import BACKOFF, Directory, PartLocation
 from labnet.cluster.model import ClusterModel
 from labnet.cluster.pipeline import Pipeline
 from labnet.cluster.registry import Registry
@@ -29,16 +29,16 @@ from labnet.network.model.staleness import Policy, Staleness
 from labnet.optim import Optimizer
 from labnet.store import LEVELS, Durability
 
-#: Seconds in which a worker of this machine that was lost may be back.
+#: Seconds that a lost worker on this machine has to restart.
 _BACK_SECONDS = 3600.0
 _LOST = "distributed.deploy.lost-worker-timeout"
 
 
 class Processes(LocalCluster):  # type: ignore[misc]  # Dask is not typed
-    """Workers on this machine, each started again by its nanny when it dies, however long that takes.
+    """Workers on this machine, each restarted by its nanny without a time limit.
 
-    Dask ends the nanny of a worker that is not back after 15 seconds, for good: on a machine that is busy, where a
-    start takes longer, every worker that dies would be lost, and after the last of them nothing were served any more.
+    Dask gives up a nanny whose worker has not restarted after 15 seconds. On a busy machine, where a start takes
+    longer, every worker that dies would be lost for good.
     """
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
@@ -90,23 +90,23 @@ class Cluster:
         blocking: bool = False,
         timeout: float = 60.0,
     ) -> ClusterModel:
-        """Serve a model on a worker, under a name, and return the remote model that is bound to the name.
+        """Serve a model on a worker under a name; return the remote model bound to the name.
 
         Parameters
         ----------
         factory : callable
-            Called on the worker, without arguments; returns the model, or model and optimizer. It is called again
-            whenever the model has to be started anew.
+            Called on the worker without arguments; returns the model, or model and optimizer. It is called again at
+            each restart of the model.
         optimizer : Optimizer, optional
-            Trains the model there; a copy of it is sent.
+            Trains the model there; a copy is sent.
         name : str
             Serving again under the same name replaces the model.
         replicas : int
-            How many workers compute: one of them, the primary, owns the weights.
+            Number of workers that compute; one of them, the primary, owns the weights.
         resources : mapping of str to float, optional
-            What each of them takes of its worker's resources, such as ``{"GPU": 1}``.
+            Resources of its worker that each part uses, such as ``{"GPU": 1}``.
         store : path, optional
-            A folder that keeps the model while it is trained. Every worker that may serve it must see it there.
+            A folder that stores the model while it is trained, accessible on every worker that may serve it.
         workers : str or sequence of str
             Addresses, hosts or names of the workers that may serve it; by default all.
         staleness, max_staleness, accumulate, durability, compile
@@ -117,7 +117,7 @@ class Cluster:
         Raises
         ------
         ServeError
-            If it cannot be served: no worker for it, or what its factory raised.
+            If it cannot be served: there is no worker for it, or its factory failed.
         """
         if not isinstance(name, str) or not name or "/" in name:
             raise ServeError(f"serve_model: a name is text without '/', got {name!r:.60}")
@@ -163,12 +163,12 @@ class Cluster:
         wire_dtype: str | None = None,
         state: str | os.PathLike[str] | None = None,
     ) -> ClusterModel:
-        """Return the model that the cluster serves under a name, wherever it is.
+        """Return the remote model for a name that the cluster serves.
 
         Parameters
         ----------
         timeout, blocking, client, backoff, wire_dtype, state
-            As for `labnet.network.remote_model`. A model that is just being restarted is waited for.
+            As for `labnet.network.remote_model`. The call waits for a model that is being restarted.
 
         Raises
         ------
@@ -187,24 +187,24 @@ class Cluster:
     ) -> ClusterModel:
         options = {**given, "backoff": given.get("backoff") or BACKOFF}
 
-        def called(seat: Seat) -> Caller:
+        def called(seat: PartLocation) -> Caller:
             return Caller(seat, timeout=timeout, **options)
 
         return ClusterModel(Directory(name, answer, self._submit, self._ssl()), called, blocking=blocking)
 
     def _ssl(self) -> tls.SSLContext | None:
-        """Return the cluster's own way to check certificates, where it has one."""
+        """Return the TLS settings of the cluster for connections, or None."""
         context: tls.SSLContext | None = self.client.security.get_connection_args("client").get("ssl_context")
         return context
 
     def pipeline(self, *stages: "str | ClusterModel", micro_batches: int = 4) -> Pipeline:
-        """Return stages to be trained together, by their names, the first one first.
+        """Return a pipeline of stages, in order, to be trained together.
 
         Parameters
         ----------
         *stages : str or ClusterModel
         micro_batches : int
-            How many pieces each batch is cut into.
+            Number of pieces that each batch is split into.
 
         Raises
         ------
@@ -214,19 +214,19 @@ class Cluster:
         models = [self.remote_model(stage) if isinstance(stage, str) else stage for stage in stages]
         return Pipeline(models, micro_batches=micro_batches)
 
-    # Looking
+    # Inspecting
 
     def models(self) -> Models:
-        """Return a table of what is served: worker, URL, version, hits, p99, restarts."""
+        """Return a table of the served parts: worker, URL, version, hits, p99, restarts."""
         return Models([Row.of(row) for row in self.tree()])
 
     def tree(self) -> list[dict[str, Any]]:
-        """Return what the panel draws: a row for each part of each model, with its statistics."""
+        """Return the data of the panel: a row for each part of each model, with its statistics."""
         rows: list[dict[str, Any]] = list(self._ask("labnet_models"))
         return rows
 
     def logs(self, name: str) -> list[str]:
-        """Return what a model has written on its workers, and what the scheduler has noted of it, part by part.
+        """Return the output of a model on its workers and the scheduler's log of it, by part.
 
         Raises
         ------
@@ -238,7 +238,7 @@ class Cluster:
         return [line for lines in answer.values() for line in lines]
 
     def timeline(self, *names: str) -> Utilisation:
-        """Return when the parts of models computed, for as long as their workers remember: some thousand intervals.
+        """Return the intervals in which parts of models computed; workers keep the last thousands.
 
         Raises
         ------
@@ -253,7 +253,7 @@ class Cluster:
         return Utilisation(parts)
 
     def stop(self, name: str) -> None:
-        """Stop serving a model; what its store keeps stays there.
+        """Stop serving a model; its store is kept.
 
         Raises
         ------
@@ -265,8 +265,8 @@ class Cluster:
             raise LookupError(f"the cluster serves no model {name!r}")
 
     def panel(self) -> Any:
-        """Return the live panel of everything that is served, a widget for notebooks."""
-        from labnet.cluster.source import Tree  # only here: it starts a thread
+        """Return the live panel of all served models, a widget for notebooks."""
+        from labnet.cluster.source import Tree  # imported here because it starts a thread
 
         (view,) = entry_points(group="labnet.views", name="panel")
         return view.load()(Tree(self))
@@ -280,11 +280,11 @@ class Cluster:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed, or its client was."""
+        """Whether the cluster or its client is closed."""
         return self._closed or self.client.scheduler is None
 
     def _submit(self, operation: str, **arguments: Any) -> "Future[Any]":
-        """Ask the scheduler, from any thread."""
+        """Call an operation of the scheduler, from any thread."""
         scheduler = self._scheduler()
 
         async def asking() -> Any:
@@ -305,10 +305,10 @@ class Cluster:
             raise LookupError(f"the cluster serves no model {name!r}: it serves {list(answer['known'])}")
 
     def close(self) -> None:
-        """Disconnect; a cluster that `connect` has started ends, with all that it serves."""
+        """Disconnect; a cluster that `connect` has started is shut down with all its servers."""
         self._closed = True
-        if len(self._owned) > 1:  # with a cluster of its own: every server comes to an orderly end
-            with contextlib.suppress(OSError, RuntimeError):  # it may have ended already
+        if len(self._owned) > 1:  # for a cluster of its own: every server stops in order
+            with contextlib.suppress(OSError, RuntimeError):  # the scheduler may have ended already
                 for name in dict.fromkeys(row["name"] for row in self._ask("labnet_models", figures=False)):
                     self._ask("labnet_stop", name=name)
         for owned in self._owned:
@@ -325,10 +325,10 @@ class Cluster:
 
 
 def _written(factory: Callable[[], Any], optimizer: Optimizer | None) -> bytes:
-    """Return a factory and an optimizer as Dask sends them."""
+    """Serialize a factory and an optimizer with Dask."""
     try:
         written: bytes = serialize_bytes((factory, optimizer), on_error="raise")
-    except Exception as error:  # whatever the object raises that cannot be written
+    except Exception as error:  # any error of the object's own serialization
         raise ServeError(
             f"serve_model: the factory, the optimizer, or something that they use, cannot be sent to a worker: "
             f"{type(error).__name__}: {error}; make it inside the factory, or in a module that workers import"
@@ -337,7 +337,7 @@ def _written(factory: Callable[[], Any], optimizer: Optimizer | None) -> bytes:
 
 
 def connect(client_or_address: Any = None, *, workers: int | None = None, **options: Any) -> Cluster:
-    """Connect to a Dask cluster, to serve models on it and to find those that it serves.
+    """Connect to a Dask cluster to serve models on it and to find served ones.
 
     Parameters
     ----------
@@ -345,7 +345,7 @@ def connect(client_or_address: Any = None, *, workers: int | None = None, **opti
         A client, anything that Dask's client connects to, or the address of a scheduler. None starts a
         `LocalCluster` of processes on this machine; inside a factory, it is the cluster that the factory runs in.
     workers : int, optional
-        How many workers the local cluster is to have.
+        Number of workers of the local cluster.
     **options
         For Dask's `Client`, or for the `LocalCluster`.
 

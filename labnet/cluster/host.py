@@ -1,4 +1,4 @@
-"""What serves models on a worker of the cluster: a plugin that the scheduler asks to start and to stop them."""
+"""The worker plugin that serves models; the scheduler asks it to start and stop them."""
 
 import asyncio
 import contextvars
@@ -15,8 +15,8 @@ from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.protocol import deserialize_bytes
 
 from labnet.cluster.capture import Capture
-from labnet.cluster.directory import BACKOFF, Directory, Seat
-from labnet.cluster.front import Front
+from labnet.cluster.directory import BACKOFF, Directory, PartLocation
+from labnet.cluster.front import TlsProxy
 from labnet.errors import ServeError
 from labnet.network import Server
 from labnet.network.client.session import Caller
@@ -30,7 +30,7 @@ from labnet.network.threads import IO
 
 log = logging.getLogger("labnet.cluster")
 
-#: The worker on which a factory runs.
+#: The worker on which the current factory runs.
 current: contextvars.ContextVar[Any] = contextvars.ContextVar("labnet_worker", default=None)
 
 
@@ -41,10 +41,10 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
     idempotent = True
 
     async def setup(self, worker: Any) -> None:
-        """Begin to serve, and tell the scheduler."""
+        """Start serving and register with the scheduler."""
         self._worker = worker
         self._served: dict[str, Server] = {}
-        self._fronts: dict[str, Front] = {}
+        self._fronts: dict[str, TlsProxy] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._lock = threading.Lock()
         self._capture = Capture()
@@ -59,13 +59,13 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         await worker.scheduler.labnet_ready(worker=worker.contact_address or worker.address)
 
     async def teardown(self, worker: Any) -> None:
-        """Stop what is served: the worker ends."""
+        """Stop all parts: the worker ends."""
         served = list(self._served)
         await asyncio.gather(*[self.end(part) for part in served])
         self._capture.remove()
 
     async def start(self, part: str, **given: Any) -> dict[str, Any]:
-        """Serve a part; return where, or why not."""
+        """Serve a part; return its location or the reason of a failure."""
         async with self._turns.setdefault(part, asyncio.Lock()):
             token = current.set(self._worker)
             try:
@@ -104,12 +104,12 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
             "tls": front is not None,
         }
 
-    def _front(self, part: str, server: Server) -> Front | None:
-        """Open an encrypted door to a server, where the cluster's own connections are encrypted."""
+    def _front(self, part: str, server: Server) -> TlsProxy | None:
+        """Start a TLS proxy for a server if the cluster's connections are encrypted."""
         if not self._is_encrypted:
             return None
         context = self._worker.security.get_listen_args("worker")["ssl_context"]
-        front = self._fronts[part] = Front(server.port)
+        front = self._fronts[part] = TlsProxy(server.port)
         IO.run(front.open(str(get_address_host(self._worker.address)), context))
         return front
 
@@ -144,18 +144,18 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         return serve_part(given, Place(0, self._host, name, "auto"), role)
 
     def _role(self, name: str, replicas: int, primary: dict[str, Any] | None) -> Role | None:
-        """Return what a part is among the others of its model."""
+        """Return the role of a part among the parts of its model."""
         if replicas == 1:
             return None
         if primary is None:
             return Primary(new_lineage())
         found = {"id": primary["id"], "replicas": replicas, "endpoints": [primary]}
         directory = Directory(name, found, self._ask, self._ssl())
-        seat = Seat(directory, directory.endpoints[0])
+        seat = PartLocation(directory, directory.endpoints[0])
         return Replica(Caller(seat, backoff=BACKOFF, timeout=60.0), directory.endpoints[0].incarnation)
 
     def _ask(self, operation: str, **arguments: Any) -> "Future[Any]":
-        """Ask the scheduler, from any thread."""
+        """Call an operation of the scheduler, from any thread."""
 
         async def asking() -> Any:
             return await getattr(self._worker.scheduler, operation)(**arguments)
@@ -163,13 +163,13 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         return asyncio.run_coroutine_threadsafe(asking(), self._worker.loop.asyncio_loop)
 
     def _ssl(self) -> tls.SSLContext | None:
-        """Return the cluster's own way to check certificates, where it has one."""
+        """Return the TLS settings of the cluster for connections, or None."""
         context: tls.SSLContext | None = self._worker.security.get_connection_args("worker").get("ssl_context")
         return context
 
     @property
     def _host(self) -> str:
-        """Where to listen: where the worker does, as far as that is a network."""
+        """Return the host to listen on: that of the worker if it is on a network."""
         address: str = self._worker.address
         if self._is_encrypted or address.startswith("inproc://"):
             return "127.0.0.1"
@@ -177,7 +177,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
 
     async def end(self, part: str) -> None:
         """Stop a part."""
-        async with self._turns.setdefault(part, asyncio.Lock()):  # also one that is just being started
+        async with self._turns.setdefault(part, asyncio.Lock()):  # including one that is being started
             await asyncio.to_thread(self._stop, part)
 
     def _stop(self, part: str) -> None:
@@ -190,21 +190,21 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
             self._capture.belongs(server._port.worker.ident, None)
 
     async def figures(self, part: str) -> dict[str, Any] | None:
-        """Return the statistics of a part, None if it is not served here."""
+        """Return the statistics of a part; None if it is not served here."""
         server = self._served.get(part)
         return None if server is None else await asyncio.to_thread(server.snapshot)
 
     async def lines(self, part: str) -> list[str]:
-        """Return what a part has written since this worker started."""
+        """Return the output of a part since this worker started."""
         return self._capture.lines(part)
 
     async def intervals(self, part: str) -> list[tuple[str, float, float]]:
-        """Return when a part computed: what it did, from when to when, in seconds since 1970."""
+        """Return the intervals in which a part computed: name, start and end in seconds since 1970."""
         server = self._served.get(part)
         return [] if server is None else [(kind, began, ended) for kind, began, ended in server.timeline()]
 
 
 def _innermost(error: BaseException) -> str:
-    """Return where in the user's code an error comes from, for its message."""
+    """Return the location in the user's code that raised an error, for its message."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}: " if frames else ""

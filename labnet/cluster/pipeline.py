@@ -1,4 +1,4 @@
-"""A model in stages on several workers, trained in micro-batches that keep all of them busy."""
+"""Pipeline parallelism: a model in stages on several workers, trained in micro-batches."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -16,17 +16,17 @@ from labnet.tensor import Tensor, as_array, differentiate, wrap
 
 
 class Pipeline:
-    """Stages that compute one after the other; made by `Cluster.pipeline`.
+    """A sequence of stages, made by `Cluster.pipeline`.
 
-    A step cuts its batch into micro-batches, which follow each other through the stages, forwards and backwards, and
-    makes one update of each stage with the sum of their gradients: that of the whole batch, where the loss is a mean.
+    A step splits its batch into micro-batches, which pass through the stages forwards and backwards. It then makes one
+    update of each stage with the sum of their gradients; for a mean loss, that is the gradient of the whole batch.
 
     Parameters
     ----------
     stages : sequence of RemoteModel
-        Ones to be awaited, the first one first.
+        Async remote models in order.
     micro_batches : int
-        How many pieces a batch is cut into.
+        Number of pieces that a batch is split into.
 
     Raises
     ------
@@ -46,30 +46,30 @@ class Pipeline:
         self._unfinished: _Step | None = None
 
     async def __call__(self, x: Any) -> Tensor:
-        """Carry out a forward of a whole batch through all stages."""
+        """Run a forward of a whole batch through all stages."""
         for stage in self.stages:
             x = await stage(x)
         result: Tensor = x
         return result
 
     async def step(self, x: Any, target: Any, loss: Callable[[Tensor, Tensor], Tensor]) -> float:
-        """Make one step of training; return the loss of the batch.
+        """Run one training step; return the loss of the batch.
 
         Parameters
         ----------
         x, target : tensor
-            The batch, cut along the first dimension.
+            The batch, split along the first dimension.
         loss : callable
             From output and target of a micro-batch to its mean loss.
 
         Raises
         ------
         GradientError
-            If a step before was not finished: `resume` does that.
+            If the previous step is unfinished; `resume` finishes it.
         ValueError
             If the batch is smaller than the number of micro-batches, or x and target differ in length.
         RemoteError
-            If a stage did not answer in time. Nothing is lost: `resume` goes on with this step.
+            If a stage did not answer in time. Nothing is lost: `resume` continues this step.
         """
         if self._unfinished is not None:
             raise GradientError("the step before was not finished: await pipeline.resume() first")
@@ -77,7 +77,7 @@ class Pipeline:
         return await self.resume()
 
     async def resume(self) -> float:
-        """Finish the step that has failed; what was applied before is not applied again."""
+        """Finish a failed step; gradients that were applied are not applied again."""
         step = self._unfinished
         if step is None:
             raise GradientError("there is no step to be finished")
@@ -86,12 +86,12 @@ class Pipeline:
         return value
 
     def abandon(self) -> None:
-        """Forget the step that has failed; stages that have made their update keep it."""
+        """Discard a failed step; stages that have made their update keep it."""
         self._unfinished = None
 
 
 class _Step:
-    """One step: its micro-batches, and how far they got."""
+    """One training step: its micro-batches and their progress."""
 
     def __init__(
         self,
@@ -107,13 +107,13 @@ class _Step:
         self._done: set[int] = set()
 
     async def run(self) -> float:
-        """Do what is left to do; return the loss."""
+        """Run the remaining work; return the loss."""
         tasks = [asyncio.ensure_future(self._piece(n)) for n in range(len(self._pieces)) if n not in self._done]
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
-        await self._round.settle()
+        await self._round.flush()
         value = float(sum(self._losses[n].item() * share for n, (_, _, share) in enumerate(self._pieces)))
         losses.note(value)
         return value
@@ -123,14 +123,14 @@ class _Step:
         if number not in self._losses:
             self._losses[number] = self._loss(await self._pipeline(x), target)
         loss = self._losses[number]
-        with self._round.collecting(number):  # the share is in the gradient: what stages show is the loss itself
+        with self._round.collecting(number):  # the share is in the gradient, so that stages show the unscaled loss
             await differentiate(loss, full_like(loss.detach(), share), accumulate=True, loss=loss.item())
         self._losses[number] = self._losses[number].detach()
         self._done.add(number)
 
 
 def _cut(x: Any, target: Any, count: int) -> list[tuple[Tensor, Tensor, float]]:
-    """Cut a batch into pieces, each with its part of the whole."""
+    """Split a batch into pieces, each with its share of the whole."""
     xs, targets = (value if isinstance(value, Tensor) else wrap(as_array(value)) for value in (x, target))
     rows = xs.shape[0] if xs.ndim else 0
     if rows < count or targets.ndim == 0 or targets.shape[0] != rows:

@@ -1,4 +1,4 @@
-"""Where the parts of a model belong: pure decisions over what is known of the workers, no I/O.
+"""Placement of the parts of models on workers: pure decisions, no I/O.
 
 A part is a server of a model on one worker: the primary, which owns the weights, or a replica.
 """
@@ -12,20 +12,20 @@ State = Literal["waiting", "starting", "running", "stopped"]
 
 @dataclass
 class Candidate:
-    """A worker that can serve.
+    """A worker that can serve models.
 
     Attributes
     ----------
     address : str
-        Of the worker in the cluster.
+        Address of the worker in the cluster.
     name : str
-        As the cluster was told to call it.
+        Name of the worker in the cluster.
     supply : mapping of str to float
         Its resources.
     served : list of str
-        Names of the models that have a part there, once for each part.
+        Names of the models with parts on this worker, one entry per part.
     used : dict of str to float
-        Resources that these parts take.
+        Resources that these parts use.
     """
 
     address: str
@@ -35,13 +35,13 @@ class Candidate:
     used: dict[str, float] = field(default_factory=dict)
 
     def has(self, resources: Mapping[str, float], *, free: bool = True) -> bool:
-        """Tell whether the worker has so much of each resource, free or at all."""
+        """Return whether the worker has the resources, in total or still free."""
         taken = self.used if free else {}
         return all(self.supply.get(key, 0.0) - taken.get(key, 0.0) >= amount for key, amount in resources.items())
 
 
 def allowed(candidates: Collection[Candidate], workers: Collection[str]) -> list[Candidate]:
-    """Return the workers among `candidates` that are named, by address, host or name; all of them if none is.
+    """Return the `candidates` that are named by address, host or name; all of them without names.
 
     Examples
     --------
@@ -67,14 +67,14 @@ def choose(
     workers: Collection[str] = (),
     only_idle: bool = False,
 ) -> Candidate | None:
-    """Return the worker for a part of a model, or None if there is none now.
+    """Return the worker for a part of a model, or None if none is available.
 
-    The one that has the fewest parts of this model, then of any, then the first by name.
+    The order is: fewest parts of this model, fewest parts of any model, name.
 
     Parameters
     ----------
     only_idle : bool
-        Take no worker that serves something already.
+        Exclude workers that already serve a part.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def choose(
 
 
 def why_not(candidates: Collection[Candidate], resources: Mapping[str, float], workers: Collection[str]) -> str | None:
-    """Return why no worker could ever serve a part, or None where one could.
+    """Return why no worker could ever serve a part, or None if one could.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What the scheduler knows of a model: what is to be served, and of each part where it is. No I/O."""
+"""Records of the scheduler: the order for each model, and the state of its parts. No I/O."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -12,24 +12,24 @@ _LINES = 1000
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be served under a name.
+    """The order to serve a model under a name.
 
     Attributes
     ----------
     name : str
-        Of the model.
+        Name of the model.
     program : bytes
-        Factory and optimizer as Dask writes functions; the scheduler does not look into it.
+        Factory and optimizer, serialized by Dask; the scheduler does not deserialize them.
     replicas : int
-        Parts of the model, with the primary.
+        Number of parts, including the primary.
     resources : dict
-        What each part takes of its worker.
+        Resources of its worker that each part uses.
     store : str or None
         Folder of the primary's store.
     options : dict
         Further keywords for `labnet.network.serve_model`.
     workers : tuple of str
-        Where to serve; empty for anywhere.
+        Workers that may serve it; empty for all.
     """
 
     name: str
@@ -48,13 +48,13 @@ class Part:
     Attributes
     ----------
     worker, url : str
-        Where it is, or was last.
+        Current or last location.
     incarnation : str
-        Random for each start of it.
+        Random id of each start.
     restarts : int
-        How often it was started again.
+        Number of restarts.
     trouble : str
-        Why it does not run, or empty.
+        Why it does not run; empty if it runs.
     """
 
     name: str
@@ -70,35 +70,35 @@ class Part:
 
     @property
     def id(self) -> str:
-        """Text that names the part, such as ``encoder/0``."""
+        """Id of the part, such as ``encoder/0``."""
         return f"{self.name}/{self.number}"
 
     def note(self, text: str) -> None:
-        """Write a line into the part's log."""
+        """Add a line to the log of the part."""
         self.lines.append(f"{datetime.now():%Y-%m-%d %H:%M:%S} {self.id}: {text}")
 
     def start(self, worker: str) -> None:
-        """Take note that a worker was asked to serve it."""
+        """Record that a worker was asked to serve the part."""
         self.state, self.worker = "starting", worker
 
     def run(self, url: str, token: str, incarnation: str) -> None:
-        """Take note of where it is served now."""
+        """Record the location of the running part."""
         self.state, self.url, self.token, self.incarnation = "running", url, token, incarnation
         self.restarts += 1
         self.trouble = ""
         self.note(f"served at {url} by {self.worker}")
 
     def lose(self, reason: str) -> None:
-        """Take note that it is not served any more."""
+        """Record that the part no longer runs."""
         self.state, self.trouble = "waiting", reason
         self.note(reason)
 
     def endpoint(self) -> dict[str, Any]:
-        """Return what a client needs to reach it."""
+        """Return the endpoint of the part for clients."""
         return {"number": self.number, "url": self.url, "token": self.token, "incarnation": self.incarnation}
 
     def row(self) -> dict[str, Any]:
-        """Return what anybody may see of it: no token."""
+        """Return the public state of the part, without the token."""
         return {
             "name": self.name,
             "number": self.number,

@@ -1,8 +1,8 @@
-"""The registry of names in the scheduler: places the parts of models on workers, and again when those are lost.
+"""The registry of models in the scheduler: it places their parts on workers and replaces lost ones.
 
-A client says what is to be served, never where something is served: the host of an address is that of a worker which
-the cluster has registered, and the port is what this worker answers when the scheduler, by itself, asks it to serve.
-Only placing and finding pass through here, no call of a model.
+A client orders what to serve, but never reports where something is served. The host of an address is that of a
+registered worker; the port is the worker's answer to the scheduler's own request. Only placement and lookup pass
+through here, no call of a model.
 """
 
 import asyncio
@@ -21,19 +21,19 @@ from labnet.network.replication.messages import LINEAGE
 
 log = logging.getLogger("labnet.cluster")
 
-#: Seconds in which a lost worker may come back before a worker that serves something else has to do its work.
+#: Seconds that a lost worker has to return before a busy worker takes over its parts.
 PATIENCE_SECONDS = 10.0
-#: Waits between attempts to serve a part anew, in seconds; the last one is repeated.
+#: Waits between attempts to restart a part, in seconds; the last one is repeated.
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _ANSWER_SECONDS, _BEGIN_SECONDS, _END_SECONDS = 5.0, 10.0, 20.0
-#: How often workers are looked at by whoever waits for one: Dask tells nobody that one has begun, or is paused no more.
+#: Seconds between checks for a usable worker: Dask does not announce that one has started or resumed.
 _LOOK_SECONDS = 0.2
-#: Seconds after which a task that goes on is cancelled again.
+#: Seconds after which a task that is still running is cancelled again.
 _CANCEL_SECONDS = 0.1
 
 
 class Entry:
-    """A model under its name."""
+    """The entry of one model."""
 
     def __init__(self, order: Order):
         self.order = order
@@ -50,7 +50,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
     idempotent = True
 
     async def start(self, scheduler: Any) -> None:
-        """Begin to answer clients and workers."""
+        """Start answering clients and workers."""
         self._scheduler = scheduler
         self._id = secrets.token_hex(8)
         self._entries: dict[str, Entry] = {}
@@ -67,15 +67,15 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         )
 
     async def close(self) -> None:
-        """Leave everything to the workers, which end with the scheduler."""
+        """Stop answering; the workers end with the scheduler."""
         for entry in self._entries.values():
             for task in entry.tasks:
                 task.cancel()
 
-    # What happens to workers
+    # Events of workers
 
     async def ready(self, worker: str) -> bool:
-        """Take note that a worker can serve; tell whether it is one of this cluster."""
+        """Record that a worker can serve; return whether it belongs to this cluster."""
         if worker not in self._scheduler.workers:
             log.warning("%r says that it can serve, and is no worker of this cluster", worker)
             return False
@@ -84,7 +84,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         return True
 
     def remove_worker(self, scheduler: Any, worker: str, **details: Any) -> None:
-        """Take note that a worker is gone, and all that it served."""
+        """Record that a worker is lost with all its parts."""
         self._ready.discard(worker)
         for entry in self._entries.values():
             for part in entry.parts:
@@ -93,12 +93,12 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         self._tell()
 
     def _tell(self) -> None:
-        """Wake up whoever waits for a change."""
+        """Wake all tasks that wait for a change."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     def _change(self, seconds: float | None = None) -> Awaitable[None]:
-        """Return what ends with the next change from now on, whenever its waiting begins."""
+        """Return an awaitable of the next change from now on, even if it is awaited later."""
         return _waiting(self._changed, seconds)
 
     def _candidates(self) -> list[Candidate]:
@@ -117,14 +117,14 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         return list(found.values())
 
     def _is_beginning(self) -> bool:
-        """Tell whether a worker has just begun, and will soon be able to serve."""
+        """Return whether a worker has just started and will soon be able to serve."""
         workers = self._scheduler.workers
         return any(address not in self._ready or state.status.name == "init" for address, state in workers.items())
 
-    # Keeping a part served
+    # Supervision of parts
 
     async def _keep(self, entry: Entry, part: Part) -> None:
-        """Serve a part, again whenever it is lost, until it is stopped."""
+        """Keep a part served until it is stopped: restart it whenever it is lost."""
         failures = 0
         while True:
             lost = entry.lost[part.id]
@@ -138,7 +138,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
                 if part.restarts < 0 and not entry.refused.done():
                     entry.refused.set_result(trouble)
                 self._tell()
-                await self._release(part)  # it may serve it all the same, and a store is for one at a time
+                await self._release(part)  # the worker may still serve the part, and a store allows one process only
                 await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
                 failures += 1
                 continue
@@ -151,11 +151,11 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             part.lose(f"on worker {part.worker}: {reason}")
             log.warning("%s on worker %s is started anew: %s", part.id, part.worker, reason)
             self._tell()
-            await self._release(part)  # a replica is started anew also where its worker goes on
+            await self._release(part)  # a replica is restarted even if its worker keeps running
 
     def _end_strangers(self, entry: Entry) -> None:
-        """Have replicas started anew whose primary has come back without what it had answered."""
-        if entry.parts[0].state != "running":  # it looks for itself when it is
+        """Restart the replicas of a primary that has returned without its answered updates."""
+        if entry.parts[0].state != "running":  # it resolves the primary when it starts
             return
         lineage = entry.parts[0].incarnation[:LINEAGE]
         for part in entry.parts[1:]:
@@ -163,7 +163,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
                 entry.lost[part.id].set()
 
     async def _place(self, entry: Entry, part: Part) -> None:
-        """Wait for a worker to serve a part: at first for an idle one, then for any."""
+        """Wait for a worker for a part: first for an idle one, then for any."""
         order, loop = entry.order, asyncio.get_running_loop()
         until = loop.time() + (PATIENCE_SECONDS if part.restarts >= 0 else 0.0)
         while True:
@@ -175,11 +175,11 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             await self._change(_LOOK_SECONDS)
 
     async def _start(self, entry: Entry, part: Part) -> str:
-        """Have a worker serve a part; return why it does not, or nothing."""
+        """Ask a worker to serve a part; return the reason of a failure, or an empty string."""
         order, lost = entry.order, entry.lost[part.id]
         primary = None
         if part.number:
-            while entry.parts[0].state != "running":  # whom it is to follow
+            while entry.parts[0].state != "running":  # the primary to follow
                 await self._change()
             primary = {**entry.parts[0].endpoint(), "id": self._id}
         asking = asyncio.ensure_future(
@@ -198,10 +198,10 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             await asyncio.wait([asking, ended], return_when=asyncio.FIRST_COMPLETED)
             if not asking.done():
                 return f"its worker {part.worker} was lost while it started"
-            if asking.cancelled():  # by Dask, which does so with what it has no connection for any more
+            if asking.cancelled():  # cancelled by Dask after the connection was lost
                 return f"its worker {part.worker} was not asked to the end"
             answer = asking.result()
-        except Exception as error:  # of any class: Dask raises here what was raised there
+        except Exception as error:  # any class: Dask raises the worker's exception here
             return f"its worker {part.worker} did not start it: {type(error).__name__}: {error}"
         finally:
             for task in (asking, ended):
@@ -214,10 +214,10 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             return f"its worker {part.worker} answers what cannot be: {error}"
         return ""
 
-    # What clients ask for
+    # Operations for clients
 
     async def serve(self, **given: Any) -> dict[str, Any]:
-        """Serve a model under a name, in place of what has the name; return once all of it is served."""
+        """Serve a model under a name, replacing any other; return when all parts are served."""
         order = Order(**{**given, "workers": tuple(given["workers"])})
         until = asyncio.get_running_loop().time() + _BEGIN_SECONDS
         while reason := why_not(self._candidates(), order.resources, order.workers):
@@ -227,10 +227,10 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         if reason:
             return {"error": reason}
         before, entry = self._entries.get(order.name), Entry(order)
-        self._entries[order.name] = entry  # first: nobody is told that there is no such model
+        self._entries[order.name] = entry  # first, so that the name always resolves
         if before is not None:
             await self._stop(before)
-            if self._entries.get(order.name) is not entry:  # its parts would be served for nobody
+            if self._entries.get(order.name) is not entry:  # do not leave its parts running
                 return {"error": "it was stopped or replaced meanwhile"}
         entry.tasks = [asyncio.create_task(self._keep(entry, part)) for part in entry.parts]
         while not all(part.state == "running" for part in entry.parts):
@@ -246,7 +246,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         return self._found(entry)
 
     async def resolve(self, name: str, wait: float = 0.0) -> dict[str, Any]:
-        """Return where the parts of a model are now; wait so many seconds for its primary to be served."""
+        """Return the locations of a model's parts; wait up to `seconds` for its primary."""
         until = asyncio.get_running_loop().time() + wait
         while (entry := self._entries.get(name)) is not None:
             left = until - asyncio.get_running_loop().time()
@@ -260,7 +260,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         return {"id": self._id, "replicas": entry.order.replicas, "endpoints": running, "options": entry.order.options}
 
     async def models(self, figures: bool = True) -> list[dict[str, Any]]:
-        """Return a row for each part of each model, with what its worker tells of it."""
+        """Return a row for each part of each model, with the statistics from its worker."""
         parts = [part for entry in self._entries.values() for part in entry.parts]
         found = await asyncio.gather(*[self._ask(part, "labnet_figures") if figures else _nothing() for part in parts])
         return [{**part.row(), "statistics": figure} for part, figure in zip(parts, found, strict=True)]
@@ -274,7 +274,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         return {part.id: [*part.lines, *(lines or ())] for part, lines in zip(entry.parts, found, strict=True)}
 
     async def timeline(self, name: str) -> dict[str, Any]:
-        """Return when each part of a model computed."""
+        """Return the intervals in which each part of a model computed."""
         entry = self._entries.get(name)
         if entry is None:
             return {"missing": True, "known": sorted(self._entries)}
@@ -282,7 +282,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         return {part.id: intervals or [] for part, intervals in zip(entry.parts, found, strict=True)}
 
     async def _ask(self, part: Part, what: str) -> Any:
-        """Ask a part's worker about it; None where there is no answer."""
+        """Call an operation of a part's worker; return None without an answer."""
         if part.state != "running":
             return None
         try:
@@ -292,7 +292,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             return None
 
     async def stop(self, name: str) -> bool:
-        """Stop a model, and tell whether there was one."""
+        """Stop a model; return whether there was one."""
         entry = self._entries.pop(name, None)
         if entry is not None:
             await self._stop(entry)
@@ -301,39 +301,37 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
     async def _stop(self, entry: Entry) -> None:
         """Stop every part of a model."""
         left = set(entry.tasks)
-        while (
-            left
-        ):  # one that has its answer at that moment may miss that it is cancelled (bpo-37658, until Python 3.12)
+        while left:  # a task may miss its cancellation at the moment of its result (bpo-37658, until Python 3.12)
             for task in left:
                 task.cancel()
             _, left = await asyncio.wait(left, timeout=_CANCEL_SECONDS)
         await asyncio.gather(*entry.tasks, return_exceptions=True)
         await asyncio.gather(*[self._end(part) for part in entry.parts[1:]])
-        await self._end(entry.parts[0])  # last: replicas may still have something for it
+        await self._end(entry.parts[0])  # last: replicas may still send it gradients
         self._tell()
 
     async def _end(self, part: Part) -> None:
-        if part.worker:  # also one that is lost: its worker may serve it all the same, or be about to end it
+        if part.worker:  # also a lost part: its worker may still serve it or be about to end it
             await self._release(part)
         part.state = "stopped"
 
     async def _release(self, part: Part) -> None:
-        """Have the worker of a part stop it, if that worker is still there; whatever it answers, this goes on."""
+        """Ask the worker of a part to stop it, if the worker is still there; log any failure."""
         if part.worker in self._scheduler.workers:
             try:
                 await asyncio.wait_for(self._scheduler.rpc(part.worker).labnet_end(part=part.id), _END_SECONDS)
-            except Exception as error:  # of any class, as above
+            except Exception as error:  # any class, as above
                 text = "%s could not be stopped by its worker %s: %s: %s"
                 log.warning(text, part.id, part.worker, type(error).__name__, error)
 
 
 def address_of(worker: str, answer: dict[str, Any]) -> str:
-    """Return the URL of a server: the host is that of its worker, whatever the worker answers.
+    """Return the URL of a server, with the registered host of its worker.
 
     Raises
     ------
     ValueError
-        If the port is none.
+        If the port is invalid.
 
     Examples
     --------

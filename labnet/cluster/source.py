@@ -1,25 +1,25 @@
-"""Everything that a cluster serves as one tree, for the panel."""
+"""The models of a cluster as one tree, for the panel."""
 
 import contextlib
 from typing import Any, Protocol
 
 from labnet.errors import Unreachable
-from labnet.network.monitor.polling import Followed
+from labnet.network.monitor.polling import SnapshotPoller
 
 _INTERVAL_SECONDS = 0.5
 
 
-class Asked(Protocol):
-    """A cluster, as far as the panel needs it."""
+class ClusterView(Protocol):
+    """The part of a cluster that the panel needs."""
 
     @property
     def address(self) -> str:
-        """Address of its scheduler."""
+        """Address of the scheduler."""
         ...
 
     @property
     def closed(self) -> bool:
-        """Whether nobody can be asked any more."""
+        """Whether the connection is closed."""
         ...
 
     def tree(self) -> list[dict[str, Any]]:
@@ -27,30 +27,30 @@ class Asked(Protocol):
         ...
 
 
-class Tree(Followed):
-    """The models of a cluster as the panel wants them."""
+class Tree(SnapshotPoller):
+    """A panel source that shows the models of a cluster."""
 
-    def __init__(self, cluster: Asked):
+    def __init__(self, cluster: ClusterView):
         self._cluster = cluster
         super().__init__(seconds=_INTERVAL_SECONDS)
 
     @property
     def live(self) -> bool:
-        """Whether the cluster can still be asked."""
+        """Whether the connection is open."""
         return not self._cluster.closed
 
     def ask(self) -> dict[str, Any]:
         """Ask the scheduler."""
         try:
             rows = self._cluster.tree()
-        except Exception as error:  # whatever Dask raises when the scheduler is gone: the panel says so
+        except Exception as error:  # any error of Dask after the scheduler has ended: the panel shows it
             raise Unreachable(f"{type(error).__name__}: {error}") from error
-        if self._cluster.closed:  # what it serves is being stopped: that is not what a panel should end with
+        if self._cluster.closed:  # the models are being stopped: keep the snapshot from before
             raise Unreachable("closed")
         return snapshot_of(self._cluster.address, rows)
 
     def snapshot(self) -> dict[str, Any]:
-        """Return what was told last; after the cluster was closed, as it was until then."""
+        """Return the latest snapshot; after the cluster was closed, the last one before."""
         if self.live:
             return super().snapshot()
         known = {key: value for key, value in self._newest.items() if key != "unreachable"}
@@ -72,7 +72,7 @@ class Tree(Followed):
 
 
 def snapshot_of(address: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a snapshot whose branches are the models, and below each its replicas.
+    """Return a snapshot with one branch per model, and its replicas below it.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def snapshot_of(address: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         document["server"] = {**document.get("server", {}), "name": _label(row)}
         if row["number"] == 0:
             primary = branches[row["name"]] = document
-            if told.get("loss", {}).get("steps"):  # the last model that has one
+            if told.get("loss", {}).get("steps"):  # the last model that reports a loss
                 losses = told["loss"]
         elif primary is not None:
             primary[f"replica {row['number']}"] = document

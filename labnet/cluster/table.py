@@ -1,4 +1,4 @@
-"""The models of a cluster as a table: text in a terminal, HTML in a notebook."""
+"""A table of the models of a cluster: text in a terminal, HTML in a notebook."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ class Row:
     part : str
         ``primary``, or ``replica 1`` and so on.
     version : int or None
-        Updates that its weights have seen; None where its worker does not answer.
+        Number of updates of its weights; None if its worker does not answer.
     hits : int or None
-        Forwards and backwards.
+        Number of forwards and backwards.
     p99 : float or None
-        Of the forwards, in seconds; None before the first.
+        99th percentile of forwards in seconds; None before the first.
     restarts : int
-        How often it was started again, here or elsewhere.
+        Number of restarts, on any worker.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Row:
 
     @classmethod
     def of(cls, given: dict[str, Any]) -> "Row":
-        """Read what the scheduler tells of a part."""
+        """Read the scheduler's row of a part."""
         number = given["number"]
         counters = (given.get("statistics") or {}).get("statistics")
         version = hits = p99 = None
@@ -62,7 +62,7 @@ class Row:
         )
 
     def cells(self) -> tuple[str, ...]:
-        """Return what stands in the columns."""
+        """Return the cells of the columns."""
         p99 = "–" if self.p99 is None else f"{self.p99 * 1e3:.3g} ms"
         counts = ("–" if count is None else f"{count:,}" for count in (self.version, self.hits))
         return (self.name, self.part, self.state, self.worker, self.url, *counts, p99, str(self.restarts), self.trouble)

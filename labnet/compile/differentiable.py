@@ -61,7 +61,7 @@ class Picked(autograd.Node):
         super().__init__((call,))
         self.position = position
 
-    def pull(self, gradient: Any, run: autograd.Run) -> list[Any]:
+    def vjp(self, gradient: Any, run: autograd.Run) -> list[Any]:
         """Pass the gradient to the call."""
         return [Seeds({self.position: gradient})]
 
@@ -77,7 +77,7 @@ class Called(autograd.Node):
         self.arrays = arrays
         self._nbytes = nbytes
 
-    def pull(self, gradient: Seeds, run: autograd.Run) -> list[Any]:
+    def vjp(self, gradient: Seeds, run: autograd.Run) -> list[Any]:
         """Run the compiled backward."""
         if run.create_graph:
             raise GradientError("backward: compiled code has no gradients of gradients; call the model uncompiled")

@@ -1,8 +1,7 @@
 """Tensors in files and as bytes.
 
-Files are in the safetensors format: tensors by name and a little text, never code. They are written beside
-their place, flushed to the disk and moved there, so that a reader, or a restart, finds the old file or the
-new one and nothing in between.
+Files are in the safetensors format: named tensors and text metadata, never code. They are written to a temporary file,
+synced to disk and renamed, so that a reader or a restart finds either the old file or the new one.
 """
 
 import base64 as base64_
@@ -32,7 +31,7 @@ _KINDS = {"BOOL": "bool", "I": "int", "U": "uint", "F": "float"}
 
 
 def save(path: Place, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
-    """Write named tensors to a safetensors file; the file is replaced as a whole or not at all.
+    """Write named tensors to a safetensors file, atomically.
 
     Parameters
     ----------
@@ -46,11 +45,11 @@ def save(path: Place, tensors: Mapping[str, Any], metadata: Mapping[str, str] | 
     FileNotFoundError
         If the directory does not exist.
     TypeError
-        If a name, or the metadata, is anything but text.
+        If a name or the metadata is not text.
     WireError
-        If a name is one that the format keeps for itself, or is no valid Unicode; nothing is written then.
+        If a name is reserved by the format or is invalid Unicode; nothing is written then.
     DTypeError
-        If a dtype is none of labnet's.
+        If labnet does not support a dtype.
 
     Examples
     --------
@@ -64,7 +63,7 @@ def save(path: Place, tensors: Mapping[str, Any], metadata: Mapping[str, str] | 
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "save: there is no such directory", str(target.parent))
     replace_file(target, pack(tensors, metadata))
-    with contextlib.suppress(OSError):  # the file is there; some systems have no way to make sure of its name
+    with contextlib.suppress(OSError):  # the file is written; some systems cannot sync a directory
         flush_directory(target.parent)
 
 
@@ -76,7 +75,7 @@ def load(path: Place) -> dict[str, Tensor]:
     FileNotFoundError
         If there is no such file.
     WireError
-        If the file is damaged, or not a safetensors file; the message holds path and reason.
+        If the file is damaged or no safetensors file; the message contains path and reason.
 
     Examples
     --------
@@ -86,7 +85,7 @@ def load(path: Place) -> dict[str, Tensor]:
 
 
 def read_metadata(path: Place) -> dict[str, str]:
-    """Read the text that was saved with the tensors of a safetensors file.
+    """Read the metadata of a safetensors file.
 
     Raises
     ------
@@ -102,7 +101,7 @@ def read_metadata(path: Place) -> dict[str, str]:
     {'epoch': '3'}
     """
     content = _read(path)
-    _unpack(content, f"read_metadata: {os.fspath(path)}")  # whatever is wrong is found there
+    _unpack(content, f"read_metadata: {os.fspath(path)}")  # validates the file
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return dict(header.get(_RESERVED) or {})
 
@@ -115,17 +114,17 @@ def _read(path: Place) -> bytes:
 
 
 def replace_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
-    """Write a file beside its place, flush it to the disk and move it there; it is replaced as a whole or not at all.
+    """Replace a file atomically: write a temporary file, sync it and rename it.
 
     Parameters
     ----------
     mode : int
-        Permissions of the file, of which the umask takes some away.
+        Permissions of the file, before the umask.
 
     Raises
     ------
     OSError
-        If that is not possible; what was there before is still there.
+        If that fails; the previous file is kept.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -140,12 +139,12 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
 
 
 def flush_directory(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, so that a move survives a power cut.
+    """Sync a directory to disk, so that a rename survives a power failure.
 
     Raises
     ------
     OSError
-        If that failed, or the system does not let directories be opened.
+        If that fails, or the system cannot open directories.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -155,7 +154,7 @@ def flush_directory(folder: Path) -> None:
 
 
 def pack(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> bytes:
-    """Return named tensors and text as the bytes of a safetensors file; see `save`."""
+    """Encode named tensors and metadata as the bytes of a safetensors file; see `save`."""
     for key, value in (metadata or {}).items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"save: metadata has to be text, got {key!r}: {value!r:.80}")
@@ -170,7 +169,7 @@ def pack(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) 
 
 
 def _check_name(name: object) -> None:
-    """Refuse a name under which `load` would not find a tensor."""
+    """Refuse a name that `load` could not read back."""
     if not isinstance(name, str):
         raise TypeError(f"save: names of tensors have to be text, got {type(name).__name__} {name!r:.80}")
     if name == _RESERVED:
@@ -209,7 +208,7 @@ def _as_array(entry: Mapping[str, Any], what: str) -> np.ndarray[Any, Any]:
 
 
 def encode(tensor: Any) -> bytes:
-    """Return a tensor as the bytes of a safetensors file.
+    """Encode a tensor as the bytes of a safetensors file.
 
     Examples
     --------
@@ -221,12 +220,12 @@ def encode(tensor: Any) -> bytes:
 
 
 def decode(content: bytes) -> Tensor:
-    """Return the tensor that `encode` wrote.
+    """Decode a tensor from the bytes of `encode`.
 
     Raises
     ------
     WireError
-        If the bytes are no safetensors file with exactly one tensor.
+        If the bytes are not a safetensors file with exactly one tensor.
 
     Examples
     --------
@@ -239,7 +238,7 @@ def decode(content: bytes) -> Tensor:
 
 
 def encode_base64(tensor: Any) -> str:
-    """Return a tensor as base64 text, for places that take text only.
+    """Encode a tensor as base64 text.
 
     Examples
     --------
@@ -251,7 +250,7 @@ def encode_base64(tensor: Any) -> str:
 
 
 def decode_base64(text: str) -> Tensor:
-    """Return the tensor that `encode_base64` wrote.
+    """Decode a tensor from the text of `encode_base64`.
 
     Raises
     ------

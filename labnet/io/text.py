@@ -1,7 +1,7 @@
 """The readable form of a tensor: nested brackets, a colon and the dtype, as in ``[[1.0, 2.0]]:float32``.
 
-Every element is written with as many digits as bring it back exactly. Where the brackets of an empty tensor do
-not tell its shape, a second colon and the shape follow: ``[]:float32:0x3``.
+Every element has as many digits as are needed to read it back exactly. If the brackets of an empty tensor do not
+determine its shape, a second colon and the shape follow: ``[]:float32:0x3``.
 """
 
 import math
@@ -18,7 +18,7 @@ _TOKEN = re.compile(r"[\[\],]|[^\s\[\],]+")
 _BOOLEAN = re.compile("true|false")
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf|nan)", re.ASCII | re.IGNORECASE)
-#: For each kind of dtype: what an element is called, looks like, and is converted with.
+#: For each kind of dtype: name, pattern and conversion of an element.
 _ELEMENTS: dict[str, tuple[str, re.Pattern[str], Callable[[str], float]]] = {
     "b": ("true or false", _BOOLEAN, "true".__eq__),
     "i": ("an integer", _INTEGER, int),
@@ -29,7 +29,7 @@ _MOST_DIMENSIONS = 64  # NumPy's own limit
 
 
 def format(tensor: Tensor) -> str:
-    """Write a tensor as text that `parse` reads back exactly.
+    """Format a tensor as text that `parse` reads back exactly.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def _nested(elements: Iterator[str], shape: tuple[int, ...]) -> str:
 
 
 def parse(text: str) -> Tensor:
-    """Read a tensor from its readable form.
+    """Parse a tensor from its readable form.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def parse(text: str) -> Tensor:
 
 
 def _possible(shape: tuple[int, ...]) -> bool:
-    """Tell whether an array may have this shape."""
+    """Return whether an array can have this shape."""
     try:
         np.broadcast_to(np.empty((), "uint8"), shape)
     except ValueError:
@@ -102,10 +102,10 @@ def _possible(shape: tuple[int, ...]) -> bool:
 
 
 def _read(values: str) -> tuple[list[str], tuple[int, ...]]:
-    """Take nested brackets apart into elements and shape."""
+    """Parse nested brackets into elements and shape."""
     elements: list[str] = []
-    lengths: list[int | None] = []  # of the rows at each depth, once the first one is complete
-    counts: list[int] = []  # what the open rows hold so far
+    lengths: list[int | None] = []  # of the rows at each depth, after the first one is complete
+    counts: list[int] = []  # lengths of the open rows so far
     before = ""
     for match in _TOKEN.finditer(values):
         token = match.group()

@@ -1,6 +1,6 @@
-"""Magics, panel, progress and plots: what a person sees in a notebook.
+"""The notebook interface: magics, panel, progress and plots.
 
-Each part is imported on first use, because IPython, widgets or matplotlib come with it.
+Each part is imported on first use, because it imports IPython, widgets or matplotlib.
 """
 
 from importlib import import_module
@@ -31,7 +31,7 @@ def __getattr__(name: str) -> Any:
 
 
 def register(shell: Any) -> None:
-    """Register the magics with an IPython shell, once however often it is asked for."""
+    """Register the magics with an IPython shell; idempotent."""
     from labnet.jupyter import completion, heartbeat
     from labnet.jupyter.magics import LabnetMagics
 

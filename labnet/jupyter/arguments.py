@@ -1,4 +1,4 @@
-"""The line behind a magic as words, split as a shell does: quotes, backslashes, comments, and ``;`` at the end."""
+"""Parsing of magic arguments as in a shell: quotes, backslashes, comments, and a trailing ``;``."""
 
 import re
 from argparse import Namespace
@@ -15,7 +15,7 @@ _ESCAPED = re.compile(r'\\(["\\$`])')
 
 
 def split(line: str) -> list[str]:
-    """Return the words of a line.
+    """Split a line into words.
 
     Raises
     ------
@@ -61,19 +61,19 @@ def _check_nothing_follows(rest: str) -> None:
 
 
 def parse(magic: Any, line: str) -> Namespace:
-    """Return the arguments of a magic that is declared by `magic_arguments`.
+    """Parse the arguments of a magic that `magic_arguments` declares.
 
     Raises
     ------
     UsageError
-        If the line is no line for this magic.
+        If the line is invalid for this magic.
     """
     found: Namespace = magic.parser.parse_args(split(line))
     return found
 
 
 def continued(line: str, cell: str) -> tuple[str, str]:
-    r"""Return the line behind a cell magic with those that a backslash at its end adds, and the rest of the cell.
+    r"""Return the argument line of a cell magic, with backslash continuations, and the rest of the cell.
 
     Examples
     --------
@@ -87,8 +87,8 @@ def continued(line: str, cell: str) -> tuple[str, str]:
 
 
 def _has_comment(line: str) -> bool:
-    """Return whether a line ends in a comment, in which a backslash means nothing."""
+    """Return whether a line ends in a comment, in which a backslash has no effect."""
     try:
         return split(line) == split(line + "x")
-    except UsageError:  # a quote that the next line may close
+    except UsageError:  # an open quote, which the next line may close
         return False

@@ -1,4 +1,4 @@
-"""Completion of the magics' arguments: options, and the names that make sense at each place."""
+"""Completion of the magics' arguments: options, and suitable names for each argument."""
 
 import types
 from collections.abc import Callable
@@ -8,18 +8,18 @@ from labnet.network import RemoteModel, discovery, servers
 from labnet.nn import Module
 from labnet.optim import Optimizer
 
-#: What to offer for an argument, from the user's namespace.
+#: Returns candidates for an argument from the user's namespace.
 Source = Callable[[dict[str, Any]], list[str]]
 
 
 def models(namespace: dict[str, Any]) -> list[str]:
-    """Return the names of what can be served: modules, remote models and the user's own functions."""
+    """Return the names of servable objects: modules, remote models and the user's functions."""
     kinds = (Module, RemoteModel, types.FunctionType)
     return [name for name, value in namespace.items() if not name.startswith("_") and isinstance(value, kinds)]
 
 
 def optimizers(namespace: dict[str, Any]) -> list[str]:
-    """Return what goes with ``--optimizer``."""
+    """Return the names for ``--optimizer``."""
     return ["adam", "none", "sgd", *(name for name, value in namespace.items() if isinstance(value, Optimizer))]
 
 
@@ -29,21 +29,21 @@ def own_servers(namespace: dict[str, Any]) -> list[str]:
 
 
 def all_servers(namespace: dict[str, Any]) -> list[str]:
-    """Return the names and addresses of the servers of this user on this machine."""
+    """Return the names and addresses of this user's servers on this machine."""
     return [word for entry in discovery.entries() for word in (entry.name, entry.url.removeprefix("http://"))]
 
 
 def variables(namespace: dict[str, Any]) -> list[str]:
-    """Return the names of texts: variables that may hold a token."""
+    """Return the names of string variables, which may hold a token."""
     return [name for name, value in namespace.items() if not name.startswith("_") and isinstance(value, str)]
 
 
 def nothing(namespace: dict[str, Any]) -> list[str]:
-    """Return nothing: only the user knows."""
+    """Return no candidates."""
     return []
 
 
-#: What to offer after an option; options without a value are not listed.
+#: Candidates after an option; options without a value are not listed.
 _VALUES: dict[str, Source] = {
     **dict.fromkeys(("-o", "--optimizer"), optimizers),
     **dict.fromkeys(("-p", "--port", "--lr", "--name", "--timeout"), nothing),
@@ -57,11 +57,11 @@ class Completer:
     Parameters
     ----------
     options : list of str
-        The magic's options.
+        Options of the magic.
     positions : list of Source
-        What to offer for each argument without an option in front.
+        Candidates for each positional argument.
     after : dict of str to Source
-        What to offer for the second argument, by the first one, where that matters.
+        Candidates for the second argument, by the first one, if they depend on it.
     """
 
     def __init__(self, options: list[str], positions: list[Source], after: dict[str, Source] | None = None):
@@ -70,14 +70,14 @@ class Completer:
         self._after = after or {}
 
     def __call__(self, shell: Any, event: Any) -> list[str]:
-        """Return the completions of the word before the cursor, as IPython asks for them."""
+        """Return the completions of the word before the cursor, in IPython's interface."""
         words = event.text_until_cursor.split()[1:]
         current = "" if event.text_until_cursor.endswith(" ") else words.pop()
         offered = self._options if current.startswith("-") else self._source(words)(shell.user_ns)
         return sorted({word for word in offered if word.startswith(current)})
 
     def _source(self, words: list[str]) -> Source:
-        """Return what to offer after these words."""
+        """Return the source of candidates after these words."""
         if words and words[-1] in _VALUES:
             return _VALUES[words[-1]]
         given = [word for before, word in zip(["", *words], words, strict=False) if not _is_option(before, word)]
@@ -87,7 +87,7 @@ class Completer:
 
 
 def _is_option(before: str, word: str) -> bool:
-    """Tell whether a word is an option, or the value of the option before it."""
+    """Return whether a word is an option or the value of the previous option."""
     return word.startswith("-") or before in _VALUES
 
 

@@ -1,8 +1,8 @@
-"""A timer that makes an interrupt reach a cell that awaits.
+"""A timer that delivers interrupts to a cell that awaits.
 
-The kernel cancels such a cell from a signal handler, which does not wake the event loop up: it sleeps on until
-something else happens, up to the end of what the cell awaits (30 s of 30 s measured; 0.2 s with the timer). The timer
-runs between the start and the end of a cell only, on the cell's own loop, so there is no thread and no cost without.
+The kernel cancels such a cell from a signal handler, which does not wake the event loop. The loop sleeps until another
+event, at worst until the awaited result (30 s of 30 s measured; 0.2 s with the timer). The timer runs only while a cell
+runs, on the cell's own loop, so it needs no thread.
 """
 
 import asyncio
@@ -12,13 +12,13 @@ _INTERVAL_SECONDS = 0.2
 
 
 class Heartbeat:
-    """Wakes the event loop of a running cell up several times a second."""
+    """Wakes the event loop of a running cell several times a second."""
 
     def __init__(self) -> None:
         self._timers: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
 
     def start(self, info: Any = None) -> None:
-        """Begin with a cell; where cells run without an event loop there is nothing to do."""
+        """Start with a cell; do nothing without an event loop."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -27,7 +27,7 @@ class Heartbeat:
         self._beat(loop)
 
     def stop(self, result: Any = None) -> None:
-        """End with the cell."""
+        """Stop at the end of the cell."""
         try:
             self._cancel(asyncio.get_running_loop())
         except RuntimeError:

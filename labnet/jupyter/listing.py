@@ -1,4 +1,4 @@
-"""What `%labnet list` shows: the servers of this kernel, and those of the same user in other processes."""
+"""The listing of `%labnet list`: the servers of this kernel and of the same user's other processes."""
 
 import os
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Row:
     state: str
 
     def cells(self) -> tuple[str, ...]:
-        """Return what stands in the columns."""
+        """Return the cells of the columns."""
         return (self.name, self.address, self.where, f"{self.hits:,}", f"{self.errors:,}", self.state)
 
 
@@ -54,19 +54,19 @@ class Listing:
 
 
 def listing() -> Listing:
-    """Return the servers of this user on this machine, those of this process first."""
+    """Return this user's servers on this machine, those of this process first."""
     here = [_row(server.name, server.url, "this kernel", server.statistics()) for server in servers().values()]
     others = [entry for entry in discovery.entries() if entry.pid != os.getpid()]
     return Listing([*here, *(_row(e.name, e.url, f"process {e.pid}", _ask(e.url)) for e in others)])
 
 
 def find(target: str) -> Server | str:
-    """Return the server of this process that has a name or port, or else the address of another's.
+    """Return the server of this process with a name or port, or else the address of another process's.
 
     Raises
     ------
     LookupError
-        If the target is no address, and several servers have the name, or none.
+        If the target is no address, and no server or several servers have the name.
 
     Examples
     --------
@@ -98,5 +98,5 @@ def _row(name: str, url: str, where: str, statistics: dict[str, Any] | None) -> 
 
 
 def _is_route(value: Any) -> bool:
-    """Tell the counters of a route from what a handler named `statistics` has added."""
+    """Return whether a statistics entry contains the counters of a route."""
     return isinstance(value, dict) and isinstance(value.get("hits"), int) and isinstance(value.get("errors"), int)

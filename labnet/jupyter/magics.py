@@ -24,7 +24,7 @@ _CONNECT_SECONDS = 2.0
 
 @magics_class
 class LabnetMagics(Magics):  # type: ignore[misc]
-    """labnet in one line."""
+    """The magics of labnet."""
 
     @magic_arguments()
     @argument("model", help="name of the object to serve")
@@ -43,11 +43,11 @@ class LabnetMagics(Magics):  # type: ignore[misc]
     def serve_model(self, line: str, cell: str | None = None) -> Server:
         """Serve a model from this kernel, with a live panel below the cell.
 
-        As a line, serves an object that exists. As a cell, runs the cell, which must define the object, and
-        serves it. Running it again replaces the model on its port; connections and statistics survive. The
-        server keeps the model, also when its name is deleted; ``%labnet stop NAME`` ends it.
+        The line magic serves an existing object. The cell magic runs the cell, which must define the object, and serves
+        it. Running it again replaces the model on its port; connections and statistics are kept. The server keeps the
+        model even if its name is deleted; ``%labnet stop NAME`` stops it.
         """
-        __tracebackhide__ = True  # what the user's own cell raises is shown without labnet's part of it
+        __tracebackhide__ = True  # errors of the user's cell are shown without labnet's frames
         if cell is not None:
             line, cell = arguments.continued(line, cell)
         given = arguments.parse(self.serve_model, line)
@@ -99,11 +99,11 @@ class LabnetMagics(Magics):  # type: ignore[misc]
     @argument("target", nargs="?", default=None, help="name, port or address of a server")
     @line_magic
     def labnet(self, line: str) -> Listing | None:
-        """List the servers of this machine, stop one of this kernel, or show the panel of any.
+        """List the servers on this machine, stop one of this kernel, or show the panel of any server.
 
-        ``%labnet list`` shows the servers of this kernel and of other processes of the same user;
-        ``%labnet stop NAME`` stops one of this kernel; ``%labnet panel URL`` shows the live panel of a server
-        of this kernel, of another process by its name, or anywhere by its address.
+        ``%labnet list`` shows the servers of this kernel and of the same user's other processes. ``%labnet stop NAME``
+        stops one of this kernel. ``%labnet panel URL`` shows the live panel of a server, by its name on this machine or
+        by its address anywhere.
         """
         given = arguments.parse(self.labnet, line)
         if given.action == "list":
@@ -116,7 +116,7 @@ class LabnetMagics(Magics):  # type: ignore[misc]
                 _stop(found)
             else:
                 if not isinstance(found, Server):
-                    remote_model(found)  # refuses what is no address
+                    remote_model(found)  # refuses an invalid address
                     _reach(found)
                 display(Panel(found))
         except (LookupError, ValueError, RemoteError) as error:
@@ -126,7 +126,7 @@ class LabnetMagics(Magics):  # type: ignore[misc]
     def _run(self, cell: str) -> None:
         """Run the cell's code in the user's namespace, with one clean traceback if it fails.
 
-        What an ordinary cell displays is displayed: by default the value of an expression at the end.
+        It displays what an ordinary cell displays: by default the value of a final expression.
         """
         __tracebackhide__ = True
         shell = self.shell
@@ -146,7 +146,7 @@ class LabnetMagics(Magics):  # type: ignore[misc]
             exec(code, shell.user_ns)
 
     def _steps(self, source: str, filename: str) -> list[types.CodeType]:
-        """Compile a cell: what is to be displayed on its own, for the display hook."""
+        """Compile a cell, with displayed expressions apart for the display hook."""
         compiler = self.shell.compile
         nodes = self.shell.transform_ast(compiler.ast_parse(source, filename)).body
         shown = (
@@ -181,7 +181,7 @@ class LabnetMagics(Magics):  # type: ignore[misc]
         return self.shell.user_ns[name]
 
     def _token(self, variable: str | None) -> str | None:
-        """Return the token that a variable holds: on the line itself it would be saved with the notebook."""
+        """Return the token in a variable; a token on the line itself would be saved with the notebook."""
         if variable is None:
             return None
         token = self.shell.user_ns.get(variable)
@@ -194,7 +194,7 @@ class LabnetMagics(Magics):  # type: ignore[misc]
 
 
 def _number_shown(nodes: list[ast.stmt], interactivity: str) -> int:
-    """Return how many statements at the end of a cell have values that IPython displays."""
+    """Return how many final statements of a cell have values that IPython displays."""
     if interactivity in ("all", "last"):
         return len(nodes) if interactivity == "all" else len(nodes[-1:])
     if interactivity == "last_expr_or_assign" and nodes:
@@ -217,7 +217,7 @@ def _stop(found: Server | str) -> None:
 
 
 def _reach(url: str, token: str | None = None) -> None:
-    """Ask a server whether it is there."""
+    """Check that a server is reachable."""
     tfetch(url.rstrip("/") + "/health", timeout=_CONNECT_SECONDS, token=token, blocking=True)
 
 

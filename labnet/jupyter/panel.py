@@ -1,7 +1,7 @@
-"""The live panel: a widget that shows a server's routes and curves, also while a cell blocks.
+"""The live panel: a widget that shows a server's routes and curves, even while a cell blocks.
 
-One thread for all panels takes snapshots five times a second and is the only one that writes to widgets. They travel
-as one text, because the machinery of widgets walks through every number of what is not (measured: a fifth of the cost).
+One thread for all panels takes snapshots five times a second and is the only writer to widgets. Snapshots are sent as
+one string, because ipywidgets traverses every number of other values (five times the cost).
 """
 
 import secrets
@@ -29,7 +29,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     Parameters
     ----------
     source : Server, str or Source
-        A server of this process, or the URL of any server; or what else gives snapshots.
+        A server of this process, the URL of any server, or another source of snapshots.
 
     Examples
     --------
@@ -42,9 +42,9 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
     """
 
     _esm = panel_page.script()
-    #: The newest snapshot.
+    #: The latest snapshot.
     data = traitlets.Dict()
-    #: What the browser knows: the name of this panel, and the snapshot as JSON.
+    #: State of the browser: the name of this panel, and the snapshot as JSON.
     sent = traitlets.Dict().tag(sync=True)
 
     def __init__(self, source: Server | str | Source):
@@ -60,26 +60,26 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
 
     @property
     def source(self) -> Source:
-        """The server that is shown."""
+        """The source of the snapshots."""
         return self._source
 
     @property
     def live(self) -> bool:
-        """Whether there may be something new to show."""
+        """Whether new snapshots may follow."""
         return self.comm is not None and self._source.live
 
     def tick(self, now: float) -> None:
-        """Send what is new to the browser; `now` is in seconds of a monotonic clock."""
+        """Send changes to the browser; `now` is in seconds of a monotonic clock."""
         self.refresh()
         if now >= self._capability_due:
             self._capability_due = now + _CAPABILITY_SECONDS
-            self.send({"capability": self._source.capability()})  # a message: it is in no trait and never saved
+            self.send({"capability": self._source.capability()})  # as a message, because traits are saved
         if now >= self._picture_due:
             self._picture_due = now + _PICTURE_SECONDS
             self.keep_picture()
 
     def catch_up(self) -> None:
-        """Send what is new at this moment, with the still picture."""
+        """Send the current snapshot and update the static picture."""
         self._source.renew()
         self.refresh()
         self.keep_picture()
@@ -93,7 +93,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             self.data = snapshot
 
     def keep_picture(self) -> None:
-        """Bring the still picture below the panel up to date: it is there in a saved notebook too."""
+        """Update the static picture below the panel, which is saved with the notebook."""
         if self._drawn is self._seen:
             return
         self._drawn = self._seen
@@ -101,9 +101,9 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             place.update(self._still(), raw=True)
 
     def end(self) -> None:
-        """Show how it ended and let go of the server; where another took its place, of the widget too.
+        """Show the last state and release the server; if it was replaced, release the widget too.
 
-        The widget of a server that was stopped stays: after a reload of the page only it can still be changed.
+        The widget of a stopped server is kept: after a reload of the page only the widget can be updated.
         """
         self._source.close()
         if self.comm is not None:
@@ -113,7 +113,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         replaced = self._source.replaced
         self._source = Ended(self._seen, repr(self._source))
         if replaced:
-            self.layout.close()  # a widget of its own
+            self.layout.close()  # a separate widget
             self.close()
 
     def _still(self) -> dict[str, str]:
@@ -127,7 +127,7 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         return {**data, **self._still()}, metadata
 
     def _ipython_display_(self) -> None:
-        """Show the panel, and below it a still picture for when there is no kernel; a live panel hides it."""
+        """Show the panel, and below it a static picture, which a live panel hides."""
         if self.comm is None:
             display(self._still(), raw=True)
             return
@@ -136,13 +136,13 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         if not hasattr(shell, "kernel"):
             display(data, metadata=metadata, raw=True)
             return
-        shell.events.register("post_run_cell", TICKER.catch_up)  # once, however many panels there are
+        shell.events.register("post_run_cell", TICKER.catch_up)  # only once for all panels
         display({**data, "text/html": ""}, metadata=metadata, raw=True)
         self._drawn = self._seen
         self._places.append(display(self._still(), raw=True, display_id=secrets.token_hex(16)))
 
     def _hear(self, _: Any, content: Any, __: Any) -> None:
-        """Do what a button asks for that could not reach the server; the kernel gets to it when the cell ends."""
+        """Handle a button that could not reach the server; the kernel handles it when the cell ends."""
         if content == {"stop": True}:
             self._source.stop()
 
@@ -157,12 +157,12 @@ def _source_of(given: Server | str | Source) -> Source:
 
 
 def _text(snapshot: dict[str, Any]) -> str:
-    """Write a snapshot as JSON; what is not finite becomes null."""
+    """Encode a snapshot as JSON; non-finite numbers become null."""
     return b"".join(wire.encode_json(snapshot).parts).decode()
 
 
 def _without_clock(snapshot: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what changes although nothing has happened."""
+    """Return a snapshot without the fields that change with time only."""
     if "statistics" not in snapshot:
         return snapshot
     statistics = dict(snapshot["statistics"])

@@ -1,6 +1,6 @@
-"""The panel as a still picture: plain HTML, for saved and exported notebooks, without scripts or links.
+"""The panel as a static picture in plain HTML, for saved and exported notebooks, without scripts or links.
 
-Curves are images with their data inside, because notebooks that are not trusted are stripped of inline SVG.
+Curves are images with embedded data, because inline SVG is removed from untrusted notebooks.
 """
 
 import math
@@ -21,12 +21,12 @@ _COLUMNS = ("hits", "errors", "received", "sent", "p50", "p90", "p99", "last min
 _MOST_POINTS = 160
 _MOST_LEVELS = 8
 _MOST_OPS = 8
-#: Hides what a widget without a kernel says of itself; only understood where notebooks are shown.
+#: Hides the placeholder of a widget without a kernel; only notebook front ends apply it.
 _STYLE = "<style>.jp-OutputArea:has(.labnet-picture) .lm-Panel.jp-OutputArea-output:not(:has(*)){display:none}</style>"
 
 
 def duration(seconds: float) -> str:
-    """Write a time for people.
+    """Format a duration for display.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def duration(seconds: float) -> str:
 
 
 def size(nbytes: float) -> str:
-    """Write a number of bytes for people.
+    """Format a number of bytes for display.
 
     Examples
     --------
@@ -56,12 +56,12 @@ def size(nbytes: float) -> str:
 
 
 def is_logarithmic(values: Sequence[float]) -> bool:
-    """Tell whether values are of so different a size that their logarithms are drawn."""
+    """Return whether the range of values calls for a logarithmic scale."""
     return min(values) > 0 and max(values) / min(values) > 100
 
 
 def polyline(xs: Sequence[float], ys: Sequence[float], *, width: int, height: int, label: str = "") -> str:
-    """Draw a line as an image, scaled to the box; values from 0, or less if there is less, to the greatest.
+    """Draw a line as an image, scaled to its box from the lesser of 0 and the minimum to the maximum.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def polyline(xs: Sequence[float], ys: Sequence[float], *, width: int, height: in
 
 
 def picture(snapshot: dict[str, Any], *, when: str = "") -> str:
-    """Draw a snapshot of a server as HTML, with the time when that was; every text in it is escaped."""
+    """Draw a snapshot of a server as HTML with its time; all text is escaped."""
     opening = f'<div class="labnet-picture" data-panel="{escape(snapshot.get("panel", ""))}" style="{_CARD}">'
     trouble = f"unreachable: {snapshot['unreachable']}" if "unreachable" in snapshot else ""
     if "statistics" not in snapshot:
@@ -141,7 +141,7 @@ def _table(snapshot: dict[str, Any]) -> str:
 
 
 def _kernels(server: dict[str, Any]) -> str:
-    """List the ops that a GPU computed longest."""
+    """List the ops with the most GPU time."""
     kernels = server.get("device", {}).get("kernels")
     if not kernels or not kernels["seconds"]:
         return ""

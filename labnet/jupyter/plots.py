@@ -1,7 +1,7 @@
 """Plots of a server's loss and latency, with matplotlib.
 
-Figures of their own stand on a pale ground, in the style ``labnet.jupyter.neutral``: a plot is a picture that does not
-know whether the notebook around it is light or dark, or will be when it is opened again.
+New figures have a pale background, in the style ``labnet.jupyter.neutral``, which is readable in light and dark
+notebooks.
 """
 
 import contextlib
@@ -15,10 +15,10 @@ from labnet.network.threads import IO
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: A server of this process, a remote model, an address, or a snapshot that was taken before.
+#: A server of this process, a remote model, an address, or an earlier snapshot.
 Source = Server | RemoteModel | str | Mapping[str, Any]
 _QUANTILES = ("p50", "p90", "p99", "max")
-#: Above and below in turn, because neighbours are often close together.
+#: Alternating positions above and below, because neighbours are often close together.
 _PLACES: tuple[dict[str, Any], ...] = tuple(
     {"xytext": (0, up), "ha": "center", "va": "bottom" if up > 0 else "top"} for up in (5, -6, 5, -6)
 )
@@ -33,13 +33,13 @@ def plot_loss(
     Parameters
     ----------
     source : Server, RemoteModel, str, snapshot or sequence of float
-        A server, its address, what its ``snapshot()`` returned, or losses of your own.
+        A server, its address, its ``snapshot()``, or a sequence of losses.
     axes : matplotlib axes, optional
         Where to draw; a new figure otherwise.
     label : str, optional
-        Words for the legend.
+        Label in the legend.
     smooth : int
-        Draw the mean of so many neighbours, at the middle of them; the values themselves stay visible, pale.
+        Width of the centred moving average; the values themselves are drawn in a pale colour.
 
     Returns
     -------
@@ -76,12 +76,12 @@ def plot_loss(
 
 
 def plot_latency(source: Source, *, axes: "Axes | None" = None) -> "Axes":
-    """Draw how long the requests to each route of a server took: median, 90 %, 99 % and the longest.
+    """Draw the latency of each route of a server: median, 90 %, 99 % and maximum.
 
     Parameters
     ----------
     source : Server, RemoteModel, str or snapshot
-        A server, its address, or what its ``snapshot()`` returned.
+        A server, its address, or its ``snapshot()``.
     axes : matplotlib axes, optional
         Where to draw; a new figure otherwise.
 
@@ -132,13 +132,13 @@ def _snapshot(source: Source) -> Mapping[str, Any]:
 
 @contextlib.contextmanager
 def _drawing(axes: "Axes | None", *, height: float = 2.8) -> "Iterator[Axes]":
-    """Draw into the given axes as they are, or into a new figure in colours that suit light and dark notebooks."""
+    """Draw into the given axes, or into a new figure in colours for light and dark notebooks."""
     if axes is not None:
         yield axes
         return
     from matplotlib import pyplot
 
-    # outside, because the first figure of all makes settings that the end of the style would undo
+    # outside the style, whose end would undo settings that the first figure makes
     figure = pyplot.figure(figsize=(8, height), layout="constrained")
     with pyplot.style.context(_STYLE):
         figure.set_facecolor(pyplot.rcParams["figure.facecolor"])

@@ -1,4 +1,4 @@
-"""A progress bar that knows the loss."""
+"""A progress bar that shows the loss."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +35,7 @@ class Progress(Generic[T]):
 
 @contextlib.contextmanager
 def _bar(iterable: Iterable[T], options: dict[str, Any]) -> Iterator[Any]:
-    """Make the bar. In a notebook its words are brought up to date at the end: they are what is saved and exported."""
+    """Make the bar; in a notebook its text is updated at the end, because it is saved and exported."""
     from tqdm.auto import tqdm
 
     if not any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__) or not options.get("leave", True):
@@ -72,11 +72,11 @@ def progress(
     iterable : iterable
         What to iterate over, such as the batches of an epoch.
     description : str, optional
-        Words in front of the bar.
+        Text in front of the bar.
     total : int, optional
-        Number of items, where `iterable` does not know it.
+        Number of items, if `iterable` has no length.
     loss : callable, optional
-        Returns the loss to show, where others train:
+        Returns the loss to show if other processes train:
         ``loss=lambda: server.statistics()["server"]["loss"]``.
     **options
         Passed to tqdm.

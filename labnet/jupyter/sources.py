@@ -1,38 +1,38 @@
-"""Where a panel gets its snapshots: from a server of this process, or from any server by its URL."""
+"""Sources of snapshots for panels: a server of this process, or any server by its URL."""
 
 from typing import Any, Protocol
 
 from labnet.errors import RemoteError
 from labnet.network import Server, remote_model
-from labnet.network.monitor.polling import Followed
+from labnet.network.monitor.polling import SnapshotPoller
 
 _INTERVAL_SECONDS = 0.2
 _TIMEOUT_SECONDS = 2.0
 
 
 class Source(Protocol):
-    """A server as the panel knows it. None of these raises because a server is gone."""
+    """The source of a panel's snapshots; no method raises if the server is gone."""
 
     @property
     def live(self) -> bool:
-        """Whether there may be something new to show."""
+        """Whether new snapshots may follow."""
         ...
 
     @property
     def replaced(self) -> bool:
-        """Whether another server has taken the place of this one."""
+        """Whether another server has replaced this one."""
         ...
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the newest snapshot, at once; with ``unreachable`` if it could not be had."""
+        """Return the latest snapshot at once, with ``unreachable`` if the server did not answer."""
         ...
 
     def renew(self) -> None:
-        """Have the next snapshot be one of now or later."""
+        """Update the snapshot to the present or later."""
         ...
 
     def capability(self) -> str | None:
-        """Return what stops the server once and soon, or None where this process has no right to that."""
+        """Return a capability to stop the server, or None if this process has no token."""
         ...
 
     def stop(self) -> None:
@@ -40,7 +40,7 @@ class Source(Protocol):
         ...
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop polling."""
         ...
 
 
@@ -52,23 +52,23 @@ class Local:
 
     @property
     def live(self) -> bool:
-        """Whether the server runs, under this handle."""
+        """Whether the server runs under this handle."""
         return self._server.running
 
     @property
     def replaced(self) -> bool:
-        """Whether its port is served by another handle."""
+        """Whether another handle serves its port."""
         return not self._server.running and not self._server.wait(0)
 
     def snapshot(self) -> dict[str, Any]:
-        """Return a snapshot of now."""
+        """Return a current snapshot."""
         return self._server.snapshot()
 
     def renew(self) -> None:
-        """Do nothing: a snapshot is always one of now."""
+        """Do nothing: snapshots are always current."""
 
     def capability(self) -> str | None:
-        """Return what stops the server, while it runs."""
+        """Return a capability to stop the server, or None if it does not run."""
         return self._server.stop_capability() if self._server.running else None
 
     def stop(self) -> None:
@@ -76,13 +76,13 @@ class Local:
         self._server.stop()
 
     def close(self) -> None:
-        """Do nothing: nobody is asked in the background."""
+        """Do nothing: there is no polling."""
 
     def __repr__(self) -> str:
         return repr(self._server)
 
 
-class Remote(Followed):
+class Remote(SnapshotPoller):
     """A server at a URL."""
 
     def __init__(self, url: str):
@@ -90,12 +90,12 @@ class Remote(Followed):
         super().__init__(seconds=_INTERVAL_SECONDS)
 
     def ask(self) -> dict[str, Any]:
-        """Ask the server."""
+        """Request a snapshot from the server."""
         snapshot: dict[str, Any] = self._model.snapshot()
         return snapshot
 
     def capability(self) -> str | None:
-        """Return what stops the server, if this process has its token and the server is there."""
+        """Return a capability to stop the server, or None without its token or a connection."""
         if "unreachable" in self._newest:
             return None
         try:
@@ -104,7 +104,7 @@ class Remote(Followed):
             return None
 
     def stop(self) -> None:
-        """Stop the server, if it can be reached and this process has its token."""
+        """Stop the server if it is reachable and this process has its token."""
         self._model.stop()
 
     def __repr__(self) -> str:
@@ -112,7 +112,7 @@ class Remote(Followed):
 
 
 class Ended:
-    """What is left of a source: what it said last, and nothing of the server and its model."""
+    """The last snapshot of an ended source, without references to the server and its model."""
 
     live = replaced = False
 
@@ -121,11 +121,11 @@ class Ended:
         self._name = name
 
     def snapshot(self) -> dict[str, Any]:
-        """Return what it said last."""
+        """Return the last snapshot."""
         return self._last
 
     def renew(self) -> None:
-        """Do nothing: there is nothing new."""
+        """Do nothing: the source has ended."""
 
     def capability(self) -> None:
         """Return None: there is nothing to stop."""

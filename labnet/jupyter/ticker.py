@@ -1,4 +1,4 @@
-"""The thread that keeps the panels up to date."""
+"""The thread that updates all live panels."""
 
 import logging
 import threading
@@ -8,33 +8,33 @@ from typing import Protocol
 log = logging.getLogger("labnet.jupyter")
 
 _INTERVAL_SECONDS = 0.2
-#: How long the end of a cell waits for its panels, should one of them be held up.
+#: Longest time that the end of a cell waits for blocked panels, in seconds.
 _CATCH_UP_SECONDS = 5.0
 
 
 class Ticking(Protocol):
-    """Something that is told five times a second to send what is new."""
+    """A panel that the ticker updates five times a second."""
 
     @property
     def live(self) -> bool:
-        """Whether to go on."""
+        """Whether to continue."""
         ...
 
     def tick(self, now: float) -> None:
-        """Send what is new."""
+        """Send changes."""
         ...
 
     def catch_up(self) -> None:
-        """Send what is new, and bring up to date what is saved with a notebook."""
+        """Send changes, and update the state that is saved with a notebook."""
         ...
 
     def end(self) -> None:
-        """Send the last that there is."""
+        """Send the last state."""
         ...
 
 
 class Ticker:
-    """Refreshes the live panels from a thread that exists as long as there are any."""
+    """Refreshes live panels from a thread that exists while there are any."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,7 +45,7 @@ class Ticker:
         self._held_up = False
 
     def add(self, panel: Ticking) -> None:
-        """Refresh a panel from now on, until it is closed or its server has stopped."""
+        """Refresh a panel until it is closed or its server has stopped."""
         with self._lock:
             self._panels.append(panel)
             if self._thread is None or not self._thread.is_alive():
@@ -54,10 +54,10 @@ class Ticker:
                 self._thread = thread
 
     def catch_up(self, _: object = None) -> None:
-        """Have all panels show what has happened until now, and wait for that; called at the end of a cell.
+        """Update all panels to the present and wait for it; called at the end of a cell.
 
-        Whoever runs a notebook without a person listens until its last cell ends, and not for a moment longer. A panel
-        that is held up is waited for once, until it goes on.
+        Programs that execute notebooks stop listening when the last cell ends. A blocked panel is waited for once,
+        until it responds again.
         """
         done = threading.Event()
         with self._lock:
@@ -94,9 +94,9 @@ class Ticker:
 
 
 def _tick(panel: Ticking, *, is_due: bool, catch_up: bool) -> bool:
-    """Tell a panel; return whether it goes on. One that fails must not end the others."""
+    """Update a panel; return whether to continue. A failing panel does not stop the others."""
     try:
-        live = panel.live  # asked first: what happens until a server stops is still shown
+        live = panel.live  # read first, so that the last changes of a stopping server are shown
         if not live:
             panel.end()
             return False

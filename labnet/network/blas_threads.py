@@ -1,14 +1,14 @@
-"""One BLAS thread while this process serves.
+"""The limit of one BLAS thread while this process serves.
 
-Threads of a BLAS spin while they wait for each other, and so take the cores from those that answer requests: a
-served notebook trains several times slower with them. Whoever has chosen a number in the environment keeps it.
+BLAS threads spin while they wait for each other and take cores from the threads that answer requests: a served notebook
+trains several times slower with them. A number of threads in the environment takes precedence.
 """
 
 import os
 
 from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]
 
-#: Variables by which a number of threads is chosen.
+#: Environment variables that set the number of threads.
 _CHOICES = (
     "OPENBLAS_NUM_THREADS",
     "OMP_NUM_THREADS",
@@ -21,14 +21,14 @@ _limits: threadpool_limits | None = None
 
 
 def limit() -> None:
-    """Leave BLAS one thread, unless the environment says how many; again does nothing."""
+    """Limit BLAS to one thread unless the environment sets a number; idempotent."""
     global _limits
     if _limits is None and not any(name in os.environ for name in _CHOICES):
         _limits = threadpool_limits(1, user_api="blas")
 
 
 def restore() -> None:
-    """Give BLAS the threads back that it had, unless somebody has chosen another number meanwhile."""
+    """Restore the number of BLAS threads unless it was changed meanwhile."""
     global _limits
     if _limits is not None:
         if all(pool["num_threads"] == 1 for pool in threadpool_info() if pool["user_api"] == "blas"):

@@ -1,4 +1,4 @@
-"""Servers of this user on this machine: the files that name them, with their tokens."""
+"""Discovery of this user's servers on this machine: runtime files with URLs and tokens."""
 
 import contextlib
 import functools
@@ -15,12 +15,12 @@ from typing import Any
 
 import platformdirs
 
-#: After how long a runtime file that was begun and not completed is deleted: its process was killed.
+#: Seconds after which an incomplete runtime file is deleted: its process was killed.
 _ABANDONED_SECONDS = 3600.0
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name, with or without a port, means this machine and nothing else.
+    """Return whether a host name, with or without a port, always means this machine.
 
     Examples
     --------
@@ -38,13 +38,13 @@ def is_loopback(host: str) -> bool:
         address = ipaddress.ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
     except ValueError:
         return False
-    # spelled out, because Python 3.13 counts 127.0.0.1 inside IPv6 as loopback too, and earlier ones do not
+    # explicit, because Python 3.13 counts 127.0.0.1 inside IPv6 as loopback, and earlier versions do not
     return address.is_loopback if address.version == 4 else address == ipaddress.ip_address("::1")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What other processes of this user may know about a running server."""
+    """The entry of a running server, for other processes of this user."""
 
     url: str
     name: str
@@ -55,7 +55,7 @@ class Entry:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process that this is of still runs: systems use numbers of processes again.
+        """Whether the server's process still runs; checked by start time because process ids are reused.
 
         Examples
         --------
@@ -74,7 +74,7 @@ class Entry:
 def _folder() -> Path:
     folder = Path(platformdirs.user_state_dir("labnet", appauthor=False)) / "servers"
     for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
-        missing.mkdir(mode=0o700, exist_ok=True)  # one by one: `parents=True` opens those above as the umask says
+        missing.mkdir(mode=0o700, exist_ok=True)  # one by one: `parents=True` would create the parents with the umask
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or (hasattr(os, "getuid") and status.st_uid != os.getuid()):
         raise PermissionError(f"{folder} must be a folder that belongs to you: tokens are kept there")
@@ -83,16 +83,16 @@ def _folder() -> Path:
 
 
 def _started(pid: int) -> str | None:
-    """Return when a process that still runs was started, as Linux counts it; None if it is gone or cannot be asked."""
+    """Return the start time of a running process, in Linux clock ticks; None if unavailable."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except (OSError, ValueError):
         return None
-    return None if state in b"ZX" else fields[18].decode()  # a killed process stays there until its parent looks
+    return None if state in b"ZX" else fields[18].decode()  # a killed process remains until its parent waits for it
 
 
 def _exists(pid: int) -> bool:
-    """Tell whether there is a process of this number; where that cannot be asked without harm, assume so."""
+    """Return whether a process with this id exists; True on systems without a harmless test."""
     if os.name != "posix":
         return True
     try:
@@ -106,7 +106,7 @@ def _exists(pid: int) -> bool:
 
 @functools.cache
 def _machine() -> str:
-    """Return what tells the machine, or container, whose processes have these numbers: others may share the folder."""
+    """Return the identity of this machine or container, whose process ids are meant: others may share the folder."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/etc/machine-id").read_text().strip())
@@ -116,10 +116,10 @@ def _machine() -> str:
 
 
 def publish(port: int, entry: Entry) -> None:
-    """Write the runtime file of a server, readable by this user only; delete those of servers that were killed."""
+    """Write the runtime file of a server, readable by this user only; delete files of killed servers."""
     folder = _folder()
     _write(folder, port, replace(entry, started=_started(entry.pid), machine=_machine()))
-    with contextlib.suppress(OSError):  # another time: the server is published
+    with contextlib.suppress(OSError):  # not essential: the server is published
         _prune(folder)
 
 
@@ -132,7 +132,7 @@ def _write(folder: Path, port: int, entry: Entry) -> None:
 
 
 def _prune(folder: Path) -> None:
-    """Delete the runtime files of processes of this machine that are gone."""
+    """Delete runtime files of ended processes of this machine."""
     for path in folder.iterdir():
         if path.stem.isdecimal() and path.suffix == ".json":
             _delete_if_dead(path)
@@ -141,12 +141,12 @@ def _prune(folder: Path) -> None:
 
 
 def _delete_if_dead(path: Path) -> None:
-    """Delete a runtime file of a process that is gone, but not one that a new server puts there meanwhile."""
+    """Delete the runtime file of an ended process, but not one that a new server writes meanwhile."""
     if not _is_dead(path):
         return
     aside = path.with_name(f".{path.stem}.{secrets.token_hex(8)}")
     with contextlib.suppress(FileNotFoundError):  # another process was first
-        path.rename(aside)  # the file that is looked at below is the one that is deleted
+        path.rename(aside)  # so that the file checked below is the one deleted
         if not _is_dead(aside):
             with contextlib.suppress(FileExistsError):
                 os.link(aside, path)
@@ -174,9 +174,9 @@ def withdraw(port: int) -> None:
 
 
 def lookup(port: int) -> Entry | None:
-    """Return what the runtime file says about the server on a port of this machine, whether it runs or not.
+    """Return the entry of the server on a port of this machine, even if it no longer runs.
 
-    Who shares this folder need not see its process, as in a container of its own.
+    Users of a shared folder may be unable to see the process, for example from a container.
     """
     try:
         return _read(_folder() / f"{port}.json")
@@ -185,7 +185,7 @@ def lookup(port: int) -> Entry | None:
 
 
 def _read(path: Path) -> Entry | None:
-    """Return what a runtime file says, None if it is missing or broken."""
+    """Read a runtime file; return None if it is missing or malformed."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
         with os.fdopen(descriptor) as file:
@@ -197,12 +197,12 @@ def _read(path: Path) -> Entry | None:
 
 
 def running(port: int) -> Entry | None:
-    """Return what is known about the server on a port of this machine, if its process runs, as far as that is seen."""
+    """Return the entry of the server on a port of this machine if its process is known to run."""
     entry = lookup(port)
     return entry if entry is not None and entry.is_running else None
 
 
 def entries() -> list[Entry]:
-    """Return what is known about the servers of this user on this machine, by port."""
+    """Return the entries of this user's running servers on this machine, by port."""
     ports = sorted(int(path.stem) for path in _folder().glob("*.json") if path.stem.isdecimal())
     return [entry for entry in map(running, ports) if entry is not None]

@@ -1,4 +1,4 @@
-"""The handle of a running server, which its owner holds."""
+"""The handle of a running server."""
 
 import asyncio
 import atexit
@@ -16,7 +16,7 @@ from labnet.network.protocol import trail
 from labnet.network.server import stop
 from labnet.network.server.port import ANY_HOST, DRAIN_SECONDS, Port, url_of
 from labnet.network.server.routing import Route
-from labnet.network.server_statistics import Account
+from labnet.network.server_statistics import ServerStatistics
 from labnet.network.threads import IO, LOOK_SECONDS
 from labnet.pictures import table
 from labnet.stats import Interval
@@ -27,17 +27,17 @@ log = logging.getLogger("labnet.network")
 class Server:
     """Handle of a running server, returned by `serve` and `serve_model`.
 
-    Usable in ``with`` and ``async with``, which stop it at the end. Once its port is served anew by the same
-    name, the old handle does nothing any more.
+    A context manager for ``with`` and ``async with`` that stops the server at the end. After its port is served again
+    under the same name, the old handle has no effect.
 
     Attributes
     ----------
     url : str
         Address, without a token.
     port : int
-        Port, also where 0 was asked for.
+        Bound port, also if 0 was requested.
     name : str
-        Name under which it can be replaced.
+        Name under which the server can be replaced.
 
     Examples
     --------
@@ -51,7 +51,7 @@ class Server:
         self.name = name
         self._port = port
         self._model = model
-        self._account = Account(name, port, model=model, custom=custom)
+        self._statistics = ServerStatistics(name, port, model=model, custom=custom)
 
     @property
     def url(self) -> str:
@@ -74,22 +74,22 @@ class Server:
         return self._port.owner is self and not self._port.stopped.is_set()
 
     def statistics(self) -> dict[str, Any]:
-        """Return what ``GET /statistics`` answers: counters per route, and the state of the server.
+        """Return the document of ``GET /statistics``: counters per route and the state of the server.
 
-        Inside one of the server's own handlers, and once it is stopped, a custom handler adds nothing.
+        Fields of a custom handler are left out inside the server's own handlers and after it is stopped.
         """
         if self._port.stopped.is_set() or self._port.is_current:
-            return self._account.counters()
-        return IO.run(self._account.statistics(None, trail.Trail.start()))
+            return self._statistics.counters()
+        return IO.run(self._statistics.statistics(None, trail.Trail.start()))
 
     def snapshot(self) -> dict[str, Any]:
-        """Return what the panel draws: the statistics, the last minute per route, and the loss curve."""
+        """Return the data of the panel: statistics, the last minute per route, and the loss curve."""
         if self._port.stopped.is_set() or self._port.is_current:
-            return self._account.history(running=self.running)
-        return IO.run(self._account.snapshot())
+            return self._statistics.history(running=self.running)
+        return IO.run(self._statistics.snapshot())
 
     def timeline(self) -> list[Interval]:
-        """Return when the model computed last, oldest first: what it did, and from when to when."""
+        """Return the latest intervals of computation by the model, oldest first."""
         return [] if self._model is None else self._model.timeline.intervals()
 
     def panel(self) -> Any:
@@ -98,11 +98,11 @@ class Server:
         return view.load()(self)
 
     def stop_capability(self) -> str:
-        """Return what stops this server once, within half a minute, in place of the token: for its panel."""
+        """Return a capability for the panel to stop this server once within half a minute without the token."""
         return self._port.capabilities.issue(now=time.monotonic())
 
     def share(self) -> None:
-        """Print the line that a client elsewhere needs; the only place that shows the token."""
+        """Print the code that connects from another machine; the only output that shows the token."""
         token = "" if self.token is None else f", token={self.token!r}"
         url = url_of(socket.getfqdn(), self.port) if self._port.host in ANY_HOST else self.url
         print(f"remote = ln.network.remote_model({url!r}{token})")
@@ -110,11 +110,11 @@ class Server:
             print("# from another machine, first: ssh -L " + f"{self.port}:localhost:{self.port} {socket.getfqdn()}")
 
     def stop(self) -> None:
-        """Stop serving: finish what is under way, close the port. Again, or on an old handle, does nothing.
+        """Finish running requests and close the port; do nothing if stopped or replaced.
 
-        In a handler it returns at once, and stops the server behind it.
+        In a handler it returns at once and stops the server in the background.
         """
-        with served_ports.turn() as mine:  # not for longer: handlers that are still under way may need it
+        with served_ports.turn() as mine:  # released early: running handlers may need it
             if not mine:
                 threading.Thread(target=self.stop, name="labnet-stop", daemon=True).start()
                 return
@@ -124,19 +124,19 @@ class Server:
             if first:
                 discovery.withdraw(self.port)
         stopping = IO.submit(self._port.stop()) if first else None
-        if self._port.is_current:  # a handler stops its own server: that call may still be answered
+        if self._port.is_current:  # a handler stops its own server: its call may still be answered
             return
         if stopping is None:  # another thread was first
             self._port.stopped.wait()
             return
         try:
-            stopping.result()  # goes on in the background where the wait for it is interrupted
+            stopping.result()  # continues in the background if this wait is interrupted
             self._port.worker.join(DRAIN_SECONDS)
         finally:
             self._port.at_stop()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the server is stopped, at most `timeout` seconds; tell whether it is."""
+        """Wait until the server is stopped, at most `timeout` seconds; return whether it is."""
         end = float("inf") if timeout is None else time.monotonic() + timeout
         while not self._port.stopped.wait(min(LOOK_SECONDS, max(0.0, end - time.monotonic()))):
             if time.monotonic() >= end:
@@ -160,9 +160,9 @@ class Server:
         return f"Server({self.name!r}, {self.url}, {state})"
 
     def _repr_html_(self) -> str:
-        """Return the line of `repr` with the table of routes folded away below it; no token."""
+        """Return `repr` with a collapsed table of routes, without the token."""
         rows = []
-        for name, route in self._account.counters().items():
+        for name, route in self._statistics.counters().items():
             if name != "server":
                 figures = (route["hits"], route["errors"], route["in_flight"])
                 latency = (f"{route['latency'][quantile] * 1e3:.3g} ms" for quantile in ("p50", "p99"))
@@ -171,10 +171,10 @@ class Server:
         link = f'<a href="{escape(self.url)}" target="_blank" rel="noopener">{escape(self.url)}</a>'
         return f"<details><summary><code>{escape(repr(self))}</code></summary>{link}{routes}</details>"
 
-    # What the port and its next owner ask for
+    # Interface for the port and its next owner
 
     def drain(self) -> None:
-        """Let requests that wait for others come to their end: the server is stopping."""
+        """Refuse requests that wait for other requests: the server is stopping."""
         if self._model is not None:
             self._model.updates.drain("the server is stopping")
             self._model.role.close()
@@ -202,15 +202,15 @@ class Server:
             self._model.store.abandon()
 
     def give_way(self) -> None:
-        """Keep the last figures and let go of the model: whoever holds this handle does not hold what was replaced."""
-        self._account.close()
+        """Store the last statistics and drop the model, so that a replaced handle does not keep it alive."""
+        self._statistics.close()
         if self._model is not None:
             self._model.retire()
         self._model = None
 
     def routes(self) -> dict[str, Route]:
-        """Return the routes that every server has."""
-        return self._account.routes() | panel_page.routes() | stop.routes(self._port.capabilities, self.stop)
+        """Return the routes of every server."""
+        return self._statistics.routes() | panel_page.routes() | stop.routes(self._port.capabilities, self.stop)
 
 
 def servers() -> dict[int, Server]:

@@ -1,6 +1,6 @@
 """The Open Inference Protocol, version 2 (KServe, Triton), for a served model: the routes below ``/v2``.
 
-Inference is in evaluation mode and keeps no graph. Errors are ``{"error": "..."}``, as the protocol has them.
+Inference runs in evaluation mode and keeps no graph. Errors are ``{"error": "..."}``, as the protocol defines.
 """
 
 import inspect
@@ -18,9 +18,9 @@ from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.nn import Module
 from labnet.tensor import Tensor, wrap
 
-#: The only version of a model; its weights have a version of their own, in the header Labnet-Version.
+#: The only version of a model; the version of its weights is in the header Labnet-Version.
 MODEL_VERSION = "1"
-#: Name of the output of a model that returns one tensor, and of the input of one that names none.
+#: Names of a single output tensor, and of the input of a model without input names.
 OUTPUT = "output"
 INPUT = "input"
 
@@ -70,14 +70,14 @@ def _constant(document: dict[str, Any], summary: str) -> Route:
 
 
 class Model:
-    """A served model as the protocol sees it: inputs and outputs with names, datatypes and shapes.
+    """A served model in terms of the protocol: inputs and outputs with names, datatypes and shapes.
 
     Parameters
     ----------
     name : str
         Name in the path.
     served : ServedModel
-        What computes.
+        The served model.
     """
 
     def __init__(self, name: str, served: ServedModel):
@@ -90,7 +90,7 @@ class Model:
         self._outputs = [_described(OUTPUT, datatype, 1)]
 
     async def metadata(self, request: Request) -> Reply:
-        """Answer with names, datatypes and shapes: those of the last call, and before it a guess from the signature."""
+        """Return names, datatypes and shapes of the last call; before the first, a guess from the signature."""
         document = {
             "name": self._name,
             "versions": [MODEL_VERSION],
@@ -101,7 +101,7 @@ class Model:
         return Reply(wire.encode_json(document))
 
     async def infer(self, request: Request) -> Reply:
-        """Answer a request to infer."""
+        """Answer an inference request."""
         asked = inference_bodies.decode(request.body, request.headers.get(inference_bodies.JSON_LENGTH))
         inputs = {name: wrap(array) for name, array in asked.inputs.items()}
         version, message = await self._served.evaluate(inputs, named=self._by_name(inputs))
@@ -119,7 +119,7 @@ class Model:
         return Reply(body, headers if length is None else {**headers, inference_bodies.JSON_LENGTH: str(length)})
 
     def _by_name(self, inputs: Mapping[str, Tensor]) -> bool:
-        """Return whether inputs are passed by name: unless there is one, whose name the model does not use.
+        """Return whether inputs are passed by name: all except a single one with a name unknown to the model.
 
         Raises
         ------
@@ -152,7 +152,7 @@ def _mismatch(signature: inspect.Signature, inputs: Mapping[str, Tensor], *, by_
 
 
 def _signature(model: Callable[..., Any]) -> inspect.Signature | None:
-    """Return the signature of a model; None where it has none that Python knows."""
+    """Return the signature of a model, or None if Python cannot determine it."""
     try:
         return inspect.signature(model.forward if isinstance(model, Module) else model)
     except (TypeError, ValueError):
@@ -160,7 +160,7 @@ def _signature(model: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def _input_names(signature: inspect.Signature | None) -> list[str] | None:
-    """Return the names of a model's inputs; None where its signature does not name them."""
+    """Return the names of a model's inputs, or None if its signature does not name them."""
     parameters = [] if signature is None else list(signature.parameters.values())
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
         return None

@@ -1,4 +1,4 @@
-"""The panel as a page: the files that every server gives, and the script that the notebook's widget shares."""
+"""The panel as a web page: its static files, and the script that it shares with the notebook widget."""
 
 from pathlib import Path
 
@@ -12,17 +12,17 @@ _HEADERS = {
 }
 _HTML = "text/html; charset=utf-8"
 _JAVASCRIPT = "text/javascript; charset=utf-8"
-#: In the order in which they make one script.
+#: Files of the script, in order.
 _PARTS = ("style.js", "drawing.js", "tree.js", "kernels.js", "controls.js", "token.js", "panel.js", "start.js")
 
 
 def script() -> str:
-    """Return the panel's JavaScript, one module that needs nothing else."""
+    """Return the panel's JavaScript as one module without imports."""
     return "\n".join((_FOLDER / part).read_text(encoding="utf-8") for part in _PARTS)
 
 
 def routes() -> dict[str, Route]:
-    """Return the routes of the page; they hold no data, and anybody on this machine may read them."""
+    """Return the routes of the page; they contain no data and need no token on this machine."""
 
     async def page(request: Request) -> Reply:
         return Reply(wire.Body(_HTML, [(_FOLDER / "index.html").read_bytes()]), dict(_HEADERS))

@@ -1,4 +1,4 @@
-"""Serving: functions and models get a port, routes, statistics and a token."""
+"""Serving functions and models: a port with routes, statistics and a token."""
 
 import contextlib
 import contextvars
@@ -10,12 +10,12 @@ from typing import Any
 
 from labnet.errors import ServeError
 from labnet.network import discovery, inference, served_ports
-from labnet.network.adapters.device_adapter import placed
+from labnet.network.adapters.device_adapter import on_device
 from labnet.network.handle import Server
 from labnet.network.model.role import Role
 from labnet.network.model.served import ServedModel
 from labnet.network.model.staleness import Policy, Staleness
-from labnet.network.model.storage import give_back, new_calls, opened, refuse_completion, refuse_update
+from labnet.network.model.storage import new_calls, open_store, refuse_completion, refuse_update, release_store
 from labnet.network.model.updates import Optimizer
 from labnet.network.server import auth
 from labnet.network.server.port import Port
@@ -28,7 +28,7 @@ from labnet.store import Durability
 
 #: Default limit of a request's body, in bytes.
 MAX_BODY = 1 << 28
-#: Default limit of the requests that wait or are being carried out.
+#: Default limit of queued and running requests.
 MAX_QUEUE = 256
 
 
@@ -42,7 +42,7 @@ def serve(
     max_body: int = MAX_BODY,
     max_queue: int = MAX_QUEUE,
 ) -> Server:
-    """Serve functions over HTTP from this process, and return at once.
+    """Serve functions over HTTP from this process and return at once.
 
     Parameters
     ----------
@@ -62,8 +62,7 @@ def serve(
     max_body : int
         Most bytes of a request's body.
     max_queue : int
-        Most requests that wait or are being carried out; more are turned away with 429, and labnet's client comes
-        back a little later.
+        Most queued and running requests; further ones are refused with 429, and labnet's client retries them.
 
     Raises
     ------
@@ -106,42 +105,42 @@ def serve_model(
     store: str | os.PathLike[str] | None = None,
     durability: Durability = "group",
 ) -> Server:
-    """Serve a model over HTTP from this process, to be trained by whoever calls it.
+    """Serve a model over HTTP from this process, for inference and training by clients.
 
     Parameters
     ----------
     model : callable
         From tensor to tensor, sync or async, or a `Module`.
     optimizer : callable, optional
-        Given the gradients of the model's parameters on every backward of a client. Without one the model is
-        served as it is, and clients still get the gradient of their input.
+        Called with the gradients of the model's parameters on every backward of a client. Without an optimizer the
+        weights do not change, and clients still get the gradient of their input.
     port, host, token, max_body, max_queue
         As for `serve`.
     routes : mapping of str to function, optional
-        More routes beside ``/forward`` and ``/optimize``.
+        Further routes besides ``/forward`` and ``/optimize``.
     name : str, optional
         Serving again on the port with the same name replaces the model in place; by default the model's own.
     replace : bool
-        Replace whatever this process serves on the port, under any name.
+        Replace any server of this process on the port, whatever its name.
     compile : bool
-        Compile forwards and backwards, in the background, for the first shapes that come; until then, and for
-        others, the model runs eagerly. A model that cannot be compiled fails with the line that is to blame.
+        Compile forwards and backwards in the background, for the first shapes that arrive. Until then, and for other
+        shapes, the model runs eagerly. A model that cannot be compiled fails with the offending line.
     device : str, optional
-        Where the model computes: it is moved there. What clients send goes there, and results come back.
+        Device of the model, which is moved there. Inputs from clients are moved there, and results back.
     staleness : "accept" or "scale"
-        What becomes of a gradient when other updates came between its forward and its backward: it is taken as it
-        is, or multiplied by ``1 / (1 + updates)``.
+        Treatment of a gradient when other updates came between its forward and its backward: it is applied unchanged,
+        or multiplied by ``1 / (1 + updates)``.
     max_staleness : int, optional
         Refuse gradients with more updates in between; the client raises `StaleGradient`.
     accumulate : int
-        How many backwards make one update. Each waits for the others; they are summed in the order of the clients'
-        ids (``client=``) and requests, so that the result is the same to the bit whichever arrived first.
+        How many backwards make one update. Each waits for the others; they are summed in the order of the clients' ids
+        (``client=``) and requests, so the result is bit-identical in any order of arrival.
     store : path, optional
-        A folder that keeps the model while it is trained. If there is something in it, serving goes on from there:
-        with its weights, the optimizer's state, and the replies that were given.
+        A folder that stores the model while it is trained. If it has content, serving continues from there: with its
+        weights, the optimizer's state and the replies.
     durability : "memory", "group" or "every"
-        What a reply to a backward promises with a store: nothing but orderly ends; that the update survives the end
-        of this process, and 50 ms later of the machine; or that it survives both. See ``docs/reliability.md``.
+        What an update with a store survives after its reply: an orderly stop only; a crash of this process and, 50 ms
+        later, of the machine; or both at once. See ``docs/reliability.md``.
 
     Raises
     ------
@@ -167,7 +166,7 @@ def serve_model(
 
 @dataclass(frozen=True)
 class Given:
-    """A model to be served, with all that `serve_model` is given of it."""
+    """A model to be served, with its options from `serve_model`."""
 
     model: Callable[..., Any]
     optimizer: Optimizer | None
@@ -180,14 +179,14 @@ class Given:
 
 
 def serve_part(given: Given, place: "Place", role: Role | None = None) -> Server:
-    """Serve a model, alone or as one of several servers of it; see `serve_model`."""
+    """Serve a model on its own or as one of its several servers; see `serve_model`."""
     model = given.model
     if given.compile:
-        from labnet.network.adapters.compiled_adapter import compiled  # only here: a compiler takes time to import
+        from labnet.network.adapters.compiled_adapter import compiled  # here because importing it takes long
 
         model = compiled(model, given.device)
     if given.device is not None:
-        model = placed(model, given.device)
+        model = on_device(model, given.device)
     if role is not None and not isinstance(model, Module):
         raise ServeError(f"serve_model: replicas need a Module, whose parameters have names, got {model!r:.60}")
 
@@ -196,7 +195,7 @@ def serve_part(given: Given, place: "Place", role: Role | None = None) -> Server
         previous = _served_by(bound)
         kept = None
         if given.store is not None:
-            kept = opened(
+            kept = open_store(
                 given.store,
                 model,
                 given.optimizer,
@@ -226,7 +225,7 @@ def serve_part(given: Given, place: "Place", role: Role | None = None) -> Server
 
 @dataclass(frozen=True)
 class Place:
-    """Where and under which name to serve, and the limits there."""
+    """The port, name and limits of a server."""
 
     port: int
     host: str
@@ -237,7 +236,7 @@ class Place:
     replace: bool = False
 
     def check(self) -> None:
-        """Raise a `ServeError` for what cannot be."""
+        """Raise `ServeError` for invalid values."""
         if type(self.port) is not int or not 0 <= self.port < 1 << 16:
             raise ServeError(f"port must be a number from 0 to 65535, got {self.port!r:.40}")
         if self.token is None and not discovery.is_loopback(self.host):
@@ -254,7 +253,7 @@ class Place:
             raise ServeError(f"token must be text, 'auto' or None, got {type(self.token).__name__}")
 
     def bind(self) -> Port:
-        """Return the port, bound by this or an earlier server of the process.
+        """Bind the port, or return it if an earlier server of this process has bound it.
 
         Raises
         ------
@@ -295,7 +294,7 @@ def _serve(place: Place, functions: Functions, made: Callable[[Port], ServedMode
             if fresh:
                 IO.run(_discard(bound))
             raise
-        # published before connections are accepted: a client that waits for this server needs the token at once
+        # before connections are accepted: a client that waits for this server needs the token at once
         accepted = bound.token if place.token == "auto" else place.token
         try:
             if fresh and server._model is not None:
@@ -303,14 +302,14 @@ def _serve(place: Place, functions: Functions, made: Callable[[Port], ServedMode
             discovery.publish(bound.port, discovery.Entry(bound.url, place.name, os.getpid(), accepted))
         except BaseException:
             if server._model is not None:
-                give_back(server._model.store, _served_by(bound), bound.worker)
+                release_store(server._model.store, _served_by(bound), bound.worker)
             if fresh:
                 IO.run(_discard(bound))
             raise
         if bound.owner is not None and bound.owner.keeps:
             bound.worker.call(bound.owner.close)
         installing = _install(place, bound, server, table)
-        contextvars.Context().run(IO.run, installing)  # requests inherit nothing of whoever serves
+        contextvars.Context().run(IO.run, installing)  # requests do not inherit the context of the caller
         served_ports.add(bound)
         if not bound.loopback and fresh:
             print(
@@ -327,7 +326,7 @@ def _turn() -> Iterator[None]:
     Raises
     ------
     ServeError
-        Where the caller's thread cannot wait for that.
+        If the caller's thread must not wait.
     """
     if IO.is_current:
         raise ServeError("serve: the thread that carries all sockets cannot wait for itself: serve from another thread")
@@ -341,7 +340,7 @@ def _turn() -> Iterator[None]:
 
 
 async def _install(place: Place, bound: Port, server: Server, table: dict[str, Route]) -> None:
-    """Put a server in place of the one before, between two requests."""
+    """Replace the previous server between two requests."""
     before = bound.owner
     if isinstance(before, Server):
         before.give_way()
@@ -363,7 +362,7 @@ async def _install(place: Place, bound: Port, server: Server, table: dict[str, R
 
 
 def _served_by(bound: Port) -> ServedModel | None:
-    """Return the model that is served on a port at present."""
+    """Return the model that a port currently serves."""
     return bound.owner._model if isinstance(bound.owner, Server) else None
 
 
@@ -375,7 +374,7 @@ async def _discard(bound: Port) -> None:
 def _assemble(
     bound: Port, name: str, functions: Functions, made: Callable[[Port], ServedModel] | None
 ) -> tuple[Server, dict[str, Route]]:
-    """Make the handle and the table of routes; raises before anything is changed."""
+    """Make the handle and the table of routes; raise before anything is changed."""
     custom = {
         check_name(key): given
         if isinstance(given, Route)
@@ -394,7 +393,7 @@ def _assemble(
 def serve_routes(
     routes: Mapping[str, Route], at_stop: Callable[[], None], *, port: int, host: str, name: str, token: str
 ) -> Server:
-    """Serve routes of labnet's own under a token, with something that ends when the server does.
+    """Serve internal routes under a token, with a callback for the end of the server.
 
     Raises
     ------
@@ -410,7 +409,7 @@ def serve_routes(
 
 
 def _refuse_itself(model: Any, bound: Port) -> None:
-    """Refuse a remote model that leads back to the port that it is to be served on."""
+    """Refuse to serve a remote model on its own port."""
     address = getattr(model, "address", None)
     if isinstance(address, Address) and address.port == bound.port and discovery.is_loopback(address.authority):
         raise ServeError(

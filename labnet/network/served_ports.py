@@ -9,19 +9,19 @@ from labnet.network import blas_threads
 from labnet.network.server.port import Owner, Port
 from labnet.network.threads import runs_handlers
 
-_lock = threading.RLock()  # held while `ports` is looked at or changed
-_turn = threading.RLock()  # held by the thread that serves or stops, which may wait for handlers
-#: What is bound.
+_lock = threading.RLock()  # held while `ports` is read or changed
+_turn = threading.RLock()  # held by the thread that serves or stops, which may wait for handlers to finish
+#: The bound ports.
 ports: dict[int, Port] = {}
 
 
 @contextlib.contextmanager
 def turn() -> Iterator[bool]:
-    """Let one thread serve or stop at a time; yield whether it is the caller's turn.
+    """Lock serving and stopping to one thread; yield whether the caller has the lock.
 
-    Every thread waits for that, except those of handlers: whoever has the turn may be waiting for the handler.
+    Every thread waits for the lock except handler threads, because its owner may be waiting for a handler.
     """
-    lock = _turn  # a child that is forked meanwhile has another one
+    lock = _turn  # a child that was forked meanwhile has a new lock
     mine = lock.acquire(blocking=not runs_handlers())
     try:
         yield mine
@@ -31,14 +31,14 @@ def turn() -> Iterator[bool]:
 
 
 def add(port: Port) -> None:
-    """Take note that a port serves."""
+    """Register a port."""
     with _lock:
         blas_threads.limit()
         ports[port.port] = port
 
 
 def remove(number: int) -> bool:
-    """Forget a port, and tell whether it was there."""
+    """Remove a port; return whether it was registered."""
     with _lock:
         known = ports.pop(number, None) is not None
         if not ports:
@@ -47,13 +47,13 @@ def remove(number: int) -> bool:
 
 
 def owners() -> dict[int, Owner]:
-    """Return what serves on the ports of this process."""
+    """Return the owners of this process's ports."""
     with _lock:
         return {number: port.owner for number, port in ports.items() if port.owner is not None}
 
 
 def _forget() -> None:
-    """Leave the servers to the parent in a forked child."""
+    """Leave the servers to the parent process, in a forked child."""
     global _lock, _turn
     _lock, _turn = threading.RLock(), threading.RLock()
     for port in ports.values():

@@ -1,4 +1,4 @@
-"""What a server tells of itself: statistics, snapshot, description, and the routes that give them."""
+"""The statistics, snapshot and description of a server, and their routes."""
 
 import time
 from collections.abc import Callable
@@ -6,27 +6,27 @@ from typing import Any
 
 from labnet import wire
 from labnet.errors import ServeError
-from labnet.network.adapters.device_adapter import place_of
+from labnet.network.adapters.device_adapter import gpu_of
 from labnet.network.model.served import ServedModel
 from labnet.network.monitor import openapi, prometheus
-from labnet.network.monitor.upstreams import Branches
+from labnet.network.monitor.upstreams import Upstreams
 from labnet.network.protocol.trail import Cut, Trail
 from labnet.network.server.port import Port
 from labnet.network.server.routing import Reply, Request, Route
 
-#: How many requests for statistics may wait for the custom handler: it computes where models do, for anybody who reads.
+#: How many statistics requests may wait for the custom handler, which shares the worker with models.
 _MOST_AT_ONCE = 8
 
 
-class Account:
-    """The figures of one server on a port.
+class ServerStatistics:
+    """The statistics of one server on a port.
 
     Parameters
     ----------
     model : ServedModel, optional
-        What it serves.
+        The served model.
     custom : Route, optional
-        The user's handler ``statistics``, whose fields are added.
+        The user's handler ``statistics``, which adds fields.
     """
 
     def __init__(self, name: str, port: Port, *, model: ServedModel | None, custom: Route | None):
@@ -35,16 +35,16 @@ class Account:
         self._model = model
         self._custom = custom
         self._computing = 0
-        self._last: dict[str, Any] | None = None  # the snapshot that is left once another has taken its place
-        self._branches = Branches(lambda: self.statistics(None, Trail.start()))
+        self._last: dict[str, Any] | None = None  # the last snapshot of a replaced server
+        self._branches = Upstreams(lambda: self.statistics(None, Trail.start()))
 
     def close(self) -> None:
-        """Keep the last figures, and let go of the model."""
+        """Store the last statistics and drop the model."""
         self._last = self.history(running=False)
         self._model = self._custom = None
 
     def counters(self) -> dict[str, Any]:
-        """Return the counters per route, and the state of the server."""
+        """Return the counters per route and the state of the server."""
         if self._last is not None:
             return dict(self._last["statistics"])
         document: dict[str, Any] = {name: route.summary() for name, route in self._port.statistics.items()}
@@ -61,7 +61,7 @@ class Account:
                 staleness_histogram=self._model.updates.staleness.summary(),
                 loss=self._model.losses.last,
             )
-            place = place_of(self._model.model)
+            place = gpu_of(self._model.model)
             if place is not None:
                 state["device"] = place | {"kernels": self._model.times.summary()}
             if self._model.store is not None:
@@ -69,7 +69,7 @@ class Account:
         return {**document, "server": state}
 
     async def statistics(self, client: str | None, trail: Trail) -> dict[str, Any]:
-        """Return the counters with what the custom handler adds."""
+        """Return the counters and the fields of the custom handler."""
         document = self.counters()
         custom = self._custom
         if custom is None:
@@ -82,7 +82,7 @@ class Account:
         try:
             async with trail.through(self._port.epoch):
                 body = (await custom.answer(request)).body
-        except Cut as cut:  # the own counters are there all the same
+        except Cut as cut:  # the server's own counters are still returned
             document["server"]["incomplete"] = str(cut)
             return document
         finally:
@@ -95,7 +95,7 @@ class Account:
         return {**document, **extra}
 
     def history(self, *, running: bool = True) -> dict[str, Any]:
-        """Return what the panel draws, as far as this process knows it."""
+        """Return the data of the panel that this process has."""
         if self._last is not None:
             return self._last
         now = time.monotonic()
@@ -112,18 +112,18 @@ class Account:
         }
 
     async def snapshot(self) -> dict[str, Any]:
-        """Return what the panel draws; runs on the I/O loop."""
+        """Return the data of the panel; runs on the I/O loop."""
         if self._custom is not None:
             self._branches.look()
         return self.history()
 
     def routes(self) -> dict[str, Route]:
-        """Return the routes that only read."""
+        """Return the read-only routes."""
 
         async def statistics(request: Request) -> Reply:
             trail = Trail.read(request.headers)
             document = await self.statistics(request.client, trail)
-            if not trail.servers:  # nobody on the way here has cut it short
+            if not trail.servers:  # the trail was not cut short on the way here
                 self._branches.take(document)
             return Reply(wire.encode_json(document))
 

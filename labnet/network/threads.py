@@ -1,4 +1,4 @@
-"""Threads in the background: event loops, and one that computes."""
+"""Background threads: event loops and compute workers."""
 
 import asyncio
 import contextlib
@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-#: How often a thread that waits looks for an interrupt that its waiting did not notice.
+#: Seconds after which a waiting thread checks for an interrupt.
 LOOK_SECONDS = 0.2
 
 
 class LoopThread:
-    """A daemon thread that runs one event loop, started on first use."""
+    """A daemon thread that runs one event loop; started on first use."""
 
     def __init__(self, name: str):
         self._name = name
@@ -32,7 +32,7 @@ class LoopThread:
             os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
-        """Start anew in a forked child, which has the loop's memory but not its thread."""
+        """Reset in a forked child, which has a copy of the loop but not its thread."""
         self._lock = threading.Lock()
         self._loop = self._thread = None
 
@@ -49,22 +49,22 @@ class LoopThread:
             with self._lock:
                 loop = self._loop
                 if loop is None:
-                    loop = asyncio.SelectorEventLoop()  # `add_reader` is needed: the default of Windows has none
+                    loop = asyncio.SelectorEventLoop()  # has `add_reader`; the default loop of Windows does not
                     thread = threading.Thread(target=loop.run_forever, name=self._name, daemon=True)
                     thread.start()
-                    self._thread, self._loop = thread, loop  # last: an interrupt leaves no loop that nobody runs
+                    self._thread, self._loop = thread, loop  # last: an interrupt leaves no loop without a thread
         return loop
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
-        """Start a coroutine on the loop, from any thread."""
+        """Start a coroutine on the loop from any thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for its result; an interrupt cancels it.
 
-        Waits on a queue that is written in C: an interrupt inside the locks of a concurrent future, which are
-        written in Python, leaves them in a state of their own (``cannot release un-acquired lock``). A signal that
-        comes just before the wait does not end it: so there are many short ones.
+        Waits on a queue that is written in C: an interrupt inside the Python locks of a concurrent future can leave
+        them inconsistent (``cannot release un-acquired lock``). A signal just before the wait does not end it, so there
+        are many short waits.
         """
         if self.is_current:
             coroutine.close()
@@ -79,8 +79,8 @@ class LoopThread:
 
         def cancel() -> None:
             if not tasks:
-                coroutine.close()  # interrupted before it was handed over
-            while tasks:  # emptied, so that an error's traceback does not keep the task that keeps the error
+                coroutine.close()  # interrupted before the loop had it
+            while tasks:  # emptied, so that the error's traceback and the task form no reference cycle
                 tasks.pop().cancel()
 
         try:
@@ -104,7 +104,7 @@ MODELS = LoopThread("labnet-models")
 async def await_model(
     result: Any, context: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
 ) -> Any:
-    """Return a result as it is, or await it on the models' loop, in a context, if it has to be awaited."""
+    """Await an awaitable on the models' loop, inside a context; return any other result unchanged."""
     if not inspect.isawaitable(result):
         return result
 
@@ -114,9 +114,9 @@ async def await_model(
                 return await result
         except Exception:
             raise
-        except BaseException as error:  # would end the loop, and with it every other async model
+        except BaseException as error:  # it would end the loop with all other async models
             task = asyncio.current_task()
-            if task is not None and task.cancelling():  # by whoever waited for it
+            if task is not None and task.cancelling():  # cancelled by the waiting task
                 raise
             raise RuntimeError(f"it raised {type(error).__name__}: {error}") from error
 
@@ -133,16 +133,16 @@ _here = threading.local()
 
 
 def runs_handlers() -> bool:
-    """Return whether the caller runs on a thread that handlers run on: it must not wait for whoever waits for them."""
+    """Return whether the caller runs on a thread of handlers, which must not wait for one that waits for handlers."""
     return IO.is_current or MODELS.is_current or getattr(_here, "is_worker", False)
 
 
-#: Longest wait of an event loop for what computes quickly, in seconds.
+#: Longest time that an event loop blocks for a quick job, in seconds.
 _GRACE = 2e-4
 
 
 class _Job:
-    """Something to compute, and whoever waits for it: the loop's thread itself at first, then a future of the loop."""
+    """A job of a worker; the event loop first blocks for it, then waits with a future."""
 
     __slots__ = ("done", "error", "finished", "function", "future", "outcome")
 
@@ -156,29 +156,29 @@ class _Job:
         self.future: asyncio.Future[None] | None = None
 
     def compute(self) -> None:
-        """Compute, and tell whoever waits."""
+        """Run the function and wake the waiter."""
         assert self.function is not None
-        if self.future is not None and self.future.cancelled():  # nobody waits any more, and it has not begun
+        if self.future is not None and self.future.cancelled():  # cancelled before it started
             return
         try:
             self.outcome = self.function()
         except BaseException as caught:
             self.error = caught
         self.function = None
-        self.finished = True  # before the future is looked at: the loop does it the other way round
+        self.finished = True  # set before `future` is read; the loop does it in the opposite order
         self.done.release()
         if self.future is not None:
-            with contextlib.suppress(RuntimeError):  # the loop was closed while we computed
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 self.future.get_loop().call_soon_threadsafe(_wake, self.future)
 
     async def wait(self) -> None:
-        """Wait on the loop until it is computed."""
+        """Wait on the loop until the job is done."""
         future = self.future = asyncio.get_running_loop().create_future()
         if not self.finished:
             await future
 
     def result(self) -> Any:
-        """Return the outcome, or raise the error."""
+        """Return the result or raise the error."""
         error, self.error = self.error, None
         if error is None:
             return self.outcome
@@ -188,26 +188,26 @@ class _Job:
 
 
 class Worker:
-    """A daemon thread that computes one thing after the other, asked for from an event loop.
+    """A daemon thread that runs jobs from an event loop one at a time.
 
-    Going back and forth between a loop and another thread costs more than many a small model. So the loop's own
-    thread waits a moment for the result, where the last one came within that.
+    Switching between a loop and another thread costs more than a small model's computation. So the loop blocks for a
+    short time if the last job was that quick.
     """
 
     def __init__(self, name: str):
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._seconds = 0.0  # that the last job took
+        self._seconds = 0.0  # duration of the last job
         self._busy = self._stopped = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     async def run(self, function: Callable[[], T]) -> T:
-        """Compute a function on the thread, in the caller's context; the caller's loop goes on meanwhile.
+        """Run a function on the thread, in the caller's context, without blocking the caller's loop.
 
         Raises
         ------
         RuntimeError
-            If the thread was stopped: nobody would ever compute it.
+            If the worker was stopped.
         """
         if self._stopped:
             raise RuntimeError("the server was stopped meanwhile")
@@ -220,7 +220,7 @@ class Worker:
         return result
 
     def call(self, function: Callable[[], T]) -> T:
-        """Compute a function on the thread and wait for its result; at once where the caller runs on the thread."""
+        """Run a function on the thread and wait for its result; call it directly on that thread."""
         return function() if self.is_current else IO.run(self.run(function))
 
     @property
@@ -234,7 +234,7 @@ class Worker:
         return self._thread.ident
 
     def stop(self) -> None:
-        """End the thread once everything asked for so far is done; called where `run` is."""
+        """End the thread after all queued jobs; called on the loop that calls `run`."""
         self._stopped = True
         self._jobs.put(None)
 

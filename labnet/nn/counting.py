@@ -36,7 +36,7 @@ class Fused:
         What it records.
     flops : callable
         Floating-point operations, from the arguments of the function.
-    flops_of_pull : callable
+    flops_of_vjp : callable
         Those of the backward, from the node's parents, the node, and the gradients that came out.
     """
 
@@ -45,7 +45,7 @@ class Fused:
     attribute: str
     node: type[Node]
     flops: Callable[..., int]
-    flops_of_pull: Callable[[Any, Sequence[Any]], int]
+    flops_of_vjp: Callable[[Any, Sequence[Any]], int]
 
     def counting_function(self, function: Function) -> Function:
         """Return the function with counting around it; what it declines to do is not counted."""
@@ -63,20 +63,20 @@ class Fused:
 
         return counted
 
-    def counting_pull(self, pull: Function) -> Function:
+    def counting_vjp(self, vjp: Function) -> Function:
         """Return the backward of the node with counting around it."""
 
         def counted(node: Any, gradient: Any, run: Run) -> Any:
             if not active():
-                return pull(node, gradient, run)
+                return vjp(node, gradient, run)
             began, name = time.perf_counter(), f"{self.name}.backward"
             with timed(later(name)), suspended():
-                pulled = pull(node, gradient, run)
-                materialize(*pulled)
-            seconds = 0.0 if _is_elsewhere(pulled) else time.perf_counter() - began
-            cost = OpCount(1, seconds, node.nbytes + _nbytes(pulled), self.flops_of_pull(node, pulled))
+                parts = vjp(node, gradient, run)
+                materialize(*parts)
+            seconds = 0.0 if _is_elsewhere(parts) else time.perf_counter() - began
+            cost = OpCount(1, seconds, node.nbytes + _nbytes(parts), self.flops_of_vjp(node, parts))
             record(name, cost)
-            return pulled
+            return parts
 
         return counted
 
@@ -104,12 +104,12 @@ def _flops_of_layers(x: Tensor, parameters: Sequence[Tensor], relu: int) -> int:
     return len(x._array) * int(products + elements)
 
 
-def _flops_of_layers_pull(node: Layers, pulled: Sequence[Any]) -> int:
+def _flops_of_layers_vjp(node: Layers, parts: Sequence[Any]) -> int:
     x, *parameters, _, _ = node.arrays
     handed_on = sum(2 * weight.size for weight in parameters[2::2])
-    by_input = 0 if pulled[0] is None else 2 * parameters[0].size
-    by_weights = sum(2 * each.size for each in pulled[1::2] if each is not None)
-    by_biases = sum(each.size for each in pulled[2::2] if each is not None)
+    by_input = 0 if parts[0] is None else 2 * parameters[0].size
+    by_weights = sum(2 * each.size for each in parts[1::2] if each is not None)
+    by_biases = sum(each.size for each in parts[2::2] if each is not None)
     return len(x) * int(handed_on + by_input + by_weights + by_biases)
 
 
@@ -120,24 +120,24 @@ def _flops_of_steps(gates: Any, weight: Any, hidden: Any, cell: Any) -> int:
 
 
 FUSED = (
-    Fused("layers", containers, "layers", Layers, _flops_of_layers, _flops_of_layers_pull),
+    Fused("layers", containers, "layers", Layers, _flops_of_layers, _flops_of_layers_vjp),
     Fused(
         *("lstm_steps", recurrent, "recur", Recurrence, _flops_of_steps),
-        lambda node, pulled: 2 * _flops_of_steps(*node.steps.inputs),
+        lambda node, parts: 2 * _flops_of_steps(*node.steps.inputs),
     ),
 )
-_PLAIN = [(vars(fused.place)[fused.attribute], vars(fused.node)["pull"]) for fused in FUSED]
+_PLAIN = [(vars(fused.place)[fused.attribute], vars(fused.node)["vjp"]) for fused in FUSED]
 _COUNTING = [
-    (fused.counting_function(function), fused.counting_pull(pull))
-    for fused, (function, pull) in zip(FUSED, _PLAIN, strict=True)
+    (fused.counting_function(function), fused.counting_vjp(vjp))
+    for fused, (function, vjp) in zip(FUSED, _PLAIN, strict=True)
 ]
 
 
 def switch(on: bool) -> None:
     """Put the counting functions in place, or the plain ones."""
-    for fused, (function, pull) in zip(FUSED, _COUNTING if on else _PLAIN, strict=True):
+    for fused, (function, vjp) in zip(FUSED, _COUNTING if on else _PLAIN, strict=True):
         setattr(fused.place, fused.attribute, function)
-        setattr(fused.node, "pull", pull)  # noqa: B010  (mypy lets nobody assign a method)
+        setattr(fused.node, "vjp", vjp)  # noqa: B010  (mypy lets nobody assign a method)
 
 
 on_switch(switch)

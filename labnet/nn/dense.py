@@ -110,7 +110,7 @@ class Layers(Node):
         self.arrays: tuple[Values, ...] = arrays
         self.relu = relu
 
-    def pull(self, gradient: Any, run: Run) -> Sequence[Any]:
+    def vjp(self, gradient: Any, run: Run) -> Sequence[Any]:
         """Return the gradients of the input and all parameters, None where none is needed."""
         parents, (x, *parameters, hidden, out), relu = self.parents, self.arrays, self.relu
         assert parents is not None, "check_kept() refuses freed nodes"

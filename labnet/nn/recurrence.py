@@ -127,7 +127,7 @@ class Recurrence(Node):
         super().__init__(parents)
         self.steps: Steps | None = steps
 
-    def pull(self, gradient: Any, run: Run) -> Sequence[Any]:
+    def vjp(self, gradient: Any, run: Run) -> Sequence[Any]:
         """Return the gradients of the four inputs of `recur`, None where none is needed."""
         steps, parents = self.steps, self.parents
         assert steps is not None, "reachable() refuses freed nodes"

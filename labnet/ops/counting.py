@@ -24,10 +24,10 @@ from labnet.tensor import as_array
 
 Kernel = Callable[..., Any]
 
-#: Cells that hold a kernel, and classes that hold a pull, with the plain and the counting one; made when counting
+#: Cells that hold a kernel, and classes that hold a vjp, with the plain and the counting one; made when counting
 #: begins for the first time.
 _cells: list[tuple[CellType, Kernel, Kernel]] = []
-_pulls: list[tuple[type[Recorded], Kernel, Kernel]] = []
+_vjps: list[tuple[type[Recorded], Kernel, Kernel]] = []
 
 
 def kernel_cell(op: Op) -> CellType:
@@ -57,37 +57,37 @@ def counting_kernel(op: Op) -> Kernel:
     return counted
 
 
-def counting_pull(pull: Kernel) -> Kernel:
+def counting_vjp(vjp: Kernel) -> Kernel:
     """Return what applies the rules of a recorded op, with counting around it as one op."""
 
     def counted(node: Recorded, gradient: Any, run: Run) -> Any:
         if not active():
-            return pull(node, gradient, run)
+            return vjp(node, gradient, run)
         op, inputs, out, static = node.op, node.arrays, node.out, node.static
         began, name = time.perf_counter(), f"{op.name}.backward"
         with timed(later(name)), suspended():
-            pulled = pull(node, gradient, run)
-            materialize(*pulled)
+            parts = vjp(node, gradient, run)
+            materialize(*parts)
         seconds = 0.0 if is_on_gpu(out) else time.perf_counter() - began
-        wanted = {position: each for position, each in enumerate(pulled) if each is not None}
+        wanted = {position: each for position, each in enumerate(parts) if each is not None}
         forward = op.count_flops(out, *inputs, **static)
         # a bias, the third input of linear maps and convolutions, gets the sum of the gradient and no product of it
         summed = int(np.size(gradient))
         flops = sum([forward if position < 2 or op.variadic else summed for position in wanted])
         nbytes = _nbytes(op, inputs, out) + sum(as_array(each).nbytes for each in wanted.values())
         record(name, OpCount(1, seconds, nbytes, flops))
-        return pulled
+        return parts
 
     return counted
 
 
-def _pulling_classes() -> list[type[Recorded]]:
+def _vjp_classes() -> list[type[Recorded]]:
     """Return the kinds of recorded ops that have a way of their own to apply their rules."""
     found, kinds = [], [Recorded]
     while kinds:
         kind = kinds.pop()
         kinds += kind.__subclasses__()
-        if "pull" in vars(kind):
+        if "vjp" in vars(kind):
             found.append(kind)
     return found
 
@@ -105,11 +105,11 @@ def switch(on: bool) -> None:
         _cells.extend(
             (kernel_cell(op), op.forward, counting_kernel(op)) for op in REGISTRY.values() if not op.is_composed
         )
-        _pulls.extend((kind, vars(kind)["pull"], counting_pull(vars(kind)["pull"])) for kind in _pulling_classes())
+        _vjps.extend((kind, vars(kind)["vjp"], counting_vjp(vars(kind)["vjp"])) for kind in _vjp_classes())
     for cell, plain, counted in _cells:
         cell.cell_contents = counted if on else plain
-    for kind, plain, counted in _pulls:
-        setattr(kind, "pull", counted if on else plain)  # noqa: B010  (mypy lets nobody assign a method)
+    for kind, plain, counted in _vjps:
+        setattr(kind, "vjp", counted if on else plain)  # noqa: B010  (mypy lets nobody assign a method)
 
 
 on_switch(switch)

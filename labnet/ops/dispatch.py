@@ -111,7 +111,7 @@ class Recorded(Node):
     #: Arguments besides the tensors; `RecordedStatic` has some.
     static: dict[str, Any] = _NO_STATIC
 
-    def pull(self, gradient: Any, run: Run) -> Sequence[Any]:
+    def vjp(self, gradient: Any, run: Run) -> Sequence[Any]:
         """Apply the rules of the op, one per parent that needs a gradient.
 
         Rules are written in what arrays and tensors have in common, and in ops, which take both. So they run
@@ -135,25 +135,25 @@ class Recorded(Node):
         if run.create_graph:
             return self._pull_tensors(gradient, inputs, rules)
         if type(gradient) is _ndarray:
-            return self._pull_arrays(gradient, inputs, rules)
+            return self._vjp_arrays(gradient, inputs, rules)
         gradient = _as_array(gradient)
         with Deferred():  # what rules do between them is one kernel
-            pulled = self._pull_arrays(gradient, inputs, rules)
-        materialize(*pulled)
-        return pulled
+            parts = self._vjp_arrays(gradient, inputs, rules)
+        materialize(*parts)
+        return parts
 
-    def _pull_arrays(self, gradient: Array, inputs: Sequence[Any], rules: Sequence[Any]) -> list[Any]:
+    def _vjp_arrays(self, gradient: Array, inputs: Sequence[Any], rules: Sequence[Any]) -> list[Any]:
         """Apply the rules to arrays."""
         assert self.parents is not None
         out, static = self.out, self.static
-        pulled: list[Any] = []
+        parts: list[Any] = []
         for rule, parent in zip(rules, self.parents, strict=True):
             if parent is None or rule is None:
-                pulled.append(None)
+                parts.append(None)
                 continue
             value = rule(gradient, out, *inputs, **static)
-            pulled.append(value if type(value) is _ndarray else _as_array(value))
-        return pulled
+            parts.append(value if type(value) is _ndarray else _as_array(value))
+        return parts
 
     def _pull_tensors(self, gradient: Any, inputs: Sequence[Any], rules: Sequence[Any]) -> list[Tensor | None]:
         """Apply the rules so that what they do is recorded."""
@@ -195,30 +195,30 @@ def _no_rule(*_: Any, **__: Any) -> None:
 
 
 class RecordedUnary(Recorded):
-    """An op of one tensor and nothing else: `Recorded.pull`, written out."""
+    """An op of one tensor and nothing else: `Recorded.vjp`, written out."""
 
     __slots__ = ()
 
-    def pull(self, gradient: Any, run: Run) -> Sequence[Any]:
+    def vjp(self, gradient: Any, run: Run) -> Sequence[Any]:
         """Apply the rule of the op."""
         array = self.arrays[0]
         if type(gradient) is not _ndarray or run.create_graph or type(array) is not _ndarray or gradient.dtype is HALF:
-            return super().pull(gradient, run)
+            return super().vjp(gradient, run)
         return (self.op.vjps[0](gradient, self.out, array),)  # type: ignore[misc]
 
 
 class RecordedBinary(Recorded):
-    """An op of two tensors and nothing else: `Recorded.pull`, written out."""
+    """An op of two tensors and nothing else: `Recorded.vjp`, written out."""
 
     __slots__ = ()
 
-    def pull(self, gradient: Any, run: Run) -> Sequence[Any]:
+    def vjp(self, gradient: Any, run: Run) -> Sequence[Any]:
         """Apply the rules of the op."""
         array1, array2 = self.arrays
         if type(gradient) is not _ndarray or run.create_graph or gradient.dtype is HALF:
-            return super().pull(gradient, run)
+            return super().vjp(gradient, run)
         if type(array1) is not _ndarray or type(array2) is not _ndarray:
-            return super().pull(gradient, run)
+            return super().vjp(gradient, run)
         (parent1, parent2), (rule1, rule2), out = self.parents, self.op.vjps, self.out  # type: ignore[misc]
         return (
             None if parent1 is None or rule1 is None else rule1(gradient, out, array1, array2),

@@ -31,10 +31,10 @@ def _fitted(rule: Rule | None, position: int) -> Rule | None:
     """Let a rule bring what it returns to the shape and dtype of the operand, where they differ."""
     if rule is None:
         return None
-    pull = rule
+    vjp = rule
 
     def fitted(g: Tensor, out: Tensor, *inputs: Tensor) -> Tensor:
-        found, like = pull(g, out, *inputs), inputs[position]
+        found, like = vjp(g, out, *inputs), inputs[position]
         return found if found.shape == like.shape and found.dtype is like.dtype else fit(found, like)
 
     def fitted_gradient(g: Any, out: Any, *inputs: Any) -> Any:

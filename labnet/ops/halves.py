@@ -48,7 +48,7 @@ def widened(body: Callable[..., Any]) -> Callable[..., Any]:
 def widened_rule(rule: Callable[..., Any], position: int) -> Callable[..., Any]:
     """Have a gradient rule compute in float32; what it returns has the dtype of the input at a position."""
 
-    def pull(g: Any, out: Any, *inputs: Any, **static: Any) -> Any:
+    def vjp(g: Any, out: Any, *inputs: Any, **static: Any) -> Any:
         return rule(*wider((g, out, *inputs)), **static).astype(inputs[position].dtype)
 
-    return pull
+    return vjp

@@ -1,7 +1,7 @@
-"""Who is counting ops at the moment: a block, a server for one call, or the whole process.
+"""Collection of op statistics: by a block, by a server for one call, or by the whole process.
 
-The ops live in a room that this one does not know. They hand in switches, which put counting kernels in the
-place of the plain ones; so nothing is paid while nobody counts.
+This module does not import the ops. They register switches that replace plain kernels by counting ones, so ops have no
+overhead without a collector.
 """
 
 import contextlib
@@ -13,21 +13,21 @@ from contextvars import ContextVar
 
 from labnet.stats.operations import Later, OpCount, OpStatistics
 
-#: Told about statistics: at the end of a block, or again and again while the whole process is counted.
+#: Called with statistics: at the end of a block, or repeatedly while the whole process is counted.
 Logger = Callable[[OpStatistics], object]
 
 log = logging.getLogger("labnet.stats")
 
-#: What counts in this context; None where counting is suspended.
+#: Statistics that count in this context; None while counting is suspended.
 _here: ContextVar[tuple[OpStatistics, ...] | None] = ContextVar("labnet_collecting", default=())
 _lock = threading.RLock()
-_everywhere: "Everywhere | None" = None
+_everywhere: "ProcessCollection | None" = None
 _counting = 0
 _switches: list[Callable[[bool], None]] = []
 
 
-class Everywhere:
-    """Counting in the whole process, with loggers that are told about it at intervals."""
+class ProcessCollection:
+    """Collection in the whole process, with loggers that are called at intervals."""
 
     def __init__(self, statistics: OpStatistics, loggers: tuple[Logger, ...], interval_seconds: float):
         self.statistics = statistics
@@ -37,12 +37,12 @@ class Everywhere:
 
 
 def on_switch(switch: Callable[[bool], None]) -> None:
-    """Let `switch` be told when counting begins (True) and when nobody counts any more (False)."""
+    """Register a switch, called with True when collection starts and with False when it ends."""
     _switches.append(switch)
 
 
 def active() -> tuple[OpStatistics, ...]:
-    """Return the statistics that ops of this context are counted in."""
+    """Return the statistics that count the ops of this context."""
     here = _here.get()
     if here is None:
         return ()
@@ -50,7 +50,7 @@ def active() -> tuple[OpStatistics, ...]:
 
 
 def record(name: str, cost: OpCount) -> None:
-    """Count an op in all statistics that are active, and tell the loggers when it is time."""
+    """Count an op in all active statistics; call the loggers if they are due."""
     for statistics in active():
         statistics.add(name, cost)
     if _everywhere is not None and time.monotonic() >= _everywhere.due:
@@ -58,12 +58,12 @@ def record(name: str, cost: OpCount) -> None:
 
 
 def later(name: str) -> Later:
-    """Return what adds the seconds of an op to all statistics that are active now, once a GPU has come so far."""
+    """Return a listener that adds the GPU seconds of an op to the statistics that are active now."""
     return Later(name, active())
 
 
 def merge(remote: OpStatistics) -> None:
-    """Take in what a server has counted for a call of this context."""
+    """Merge the counts of a server for a call of this context."""
     for statistics in _here.get() or ():
         if not statistics.only_here:
             statistics.merge(remote)
@@ -78,7 +78,7 @@ def merge(remote: OpStatistics) -> None:
 
 @contextlib.contextmanager
 def suspended() -> Iterator[None]:
-    """Count nothing in this context for a while: what runs now is part of something that is counted."""
+    """Suspend counting in this context, for ops inside another counted op."""
     token = _here.set(None)
     try:
         yield
@@ -88,7 +88,7 @@ def suspended() -> Iterator[None]:
 
 @contextlib.contextmanager
 def counted_into(statistics: OpStatistics) -> Iterator[None]:
-    """Count the ops of a block into statistics that are kept for many blocks, and wait for nothing."""
+    """Count the ops of a block into existing statistics, without waiting for a GPU."""
     token = _here.set((*(_here.get() or ()), statistics))
     _count(+1)
     try:
@@ -105,7 +105,7 @@ def collect(*loggers: Logger) -> Iterator[OpStatistics]:
     Parameters
     ----------
     *loggers : callable
-        Given the statistics at the end.
+        Called with the statistics at the end.
 
     Examples
     --------
@@ -132,15 +132,14 @@ def enable(*loggers: Logger, interval_seconds: float = 5.0) -> OpStatistics:
     Parameters
     ----------
     *loggers : callable
-        Given the statistics again and again, by an op that runs when it is time, and at the end. They take
-        the place of those given before.
+        Called with the statistics at intervals, from the thread of an op, and at the end. They replace earlier loggers.
     interval_seconds : float
-        Least time between two reports.
+        Minimum time between two reports.
 
     Returns
     -------
     OpStatistics
-        The statistics of the process, which go on where they are enabled already.
+        The statistics of the process; they continue if already enabled.
 
     Examples
     --------
@@ -161,7 +160,7 @@ def enable(*loggers: Logger, interval_seconds: float = 5.0) -> OpStatistics:
             _count(+1)
         else:
             statistics = _everywhere.statistics
-        _everywhere = Everywhere(statistics, loggers, interval_seconds)
+        _everywhere = ProcessCollection(statistics, loggers, interval_seconds)
         return statistics
 
 
@@ -179,7 +178,7 @@ def disable() -> None:
 
 
 def flush() -> None:
-    """Report to the loggers of `enable` now."""
+    """Call the loggers of `enable` now."""
     everywhere = _everywhere
     if everywhere is not None:
         everywhere.due = time.monotonic() + everywhere.interval_seconds
@@ -187,7 +186,7 @@ def flush() -> None:
 
 
 def _count(change: int) -> None:
-    """Turn the switches when the first begins to count, and when the last one ends."""
+    """Call the switches when the first collector starts and when the last one ends."""
     global _counting
     with _lock:
         before, _counting = _counting, _counting + change
@@ -197,7 +196,7 @@ def _count(change: int) -> None:
 
 
 def _tell(loggers: tuple[Logger, ...], statistics: OpStatistics) -> None:
-    """Call loggers; one that fails disturbs neither the computation nor the others."""
+    """Call loggers; log and ignore their errors."""
     with suspended():
         for logger in loggers:
             try:

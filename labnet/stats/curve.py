@@ -4,13 +4,13 @@ import math
 
 
 class Curve:
-    """Values over steps, thinned out evenly once there are too many.
+    """Values over steps, thinned out evenly beyond the capacity.
 
     Parameters
     ----------
     capacity : int
-        Most points kept, at least 2. When they are full every second one is dropped, and from then on every
-        second value is taken; the last value is always known.
+        Maximum number of points, at least 2. When it is reached, every second point is dropped, and from then on every
+        second value is kept; the last value is always known.
 
     Examples
     --------
@@ -31,7 +31,7 @@ class Curve:
         self._last: tuple[int, float] | None = None
 
     def add(self, step: int, value: float) -> None:
-        """Add a point; values that are not finite are left out."""
+        """Add a point; skip non-finite values."""
         if not math.isfinite(value):
             return
         self._last = (step, value)
@@ -45,11 +45,11 @@ class Curve:
 
     @property
     def last(self) -> float | None:
-        """The newest value."""
+        """The latest value."""
         return None if self._last is None else self._last[1]
 
     def points(self) -> tuple[list[int], list[float]]:
-        """Return steps and values, the newest one included."""
+        """Return steps and values, including the latest."""
         points = list(self._points)
         if self._last is not None and points[-1] != self._last:
             points.append(self._last)

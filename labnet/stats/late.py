@@ -1,6 +1,6 @@
-"""Figures that come late: a GPU computes by itself, and what an op took there is known when it has come that far.
+"""Deferred measurements: a GPU runs asynchronously, so the time of an op is known only after it has run.
 
-Whoever reads statistics gets what is known; whoever ends a block that was counted waits for the rest of it.
+Reading statistics returns the known part; the end of a counted block waits for the rest.
 """
 
 import weakref
@@ -8,17 +8,17 @@ from typing import Protocol
 
 
 class Listener(Protocol):
-    """Is told how long something took."""
+    """Receives measured durations."""
 
     def expect(self) -> None:
-        """Take note that there is something to come."""
+        """Expect one more measurement."""
 
     def tell(self, seconds: float | None) -> None:
-        """Take what has come, None where that cannot be known; from any thread."""
+        """Receive a measurement, or None if it is unknown; from any thread."""
 
 
 class Source(Protocol):
-    """What knows when something has taken place."""
+    """A source of measurements."""
 
     def arrive(self, *, wait: bool = False) -> None:
         """Tell listeners what is known by now; or all of it, once it is known."""
@@ -28,11 +28,11 @@ _sources: "weakref.WeakSet[Source]" = weakref.WeakSet()
 
 
 def add(source: Source) -> None:
-    """Let a source be asked as long as it is there."""
+    """Register a source, by weak reference."""
     _sources.add(source)
 
 
 def arrive(*, wait: bool = False) -> None:
-    """Have all sources tell what is known by now; or all of it, once it is known."""
+    """Have all sources deliver the known measurements, or wait for all of them."""
     for source in tuple(_sources):
         source.arrive(wait=wait)

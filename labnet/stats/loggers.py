@@ -1,4 +1,4 @@
-"""Loggers of op statistics; any callable that takes the statistics is one."""
+"""Loggers of op statistics; a logger is any callable that takes the statistics."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ class ConsoleLogger:
     most : int
         Number of ops that are listed by name.
     write : callable
-        Given the text; `print` by default.
+        Called with the text; `print` by default.
 
     Examples
     --------
@@ -28,5 +28,5 @@ class ConsoleLogger:
         self._write = write
 
     def __call__(self, statistics: OpStatistics) -> None:
-        """Write the most costly ops, the totals, and those of other processes."""
+        """Write the most costly ops, the totals, and the totals of other processes."""
         self._write(statistics.table(most=self._most))

@@ -1,14 +1,14 @@
-"""The loss of the backwards that begin in a thread, for whoever wants to show it."""
+"""Watches of the loss of backwards in a thread, for display."""
 
 import threading
 from types import TracebackType
 
-#: The open watches; nothing is noted while there are none.
+#: The open watches; without one, no loss is recorded.
 watches: list["LossWatch"] = []
 
 
 class LossWatch:
-    """Notes the loss where a backward begins in the thread that opened it, until it is closed.
+    """Records the losses of backwards in the thread that opened it, until it is closed.
 
     Attributes
     ----------
@@ -40,13 +40,13 @@ class LossWatch:
             watches.remove(self)
 
     def note(self, loss: float, thread: int) -> None:
-        """Take a loss down if it is of the own thread."""
+        """Record a loss of the own thread."""
         if thread == self._thread:
             self.value = loss
 
 
 def note(loss: float) -> None:
-    """Tell the open watches the loss of a backward that begins here."""
+    """Report the loss of a backward that starts here to the open watches."""
     thread = threading.get_ident()
     for watch in tuple(watches):
         watch.note(loss, thread)

@@ -1,4 +1,4 @@
-"""What ops have cost: counts, seconds, bytes and floating-point operations, here and in other processes."""
+"""Op statistics: counts, seconds, bytes and floating-point operations, of this and other processes."""
 
 import math
 import os
@@ -16,16 +16,16 @@ _HEAD = f"{'op':<28}{'count':>10}{'seconds':>12}{'MB':>12}{'Mflop':>12}{'Gflop/s
 
 @dataclass
 class OpCount:
-    """What one op has cost.
+    """The cost of one op.
 
     Attributes
     ----------
     count : int
-        How often it ran.
+        Number of calls.
     seconds : float
-        Time in its kernel; on a GPU, of all that it launched there.
+        Time in its kernel; on a GPU, in all kernels that it launched.
     bytes : int
-        Bytes that it read and wrote.
+        Bytes read and written.
     flops : int
         Floating-point operations.
     """
@@ -36,7 +36,7 @@ class OpCount:
     flops: int = 0
 
     def add(self, other: "OpCount") -> None:
-        """Add what another one has counted.
+        """Add another count.
 
         Examples
         --------
@@ -52,12 +52,12 @@ class OpCount:
 
     @classmethod
     def read(cls, data: Any) -> "OpCount":
-        """Read what `dataclasses.asdict` wrote.
+        """Read the output of `dataclasses.asdict`.
 
         Raises
         ------
         ValueError
-            If it is anything else.
+            If it is malformed.
         """
         if not isinstance(data, Mapping) or data.keys() != {"count", "seconds", "bytes", "flops"}:
             raise ValueError(f"expected count, seconds, bytes and flops of an op, got {data!r:.80}")
@@ -67,16 +67,16 @@ class OpCount:
 
 
 class OpStatistics:
-    """What ops have cost: per op, in total, and in the processes that computed for this one.
+    """The cost of ops: per op, in total, and of other processes that computed for this one.
 
     Attributes
     ----------
     host, process, device : str, int, str
         Where the ops ran.
     remotes : dict of (host, process) to OpStatistics
-        What servers have computed for calls made from here, and the servers that those called.
+        Statistics of servers that were called from here, and of servers that these called.
     only_here : bool
-        Whether servers are not asked to count for it.
+        Whether to leave out the ops of servers.
 
     Examples
     --------
@@ -101,7 +101,7 @@ class OpStatistics:
         self._awaited = self._resets = 0
 
     def start(self) -> None:
-        """Let the clock of `elapsed_seconds` run."""
+        """Start the clock of `elapsed_seconds`."""
         self._began = time.perf_counter()
 
     def stop(self) -> None:
@@ -109,31 +109,31 @@ class OpStatistics:
         self._elapsed, self._began = self.elapsed_seconds, None
 
     def add(self, name: str, cost: OpCount) -> None:
-        """Count an op; from any thread."""
+        """Count an op, from any thread."""
         with self._lock:
             self._ops.setdefault(name, OpCount()).add(cost)
 
     def complete(self) -> None:
-        """Wait until the seconds of everything that was counted so far are known."""
+        """Wait until the seconds of all counted ops are known."""
         if self._awaited:
             late.arrive(wait=True)
 
     def merge(self, other: "OpStatistics") -> None:
-        """Take in what another process has counted, under its host and process id, and what that one took in."""
+        """Merge the statistics of another process, under its host and process id, with its remotes."""
         for each in (other, *other.remotes.values()):
             with self._lock:
                 own = self.remotes.setdefault((each.host, each.process), OpStatistics(each.host, each.process))
             own.absorb(each)
 
     def absorb(self, other: "OpStatistics") -> None:
-        """Add the ops and the seconds of another one to the own."""
+        """Add the ops and the elapsed seconds of other statistics."""
         for name, cost in other.ops.items():
             self.add(name, cost)
         with self._lock:
             self._elapsed += other.elapsed_seconds
 
     def reset(self) -> None:
-        """Forget everything counted so far, and start the clock anew."""
+        """Clear all counts and restart the clock."""
         with self._lock:
             self._ops.clear()
             self.remotes.clear()
@@ -143,9 +143,9 @@ class OpStatistics:
 
     @property
     def ops(self) -> dict[str, OpCount]:
-        """What each op has cost in this process, most seconds first; backwards are ops of their own.
+        """The cost of each op in this process, most seconds first; backwards are separate ops.
 
-        Of a GPU these are the seconds that are known by now; those of a block that has ended are complete.
+        GPU seconds are those known so far; after the end of a block they are complete.
         """
         if self._awaited:
             late.arrive()
@@ -154,18 +154,18 @@ class OpStatistics:
         return dict(sorted(copies.items(), key=lambda item: -item[1].seconds))
 
     def most(self, most: int | None) -> dict[str, OpCount]:
-        """Return the most costly ops, and the cost of the others added up under ``other``."""
+        """Return the most costly ops, and the sum of the others under ``other``."""
         return _most(self.ops, most)
 
     @property
     def count(self) -> int:
-        """How often ops ran in this process."""
+        """Number of op calls in this process."""
         with self._lock:
             return sum(cost.count for cost in self._ops.values())
 
     @property
     def total(self) -> OpCount:
-        """What all ops of this process have cost together."""
+        """Total cost of all ops of this process."""
         total = OpCount()
         for cost in self.ops.values():
             total.add(cost)
@@ -173,7 +173,7 @@ class OpStatistics:
 
     @property
     def everywhere(self) -> "OpStatistics":
-        """The ops of all processes added up: of this one and of those that computed for it."""
+        """Sum of the statistics of this process and of all that computed for it."""
         together = OpStatistics(self.host, self.process, self.device)
         together._elapsed = self.elapsed_seconds
         for each in (self, *self.remotes.values()):
@@ -188,12 +188,12 @@ class OpStatistics:
 
     @property
     def flops_per_second(self) -> float:
-        """Floating-point operations per second of computing: how fast the device is."""
+        """Floating-point operations per second of computing, a measure of the device."""
         return _ratio(self.total.flops, self.total.seconds)
 
     @property
     def flops_per_elapsed_second(self) -> float:
-        """Floating-point operations per second that passed: how fast the program is."""
+        """Floating-point operations per elapsed second, a measure of the program."""
         return _ratio(self.total.flops, self.elapsed_seconds)
 
     @property
@@ -203,11 +203,11 @@ class OpStatistics:
 
     @property
     def utilization(self) -> float:
-        """Part of the time that was spent computing; above 1 where threads compute side by side."""
+        """Fraction of the time spent computing; above 1 if threads compute in parallel."""
         return _ratio(self.total.seconds, self.elapsed_seconds)
 
     def summary(self, *, most: int | None = None) -> dict[str, Any]:
-        """Return everything as JSON-able data, which `read` reads again.
+        """Return the statistics as JSON-able data for `read`.
 
         Parameters
         ----------
@@ -230,12 +230,12 @@ class OpStatistics:
 
     @classmethod
     def read(cls, data: Any) -> "OpStatistics":
-        """Read a `summary`, which may have come from another process.
+        """Read a `summary`, possibly of another process.
 
         Raises
         ------
         ValueError
-            If it is none.
+            If it is malformed.
 
         Examples
         --------
@@ -260,7 +260,7 @@ class OpStatistics:
         return statistics
 
     def table(self, *, most: int | None = None) -> str:
-        """Return the figures as text, one table per process.
+        """Format the statistics as text, one table per process.
 
         Parameters
         ----------
@@ -287,7 +287,7 @@ class OpStatistics:
 
 
 class Later:
-    """Adds the seconds of an op to statistics as they come; its count, bytes and flops are there before."""
+    """Adds the seconds of an op to statistics when they are known; count, bytes and flops are added before."""
 
     __slots__ = ("_name", "_statistics")
 
@@ -296,13 +296,13 @@ class Later:
         self._statistics = [(each, each._resets) for each in statistics]
 
     def expect(self) -> None:
-        """Take note that there is something to come."""
+        """Expect one more measurement."""
         for statistics, _ in self._statistics:
             with statistics._lock:
                 statistics._awaited += 1
 
     def tell(self, seconds: float | None) -> None:
-        """Add what has come; nothing where it cannot be known, or where statistics have begun anew."""
+        """Add a measurement; ignore an unknown one, and statistics that were reset meanwhile."""
         for statistics, resets in self._statistics:
             with statistics._lock:
                 statistics._awaited -= 1
@@ -311,7 +311,7 @@ class Later:
 
 
 def _most(ops: dict[str, OpCount], most: int | None) -> dict[str, OpCount]:
-    """Keep the most costly ops, and add up the others."""
+    """Keep the most costly ops and sum the others."""
     names = list(ops)
     if most is None or len(names) <= most:
         return ops

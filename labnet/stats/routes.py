@@ -1,4 +1,4 @@
-"""What is counted for each route of a server."""
+"""Counters per route of a server."""
 
 from bisect import bisect_left
 from collections import deque
@@ -31,7 +31,7 @@ class RouteStatistics:
         self.in_flight = 0
         self.bytes_in = 0
         self.bytes_out = 0
-        from hdrh.histogram import HdrHistogram  # only who serves needs it: tensors need NumPy alone
+        from hdrh.histogram import HdrHistogram  # imported here: only servers need it, and tensors need NumPy alone
 
         self._latency = HdrHistogram(1, _LONGEST, 2)
         self._recent: deque[list[float]] = deque(maxlen=_RECENT_SECONDS)
@@ -42,7 +42,7 @@ class RouteStatistics:
         self.bytes_in += bytes_in
 
     def end(self, *, seconds: float, now: float, bytes_out: int, failed: bool) -> None:
-        """Count the reply; `now` is the time in seconds on the clock that `recent` is asked with."""
+        """Count the reply; `now` is in seconds of the clock that `recent` uses."""
         self.in_flight -= 1
         self.hits += 1
         self.errors += failed
@@ -56,7 +56,7 @@ class RouteStatistics:
         self._recent[-1][2] += seconds
 
     def summary(self) -> dict[str, Any]:
-        """Return everything counted since the start; times in seconds."""
+        """Return all counters since the start; times are in seconds."""
         found = self._latency.get_percentile_to_value_dict(list(_PERCENTILES)) if self.hits else {}
         return {
             "hits": self.hits,
@@ -69,7 +69,7 @@ class RouteStatistics:
         }
 
     def at_most(self, bounds: Sequence[float]) -> list[int]:
-        """Return how many requests took at most each of these seconds, which rise.
+        """Return how many requests took at most each of these increasing bounds in seconds.
 
         Examples
         --------

@@ -1,4 +1,4 @@
-"""When something computed: the last intervals, with what was done in each."""
+"""A timeline: the last intervals of computation with their names."""
 
 import time
 from collections import deque
@@ -9,7 +9,7 @@ _INTERVALS = 4096
 
 
 class Interval(NamedTuple):
-    """Something that was done, between two moments in seconds since 1970."""
+    """A named interval, with start and end in seconds since 1970."""
 
     kind: str
     began: float
@@ -32,7 +32,7 @@ class Timeline:
         self._intervals: deque[Interval] = deque(maxlen=_INTERVALS)
 
     def doing(self, kind: str) -> "_Doing":
-        """Return a context that is one interval."""
+        """Return a context that records one interval."""
         return _Doing(self._intervals, kind)
 
     def intervals(self) -> list[Interval]:

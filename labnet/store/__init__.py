@@ -1,4 +1,4 @@
-"""Stores: models that are trained, on the disk, with every update that was answered."""
+"""Stores: models in training on disk, with every answered update."""
 
 from labnet.store.intents import Intent
 from labnet.store.records import Outcome, Outcomes

@@ -1,7 +1,7 @@
-"""The folder of a store: one checkpoint, and the journal of what came after it.
+"""The folder of a store: one checkpoint and the journal of later updates.
 
-A new pair replaces the old one only once it is on the disk; whatever a crash leaves, the newest checkpoint that was
-completed is there with its journal.
+A new pair replaces the old one only after it is on disk. After any crash, the newest complete checkpoint is there with
+its journal.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from labnet.io.files import flush_directory, pack, replace_file
 from labnet.store import journal
 from labnet.tensor import on_host
 
-#: There while nobody has the store open, and everything is on the disk.
+#: Marker file: the store is closed and everything is on disk.
 CLEAN = "clean"
-#: There after a repair, until the store is opened: updates that were answered may have been cut off.
+#: Marker file after a repair, until the store is opened: answered updates may have been cut off.
 CUT = "cut"
 _WAY_OUT = "put a copy of the folder in its place, or begin anew"
 _CHECKSUM = "checksum"
@@ -33,37 +33,37 @@ _HALF_WRITTEN = re.compile(r"\.(checkpoint-\d{12}\.safetensors|journal-\d{12})\.
 
 
 def checkpoint_path(folder: Path, version: int) -> Path:
-    """Return where the checkpoint of a version is."""
+    """Return the path of the checkpoint of a version."""
     return folder / f"checkpoint-{version:012d}.safetensors"
 
 
 def journal_path(folder: Path, version: int) -> Path:
-    """Return where the journal of what came after a version is."""
+    """Return the path of the journal after a version."""
     return folder / f"journal-{version:012d}"
 
 
 def newest(folder: Path) -> int | None:
-    """Return the version of the newest checkpoint, None if there is none."""
+    """Return the version of the newest checkpoint, or None."""
     names = os.listdir(folder) if folder.is_dir() else []
     versions = [int(match[1]) for name in names if (match := _CHECKPOINT.fullmatch(name))]
     return max(versions, default=None)
 
 
 def write_pair(folder: Path, version: int, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> journal.Journal:
-    """Write a checkpoint with an empty journal, and drop those before.
+    """Write a checkpoint with an empty journal and delete earlier pairs.
 
-    The name of the journal is on the disk before the checkpoint is: no crash leaves a checkpoint without its journal.
-    From the moment the checkpoint is there it counts, so nothing that fails after that is raised: the journal is
-    `broken` then, and what was there before is kept.
+    The journal is on disk before the checkpoint, so no crash leaves a checkpoint without its journal.
+    The checkpoint is valid as soon as it exists, so later failures are not raised: the journal is then `broken`, and
+    the earlier pair is kept.
 
     Raises
     ------
     OSError
-        If that is not possible; what was there before is still there, and counts.
+        If that fails; the earlier pair is still there and valid.
     """
     path, place = journal_path(folder, version), checkpoint_path(folder, version)
     metadata = {**metadata, _CHECKSUM: f"{_checksum(tensors, metadata):08x}"}
-    if place.exists():  # of the same version: its journal has no update, and nothing that is not written now
+    if place.exists():  # same version: its journal has no update and nothing that is not written now
         _write_checkpoint(place, tensors, metadata)
         begun = journal.Journal(path, end=0)
     else:
@@ -85,12 +85,12 @@ def write_pair(folder: Path, version: int, tensors: Mapping[str, Any], metadata:
 
 
 def _write_checkpoint(place: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
-    """Write a checkpoint that its owner alone can read, as the journal is."""
+    """Write a checkpoint that only its owner can read, like the journal."""
     replace_file(place, pack(tensors, metadata), mode=0o600)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the tensors and the text of a checkpoint.
+    """Read the tensors and the text of a checkpoint.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _checksum(tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> int:
-    """Return the CRC-32 of everything in a checkpoint, in the order of the names."""
+    """Return the CRC-32 of a checkpoint's contents in the order of names."""
     checksum = zlib.crc32(repr(sorted(metadata.items())).encode())
     for name, tensor in sorted(tensors.items()):
         array = np.ascontiguousarray(on_host(tensor))
@@ -117,9 +117,9 @@ def _checksum(tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> int:
 
 
 def drop_others(folder: Path, version: int) -> None:
-    """Delete checkpoints and journals of other versions, and what a crash left half-written, as far as possible.
+    """Delete checkpoints and journals of other versions and incomplete files, as far as possible.
 
-    What cannot be deleted is in nobody's way: only the newest checkpoint counts.
+    Remaining files do no harm: only the newest checkpoint is read.
     """
     keep = {checkpoint_path(folder, version).name, journal_path(folder, version).name}
     with contextlib.suppress(OSError):
@@ -131,9 +131,9 @@ def drop_others(folder: Path, version: int) -> None:
 
 
 def refuse_orphans(folder: Path) -> None:
-    """Raise a `StoreError` if there are updates without the checkpoint that they come after: it would be lost for good.
+    """Raise `StoreError` if a journal with updates has no checkpoint, so that it is not overwritten.
 
-    A crash leaves none: the first journal is empty until there is a checkpoint.
+    A crash does not cause this: the first journal is empty until there is a checkpoint.
     """
     for name in sorted(os.listdir(folder)):
         if _JOURNAL.fullmatch(name) and (folder / name).stat().st_size > len(journal.MAGIC):
@@ -141,7 +141,7 @@ def refuse_orphans(folder: Path) -> None:
 
 
 def boot() -> str:
-    """Return what tells one run of the operating system from the next; empty where it does not say."""
+    """Return the boot id of the operating system; empty if unavailable."""
     try:
         return _boot()
     except OSError:
@@ -150,5 +150,5 @@ def boot() -> str:
 
 @functools.cache
 def _boot() -> str:
-    """Read it once: it does not change while this process lives, and reading may fail later."""
+    """Read the boot id once: it does not change in this process, and reading may fail later."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

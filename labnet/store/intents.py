@@ -1,6 +1,7 @@
-"""Backwards that were handed on to other servers and not yet applied here: noted before the first of them is asked.
+"""Intents: the log of backwards that reach other servers before they are applied here.
 
-What is noted is enough to compute the forward again as it was, after a crash, so that its backward can be completed.
+An intent is written before the first request to another server. It contains what is needed to replay the forward after
+a crash and complete its backward.
 """
 
 import json
@@ -14,29 +15,29 @@ import numpy as np
 from labnet import codec
 
 Array = np.ndarray[Any, Any]
-#: Most intents that are remembered so that their forwards can be computed again, and bytes of these; and most of all.
+#: Most intents with a replayable forward, most bytes of these, and most intents in all.
 _WHOLE, _WHOLE_BYTES, _CALLS = 256, 1 << 26, 20_000
 _FORWARD, _WEIGHT = "forward/", "weight/"
 
 
 @dataclass(frozen=True)
 class Intent:
-    """A backward that was handed on to other servers: until its update follows, their part may have been applied.
+    """A backward that was forwarded to other servers, whose part may be applied before the update here.
 
     Attributes
     ----------
     call : str
-        The forward whose gradient it is.
+        Call id of the forward.
     servers : tuple of str
-        URLs of the others.
+        URLs of the other servers.
     version : int
-        Of the weights that the forward saw.
+        Version of the weights that the forward saw.
     forward : dict of str to ndarray
-        What the forward was given, by this server's client and by the others; empty where that was dropped.
+        Inputs of the forward, from the client and from other servers; empty after they were dropped.
     about : str
-        What the arrays of `forward` are, for whoever wrote them.
+        Description of the arrays of `forward`, for the module that wrote them.
     weights : dict of str to ndarray
-        That the forward saw; empty where nobody knows.
+        Weights that the forward saw; empty if unknown.
     """
 
     call: str
@@ -52,14 +53,14 @@ class Intent:
         return sum(array.nbytes for arrays in (self.forward, self.weights) for array in arrays.values())
 
     def arrays(self, version: int, prefix: str = "") -> dict[str, Array]:
-        """Return what has to be written where the weights have a version: its own ones only where these are others."""
+        """Return the arrays to write at a version of the weights; its own weights only if they differ."""
         found = {prefix + _FORWARD + name: array for name, array in self.forward.items()}
         if version != self.version:
             found |= {prefix + _WEIGHT + name: array for name, array in self.weights.items()}
         return found
 
     def described(self) -> list[Any]:
-        """Return what is not an array, as JSON has it."""
+        """Return all fields but the arrays as JSON-able data."""
         return [self.call, list(self.servers), self.version, self.about]
 
     @classmethod
@@ -72,22 +73,22 @@ class Intent:
         return cls(str(call), tuple(map(str, servers)), int(version), forward, str(about), weights)
 
     def encode(self, version: int) -> list[codec.Part]:
-        """Return the parts of a record that is written where the weights have a version."""
+        """Return the parts of a record at a version of the weights."""
         return codec.encode(self.arrays(version), {"intent": json.dumps(self.described())})
 
     def seen(self, version: int, weights: Mapping[str, Array]) -> "Intent":
-        """Return it with the weights that are there when it is read, if it was written where they were the same."""
+        """Return the intent with the weights at the time of reading, if it was written at the same version."""
         if self.weights or not self.forward:
             return self
         return replace(self, weights=weights) if version == self.version else self.without_forward()
 
     def without_forward(self) -> "Intent":
-        """Return what is left where its forward cannot be computed again."""
+        """Return the intent without the data for a replay."""
         return Intent(self.call, self.servers, self.version)
 
 
 class Intents:
-    """The intents of a store, the newest ones with what it takes to compute their forwards again; bounded.
+    """The intents of a store, bounded; the newest ones can be replayed.
 
     Examples
     --------
@@ -101,7 +102,7 @@ class Intents:
         self._open: OrderedDict[str, Intent] = OrderedDict()
         self._whole: OrderedDict[str, int] = OrderedDict()
         self._nbytes = 0
-        #: Version before which calls may have been handed on of which nothing is known any more.
+        #: Version before which forwarded calls may have been forgotten.
         self.forgotten = 0
 
     def __contains__(self, call: str) -> bool:
@@ -114,7 +115,7 @@ class Intents:
         return len(self._open)
 
     def add(self, intent: Intent) -> None:
-        """Remember an intent, and less of the oldest ones."""
+        """Add an intent; drop forwards and intents that exceed the bounds, oldest first."""
         self.done(intent.call)
         self._open[intent.call] = intent
         if intent.forward:
@@ -130,12 +131,12 @@ class Intents:
             self.forgotten = max(self.forgotten, old.version + 1)
 
     def done(self, call: str) -> None:
-        """Forget the intent of a call, if there is one: it was applied here."""
+        """Remove the intent of a call, if there is one, because it was applied here."""
         if self._open.pop(call, None) is not None:
             self._nbytes -= self._whole.pop(call, 0)
 
     def encode(self, version: int) -> tuple[dict[str, Array], str]:
-        """Return arrays and text for a checkpoint of a version."""
+        """Return arrays and text for a checkpoint at a version."""
         arrays: dict[str, Array] = {}
         for number, intent in enumerate(self):
             arrays |= intent.arrays(version, f"intent/{number}/")
@@ -144,7 +145,7 @@ class Intents:
 
     @classmethod
     def decode(cls, arrays: Mapping[str, Array], text: str, version: int, weights: Mapping[str, Array]) -> "Intents":
-        """Read what `encode` returned, where these are the weights of the version."""
+        """Read what `encode` returned, given the weights of the version."""
         document, intents = json.loads(text), cls()
         for number, described in enumerate(document["intents"]):
             intents.add(Intent.of(described, arrays, f"intent/{number}/").seen(version, weights))

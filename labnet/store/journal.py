@@ -1,8 +1,7 @@
-"""An append-only file of records, each with its length and checksums, of which only the end can be torn.
+"""A journal: an append-only file of records with lengths and checksums, whose last record may be torn.
 
-A record is written after the one before, and is there or is not: what a crash leaves half-written at the end is cut
-off when the file is opened. Anything wrong before the end is damage, and is never skipped. Knows bytes, and nothing
-of what they mean.
+Records are atomic: an incomplete record that a crash leaves at the end is cut off when the file is opened. An error
+before the end is damage and is never skipped. This module handles bytes, independent of their meaning.
 """
 
 import os
@@ -24,25 +23,25 @@ HEAD = _FRAME.size + _CHECK.size
 Part = bytes | bytearray | memoryview
 
 
-#: How much is read at once where nothing is expected, in bytes.
+#: Chunk size for reading a blank tail, in bytes.
 _BLOCK = 1 << 20
 _WAY_OUT = "'labnet store repair' keeps the updates before it"
 
 
 class Reader:
-    """The records of a journal, one after the other, of which only one is in memory.
+    """An iterator over the records of a journal that keeps one in memory at a time.
 
     Attributes
     ----------
     end : int
-        The offset behind the last record that was given; 0 before the first line of the file was found.
+        Offset after the last yielded record; 0 until the first line of the file was read.
     torn : int
-        Bytes behind the last one, once all were given: a record that was being written at a crash.
+        Bytes of an incomplete record at the end, after all records were yielded.
 
     Raises
     ------
     StoreError
-        While it is read, if it is missing, no journal, or damaged before its end; `end` is where that is.
+        While reading, if the file is missing, no journal, or damaged before its end; `end` is the position.
     """
 
     def __init__(self, path: Path):
@@ -67,17 +66,17 @@ class Reader:
             self.torn = size - self.end
 
     def _without(self) -> str:
-        """Return what to do where no record can be read: updates that were answered may have been among them."""
+        """Return the advice for an unreadable journal, which may have contained answered updates."""
         return f"'labnet store repair {self._path.parent}' goes on from the checkpoint, as another incarnation"
 
     def _next(self, file: BinaryIO, size: int) -> bytes | None:
-        """Return the next record; None at the end, or at a torn record there."""
+        """Return the next record; None at the end or at a torn last record."""
         head = file.read(HEAD)
         if len(head) < HEAD:
             return None
         (check,) = _CHECK.unpack_from(head, _FRAME.size)
         if zlib.crc32(head[: _FRAME.size]) != check:
-            if not any(head) and _is_blank(file):  # the file grew, and what was written to it did not reach the disk
+            if not any(head) and _is_blank(file):  # the file grew, but its data did not reach the disk
                 return None
             raise StoreError(f"{self._path} is damaged at byte {self.end}: not the head of a record; {_WAY_OUT}")
         length, checksum = _FRAME.unpack_from(head)
@@ -94,7 +93,7 @@ class Reader:
 
 
 def _is_blank(file: BinaryIO) -> bool:
-    """Tell whether nothing comes any more, or zeros only."""
+    """Return whether the rest of the file is empty or zeros."""
     while block := file.read(_BLOCK):
         if any(block):
             return False
@@ -108,8 +107,8 @@ class Journal:
     ----------
     path : Path
     end : int
-        Where the last record ends, as a `Reader` found it; what is behind is cut off. With 0 an empty journal takes the
-        place of whatever is there: as a whole, so that no crash leaves a journal without its first line.
+        Offset of the end of the last record, from a `Reader`; the rest is cut off. With 0 the file is atomically
+        replaced by an empty journal, so that no crash leaves a journal without its first line.
 
     Raises
     ------
@@ -133,7 +132,7 @@ class Journal:
             replace_file(path, MAGIC, mode=0o600)
         self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._before = self.end = end or len(MAGIC)
-        #: Why nothing can be written any more, or None.
+        #: The error that prevents further writes, or None.
         self.broken: OSError | None = None
         try:
             os.ftruncate(self._file, self.end)
@@ -143,12 +142,12 @@ class Journal:
             raise
 
     def append(self, parts: Sequence[Part], *, sync: bool) -> None:
-        """Write a record, and wait until it is on the disk if asked to; on an error it is not there.
+        """Append a record and optionally sync it to disk; on an error it is not in the journal.
 
         Raises
         ------
         OSError
-            If it could not be written; the journal is as it was before, unless it is `broken` now.
+            If it could not be written; the journal is unchanged or `broken`.
         """
         self.check()
         checksum = 0
@@ -166,29 +165,29 @@ class Journal:
         self._before = before
 
     def take_back(self) -> None:
-        """Take the last record away again.
+        """Remove the last record.
 
         Raises
         ------
         OSError
-            If that was not possible; the journal is `broken` then.
+            If that fails; the journal is then `broken`.
         """
         self.check()
         self._cut(self._before, None)
         self.check()
 
     def check(self) -> None:
-        """Raise the error that broke the journal, if one did."""
+        """Raise the error that broke the journal, if any."""
         if self.broken is not None:
             raise OSError(
                 self.broken.errno, f"{self.broken.strerror}; nothing more is written until the store is opened again"
             )
 
     def sync(self) -> None:
-        """Wait until everything written is on the disk; after a failure the journal is `broken`."""
+        """Sync the journal to disk; after a failure it is `broken`."""
         try:
             os.fsync(self._file)
-        except OSError as error:  # the kernel has forgotten what it could not write: asking again proves nothing
+        except OSError as error:  # the kernel drops data that it failed to write: a second fsync proves nothing
             self.broken = self.broken or error
             raise
 
@@ -205,7 +204,7 @@ class Journal:
                 view = view[count:]
 
     def _cut(self, end: int, error: OSError | None) -> None:
-        """Make the journal end where it ended before; if that fails too, nothing can be said of it any more."""
+        """Truncate the journal to its last valid end; if that fails, mark it as broken."""
         try:
             os.ftruncate(self._file, end)
             os.fsync(self._file)

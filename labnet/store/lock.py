@@ -1,4 +1,4 @@
-"""The lock of a store's folder, and the POSIX file locks that it is made of: given up when their process ends."""
+"""The lock of a store's folder, made of POSIX file locks, which end with their process."""
 
 import contextlib
 import errno
@@ -9,7 +9,7 @@ from types import ModuleType
 
 from labnet.errors import StoreError
 
-#: What file systems answer that lock files and not folders.
+#: Errors of file systems that lock files but not folders.
 _NO_FOLDERS = (errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOTSUP)
 
 
@@ -31,12 +31,12 @@ def posix_locks() -> ModuleType:
 
 
 def take(descriptor: int, *, unless: Collection[int] = ()) -> None:
-    """Lock an open file or folder for this process, without waiting; do nothing where that fails with an errno.
+    """Lock an open file or folder for this process without waiting; ignore the errors in `unless`.
 
     Raises
     ------
     BlockingIOError
-        If it is locked already.
+        If another process has locked it.
     OSError
         If it cannot be locked.
     StoreError
@@ -51,15 +51,15 @@ def take(descriptor: int, *, unless: Collection[int] = ()) -> None:
 
 
 class Lock:
-    """The right to write to a folder, for one process at a time; given back by `release`, or by the process's end.
+    """The exclusive lock of a folder for one process, until `release` or the end of the process.
 
-    The folder itself is locked: a file in it could be removed and made again, and both files be locked. The file `lock`
-    names the holder. It is locked too, for file systems whose locks of folders do not reach other machines.
+    The folder itself is locked, because a lock file could be removed and recreated while it is locked. The file `lock`
+    names the holder. It is locked too, for file systems whose folder locks do not reach other machines.
 
     Raises
     ------
     StoreError
-        If another one has it, or the system has no such locks.
+        If another process has the lock, or the system has no such locks.
     """
 
     def __init__(self, folder: Path):
@@ -79,18 +79,18 @@ class Lock:
         except OSError:  # a file system without locks
             self._close()
             raise
-        with contextlib.suppress(OSError):  # a disk that is full: only the name of the holder is missing then
+        with contextlib.suppress(OSError):  # the disk is full: only the name of the holder is missing
             os.ftruncate(self._held[1], 0)
             os.pwrite(self._held[1], f"{self._pid}\n".encode(), 0)
 
     def check(self) -> None:
-        """Raise an `OSError` if the path no longer leads to the folder that is locked."""
+        """Raise `OSError` if the path no longer leads to the locked folder."""
         if not os.path.samestat(os.stat(self._path), os.fstat(self._held[0])):
             raise OSError(errno.ESTALE, f"{self._path} is another folder than the one that was opened", str(self._path))
 
     def release(self) -> None:
-        """Give the right back; again does nothing, and in a forked child the parent keeps it."""
-        if self._pid == os.getpid():  # closing is not enough while a process that was just forked has the files too
+        """Release the lock; idempotent. In a forked child the parent keeps it."""
+        if self._pid == os.getpid():  # closing is not enough while a process that was just forked shares the files
             fcntl = posix_locks()
             for descriptor in self._held:
                 with contextlib.suppress(OSError):
@@ -103,9 +103,9 @@ class Lock:
 
 
 def _holder(name: Path) -> str:
-    """Return who has a lock, as far as its file says so."""
+    """Return the holder of a lock according to its file."""
     try:
         holder = name.read_text("ascii").strip()
-    except (OSError, ValueError):  # it was removed
+    except (OSError, ValueError):  # the file was removed
         holder = ""
     return "this process" if holder == str(os.getpid()) else f"process {holder}" if holder else "another process"

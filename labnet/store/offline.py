@@ -1,4 +1,4 @@
-"""Stores that nobody serves: what is in one, whether it is whole, and made as short as it can be."""
+"""Offline tools for stores: list the contents, verify, compact and repair."""
 
 import itertools
 import json
@@ -25,18 +25,18 @@ _WEIGHT = "weight/"
 
 @dataclass(frozen=True)
 class Contents:
-    """What is in a store.
+    """The contents of a store.
 
     Attributes
     ----------
     version, updates : int
-        Updates that the weights have seen, and how many of them are in the journal.
+        Number of updates of the weights, and of updates in the journal.
     torn : int
-        Bytes of an update that was being written at a crash, and never answered.
+        Bytes of an update that a crash interrupted; it was never answered.
     weights : dict
-        Shape and dtype of each, by name.
+        Shape and dtype of each weight, by name.
     replies, nbytes : int
-        Replies that are kept, and bytes of all files.
+        Number of stored replies, and bytes of all files.
     """
 
     path: Path
@@ -52,12 +52,12 @@ class Contents:
 
 
 def contents(path: Path) -> Contents:
-    """Read a store and check everything in it; nothing is changed, and it may be in use.
+    """Read and verify a store without changing it; the store may be in use.
 
     Raises
     ------
     StoreError
-        If there is none, or it is damaged.
+        If there is no store, or it is damaged.
     """
     found = _found(path)
     if found.error is not None:
@@ -79,7 +79,7 @@ def contents(path: Path) -> Contents:
 
 
 def _size(path: Path) -> int:
-    """Return the bytes of a file, none if a server has deleted it meanwhile."""
+    """Return the size of a file in bytes; 0 if a server has deleted it meanwhile."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -87,7 +87,7 @@ def _size(path: Path) -> int:
 
 
 def _found(path: Path) -> "_Found":
-    """Read a store, from the beginning where a server put another checkpoint in place of the one that was read."""
+    """Read a store; start over if a server replaces the checkpoint meanwhile."""
     begun = folders.newest(path)
     try:
         found = _Found(path)
@@ -99,16 +99,16 @@ def _found(path: Path) -> "_Found":
 
 
 class _Found:
-    """A checkpoint, and the journal after it as far as that is good.
+    """A checkpoint and the valid part of the journal after it.
 
     Attributes
     ----------
     version, updates, replies : int
-        Up to the last good record, and how many updates and replies are in the journal up to there.
+        Version at the last valid record, and the updates and replies in the journal up to it.
     end, torn : int
-        Where that ends, and bytes of a torn record behind it.
+        Offset of its end, and bytes of a torn record after it.
     error : StoreError or None
-        What is wrong behind it.
+        The error after it.
     """
 
     def __init__(self, path: Path):
@@ -142,14 +142,14 @@ class _Found:
 
 
 def compact(path: Path) -> Contents:
-    """Carry out the updates of the journal, write a checkpoint, and begin an empty journal; the replies stay.
+    """Replay the journal, write a checkpoint and start an empty journal; the replies are kept.
 
     Raises
     ------
     StoreError
         If the store is in use, damaged, or was trained with an optimizer that is not labnet's.
     OSError
-        If the checkpoint cannot be written; the store is as it was then.
+        If the checkpoint cannot be written; the store is unchanged.
     """
     found = contents(path)
     kind = None if found.optimizer == "no optimizer" else getattr(optim, found.optimizer, None)
@@ -164,16 +164,16 @@ def compact(path: Path) -> Contents:
 
 @dataclass(frozen=True)
 class Repaired:
-    """What became of a damaged store.
+    """The result of a repair.
 
     Attributes
     ----------
     version : int
-        Of the last update that is left.
+        Version of the last remaining update.
     nbytes : int
-        How many bytes of later updates were cut off.
+        Bytes of later updates that were cut off.
     copy : Path or None
-        The journal as it was; None if it was missing.
+        Copy of the original journal; None if it was missing.
     """
 
     version: int
@@ -182,21 +182,21 @@ class Repaired:
 
 
 def repair(path: Path) -> Repaired | None:
-    """Cut a damaged journal off before its first bad record, and keep a copy of it; None if nothing is damaged.
+    """Truncate a damaged journal at its first bad record and keep a copy; return None if undamaged.
 
-    Where the journal is missing, or none, an empty one takes its place.
+    A missing or unreadable journal is replaced by an empty one.
 
-    Updates that were answered may be lost by that. Servers and clients will know: the store goes on as another one,
-    which says "unknown" of every request before.
+    This may lose answered updates. Servers and clients notice it: the store continues with a new lineage and reports
+    "unknown" for every earlier request.
 
     Raises
     ------
     StoreError
-        If the store is in use, or there is no whole checkpoint in it.
+        If the store is in use or has no valid checkpoint.
     OSError
-        If something cannot be written; the journal is as it was then.
+        If a file cannot be written; the journal is unchanged.
     """
-    _checkpoint(path)  # first: a lock would be left in any other folder
+    _checkpoint(path)  # first, so that no lock file is left in a wrong folder
     lock = Lock(path)
     try:
         found = _Found(path)
@@ -215,7 +215,7 @@ def repair(path: Path) -> Repaired | None:
 
 
 def _copy(damaged: Path) -> Path:
-    """Copy a journal beside itself, for its owner only as it is."""
+    """Copy a journal to a new file next to it, readable by its owner only."""
     copy = _free(damaged.parent, f"damaged-{damaged.name}")
     with (
         open(copy, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as target,
@@ -228,7 +228,7 @@ def _copy(damaged: Path) -> Path:
 
 
 def _free(path: Path, name: str) -> Path:
-    """Return a name in a folder that nothing has yet."""
+    """Return an unused file name in a folder."""
     candidates = (path / (name + (f".{number}" if number else "")) for number in itertools.count())
     return next(candidate for candidate in candidates if not candidate.exists())
 
@@ -244,7 +244,7 @@ def _checkpoint(path: Path) -> tuple[int, dict[str, Any], dict[str, str]]:
 
 
 class _Bare:
-    """Parameters without the module that they are of."""
+    """A module that only has parameters, for replay without the user's model."""
 
     def __init__(self, values: Mapping[str, Tensor], shared: Mapping[str, str]):
         self._tensors = {name: Tensor(t, requires_grad=t.dtype.kind == "f") for name, t in values.items()}

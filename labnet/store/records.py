@@ -1,4 +1,4 @@
-"""What a journal and a checkpoint hold, as arrays and text: updates, and what was answered for each of them."""
+"""Records of a journal and a checkpoint, as arrays and text: updates and the replies to their requests."""
 
 import json
 from collections import OrderedDict
@@ -14,28 +14,28 @@ from labnet.store.intents import Intent
 from labnet.store.refusals import Refusal
 
 Array = np.ndarray[Any, Any]
-#: Most outcomes that are remembered with their replies, bytes of these replies, and outcomes without them.
+#: Most outcomes with replies, most bytes of these replies, and most outcomes without replies.
 _REPLIES, _REPLY_BYTES, _KEYS = 4096, 1 << 26, 20_000
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A request that was applied, and its reply.
+    """An applied request and its reply.
 
     Attributes
     ----------
     key : str
         ``client:sequence``, or empty if the request had none.
     fingerprint : tuple
-        What tells the request from others with the same key.
+        Distinguishes the request from others with the same key.
     call : str
-        The forward whose gradient it was.
+        Call id of the forward.
     reply : bytes or None
-        Body of the reply; None once it was dropped.
+        Body of the reply; None after it was dropped.
     version : int
-        Of the weights that it led to.
+        Version of the weights after the update.
     renews : str
-        The call that this one stands for, if its forward was made again.
+        The original call, if the forward was repeated.
     """
 
     key: str
@@ -48,14 +48,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Update:
-    """One change of the weights: gradients by the names of their parameters, and for whom it was made.
+    """One update of the weights: gradients by parameter name, and the outcomes of its requests.
 
     Attributes
     ----------
     settings : dict
-        Numbers of the optimizer, such as ``lr``.
+        Hyperparameters of the optimizer, such as ``lr``.
     buffers : dict
-        Values that a forward changes beside the parameters, such as running means.
+        Values besides the parameters that a forward changes, such as running means.
     """
 
     version: int
@@ -96,7 +96,7 @@ class Update:
             raise StoreError(f"not the record of an update: {error}") from error
 
 
-#: What a journal is made of.
+#: The records of a journal.
 Record = Update | Intent | Refusal
 
 
@@ -120,7 +120,7 @@ def decode(payload: bytes) -> Record:
 
 
 class Outcomes:
-    """The outcomes of a store, the newest ones with their replies; bounded.
+    """The outcomes of a store, bounded; the newest ones with their replies.
 
     Examples
     --------
@@ -134,7 +134,7 @@ class Outcomes:
         self._kept: OrderedDict[str, Outcome] = OrderedDict()
         self._with_reply: OrderedDict[str, int] = OrderedDict()
         self._nbytes = 0
-        #: Newest version that one led to which was forgotten altogether; 0 if none was.
+        #: Newest version of a forgotten outcome; 0 if none was forgotten.
         self.forgotten = 0
         for outcome in found:
             self.add(outcome)
@@ -146,7 +146,7 @@ class Outcomes:
         return len(self._kept)
 
     def add(self, outcome: Outcome) -> None:
-        """Remember an outcome, and less of the oldest ones."""
+        """Add an outcome; drop replies and outcomes that exceed the bounds, oldest first."""
         self._kept[outcome.call] = outcome
         if outcome.reply is not None:
             self._with_reply[outcome.call] = len(outcome.reply)

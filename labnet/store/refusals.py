@@ -1,4 +1,4 @@
-"""Calls that were given up: somebody was told that their gradients are not applied, so none is that comes later."""
+"""Refusals: calls whose client was told that no gradient is applied, so later gradients are refused."""
 
 import json
 from collections import OrderedDict
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from labnet import codec
 
-#: Most that are remembered.
+#: Most refusals in a store.
 _CALLS = 20_000
 
 
@@ -18,9 +18,9 @@ class Refusal:
     Attributes
     ----------
     call : str
-        The forward whose gradient it would be.
+        Call id of the forward.
     version : int
-        Of the weights then; the forward saw no later ones.
+        Version of the weights at that time; the forward saw no later one.
     """
 
     call: str
@@ -50,7 +50,7 @@ class Refusals:
 
     def __init__(self) -> None:
         self._calls: OrderedDict[str, int] = OrderedDict()
-        #: Version before which calls may have been given up of which nothing is known any more.
+        #: Version before which refusals may have been forgotten.
         self.forgotten = 0
 
     def __contains__(self, call: str) -> bool:
@@ -60,7 +60,7 @@ class Refusals:
         return iter(self._calls)
 
     def add(self, refusal: Refusal) -> None:
-        """Remember a refusal, and forget the oldest ones."""
+        """Add a refusal; forget the oldest ones beyond the bound."""
         self._calls[refusal.call] = refusal.version
         while len(self._calls) > _CALLS:
             self.forgotten = max(self.forgotten, self._calls.popitem(last=False)[1] + 1)

@@ -1,7 +1,7 @@
-"""A store: the weights, the optimizer's state and the answered requests of a model that is trained, on the disk.
+"""A store on disk: the weights, the optimizer's state and the answered requests of a model in training.
 
-An update is written to the journal before any weight changes, and answered after that. Opening a store loads the
-last checkpoint and carries out the updates of the journal again, by the same optimizer and so to the same bits.
+An update is written to the journal before any weight changes, and answered after that. Opening a store loads the last
+checkpoint and replays the updates of the journal with the same optimizer, which gives the same bits.
 """
 
 import contextlib
@@ -35,9 +35,9 @@ FORMAT = "labnet store 1"
 
 log = logging.getLogger("labnet.store")
 
-#: Seconds within which what was written is on the disk, where not every update waits for that.
+#: Seconds within which written updates are synced to disk at the level "group".
 GROUP_SECONDS = 0.05
-#: A journal that is this long, and longer than some checkpoints, is replaced by a new checkpoint.
+#: A journal of at least this length, and longer than several checkpoints, is replaced by a new checkpoint.
 _LONG = 1 << 26
 _CHECKPOINTS = 4
 _WEIGHT, _STATE = "weight/", "optimizer/"
@@ -49,35 +49,35 @@ class Store:
     Parameters
     ----------
     path : Path
-        A folder, made if it is not there.
+        A folder; created if missing.
     model : Module
-        Gets the weights of the store if there are some.
+        Receives the stored weights, if any.
     optimizer : Optimizer or None
-        Gets its state.
+        Receives the stored state, if any.
     durability : "memory", "group" or "every"
-        Write at checkpoints only; every update before it is answered; and wait for the disk each time.
+        Write at checkpoints only; write every update before it is answered; or also sync each time.
 
     Attributes
     ----------
     lineage : str
-        Random id of the store since it was made.
+        Random id of the store.
     version : int
-        How many updates the weights have seen.
+        Number of updates of the weights.
     outcomes : Outcomes
-        The requests that were applied.
+        The applied requests.
     intents : Intents
-        Backwards that were handed on to other servers and not applied here.
+        Backwards that were forwarded to other servers and not yet applied here.
     refusals : Refusals
-        Calls of which no gradient is applied any more.
+        Calls whose gradients are no longer accepted.
     resumed : bool
-        Whether there was something in the folder.
+        Whether the folder had content.
     replayed : int
-        Updates that were carried out again.
+        Number of replayed updates.
 
     Raises
     ------
     StoreError
-        If the store is in use, damaged, or of another model or optimizer; it is left as it is.
+        If the store is in use, damaged, or of another model or optimizer; it is not changed.
     OSError
         If the folder cannot be written.
     """
@@ -92,15 +92,15 @@ class Store:
         self.outcomes = Outcomes()
         self.intents = Intents()
         self.refusals = Refusals()
-        self._noted = False  # whether something is neither in the checkpoint nor in the journal, beside updates
+        self._noted = False  # whether anything but updates is neither in the checkpoint nor in the journal
         self._journal: journal.Journal | None = None
-        self._begun = -1  # version of the present checkpoint
-        #: Whether an update is written, and neither carried out nor taken back.
+        self._begun = -1  # version of the current checkpoint
+        #: Whether an update is written and neither applied nor undone.
         self.is_updating = False
-        self._unsure = False  # whether the optimizer may be in another state than the journal leads to
+        self._unsure = False  # whether the optimizer's state may differ from that after the journal
         self._long = _LONG  # length at which the journal is replaced
-        self._files = threading.Lock()  # held while the journal is brought to the disk, or replaced
-        posix_locks()  # before a folder is made that could not be used
+        self._files = threading.Lock()  # held while the journal is synced or replaced
+        posix_locks()  # before creating a folder that could not be used
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = Lock(self.path)
         try:
@@ -117,12 +117,12 @@ class Store:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether an update that failed may be carried out after all if the process ended now: it is in the journal."""
+        """Whether a failed update is still in the journal and would be replayed if the process ended now."""
         return self._journal is not None and self._journal.broken is not None
 
     @property
     def unwritten(self) -> int:
-        """How many updates are nowhere but in memory."""
+        """Number of updates that are in memory only."""
         return self.version - self._begun if self.durability == "memory" else 0
 
     # Opening
@@ -139,7 +139,7 @@ class Store:
         try:
             promised = self._load(folders.checkpoint_path(self.path, version), version)
             self._replay(folders.journal_path(self.path, version))
-            if promised != self._promised():  # what the next one who opens it concludes from them must be true
+            if promised != self._promised():  # the next process that opens the store relies on them
                 self._write_checkpoint()
             self._not_clean()
         except BaseException:
@@ -153,17 +153,17 @@ class Store:
         return True
 
     def _not_clean(self) -> None:
-        """Take back what was said of the last end: that everything is on the disk, or that something was cut off."""
+        """Remove the markers of the last shutdown: that all is on disk, or that something was cut off."""
         for name in (folders.CLEAN, folders.CUT):
             (self.path / name).unlink(missing_ok=True)
         flush_directory(self.path)
 
     def _promised(self) -> dict[str, str]:
-        """Return what a checkpoint says of what can be lost after it."""
+        """Return the durability data of a checkpoint: what can be lost after it."""
         return {"lineage": self.lineage, "durability": self.durability, "boot": folders.boot()}
 
     def _load(self, path: Path, version: int) -> dict[str, str]:
-        """Take over a checkpoint; return what it says of what could be lost after it."""
+        """Load a checkpoint; return its durability data."""
         tensors, metadata = folders.read_checkpoint(path)
         if metadata.get("format") != FORMAT:
             raise StoreError(f"{path} is of format {metadata.get('format')!r:.40}, this version reads {FORMAT!r}")
@@ -187,7 +187,7 @@ class Store:
         return {name: metadata[name] for name in self._promised()}
 
     def _may_have_lost(self, metadata: Mapping[str, str]) -> bool:
-        """Tell whether updates that were answered may be missing: clients then must not rely on what is here."""
+        """Return whether answered updates may be missing, so that clients cannot rely on the store."""
         if (self.path / folders.CUT).exists():
             return True
         if metadata["durability"] == "every" or (self.path / folders.CLEAN).exists():
@@ -195,7 +195,7 @@ class Store:
         return metadata["durability"] == "memory" or not folders.boot() or metadata["boot"] != folders.boot()
 
     def _check_same(self, weights: Mapping[str, Tensor], optimizer: str) -> None:
-        """Refuse a store of another model or optimizer, and say what differs."""
+        """Refuse a store of another model or optimizer; name the difference."""
         own = {name: (tensor.shape, tensor.dtype.name) for name, tensor in self._model.state_dict().items()}
         stored = {name: (tensor.shape, tensor.dtype.name) for name, tensor in weights.items()}
         if own != stored:
@@ -230,11 +230,11 @@ class Store:
         folders.drop_others(self.path, self._begun)
 
     def _weights(self) -> dict[str, Any]:
-        """Return the values of all parameters and buffers, which later updates do not change."""
+        """Return copies of all parameters and buffers."""
         return {name: on_host(tensor) for name, tensor in self._model.state_dict().items()}
 
     def _carry_out(self, update: Update) -> None:
-        """Do an update again."""
+        """Replay an update."""
         parameters = dict(self._model.named_parameters())
         if unknown := update.gradients.keys() - parameters.keys():
             raise StoreError(f"it has the gradient of {min(unknown)!r}, which is no parameter of the model")
@@ -261,7 +261,7 @@ class Store:
     # Writing
 
     def intend(self, intent: Intent) -> None:
-        """Write that a backward is about to be handed on to other servers.
+        """Log a backward that is about to reach other servers.
 
         Raises
         ------
@@ -274,7 +274,7 @@ class Store:
             self._shorten()
 
     def refuse(self, call: str) -> None:
-        """Write that no gradient of a call is applied any more, before anybody is told so.
+        """Log that no gradient of a call is applied from now on, before a client is told so.
 
         Raises
         ------
@@ -288,7 +288,7 @@ class Store:
             self._shorten()
 
     def _note(self, record: Sequence[journal.Part]) -> None:
-        """Write what is no update, or leave it for the next checkpoint."""
+        """Write a record that is no update, or leave it for the next checkpoint."""
         if self._journal is None:
             raise OSError(errno.EBADF, "it is closed")
         if self.durability == "memory":
@@ -297,12 +297,12 @@ class Store:
             self._mend().append(record, sync=self.durability == "every")
 
     def append(self, gradients: Gradients, outcomes: Iterable[Outcome]) -> None:
-        """Write the next update to the journal; the weights are changed after that.
+        """Write the next update to the journal, before the weights change.
 
         Raises
         ------
         OSError
-            If it could not be written; the store is as it was before.
+            If it could not be written; the store is unchanged.
         """
         if self._journal is None:
             raise OSError(errno.EBADF, "it is closed")
@@ -314,7 +314,7 @@ class Store:
         names = {id(tensor): name for name, tensor in self._model.named_parameters()}
         taken = [(tensor, gradient) for tensor, gradient in gradients.items() if self._takes(tensor)]
         named = {names[id(tensor)]: np.asarray(on_host(gradient)) for tensor, gradient in taken}
-        # a parameter's further names are none of buffers: they would bring its old value back
+        # further names of a parameter are no buffers: they would restore its old value
         buffers = {name: on_host(t) for name, t in self._model._state().items() if id(t) not in names}
         settings = _settings(self._optimizer) if self._optimizer is not None else {}
         update = Update(self.version + 1, named, tuple(outcomes), settings, buffers)
@@ -325,49 +325,49 @@ class Store:
             self._syncing.ask()
 
     def _mend(self) -> journal.Journal:
-        """Return a journal that can be written to and leads to the state as it is: a new one where that needs it."""
+        """Return a writable journal that leads to the current state; start a new one if necessary."""
         assert self._journal is not None
         if self._journal.broken or self._unsure:
             self._write_checkpoint()
         return self._journal
 
     def _takes(self, parameter: Tensor) -> bool:
-        """Tell whether the optimizer looks at the gradient of a parameter."""
+        """Return whether the optimizer reads the gradient of a parameter."""
         optimizer = self._optimizer
         if optimizer is None:
             return False
-        is_own = type(optimizer).__call__ is not Optimizer.__call__  # which may look at all of them
+        is_own = type(optimizer).__call__ is not Optimizer.__call__  # may read all of them
         return is_own or optimizer._only is None or id(parameter) in optimizer._only
 
     def take_back(self) -> None:
-        """Forget the update that was written last: it was not carried out, or not to its end."""
+        """Remove the last written update, which was not applied completely."""
         self.version -= 1
         self._unsure, self.is_updating = True, False
         if self._journal is not None and self.durability != "memory":
             self._journal.take_back()
 
     def applied(self, outcomes: Iterable[Outcome]) -> None:
-        """Remember what was answered, once the weights have changed; begin a new journal if this one is long."""
+        """Record the outcomes of an applied update; start a new journal if this one is long."""
         self.is_updating = False
         self._remember(outcomes)
         self._shorten()
 
     def _shorten(self) -> None:
-        """Begin a new journal if this one is long."""
+        """Start a new journal if this one is long."""
         if self._journal is not None and self._journal.end > self._long:
             try:
                 self._write_checkpoint()
-            except Exception as error:  # what was written stays: whatever this is, somebody is answered
+            except Exception as error:  # any error: the update is written, so its client must be answered
                 self._long = 2 * self._journal.end
                 log.warning("the store %s cannot be made shorter: %s", self.path, error)
 
     def checkpoint(self) -> None:
-        """Write weights, state and outcomes if they have changed, and begin a new journal.
+        """Write weights, state and outcomes if they have changed, and start a new journal.
 
         Raises
         ------
         OSError
-            If that is not possible; the checkpoint and journal before are still there then.
+            If that fails; the previous checkpoint and journal remain.
         """
         written = self._journal
         if written is None or written.end > len(journal.MAGIC) or self.version != self._begun or self._noted:
@@ -394,7 +394,7 @@ class Store:
             try:
                 begun = folders.write_pair(self.path, self.version, tensors | replies | noted, metadata)
             except OSError as error:
-                if self._journal is not None and self.version == self._begun:  # perhaps it was replaced already
+                if self._journal is not None and self.version == self._begun:  # it may have been replaced
                     self._journal.broken = self._journal.broken or error
                 raise
             if self._journal is not None:
@@ -404,18 +404,18 @@ class Store:
         self._long = max(_LONG, _CHECKPOINTS * folders.checkpoint_path(self.path, self.version).stat().st_size)
 
     def _shared(self) -> dict[str, str]:
-        """Return further names of parameters that have several, with the first one."""
+        """Return the additional names of shared parameters, with the first name of each."""
         names = {id(tensor): name for name, tensor in self._model.named_parameters()}
         state = self._model._state().items()
         return {name: names[id(t)] for name, t in state if names.get(id(t), name) != name}
 
     def _sync(self) -> None:
-        with self._files, contextlib.suppress(OSError):  # whoever writes next is told
+        with self._files, contextlib.suppress(OSError):  # the next write raises the error
             if self._journal is not None:
                 self._journal.sync()
 
     def summary(self) -> dict[str, Any]:
-        """Return the figures for the statistics; the path is nobody else's business."""
+        """Return the figures for the statistics, without the path."""
         written = self._journal
         return {
             "durability": self.durability,
@@ -427,12 +427,12 @@ class Store:
         }
 
     def close(self) -> None:
-        """Write a checkpoint, and give the folder free; again does nothing.
+        """Write a checkpoint and release the folder; idempotent.
 
         Raises
         ------
         OSError
-            If the checkpoint cannot be written; what the journal has is not lost.
+            If the checkpoint cannot be written; the journal is kept.
         """
         if self._journal is None:
             return
@@ -444,13 +444,13 @@ class Store:
         finally:
             if self._syncing is not None:
                 self._syncing.stop()
-                self._sync()  # what it had not come to, where there is no new checkpoint
+                self._sync()  # the part that was not synced, if there is no new checkpoint
             self.abandon()
 
     def reopen(self) -> None:
-        """Go on after `close`, where nobody else has opened the store since; the weights are those of this process.
+        """Continue after `close`, unless another process has opened the store; the weights are those of this process.
 
-        Does nothing where it is open.
+        Does nothing on an open store.
 
         Raises
         ------
@@ -469,7 +469,7 @@ class Store:
         self._syncing = _Syncing(self._sync) if self.durability == "group" else None
 
     def abandon(self) -> None:
-        """Let go of the files as they are: also in a forked child, where the parent goes on with them."""
+        """Close the files without writing, also in a forked child, whose parent keeps using them."""
         if self._journal is not None:
             self._journal.close()
             self._journal = None
@@ -477,7 +477,7 @@ class Store:
 
 
 class _Syncing:
-    """A thread that calls a function within `GROUP_SECONDS` of being asked to."""
+    """A thread that calls a function within `GROUP_SECONDS` of a request."""
 
     def __init__(self, function: Callable[[], None]):
         self._function = function
@@ -487,7 +487,7 @@ class _Syncing:
         self._thread.start()
 
     def ask(self) -> None:
-        """Have the function called soon."""
+        """Request a call of the function."""
         self._asked.set()
 
     def stop(self) -> None:
@@ -499,13 +499,13 @@ class _Syncing:
     def _work(self) -> None:
         while not self._stopping.is_set():
             self._asked.wait()
-            self._asked.clear()  # before it is looked whether to stop: who stops sets this last
+            self._asked.clear()  # before `_stopping` is read, which `stop` sets first
             if not self._stopping.wait(GROUP_SECONDS):
                 self._function()
 
 
 def _settings(optimizer: Optimizer) -> dict[str, Any]:
-    """Return the numbers that an optimizer was given."""
+    """Return the hyperparameters of an optimizer."""
     numbers = {name: value for name, value in vars(optimizer).items() if not name.startswith("_")}
     return {name: value for name, value in numbers.items() if isinstance(value, int | float | tuple)}
 

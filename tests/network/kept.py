@@ -119,7 +119,7 @@ class Twice(Composed):
         return await inner(y) + await inner(y * 0.5)
 
 
-class Branches(Composed):
+class Upstreams(Composed):
     """A model that calls one other server twice, each time behind a server of its own, side by side."""
 
     factor = 0.5
@@ -135,14 +135,14 @@ class Branches(Composed):
         return one + other
 
 
-class Twins(Branches):
+class Twins(Upstreams):
     """The same, where both calls have the same body."""
 
     factor = 1.0
 
 
 #: Models with parts on other servers, by the word before the URLs.
-KINDS = {"": Composed, "blocking": Blocking, "twice": Twice, "branches": Branches, "twins": Twins}
+KINDS = {"": Composed, "blocking": Blocking, "twice": Twice, "branches": Upstreams, "twins": Twins}
 #: Models without, by their names.
 ALONE = {"": make_model, "linear": make_linear}
 

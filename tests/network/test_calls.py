@@ -4,12 +4,12 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from labnet.network.model.calls import Calls, Kept, Limits
+from labnet.network.model.calls import CallRecord, Calls, Limits
 from labnet.network.protocol.outcome import Expired
 
 
 def kept(graph="graph", *, nbytes=1, born=0.0):
-    return Kept(graph, version=0, nbytes=nbytes, born=born)
+    return CallRecord(graph, version=0, nbytes=nbytes, born=born)
 
 
 def applied(calls, call, now=0.0):
@@ -70,7 +70,7 @@ def test_the_oldest_goes_first_and_looking_does_not_make_it_younger():
 def test_a_graph_given_back_can_be_taken_again():
     calls = Calls()
     calls.keep("a", kept())
-    calls.give_back("a", calls.take("a", now=0.0))
+    calls.release("a", calls.take("a", now=0.0))
     assert calls.take("a", now=0.0).graph == "graph"
     assert applied(calls, "a") == "yes"
 
@@ -78,7 +78,7 @@ def test_a_graph_given_back_can_be_taken_again():
 def test_a_graph_given_back_in_doubt_is_not_said_to_be_unused_once_it_is_dropped():
     calls = Calls(Limits(count=1))
     calls.keep("a", kept())
-    calls.give_back("a", calls.take("a", now=0.0), in_doubt=True)
+    calls.release("a", calls.take("a", now=0.0), in_doubt=True)
     calls.keep("b", kept())
     assert applied(calls, "a") == "unknown"
 

@@ -14,7 +14,7 @@ import labnet as ln
 from labnet import nn
 from labnet.errors import Overloaded, ProtocolMismatch, RemoteTimeout, ServeError
 from labnet.network import Backoff
-from labnet.network.model.calls import Calls, Kept
+from labnet.network.model.calls import CallRecord, Calls
 from labnet.network.protocol.keys import Key
 from labnet.network.protocol.outcome import Expired
 from labnet.network.server.ledger import Ledger
@@ -337,7 +337,7 @@ def test_a_hundred_thousand_graphs_and_keys_stay_within_bounds():
     for number in range(100_000):
         now = number / 1000
         assert ledger.begin(Key("ana", (number,)), "print", now=now) is None
-        calls.keep(str(number), Kept("graph", 0, 1 << 12, born=now))
+        calls.keep(str(number), CallRecord("graph", 0, 1 << 12, born=now))
         ledger.finish(Key("ana", (number,)), "reply", nbytes=1 << 12, now=now)
     assert (len(calls), calls.nbytes, calls.evicted) == (1024, 1024 << 12, 100_000 - 1024)
     assert ledger.summary()["keys"] == ledger.bounds.window

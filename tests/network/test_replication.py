@@ -169,7 +169,7 @@ def test_a_replica_follows_its_primary_again_whatever_went_wrong(primary):
 @pytest.mark.parametrize("given_up", [True, False])
 @pytest.mark.parametrize("end", ["stopped", "killed"])
 def test_after_a_restart_a_late_gradient_is_applied_unless_its_call_was_given_up(tmp_path, given_up, end):
-    """Handed on by a replica that was taken for dead, and follows the primary again by then."""
+    """ForwardedGradients on by a replica that was taken for dead, and follows the primary again by then."""
     model = ln.nn.Linear(2, 1, bias=False)
     model.weight.assign([[1.0, 2.0]])
 

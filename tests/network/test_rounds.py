@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import labnet as ln
+from labnet.errors import WireError
 from labnet.network.protocol.rounds import RoundOf
-from labnet.network.server.routing import Failure
 from tests.network.support import NATIVE, forward_of, http, native
 
 ID = "c0ffee00c0ffee00"
@@ -80,7 +80,7 @@ def test_a_gradient_that_is_not_finite_is_not_held(served):
 
 @pytest.mark.parametrize("text", ["", "c0ffee", f"{ID} 5000 0", f"{ID} 3", f"{ID} 3 -1", f"{ID.upper()} 3 1"])
 def test_a_round_that_is_malformed_is_refused(served, text):
-    with pytest.raises(Failure, match="must be an id of 8 to 64 hex digits"):
+    with pytest.raises(WireError, match="must be an id of 8 to 64 hex digits"):
         RoundOf.read(text)
     server, _ = served
     (call,) = calls_of(server, 1)

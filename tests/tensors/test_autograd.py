@@ -240,7 +240,7 @@ class Fork(autograd.Node):
 
     __slots__ = ()
 
-    def pull(self, gradient, run):
+    def vjp(self, gradient, run):
         return [gradient, gradient]
 
 
@@ -254,7 +254,7 @@ class Waiting(autograd.Node):
         super().__init__(parents)
         self.fails, self.pulls = list(fails), 0
 
-    def pull(self, gradient, run):
+    def vjp(self, gradient, run):
         fails = self.fails.pop(0) if self.fails else None
         if fails == "at once":
             raise ConnectionError("at once")

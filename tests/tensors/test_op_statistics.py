@@ -25,7 +25,7 @@ def everywhere():
 def running():
     """Return what ops and their backwards run at the moment."""
     kernels = [cell.cell_contents for op in KERNELS.values() for cell in op.function.__closure__]
-    pulls = [vars(kind)["pull"] for kind in (*counting._pulling_classes(), *(fused.node for fused in FUSED))]
+    pulls = [vars(kind)["vjp"] for kind in (*counting._vjp_classes(), *(fused.node for fused in FUSED))]
     return [id(each) for each in (*kernels, *pulls, *(vars(fused.place)[fused.attribute] for fused in FUSED))]
 
 

@@ -209,7 +209,7 @@ class TracedNode(autograd.Node):
         self.out = out
         self.static = static
 
-    def pull(self, gradient: Any, run: autograd.Run) -> list[Any]:
+    def vjp(self, gradient: Any, run: autograd.Run) -> list[Any]:
         """Apply the rules of the op, one per parent that needs a gradient."""
         tracer, dtype = self.out.tracer, self.out.dtype
         inputs = [tracer.lift(x, dtype) for x in self.operands]

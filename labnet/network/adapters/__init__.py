@@ -1,1 +1,1 @@
-"""Models that compute elsewhere than on the CPU, eagerly: wrapped so that they can be served like others."""
+"""Adapters that serve compiled models and models on a GPU like any other model."""

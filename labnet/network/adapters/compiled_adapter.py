@@ -1,7 +1,7 @@
-"""Models that are served compiled: they compute with machine code and are otherwise the models that they stand for.
+"""The adapter of compiled models: same interface, computed by machine code.
 
-Calls, graphs, versions and updates are matters of `labnet.network.model.served`, which cannot tell the difference: the
-results of a compiled forward have a history that leads to a compiled backward.
+Calls, graphs, versions and updates are handled in `labnet.network.model.served`, as for any model: the graph of a
+compiled forward leads to a compiled backward.
 """
 
 import inspect
@@ -19,17 +19,17 @@ _WAY_OUT = "serve it without compile"
 
 
 def compiled(model: Callable[..., Any], device: str | None = None) -> Callable[..., Any]:
-    """Return what computes as a model does, compiled in the background while it runs eagerly.
+    """Wrap a model so that it is compiled in the background while it runs eagerly.
 
-    A module stays one: it has the same class, attributes, parameters and names. Where it computes on another device,
-    `device` says so, and whoever calls it brings what it is given there.
+    A module stays a module with the same class, attributes, parameters and names. If it computes on another device,
+    `device` names it, and the caller moves the inputs there.
 
     Raises
     ------
     ServeError
-        If the model is async, and so cannot be compiled, or is on a GPU and nobody said so.
+        If the model is async, which cannot be compiled, or is on a GPU without `device`.
     TraceError
-        When it is called, if something in it cannot be compiled; names the line.
+        In a call, if the model cannot be compiled; names the line.
 
     Examples
     --------
@@ -40,7 +40,7 @@ def compiled(model: Callable[..., Any], device: str | None = None) -> Callable[.
     ((3, 1), True)
     """
     if not callable(model) or isinstance(model, type):
-        return model  # whoever serves it says what is wrong
+        return model  # refused later, when it is served
     call = model.forward if isinstance(model, Module) else model
     on_device = isinstance(model, Module) and any(parameter.device != CPU for parameter in model.parameters())
     if device is None and on_device:
@@ -50,7 +50,7 @@ def compiled(model: Callable[..., Any], device: str | None = None) -> Callable[.
     if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None)):  # noqa: B004
         raise ServeError(f"serve_model: an async model cannot be compiled: {_WAY_OUT}")
     if device in (None, CPU):
-        BACKGROUND.submit(_load_kernels)  # of the optimizers
+        BACKGROUND.submit(_load_kernels)  # kernels of the optimizers
     computing = _Computing(model)
     return _twin(model, computing) if isinstance(model, Module) else computing
 
@@ -60,7 +60,7 @@ def _load_kernels() -> None:
 
 
 class _Computing(Differentiable):
-    """Says where it is refused what to do about it."""
+    """Adds a hint to compilation errors."""
 
     def __init__(self, model: Callable[..., Any]):
         super().__init__(model, wait=False)
@@ -73,7 +73,7 @@ class _Computing(Differentiable):
 
 
 def _twin(model: Module, computing: Differentiable) -> Module:
-    """Return a module that shares everything with another one but how it is called."""
+    """Return a module that shares everything with another one except its call."""
 
     def call(self: Module, *inputs: Any, **named: Any) -> Any:
         return computing(*inputs, **named)

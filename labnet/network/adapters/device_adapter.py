@@ -1,4 +1,4 @@
-"""Models that are served from another device than the CPU: they compute there, and speak to clients from the host."""
+"""The adapter of models on a GPU: tensors of clients are moved to the device and back."""
 
 import functools
 import inspect
@@ -11,16 +11,16 @@ from labnet.nn import Module
 from labnet.tensor import Tensor
 
 
-def placed(model: Callable[..., Any], device: str) -> Callable[..., Any]:
-    """Return what computes as a model does, on a device; a module's parameters are moved there.
+def on_device(model: Callable[..., Any], device: str) -> Callable[..., Any]:
+    """Wrap a model so that it computes on a device; a module's parameters are moved there.
 
-    What it is called with goes to the device and what it returns comes back, with its history: gradients take the same
-    way. A module stays one, with the same class, attributes, parameters and names.
+    Inputs are moved to the device and outputs back, as recorded ops, so gradients take the same way. A module stays a
+    module with the same class, attributes, parameters and names.
 
     Raises
     ------
     DeviceError
-        If there is no such device here; nothing is moved then.
+        If this machine has no such device; nothing is moved then.
     ServeError
         If the model is async.
 
@@ -28,13 +28,13 @@ def placed(model: Callable[..., Any], device: str) -> Callable[..., Any]:
     --------
     >>> import labnet as ln
     >>> layer = ln.nn.Linear(2, 1)
-    >>> same = placed(layer, "cpu")
+    >>> same = on_device(layer, "cpu")
     >>> same(ln.ones((3, 2))).shape, next(same.parameters()) is layer.weight
     ((3, 1), True)
     """
     device = check_device(device)
     if not callable(model) or isinstance(model, type):
-        return model  # whoever serves it says what is wrong
+        return model  # refused later, when it is served
     call = model.forward if isinstance(model, Module) else model
     if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None)):  # noqa: B004
         raise ServeError("serve_model: device= is for models that are not async: move the tensors in the model itself")
@@ -58,13 +58,13 @@ def placed(model: Callable[..., Any], device: str) -> Callable[..., Any]:
     return twin
 
 
-def is_placed(model: Callable[..., Any]) -> bool:
-    """Tell whether a model computes on a GPU: it was placed there, or a module's parameters are there.
+def is_on_gpu(model: Callable[..., Any]) -> bool:
+    """Return whether a model computes on a GPU, by its adapter or by a module's parameters.
 
     Examples
     --------
     >>> import labnet as ln
-    >>> is_placed(ln.nn.Linear(2, 1)), is_placed(ln.exp)
+    >>> is_on_gpu(ln.nn.Linear(2, 1)), is_on_gpu(ln.exp)
     (False, False)
     """
     if isinstance(model, Module) and any(parameter.device != CPU for parameter in model.parameters()):
@@ -72,15 +72,15 @@ def is_placed(model: Callable[..., Any]) -> bool:
     return bool(getattr(type(model) if isinstance(model, Module) else model, "_labnet_device", CPU) == CUDA)
 
 
-def place_of(model: Callable[..., Any]) -> dict[str, Any] | None:
-    """Return the GPU that a model computes on, with its memory in bytes; None for the CPU.
+def gpu_of(model: Callable[..., Any]) -> dict[str, Any] | None:
+    """Return the name and memory of the GPU that a model computes on; None for the CPU.
 
     Returns
     -------
     dict or None
-        ``name`` of the GPU, memory ``used`` by labnet and its ``peak``, ``free`` and ``total`` memory.
+        ``name`` of the GPU, and memory in bytes: ``used`` by labnet, its ``peak``, ``free`` and ``total``.
     """
-    if not is_placed(model):
+    if not is_on_gpu(model):
         return None
     from labnet.kernels.cuda.driver.gpu import current_gpu
     from labnet.kernels.cuda.driver.pool import pool
@@ -91,7 +91,7 @@ def place_of(model: Callable[..., Any]) -> dict[str, Any] | None:
 
 
 def _moved(value: Any, device: str) -> Any:
-    """Return a value with every tensor in it on a device."""
+    """Return a nested value with all tensors moved to a device."""
     if isinstance(value, Tensor):
         return value.to_device(device)
     if isinstance(value, Mapping):

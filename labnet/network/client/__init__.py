@@ -1,1 +1,1 @@
-"""What calls servers: sessions, retries, remote models and their gradients."""
+"""The client side: sessions, retries, remote models and their gradients."""

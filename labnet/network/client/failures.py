@@ -1,4 +1,4 @@
-"""What a client raises: the error that a server named, or the one for a request that got no reply."""
+"""Errors that a client raises: those that a server reports, and those for a missing reply."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from labnet.network.client.retry import Schedule
 from labnet.network.transport.exchange import Response
 from labnet.network.transport.pool import Address
 
-#: Replies that turn a request away before the server looks for its key: they say nothing of earlier attempts.
+#: Statuses of requests that are refused before the server looks up their key; they say nothing of earlier attempts.
 _TURNED_AWAY = (401, 403, 404, 405, 411, 413, 415, 429, 503)
 
 
 def no_reply(
     address: Address, route: str, reason: BaseException, schedule: Schedule, *, call: str | None, applied: str | None
 ) -> RemoteError:
-    """Return the error for a request to which there was no reply, for the reason of its last attempt."""
+    """Return the error for a request without a reply, from the reason of its last attempt."""
     tail = f" ({schedule.failures} attempts)" if schedule.failures > 1 else ""
     tail += f" (applied: {applied})" if applied else ""
     where, server = f"{address}{route}", str(address)
@@ -32,14 +32,14 @@ def no_reply(
 
 
 def named(address: Address, route: str, response: Response, *, at_stake: bool, in_doubt: bool) -> RemoteError:
-    """Return the error that the server named; another system's reply says nothing of what the server did.
+    """Return the error that a server reports; a reply of another system says nothing about the server.
 
     Parameters
     ----------
     at_stake : bool
-        Whether the request may change something.
+        Whether the request may have an effect.
     in_doubt : bool
-        Whether an earlier attempt may have done so already.
+        Whether an earlier attempt may have had it already.
     """
     try:
         document: Any = msgspec.json.decode(response.body)

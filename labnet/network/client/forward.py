@@ -1,4 +1,4 @@
-"""A forward on a server, as it was sent and answered."""
+"""A remote forward: its request and its reply."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from labnet.tensor import Tensor
 
 
 class Sent(NamedTuple):
-    """A forward as it is sent; the fields are those of `Forward`."""
+    """The request of a forward; the fields are those of `Forward`."""
 
     caller: Caller
     names: tuple[str, ...]
@@ -25,18 +25,18 @@ class Sent(NamedTuple):
 
 @dataclass
 class Forward:
-    """A forward as it was sent, with what came back: enough to make it again and compare.
+    """A forward with its request and reply, so that it can be repeated and compared.
 
     Attributes
     ----------
     call, epoch : str
-        The id that the server gave it, and the incarnation of the server that did.
+        Id from the server, and the incarnation of that server.
     key : str
-        Of the request.
+        Key of the request.
     number : int
-        Greater than those of the forwards that were asked for before.
+        Greater than the numbers of all earlier forwards.
     first_call : str
-        The id that the server gave it first; the same where it was made again.
+        The id of the first request; unchanged when the forward is repeated.
     """
 
     caller: Caller
@@ -59,7 +59,7 @@ class Forward:
         Raises
         ------
         ProtocolMismatch
-            If it holds no tensors or names no call.
+            If the reply contains no tensors or no call id.
         """
         caller = sent.caller
         reply, call = caller.decode("/forward", response), response.headers.get(CALL)
@@ -77,7 +77,7 @@ class Forward:
         return cls(sent.caller, sent.names, sent.body, known.reply, known.call, known.epoch, known.key, sent.number)
 
     async def renew(self) -> None:
-        """Make the forward again; raise `StaleGradient` unless every byte of its output is the same."""
+        """Repeat the forward; raise `StaleGradient` unless the output is byte-equal."""
         ticket = self.caller.own_ticket()
         response = await self.caller.call("POST", "/forward", self.body, {MODE: "train"}, ticket=ticket)
         again = Forward.of(Sent(self.caller, self.names, self.body, ticket, self.number), response)

@@ -1,8 +1,8 @@
-"""A client that outlives its process: its id and the numbers of its requests, in a file.
+"""A persistent client: its id and its request numbers, in a file.
 
-Numbers are reserved in the file before they are used, so that a process that is killed at any moment leaves none that
-could be given out again for another gradient. The file names its own inode: a copy of it is another client, since the
-first one may have given out numbers that the copy does not know of.
+Numbers are reserved in the file before they are used, so that after a crash no number is used again for another
+gradient. The file contains its own inode number: a copy of the file is another client, because the original may have
+used numbers that the copy does not know.
 """
 
 import json
@@ -34,7 +34,7 @@ class StateFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        posix_locks()  # before a file is made that could not be used
+        posix_locks()  # before creating a file that could not be used
         self.path = Path(path).absolute()
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -74,11 +74,11 @@ class StateFile:
         return os.fstat(self._file).st_ino
 
     def numbers(self) -> Iterator[int]:
-        """Give numbers that were never given before, each reserved in the file first.
+        """Yield numbers that were never used before, each reserved in the file first.
 
-        Where the file cannot be written there is an `OSError`, and the next attempt may succeed.
+        If the file cannot be written, an `OSError` is raised, and the next attempt may succeed.
         """
-        return iter(self._take, 0)  # no generator, which an error would end
+        return iter(self._take, 0)  # not a generator, which an error would end
 
     def _take(self) -> int:
         if self._pid != os.getpid():
@@ -91,13 +91,13 @@ class StateFile:
             try:
                 self._write()
             except OSError:
-                self._given = self._next  # nobody knows what is in the file
+                self._given = self._next  # the content of the file is unknown
                 raise
         self._given += 1
         return self._given - 1
 
     def _write(self) -> None:
-        """Write over the file in place: it is shorter than what a disk writes at once, and locked."""
+        """Overwrite the file in place: it is locked and shorter than a disk sector."""
         text = json.dumps({"client": self.client, "next": self._next, "inode": self._inode}).encode()
         os.pwrite(self._file, text.ljust(128), 0)
         os.fsync(self._file)
@@ -106,7 +106,7 @@ class StateFile:
         if hasattr(self, "_file"):
             try:
                 os.close(self._file)
-            except OSError:  # closed where it could not be opened
+            except OSError:  # already closed by a failed constructor
                 return
 
 
@@ -114,7 +114,7 @@ _known: dict[Path, tuple[int, StateFile, Identity]] = {}
 
 
 def identity_of(path: str | os.PathLike[str]) -> Identity:
-    """Return the client of a state file; the same one wherever this process asks for the file.
+    """Return the client of a state file; one object per file and process.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Where a server is: at an address that stays, or wherever somebody who keeps track of it says.
+"""The location of a server: a fixed address, or one that a directory resolves.
 
-A server that may come back elsewhere has a name that stays; keys derived for requests to it are made from the name.
-Knows nothing of who keeps track.
+A server that may move has a fixed name, from which the keys of requests to it are derived. This module is independent
+of any directory.
 """
 
 import ssl as tls
@@ -12,62 +12,62 @@ from labnet.network.transport.pool import Address
 
 
 class Gone(OSError):
-    """The server will not come back; the message says why."""
+    """The server will not return; the message says why."""
 
 
-class Whereabouts(Protocol):
-    """Where to send the requests of one caller."""
+class Location(Protocol):
+    """Where a caller sends its requests."""
 
     @property
     def name(self) -> str:
-        """What stays the same wherever the server is."""
+        """Name of the server, the same at every address."""
         ...
 
     @property
     def known(self) -> str:
-        """Under what its incarnation is remembered."""
+        """Key under which its incarnation is cached."""
         ...
 
     @property
     def address(self) -> Address:
-        """Where it was last."""
+        """Last known address."""
         ...
 
     @property
     def token(self) -> str | None:
-        """Token that it had there, None where it has to be found otherwise."""
+        """Token of the server at that address; None if it must be discovered."""
         ...
 
     @property
     def ssl(self) -> tls.SSLContext | None:
-        """How to check its certificate."""
+        """TLS settings for its certificate."""
         ...
 
     @property
     def moves(self) -> bool:
-        """Whether it may come back elsewhere."""
+        """Whether the server may move to another address."""
         ...
 
-    def heard(self, route: str, headers: Mapping[str, str]) -> None:
-        """Take note of a reply."""
+    def on_reply(self, route: str, headers: Mapping[str, str]) -> None:
+        """Record the headers of a reply."""
 
-    async def look_up(self) -> bool:
-        """Ask again, after a request has failed; tell whether it is elsewhere, or another one, now.
+    async def resolve(self) -> bool:
+        """Resolve the location again after a failure; return whether it has changed.
 
         Raises
         ------
         Gone
-            If it will not come back.
+            If the server will not return.
         """
         ...
 
 
-class Fixed:
-    """A server that is where it is.
+class FixedLocation:
+    """The location of a server that does not move.
 
     Examples
     --------
-    >>> Fixed(Address.parse("localhost:3000"), None, None).name
+    >>> FixedLocation(Address.parse("localhost:3000"), None, None).name
     'http://localhost:3000'
     """
 
@@ -80,9 +80,9 @@ class Fixed:
         self.name = str(address)
         self.known = self.name
 
-    def heard(self, route: str, headers: Mapping[str, str]) -> None:
+    def on_reply(self, route: str, headers: Mapping[str, str]) -> None:
         """Do nothing."""
 
-    async def look_up(self) -> bool:
-        """Return False: it does not move."""
+    async def resolve(self) -> bool:
+        """Return False: the location never changes."""
         return False

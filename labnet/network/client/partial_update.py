@@ -1,4 +1,4 @@
-"""What became of the servers that take part in one backward."""
+"""Partial updates: which servers of one backward have applied their part."""
 
 from collections.abc import Iterable
 
@@ -8,14 +8,14 @@ from labnet.network.client.replay import RecordedForward
 
 
 class RemoteNode(Node):
-    """A node that stands for a call of a server.
+    """A node for a call of a remote model.
 
     Attributes
     ----------
     server : str
         URL of the server.
     applied : "yes", "no" or "unknown"
-        Whether its part of the backward took effect there.
+        Whether the server has applied its part of the backward.
     """
 
     __slots__ = ("applied", "server")
@@ -25,16 +25,16 @@ class RemoteNode(Node):
         self.applied = "no"
 
     def record(self) -> RecordedForward:
-        """Return the record from which the forward that this is part of can be replayed."""
+        """Return the record of this call, for replaying the forward that contains it."""
         raise NotImplementedError
 
     def failure(self, error: BaseException, nodes: Iterable[Node]) -> BaseException:
-        """Name every server and its state where some took part and others did not."""
+        """Return an error that names the state of every server if only some have applied their part."""
         return partial_update(error, nodes)
 
 
 def states_of(nodes: Iterable[Node]) -> dict[str, str]:
-    """Return, by the URL of each server among the nodes, whether its part was applied.
+    """Return whether each server has applied its part, by URL.
 
     Several calls of one server count as one: "unknown" if any is, "no" if any is not applied.
     """
@@ -47,16 +47,16 @@ def states_of(nodes: Iterable[Node]) -> dict[str, str]:
 
 
 def partial_update(error: BaseException, nodes: Iterable[Node], *, here: dict[str, str] | None = None) -> BaseException:
-    """Return the error of a backward as it is, or as `PartialUpdate` if some server has applied its part.
+    """Return the error of a backward, as a `PartialUpdate` if a server has applied its part.
 
     Parameters
     ----------
     error : exception
-        What the first failing part raised.
+        The error of the first failing part.
     nodes : iterable of Node
         The nodes of the graph.
     here : dict of str to str, optional
-        State of the caller's own server, where it is one.
+        State of the caller's own server, if it is a server.
     """
     nodes = list(nodes)
     states = {**states_of(nodes), **(here or {})}

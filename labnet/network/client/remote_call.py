@@ -1,4 +1,4 @@
-"""The client's side of a backward: nodes of the graph that stand for calls of a server."""
+"""Autograd nodes of remote calls: the client side of a backward."""
 
 import math
 from collections.abc import Awaitable, Iterable, Mapping
@@ -10,7 +10,7 @@ from labnet.errors import GradientError, GraphExpired, RemoteError
 from labnet.network.client.forward import Forward
 from labnet.network.client.partial_update import RemoteNode
 from labnet.network.client.replay import RecordedForward
-from labnet.network.client.shared_updates import HeldCall, Membership, Round, SharedUpdates, server_of
+from labnet.network.client.shared_updates import Membership, PendingCall, Round, SharedUpdates, server_of
 from labnet.network.protocol.digest import digest_of_body
 from labnet.network.protocol.headers import CALL, LOSS, RENEWS
 from labnet.network.protocol.keys import Ticket
@@ -19,12 +19,12 @@ from labnet.network.protocol.rounds import RoundOf
 from labnet.network.threads import IO
 from labnet.tensor import Tensor, as_gradient
 
-#: How often a forward is made again for one backward, where the server has dropped its graph.
+#: How often a forward is repeated for one backward after the server has dropped its graph.
 _RENEWALS = 10
 
 
 class Parts:
-    """Gradients of the outputs of one call, by name; they add up name by name."""
+    """Gradients of the outputs of one call, by name; addition is per name."""
 
     __slots__ = ("gradients",)
 
@@ -49,8 +49,8 @@ class Output(Node):
         self._shape = tensor.shape
         self._dtype = tensor.dtype
 
-    def pull(self, gradient: Any, run: Run) -> list[Parts]:
-        """Hand the gradient on under the output's name."""
+    def vjp(self, gradient: Any, run: Run) -> list[Parts]:
+        """Forward the gradient under the name of the output."""
         gradient = as_gradient(gradient)
         if (gradient.shape, gradient.dtype) != (self._shape, self._dtype):
             raise GradientError(
@@ -61,9 +61,9 @@ class Output(Node):
 
 
 class RemoteCall(RemoteNode):
-    """A forward that was carried out on a server; its backward is a request."""
+    """A remote forward; its backward is a request."""
 
-    __slots__ = ("_blocking", "_completed", "_held", "_pulled", "_sent", "_ticket", "forward")
+    __slots__ = ("_blocking", "_completed", "_gradients", "_held", "_sent", "_ticket", "forward")
 
     def __init__(self, forward: Forward, *, inputs: Mapping[str, Tensor], blocking: bool):
         super().__init__(str(forward.caller.address))
@@ -72,13 +72,13 @@ class RemoteCall(RemoteNode):
         self._blocking = blocking
         self._ticket: Ticket | None = None
         self._sent: bytes | None = None
-        self._pulled: list[Tensor | None] | None = None
+        self._gradients: list[Tensor | None] | None = None
         self._held = False
-        #: How many backwards through it have succeeded.
+        #: Number of successful backwards.
         self._completed = 0
 
     def record(self) -> RecordedForward:
-        """Return the record from which the forward that this is part of can be replayed."""
+        """Return the record of this call, for replaying the forward that contains it."""
         forward = self.forward
         return RecordedForward(
             self.server, b"".join(forward.body.parts), forward.reply, forward.first_call, forward.epoch, forward.key
@@ -86,10 +86,10 @@ class RemoteCall(RemoteNode):
 
     @property
     def awaits(self) -> bool:  # type: ignore[override]
-        """Whether the backward has to be awaited: not for a model that blocks."""
+        """Whether the backward must be awaited; False for a blocking model."""
         return not self._blocking
 
-    def pull(self, gradient: Parts, run: Run) -> list[Tensor | None] | Awaitable[list[Tensor | None]]:
+    def vjp(self, gradient: Parts, run: Run) -> list[Tensor | None] | Awaitable[list[Tensor | None]]:
         """Send the gradients of the outputs; return the gradients of the inputs."""
         if run.create_graph:
             raise GradientError("a gradient through a remote model cannot be differentiated again: its graph is remote")
@@ -101,22 +101,22 @@ class RemoteCall(RemoteNode):
         return IO.run(sending) if self._blocking else sending
 
     def settle(self) -> None:
-        """Forget the outcome: a further backward through this call is another one, which the server will refuse.
+        """Forget the outcome: a further backward is a new request, which the server will refuse.
 
-        What is still held is not: its update is yet to be made.
+        A gradient that is still held is kept: its update is yet to be made.
         """
         if not self._held:
-            self._pulled = self._ticket = self._sent = None
+            self._gradients = self._ticket = self._sent = None
             self._completed += 1
 
     def committed(self, applied: Applied) -> None:
-        """Take note of what became of a gradient that was held."""
+        """Record the outcome of a held gradient."""
         self.applied = applied
         if applied == "yes":
             self._ticket, self._held = None, False
 
     def _share(self, run: Run) -> Membership | None:
-        """Return the update that this call shares with other calls of the same server in one backward, if it does."""
+        """Return the update that this call shares with other calls of its server in one backward, or None."""
         calls = [node for node in run.nodes if isinstance(node, RemoteCall)]
         if len(calls) == 1 and not self._held:
             return None
@@ -128,20 +128,20 @@ class RemoteCall(RemoteNode):
         return updates.membership
 
     def _choose_key(self, body: wire.Body) -> None:
-        """Keep the key as long as the same gradient is on its way; another gradient never gets it."""
+        """Keep the key while the same gradient is being sent; take a new one for another gradient."""
         sent = digest_of_body(body)
         if sent != self._sent:
-            self._ticket = self._pulled = None
+            self._ticket = self._gradients = None
             self._sent, self._held = sent, False
-        if self._ticket is None and self._pulled is None:
+        if self._ticket is None and self._gradients is None:
             content = f"{self.forward.key} {self._completed} ".encode() + sent
             self._ticket = self.forward.caller.ticket("/optimize", content, counted=False)
 
     async def _apply(self, body: wire.Body, membership: Membership | None) -> list[Tensor | None]:
         of, ticket = membership.of if membership is not None else None, self._ticket
-        if self._pulled is None:
+        if self._gradients is None:
             try:
-                self._pulled = await self.request(body, of, ticket)
+                self._gradients = await self.request(body, of, ticket)
             except RemoteError as error:
                 self.applied = error.applied or "no"
                 if self.applied != "unknown":
@@ -154,11 +154,11 @@ class RemoteCall(RemoteNode):
             if not self._held:
                 self.applied, self._ticket = "yes", None
         if membership is not None and ticket is not None:
-            membership.collector.note(HeldCall(self, body, membership.of, ticket))
-        return self._pulled
+            membership.collector.record(PendingCall(self, body, membership.of, ticket))
+        return self._gradients
 
     async def request(self, body: wire.Body, of: RoundOf | None, ticket: Ticket | None) -> list[Tensor | None]:
-        """Send the gradient until it was taken; the key stays where the forward has to be made again."""
+        """Send the gradient until it is accepted; the key is kept if the forward must be repeated."""
         forward = self.forward
         held = of.header() if of is not None else {}
         for renewals in range(_RENEWALS + 1):

@@ -1,4 +1,4 @@
-"""Calling servers: `tfetch` for single requests, `RemoteModel` for models that are trained from afar."""
+"""Calls of servers: `tfetch` for single requests, `RemoteModel` for training remote models."""
 
 import asyncio
 import inspect
@@ -50,8 +50,7 @@ def tfetch(
     tensor : tensor, dict of tensors or array-like, optional
         What to send, by POST; without it a GET is made.
     timeout : float
-        Most seconds until the reply is there, all attempts together; three where nobody was ever reached there and
-        connections are refused.
+        Total seconds for all attempts; three if the server never answered before and refuses connections.
     token : str, optional
         Token of the server; servers of the same user on this machine need none.
     blocking : bool
@@ -139,7 +138,7 @@ class RemoteModel:
         Returns
         -------
         tensor or dict of tensors, or with ``blocking=False`` something to await that gives it
-            Outside `no_grad` its gradient leads back to the server.
+            Outside `no_grad` its gradient flows back to the server.
 
         Raises
         ------
@@ -152,7 +151,7 @@ class RemoteModel:
         return _run(self._forward(self._sending(message), message, training=is_recording()), blocking=self._blocking)
 
     def _sending(self, message: wire.Message) -> Sent:
-        """Return a forward as it is about to be sent: its key and number are those of the order of the calls."""
+        """Return the request of a forward; keys and numbers follow the order of the calls."""
         message.metadata[WANTED] = ",".join(name for name, tensor in message.tensors.items() if tensor.requires_grad)
         body = wire.encode_native(message, bfloat16=self._caller.bfloat16)
         content = digest_of_body(body) if keys.is_derived() else b""
@@ -180,7 +179,7 @@ class RemoteModel:
         return reply.value
 
     def _connect(self, message: wire.Message, forward: Forward) -> Any:
-        """Give the outputs a node that leads back to the server."""
+        """Connect the outputs to a node for the remote call."""
         node, reply = RemoteCall(forward, inputs=message.tensors, blocking=self._blocking), forward.reply
         outputs = {
             name: wrap(tensor._array, Output(node, name, tensor)) if tensor.dtype.kind == "f" else tensor
@@ -189,19 +188,19 @@ class RemoteModel:
         return outputs if reply.named else outputs[wire.SINGLE]
 
     def statistics(self) -> Any:
-        """Return the server's statistics, or with ``blocking=False`` something to await that gives them."""
+        """Return the server's statistics, or an awaitable of them with ``blocking=False``."""
         return _run(self._read("/statistics"), blocking=self._blocking)
 
     def snapshot(self) -> Any:
-        """Return what the server's panel draws, or with ``blocking=False`` something to await that gives it."""
+        """Return the data of the server's panel, or an awaitable of it with ``blocking=False``."""
         return _run(self._read("/snapshot"), blocking=self._blocking)
 
     def stop_capability(self) -> Any:
-        """Return what stops the server once, within half a minute, in place of the token; or something to await."""
+        """Return a capability to stop the server once within half a minute without the token, or an awaitable."""
         return _run(self._capability(), blocking=self._blocking)
 
     def stop(self) -> Any:
-        """Stop the server, which takes its token; with ``blocking=False`` return something to await."""
+        """Stop the server, which needs its token; return an awaitable with ``blocking=False``."""
         return _run(self._stop(), blocking=self._blocking)
 
     async def _capability(self) -> str:
@@ -212,7 +211,7 @@ class RemoteModel:
         await self._caller.call("POST", "/server/stop", body)
 
     def state_dict(self) -> Any:
-        """Return {name: values} of the server's parameters, or with ``blocking=False`` something to await."""
+        """Return the server's parameters by name, or an awaitable of them with ``blocking=False``."""
         return _run(self._read("/weights"), blocking=self._blocking)
 
     async def _read(self, route: str) -> Any:
@@ -247,8 +246,7 @@ def remote_model(
     url : str
         ``host:port``, or an http(s) URL, with a path in front where a proxy needs one.
     timeout : float
-        Most seconds until a reply is there, all attempts together; three where nobody was ever reached there and
-        connections are refused.
+        Total seconds for all attempts; three if the server never answered before and refuses connections.
     token : str, optional
         Token of the server; servers of the same user on this machine need none.
     blocking : bool
@@ -256,8 +254,8 @@ def remote_model(
     headers, ssl, client, backoff, wire_dtype
         As for `tfetch`.
     state : path, optional
-        A file that makes the client outlive this process: the next one that names it goes on as the same client,
-        and never uses the key of a request for another one. For one process at a time.
+        A file that keeps the client's identity: the next process that names it continues as the same client and never
+        reuses a key for another request. For one process at a time.
 
     Raises
     ------
@@ -287,7 +285,7 @@ def remote_model(
 
 
 async def all(*awaitables: Any) -> tuple[Any, ...]:
-    """Await several calls side by side and return their results in order; what is there already stays as it is.
+    """Await several calls concurrently and return their results in order; other values are returned as they are.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Replayed forwards: their requests are answered from a record, without asking another server."""
+"""Replay of forwards: their requests are answered from a record, without other servers."""
 
 import contextlib
 import contextvars
@@ -19,11 +19,11 @@ class RecordedForward(NamedTuple):
     Attributes
     ----------
     url, content : str, bytes
-        Where it was sent, and its body.
+        URL and body of the request.
     reply : wire.Message
         The reply.
     call, epoch : str
-        The id that the server gave it, and the incarnation of the server.
+        Id from the server, and the incarnation of that server.
     key : str
         Key of the request.
     """
@@ -37,18 +37,18 @@ class RecordedForward(NamedTuple):
 
 
 class Replay:
-    """The recorded forwards of one replayed forward; each is given once."""
+    """The recorded forwards of one replayed forward; each is used once."""
 
     def __init__(self, recorded: Iterable[RecordedForward]):
         self._left = list(recorded)
 
     def take(self, url: str, content: bytes, key: str) -> RecordedForward:
-        """Return the record of a forward.
+        """Remove and return the record of a forward.
 
         Parameters
         ----------
         key : str
-            The key of the request in the replay; it tells identical bodies apart.
+            The key of the request in the replay; it distinguishes identical bodies.
 
         Raises
         ------
@@ -63,7 +63,7 @@ class Replay:
         return found
 
 
-#: The replay that this context belongs to; None outside of one.
+#: The replay of this context; None outside of a replay.
 _replay: contextvars.ContextVar[Replay | None] = contextvars.ContextVar("labnet_replay", default=None)
 
 
@@ -78,7 +78,7 @@ def replaying(recorded: Iterable[RecordedForward]) -> Iterator[None]:
 
 
 def recorded_forward(url: str, body: wire.Body, key: str) -> RecordedForward | None:
-    """Return the record of a forward in training mode inside a replay; None outside of one.
+    """Return the record of a forward in training mode; None outside of a replay.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def recorded_forward(url: str, body: wire.Body, key: str) -> RecordedForward | N
 
 
 def refuse_in_replay(method: str, where: str) -> None:
-    """Refuse a request inside a replay that may change something.
+    """Refuse a request that may have an effect inside a replay.
 
     Raises
     ------

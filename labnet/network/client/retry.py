@@ -1,4 +1,4 @@
-"""When a request is sent again: which failures pass, how long to wait, and when to give up."""
+"""Retries: which failures are transient, how long to wait, and when to give up."""
 
 import asyncio
 import random
@@ -11,27 +11,27 @@ from labnet.errors import Overloaded, RemoteTimeout, Unreachable
 
 T = TypeVar("T")
 
-#: How long a server that never answered before is tried when it refuses connections, in seconds.
+#: Seconds for which to retry a server that never answered before and refuses connections.
 UNKNOWN_SECONDS = 3.0
 
 _BUSY = (429, 503)
-#: What a proxy answers whose server is away.
+#: Statuses of a proxy whose server is unavailable.
 OF_PROXIES = (502, 504)
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """How a client waits between attempts: full jitter, so that many clients do not come back at the same moment.
+    """Waits between attempts, with full jitter so that many clients do not retry at the same moment.
 
     Parameters
     ----------
     first : float
-        Longest wait before the second attempt, in seconds; it doubles with every further one.
+        Longest wait before the second attempt, in seconds; it doubles with every further attempt.
     longest : float
-        Bound of the doubling, in seconds.
+        Upper bound of the wait, in seconds.
     attempt : float, optional
         Most seconds that one attempt waits for a reply to begin; by default a quarter of the timeout. The server
-        goes on meanwhile, and the next attempt is given the same reply.
+        continues meanwhile, and the next attempt gets the same reply.
 
     Examples
     --------
@@ -53,7 +53,7 @@ class Backoff:
         return [self._bound(failures) for failures in range(count)]
 
     def wait(self, failures: int, *, at_least: float = 0.0) -> float:
-        """Return how many seconds to wait after so many failures (0 for the first)."""
+        """Return the seconds to wait after a failure, given the number of failures before it."""
         return at_least + random.uniform(0.0, self._bound(failures))
 
     def _bound(self, failures: int) -> float:
@@ -66,11 +66,11 @@ class Schedule:
     Attributes
     ----------
     failures : int
-        How many attempts have failed.
+        Number of failed attempts.
     connected : bool
-        Whether the present attempt has got a connection.
+        Whether the current attempt has a connection.
     in_doubt : bool
-        Whether an attempt with a connection got no reply, so that the server may have carried out the request.
+        Whether a connected attempt got no reply, so that the server may have carried out the request.
     """
 
     def __init__(self, backoff: Backoff, *, timeout: float):
@@ -94,14 +94,14 @@ class Schedule:
         return min(self._attempt, self.left)
 
     def next_wait(self, *, at_least: float = 0.0, patience: float | None = None) -> float | None:
-        """Count a failure; return the seconds to wait before the next attempt, None if there is none in time.
+        """Count a failure; return the seconds to wait before the next attempt, or None to give up.
 
         Parameters
         ----------
         at_least : float
-            What the server asked for.
+            Wait that the server asked for.
         patience : float, optional
-            Give up so many seconds after the first attempt.
+            Seconds after the first attempt at which to give up.
         """
         wait = self._backoff.wait(self.failures, at_least=at_least)
         self.failures += 1
@@ -111,16 +111,16 @@ class Schedule:
 
 
 def passes(status: int, error: str | None, *, own: bool = True) -> bool:
-    """Return whether a reply means that the same request may succeed later.
+    """Return whether the same request may succeed later.
 
     Parameters
     ----------
     status : int
-        Of the reply.
+        Status of the reply.
     error : str or None
-        The error that it names.
+        Error name in the reply.
     own : bool
-        Whether a labnet server sent it; otherwise a proxy did, which answers 502 or 504 while its server is away.
+        Whether a labnet server sent the reply; a proxy answers 502 or 504 while its server is unavailable.
 
     Examples
     --------
@@ -131,7 +131,7 @@ def passes(status: int, error: str | None, *, own: bool = True) -> bool:
 
 
 def seconds_asked(header: str | None) -> float:
-    """Read Retry-After in seconds; a date, or nothing, counts as none.
+    """Read Retry-After in seconds; a date or a missing header counts as 0.
 
     Examples
     --------
@@ -142,14 +142,14 @@ def seconds_asked(header: str | None) -> float:
 
 
 async def backoff(function: Callable[[], Awaitable[T]], *, timeout: float = 60.0, policy: Backoff | None = None) -> T:
-    """Call an async function again for as long as it fails in a way that may pass, and return its result.
+    """Retry an async function while it fails with transient errors, and return its result.
 
-    `tfetch` and remote models do this for each request by themselves; this is for whole sequences of them.
+    `tfetch` and remote models retry each request themselves; this is for whole sequences of requests.
 
     Parameters
     ----------
     function : async function without arguments
-        What to do; it may be carried out several times.
+        The function to call; it may run several times.
     timeout : float
         Seconds after which no further attempt is made.
     policy : Backoff, optional
@@ -158,7 +158,7 @@ async def backoff(function: Callable[[], Awaitable[T]], *, timeout: float = 60.0
     Raises
     ------
     Unreachable, RemoteTimeout, Overloaded
-        The last one, when no time is left; every other error at once.
+        The last of these errors, when no time is left; every other error at once.
 
     Examples
     --------

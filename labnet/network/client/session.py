@@ -1,4 +1,4 @@
-"""Requests to one server: sent, sent again where that can help, and every failure turned into one specific error."""
+"""Requests to one server, with retries, and one specific error for every failure."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from labnet.errors import WireError
 from labnet.network import discovery
 from labnet.network.client import failures
 from labnet.network.client.identity import identity_of
-from labnet.network.client.location import Fixed, Gone, Whereabouts
+from labnet.network.client.location import FixedLocation, Gone, Location
 from labnet.network.client.replay import refuse_in_replay
 from labnet.network.client.retry import OF_PROXIES, UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
 from labnet.network.protocol import keys, op_statistics, trail
@@ -33,25 +33,25 @@ from labnet.network.protocol.keys import Ticket
 from labnet.network.transport.exchange import Response, Stage
 from labnet.network.transport.pool import Address, pool
 
-#: Bodies from here on are given the whole timeout in one attempt: sending them takes its time.
+#: Bodies of this size and more get the whole timeout in one attempt, because sending them takes long.
 _LARGE = 1 << 20
-#: Routes whose replies are in the format of the request, where nothing else is asked for.
+#: Routes whose replies have the format of the request by default.
 _OF_MODELS = ("/forward", "/optimize")
-#: Routes that change nothing.
+#: Routes without an effect.
 _WITHOUT_EFFECT = ("/forward", "/settle")
 _ACCEPT = f"{wire.NATIVE}{{}}, {wire.JSON};q=0.9, */*;q=0.1"
 
-#: Replies of a server that was never asked for, where the one that was has gone: another may have its port now.
+#: Statuses that a different server may send which now has the port of the intended one.
 _OF_STRANGERS, _NOT_FOUND = (401, 403), (404, 405)
 
-#: The incarnation of each server that has answered, by address and path, or by name where it moves; of so many that
-#: answered last.
+#: The incarnation of each server that has answered, by address and path, or by name if it may move; the most recent
+#: ones only.
 _answered: dict[str, str | None] = {}
 _MOST_ANSWERED = 1024
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:
-    """Raise for headers that cannot be sent; their values may be secret, and are not shown."""
+    """Raise for headers that cannot be sent; their values may be secret and are not shown."""
     if not isinstance(headers, Mapping):
         raise TypeError(f"headers must be a mapping from names to texts, got {type(headers).__name__}")
     for name, value in headers.items():
@@ -67,13 +67,13 @@ class Caller:
 
     Parameters
     ----------
-    where : Address or Whereabouts
-        Where it is; asked again after a failure where it may have moved. The keys of requests stay the same.
+    where : Address or Location
+        Where the server is; resolved again after a failure if it may move. The keys of requests stay the same.
     """
 
     def __init__(
         self,
-        where: Address | Whereabouts,
+        where: Address | Location,
         *,
         timeout: float,
         token: str | None = None,
@@ -95,7 +95,7 @@ class Caller:
         if not isinstance(ssl, tls.SSLContext | None):
             raise TypeError(f"ssl must be an ssl.SSLContext, got {type(ssl).__name__}")
         _check_headers(headers or {})
-        self.where: Whereabouts = Fixed(where, token, ssl) if isinstance(where, Address) else where
+        self.where: Location = FixedLocation(where, token, ssl) if isinstance(where, Address) else where
         self._timeout = timeout
         self._published: str | None = None
         self._headers = dict(headers or {})
@@ -107,7 +107,7 @@ class Caller:
 
     @property
     def address(self) -> Address:
-        """Where the server is."""
+        """Current address of the server."""
         return self.where.address
 
     def ticket(self, route: str, content: bytes = b"", *, counted: bool = True) -> Ticket:
@@ -127,12 +127,12 @@ class Caller:
         *,
         ticket: Ticket | None = None,
     ) -> Response:
-        """Send a request, again where that can help, and return the reply, which is a success.
+        """Send a request, with retries, and return its successful reply.
 
         Parameters
         ----------
         ticket : Ticket, optional
-            Key of the request, which the server carries out once however often it comes. A POST always has one.
+            Idempotency key: the server carries out the request once. A POST always has one.
 
         Raises
         ------
@@ -145,14 +145,14 @@ class Caller:
         extra = dict(headers or {})
         if ticket is not None:
             extra |= ticket.headers()
-        if body is not None:  # the reply then has a digest too
+        if body is not None:  # the reply then also has a digest
             extra[CONTENT_DIGEST] = content_digest(body)
         else:
             extra[WANT_CONTENT_DIGEST] = WANTED
         trail.check(self.address.host)
         at_stake = ticket is not None and route not in _WITHOUT_EFFECT
         schedule = Schedule(self._backoff, timeout=trail.limited(self._timeout))
-        response = await self._persist(method, route, body, extra, schedule, at_stake=at_stake)
+        response = await self._send_until_answered(method, route, body, extra, schedule, at_stake=at_stake)
         self._check_protocol(route, response)
         if response.status >= 300:
             raise failures.named(self.address, route, response, at_stake=at_stake, in_doubt=schedule.in_doubt)
@@ -164,14 +164,14 @@ class Caller:
                 route=route,
                 applied="unknown" if at_stake else None,
             )
-        self._take_in(route, response)
-        self.where.heard(route, response.headers)
+        self._merge_op_statistics(route, response)
+        self.where.on_reply(route, response.headers)
         return response
 
-    def _take_in(self, route: str, response: Response) -> None:
-        """Add what the server's ops have cost, where this process collects that."""
+    def _merge_op_statistics(self, route: str, response: Response) -> None:
+        """Merge the server's op statistics into the active collectors."""
         try:
-            op_statistics.take_in(response.headers)
+            op_statistics.merge_reply(response.headers)
         except ValueError as error:
             raise errors.ProtocolMismatch(
                 f"{self._where(route)}: the reply's op statistics are malformed: {error}",
@@ -189,7 +189,7 @@ class Caller:
                 route=route,
             )
 
-    async def _persist(
+    async def _send_until_answered(
         self,
         method: str,
         route: str,
@@ -199,16 +199,16 @@ class Caller:
         *,
         at_stake: bool,
     ) -> Response:
-        """Send a request until there is a reply that will not change, or no time is left."""
+        """Send a request until there is a final reply or no time is left."""
         reason: BaseException | None = None
         epoch = _answered.get(self._known)
         while True:
-            asks = at_stake and epoch is None  # the server tells its epoch first, and carries nothing out
+            asks = at_stake and epoch is None  # the server first reports its epoch and carries nothing out
             if asks or (at_stake and schedule.in_doubt):
                 extra = {**extra, EPOCH: epoch or ASK}  # another incarnation cannot know what became of the request
             try:
                 if schedule.failures and self.where.moves:
-                    await self._look_up_again(schedule)
+                    await self._resolve_again(schedule)
                 response = await self._authorized(method, route, body, extra, schedule)
                 if asks and response.status == EPOCH_REQUIRED and (epoch := response.headers.get(EPOCH)) is not None:
                     extra = {name: value for name, value in extra.items() if name != EPOCH}
@@ -216,7 +216,7 @@ class Caller:
                 moved = await self._is_elsewhere(response, schedule)
                 if not moved and not passes(response.status, _error_name(response), own=PROTOCOL in response.headers):
                     return response
-                if response.status in OF_PROXIES:  # which may have passed the request on
+                if response.status in OF_PROXIES:  # the proxy may have forwarded the request
                     schedule.in_doubt = True
                 wait = schedule.next_wait(at_least=seconds_asked(response.headers.get("Retry-After")))
                 if wait is None:
@@ -233,33 +233,33 @@ class Caller:
             await asyncio.sleep(wait)
 
     async def _is_elsewhere(self, response: Response, schedule: Schedule) -> bool:
-        """Tell whether a reply comes from another server, which has the port of the one that is meant now."""
+        """Return whether a reply comes from a different server at the old address of the intended one."""
         if not self.where.moves:
             return False
         if response.status in _OF_STRANGERS or PROTOCOL not in response.headers:
-            return True  # the server that is meant knows this token
-        return response.status in _NOT_FOUND and await self._look_up_again(schedule)
+            return True  # the intended server accepts this token
+        return response.status in _NOT_FOUND and await self._resolve_again(schedule)
 
-    async def _look_up_again(self, schedule: Schedule) -> bool:
-        """Ask where the server is now, and tell whether that has changed."""
+    async def _resolve_again(self, schedule: Schedule) -> bool:
+        """Resolve the location again; return whether it has changed."""
         try:
             async with asyncio.timeout(max(0.0, schedule.left)):
-                return await self.where.look_up()
+                return await self.where.resolve()
         except TimeoutError:
             return False
 
     async def _authorized(
         self, method: str, route: str, body: wire.Body | None, extra: Mapping[str, str], schedule: Schedule
     ) -> Response:
-        token = self.where.token or self._published or self._look_up()
+        token = self.where.token or self._published or self._find_token()
         response = await self._send(method, route, body, extra, token, schedule)
         if response.status == 401 and self.where.token is None:
-            # the server may have been started anew since, with another token
-            response = await self._send(method, route, body, extra, self._look_up(), schedule)
+            # the server may have been restarted with another token
+            response = await self._send(method, route, body, extra, self._find_token(), schedule)
         return response
 
-    def _look_up(self) -> str | None:
-        """Return the token that a server of this user on this machine has published, and remember it."""
+    def _find_token(self) -> str | None:
+        """Return and cache the token that a server of this user on this machine has published."""
         entry = discovery.lookup(self.address.port) if discovery.is_loopback(self.address.authority) else None
         self._published = entry.token if entry else None
         return self._published
@@ -277,7 +277,7 @@ class Caller:
         }
         if token is not None:
             headers[TOKEN_HEADER] = token
-        if self.bfloat16 or route not in _OF_MODELS:  # a model answers as it is asked
+        if self.bfloat16 or route not in _OF_MODELS:  # a model replies in the format of the request
             headers.setdefault("Accept", _ACCEPT.format(";floats=bfloat16" if self.bfloat16 else ""))
         if body is not None:
             headers |= {"Content-Type": str(body.content_type), "Content-Length": str(body.nbytes)}
@@ -313,18 +313,18 @@ class Caller:
         return response
 
     def _remember(self, epoch: str | None) -> None:
-        """Take note that the server has answered, and which incarnation of it."""
+        """Record the incarnation of the server that answered."""
         if self._known not in _answered and len(_answered) >= _MOST_ANSWERED:
             _answered.pop(next(iter(_answered)), None)
         _answered[self._known] = epoch
 
     @property
     def _known(self) -> str:
-        """Under what the server is remembered."""
+        """Key under which the incarnation of the server is cached."""
         return self.where.known
 
     def _patience(self, error: BaseException) -> float | None:
-        """Return for how many seconds to go on after a failure, None for the whole timeout."""
+        """Return for how many seconds to retry after a failure; None for the whole timeout."""
         reason = getattr(error, "reason", None)
         if isinstance(error, Gone) or isinstance(reason, tls.SSLCertVerificationError):
             return 0.0
@@ -336,7 +336,7 @@ class Caller:
         return f"{self.address}{route}"
 
     def decode(self, route: str, response: Response) -> Any:
-        """Decode the body of a reply; a malformed one is the server's fault."""
+        """Decode the body of a reply; raise `ProtocolMismatch` for a malformed one."""
         if response.status == 204:
             return None
         try:
@@ -351,7 +351,7 @@ class Caller:
 
 
 def _check_digest(response: Response) -> None:
-    """Raise a `ConnectionError` for a reply that was damaged on its way."""
+    """Raise `ConnectionError` for a reply that was damaged in transit."""
     announced = response.headers.get(CONTENT_DIGEST)
     if announced is None:
         return
@@ -364,7 +364,7 @@ def _check_digest(response: Response) -> None:
 
 
 def _error_name(response: Response) -> str | None:
-    """Return the name of the error where it decides about another attempt."""
+    """Return the error name of a reply if it decides about a retry."""
     if response.status != 400:
         return None
     try:

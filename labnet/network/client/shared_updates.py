@@ -1,4 +1,4 @@
-"""The client's side of updates that are made of several backwards, which their servers hold until all are there."""
+"""The client side of accumulation rounds: several held backwards make one update of a server."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from labnet.network.protocol.outcome import Applied
 from labnet.network.protocol.rounds import RoundOf
 from labnet.network.threads import IO
 
-#: How often what a server has lost is sent again.
+#: How often gradients that a server has lost are sent again.
 _ATTEMPTS = 10
 
 _current: contextvars.ContextVar["tuple[Round, int] | None"] = contextvars.ContextVar("labnet_round", default=None)
@@ -35,18 +35,18 @@ class RemoteBackward(Protocol):
         ...
 
     def committed(self, applied: Applied) -> None:
-        """Take note of the outcome of a gradient that was held."""
+        """Record the outcome of a held gradient."""
         ...
 
 
 @dataclass
-class HeldCall:
+class PendingCall:
     """A backward that a server holds.
 
     Attributes
     ----------
     ticket : Ticket
-        Its key; the keys of repetitions continue it.
+        Key of the backward; the keys of repetitions continue it.
     """
 
     call: RemoteBackward
@@ -55,29 +55,29 @@ class HeldCall:
     ticket: Ticket
     repetitions: int = 0
 
-    async def again(self) -> None:
-        """Have the gradient held again, which the server has lost."""
+    async def resend(self) -> None:
+        """Send the gradient again, which the server has lost."""
         self.repetitions += 1
         await self.call.request(self.body, self.of, Ticket(f"{self.ticket.key}.{self.repetitions}"))
 
 
 class Collector(Protocol):
-    """What takes note of backwards that servers hold."""
+    """Collects the backwards that servers hold."""
 
-    def note(self, held: HeldCall) -> None:
-        """Take note of a backward."""
+    def record(self, held: PendingCall) -> None:
+        """Record a held backward."""
         ...
 
 
 class Membership(NamedTuple):
-    """The place of a backward in an update of several."""
+    """The position of a backward in a shared update."""
 
     collector: Collector
     of: RoundOf
 
 
 class Round:
-    """The backwards of one step of a pipeline: `size` make the update of a server.
+    """The backwards of one pipeline step: `size` of them make the update of a server.
 
     Examples
     --------
@@ -88,7 +88,7 @@ class Round:
     def __init__(self, size: int):
         self.size = size
         self._id = secrets.token_hex(16)
-        self._held: dict[str, dict[int, HeldCall]] = {}
+        self._held: dict[str, dict[int, PendingCall]] = {}
 
     @staticmethod
     def current() -> "Membership | None":
@@ -98,31 +98,31 @@ class Round:
 
     @contextlib.contextmanager
     def collecting(self, position: int) -> Iterator[None]:
-        """Have the backwards that are begun inside belong to this round, one at each server."""
+        """Add the backwards that start inside to this round, one per server."""
         token = _current.set((self, position))
         try:
             yield
         finally:
             _current.reset(token)
 
-    def note(self, held: HeldCall) -> None:
-        """Take note that a server holds a backward."""
+    def record(self, held: PendingCall) -> None:
+        """Record a held backward."""
         self._held.setdefault(held.call.forward.caller.where.name, {})[id(held.call)] = held
 
-    async def settle(self) -> dict[str, str]:
-        """Wait until every server has made its update; send again what one has lost.
+    async def flush(self) -> dict[str, str]:
+        """Wait until every server has made its update; send lost gradients again.
 
         Returns
         -------
         dict of str to str
-            By server, "yes".
+            "yes" for each server.
 
         Raises
         ------
         PartialUpdate
-            If a server does not know what became of its part.
+            If a server does not know the outcome of its part.
         """
-        asked = {server: _settle(list(held.values())) for server, held in self._held.items()}
+        asked = {server: _flush(list(held.values())) for server, held in self._held.items()}
         outcomes = await asyncio.gather(*asked.values(), return_exceptions=True)
         states = dict(zip(asked, ("yes" if told is None else "unknown" for told in outcomes), strict=True))
         for server, told in zip(asked, outcomes, strict=True):
@@ -133,10 +133,10 @@ class Round:
 
 
 class SharedUpdates:
-    """The updates of servers whose models were called several times in what is differentiated.
+    """The updates of servers that were called several times in one differentiated computation.
 
-    Their gradients are held as they come. Once the whole backward has succeeded each server adds up those that it
-    holds, the last call first, as a backward in one process does, and makes one update.
+    Servers hold the gradients as they arrive. When the whole backward has succeeded, each server sums its gradients and
+    makes one update. It adds the last call first, as a backward in one process does.
 
     Parameters
     ----------
@@ -147,69 +147,69 @@ class SharedUpdates:
     def __init__(self, *, blocking: bool = False):
         self._blocking = blocking
         self._of = RoundOf(secrets.token_hex(16), 0)
-        self._held: dict[int, HeldCall] = {}
+        self._held: dict[int, PendingCall] = {}
 
     @property
     def membership(self) -> Membership:
-        """The place of a backward in these updates."""
+        """The position of a backward in these updates."""
         return Membership(self, self._of)
 
     @staticmethod
     def current() -> "Membership | None":
-        """Return what backwards begun now are held for, if somebody else says when the updates are made."""
+        """Return the membership of backwards that start now; None if they are applied at once."""
         deferred = _deferred.get()
         return None if deferred is None else deferred.membership
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
-        """Have servers hold the backwards that are begun inside until `settle`."""
+        """Have servers hold the backwards that start inside until they are flushed."""
         token = _deferred.set(self)
         try:
             yield
         finally:
             _deferred.reset(token)
 
-    def note(self, held: HeldCall) -> None:
-        """Take note that a server holds a backward."""
+    def record(self, held: PendingCall) -> None:
+        """Record a held backward."""
         self._held[id(held.call)] = held
 
-    def in_order(self) -> list[HeldCall]:
-        """Return what is held in the order in which it is to be added: the calls that were made last come first."""
+    def in_order(self) -> list[PendingCall]:
+        """Return the held backwards in the order of addition: the last call first."""
         return sorted(self._held.values(), key=lambda held: -held.call.forward.number)
 
     def commit(self) -> Awaitable[None] | None:
-        """Have the updates made."""
-        settling = settle_in_order(self.in_order())
-        return IO.run(settling) if self._blocking else settling
+        """Have the servers make their updates."""
+        flushing = flush_in_order(self.in_order())
+        return IO.run(flushing) if self._blocking else flushing
 
     def failure(self, error: BaseException, nodes: Iterable[Node]) -> BaseException:
-        """Name every server and its state where some took part and others did not."""
+        """Return an error that names the state of every server if only some have applied their part."""
         return partial_update(error, nodes)
 
 
-async def settle_in_order(held: Sequence[HeldCall]) -> None:
-    """Have each server make one update of what it holds, added in this order, and send again what one has lost.
+async def flush_in_order(held: Sequence[PendingCall]) -> None:
+    """Have each server make one update of its held gradients, summed in this order.
 
     Raises
     ------
     RemoteError
-        What the first server that failed says; `GraphExpired` if it does not know what became of a call.
+        The error of the first server that failed; `GraphExpired` if it does not know the outcome of a call.
     """
     calls = [one.call for one in held]
-    by_server: dict[str, list[HeldCall]] = {}
+    by_server: dict[str, list[PendingCall]] = {}
     for one in held:
         by_server.setdefault(server_of(one.call, calls), []).append(one)
-    outcomes = await asyncio.gather(*map(_settle_shared, by_server.values()), return_exceptions=True)
+    outcomes = await asyncio.gather(*map(_flush_shared, by_server.values()), return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
 
 
-async def _settle_shared(held: Sequence[HeldCall]) -> None:
-    """Have one server make its update, and tell the calls what became of them."""
+async def _flush_shared(held: Sequence[PendingCall]) -> None:
+    """Have one server make its update, and record the outcome in the calls."""
     applied: Applied = "unknown"
     try:
-        await _settle(held)
+        await _flush(held)
         applied = "yes"
     except RemoteError as error:
         applied = error.applied or "no"  # type: ignore[assignment]
@@ -219,8 +219,8 @@ async def _settle_shared(held: Sequence[HeldCall]) -> None:
             one.call.committed(applied)
 
 
-async def _settle(held: Sequence[HeldCall]) -> None:
-    """Ask a server for the update of what it holds until it is made; send again what it has lost."""
+async def _flush(held: Sequence[PendingCall]) -> None:
+    """Ask a server for its update until it is made; send lost gradients again."""
     caller, of = held[0].call.forward.caller, held[0].of
     for _ in range(_ATTEMPTS):
         calls = wire.encode_json([one.call.forward.call for one in held])
@@ -232,7 +232,7 @@ async def _settle(held: Sequence[HeldCall]) -> None:
             break
         for one in held:
             if told.get(one.call.forward.call) == "no":
-                await one.again()
+                await one.resend()
     raise GraphExpired(
         f"{caller.address}: it does not know what became of calls that it has held (applied: unknown)",
         server=str(caller.address),
@@ -241,7 +241,7 @@ async def _settle(held: Sequence[HeldCall]) -> None:
 
 
 def server_of(call: RemoteBackward, calls: Iterable[RemoteBackward]) -> str:
-    """Return the name of the server of a call: of several addresses of one incarnation, the first."""
+    """Return the name of a call's server; the first one if an incarnation has several addresses."""
     epoch = call.forward.epoch
     if epoch is None:
         return call.forward.caller.where.name

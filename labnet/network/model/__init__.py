@@ -1,1 +1,1 @@
-"""A served model: its graphs, backwards, updates and rounds, and how it recovers."""
+"""A served model: its graphs, backwards, updates, accumulation rounds and recovery."""

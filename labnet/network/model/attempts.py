@@ -1,10 +1,10 @@
-"""One attempt at a time for each call: a second one waits until it is known what became of the first."""
+"""Locks that let one attempt of a call run at a time; the next one waits for its outcome."""
 
 import asyncio
 
 
 class Attempts:
-    """Locks by the id of a call, kept as long as somebody has or wants them.
+    """Locks by call id; a lock is dropped when no task holds it or waits for it.
 
     Examples
     --------
@@ -22,7 +22,7 @@ class Attempts:
         return len(self._locks)
 
     def of(self, call: str) -> "_Attempt":
-        """Return a context that waits for earlier attempts of a call, and has later ones wait."""
+        """Return the lock of a call, as an async context manager."""
         return _Attempt(self._locks, call)
 
 

@@ -1,4 +1,4 @@
-"""What a served model makes of a request: the tensors in it, the call of a model, and the steps of one backward."""
+"""The steps of one backward on a server, and the conversion between requests and tensors."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,8 +9,8 @@ from labnet import wire
 from labnet.autograd import Gradients, Node, no_grad
 from labnet.errors import PartialUpdate, RemoteError, StaleGradient
 from labnet.network.client.partial_update import partial_update, states_of
-from labnet.network.model.calls import Kept
-from labnet.network.model.graph import Graph, pull
+from labnet.network.model.calls import CallRecord
+from labnet.network.model.graph import Graph, vjp
 from labnet.network.model.updates import Contribution
 from labnet.network.protocol.headers import CALL, LOSS, RENEWS, WANTED
 from labnet.network.protocol.keys import KEY
@@ -23,9 +23,9 @@ from labnet.tensor import Tensor
 
 
 class Backward:
-    """One backward: the gradients that it pulls, what they are applied for, and the answer to it."""
+    """One backward: its gradients, its contribution to an update, and its reply."""
 
-    def __init__(self, request: Request, call: str, kept: Kept, given: dict[str, Tensor], loss: float | None):
+    def __init__(self, request: Request, call: str, kept: CallRecord, given: dict[str, Tensor], loss: float | None):
         self._request = request
         self._call = call
         self._renews = renewed_by(request)
@@ -33,34 +33,34 @@ class Backward:
         self._graph: Graph = kept.graph
         self._given = given
         self._loss = loss
-        #: Servers further down may have applied their part in an earlier attempt, and do so once.
-        self._gradients: Gradients | None = self._graph.pulled.pop(request.digest, None)
+        #: Gradients of an earlier attempt: upstream servers may have applied their part and do so only once.
+        self._gradients: Gradients | None = self._graph.computed.pop(request.digest, None)
         self._answer: wire.Body | None = None
 
     def begin(self) -> None:
-        """Pull the gradients through the graph, as far as that needs no other server; runs on the worker."""
+        """Compute the gradients up to the first remote call; runs on the worker."""
         if self._gradients is None:
-            self._gradients = pull(self._graph, self._given, self._loss)
+            self._gradients = vjp(self._graph, self._given, self._loss)
 
     @property
     def is_pending(self) -> bool:
-        """Whether other servers have to be waited for."""
+        """Whether the gradients depend on replies of other servers."""
         return self._gradients is not None and self._gradients.is_pending
 
     async def end(self) -> None:
-        """Wait for other servers."""
+        """Wait for the replies of other servers."""
         if self.is_pending:
             waiting, self._gradients = self._gradients, None
             self._gradients = await await_model(waiting)
 
     def keep(self) -> None:
-        """Keep what was pulled for another attempt."""
+        """Store the gradients for the next attempt."""
         if self._gradients is not None:
-            self._graph.pulled[self._request.digest] = self._gradients
+            self._graph.computed[self._request.digest] = self._gradients
 
     def contribution(self) -> Contribution:
-        """Return what is to be applied."""
-        assert self._gradients is not None, "pulled"
+        """Return the contribution to the update."""
+        assert self._gradients is not None, "begin() has run"
         request = self._request
         key = request.headers.get(KEY, self._call)
         return Contribution(
@@ -77,10 +77,10 @@ class Backward:
     def answer(self) -> wire.Body:
         """Return the gradients of the inputs as the body of the reply."""
         if self._answer is None:
-            assert self._gradients is not None, "pulled"
+            assert self._gradients is not None, "begin() has run"
             found = self._gradients
-            pulled = {name: found[tensor] for name, tensor in self._graph.inputs.items() if tensor in found}
-            message = wire.Message(pulled, named=True, metadata={"applied": "yes"})
+            gradients = {name: found[tensor] for name, tensor in self._graph.inputs.items() if tensor in found}
+            message = wire.Message(gradients, named=True, metadata={"applied": "yes"})
             self._answer = wire.encode_native(message, bfloat16=self._request.format.bfloat16)
         return self._answer
 
@@ -90,13 +90,13 @@ class Backward:
 
 
 def renewed_by(request: Request) -> str:
-    """Return the call that the call of a backward stands for, because its forward was made again; else nothing."""
+    """Return the original call of a backward whose forward was repeated; otherwise an empty string."""
     renews = request.headers.get(RENEWS, "")
     return renews if renews != request.headers.get(CALL) else ""
 
 
 def failed(error: Exception, nodes: Iterable[Node], url: str) -> BaseException:
-    """Return what the client of a backward is told that has failed, and that may have reached other servers.
+    """Return the error that a failed backward reports to its client, with the state of other servers.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def failed(error: Exception, nodes: Iterable[Node], url: str) -> BaseException:
 
 
 def leaves_of(message: wire.Message) -> dict[str, Tensor]:
-    """Return the tensors of a forward, ready to be differentiated by those that the client wants that for."""
+    """Return the tensors of a forward; those whose gradient the client wants require a gradient."""
     wanted = message.metadata.get(WANTED)
     names = set(message.tensors if wanted is None else wanted.split(","))
     return {
@@ -126,7 +126,7 @@ def leaves_of(message: wire.Message) -> dict[str, Tensor]:
 
 
 def message_of(request: Request) -> wire.Message:
-    """Return the tensors of a request, of which there must be some."""
+    """Return the tensors of a request; refuse a request without any."""
     message = request.message()
     if message is None or not message.tensors:
         raise Failure(400, "BadRequest", f"{request.path} needs at least one tensor")
@@ -138,7 +138,7 @@ def message_of(request: Request) -> wire.Message:
 
 
 class Calling:
-    """Call models in training, with a record for the backward, or in evaluation without."""
+    """A context for model calls: training mode with recording, or evaluation mode without."""
 
     __slots__ = ("_mode", "_record")
 
@@ -158,7 +158,7 @@ class Calling:
 
 
 def outputs_of(result: Any) -> wire.Message:
-    """Return what a model has returned as tensors by name."""
+    """Return the result of a model as tensors by name."""
     if isinstance(result, tuple | list):
         result = {str(position): item for position, item in enumerate(result)}
     if not isinstance(result, Tensor | np.ndarray) and not (isinstance(result, dict) and wire.is_tensors(result)):
@@ -167,7 +167,7 @@ def outputs_of(result: Any) -> wire.Message:
 
 
 def loss_of(text: str | None) -> float | None:
-    """Read the loss that a client reports, None where there is no finite one."""
+    """Read the loss that a client reports; None without a finite one."""
     try:
         value = float(text) if text is not None else None
     except ValueError:

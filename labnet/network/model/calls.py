@@ -1,9 +1,8 @@
 """The graphs that a server keeps between a forward and its backward: pure bookkeeping, no I/O.
 
-Every forward gets an id of its own, so several may be in flight and come back in any order. What is kept is
-bounded by number, bytes and age; the oldest goes first. The ids of used calls are remembered
-longer than their graphs, so that a late or repeated backward can be told from an unknown one.
-What became of a request that comes twice is the business of `ledger`.
+Every forward gets its own id, so several may be in flight and return in any order. Graphs are bounded by number, bytes
+and age; the oldest is dropped first. The ids of used calls outlive their graphs, so a late or repeated backward differs
+from an unknown one. Repeated requests are handled in `ledger`.
 """
 
 import re
@@ -14,23 +13,23 @@ from typing import Any, NamedTuple
 
 from labnet.network.protocol.outcome import Applied, Expired
 
-#: Digits of a version in the ids of calls of a store, and what stands behind their lineage: that, and random ones.
+#: Digits of the version in the call ids of a store, and the tail after the lineage: version and random digits.
 _DIGITS = 12
 _TAIL = re.compile(r"[0-9a-f]{28}")
 
 
 def call_prefix(lineage: str, version: int) -> str:
-    """Return what the ids of a store's calls begin with, whose forward saw this version of the weights."""
+    """Return the prefix of the call ids of a store whose forward saw this version of the weights."""
     return f"{lineage}{version:0{_DIGITS}x}"
 
 
-class Kept(NamedTuple):
-    """What a server remembers of one forward.
+class CallRecord(NamedTuple):
+    """The record of one forward on a server.
 
     Attributes
     ----------
     graph : object
-        Whatever the backward needs.
+        Everything that the backward needs.
     version : int
         Version of the weights that the forward saw.
     nbytes : int
@@ -38,7 +37,7 @@ class Kept(NamedTuple):
     born : float
         Time of the forward, in seconds of a monotonic clock.
     if_dropped : "no" or "unknown"
-        What to say of the call when it is dropped: "unknown" once a server further down may have used its gradient.
+        Outcome to report after the call is dropped; "unknown" if an upstream server may have used its gradient.
     """
 
     graph: Any
@@ -50,14 +49,14 @@ class Kept(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of what is kept.
+    """Bounds of the kept graphs.
 
     Attributes
     ----------
     count, nbytes, seconds
         Most graphs, most bytes in all of them, and the greatest age of one.
     remembered : int
-        Most ids of calls that are remembered after their graph is gone.
+        Most call ids that are remembered after their graph is dropped.
     """
 
     count: int = 1024
@@ -67,25 +66,25 @@ class Limits:
 
 
 def check_renewed(calls: "Calls", renews: str) -> None:
-    """Check that the gradient of a call may still be used through another one, whose forward was made again.
+    """Check that the gradient of the original call of a repeated forward may still be used.
 
     Raises
     ------
     Expired
-        If it was used, or nobody knows.
+        If it was used, or may have been.
     """
     if renews and (fate := calls.fate(renews, now=0.0)) != "no":
         raise Expired(fate)
 
 
 class Calls:
-    """Kept graphs by call id.
+    """CallRecord graphs by call id.
 
     Examples
     --------
     >>> calls = Calls(Limits(count=1))
-    >>> calls.keep("a", Kept("graph a", 0, 8, born=0.0))
-    >>> calls.keep("b", Kept("graph b", 0, 8, born=1.0))
+    >>> calls.keep("a", CallRecord("graph a", 0, 8, born=0.0))
+    >>> calls.keep("b", CallRecord("graph b", 0, 8, born=1.0))
     >>> calls.take("b", now=2.0).graph
     'graph b'
     >>> calls.take("a", now=2.0)
@@ -95,7 +94,7 @@ class Calls:
 
     def __init__(self, limits: Limits | None = None):
         self.limits = limits or Limits()
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._kept: OrderedDict[str, CallRecord] = OrderedDict()
         self._gone: OrderedDict[str, Applied] = OrderedDict()
         self._keys: OrderedDict[str, str] = OrderedDict()
         self._own: str | None = None
@@ -106,8 +105,8 @@ class Calls:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def keep(self, call: str, kept: Kept) -> None:
-        """Keep a graph, and drop what is over the bounds, oldest first."""
+    def keep(self, call: str, kept: CallRecord) -> None:
+        """Add a graph; drop the oldest graphs that exceed the bounds."""
         self._kept[call] = kept
         self.nbytes += kept.nbytes
         self.expire(max(k.born for k in (kept, next(iter(self._kept.values())))))
@@ -116,7 +115,7 @@ class Calls:
             self.evicted += 1
 
     def expire(self, now: float) -> None:
-        """Drop what is too old."""
+        """Drop the graphs that exceed the maximum age."""
         while self._kept:
             oldest = next(iter(self._kept))
             if now - self._kept[oldest].born <= self.limits.seconds:
@@ -124,8 +123,8 @@ class Calls:
             self._drop(oldest)
             self.evicted += 1
 
-    def look(self, call: str, *, now: float) -> Kept:
-        """Return what is kept for a call, and leave it there.
+    def look(self, call: str, *, now: float) -> CallRecord:
+        """Return the record of a call without removing it.
 
         Raises
         ------
@@ -154,16 +153,16 @@ class Calls:
         refused: Iterable[str] = (),
         since: int = 0,
     ) -> None:
-        """Take note of the calls of a store that were used before; every other one of it was not.
+        """Restore the outcomes of a store's calls; all its other calls count as not used.
 
         Parameters
         ----------
         in_doubt : iterable of str
-            Calls of which servers further down may have used the gradient.
+            Calls whose gradient upstream servers may have used.
         refused : iterable of str
             Calls whose gradients were refused for good.
         since : int
-            Of forwards before this version, these may not be all.
+            The outcomes are complete for forwards from this version on.
         """
         self._gone.update(dict.fromkeys(refused, "no"))
         self._gone.update(dict.fromkeys(in_doubt, "unknown"))
@@ -175,14 +174,14 @@ class Calls:
         return "unknown" if version is None or version < self._since else "no"
 
     def _version_of(self, call: str) -> int | None:
-        """Return the version of the weights that a forward saw, as its id tells; None for ids that are none of here."""
+        """Return the version of the weights in a call id; None for an id of another server."""
         own = self._own
         if own is None or not call.startswith(own) or not _TAIL.fullmatch(call, len(own)):
             return None
         return int(call[len(own) : len(own) + _DIGITS], 16)
 
-    def take(self, call: str, *, now: float) -> Kept:
-        """Return what is kept for a call, which is used up by that.
+    def take(self, call: str, *, now: float) -> CallRecord:
+        """Remove and return the record of a call, which then counts as used.
 
         Raises
         ------
@@ -193,19 +192,19 @@ class Calls:
         self._drop(call, "yes")
         return kept
 
-    def give_back(self, call: str, kept: Kept, *, in_doubt: bool = False) -> None:
-        """Keep a graph again that was taken but not used: its backward failed before anything was applied here.
+    def release(self, call: str, kept: CallRecord, *, in_doubt: bool = False) -> None:
+        """Put the record of a taken call back: its backward failed before anything was applied here.
 
         Parameters
         ----------
         in_doubt : bool
-            Whether a server further down may have applied its part; a client then must not start anew.
+            Whether an upstream server may have applied its part; the client then must not start over.
         """
         self._gone.pop(call, None)
         self.keep(call, kept._replace(if_dropped="unknown") if in_doubt else kept)
 
     def used(self, call: str, key: str) -> None:
-        """Take note that the gradient of a call was used, for a request with this key; its graph goes."""
+        """Record that the request with this key used the gradient of a call; drop the graph."""
         if call in self._kept:
             self._drop(call)
         self._remember(call, "yes")
@@ -214,37 +213,37 @@ class Calls:
             self._keys.popitem(last=False)
 
     def key_of(self, call: str) -> str | None:
-        """Return the key of the request that has used the gradient of a call, if that is known."""
+        """Return the key of the request that used the gradient of a call; None if unknown."""
         return self._keys.get(call)
 
     def claim(self, call: str) -> None:
-        """Use up a call whose graph is kept elsewhere.
+        """Mark a call as used whose graph another server keeps.
 
         Raises
         ------
         Expired
-            If it was used, or refused, before.
+            If it was used or refused before.
         """
         if call in self._gone or call in self._kept or self._of_unknown(call) != "no":
             raise Expired(self._gone.get(call) or self._of_unknown(call))
         self._remember(call, "yes")
 
     def unclaim(self, call: str) -> None:
-        """Take back that a call was used whose graph is kept elsewhere."""
+        """Undo `claim`."""
         self._gone.pop(call, None)
 
     def refuse(self, call: str) -> None:
-        """Use no gradient of a call that is kept elsewhere from now on: somebody was told that none was used."""
+        """Refuse all further gradients of a call on another server: its client was told that none was used."""
         if call not in self._gone and call not in self._kept and self._of_unknown(call) == "no":
             self._remember(call, "no", for_good=True)
 
     def discard(self, call: str) -> None:
-        """Drop one graph that is there; it was not used."""
+        """Drop the graph of a call, if there is one; it was not used."""
         if call in self._kept:
             self._drop(call)
 
     def clear(self, calls: Iterable[str] | None = None) -> None:
-        """Drop these graphs, or every one: the model that made them is gone."""
+        """Drop these graphs, or all of them: their model was replaced."""
         for call in list(self._kept if calls is None else calls):
             self._drop(call)
 
@@ -255,11 +254,11 @@ class Calls:
 
     def _remember(self, call: str, applied: Applied, *, for_good: bool = False) -> None:
         if applied == "no" and not for_good and self._of_unknown(call) == "no":
-            return  # which is said of it anyway
+            return  # unknown calls are reported as "no" anyway
         self._gone[call] = applied
         while len(self._gone) > self.limits.remembered:
             forgotten = self._version_of(self._gone.popitem(last=False)[0])
-            if forgotten is not None:  # of its time, one that is not known may have been used
+            if forgotten is not None:  # from now on an unknown call of that version may have been used
                 self._since = max(self._since, forgotten + 1)
 
     def summary(self) -> dict[str, int]:

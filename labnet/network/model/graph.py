@@ -1,4 +1,4 @@
-"""What a server keeps of a forward, and how gradients are pulled through it."""
+"""The graph of a forward on a server, and its vector-Jacobian product."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from labnet.tensor import Tensor, differentiate, on_host
 
 
 class Graph:
-    """What a backward needs: the inputs as leaves, and the outputs computed from them."""
+    """The graph of one forward: inputs as leaves, and the outputs computed from them."""
 
-    __slots__ = ("_origin", "by_name", "epoch", "handed_on", "inputs", "key", "outputs", "pulled", "seen")
+    __slots__ = ("_origin", "by_name", "computed", "epoch", "forwarded", "inputs", "key", "outputs", "seen")
 
     def __init__(
         self,
@@ -28,23 +28,23 @@ class Graph:
     ):
         self.inputs = inputs
         self.outputs = outputs
-        #: Whether the model is given its inputs by their names.
+        #: Whether inputs are passed to the model by name.
         self.by_name = by_name
-        #: Of the request that made it.
+        #: Key of the forward request.
         self.key = key
         self._origin: Origin | None = None
-        #: What the forward depended on beside its inputs; None where nobody will ask.
+        #: What the forward depended on besides its inputs; None where it is not needed.
         self.seen = seen
-        #: On a replica, the primary's incarnation whose weights it was computed with.
+        #: On a replica: the incarnation of the primary whose weights were used.
         self.epoch = epoch
-        #: Whether other servers were asked to apply their part: then this one must apply its own.
-        self.handed_on = False
-        #: By the digest of the request, what other servers have already computed for it.
-        self.pulled: dict[str, Gradients] = {}
+        #: Whether other servers were asked to apply their part; this server must then apply its own.
+        self.forwarded = False
+        #: Gradients that were already computed with other servers, by digest of the request.
+        self.computed: dict[str, Gradients] = {}
 
     @property
     def origin(self) -> Origin:
-        """What names the requests to other servers that its backward makes, in all attempts together."""
+        """Origin of the keys of the backward's requests to other servers, the same in all attempts."""
         if self._origin is None:
             self._origin = Origin(Key.parse(self.key), "backward ")
         return self._origin
@@ -62,7 +62,7 @@ class Graph:
 
 
 def check_gradient(gradients: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
-    """Refuse a gradient that does not belong to these outputs, before anything is used up."""
+    """Refuse a gradient that does not match these outputs."""
     for name, gradient in gradients.items():
         output = outputs.get(name)
         if output is None:
@@ -78,10 +78,10 @@ def check_gradient(gradients: dict[str, Tensor], outputs: dict[str, Tensor]) -> 
             raise Failure(422, "BadGradient", "the gradient has NaN or infinity; no weight has changed")
 
 
-def pull(graph: Graph, gradients: dict[str, Tensor], loss: float | None) -> Gradients:
+def vjp(graph: Graph, gradients: dict[str, Tensor], loss: float | None) -> Gradients:
     """Differentiate the outputs that have a gradient and a history.
 
-    The graph is kept until the update has succeeded; it goes when its call is forgotten.
+    The graph is retained until the update has succeeded; it is freed with the record of its call.
     """
     pairs = [(graph.outputs[name], g) for name, g in gradients.items() if graph.outputs[name].requires_grad]
     if not pairs:

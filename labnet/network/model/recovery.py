@@ -31,7 +31,7 @@ class ForwardState(NamedTuple):
     weights : dict of str to Tensor
         Parameters and buffers.
     random : object
-        Where the stream of random numbers was.
+        State of the random number generator.
     """
 
     weights: Mapping[str, Tensor]
@@ -48,11 +48,11 @@ class LoggedForward:
     version : int
         Of the weights that it saw.
     state : ForwardState
-        These weights, and where the stream of random numbers was.
+        These weights, and the state of the random number generator.
     inputs : dict of str to Tensor
         What its client sent, as leaves.
     by_name : bool
-        Whether the model is given them by their names.
+        Whether inputs are passed to the model by name.
     key : str
         Of the request.
     """
@@ -92,7 +92,7 @@ class LoggedForward:
             keys.answering(None)
 
     def check(self, outputs: Mapping[str, Tensor]) -> None:
-        """Raise a `ReplayMismatch` unless every byte of the outputs is what it was."""
+        """Raise `ReplayMismatch` unless the outputs are byte-equal to the logged ones."""
         if digest(outputs) != self._output:
             raise ReplayMismatch("its output is another one")
 
@@ -119,7 +119,7 @@ def intent_of(
     state: ForwardState,
     recorded: Iterable[RecordedForward],
 ) -> Intent:
-    """Return the log record of a forward, for a backward that is about to reach other servers."""
+    """Return the log record of a forward whose backward is about to reach other servers."""
     recorded = list(recorded)
     forward: dict[str, Array] = {f"input/{name}": tensor.numpy() for name, tensor in inputs.items()}
     for number, one in enumerate(recorded):

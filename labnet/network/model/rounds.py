@@ -1,11 +1,11 @@
-"""Rounds: several backwards of one client that make one update, each answered before the update is made.
+"""Accumulation rounds: several backwards of one client make one update, each answered before it.
 
-A pipeline needs the gradient of a micro-batch's input at once, for the stage before, and wants one update of all
-micro-batches. So a backward with the header ``Labnet-Round: ID COUNT POSITION`` is held: it is answered, and applied
-together with the others of its round, in the order of their positions, when COUNT have come. With a COUNT of 0 they are
-applied when a request to ``/settle`` with that header names them: a client does so whose backward reaches one server
-several times. ``/settle`` tells what became of calls, and waits for updates that are being made. Pure bookkeeping, no
-I/O; the client's side is in `held`.
+A pipeline needs the gradient of a micro-batch's input at once, for the previous stage, and one update for all
+micro-batches. A backward with the header ``Labnet-Round: ID COUNT POSITION`` is therefore answered at once and held.
+When COUNT backwards have arrived, they are applied together, in the order of their positions. With a COUNT of 0 they
+are applied when a request to ``/settle`` with that header names them; a client does so if one backward reaches the same
+server several times. ``/settle`` returns the outcome of calls and waits for running updates. Pure bookkeeping, no I/O;
+the client's side is `labnet.network.client.shared_updates`.
 """
 
 import asyncio
@@ -17,28 +17,28 @@ from typing import Any
 from labnet.network.protocol.rounds import MOST, RoundOf
 
 _ROUNDS = 64
-#: Most bytes of gradients in rounds whose client says when all are there, and how long one is held.
+#: Most bytes of gradients in rounds that their client commits, and the longest time that one is held.
 _SHARED_NBYTES, _SHARED_SECONDS = 1 << 30, 600.0
 
 
 @dataclass
-class Held:
-    """A backward that waits for others of its round.
+class PendingBackward:
+    """A backward that waits for the others of its round.
 
     Attributes
     ----------
     contribution : Contribution
-        What it is to add to the update.
+        Its part of the update.
     loss : float or None
-        That its client has reported.
+        Loss that its client reported.
     nbytes : int
-        Of its gradients.
+        Size of its gradients.
     born : float
-        When it came, in seconds of a monotonic clock.
+        Time of arrival, in seconds of a monotonic clock.
     deferred : list
-        Parts of other servers, which hold them until this one makes its update.
+        Backwards that other servers hold until this server makes its update.
     applied : future
-        Done when the update of the round is made, or failed.
+        Resolved when the update of the round succeeds or fails.
     """
 
     call: str
@@ -53,17 +53,17 @@ class Held:
 
 
 class Rounds:
-    """The rounds of a server that are not complete, or whose update is being made."""
+    """The rounds of a server that are incomplete or being applied."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[str, list[Held]] = OrderedDict()
-        #: Of rounds whose client says when all are there.
-        self._shared: OrderedDict[str, Held] = OrderedDict()
+        self._open: OrderedDict[str, list[PendingBackward]] = OrderedDict()
+        #: Backwards of rounds that their client commits.
+        self._shared: OrderedDict[str, PendingBackward] = OrderedDict()
         self._shared_nbytes = 0
-        self._calls: dict[str, Held] = {}
+        self._calls: dict[str, PendingBackward] = {}
 
-    def add(self, held: Held, of: RoundOf) -> list[Held] | None:
-        """Hold a backward; return its whole round once it is complete."""
+    def add(self, held: PendingBackward, of: RoundOf) -> list[PendingBackward] | None:
+        """Add a backward; return its whole round when it is complete, otherwise None."""
         self._calls[held.call] = held
         if of.is_shared:
             self._shared[held.call] = held
@@ -75,8 +75,8 @@ class Rounds:
             return None
         return sorted(self._open.pop(of.id), key=lambda other: other.position)
 
-    def close(self, calls: Iterable[str]) -> list[Held] | None:
-        """Return the backwards of a round whose client has named them; None if not all of them are held."""
+    def close(self, calls: Iterable[str]) -> list[PendingBackward] | None:
+        """Remove and return the backwards that a client commits; None unless all of them are held."""
         found = [self._shared.get(call) for call in dict.fromkeys(calls)]
         together = [held for held in found if held is not None]
         if not together or len(together) < len(found):
@@ -85,17 +85,17 @@ class Rounds:
             self._take_shared(held)
         return together
 
-    def release(self, call: str) -> Held | None:
-        """Hold a call of a shared round no longer, and return it; None if it is not held, or in an update by now."""
+    def release(self, call: str) -> PendingBackward | None:
+        """Remove and return a call of a shared round; None if it is not held or is being applied."""
         held = self._shared.get(call)
         if held is not None:
             self._take_shared(held)
             self.end([held])
         return held
 
-    def over(self, now: float) -> list[Held]:
-        """Return what nobody is likely to complete, where that is too much or too old; it is held no more."""
-        dropped: list[Held] = []
+    def over(self, now: float) -> list[PendingBackward]:
+        """Remove and return the oldest backwards while there are too many or they are too old."""
+        dropped: list[PendingBackward] = []
         while len(self._open) > _ROUNDS:
             dropped += self._open.popitem(last=False)[1]
         while len(self._shared) > 1:
@@ -108,17 +108,17 @@ class Rounds:
         self.end(dropped)
         return dropped
 
-    def _take_shared(self, held: Held) -> None:
+    def _take_shared(self, held: PendingBackward) -> None:
         del self._shared[held.call]
         self._shared_nbytes -= held.nbytes
 
-    def end(self, round_: list[Held]) -> None:
-        """Forget what was held: it is applied, or was given back."""
+    def end(self, round_: list[PendingBackward]) -> None:
+        """Forget backwards that were applied or released."""
         for held in round_:
             self._calls.pop(held.call, None)
 
-    def clear(self) -> list[Held]:
-        """Return what is in rounds that are not complete; it is held no more."""
+    def clear(self) -> list[PendingBackward]:
+        """Remove and return the backwards of all incomplete rounds."""
         dropped = [*(held for round_ in self._open.values() for held in round_), *self._shared.values()]
         self._open.clear()
         self._shared.clear()
@@ -126,10 +126,10 @@ class Rounds:
         self.end(dropped)
         return dropped
 
-    def of_call(self, call: str) -> Held | None:
-        """Return what is held for a call."""
+    def of_call(self, call: str) -> PendingBackward | None:
+        """Return the held backward of a call, or None."""
         return self._calls.get(call)
 
-    def is_open(self, held: Held) -> bool:
-        """Return whether others of its round are missing."""
+    def is_open(self, held: PendingBackward) -> bool:
+        """Return whether the round of a backward is incomplete."""
         return held.call in self._shared or any(held in round_ for round_ in self._open.values())

@@ -1,4 +1,4 @@
-"""A served model: forward and backward of one callable, with the graphs in between and the updates."""
+"""A served model: forward and backward of one callable, its graphs and its updates."""
 
 import contextlib
 import logging
@@ -10,7 +10,7 @@ from labnet import wire
 from labnet.errors import ServeError
 from labnet.network.client.partial_update import RemoteNode, states_of
 from labnet.network.client.shared_updates import SharedUpdates
-from labnet.network.model.accumulation import Holding
+from labnet.network.model.accumulation import AccumulationRounds
 from labnet.network.model.attempts import Attempts
 from labnet.network.model.backward import (
     Backward,
@@ -22,12 +22,12 @@ from labnet.network.model.backward import (
     outputs_of,
     renewed_by,
 )
-from labnet.network.model.calls import Calls, Kept, Limits, check_renewed
+from labnet.network.model.calls import CallRecord, Calls, Limits, check_renewed
 from labnet.network.model.graph import Graph, check_gradient
 from labnet.network.model.recovery import ForwardState, LoggedForward
 from labnet.network.model.role import Role
 from labnet.network.model.staleness import Policy
-from labnet.network.model.updates import Optimizer, Updates, note_used
+from labnet.network.model.updates import Optimizer, Updates, record_used
 from labnet.network.monitor.gpu_times import GpuTimes, Sample
 from labnet.network.protocol import keys
 from labnet.network.protocol.headers import CALL, LOSS, MODE, VERSION
@@ -58,20 +58,20 @@ class ServedModel:
     new_call : callable
         Returns a fresh call id, given the version of the weights.
     previous : ServedModel, optional
-        The model that this one takes the place of.
+        The model that this one replaces.
     policy : Policy, optional
-        What becomes of stale gradients.
+        How to treat stale gradients.
     replay : callable, optional
-        Returns the stored reply to the request with a key, if it asked for the same as a request.
+        Given a key and a request, returns the stored reply to an equal request with that key, or None.
     url : str
-        Address of the server, for errors that name it beside others.
+        Address of this server, for errors that name several servers.
     store : Store, optional
-        Where updates are kept.
+        Where updates are stored.
     role : Role, optional
-        What it is among several servers of one model.
+        Role of this server among the servers of the model.
     """
 
-    #: Paths of what every served model answers.
+    #: Paths of the routes of every served model.
     ROUTES: ClassVar[tuple[str, ...]] = ("/forward", "/optimize", "/settle", "/weights")
 
     def __init__(
@@ -99,9 +99,9 @@ class ServedModel:
         self._model = model
         self._worker = worker
         self._new_call = new_call
-        #: What a GPU computes for it, op by op.
+        #: GPU time of the model, by op.
         self.times = GpuTimes(model)
-        #: Ids and version go on when a model replaces another, so that clients are told what became of their calls.
+        #: Ids and version continue when a model replaces another, so clients can learn the outcome of their calls.
         self.calls: Calls = previous.calls if previous else Calls(limits)
         self.updates: Updates = Updates(
             model,
@@ -121,16 +121,18 @@ class ServedModel:
                 for call in filter(None, (outcome.call, outcome.renews)):
                     self.calls.used(call, outcome.key)
         self._replay = replay
-        #: Whether forwards reach other servers: what they saw is kept then, in case this one dies half-way.
+        #: Whether forwards reach other servers; their state is then kept, to recover from a crash halfway.
         self._reaches: bool | None = None if store is not None else False
         self.replaced = False
         self.role = role or Role()
         self.losses = Curve()
-        #: When the worker computed for this model.
+        #: When the worker ran this model.
         self.timeline = Timeline()
-        #: Gradients that are being tried: whoever asks about one waits for what becomes of it.
+        #: Locks of running backwards; a request for the outcome of a call waits for its lock.
         self.attempts = Attempts()
-        self.holding = Holding(self.updates, self.calls, self.attempts, self._give_back, self.losses, self._tell, url)
+        self.rounds = AccumulationRounds(
+            self.updates, self.calls, self.attempts, self._release_graph, self.losses, self._tell, url
+        )
         self._url = url
 
     @property
@@ -140,23 +142,23 @@ class ServedModel:
 
     @property
     def model(self) -> Callable[..., Any]:
-        """What computes."""
+        """The callable that computes."""
         return self._model
 
     async def run(self, function: Callable[[], T]) -> T:
-        """Compute on the worker, between two forwards."""
+        """Run a function on the worker, between two forwards."""
         return await self._worker.run(function)
 
     def retire(self) -> None:
-        """Expire the kept graphs: another model takes the place of this one."""
+        """Expire all graphs: another model replaces this one."""
         self.replaced = True
         self.updates.drain("another model takes its place")
-        self.holding.clear()
+        self.rounds.clear()
         self.role.close()
         self.calls.clear()
 
     def routes(self) -> dict[str, Route]:
-        """Return the routes that a served model has."""
+        """Return the routes of a served model."""
         return {
             "/forward": Route(
                 ("POST",), self._forward, replies=wire.MESSAGES, summary="Call the model on one tensor, or on several"
@@ -199,7 +201,7 @@ class ServedModel:
             if self._reaches is None:
                 self._reaches = any(isinstance(node, RemoteNode) for node in graph.nodes)
             now = time.monotonic()
-            self.calls.keep(call, Kept(graph, version, graph.nbytes, now))
+            self.calls.keep(call, CallRecord(graph, version, graph.nbytes, now))
             if self.replaced:  # while this forward was computed
                 self.calls.clear([call])
             headers[CALL] = call
@@ -208,9 +210,9 @@ class ServedModel:
     def _call(
         self, inputs: dict[str, Tensor], named: bool, training: bool, sample: Sample
     ) -> tuple[tuple[int, str | None], ForwardState | None, Any]:
-        """Call the model; what it depends on is read here because updates run on the same thread.
+        """Call the model, and read the state it depends on: updates run on the same thread.
 
-        Return the version of the weights and, on a replica, the primary's incarnation that they are of; what the
+        Return the version of the weights with, on a replica, the incarnation of their primary; the state that the
         result depends on; and the result.
         """
         arguments: tuple[Tensor, ...] = () if named else tuple(inputs.values())
@@ -223,7 +225,7 @@ class ServedModel:
     async def complete(self) -> None:
         """Replay the forwards whose backwards had reached other servers when the previous process died.
 
-        A client that returns is then answered as if nothing had happened. If a replay fails, the client is told that
+        A returning client is then answered as if there had been no crash. If a replay fails, the client is told that
         the outcome is unknown. Runs before anything is served: each replay loads the weights that its forward saw.
         """
         if self.store is None:
@@ -256,8 +258,8 @@ class ServedModel:
             restart_at(random)
         logged.check(output.tensors)
         graph = Graph(logged.inputs, output.tensors, logged.by_name, key=logged.key, seen=logged.state)
-        graph.handed_on = True
-        kept = Kept(graph, logged.version, graph.nbytes, time.monotonic(), if_dropped="unknown")
+        graph.forwarded = True
+        kept = CallRecord(graph, logged.version, graph.nbytes, time.monotonic(), if_dropped="unknown")
         self.calls.keep(logged.call, kept)
 
     async def evaluate(self, inputs: dict[str, Tensor], *, named: bool) -> tuple[int, wire.Message]:
@@ -275,11 +277,11 @@ class ServedModel:
             return await self._train(request, call)
 
     async def _train(self, request: Request, call: str) -> Reply:
-        """Pull a gradient through the graph of a call, and apply or hold what comes of it."""
+        """Compute the gradients of a call, and apply them or add them to a round."""
         of_round, renews = RoundOf.read(request.headers.get(ROUND)), renewed_by(request)
         message = message_of(request)
         loss = loss_of(message.metadata.get(LOSS))
-        await self.holding.release(call)
+        await self.rounds.release(call)
         try:
             check_renewed(self.calls, renews)
             kept = self.calls.look(call, now=time.monotonic())
@@ -304,8 +306,10 @@ class ServedModel:
         def pull_and_apply() -> None:
             nonlocal version
             with self.timeline.doing("backward"):
-                self.updates.hand_on(call, graph, kept.version)  # first: a blocking remote is asked within `begin`
-                self._reaches = self._reaches or graph.handed_on
+                self.updates.record_forwarding(
+                    call, graph, kept.version
+                )  # first: a blocking remote is asked within `begin`
+                self._reaches = self._reaches or graph.forwarded
                 with self.times.sample("backward"):
                     backward.begin()
                 if not (backward.is_pending or of_round or self.role.submits):
@@ -318,44 +322,44 @@ class ServedModel:
             if version is None:
                 if self.role.submits:
                     reply = await self._submit(backward, request, of_round, graph.epoch)
-                    note_used(self.calls, backward.contribution())
+                    record_used(self.calls, backward.contribution())
                     return reply
                 if of_round is not None:
-                    await self.holding.hold(call, kept, backward.contribution(), of_round, loss, deferred.in_order())
+                    await self.rounds.hold(call, kept, backward.contribution(), of_round, loss, deferred.in_order())
                     return Reply(backward.answer(), {VERSION: str(self.version), **of_round.header()})
                 version = await self.updates.apply(backward.contribution())
         except Exception as error:  # no weight of this server has changed: the same call may be tried again
-            if not defers:  # what others hold is asked for again
+            if not defers:  # upstream servers are then asked again
                 backward.keep()
             failure = failed(error, graph.nodes, self._url)
             in_doubt = isinstance(error, Failure) and error.details.get("applied") == "unknown"
-            self._give_back(call, kept, in_doubt=in_doubt)
+            self._release_graph(call, kept, in_doubt=in_doubt)
             if isinstance(failure, Failure) and failure.error == "StaleGradient":
                 self.calls.discard(call)  # it will not become less stale
             raise failure from error.__cause__
-        note_used(self.calls, backward.contribution())
+        record_used(self.calls, backward.contribution())
         if loss is not None:
             self.losses.add(version, loss)
         self._tell()
         return Reply(backward.answer(), {VERSION: str(version)})
 
     async def give_up(self, call: str) -> None:
-        """Take no gradient of a call from a replica any more, also after a restart: somebody is about to be told."""
+        """Refuse further gradients of a call from replicas, also after a restart."""
         self.calls.refuse(call)
         if self.store is not None and call not in self.store.refusals:
             await self._worker.run(lambda: self.updates.give_up(call))
 
     async def _settle(self, request: Request) -> Reply:
-        return await self.role.settle(request, self.holding.settle)
+        return await self.role.settle(request, self.rounds.settle)
 
     async def _submit(self, backward: Backward, request: Request, of_round: RoundOf | None, epoch: str | None) -> Reply:
-        """Have the primary apply a backward."""
+        """Send a backward to the primary, which applies it."""
         reply = b"".join(backward.answer().parts)
         version = await self.role.submit(backward.contribution(), request, reply, of_round, epoch)
         return Reply(backward.answer(), {VERSION: str(version), **(of_round.header() if of_round else {})})
 
-    def _check_staleness(self, call: str, kept: Kept) -> None:
-        if kept.graph.handed_on:  # others may have applied their part: to leave out this one's would be half an update
+    def _check_staleness(self, call: str, kept: CallRecord) -> None:
+        if kept.graph.forwarded:  # others may have applied their part: refusing here would leave half an update
             return
         try:
             self.updates.check_staleness(kept.version)
@@ -363,12 +367,12 @@ class ServedModel:
             self.calls.discard(call)  # it will not become less stale
             raise
 
-    def _give_back(self, call: str, kept: Kept | None, *, in_doubt: bool = False) -> None:
+    def _release_graph(self, call: str, kept: CallRecord | None, *, in_doubt: bool = False) -> None:
         if kept is None:  # its graph is with a replica
             self.calls.unclaim(call)
             return
         states = states_of(kept.graph.nodes)
-        self.calls.give_back(call, kept, in_doubt=in_doubt or any(state != "no" for state in states.values()))
+        self.calls.release(call, kept, in_doubt=in_doubt or any(state != "no" for state in states.values()))
         if self.replaced:
             self.calls.clear([call])
 

@@ -1,4 +1,4 @@
-"""What becomes of a gradient that belongs to weights of the past: pure decisions and counts, no I/O."""
+"""The staleness policy for gradients of outdated weights: pure decisions and counts, no I/O."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,17 +10,17 @@ Staleness = Literal["accept", "scale"]
 
 @dataclass(frozen=True)
 class Policy:
-    """How a server treats gradients by their staleness: the number of updates since their forward.
+    """The policy for stale gradients; staleness is the number of updates since the forward.
 
     Attributes
     ----------
     staleness : "accept" or "scale"
-        Take them as they are, or multiply them by ``1 / (1 + staleness)``.
+        Apply stale gradients unchanged, or multiply them by ``1 / (1 + staleness)``.
     max_staleness : int or None
-        Refuse those that are staler.
+        Refuse gradients beyond this staleness.
     accumulate : int
-        How many gradients make one update. They are summed in the order of their clients and requests, so that the
-        result does not depend on which arrived first; none is answered before the update.
+        How many gradients make one update. They are summed in the order of clients and requests, so the result does not
+        depend on arrival order. None is answered before the update.
 
     Examples
     --------
@@ -42,11 +42,11 @@ class Policy:
             raise ServeError(f"serve_model: accumulate must be a number from 1 on, got {self.accumulate!r:.40}")
 
     def allows(self, staleness: int) -> bool:
-        """Tell whether a gradient of this staleness is used."""
+        """Return whether a gradient of this staleness is accepted."""
         return self.max_staleness is None or staleness <= self.max_staleness
 
     def factor(self, staleness: int) -> float:
-        """Return what a gradient of this staleness is multiplied by."""
+        """Return the factor for a gradient of this staleness."""
         return 1.0 if self.staleness == "accept" else 1.0 / (1.0 + staleness)
 
 
@@ -55,7 +55,7 @@ def _is_count(value: Any, *, least: int) -> bool:
 
 
 class Histogram:
-    """How many gradients had which staleness, in classes that double in width.
+    """A histogram of staleness, with classes that double in width.
 
     Examples
     --------

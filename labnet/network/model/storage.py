@@ -1,4 +1,4 @@
-"""The store of a served model: opened before the model is served, closed when it is served no more."""
+"""Opening and closing the store of a served model."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from labnet.store import LEVELS, Durability, Store
 log = logging.getLogger("labnet.network")
 
 
-def opened(
+def open_store(
     place: str | os.PathLike[str],
     model: Any,
     optimizer: Any,
@@ -27,21 +27,21 @@ def opened(
     previous: ServedModel | None,
     worker: Worker,
 ) -> Store:
-    """Open the store of a model, which gets the weights that are in it.
+    """Open the store of a model, and load the stored weights into the model.
 
     Parameters
     ----------
     previous : ServedModel or None
-        What is served in its place now; if it has the same store, it gives it up.
+        The model that is being replaced; if it uses the same store, it closes it.
     worker : Worker
-        What computes for both.
+        The worker of both models.
 
     Raises
     ------
     ServeError
         If this model or optimizer cannot be stored.
     StoreError, OSError
-        As `Store`; a previous model goes on with its store then.
+        As `Store`; the previous model then keeps its store.
     """
     if durability not in LEVELS:
         raise ServeError(
@@ -58,9 +58,9 @@ def opened(
     if before is None or before.path != path:
         return Store(path, model, optimizer, durability=durability)
     if before.is_open:
-        worker.call(before.checkpoint)  # if that is not possible, it goes on
+        worker.call(before.checkpoint)  # if this fails, the previous model keeps its store
     try:
-        worker.call(before.close)  # updates that come meanwhile are told to come again
+        worker.call(before.close)  # updates that arrive meanwhile are refused as retryable
         return Store(path, model, optimizer, durability=durability)
     except BaseException:
         worker.call(before.reopen)
@@ -68,13 +68,13 @@ def opened(
 
 
 def refuse_update(served: ServedModel | None, worker: Worker) -> None:
-    """Refuse to serve from within an update: the weights and the optimizer are half-way between two versions."""
+    """Refuse to serve from within an update: weights and optimizer are between two versions."""
     if served is not None and served.store is not None and served.store.is_updating and worker.is_current:
         raise ServeError("serve: the optimizer of this server is making an update: serve from a handler, or a thread")
 
 
 def refuse_completion(store: Store | None) -> None:
-    """Refuse to complete backwards of a crash while the loop that async models run on waits."""
+    """Refuse to complete backwards after a crash on the loop of async models, which would deadlock."""
     if store is not None and MODELS.is_current and any(intent.forward for intent in store.intents):
         raise ServeError(
             f"serve_model: the store {store.path} has backwards to complete, for which an async handler cannot wait: "
@@ -82,19 +82,19 @@ def refuse_completion(store: Store | None) -> None:
         )
 
 
-def give_back(store: Store | None, previous: ServedModel | None, worker: Worker) -> None:
-    """Close a store that will not be served after all; a previous model goes on with its own."""
+def release_store(store: Store | None, previous: ServedModel | None, worker: Worker) -> None:
+    """Close a store after serving has failed; the previous model reopens its own."""
     if store is not None:
         try:
             worker.call(store.close)
-        except OSError as error:  # whoever serves is told why it is not served: this comes on top of that
+        except OSError as error:  # the caller raises the error that stopped serving; this one comes on top of it
             log.warning("the store %s could not be brought up to date, its journal has the rest: %s", store.path, error)
         if previous is not None and previous.store is not None:
             worker.call(previous.store.reopen)
 
 
 def new_calls(lineage: str | None) -> Callable[[int], str]:
-    """Return what makes ids of calls, of 128 bits; with a lineage they tell it, and the version of the weights."""
+    """Return a generator of 128-bit call ids; with a lineage they contain it and the version of the weights."""
     if lineage is None:
         return lambda version: secrets.token_hex(16)
     return lambda version: call_prefix(lineage, version) + secrets.token_hex(8)

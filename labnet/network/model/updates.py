@@ -1,4 +1,4 @@
-"""How the gradients of backwards change the weights of a served model."""
+"""The updates of a served model: gradients of backwards change its weights."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ from labnet.tensor import Tensor, on_host
 
 Optimizer = Callable[[Gradients], Any]
 
-#: After so many failures of the disk in a row clients are asked to wait for a second.
+#: After this many disk failures in a row clients are asked to wait for a second.
 _SOON = 4
 
 
@@ -35,11 +35,11 @@ class Contribution(NamedTuple):
     Attributes
     ----------
     client, key, call : str
-        Where the gradients of several are summed, they are in the order of these.
+        Contributions are summed in the order of these.
     outcome : callable, optional
-        Returns what a store is to remember of it, given the version that it led to.
+        Returns the record for the store, given the new version.
     renews : str
-        The call that this one stands for, if its forward was made again.
+        The original call, if the forward was repeated.
     """
 
     client: str
@@ -53,25 +53,25 @@ class Contribution(NamedTuple):
 
     @property
     def order(self) -> tuple[str, tuple[int, ...], str]:
-        """Where it stands among others."""
+        """Sort key among contributions."""
         return self.client, Key.parse(self.key).sequence, self.call
 
 
 class _Waiting(NamedTuple):
-    """The contributions of one backward that wait for those of others."""
+    """The contributions of one backward, waiting for other backwards."""
 
     contributions: tuple[Contribution, ...]
     applied: "asyncio.Future[int]"
 
     def fail(self, error: Exception) -> None:
-        """Tell that no update was made."""
+        """Report that no update was made."""
         if not self.applied.done():
             self.applied.set_exception(error)
 
 
 @dataclass
 class Version:
-    """How often the weights were updated: one count for all models that follow each other on a port."""
+    """The number of updates, one count for all successive models of a port."""
 
     number: int = 0
 
@@ -82,7 +82,7 @@ class Updates:
     Attributes
     ----------
     staleness : Histogram
-        How stale the gradients were that were applied.
+        Staleness of the applied gradients.
     norms : Norms
         Norms of gradients and weights, for the panel.
     """
@@ -111,7 +111,7 @@ class Updates:
         self.norms = Norms()
         self._round: list[_Waiting] = []
         self._closed: str | None = None
-        self._failures = 0  # of the last attempts to write to the store
+        self._failures = 0  # consecutive failed writes to the store
 
     @property
     def version(self) -> int:
@@ -120,24 +120,24 @@ class Updates:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether an update that failed may be carried out after all if the process ended now."""
+        """Whether a failed update could still be replayed from the journal if the process ended now."""
         return self._store is not None and self._store.in_doubt
 
     def drain(self, reason: str) -> None:
-        """Send away the gradients that wait for others to make an update with, now and from now on."""
+        """Refuse waiting and further gradients that need others for an update."""
         self._closed = reason
         waiting, self._round = self._round, []
         for one in waiting:
             one.fail(_sent_away(reason))
 
     def check_staleness(self, version: int) -> None:
-        """Refuse a gradient of weights that have changed too often since."""
+        """Refuse a gradient that exceeds the maximum staleness."""
         staleness = self.version - version
         if not self._policy.allows(staleness):
             raise _too_stale(staleness, self._policy)
 
     def apply_now(self, contribution: Contribution) -> int | None:
-        """Train with a contribution at once, if the policy wants no others with it; runs on the worker."""
+        """Apply a contribution at once; None if the policy accumulates several. Runs on the worker."""
         if self._policy.accumulate > 1:
             return None
         version = self._update([contribution])
@@ -145,50 +145,50 @@ class Updates:
         return version
 
     async def apply(self, *contributions: Contribution) -> int:
-        """Train with the contributions of one backward, with others where the policy says so; return the new version.
+        """Apply the contributions of one backward, with others if the policy accumulates; return the new version.
 
-        Several are added up in their order, and count as one.
+        Several contributions are summed in their order and count as one.
         """
 
         def alone() -> int:
             for contribution in contributions:
-                if not contribution.graph.handed_on:
+                if not contribution.graph.forwarded:
                     self.check_staleness(contribution.version)
             return self._update(list(contributions))
 
         if self._policy.accumulate == 1:
             version = await self._worker.run(alone)
         else:
-            await self._worker.run(lambda: [self.trained(one) for one in contributions])  # refuses what is not finite
+            await self._worker.run(lambda: [self.trained(one) for one in contributions])  # refuses non-finite gradients
             version = await self._join(_Waiting(contributions, asyncio.get_running_loop().create_future()))
         for contribution in contributions:
             self.staleness.add(version - 1 - contribution.version)
         return version
 
     async def apply_any(self, contribution: Contribution) -> int:
-        """Train with a contribution as `apply_now` and `apply` do."""
+        """Apply a contribution with `apply_now`, or with `apply` where that returns None."""
         version = await self._worker.run(lambda: self.apply_now(contribution))
         return version if version is not None else await self.apply(contribution)
 
     def follow(self, version: int) -> None:
-        """Take note of the version of weights that were taken over from elsewhere."""
+        """Set the version to that of weights received from another server."""
         self._version.number = version
 
     async def check(self, contribution: Contribution) -> None:
-        """Refuse a contribution that could not be applied."""
+        """Refuse a contribution that cannot be applied."""
         if self._closed is not None:
             raise _sent_away(self._closed)
         await self._worker.run(lambda: self.trained(contribution))
 
     async def apply_all(self, contributions: list[Contribution]) -> int:
-        """Make one update of contributions, summed in their order; return the version it led to."""
+        """Make one update of contributions, summed in their order; return the new version."""
         version = await self._worker.run(lambda: self._update(contributions))
         for contribution in contributions:
             self.staleness.add(version - 1 - contribution.version)
         return version
 
     async def _join(self, waiting: _Waiting) -> int:
-        """Wait until enough backwards are there; the last one makes the update for all."""
+        """Wait until enough backwards have arrived; the last one makes the update for all."""
         if self._closed is not None:
             raise _sent_away(self._closed)
         self._round.append(waiting)
@@ -208,7 +208,7 @@ class Updates:
 
     def _update(self, contributions: list[Contribution]) -> int:
         """Train the parameters with the sum of the contributions; return the new version."""
-        if len(contributions) == 1 and not contributions[0].graph.handed_on:
+        if len(contributions) == 1 and not contributions[0].graph.forwarded:
             self.check_staleness(contributions[0].version)
         with self._times.sample("update") as sample:
             total = self.trained(contributions[0])
@@ -219,13 +219,13 @@ class Updates:
                     with _all_or_nothing(list(total)), sample.part("optimizer"):
                         self._optimizer(total)
                 self._version.number += 1
-        with contextlib.suppress(MemoryError):  # the update is made: an error would have the client make it again
+        with contextlib.suppress(MemoryError):  # the update is made: an error would make the client repeat it
             self.norms.measure(self.version, total)
         return self.version
 
-    def hand_on(self, call: str, graph: Graph, version: int) -> None:
-        """Take note that a backward is about to reach other servers, if it is, and write that; runs on the worker."""
-        if graph.handed_on or (self._store is None and self._policy.max_staleness is None):
+    def record_forwarding(self, call: str, graph: Graph, version: int) -> None:
+        """Log a backward that is about to reach other servers; runs on the worker."""
+        if graph.forwarded or (self._store is None and self._policy.max_staleness is None):
             return
         nodes = [node for node in graph.nodes if isinstance(node, RemoteNode)]
         if not nodes:
@@ -233,10 +233,10 @@ class Updates:
         if self._store is not None and call not in self._store.intents:
             with self._writing():
                 self._store.intend(self._intent(call, graph, version, nodes))
-        graph.handed_on = True
+        graph.forwarded = True
 
     def _intent(self, call: str, graph: Graph, version: int, nodes: list[RemoteNode]) -> Intent:
-        """Return what the store is to note of a backward that is handed on."""
+        """Return the log record of a backward that reaches other servers."""
         servers = tuple(states_of(nodes))
         if graph.seen is None:
             return Intent(call, servers, version)
@@ -253,7 +253,7 @@ class Updates:
         )
 
     def give_up(self, call: str) -> None:
-        """Write that no gradient of a call is applied any more; runs on the worker."""
+        """Log that no gradient of a call is applied from now on; runs on the worker."""
         assert self._store is not None, "there is something to write to"
         try:
             self._store.refuse(call)
@@ -269,7 +269,7 @@ class Updates:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turn a failure of the disk into the reply that has the client come again: soon, or in a second."""
+        """Turn a disk failure into a retryable reply, with no delay or a second of delay."""
         try:
             yield
         except OSError as error:
@@ -290,7 +290,7 @@ class Updates:
 
     @contextlib.contextmanager
     def _stored(self, total: Gradients, contributions: list[Contribution]) -> Iterator[None]:
-        """Write an update to the store before it is carried out, and take it back if that fails."""
+        """Write an update to the store before it is applied; undo the write if applying fails."""
         store = self._store
         if store is None:
             yield
@@ -307,7 +307,7 @@ class Updates:
         store.applied(outcomes)
 
     def trained(self, contribution: Contribution) -> Gradients:
-        """Return the gradients of the model's own parameters, scaled as the policy wants, all of them finite."""
+        """Return the gradients of the model's own parameters, scaled by the policy; refuse non-finite ones."""
         inputs = {id(tensor) for tensor in contribution.graph.inputs.values()}
         pairs = contribution.gradients.items()
         if isinstance(self._model, Module):
@@ -321,15 +321,15 @@ class Updates:
         return Gradients(trained if factor == 1.0 else [(t, g * factor) for t, g in trained])
 
 
-def note_used(calls: Calls, contribution: Contribution) -> None:
-    """Take note that the gradient of a call was used, and of the call that it stands for."""
+def record_used(calls: Calls, contribution: Contribution) -> None:
+    """Record that the gradient of a call was used, and of its original call."""
     for call in filter(None, (contribution.call, contribution.renews)):
         calls.used(call, contribution.key)
 
 
 @contextlib.contextmanager
 def _all_or_nothing(parameters: list[Tensor]) -> Iterator[None]:
-    """Take back what an optimizer wrote before it failed."""
+    """Restore the parameters if the optimizer fails."""
     before = [parameter.detach() for parameter in parameters]
     try:
         yield

@@ -1,1 +1,1 @@
-"""What a server tells of itself and of others: samples, op statistics, Prometheus, OpenAPI."""
+"""Monitoring of servers: samplers, op statistics, Prometheus, OpenAPI."""

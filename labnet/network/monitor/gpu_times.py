@@ -1,7 +1,7 @@
-"""What a GPU computes for a served model, op by op: measured in some of the calls, as often as it costs nothing.
+"""GPU time of a served model by op, sampled so that measuring costs at most one percent.
 
-To count an op and to time its launches takes the host some 25 us. So calls are measured until that is one part in a
-hundred of the time, and told for all.
+Counting an op and timing its launches takes the host about 25 us. So only some calls are measured, and the result is
+scaled to all calls.
 """
 
 import contextlib
@@ -11,22 +11,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from labnet.kernels.device_dispatch import timed
-from labnet.network.adapters.device_adapter import is_placed
+from labnet.network.adapters.device_adapter import is_on_gpu
 from labnet.stats import OpCount, OpStatistics
 from labnet.stats.collecting import counted_into
 from labnet.stats.operations import Later
 
 _LEAST_SECONDS = 0.1
-#: Greatest part of the time that measuring may take, and seconds that an op, and a call, take for it.
+#: Maximum share of the time spent on measuring, and seconds that measuring an op and a call takes.
 _SHARE, _OP, _CALL = 0.01, 25e-6, 50e-6
-#: Ops that are listed by name.
+#: Number of ops that are listed by name.
 _MOST = 24
-#: What is launched between ops: copies from the host and to it, for the most part.
+#: Name for launches between ops, mostly copies between host and device.
 BETWEEN = "copies and others"
 
 
 class Kind:
-    """Calls of one kind, and what the ops of those that were measured have cost.
+    """The calls of one kind, and the op statistics of the measured ones.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Kind:
 
 
 class Sample:
-    """Measures one call, or does not: a context for what runs in one thread."""
+    """A context that measures one call in its thread, or does nothing."""
 
     def __init__(self, times: "GpuTimes", kind: Kind | None):
         self._times = times
@@ -66,12 +66,12 @@ class Sample:
             self._times.measured(kind, kind.statistics.count - self._before)
 
     def awaiting(self) -> contextlib.AbstractContextManager[None]:
-        """Return a context for what is awaited: only its ops are measured, for others take turns with it."""
+        """Return a context for an awaited call; only its ops are measured, because other tasks interleave."""
         return contextlib.nullcontext() if self._kind is None else counted_into(self._kind.statistics)
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Measure a part of the call that is no op as if it were one."""
+        """Measure a part of the call as an op of this name."""
         if self._kind is None:
             yield
             return
@@ -82,12 +82,12 @@ class Sample:
 
 
 class GpuTimes:
-    """The seconds of a GPU for the ops of a model, over all of its calls.
+    """GPU seconds of the ops of a model, over all of its calls.
 
     Parameters
     ----------
     model : callable
-        Measured while it is on a GPU.
+        The model; measured while it is on a GPU.
     clock : callable
         Returns seconds.
     """
@@ -98,12 +98,12 @@ class GpuTimes:
         self._kinds: dict[str, Kind] = {}
 
     def sample(self, kind: str) -> Sample:
-        """Return what measures the next call of a kind, or lets it be where that would cost too much."""
+        """Return the context for the next call of a kind; it measures only if that is due."""
         found = self._kinds.setdefault(kind, Kind())
         found.calls += 1
         if self._clock() < found.due:
             return Sample(self, None)
-        if not is_placed(self._model):
+        if not is_on_gpu(self._model):
             found.due = self._clock() + _LEAST_SECONDS
             return Sample(self, None)
         found.measured += 1
@@ -111,11 +111,11 @@ class GpuTimes:
         return Sample(self, found)
 
     def measured(self, kind: Kind, ops: int) -> None:
-        """Take note that a call with so many ops was measured."""
+        """Record a measured call; delay the next measurement in proportion to its number of ops."""
         kind.due = self._clock() + max(_LEAST_SECONDS, (ops * _OP + _CALL) / _SHARE)
 
     def summary(self) -> dict[str, Any] | None:
-        """Return the ops with most seconds first, as many and as long as in all calls; None where none was measured."""
+        """Return the op statistics scaled to all calls, slowest op first; None without a measured call."""
         kinds = [kind for kind in list(self._kinds.values()) if kind.measured]
         if not kinds:
             return None

@@ -1,4 +1,4 @@
-"""Op statistics that are posted to an HTTP server."""
+"""A logger that posts op statistics to an HTTP server."""
 
 import asyncio
 import logging
@@ -24,9 +24,9 @@ class HttpLogger:
     url : str
         Where to post to: any HTTP server that takes ``application/json``.
     headers : mapping of str to str, optional
-        Extra headers, such as a key.
+        Extra headers, such as an API key.
     timeout : float
-        Most seconds for one post; one that fails is logged and forgotten.
+        Most seconds for one post; a failed post is logged and not repeated.
 
     Examples
     --------
@@ -45,13 +45,13 @@ class HttpLogger:
         self._pending: set[Future[None]] = set()
 
     def __call__(self, statistics: OpStatistics) -> None:
-        """Begin to post the statistics as they are now."""
+        """Start to post a snapshot of the statistics."""
         future = IO.submit(self._post(to_ascii(statistics.summary()).encode()))
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until everything is posted, at most `timeout` seconds; tell whether it is."""
+        """Wait until everything is posted, at most `timeout` seconds; return whether it is."""
         return not wait(list(self._pending), timeout).not_done
 
     async def _post(self, body: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The norms of gradients and weights over the updates, for the panel: measured only as often as it costs nothing."""
+"""Norms of gradients and weights over the updates, for the panel; measured at negligible cost."""
 
 import math
 import time
@@ -12,12 +12,12 @@ from labnet.stats import Curve
 from labnet.tensor import on_host
 
 _LEAST_SECONDS = 0.1
-#: Greatest part of the time that measuring may take.
+#: Maximum share of the time spent on measuring.
 _SHARE = 0.02
 
 
 class Norms:
-    """Curves of the two norms, over versions of the weights.
+    """The curves of both norms over versions of the weights.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class Norms:
         self._due = -math.inf
 
     def measure(self, version: int, gradients: Gradients) -> None:
-        """Measure the gradients that led to a version, and its weights, unless that was done a moment ago."""
+        """Measure the gradients and weights of a version unless the last measurement is too recent."""
         began = self._clock()
         if began < self._due:
             return
@@ -55,7 +55,7 @@ class Norms:
 
 
 def norm(arrays: Iterable[Any]) -> float:
-    """Return the root of the sum of all squares.
+    """Return the Euclidean norm over several arrays.
 
     Examples
     --------

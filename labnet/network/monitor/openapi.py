@@ -1,4 +1,4 @@
-"""``/openapi.json``: the routes of a server in the words of OpenAPI 3.1, made from the table that answers them."""
+"""``/openapi.json``: an OpenAPI 3.1 description, generated from the table of routes."""
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -56,7 +56,7 @@ def document(name: str, routes: Mapping[str, Route], *, url: str, readable: bool
     url : str
         Its address.
     readable : bool
-        Whether routes that run nothing can be read without a token.
+        Whether read-only routes need no token.
     """
     return {
         "openapi": "3.1.0",
@@ -75,7 +75,7 @@ def document(name: str, routes: Mapping[str, Route], *, url: str, readable: bool
 
 
 def _escaped(path: str) -> str:
-    """Write a path as OpenAPI reads it: braces would be parameters."""
+    """Escape the braces in a path, which OpenAPI reads as parameters."""
     return path.replace("{", "%7B").replace("}", "%7D")
 
 

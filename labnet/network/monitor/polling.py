@@ -1,4 +1,4 @@
-"""Something that is asked for snapshots again and again, for those who draw it; knows no panel."""
+"""Polling of snapshots in the background; independent of the panel that draws them."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -6,20 +6,20 @@ from typing import Any
 
 from labnet.errors import RemoteError
 
-#: How long `renew` waits, for those who answer late.
+#: How long `renew` waits for a late answer, in seconds.
 _RENEW_SECONDS = 3.0
 
 
-class Followed(ABC):
-    """Asks in a thread of its own, so that a slow answer holds up nobody who wants the newest.
+class SnapshotPoller(ABC):
+    """Polls snapshots in its own thread, so that a slow answer does not block readers.
 
     Parameters
     ----------
     seconds : float
-        Between an answer and the next question.
+        Pause between an answer and the next request.
     """
 
-    #: Whether another has taken the place of what is asked.
+    #: Whether the source was replaced by another one.
     replaced = False
 
     def __init__(self, *, seconds: float):
@@ -35,7 +35,7 @@ class Followed(ABC):
 
     @property
     def live(self) -> bool:
-        """Whether there may be something new."""
+        """Whether new snapshots may follow."""
         return True
 
     @abstractmethod
@@ -45,7 +45,7 @@ class Followed(ABC):
         Raises
         ------
         RemoteError
-            If there is none; its text becomes ``unreachable`` of what was known before.
+            If there is none; its text becomes ``unreachable`` in the last snapshot.
         """
 
     def _follow(self) -> None:
@@ -69,19 +69,19 @@ class Followed(ABC):
             self._newest = {**known, "unreachable": str(error)}
 
     def snapshot(self) -> dict[str, Any]:
-        """Return what was told last."""
+        """Return the latest snapshot."""
         return self._newest
 
     def renew(self) -> None:
-        """Ask at once, and wait for the answer, unless there was none the last time."""
+        """Request a snapshot at once and wait for it, unless the last request failed."""
         with self._turn:
             if self._closed or "unreachable" in self._newest or not self._thread.is_alive():
                 return
-            following = self._asked + 1  # what was asked before may have been answered before
+            following = self._asked + 1  # an earlier request may have been answered before this call
             self._wanted.set()
             self._turn.wait_for(lambda: self._answered >= following, _RENEW_SECONDS)
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop polling."""
         self._closed = True
         self._wanted.set()

@@ -1,4 +1,4 @@
-"""``/metrics``: the counters of a server as Prometheus reads them; needs the optional extra ``metrics``."""
+"""``/metrics``: the counters of a server for Prometheus; needs the optional extra ``metrics``."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,21 +15,21 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 
 def exposition(accept: str, routes: Mapping[str, RouteStatistics], server: Mapping[str, Any]) -> wire.Body:
-    """Write the counters in the text format that Accept asks for: Prometheus's own or OpenMetrics.
+    """Encode the counters in the text format that Accept names: Prometheus's own or OpenMetrics.
 
     Parameters
     ----------
     accept : str
         Header of the request.
     routes : mapping of str to RouteStatistics
-        By the route's name in the statistics.
+        Counters by route name.
     server : mapping
-        What the statistics say under ``server``.
+        The field ``server`` of the statistics.
 
     Raises
     ------
     Failure
-        501 where prometheus-client is not installed.
+        501 if prometheus-client is not installed.
     """
     try:
         from prometheus_client import CollectorRegistry

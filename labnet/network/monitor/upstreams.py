@@ -1,7 +1,7 @@
-"""What the servers that a server is composed of have told last, for its panel.
+"""The latest statistics of upstream servers, for the panel.
 
-Asking them takes as long as they take, and a panel draws several times a second: it is shown what is known, and
-they are asked again in the background, once a second while somebody looks.
+Upstream servers may answer slowly, and a panel draws several times a second. So it draws the latest known statistics,
+which are refreshed in the background once a second while a panel is open.
 """
 
 import asyncio
@@ -16,31 +16,31 @@ from labnet.network.server.routing import Failure
 _INTERVAL_SECONDS = 1.0
 
 
-class Branches:
-    """The statistics of other servers, by the names that the handler ``statistics`` gives them.
+class Upstreams:
+    """The statistics of upstream servers, by their names in the handler ``statistics``.
 
     Parameters
     ----------
     ask : coroutine function
-        Returns the whole document of statistics.
+        Returns the whole statistics document.
     """
 
     def __init__(self, ask: Callable[[], Awaitable[dict[str, Any]]]):
         self._ask = ask
         self._task: asyncio.Task[None] | None = None
         self._due = 0.0
-        #: The servers of the last answer.
+        #: The servers in the last answer.
         self.known: dict[str, Any] = {}
-        #: Why that is not all, or empty.
+        #: Why the answer is incomplete; empty if it is complete.
         self.incomplete = ""
 
     def look(self) -> None:
-        """Ask anew in the background if that is due; runs on the I/O loop."""
+        """Start a refresh in the background if one is due; runs on the I/O loop."""
         if (self._task is None or self._task.done()) and time.monotonic() >= self._due:
             self._task = asyncio.create_task(self._refresh(), context=contextvars.Context())
 
     def take(self, document: dict[str, Any]) -> None:
-        """Keep what a document of statistics tells of them, if it is whole: somebody else may have asked for it."""
+        """Store the upstream servers of a complete statistics document."""
         if not document["server"].get("incomplete"):
             self.known = {name: part for name, part in document.items() if is_server(part)}
 
@@ -57,7 +57,7 @@ class Branches:
 
 
 def is_server(part: Any) -> bool:
-    """Tell whether a part of a document of statistics is the document of another server.
+    """Return whether a part of a statistics document is the document of another server.
 
     Examples
     --------

@@ -1,1 +1,1 @@
-"""What both sides of a connection agree on: headers, keys, digests. No I/O."""
+"""The protocol between client and server: headers, keys, digests. No I/O."""

@@ -1,7 +1,7 @@
-"""Digests of bodies: the header Content-Digest of RFC 9530, and what tells two bodies apart.
+"""Digests of bodies: the header Content-Digest of RFC 9530, and the comparison of bodies.
 
-Between two programs of labnet a body has its XXH3-128, 128 bits that cost a thirtieth of SHA-256: it finds what was
-damaged on its way, and decides whether two requests are the same. Other clients may send SHA-256 or SHA-512.
+Between labnet programs the digest is XXH3-128, which costs a thirtieth of SHA-256. It detects damage in transit and
+decides whether two requests are equal. Other clients may send SHA-256 or SHA-512.
 """
 
 import base64
@@ -16,10 +16,10 @@ import xxhash
 from labnet.codec import Part
 from labnet.wire import Body
 
-#: Header with the digest of the body, and the one that asks for it in the reply.
+#: Header with the digest of the body, and the header that asks for one in the reply.
 CONTENT_DIGEST = "Content-Digest"
 WANT_CONTENT_DIGEST = "Want-Content-Digest"
-#: The algorithm that labnet sends, and how it asks for it where a request has no body.
+#: The algorithm that labnet sends, and how it asks for it in a request without a body.
 OWN = "xxh128"
 WANTED = f"{OWN}=1"
 _PREFIX = f"{OWN}=:"
@@ -51,7 +51,7 @@ def digest_of(parts: Sequence[Part]) -> bytes:
 
 
 def digest_of_body(body: Body) -> bytes:
-    """Return the digest of a body, which is computed once."""
+    """Return the digest of a body; it is computed once and cached."""
     if body.digest is None:
         body.digest = digest_of(body.parts)
     return body.digest
@@ -71,16 +71,16 @@ def content_digest(body: Body, algorithm: str = OWN) -> str:
 
 
 def mismatch(header: str, body: Part, digest: bytes) -> str | None:
-    """Return what is wrong with a body according to its Content-Digest; None if nothing is.
+    """Return a description of the mismatch between a body and its Content-Digest, or None.
 
-    Algorithms that are not known here are skipped, as RFC 9530 asks.
+    Unknown algorithms are skipped, as RFC 9530 requires.
 
     Parameters
     ----------
     header : str
         Value of Content-Digest.
     body : bytes-like
-        What came.
+        The received body.
     digest : bytes
         Its `digest_of`.
 
@@ -89,7 +89,7 @@ def mismatch(header: str, body: Part, digest: bytes) -> str | None:
     ValueError
         If the header is malformed.
     """
-    if header == _own(digest):  # as every client of labnet sends it
+    if header == _own(digest):  # the form that every labnet client sends
         return None
     for member in header.split(","):
         found = _BYTES.fullmatch(member)
@@ -110,12 +110,12 @@ def mismatch(header: str, body: Part, digest: bytes) -> str | None:
 
 
 def wanted_algorithm(content_digest: str | None, want: str | None) -> str | None:
-    """Return the algorithm of the digest that a reply is to have, None if it needs none.
+    """Return the algorithm for the digest of a reply; None if the reply needs no digest.
 
     Parameters
     ----------
     content_digest, want : str or None
-        Values of Content-Digest and Want-Content-Digest of the request: what is wanted wins over what was sent.
+        Values of Content-Digest and Want-Content-Digest of the request; the latter takes precedence.
 
     Examples
     --------

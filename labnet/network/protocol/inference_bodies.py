@@ -1,7 +1,7 @@
 """Bodies of the Open Inference Protocol, version 2: JSON, and its extension for binary data.
 
-A request is one JSON object; the data of a tensor is in it as numbers, nested or flat, or behind it as
-little-endian bytes, in the order of the inputs. Knows arrays and bytes, not models and not HTTP.
+A request is one JSON object. The data of a tensor is either in it, as nested or flat numbers, or follows it as
+little-endian bytes in the order of the inputs. This module is independent of models and HTTP.
 """
 
 import itertools
@@ -17,11 +17,11 @@ from labnet import codec, wire
 from labnet.codec import Array, Part
 from labnet.errors import WireError
 
-#: Path below which the protocol lives.
+#: Path prefix of the protocol.
 ROOT = "/v2"
-#: Header that tells how many bytes of a body are JSON.
+#: Header with the number of JSON bytes in a body.
 JSON_LENGTH = "Inference-Header-Content-Length"
-#: Names of the dtypes in the protocol; BF16 is widened to float32.
+#: Datatypes of the protocol; BF16 is widened to float32.
 DATATYPES = {
     "BOOL": np.dtype("bool"),
     **{f"INT{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
@@ -36,17 +36,17 @@ _NUMBERS = {"b": (bool,), "i": (int,), "u": (int,), "f": (int, float)}
 
 @dataclass(frozen=True)
 class Inference:
-    """A request to infer.
+    """An inference request.
 
     Attributes
     ----------
     id : str or None
-        Comes back in the reply.
+        Repeated in the reply.
     inputs : dict of str to ndarray
     outputs : dict of str to bool, or None
-        Names of the wanted outputs, and whether each is wanted as bytes; None wants every one.
+        Names of the requested outputs, and whether each is requested as bytes; None requests all.
     binary : bool
-        Whether outputs are wanted as bytes where nothing else is said.
+        Whether outputs are sent as bytes by default.
     """
 
     id: str | None
@@ -56,7 +56,7 @@ class Inference:
 
 
 def is_below(path: str) -> bool:
-    """Tell whether a path belongs to this protocol.
+    """Return whether a path belongs to this protocol.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def decode(body: bytes | bytearray | memoryview, json_length: str | None) -> Inf
     Raises
     ------
     WireError
-        If it is malformed, or asks for what this server does not have.
+        If it is malformed or asks for an unavailable feature.
 
     Examples
     --------
@@ -105,12 +105,12 @@ def decode(body: bytes | bytearray | memoryview, json_length: str | None) -> Inf
 
 
 def encode(head: Mapping[str, Any], outputs: Mapping[str, tuple[Array, bool]]) -> tuple[wire.Body, int | None]:
-    """Return the body of a reply, and the length of its JSON where bytes follow.
+    """Return the body of a reply, and the length of its JSON if bytes follow.
 
     Parameters
     ----------
     head : mapping
-        What the reply has beside its outputs.
+        Fields of the reply besides its outputs.
     outputs : mapping of str to (ndarray, bool)
         Each output, and whether it is sent as bytes.
     """
@@ -180,7 +180,7 @@ def _flag(parameters: dict[str, Any], name: str, *, otherwise: bool) -> bool:
 
 
 def _tensor(name: str, entry: dict[str, Any], behind: memoryview) -> tuple[Array, int]:
-    """Return one input, and how many of the bytes behind the JSON it took."""
+    """Return one input, and the number of bytes that it used after the JSON."""
     parameters = _parameters(entry, f"input {name!r:.80}", refused=("shared_memory_region",))
     datatype, shape = entry.get("datatype"), entry.get("shape")
     if not isinstance(datatype, str) or datatype not in {*DATATYPES, _BFLOAT16}:
@@ -227,7 +227,7 @@ def _from_numbers(name: str, data: Any, datatype: str, shape: list[int]) -> Arra
 
 
 def _flatten(name: str, data: Any) -> list[Any]:
-    """Return numbers in row-major order out of lists of any depth, whose lengths must agree."""
+    """Flatten evenly nested lists of numbers in row-major order."""
     for _ in range(_MAX_DIMENSIONS):
         if not isinstance(data, list):
             break

@@ -1,8 +1,8 @@
-"""Keys of the requests that this process makes: one sequence per process, or one per request that it serves.
+"""Idempotency keys: one sequence per process, or one per request that it serves.
 
-A request made while another one is being answered gets a key derived from the other's key, from where it goes and
-from what it says. A server that answers the same request twice therefore sends the same keys twice, in whatever order,
-and the servers it asks carry out each once.
+While a server answers a request, its own requests get keys derived from that request's key, from their target and from
+their content. A server that answers the same request twice therefore sends the same keys twice, in any order, and the
+servers that it calls carry out each request once.
 """
 
 import contextvars
@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 import xxhash
 
-#: Header with the key of a request, and the one that says below which of its keys a client has every reply.
+#: Header with the key of a request, and the header below whose number the client has every reply.
 KEY = "Idempotency-Key"
 DONE = "Labnet-Done"
 
 
 class Key(NamedTuple):
-    """Who made a request and which one it is; a request made on behalf of another continues its sequence.
+    """A client and a sequence of numbers; a request on behalf of another continues its sequence.
 
     Examples
     --------
@@ -38,7 +38,7 @@ class Key(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Key":
-        """Read a key, with or without quotes; what is not ``client:sequence`` is a client with one request.
+        """Read a key, with or without quotes; any text but ``client:sequence`` is a client with one request.
 
         Raises
         ------
@@ -57,7 +57,7 @@ class Key(NamedTuple):
         return cls(client, tuple(map(int, parts)))
 
     def continues(self, other: "Key") -> bool:
-        """Return whether one of two sequences of the same client begins with the other.
+        """Return whether one of two sequences of the same client is a prefix of the other.
 
         Examples
         --------
@@ -73,7 +73,7 @@ def _is_number(text: str) -> bool:
 
 
 class Ticket:
-    """The key of one request, the same for every attempt; its reply may be asked for as long as the ticket exists."""
+    """The key of one request, the same for every attempt; the server keeps its reply while the ticket exists."""
 
     __slots__ = ("_number", "_open", "key")
 
@@ -83,7 +83,7 @@ class Ticket:
         self._open = {} if waiting is None else waiting
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that carry it."""
+        """Return the headers with the key."""
         if self._number is None:
             return {KEY: f'"{self.key}"'}
         try:
@@ -98,7 +98,7 @@ class Ticket:
 
 
 class Identity:
-    """A client: its id, and the numbers of its requests, none of which is given out twice.
+    """A client: its id and its request numbers, each used once.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ _process: tuple[int, Identity] | None = None
 
 
 def of_process() -> Identity:
-    """Return the client that this process is by itself, of a random 128-bit id; a forked child is another one."""
+    """Return the client of this process, with a random 128-bit id; a forked child is another client."""
     global _process
     if _process is None or _process[0] != os.getpid():
         _process = (os.getpid(), Identity(secrets.token_hex(16), itertools.count(1)))
@@ -139,15 +139,15 @@ def of_process() -> Identity:
 
 
 class Origin:
-    """A request that is being answered, on whose behalf others are made.
+    """A request that is being answered, from which the keys of further requests are derived.
 
     Parameters
     ----------
     key : Key
-        Of the request; of a backward, that of its forward, so that the others get the same keys however often, and
-        under which keys, the backward is tried.
+        Key of the request. For a backward it is the key of its forward, so that all attempts of the backward derive the
+        same keys.
     part : str
-        What else tells the requests of the backward from those of the forward.
+        Distinguishes the requests of the backward from those of the forward.
 
     Examples
     --------
@@ -174,16 +174,16 @@ class Origin:
         target : str
             Name of the server, and route.
         content : bytes
-            What tells the request from others to this target; the same whenever it is made again.
+            Distinguishes the request from others to this target; the same in every repetition.
         position : int
-            Its place among those with the same content.
+            Its position among requests with the same content.
         """
         number = xxhash.xxh3_64_intdigest(content) >> 1
         where = xxhash.xxh3_64_hexdigest(f"{self._part}{target}".encode())
         return f"{self._client}/{where}:{self._sequence}.{number}.{position}"
 
     def next_position(self, target: str, content: bytes) -> int:
-        """Return how many requests with this content were made to a target before, and count one more."""
+        """Count a request to a target; return the number of earlier ones with the same content."""
         position = self._counts.get((target, content), 0)
         self._counts[target, content] = position + 1
         return position
@@ -193,26 +193,26 @@ _origin: contextvars.ContextVar[Origin | None] = contextvars.ContextVar("labnet_
 
 
 def answering(key: Key | None) -> None:
-    """Make the requests of this task those of the request that it answers; None ends that."""
+    """Derive the keys of this task's requests from the request that it answers; None ends this."""
     _origin.set(None if key is None else Origin(key))
 
 
 def go_on_as(origin: Origin) -> None:
-    """Make the requests of this task, which answers one, in the name of another one: the forward of its backward."""
+    """Derive the keys of this task's requests from another origin: the forward of its backward."""
     _origin.set(origin)
 
 
 def take(target: str, identity: Identity | None = None, *, content: bytes = b"", counted: bool = True) -> Ticket:
-    """Return a key for a request to a target: a fresh one of a client, by default of this process.
+    """Return a key for a request to a target: a new one of a client, by default of this process.
 
-    Where the request is made on behalf of another one its key is derived from that one's key instead.
+    If the request is made on behalf of another one, its key is derived from that one's key instead.
 
     Parameters
     ----------
     content : bytes
-        What tells the request from others to this target, whenever it is made again.
+        Distinguishes the request from others to this target; the same in every repetition.
     counted : bool
-        Whether a further request with this content is another one; otherwise it is the same one, and has its key.
+        Whether a further request with this content is a new one; otherwise it has the same key.
     """
     origin = _origin.get()
     if origin is None:
@@ -222,5 +222,5 @@ def take(target: str, identity: Identity | None = None, *, content: bytes = b"",
 
 
 def is_derived() -> bool:
-    """Return whether the requests of this task are made on behalf of another one."""
+    """Return whether this task makes requests on behalf of another request."""
     return _origin.get() is not None

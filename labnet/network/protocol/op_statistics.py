@@ -1,7 +1,7 @@
-"""Op statistics across the network: a client asks a server to count, and takes in what it counted.
+"""Op statistics across the network: a client asks a server to count, and merges the counts.
 
-A request with the header ``Labnet-Collect`` has its ops counted on the server; the reply's header
-``Labnet-Statistics`` holds them as JSON, with those of the servers that this one called for it.
+A request with the header ``Labnet-Collect`` has its ops counted on the server. The reply's header ``Labnet-Statistics``
+contains the counts as JSON, including those of further servers.
 """
 
 import json
@@ -16,27 +16,27 @@ from labnet.stats.collecting import active, merge
 
 log = logging.getLogger("labnet.network")
 
-#: Header of a request whose ops are to be counted, and of the reply that says what they were.
+#: Header of a request whose ops are counted, and header of the reply with the counts.
 COLLECT = "Labnet-Collect"
 STATISTICS = "Labnet-Statistics"
 
-#: A header must be short: ops beyond these numbers are added up, until it is.
+#: A header must be short: ops beyond these numbers are summed until it fits.
 _MOST_BYTES = 1 << 15
 _MOST_OPS = (256, 32, 4, 1)
 
 
 def wanted() -> dict[str, str]:
-    """Return the header that asks a server to count, if anybody counts here."""
+    """Return the header that asks a server to count, if this process collects op statistics."""
     return {} if all(statistics.only_here for statistics in active()) else {COLLECT: "1"}
 
 
-def take_in(headers: Mapping[str, str]) -> None:
-    """Merge what a server has counted for a call into whatever counts here.
+def merge_reply(headers: Mapping[str, str]) -> None:
+    """Merge the counts of a reply into the active collectors.
 
     Raises
     ------
     ValueError
-        If the header of the reply holds no op statistics.
+        If the header of the reply contains no op statistics.
     """
     text = headers.get(STATISTICS)
     if text is None or not active():
@@ -49,7 +49,7 @@ def take_in(headers: Mapping[str, str]) -> None:
 
 
 def encode(statistics: OpStatistics) -> str:
-    """Write statistics in one line of ASCII that is short enough for a header."""
+    """Encode statistics as one line of ASCII that is short enough for a header."""
     for most in _MOST_OPS:
         text = to_ascii(statistics.summary(most=most))
         if len(text) <= _MOST_BYTES:

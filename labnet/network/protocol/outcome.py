@@ -1,4 +1,4 @@
-"""What became of a gradient: applied, not applied, or unknown."""
+"""The outcome of a gradient: applied, not applied, or unknown."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ Applied = Literal["no", "yes", "unknown"]
 
 
 class Expired(Exception):
-    """The graph of a call is not there; `applied` says whether its gradient was."""
+    """The graph of a call has expired; `applied` says whether its gradient was applied."""
 
     def __init__(self, applied: Applied):
         super().__init__(applied)

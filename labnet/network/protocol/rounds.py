@@ -1,11 +1,11 @@
-"""The header of gradients that a server holds and applies together."""
+"""The header of accumulation rounds: gradients that a server holds and applies together."""
 
 import re
 from typing import NamedTuple
 
 from labnet.errors import WireError
 
-#: Header of a backward that is held, and of the reply to one.
+#: Header of a held backward and of its reply.
 ROUND = "Labnet-Round"
 _TEXT = re.compile(r"([0-9a-f]{8,64}) (0|[1-9][0-9]{0,3}) (0|[1-9][0-9]{0,3})", re.ASCII)
 
@@ -15,9 +15,9 @@ MOST = 4096
 
 
 class RoundOf(NamedTuple):
-    """Which round a backward belongs to, how many there are in it, and where in their order it stands.
+    """The round of a backward: its id, its size and the position of the backward.
 
-    A size of 0 means that a request to ``/settle`` names them, in their order.
+    With a size of 0, a request to ``/settle`` names the backwards in their order.
     """
 
     id: str
@@ -49,7 +49,7 @@ class RoundOf(NamedTuple):
 
     @property
     def is_shared(self) -> bool:
-        """Whether the client says when all are there."""
+        """Whether the client commits the round."""
         return self.size == 0
 
     def header(self) -> dict[str, str]:

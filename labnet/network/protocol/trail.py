@@ -1,9 +1,9 @@
-"""Statistics of servers that ask other servers: how deep, how long, and never in a circle.
+"""The trail of a statistics request through servers: it bounds depth and time, and prevents circles.
 
-A handler named ``statistics`` may fetch the statistics of the servers that its own server is composed of. Every
-request that it makes carries the ids of the servers that wait for it and the seconds that are left. A server
-that finds its own id there, that is too deep, or whose time is over answers with its own counters only. The
-addresses are those in the handler's code; nothing in a request is ever fetched.
+A handler named ``statistics`` may fetch the statistics of the servers that its own server calls. Each of its requests
+carries the ids of the waiting servers and the seconds left. A server that finds its own id there, is too deep, or has
+no time left answers with its own counters only. The addresses come from the handler's code; no address in a request is
+ever fetched.
 """
 
 import asyncio
@@ -17,28 +17,27 @@ from dataclasses import dataclass
 
 from labnet.errors import RemoteError, Unreachable
 
-#: Header of a request for statistics: the seconds left, then the ids of the servers that wait.
+#: Header of a statistics request: the seconds left, then the ids of the waiting servers.
 TRAIL = "Labnet-Trail"
 
-#: Most servers in a row, and the seconds for the whole tree.
+#: Maximum depth of servers, and the seconds for the whole tree.
 DEPTH = 8
 BUDGET_SECONDS = 2.0
 
 _TEXT = re.compile(r"\d{1,3}(?:\.\d{1,6})?(?: [0-9a-f]{1,64}){1,8}", re.ASCII)
-#: Part of the time left that a server gives to a request, and a request to the next server: the rest is for
-#: themselves, so that an answer is there before it is given up.
+#: Share of the remaining time that is passed on at each step; the rest is reserved so that replies arrive in time.
 _SHARE = 0.85
 
 _current: ContextVar["Trail | None"] = ContextVar("labnet_trail", default=None)
 
 
 class Cut(Exception):
-    """The tree ends here; the message says why."""
+    """The tree of servers is cut off here; the message says why."""
 
 
 @dataclass(frozen=True)
 class Trail:
-    """The servers that wait for an answer, the first one first, and until when.
+    """The servers that wait for an answer, outermost first, and their deadline.
 
     Examples
     --------
@@ -51,12 +50,12 @@ class Trail:
 
     @classmethod
     def start(cls) -> "Trail":
-        """Begin at a server that nobody else waits for."""
+        """Start a trail at the outermost server."""
         return cls((), time.monotonic() + BUDGET_SECONDS)
 
     @classmethod
     def read(cls, headers: Mapping[str, str]) -> "Trail":
-        """Read the header of a request; without a good one the trail begins here."""
+        """Read the header of a request; start a trail if it is missing or malformed."""
         text = headers.get(TRAIL, "")
         if not _TEXT.fullmatch(text):
             return cls.start()
@@ -65,7 +64,7 @@ class Trail:
 
     @property
     def remaining_seconds(self) -> float:
-        """Time that is left for an answer."""
+        """Seconds left for an answer."""
         return max(0.0, self.deadline - time.monotonic())
 
     @contextlib.asynccontextmanager
@@ -75,7 +74,7 @@ class Trail:
         Raises
         ------
         Cut
-            If that would be a circle, too deep, or took too long; or if one of them failed.
+            If this is a circle, too deep or too slow, or if one of the servers fails.
         """
         if server in self.servers:
             raise Cut("this server waits for the answer already: its servers ask each other in a circle")
@@ -95,7 +94,7 @@ class Trail:
 
 
 def headers() -> dict[str, str]:
-    """Return the header for requests that a handler of statistics makes."""
+    """Return the header for requests of a statistics handler."""
     trail = _current.get()
     if trail is None:
         return {}
@@ -103,12 +102,12 @@ def headers() -> dict[str, str]:
 
 
 def check(host: str) -> None:
-    """Refuse a link-local address, where clouds keep the keys of a machine, as a part of statistics.
+    """Refuse link-local addresses, where clouds serve credentials, in statistics requests.
 
     Raises
     ------
     Unreachable
-        If `host` is one, and the request is for statistics.
+        If `host` is link-local and the request is for statistics.
     """
     if _current.get() is None:
         return
@@ -118,6 +117,6 @@ def check(host: str) -> None:
 
 
 def limited(timeout: float) -> float:
-    """Return the seconds that a request may take: no more than what is left for the statistics it is for."""
+    """Return the timeout of a request, bounded by the time left for its statistics."""
     trail = _current.get()
     return timeout if trail is None else min(timeout, trail.remaining_seconds)

@@ -1,1 +1,1 @@
-"""Several servers of one model: a primary, and replicas that follow its weights."""
+"""Replication: a primary owns the weights of a model, and replicas follow them."""

@@ -1,9 +1,9 @@
-"""What the primary of a model and its replicas say to each other: headers, bodies and identities. No I/O.
+"""Messages between the primary of a model and its replicas: headers, bodies and identities. No I/O.
 
-A replica computes forwards and backwards with a copy of the weights, and hands the gradients of each backward to the
-primary under the client's own key and call, with the reply that the client is to get. The primary applies them as if
-the backward had come to it: once, with the reply in its ledger and its store. So it can answer for a replica that has
-died, and a client that is told ``applied: no`` by it may start anew: a gradient that comes later is refused.
+A replica computes forwards and backwards with a copy of the weights. It forwards the gradients of each backward to the
+primary, under the client's own key and call, together with the reply to the client. The primary applies them as if the
+client had sent the backward to it: once, with the reply in its ledger and its store. So it can answer for a replica
+that has died. A client that it tells ``applied: no`` may start over, because later gradients are refused.
 """
 
 import secrets
@@ -17,11 +17,11 @@ from labnet.errors import GraphExpired, Overloaded, RemoteError, RemoteTimeout, 
 from labnet.network.server.routing import Failure
 from labnet.tensor import Tensor, wrap
 
-#: Header of a gradient from a replica: the incarnation of the primary whose weights its forward had.
+#: Header of a gradient from a replica: the incarnation of the primary whose weights its forward used.
 PRIMARY = "Labnet-Primary"
-#: Header of a forward: the lineage and the least version of the weights that it may be carried out with.
+#: Header of a forward: the lineage and the minimum version of the weights to use.
 AFTER = "Labnet-After"
-#: Hex digits of an epoch that stay the same as long as nothing that was answered is lost.
+#: Hex digits of an epoch that form the lineage: they change only if an answered update is lost.
 LINEAGE = 16
 
 _GRADIENT, _REPLY = "gradient/", "reply"
@@ -29,13 +29,13 @@ _STATUS = {"GraphExpired": 410, "CallExpired": 409, "StaleGradient": 412, "BadGr
 
 
 def new_lineage() -> str:
-    """Return what the epochs of a primary without a store begin with."""
+    """Return a new lineage, for a primary without a store."""
     return secrets.token_hex(LINEAGE // 2)
 
 
 @dataclass(frozen=True)
 class Least:
-    """The least version of the weights that a client wants its forward carried out with: it has made that update.
+    """The minimum version of the weights for a forward: that of the client's last update.
 
     Examples
     --------
@@ -48,7 +48,7 @@ class Least:
 
     @classmethod
     def read(cls, text: str | None) -> "Least | None":
-        """Read the header; None without a good one."""
+        """Read the header; None if it is missing or malformed."""
         lineage, _, version = (text or "").partition(" ")
         if not lineage or not (version.isascii() and version.isdigit() and len(version) < 16):
             return None
@@ -60,13 +60,13 @@ class Least:
 
 
 @dataclass(frozen=True)
-class Handed:
-    """The gradients of one backward as a replica hands them on.
+class ForwardedGradients:
+    """The gradients of one backward that a replica forwards to the primary.
 
     Attributes
     ----------
     gradients : mapping of str to Tensor
-        By the names of the parameters.
+        Gradients by parameter name.
     reply : bytes
         Body of the reply to the client.
     """
@@ -81,13 +81,13 @@ class Handed:
         return wire.encode_native(wire.Message(tensors, named=True))
 
     @classmethod
-    def decode(cls, message: wire.Message | None) -> "Handed":
+    def decode(cls, message: wire.Message | None) -> "ForwardedGradients":
         """Read the body of a request.
 
         Raises
         ------
         Failure
-            If it is none.
+            If it is malformed.
         """
         if message is None or _REPLY not in message.tensors:
             raise Failure(400, "BadRequest", "/apply needs gradients by name, and the reply to the client")
@@ -100,7 +100,7 @@ class Handed:
 
 
 def failure_of(error: RemoteError) -> Failure:
-    """Return what a replica tells its client where the primary has failed it."""
+    """Convert an error of the primary into the reply of a replica to its client."""
     details = {"applied": error.applied} if error.applied else {}
     if isinstance(error, Unreachable | RemoteTimeout | Overloaded):
         reason = f"the primary does not take the gradient now: {error}"
@@ -110,5 +110,5 @@ def failure_of(error: RemoteError) -> Failure:
 
 
 def gone(applied: str, why: str) -> Failure:
-    """Return the reply to a gradient that is not taken."""
+    """Return the reply to a gradient that is not applied."""
     return Failure(410, GraphExpired.__name__, f"{why} (applied: {applied})", details={"applied": applied})

@@ -1,4 +1,4 @@
-"""The server that owns the weights of a model with replicas: takes their gradients, and gives them its weights."""
+"""The primary: owns the weights of a model, applies gradients of replicas and sends them its weights."""
 
 import asyncio
 import time
@@ -10,12 +10,12 @@ from labnet.network.model.calls import check_renewed
 from labnet.network.model.graph import Graph
 from labnet.network.model.role import Role
 from labnet.network.model.served import ServedModel
-from labnet.network.model.updates import Contribution, note_used
+from labnet.network.model.updates import Contribution, record_used
 from labnet.network.protocol.headers import CALL, EPOCH, VERSION
 from labnet.network.protocol.keys import KEY
 from labnet.network.protocol.outcome import Expired
 from labnet.network.protocol.rounds import ROUND, RoundOf
-from labnet.network.replication.messages import PRIMARY, Handed, gone
+from labnet.network.replication.messages import PRIMARY, ForwardedGradients, gone
 from labnet.network.server.fingerprint import fingerprint_for
 from labnet.network.server.port import Port
 from labnet.network.server.routing import Failure, Reply, Request, Route
@@ -23,17 +23,17 @@ from labnet.nn import Module
 from labnet.store import Outcome
 from labnet.tensor import Tensor
 
-#: Seconds for which a replica that has everything waits for something new.
+#: Seconds for which an up-to-date replica waits for new weights.
 FOLLOW_SECONDS = 5.0
 
 
 class Primary(Role):
-    """The routes of a primary beside those of every served model.
+    """The role of a primary, with its additional routes.
 
     Parameters
     ----------
     lineage : str
-        What its epochs begin with, the same as long as nothing that was answered is lost.
+        Common prefix of its epochs; it changes only if an answered update is lost.
     """
 
     follows = False
@@ -43,30 +43,30 @@ class Primary(Role):
         self._waiting: set[asyncio.Future[None]] = set()
 
     def attach(self, served: ServedModel, bound: Port) -> None:
-        """Become the primary of a model that is about to be served."""
+        """Start as the primary of a model that is about to be served."""
         self._served, self._port = served, bound
         if served.store is None:
             served.calls.restore(self.lineage, ())
-        else:  # which has the calls of its lineage
+        else:  # the store has the calls of its lineage
             self.lineage = served.store.lineage
 
     def close(self) -> None:
-        """Send away the replicas that wait; runs on the I/O loop."""
+        """Wake all waiting replicas; runs on the I/O loop."""
         self.tell()
 
     def tell(self) -> None:
-        """Wake up the replicas that wait: the weights have changed; runs on the I/O loop."""
+        """Wake all waiting replicas because the weights have changed; runs on the I/O loop."""
         waiting, self._waiting = self._waiting, set()
         for future in waiting:
             if not future.done():
                 future.set_result(None)
 
     async def expired(self, call: str) -> None:
-        """Take no gradient of the call from a replica any more."""
+        """Refuse further gradients of a call from replicas."""
         await self._served.give_up(call)
 
     def routes(self) -> dict[str, Route]:
-        """Return the routes that replicas use."""
+        """Return the routes for replicas."""
         return {
             "/apply": Route(
                 ("POST",),
@@ -103,7 +103,7 @@ class Primary(Role):
         return Reply(wire.encode_native(wire.Message(state, named=True)), {VERSION: str(version)})
 
     async def _apply(self, request: Request) -> Reply:
-        """Apply what a replica has computed for a call, once; a call that was given up is not applied any more."""
+        """Apply the gradients of a call from a replica once; refuse a call that was given up."""
         call = request.headers.get(CALL, "")
         async with self._served.attempts.of(renewed_by(request) or call):
             return await self._apply_to(call, request)
@@ -112,15 +112,15 @@ class Primary(Role):
         served = self._served
         fingerprint, of_round = fingerprint_for(request), RoundOf.read(request.headers.get(ROUND))
         epoch = request.headers.get(PRIMARY, "")
-        known = epoch.startswith(self.lineage)  # so it is known which calls were applied or given up
-        if not known or (of_round is not None and epoch != self._port.epoch):  # others of its round are forgotten
+        known = epoch.startswith(self.lineage)  # the outcomes of its calls are known
+        if not known or (of_round is not None and epoch != self._port.epoch):  # the rest of its round is lost
             raise gone(
                 served.calls.fate(call, now=time.monotonic()) if known else "unknown",
                 "the primary was restarted since the replica computed this gradient, which is not applied now",
             )
-        handed = Handed.decode(request.message())
+        handed = ForwardedGradients.decode(request.message())
         contribution = self._contribution(request, call, handed, fingerprint)
-        await served.holding.release(call)
+        await served.rounds.release(call)
         try:
             check_renewed(served.calls, contribution.renews)
             served.calls.claim(call)
@@ -132,18 +132,18 @@ class Primary(Role):
         try:
             served.updates.check_staleness(contribution.version)
             if of_round is not None:
-                await served.holding.hold(call, None, contribution, of_round, None)
+                await served.rounds.hold(call, None, contribution, of_round, None)
                 return Reply(reply, {VERSION: str(served.version), **of_round.header()})
             version = await served.updates.apply_any(contribution)
         except Exception:
             served.calls.unclaim(call)
             raise
-        note_used(served.calls, contribution)
+        record_used(served.calls, contribution)
         self.tell()
         return Reply(reply, {VERSION: str(version)})
 
     def _contribution(
-        self, request: Request, call: str, handed: Handed, fingerprint: tuple[object, ...]
+        self, request: Request, call: str, handed: ForwardedGradients, fingerprint: tuple[object, ...]
     ) -> Contribution:
         model, key = self._served.model, request.headers.get(KEY, "").strip('"')
         parameters = dict(model.named_parameters()) if isinstance(model, Module) else {}

@@ -1,4 +1,4 @@
-"""A server that computes for another one, the primary: it follows its weights, and hands it the gradients."""
+"""A replica: a server that follows the weights of a primary and forwards gradients to it."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from labnet.network.model.updates import Contribution
 from labnet.network.protocol.headers import CALL, CLIENT, EPOCH, RENEWS, VERSION
 from labnet.network.protocol.keys import Ticket
 from labnet.network.protocol.rounds import ROUND, RoundOf
-from labnet.network.replication.messages import AFTER, LINEAGE, PRIMARY, Handed, Least, failure_of
+from labnet.network.replication.messages import AFTER, LINEAGE, PRIMARY, ForwardedGradients, Least, failure_of
 from labnet.network.server.fingerprint import answered_for
 from labnet.network.server.port import Port
 from labnet.network.server.routing import Failure, Reply, Request
@@ -26,21 +26,21 @@ from labnet.nn import Module
 
 log = logging.getLogger("labnet.network")
 
-#: Seconds for which a forward waits for weights that its client has made, and for which a replica goes on with weights
-#: of which it does not know whether there are newer ones.
+#: Seconds for which a forward waits for the weights of its client's update, and for which a replica keeps serving
+#: without contact to the primary.
 _WAIT_SECONDS, _SILENCE_SECONDS = 10.0, 30.0
 _PAUSE_SECONDS = 0.2
 
 
 class Replica(Role):
-    """The tie of a replica to its primary.
+    """The role of a replica.
 
     Parameters
     ----------
     caller : Caller
-        Of the primary, wherever that is.
+        Caller of the primary.
     epoch : str
-        Incarnation of the primary when the replica begins.
+        Incarnation of the primary when the replica starts.
     """
 
     follows = True
@@ -49,7 +49,7 @@ class Replica(Role):
     def __init__(self, caller: Caller, epoch: str):
         self._caller = caller
         self.lineage = epoch[:LINEAGE]
-        #: Incarnation of the primary that the weights are of; read and written where they are.
+        #: Incarnation of the primary that sent the weights; accessed on the worker, as they are.
         self.epoch: str | None = None
         self._heard = 0.0
         self._changed = asyncio.Event()
@@ -57,12 +57,12 @@ class Replica(Role):
         self._closed = False
 
     def attach(self, served: ServedModel, bound: Port) -> None:
-        """Take over the weights of the primary before anything is served.
+        """Load the weights of the primary before anything is served.
 
         Raises
         ------
         RemoteError
-            If it cannot be reached.
+            If the primary cannot be reached.
         """
         self._served = served
         IO.run(self._fetch())
@@ -72,7 +72,7 @@ class Replica(Role):
         self._task = asyncio.create_task(self._follow())
 
     def close(self) -> None:
-        """Follow no more; runs on the I/O loop."""
+        """Stop following the primary; runs on the I/O loop."""
         self._closed = True  # a cancellation may be missed, see `Registry._stop`
         if self._task is not None:
             self._task.cancel()
@@ -82,16 +82,14 @@ class Replica(Role):
         while not self._closed:
             try:
                 await self._fetch()
-            except (
-                Exception
-            ) as error:  # whatever it is: one that ends this would leave the weights as they are, unnoticed
+            except Exception as error:  # any error: if this task ended, the weights would silently become outdated
                 expected = isinstance(error, RemoteError | Failure | RuntimeError)
                 text = "the primary cannot be followed now: %s: %s"
                 log.log(logging.DEBUG if expected else logging.WARNING, text, type(error).__name__, error)
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _fetch(self) -> None:
-        """Wait for weights that are not here, and take them over."""
+        """Wait for new weights of the primary and load them."""
         served, model = self._served, self._served.model
         assert isinstance(model, Module)
         known = {} if self.epoch is None else {EPOCH: self.epoch, VERSION: str(served.version)}
@@ -112,12 +110,12 @@ class Replica(Role):
         self._changed = asyncio.Event()
 
     async def ready(self, request: Request) -> None:
-        """Wait until the weights are those that a forward needs.
+        """Wait until the weights are recent enough for a forward.
 
         Raises
         ------
         Failure
-            If they do not come.
+            If they do not arrive in time.
         """
         least = Least.read(request.headers.get(AFTER))
         until = time.monotonic() + _WAIT_SECONDS
@@ -138,22 +136,22 @@ class Replica(Role):
     async def submit(
         self, contribution: Contribution, request: Request, reply: bytes, of: RoundOf | None, epoch: str | None
     ) -> int:
-        """Have the primary apply a contribution; return the version it led to.
+        """Forward a contribution to the primary; return the new version.
 
-        Only one does that knows all about the incarnation whose weights its forward had: which calls were given up, and
-        the client told that they are not applied.
+        Only a primary that knows all outcomes of the incarnation whose weights the forward used applies it: it must
+        know which calls were given up and reported as not applied.
 
         Raises
         ------
         Failure
-            As the client is to be told.
+            The reply to the client.
         """
         served = self._served
         trained = await served.run(lambda: served.updates.trained(contribution))
         model = served.model
         assert isinstance(model, Module)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
-        handed = Handed({names[id(parameter)]: gradient for parameter, gradient in trained.items()}, reply)
+        handed = ForwardedGradients({names[id(parameter)]: gradient for parameter, gradient in trained.items()}, reply)
         headers = {
             CALL: contribution.call,
             CLIENT: contribution.client,
@@ -169,12 +167,12 @@ class Replica(Role):
         except RemoteError as error:
             foreign = isinstance(error, GraphExpired) and (error.applied == "unknown" or of is not None)
             if foreign and self.epoch == epoch:
-                self._heard = -math.inf  # perhaps of an earlier incarnation: the next forward waits for this one
+                self._heard = -math.inf  # the weights may be outdated: the next forward waits for new ones
             raise failure_of(error) from error
         return int(response.headers[VERSION])
 
-    async def settle(self, request: Request, settle_here: Callable[[Request], Awaitable[Reply]]) -> Reply:
-        """Ask the primary what became of calls."""
+    async def settle(self, request: Request, settle_locally: Callable[[Request], Awaitable[Reply]]) -> Reply:
+        """Ask the primary for the outcome of calls."""
         body, of_round = wire.Body(wire.JSON, [bytes(request.body)]), request.headers.get(ROUND)
         try:
             response = await self._caller.call("POST", "/settle", body, {} if of_round is None else {ROUND: of_round})

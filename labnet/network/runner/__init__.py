@@ -1,1 +1,1 @@
-"""Servers that run uploaded model files, each in a process of its own."""
+"""The runner: a server that runs uploaded model files in child processes."""

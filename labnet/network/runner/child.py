@@ -1,8 +1,8 @@
-"""The process of an uploaded model: ``python -m labnet.network.runner.child``, started by a runner only.
+"""The child process of an uploaded model: ``python -m labnet.network.runner.child``, started by a runner only.
 
-The first line of its input is an order in JSON; it answers with one marked line of output, serves, and stops
-when its input is closed, which happens too when the runner dies. Both are out of the model's reach: whatever the model
-writes, to its output or to its errors, goes to the errors of the process.
+The first line of standard input is an order in JSON. The process answers with one marked line on standard output,
+serves, and stops when standard input is closed, also if the runner dies. The model cannot access either stream:
+everything that it prints goes to standard error.
 """
 
 import json
@@ -18,7 +18,7 @@ from labnet.network.serve import serve_model
 
 
 def main() -> int:
-    """Serve the model of one order."""
+    """Read one order and serve its model."""
     control, report = _take_streams()
     order = json.loads(control.readline())
 
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def _take_streams() -> tuple[IO[str], IO[str]]:
-    """Keep input and output for the runner; give the model an empty input, and the errors for all that it writes."""
+    """Reserve stdin and stdout for the runner; give the model an empty stdin, and stderr as its stdout."""
     control, report = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

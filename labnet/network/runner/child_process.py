@@ -1,4 +1,4 @@
-"""Child processes of a runner: started with a model file, listened to, stopped."""
+"""The child processes of a runner, one per model file."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: Most lines kept of what a model writes, and most characters of one.
+#: Most log lines per model, and most characters per line.
 LINES = 10_000
 _CHARACTERS = 4096
 
@@ -21,7 +21,7 @@ _STOP_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Order:
-    """What a child is to serve.
+    """The model that a child serves.
 
     Attributes
     ----------
@@ -51,9 +51,9 @@ class Child:
     name : str
         Name of the model.
     folder : Path
-        Where its file is, and where it runs.
+        Folder with its file, and its working directory.
     port, token : int, str
-        Where it is, once `wait_ready` has returned.
+        Port and token of its server, available after `wait_ready`.
     """
 
     def __init__(self, order: Order):
@@ -66,7 +66,7 @@ class Child:
         self._mark = f"labnet-{secrets.token_hex(16)} "
         self.folder = Path(order.path).parent
         self._process = subprocess.Popen(
-            # -P: a model file may have the name of a module of the standard library
+            # -P: a model file may have the name of a standard library module
             [sys.executable, "-P", "-u", "-m", "labnet.network.runner.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -87,11 +87,11 @@ class Child:
 
     @property
     def returncode(self) -> int | None:
-        """Exit status of the process, or None while it runs."""
+        """Exit status of the process; None while it runs."""
         return self._process.poll()
 
     def wait_ready(self, timeout: float) -> str | None:
-        """Wait until the model is served; return what went wrong, or None."""
+        """Wait until the model is served; return an error message, or None."""
         if not self._answered.wait(timeout):
             return f"the model was not served within {timeout:g} s"
         answer = self._answer
@@ -103,13 +103,13 @@ class Child:
         return None
 
     def logs(self) -> list[str]:
-        """Return what the process has written, line by line."""
+        """Return the lines that the process has written."""
         return list(self._lines)
 
     def stop(self) -> None:
-        """End the process: let it finish what is under way, or kill it."""
+        """Stop the process: let it finish running requests, then kill it."""
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it has gone already, with the order unread
+        with contextlib.suppress(OSError):  # the process has ended without reading the order
             self._process.stdin.close()
         try:
             self._process.wait(_STOP_SECONDS)
@@ -121,12 +121,12 @@ class Child:
 
     def _send(self, order: dict[str, Any]) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it has gone already: its output says why
+        with contextlib.suppress(OSError):  # the process has ended: its output says why
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
 
     def _read_answer(self) -> None:
-        """Take the answer; what Python itself wrote before, as it started, is not part of it."""
+        """Read the answer; skip output of Python's startup."""
         assert self._process.stdout is not None
         with self._process.stdout as output:
             for line in output:
@@ -139,7 +139,7 @@ class Child:
         self._answered.set()
 
     def _read_logs(self) -> None:
-        """Keep what the model writes."""
+        """Collect the output of the model."""
         assert self._process.stderr is not None
         with self._process.stderr as output:
             for line in iter(lambda: output.readline(_CHARACTERS), ""):
@@ -148,6 +148,6 @@ class Child:
 
 
 def _search_path() -> str:
-    """Return where the child, which runs in another folder, finds the labnet and the modules of this process."""
+    """Return the module search path of this process, for a child in another working directory."""
     places = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
     return os.pathsep.join([str(Path(__file__).parents[2]), *map(os.path.abspath, places)])

@@ -1,8 +1,8 @@
-"""Model files: Python files that define a model, and may define its optimizer, loss and routes.
+"""Model files: Python files that define a model and optionally its optimizer, loss and routes.
 
-The command line and the runner serve them. A file defines ``model``, or several objects of which one is named;
-``optimizer``, ``loss`` and ``routes`` are used where it defines them. It runs like an imported module, so what
-stands under ``if __name__ == "__main__"`` does not.
+The command line and the runner serve them. A file defines ``model``, or several objects of which the caller names one;
+``optimizer``, ``loss`` and ``routes`` are used if defined. It runs like an imported module, so code under ``if __name__
+== "__main__"`` does not run.
 """
 
 import importlib.util
@@ -29,7 +29,7 @@ LOSSES: dict[str, Callable[..., Any]] = {
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What a model file defines.
+    """The definitions of a model file.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class ModelFile:
         Name of the model in the file.
     model : callable
     namespace : mapping of str to object
-        Everything that the file defines.
+        All globals of the file.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class ModelFile:
         Raises
         ------
         ServeError
-            If the file cannot be run; the message names the line.
+            If the file fails; the message names the line.
         LookupError
             If it does not define the model.
         """
@@ -65,12 +65,12 @@ class ModelFile:
         return cls(path, name, namespace[name], namespace)
 
     def optimizer(self, name: str | None = None, lr: float | None = None) -> Any:
-        """Return an optimizer: one by name, or of the file, or the file's ``optimizer``, or else Adam.
+        """Return an optimizer: a standard or defined one by name, else the file's ``optimizer``, else Adam.
 
         Raises
         ------
         LookupError
-            If there is none of this name.
+            If the name is unknown.
         """
         if name is None:
             name = "optimizer" if "optimizer" in self.namespace and lr is None else "adam"
@@ -86,7 +86,7 @@ class ModelFile:
         Raises
         ------
         LookupError
-            If there is none of this name.
+            If the name is unknown.
         """
         if name is None:
             name = "loss" if callable(self.namespace.get("loss")) else "mse"

@@ -20,7 +20,7 @@ from labnet.tensor import Tensor
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command of the shell returned and wrote."""
+    """The exit status and output of a shell command."""
 
     returncode: int
     stdout: str
@@ -28,7 +28,7 @@ class CommandResult:
 
 
 class RemoteRunner:
-    """A runner somewhere else; made by `remote_runner`. With ``blocking=False`` everything is to be awaited."""
+    """The client of a runner, made by `remote_runner`. With ``blocking=False`` all methods return awaitables."""
 
     def __init__(self, caller: Caller, *, blocking: bool, options: Mapping[str, Any]):
         self._caller = caller
@@ -49,12 +49,12 @@ class RemoteRunner:
         optimizer: str | None = None,
         lr: float | None = None,
     ) -> Any:
-        """Upload a model file and serve its model in a process of its own.
+        """Upload a model file and serve its model in a new process.
 
         Parameters
         ----------
         file : path
-            Python file that defines ``model``, and may define ``optimizer`` and ``routes``.
+            Python file that defines ``model`` and optionally ``optimizer`` and ``routes``.
         name : str, optional
             Name of the model; by default that of the file. One of the same name is replaced, once the new one
             is served; it has a new address.
@@ -99,25 +99,25 @@ class RemoteRunner:
         return remote_model(str(address), token=token, blocking=self._blocking, **self._options)
 
     def stop_model(self, name: str) -> Any:
-        """End a model's process."""
+        """Stop the process of a model."""
         return self._run(self._post("/stop_model", b"", {"name": name}))
 
     def models(self) -> Any:
-        """Return the models by name: their port, and whether they are running."""
+        """Return the port and state of each model, by name."""
         return self._run(self._get("/models"))
 
     def logs(self, name: str | None = None) -> Any:
-        """Return what a model has written, or all of them, line by line as one text."""
+        """Return the output of a model, or of all models, as one text."""
         return self._run(self._get("/logs") if name is None else self._post("/logs", b"", {"name": name}))
 
     def shell(self, command: str, *, timeout: float = 60.0) -> Any:
-        """Run a command of the shell there, where the runner allows it.
+        """Run a shell command on the runner's machine, if the runner allows it.
 
         Parameters
         ----------
         command : str
         timeout : float
-            Most seconds that it may take; then it is ended.
+            Seconds after which the command is killed.
 
         Returns
         -------
@@ -154,7 +154,7 @@ def remote_runner(
     headers: Mapping[str, str] | None = None,
     ssl: tls.SSLContext | None = None,
 ) -> RemoteRunner:
-    """Connect to a runner, which runs model files that are uploaded to it.
+    """Connect to a runner, which runs uploaded model files.
 
     Parameters
     ----------

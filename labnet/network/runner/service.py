@@ -1,7 +1,7 @@
-"""The runner: a server that runs uploaded model files, each in a process of its own.
+"""The runner: a server that runs uploaded model files, each in its own process.
 
-Whoever holds its token can run any code as the user who started it, so it always has one. A plain server of
-models or functions has no way to start a process; only this module does.
+A holder of its token can run any code as the user who started it, so a runner always has a token. Only this module
+starts processes; other servers cannot.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ from labnet.network.serve import serve_routes
 from labnet.network.server import auth
 from labnet.network.server.routing import Failure, Reply, Request, Route, check_name
 
-#: Port of a runner, unless told otherwise.
+#: Default port of a runner.
 PORT = 3113
 
-#: What the name of an uploaded file does not keep.
+#: Characters that are removed from the name of an uploaded file.
 _UNUSUAL = re.compile(r"[^\w. -]")
 
 _START_SECONDS = 60.0
@@ -37,7 +37,7 @@ _SHELL_SECONDS = 60.0
 
 
 class Runner:
-    """The models that a runner has started, and the routes that start and stop them."""
+    """The models of a runner, and the routes that start and stop them."""
 
     def __init__(self, *, host: str, allow_shell: bool):
         self._host = host
@@ -50,7 +50,7 @@ class Runner:
         self._stopped = False
 
     def routes(self) -> dict[str, Route]:
-        """Return the table of routes; the shell is there only where it was allowed."""
+        """Return the table of routes, with the shell only if it is allowed."""
 
         def write(answer: Any) -> Route:
             return Route(("POST",), answer)
@@ -64,7 +64,7 @@ class Runner:
         return table | ({"shell": write(self._shell)} if self._allow_shell else {})
 
     def stop(self) -> None:
-        """End every model, and remove their files."""
+        """Stop all models and remove their files."""
         with self._lock:
             self._stopped = True
             children, self._children = [*self._children.values(), *self._starting], {}
@@ -94,7 +94,7 @@ class Runner:
     def _start(
         self, name: str, source: bytes, file: str, model: str | None, optimizer: str | None, lr: float | None
     ) -> Child:
-        """Write an uploaded file to a folder of its own and start a process with it."""
+        """Write an uploaded file to a new folder and start its process."""
         with self._lock:
             self._uploads += 1
             folder = self._folder / str(self._uploads)
@@ -145,9 +145,9 @@ class Runner:
 
 
 def _read(request: Request, *options: str) -> tuple[bytes, dict[str, Any]]:
-    """Return the bytes that a request brings, and its options, None where one is missing.
+    """Return the file in a request and its options; None for a missing option.
 
-    A request is a message with one tensor of uint8, and options as metadata.
+    A request is a message with one uint8 tensor, and options as metadata.
     """
     message = request.message()
     source = message.tensors.get("source") if message is not None else None
@@ -157,13 +157,13 @@ def _read(request: Request, *options: str) -> tuple[bytes, dict[str, Any]]:
 
 
 def _end(child: Child) -> None:
-    """End a model, and remove its files."""
+    """Stop a model and remove its files."""
     child.stop()
     shutil.rmtree(child.folder, ignore_errors=True)
 
 
 def _check(name: str) -> str:
-    """Return a name that can be one of a model."""
+    """Check and return the name of a model."""
     try:
         return check_name(name)
     except ServeError as error:
@@ -182,7 +182,7 @@ def _json(value: Any) -> Reply:
 
 
 def _run_command(command: str, seconds: float) -> dict[str, Any]:
-    """Run a command of the shell; end it, and what it started, when it takes too long."""
+    """Run a shell command; kill it and its children after the time limit."""
     process = subprocess.Popen(
         command,
         shell=True,
@@ -211,25 +211,25 @@ def serve_runner(
     name: str = "runner",
     token: str = "auto",
 ) -> Server:
-    """Serve a runner, which runs the model files that its clients upload, each in a process of its own.
+    """Serve a runner, which runs uploaded model files, each in its own process.
 
     Parameters
     ----------
     port : int
         Port to bind; 0 takes a free one.
     host : str
-        Address to bind, for the runner and for its models.
+        Address to bind, for the runner and its models.
     allow_shell : bool
-        Whether clients may run commands of the shell as well.
+        Whether clients may also run shell commands.
     name : str
         Name of the server.
     token : str
-        Clients need it for everything; ``"auto"`` makes one. There is no runner without.
+        Required for every request; ``"auto"`` makes one. A runner always has a token.
 
     Returns
     -------
     Server
-        Stopping it ends its models too.
+        Stopping it also stops its models.
 
     Raises
     ------

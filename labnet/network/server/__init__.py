@@ -1,1 +1,1 @@
-"""What answers requests: a port, its routes, who may call them, and each request once."""
+"""The server side: ports, routes, authorization and idempotency."""

@@ -1,4 +1,4 @@
-"""Who may ask for what: the checks of a request's head, before any memory is taken for its body."""
+"""Admission of requests: checks of a request's head, before memory is allocated for its body."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -9,16 +9,16 @@ from labnet.network.protocol.headers import PROTOCOL, TOKEN_HEADER
 from labnet.network.server.auth import is_from_another_site, is_trusted_origin, same_token
 from labnet.network.server.routing import Failure, Route
 
-#: Longest body that may come without a token, in bytes.
+#: Longest body of a request without a token, in bytes.
 _SEALED = 256
-#: Stands for every announced length that nobody could send.
+#: Upper bound for declared lengths, beyond any real body.
 _HUGE = 1 << 62
 
 Headers = Mapping[str, str]
 
 
 class Rules(Protocol):
-    """What decides about requests to a server."""
+    """The settings of a server that decide about admission."""
 
     routes: dict[str, Route]
     token: str | None
@@ -39,12 +39,12 @@ def path_of(target: str) -> str:
 
 
 def admit(rules: Rules, method: str, path: str, headers: Headers) -> tuple[Route, int]:
-    """Return the route that will answer a request, and the bytes that its body has.
+    """Return the route of a request and the length of its body in bytes.
 
     Raises
     ------
     Failure
-        If the request will not be answered.
+        If the request is refused.
     """
     route = _find(rules, method, path, headers)
     _check_protocol(headers)
@@ -52,7 +52,7 @@ def admit(rules: Rules, method: str, path: str, headers: Headers) -> tuple[Route
 
 
 def declared_length(headers: Headers) -> int | None:
-    """Return the announced length of the body; None if it is announced in a way that leaves its end open."""
+    """Return the declared length of the body; None if the headers do not determine it."""
     text = headers.get("Content-Length", "0")
     if "Transfer-Encoding" in headers or not (text.isascii() and text.isdigit()):
         return None
@@ -74,7 +74,7 @@ def _find(rules: Rules, method: str, path: str, headers: Headers) -> Route:
 
 
 def _is_sealed(route: Route | None, method: str, headers: Headers) -> bool:
-    """Tell whether the body is to be judged by the route in place of a token."""
+    """Return whether the body replaces the token, so that the route authorizes the request."""
     return route is not None and route.sealed and method in route.methods and declared_length(headers) != 0
 
 
@@ -104,7 +104,7 @@ def _authorize(rules: Rules, headers: Headers, *, readable: bool) -> None:
 
 
 def _check_protocol(headers: Headers) -> None:
-    """Refuse another version of the protocol; a request without a version, as from curl, means this one."""
+    """Refuse other versions of the protocol; a request without a version, as from curl, passes."""
     given = headers.get(PROTOCOL, wire.PROTOCOL)
     if given != wire.PROTOCOL:
         raise Failure(

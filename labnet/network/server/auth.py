@@ -28,7 +28,7 @@ def same_token(expected: str, given: str | None) -> bool:
 
 
 def is_trusted_origin(host: str | None, origin: str | None) -> bool:
-    """Tell whether a request without a token comes from this machine and not from some web page.
+    """Return whether a request without a token comes from this machine and not from a web page.
 
     Examples
     --------
@@ -49,9 +49,9 @@ def is_trusted_origin(host: str | None, origin: str | None) -> bool:
 
 
 def is_from_another_site(site: str | None) -> bool:
-    """Tell from the header Sec-Fetch-Site whether a browser asks for a page of another origin.
+    """Return whether the header Sec-Fetch-Site names another site.
 
-    Browsers send no Origin with the requests of images, scripts and links, but this header with all of them.
+    Browsers send no Origin with requests for images, scripts and links, but they send this header with every request.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""A set of texts that grows without keeping them: Bloom filters, one after the other.
+"""A set of strings in constant memory: a sequence of Bloom filters.
 
-Source: B. H. Bloom, "Space/time trade-offs in hash coding with allowable errors", 1970; the positions of a text are
-made from two hashes as in A. Kirsch and M. Mitzenmacher, "Less hashing, same performance", 2006.
+Source: B. H. Bloom, "Space/time trade-offs in hash coding with allowable errors", 1970; the bit positions are derived
+from two hashes as in A. Kirsch and M. Mitzenmacher, "Less hashing, same performance", 2006.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ _MASK = (1 << 64) - 1
 
 
 class BloomSet:
-    """Texts that were added; of others, one in ten million is taken for one of them while a filter is full.
+    """A set of strings with a false-positive rate of one in ten million per full filter.
 
     Parameters
     ----------
     filters : int
-        Most filters of a million texts and 4 MiB each; after that the oldest is dropped.
+        Maximum number of filters, each of 4 MiB and a million strings; beyond it the oldest is dropped.
 
     Examples
     --------
@@ -36,7 +36,7 @@ class BloomSet:
         self._in_last = 0
 
     def add(self, text: str) -> None:
-        """Add a text."""
+        """Add a string."""
         if not self._filters or self._in_last >= _CAPACITY:
             self._filters = [*self._filters, bytearray(_BITS // 8)][-self._most :]
             self._in_last = 0

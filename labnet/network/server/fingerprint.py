@@ -1,4 +1,4 @@
-"""What tells a request from others with the same key."""
+"""Fingerprints that distinguish requests with the same key."""
 
 import re
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 from labnet.network.protocol.headers import CALL, MODE, RENEWS
 from labnet.network.server.routing import Failure, Request
 
-#: Header of a gradient from a replica: length and digest of the request that it answers.
+#: Header of a gradient from a replica: length and digest of the client's request.
 FOR = "Labnet-For"
 _DIGEST = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 def fingerprint_for(request: Request) -> tuple[Any, ...]:
-    """Return the fingerprint of the client's request that a replica answers with this one."""
+    """Return the fingerprint of the client's request behind a request of a replica."""
     length, _, digest = request.headers.get(FOR, "").partition(" ")
     if not (length.isascii() and length.isdigit() and _DIGEST.fullmatch(digest)):
         raise Failure(400, "BadRequest", f"/apply needs the header {FOR} with a length and a digest")
@@ -21,12 +21,12 @@ def fingerprint_for(request: Request) -> tuple[Any, ...]:
 
 
 def answered_for(request: Request) -> dict[str, str]:
-    """Return the header that says which request of a client is answered."""
+    """Return the header that identifies the client's request."""
     return {FOR: f"{len(request.body)} {request.digest}"}
 
 
 def fingerprint_of(request: Request) -> tuple[Any, ...]:
-    """Return what tells a request from others that carry the same key."""
+    """Return the fingerprint of a request."""
     headers = request.headers
     if request.path == "/apply":
         return fingerprint_for(request)

@@ -1,7 +1,7 @@
-"""HTTP on the server's side: requests come from connections, are admitted, answered, and their replies written.
+"""HTTP on the server side: requests are read from connections, admitted and answered.
 
-A request is checked when its head is there, before any memory is taken for its body. A refused body is read and
-thrown away as long as it is not huge, so that the client gets to read the reason.
+A request is checked when its head has arrived, before memory is allocated for its body. A refused body is read and
+discarded, up to a limit, so that the client can read the reason.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from labnet.network.transport.connection_limit import Connections, most_connecti
 from labnet.network.transport.heads import RequestHead, write_head
 from labnet.network.transport.listener import Acceptor
 
-#: How many bodies of the greatest length may be held at the same time.
+#: How many bodies of maximum length may be in memory at the same time.
 _BODIES = 4
 _MAX_CLIENT_ID = 64
 
@@ -43,7 +43,7 @@ log = logging.getLogger("labnet.network")
 
 
 class Application(Protocol):
-    """What the HTTP side needs to know of a server."""
+    """The part of a server that HTTP needs."""
 
     routes: dict[str, Route]
     url: str
@@ -59,16 +59,16 @@ class Application(Protocol):
 
 
 class Listener:
-    """Makes an `Exchange` of every request of a server.
+    """Accepts the connections of a server and starts an `Exchange` for every request.
 
     Attributes
     ----------
     idle_seconds, first_seconds : float
-        How long a connection may stay without a request, and how long the head of the first one may take.
+        Time limits for an idle connection and for the head of its first request.
     body_seconds, slowest : float
-        How long a body may take: this, and as long as it has at so many bytes a second.
+        Time limit for a body: `body_seconds` plus its length at `slowest` bytes a second.
     bytes_held : int
-        Bytes of the bodies of requests that were not answered yet, and of replies that were not received yet.
+        Bytes of the bodies of unanswered requests and of replies that are still being sent.
     """
 
     def __init__(self, application: Application):
@@ -84,18 +84,18 @@ class Listener:
         self._acceptor: Acceptor | None = None
 
     def listen(self, sock: socket.socket) -> None:
-        """Accept connections on a listening socket, which is closed at the end; runs on the loop."""
+        """Accept connections on a listening socket and own it; runs on the loop."""
         self._acceptor = Acceptor(sock, self._accept, make_room=self.connections.make_room)
 
     def stop(self) -> None:
-        """Accept no more connections."""
+        """Stop accepting connections."""
         if self._acceptor is not None:
             self._acceptor.close()
             self._acceptor = None
 
     @property
     def is_sending(self) -> bool:
-        """Whether a reply is on its way."""
+        """Whether a reply is being sent."""
         return any(connection.is_sending for connection in self.connections)
 
     def close(self) -> None:
@@ -104,35 +104,35 @@ class Listener:
             connection.close()
 
     def abandon(self) -> None:
-        """Leave the connections to the parent in a forked child."""
+        """Leave the connections to the parent process, in a forked child."""
         for connection in list(self.connections):
             connection.abandon()
 
     def _accept(self, sock: socket.socket) -> None:
         self.connections.waits(Connection(self, sock, first_seconds=self.first_seconds))
 
-    # What connections tell
+    # Callbacks of connections
 
     def begin(self, connection: Connection, head: RequestHead) -> "Exchange":
-        """Decide what becomes of a request; only one that needed the token keeps its connection from being closed."""
+        """Start the exchange of a request; only an authorized one protects its connection from eviction."""
         exchange = Exchange(self, connection, head)
         if exchange.is_trusted:
             self.connections.asks(connection)
         return exchange
 
     def reject(self, connection: Connection, status: int, reason: str) -> None:
-        """Answer what is no request, and close its connection."""
+        """Answer a malformed request and close its connection."""
         failure = Failure(status, "BadRequest", reason)
         document = {"error": failure.error, "message": reason, "call": None, "server": self.application.url}
         body = wire.Body(wire.JSON, [msgspec.json.encode(document)])
         connection.send([_head(self.application, status, body, {"Connection": "close"}), *body.parts], last=True)
 
     def waits(self, connection: Connection) -> None:
-        """Count a connection as waiting for its next request."""
+        """Mark a connection as waiting for its next request."""
         self.connections.waits(connection)
 
     def leaves(self, connection: Connection) -> None:
-        """Forget a connection that is closed."""
+        """Remove a closed connection."""
         self.connections.leaves(connection)
 
 
@@ -155,26 +155,26 @@ class Exchange:
             self._route, self.length = admit(self._application, self._method, self._path, self._headers)
             if version == "HTTP/1.1" and "Host" not in self._headers:
                 raise Failure(400, "BadRequest", "a request of HTTP/1.1 needs a header Host")
-            self._make_room()
+            self._allocate_body()
         except Failure as failure:
             self._refuse(failure)
 
     @property
     def is_trusted(self) -> bool:
-        """Whether the request was let in by the token, or by a server that needs none."""
+        """Whether the request was authorized by the token, or the server needs none."""
         route = self._route
         return self._refusal is None and route is not None and not (route.readable or route.sealed)
 
     def _refuse(self, failure: Failure) -> None:
-        """Answer with a failure after the body has passed by; at once if it is huge, waits, or has no known end."""
+        """Answer with a failure after the body was read; at once if it is too long, expected later, or unbounded."""
         self._refusal = failure
         length = declared_length(self._headers)
         if length is None or length > DRAIN or (length and "Expect" in self._headers):
             length, self._last = 0, True
         self.length = length
 
-    def _make_room(self) -> None:
-        """Take memory for the body, unless those that are under way hold too much of it."""
+    def _allocate_body(self) -> None:
+        """Allocate memory for the body unless pending bodies use too much."""
         held, most = self._listener.bytes_held, _BODIES * self._application.max_body
         if held and held + self.length > most and (self.length or (self._route is not None and self._route.counted)):
             raise Failure(
@@ -183,28 +183,28 @@ class Exchange:
                 f"requests and replies under way hold {held} bytes, {self.length} more are over {most}; try again",
                 headers={"Retry-After": "1"},
             )
-        try:  # untouched memory: what was announced and not sent costs nothing
+        try:  # untouched memory: a declared body that is never sent costs nothing
             self.body = self._listener.memory.take(self.length)
         except MemoryError:
             raise Failure(413, "TooLarge", f"there is no memory for the {self.length} bytes of the body") from None
         self._listener.bytes_held += self.length
 
-    def _give_room_back(self) -> None:
+    def _release_memory(self) -> None:
         if self.body is not None:
             self._listener.bytes_held -= self.length
             self.body = None
 
     def finish(self) -> None:
-        """Answer: the request is complete, or refused."""
+        """Answer the request, which is complete or refused."""
         self._answering = True
         task = asyncio.ensure_future(self._respond())
         self._listener.tasks.add(task)
         task.add_done_callback(self._listener.tasks.discard)
 
     def leave(self) -> None:
-        """Forget a request whose connection is gone; if it is being answered, its reply is kept by its key."""
+        """Drop a request whose connection is closed; a reply in progress is still stored under its key."""
         if not self._answering:
-            self._give_room_back()
+            self._release_memory()
 
     async def _respond(self) -> None:
         try:
@@ -214,9 +214,9 @@ class Exchange:
             except Exception as error:
                 parts = self._failed(error)
             finally:
-                self._give_room_back()
+                self._release_memory()
             self._connection.send(parts, last=self._last)
-        except BaseException:  # there will be no reply, and the client shall not wait for it
+        except BaseException:  # no reply will follow: do not let the client wait
             self._connection.close()
             raise
 
@@ -250,7 +250,7 @@ class Exchange:
         return await self._application.answer(self._route, request)
 
     def _digest(self, body: memoryview) -> str:
-        """Return the digest of the body, which must be the announced one if there is one."""
+        """Return the digest of the body; refuse a body that differs from its declared digest."""
         if self._method != "POST":
             return ""
         found, announced = digest_of([body]), self._headers.get(CONTENT_DIGEST)
@@ -277,9 +277,9 @@ class Exchange:
         return wire.Body(wire.JSON, [msgspec.json.encode(document)])
 
     def _parts(self, status: int, body: wire.Body, extra: Mapping[str, str]) -> list[codec.Part]:
-        """Return a reply as it is sent."""
+        """Return a reply as parts to send."""
         headers = dict(extra)
-        if PROTOCOL not in self._headers:  # what no browser sends of its own accord
+        if PROTOCOL not in self._headers:  # a browser, which does not send this header
             headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **headers, "Date": _date()}
         algorithm = wanted_algorithm(self._headers.get(CONTENT_DIGEST), self._headers.get(WANT_CONTENT_DIGEST))
         if algorithm is not None:

@@ -1,4 +1,4 @@
-"""Answers every request that carries an idempotency key once, and all that repeat it with the same reply."""
+"""Idempotency: a request with a key is carried out once, and its repetitions get the same reply."""
 
 import asyncio
 import time
@@ -15,22 +15,22 @@ from labnet.network.server.ledger import Bounds, Entry, Forgotten, Ledger, Misma
 from labnet.network.server.routing import Failure, Reply, Request, failure_of
 from labnet.store import Outcome as Stored
 
-#: What refuses a request before it was begun; the next attempt is carried out.
+#: Statuses of requests that were refused before they began; the next attempt is carried out.
 _NOT_BEGUN = (429, 503)
 
-#: Routes whose effects a store keeps, all of them.
+#: Routes all of whose effects a store records.
 _OF_MODELS = ("/forward", "/optimize", "/apply")
 
 Outcome = Reply | Failure
 
 
-class Once:
-    """The ledger of a server, and the waiting for requests that are under way.
+class IdempotentRequests:
+    """The ledger of a server, and the repetitions that wait for a running request.
 
     Parameters
     ----------
     epoch : str
-        The incarnation of the server: its ledger knows nothing of what an earlier one carried out.
+        The incarnation of the server; its ledger does not include requests of earlier ones.
     """
 
     def __init__(self, epoch: str, bounds: Bounds | None = None):
@@ -39,13 +39,13 @@ class Once:
         self.ledger = Ledger(bounds)
 
     def continue_from(self, epoch: str, lineage: str, outcomes: Iterable[Stored]) -> None:
-        """Go on where another incarnation has stopped: with the replies that it gave.
+        """Continue from the replies of an earlier incarnation.
 
         Parameters
         ----------
         lineage : str
-            What the epochs of all incarnations begin with. None of them has changed a weight for a request that is
-            not among the outcomes, so a model's route carries that out.
+            Common prefix of the epochs of all incarnations. None of them has changed a weight for a request that is not
+            among the outcomes, so a model's route carries it out.
         """
         self._epoch, self._lineage = epoch, lineage
         now = time.monotonic()
@@ -58,19 +58,19 @@ class Once:
                 self.ledger.restore(Key.parse(outcome.key), outcome.fingerprint, reply, nbytes=nbytes, now=now)
 
     def _may_be_new(self, request: Request) -> bool:
-        """Tell whether an incarnation before this one cannot have carried a request out that nothing is known of."""
+        """Return whether no earlier incarnation can have carried out an unknown request."""
         epoch = request.headers.get(EPOCH, self._epoch)
         if epoch == self._epoch:
             return True
         return self._lineage is not None and request.path in _OF_MODELS and epoch.startswith(self._lineage)
 
     async def answer(self, request: Request, carry_out: Callable[[], Awaitable[Reply]]) -> Reply:
-        """Carry out a request unless its key is known; return the reply, stored or new.
+        """Return the stored reply of a known key; otherwise carry out the request.
 
         Raises
         ------
         Failure
-            As it was the first time; or with 409, 410 or 422 if the key cannot be answered.
+            The failure of the first attempt; or 409, 410 or 422 if the key cannot be answered.
         """
         text = request.headers.get(keys.KEY)
         if text is None:
@@ -93,15 +93,15 @@ class Once:
             _refuse(key, Forgotten("this server was started anew since the request was first sent"))
         if entry is None:
             return await self._carry_out(key, carry_out, keeps_failures=request.path not in _OF_MODELS)
-        return _again(await self._outcome(entry))
+        return _replayed(await self._outcome(entry))
 
     def replay(self, text: str | None, request: Request) -> Reply | None:
-        """Return the stored reply to an earlier request that asked for the same; None without one.
+        """Return the stored reply to an earlier equal request, or None.
 
         Parameters
         ----------
         text : str or None
-            Key of the earlier request: one of the two continues the sequence of the other.
+            Key of the earlier request; the sequence of one of the two keys must continue the other's.
         """
         given = request.headers.get(keys.KEY)
         if text is None or given is None:
@@ -110,35 +110,35 @@ class Once:
         entry = self.ledger.stored(key) if key.continues(Key.parse(given)) else None
         if entry is None or entry.fingerprint != fingerprint_of(request) or not isinstance(entry.reply, Reply):
             return None
-        return _again(entry.reply)
+        return _replayed(entry.reply)
 
     def _acknowledge(self, key: Key, done: str | None) -> None:
         if done is not None and done.isascii() and done.isdigit() and len(done) < 20:
             self.ledger.acknowledge(key.client, int(done))
 
     async def _carry_out(self, key: Key, carry_out: Callable[[], Awaitable[Reply]], *, keeps_failures: bool) -> Reply:
-        """Answer a request; a failed one of a model has changed nothing, so it is carried out when it comes again."""
+        """Carry out a request; a failed request to a model changed nothing, so its repetition is carried out."""
         entry = self.ledger.running(key)
         keys.answering(key)
         try:
             reply = await carry_out()
         except Exception as error:
-            failure = failure_of(error)  # as a new one: that which was raised holds on to the frames it passed
+            failure = failure_of(error)  # a copy: the raised exception keeps the frames of its traceback alive
             again = Failure(
                 failure.status, failure.error, failure.message, headers=failure.headers, details=failure.details
             )
-            self._settle(key, entry, again, kept=keeps_failures)
+            self._finish(key, entry, again, kept=keeps_failures)
             raise
         except BaseException:
             stopping = Failure(503, "Overloaded", "the server is stopping", headers={"Retry-After": "1"})
-            self._settle(key, entry, stopping)
+            self._finish(key, entry, stopping)
             raise
         finally:
             keys.answering(None)
-        self._settle(key, entry, reply)
+        self._finish(key, entry, reply)
         return reply
 
-    def _settle(self, key: Key, entry: Entry, outcome: Outcome, *, kept: bool = True) -> None:
+    def _finish(self, key: Key, entry: Entry, outcome: Outcome, *, kept: bool = True) -> None:
         waiting: asyncio.Future[Outcome] | None = entry.waiting
         if isinstance(outcome, Reply):
             size = outcome.body.nbytes + sum(map(len, outcome.headers.values()))
@@ -168,8 +168,8 @@ def _parse(text: str) -> Key:
         raise Failure(400, "BadRequest", str(error)) from None
 
 
-def _again(outcome: Outcome) -> Reply:
-    """Answer with an outcome once more, and say so."""
+def _replayed(outcome: Outcome) -> Reply:
+    """Return a stored outcome as a reply that is marked as replayed."""
     headers = {**outcome.headers, REPLAYED: "1"}
     if isinstance(outcome, Failure):
         raise Failure(outcome.status, outcome.error, outcome.message, headers=headers, details=outcome.details)

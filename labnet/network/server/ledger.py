@@ -1,8 +1,8 @@
-"""What a server remembers of the requests that carried an idempotency key: pure bookkeeping, no I/O.
+"""The ledger of a server: outcomes of requests by idempotency key. Pure bookkeeping, no I/O.
 
-A key is ``client:sequence``. The first request with it is carried out; one that comes again gets the same reply.
-Per client a window of keys is remembered, and of them the replies that the client has not said to have. All of
-it is bounded by number, bytes and age. A key older than the window is refused rather than carried out again.
+A key is ``client:sequence``. The first request with it is carried out; a repetition gets the same reply. The ledger
+keeps a window of keys per client, with the replies that the client has not acknowledged. All of it is bounded by
+number, bytes and age. A key older than the window is refused rather than carried out again.
 """
 
 from collections import OrderedDict
@@ -13,33 +13,33 @@ from labnet.network.protocol.keys import Key
 from labnet.network.protocol.outcome import Applied, Expired
 from labnet.network.server.bloom import BloomSet
 
-#: How many clients are looked at for something to forget, where all their requests are still being carried out.
+#: How many clients are searched for a key to forget, if all their requests are still running.
 _TRIES = 8
 
 
 class Mismatch(Exception):
-    """The same key came with another request."""
+    """The key was used before with a different request."""
 
 
 class Forgotten(Exception):
-    """The key is older than what is remembered of its client."""
+    """The key is older than the window of its client."""
 
 
 class Entry:
-    """What is known of one key.
+    """The ledger entry of one key.
 
     Attributes
     ----------
     fingerprint : object
-        What tells its request from others.
+        Fingerprint of its request.
     running : bool
-        Whether it is being carried out.
+        Whether the request is running.
     waiting : object
-        For whoever carries it out: what those who came later wait for.
+        A future for repetitions that wait for the running request.
     reply : object
-        The stored reply, None once that was dropped.
+        The stored reply; None after it was dropped.
     applied : "yes", "no" or "unknown"
-        Whether it took effect, said where the reply was dropped.
+        Whether the request took effect, reported after the reply was dropped.
     """
 
     __slots__ = ("applied", "born", "fingerprint", "nbytes", "reply", "running", "waiting")
@@ -55,7 +55,7 @@ class Entry:
 
 
 class _Window:
-    """The keys of one client, by sequence, in the order in which they came."""
+    """The keys of one client, by sequence, in order of arrival."""
 
     __slots__ = ("entries", "floor", "holding", "seen")
 
@@ -68,18 +68,18 @@ class _Window:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Bounds of what is remembered.
+    """Bounds of the ledger.
 
     Attributes
     ----------
     window, count
-        Most keys of one client, and of all together.
+        Most keys of one client and of all clients.
     nbytes, seconds
-        Most bytes of stored replies, and how long one and an idle client are remembered. The newest reply is
-        kept even where it is larger than the bound.
+        Most bytes of stored replies, and how long a reply and an idle client are kept. The newest reply is kept even if
+        it exceeds the bound.
     clients : int
-        Most clients of which the last key is remembered after everything else. Of further ones only the name is, in
-        a `BloomSet`: whatever they send is refused, because nobody knows whether it is new.
+        Most forgotten clients whose last key is kept. Of further clients only the name is kept, in a `BloomSet`; their
+        requests are refused, because they may be repetitions.
     """
 
     window: int = 4096
@@ -107,7 +107,7 @@ class Ledger:
         self.bounds = bounds or Bounds()
         self._windows: OrderedDict[str, _Window] = OrderedDict()
         self._floors: OrderedDict[str, tuple[int, ...]] = OrderedDict()
-        #: Clients with one key, such as a UUID: apart, because many of them must not push the others out.
+        #: Clients with a single key, such as a UUID; kept apart so that many of them do not evict the others.
         self._single: OrderedDict[str, None] = OrderedDict()
         self._forgotten = BloomSet()
         self._replies: OrderedDict[Key, Entry] = OrderedDict()
@@ -118,14 +118,14 @@ class Ledger:
         self.evicted = 0
 
     def begin(self, key: Key, fingerprint: object, *, now: float) -> Entry | None:
-        """Return what is known of a key; None if it is new, and then counts as being carried out.
+        """Return the entry of a known key; mark a new key as running and return None.
 
         Raises
         ------
         Mismatch
-            If the key came before with another fingerprint.
+            If the key was used before with another fingerprint.
         Expired
-            If its reply was dropped; tells whether it was applied.
+            If its reply was dropped; says whether the request was applied.
         Forgotten
             If it is older than the window of its client.
         """
@@ -154,7 +154,7 @@ class Ledger:
         return entry
 
     def restore(self, key: Key, fingerprint: object, reply: Any, *, nbytes: int, now: float) -> None:
-        """Take note of a request that was carried out elsewhere; without a reply if that is gone."""
+        """Record a request that another incarnation carried out; without a reply if it was dropped."""
         window = self._windows.get(key.client)
         if window is not None and (key.sequence in window.entries or key.sequence <= window.floor):
             return
@@ -164,11 +164,11 @@ class Ledger:
             self._drop_reply(key)
 
     def running(self, key: Key) -> Entry:
-        """Return the entry of a request that is being carried out."""
+        """Return the entry of a running request."""
         return self._windows[key.client].entries[key.sequence]
 
     def finish(self, key: Key, reply: Any, *, nbytes: int, now: float, applied: Applied = "yes") -> None:
-        """Store the reply of a request that was carried out."""
+        """Store the reply of a finished request."""
         window = self._windows[key.client]
         entry = window.entries[key.sequence]
         entry.running, entry.waiting = False, None
@@ -181,18 +181,18 @@ class Ledger:
             self.evicted += 1
 
     def stored(self, key: Key) -> Entry | None:
-        """Return the entry of a request that was carried out and whose reply is kept; None otherwise."""
+        """Return the entry of a finished request whose reply is stored, or None."""
         window = self._windows.get(key.client)
         entry = window.entries.get(key.sequence) if window is not None else None
         return entry if entry is not None and not entry.running and entry.reply is not None else None
 
     def forget(self, key: Key) -> None:
-        """Take back that a request was begun: it was not carried out and may come again."""
+        """Remove the key of a request that was not carried out; its repetition will be."""
         del self._windows[key.client].entries[key.sequence]
         self._count -= 1
 
     def acknowledge(self, client: str, below: int) -> None:
-        """Drop the replies of a client's requests up to a sequence number: it has them."""
+        """Drop the replies of a client up to a sequence number, which it has received."""
         window = self._windows.get(client)
         if window is None:
             return
@@ -201,7 +201,7 @@ class Ledger:
                 self._drop_reply(Key(client, sequence))
 
     def expire(self, now: float) -> None:
-        """Drop replies that are too old, and clients that were not seen for as long."""
+        """Drop replies and idle clients that exceed the maximum age."""
         oldest = now - self.bounds.seconds
         while self._replies:
             key, entry = next(iter(self._replies.items()))
@@ -214,7 +214,7 @@ class Ledger:
                 break
             while self._forget_oldest(client, window):
                 pass
-            if client in self._windows:  # something of it is still being carried out
+            if client in self._windows:  # one of its requests is still running
                 window.seen = now
                 self._windows.move_to_end(client)
 
@@ -244,7 +244,7 @@ class Ledger:
         entry.reply = None
 
     def _forget_oldest(self, client: str, window: _Window) -> bool:
-        """Forget the oldest key of a client that is not being carried out; tell whether there was one."""
+        """Forget the oldest finished key of a client; return whether there was one."""
         sequence = _oldest(window.entries)
         if sequence is not None:
             if sequence in window.holding:
@@ -258,7 +258,7 @@ class Ledger:
         return sequence is not None and bool(window.entries)
 
     def _remember(self, client: str, floor: tuple[int, ...]) -> None:
-        """Remember the last key of a client; of the oldest clients, that there was one."""
+        """Keep the last key of a forgotten client; of the oldest clients only the name."""
         if floor == (0,):
             self._single[client] = None
         else:
@@ -268,12 +268,12 @@ class Ledger:
                 self._forgotten.add(kept.popitem(last=False)[0])
 
     def _floor_of(self, client: str) -> tuple[int, ...]:
-        """Return the last key of a client that was forgotten, and remember it no longer.
+        """Remove and return the last key of a forgotten client.
 
         Raises
         ------
         Forgotten
-            If there was one, and nobody knows which.
+            If only its name is known.
         """
         if client in self._single:
             del self._single[client]
@@ -285,7 +285,7 @@ class Ledger:
         return ()
 
     def _make_room(self) -> None:
-        """Forget keys of the clients that were not seen for longest."""
+        """Forget keys of the clients that have been idle longest."""
         for _ in range(_TRIES):
             client, window = next(iter(self._windows.items()))
             while self._count > self.bounds.count and self._forget_oldest(client, window):
@@ -297,7 +297,7 @@ class Ledger:
 
 
 def _oldest(entries: dict[tuple[int, ...], Entry]) -> tuple[int, ...] | None:
-    """Return the first key that is not being carried out."""
+    """Return the first key that is not running."""
     for sequence, entry in entries.items():
         if not entry.running:
             return sequence

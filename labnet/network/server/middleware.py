@@ -1,7 +1,7 @@
-"""The steps that every request passes through between its route and its transport, in one list.
+"""The middlewares between transport and route, in one list.
 
-Each step gets the port, the route, the request and the next step; it may refuse the request, look at the reply or
-replace it. Steps know nothing of HTTP.
+Each middleware gets the port, the route, the request and the next step. It may refuse the request, and read or replace
+the reply. Middlewares are independent of HTTP.
 """
 
 import asyncio
@@ -11,15 +11,15 @@ from functools import partial
 from typing import Protocol
 
 from labnet.network.protocol.op_statistics import COLLECT, STATISTICS, encode
-from labnet.network.server.idempotency import Once
+from labnet.network.server.idempotency import IdempotentRequests
 from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.stats import RouteStatistics, collect
 
 
 class State(Protocol):
-    """What the steps read and count at a port."""
+    """The state of a port that middlewares read and update."""
 
-    once: Once
+    once: IdempotentRequests
     max_queue: int
     queued: int
     refused: int
@@ -31,12 +31,12 @@ Middleware = Callable[[State, Route, Request, Next], Awaitable[Reply]]
 
 
 async def deduplicate(port: State, route: Route, request: Request, proceed: Next) -> Reply:
-    """Answer a request whose key is known with the stored reply."""
+    """Answer a repeated request with the stored reply."""
     return await port.once.answer(request, proceed)
 
 
 async def limit_queue(port: State, route: Route, request: Request, proceed: Next) -> Reply:
-    """Refuse a request while too many others wait or run."""
+    """Refuse a request while too many others are queued or running."""
     if port.queued >= port.max_queue:
         port.refused += 1
         raise Failure(
@@ -69,21 +69,21 @@ async def count_requests(port: State, route: Route, request: Request, proceed: N
 
 
 async def count_ops(port: State, route: Route, request: Request, proceed: Next) -> Reply:
-    """Count the ops of the request if its client asks for that, and add them to the reply."""
+    """Count the ops of a request if its client asks for it, and add them to the reply."""
     if COLLECT not in request.headers:
         return await proceed()
     with collect() as statistics:
         reply = await proceed()
-        await asyncio.to_thread(statistics.complete)  # a GPU may have to be waited for
+        await asyncio.to_thread(statistics.complete)  # may wait for a GPU
     return reply._replace(headers={**reply.headers, STATISTICS: encode(statistics)})
 
 
-#: The steps of a counted route, the outermost first.
+#: The middlewares of a counted route, outermost first.
 MIDDLEWARES: tuple[Middleware, ...] = (deduplicate, limit_queue, count_requests, count_ops)
 
 
 async def answer(port: State, route: Route, request: Request) -> Reply:
-    """Pass a request through all steps to its route."""
+    """Pass a request through all middlewares to its route."""
     if not route.counted:
         return await route.answer(request)
     proceed: Next = partial(route.answer, request)

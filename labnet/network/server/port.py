@@ -1,4 +1,4 @@
-"""A bound port of this process: its queue, what its requests are answered by, and its end."""
+"""A bound port of this process: its queue, its routes and its shutdown."""
 
 import asyncio
 import errno
@@ -12,41 +12,41 @@ from typing import Protocol
 from labnet.network import discovery
 from labnet.network.server import stop
 from labnet.network.server.handler import Listener
-from labnet.network.server.idempotency import Once
+from labnet.network.server.idempotency import IdempotentRequests
 from labnet.network.server.middleware import answer
 from labnet.network.server.routing import Reply, Request, Route, Users
 from labnet.network.threads import IO, MODELS, Worker
 from labnet.stats import RouteStatistics
 from labnet.store import Store
 
-#: Seconds in which a server that is stopped may finish what is under way.
+#: Seconds that a stopping server has to finish running requests.
 DRAIN_SECONDS = 5.0
-#: Hosts that mean every address of the machine, and where to find such a server from here.
+#: Wildcard hosts, and the address of such a server on this machine.
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
 class Owner(Protocol):
-    """Whoever serves on a port at present."""
+    """The server that currently owns a port."""
 
     name: str
 
     @property
     def keeps(self) -> bool:
-        """Whether something is kept on the disk."""
+        """Whether the owner has a store on disk."""
         ...
 
     def drain(self) -> None:
-        """Let requests that wait for others come to their end."""
+        """Finish the requests that wait for other requests."""
 
     def close(self) -> None:
-        """Bring to an end what is kept on the disk; runs on the worker."""
+        """Close the store; runs on the worker."""
 
     def abandon(self) -> None:
-        """Leave what is kept on the disk to the parent of a forked child."""
+        """Leave the store to the parent process, in a forked child."""
 
 
 class Port:
-    """A bound port of this process. What it serves can be replaced; connections and statistics stay."""
+    """A bound port of this process. Its server can be replaced; connections and statistics remain."""
 
     def __init__(self, *, port: int, host: str, token: str | None, max_body: int, max_queue: int):
         self.host = host
@@ -61,13 +61,13 @@ class Port:
         self.started = time.monotonic()
         self.statistics: dict[str, RouteStatistics] = {}
         self.users = Users()
-        self.once = Once(self.epoch)
+        self.once = IdempotentRequests(self.epoch)
         self.worker = Worker("labnet-compute")
         self.capabilities = stop.Capabilities()
         self.routes: dict[str, Route] = {}
         self.owner: Owner | None = None
         self.stopped = threading.Event()
-        self.at_stop: Callable[[], None] = lambda: None  # what else ends with the server
+        self.at_stop: Callable[[], None] = lambda: None  # called when the server stops
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             bound = socket.create_server((host, port), family=family, backlog=128)
@@ -89,19 +89,19 @@ class Port:
         return await answer(self, route, request)
 
     def continue_from(self, store: Store) -> None:
-        """Go on with what a store knows of the requests before; runs on the I/O loop."""
-        if not self.epoch.startswith(store.lineage):  # or it is the same incarnation, which knows everything
+        """Continue with the recorded requests of a store; runs on the I/O loop."""
+        if not self.epoch.startswith(store.lineage):  # otherwise it is the same incarnation, whose ledger is complete
             self.epoch = store.lineage + secrets.token_hex(4)
         self.once.continue_from(self.epoch, store.lineage, store.outcomes)
 
     def belong_to(self, lineage: str) -> None:
-        """Be an incarnation of a lineage without a store; runs on the I/O loop."""
+        """Become an incarnation of a lineage without a store; runs on the I/O loop."""
         if not self.epoch.startswith(lineage):
             self.epoch = lineage + secrets.token_hex(4)
             self.once.continue_from(self.epoch, lineage, ())
 
     def abandon(self) -> None:
-        """Leave everything to the parent in a forked child."""
+        """Leave everything to the parent process, in a forked child."""
         if self.owner is not None:
             self.owner.abandon()
         self.owner = None
@@ -110,11 +110,11 @@ class Port:
 
     @property
     def is_current(self) -> bool:
-        """Whether the caller is a handler of this server, for which the server would have to wait."""
+        """Whether the caller runs on a thread that the server waits for when it stops."""
         return self.worker.is_current or MODELS.is_current or IO.is_current
 
     async def stop(self) -> None:
-        """Stop accepting, let what is under way come to its end, close; runs on the I/O loop."""
+        """Stop accepting, finish running requests, and close; runs on the I/O loop."""
         self.draining = True
         if self.owner is not None:
             self.owner.drain()
@@ -131,7 +131,7 @@ class Port:
         self.stopped.set()
 
     async def _close(self, owner: Owner) -> None:
-        """Have what is kept brought to its end: for as long as that takes, if a handler lets it begin."""
+        """Close the owner's store; wait without limit once the worker has started on it."""
         begun = threading.Event()
 
         def close() -> None:
@@ -139,7 +139,7 @@ class Port:
             owner.close()
 
         closing = asyncio.ensure_future(self.worker.run(close))
-        await asyncio.wait([closing], timeout=DRAIN_SECONDS)  # behind a handler that does not end it never comes
+        await asyncio.wait([closing], timeout=DRAIN_SECONDS)  # a handler that never ends would block it
         if begun.is_set():
             await asyncio.wait([closing])
 

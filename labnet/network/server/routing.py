@@ -1,6 +1,6 @@
-"""What a server answers: requests and replies without any socket, and the table of routes.
+"""Requests, replies and the table of routes, independent of sockets.
 
-A route is one row: method, path, who may call it, and the coroutine that answers.
+A route is one row: methods, path, access and the coroutine that answers.
 """
 
 import inspect
@@ -15,16 +15,16 @@ from labnet import wire
 from labnet.errors import DTypeError, LabnetError, PartialUpdate, ServeError, ShapeError, WireError
 from labnet.network.threads import Worker, await_model
 
-#: Paths that every server has; a route of the user cannot take their name.
+#: Paths of every server, which a user's route cannot use.
 RESERVED = frozenset(
     {"", "health", "metrics", "openapi.json", "panel.js", "server", "snapshot", "statistics", "v2", "weights"}
 )
 
 
 class Failure(Exception):
-    """A reply that is an error: status, the name of the error class the client raises, and what happened.
+    """An error reply: status, name of the error class that the client raises, and message.
 
-    `details` are more fields of the error document, such as `applied`.
+    `details` are further fields of the error document, such as `applied`.
     """
 
     def __init__(
@@ -45,16 +45,16 @@ class Failure(Exception):
 
 
 class Request:
-    """A request that was read completely and may be answered.
+    """A complete and admitted request.
 
     Parameters
     ----------
     headers : mapping of str to str
-        Found whatever the case of their letters.
+        Headers, found case-insensitively.
     client : str, optional
-        Id that the client gave itself.
+        Id that the client chose.
     digest : str
-        Of the body, in hexadecimal digits; empty where there is none.
+        Digest of the body in hexadecimal digits; empty without a body.
     """
 
     __slots__ = ("_content_type", "body", "client", "digest", "format", "headers", "method", "path")
@@ -76,12 +76,12 @@ class Request:
         self.digest = digest
         kind = self._content_type = wire.kind_of(headers.get("Content-Type", ""))
         default = kind if kind in wire.MESSAGES else wire.JSON
-        #: How the client wants the tensors of the reply: as its Accept says, else as it sends them, else JSON.
+        #: Format of the tensors in the reply: that of Accept, else that of the request, else JSON.
         self.format: wire.Format = wire.negotiate(headers.get("Accept", ""), default)
 
     @property
     def native(self) -> bool:
-        """Whether the client reads the safetensors layout: it says so, or sends it and says nothing."""
+        """Whether the client reads the safetensors layout, by its Accept header or by the format of its request."""
         return self.format.content_type == wire.NATIVE
 
     @property
@@ -103,7 +103,7 @@ class Request:
 
 
 class Reply(NamedTuple):
-    """What is sent back: a body and extra headers."""
+    """A reply: a body and extra headers."""
 
     body: wire.Body
     headers: Mapping[str, str] = types.MappingProxyType({})
@@ -121,21 +121,21 @@ class Route:
     methods : tuple of str
         HTTP methods that it answers.
     answer : coroutine function
-        From `Request` to `Reply`; raises `Failure` for a chosen error.
+        From `Request` to `Reply`; raises `Failure` for an error reply.
     readable : bool
-        Whether it may be read without a token where the server is bound to loopback.
+        Whether it needs no token on a server that is bound to loopback.
     counted : bool
-        Whether it shows up in the statistics.
+        Whether the statistics include it.
     sealed : bool
-        Whether what is in the body of a POST replaces the token; such a body is short.
+        Whether a short secret in the body of a POST replaces the token.
     content_types : tuple of str
-        What the body of a POST may be; "" stands for none given, by clients that are not web pages.
+        Accepted content types of a POST; "" accepts a missing one, except from web pages.
     label : str, optional
-        Name in the statistics, where it is not the path; there from the first request on.
+        Name in the statistics if it is not the path; listed from the first request on.
     summary : str
-        What it does, in one sentence for ``/openapi.json``.
+        One sentence for ``/openapi.json``.
     replies : tuple of str
-        Content types that a reply may have, for ``/openapi.json``.
+        Possible content types of a reply, for ``/openapi.json``.
     """
 
     methods: tuple[str, ...]
@@ -150,7 +150,7 @@ class Route:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Turn whatever a handler raised into the reply that the client gets."""
+    """Convert an exception of a handler into an error reply."""
     if isinstance(error, Failure):
         return error
     text = _text(error)
@@ -171,12 +171,12 @@ def failure_of(error: BaseException) -> Failure:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # the user's exception cannot be turned into text
+    except Exception:  # the user's exception has a failing __str__
         return "(an exception without text)"
 
 
 class Users:
-    """A namespace per client that lives between its calls; bounded, idle ones are dropped.
+    """A namespace per client that persists between its calls; bounded, and idle ones are dropped.
 
     Examples
     --------
@@ -192,7 +192,7 @@ class Users:
         self._users: OrderedDict[str, tuple[float, types.SimpleNamespace]] = OrderedDict()
 
     def get(self, client: str | None, *, now: float | None = None) -> types.SimpleNamespace:
-        """Return the namespace of a client; a fresh one if the client gave no id."""
+        """Return the namespace of a client; a fresh one for a client without an id."""
         if client is None:
             return types.SimpleNamespace()
         now = time.monotonic() if now is None else now
@@ -208,7 +208,7 @@ class Users:
 
 @dataclass(frozen=True)
 class Handler:
-    """A user's function with what it wants to be given."""
+    """A user's function and the arguments that it takes."""
 
     function: Callable[..., Any]
     wants_user: bool
@@ -251,7 +251,7 @@ class Handler:
         return cls(function, wants_user=False, wants_tensor=takes_any, needs_tensor=False)
 
     def call(self, user: types.SimpleNamespace, value: Any) -> Any:
-        """Call the function with what it wants."""
+        """Call the function with the arguments that it takes."""
         arguments = [user] if self.wants_user else []
         if self.wants_tensor and (value is not None or self.needs_tensor):
             arguments.append(value)
@@ -270,14 +270,14 @@ def function_route(name: str, function: Any, *, worker: Worker, users: Users) ->
         user = users.get(request.client)
         result = await await_model(await worker.run(lambda: handler.call(user, value)))
         body = encoded(result, request.format)
-        # copied: the array is the handler's, which may change it while the reply is kept for a repeated request
+        # copied: the handler may change its array while the reply is stored for repetitions
         return Reply(wire.Body(body.content_type, [bytes(part) for part in body.parts]))
 
     return Route(("GET", "POST"), answer, summary=_first_line(function))
 
 
 def encoded(result: Any, form: wire.Format) -> wire.Body:
-    """Return what a user's function has returned as a body; if it cannot be one, that is the server's fault."""
+    """Encode the result of a user's function as a body; an unsupported result is a server error."""
     try:
         return wire.encode_value(result, form)
     except WireError as error:
@@ -285,18 +285,18 @@ def encoded(result: Any, form: wire.Format) -> wire.Body:
 
 
 def _first_line(function: Any) -> str:
-    """Return the first line of what a user's function says about itself."""
+    """Return the first line of the docstring of a user's function."""
     text = inspect.getdoc(function) if inspect.isroutine(function) else None
     return (text or "").partition("\n")[0]
 
 
 def check_name(name: Any) -> str:
-    """Return the name of a route of the user's.
+    """Check and return the name of a user's route.
 
     Raises
     ------
     ServeError
-        If it is not one path segment, or reserved.
+        If it is not one path segment, or is reserved.
     """
     if not isinstance(name, str) or not name.isascii() or not name.replace("-", "_").replace(".", "_").isidentifier():
         raise ServeError(f"route {name!r}: expected a name of the letters a to z, digits, '_', '-' and '.'")

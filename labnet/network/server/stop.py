@@ -1,9 +1,9 @@
 """Stopping a server from its panel, with a capability in place of the token.
 
-The panel is a page in a browser, where the token must not be: widgets are saved with the notebook. It gets a
-capability instead, which is good for stopping this one server, once, for half a minute, and is never saved. It
-travels in the body of a request that a browser sends to any address without asking (``text/plain``), so no reply
-has to invite other origins, and what is in the body cannot be known to a page of another site.
+The panel is a page in a browser, which must not have the token: widgets are saved with the notebook. It gets a
+capability instead. A capability stops this one server, once, within half a minute, and is never saved. It is sent as a
+``text/plain`` body, which browsers send to any address without a preflight request; so no reply has to allow other
+origins, and a page of another site cannot know the capability.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ from typing import Any
 from labnet import wire
 from labnet.network.server.routing import Failure, Reply, Request, Route
 
-#: Seconds for which a capability is good.
+#: Seconds for which a capability is valid.
 SECONDS = 30.0
 
 _MOST = 256
 
 
 class Capabilities:
-    """The capabilities of a server that were not used yet; kept as hashes, bounded by age and number.
+    """The unused capabilities of a server; kept as hashes, bounded by age and number.
 
     Examples
     --------
@@ -38,7 +38,7 @@ class Capabilities:
         self._lock = threading.Lock()
 
     def issue(self, *, now: float) -> str:
-        """Return a new one, of 192 random bits; `now` is in seconds of a monotonic clock."""
+        """Return a new capability of 192 random bits; `now` is in seconds of a monotonic clock."""
         capability = secrets.token_urlsafe(24)
         with self._lock:
             self._forget(now)
@@ -48,7 +48,7 @@ class Capabilities:
         return capability
 
     def spend(self, capability: str, *, now: float) -> bool:
-        """Tell whether this one is good, which it is no more."""
+        """Use up a capability; return whether it was valid."""
         with self._lock:
             self._forget(now)
             return self._until.pop(_hash(capability), None) is not None
@@ -58,12 +58,12 @@ class Capabilities:
 
 
 def _hash(capability: str) -> bytes:
-    """Return the key under which a capability is kept: how long it takes to find tells nothing about those kept."""
+    """Return the hash of a capability, so that lookup time reveals nothing about valid ones."""
     return hashlib.sha256(capability.encode()).digest()
 
 
 def routes(capabilities: Capabilities, stop: Callable[[], Any]) -> dict[str, Route]:
-    """Return the routes that hand out capabilities, for the token, and take them to stop the server."""
+    """Return the routes that issue capabilities to token holders and stop the server for a capability."""
 
     async def issue(request: Request) -> Reply:
         capability = capabilities.issue(now=time.monotonic())
@@ -74,7 +74,7 @@ def routes(capabilities: Capabilities, stop: Callable[[], Any]) -> dict[str, Rou
             raise Failure(400, "BadRequest", "send the capability that /server/capability gives")
         if not capabilities.spend(bytes(request.body).decode("latin-1"), now=time.monotonic()):
             raise Failure(401, "Unauthorized", "the capability is wrong, spent or too old: get another one")
-        # a thread, because stopping waits for this very reply
+        # in a thread, because stopping waits for this reply
         threading.Thread(target=stop, name="labnet-stop", daemon=True).start()
         return Reply(wire.encode_json({"stopping": True}))
 

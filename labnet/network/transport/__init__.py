@@ -1,1 +1,1 @@
-"""Connections and HTTP/1.1 messages: bytes in and out, no meaning."""
+"""Transport: connections and HTTP/1.1 messages, independent of their meaning."""

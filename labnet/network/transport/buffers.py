@@ -1,7 +1,7 @@
-"""Memory for the bodies of messages, used again as soon as nobody holds a view of it.
+"""A pool of buffers for message bodies; a buffer is reused when no view of it remains.
 
-A fresh large block costs a page fault for every page that is written, and gives them back when it is dropped: at
-256 KB that takes as long as the transfer. Bodies of one model have one size, so a few blocks are kept.
+Writing to a fresh large block costs a page fault per page, and dropping it releases the pages: at 256 KB that takes as
+long as the transfer. Bodies of one model have one size, so a few blocks are enough.
 """
 
 import sys
@@ -9,11 +9,11 @@ from collections import deque
 
 import numpy as np
 
-#: Shorter bodies come from the allocator, which keeps their memory itself.
+#: Shorter bodies come from the allocator, which pools small blocks itself.
 _SHORTEST = 1 << 16
-#: Blocks have a multiple of this many bytes, so that a forward and its backward share them.
+#: Block sizes are multiples of this, so that a forward and its backward share blocks.
 _STEP = 1 << 16
-#: Most bytes and blocks that are kept.
+#: Most bytes and blocks in the pool.
 _MOST_BYTES = 1 << 26
 _MOST_BLOCKS = 32
 
@@ -24,14 +24,14 @@ def _holders(blocks: deque[Block], position: int) -> int:
     return sys.getrefcount(blocks[position])
 
 
-#: What `_holders` says of a block that nobody but the deque holds.
+#: `_holders` of a block that only the deque references.
 _ALONE = _holders(deque([np.empty(1, np.uint8)]), 0)
-#: Without the global lock, counts of references cannot be relied on.
+#: Without the global interpreter lock, reference counts are not reliable.
 _COUNTS = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class Memory:
-    """Blocks that were handed out, of which those that came back are handed out again; for one thread.
+    """A pool of blocks for one thread; free blocks are reused.
 
     Examples
     --------
@@ -47,11 +47,11 @@ class Memory:
 
     def __init__(self) -> None:
         self._blocks: deque[Block] = deque()
-        #: Bytes of all blocks that are known, whether in use or not.
+        #: Bytes of all blocks, in use or free.
         self.nbytes = 0
 
     def take(self, nbytes: int) -> memoryview:
-        """Return writable memory of so many bytes; what is in it is undefined."""
+        """Return `nbytes` bytes of writable memory with undefined content."""
         if not (_SHORTEST <= nbytes <= _MOST_BYTES and _COUNTS):
             return np.empty(nbytes, np.uint8).data
         size = -(-nbytes // _STEP) * _STEP

@@ -1,8 +1,7 @@
-"""One connection of a server: requests are read one after the other, straight into the memory where they stay.
+"""One connection of a server: requests are read one at a time, directly into their final memory.
 
-Works on a non-blocking socket that the event loop watches. A body is received where it will be decoded, a reply is
-sent from where it lies; nothing is copied on the way. A further request is looked at when the reply to the one
-before is out.
+Works on a non-blocking socket that the event loop watches. Bodies and replies are received and sent without a copy. The
+next request is read when the reply to the previous one has been sent.
 """
 
 import asyncio
@@ -15,41 +14,41 @@ from typing import Protocol
 from labnet import codec
 from labnet.network.transport.heads import END, MAX_HEAD, RequestHead, parse_request
 
-#: Bytes that are read at once where a head is expected; short bodies come with it.
+#: Bytes of the first read of a head; it includes short bodies.
 _FIRST_READ = 1 << 13
-#: Longest refused body that is read for the sake of a readable error, in bytes.
+#: Longest refused body that is still read, so that the client can read the error, in bytes.
 DRAIN = 1 << 28
-#: Seconds in which a connection that will be closed may still send what nobody wants.
+#: Seconds for which data is still read and discarded before a connection is closed.
 _LINGER_SECONDS = 5.0
-#: How often a socket is read before other connections have their turn.
+#: Reads of one socket before other connections are served.
 _READS = 16
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _scratch = memoryview(bytearray(1 << 16))
 
 
 class Exchange(Protocol):
-    """What a connection is told about a request.
+    """A request and its reply, as a connection sees them.
 
     Attributes
     ----------
     length : int
-        Bytes of the body that follow the head.
+        Length of the body in bytes.
     body : memoryview or None
-        Where they belong; None if they are to be thrown away.
+        Memory for the body; None if it is discarded.
     """
 
     length: int
     body: memoryview | None
 
     def finish(self) -> None:
-        """Answer: the request is complete, or will not be."""
+        """Answer the request, which is complete or refused."""
 
     def leave(self) -> None:
-        """Forget the request: the connection is gone."""
+        """Drop the request: the connection is closed."""
 
 
 class Listening(Protocol):
-    """What a connection belongs to."""
+    """The owner of a connection."""
 
     idle_seconds: float
     body_seconds: float
@@ -57,17 +56,17 @@ class Listening(Protocol):
     bytes_held: int
 
     def begin(self, connection: "Connection", head: RequestHead) -> Exchange:
-        """Decide what becomes of a request, before anything of its body is read."""
+        """Start the exchange of a request before its body is read."""
         ...
 
     def reject(self, connection: "Connection", status: int, reason: str) -> None:
-        """Answer what is no request."""
+        """Answer a malformed request."""
 
     def waits(self, connection: "Connection") -> None:
-        """Take note that a connection has had its reply."""
+        """Mark a connection as idle after its reply."""
 
     def leaves(self, connection: "Connection") -> None:
-        """Take note that a connection is closed."""
+        """Remove a closed connection."""
 
 
 class Connection:
@@ -79,7 +78,7 @@ class Connection:
     sock : socket
         Non-blocking.
     first_seconds : float
-        Time for the head of the first request.
+        Time limit for the head of the first request.
     """
 
     def __init__(self, owner: Listening, sock: socket.socket, *, first_seconds: float):
@@ -89,11 +88,11 @@ class Connection:
         self._buffer = bytearray(_FIRST_READ)
         self._filled = 0
         self._exchange: Exchange | None = None
-        self._missing = 0  # bytes of the body that have not arrived
+        self._missing = 0  # bytes of the body that are yet to arrive
         self._answering = False
         self._reading = self._writing = self._lingering = self.closed = False
         self._outgoing: deque[codec.Part] = deque()
-        self._unsent = 0  # bytes of a reply that its client has to make room for
+        self._unsent = 0  # bytes of a reply that are still to be sent
         self._last = False
         self._after = inf
         self._timer: asyncio.TimerHandle | None = None
@@ -117,7 +116,7 @@ class Connection:
             if self._lingering:
                 self._throw_away()
             elif self._answering:
-                self._pause()  # a further request, or the end: neither matters before the reply
+                self._pause()  # the next request or the end of the stream: ignored until the reply
             elif self._exchange is not None:
                 self._read_body(self._exchange)
             else:
@@ -139,8 +138,8 @@ class Connection:
         self._look(searched)
 
     def _look(self, searched: int = 0) -> None:
-        """Begin a request if its head is there; look for the end of it behind what was searched before."""
-        if self._filled >= 2 and self._buffer.startswith(b"\r\n"):  # an empty line in front is allowed
+        """Start a request if its head is complete; search for its end from position `searched`."""
+        if self._filled >= 2 and self._buffer.startswith(b"\r\n"):  # a leading empty line is allowed
             self._drop(2)
             searched = 0
         end = self._buffer.find(END, max(0, searched - len(END) + 1), self._filled)
@@ -156,7 +155,7 @@ class Connection:
         self._drop(end + len(END))
         try:
             exchange = self._exchange = self._owner.begin(self, head)
-        except BaseException:  # nothing is known of its body: what follows must not be taken for a request
+        except BaseException:  # the length of its body is unknown: what follows must not be read as a request
             self.close()
             raise
         self._missing = exchange.length
@@ -166,11 +165,11 @@ class Connection:
             return
         self._expect(self._owner.body_seconds + exchange.length / self._owner.slowest)
         if exchange.body is not None and head.asks_to_continue:
-            with contextlib.suppress(OSError):  # gone: noticed where the body is read
+            with contextlib.suppress(OSError):  # closed: noticed when the body is read
                 self._sock.send(_CONTINUE)
 
     def _take_arrived(self, exchange: Exchange) -> None:
-        """Move what came together with the head into the body."""
+        """Move bytes that arrived with the head into the body."""
         count = min(self._filled, self._missing)
         if not count:
             return
@@ -180,7 +179,7 @@ class Connection:
         self._drop(count)
 
     def _drop(self, count: int) -> None:
-        """Forget the first bytes of what has arrived."""
+        """Remove bytes from the front of the buffer."""
         rest = self._filled - count
         if rest:
             self._buffer[:rest] = self._buffer[count : self._filled]
@@ -215,7 +214,7 @@ class Connection:
     # Writing
 
     def send(self, parts: list[codec.Part], *, last: bool = False) -> None:
-        """Send a reply; if it is the last, close the connection after it. Does nothing once that is closed."""
+        """Send a reply and close the connection after the last one; do nothing on a closed connection."""
         if self.closed:
             return
         self._outgoing.extend(parts)
@@ -259,17 +258,17 @@ class Connection:
             return
         self._exchange = None
         self._owner.waits(self)
-        if self.closed:  # to make room for others
+        if self.closed:  # to make room for other connections
             return
         self._expect(self._owner.idle_seconds)
         self._watch()
         if self._filled:
             self._look()
 
-    # The end
+    # Closing
 
     def _linger(self) -> None:
-        """Read on for a while: closed at once, the reply would be lost where the client is still sending."""
+        """Read on for a while: closing at once would lose the reply if the client is still sending."""
         self._lingering, self._missing = True, DRAIN
         try:
             self._sock.shutdown(socket.SHUT_WR)
@@ -289,16 +288,16 @@ class Connection:
 
     @property
     def is_sending(self) -> bool:
-        """Whether part of a reply is not out yet."""
+        """Whether part of a reply is still unsent."""
         return bool(self._outgoing)
 
     def abandon(self) -> None:
-        """Close this process's end only: in a forked child, where the parent goes on with the connection."""
+        """Close only the descriptor of a forked child; the parent keeps the connection."""
         self.closed = True
         self._sock.close()
 
     def close(self) -> None:
-        """Close the connection at once; again does nothing."""
+        """Close the connection at once; idempotent."""
         if self.closed:
             return
         self.closed = True
@@ -315,7 +314,7 @@ class Connection:
         self._owner.leaves(self)
 
     def _expect(self, seconds: float) -> None:
-        """Close the connection unless the next step is done in time."""
+        """Close the connection unless its next step completes within the time limit."""
         self._after = self._loop.time() + seconds
         if self._timer is None or self._after < self._timer.when():
             if self._timer is not None:

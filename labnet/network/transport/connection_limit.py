@@ -1,4 +1,4 @@
-"""A bound of what strangers can hold: open connections."""
+"""The limit of open connections per server."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -6,18 +6,17 @@ from typing import Generic, TypeVar
 
 try:
     import resource
-except ImportError:  # where files are not counted
+except ImportError:  # systems without file limits
     resource = None  # type: ignore[assignment]
 
-#: Most open connections of a server, where it may open so many files; beyond it, whoever has waited longest without a
-#: request is closed.
+#: Most open connections of a server, if its file limit allows; beyond it, the longest idle connection is closed.
 MAX_CONNECTIONS = 512
 
 C = TypeVar("C", bound=Hashable)
 
 
 def most_connections() -> int:
-    """Return how many connections a server keeps open: half of the files that its process may open are for others."""
+    """Return the connection limit of a server: at most half of the process's file limit."""
     if resource is None:
         return MAX_CONNECTIONS
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -25,14 +24,14 @@ def most_connections() -> int:
 
 
 class Connections(Generic[C]):
-    """Open connections of a server, of which a bounded number stays open.
+    """The open connections of a server, bounded in number.
 
     Parameters
     ----------
     close : callable
         Closes a connection.
     limit : int
-        Most that stay open. Those that ask for something are never closed to make room.
+        Most open connections. A connection with an authorized request is never closed to make room.
 
     Examples
     --------
@@ -60,7 +59,7 @@ class Connections(Generic[C]):
         yield from self._asking
 
     def waits(self, connection: C) -> None:
-        """Count a connection as waiting: it was opened, or has had its reply."""
+        """Mark a connection as idle: it was opened or has received its reply."""
         self._asking.discard(connection)
         self._waiting[connection] = None
         self._waiting.move_to_end(connection)
@@ -68,7 +67,7 @@ class Connections(Generic[C]):
             self.make_room()
 
     def make_room(self) -> bool:
-        """Close whoever has waited longest without a request; tell whether there was one."""
+        """Close the longest idle connection; return whether there was one."""
         longest = next(iter(self._waiting), None)
         if longest is None:
             return False
@@ -77,12 +76,12 @@ class Connections(Generic[C]):
         return True
 
     def asks(self, connection: C) -> None:
-        """Count a connection as asking: a request of someone who may ask is read and answered."""
+        """Mark a connection as active: its authorized request is being read or answered."""
         if connection in self._waiting:
             del self._waiting[connection]
             self._asking.add(connection)
 
     def leaves(self, connection: C) -> None:
-        """Forget a connection that is closed."""
+        """Remove a closed connection."""
         self._waiting.pop(connection, None)
         self._asking.discard(connection)

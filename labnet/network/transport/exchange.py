@@ -1,7 +1,7 @@
-"""One request and its reply on an open connection, as HTTP/1.1 has it.
+"""One HTTP/1.1 request and its reply on an open connection.
 
-Only what a client of labnet needs: no more than one request is under way on a connection, and nothing is followed
-or interpreted. Replies may also come from a proxy, so every way of marking the end of a body is read.
+Only what a labnet client needs: one request at a time per connection, and no redirects. Replies may come from a proxy,
+so every framing of a body is read.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from labnet import codec, wire
 from labnet.network.transport.buffers import Memory
 from labnet.network.transport.heads import END, MAX_HEAD, Headers, parse_reply, write_head
 
-#: How far an attempt got: there is a connection, or a reply has begun.
+#: Stages of an attempt: the connection is open, the reply has begun.
 Stage = Literal["connected", "answered"]
 
 #: Longest reply that is read, in bytes.
@@ -24,7 +24,7 @@ MAX_REPLY = 1 << 34
 
 
 class Response(NamedTuple):
-    """A reply that was received completely."""
+    """A complete reply."""
 
     status: int
     headers: Headers
@@ -40,16 +40,16 @@ async def exchange(
     reached: Callable[[Stage], None],
     memory: Memory,
 ) -> tuple[Response, bool]:
-    """Send one request on a connection and read its reply; tell whether the connection can be used again.
+    """Send one request on a connection; return its reply and whether the connection is reusable.
 
     Raises
     ------
     StreamClosedError
-        If the connection broke, or what came is no reply.
+        If the connection broke or the reply is malformed.
     """
     first, others = wire.in_one_piece(parts)
     sent = stream.write(write_head(f"{method} {path} HTTP/1.1", headers) + first)
-    with contextlib.suppress(StreamClosedError):  # refused half-way: the reply says why
+    with contextlib.suppress(StreamClosedError):  # refused halfway: the reply says why
         for part in others:
             sent = stream.write(part)  # a memoryview is sent without a copy
     try:
@@ -65,7 +65,7 @@ async def exchange(
 
 
 def _holds_more(stream: IOStream) -> bool:
-    """Tell whether something came behind the reply, which would be taken for the next one."""
+    """Return whether bytes follow the reply, which would be read as the next one."""
     return stream._read_buffer_size > 0
 
 
@@ -97,7 +97,7 @@ def _length(text: str) -> int:
 
 
 async def _fill(body: memoryview, stream: IOStream, reached: Callable[[Stage], None]) -> None:
-    """Receive a body into the memory where it stays."""
+    """Receive a body directly into its final memory."""
     if not body:
         return
     reading = asyncio.ensure_future(stream.read_into(body))  # type: ignore[arg-type]  # any writable memory will do
@@ -123,5 +123,5 @@ async def _read_chunks(stream: IOStream) -> bytes:
         if await stream.read_bytes(2) != b"\r\n":
             raise ValueError("a chunk that does not end")
     while await stream.read_until(b"\r\n", max_bytes=MAX_HEAD) != b"\r\n":
-        pass  # trailers say nothing that matters here
+        pass  # trailers are ignored
     return b"".join(chunks)

@@ -1,22 +1,22 @@
-"""The heads of HTTP/1.1 messages: start line and headers, read strictly and written safely.
+"""Heads of HTTP/1.1 messages: start line and headers, strictly parsed and safely written.
 
-What two readers could understand differently is refused: lines that do not end in CRLF, folded ones, spaces before
-the colon, control characters, and headers that must not come twice.
+Ambiguous heads are refused: lines that do not end in CRLF, folded lines, spaces before the colon, control characters,
+and duplicates of headers that must be unique.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, overload
 
-#: What ends a head.
+#: The end of a head.
 END = b"\r\n\r\n"
-#: Longest head that is read, in bytes, and most headers in it.
+#: Maximum length of a head in bytes, and maximum number of headers.
 MAX_HEAD = 1 << 16
 MAX_HEADERS = 100
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _TEXT = r"[^\x00-\x08\x0a-\x1f\x7f]"
-#: Possessive throughout: no text makes the search go back.
+#: Possessive quantifiers throughout: no input causes backtracking.
 _LINES = re.compile(rf"(?:{_TOKEN}++:{_TEXT}*+\r\n)*+\r\n")
 _LINE = re.compile(rf"({_TOKEN}++):({_TEXT}*+)\r\n")
 _HEAD = re.compile(
@@ -24,12 +24,12 @@ _HEAD = re.compile(
 )
 _REQUEST = re.compile(rf"({_TOKEN}++) ([!-~]++) (HTTP/1\.[01])")
 _STATUS = re.compile(r"(HTTP/1\.[01]) ([1-9][0-9][0-9])(?: .*)?")
-#: Headers on which the meaning of a request hangs: with two of them it has two meanings.
+#: Headers that decide how a request is read; duplicates would make it ambiguous.
 _ONCE = frozenset({"host", "content-length", "transfer-encoding", "x-labnet-token", "idempotency-key", "origin"})
 
 
 class Headers(Mapping[str, str]):
-    """Headers, found whatever the case of their letters; repeated ones are joined by commas.
+    """Case-insensitive headers; repeated ones are joined by commas.
 
     Examples
     --------
@@ -52,7 +52,7 @@ class Headers(Mapping[str, str]):
     def get(self, name: str, default: str) -> str: ...
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """Return a header, or the default."""
+        """Return a header or the default."""
         return self._values.get(name.lower(), default)
 
     def __contains__(self, name: object) -> bool:
@@ -66,7 +66,7 @@ class Headers(Mapping[str, str]):
 
 
 class RequestHead(NamedTuple):
-    """Start line and headers of a request."""
+    """The start line and headers of a request."""
 
     method: str
     target: str
@@ -75,17 +75,17 @@ class RequestHead(NamedTuple):
 
     @property
     def asks_to_continue(self) -> bool:
-        """Whether the client waits to be told that it may send the body; HTTP/1.0 knows no such thing."""
+        """Whether the client waits for ``100 Continue``, which HTTP/1.0 does not have."""
         return self.version == "HTTP/1.1" and self.headers.get("Expect", "").lower() == "100-continue"
 
 
 def parse_request(head: bytes) -> RequestHead:
-    r"""Read the head of a request, the empty line at its end included.
+    r"""Parse the head of a request, including the empty line at its end.
 
     Raises
     ------
     ValueError
-        If it is none, or could be read in two ways.
+        If it is malformed or ambiguous.
 
     Examples
     --------
@@ -101,12 +101,12 @@ def parse_request(head: bytes) -> RequestHead:
 
 
 def parse_reply(head: bytes) -> tuple[str, int, Headers]:
-    r"""Return version, status and headers of a reply.
+    r"""Parse the head of a reply; return its version, status and headers.
 
     Raises
     ------
     ValueError
-        If it is none.
+        If it is malformed.
 
     Examples
     --------
@@ -122,7 +122,7 @@ def parse_reply(head: bytes) -> tuple[str, int, Headers]:
 
 
 def _parse_headers(text: str, start: int, *, once: frozenset[str] = frozenset()) -> Headers:
-    """Read the lines from a position on."""
+    """Parse the header lines from a position on."""
     if _LINES.fullmatch(text, start) is None:
         raise ValueError(f"not a header: {_first_bad(text[start:])!r:.60}")
     lines = _LINE.findall(text, start)
@@ -154,7 +154,7 @@ def write_head(first_line: str, headers: Mapping[str, str]) -> bytes:
     Raises
     ------
     ValueError
-        If a name or value could not stand in one line.
+        If a name or value contains a line break or another control character.
 
     Examples
     --------

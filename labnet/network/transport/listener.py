@@ -6,9 +6,9 @@ import errno
 import socket
 from collections.abc import Callable
 
-#: How many connections are accepted before those that are there have their turn.
+#: How many connections are accepted before open ones are served.
 _ACCEPTS = 16
-#: Seconds to wait where no file is left for another connection, and nobody can be closed for it.
+#: Seconds to wait when the file limit is reached and no connection can be closed.
 _PAUSE_SECONDS = 1.0
 
 
@@ -20,9 +20,9 @@ class Acceptor:
     sock : socket
         Listening, non-blocking.
     accept : callable
-        Given each new socket, non-blocking.
+        Called with each new socket, which is non-blocking.
     make_room : callable
-        Closes a connection where no file is left for another; returns whether there was one to close.
+        Closes a connection when the file limit is reached; returns whether there was one to close.
     """
 
     def __init__(self, sock: socket.socket, accept: Callable[[socket.socket], None], *, make_room: Callable[[], bool]):
@@ -54,10 +54,10 @@ class Acceptor:
             self._accept(sock)
 
     def close(self) -> None:
-        """Accept no more, and close the listening socket."""
+        """Stop accepting and close the listening socket."""
         if self._resuming is not None:
             self._resuming.cancel()
         self._loop.remove_reader(self._sock.fileno())
-        with contextlib.suppress(OSError):  # some systems know it for connections only
-            self._sock.shutdown(socket.SHUT_RDWR)  # a process that was just forked may have the socket too
+        with contextlib.suppress(OSError):  # some systems support it for connections only
+            self._sock.shutdown(socket.SHUT_RDWR)  # a process that was just forked may share the socket
         self._sock.close()

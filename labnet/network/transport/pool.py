@@ -19,13 +19,13 @@ from labnet import codec
 from labnet.network.transport.buffers import Memory
 from labnet.network.transport.exchange import MAX_REPLY, Response, Stage, exchange
 
-_IDLE_SECONDS = 60.0  # less than the server's, so that a reused connection is rarely one being closed
+_IDLE_SECONDS = 60.0  # less than the server's, so that a reused connection is rarely being closed
 _MAX_IDLE = 32
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server is: scheme, host, port, and the path in front of its routes.
+    """The address of a server: scheme, host, port and the path prefix of its routes.
 
     Examples
     --------
@@ -42,7 +42,7 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> "Address":
-        """Read ``host:port``, or a URL with http or https.
+        """Parse ``host:port``, or a URL with http or https.
 
         Raises
         ------
@@ -66,7 +66,7 @@ class Address:
 
     @functools.cached_property
     def authority(self) -> str:
-        """Host and port as in the Host header."""
+        """Host and port, as in the Host header."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ class Address:
 
 
 class NotConnected(OSError):
-    """There is no connection to the server, so nothing was sent to it."""
+    """No connection to the server could be opened, so nothing was sent."""
 
     def __init__(self, reason: BaseException):
         super().__init__(getattr(reason, "errno", None), getattr(reason, "strerror", None) or str(reason))
@@ -82,7 +82,7 @@ class NotConnected(OSError):
 
 
 class _Opening(TCPClient):
-    """Opens one connection; Tornado alone loses one that is there just when whoever waits for it is cancelled."""
+    """Opens one connection, and closes it if the waiting task is cancelled, which Tornado alone does not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,13 +98,13 @@ class _Opening(TCPClient):
             return await self.connect(host, port, ssl_options=options, max_buffer_size=MAX_REPLY)
         except BaseException:
             for stream in self._made:
-                if stream.socket is not None:  # the beginning of TLS has taken it away, and closes it itself
+                if stream.socket is not None:  # start_tls has detached it and closes it itself
                     stream.close()
             raise
 
 
 class Pool:
-    """Connections of one event loop, kept open between requests."""
+    """A pool of keep-alive connections for one event loop."""
 
     def __init__(self) -> None:
         self._idle: dict[tuple[str, str, int, ssl.SSLContext | None], list[tuple[float, IOStream]]] = {}
@@ -122,14 +122,14 @@ class Pool:
         context: ssl.SSLContext | None = None,
         reached: Callable[[Stage], None] = lambda stage: None,
     ) -> Response:
-        """Send a request and return the complete reply; call `reached` at each stage on the way.
+        """Send a request and return the complete reply; call `reached` at each stage.
 
         Raises
         ------
         NotConnected
-            If there is no connection.
+            If no connection could be opened.
         OSError, StreamClosedError
-            If it broke before the reply was complete.
+            If the connection broke before the reply was complete.
         """
         key = (address.scheme, address.host, address.port, context)
         try:
@@ -163,7 +163,7 @@ class Pool:
             self._sweeping = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._sweep)
 
     def _sweep(self) -> None:
-        """Close what nobody has used for long, or its server has closed: a server that is gone is not asked again."""
+        """Close connections that are idle for too long or were closed by the server."""
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
@@ -203,16 +203,16 @@ class Pool:
 
 
 def _is_usable(since: float, stream: IOStream) -> bool:
-    """Tell whether a connection that is idle since then can carry a further request."""
+    """Return whether a connection that is idle since `since` can be reused."""
     return time.monotonic() - since < _IDLE_SECONDS and _is_quiet(stream)
 
 
 def _is_quiet(stream: IOStream) -> bool:
-    """Tell whether an idle connection is still open: neither closed by the server nor sent anything."""
+    """Return whether an idle connection is open and has no unread data."""
     if stream.closed():
         return False
     try:
-        socket.socket.recv(stream.socket, 1, socket.MSG_PEEK)  # below TLS, where there is nothing to read either
+        socket.socket.recv(stream.socket, 1, socket.MSG_PEEK)  # the raw socket, below TLS
     except BlockingIOError:
         return True
     except OSError:
@@ -225,7 +225,7 @@ _of_parent: list[object] = []
 
 
 def _forget() -> None:
-    """Leave the connections of the parent alone in a forked child; closing them would unregister the parent's."""
+    """Drop the connections in a forked child without closing them, which would unregister the parent's."""
     _of_parent.extend(_pools.values())
     _pools.clear()
 
@@ -235,7 +235,7 @@ if hasattr(os, "register_at_fork"):
 
 
 async def pool() -> Pool:
-    """Return the pool of the running event loop; its connections are closed when `asyncio.run` ends the loop."""
+    """Return the pool of the running event loop; `asyncio.run` closes its connections with the loop."""
     loop = asyncio.get_running_loop()
     if loop not in _pools:
         made = Pool()
@@ -246,7 +246,7 @@ async def pool() -> Pool:
 
 
 async def _close_with_loop(made: Pool) -> AsyncGenerator[None]:
-    """Wait as a generator that its loop knows of: a loop that ends finishes its generators first."""
+    """Close the pool when its loop ends: a closing loop first finishes its async generators."""
     try:
         yield
     finally:
