@@ -232,7 +232,7 @@ def test_a_backward_whose_forward_cannot_be_computed_again_is_told_to_be_unknown
     with ln.network.serve_model(make_linear(), make_optimizer(), port=0) as inner:
         server, call, gradient, port = half_done(tmp_path, inner)
         server.stop()
-        for kind, reason in ((Other, "its output is another one"), (More, "what it did not send before")):
+        for kind, reason in ((Other, "its output is another one"), (More, "a request that was not recorded")):
             with ln.network.serve_model(kind(inner.url), make_optimizer(), port=port, store=tmp_path) as server:
                 assert reason in caplog.text
                 reply = optimize(server, call, gradient, "ana:2")

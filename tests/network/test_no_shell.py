@@ -88,7 +88,7 @@ def test_only_the_runner_can_start_processes():
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if {"subprocess", "multiprocessing", "pty"} & {name.split(".")[0] for name in names}:
                 users.add(str(path.relative_to(root)))
-    assert users == {"network/children.py", "network/runner.py"}
+    assert users == {"network/runner/child_process.py", "network/runner/service.py"}
 
 
 def test_a_plain_server_has_no_route_of_the_runner():

@@ -112,8 +112,8 @@ server = serve({"handler": handler if sys.argv[2] == "sync" else handler_async})
 caller = threading.Thread(target=lambda: fetch("handler"))
 caller.start()
 entered.wait()
-from labnet.network import loops
-real = loops.Worker.call
+from labnet.network import threads
+real = threads.Worker.call
 
 def call(worker, function):
     waiting.set()  # for the worker, with the turn to serve
@@ -121,7 +121,7 @@ def call(worker, function):
         done.wait()
     return real(worker, function)
 
-loops.Worker.call = call
+threads.Worker.call = call
 serve({"fresh": lambda: "fresh"})
 caller.join()
 print(fetch("fresh"))

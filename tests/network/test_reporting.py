@@ -155,7 +155,7 @@ def test_figures_of_very_many_ops_still_fit_into_a_header():
     statistics = ln.stats.OpStatistics("höst", 1)
     for number in range(5000):
         statistics.add(f"op number {number}", ln.stats.OpCount(1, 1.0, 1, 1))
-    text = op_statistics._encode(statistics)
+    text = op_statistics.encode(statistics)
     assert len(text) < 1 << 16
     assert text.isascii()
     assert ln.stats.OpStatistics.read(json.loads(text)).total == statistics.total

@@ -89,7 +89,7 @@ class Calls:
     'graph b'
     >>> calls.take("a", now=2.0)
     Traceback (most recent call last):
-    labnet.network.model.calls.Expired: no
+    labnet.network.protocol.outcome.Expired: no
     """
 
     def __init__(self, limits: Limits | None = None):
