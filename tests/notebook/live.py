@@ -5,7 +5,7 @@ import json
 
 import nbformat
 
-from tests.notebook.lab import free_port
+from tests.ports import free_port
 
 SERVE = """%load_ext labnet
 import labnet as ln"""
