@@ -6,9 +6,9 @@ BIN     = $(VENV)/bin
 # One process of the tests per core; the supervisor names and kills what they leave running.
 PYTEST  = $(BIN)/python -m tests.supervisor $(BIN)/python -m pytest -n logical --maxprocesses 8
 # The main path of every room, for `make quick`.
-QUICK   = tests/test_layers.py tests/test_public_api.py \
+QUICK   = tests/test_public_api.py \
   $(addprefix tests/tensors/test_,tensor.py autograd.py edges.py registry.py copies.py io.py loss.py optim.py) \
-  $(addprefix tests/compile/test_,tracing.py guards.py passes.py reuse.py writes.py calls.py registry.py) \
+  $(addprefix tests/compile/test_,tracing.py guards.py passes.py reuse.py writes.py calls.py) \
   $(addprefix tests/network/test_,codec.py wire.py client.py calls.py errors.py training.py exactly_once.py store.py) \
   tests/store/test_journal.py
 # Jupyter refuses to run as root, as in a container, unless told so.
@@ -38,7 +38,7 @@ test: check
 	$(PYTEST) $(ARGS)
 
 quick: check
-	$(PYTEST) $(QUICK) $(ARGS)
+	$(PYTEST) -m "not slow" $(QUICK) $(ARGS)
 
 fuzz: $(VENV)/.test
 	$(BIN)/python -m tests.compile.fuzz $(ARGS)
