@@ -8,7 +8,7 @@ PYTEST  = $(BIN)/python -m tests.supervisor $(BIN)/python -m pytest -n logical -
 # The main path of every room, for `make quick`.
 QUICK   = tests/test_public_api.py \
   $(addprefix tests/tensors/test_,tensor.py autograd.py edges.py registry.py copies.py io.py loss.py optim.py) \
-  $(addprefix tests/compile/test_,tracing.py guards.py passes.py reuse.py writes.py calls.py) \
+  $(addprefix tests/compile/,test_calls.py ir trace/test_tracing.py trace/test_guards.py trace/test_writes.py) \
   $(addprefix tests/network/test_,codec.py wire.py client.py calls.py errors.py training.py exactly_once.py store.py) \
   tests/store/test_journal.py
 # Jupyter refuses to run as root, as in a container, unless told so.

@@ -10,21 +10,21 @@ from xdist.scheduler import LoadScopeScheduling
 #: side by side they would wait for each other longer than their tests do.
 TOGETHER = {"machine": ("tests/cluster/", "tests/notebook/", "tests/network/test_chaos.py")}
 #: Files whose tests are units of their own: they share no fixture, and each takes long.
-APART = ("tests/cuda/test_without_a_gpu.py",)
+APART = ("tests/cuda/test_device_suite.py",)
 #: What takes more than ten seconds of a processor, the longest first; everything else follows in the usual order.
 FIRST = (
     "machine",
-    "tests/cuda/test_without_a_gpu.py",
-    "tests/compile/test_values.py",
-    "tests/compile/test_products.py",
+    "tests/cuda/test_device_suite.py",
+    "tests/compile/intrinsics/test_values.py",
+    "tests/compile/intrinsics/test_products.py",
     "tests/cuda/test_ptx.py",
     "tests/compile/test_random_programs.py",
-    "tests/compile/test_cache.py",
-    "tests/compile/test_convolutions.py",
+    "tests/compile/native/test_cache.py",
+    "tests/compile/intrinsics/test_convolution.py",
     "tests/tensors/test_torch_samples.py",
-    "tests/compile/test_parts.py",
+    "tests/compile/codegen/test_parts.py",
     "tests/tensors/test_memory_use.py",
-    "tests/compile/test_formulas.py",
+    "tests/compile/intrinsics/test_formulas.py",
     "tests/compile/test_functions.py",
     "tests/compile/test_training.py",
 )
