@@ -3,15 +3,24 @@ PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 BIN     = $(VENV)/bin
+# One process of the tests per core; the supervisor names and kills what they leave running.
+PYTEST  = $(BIN)/python -m tests.supervisor $(BIN)/python -m pytest -n logical --maxprocesses 8
+# The main path of every room, for `make quick`.
+QUICK   = tests/test_public_api.py \
+  $(addprefix tests/tensors/test_,tensor.py autograd.py edges.py registry.py copies.py io.py loss.py optim.py) \
+  $(addprefix tests/compile/,test_calls.py ir trace/test_tracing.py trace/test_guards.py trace/test_writes.py) \
+  $(addprefix tests/network/test_,codec.py wire.py client.py calls.py errors.py training.py exactly_once.py store.py) \
+  tests/store/test_journal.py
 # Jupyter refuses to run as root, as in a container, unless told so.
 ROOT_FLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab demo test check chaos faults soak fuzz clean
+.PHONY: help lab demo test quick check chaos faults soak fuzz clean
 
 help:
 	@echo "make lab    open JupyterLab on the quickstart (ARGS=--no-browser on a host without a screen)"
 	@echo "make demo   serve a model in one process and train it from another, in the terminal"
-	@echo "make test   run every test, linters and type checks included"
+	@echo "make test   run every test, linters and type checks included (ARGS='tests/store -x' runs a part, ARGS='-n 0 --pdb' in one process)"
+	@echo "make quick  linters, type checks and the fast core of the tests, in less than a minute"
 	@echo "make fuzz   2000 random programs, eager and compiled (ARGS='--programs 10000 --seed 7 --jobs 4'), then all tests of the compiler"
 	@echo "make check  linters and type checks only"
 	@echo "make chaos  random faults against servers with stores (ARGS='--topology chain --faults 1000 --seed 7'; --help says what there is)"
@@ -26,11 +35,14 @@ demo: $(VENV)/.notebooks
 	$(BIN)/python examples/demo.py $(ARGS)
 
 test: check
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
+
+quick: check
+	$(PYTEST) -m "not slow" $(QUICK) $(ARGS)
 
 fuzz: $(VENV)/.test
 	$(BIN)/python -m tests.compile.fuzz $(ARGS)
-	LABNET_COMPILED=all $(BIN)/python -m pytest tests/compile
+	LABNET_COMPILED=all $(PYTEST) tests/compile
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

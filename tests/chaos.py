@@ -33,8 +33,8 @@ from tests.network.kept import make_optimizer, make_served
 from tests.network.nursery import Nursery
 from tests.network.proxy import FAULTS, SLOW, Proxy
 from tests.network.replicated import Listing
-from tests.network.support import free_port
 from tests.network.topologies import TOPOLOGIES, loss_of, values, without_faults
+from tests.ports import free_port
 
 NETWORK = (*FAULTS, *SLOW)
 #: Of two servers that end at the same moment.

@@ -8,8 +8,35 @@ import time
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 _GRACE_SECONDS = 5.0
+
+settings.register_profile("labnet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("labnet")  # no test depends on how busy the machine is
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from tests.parallel import Scheduling  # only here: without pytest-xdist there is nothing to schedule
+
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Have what takes longest begin first where several processes share the tests."""
+    if hasattr(config, "workerinput"):
+        from tests.parallel import rank
+
+        items.sort(key=lambda item: rank(item.nodeid))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable():
+    """Escape what is not Unicode in the output of a test, which a process could not send to the one that reports."""
+    from tests.parallel import escaped
+
+    return escaped((yield))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -21,7 +21,8 @@ import labnet as ln
 from labnet.errors import RemoteError
 from tests.network.kept import batch
 from tests.network.proxy import Proxy
-from tests.network.support import ROOT, free_port
+from tests.network.support import ROOT
+from tests.ports import free_port
 
 TOKEN = "the token of the servers in the soak"
 COLUMNS = ("MB", "threads", "files")

@@ -27,16 +27,23 @@ def run(way, name):
 
 @pytest.fixture(scope="module")
 def results(request):
-    """Run the files that were chosen, one per core at a time; gives each as it will be."""
+    """Run the files that were chosen; gives each as it will be.
+
+    One process per core at a time, or one for each worker of pytest-xdist, which share the cores.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        yield run
+        return
     chosen = [item.callspec.params for item in request.session.items if "results" in item.fixturenames]
-    pool = ThreadPoolExecutor(os.cpu_count() or 1)
-    yield {(each["way"], each["name"]): pool.submit(run, each["way"], each["name"]) for each in chosen}
-    pool.shutdown(cancel_futures=True)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        futures = {(each["way"], each["name"]): pool.submit(run, each["way"], each["name"]) for each in chosen}
+        yield lambda way, name: futures[way, name].result()
+        pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("way", WAYS)
 def test_as_on_a_gpu(way, name, results):
-    result = results[way, name].result()
+    result = results(way, name)
     assert result.returncode == 0, f"{' '.join(result.args)}\n{result.stdout[-20_000:]}{result.stderr[-2_000:]}"

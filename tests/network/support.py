@@ -129,12 +129,6 @@ def fetch(url, *arguments, **options):
     return ln.network.tfetch(url, *arguments, blocking=True, **options)
 
 
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 def together(*functions):
     """Run functions in threads that start at the same time; return their results, or raise the first error."""
     barrier = threading.Barrier(len(functions))

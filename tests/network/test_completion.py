@@ -11,8 +11,9 @@ from labnet.network.model.calls import call_prefix
 from labnet.store import Intent, Store, intents
 from tests.network.kept import make_linear, make_optimizer
 from tests.network.proxy import Proxy
-from tests.network.support import SECONDS, blocking, free_port, http, native
+from tests.network.support import SECONDS, blocking, http, native
 from tests.network.test_store import NATIVE, end, start
+from tests.ports import free_port
 
 
 class Trap(Proxy):

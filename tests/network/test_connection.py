@@ -47,7 +47,7 @@ def closed(sock):
 # Requests in pieces
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_requests_in_any_pieces_get_the_same_replies_in_order(server, data):
     numbers = data.draw(st.lists(st.integers(0, 3000), min_size=1, max_size=6))

@@ -19,7 +19,6 @@ from tests.network.support import (
     blocking,
     connection,
     fetch,
-    free_port,
     head,
     native,
     raw,
@@ -30,6 +29,7 @@ from tests.network.support import (
 from tests.network.support import (
     http as request,
 )
+from tests.ports import free_port
 
 LIMIT = 1 << 16
 

@@ -69,6 +69,7 @@ def optimize_hits(server):
 # Under faults
 
 
+@pytest.mark.slow
 def test_a_thousand_steps_through_faults_equal_those_without_to_the_bit():
     (here,), (there,) = layers(3, 2), layers(3, 2)
     update = momentum()
@@ -86,6 +87,7 @@ def test_a_thousand_steps_through_faults_equal_those_without_to_the_bit():
     assert_same_bits(weights(there), weights(here))
 
 
+@pytest.mark.slow
 def test_a_chain_of_servers_with_faults_on_every_edge_equals_the_chain_here_to_the_bit():
     steps = 250
     here, there = layers(3, 4, 4, 1), layers(3, 4, 4, 1)
@@ -275,6 +277,7 @@ def test_a_server_that_fails_after_the_one_below_it_applied_is_completed_without
 # Orders
 
 
+@pytest.mark.slow
 def test_a_thousand_random_interleavings_of_forwards_and_backwards_equal_a_local_oracle():
     (here,), (there,) = layers(3, 2), layers(3, 2)
     choose = random.Random(0)

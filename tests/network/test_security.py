@@ -232,7 +232,7 @@ def test_where_nobody_can_say_when_a_process_was_started_one_that_exists_counts(
     assert entry.is_running
 
 
-@pytest.mark.parametrize(("pid", "runs"), [(os.getpid(), True), (10**30, False)])
+@pytest.mark.parametrize(("pid", "runs"), [(os.getpid(), True), (10**30, False)], ids=["ours", "too large"])
 def test_a_file_that_does_not_say_when_its_process_was_started_is_read(folder, pid, runs):
     discovery.publish(4000, ENTRY)
     (folder / "4000.json").write_text(json.dumps({"url": "url", "name": "name", "pid": pid, "token": "token"}))

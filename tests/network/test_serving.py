@@ -377,7 +377,7 @@ def test_a_host_that_is_not_of_this_machine_is_an_error_that_names_it():
 
 
 def test_a_refused_serve_gives_its_port_back():
-    from tests.network.support import free_port
+    from tests.ports import free_port
 
     port = free_port()
     with pytest.raises(ServeError):

@@ -25,7 +25,8 @@ from labnet.store.offline import contents, repair
 from tests.network.kept import batch, make_model, make_optimizer
 from tests.network.nursery import nursery
 from tests.network.processes import exit_code, forked, forked_without_hooks
-from tests.network.support import ROOT, SECONDS, free_port, http, hurried, native, run
+from tests.network.support import ROOT, SECONDS, http, hurried, native, run
+from tests.ports import free_port
 
 LEVELS = ["group", "every"]
 

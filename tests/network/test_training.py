@@ -51,6 +51,7 @@ def trained_here(optimizer):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.slow
 def test_training_in_another_process_equals_training_here(optimizer):
     with child(optimizer) as (there, _):
         remote = ln.network.remote_model(there["url"], blocking=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 import labnet as ln
 from tests.network.nursery import nursery
 from tests.network.proxy import Proxy
-from tests.network.support import SECONDS, free_port
+from tests.network.support import SECONDS
+from tests.ports import free_port
 
 TOKEN = "the token of the servers behind traps"
 

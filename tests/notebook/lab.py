@@ -5,7 +5,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_port
 
 SCREENSHOTS = Path(__file__).parent.parent.parent / "build" / "screenshots"
 FLAGS = [
@@ -58,15 +59,6 @@ LEAST_CONTRAST = """() => {
         });
     return ratios.sort((one, other) => one[0] - other[0])[0];
 }"""
-
-
-def free_port():
-    """Return a port that is free and stays so: not one of those that the system gives to outgoing connections."""
-    while True:
-        port = 20_000 + secrets.randbelow(12_000)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def chromium():

@@ -5,7 +5,7 @@ import json
 
 import nbformat
 
-from tests.notebook.lab import free_port
+from tests.ports import free_port
 
 SERVE = """%load_ext labnet
 import labnet as ln"""
@@ -82,8 +82,8 @@ def another_page(page):
 
 def open_notebook(page, address, *, ready="text=Python 3 (ipykernel) | Idle"):
     page.goto(address)
-    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
-    page.wait_for_selector(ready, timeout=60_000)
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=120_000)
+    page.wait_for_selector(ready, timeout=120_000)
 
 
 def run_all(page):
@@ -93,7 +93,7 @@ def run_all(page):
 
 def wait_for(page, condition):
     """Wait until what the panel says fulfils a condition in JavaScript."""
-    page.wait_for_function(f"() => {{ const now = ({LOOK})(); return {condition}; }}", timeout=60_000)
+    page.wait_for_function(f"() => {{ const now = ({LOOK})(); return {condition}; }}", timeout=120_000)
     return page.evaluate(LOOK)
 
 

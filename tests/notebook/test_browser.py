@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import labnet as ln
-from tests.notebook.lab import SCREENSHOTS, browser_page, free_port, jupyterlab
+from tests.notebook.lab import SCREENSHOTS, browser_page, jupyterlab
+from tests.ports import free_port
 
 NOTEBOOKS = Path(__file__).parent.parent.parent / "notebooks"
 

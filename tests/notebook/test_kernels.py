@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 import labnet as ln
 from labnet.network import Backoff
 from tests.notebook.kernels import IGNORED, SECONDS, kernel
-from tests.notebook.lab import free_port
+from tests.ports import free_port
 
 pytestmark = pytest.mark.filterwarnings(*IGNORED)
 

@@ -141,6 +141,7 @@ def test_what_was_saved_while_the_cell_ran_has_the_picture_when_it_is_opened_wit
         run_all(page)
         wait_for(page, "now.busy && now.hits > 20")
         page.wait_for_function("() => / [1-9]\\d* updates/.test(document.querySelector('.labnet-picture').innerHTML)")
+        page.wait_for_function("() => document.querySelectorAll('.labnet-picture img').length >= 3", timeout=120_000)
         save(page)
         press_stop(page)
         page.get_by_role("menuitem", name="Kernel", exact=True).click()

@@ -15,7 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import labnet as ln
 from labnet.jupyter import arguments, magics
-from tests.notebook.lab import free_port
+from tests.ports import free_port
 
 MODEL = "model = ln.nn.Sequential(ln.nn.Linear(3, 4), ln.nn.relu, ln.nn.Linear(4, 2))"
 

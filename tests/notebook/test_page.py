@@ -8,7 +8,8 @@ import threading
 import pytest
 
 import labnet as ln
-from tests.notebook.lab import LEAST_CONTRAST, SCREENSHOTS, browser_page, free_port
+from tests.notebook.lab import LEAST_CONTRAST, SCREENSHOTS, browser_page
+from tests.ports import free_port
 
 pytestmark = pytest.mark.browser
 

@@ -13,7 +13,8 @@ import pytest
 import labnet as ln
 from labnet.jupyter import Panel
 from labnet.jupyter.picture import picture
-from tests.network.support import free_port, http
+from tests.network.support import http
+from tests.ports import free_port
 
 
 @pytest.fixture
