@@ -104,9 +104,9 @@ def test_values_and_gradients_of_machine_code_are_torchs():
 
 NARROW = """
 from labnet.compile.native import processor
-from tests.compile import test_convolutions, test_products
+from tests.compile.intrinsics import test_convolution, test_products
 assert processor.registers() == (16, 8), processor.registers()
-test_convolutions.compare(test_convolutions.CASES[::4])
+test_convolution.compare(test_convolution.CASES[::4])
 test_products.compare([("a @ b", sizes) for sizes in test_products.IN_TILES], "float32")
 print("equal")
 """
