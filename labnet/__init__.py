@@ -190,9 +190,9 @@ int8, int16, int32, int64 = (DTYPES[f"int{bits}"] for bits in (8, 16, 32, 64))
 uint8, uint16, uint32, uint64 = (DTYPES[f"uint{bits}"] for bits in (8, 16, 32, 64))
 float16, float32, float64 = (DTYPES[f"float{bits}"] for bits in (16, 32, 64))
 
-#: Functions whose room is imported when they are first used.
+#: Functions whose module is imported on first use.
 _LAZY_NAMES = {"jit": "labnet.compile", "progress": "labnet.jupyter"}
-#: Rooms that are imported on first use, because Dask, Tornado, Jupyter or safetensors come with them.
+#: Sub-packages that are imported on first use, because they import Dask, Tornado, Jupyter or safetensors.
 _LAZY = ("cluster", "io", "jupyter", "network")
 
 

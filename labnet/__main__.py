@@ -1,4 +1,4 @@
-"""``python -m labnet`` is the command line."""
+"""The command line as ``python -m labnet``."""
 
 import sys
 

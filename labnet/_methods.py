@@ -1,10 +1,10 @@
-"""Where the ops attach themselves as methods and operators of `Tensor`.
+"""The base class to which ops are attached as methods and operators of `Tensor`.
 
-Empty on purpose: `labnet.ops` fills it, and the generated ``_methods.pyi`` tells type checkers what is there.
+Intentionally empty: `labnet.ops` fills it, and the generated ``_methods.pyi`` declares its content.
 """
 
 
 class Methods:
-    """Base of `Tensor` that carries every method which is an op."""
+    """The base class of `Tensor` with all methods that are ops."""
 
     __slots__ = ()

@@ -1,9 +1,9 @@
 """Reverse-mode differentiation over a graph of nodes.
 
-A node knows its parents and how to vjp a gradient back to them. What a gradient *is* stays open: the
-engine only ever adds two of them with ``+``. Above, it is an array, and a tensor where the gradient is to be
-differentiated again. Tensors, ops and the network are layers above and subclass `Node`. Nothing here recurses,
-so a chain of 50,000 nodes is no deeper than one of five.
+A node has parents and a vector-Jacobian product that maps its gradient to theirs. The engine only adds gradients with
+``+`` and is otherwise independent of their type. In higher layers a gradient is an array, or a tensor for higher
+derivatives. Tensors, ops and the network subclass `Node`. Nothing here recurses, so a chain of 50,000 nodes needs no
+more stack than one of five.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from labnet.settings import Setting
 _recording = contextvars.ContextVar("labnet_recording", default=True)
 
 
-#: Tells whether operations are recorded for a backward in this context; bound, because every op asks.
+#: Returns whether operations are recorded in this context; bound once, because every op calls it.
 is_recording: Callable[[], bool] = _recording.get
 
 
 def no_grad() -> Setting:
-    """Run a block, or a decorated function of any kind, without recording it for a backward.
+    """Run a block or a decorated function of any kind without recording it for a backward.
 
     Examples
     --------
@@ -40,18 +40,18 @@ def no_grad() -> Setting:
 
 
 class Run:
-    """What a node may know about the backward that it takes part in.
+    """The properties of a backward that its nodes can read.
 
     Attributes
     ----------
     loss : float or None
-        Value of the scalar that the backward began at.
+        Value of the scalar at which the backward started.
     create_graph : bool
-        The gradients are to be differentiated again, so they are tensors.
+        Whether gradients are tensors, for higher derivatives.
     nodes : sequence of Node
-        Those that take part, where one of them is not plain.
+        The nodes of the backward, if one of them is not plain.
     commits : dict of Commit
-        What is to be done once all nodes have parts, before the graph is freed; added by nodes, under any key.
+        Actions of nodes, by any key, for the end of the backward, before the graph is freed.
     """
 
     __slots__ = ("_loss", "commits", "create_graph", "nodes")
@@ -64,48 +64,48 @@ class Run:
 
     @property
     def loss(self) -> float | None:
-        """Worked out when asked for, since only what is remote wants to know."""
+        """The loss as a number, computed on demand, because only remote nodes need it."""
         return None if self._loss is None else float(self._loss)
 
 
 class Commit(Protocol):
-    """What several nodes do together at the end of a backward; done again if the backward is taken up again."""
+    """A common action of several nodes at the end of a backward; repeated if the backward is resumed."""
 
     def commit(self) -> Awaitable[None] | None:
-        """Do it, or return what has to be awaited for it."""
+        """Run the action, or return an awaitable of it."""
         ...
 
     def failure(self, error: BaseException, nodes: "Iterable[Node]") -> BaseException:
-        """Return what to raise where it failed, given all nodes of the graph."""
+        """Return the error to raise after a failure, given all nodes of the graph."""
         ...
 
 
-#: Numbers nodes; bound, because every recorded op asks.
+#: Counter of nodes; bound once, because every recorded op calls it.
 next_number: Callable[[], int] = itertools.count().__next__
 _number = attrgetter("number")
 
 
 class Node:
-    """One step of a recorded computation.
+    """One step of a recorded computation, in the graph for backwards.
 
     Attributes
     ----------
     parents : sequence of Node or None
-        Where each input came from; None where an input needs no gradient.
+        The node of each input; None for an input that needs no gradient.
     number : int
-        Greater than those of all nodes that this one depends on.
+        Greater than the numbers of all nodes that this one depends on.
     """
 
     number: int
 
     __slots__ = ("number", "parents")
-    #: A node that has to wait for somebody else: its `vjp` returns an awaitable.
+    #: Whether `vjp` returns an awaitable, because it waits for a server.
     awaits = False
-    #: Whether all that matters of a node is its `vjp`.
+    #: Whether the node only defines `vjp`.
     plain = True
 
     def __init_subclass__(cls) -> None:
-        """Tell nodes that wait, or take up a failed vjp again, from plain ones."""
+        """Mark classes as not plain that await or that handle failed and repeated backwards."""
         if not {"awaits", "settle", "failure"}.isdisjoint(vars(cls)):
             cls.plain = False
 
@@ -119,35 +119,35 @@ class Node:
         self.parents: Sequence[Node | None] | None = parents
 
     def vjp(self, gradient: Any, run: Run) -> Any:
-        """Return one gradient (or None) per parent, or an awaitable of that list."""
+        """Compute the vector-Jacobian product: one gradient (or None) per parent, or an awaitable of these."""
         raise NotImplementedError
 
     def release(self) -> None:
-        """Let go of everything kept for the backward."""
+        """Drop everything that is saved for the backward."""
         self.parents = None
 
     def settle(self) -> None:
-        """Take note that a whole backward has succeeded and that the graph is kept for another one."""
+        """Prepare for another backward after a successful one with a retained graph."""
 
     def failure(self, error: BaseException, nodes: "Iterable[Node]") -> BaseException:
-        """Return what to raise where the vjp of this node failed, given all nodes of the graph."""
+        """Return the error to raise after this node's vjp failed, given all nodes of the graph."""
         return error
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept for the backward by this node alone."""
+        """Bytes that this node alone saves for the backward."""
         return 0
 
 
 class Leaf(Node):
-    """Where gradients end: a tensor that was not computed, such as a parameter.
+    """The node of a tensor that was not computed, such as a parameter.
 
     Attributes
     ----------
     owner : weakref
-        The tensor that this node stands for.
+        The tensor of this node.
     grad : tensor or None
-        Sum of the gradients of all backward calls so far.
+        Sum of the gradients of all backwards so far.
     """
 
     __slots__ = ("grad", "owner")
@@ -158,7 +158,7 @@ class Leaf(Node):
         self.grad: Any = None
 
     def release(self) -> None:
-        """Keep everything: a leaf takes part in many graphs."""
+        """Keep everything: a leaf belongs to many graphs."""
 
 
 def check_kept(node: Node) -> None:
@@ -171,7 +171,7 @@ def check_kept(node: Node) -> None:
 
 
 def reachable(root: Node) -> dict[Node, int]:
-    """Return every node that `root` depends on, itself first, with the number of its uses in between.
+    """Return every node that `root` depends on, itself first, with the number of its uses in the graph.
 
     Raises
     ------
@@ -196,7 +196,7 @@ def reachable(root: Node) -> dict[Node, int]:
 
 
 def needed_for(nodes: Iterable[Node], targets: set[Node]) -> set[Node]:
-    """Return the nodes among `nodes` from which one of `targets` can be reached."""
+    """Return those of `nodes` from which one of `targets` is reachable."""
     children: dict[Node, list[Node]] = {}
     for node in nodes:
         for parent in node.parents or ():
@@ -213,10 +213,10 @@ def needed_for(nodes: Iterable[Node], targets: set[Node]) -> set[Node]:
 
 
 class Sweep:
-    """One pass of gradients from a root to the leaves: bookkeeping only, no waiting.
+    """The bookkeeping of one pass of gradients from a root to the leaves, without waiting.
 
-    A node is ready once every node that used it has delivered. `targets` limits the pass to what is
-    needed for these nodes; None means every leaf, and every node that awaits.
+    A node is ready when all nodes that used it have delivered. `targets` limits the pass to the nodes needed for them;
+    None means every leaf and every node that awaits.
     """
 
     def __init__(self, root: Node, gradient: Any, *, run: Run, targets: set[Node] | None = None):
@@ -238,7 +238,7 @@ class Sweep:
         self.results: dict[Node, Any] = {}
 
     def take(self) -> tuple[Node, Any] | None:
-        """Return a node whose gradient is complete, with that gradient; None if there is none now."""
+        """Remove and return a ready node with its gradient; None if no node is ready."""
         while self._ready:
             node = self._ready.pop()
             gradient = self._gradients.pop(node, None)
@@ -254,7 +254,7 @@ class Sweep:
         return None
 
     def deliver(self, node: Node, gradients: Sequence[Any]) -> None:
-        """Hand the gradients that `node` parts to its parents."""
+        """Add the gradients from the vjp of `node` to its parents."""
         waiting, known = self._waiting, self._gradients
         for parent, gradient in zip(node.parents or (), gradients, strict=True):
             if parent is None:
@@ -266,13 +266,13 @@ class Sweep:
                 self._ready.append(parent)
 
     def put_back(self, steps: Iterable[tuple[Node, Any]]) -> None:
-        """Make steps that were taken but not delivered ready again."""
+        """Put back steps that were taken but not delivered."""
         for node, gradient in steps:
             self._gradients[node] = gradient
             self._ready.append(node)
 
     def finish(self, *, retain_graph: bool) -> dict[Node, Any]:
-        """Free the graph unless asked to keep it, and return {node: gradient}."""
+        """Free the graph unless it is retained; return {node: gradient}."""
         for node in self.nodes:
             if retain_graph:
                 node.settle()
@@ -282,7 +282,7 @@ class Sweep:
 
 
 def sweep_now(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
-    """Carry out a sweep in which no node awaits."""
+    """Run a sweep in which no node awaits."""
     while (step := sweep.take()) is not None:
         node, gradient = step
         try:
@@ -299,9 +299,9 @@ def sweep_now(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
 
 
 def sweep_leaves(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> dict[Node, Any] | None:
-    """Carry out a sweep to all leaves in one loop, as `Sweep` would; None, and nothing done, if a node is not plain.
+    """Run a sweep to all leaves in one loop; return None without any effect if a node is not plain.
 
-    This is what every training step runs, so the bookkeeping of `Sweep` is written out in place.
+    Every training step runs this, so the bookkeeping of `Sweep` is inlined.
     """
     if type(root) is Leaf:
         return {root: gradient}
@@ -318,7 +318,7 @@ def sweep_leaves(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> 
                 seen.add(parent)
                 inner.append(parent)
     gradients = {root: gradient}
-    # whatever used a node was made after it
+    # users of a node have greater numbers
     for node in sorted(inner, key=_number, reverse=True):
         gradient = gradients.pop(node, None)
         if gradient is not None:
@@ -332,14 +332,14 @@ def sweep_leaves(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> 
 
 
 def _raise(error: BaseException, reason: BaseException) -> NoReturn:
-    """Raise what a node made of the reason why its vjp failed."""
+    """Raise the error that a node returned for a failure, from its reason."""
     if error is reason:
         raise error
     raise error from reason
 
 
 def _start(sweep: Sweep, started: list[tuple[Awaitable[Any], tuple[Node, Any]]]) -> None:
-    """Carry out the steps that are ready, and add what has to be awaited, with its step, to `started`."""
+    """Run the ready steps; add awaitables with their steps to `started`."""
     while (step := sweep.take()) is not None:
         node, gradient = step
         try:
@@ -360,7 +360,7 @@ async def _finish_one(
     failed: list[tuple[Node, Any]],
     errors: list[BaseException],
 ) -> None:
-    """Await a step, and deliver it or note why it failed."""
+    """Await a step, and deliver its gradients or record its failure."""
     try:
         found = await parts
     except BaseException as error:
@@ -373,10 +373,10 @@ async def _finish_one(
 
 
 async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
-    """Carry out a sweep; nodes that await run side by side.
+    """Run a sweep with concurrent awaits.
 
-    The first error is raised once the other branches have come to their end, so that nothing is still
-    under way when the caller sees it. The same sweep can then be carried on: what was delivered stays.
+    The first error is raised after the other branches have finished, so nothing is still running when the caller sees
+    it. The same sweep can then be resumed: delivered gradients are kept.
     """
     for node in sweep.nodes:
         check_kept(node)
@@ -387,7 +387,7 @@ async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
     try:
         while True:
             _start(sweep, started)
-            if len(started) == 1 and not under_way:  # as in most models: nothing to run side by side
+            if len(started) == 1 and not under_way:  # the common case: nothing to run concurrently
                 await _finish_one(sweep, *started.pop(), failed, errors)
                 continue
             while started:
@@ -407,7 +407,7 @@ async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
     finally:
         for future in under_way:
             future.cancel()
-        for parts, step in started:  # another one failed before these were begun
+        for parts, step in started:  # another step failed before these started
             if inspect.iscoroutine(parts):
                 parts.close()
             sweep.put_back([step])
@@ -420,7 +420,7 @@ async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
 
 
 async def _commit(sweep: Sweep) -> None:
-    """Do what nodes have left to be done at the end, side by side; raise the first error once all are done."""
+    """Run the commits of the nodes concurrently; raise the first error after all have finished."""
 
     async def one(commit: Commit) -> None:
         try:
@@ -437,16 +437,16 @@ async def _commit(sweep: Sweep) -> None:
 
 
 def kept_nbytes(root: Node | None) -> int:
-    """Return the bytes that the graph under `root` keeps alive for a backward."""
+    """Return the bytes that the graph of `root` keeps alive for a backward."""
     return 0 if root is None else sum(node.nbytes for node in reachable(root))
 
 
 class Gradients(Mapping[Any, Any]):
-    """Read-only mapping {leaf tensor: its gradient}, as one backward found them.
+    """A read-only mapping {leaf tensor: gradient} from one backward.
 
-    Keys are told apart by identity. ``g1 + g2`` adds up, key by key. Where the graph crosses the network the
-    mapping has to be awaited first; until then reading it raises `GradientError` and nothing has been sent.
-    Awaiting a failed one again takes it up where it stopped.
+    Keys are compared by identity. ``g1 + g2`` adds per key. If the graph crosses the network, the mapping must be
+    awaited first; until then reading it raises `GradientError` and nothing has been sent. Awaiting a failed one again
+    resumes it.
 
     Examples
     --------
@@ -480,11 +480,11 @@ class Gradients(Mapping[Any, Any]):
 
     @property
     def is_pending(self) -> bool:
-        """Whether they have to be awaited before they can be read."""
+        """Whether the gradients must be awaited before they can be read."""
         return self._pending is not None
 
     def found(self) -> list[tuple[Any, Any]]:
-        """Return (leaf tensor, gradient) of each; here a gradient may still be an array."""
+        """Return (leaf tensor, gradient) pairs, where a gradient may still be an array."""
         if self._pending is not None:
             raise GradientError(
                 "these gradients cross the network and were not awaited: write `await loss.backward()`; "

@@ -1,8 +1,8 @@
-"""The safetensors layout: named arrays as bytes, without copying them.
+"""The safetensors layout: named arrays as bytes, without copies.
 
 A u64 little-endian header length, a JSON header ``{name: {dtype, shape, data_offsets}, "__metadata__": {...}}``
-padded with spaces to a multiple of 8, then the row-major buffers without holes. Reading checks everything
-before it looks at the data, and never executes anything. Knows arrays, not tensors and not HTTP.
+padded with spaces to a multiple of 8, then the row-major buffers without holes. Decoding validates the header before it
+reads the data, and never executes anything. This module is independent of tensors and HTTP.
 """
 
 import functools
@@ -32,14 +32,14 @@ NAMES = {
     "F64": np.dtype("<f8"),
 }
 _NAME_OF = {dtype: name for name, dtype in NAMES.items()}
-#: bfloat16 exists in bytes only: NumPy has no such dtype, and every value of it is a value of float32.
+#: bfloat16 exists in encoded form only: NumPy has no such dtype, and float32 represents every value.
 BFLOAT16 = "BF16"
 _STORED = {**NAMES, BFLOAT16: np.dtype("<u2")}
 _METADATA = "__metadata__"
 _MAX_HEADER_BYTES = 1 << 20
 _MAX_DIMENSIONS = 64  # NumPy's own limit
 _LENGTH = struct.Struct("<Q")
-#: Headers up to these sizes, in tensors and in bytes, are remembered.
+#: Headers up to these sizes, in tensors and in bytes, are cached.
 _FEW, _SHORT = 8, 2048
 
 Array = np.ndarray[Any, Any]
@@ -49,12 +49,12 @@ Part = bytes | memoryview
 def encode(
     arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None, *, bfloat16: bool = False
 ) -> list[Part]:
-    """Return the parts of a message, to be sent one after the other; array data is not copied.
+    """Encode a message as parts to send in order; array data is not copied.
 
     Parameters
     ----------
     arrays : mapping of str to ndarray
-        Any order of memory; non-contiguous ones are copied.
+        Arrays in any memory order; non-contiguous ones are copied.
     metadata : mapping of str to str, optional
     bfloat16 : bool
         Whether float32 is rounded to bfloat16, which takes half the bytes.
@@ -62,9 +62,9 @@ def encode(
     Raises
     ------
     DTypeError
-        If an array has a dtype that the layout does not know.
+        If the layout does not support a dtype.
     WireError
-        If an array has the name that the layout keeps for itself.
+        If an array has the name that the layout reserves.
 
     Examples
     --------
@@ -78,15 +78,15 @@ def encode(
     entries = tuple((name, dtype, arrays[name].shape, plain.nbytes) for name, dtype, plain in stored)
     described = tuple((metadata or {}).items())
     make = _known_head if len(entries) + len(described) <= _FEW else _head
-    # widest elements first: every buffer is then aligned to its own element size
+    # widest elements first, so that every buffer is aligned to its element size
     plains = [plain for _, _, plain in sorted(stored, key=lambda item: -item[2].dtype.itemsize)]
     return [make(entries, described), *[plain.reshape(-1).view(np.uint8).data for plain in plains if plain.nbytes]]
 
 
 def _head(entries: tuple[tuple[str, str, tuple[int, ...], int], ...], metadata: tuple[tuple[str, str], ...]) -> bytes:
-    """Return length and header of a message; entries are (name, dtype, shape, bytes)."""
+    """Encode length and header of a message; entries are (name, dtype, shape, bytes)."""
     header: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
-    header |= {name: None for name, *_ in entries}  # in the order given, whatever the order of the buffers
+    header |= {name: None for name, *_ in entries}  # in the given order, independent of the order of buffers
     offset = 0
     for name, dtype, shape, nbytes in sorted(entries, key=lambda entry: -_STORED[entry[1]].itemsize):
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + nbytes]}
@@ -96,12 +96,12 @@ def _head(entries: tuple[tuple[str, str, tuple[int, ...], int], ...], metadata: 
     return _LENGTH.pack(len(text)) + text
 
 
-#: A client sends the same shapes again and again.
+#: Cached, because a client repeats the same shapes.
 _known_head = functools.lru_cache(256)(_head)
 
 
 def _stored(name: str, array: Array, *, bfloat16: bool) -> tuple[str, Array]:
-    """Return the dtype's name in the layout, and the array as it is written."""
+    """Return the dtype's name in the layout, and the array in its encoded form."""
     dtype = array.dtype.newbyteorder("<") if array.dtype.byteorder == ">" else array.dtype
     if dtype not in _NAME_OF:
         raise DTypeError(f"dtype {array.dtype} of {name!r:.80} cannot be sent: expected one of {', '.join(NAMES)}")
@@ -114,12 +114,12 @@ def _stored(name: str, array: Array, *, bfloat16: bool) -> tuple[str, Array]:
 def decode(
     buffer: bytes | bytearray | memoryview, *, max_header: int = _MAX_HEADER_BYTES
 ) -> tuple[dict[str, Array], dict[str, str]]:
-    """Return the arrays, as views of the buffer, and the metadata of a message; `max_header` bounds its header's bytes.
+    """Decode a message; return its arrays, as views of the buffer, and its metadata.
 
     Raises
     ------
     WireError
-        If anything is malformed: lengths, JSON, duplicate names, dtypes, shapes, overlaps, holes.
+        If it is malformed: lengths, JSON, duplicate names, dtypes, shapes, overlaps, holes.
     """
     view = memoryview(buffer)
     if len(view) < _LENGTH.size:
@@ -152,7 +152,7 @@ Layout = tuple[tuple[str, ...], tuple[tuple[int, int, str, str, tuple[int, ...]]
 
 
 def _layout(text: bytes) -> Layout:
-    """Return the names in the order of a header, its entries in the order of the data, and its metadata."""
+    """Parse a header; return its names in order, its entries in data order, and its metadata."""
     header = _parse_header(text)
     metadata = header.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -161,7 +161,7 @@ def _layout(text: bytes) -> Layout:
     return tuple(header), entries, tuple(metadata.items())
 
 
-#: What was read once is not checked again: short headers come in the same bytes again and again.
+#: Cached, because short headers repeat byte for byte.
 _known_layout = functools.lru_cache(256)(_layout)
 
 
@@ -191,7 +191,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _entry(name: str, entry: Any) -> tuple[int, int, str, str, tuple[int, ...]]:
-    """Check one entry of the header."""
+    """Validate one entry of the header."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise WireError(f"entry {name!r:.80} must have exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -202,7 +202,7 @@ def _entry(name: str, entry: Any) -> tuple[int, int, str, str, tuple[int, ...]]:
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
         raise WireError(f"data_offsets of {name!r:.80} must be two sizes")
     begin, end = offsets
-    # zero times huge must not slip through: bound the product of the non-zero lengths
+    # a zero must not hide huge lengths: bound the product of the non-zero lengths
     bound = math.prod(max(length, 1) for length in shape) * _STORED[dtype].itemsize
     if bound >= 1 << 63 or math.prod(shape) * _STORED[dtype].itemsize != end - begin:
         raise WireError(f"{name!r:.80} of shape {tuple(shape)} and dtype {dtype} does not fit bytes {begin} to {end}")
@@ -210,7 +210,7 @@ def _entry(name: str, entry: Any) -> tuple[int, int, str, str, tuple[int, ...]]:
 
 
 def view_of(data: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-    """Return bytes as an array: without a copy where they are aligned.
+    """Return bytes as an array, without a copy if they are aligned.
 
     Raises
     ------
@@ -233,7 +233,7 @@ def view_of(data: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> A
 
 
 def to_bfloat16(array: Array) -> Array:
-    """Return the bits of float32 numbers rounded to bfloat16, to nearest, ties to even; NaN stays NaN.
+    """Round float32 numbers to bfloat16 bits, to nearest, ties to even; NaN stays NaN.
 
     Examples
     --------
@@ -242,14 +242,14 @@ def to_bfloat16(array: Array) -> Array:
     """
     bits = array.view(np.uint32)
     upper = bits >> np.uint32(16)
-    with np.errstate(over="ignore"):  # of NaN only, whose sum is not used
+    with np.errstate(over="ignore"):  # overflows for NaN only, whose sum is not used
         rounded = (bits + (np.uint32(0x7FFF) + (upper & np.uint32(1)))) >> np.uint32(16)
     narrow: Array = np.where(np.isnan(array), upper | np.uint32(0x40), rounded).astype("<u2")
     return narrow
 
 
 def from_bfloat16(bits: Array) -> Array:
-    """Return the float32 numbers of bfloat16 bits; exact.
+    """Convert bfloat16 bits to float32 numbers, exactly.
 
     Examples
     --------

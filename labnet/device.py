@@ -1,18 +1,18 @@
-"""Devices: which ones there are, and the one that new tensors are made on.
+"""Devices: their names, and the default for new tensors.
 
-Knows nothing about tensors or gradients, nor whether this machine has a GPU: that shows when one is used.
+This module is independent of tensors and gradients, and does not check whether this machine has a GPU.
 """
 
 from labnet.errors import DeviceError
 
 CPU, CUDA = "cpu", "cuda"
-#: Names of devices, and what they stand for.
+#: Names of devices and their descriptions.
 _NAMES = {CPU: CPU, CUDA: CUDA, "cuda:0": CUDA}
 _process_default = [CPU]
 
 
 def set_device(device: str) -> None:
-    """Choose the device that tensors are made on where none is named, in the whole process.
+    """Set the default device for new tensors in the whole process.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def set_device(device: str) -> None:
 
 
 def get_device() -> str:
-    """Return the device that tensors are made on where none is named.
+    """Return the default device for new tensors.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def get_device() -> str:
 
 
 def check_device(device: str | None) -> str:
-    """Return the name of a device; ``None`` means the one of `set_device`.
+    """Check and return the name of a device; ``None`` means the default device.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Every exception that labnet raises on purpose.
+"""The exceptions of labnet.
 
 The tree, most general first::
 
@@ -13,7 +13,7 @@ The tree, most general first::
     ├── ServeError(ValueError)          a server that cannot be set up this way
     ├── StoreError                      a store that is in use, damaged, or of another model
     └── RemoteError(ConnectionError)    a call to a server did not succeed
-        ├── Unreachable                 nobody answered there
+        ├── Unreachable                 no server answered at the address
         ├── RemoteTimeout(TimeoutError) no answer in time
         ├── ProtocolMismatch            the answer is not labnet's, or of another version
         ├── RouteNotFound               no such route, or not with this method
@@ -23,7 +23,7 @@ The tree, most general first::
         │   └── Corrupted               bytes of a body were changed on their way
         ├── BadGradient                 a gradient with NaN, infinity or the wrong shape
         ├── GraphExpired                the graph of this call, or the reply to it, is no longer kept
-        ├── CallExpired                 a call came so late that nobody knows what became of it
+        ├── CallExpired                 a call came too late, and its outcome is unknown
         ├── StaleGradient               a gradient of weights that have changed since
         ├── PartialUpdate               some servers of one backward applied their part, others did not
         ├── Overloaded                  the server is busy or stopping
@@ -32,7 +32,7 @@ The tree, most general first::
             ├── RemoteShapeError        (also a ShapeError)
             └── RemoteDTypeError        (also a DTypeError)
 
-This module knows names only: no tensors, no HTTP.
+This module is independent of tensors and HTTP.
 """
 
 
@@ -41,15 +41,15 @@ class LabnetError(Exception):
 
 
 class ShapeError(LabnetError, ValueError):
-    """Shapes do not fit together; the message holds both."""
+    """Shapes do not match; the message contains both."""
 
 
 class AxisError(ShapeError, IndexError):
-    """A dimension was named that a tensor does not have."""
+    """A tensor does not have the named dimension."""
 
 
 class DTypeError(LabnetError, TypeError):
-    """Data types do not fit together; the message holds both."""
+    """Data types do not match; the message contains both."""
 
 
 class DeviceError(LabnetError):
@@ -57,11 +57,11 @@ class DeviceError(LabnetError):
 
 
 class GradientError(LabnetError):
-    """A gradient was asked for where there is none, or used before it was there."""
+    """A gradient does not exist, or was used before it was awaited."""
 
 
 class TraceError(LabnetError):
-    """Something in a function cannot be compiled; the message names the line and the way out."""
+    """A function cannot be compiled; the message names the line and a remedy."""
 
 
 class WireError(LabnetError, ValueError):
@@ -69,7 +69,7 @@ class WireError(LabnetError, ValueError):
 
 
 class ServeError(LabnetError, ValueError):
-    """What was to be served cannot be served this way."""
+    """A server cannot be set up this way."""
 
 
 class StoreError(LabnetError):
@@ -86,9 +86,9 @@ class RemoteError(LabnetError, ConnectionError):
     route : str
         Route that was called, such as ``/forward``.
     call : str or None
-        Id of the call, where the server gave one.
+        Id of the call, if the server reported one.
     applied : "no", "yes", "unknown" or None
-        Whether the call took effect at the server; None where that is not known to be at stake.
+        Whether the call took effect on the server; None for a call without an effect.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class RemoteError(LabnetError, ConnectionError):
 
 
 class Unreachable(RemoteError):
-    """Nobody answered at this address."""
+    """No server answered at the address."""
 
 
 class RemoteTimeout(RemoteError, TimeoutError):
@@ -110,7 +110,7 @@ class RemoteTimeout(RemoteError, TimeoutError):
 
 
 class ProtocolMismatch(RemoteError):
-    """What answered does not speak labnet's protocol, or another version of it."""
+    """The answer is not labnet's protocol, or another version of it."""
 
 
 class RouteNotFound(RemoteError):
@@ -142,11 +142,11 @@ class GraphExpired(RemoteError):
 
 
 class CallExpired(RemoteError):
-    """A call came so late that the server no longer knows whether it was carried out before."""
+    """A call came so late that the server no longer knows whether it was carried out."""
 
 
 class StaleGradient(RemoteError):
-    """The gradient belongs to weights that have changed since, by more than is allowed; nothing has changed."""
+    """The weights have changed too often since the forward of this gradient; nothing was changed."""
 
 
 class PartialUpdate(RemoteError):
@@ -155,7 +155,7 @@ class PartialUpdate(RemoteError):
     Attributes
     ----------
     servers : dict of str to str
-        By the URL of each server, whether its part was applied: "yes", "no" or "unknown".
+        Whether each server's part was applied, by URL: "yes", "no" or "unknown".
     """
 
     def __init__(self, message: str, *, servers: dict[str, str] | None = None, **details: str | None):
@@ -168,7 +168,7 @@ class Overloaded(RemoteError):
 
 
 class StorageUnavailable(Overloaded):
-    """The server cannot write what is to be kept to its store; nothing was changed."""
+    """The server cannot write to its store; nothing was changed."""
 
 
 class RemoteFailure(RemoteError):

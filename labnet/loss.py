@@ -1,4 +1,4 @@
-"""Losses: how far a prediction is from its target, as one number."""
+"""Losses: the distance of a prediction from its target as one number."""
 
 from typing import Literal
 
@@ -22,13 +22,13 @@ Reduction = Literal["mean", "sum", "none"]
 
 
 def mse(prediction: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    """Mean of the squared differences.
+    """Return the mean of the squared differences.
 
     Parameters
     ----------
     prediction, target : tensors of the same shape
     reduction : "mean", "sum" or "none"
-        Of the losses of the elements; "none" returns them as they are.
+        Reduction of the losses of elements; "none" returns them unchanged.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def mse(prediction: Tensor, target: Tensor, *, reduction: Reduction = "mean") ->
 
 
 def mae(prediction: Tensor, target: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    """Mean of the absolute differences; where there is none, the gradient is 0.
+    """Return the mean of the absolute differences; where there is none, the gradient is 0.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def mae(prediction: Tensor, target: Tensor, *, reduction: Reduction = "mean") ->
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    """Mean negative log-likelihood of the labels under softmax of the logits.
+    """Return the mean negative log-likelihood of the labels under softmax of the logits.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, reduction: Reduction = "mea
     labels : integer tensor of shape (N,) or (N, d1, ...) with values in [0, C)
         Or a tensor of the shape of the logits: probabilities, or one-hot numbers.
     reduction : "mean", "sum" or "none"
-        Of the losses of the samples, (N,) or (N, d1, ...) of them.
+        Reduction of the losses of samples, of shape (N,) or (N, d1, ...).
 
     Raises
     ------
@@ -136,13 +136,13 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, reduction: Reduction = "mea
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    """Mean negative log-likelihood of yes-or-no labels if ``sigmoid(logits)`` is the probability of yes.
+    """Return the mean negative log-likelihood of yes-or-no labels if ``sigmoid(logits)`` is the probability of yes.
 
     Parameters
     ----------
     logits : tensor of any shape, floating
     labels : tensor of the same shape
-        Probabilities in [0, 1]; integers 0 and 1, or booleans, do as well.
+        Probabilities in [0, 1], integers 0 and 1, or booleans.
     reduction : "mean", "sum" or "none"
         As for `mse`.
 
@@ -165,7 +165,7 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor, *, reduction: Reduction
 
 
 def _signed(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what can be subtracted: differences of unsigned integers wrap around."""
+    """Convert unsigned integers, whose differences wrap around."""
     prediction = _as_tensor(prediction)
     if prediction.dtype.kind in "ub" and target.dtype.kind in "ub":
         return prediction.astype("float64"), target

@@ -1,11 +1,11 @@
-"""Who shares an array's memory, and when it may be overwritten.
+"""Sharing of memory between tensors: views, and when an array may be overwritten.
 
-The `_family` of a tensor is None, or, for a view, the tensor that its memory belongs to, or, for that
-tensor, the set of its live views. A write goes to the family's memory if nobody else holds it; if a graph, a
-detached tensor or an array that was handed out does, the family moves to a copy first. So writing is seen by
-every view, never by a recorded graph, and arrays handed out never change.
+The `_family` of a view is its base tensor; that of a base is the set of its live views; otherwise it is None. A write
+goes to the family's memory if there is no other reference to it. If a graph, a detached tensor or an exported array
+refers to it, the family first moves to a copy. So every view sees a write, recorded graphs do not, and exported arrays
+never change.
 
-Works on anything with an `_array`, a `_node` and a `_family`; knows nothing about arithmetic.
+Works on any object with `_array`, `_node` and `_family`; independent of arithmetic.
 """
 
 import sys
@@ -16,22 +16,22 @@ import numpy as np
 
 from labnet.kernels.device_dispatch import copied, is_on_gpu
 
-#: Of the host or of a GPU.
+#: An array of the host or of a GPU.
 Array = Any
 
 
 def link(view: Any, source: Any) -> None:
-    """Remember that `view` was made of `source` and shares its memory, if it does.
+    """Register `view` as a view of `source` if they share memory.
 
-    An op that returns the very array it was given made no view: both tensors keep it until one of them is written.
+    An op that returns its input array makes no view: both tensors keep the array until one is written.
     """
     array, origin, family = view._array.base, source._array, source._family
     if array is None or view._array is origin or (array is not origin and array is not origin.base):
         return
     if 0 in view._array.strides and view._array.size > source._array.size:
-        return  # repeated elements are values
+        return  # repeated elements are treated as values
     if family is None:
-        if 0 in origin.strides:  # one element at many places: no place to write through to
+        if 0 in origin.strides:  # a repeated element has no single place to write to
             return
         base, views = source, set[weakref.ref[Any]]()
         source._family = views
@@ -44,7 +44,7 @@ def link(view: Any, source: Any) -> None:
 
 
 def unlink(view: Any) -> None:
-    """Make `view` a tensor of its own; the memory stays shared until one side writes."""
+    """Detach `view` from its family; memory stays shared until one side writes."""
     base = base_of(view)
     if base is not view:
         base._family.discard(next(reference for reference in list(base._family) if reference() is view))
@@ -52,7 +52,7 @@ def unlink(view: Any) -> None:
 
 
 def base_of(tensor: Any) -> Any:
-    """Return the tensor whose memory this one is a view of; itself if it is none."""
+    """Return the base tensor of a view; any other tensor itself."""
     family = tensor._family
     return tensor if family is None or type(family) is set else family
 
@@ -64,9 +64,9 @@ def views_of(base: Any) -> list[Any]:
 
 
 def prepare_write(tensor: Any) -> None:
-    """Make sure that the elements of `tensor` may be overwritten: nobody else looks at them.
+    """Ensure that `tensor` has exclusive memory, so that its elements may be overwritten.
 
-    Views that were recorded for a backward keep the values that they had, apart from the family.
+    Views that were recorded for a backward leave the family and keep their values.
     """
     base = base_of(tensor)
     views = views_of(base)
@@ -79,7 +79,7 @@ def prepare_write(tensor: Any) -> None:
 
 
 def overwrite(tensor: Any, array: Array) -> None:
-    """Give `tensor`, and whoever shares its memory, the values of a fresh array of its shape and dtype."""
+    """Overwrite `tensor` and its family with the values of a new array of its shape and dtype."""
     if tensor._family is None or (base_of(tensor) is tensor and not views_of(tensor)):
         tensor._array = array
     else:
@@ -88,7 +88,7 @@ def overwrite(tensor: Any, array: Array) -> None:
 
 
 def move(base: Any, views: list[Any]) -> None:
-    """Give a tensor and its views fresh memory with the same values."""
+    """Move a tensor and its views to new memory with the same values."""
     origin = base._array
     if not views:
         base._array = copied(origin)
@@ -108,7 +108,7 @@ def move(base: Any, views: list[Any]) -> None:
 
 
 def positions(view: Array, base: Array) -> Array:
-    """Return the place of each element of `view` in the flattened `base`, for arrays that share memory."""
+    """Return the position of each element of `view` in the flattened `base`; the arrays share memory."""
     if is_on_gpu(base):
         view, base = view.layout, base.layout
     addresses = _addresses(base).ravel()
@@ -129,10 +129,10 @@ def _address(array: Array) -> int:
 
 
 def _exclusive(arrays: list[Array]) -> bool:
-    """Tell whether nothing but the tensors of these arrays, the owner first, refers to their memory.
+    """Return whether only the tensors of these arrays, the owner first, refer to their memory.
 
-    Counts references (tests/tensors/test_writing.py guards it): an array is held by its tensor, by the
-    list, and by the call that counts. Counting one too many costs a copy; one too few cannot happen.
+    Counts references (guarded by tests/tensors/test_writing.py): its tensor, the list and the counting call refer to an
+    array. An extra reference costs a copy; a missing one cannot occur.
     """
     if arrays[0].base is None:
         expected = 3 + sum(array.base is arrays[0] for array in arrays)

@@ -1,7 +1,7 @@
 """NumPy's own file format, ``.npy``: one array as bytes.
 
-The header is a Python literal; it is read here by a pattern of exactly what NumPy writes, never evaluated, and
-bounded. Objects, records, text and complex numbers are refused. Knows arrays, not tensors and not HTTP.
+The header is a Python literal. It is bounded and matched by a pattern of NumPy's exact output, never evaluated.
+Objects, records, text and complex numbers are refused. This module is independent of tensors and HTTP.
 """
 
 import math
@@ -30,7 +30,7 @@ _KIND = {"descr": "descr", "fortran_order": "order", "shape": "shape"}
 
 
 def encode(array: Array) -> list[Part]:
-    """Return the parts of a file that holds an array; its data is not copied if it is in row-major order.
+    """Encode an array as parts of a file; C-contiguous data is not copied.
 
     Raises
     ------
@@ -57,12 +57,12 @@ def encode(array: Array) -> list[Part]:
 
 
 def decode(buffer: bytes | bytearray | memoryview) -> Array:
-    """Return the array of a file, as a view of the buffer where its byte order allows that.
+    """Decode the array of a file, as a view of the buffer if its byte order allows it.
 
     Raises
     ------
     WireError
-        If anything is malformed, or the file holds anything but plain numbers.
+        If the file is malformed or does not contain plain numbers.
     """
     view = memoryview(buffer)
     version = tuple(view[len(_MAGIC) : len(_MAGIC) + 2])
@@ -86,7 +86,7 @@ def decode(buffer: bytes | bytearray | memoryview) -> Array:
 
 
 def _parse(header: bytes) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
-    """Read dtype, order and shape from the header, which must be what NumPy writes for plain numbers."""
+    """Parse dtype, order and shape from a header, which must match NumPy's for plain numbers."""
     text = header.decode("latin-1").strip(" \n")
     found: dict[str, str] = {}
     position = 1
@@ -113,7 +113,7 @@ def _dtype(text: str) -> np.dtype[Any]:
 
 def _shape(text: str) -> tuple[int, ...]:
     numbers = [part for part in text.replace(" ", "").split(",") if part]
-    single = len(numbers) == 1 and not text.endswith(",")  # Python reads (3) as a number
+    single = len(numbers) == 1 and not text.endswith(",")  # (3) is no tuple in Python
     if not _SHAPE.fullmatch(text) or single or len(numbers) > _MAX_DIMENSIONS:
         raise WireError(f"shape ({text:.80}) of the .npy body is not a tuple of at most {_MAX_DIMENSIONS} sizes")
     return tuple(map(int, numbers))

@@ -1,6 +1,6 @@
-"""Arrays as small pictures for notebooks, and tables: HTML that costs the same however large the array is.
+"""HTML pictures of arrays for notebooks, and tables, at a cost independent of the array's size.
 
-Knows arrays, not tensors. What is shown of a large array is a sample, and says so.
+This module is independent of tensors. A large array is shown by a sample, marked as such.
 """
 
 import base64
@@ -14,10 +14,10 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-#: Arrays of so many elements, or fewer, are shown as numbers.
+#: Arrays of at most this many elements are shown as numbers.
 _FEW = 12
 _SIDE = 48  # longest side of a map of one matrix, in cells
-_SMALL_SIDE = 24  # and of each where there are several
+_SMALL_SIDE = 24  # and of each of several matrices
 _MATRICES = 8
 _BARS = 32
 _SAMPLE = 1 << 14
@@ -33,7 +33,7 @@ def describe_array(array: Array, *, device: str, requires_grad: bool, text: str)
     device : str
     requires_grad : bool
     text : str
-        The array in words, shown where it has few elements.
+        The array as text, shown for few elements.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def describe_array(array: Array, *, device: str, requires_grad: bool, text: str)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
-    """Return an HTML table, escaped; all columns after the first `words` are numbers, aligned to the right.
+    """Return an escaped HTML table; all columns after the first `words` are right-aligned numbers.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: int =
 
 
 def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table as text, every column as wide as its longest cell.
+    """Return a table as text, with every column as wide as its longest cell.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def _box(facts: Sequence[str], inside: str) -> str:
 
 
 def _range(finite: Array, *, sampled: bool, lost: int) -> list[str]:
-    """Return the range of the values in words."""
+    """Return the range of the values as text."""
     words = []
     if finite.size:
         spread = f"{finite.min():.4g} to {finite.max():.4g}, mean {finite.mean():.4g}"
@@ -106,7 +106,7 @@ def _range(finite: Array, *, sampled: bool, lost: int) -> list[str]:
 
 
 def _sample(array: Array) -> Array:
-    """Return at most some thousand elements from all over an array, as float64."""
+    """Return an even sample of a few thousand elements at most, as float64."""
     if array.size <= _SAMPLE:
         return array.astype(np.float64).ravel()
     positions = np.linspace(0, array.size - 1, _SAMPLE).astype(np.int64)
@@ -114,7 +114,7 @@ def _sample(array: Array) -> Array:
 
 
 def _maps(array: Array) -> str:
-    """Draw the first matrices of an array side by side, in one scale of colours."""
+    """Draw the first matrices of an array side by side on one colour scale."""
     count = int(np.prod(array.shape[:-2], dtype=np.int64))
     side = _SIDE if count == 1 else _SMALL_SIDE
     places = [np.unravel_index(position, array.shape[:-2]) for position in range(min(count, _MATRICES))]
@@ -129,7 +129,7 @@ def _maps(array: Array) -> str:
 
 
 def _thin(matrix: Array, side: int) -> Array:
-    """Return at most `side` rows and columns from all over a matrix."""
+    """Return an even sample of at most `side` rows and columns of a matrix."""
     rows, columns = (
         np.unique(np.linspace(0, length - 1, min(length, side)).astype(np.int64)) for length in matrix.shape
     )
@@ -137,7 +137,7 @@ def _thin(matrix: Array, side: int) -> Array:
 
 
 def _colours(matrix: Array, low: float, high: float) -> Array:
-    """Return red, green and blue: blue over white to red where there are negative values, else white to blue."""
+    """Return RGB colours: blue over white to red if there are negative values, else white to blue."""
     with np.errstate(all="ignore"):
         share = np.clip(np.nan_to_num((matrix / 2 - low / 2) / ((high / 2 - low / 2) or 1.0)), 0.0, 1.0)[..., None]
     middle, top, bottom = (np.array(colour, dtype=np.float64) for colour in (_MIDDLE, _HIGH, _LOW))
@@ -150,7 +150,7 @@ def _colours(matrix: Array, low: float, high: float) -> Array:
 
 
 def _image(colours: Array, side: int) -> str:
-    """Return an image as HTML with the picture inside."""
+    """Return an HTML image with embedded data."""
     height, width = colours.shape[:2]
     rows = np.concatenate([np.zeros((height, 1), np.uint8), colours.reshape(height, width * 3)], axis=1)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -167,9 +167,9 @@ def _image(colours: Array, side: int) -> str:
 
 
 def _histogram(finite: Array) -> str:
-    """Draw how often which values occur, as SVG."""
+    """Draw a histogram of the values as SVG."""
     with np.errstate(all="ignore"):
-        scaled = finite / max(1.0, float(np.abs(finite).max()))  # the range of the largest floats is itself infinite
+        scaled = finite / max(1.0, float(np.abs(finite).max()))  # the range of the largest floats overflows
     counts, _ = np.histogram(scaled, bins=_BARS)
     top = int(counts.max())
     bars = "".join(

@@ -1,4 +1,4 @@
-"""Blocks and functions in which a context variable has another value."""
+"""Temporary settings of context variables, for blocks and functions."""
 
 import contextlib
 import functools
@@ -9,15 +9,15 @@ from contextvars import ContextVar, Token
 from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
-#: What can be run piece by piece: a generator, a coroutine, or one step of an asynchronous generator.
+#: A suspendable body: a generator, a coroutine, or one step of an asynchronous generator.
 Steps = Any
 
 
 class Setting(contextlib.ContextDecorator):
-    """A block, or a function, in which a context variable has another value.
+    """A context manager and decorator that sets a context variable.
 
-    It decorates functions of any kind. In coroutines and generators it holds while their bodies run; where they are
-    suspended, the context of the caller is as before.
+    It decorates functions of any kind. In coroutines and generators the setting applies while their bodies run; while
+    they are suspended, the caller's context is unchanged.
 
     Examples
     --------
@@ -50,22 +50,22 @@ class Setting(contextlib.ContextDecorator):
         return super().__call__(function)
 
     def _recreate_cm(self) -> "Setting":
-        """Return one of its own for each call of a decorated function."""
+        """Return a new setting for each call of a decorated function."""
         return Setting(self._variable, self._value)
 
     def run(self) -> "Stretches":
-        """Return what runs one coroutine or generator in this setting."""
+        """Return the runner of one coroutine or generator in this setting."""
         return Stretches(self._variable, self._value)
 
 
 class Stretches:
-    """Runs coroutines and generators so that a context variable has another value in their bodies only.
+    """Runs a coroutine or generator so that a context variable is set in its body only.
 
     Parameters
     ----------
     variable : ContextVar
     value : object
-        What the variable is when a body starts; what the body has made of it comes back whenever that goes on.
+        Initial value of the variable; changes by the body are restored whenever it resumes.
     """
 
     __slots__ = ("_value", "_variable")
@@ -75,7 +75,7 @@ class Stretches:
         self._value = value
 
     def _step(self, function: Callable[[Any], Any], given: Any) -> Any:
-        """Run a body up to where it is suspended next."""
+        """Run a body up to its next suspension."""
         token = self._variable.set(self._value)
         try:
             return function(given)
@@ -85,7 +85,7 @@ class Stretches:
 
     @types.coroutine
     def carry(self, steps: Steps) -> Generator[Any, Any, Any]:
-        """Run steps to their end, handing on what they yield, are sent and raise."""
+        """Run steps to their end, and forward yielded, sent and raised values."""
         function, given = steps.send, None
         while True:
             try:

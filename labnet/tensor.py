@@ -1,6 +1,6 @@
-"""The tensor: an array, and the node that says how it was computed.
+"""The tensor: an array with the node of its computation.
 
-Holds state and conversions only. Arithmetic is attached by `labnet.ops` through `labnet._methods`.
+Contains state and conversions only. `labnet.ops` attaches arithmetic through `labnet._methods`.
 """
 
 import functools
@@ -34,14 +34,14 @@ _SUPPORTED = frozenset(DTYPES.values())
 
 DTypeLike = str | np.dtype[Any] | type
 
-#: Told what is about to happen, and with which tensor, where elements leave one as numbers, are shared or written.
-#: Who traces refuses there, or returns what to return instead.
+#: Called with an event and a tensor before its elements are read as numbers, shared or written.
+#: A tracer refuses the event or returns a replacement.
 witness: ContextVar[Callable[..., Any] | None] = ContextVar("labnet_witness", default=None)
 _witness = witness.get
 
 
 def tell(what: str, tensor: Any) -> None:
-    """Tell the witness of this context, if there is one."""
+    """Call the witness of this context, if there is one."""
     told = _witness()
     if told is not None:
         told(what, tensor)
@@ -74,7 +74,7 @@ def as_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 class Tensor(Methods):
-    """An n-dimensional array that can remember how it was computed.
+    """An n-dimensional array that can record its computation.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class Tensor(Methods):
     __array_priority__ = 1000
     _array: np.ndarray[Any, Any]
     _node: autograd.Node | None
-    _family: Any  # whom memory is shared with: see labnet.memory
+    _family: Any  # tensors with shared memory: see labnet.memory
 
     def __init__(
         self,
@@ -125,11 +125,11 @@ class Tensor(Methods):
             self.requires_grad = True
         tell("made", self)
 
-    # What it is
+    # Properties
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Lengths of the dimensions."""
+        """Sizes of the dimensions."""
         shape: tuple[int, ...] = self._array.shape
         return shape
 
@@ -156,7 +156,7 @@ class Tensor(Methods):
 
     @property
     def nbytes(self) -> int:
-        """Bytes taken by the elements."""
+        """Bytes of the elements."""
         return self._array.nbytes
 
     def __len__(self) -> int:
@@ -190,7 +190,7 @@ class Tensor(Methods):
 
     @property
     def is_leaf(self) -> bool:
-        """Whether the tensor was given rather than computed from others that require gradients."""
+        """Whether the tensor was not computed from others that require gradients."""
         return self._node is None or isinstance(self._node, autograd.Leaf)
 
     @property
@@ -200,7 +200,7 @@ class Tensor(Methods):
         leaf = self._node
         if not isinstance(leaf, autograd.Leaf):
             return None
-        if leaf.grad is not None and type(leaf.grad) is not Tensor:  # as backward left it
+        if leaf.grad is not None and type(leaf.grad) is not Tensor:  # an array until it is read
             leaf.grad = as_gradient(leaf.grad)
         found: Tensor | None = leaf.grad
         return found
@@ -216,7 +216,7 @@ class Tensor(Methods):
             raise GradientError("grad can be set on leaf tensors that require gradients only")
 
     def detach(self) -> "Tensor":
-        """Return the same values without their history; memory is shared until one of both is written."""
+        """Return the same values without history; memory is shared until one tensor is written."""
         told = _witness()
         if told is not None:
             found: Tensor = told("detach", self)
@@ -229,15 +229,15 @@ class Tensor(Methods):
         Parameters
         ----------
         grad : array-like, optional
-            Gradient of some scalar with respect to this tensor, same shape; 1 for a scalar tensor.
+            Gradient of a scalar with respect to this tensor, of the same shape; 1 for a scalar tensor.
         retain_graph : bool
-            Keep the graph, so that another backward can go through it.
+            Keep the graph for another backward.
 
         Returns
         -------
         Gradients
-            Mapping {leaf tensor: gradient of this call}. Where the graph crosses the network it has to be
-            awaited: ``grads = await loss.backward()``. ``.grad`` of the leaves grows by the same amounts.
+            Mapping {leaf tensor: gradient of this call}. If the graph crosses the network, it must be awaited: ``grads
+            = await loss.backward()``. The gradients are also added to ``.grad`` of the leaves.
 
         Raises
         ------
@@ -260,7 +260,7 @@ class Tensor(Methods):
         return differentiate(self, grad, retain_graph=retain_graph, accumulate=True)
 
     def _root(self, grad: Any, *, create_graph: bool = False) -> tuple[autograd.Node, "Tensor", autograd.Run]:
-        """Check what a backward starts from; return its node, its first gradient and the run."""
+        """Check the start of a backward; return its node, its first gradient and the run."""
         if self._node is None:
             raise GradientError(
                 "backward: nothing here requires gradients; set requires_grad=True on what is to be trained, "
@@ -286,9 +286,9 @@ class Tensor(Methods):
     # Conversions
 
     def numpy(self) -> np.ndarray[Any, Any]:
-        """Return a read-only NumPy view of the elements, whatever the gradients.
+        """Return a read-only NumPy view of the elements, also if they require gradients.
 
-        It never changes afterwards: the next update of the tensor writes elsewhere.
+        The view never changes: the next update of the tensor writes to other memory.
         """
         tell("numpy", self)
         if is_on_gpu(self._array):
@@ -321,10 +321,10 @@ class Tensor(Methods):
         dl_device: tuple[Any, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """Return a DLPack capsule: read-only where the consumer knows of that, else a copy.
+        """Return a DLPack capsule: read-only if the consumer supports it, else a copy.
 
-        On a GPU memory is shared either way, as libraries expect there. Elements that lie backwards are copied:
-        torch ends the process where a stride is negative.
+        On a GPU memory is always shared, as libraries expect. Elements with negative strides are copied, because torch
+        aborts the process on these.
         """
         if is_on_gpu(self._array):
             return self._dlpack_on_gpu(stream, max_version, dl_device, copy)
@@ -349,12 +349,12 @@ class Tensor(Methods):
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """Where the elements lie on a GPU, for other libraries; there is none on the CPU."""
+        """Description of the GPU memory for other libraries; not available on the CPU."""
         if not is_on_gpu(self._array):
             raise AttributeError("__cuda_array_interface__: the tensor is on 'cpu'")
         tell("numpy", self)
         array: Any = self._array
-        if any(stride < 0 for stride in array.strides):  # torch ends the process there
+        if any(stride < 0 for stride in array.strides):  # torch aborts the process
             raise AttributeError(
                 f"__cuda_array_interface__: expected elements that lie forwards, got strides {array.strides}: "
                 "use from_dlpack, which copies"
@@ -414,8 +414,8 @@ class Tensor(Methods):
         Parameters
         ----------
         target : str or dtype
-            ``"cpu"`` or ``"cuda"``, or a dtype as for `astype`. A gradient goes the same way back. Where the tensor
-            is there, or has the dtype, already, it is returned itself.
+            ``"cpu"`` or ``"cuda"``, or a dtype as for `astype`. Gradients are converted back. A tensor that already has
+            this device or dtype is returned itself.
 
         Raises
         ------
@@ -427,7 +427,7 @@ class Tensor(Methods):
         return self if as_dtype(target) == self.dtype else self.astype(target)
 
     def to_device(self, device: str, /, *, stream: None = None) -> "Tensor":
-        """Return the tensor on another device, as the array API standard spells it."""
+        """Return the tensor on another device; the array API standard's form of `to`."""
         if stream is not None:
             raise ValueError(f"to_device: labnet has one stream per GPU and none on the CPU, got stream={stream!r}")
         device = check_device(device)
@@ -439,14 +439,14 @@ class Tensor(Methods):
         return wrap(array, Moved(self._node, self.device) if recorded else None)
 
     def assign(self, value: Any) -> "Tensor":
-        """Write new values into a leaf tensor, such as a parameter, and return it; nothing is recorded.
+        """Write new values into a leaf tensor, such as a parameter, without recording it; return the tensor.
 
-        Graphs recorded before, and arrays handed out, keep the old values; views that were not recorded follow.
+        Recorded graphs and exported arrays keep the old values; unrecorded views see the new ones.
 
         Raises
         ------
         ShapeError, DTypeError
-            If `value` does not have this tensor's shape, or cannot be held in its dtype.
+            If `value` has another shape, or its dtype cannot be cast to this tensor's.
         GradientError
             If the tensor was computed.
         """
@@ -483,7 +483,7 @@ class Tensor(Methods):
         return self.detach()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let Python's own machinery copy a leaf into another process: its values, and whether it is trained."""
+        """Pickle a leaf: its values and whether it requires gradients."""
         if not self.is_leaf:
             raise GradientError("only leaf tensors can be copied into another process; this one was computed: detach()")
         tell("copy", self)
@@ -499,7 +499,7 @@ class Tensor(Methods):
 
 
 class Moved(autograd.Node):
-    """A tensor that was copied to another device; its gradient goes back."""
+    """The node of a copy to another device; its gradient is copied back."""
 
     __slots__ = ("_origin",)
 
@@ -508,14 +508,14 @@ class Moved(autograd.Node):
         self._origin = origin
 
     def vjp(self, gradient: Any, run: autograd.Run) -> list[Any]:
-        """Bring the gradient to where the tensor came from."""
+        """Copy the gradient to the original device."""
         if isinstance(gradient, Tensor):
             return [gradient.to_device(self._origin)]
         return [moved(finished(gradient), self._origin)]
 
 
 def _needs_copy(array: Any, copy: bool | None) -> bool:
-    """Return whether DLPack's consumers cannot read an array where it lies; refuse to if no copy is allowed."""
+    """Return whether DLPack consumers need a copy of an array; refuse if no copy is allowed."""
     if all(stride >= 0 and stride % array.itemsize == 0 for stride in array.strides):
         return False
     if copy is False:
@@ -526,7 +526,7 @@ def _needs_copy(array: Any, copy: bool | None) -> bool:
 
 
 def _place_for(data: Any, device: str | None) -> str:
-    """Return the device for new data: the one that was named, else where it is, else the default."""
+    """Return the device for new data: the named one, else that of the data, else the default."""
     if device is not None:
         return check_device(device)
     if isinstance(data, Tensor):
@@ -535,7 +535,7 @@ def _place_for(data: Any, device: str | None) -> str:
 
 
 def _shared(data: Any) -> Any:
-    """Return the array of the GPU that another library has, without a copy."""
+    """Wrap another library's GPU array without a copy."""
     from labnet.kernels.cuda.array.interchange import from_interface
 
     return from_interface(data)
@@ -546,7 +546,7 @@ def _leaf(array: np.ndarray[Any, Any], device: str, requires_grad: bool) -> Tens
 
 
 def wrap(array: np.ndarray[Any, Any], node: autograd.Node | None = None) -> Tensor:
-    """Make a tensor of an array that is known to be right, without any check."""
+    """Make a tensor of a valid array without checks."""
     tensor = Tensor.__new__(Tensor)
     tensor._array = array
     tensor._node = node
@@ -554,13 +554,13 @@ def wrap(array: np.ndarray[Any, Any], node: autograd.Node | None = None) -> Tens
     return tensor
 
 
-# infinite slopes are results, not mistakes of the caller
+# infinite derivatives are results, not errors of the caller
 _sweep_leaves = np.errstate(all="ignore")(autograd.sweep_leaves)
 
 
 @functools.cache
 def _one(dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """Return what a backward from a number begins with: one array for all of them, so it is read-only."""
+    """Return the initial gradient of a scalar backward: one shared, read-only array."""
     one = np.ones((), dtype)
     one.flags.writeable = False
     return one
@@ -574,9 +574,9 @@ def differentiate(
     Parameters
     ----------
     accumulate : bool
-        Add the gradients to ``.grad`` of the leaves too.
+        Also add the gradients to ``.grad`` of the leaves.
     loss : float, optional
-        Value of the loss where the backward began, if that was elsewhere.
+        Value of the loss, if the backward started in another process.
     """
     node, seed, run = root._root(grad)
     if loss is not None:
@@ -607,12 +607,12 @@ def differentiate(
 
 
 def as_gradient(value: Any) -> Tensor:
-    """Return what a backward left as a tensor of its own, since rules hand one array to several leaves."""
+    """Return a gradient as a new tensor, because vjps may share one array among several leaves."""
     return wrap(value._array if isinstance(value, Tensor) else finished(value))
 
 
 def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, Any]:
-    """Return a NumPy array for anything that looks like one, without a copy where that is possible.
+    """Convert an array-like to a NumPy array, without a copy if possible.
 
     Raises
     ------
@@ -641,7 +641,7 @@ def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, An
     try:
         if isinstance(data, list | tuple) and any(isinstance(item, Tensor) for item in data):
             arrays = [item if type(item) in (bool, int, float) else as_array(item) for item in data]
-            dtype_of_all = np.result_type(*arrays)  # to which Python's numbers adapt
+            dtype_of_all = np.result_type(*arrays)  # Python numbers adapt to it
             data = np.stack([np.asarray(item, dtype_of_all) for item in arrays])
         array = np.asarray(data)
     except ValueError as error:
@@ -661,14 +661,14 @@ def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, An
 
 
 def on_host(data: Any) -> np.ndarray[Any, Any]:
-    """Return the NumPy array of anything that `as_array` takes: a view that must not be written, or a copy."""
+    """Return the NumPy array of an array-like on any device: a view that must not be written, or a copy."""
     array = data.numpy() if isinstance(data, Tensor) and data.device == CPU else as_array(data)
     found: np.ndarray[Any, Any] = moved(array, CPU)
     return found
 
 
 def _close(awaitable: Any) -> None:
-    """Keep a coroutine that nobody will await from warning about it, after an error has said so."""
+    """Close a coroutine that is not awaited, because an error reports it."""
     if inspect.iscoroutine(awaitable):
         awaitable.close()
 

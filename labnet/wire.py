@@ -1,6 +1,6 @@
-"""Bodies of requests and replies: what a handler takes and returns, as content type and bytes.
+"""Bodies of requests and replies: conversion between values of handlers and bytes with a content type.
 
-Knows tensors and content types; not sockets, routes or calls. Nothing from a body is ever executed.
+This module is independent of sockets, routes and calls. Nothing from a body is ever executed.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ NPY = "application/x-npy"
 TEXT = "text/plain; charset=utf-8"
 BYTES = "application/octet-stream"
 
-#: Content types that carry tensors, best first.
+#: Content types of tensors, in order of preference.
 MESSAGES = (NATIVE, JSON, NPY)
 #: Version of the protocol, sent with every message.
 PROTOCOL = "1"
-#: Name of the only tensor of a message that holds just one.
+#: Name of the tensor in a message of one unnamed tensor.
 SINGLE = "tensor"
 
 _FORM = "form"
@@ -33,14 +33,14 @@ _SMALL = 1 << 16
 
 
 class Body:
-    """Bytes to send, in parts, with their content type; None where there is no body.
+    """Bytes to send, in parts, with their content type; None for no body.
 
     Attributes
     ----------
     nbytes : int
         Length in bytes.
     digest : bytes or None
-        Once it was computed.
+        Digest of the bytes, if it was computed.
     """
 
     __slots__ = ("content_type", "digest", "nbytes", "parts")
@@ -54,7 +54,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Format:
-    """How the tensors of a reply are written.
+    """The format of tensors in a reply.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Format:
 
 @lru_cache(maxsize=64)
 def kind_of(content_type: str) -> str:
-    """Return the media type of a header ``Content-Type``, without its parameters.
+    """Return the media type of a ``Content-Type`` header, without parameters.
 
     Examples
     --------
@@ -82,9 +82,9 @@ def kind_of(content_type: str) -> str:
 
 @lru_cache(maxsize=64)
 def negotiate(accept: str, default: str) -> Format:
-    """Choose how to reply from the header ``Accept``; `default` wins among equals.
+    """Choose the format of a reply from the header ``Accept``; `default` wins among equals.
 
-    What names none of `MESSAGES` is answered in JSON: a person is asking.
+    A header without any of `MESSAGES` selects JSON, for human readers.
 
     Examples
     --------
@@ -128,7 +128,7 @@ def _quality(text: str) -> float:
 
 
 def in_one_piece(parts: Sequence[codec.Part]) -> tuple[bytes, Sequence[codec.Part]]:
-    """Divide a body into what goes out together with the headers, and parts that are large enough to go alone.
+    """Split a body into a first piece to send with the headers, and large parts to send separately.
 
     Examples
     --------
@@ -142,7 +142,7 @@ def in_one_piece(parts: Sequence[codec.Part]) -> tuple[bytes, Sequence[codec.Par
 
 @dataclass(frozen=True)
 class Message:
-    """Tensors by name, with metadata; `named` tells a dict of tensors from a single one."""
+    """Tensors by name, with metadata; `named` distinguishes a dict of tensors from a single one."""
 
     tensors: dict[str, Tensor]
     named: bool = False
@@ -150,14 +150,14 @@ class Message:
 
     @property
     def value(self) -> Any:
-        """What the sender meant: a tensor, a dict of tensors, or None."""
+        """The value of the message: a tensor, a dict of tensors, or None."""
         if self.named:
             return self.tensors
         return self.tensors.get(SINGLE)
 
 
 def message_of(value: Any, **metadata: str) -> Message:
-    """Make a message of a tensor or a dict of tensors.
+    """Make a message from a tensor or a dict of tensors.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def message_of(value: Any, **metadata: str) -> Message:
 
 
 def encode_native(message: Message, *, bfloat16: bool = False) -> Body:
-    """Encode tensors in the safetensors layout; with `bfloat16`, float32 is rounded to it on the way."""
+    """Encode tensors in the safetensors layout; with `bfloat16`, round float32 to it."""
     metadata = {**message.metadata, _FORM: "dict" if message.named else "tensor"}
     arrays = {name: on_host(tensor) for name, tensor in message.tensors.items()}
     return Body(NATIVE, codec.encode(arrays, metadata, bfloat16=bfloat16))
@@ -239,7 +239,7 @@ def encode_npy(value: Any) -> Body:
     Raises
     ------
     DTypeError
-        If there are several, where the format holds one, or their dtype has no place in it.
+        If there are several tensors, or the format does not support their dtype.
     """
     if isinstance(value, dict):
         raise DTypeError(
@@ -273,7 +273,7 @@ def encode_json(value: Any) -> Body:
     Raises
     ------
     DTypeError
-        If something in it cannot be written as JSON.
+        If a value cannot be encoded as JSON.
     """
     try:
         return Body(JSON, [msgspec.json.encode(value, enc_hook=_plain)])
@@ -288,17 +288,17 @@ def _plain(value: Any) -> Any:
 
 
 def encode_value(value: Any, form: Format, **metadata: str) -> Body:
-    """Encode whatever a handler returned: tensors, JSON-able data, text, bytes or None.
+    """Encode the result of a handler: tensors, JSON-able data, text, bytes or None.
 
     Parameters
     ----------
     form : Format
-        How the receiver wants its tensors; everything else has a form of its own.
+        Format of tensors; other values have a fixed format.
 
     Raises
     ------
     DTypeError
-        If there is no way to send it in that form.
+        If the value cannot be encoded in that format.
 
     Examples
     --------
@@ -320,7 +320,7 @@ def encode_value(value: Any, form: Format, **metadata: str) -> Body:
 
 
 def is_tensors(value: Any) -> bool:
-    """Tell whether a value is a tensor, an array, or a dict of them."""
+    """Return whether a value is a tensor, an array, or a dict of these."""
     if isinstance(value, dict):
         return bool(value) and all(isinstance(item, Tensor | np.ndarray) for item in value.values())
     return isinstance(value, Tensor | np.ndarray)

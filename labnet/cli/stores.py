@@ -38,7 +38,7 @@ def mend(options: argparse.Namespace) -> int:
         return 0
     what = f"cut off after version {done.version}: every later update is lost, {size(done.nbytes)} of them"
     copy = f"{done.copy.name} is the journal as it was" if done.copy is not None else "the journal was missing"
-    print(f"{path}: {what}; {copy}; clients that ask for what came before are told that nobody knows")
+    print(f"{path}: {what}; {copy}; clients that ask about earlier requests get the answer unknown")
     return 0
 
 

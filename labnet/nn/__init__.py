@@ -1,4 +1,4 @@
-"""Modules and functions that models are built from; names and layouts are torch's."""
+"""Modules and functions for models; names and layouts are torch's."""
 
 from labnet.nn import counting as counting
 from labnet.nn import init as init

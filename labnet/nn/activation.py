@@ -1,4 +1,4 @@
-"""Activation functions as modules, for those who list layers by class as in torch."""
+"""Activation functions as modules, as in torch."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -10,7 +10,7 @@ from labnet.tensor import Tensor
 
 
 class Activation(Module):
-    """Base of the modules that apply one function, with fixed arguments.
+    """The base class of modules that apply one function with fixed arguments.
 
     Examples
     --------
@@ -21,7 +21,7 @@ class Activation(Module):
     [-1.0]
     """
 
-    #: What is applied; stored through the class, so it is no method.
+    #: The function; stored through the class, so that it does not become a method.
     function: ClassVar[Callable[..., Tensor]]
 
     def __init__(self, **static: Any):

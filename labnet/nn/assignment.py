@@ -1,4 +1,4 @@
-"""What a tensor that is assigned to a module's attribute is meant as: looked up in the frames of the running code."""
+"""The meaning of a tensor that is assigned to a module's attribute, found in the frames of the running code."""
 
 import sys
 from collections.abc import Iterator
@@ -7,17 +7,17 @@ from typing import Any
 
 from labnet.optim.inputs import users_frame
 
-#: Methods in which what is assigned is a result, and no state.
+#: Methods in which an assigned tensor is a result and no state.
 _COMPUTING = ("forward", "__call__")
 
 
 def belongs_to_state(module: Any, kind: type) -> bool:
-    """Return whether a plain tensor under a new name is state, and not what a forward computed.
+    """Return whether a plain tensor under a new name is state and not a result of a forward.
 
     Parameters
     ----------
     module : Module
-        Whose attribute it is.
+        Owner of the attribute.
     kind : type
         The class of all modules.
     """
@@ -32,7 +32,7 @@ def belongs_to_state(module: Any, kind: type) -> bool:
 
 
 def is_input(tensor: Any, kind: type) -> bool:
-    """Return whether a tensor was given to the forward that is running."""
+    """Return whether a tensor is an argument of the running forward."""
     for frame, _, name in _frames(kind):
         if name == "__init__":
             return False
@@ -44,9 +44,9 @@ def is_input(tensor: Any, kind: type) -> bool:
 
 
 def looks_like_a_parameter(module: Any, name: str, kind: type) -> bool:
-    """Return whether a computed tensor is assigned where a parameter is meant, and not an activation.
+    """Return whether a computed tensor is assigned where a parameter is intended, not an activation.
 
-    That is in place of a parameter, while the module is constructed, or in a cell or script before the first call.
+    That is the case in place of a parameter, during construction, or in a cell or script before the first call.
     """
     if name in module._parameters:
         return True
@@ -64,7 +64,7 @@ def looks_like_a_parameter(module: Any, name: str, kind: type) -> bool:
 
 
 def _methods(kind: type) -> Iterator[tuple[Any, str]]:
-    """Iterate over the modules whose methods are running, and the names of those, innermost first."""
+    """Iterate over the running methods of modules, as (module, method name), innermost first."""
     return ((owner, name) for _, owner, name in _frames(kind))
 
 
@@ -80,7 +80,7 @@ def _frames(kind: type) -> Iterator[tuple[FrameType, Any, str]]:
 
 
 def _assigning() -> FrameType | None:
-    """Return the frame that assigns: the one around ``__setattr__``."""
+    """Return the frame that assigns, the caller of ``__setattr__``."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_name != "__setattr__":
         frame = frame.f_back

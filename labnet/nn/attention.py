@@ -1,4 +1,4 @@
-"""Attention with several heads."""
+"""Multi-head attention."""
 
 from labnet import ops
 from labnet.errors import ShapeError
@@ -11,12 +11,12 @@ from labnet.tensor import Tensor
 
 
 class MultiheadAttention(Module):
-    """Attention in several heads side by side (Vaswani et al., 2017, section 3.2.2).
+    """Multi-head attention (Vaswani et al., 2017, section 3.2.2).
 
     Parameters
     ----------
     embed_dim, num_heads : int
-        Length E of queries and outputs, and into how many parts it is divided.
+        Length E of queries and outputs, and number of heads that divide it.
     dropout : float
         Probability with which a weight is dropped in training.
     bias : bool
@@ -95,14 +95,14 @@ class MultiheadAttention(Module):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Let each query look at all keys.
+        """Attend from each query to all keys.
 
         Parameters
         ----------
         query : tensor of shape (L, N, E), with `batch_first` (N, L, E); or (L, E) for one sequence
         key, value : tensors of shape (S, N, kdim) and (S, N, vdim), laid out as `query`
         key_padding_mask : tensor of shape (N, S), or (S,) for one sequence, optional
-            Booleans, True where a key is left out; or numbers that are added to the scores.
+            Booleans, True for keys to ignore; or numbers that are added to the scores.
         need_weights : bool
             Whether to return the weights too.
         attn_mask : tensor of shape (L, S) or (N * num_heads, L, S), optional
@@ -110,7 +110,7 @@ class MultiheadAttention(Module):
         average_attn_weights : bool
             Whether the returned weights are the mean over the heads.
         is_causal : bool
-            Query i sees keys 0 to i only; where `attn_mask` is given, that one holds.
+            Query i attends to keys 0 to i only; `attn_mask` takes precedence.
 
         Returns
         -------
@@ -160,13 +160,13 @@ class MultiheadAttention(Module):
             self.check_dtype(x, self.out_proj.weight)
 
     def _batched(self, x: Tensor) -> Tensor:
-        """Bring a tensor into the order (N, L, E)."""
+        """Transpose a tensor to (N, L, E)."""
         if x.ndim == 2:
             return ops.expand_dims(x, axis=0)
         return x if self.batch_first else ops.permute_dims(x, (1, 0, 2))
 
     def _project(self, inputs: list[Tensor]) -> list[Tensor]:
-        """Map one tensor for all, or query, key and value, to the three that attention works on."""
+        """Project one tensor, or query, key and value, to the three inputs of attention."""
         size = self.embed_dim
         parts = [slice(k * size, (k + 1) * size) for k in range(3)]
         if len(inputs) == 1 and self._one_weight:
@@ -185,12 +185,12 @@ class MultiheadAttention(Module):
         return [y + self.in_proj_bias[part] for y, part in zip(projected, parts, strict=True)]
 
     def _split(self, x: Tensor) -> Tensor:
-        """Return (N, L, E) as heads: (N, num_heads, L, E / num_heads)."""
+        """Split (N, L, E) into heads: (N, num_heads, L, E / num_heads)."""
         divided = x.reshape((*x.shape[:2], self.num_heads, self.embed_dim // self.num_heads))
         return ops.permute_dims(divided, (0, 2, 1, 3))
 
     def _bias(self, query: Tensor, key: Tensor, mask: Tensor | None, padding: Tensor | None) -> Tensor | None:
-        """Return what the masks add to the scores of shape (N, num_heads, L, S)."""
+        """Return the sum of the masks for scores of shape (N, num_heads, L, S)."""
         samples, heads, queries, keys = *query.shape[:3], key.shape[2]
         bias = None
         if mask is not None:

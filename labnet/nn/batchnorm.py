@@ -13,9 +13,9 @@ from labnet.tensor import Tensor
 
 
 class _BatchNorm(Module):
-    """Normalisation of each channel over the batch; subclasses say which shapes they take."""
+    """Normalisation of each channel over the batch; subclasses define the accepted shapes."""
 
-    #: Numbers of dimensions of the inputs, and how those are written.
+    #: Accepted numbers of dimensions, and their notation in messages.
     dimensions: tuple[int, ...]
     shapes: str
 
@@ -52,13 +52,13 @@ class _BatchNorm(Module):
         for own in (self.weight, self.running_mean):
             if own is not None:
                 self.check_dtype(x, own)
-        (wide,) = wider([x])  # sums of squares do not fit float16
+        (wide,) = wider([x])  # sums of squares overflow float16
         if self.training or self.running_mean is None or self.running_var is None:
             return self._normalize(wide, *self._statistics(wide)).astype(x.dtype)
         return self._normalize(wide, self._wide(self.running_mean, x), self._wide(self.running_var, x)).astype(x.dtype)
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance of the batch, and take them into the running ones in training."""
+        """Return mean and variance of the batch; update the running statistics in training."""
         axes = (0, *range(2, x.ndim))
         count = x.size // self.num_features
         if count < 2:
@@ -75,12 +75,12 @@ class _BatchNorm(Module):
         return mean, variance
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics towards those of a batch; the variance is the unbiased one."""
+        """Update the running statistics from a batch, with the unbiased variance."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.assign(self.num_batches_tracked + 1)
         share: Any = self.momentum
-        if share is None:  # the mean over all batches
+        if share is None:  # cumulative mean over all batches
             share = 1 / self.num_batches_tracked.astype(mean.dtype)
         for running, new in ((self.running_mean, mean), (self.running_var, variance)):
             (before,) = wider([running])
@@ -93,12 +93,12 @@ class _BatchNorm(Module):
         return y * self._wide(self.weight, x) + self._wide(self.bias, x)
 
     def _wide(self, values: Tensor, x: Tensor) -> Tensor:
-        """Return one value per channel in a shape that broadcasts to that of the input."""
+        """Reshape one value per channel so that it broadcasts to the input."""
         (values,) = wider([values])
         return values.reshape((1, self.num_features, *(1,) * (x.ndim - 2)))
 
     def reset_running_stats(self) -> None:
-        """Start the running statistics anew: mean 0, variance 1, no batch."""
+        """Reset the running statistics to mean 0, variance 1 and no batches."""
         for buffer, start in ((self.running_mean, 0), (self.running_var, 1), (self.num_batches_tracked, 0)):
             if buffer is not None:
                 buffer.assign(full(buffer.shape, start, dtype=buffer.dtype))
@@ -112,8 +112,8 @@ class _BatchNorm(Module):
 class BatchNorm1d(_BatchNorm):
     """Normalisation of each feature over the batch, for inputs (N, C) or (N, C, L).
 
-    In training the mean and the variance of the batch are used, and the running ones move towards them; in
-    evaluation the running ones are used. Without `track_running_stats` the batch's are used in both.
+    Training uses the mean and variance of the batch and updates the running statistics; evaluation uses the running
+    statistics. Without `track_running_stats` both use those of the batch.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A file that follows a module while it is trained."""
+"""Checkpoints: a file that is kept up to date with a module during training."""
 
 import atexit
 import os
@@ -17,7 +17,7 @@ from labnet.tensor import Tensor
 if TYPE_CHECKING:
     from labnet.optim import Optimizer
 
-#: Before the names of what the optimizer remembers; no parameter's name can hold a slash.
+#: Prefix of the optimizer's state; no parameter name contains a slash.
 _OPTIMIZER = "optimizer/"
 
 _checkpoints: "weakref.WeakSet[Checkpoint]" = weakref.WeakSet()
@@ -26,18 +26,17 @@ _checkpoints: "weakref.WeakSet[Checkpoint]" = weakref.WeakSet()
 class Checkpoint:
     """Keeps a file up to date with a module, and optionally with its optimizer; made by `Module.checkpoint`.
 
-    Every step of an optimizer reports what it changed to those who watch (`labnet.optim.watch`); this object
-    belongs to the module, is held weakly by the list of watchers, and refers to the module weakly: no cycle,
-    and nothing stays behind when the module is dropped. A report costs one look at the clock; only when
-    `every_seconds` have passed since the last save, and the change was to this module, the file is written.
-    What is younger than the last save is written when the process ends in an orderly way, or by `save`.
+    Every optimizer step reports the changed parameters to its watchers (`labnet.optim.watch`). The module owns this
+    object; the list of watchers and this object hold weak references only, so there is no cycle and nothing outlives
+    the module. A report costs one read of the clock. The file is written only if `every_seconds` have passed since the
+    last save and the module has changed. Later changes are written at an orderly exit of the process, or by `save`.
 
     Attributes
     ----------
     path : Path
     every_seconds : float
     resumed : bool
-        Whether the file was there and has been loaded.
+        Whether the file existed and was loaded.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class Checkpoint:
             raise
 
     def __call__(self, changed: frozenset[int]) -> None:
-        """Hear from an optimizer which parameters changed, by id; save when it is time."""
+        """Receive the ids of changed parameters from an optimizer; save if it is due."""
         due = time.monotonic() - self._saved_at >= self.every_seconds
         if self._unsaved and not due:
             return
@@ -88,7 +87,7 @@ class Checkpoint:
         Raises
         ------
         OSError
-            If it cannot be written; the file that was there stays.
+            If it cannot be written; the previous file is kept.
         ReferenceError
             If the module was dropped.
         """
@@ -103,7 +102,7 @@ class Checkpoint:
         self._unsaved, self._saved_at = False, time.monotonic()
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        """Stay with the original, so that a copy has None: two modules would write over each other's file."""
+        """Copy as None: two modules must not write to one file."""
         return type(None), ()
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Modules that hold others: one after the other, or in a list."""
+"""Containers of modules: sequences and lists."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from labnet.tensor import Tensor
 
 
 class Sequential(Module):
-    """Modules and plain functions, one after the other.
+    """A sequence of modules and plain functions.
 
     Examples
     --------
@@ -39,7 +39,7 @@ class Sequential(Module):
         self.__dict__["_steps"] = None
 
     def forward(self, x: Any) -> Any:
-        """Hand `x` through every layer."""
+        """Pass `x` through every layer."""
         if dispatch.Plain is None and dispatch.current_tracer() is not None:
             for layer in self:
                 x = layer(x)
@@ -73,7 +73,7 @@ class Sequential(Module):
 
 
 class _Run:
-    """Layers of a `Sequential` that can be taken as one step: linear ones, each with or without relu."""
+    """Consecutive linear layers of a `Sequential`, each with or without relu, that run as one step."""
 
     def __init__(self, layers: list[Callable[[Any], Any]]):
         self._layers = layers
@@ -102,7 +102,7 @@ class _Run:
 
 
 def _steps(layers: list[Callable[[Any], Any]]) -> list[Callable[[Any], Any]]:
-    """Put layers that can be taken as one step together."""
+    """Group the layers that can run as one step."""
     steps: list[Callable[[Any], Any]] = []
     run: list[Callable[[Any], Any]] = []
     for layer in [*layers, None]:
@@ -117,7 +117,7 @@ def _steps(layers: list[Callable[[Any], Any]]) -> list[Callable[[Any], Any]]:
 
 
 class ModuleList(Module):
-    """Modules in a list, for a parent that calls them itself.
+    """A list of modules, which their parent calls itself.
 
     Examples
     --------
@@ -133,7 +133,7 @@ class ModuleList(Module):
             self.append(module)
 
     def append(self, module: Module) -> None:
-        """Add a module at the end.
+        """Append a module.
 
         Raises
         ------

@@ -1,7 +1,7 @@
-"""How the steps that are no ops are counted: runs of linear layers, and the recurrence of an LSTM.
+"""Op statistics of fused steps that are no ops: runs of linear layers, and the recurrence of an LSTM.
 
-While somebody collects statistics, the functions that `labnet.nn` calls for them, and the backwards of their nodes,
-are counting ones; see `labnet.ops.counting`.
+While statistics are collected, the functions of these steps and the vjps of their nodes are replaced by counting ones;
+see `labnet.ops.counting`.
 """
 
 import time
@@ -31,13 +31,13 @@ class Fused:
     name : str
         Name of the op.
     place, attribute : module, str
-        Where its caller looks its function up.
+        Where its caller looks up the function.
     node : type of Node
-        What it records.
+        Type of the recorded node.
     flops : callable
-        Floating-point operations, from the arguments of the function.
+        Returns the floating-point operations, given the arguments of the function.
     flops_of_vjp : callable
-        Those of the backward, from the node's parents, the node, and the gradients that came out.
+        Returns those of the vjp, given the node and the resulting gradients.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Fused:
     flops_of_vjp: Callable[[Any, Sequence[Any]], int]
 
     def counting_function(self, function: Function) -> Function:
-        """Return the function with counting around it; what it declines to do is not counted."""
+        """Wrap the function in counting; a call that it declines is not counted."""
 
         def counted(*arguments: Any) -> Any:
             if not active():
@@ -64,7 +64,7 @@ class Fused:
         return counted
 
     def counting_vjp(self, vjp: Function) -> Function:
-        """Return the backward of the node with counting around it."""
+        """Wrap the vjp of the node in counting."""
 
         def counted(node: Any, gradient: Any, run: Run) -> Any:
             if not active():
@@ -82,12 +82,12 @@ class Fused:
 
 
 def _is_elsewhere(values: Sequence[Any]) -> bool:
-    """Tell whether any of some tensors and arrays is on a GPU."""
+    """Return whether any of some tensors and arrays is on a GPU."""
     return any(is_on_gpu(getattr(value, "_array", value)) for value in values)
 
 
 def _nbytes(values: Sequence[Any]) -> int:
-    """Return the bytes of all tensors and arrays among some values, those in lists included."""
+    """Return the bytes of all tensors and arrays in nested values."""
     total = 0
     for value in values:
         if isinstance(value, list | tuple):
@@ -114,7 +114,7 @@ def _flops_of_layers_vjp(node: Layers, parts: Sequence[Any]) -> int:
 
 
 def _flops_of_steps(gates: Any, weight: Any, hidden: Any, cell: Any) -> int:
-    """Return the flops of a recurrence: a product, and about ten per unit, at each step."""
+    """Return the flops of a recurrence: a product and about ten operations per unit at each step."""
     width = weight.shape[1]
     return int(gates.shape[0] * gates.shape[1] * (2 * weight.shape[0] * width + 10 * width))
 
@@ -134,10 +134,10 @@ _COUNTING = [
 
 
 def switch(on: bool) -> None:
-    """Put the counting functions in place, or the plain ones."""
+    """Install the counting functions or the plain ones."""
     for fused, (function, vjp) in zip(FUSED, _COUNTING if on else _PLAIN, strict=True):
         setattr(fused.place, fused.attribute, function)
-        setattr(fused.node, "vjp", vjp)  # noqa: B010  (mypy lets nobody assign a method)
+        setattr(fused.node, "vjp", vjp)  # noqa: B010  (mypy refuses to assign a method)
 
 
 on_switch(switch)

@@ -1,7 +1,7 @@
-"""Linear layers, one after the other, each with or without relu, as one recorded step.
+"""A run of linear layers, each with or without relu, as one recorded step.
 
-`labnet.nn.Sequential` hands such runs of layers over. What NumPy does here in several calls per layer is one
-call of a compiled kernel once that is ready; the results are the same bits.
+`labnet.nn.Sequential` passes such runs of layers. NumPy needs several calls per layer; a compiled kernel, when it is
+ready, needs one. The results are bit-identical.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _SMALL = 8192
 
 
 def layers(x: Tensor, parameters: Sequence[Tensor], relu: int) -> Tensor | None:
-    """Hand `x` through linear layers.
+    """Pass `x` through linear layers.
 
     Parameters
     ----------
@@ -31,12 +31,12 @@ def layers(x: Tensor, parameters: Sequence[Tensor], relu: int) -> Tensor | None:
     parameters : sequence of tensors
         Weight (out_features, in_features) and bias (out_features,) of each layer.
     relu : int
-        Bit i says whether layer i ends in a relu.
+        Bit i is set if layer i ends in a relu.
 
     Returns
     -------
     tensor of shape (N, out_features), or None
-        None, and nothing done, if shapes or dtypes do not fit.
+        None without any effect if shapes or dtypes do not fit.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def _fit(x: Values, arrays: Sequence[Values]) -> bool:
 
 
 def _parts(hidden: Values, rows: int, widths: Sequence[int]) -> list[Values]:
-    """Return the values after each layer but the last, which lie in `hidden` one after the other."""
+    """Return the values after each layer but the last, which are consecutive in `hidden`."""
     parts, start = [], 0
     for width in widths:
         parts.append(hidden[start : start + rows * width].reshape(rows, width))
@@ -100,7 +100,7 @@ def _forward(x: Values, arrays: Sequence[Values], hidden: Values, out: Values, r
 
 
 class Layers(Node):
-    """A run of linear layers that was carried out, with the values that it saw."""
+    """The node of a run of linear layers, with its saved values."""
 
     __slots__ = ("arrays", "relu")
 
@@ -111,7 +111,7 @@ class Layers(Node):
         self.relu = relu
 
     def vjp(self, gradient: Any, run: Run) -> Sequence[Any]:
-        """Return the gradients of the input and all parameters, None where none is needed."""
+        """Return the gradients of the input and all parameters; None where not needed."""
         parents, (x, *parameters, hidden, out), relu = self.parents, self.arrays, self.relu
         assert parents is not None, "check_kept() refuses freed nodes"
         if run.create_graph:
@@ -132,7 +132,7 @@ class Layers(Node):
         return found
 
     def release(self) -> None:
-        """Let go of the saved values."""
+        """Drop the saved values."""
         self.parents = None
         self.arrays = ()
 
@@ -145,7 +145,7 @@ class Layers(Node):
 def _backward(
     g: Values, inputs: Sequence[Values], hidden: list[Values], out: Values, found: list[Values | None], relu: int
 ) -> None:
-    """Write the gradients of the input, and of weight and bias of each layer, into what of `found` is not None."""
+    """Write the gradients of input, weights and biases into the arrays of `found` that are not None."""
     x, *weights = inputs
     befores, afters = [x, *hidden], [*hidden, out]
     for layer in range(len(weights) - 1, -1, -1):
@@ -162,7 +162,7 @@ def _backward(
 
 
 def _composed(tensors: Sequence[Tensor], relu: int) -> Tensor:
-    """Compute `layers` in ops, so that it can be differentiated again."""
+    """Compute `layers` in ops, for higher derivatives."""
     x, *parameters = tensors
     for layer in range(len(parameters) // 2):
         x = ops.linear(x, parameters[2 * layer], parameters[2 * layer + 1])

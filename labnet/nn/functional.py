@@ -1,4 +1,4 @@
-"""Functions that models are built from, composed of ops; parameters are those of torch's functions."""
+"""Functions for models, composed of ops; parameters are those of torch's functions."""
 
 import math
 from typing import Any
@@ -58,7 +58,7 @@ def conv2d(
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Affine map ``x @ weight.T + bias`` of the last dimension.
+    """Apply the affine map ``x @ weight.T + bias`` to the last dimension.
 
     Parameters
     ----------
@@ -109,10 +109,10 @@ def normalize(x: Tensor, p: float = 2.0, axis: int = 1, eps: float = 1e-12) -> T
     if not number("normalize", "p", p) > 0:
         raise ValueError(f"normalize: expected p > 0, got {p}")
     number("normalize", "eps", eps, least=0)
-    p, eps = float(p), float(eps)  # those of NumPy would decide the dtype
+    p, eps = float(p), float(eps)  # NumPy scalars would decide the dtype
     if x.dtype == HALF:
         return normalize(x.astype(SINGLE), p, axis, eps).astype(HALF)
-    if p == 2:  # the square root has no slope at 0, so the limit comes first
+    if p == 2:  # the square root has no derivative at 0, so clamp first
         return x / ops.sqrt(ops.maximum(ops.sum(x * x, axis=axis, keepdims=True), eps * eps))
     size = ops.abs(x)
     if p == math.inf:
@@ -125,7 +125,7 @@ def normalize(x: Tensor, p: float = 2.0, axis: int = 1, eps: float = 1e-12) -> T
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     """Set each element to 0 with probability `p`, and scale the others by ``1 / (1 - p)``.
 
-    The random numbers are those that `labnet.manual_seed` repeats. Outside training `x` is returned as it is.
+    The random numbers are reproducible with `labnet.manual_seed`. Outside training `x` is returned unchanged.
 
     Raises
     ------
@@ -243,7 +243,7 @@ def scaled_dot_product_attention(
     is_causal: bool = False,
     scale: float | None = None,
 ) -> Tensor:
-    """Average the values, weighted by how well their keys fit each query (Vaswani et al., 2017, equation 1).
+    """Average the values, weighted by the match of their keys with each query (Vaswani et al., 2017, equation 1).
 
     Parameters
     ----------
@@ -251,18 +251,18 @@ def scaled_dot_product_attention(
     key : tensor of shape (..., S, E)
     value : tensor of shape (..., S, V)
     attn_mask : tensor that broadcasts to (..., L, S), optional
-        Booleans, True where a key takes part; or numbers that are added to the scores.
+        Booleans, True for keys to attend to; or numbers that are added to the scores.
     dropout_p : float
         Probability with which a weight is dropped; pass 0 outside training.
     is_causal : bool
-        Query i sees keys 0 to i only.
+        Query i attends to keys 0 to i only.
     scale : float, optional
         Factor of the scores, ``1 / sqrt(E)`` by default.
 
     Returns
     -------
     tensor of shape (..., L, V)
-        Zeros for a query that no key takes part for.
+        Zeros for a query without any key.
 
     Raises
     ------
@@ -285,9 +285,9 @@ def scaled_dot_product_attention(
 
 
 def attention_weights(query: Tensor, key: Tensor, bias: Tensor | None, scale: float | None = None) -> Tensor:
-    """Softmax over the keys of the scaled scores plus `bias`: tensor of shape (..., L, S).
+    """Return the softmax over the keys of the scaled scores plus `bias`, of shape (..., L, S).
 
-    A query that no key takes part for has weights of 0, and no gradient.
+    A query without any key has weights of 0 and no gradient.
 
     Examples
     --------
@@ -317,7 +317,7 @@ def causal_mask(queries: int, keys: int) -> Tensor:
 
 
 def additive(mask: Tensor, dtype: np.dtype[np.generic]) -> Tensor:
-    """Turn a mask with True for what takes part into numbers to add to scores: 0 and minus infinity.
+    """Convert a boolean mask, True for attended keys, into numbers to add to scores: 0 and minus infinity.
 
     Examples
     --------

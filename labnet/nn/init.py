@@ -1,4 +1,4 @@
-"""How parameters start: functions from a shape to a new float32 tensor that requires gradients."""
+"""Initialisation of parameters: functions from a shape to a new float32 tensor that requires gradients."""
 
 import math
 
@@ -8,7 +8,7 @@ from labnet.ops.creation import rand, randn
 from labnet.ops.shape import Shape
 from labnet.tensor import Tensor
 
-#: Factor that keeps the variance after each nonlinearity, as in torch.
+#: Factor that preserves the variance through each nonlinearity, as in torch.
 GAINS = {"linear": 1.0, "conv2d": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}
 
 
@@ -48,7 +48,7 @@ def fan_in_uniform(shape: Shape, *, fan_in: int) -> Tensor:
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return how many inputs and outputs an element of a weight of shape (out, in, ...) is connected to.
+    """Return the fan-in and fan-out of a weight of shape (out, in, ...).
 
     Raises
     ------
@@ -130,7 +130,7 @@ def kaiming_uniform(
     mode : str
         ``"fan_in"`` keeps the variance forward, ``"fan_out"`` backward.
     nonlinearity : str
-        What follows; see `gain`.
+        The nonlinearity that follows; see `gain`.
 
     Examples
     --------

@@ -39,7 +39,7 @@ class Flatten(Module):
 
 
 class Dropout(Module):
-    """`labnet.nn.dropout` in training, nothing in evaluation.
+    """`labnet.nn.dropout` in training, the identity in evaluation.
 
     Examples
     --------
@@ -117,7 +117,7 @@ class LayerNorm(Module):
     eps : float
         Added to the variance.
     elementwise_affine : bool
-        Whether there are parameters at all.
+        Whether there are parameters.
     bias : bool
         Whether there is a shift besides the scale.
 

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from labnet.optim import Optimizer
 
 
-#: Counts the attributes that were set or deleted in any module, so that compiled steps notice at once.
+#: Number of attribute changes in all modules, by which compiled steps detect them.
 changes = [0]
 _override: ContextVar[bool | None] = ContextVar("labnet_training", default=None)
 
 
-#: What `calling_mode` says in this context, None outside of it.
+#: Mode of `calling_mode` in this context; None outside of it.
 current_mode = _override.get
 
 
 def calling_mode(training: bool) -> Setting:
-    """Put every module into training or evaluation for what is called in this context only.
+    """Set training or evaluation mode for all module calls in this context only.
 
-    Other threads and tasks, and `Module.training` afterwards, are not touched.
+    Other threads and tasks, and `Module.training` afterwards, are not affected.
 
     Examples
     --------
@@ -57,18 +57,18 @@ def _each_once(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tenso
 
 
 def _forget_history(tensor: Tensor) -> None:
-    """Make a buffer that was computed a leaf, so that it can be written."""
+    """Turn a computed buffer into a leaf, so that it can be written."""
     if not tensor.is_leaf:
         tensor._node = None
 
 
 class Module:
-    """Base of everything that has parameters.
+    """The base class of everything with parameters.
 
-    Assign tensors that require gradients, or other modules, as attributes; define `forward`. Parameters are leaves
-    that require gradients. Buffers are what is saved beside them: tensors of `register_buffer`, and those without
-    gradients that are assigned from outside or by `__init__`. What `forward` assigns under another name, such as an
-    activation or its input, is an attribute and no state.
+    Assign tensors that require gradients, or other modules, as attributes; define `forward`. Parameters are leaves that
+    require gradients. Buffers are saved with them: tensors of `register_buffer`, and tensors without gradients that are
+    assigned from outside or by `__init__`. A tensor that `forward` assigns under another name, such as an activation or
+    its input, is a plain attribute.
 
     Examples
     --------
@@ -102,7 +102,7 @@ class Module:
             raise AttributeError(f"{type(self).__name__}: call super().__init__() before setting {name!r}")
 
     def _list_for(self, name: str, value: Any) -> dict[str, Any] | None:
-        """Return the list that an attribute belongs to: of parameters, buffers or modules; None if it is no state."""
+        """Return the registry of an attribute: parameters, buffers or modules; None if it is no state."""
         if isinstance(value, Module):
             return self._modules
         if not isinstance(value, Tensor):
@@ -123,15 +123,15 @@ class Module:
         return None
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
-        """Add a tensor that is saved and moved with the module, and not trained.
+        """Register a tensor that is saved and moved with the module but not trained.
 
-        Whatever is assigned to the name later, in `forward` too, takes its place.
+        A later assignment to the name, also in `forward`, replaces it.
 
         Parameters
         ----------
         name : str
         tensor : tensor or None
-            None for one that is not there yet; it is not saved then.
+            None for a missing buffer, which is not saved.
         persistent : bool
             Whether it is part of `state_dict`.
 
@@ -163,7 +163,7 @@ class Module:
         object.__setattr__(self, name, tensor)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy needs; tensors that were computed leave their history behind."""
+        """Return the state for a copy, with computed tensors detached."""
         state: dict[str, Any] = {
             name: value.detach() if isinstance(value, Tensor) and not value.is_leaf else value
             for name, value in self.__dict__.items()
@@ -192,7 +192,7 @@ class Module:
 
     @property
     def training(self) -> bool:
-        """Whether the module is in training; inside `calling_mode` what that says."""
+        """Whether the module is in training mode; inside `calling_mode`, the mode of that."""
         override = _override.get()
         return self._training if override is None else override
 
@@ -238,7 +238,7 @@ class Module:
         return (tensor for _, tensor in self.named_parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """Iterate over (name, buffer), each buffer once, under its first name; those that are not saved too."""
+        """Iterate over (name, buffer), each buffer once, under its first name, including unsaved ones."""
         return _each_once(self._named("_buffers", ""))
 
     def buffers(self) -> Iterator[Tensor]:
@@ -256,9 +256,9 @@ class Module:
         return {**dict(self._named("_parameters", "")), **dict(self._named("_buffers", "", saved=True))}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return {name: values} of all parameters and of the buffers that are saved, detached.
+        """Return the values of all parameters and saved buffers by name, detached.
 
-        The values do not change when the module is trained further.
+        Further training does not change these values.
         """
         return {name: tensor.detach() for name, tensor in self._state().items()}
 
@@ -287,10 +287,10 @@ class Module:
     def checkpoint(
         self, path: "str | os.PathLike[str]", every_seconds: float = 30, *, optimizer: "Optimizer | None" = None
     ) -> "Checkpoint":
-        """Load a file where there is one, and from now on keep it up to date with this module.
+        """Load a file if it exists, and from now on keep it up to date with this module.
 
-        The file is written by the optimizer step that comes at least `every_seconds` after the last save, and
-        when the process ends in an orderly way. It holds the state dict under its own names.
+        The file is written by the first optimizer step at least `every_seconds` after the last save, and at an orderly
+        exit of the process. It contains the state dict under its own names.
 
         Parameters
         ----------
@@ -299,13 +299,13 @@ class Module:
         every_seconds : float
             Time between saves; 0 saves after every step.
         optimizer : Optimizer, optional
-            Loaded and saved too, so that training goes on exactly where it was.
+            Loaded and saved too, so that training continues exactly.
 
         Returns
         -------
         Checkpoint
-            Its `resumed` tells whether the file was there, and its `save()` writes at once. It lives as long as
-            the module, or until another call of `checkpoint`.
+            Its `resumed` says whether the file existed, and its `save()` writes at once. It lives as long as the
+            module, or until another call of `checkpoint`.
 
         Raises
         ------
@@ -325,7 +325,7 @@ class Module:
         ...     first.resumed, again.resumed
         (False, True)
         """
-        from labnet.nn.checkpoint import Checkpoint  # it brings safetensors, which a first step should not wait for
+        from labnet.nn.checkpoint import Checkpoint  # imports safetensors, which would delay a first step
 
         checkpoint = Checkpoint(self, path, every_seconds=every_seconds, optimizer=optimizer)
         self.__dict__["_checkpoint"] = checkpoint
@@ -347,7 +347,7 @@ class Module:
         Raises
         ------
         DTypeError
-            If they differ; converting is left to the caller.
+            If they differ; the caller must convert.
         """
         if x.dtype != weight.dtype:
             raise DTypeError(
@@ -358,8 +358,7 @@ class Module:
     def to(self, target: DTypeLike) -> "Module":
         """Move all parameters and buffers to a device, or convert the floating ones to a dtype; return the module.
 
-        The tensors stay the same objects, so an optimizer that has seen them goes on with them; gradients they have
-        are dropped.
+        The tensors stay the same objects, so their optimizer can continue; their gradients are dropped.
 
         Parameters
         ----------
@@ -369,7 +368,7 @@ class Module:
         Raises
         ------
         DeviceError
-            If there is no such device here; nothing is moved then.
+            If this machine has no such device; nothing is moved then.
 
         Examples
         --------
@@ -400,7 +399,7 @@ class Module:
         return describe_module(self)
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
-        """Iterate over the layers with their names, as a table shows them."""
+        """Iterate over the layers with their names, for a table."""
         return iter(self._modules.items())
 
     def _describe(self) -> str:
@@ -408,7 +407,7 @@ class Module:
 
 
 class Linear(Module):
-    """Affine map ``y = x @ weight.T + bias`` of the last dimension.
+    """The affine map ``y = x @ weight.T + bias`` of the last dimension.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The recurrence of an LSTM as one node: a loop over time, and the way back.
+"""The recurrence of an LSTM as one node: a loop over time and its vector-Jacobian product.
 
 The equations are those of torch's LSTM (Hochreiter and Schmidhuber, 1997, with the forget gate of Gers et al.,
 2000): with the gates i, f, g, o in this order, ``c' = f c + i g`` and ``h' = o tanh(c')``.
@@ -21,14 +21,14 @@ Values = np.ndarray[Any, Any]
 
 
 def recur(gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor) -> Tensor:
-    """Carry hidden and cell state through all steps.
+    """Compute hidden and cell state for all steps.
 
     Parameters
     ----------
     gates : tensor of shape (T, N, 4 H)
-        What the inputs and biases contribute to the gates i, f, g, o.
+        Contribution of the inputs and biases to the gates i, f, g, o.
     weight : tensor of shape (4 H, H)
-        What the hidden state contributes.
+        Weight of the hidden state.
     hidden, cell : tensors of shape (N, H)
         States before the first step.
 
@@ -61,7 +61,7 @@ class Steps:
     active : array of shape (T, N, 4 H)
         Gates after their nonlinearity.
     hidden, cells : arrays of shape (T + 1, N, H)
-        States, those before the first step included.
+        States, including those before the first step.
     """
 
     def __init__(self, gates: Values, weight: Values, hidden: Values, cell: Values):
@@ -71,7 +71,7 @@ class Steps:
         self.hidden = np.empty((steps + 1, samples, width), gates.dtype, like=gates)
         self.cells = np.empty_like(self.hidden)
         self.hidden[0], self.cells[0] = hidden, cell
-        # the logistic function is (1 + tanh(x / 2)) / 2, so one tanh does for all four gates
+        # the logistic function is (1 + tanh(x / 2)) / 2, so one tanh computes all four gates
         half = moved(np.array([0.5, 0.5, 1.0, 0.5], gates.dtype).repeat(width), device_of(gates))
         shift = moved(np.array([0.5, 0.5, 0.0, 0.5], gates.dtype).repeat(width), device_of(gates))
         for t in range(steps):
@@ -96,7 +96,7 @@ class Steps:
         weight, width = self.inputs[1], self.hidden.shape[-1]
         by_hidden, by_cell = np.zeros_like(self.hidden[0]), np.zeros_like(self.hidden[0])
         out = np.empty_like(self.active)
-        for t in range(len(out) - 1, -1, -1):  # one step at a time, so that it all happens in the cache
+        for t in range(len(out) - 1, -1, -1):  # one step at a time, so that the data stays in the cache
             i, f, g, o = np.split(self.active[t], 4, axis=-1)
             squashed = np.tanh(self.cells[t + 1])
             by_hidden += gradient[t, :, :width]
@@ -114,12 +114,12 @@ class Steps:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the values that only these steps hold."""
+        """Bytes of the values that only this object holds."""
         return self.active.nbytes + self.hidden.nbytes + self.cells.nbytes
 
 
 class Recurrence(Node):
-    """All steps of one layer in one direction, recorded."""
+    """The node of all steps of one layer in one direction."""
 
     __slots__ = ("steps",)
 
@@ -128,7 +128,7 @@ class Recurrence(Node):
         self.steps: Steps | None = steps
 
     def vjp(self, gradient: Any, run: Run) -> Sequence[Any]:
-        """Return the gradients of the four inputs of `recur`, None where none is needed."""
+        """Return the gradients of the four inputs of `recur`; None where not needed."""
         steps, parents = self.steps, self.parents
         assert steps is not None, "reachable() refuses freed nodes"
         assert parents is not None
@@ -137,7 +137,7 @@ class Recurrence(Node):
         return [None if p is None else g for p, g in zip(parents, steps.back(finished(gradient)), strict=True)]
 
     def release(self) -> None:
-        """Let go of the saved values."""
+        """Drop the saved values."""
         self.parents = self.steps = None
 
     @property
@@ -147,7 +147,7 @@ class Recurrence(Node):
 
 
 def _rule(position: int) -> Any:
-    """Return the rule that pulls a gradient back to one input where a function is traced."""
+    """Return the vjp rule of one input for tracing."""
 
     def rule(g: Tensor, out: Tensor, *inputs: Tensor) -> Tensor:
         if is_recording():  # the gradient is to be differentiated again
@@ -161,7 +161,7 @@ def _rule(position: int) -> Any:
 
 
 def _traced(name: str, rules: tuple[Any, ...]) -> Op:
-    """Declare an op that only tracers apply."""
+    """Declare an op for tracers only."""
     return Op(name, _composed, rules, FLOATS, (-2.0, 2.0), (), tuple(rule is not None for rule in rules))
 
 

@@ -24,7 +24,7 @@ class LSTM(Module):
     input_size, hidden_size : int
         Lengths I of the inputs and H of the states.
     num_layers : int
-        Layers on top of each other.
+        Number of stacked layers.
     bias : bool
         Whether there are biases.
     batch_first : bool
@@ -32,7 +32,7 @@ class LSTM(Module):
     dropout : float
         Probability of `Dropout` after each layer but the last.
     bidirectional : bool
-        Whether each layer has a second direction, whose outputs are put behind the first one's.
+        Whether each layer has a second direction, whose outputs are appended to the first one's.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Checks of the numbers that layers are constructed with; each error names the layer, the number and what it may be."""
+"""Checks of the numeric arguments of layers; each error names the layer, the argument and the expected values."""
 
 import math
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ MAX_DIMENSIONS = 64
 
 
 def size(layer: str, name: str, value: Any, *, least: int = 1) -> int:
-    """Return a size as an integer.
+    """Check and return a size as an integer.
 
     Raises
     ------
     TypeError
-        If it is no integer; a bool is none.
+        If it is no integer; a bool is not accepted.
     ValueError
         If it is less than `least`.
 
@@ -38,7 +38,7 @@ def size(layer: str, name: str, value: Any, *, least: int = 1) -> int:
 
 
 def sizes(layer: str, name: str, value: Any) -> tuple[int, ...]:
-    """Return one size, or a sequence of at least one, as a tuple.
+    """Return one size, or a non-empty sequence of sizes, as a tuple.
 
     Examples
     --------
@@ -52,7 +52,7 @@ def sizes(layer: str, name: str, value: Any) -> tuple[int, ...]:
 
 
 def window(layer: str, name: str, value: Any, *, least: int = 1) -> Pair:
-    """Return one size for rows and columns, or a pair, in the form that it was given in.
+    """Check and return one size for both dimensions, or a pair, in its given form.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def window(layer: str, name: str, value: Any, *, least: int = 1) -> Pair:
 
 
 def padding(layer: str, value: Any, *, stride: Pair) -> Padding:
-    """Return the padding of a convolution: sizes of at least 0, ``"same"`` where the stride is 1, or ``"valid"``.
+    """Check and return the padding of a convolution: sizes of at least 0, ``"same"`` (stride 1 only) or ``"valid"``.
 
     Examples
     --------
@@ -85,12 +85,12 @@ def padding(layer: str, value: Any, *, stride: Pair) -> Padding:
 
 
 def number(layer: str, name: str, value: Any, *, least: float = -math.inf, most: float = math.inf) -> float:
-    """Return a number between two bounds.
+    """Check and return a number between two bounds.
 
     Raises
     ------
     TypeError
-        If it is no number; a bool is none.
+        If it is no number; a bool is not accepted.
     ValueError
         If it is outside of the bounds, or NaN.
 
@@ -110,7 +110,7 @@ def number(layer: str, name: str, value: Any, *, least: float = -math.inf, most:
 
 
 def probability(layer: str, name: str, value: Any) -> float:
-    """Return a probability.
+    """Check and return a probability.
 
     Examples
     --------

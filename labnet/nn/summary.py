@@ -1,4 +1,4 @@
-"""Modules as tables: what is inside, and how many parameters."""
+"""Summaries of modules as tables of layers and parameter counts."""
 
 from collections.abc import Iterator
 from html import escape
@@ -13,7 +13,7 @@ _ROWS = 40
 
 
 def describe_module(module: "Module") -> str:
-    """Describe a module as HTML: its layers with the numbers of their parameters; at most some tens of rows.
+    """Describe a module as HTML: its layers with parameter counts, in a bounded number of rows.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def describe_module(module: "Module") -> str:
 
 
 def _lines(module: "Module", *, depth: int) -> Iterator[tuple[str, str, str, str]]:
-    """Iterate over the layers inside, outer ones first; plain functions are layers too."""
+    """Iterate over the inner layers, outer ones first; plain functions are layers too."""
     for name, inner in module._parts():
         if not hasattr(inner, "_parts"):
             yield ("  " * depth + name, getattr(inner, "__name__", type(inner).__name__), "", "–")
@@ -54,7 +54,7 @@ def _lines(module: "Module", *, depth: int) -> Iterator[tuple[str, str, str, str
 
 
 def _size(nbytes: int) -> str:
-    """Write a number of bytes for people.
+    """Format a number of bytes.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The parts of a transformer (Vaswani et al., 2017), as torch arranges them."""
+"""The layers of a transformer (Vaswani et al., 2017), in torch's arrangement."""
 
 import copy
 import math
@@ -20,7 +20,7 @@ Function = Callable[[Tensor], Tensor]
 
 
 class _Layer(Module):
-    """What encoder and decoder layers share: a feed-forward block, and sums with what was there before."""
+    """The common base of encoder and decoder layers: a feed-forward block and residual connections."""
 
     def __init__(
         self,
@@ -56,14 +56,14 @@ class _Layer(Module):
         for number in range(1, self.blocks + 1):
             setattr(self, f"dropout{number}", Dropout(dropout))
 
-    #: Blocks that are added to what was there before, each with a norm and a dropout of its own.
+    #: Number of residual blocks, each with its own norm and dropout.
     blocks: int
 
     def _attentions(self, d_model: int, nhead: int, dropout: float, **named: Any) -> None:
-        """Make the attention that a subclass has besides the one to itself."""
+        """Make the attention of a subclass besides self-attention."""
 
     def _add(self, x: Tensor, number: int, block: Function) -> Tensor:
-        """Return `x` plus a block of it, normalised before or after."""
+        """Add a block to `x`, with the norm before or after."""
         norm, drop = getattr(self, f"norm{number}"), getattr(self, f"dropout{number}")
         total: Tensor = x + drop(block(norm(x))) if self.norm_first else norm(x + drop(block(x)))
         return total
@@ -74,7 +74,7 @@ class _Layer(Module):
 
 
 class TransformerEncoderLayer(_Layer):
-    """Attention of a sequence to itself, and a feed-forward block.
+    """Self-attention and a feed-forward block.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ class TransformerEncoderLayer(_Layer):
 
 
 class TransformerDecoderLayer(_Layer):
-    """Attention of a sequence to itself and to another one, and a feed-forward block.
+    """Self-attention, attention to another sequence, and a feed-forward block.
 
     Parameters are those of `TransformerEncoderLayer`.
 
@@ -164,7 +164,7 @@ class TransformerDecoderLayer(_Layer):
         tgt_is_causal: bool = False,
         memory_is_causal: bool = False,
     ) -> Tensor:
-        """Map a sequence to one of the same shape, looking at `memory`; masks are as for `MultiheadAttention`."""
+        """Map a sequence to one of the same shape, with attention to `memory`; masks as in `MultiheadAttention`."""
 
         def attend(x: Tensor) -> Tensor:
             return self.self_attn.forward(
@@ -186,7 +186,7 @@ class TransformerDecoderLayer(_Layer):
 
 
 class _Stack(Module):
-    """Copies of a layer, one after the other, and a norm at the end."""
+    """A stack of copies of a layer, with a final norm."""
 
     def __init__(self, layer: Module, num_layers: int, norm: Module | None = None):
         super().__init__()
@@ -203,7 +203,7 @@ class _Stack(Module):
 
 
 class TransformerEncoder(_Stack):
-    """Copies of an encoder layer, one after the other; all start with the weights of the given one.
+    """A stack of copies of an encoder layer; all start with its weights.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ class TransformerEncoder(_Stack):
 
 
 class TransformerDecoder(_Stack):
-    """Copies of a decoder layer, one after the other; all start with the weights of the given one.
+    """A stack of copies of a decoder layer; all start with its weights.
 
     Parameters
     ----------
@@ -268,13 +268,13 @@ class TransformerDecoder(_Stack):
         tgt_is_causal: bool = False,
         memory_is_causal: bool = False,
     ) -> Tensor:
-        """Map a sequence to one of the same shape, looking at `memory`; masks are as for `MultiheadAttention`."""
+        """Map a sequence to one of the same shape, with attention to `memory`; masks as in `MultiheadAttention`."""
         masks = (tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask)
         return self._through(tgt, memory, *masks, tgt_is_causal=tgt_is_causal, memory_is_causal=memory_is_causal)
 
 
 class PositionalEncoding(Module):
-    """Add sines and cosines of the position, so that attention can tell places apart.
+    """Add sines and cosines of the position, so that attention can distinguish positions.
 
     Element (t, 2k) is ``sin(t / 10000^(2k / d_model))``, element (t, 2k + 1) the cosine of the same
     (Vaswani et al., 2017, section 3.5); dropout follows.
@@ -286,7 +286,7 @@ class PositionalEncoding(Module):
     dropout : float
         Probability of the dropout.
     max_len : int
-        Positions that are known.
+        Maximum length of a sequence.
     batch_first : bool
         Whether inputs are (N, L, E) rather than (L, N, E).
 

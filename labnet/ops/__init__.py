@@ -1,4 +1,4 @@
-"""Every op, by family."""
+"""All ops, by family."""
 
 from labnet.ops import counting as counting
 from labnet.ops import creation as creation

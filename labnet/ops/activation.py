@@ -1,4 +1,4 @@
-"""Activation functions, each as one op with its own rule; `relu`, `sigmoid` and `tanh` are elementwise ops."""
+"""Activation functions, each as one op with its own rule; `relu`, `sigmoid` and `tanh` are in `elementwise`."""
 
 import math
 from typing import Any
@@ -16,7 +16,7 @@ _SHAPES = ((3, 4),), ((),), ((0, 2),)
 
 
 def _samples(**static: Any) -> tuple[Sample, ...]:
-    """Return samples of an elementwise op, with its static arguments left out and given."""
+    """Return samples of an elementwise op, with and without its static arguments."""
     return (*(Sample(shapes) for shapes in _SHAPES), Sample(_SHAPES[0], static))
 
 
@@ -29,7 +29,7 @@ def _normal_density(x: Tensor) -> Tensor:
 
 @unary(lambda g, out, x: g * _normal_density(x))
 def ndtr(x: Array, /) -> Array:
-    """Distribution function of the standard normal, ``(1 + erf(x / sqrt(2))) / 2``, of each element.
+    """Return the distribution function of the standard normal, ``(1 + erf(x / sqrt(2))) / 2``, of each element.
 
     Examples
     --------
@@ -56,7 +56,7 @@ def _pull_gelu(g: Tensor, out: Tensor, x: Tensor, *, approximate: str = "none") 
 
 @op(_pull_gelu, samples=_samples(approximate="tanh"), dtypes=FLOATS, wide=True)
 def gelu(x: Array, /, *, approximate: str = "none") -> Array:
-    """Each element times the normal distribution function of it (Hendrycks and Gimpel, 2016).
+    """Return each element times the normal distribution function of it (Hendrycks and Gimpel, 2016).
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def _pull_silu(g: Tensor, out: Tensor, x: Tensor) -> Tensor:
 
 @unary(_pull_silu)
 def silu(x: Array, /) -> Array:
-    """Each element times its logistic function, ``x / (1 + exp(-x))``; also known as swish.
+    """Return each element times its logistic function, ``x / (1 + exp(-x))``; also known as swish.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def silu(x: Array, /) -> Array:
 
 
 def _pull_elu(g: Tensor, out: Tensor, x: Tensor, *, alpha: float = 1.0) -> Tensor:
-    curved = blocked(out, x == 0)  # the second gradient jumps at 0, where it is 0 as in torch
+    curved = blocked(out, x == 0)  # the second derivative is discontinuous at 0, where it is 0 as in torch
     return g * where(x <= 0, curved + alpha, 1)
 
 
@@ -112,7 +112,7 @@ def _pull_elu(g: Tensor, out: Tensor, x: Tensor, *, alpha: float = 1.0) -> Tenso
     dtypes=FLOATS,
 )
 def elu(x: Array, /, alpha: float = 1.0) -> Array:
-    """Each element where it is positive, else ``alpha * (exp(x) - 1)`` (Clevert et al., 2016).
+    """Return each element where it is positive, else ``alpha * (exp(x) - 1)`` (Clevert et al., 2016).
 
     Examples
     --------
@@ -129,7 +129,7 @@ def elu(x: Array, /, alpha: float = 1.0) -> Array:
     dtypes=FLOATS,
 )
 def leaky_relu(x: Array, /, negative_slope: float = 0.01) -> Array:
-    """Each element where it is positive, else `negative_slope` times it.
+    """Return each element where it is positive, else `negative_slope` times it.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def _pull_hardtanh(g: Any, out: Any, x: Any, *, min_val: float = -1.0, max_val: 
 
 @op(_pull_hardtanh, samples=_samples(min_val=-0.5, max_val=1.5), dtypes=FLOATS)
 def hardtanh(x: Array, /, min_val: float = -1.0, max_val: float = 1.0) -> Array:
-    """Each element, limited to [`min_val`, `max_val`]; the gradient is 0 at and beyond the limits, as in torch.
+    """Return each element, limited to [`min_val`, `max_val`]; the gradient is 0 at and beyond the limits, as in torch.
 
     Examples
     --------
@@ -159,7 +159,7 @@ def hardtanh(x: Array, /, min_val: float = -1.0, max_val: float = 1.0) -> Array:
 
 @unary(lambda g, out, x: _pull_hardtanh(g, out, x, min_val=0.0, max_val=6.0), domain=(-5.0, 9.0))
 def relu6(x: Array, /) -> Array:
-    """Each element, limited to [0, 6].
+    """Return each element, limited to [0, 6].
 
     Examples
     --------
@@ -176,7 +176,7 @@ def relu6(x: Array, /) -> Array:
     dtypes=FLOATS,
 )
 def threshold(x: Array, /, threshold: float, value: float) -> Array:
-    """Each element where it is greater than `threshold`, else `value`; NaN stays.
+    """Return each element where it is greater than `threshold`, else `value`; NaN stays.
 
     Examples
     --------
@@ -194,7 +194,7 @@ def threshold(x: Array, /, threshold: float, value: float) -> Array:
     wide=True,
 )
 def softmax(x: Array, /, axis: int = -1) -> Array:
-    """Exponentials divided by their sum along `axis`, computed without overflow.
+    """Return the exponentials divided by their sum along `axis`, computed without overflow.
 
     Examples
     --------

@@ -21,7 +21,7 @@ def _pull_abs(g: Any, out: Any, x: Any) -> Any:
 
 @unary(_pull_abs, ufunc=np.abs, dtypes=NUMBERS)
 def abs(x: Array, /) -> Array:
-    """Absolute value of each element.
+    """Return the absolute value of each element.
 
     Examples
     --------
@@ -33,7 +33,7 @@ def abs(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: g, ufunc=np.positive, dtypes=NUMBERS)
 def positive(x: Array, /) -> Array:
-    """Each element, unchanged.
+    """Return each element, unchanged.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def positive(x: Array, /) -> Array:
 
 @unary(no_slope, ufunc=np.sign, dtypes=NUMBERS)
 def sign(x: Array, /) -> Array:
-    """-1, 0 or 1 for each element, as its sign is; NaN for NaN. The gradient is zero.
+    """Return -1, 0 or 1 for each element, as its sign is; NaN for NaN. The gradient is zero.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def sign(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: 2 * g * x, ufunc=np.square, dtypes=NUMBERS)
 def square(x: Array, /) -> Array:
-    """Square of each element.
+    """Return the square of each element.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def square(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: -g * out * out, ufunc=np.reciprocal, domain=(0.5, 3.0))
 def reciprocal(x: Array, /) -> Array:
-    """One divided by each element.
+    """Return the reciprocal of each element.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def reciprocal(x: Array, /) -> Array:
     dtypes=FLOATS,
 )
 def hypot(x1: Array, x2: Array, /) -> Array:
-    """Square root of ``x1**2 + x2**2``, without overflow on the way.
+    """Return the square root of ``x1**2 + x2**2``, without overflow.
 
     Examples
     --------
@@ -96,12 +96,12 @@ def hypot(x1: Array, x2: Array, /) -> Array:
     """
 
 
-# Rounding: the gradient is zero
+# Rounding, with zero gradient
 
 
 @unary(no_slope, ufunc=np.floor, dtypes=NUMBERS)
 def floor(x: Array, /) -> Array:
-    """Greatest integer that is not above each element.
+    """Return the greatest integer that is not above each element.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def floor(x: Array, /) -> Array:
 
 @unary(no_slope, ufunc=np.ceil, dtypes=NUMBERS)
 def ceil(x: Array, /) -> Array:
-    """Smallest integer that is not below each element.
+    """Return the smallest integer that is not below each element.
 
     Examples
     --------
@@ -125,7 +125,7 @@ def ceil(x: Array, /) -> Array:
 
 @unary(no_slope, ufunc=np.trunc, dtypes=NUMBERS)
 def trunc(x: Array, /) -> Array:
-    """Integer part of each element.
+    """Return the integer part of each element.
 
     Examples
     --------
@@ -137,7 +137,7 @@ def trunc(x: Array, /) -> Array:
 
 @unary(no_slope, dtypes=NUMBERS)
 def round(x: Array, /) -> Array:
-    """Nearest integer to each element; halves go to the even one.
+    """Return the nearest integer to each element; halves go to the even one.
 
     Examples
     --------
@@ -153,7 +153,7 @@ def round(x: Array, /) -> Array:
 
 @binary(no_slope, no_slope, dtypes=FLOATS, domain=(0.5, 2.0))
 def floor_divide(x1: Array, x2: Array, /) -> Array:
-    """Quotient of each pair of elements, rounded down; infinite ones as the standard has them. The gradient is zero.
+    """Return the floor of each quotient, with the standard's rules for infinities; the gradient is zero.
 
     Examples
     --------
@@ -176,7 +176,7 @@ def floor_divide(x1: Array, x2: Array, /) -> Array:
     domain=(0.5, 2.0),
 )
 def remainder(x1: Array, x2: Array, /) -> Array:
-    """Remainder of each division, with the sign of the divisor.
+    """Return the remainder of each division, with the sign of the divisor.
 
     Examples
     --------
@@ -191,7 +191,7 @@ def remainder(x1: Array, x2: Array, /) -> Array:
 
 @binary(lambda g, out, x1, x2: share(g, x2, x1), lambda g, out, x1, x2: share(g, x1, x2), ufunc=np.minimum)
 def minimum(x1: Array, x2: Array, /) -> Array:
-    """Smaller of each pair of elements; where they are equal, each gets half of the gradient.
+    """Return the smaller of each pair of elements; where they are equal, each gets half of the gradient.
 
     Examples
     --------
@@ -202,7 +202,7 @@ def minimum(x1: Array, x2: Array, /) -> Array:
 
 
 def _within(bound: Any, dtype: np.dtype[Any]) -> Any:
-    """Return a bound of `clip` as its dtype has it, a tensor or a number."""
+    """Return a bound of `clip` in the dtype of the tensor."""
     if type(bound) not in PYTHON and not isinstance(bound, Tensor):
         bound = Tensor(bound)
     if not isinstance(bound, Tensor):
@@ -224,7 +224,7 @@ def _within(bound: Any, dtype: np.dtype[Any]) -> Any:
     gradients=(True, True, True),
 )
 def clip(x: Array, /, min: Array = None, max: Array = None) -> Tensor:
-    """Each element, or the bound that it exceeds; elements within the bounds get the gradient.
+    """Return each element, or the bound that it exceeds; elements within the bounds get the gradient.
 
     Parameters
     ----------
@@ -251,7 +251,7 @@ def clip(x: Array, /, min: Array = None, max: Array = None) -> Tensor:
 
 @binary(lambda g, out, x1, x2: blocked(g * sign(x1) * sign(out), x1 == 0), no_slope, ufunc=np.copysign, dtypes=FLOATS)
 def copysign(x1: Array, x2: Array, /) -> Array:
-    """Magnitude of the first with the sign of the second of each pair of elements.
+    """Return the magnitude of the first with the sign of the second of each pair of elements.
 
     Examples
     --------
@@ -263,7 +263,7 @@ def copysign(x1: Array, x2: Array, /) -> Array:
 
 @binary(ufunc=np.nextafter, dtypes=FLOATS)
 def nextafter(x1: Array, x2: Array, /) -> Array:
-    """Next number from the first towards the second of each pair, in their dtype.
+    """Return the next number from the first towards the second of each pair, in their dtype.
 
     Examples
     --------
@@ -275,7 +275,7 @@ def nextafter(x1: Array, x2: Array, /) -> Array:
 
 @unary(ufunc=np.signbit)
 def signbit(x: Array, /) -> Array:
-    """Whether the sign of each element is set, that of -0.0 included.
+    """Return whether the sign of each element is set, that of -0.0 included.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Arguments that name dimensions, or count places along them: made plain integers before anything uses them."""
+"""Normalisation of arguments that name or count dimensions, to plain integers."""
 
 import inspect
 import operator
@@ -17,7 +17,7 @@ _NAMES = ("axis", "axes", "source", "destination", "shift", "k", "n")
 
 @dataclass(frozen=True)
 class Kind:
-    """What an argument may be: one integer, several, and None."""
+    """The accepted forms of an argument: one integer, several, None."""
 
     one: bool
     several: bool
@@ -25,7 +25,7 @@ class Kind:
 
 
 def kinds(parameters: Iterable[inspect.Parameter]) -> dict[str, Kind]:
-    """Return which parameters name dimensions or count places, and what each may be by its annotation."""
+    """Return the parameters that name or count dimensions, with their accepted forms by annotation."""
     found = {}
     for parameter in parameters:
         choices = get_args(parameter.annotation) or (parameter.annotation,)
@@ -39,12 +39,12 @@ def kinds(parameters: Iterable[inspect.Parameter]) -> dict[str, Kind]:
 
 
 def plain(op: str, name: str, value: Any, kind: Kind) -> int | tuple[int, ...] | None:
-    """Return an argument as integers of Python's: NumPy's and 0-d tensors are fine, and any sequence for a tuple.
+    """Convert an argument to Python integers, from NumPy integers, 0-d tensors or any sequence of these.
 
     Raises
     ------
     DTypeError
-        If it is something else.
+        If it is of another type.
     """
     if value is None and kind.optional:
         return None
@@ -57,14 +57,14 @@ def plain(op: str, name: str, value: Any, kind: Kind) -> int | tuple[int, ...] |
 
 
 def make_plain(op: str, axes: Mapping[str, Kind], static: dict[str, Any]) -> None:
-    """Make those of the arguments of a call that name dimensions plain integers; see `plain`."""
+    """Convert the dimension arguments of a call to plain integers; see `plain`."""
     for key, kind in axes.items():
         if key in static and (type(static[key]) is not int or not kind.one):
             static[key] = plain(op, key, static[key], kind)
 
 
 def integer(op: str, name: str, value: Any, ending: str = "") -> int:
-    """Return one integer; `ending` is what else the argument may be, for the message of a `DTypeError`."""
+    """Return one integer; `ending` names other accepted forms in the message of a `DTypeError`."""
     try:
         return _index(value)
     except TypeError:
@@ -72,7 +72,7 @@ def integer(op: str, name: str, value: Any, ending: str = "") -> int:
 
 
 def integers(op: str, name: str, value: Any, ending: str = "") -> tuple[int, ...]:
-    """Return one integer, or several, as a tuple; see `integer`."""
+    """Return one or several integers as a tuple; see `integer`."""
     try:
         return tuple([_index(one) for one in (value if _is_sequence(value) else (value,))])
     except TypeError:
@@ -93,7 +93,7 @@ def _index(value: Any) -> int:
 
 
 def normalize_axis(op: str, axis: int, shape: tuple[int, ...]) -> int:
-    """Return a dimension counted from the first one.
+    """Return a dimension as a non-negative integer.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Two-dimensional convolution and its two adjoints, each the others' gradient rule.
+"""Two-dimensional convolution and its two adjoints, which are each other's gradient rules.
 
 A convolution is a matrix product with the matrix of all windows; see `labnet.ops.windows`.
 """
@@ -26,7 +26,7 @@ def _channels_fit(images: tuple[int, ...], weight: tuple[int, ...], groups: int)
 def _windows(
     like: Array, images: Sequence[int], weight: Sequence[int], stride: Pair, padding: Padding, dilation: Pair
 ) -> Windows:
-    """Return where the windows lie, for arrays on the device of `like`."""
+    """Return the window geometry, for arrays on the device of `like`."""
     return Windows.of(
         tuple(images[2:]),
         tuple(weight[2:]),
@@ -77,7 +77,7 @@ def conv2d(
     dilation: Pair = 1,
     groups: int = 1,
 ) -> Array:
-    """Cross-correlate images with filters, as torch does, and add a bias; `labnet.nn.conv2d` can do without.
+    """Cross-correlate images with filters, as torch does, and add a bias, which is optional in `labnet.nn.conv2d`.
 
     Parameters
     ----------
@@ -85,11 +85,11 @@ def conv2d(
     weight : tensor of shape (K, C / groups, rows, columns)
     bias : tensor of shape (K,), or a number
     stride, dilation : int or (int, int)
-        Steps between windows, and between the elements of one.
+        Steps between windows, and between the elements of a window.
     padding : int, (int, int), "valid" or "same"
         Zeros around the image.
     groups : int
-        The k-th part of the filters sees the k-th part of the channels only.
+        The k-th group of filters reads the k-th group of channels only.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def conv2d(
     Raises
     ------
     ShapeError
-        If the shapes do not fit each other; the message holds both.
+        If the shapes do not match; the message contains both.
 
     Examples
     --------
@@ -147,7 +147,7 @@ def conv2d_input(
     dilation: Pair = 1,
     groups: int = 1,
 ) -> Array:
-    """Adjoint of `conv2d` in the images: its gradient, or a transposed convolution.
+    """Return the adjoint of `conv2d` in the images: its gradient, or a transposed convolution.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def conv2d_weight(
     dilation: Pair = 1,
     groups: int = 1,
 ) -> Array:
-    """Adjoint of `conv2d` in the filters, which is their gradient.
+    """Return the adjoint of `conv2d` in the filters, which is their gradient.
 
     Parameters
     ----------

@@ -1,10 +1,9 @@
-"""How ops are counted: while somebody collects statistics, each op's kernel is a counting one.
+"""Op statistics: while they are collected, counting kernels replace the kernels of ops.
 
-The functions that `labnet.ops.dispatch` makes hold the array function of their op in a cell. Counting puts
-another function into that cell and takes it out again at the end, so that an op costs exactly the same as
-before while nobody counts. Backwards are counted as ops of their own, ``matmul.backward``; the ops that a
-gradient rule is written in are part of it and not counted again. What runs on a GPU is counted at once, and its
-seconds there are added when they are known; see `labnet.kernels.cuda.driver.clock`.
+The functions of `labnet.ops.dispatch` keep the array function of their op in a closure cell. Collection replaces the
+content of the cell and restores it at the end, so an op has no overhead otherwise. Backwards are counted as separate
+ops, such as ``matmul.backward``; the ops inside a gradient rule are not counted again. GPU ops are counted at once, and
+their seconds are added when they are known; see `labnet.kernels.cuda.driver.clock`.
 """
 
 import time
@@ -24,14 +23,14 @@ from labnet.tensor import as_array
 
 Kernel = Callable[..., Any]
 
-#: Cells that hold a kernel, and classes that hold a vjp, with the plain and the counting one; made when counting
-#: begins for the first time.
+#: Cells with their plain and counting kernels, and classes with their plain and counting vjps; made at the first
+#: collection.
 _cells: list[tuple[CellType, Kernel, Kernel]] = []
 _vjps: list[tuple[type[Recorded], Kernel, Kernel]] = []
 
 
 def kernel_cell(op: Op) -> CellType:
-    """Return the cell in which the function of an op keeps its kernel."""
+    """Return the closure cell of an op's function that contains its kernel."""
     cells = [cell for cell in op.function.__closure__ or () if cell.cell_contents is op.forward]
     if len(cells) != 1:
         raise RuntimeError(f"{op.name}: its function should hold its kernel in one cell, found {len(cells)}")
@@ -39,7 +38,7 @@ def kernel_cell(op: Op) -> CellType:
 
 
 def counting_kernel(op: Op) -> Kernel:
-    """Return the kernel of an op, with counting around it."""
+    """Wrap the kernel of an op in counting."""
     kernel, variadic = op.forward, op.variadic
 
     def counted(*arguments: Any, **static: Any) -> Any:
@@ -58,7 +57,7 @@ def counting_kernel(op: Op) -> Kernel:
 
 
 def counting_vjp(vjp: Kernel) -> Kernel:
-    """Return what applies the rules of a recorded op, with counting around it as one op."""
+    """Wrap the vjp of a recorded op in counting, as one op."""
 
     def counted(node: Recorded, gradient: Any, run: Run) -> Any:
         if not active():
@@ -71,7 +70,7 @@ def counting_vjp(vjp: Kernel) -> Kernel:
         seconds = 0.0 if is_on_gpu(out) else time.perf_counter() - began
         wanted = {position: each for position, each in enumerate(parts) if each is not None}
         forward = op.count_flops(out, *inputs, **static)
-        # a bias, the third input of linear maps and convolutions, gets the sum of the gradient and no product of it
+        # the gradient of a bias, the third input of linear maps and convolutions, is a sum without a product
         summed = int(np.size(gradient))
         flops = sum([forward if position < 2 or op.variadic else summed for position in wanted])
         nbytes = _nbytes(op, inputs, out) + sum(as_array(each).nbytes for each in wanted.values())
@@ -82,7 +81,7 @@ def counting_vjp(vjp: Kernel) -> Kernel:
 
 
 def _vjp_classes() -> list[type[Recorded]]:
-    """Return the kinds of recorded ops that have a way of their own to apply their rules."""
+    """Return the classes of recorded ops that define their own vjp."""
     found, kinds = [], [Recorded]
     while kinds:
         kind = kinds.pop()
@@ -93,14 +92,14 @@ def _vjp_classes() -> list[type[Recorded]]:
 
 
 def _nbytes(op: Op, inputs: Any, out: Any) -> int:
-    """Return the bytes that an op reads and writes; a view takes none."""
+    """Return the bytes that an op reads and writes; 0 for a view."""
     if op.view and getattr(out, "base", None) is not None:
         return 0
     return sum(array.nbytes for array in (*inputs, out) if hasattr(array, "nbytes"))
 
 
 def switch(on: bool) -> None:
-    """Put the counting kernels in place, or the plain ones."""
+    """Install the counting kernels or the plain ones."""
     if not _cells:
         _cells.extend(
             (kernel_cell(op), op.forward, counting_kernel(op)) for op in REGISTRY.values() if not op.is_composed
@@ -109,7 +108,7 @@ def switch(on: bool) -> None:
     for cell, plain, counted in _cells:
         cell.cell_contents = counted if on else plain
     for kind, plain, counted in _vjps:
-        setattr(kind, "vjp", counted if on else plain)  # noqa: B010  (mypy lets nobody assign a method)
+        setattr(kind, "vjp", counted if on else plain)  # noqa: B010  (mypy refuses to assign a method)
 
 
 on_switch(switch)

@@ -1,4 +1,4 @@
-"""Tensors from nothing: constants, ranges and random numbers."""
+"""Creation of tensors: constants, ranges and random numbers."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from labnet.ops.shape import Shape
 from labnet.tensor import DTypeLike, Tensor, as_array, as_dtype
 
 _generator = np.random.default_rng()
-#: What DLPack calls a GPU of NVIDIA.
+#: DLPack's device type of an NVIDIA GPU.
 _DLPACK_CUDA = 2
 
 
@@ -22,7 +22,7 @@ def _dtype(dtype: DTypeLike | None) -> np.dtype[Any]:
 
 
 def _made(value: Any, shape: Shape, dtype: Any, device: str | None, requires_grad: bool) -> Tensor:
-    """Make a tensor of one value, or of anything for None, on a device."""
+    """Make a tensor of one value on a device, uninitialised for None."""
     device = check_device(device)
     like = None if device == CPU else moved(np.zeros((), dtype), device)
     if value is None:
@@ -43,10 +43,10 @@ def asarray(
     copy: bool | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Make a tensor of numbers, nested sequences, NumPy arrays or tensors.
+    """Make a tensor from numbers, nested sequences, NumPy arrays or tensors.
 
-    Python floats become float32, integers int64; NumPy arrays keep their dtype and share memory. A tensor
-    that needs no change is returned as it is.
+    Python floats become float32, integers int64; NumPy arrays keep their dtype and share memory. A tensor that needs no
+    conversion is returned itself.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def asarray(
     device : str, optional
         ``"cpu"`` or ``"cuda"``; by default where a tensor is, or for anything else the one of `set_device`.
     copy : bool, optional
-        True for memory of its own, False for an error where memory cannot be shared.
+        True for a copy, False for an error if memory cannot be shared.
     requires_grad : bool
         Collect a gradient for the tensor.
 
@@ -98,7 +98,7 @@ def asarray(
 
 
 def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = None) -> Tensor:
-    """Make a tensor of another library's array, without a copy where that is possible.
+    """Make a tensor from another library's array, without a copy if possible.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
 def empty(
     shape: Shape, *, dtype: DTypeLike | None = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
-    """Make a tensor whose elements are whatever was in memory.
+    """Make a tensor with uninitialised elements.
 
     Examples
     --------
@@ -130,7 +130,7 @@ def empty(
 def empty_like(
     x: Tensor, /, *, dtype: DTypeLike | None = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
-    """Make a tensor with the shape, and unless given the dtype, of `x`, and any elements.
+    """Make an uninitialised tensor with the shape of `x`, and its dtype unless given.
 
     Examples
     --------
@@ -177,7 +177,7 @@ def full(
     device: str | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Make a tensor that holds one value everywhere.
+    """Make a tensor of one value.
 
     Examples
     --------
@@ -201,7 +201,7 @@ def full_like(
     device: str | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Make a tensor of one value with the shape, and unless given the dtype, of `x`.
+    """Make a tensor of one value with the shape of `x`, and its dtype unless given.
 
     Examples
     --------
@@ -236,7 +236,7 @@ def eye(
 def zeros_like(
     x: Tensor, /, *, dtype: DTypeLike | None = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
-    """Make a tensor of zeros with the shape, and unless given the dtype, of `x`.
+    """Make a tensor of zeros with the shape of `x`, and its dtype unless given.
 
     Examples
     --------
@@ -250,7 +250,7 @@ def zeros_like(
 def ones_like(
     x: Tensor, /, *, dtype: DTypeLike | None = None, device: str | None = None, requires_grad: bool = False
 ) -> Tensor:
-    """Make a tensor of ones with the shape, and unless given the dtype, of `x`.
+    """Make a tensor of ones with the shape of `x`, and its dtype unless given.
 
     Examples
     --------
@@ -271,7 +271,7 @@ def arange(
     device: str | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Make a one-dimensional tensor of evenly spaced numbers, the end excluded also where rounding would reach it.
+    """Make a one-dimensional tensor of evenly spaced numbers; rounding never includes the end.
 
     Examples
     --------
@@ -289,7 +289,7 @@ def arange(
 
 
 def _spaced(first: float, last: float, step: float, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """Return evenly spaced numbers, worked out in float64 and rounded so that none reaches `last`."""
+    """Return evenly spaced numbers, computed in float64 and rounded below `last`."""
     if not math.isfinite((last - first) / step):
         raise ValueError(f"arange: cannot count from {first} to {last} in steps of {step}")
     exact = first + step * np.arange(max(math.ceil((last - first) / step), 0))
@@ -312,7 +312,7 @@ def linspace(
     endpoint: bool = True,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Make a one-dimensional tensor of `num` evenly spaced numbers, the end included unless `endpoint` is False.
+    """Make a one-dimensional tensor of `num` evenly spaced numbers, including the end unless `endpoint` is False.
 
     Examples
     --------
@@ -325,7 +325,7 @@ def linspace(
 
 
 def manual_seed(seed: int) -> None:
-    """Restart the random numbers of `rand`, `randn` and parameter initialisation, the same ones on every device.
+    """Seed the random numbers of `rand`, `randn` and parameter initialisation, identical on every device.
 
     Examples
     --------
@@ -338,14 +338,14 @@ def manual_seed(seed: int) -> None:
 
 
 def random_state() -> Any:
-    """Return where the stream of random numbers is, for `restart_at`."""
+    """Return the state of the random number generator, for `restart_at`."""
     with _generator.bit_generator.lock:
         return _generator.bit_generator.state
 
 
 def restart_at(state: Any) -> None:
-    """Draw the same random numbers again that came after a state."""
-    with _generator.bit_generator.lock:  # a draw of another thread is over, or comes after
+    """Restore a state of the random number generator."""
+    with _generator.bit_generator.lock:  # not during a draw of another thread
         _generator.bit_generator.state = state
 
 
@@ -378,7 +378,7 @@ def randn(
 
 
 def _uniform(shape: Shape, dtype: Any, device: str) -> Any:
-    """Draw the same numbers on every device, where they are needed."""
+    """Draw uniform numbers on their device, identical on every device."""
     if device == CPU:
         return _generator.random(shape, dtype=_precision(dtype))
     from labnet.kernels.cuda.kernels.random import uniform as drawn
@@ -387,7 +387,7 @@ def _uniform(shape: Shape, dtype: Any, device: str) -> Any:
 
 
 def _normal(shape: Shape, dtype: Any, _: str) -> Any:
-    """Draw on the host: how much of the stream a number takes shows only when it is drawn."""
+    """Draw normal numbers on the host, because each consumes a variable part of the stream."""
     return _generator.standard_normal(shape, dtype=_precision(dtype))
 
 
@@ -398,7 +398,7 @@ def _precision(dtype: Any) -> Any:
 def _drawn(
     generate: Callable[..., Any], shape: Shape, dtype: Any, *, device: str | None, requires_grad: bool
 ) -> Tensor:
-    """Draw in the precision of the dtype; where a function is traced, once per call of the compiled one."""
+    """Draw in the precision of the dtype; under tracing, once per call of the compiled function."""
 
     def draw(where: str) -> Any:
         return finished(generate(shape, dtype, where)).astype(dtype, copy=False)

@@ -1,6 +1,6 @@
-"""How a declared op runs on tensors: unwrap, compute, and record itself for a backward.
+"""Dispatch of ops on tensors: unwrap arguments, compute, and record a node for the backward.
 
-Three shapes of call, so that the common ones carry no argument packing: one tensor, two tensors, anything.
+Three forms of call, so that the common ones need no argument packing: one tensor, two tensors, general.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from labnet.tensor import Tensor, as_array, witness, wrap
 if TYPE_CHECKING:
     from labnet.ops.registry import Op
 
-#: What the body of an op sees for a tensor, and its caller may pass for one.
+#: The array of a tensor argument in the body of an op, and array-likes that a caller may pass.
 Array = Any
 Values = np.ndarray[Any, Any]
 
@@ -32,52 +32,52 @@ _new = object.__new__
 _asarray = finished
 _REFUSALS = (ValueError, TypeError, OverflowError)
 _NO_STATIC: dict[str, Any] = {}
-#: Python's numbers, which have no dtype of their own; and None for an operand that is left out.
+#: Python numbers, which have no dtype, and None for an omitted operand.
 PYTHON = (bool, int, float)
 _WEAK = (*PYTHON, type(None))
 
 
-#: The class whose tensors are computed at once. None while some thread traces: then every op takes the long way, where
-#: it asks whether it is its own thread that does.
+#: The class of tensors that are computed eagerly. None while any thread traces: ops then take the slow path, which
+#: checks whether their own thread traces.
 Plain: type[Tensor] | None = Tensor
 
 
 class Tracer(Protocol):
-    """What writes ops down instead of carrying them out."""
+    """A tracer, which records ops instead of running them."""
 
     def apply(self, op: "Op", inputs: Sequence[Any], static: dict[str, Any]) -> Tensor:
-        """Return a stand-in for the output of an op."""
+        """Record an op; return a stand-in for its output."""
 
     def update(self, optimizer: Any, found: list[tuple[Tensor, Any]]) -> None:
-        """Write down the step of an optimizer with these parameters and gradients."""
+        """Record an optimizer step with these parameters and gradients."""
 
     def random(self, draw: Callable[[str], Values]) -> Tensor:
-        """Return a stand-in for random numbers that every call draws anew, on the device that it names."""
+        """Return a stand-in for random numbers that each call draws on the named device."""
 
     def lift(self, x: Any) -> Any:
         """Return the stand-in for a tensor."""
 
     def original(self, x: Tensor) -> Tensor:
-        """Return the tensor that a stand-in for an argument stands for."""
+        """Return the tensor behind the stand-in of an argument."""
 
     def base_of(self, x: Tensor) -> Tensor:
-        """Return the tensor whose elements a view shows."""
+        """Return the base tensor of a view."""
 
     def write(self, x: Tensor, key: Any, value: Any) -> None:
-        """Write down ``x[key] = value``."""
+        """Record ``x[key] = value``."""
 
     def replace(self, x: Tensor, new: Any) -> None:
-        """Write down that a tensor has new elements."""
+        """Record new elements of a tensor."""
 
     def witness(self, what: str, tensor: Tensor, *given: Any) -> Any:
-        """Refuse that elements of a tensor leave it as numbers, or are written; share them as a stand-in."""
+        """Refuse to read a tensor's elements as numbers or to write them; share them as a stand-in."""
 
     def check_within(self, x: Tensor, bound: int, message: str) -> None:
-        """Have every call raise `IndexError` where an element is negative or not below a bound."""
+        """Make every call raise `IndexError` for elements outside of [0, bound)."""
 
 
 _tracer: ContextVar[Tracer | None] = ContextVar("labnet_tracer", default=None)
-#: The tracer of this context, if there is one.
+#: The tracer of this context, if any.
 current_tracer = _tracer.get
 _tracing: list[Tracer] = []
 _tracing_lock = threading.Lock()
@@ -85,7 +85,7 @@ _tracing_lock = threading.Lock()
 
 @contextlib.contextmanager
 def traced_by(tracer: Tracer) -> Iterator[None]:
-    """Hand the ops of this context to a tracer; other threads compute as ever, a little slower."""
+    """Send the ops of this context to a tracer; other threads compute as usual, slightly slower."""
     global Plain
     with _tracing_lock:
         _tracing.append(tracer)
@@ -102,7 +102,7 @@ def traced_by(tracer: Tracer) -> Iterator[None]:
 
 
 class Recorded(Node):
-    """An op that was carried out, with the values that it saw."""
+    """The node of an op, with its saved values."""
 
     __slots__ = ("arrays", "op", "out")
     op: "Op"
@@ -112,10 +112,10 @@ class Recorded(Node):
     static: dict[str, Any] = _NO_STATIC
 
     def vjp(self, gradient: Any, run: Run) -> Sequence[Any]:
-        """Apply the rules of the op, one per parent that needs a gradient.
+        """Apply the vjp rules of the op, one per parent that needs a gradient.
 
-        Rules are written in what arrays and tensors have in common, and in ops, which take both. So they run
-        on the saved arrays as they are, and on tensors only where their own gradient is wanted.
+        Rules use the common interface of arrays and tensors, and ops, which accept both. So they run on the saved
+        arrays, and on tensors only for higher derivatives.
         """
         parents, out, op = self.parents, self.out, self.op
         assert parents is not None, "check_kept() refuses freed nodes"
@@ -133,11 +133,11 @@ class Recorded(Node):
         if out.dtype == HALF and not op.view:
             rules = [None if rule is None else widened_rule(rule, i) for i, rule in enumerate(rules)]
         if run.create_graph:
-            return self._pull_tensors(gradient, inputs, rules)
+            return self._vjp_tensors(gradient, inputs, rules)
         if type(gradient) is _ndarray:
             return self._vjp_arrays(gradient, inputs, rules)
         gradient = _as_array(gradient)
-        with Deferred():  # what rules do between them is one kernel
+        with Deferred():  # all rules together are one kernel
             parts = self._vjp_arrays(gradient, inputs, rules)
         materialize(*parts)
         return parts
@@ -155,8 +155,8 @@ class Recorded(Node):
             parts.append(value if type(value) is _ndarray else _as_array(value))
         return parts
 
-    def _pull_tensors(self, gradient: Any, inputs: Sequence[Any], rules: Sequence[Any]) -> list[Tensor | None]:
-        """Apply the rules so that what they do is recorded."""
+    def _vjp_tensors(self, gradient: Any, inputs: Sequence[Any], rules: Sequence[Any]) -> list[Tensor | None]:
+        """Apply the rules to tensors, so that they are recorded."""
         assert self.parents is not None
         assert self.out is not None
         g = gradient if isinstance(gradient, Tensor) else wrap(finished(gradient))
@@ -168,34 +168,34 @@ class Recorded(Node):
         ]
 
     def release(self) -> None:
-        """Let go of the saved values."""
+        """Drop the saved values."""
         self.parents = self.out = None
         self.arrays = ()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the output; inputs are outputs of other nodes, or leaves, and views take none."""
+        """Bytes of the output; inputs belong to other nodes or leaves, and views take none."""
         return 0 if self.out is None or self.out.base is not None else self.out.nbytes
 
 
 def _as_array(value: Any) -> Values:
-    """Return the array of what a rule returned; it is a tensor where an op had the last word."""
+    """Return the result of a rule as an array; it is a tensor if the last operation was an op."""
     return value._array if isinstance(value, Tensor) else finished(value)
 
 
 def _as_tensor(value: Any) -> Tensor:
-    """Wrap what a rule returned; it is a tensor already where an op had the last word."""
+    """Return the result of a rule as a tensor; it already is one if the last operation was an op."""
     if type(value) is Tensor:
         return value
     return wrap(value if type(value) is _ndarray else finished(value))
 
 
 def _no_rule(*_: Any, **__: Any) -> None:
-    """Stand for the missing rule of an op of many tensors that has no gradient."""
+    """Act as the missing rule of a variadic op without a gradient."""
 
 
 class RecordedUnary(Recorded):
-    """An op of one tensor and nothing else: `Recorded.vjp`, written out."""
+    """The node of an op of one tensor, with `Recorded.vjp` specialised."""
 
     __slots__ = ()
 
@@ -208,7 +208,7 @@ class RecordedUnary(Recorded):
 
 
 class RecordedBinary(Recorded):
-    """An op of two tensors and nothing else: `Recorded.vjp`, written out."""
+    """The node of an op of two tensors, with `Recorded.vjp` specialised."""
 
     __slots__ = ()
 
@@ -227,7 +227,7 @@ class RecordedBinary(Recorded):
 
 
 class RecordedStatic(Recorded):
-    """An op that was carried out with static arguments."""
+    """The node of an op with static arguments."""
 
     __slots__ = ("static",)
     static: dict[str, Any]
@@ -247,7 +247,7 @@ def _recorded(
 
 
 def operand(value: Any) -> Array:
-    """Return what the array function gets for an argument; Python numbers keep their weak type."""
+    """Return the argument for the array function; Python numbers keep their weak type."""
     if isinstance(value, Tensor):
         return value._array
     if isinstance(value, _WEAK):
@@ -256,7 +256,7 @@ def operand(value: Any) -> Array:
 
 
 def as_tensors(values: Sequence[Any]) -> tuple[Any, ...]:
-    """Return values with Python's numbers as tensors: of the dtype of the others, or alone of the default one.
+    """Convert Python numbers to tensors, with the dtype of the other values or else the default dtype.
 
     Raises
     ------
@@ -279,7 +279,7 @@ def _node_of(value: Any) -> Node | None:
 
 
 def unary_function(op: "Op") -> Callable[..., Tensor]:
-    """Return the function of one tensor that carries out `op`."""
+    """Return the function of one tensor that runs `op`."""
     name, forward, differentiable = op.name, op.forward, op.differentiable
 
     def function(x: Any, /) -> Tensor:
@@ -313,7 +313,7 @@ def unary_function(op: "Op") -> Callable[..., Tensor]:
 
 
 def binary_function(op: "Op") -> Callable[..., Tensor]:
-    """Return the function of two tensors that carries out `op`."""
+    """Return the function of two tensors that runs `op`."""
     name, forward, differentiable = op.name, op.forward, op.differentiable
 
     def function(x1: Any, x2: Any, /) -> Tensor:
@@ -353,7 +353,7 @@ def binary_function(op: "Op") -> Callable[..., Tensor]:
 
 
 def check_names(op: str, static: dict[str, Any], names: Sequence[str], required: Sequence[str]) -> None:
-    """Raise what Python raises where an argument is not known, or is missing."""
+    """Raise Python's error for an unknown or missing argument."""
     for key in static:
         if key not in names:
             raise TypeError(f"{op}() got an unexpected keyword argument {key!r}")
@@ -363,7 +363,7 @@ def check_names(op: str, static: dict[str, Any], names: Sequence[str], required:
 
 
 def _take_positional(op: str, names: Sequence[str], given: tuple[Any, ...], static: dict[str, Any]) -> None:
-    """Give static arguments that came by position their names."""
+    """Assign names to positional static arguments."""
     for key, value in zip(names, given, strict=False):
         if key in static:
             raise TypeError(f"{op}() got multiple values for argument {key!r}")
@@ -371,7 +371,7 @@ def _take_positional(op: str, names: Sequence[str], given: tuple[Any, ...], stat
 
 
 def make_python(numbers: Sequence[str], static: dict[str, Any]) -> None:
-    """Replace NumPy's numbers among the arguments of a call by Python's, which leave the dtype to the tensor."""
+    """Convert NumPy scalars among arguments to Python numbers, so that tensors decide the dtype."""
     for key in numbers:
         value = static.get(key)
         if isinstance(value, np.generic) or (type(value) is _ndarray and not value.ndim):
@@ -381,7 +381,7 @@ def make_python(numbers: Sequence[str], static: dict[str, Any]) -> None:
 def static_function(
     op: "Op", *, names: Sequence[str], positional: int, required: Sequence[str]
 ) -> Callable[..., Tensor]:
-    """Return the function of one tensor and static arguments that carries out `op`.
+    """Return the function of one tensor and static arguments that runs `op`.
 
     Parameters
     ----------
@@ -389,9 +389,9 @@ def static_function(
     names : sequence of str
         Names of the static arguments.
     positional : int
-        How many of them may be given by position.
+        How many of them may be positional.
     required : sequence of str
-        Those that have no default.
+        Names without a default.
     """
     name, forward, differentiable, view, axes = op.name, op.forward, op.differentiable, op.view, op.axes
     numbers = op.numbers
@@ -438,13 +438,13 @@ def static_function(
 def general_function(
     op: "Op", *, inputs: int, names: Sequence[str], positional: int, required: Sequence[str]
 ) -> Callable[..., Tensor]:
-    """Return the function that carries out `op` on several tensors, or a sequence, and static arguments.
+    """Return the function of several tensors, or a sequence, and static arguments that runs `op`.
 
     Parameters
     ----------
     op : Op
     inputs : int
-        Number of tensors, the first arguments.
+        Number of leading tensor arguments.
     names, positional, required
         As for `static_function`.
     """
@@ -480,7 +480,7 @@ def general_function(
 
 
 def failure(name: str, arrays: tuple[Array, ...], static: dict[str, Any], error: Exception) -> Exception:
-    """Turn NumPy's complaint into ours, with every shape or dtype that took part."""
+    """Convert NumPy's error into labnet's, with all shapes or dtypes."""
     given = [a if isinstance(a, _ndarray) or is_on_gpu(a) else np.asarray(a) for a in arrays if a is not None]
     extra = "".join(f", {key}={value!r:.40}" for key, value in static.items())
     if isinstance(error, TypeError | OverflowError) or (name == "pow" and _broadcast(given)):
@@ -496,7 +496,7 @@ def failure(name: str, arrays: tuple[Array, ...], static: dict[str, Any], error:
 
 
 def _broadcast(arrays: list[Values]) -> bool:
-    """Tell whether the shapes fit together, so that the values are to blame."""
+    """Return whether the shapes broadcast, so that the error is about values."""
     try:
         np.broadcast_shapes(*(a.shape for a in arrays))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Questions about dtypes, as the array API standard asks them."""
+"""Inspection of dtypes and of the namespace, as in the array API standard."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class FloatInfo:
-    """What a floating dtype can hold."""
+    """The limits of a floating dtype."""
 
     bits: int
     eps: float
@@ -37,7 +37,7 @@ class FloatInfo:
 
 @dataclass(frozen=True)
 class IntegerInfo:
-    """What an integer dtype can hold."""
+    """The limits of an integer dtype."""
 
     bits: int
     max: int
@@ -84,7 +84,7 @@ def iinfo(type: DTypeLike | Tensor, /) -> IntegerInfo:
 
 
 def can_cast(from_: DTypeLike | Tensor, to: DTypeLike, /) -> bool:
-    """Tell whether the type promotion rules lead from one dtype to another.
+    """Return whether the type promotion rules lead from one dtype to another.
 
     Examples
     --------
@@ -96,7 +96,7 @@ def can_cast(from_: DTypeLike | Tensor, to: DTypeLike, /) -> bool:
 
 
 def isdtype(dtype: DTypeLike, kind: DTypeLike | tuple[DTypeLike, ...]) -> bool:
-    """Tell whether a dtype is of a kind, or of one of several.
+    """Return whether a dtype is of a kind, or of one of several kinds.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def isdtype(dtype: DTypeLike, kind: DTypeLike | tuple[DTypeLike, ...]) -> bool:
 
 
 def result_type(*arrays_and_dtypes: Any) -> DType:
-    """Return the dtype that an op of these tensors, dtypes and Python numbers has; numbers alone have the default one.
+    """Return the result dtype of an op on these tensors, dtypes and Python numbers.
 
     Examples
     --------
@@ -131,7 +131,7 @@ def result_type(*arrays_and_dtypes: Any) -> DType:
 
 
 class NamespaceInfo:
-    """What the standard's inspection functions tell about labnet.
+    """The standard's inspection functions for labnet.
 
     Examples
     --------
@@ -141,31 +141,31 @@ class NamespaceInfo:
     """
 
     def capabilities(self) -> dict[str, Any]:
-        """Return which optional behaviour exists."""
+        """Return the supported optional behaviour."""
         return {"boolean indexing": True, "data-dependent shapes": True, "max dimensions": 64}
 
     def default_device(self) -> str:
-        """Return the device that tensors are made on unless one is given."""
+        """Return the default device of new tensors."""
         return CPU
 
     def default_dtypes(self, *, device: str | None = None) -> dict[str, DType]:
-        """Return the dtypes that tensors are made with unless one is given."""
+        """Return the default dtypes of new tensors."""
         check_device(device)
         return {"real floating": DTYPES["float32"], "integral": DTYPES["int64"], "indexing": DTYPES["int64"]}
 
     def devices(self) -> list[str]:
-        """Return the devices that exist."""
+        """Return the known devices."""
         return [CPU]
 
     def dtypes(self, *, device: str | None = None, kind: str | tuple[str, ...] | None = None) -> dict[str, DType]:
-        """Return the dtypes of the standard, all or those of a kind, by name; float16 is none of them."""
+        """Return the standard's dtypes by name, all or those of a kind; float16 is not one of them."""
         check_device(device)
         listed = {name: dtype for name, dtype in DTYPES.items() if name != "float16"}
         return {name: dtype for name, dtype in listed.items() if kind is None or isdtype(dtype, kind)}
 
 
 def __array_namespace_info__() -> NamespaceInfo:  # noqa: N807
-    """Return what the standard's inspection functions tell about labnet.
+    """Return the standard's inspection functions for labnet.
 
     Examples
     --------

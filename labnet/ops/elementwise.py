@@ -1,4 +1,4 @@
-"""Ops that compute each element on its own; binary ones broadcast as in NumPy."""
+"""Elementwise ops; binary ones broadcast as in NumPy."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ TERNARY_SAMPLES = (Sample(((3, 4), (3, 4), (3, 4))), Sample(((3, 1), (4,), ())))
 
 
 def _fitted(rule: Rule | None, position: int) -> Rule | None:
-    """Let a rule bring what it returns to the shape and dtype of the operand, where they differ."""
+    """Wrap a rule so that its result is reduced to the operand's shape and dtype."""
     if rule is None:
         return None
     vjp = rule
@@ -42,7 +42,7 @@ def _fitted(rule: Rule | None, position: int) -> Rule | None:
         if g.dtype is like.dtype:
             if g.shape == like.shape:
                 return g
-            if type(g) is _ndarray and g.shape[1:] == like.shape and g.dtype is not HALF:  # such as that of a bias
+            if type(g) is _ndarray and g.shape[1:] == like.shape and g.dtype is not HALF:  # for example that of a bias
                 return _asarray(_add_up(g))
         return fit(g, like)
 
@@ -50,35 +50,35 @@ def _fitted(rule: Rule | None, position: int) -> Rule | None:
 
 
 def _gradient(g: Tensor, out: Tensor, *inputs: Tensor) -> Tensor:
-    """Hand the gradient on as it is."""
+    """Return the gradient unchanged."""
     return g
 
 
-#: Integers as wide as the floating dtypes, in which elements are masked bit by bit.
+#: Integer dtypes of the width of floating ones, for bitwise masks.
 _BITS = {"e": np.int16, "f": np.int32, "d": np.int64}
 
 
 def kept(g: Any, mask: Any) -> Any:
-    """Return the gradient where a mask holds, else 0; a product with the mask would turn infinities into NaN."""
+    """Return the gradient where a mask is True, else 0; a product would turn infinities into NaN."""
     if type(g) is _ndarray and type(mask) is _ndarray and mask.dtype.char == "?" and g.dtype.char in _BITS:
         return (g.view(_BITS[g.dtype.char]) & -mask.view(np.int8)).view(g.dtype)
     return (where if isinstance(g, Tensor) or isinstance(mask, Tensor) else np.where)(mask, g, 0)
 
 
 def blocked(g: Any, mask: Any) -> Any:
-    """Return the gradient where a mask does not hold, else 0; see `kept`."""
+    """Return the gradient where a mask is False, else 0; see `kept`."""
     if type(g) is _ndarray and type(mask) is _ndarray and mask.dtype.char == "?" and g.dtype.char in _BITS:
         return (g.view(_BITS[g.dtype.char]) & (mask.view(np.int8) - 1)).view(g.dtype)
     return (where if isinstance(g, Tensor) or isinstance(mask, Tensor) else np.where)(mask, 0, g)
 
 
 def is_differentiated(x: Any) -> bool:
-    """Return whether what a rule computes of an input is recorded, for gradients of a higher order."""
+    """Return whether a rule's computation is recorded, for higher derivatives."""
     return isinstance(x, Tensor) and x.requires_grad and is_recording()
 
 
 def no_slope(g: Any, out: Any, *inputs: Any) -> Any:
-    """Return zeros, also for a gradient that is not finite."""
+    """Return zeros, also for a non-finite gradient."""
     return kept(g, g == 0)
 
 
@@ -88,7 +88,7 @@ def unary(
     domain: tuple[float, float] = (-2.0, 2.0),
     ufunc: Callable[..., Array] | None = None,
 ) -> Callable[[Callable[P, Array]], Callable[P, Tensor]]:
-    """Declare an op of one tensor, element by element."""
+    """Declare an elementwise op of one tensor."""
     return op(*vjps, samples=UNARY_SAMPLES, dtypes=dtypes, domain=domain, ufunc=ufunc)
 
 
@@ -98,7 +98,7 @@ def binary(
     domain: tuple[float, float] = (-2.0, 2.0),
     ufunc: Callable[..., Array] | None = None,
 ) -> Callable[[Callable[P, Array]], Callable[P, Tensor]]:
-    """Declare an op of two broadcast tensors, element by element."""
+    """Declare an elementwise op of two broadcast tensors."""
     fitted = [_fitted(rule, i) for i, rule in enumerate(vjps)]
     return op(*fitted, samples=BINARY_SAMPLES, inputs=2, dtypes=dtypes, domain=domain, ufunc=ufunc)
 
@@ -108,7 +108,7 @@ def binary(
 
 @binary(_gradient, _gradient, ufunc=np.add)
 def add(x1: Array, x2: Array, /) -> Array:
-    """Sum of each pair of elements.
+    """Return the sum of each pair of elements.
 
     Examples
     --------
@@ -120,7 +120,7 @@ def add(x1: Array, x2: Array, /) -> Array:
 
 @binary(_gradient, lambda g, out, x1, x2: -g, ufunc=np.subtract)
 def subtract(x1: Array, x2: Array, /) -> Array:
-    """Difference of each pair of elements.
+    """Return the difference of each pair of elements.
 
     Examples
     --------
@@ -132,7 +132,7 @@ def subtract(x1: Array, x2: Array, /) -> Array:
 
 @binary(lambda g, out, x1, x2: g * x2, lambda g, out, x1, x2: g * x1, ufunc=np.multiply)
 def multiply(x1: Array, x2: Array, /) -> Array:
-    """Product of each pair of elements.
+    """Return the product of each pair of elements.
 
     Examples
     --------
@@ -150,7 +150,7 @@ def multiply(x1: Array, x2: Array, /) -> Array:
     ufunc=np.divide,
 )
 def divide(x1: Array, x2: Array, /) -> Array:
-    """Quotient of each pair of elements.
+    """Return the quotient of each pair of elements.
 
     Examples
     --------
@@ -165,7 +165,7 @@ def _pull_base(g: Any, out: Any, x1: Any, x2: Any) -> Any:
     if type(constant) is np.bool:
         return no_slope(g, out) if constant else g * x2 * x1 ** (x2 - 1)
     found = g * x2 * x1 ** where((x1 == 0) & constant, 1, x2 - 1)
-    if is_differentiated(x2):  # the slope depends on the exponent where that is 0
+    if is_differentiated(x2):  # the derivative depends on the exponent where that is 0
         return found
     return blocked(found, constant)
 
@@ -178,7 +178,7 @@ def _pull_exponent(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
 
 @binary(_pull_base, _pull_exponent, dtypes=FLOATS, domain=(0.5, 2.0), ufunc=np.power)
 def pow(x1: Array, x2: Array, /) -> Array:
-    """Each element of the first raised to the power in the second.
+    """Return each element of the first raised to the power in the second.
 
     Examples
     --------
@@ -189,7 +189,7 @@ def pow(x1: Array, x2: Array, /) -> Array:
 
 
 def share(g: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
-    """Gradient where `x1` is not the smaller one, half of it where both are equal, else 0; NaN is not smaller."""
+    """Return the gradient where not ``x1 < x2`` (also for NaN), half of it where both are equal, else 0."""
     found: Tensor = blocked(where(x1 == x2, g / 2, g), x1 < x2)
     return found
 
@@ -200,7 +200,7 @@ def share(g: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
     ufunc=np.maximum,
 )
 def maximum(x1: Array, x2: Array, /) -> Array:
-    """Greater of each pair of elements; where they are equal, each gets half of the gradient.
+    """Return the greater of each pair of elements; where they are equal, each gets half of the gradient.
 
     Examples
     --------
@@ -212,7 +212,7 @@ def maximum(x1: Array, x2: Array, /) -> Array:
 
 @unary(lambda g, out, x: -g, dtypes=NUMBERS, ufunc=np.negative)
 def negative(x: Array, /) -> Array:
-    """Negative of each element.
+    """Return the negative of each element.
 
     Examples
     --------
@@ -227,7 +227,7 @@ def negative(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: g * out, ufunc=np.exp)
 def exp(x: Array, /) -> Array:
-    """Exponential of each element.
+    """Return the exponential of each element.
 
     Examples
     --------
@@ -239,7 +239,7 @@ def exp(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: g / x, domain=(0.5, 3.0), ufunc=np.log)
 def log(x: Array, /) -> Array:
-    """Natural logarithm of each element.
+    """Return the natural logarithm of each element.
 
     Examples
     --------
@@ -251,7 +251,7 @@ def log(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: g / (2 * out), domain=(0.5, 3.0), ufunc=np.sqrt)
 def sqrt(x: Array, /) -> Array:
-    """Square root of each element.
+    """Return the square root of each element.
 
     Examples
     --------
@@ -263,7 +263,7 @@ def sqrt(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: g * (1 - out * out), ufunc=np.tanh)
 def tanh(x: Array, /) -> Array:
-    """Hyperbolic tangent of each element.
+    """Return the hyperbolic tangent of each element.
 
     Examples
     --------
@@ -288,7 +288,7 @@ def _pull_relu(g: Any, out: Any, x: Any) -> Any:
 
 @unary(_pull_relu)
 def relu(x: Array, /) -> Array:
-    """Each element where it is positive, else 0.
+    """Return each element where it is positive, else 0.
 
     Examples
     --------
@@ -301,7 +301,7 @@ def relu(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: g * out * (1 - out))
 def sigmoid(x: Array, /) -> Array:
-    """Logistic function ``1 / (1 + exp(-x))`` of each element, without overflow.
+    """Return the logistic function ``1 / (1 + exp(-x))`` of each element, without overflow.
 
     Examples
     --------
@@ -332,7 +332,7 @@ def _pull_rejected(g: Any, out: Any, condition: Any, x1: Any, x2: Any) -> Any:
     inputs=3,
 )
 def where(condition: Array, x1: Array, x2: Array, /) -> Array:
-    """Elements of `x1` where `condition` holds, else of `x2`.
+    """Return the elements of `x1` where `condition` holds, else of `x2`.
 
     Examples
     --------

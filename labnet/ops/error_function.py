@@ -1,4 +1,4 @@
-"""The error function, which NumPy lacks, on arrays."""
+"""The error function on arrays, which NumPy lacks."""
 
 import math
 from typing import Any
@@ -9,14 +9,14 @@ from labnet.kernels.device_dispatch import is_on_gpu
 
 Array = np.ndarray[Any, Any]
 
-#: Points per unit, and the last point, of the grid on which the error function is known exactly.
+#: Points per unit, and the last point, of the grid of exact values of the error function.
 _DENSITY, _LAST = 64, 6
-#: Elements that are worked on at a time, so that every pass over them stays in the cache.
+#: Elements per block, so that every pass over a block stays in the cache.
 _BLOCK = 8192
 
 
 def _erf_series(terms: int) -> Array:
-    """Taylor coefficients of erf around each point of the grid, one row per power.
+    """Return the Taylor coefficients of erf around each point of the grid, one row per power.
 
     The derivatives follow Hermite's recurrence ``f''(a) = -2 a f'(a)`` and so on (DLMF 7.10.1).
     """
@@ -33,7 +33,7 @@ _ERF_SERIES = {np.dtype("float64"): _erf_series(9), np.dtype("float32"): _erf_se
 
 
 def erf_of_array(x: Any) -> Any:
-    """Error function of each element of a floating array.
+    """Return the error function of each element of a floating array.
 
     A short Taylor series around the nearest point of a grid of 64 points per unit: exact to about 2e-16 in
     float64 and 1e-7 in float32. It is 1 to the last bit beyond 6.

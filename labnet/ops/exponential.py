@@ -13,7 +13,7 @@ from labnet.tensor import Tensor
 
 @unary(lambda g, out, x: g * (out + 1), ufunc=np.expm1)
 def expm1(x: Array, /) -> Array:
-    """``exp(x) - 1`` for each element, accurate near zero.
+    """Return ``exp(x) - 1`` for each element, accurate near zero.
 
     Examples
     --------
@@ -25,7 +25,7 @@ def expm1(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: g / (1 + x), ufunc=np.log1p, domain=(-0.5, 2.0))
 def log1p(x: Array, /) -> Array:
-    """``log(1 + x)`` for each element, accurate near zero.
+    """Return ``log(1 + x)`` for each element, accurate near zero.
 
     Examples
     --------
@@ -37,7 +37,7 @@ def log1p(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: g / (x * math.log(2)), ufunc=np.log2, domain=(0.5, 3.0))
 def log2(x: Array, /) -> Array:
-    """Logarithm to base 2 of each element.
+    """Return the logarithm to base 2 of each element.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def log2(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: g / (x * math.log(10)), ufunc=np.log10, domain=(0.5, 3.0))
 def log10(x: Array, /) -> Array:
-    """Logarithm to base 10 of each element.
+    """Return the logarithm to base 10 of each element.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def log10(x: Array, /) -> Array:
 
 
 def _weight(x1: Tensor, x2: Tensor) -> Tensor:
-    """Share of `x1` in the sum of exponentials, also where both are the same infinity."""
+    """Return the share of `x1` in the sum of exponentials, also where both are the same infinity."""
     return sigmoid(where((x1 == x2) & isinf(x1), 0, x1 - x2))
 
 
@@ -71,7 +71,7 @@ def _weight(x1: Tensor, x2: Tensor) -> Tensor:
     dtypes=FLOATS,
 )
 def logaddexp(x1: Array, x2: Array, /) -> Array:
-    """``log(exp(x1) + exp(x2))`` for each pair of elements, without overflow.
+    """Return ``log(exp(x1) + exp(x2))`` for each pair of elements, without overflow.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def logaddexp(x1: Array, x2: Array, /) -> Array:
 
 @unary(lambda g, out, x: g * (2 / math.sqrt(math.pi)) * exp(-x * x))
 def erf(x: Array, /) -> Array:
-    """Error function of each element, to the precision of its dtype.
+    """Return the error function of each element, to the precision of its dtype.
 
     Examples
     --------

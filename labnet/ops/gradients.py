@@ -1,4 +1,4 @@
-"""Gradients on demand: of any order, and without touching ``.grad``."""
+"""Gradients of any order, without changing ``.grad``."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, overload
@@ -25,11 +25,11 @@ def grad(
     y : tensor
         A scalar, or any tensor together with `grad`.
     xs : tensor or sequence of tensors
-        Leaves, or tensors computed on the way to `y`.
+        Leaves, or intermediate tensors of the computation of `y`.
     grad : array-like, optional
-        Gradient of some scalar with respect to `y`, same shape.
+        Gradient of a scalar with respect to `y`, of the same shape.
     create_graph : bool
-        Record the computation, so that the result can be differentiated again.
+        Record the computation, for higher derivatives.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def grad(
     """
     several = not isinstance(xs, Tensor)
     wanted: Sequence[Tensor] = list(xs) if not isinstance(xs, Tensor) else [xs]
-    if (tracer := dispatch.current_tracer()) is not None:  # which knows of what was written
+    if (tracer := dispatch.current_tracer()) is not None:  # which accounts for writes
         y, wanted = tracer.lift(y), [tracer.lift(x) for x in wanted]
     nodes = []
     for position, x in enumerate(wanted):
@@ -69,7 +69,7 @@ def grad(
 
 
 def _own(gradient: Any) -> Tensor:
-    """Return another tensor for a gradient, since rules hand one to several inputs; memory is shared until written."""
+    """Return a new tensor for a gradient, because rules may share one among inputs; memory is shared until written."""
     if not isinstance(gradient, Tensor):
         return wrap(finished(gradient))
     return wrap(gradient._array, gradient._node) if dispatch.current_tracer() is None else gradient
@@ -78,7 +78,7 @@ def _own(gradient: Any) -> Tensor:
 def replay(
     compute: Callable[..., Tensor], arrays: Sequence[Any], parents: Sequence[autograd.Node | None], gradient: Tensor
 ) -> list[Tensor | None]:
-    """Pull a gradient through a computation that was recorded as one node, so that it can be differentiated again.
+    """Differentiate a computation that was recorded as one node, for higher derivatives.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def replay(
     gradient : tensor
         Gradient of the output.
     """
-    # one op away from the parents, so that none of the inputs is an ancestor of another
+    # one op after the parents, so that no input is an ancestor of another
     inputs = [wrap(array, parent) * 1.0 for array, parent in zip(arrays, parents, strict=True)]
     needed = [x for x in inputs if x.requires_grad]
     found = dict(zip(map(id, needed), grad(compute(*inputs), needed, gradient, create_graph=True), strict=True))

@@ -1,7 +1,7 @@
-"""float16: what is computed in float32 for it, since sums, squares and counts do not fit.
+"""float16 arithmetic in float32, because sums, squares and counts overflow float16.
 
-Single operations round once either way. Where one op does several, it works on float32 copies and its result is
-rounded at the end, as torch does; so do all gradient rules.
+Single operations round once in either precision. An op of several operations works on float32 copies and rounds its
+result, as torch does; so do all gradient rules.
 """
 
 import functools
@@ -14,7 +14,7 @@ HALF, SINGLE = np.dtype("float16"), np.dtype("float32")
 
 
 def wider(values: Sequence[Any]) -> list[Any]:
-    """Return arrays, or tensors, with those of float16 in float32.
+    """Convert float16 arrays or tensors to float32; return others unchanged.
 
     Examples
     --------
@@ -25,7 +25,7 @@ def wider(values: Sequence[Any]) -> list[Any]:
 
 
 def widened(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Have the body of an op compute in float32 where its arrays are float16; ``dtype=`` still decides the result.
+    """Make an op compute in float32 for float16 arrays; ``dtype=`` still decides the result.
 
     Examples
     --------
@@ -46,7 +46,7 @@ def widened(body: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def widened_rule(rule: Callable[..., Any], position: int) -> Callable[..., Any]:
-    """Have a gradient rule compute in float32; what it returns has the dtype of the input at a position."""
+    """Make a gradient rule compute in float32; its result has the dtype of the input at a position."""
 
     def vjp(g: Any, out: Any, *inputs: Any, **static: Any) -> Any:
         return rule(*wider((g, out, *inputs)), **static).astype(inputs[position].dtype)

@@ -1,4 +1,4 @@
-"""Reading and replacing elements by index, and the adjoint of reading."""
+"""Indexing: read and replace elements, and the adjoint of reading."""
 
 import math
 from typing import Any
@@ -28,7 +28,7 @@ _KEYS = (
 
 
 def plain_key(key: Any) -> Any:
-    """Replace tensors in an index by their arrays, and lists by arrays."""
+    """Convert tensors and lists in an index to arrays."""
     if isinstance(key, tuple):
         return tuple(plain_key(part) for part in key)
     if isinstance(key, Tensor):
@@ -37,7 +37,7 @@ def plain_key(key: Any) -> Any:
 
 
 def _is_basic(key: Any) -> bool:
-    """Tell whether an index names each element at most once."""
+    """Return whether an index selects each element at most once."""
     parts = key if isinstance(key, tuple) else (key,)
     return all(isinstance(part, int | np.integer | slice | type(None) | type(...)) for part in parts)
 
@@ -53,7 +53,7 @@ def _put_back(g: Tensor, out: Tensor, x: Tensor, *, key: Any) -> Tensor:
     view=True,
 )
 def getitem(x: Array, /, key: Any) -> Array:
-    """Elements at an index: integers, slices, ``...``, None, boolean or integer arrays, as in NumPy.
+    """Return the elements at an index: integers, slices, ``...``, None, boolean or integer arrays, as in NumPy.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def getitem(x: Array, /, key: Any) -> Array:
     wide=True,
 )
 def scatter_add(x: Array, /, key: Any, shape: tuple[int, ...]) -> Array:
-    """Zeros of `shape` with the elements of `x` added at an index; the adjoint of reading there.
+    """Return zeros of `shape` with the elements of `x` added at an index; the adjoint of reading there.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def _blank(g: Tensor, out: Tensor, x: Tensor, value: Tensor, *, key: Any) -> Ten
 
 
 def _stays(key: Any, shape: tuple[int, ...], read: tuple[int, ...]) -> Array:
-    """Tell of values of shape `read` that are written at an index which ones stay: of those for one place the last."""
+    """Return a mask of the values of shape `read` that remain after a write: the last one per element."""
     parts = key if isinstance(key, tuple) else (key,)
     like = next((part for part in parts if is_on_gpu(part)), None)
     places, order = np.full(shape, -1, like=like), np.arange(math.prod(read), like=like).reshape(read)
@@ -112,7 +112,7 @@ def _stays(key: Any, shape: tuple[int, ...], read: tuple[int, ...]) -> Array:
 
 def _pull_value(g: Tensor, out: Tensor, x: Tensor, value: Tensor, *, key: Any) -> Tensor:
     read = getitem(g, key)
-    if not _is_basic(key):  # of the values written to one place, the last one stays
+    if not _is_basic(key):  # the last value written to an element remains
         stays = _stays(plain_key(key), x.shape, read.shape)
         read = kept(read, wrap(moved(stays, read.device if isinstance(read, Tensor) else device_of(read))))
     leading = value.ndim - read.ndim  # NumPy drops leading dimensions of length one
@@ -136,7 +136,7 @@ def _pull_value(g: Tensor, out: Tensor, x: Tensor, value: Tensor, *, key: Any) -
     flops=no_flops,
 )
 def setitem(x: Array, value: Array, /, key: Any) -> Array:
-    """Copy of `x` with `value`, broadcast, at an index; what ``x[key] = value`` leaves behind.
+    """Return a copy of `x` with `value`, broadcast, at an index; what ``x[key] = value`` leaves behind.
 
     Examples
     --------
@@ -158,7 +158,7 @@ def setitem(x: Array, value: Array, /, key: Any) -> Array:
     dtypes=EVERY,
 )
 def take(x: Tensor, /, indices: Any, *, axis: int | None = None) -> Tensor:
-    """Elements at positions along `axis`, which a one-dimensional tensor can do without.
+    """Return the elements at positions along `axis`, which is optional for a one-dimensional tensor.
 
     Examples
     --------
@@ -179,7 +179,7 @@ def take(x: Tensor, /, indices: Any, *, axis: int | None = None) -> Tensor:
     dtypes=EVERY,
 )
 def take_along_axis(x: Tensor, /, indices: Any, *, axis: int = -1) -> Tensor:
-    """Elements at positions along `axis`, with other positions for each place in the other dimensions.
+    """Return the elements at positions along `axis`, with other positions for each place in the other dimensions.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Ops that put tensors together, or take them apart."""
+"""Joining and splitting of tensors."""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What losses compute: one op each, so that they are quick, and exact where exponentials overflow."""
+"""Losses as single ops, which are fast, and exact where exponentials would overflow."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from labnet.tensor import Tensor, wrap
 
 @binary(lambda g, out, z, y: g * (sigmoid(z) - y), lambda g, out, z, y: -(g * z), dtypes=FLOATS)
 def binary_cross_entropy_with_logits(z: Array, y: Array, /) -> Array:
-    """Negative log-likelihood of each `y` in [0, 1] if its probability is ``sigmoid(z)``.
+    """Return the negative log-likelihood of each `y` in [0, 1] if its probability is ``sigmoid(z)``.
 
     That is ``max(z, 0) - z y + log(1 + exp(-|z|))``, which neither overflows nor cancels.
 
@@ -39,7 +39,7 @@ def binary_cross_entropy_with_logits(z: Array, y: Array, /) -> Array:
     dtypes=FLOATS,
 )
 def mean_squared_error(x1: Array, x2: Array, /) -> Array:
-    """Mean of the squared differences of two tensors of the same shape.
+    """Return the mean of the squared differences of two tensors of the same shape.
 
     Examples
     --------
@@ -56,7 +56,7 @@ def mean_squared_error(x1: Array, x2: Array, /) -> Array:
 
 
 def one_of(labels: Any, shape: tuple[int, ...], axis: int) -> Tensor:
-    """Return where the label of each sample lies, as booleans of a shape whose classes are along `axis`."""
+    """Return a one-hot boolean mask of the labels, with the classes along `axis`."""
     classes = np.arange(shape[axis]).reshape([-1 if i == axis % len(shape) else 1 for i in range(len(shape))])
     labels = labels if isinstance(labels, Tensor) else wrap(labels)
     return equal(expand_dims(labels, axis=axis), wrap(moved(classes, labels.device)))
@@ -64,7 +64,7 @@ def one_of(labels: Any, shape: tuple[int, ...], axis: int) -> Tensor:
 
 def _pull_logits(g: Tensor, out: Tensor, x: Tensor, *, labels: Array, axis: int = -1) -> Tensor:
     place = x.device if isinstance(x, Tensor) else device_of(x)
-    if isinstance(labels, Tensor) or place != CPU:  # as where the op is compiled; on a GPU it is one kernel
+    if isinstance(labels, Tensor) or place != CPU:  # as in the compiled op; one kernel on a GPU
         labels = labels if isinstance(labels, Tensor) else moved(labels, place)
         return expand_dims(g, axis=axis) * (softmax(x, axis=axis) - astype(one_of(labels, x.shape, axis), x.dtype))
     one_hot = np.zeros(x.shape, x.dtype)
@@ -82,14 +82,14 @@ def _pull_logits(g: Tensor, out: Tensor, x: Tensor, *, labels: Array, axis: int 
     wide=True,
 )
 def cross_entropy_with_logits(x: Array, /, *, labels: Array, axis: int = -1) -> Array:
-    """Negative log-likelihood of integer labels under softmax of `x` along `axis`.
+    """Return the negative log-likelihood of integer labels under softmax of `x` along `axis`.
 
     Parameters
     ----------
     x : tensor, floating
     labels : integer array of the shape of `x` without `axis`; not negative
     axis : int
-        Where the classes are.
+        Dimension of the classes.
 
     Examples
     --------

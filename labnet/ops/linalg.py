@@ -16,7 +16,7 @@ from labnet.tensor import Tensor
 
 
 def _as_matrices(g: Tensor, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Give vectors the dimension of length one that `matmul` pretended they had."""
+    """Add the dimension of length one to vectors that `matmul` assumes."""
     left = x1.reshape((1, -1)) if x1.ndim == 1 else x1
     right = x2.reshape((-1, 1)) if x2.ndim == 1 else x2
     batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
@@ -36,7 +36,7 @@ def _pull_right(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
         found = x1.T @ g
         return found if found.dtype is x2.dtype else fit(found, x2)
     g, left, right = _as_matrices(g, x1, x2)
-    if right.ndim == 2 and left.ndim > 2:  # one large product instead of many that are added up
+    if right.ndim == 2 and left.ndim > 2:  # one large product instead of a sum of many
         left, g = _rows(left), _rows(g)
     return fit(left.mT @ g, right).reshape(x2.shape)
 
@@ -60,7 +60,7 @@ def _pull_right(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
     flops=lambda out, x1, x2: 2 * out.size * x1.shape[-1],
 )
 def matmul(x1: Array, x2: Array, /) -> Array:
-    """Matrix product over the last two dimensions; the others broadcast, vectors count as matrices.
+    """Return the matrix product over the last two dimensions; the others broadcast, vectors count as matrices.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def matmul(x1: Array, x2: Array, /) -> Array:
 
 
 def _summed(x1: Tensor, x2: Tensor, axes: Any) -> tuple[list[int], list[int]]:
-    """Return the dimensions of each that `tensordot` sums over, counted from the first."""
+    """Return the non-negative dimensions of each operand that `tensordot` sums over."""
     if isinstance(axes, np.ndarray | Sequence) and not isinstance(axes, str) and len(axes) == 2:
         left, right = [integers("tensordot", "each of the two axes", each) for each in axes]
     else:
@@ -102,18 +102,18 @@ def _normalized(axes: Sequence[int], shape: tuple[int, ...]) -> list[int]:
     dtypes=("int64", *FLOATS),
 )
 def tensordot(x1: Tensor, x2: Tensor, /, *, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> Tensor:
-    """Sum of products over several dimensions.
+    """Return the sum of products over several dimensions.
 
     Parameters
     ----------
     x1, x2 : tensors
     axes : int, or a pair of sequences of int
-        Number of dimensions, the last of `x1` and the first of `x2`; or which ones of each.
+        Number of trailing dimensions of `x1` and leading ones of `x2`; or the dimensions of each.
 
     Raises
     ------
     ShapeError
-        If the dimensions that are summed over have other lengths, or there are none such.
+        If the summed dimensions differ in length or do not exist.
     DTypeError
         If `axes` is neither.
 
@@ -144,7 +144,7 @@ def tensordot(x1: Tensor, x2: Tensor, /, *, axes: int | tuple[Sequence[int], Seq
     gradients=(True, True),
 )
 def vecdot(x1: Tensor, x2: Tensor, /, *, axis: int = -1) -> Tensor:
-    """Sum of products along one dimension, the others broadcast.
+    """Return the sum of products along one dimension, the others broadcast.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def vecdot(x1: Tensor, x2: Tensor, /, *, axis: int = -1) -> Tensor:
 
 
 def _rows(x: Tensor) -> Tensor:
-    """Flatten all dimensions but the last, so that one large product does the work of many."""
+    """Flatten all dimensions but the last, for one large product instead of many."""
     return x if x.ndim == 2 else x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
 
 
@@ -188,7 +188,7 @@ def _rows(x: Tensor) -> Tensor:
     flops=lambda out, x, weight, bias: out.size * (2 * weight.shape[-1] + (bias is not None)),
 )
 def linear(x: Array, weight: Array, bias: Array, /) -> Array:
-    """Affine map ``x @ weight.T + bias`` of the last dimension, in one step.
+    """Return the affine map ``x @ weight.T + bias`` of the last dimension, in one step.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ _BITS = ("bool", *INTEGERS)
 
 @binary(ufunc=np.equal, dtypes=EVERY)
 def equal(x1: Array, x2: Array, /) -> Array:
-    """Whether each pair of elements is equal.
+    """Return whether each pair of elements is equal.
 
     Examples
     --------
@@ -25,7 +25,7 @@ def equal(x1: Array, x2: Array, /) -> Array:
 
 @binary(ufunc=np.not_equal, dtypes=EVERY)
 def not_equal(x1: Array, x2: Array, /) -> Array:
-    """Whether each pair of elements differs.
+    """Return whether each pair of elements differs.
 
     Examples
     --------
@@ -37,7 +37,7 @@ def not_equal(x1: Array, x2: Array, /) -> Array:
 
 @binary(ufunc=np.greater)
 def greater(x1: Array, x2: Array, /) -> Array:
-    """Whether the first of each pair of elements is greater.
+    """Return whether the first of each pair of elements is greater.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def greater(x1: Array, x2: Array, /) -> Array:
 
 @binary(ufunc=np.greater_equal)
 def greater_equal(x1: Array, x2: Array, /) -> Array:
-    """Whether the first of each pair of elements is greater or equal.
+    """Return whether the first of each pair of elements is greater or equal.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def greater_equal(x1: Array, x2: Array, /) -> Array:
 
 @binary(ufunc=np.less)
 def less(x1: Array, x2: Array, /) -> Array:
-    """Whether the first of each pair of elements is smaller.
+    """Return whether the first of each pair of elements is smaller.
 
     Examples
     --------
@@ -73,7 +73,7 @@ def less(x1: Array, x2: Array, /) -> Array:
 
 @binary(ufunc=np.less_equal)
 def less_equal(x1: Array, x2: Array, /) -> Array:
-    """Whether the first of each pair of elements is smaller or equal.
+    """Return whether the first of each pair of elements is smaller or equal.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def less_equal(x1: Array, x2: Array, /) -> Array:
 
 @binary(ufunc=np.logical_and, dtypes=("bool",))
 def logical_and(x1: Array, x2: Array, /) -> Array:
-    """Whether both elements of each pair are true.
+    """Return whether both elements of each pair are true.
 
     Examples
     --------
@@ -100,7 +100,7 @@ def logical_and(x1: Array, x2: Array, /) -> Array:
 
 @binary(ufunc=np.logical_or, dtypes=("bool",))
 def logical_or(x1: Array, x2: Array, /) -> Array:
-    """Whether any element of each pair is true.
+    """Return whether any element of each pair is true.
 
     Examples
     --------
@@ -112,7 +112,7 @@ def logical_or(x1: Array, x2: Array, /) -> Array:
 
 @binary(ufunc=np.logical_xor, dtypes=("bool",))
 def logical_xor(x1: Array, x2: Array, /) -> Array:
-    """Whether exactly one element of each pair is true.
+    """Return whether exactly one element of each pair is true.
 
     Examples
     --------
@@ -124,7 +124,7 @@ def logical_xor(x1: Array, x2: Array, /) -> Array:
 
 @unary(ufunc=np.logical_not, dtypes=("bool",))
 def logical_not(x: Array, /) -> Array:
-    """Whether each element is false.
+    """Return whether each element is false.
 
     Examples
     --------
@@ -139,7 +139,7 @@ def logical_not(x: Array, /) -> Array:
 
 @binary(ufunc=np.bitwise_and, dtypes=_BITS)
 def bitwise_and(x1: Array, x2: Array, /) -> Array:
-    """Bits that are set in both of each pair of elements.
+    """Return the bits that are set in both of each pair of elements.
 
     Examples
     --------
@@ -151,7 +151,7 @@ def bitwise_and(x1: Array, x2: Array, /) -> Array:
 
 @binary(ufunc=np.bitwise_or, dtypes=_BITS)
 def bitwise_or(x1: Array, x2: Array, /) -> Array:
-    """Bits that are set in any of each pair of elements.
+    """Return the bits that are set in any of each pair of elements.
 
     Examples
     --------
@@ -163,7 +163,7 @@ def bitwise_or(x1: Array, x2: Array, /) -> Array:
 
 @binary(ufunc=np.bitwise_xor, dtypes=_BITS)
 def bitwise_xor(x1: Array, x2: Array, /) -> Array:
-    """Bits that are set in exactly one of each pair of elements.
+    """Return the bits that are set in exactly one of each pair of elements.
 
     Examples
     --------
@@ -175,7 +175,7 @@ def bitwise_xor(x1: Array, x2: Array, /) -> Array:
 
 @unary(ufunc=np.bitwise_invert, dtypes=_BITS)
 def bitwise_invert(x: Array, /) -> Array:
-    """Each element with all bits changed.
+    """Return each element with all bits inverted.
 
     Examples
     --------
@@ -187,7 +187,7 @@ def bitwise_invert(x: Array, /) -> Array:
 
 @binary(ufunc=np.bitwise_left_shift, dtypes=INTEGERS, domain=(0.0, 3.0))
 def bitwise_left_shift(x1: Array, x2: Array, /) -> Array:
-    """Bits of the first moved up by the number in the second.
+    """Return the bits of the first moved up by the number in the second.
 
     Examples
     --------
@@ -199,7 +199,7 @@ def bitwise_left_shift(x1: Array, x2: Array, /) -> Array:
 
 @binary(ufunc=np.bitwise_right_shift, dtypes=INTEGERS, domain=(0.0, 3.0))
 def bitwise_right_shift(x1: Array, x2: Array, /) -> Array:
-    """Bits of the first moved down by the number in the second; the sign stays.
+    """Return the bits of the first moved down by the number in the second; the sign stays.
 
     Examples
     --------
@@ -214,7 +214,7 @@ def bitwise_right_shift(x1: Array, x2: Array, /) -> Array:
 
 @unary(ufunc=np.isnan, dtypes=NUMBERS)
 def isnan(x: Array, /) -> Array:
-    """Whether each element is not a number.
+    """Return whether each element is not a number.
 
     Examples
     --------
@@ -226,7 +226,7 @@ def isnan(x: Array, /) -> Array:
 
 @unary(ufunc=np.isinf, dtypes=NUMBERS)
 def isinf(x: Array, /) -> Array:
-    """Whether each element is infinite.
+    """Return whether each element is infinite.
 
     Examples
     --------
@@ -238,7 +238,7 @@ def isinf(x: Array, /) -> Array:
 
 @unary(ufunc=np.isfinite, dtypes=NUMBERS)
 def isfinite(x: Array, /) -> Array:
-    """Whether each element is neither infinite nor NaN.
+    """Return whether each element is neither infinite nor NaN.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The methods and operators that ops give to `Tensor`."""
+"""The methods and operators of `Tensor` that are ops."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +29,7 @@ from labnet.ops.shape import matrix_transpose
 from labnet.ops.writing import in_place, write
 from labnet.tensor import Tensor
 
-#: Ops that are methods too, under the same name.
+#: Ops that are also methods, under the same name.
 METHODS = (
     *("abs", "all", "any", "argmax", "argmin", "argsort", "astype", "clip", "cos", "count_nonzero"),
     *("cumulative_prod", "cumulative_sum", "diff", "exp", "expm1", "flip", "floor", "ceil", "isfinite", "isinf"),
@@ -38,7 +38,7 @@ METHODS = (
     *("tile", "tril", "triu", "trunc", "unstack", "var"),
 )
 
-#: Operators, each with the op that it stands for.
+#: Operators with their ops.
 OPERATORS: dict[str, Callable[..., Any]] = {
     "__add__": add,
     "__sub__": subtract,
@@ -66,7 +66,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "__getitem__": getitem,
 }
 
-#: Operators that have a form with the operands swapped, and one that writes into the first operand.
+#: Operators with a reflected form and an in-place form.
 REFLECTED = (
     *("__add__", "__sub__", "__mul__", "__truediv__", "__floordiv__", "__mod__", "__pow__", "__matmul__"),
     *("__and__", "__or__", "__xor__", "__lshift__", "__rshift__"),
@@ -88,7 +88,7 @@ def _reflect(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 def attach() -> None:
-    """Give `Tensor` its methods and operators; every op has to be declared by then."""
+    """Attach methods and operators to `Tensor`; every op must be declared before."""
     for name in METHODS:
         setattr(Methods, name, REGISTRY[name].function)
     for name, function in OPERATORS.items():

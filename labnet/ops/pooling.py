@@ -1,4 +1,4 @@
-"""Pooling over windows of the last two dimensions, and the adjoints that its gradients need."""
+"""Pooling over windows of the last two dimensions, and its adjoints."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ Place = tuple[Any, ...]
 
 
 def _places(windows: Windows) -> Iterator[Place]:
-    """Yield, for each element of the window in reading order, the index of it in all windows at once."""
+    """Yield, for each window element in row-major order, its index for all windows at once."""
     for start in np.ndindex(windows.kernel):
         yield (
             ...,
@@ -37,7 +37,7 @@ def _windows(x: Array, kernel_size: Pair, stride: Pair | None, padding: Pair, di
 
 
 def _are_tiles(windows: Windows) -> bool:
-    """Tell whether the windows lie side by side, with nothing around the image."""
+    """Return whether the windows are disjoint tiles without padding."""
     return windows.stride == windows.kernel and windows.dilation == (1, 1) and not any(windows.before)
 
 
@@ -69,9 +69,9 @@ def _greatest(x: Array, windows: Windows) -> Array:
 
 
 def _winners(x: Array, windows: Windows, greatest: Array | None) -> Iterator[tuple[Place, Array]]:
-    """Yield each place with a mask of the windows whose greatest element, or the first of several, lies there.
+    """Yield each window element with a mask of the windows that have their first maximum there.
 
-    NaN counts as greater than any number; the padding never wins, not even over minus infinity.
+    NaN counts as greater than any number; padding is never the maximum, not even beside minus infinity.
     """
     inside = None
     if any(windows.before):
@@ -79,7 +79,7 @@ def _winners(x: Array, windows: Windows, greatest: Array | None) -> Iterator[tup
     x = _padded(x, windows, -np.inf)
     greatest = _greatest(x, windows) if greatest is None else greatest
     *places, last = _places(windows)
-    in_place = not is_on_gpu(greatest)  # on a GPU all of it is part of the kernel that needs it
+    in_place = not is_on_gpu(greatest)  # on a GPU this is fused into its consumer
     broken = not in_place or np.isnan(greatest).any()
     left = None
     for place in places:
@@ -118,7 +118,7 @@ _MAX_STATIC: tuple[dict[str, Any], ...] = (
 def max_pool2d(
     x: Array, /, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1
 ) -> Array:
-    """Greatest element of each window; the first of equal ones gets the gradient, as in torch.
+    """Return the greatest element of each window; the first of equal ones gets the gradient, as in torch.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ def max_pool2d_input(
 ) -> Array:
     """Put each element of `y` where the greatest element of that window of `x` lies; the adjoint of `max_pool2d`.
 
-    Parameters are those of `max_pool2d`, and `greatest`: its result as an array, where that is known.
+    Parameters are those of `max_pool2d`, and `greatest`: its result as an array, if known.
 
     Examples
     --------
@@ -227,7 +227,7 @@ def max_pool2d_pick(
     *,
     greatest: Array | None = None,
 ) -> Array:
-    """Elements of `y` at the places where the windows of `x` have their greatest; the adjoint of the adjoint.
+    """Return the elements of `y` at the maxima of the windows of `x`; the adjoint of the adjoint.
 
     Parameters are those of `max_pool2d_input`.
 
@@ -246,7 +246,7 @@ def max_pool2d_pick(
 
 
 def _counts(windows: Windows, like: Array, *, count_include_pad: bool) -> Array:
-    """Elements per window that an average divides by: all, or those that are no padding."""
+    """Return the divisor of each window's average: all elements, or those without padding."""
     if count_include_pad:
         return np.asarray(windows.kernel[0] * windows.kernel[1], like.dtype)
     inside = _padded(np.ones(windows.image, like.dtype, like=like), windows, 0)
@@ -282,7 +282,7 @@ def avg_pool2d(
     *,
     count_include_pad: bool = True,
 ) -> Array:
-    """Mean of each window.
+    """Return the mean of each window.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Ops that reduce dimensions."""
+"""Reductions over dimensions."""
 
 from typing import Any, TypeVar
 
@@ -24,19 +24,19 @@ EMPTY_SAMPLE = Sample(((0, 3),), {"axis": 0})
 
 
 def _kept(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
-    """Shape after a reduction over `axis` that keeps the reduced dimensions."""
+    """Return the shape after a reduction over `axis` that keeps the reduced dimensions."""
     axes = range(len(shape)) if axis is None else (axis,) if isinstance(axis, int) else axis
     reduced = {a % len(shape) for a in axes} if shape else set()
     return tuple(1 if i in reduced else length for i, length in enumerate(shape))
 
 
 def of_number(x: Array, axis: A) -> A | None:
-    """Let one number have a first and a last dimension, in reductions where NumPy has it in some."""
+    """Accept axis 0 and -1 for 0-d arrays, in reductions where NumPy does not."""
     return None if axis in (0, -1) and not x.ndim else axis
 
 
 def spread(g: Tensor, x: Tensor, axis: Axis) -> Tensor:
-    """Repeat what was reduced over `axis` until it has the shape of `x` again."""
+    """Broadcast a reduction over `axis` back to the shape of `x`."""
     if axis is None and isinstance(g, np.ndarray):
         return np.full(x.shape, g.reshape(()), g.dtype)
     return broadcast_to(g.reshape(_kept(x.shape, axis)), x.shape)
@@ -48,7 +48,7 @@ def spread(g: Tensor, x: Tensor, axis: Axis) -> Tensor:
     dtypes=NUMBERS,
 )
 def sum(x: Array, /, axis: Axis = None, *, dtype: DTypeLike | None = None, keepdims: bool = False) -> Array:
-    """Sum of the elements, over all dimensions or those in `axis`.
+    """Return the sum of the elements, over all dimensions or those in `axis`.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def sum(x: Array, /, axis: Axis = None, *, dtype: DTypeLike | None = None, keepd
     dtypes=FLOATS,
 )
 def mean(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """Arithmetic mean of the elements, over all dimensions or those in `axis`.
+    """Return the arithmetic mean of the elements, over all dimensions or those in `axis`.
 
     Examples
     --------
@@ -79,26 +79,26 @@ def mean(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
 
 
 def mean_of_array(x: Array) -> Array:
-    """Return the mean of all elements as `np.mean` does, without its preparations where that is possible."""
+    """Return the mean of all elements as `np.mean`, without its overhead if possible."""
     if x.size and x.dtype.char in "fd":
         return np.add.reduce(x, axis=None) / x.dtype.type(x.size)
     return np.mean(x)
 
 
-def _pull_extreme(g: Any, out: Any, x: Any, *, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Divide the gradient among all elements that are the maximum, or minimum, of their group, or NaN."""
+def _vjp_extreme(g: Any, out: Any, x: Any, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Divide the gradient equally among the extreme elements of each group, or its NaNs."""
     kept_shape = _kept(x.shape, axis)
     hits = (x == out.reshape(kept_shape)) | (x != x)
     return kept(g.reshape(kept_shape) / sum(hits.astype(x.dtype), axis=axis, keepdims=True), hits)
 
 
 @op(
-    _pull_extreme,
+    _vjp_extreme,
     samples=SAMPLES,
     dtypes=NUMBERS,
 )
 def max(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """Greatest element, over all dimensions or those in `axis`; equal ones share the gradient.
+    """Return the greatest element, over all dimensions or those in `axis`; equal ones share the gradient.
 
     Examples
     --------
@@ -110,12 +110,12 @@ def max(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
 
 
 @op(
-    _pull_extreme,
+    _vjp_extreme,
     samples=SAMPLES,
     dtypes=NUMBERS,
 )
 def min(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """Smallest element, over all dimensions or those in `axis`; equal ones share the gradient.
+    """Return the smallest element, over all dimensions or those in `axis`; equal ones share the gradient.
 
     Examples
     --------
@@ -131,7 +131,7 @@ _PLACES = (Sample(((3, 4),)), Sample(((3, 4),), {"axis": -1}), Sample(((3, 4),),
 
 @op(samples=_PLACES)
 def argmax(x: Array, /, axis: int | None = None, *, keepdims: bool = False) -> Array:
-    """Position of the greatest element along `axis`, or in the flattened tensor.
+    """Return the position of the greatest element along `axis`, or in the flattened tensor.
 
     Examples
     --------
@@ -144,7 +144,7 @@ def argmax(x: Array, /, axis: int | None = None, *, keepdims: bool = False) -> A
 
 @op(samples=_PLACES)
 def argmin(x: Array, /, axis: int | None = None, *, keepdims: bool = False) -> Array:
-    """Position of the smallest element along `axis`, or in the flattened tensor.
+    """Return the position of the smallest element along `axis`, or in the flattened tensor.
 
     Examples
     --------
@@ -157,7 +157,7 @@ def argmin(x: Array, /, axis: int | None = None, *, keepdims: bool = False) -> A
 
 @op(samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=EVERY)
 def all(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """Whether all elements are true, or not zero, over all dimensions or those in `axis`.
+    """Return whether all elements are true, or not zero, over all dimensions or those in `axis`.
 
     Examples
     --------
@@ -170,7 +170,7 @@ def all(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
 
 @op(samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=EVERY)
 def any(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """Whether any element is true, or not zero, over all dimensions or those in `axis`.
+    """Return whether any element is true, or not zero, over all dimensions or those in `axis`.
 
     Examples
     --------
@@ -195,7 +195,7 @@ def count_nonzero(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> 
 
 
 def greatest(x: Array, axis: int) -> Array:
-    """Return what is subtracted before exponentials are taken, so that none overflows; of no elements, nothing."""
+    """Return the maximum to subtract before exponentials, so that none overflows; 0 without elements."""
     return (np.max if x.size else np.sum)(x, axis=axis, keepdims=True)
 
 
@@ -206,7 +206,7 @@ def greatest(x: Array, axis: int) -> Array:
     wide=True,
 )
 def log_softmax(x: Array, /, axis: int = -1) -> Array:
-    """Logarithm of softmax along `axis`, computed without overflow.
+    """Return the logarithm of softmax along `axis`, computed without overflow.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""How an op is declared: one block with its values, its gradients and its test samples.
+"""Declaration of ops: one block with values, gradients and test samples.
 
-The decorated function works on arrays; what it turns into works on tensors, records itself for a backward,
-and is listed in `REGISTRY`, over which the tests, the methods and the documentation are generated. Gradient
-rules are written in ops again, so the same rule serves eager backward and higher orders.
+The decorated function works on arrays. The resulting function works on tensors, records a node for the backward, and is
+listed in `REGISTRY`, from which tests, methods and documentation are generated. Gradient rules are written in ops, so
+one rule serves eager backwards and higher orders.
 """
 
 import functools
@@ -20,7 +20,7 @@ from labnet.ops.dispatch import binary_function, general_function, make_python, 
 from labnet.ops.halves import widened
 from labnet.tensor import Tensor
 
-#: Pulls the gradient of an output back to one input: ``rule(g, out, *inputs, **static)``.
+#: The vector-Jacobian product for one input: ``rule(g, out, *inputs, **static)``.
 Rule = Callable[..., Tensor]
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,7 +33,7 @@ EVERY = ("bool", *NUMBERS)
 
 @dataclass(frozen=True)
 class Sample:
-    """Arguments that the tests call an op with: shapes of the inputs, and static arguments."""
+    """Test arguments of an op: shapes of the inputs, and static arguments."""
 
     shapes: tuple[tuple[int, ...], ...]
     static: dict[str, Any] = field(default_factory=dict)
@@ -41,39 +41,38 @@ class Sample:
 
 @dataclass(eq=False)
 class Op:
-    """One declared op.
+    """A declared op.
 
     Attributes
     ----------
     name : str
-        Name in the array API standard, or torch's where the standard has none.
+        Name in the array API standard, or else in torch.
     forward : callable
-        Implementation on arrays; for an op that is composed of others, the function itself.
+        Implementation on arrays; for a composed op, the function itself.
     vjps : tuple of Rule or None
         One vector-Jacobian rule per input; empty if the op has no gradient or is composed.
     dtypes : tuple of str
-        dtypes that the inputs may have in tests; gradients are tested on the floating ones.
+        dtypes of inputs in tests; gradients are tested on the floating ones.
     domain : (float, float)
-        Range that test values are drawn from.
+        Range of random test values.
     samples : tuple of Sample
-        Shapes and static arguments that the tests use.
+        Shapes and static arguments for tests.
     gradients : tuple of bool
-        For each input, whether a gradient reaches it.
+        For each input, whether it has a gradient.
     variadic : bool
-        The first argument is a sequence of tensors; one rule with a `position` serves them all.
+        Whether the first argument is a sequence of tensors; one rule with a `position` serves all.
     view : bool
-        The output shares the memory of the first input where NumPy's does.
+        Whether the output shares memory with the first input where NumPy's does.
     flops : callable or None
-        Floating-point operations of one call, from ``(out, *inputs, **static)``; None where there is one per
-        element.
+        Floating-point operations of one call, from ``(out, *inputs, **static)``; None for one per element.
     wide : bool
-        It computes in float32 where its arrays are float16.
+        Whether it computes in float32 for float16 arrays.
     is_composed : bool
-        It is written in other ops.
+        Whether it is written in other ops.
     axes : dict of str to Kind
         Arguments that name dimensions.
     numbers : tuple of str
-        Arguments that are numbers of Python; those of NumPy would decide the dtype of the result.
+        Numeric arguments that are converted to Python numbers; NumPy scalars would decide the dtype of the result.
     function : callable
         The op on tensors.
     """
@@ -96,24 +95,24 @@ class Op:
 
     @property
     def differentiable(self) -> bool:
-        """Whether a gradient reaches any input."""
+        """Whether any input has a gradient."""
         return any(self.gradients)
 
     def count_flops(self, out: Any, *inputs: Any, **static: Any) -> int:
-        """Return the floating-point operations of one call: by the op's own rule, or one per element."""
+        """Return the floating-point operations of one call, by the op's rule or one per element."""
         if self.flops is not None:
             return int(self.flops(out, *inputs, **static))
         return 0 if self.view else max(np.size(array) for array in (out, *inputs))
 
 
 def no_flops(*_: Any, **__: Any) -> int:
-    """Count nothing: the op moves values and computes none."""
+    """Return 0, for ops that only move values."""
     return 0
 
 
 REGISTRY: dict[str, Op] = {}
 
-#: Operands that keep their weak type, and the one that is left out.
+#: Operands with a weak type, and None for an omitted operand.
 _PLAIN = bool | int | float | None
 
 
@@ -134,11 +133,11 @@ def op(
     Parameters
     ----------
     *vjps : Rule or None
-        One rule per input, or none at all.
+        One rule per input, or no rules.
     ufunc : callable, optional
-        NumPy's function where the op is nothing else; the decorated function is its signature then.
+        NumPy's function that implements the op; the decorated function then only defines the signature.
     wide : bool
-        The body adds up, squares or counts, so it computes in float32 where its arrays are float16.
+        Compute in float32 for float16 arrays, because the body sums, squares or counts.
     samples, dtypes, domain, variadic, view, flops
         See `Op`.
     """
@@ -177,9 +176,9 @@ def composed(
     domain: tuple[float, float] = (-2.0, 2.0),
     variadic: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """List a function of tensors that is written in other ops, which bring its gradients.
+    """Register a function of tensors that is composed of other ops, which provide its gradients.
 
-    Its first arguments, as many as `gradients`, may be anything that `Tensor` takes.
+    Its first arguments, as many as `gradients`, accept any input of `Tensor`.
 
     Parameters
     ----------

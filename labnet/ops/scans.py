@@ -1,4 +1,4 @@
-"""Ops in which each element depends on those before it."""
+"""Scans: ops in which each element depends on those before it."""
 
 import numpy as np
 
@@ -64,11 +64,11 @@ def cumulative_sum(
     ----------
     x : tensor
     axis : int, optional
-        May be left out if there is only one dimension. A tensor of no dimension is taken for one of one element.
+        Optional for one dimension. A 0-d tensor counts as a tensor of one element.
     dtype : dtype, optional
         dtype of the result; small integers become int64 or uint64 otherwise.
     include_initial : bool
-        Start with 0, so that the result is longer by one.
+        Prepend a 0 to the result.
 
     Examples
     --------
@@ -82,24 +82,24 @@ def cumulative_sum(
 
 
 def products_before(x: Tensor) -> Tensor:
-    """Return the product of all elements before each one along the last dimension."""
+    """Return the exclusive cumulative product along the last dimension."""
     return cumulative_prod(x, axis=-1, include_initial=True)[..., :-1]
 
 
 def _later(x: Tensor, places: int) -> Tensor:
-    """Return for each element the one so many places further along the last dimension, zero at the end."""
+    """Shift the elements towards the front along the last dimension, filling with zeros."""
     rest = x[..., places:]
     nothing = zeros((*x.shape[:-1], x.shape[-1] - rest.shape[-1]), dtype=x.dtype, device=x.device)
     return concat([rest, nothing], axis=-1)
 
 
 def _scaled(slope: Tensor, factor: Tensor) -> Tensor:
-    """Multiply, and let no infinite slope or NaN through a factor of zero."""
+    """Multiply, with 0 for a factor of zero even beside infinity or NaN."""
     found: Tensor = kept(slope, logical_or(factor != 0, isfinite(slope))) * factor
     return found
 
 
-def _pull_prod(
+def _vjp_prod(
     g: Tensor,
     out: Tensor,
     x: Tensor,
@@ -108,10 +108,10 @@ def _pull_prod(
     dtype: DTypeLike | None = None,
     include_initial: bool = False,
 ) -> Tensor:
-    """Pull back without a division, so that zeros need no care.
+    """Compute the vjp without a division, so that zeros need no special case.
 
-    The slope at i is the product before i times s[i] = g[i] + x[i+1] * s[i+1]; this recurrence is solved
-    in a logarithmic number of steps (Hillis and Steele, "Data parallel algorithms", 1986).
+    The derivative at i is the product before i times s[i] = g[i] + x[i+1] * s[i+1]; this recurrence is solved in a
+    logarithmic number of steps (Hillis and Steele, "Data parallel algorithms", 1986).
     """
     along = _along(x, axis)
     values = moveaxis(x if x.ndim else reshape(x, (1,)), along, -1).astype(out.dtype)
@@ -124,7 +124,7 @@ def _pull_prod(
     return reshape(moveaxis(_scaled(slope, products_before(values)), -1, along), x.shape).astype(x.dtype)
 
 
-@op(_pull_prod, samples=_SAMPLES, wide=True)
+@op(_vjp_prod, samples=_SAMPLES, wide=True)
 def cumulative_prod(
     x: Array, /, *, axis: int | None = None, dtype: DTypeLike | None = None, include_initial: bool = False
 ) -> Array:
@@ -153,15 +153,15 @@ def cumulative_prod(
 def diff(
     x: Tensor, /, *, axis: int = -1, n: int = 1, prepend: Tensor | None = None, append: Tensor | None = None
 ) -> Tensor:
-    """Differences of neighbours along `axis`, taken `n` times.
+    """Return the differences of neighbours along `axis`, taken `n` times.
 
     Parameters
     ----------
     x : tensor
-        Of bools: whether neighbours differ.
+        For bools, the result says whether neighbours differ.
     axis, n : int
     prepend, append : tensor, optional
-        Put before and after `x` first, unless `n` is 0.
+        Values to prepend and append to `x` first, unless `n` is 0.
 
     Raises
     ------

@@ -27,9 +27,9 @@ def reshape(x: Array, /, shape: Shape, *, copy: bool | None = None) -> Array:
     ----------
     x : tensor
     shape : int or tuple of int
-        New shape; one entry may be -1, which is worked out.
+        New shape; one entry may be -1, which is inferred.
     copy : bool, optional
-        True for memory of its own, False for an error where a view is not possible.
+        True for a copy, False for an error if a view is not possible.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Array:
     ),
 )
 def sum_to(x: Array, /, shape: tuple[int, ...]) -> Array:
-    """Sum over the dimensions along which `shape` would be broadcast; the adjoint of `broadcast_to`.
+    """Return the sum over the dimensions along which `shape` would be broadcast; the adjoint of `broadcast_to`.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def _sum_array(x: Array, shape: tuple[int, ...]) -> Array:
     if x.dtype is HALF:
         return _sum_array(x.astype(SINGLE), shape).astype(HALF)
     added = x.ndim - len(shape)
-    if added == 1 and x.shape[1:] == shape:  # such as the gradient of a bias
+    if added == 1 and x.shape[1:] == shape:  # for example the gradient of a bias
         return finished(np.add.reduce(x, dtype=x.dtype))
     axes = tuple(range(added))
     for axis, length in enumerate(shape, start=added):
@@ -232,8 +232,7 @@ def astype(x: Array, /, dtype: DTypeLike, *, copy: bool = True, device: str | No
     x : tensor
     dtype : dtype
     copy : bool
-        With False, the result is a view where `x` has the dtype already. Otherwise later writes to one tensor
-        are never seen by the other.
+        With False, the result is a view if `x` already has the dtype. Otherwise the tensors do not share later writes.
     device : str, optional
         The device that the tensor is on.
 
@@ -249,7 +248,7 @@ def astype(x: Array, /, dtype: DTypeLike, *, copy: bool = True, device: str | No
 
 
 def fit(gradient: Tensor, like: Tensor) -> Tensor:
-    """Bring the gradient of a broadcast, promoted operand back to the operand's own shape and dtype."""
+    """Reduce the gradient of a broadcast, promoted operand to the operand's shape and dtype."""
     if gradient.dtype != like.dtype:
         gradient = gradient.astype(like.dtype)
     if gradient.shape == like.shape:

@@ -24,7 +24,7 @@ def _unsort(g: Tensor, out: Tensor, x: Tensor, *, axis: int = -1, **order: Any) 
 
 @op(_unsort, samples=_SAMPLES)
 def sort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
-    """Elements in order along `axis`; NaN comes last, or first when descending.
+    """Return the elements in order along `axis`; NaN comes last, or first when descending.
 
     Examples
     --------
@@ -38,7 +38,7 @@ def sort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool 
 
 @op(samples=_SAMPLES)
 def argsort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
-    """Positions that put the elements in order along `axis`; equal ones keep their order if `stable`.
+    """Return the positions that put the elements in order along `axis`; equal ones keep their order if `stable`.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def argsort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bo
 def searchsorted(
     x1: Array, x2: Array, /, *, side: Literal["left", "right"] = "left", sorter: Tensor | None = None
 ) -> Array:
-    """Positions in the ordered `x1` at which the elements of `x2` keep it in order.
+    """Return the positions in the ordered `x1` at which the elements of `x2` keep it in order.
 
     Parameters
     ----------
@@ -83,14 +83,14 @@ def searchsorted(
 
 
 def _elements(x: Tensor) -> Array:
-    """Return the elements for what depends on their values, and cannot be written down while a function is traced."""
+    """Return the elements for value-dependent results, which cannot be traced."""
     tell("numpy", x)
     return x._array
 
 
 @composed(samples=(Sample(((3, 4),)), Sample(((0,),))), gradients=(False,), dtypes=EVERY)
 def nonzero(x: Tensor, /) -> tuple[Tensor, ...]:
-    """Positions of the elements that are not zero, one tensor of positions per dimension.
+    """Return the positions of the elements that are not zero, one tensor of positions per dimension.
 
     Examples
     --------
@@ -131,7 +131,7 @@ _SETS = (Sample(((3, 4),)), Sample(((0,),)), Sample(((),)))
 
 @composed(samples=_SETS, gradients=(False,), dtypes=EVERY)
 def unique_all(x: Tensor, /) -> UniqueAll:
-    """Distinct elements in order, where each occurs first, which one each element is, and how often.
+    """Return the distinct elements in order, where each occurs first, which one each element is, and how often.
 
     Every NaN counts as distinct.
 
@@ -146,7 +146,7 @@ def unique_all(x: Tensor, /) -> UniqueAll:
 
 @composed(samples=_SETS, gradients=(False,), dtypes=EVERY)
 def unique_counts(x: Tensor, /) -> UniqueCounts:
-    """Distinct elements in order, and how often each occurs.
+    """Return the distinct elements in order, and how often each occurs.
 
     Examples
     --------
@@ -159,7 +159,7 @@ def unique_counts(x: Tensor, /) -> UniqueCounts:
 
 @composed(samples=_SETS, gradients=(False,), dtypes=EVERY)
 def unique_inverse(x: Tensor, /) -> UniqueInverse:
-    """Distinct elements in order, and which of them each element is.
+    """Return the distinct elements in order, and which of them each element is.
 
     Examples
     --------
@@ -172,7 +172,7 @@ def unique_inverse(x: Tensor, /) -> UniqueInverse:
 
 @composed(samples=_SETS, gradients=(False,), dtypes=EVERY)
 def unique_values(x: Tensor, /) -> Tensor:
-    """Distinct elements in order.
+    """Return the distinct elements in order.
 
     Examples
     --------

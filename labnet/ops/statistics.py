@@ -1,4 +1,4 @@
-"""Reductions that are built on sums: products, spread, middle and length."""
+"""Statistics: products, variance, median and norms."""
 
 import builtins
 import math
@@ -21,7 +21,7 @@ from labnet.tensor import DTypeLike, Tensor, as_dtype
 
 
 def _axes(op: str, x: Tensor, axis: Axis) -> tuple[int, ...]:
-    """Return the dimensions to reduce, counted from the first."""
+    """Return the non-negative dimensions to reduce."""
     if (axis := of_number(x, axis)) is None:
         return tuple(range(x.ndim))
     axes = tuple(normalize_axis(op, a, x.shape) for a in ((axis,) if isinstance(axis, int) else axis))
@@ -31,18 +31,18 @@ def _axes(op: str, x: Tensor, axis: Axis) -> tuple[int, ...]:
 
 
 def _gathered(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Return the tensor with the dimensions in `axes` made one, the last."""
+    """Merge the dimensions in `axes` into one, the last."""
     last = moveaxis(x, axes, tuple(range(x.ndim - len(axes), x.ndim)))
     kept = last.shape[: x.ndim - len(axes)]
     return reshape(last, (*kept, math.prod(last.shape[len(kept) :])))
 
 
 def _kept(out: Tensor, x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
-    """Give a reduced tensor its dimensions of length one, if they are wanted."""
+    """Restore the reduced dimensions with length one if `keepdims` is set."""
     return reshape(out, tuple(1 if i in axes else n for i, n in enumerate(x.shape))) if keepdims else out
 
 
-def _pull_prod(
+def _vjp_prod(
     g: Tensor, out: Tensor, x: Tensor, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False
 ) -> Tensor:
     axes = _axes("prod", x, axis)
@@ -55,9 +55,9 @@ def _pull_prod(
     return (found if is_differentiated(x) else kept(found, slope != 0)).astype(x.dtype)
 
 
-@op(_pull_prod, samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=NUMBERS, wide=True)
+@op(_vjp_prod, samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=NUMBERS, wide=True)
 def prod(x: Array, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False) -> Array:
-    """Product of the elements, over all dimensions or those in `axis`.
+    """Return the product of the elements, over all dimensions or those in `axis`.
 
     Examples
     --------
@@ -88,7 +88,7 @@ _SPREADS = (*SAMPLES[:-1], Sample(((3, 4),), {"axis": -1, "correction": 1}))
 
 @op(_pull_var, samples=_SPREADS, dtypes=FLOATS, wide=True)
 def var(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
-    """Mean squared distance from the mean, over all dimensions or those in `axis`.
+    """Return the mean squared distance from the mean, over all dimensions or those in `axis`.
 
     Parameters
     ----------
@@ -110,14 +110,14 @@ def var(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bo
 def _pull_std(
     g: Tensor, out: Tensor, x: Tensor, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
 ) -> Tensor:
-    at_zero = out == 0  # all elements equal: the slope is not defined, 0 is a subgradient
+    at_zero = out == 0  # all elements equal: not differentiable, 0 is a subgradient
     scaled = where(at_zero, 0, g / where(at_zero, 1, 2 * out))
     return _pull_var(scaled, out, x, axis=axis, correction=correction, keepdims=keepdims)
 
 
 @op(_pull_std, samples=_SPREADS, dtypes=FLOATS, wide=True)
 def std(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
-    """Square root of `var`: the standard deviation, over all dimensions or those in `axis`.
+    """Return the square root of `var`: the standard deviation, over all dimensions or those in `axis`.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def std(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bo
 
 @composed(samples=(*SAMPLES, Sample(((5,),))), dtypes=FLOATS)
 def median(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Middle of the elements in order, or mean of the two in the middle; NaN if any element is.
+    """Return the median of the elements, the mean of the middle two for an even number; NaN if any is NaN.
 
     Examples
     --------
@@ -151,7 +151,7 @@ def median(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor
     count = ordered.shape[-1]
     middle = ordered[..., builtins.max(count - 1, 0) // 2 : count // 2 + 1]
     out = mean(middle, axis=-1)
-    if count:  # NaN is the last one
+    if count:  # NaN is sorted last
         out = where(any(isnan(ordered), axis=-1), ordered[..., -1], out)
     return _kept(out, x, axes, keepdims)
 
@@ -164,7 +164,7 @@ def median(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor
     dtypes=FLOATS,
 )
 def vector_norm(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Tensor:
-    """Length of vectors, over all dimensions or those in `axis`.
+    """Return the length of vectors, over all dimensions or those in `axis`.
 
     Parameters
     ----------
@@ -195,5 +195,5 @@ def vector_norm(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False, ord:
     if ord == 1:
         return sum(size, axis=axis, keepdims=keepdims)
     total = sum(x * x if ord == 2 else size**ord, axis=axis, keepdims=keepdims)
-    flat = total == 0  # the slope at zero is not defined, 0 is a subgradient
+    flat = total == 0  # not differentiable at zero, 0 is a subgradient
     return where(flat, 0, where(flat, 1, total) ** (1 / ord)) if ord > 0 else total ** (1 / ord)

@@ -15,7 +15,7 @@ def _pull_sin(g: Tensor, out: Tensor, x: Tensor) -> Tensor:
 
 @unary(_pull_sin, ufunc=np.sin)
 def sin(x: Array, /) -> Array:
-    """Sine of each element.
+    """Return the sine of each element.
 
     Examples
     --------
@@ -27,7 +27,7 @@ def sin(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: -g * sin(x), ufunc=np.cos)
 def cos(x: Array, /) -> Array:
-    """Cosine of each element.
+    """Return the cosine of each element.
 
     Examples
     --------
@@ -39,7 +39,7 @@ def cos(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: g * (1 + out * out), ufunc=np.tan, domain=(-1.0, 1.0))
 def tan(x: Array, /) -> Array:
-    """Tangent of each element.
+    """Return the tangent of each element.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def tan(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: g / sqrt(1 - x * x), ufunc=np.asin, domain=(-0.9, 0.9))
 def asin(x: Array, /) -> Array:
-    """Inverse sine of each element of [-1, 1], in [-pi/2, pi/2].
+    """Return the inverse sine of each element of [-1, 1], in [-pi/2, pi/2].
 
     Examples
     --------
@@ -63,7 +63,7 @@ def asin(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: -g / sqrt(1 - x * x), ufunc=np.acos, domain=(-0.9, 0.9))
 def acos(x: Array, /) -> Array:
-    """Inverse cosine of each element of [-1, 1], in [0, pi].
+    """Return the inverse cosine of each element of [-1, 1], in [0, pi].
 
     Examples
     --------
@@ -75,7 +75,7 @@ def acos(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: g / (1 + x * x), ufunc=np.atan)
 def atan(x: Array, /) -> Array:
-    """Inverse tangent of each element, in [-pi/2, pi/2].
+    """Return the inverse tangent of each element, in [-pi/2, pi/2].
 
     Examples
     --------
@@ -93,7 +93,7 @@ def atan(x: Array, /) -> Array:
     domain=(0.2, 2.0),
 )
 def atan2(x1: Array, x2: Array, /) -> Array:
-    """Angle of each point with abscissa `x2` and ordinate `x1`, in [-pi, pi].
+    """Return the angle of each point with abscissa `x2` and ordinate `x1`, in [-pi, pi].
 
     Examples
     --------
@@ -112,7 +112,7 @@ def _pull_sinh(g: Tensor, out: Tensor, x: Tensor) -> Tensor:
 
 @unary(_pull_sinh, ufunc=np.sinh)
 def sinh(x: Array, /) -> Array:
-    """Hyperbolic sine of each element.
+    """Return the hyperbolic sine of each element.
 
     Examples
     --------
@@ -124,7 +124,7 @@ def sinh(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: g * sinh(x), ufunc=np.cosh)
 def cosh(x: Array, /) -> Array:
-    """Hyperbolic cosine of each element.
+    """Return the hyperbolic cosine of each element.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def cosh(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: g / sqrt(x * x + 1), ufunc=np.asinh)
 def asinh(x: Array, /) -> Array:
-    """Inverse hyperbolic sine of each element.
+    """Return the inverse hyperbolic sine of each element.
 
     Examples
     --------
@@ -148,7 +148,7 @@ def asinh(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: g / sqrt(x * x - 1), ufunc=np.acosh, domain=(1.2, 3.0))
 def acosh(x: Array, /) -> Array:
-    """Inverse hyperbolic cosine of each element of [1, inf).
+    """Return the inverse hyperbolic cosine of each element of [1, inf).
 
     Examples
     --------
@@ -160,7 +160,7 @@ def acosh(x: Array, /) -> Array:
 
 @unary(lambda g, out, x: g / (1 - x * x), ufunc=np.atanh, domain=(-0.9, 0.9))
 def atanh(x: Array, /) -> Array:
-    """Inverse hyperbolic tangent of each element of [-1, 1].
+    """Return the inverse hyperbolic tangent of each element of [-1, 1].
 
     Examples
     --------

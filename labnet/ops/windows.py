@@ -1,8 +1,7 @@
-"""Windows that slide over images: where they lie, and images as a matrix of them.
+"""Sliding windows over images: their geometry, and images as a matrix of windows (im2col).
 
-Where the rows are short, the matrix is cut from the image as if rows went on without end: it then consists of
-long runs that are copied, or added, at once. The few windows that reach around the edge are computed in vain
-and left out of the result.
+For short rows, the matrix is taken from the flattened image across row ends: it then consists of long runs that are
+copied or added at once. The few windows that wrap around an edge are computed and discarded.
 """
 
 from collections.abc import Iterator
@@ -17,13 +16,13 @@ from labnet.ops.registry import Array
 
 #: One number for both dimensions, or one for (rows, columns).
 Pair = int | tuple[int, int]
-#: Zeros around the image: as `Pair`, or ``"valid"`` for none, or ``"same"`` to keep the size.
+#: Zeros around the image: a `Pair`, ``"valid"`` for none, or ``"same"`` to keep the size.
 Padding = Pair | str
-#: Elements of the matrix of windows that are worked on at a time, so that they stay in the cache.
+#: Elements of the matrix of windows per part, so that a part stays in the cache.
 _PART = 1 << 17
-#: The same on a GPU, which has no use for small parts: a gigabyte of them.
+#: The same on a GPU, where small parts have no benefit: a gigabyte.
 _PART_ELSEWHERE = 1 << 28
-#: Windows per row below which rows are taken together.
+#: Windows per row below which rows are merged.
 _SHORT = 16
 
 
@@ -47,7 +46,7 @@ def pair(value: Pair) -> tuple[int, int]:
 def margins(
     padding: Padding, kernel: tuple[int, ...], stride: tuple[int, int], dilation: tuple[int, int]
 ) -> tuple[tuple[int, int], ...]:
-    """Return ((above, below), (left, right)): the width of the padding on each side."""
+    """Return the padding on each side as ((above, below), (left, right))."""
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
             raise ValueError("padding must be numbers, 'same' or 'valid'")
@@ -60,18 +59,18 @@ def margins(
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Where the windows of a convolution lie in an image.
+    """The geometry of a convolution's windows in an image.
 
     Attributes
     ----------
     image, padded, kernel, out : (rows, columns)
         Sizes without and with padding, of the window, and of the result.
     stride, dilation : (int, int)
-        Steps between windows, and inside one.
+        Steps between windows and within a window.
     before : (int, int)
         Padding above and to the left.
     row : int
-        Windows computed per row of the result: the first `out[1]` of them count.
+        Windows computed per row of the result, of which the first `out[1]` are used.
     """
 
     image: tuple[int, ...]
@@ -94,12 +93,12 @@ class Windows:
         dilation: Pair = 1,
         joined: bool = True,
     ) -> "Windows":
-        """Work out the sizes.
+        """Compute the sizes.
 
         Raises
         ------
         ValueError
-            If the window is larger than the padded image, or a number is out of range.
+            If the window exceeds the padded image, or a number is out of range.
         """
         steps, spread = pair(stride), pair(dilation)
         if min(*steps, *spread, *kernel) < 1:
@@ -114,7 +113,7 @@ class Windows:
         out = ((padded[0] - reach[0]) // steps[0] + 1, (padded[1] - reach[1]) // steps[1] + 1)
         row = padded[1] if joined and steps == (1, 1) and out[1] < _SHORT else out[1]
         if row > out[1]:
-            padded[0] += 1  # what the last windows see beyond the last row
+            padded[0] += 1  # the elements beyond the last row that the last windows read
         size = (padded[0], padded[1])
         return cls(image, size, kernel, out, steps, spread, (sides[0][0], sides[1][0]), row)
 
@@ -130,7 +129,7 @@ class Windows:
         return as_strided(padded, shape, (*strides, columns * self.stride[1]), writeable=writeable)
 
     def parts(self, x: Array, channels: int) -> Iterator[slice]:
-        """Cut a batch into parts whose windows are few enough to be worked on at a time."""
+        """Split a batch into parts with a bounded number of windows."""
         images = len(x)
         each = channels * self.kernel[0] * self.kernel[1] * self.out[0] * self.row
         count = max(1, (_PART_ELSEWHERE if is_on_gpu(x) else _PART) // max(1, each))
@@ -152,16 +151,14 @@ class Windows:
         return view.reshape(x.shape[0], groups, inner, self.out[0] * self.row)
 
     def add_up(self, columns: Array, channels: int) -> Array:
-        """Add a matrix as of `columns` up to images (N, channels, H, W); the adjoint of `columns`."""
+        """Sum a matrix as of `columns` into images (N, channels, H, W); the adjoint of `columns`."""
         parts = columns.reshape(len(columns), channels, *self.kernel, self.out[0], self.row)
         if is_on_gpu(columns):
             from labnet.kernels.cuda.kernels import im2col
 
             return im2col.col2im(parts, self._sizes())
         padded = np.zeros((len(columns), channels, *self.padded), columns.dtype)
-        if (
-            self.stride[0] == 1 and self.row == self.padded[1]
-        ):  # then the rows follow each other without a gap, and add up as one
+        if self.stride[0] == 1 and self.row == self.padded[1]:  # the rows are then consecutive and are added as one
             runs = padded.reshape(len(columns), channels, self.padded[0] * self.row)
             length = self.out[0] * self.row
             for i, j in np.ndindex(self.kernel):
@@ -174,11 +171,11 @@ class Windows:
         return self._inside(padded)
 
     def _sizes(self) -> tuple[int, ...]:
-        """Return the numbers as a kernel wants them."""
+        """Return the sizes as an array for a kernel."""
         return (*self.image, *self.kernel, *self.out, *self.stride, *self.dilation, *self.before)
 
     def widen(self, g: Array, groups: int) -> Array:
-        """Return (N, K, *out) as (N, groups, K / groups, windows), with zeros for the windows that do not count."""
+        """Return (N, K, *out) as (N, groups, K / groups, windows), with zeros for unused windows."""
         if self.row != self.out[1]:
             wide = np.zeros((*g.shape[:2], self.out[0], self.row), g.dtype)
             wide[..., : self.out[1]] = g

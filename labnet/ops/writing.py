@@ -1,8 +1,8 @@
-"""Writing in place: ``x[key] = value``, ``x += y``.
+"""In-place writes: ``x[key] = value``, ``x += y``.
 
-A write is an op like any other. Where a gradient has to pass through it, the tensor becomes the output of
-`setitem`, its views are read from that again, and graphs recorded before keep what they saw. Elsewhere it
-goes to memory, after `labnet.memory` has made sure that nobody else looks at it.
+A write is an op. If gradients pass through it, the tensor becomes the output of `setitem`, its views are read from that
+output, and recorded graphs keep the old values. Otherwise it writes to memory, after `labnet.memory` has ensured
+exclusive access.
 """
 
 from collections.abc import Callable
@@ -23,14 +23,14 @@ from labnet.tensor import Tensor
 
 
 def write(x: Tensor, key: Any, value: Any) -> None:
-    """Carry out ``x[key] = value``.
+    """Run ``x[key] = value``.
 
     Raises
     ------
     GradientError
         If `x` is, or is a view of, a leaf that requires gradients, while operations are recorded.
     ShapeError, DTypeError, DeviceError
-        If the value does not fit the place, cannot be held in the dtype of `x`, or is a tensor of another device.
+        If the value has a wrong shape, cannot be cast to the dtype of `x`, or is on another device.
 
     Examples
     --------
@@ -59,26 +59,26 @@ def write(x: Tensor, key: Any, value: Any) -> None:
     if is_recording() and (base.requires_grad or x.requires_grad or needs_gradient):
         _write_recorded(x, base, key, value)
         return
-    if isinstance(value, Tensor):  # perhaps a view of `x`, as in x[key] += 1: who looks at its array makes a copy due
+    if isinstance(value, Tensor):  # perhaps a view of `x`: a reference to its array would force a copy
         del values
         memory.prepare_write(x)
         values = operand(value)
         if device_of(x._array) == device_of(values) == CPU and np.may_share_memory(x._array, values):
             if _is_there(x._array, key, values):
                 return
-            values = values.copy()  # NumPy reads some of what it has written, where strides differ or a mask says where
+            values = values.copy()  # NumPy may read elements that it has already written
     else:
         memory.prepare_write(x)
     try:
         x._array[plain_key(key)] = values
-    except TypeError as error:  # what NumPy says of values of several dimensions at a mask
+    except TypeError as error:  # NumPy's error for multi-dimensional values at a mask
         raise failure("setitem", (x._array, values), {"key": key}, ValueError(*error.args)) from None
     except (ValueError, OverflowError) as error:
         raise failure("setitem", (x._array, values), {"key": key}, error) from None
 
 
 def _write_recorded(x: Tensor, base: Tensor, key: Any, value: Any) -> None:
-    """Replace `base` by the output of `setitem`, and its views by what they read there."""
+    """Replace `base` by the output of `setitem`, and its views by views of that output."""
     views = memory.views_of(base)
     places = [memory.positions(view._array, base._array) for view in views]
     if x is base:
@@ -97,10 +97,10 @@ def _write_recorded(x: Tensor, base: Tensor, key: Any, value: Any) -> None:
 
 
 def _is_there(array: np.ndarray[Any, Any], key: Any, values: np.ndarray[Any, Any]) -> bool:
-    """Tell whether values are the very elements that an index names."""
+    """Return whether values are the same memory that an index selects."""
     try:
         target = array[plain_key(key)]
-    except (IndexError, TypeError, ValueError):  # which the write will say
+    except (IndexError, TypeError, ValueError):  # the write raises the error
         return False
     if not isinstance(target, np.ndarray) or target.dtype != values.dtype:
         return False
@@ -113,7 +113,7 @@ def _on_host(key: Any) -> Any:
 
 
 def in_place(function: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
-    """Return the in-place form of an operator: the same values, written into its first operand."""
+    """Return the in-place form of an operator, which writes into its first operand."""
 
     def operator(x: Tensor, other: Any, /) -> Tensor:
         tracer = dispatch.current_tracer() if dispatch.Plain is None else None
@@ -147,7 +147,7 @@ def _check_leaf(base: Tensor) -> None:
 
 
 def _check_dtype(name: str, x: Tensor, values: Any) -> None:
-    """Refuse values that the dtype of `x` cannot hold, such as fractions in an integer tensor."""
+    """Refuse values that cannot be cast to the dtype of `x`, such as floats for an integer tensor."""
     kind = values.dtype if hasattr(values, "dtype") else np.min_scalar_type(values)
     fits = np.can_cast(kind, x.dtype, "same_kind") or (x.dtype.kind == "u" and kind.kind == "i")
     if not fits:

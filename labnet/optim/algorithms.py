@@ -1,4 +1,4 @@
-"""The algorithms: what becomes of one parameter in one step. Formulas and state words are torch's."""
+"""The algorithms: the step of one parameter. Formulas and state names are torch's."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,14 +10,14 @@ from labnet.tensor import Tensor
 
 
 class SGD(Optimizer):
-    """Gradient descent, with momentum as in torch: ``v = momentum * v + g; p = p - lr * v``.
+    """Gradient descent with momentum as in torch: ``v = momentum * v + g; p = p - lr * v``.
 
     Parameters
     ----------
     lr : float
         Step size.
     momentum : float
-        Share of the previous step that is carried on.
+        Share of the previous step that is kept.
     parameters : iterable of tensors, optional
         Train these only.
 
@@ -98,7 +98,7 @@ class Adam(Optimizer):
         return self._step_decayed(found, 1.0)
 
     def _step_decayed(self, found: list[tuple[Tensor, Any]], keep: float) -> bool:
-        """Take a step after which `keep` of each value is left, apart from what the gradient does."""
+        """Take a step with decoupled decay: multiply each value by `keep`, then apply the gradient."""
         compiled = kernels.adam.compiled
         if compiled is None:
             kernels.ask()
@@ -127,16 +127,16 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with weight decay apart from the gradient (Loshchilov and Hutter, 2019, algorithm 2).
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019, algorithm 2).
 
-    Each step first takes ``lr * weight_decay`` of every parameter away, then does what `Adam` does.
+    Each step first subtracts ``lr * weight_decay`` of every parameter, then does an `Adam` step.
 
     Parameters
     ----------
     lr, betas, eps, parameters
         As for `Adam`.
     weight_decay : float
-        Share of the parameter that goes, per unit of `lr`.
+        Decay per unit of `lr`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What can be done with gradients without an optimizer that remembers."""
+"""Stateless functions of gradients."""
 
 import math
 from typing import Any
@@ -12,12 +12,12 @@ from labnet.optim.optimizer import check_gradients
 
 
 def sgd(gradients: Gradients, lr: float = 1e-3) -> None:
-    """Take one step of plain gradient descent with every parameter of the gradients.
+    """Take one step of plain gradient descent on every parameter of the gradients.
 
     Raises
     ------
     GradientError
-        If the gradients were not awaited, or this is not what a backward returned.
+        If the gradients were not awaited or are no result of a backward.
 
     Examples
     --------
@@ -31,24 +31,24 @@ def sgd(gradients: Gradients, lr: float = 1e-3) -> None:
 
 
 def clip_norm(gradients: Gradients, max_norm: float) -> Gradients:
-    """Scale gradients down so that all together they are no longer than `max_norm`.
+    """Scale gradients down to a total norm of at most `max_norm`.
 
     Parameters
     ----------
     gradients : Gradients
-        What a backward returned; it is not changed.
+        The result of a backward; it is not changed.
     max_norm : float
-        Greatest Euclidean norm of all elements together.
+        Maximum Euclidean norm over all elements.
 
     Returns
     -------
     Gradients
-        Scaled by ``max_norm / (norm + 1e-6)`` where that is less than 1, as in torch.
+        Scaled by ``max_norm / (norm + 1e-6)`` if that is less than 1, as in torch.
 
     Raises
     ------
     GradientError
-        If the gradients were not awaited, or this is not what a backward returned.
+        If the gradients were not awaited or are no result of a backward.
     ValueError
         If `max_norm` is not positive.
 
@@ -63,7 +63,7 @@ def clip_norm(gradients: Gradients, max_norm: float) -> Gradients:
     check_gradients("clip_norm", gradients, "clip_norm(await loss.backward(), ...)")
     if not max_norm > 0:
         raise ValueError(f"clip_norm: expected max_norm > 0, got {max_norm}")
-    with np.errstate(all="ignore"):  # gradients that are not finite are results
+    with np.errstate(all="ignore"):  # non-finite gradients are valid results
         return _clipped(gradients, max_norm)
 
 
@@ -75,5 +75,5 @@ def _clipped(gradients: Gradients, max_norm: float) -> Gradients:
         return Gradients((tensor, gradient * scale.astype(gradient.dtype)) for tensor, gradient in gradients.items())
     squares = [float((value * value).sum()) for value in values]
     factor = max_norm / (math.sqrt(math.fsum(squares)) + 1e-6)
-    factor = 1.0 if factor > 1 else factor  # NaN, where a gradient is, makes all of them NaN
+    factor = 1.0 if factor > 1 else factor  # NaN in one gradient makes all of them NaN
     return Gradients((tensor, gradient * factor) for tensor, gradient in gradients.items())

@@ -1,4 +1,4 @@
-"""Leaves that require gradients and are no module's parameters, and the warnings about them."""
+"""Warnings about leaves that require gradients but are no parameters of a module."""
 
 import os
 import sys
@@ -13,14 +13,14 @@ from labnet.tensor import Tensor
 
 #: Every parameter of every module, by identity: tensors compare element by element.
 _parameters: "dict[int, weakref.ref[Tensor]]" = {}
-#: Leaves that inputs of a module were computed from, when it was first called with such inputs.
+#: Leaves from which inputs of a module were computed, at its first call with such inputs.
 _inputs: "dict[int, weakref.ref[Tensor]]" = {}
 
 _HOME = f"{Path(__file__).parent.parent}{os.sep}"
 
 
 def belongs_to_module(tensor: Tensor) -> None:
-    """Remember that a tensor is a parameter of a module.
+    """Register a tensor as a parameter of a module.
 
     Examples
     --------
@@ -32,7 +32,7 @@ def belongs_to_module(tensor: Tensor) -> None:
 
 
 def note_inputs(given: Tensor) -> bool:
-    """Remember the leaves that an input of a module was computed from; return whether there are any.
+    """Register the leaves from which a module's input was computed; return whether there are any.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def _remember(known: "dict[int, weakref.ref[Tensor]]", tensor: Tensor | None) ->
 
 
 def users_frame() -> FrameType | None:
-    """Return the innermost frame whose code is not labnet's."""
+    """Return the innermost frame outside of labnet."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_HOME):
         frame = frame.f_back
@@ -86,16 +86,16 @@ def warn(text: str) -> None:
 
 
 def warn_of_leaves(optimizer: object, leaves: Sequence[Tensor], only: Container[int] | None) -> bool:
-    """Warn where an optimizer changes leaves that are inputs, or none at all.
+    """Warn if an optimizer changes leaves that are inputs, or no leaves.
 
-    Leaves that no module has, and that a module was called with, are taken for inputs where parameters of modules
-    are changed beside them. Other bare tensors are parameters.
+    A leaf that belongs to no module and was an argument of one counts as an input if parameters of modules are changed
+    with it. Other bare tensors count as parameters.
 
     Parameters
     ----------
     optimizer : Optimizer
     leaves : sequence of tensors
-        Those that a backward has found gradients of.
+        Leaves with gradients from a backward.
     only : container of int, optional
         Identities of the parameters that the optimizer is restricted to.
 

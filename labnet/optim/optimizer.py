@@ -1,8 +1,7 @@
 """Optimizers: callables that take the gradients of a backward and change the parameters.
 
-``opt(loss.backward())`` applies exactly these gradients and clears the ``.grad`` of what it changed. New
-values go to memory that nobody looks at, so graphs and arrays handed out keep what they saw. Formulas and
-state words are torch's.
+``opt(loss.backward())`` applies exactly these gradients and clears the ``.grad`` of changed parameters. New values are
+written to unshared memory, so graphs and exported arrays keep the old ones. Formulas and state names are torch's.
 """
 
 import weakref
@@ -23,12 +22,12 @@ from labnet.optim.inputs import warn_of_leaves
 from labnet.tensor import Tensor, as_array, wrap
 
 Values = np.ndarray[Any, Any]
-#: What an optimizer remembers about one parameter: arrays of its shape, and the number of steps.
+#: State of one parameter: arrays of its shape and the number of steps.
 State = dict[str, Any]
 Named = Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
-#: Return the number that was assigned to a name, or complain.
+#: Checks and returns a number that is assigned to a name.
 Checks = Mapping[str, Callable[[str, Any], Any]]
-#: Called after a step with the ids of the parameters that changed. Held weakly: who wants to be called keeps it.
+#: Called after a step with the ids of the changed parameters; held weakly, so its owner must keep it.
 Watcher = Callable[[frozenset[int]], None]
 
 _ndarray, _empty = np.ndarray, np.empty
@@ -39,18 +38,18 @@ def _least_references() -> int:
     return getrefcount(array)
 
 
-#: What counting gives for an array that only one local variable refers to; it depends on Python's version.
+#: Reference count of an array with a single local reference; depends on the version of Python.
 ALONE = _least_references()
 
-#: Who wants to be called after a step.
+#: The registered watchers.
 watchers: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
 def watch(watcher: Watcher) -> None:
-    """Have an object called with the ids of the changed parameters after each step of any optimizer.
+    """Register an object to call with the ids of changed parameters after each optimizer step.
 
-    It is held weakly, so it is forgotten together with its owner; a bound method would be gone at once.
-    A step costs nothing more while nobody watches.
+    It is held weakly and is dropped with its owner; a bound method would be dropped at once. Steps have no overhead
+    without watchers.
 
     Examples
     --------
@@ -69,7 +68,7 @@ def watch(watcher: Watcher) -> None:
 
 
 class Known:
-    """What an optimizer knows of one parameter.
+    """The record of an optimizer about one parameter.
 
     Attributes
     ----------
@@ -77,10 +76,10 @@ class Known:
     state : dict
         See `State`.
     made : int
-        Identity of the array that this optimizer gave the parameter last.
+        Identity of the last array that this optimizer assigned to the parameter.
     spare : array or None
-        The value before the last step, if this optimizer made it. Only the optimizer can hand it out, so
-        once it is the only one to refer to it, it stays so and may write into it.
+        The value before the last step, if this optimizer made it. No other code can obtain it, so when the optimizer
+        holds the only reference, it may write into the array.
     """
 
     __slots__ = ("made", "parameter", "spare", "state")
@@ -93,12 +92,12 @@ class Known:
 
 
 def not_negative(name: str, value: Any) -> float:
-    """Return a number, as it was or as the one element of an array.
+    """Check and return a number, or the single element of an array.
 
     Raises
     ------
     TypeError
-        If it is none.
+        If it is no number.
     ValueError
         If it is negative.
     """
@@ -111,14 +110,14 @@ def not_negative(name: str, value: Any) -> float:
 
 
 def decays(name: str, value: Any) -> tuple[float, ...]:
-    """Return two shares of what is kept from one step to the next.
+    """Check and return two decay rates.
 
     Raises
     ------
     TypeError
-        If there are not two, or they are no numbers.
+        If there are not two numbers.
     ValueError
-        If one is negative, or not below 1.
+        If one is negative or not below 1.
     """
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise TypeError(f"{name} must be two numbers, got {type(value).__name__} {value!r:.40}")
@@ -129,16 +128,16 @@ def decays(name: str, value: Any) -> tuple[float, ...]:
 
 
 class Optimizer:
-    """Base of the optimizers: which parameters change, and with which state.
+    """The base class of optimizers, which manages parameters and their state.
 
-    Subclasses define `_formula`, or `updated` for what is no such arithmetic, and list in `slots` the state words.
+    Subclasses define `_formula`, or `updated` for other computations, and list the state names in `slots`.
 
     Parameters
     ----------
     lr : float
-        Step size; may be assigned at any time, and is checked then as here.
+        Step size; may be assigned at any time, with the same checks.
     parameters : iterable of tensors, optional
-        Train these only; others in the gradients are left alone.
+        Train these only; other parameters in the gradients are not changed.
 
     Raises
     ------
@@ -148,11 +147,11 @@ class Optimizer:
         If `lr` is negative.
     """
 
-    #: State words of each parameter; ``step`` counts, all others have the parameter's shape.
+    #: State names of each parameter; ``step`` is a count, all others have the parameter's shape.
     slots: ClassVar[tuple[str, ...]] = ()
-    #: Whether `_formula` says all that a step does, so that it can be compiled.
+    #: Whether `_formula` defines the whole step, so that it can be compiled.
     _has_formula: ClassVar[bool] = False
-    #: What checks the numbers that a step is computed with, whenever one is assigned.
+    #: Checks of hyperparameters, applied at each assignment.
     _checks: ClassVar[Checks] = {"lr": not_negative}
     _only: dict[int, Tensor] | None
     _state: dict[int, Known]
@@ -164,12 +163,12 @@ class Optimizer:
         self._looked_at, self._warned = 0, False
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Have the numbers of NumPy be Python's: those do not change the precision of the arrays they meet."""
+        """Convert NumPy scalars to Python numbers, which do not change the precision of arrays."""
         check = self._checks.get(name)
         object.__setattr__(self, name, _as_python(value if check is None else check(name, value)))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy needs: parameters themselves where the optimizer looks them up by identity."""
+        """Return the state for a copy, with parameters in place of their identities."""
         only = None if self._only is None else list(self._only.values())
         live = [(known.parameter(), known.state) for known in self._state.values()]
         state = [
@@ -186,9 +185,9 @@ class Optimizer:
             self._known(parameter).state = {slot: _own(value) for slot, value in values.items()}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Optimizer":
-        """Return an optimizer for the copies of the parameters that `memo` has in the end, else for the same ones.
+        """Return an optimizer for the parameters' final copies in `memo`, or else for the same parameters.
 
-        The module may be copied after the optimizer: so parameters are looked up when they are first needed.
+        The module may be copied after the optimizer, so parameters are looked up at first use.
         """
         state = self.__getstate__()
         copied = memo[id(self)] = type(self).__new__(type(self))
@@ -197,7 +196,7 @@ class Optimizer:
         return copied
 
     def __getattr__(self, name: str) -> Any:
-        """Find the parameters of a copy: only a copy lacks these attributes."""
+        """Look up the parameters of a copy; only a copy lacks these attributes."""
         if name not in _LOOKED_UP or "_unbound" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         memo, only, state = self.__dict__.pop("_unbound")
@@ -210,14 +209,14 @@ class Optimizer:
         return self.__dict__[name]
 
     def __init_subclass__(cls) -> None:
-        """Have no kernel, and no formula, do the work of a class that defines `updated` anew."""
+        """Disable compiled updates for subclasses that override `updated`."""
         if "updated" in vars(cls) and "_step_compiled" not in vars(cls):
             cls._step_compiled = Optimizer._step_compiled  # type: ignore[method-assign]
         if {"updated", "_formula"} & vars(cls).keys():
             cls._has_formula = "_formula" in vars(cls)
 
     def __call__(self, gradients: Gradients) -> None:
-        """Change the parameters by one step: all of them, or on an error none, state included.
+        """Take one step with all parameters; on an error neither parameters nor state change.
 
         Raises
         ------
@@ -227,7 +226,7 @@ class Optimizer:
         check_gradients("an optimizer", gradients, "opt(await loss.backward())")
         found, only = gradients.found(), self._only
         tracer = dispatch.current_tracer() if dispatch.Plain is None else None
-        if len(found) != self._looked_at:  # at the first step, and whenever leaves come or go
+        if len(found) != self._looked_at:  # at the first step, and whenever the set of leaves changes
             self._looked_at = len(found)
             leaves = [leaf if tracer is None else tracer.original(leaf) for leaf, _ in found]
             self._warned = self._warned or warn_of_leaves(self, leaves, only)
@@ -245,21 +244,21 @@ class Optimizer:
             announce([parameter for parameter, _ in found])
 
     def _numbers(self, step: int) -> tuple[float, ...]:
-        """Return what `_formula` needs to know at one step, counted from 1."""
+        """Return the numbers of one step for `_formula`; steps count from 1."""
         return (self.lr,)
 
     def _formula(self, value: Any, gradient: Any, state: dict[str, Any], numbers: Sequence[Any]) -> Any:
-        """Return the value of a parameter after one step, in arithmetic of arrays that tensors have too.
+        """Return the value of a parameter after one step, in arithmetic that arrays and tensors share.
 
-        So it is carried out in NumPy, and compiled. What is put into `state` under the names of arrays in `slots` is
-        there at the next step, zeros at first.
+        So it runs in NumPy and can be compiled. Arrays that are stored in `state` under names in `slots` are available
+        at the next step; they start as zeros.
         """
         raise NotImplementedError
 
     def updated(self, value: Values, gradient: Values, state: State) -> Values:
-        """Return the value of a parameter after one step; what is put into `state` is there at the next one.
+        """Return the value of a parameter after one step; `state` is kept until the next step.
 
-        For a parameter of float16 all of it is float32, as squares of its gradients are too small for float16.
+        All arithmetic for a float16 parameter is in float32, because squares of gradients underflow float16.
         """
         value, gradient = wider((value, gradient))
         step, arrays = state.get("step", 0) + 1, [slot for slot in self.slots if slot != "step"]
@@ -267,7 +266,7 @@ class Optimizer:
         known = dict(before)
         new = self._formula(value, gradient, known, self._numbers(step))
         for slot in arrays:
-            if known[slot] is not before[slot]:  # NumPy makes numbers of arrays without dimensions
+            if known[slot] is not before[slot]:  # NumPy returns scalars for 0-d arrays
                 state[slot] = finished(known[slot], value.dtype)
         if "step" in self.slots:
             state["step"] = step
@@ -275,7 +274,7 @@ class Optimizer:
         return result
 
     def _step(self, found: list[tuple[Tensor, Any]]) -> None:
-        """Take a step, parameter by parameter."""
+        """Take a step one parameter at a time."""
         updates = []
         for parameter, gradient in found:
             state, array = dict(self._known(parameter).state), parameter._array
@@ -287,7 +286,7 @@ class Optimizer:
             self._known(parameter).state = state
 
     def _step_elsewhere(self, found: list[tuple[Tensor, Any]]) -> bool:
-        """Take a step with all parameters at once by a kernel made of the formula; tell whether there is one."""
+        """Take a step with all parameters by a kernel generated from the formula; return whether there is one."""
         if not self._has_formula:
             return False
         from labnet.kernels.cuda.kernels import optimizers
@@ -311,7 +310,7 @@ class Optimizer:
         return True
 
     def _step_compiled(self, found: list[tuple[Tensor, Any]]) -> bool:
-        """Take a step with all parameters at once by a compiled kernel, and tell whether there was a fitting one."""
+        """Take a step with all parameters by a compiled kernel; return whether a suitable one exists."""
         return False
 
     def _run(
@@ -321,10 +320,9 @@ class Optimizer:
         slots: tuple[str, ...],
         numbers: tuple[float, ...],
     ) -> bool:
-        """Hand values, gradients, memory for new values, and states to a kernel; install the new values.
+        """Call a kernel with values, gradients, output memory and states; install the new values.
 
-        The memory of the last but one value serves again where nobody has a reference to it any more, and
-        nobody can come by one: see `Known`.
+        The memory of the value before last is reused if the optimizer holds the only reference: see `Known`.
         """
         states, known, values, gradients, news = self._state, [], [], [], []
         for parameter, gradient in found:
@@ -367,7 +365,7 @@ class Optimizer:
         return known
 
     def state_dict(self, named_parameters: Named) -> dict[str, Tensor]:
-        """Return what the optimizer remembers, under names that outlive the process.
+        """Return the state of the optimizer under persistent names.
 
         Parameters
         ----------
@@ -377,12 +375,12 @@ class Optimizer:
         Returns
         -------
         dict
-            ``"lr"``, and for each parameter that was changed so far its state, such as ``"0.weight.exp_avg"``.
+            ``"lr"``, and the state of each parameter changed so far, such as ``"0.weight.exp_avg"``.
 
         Raises
         ------
         KeyError
-            If a parameter that was changed has no name.
+            If a changed parameter has no name.
 
         Examples
         --------
@@ -402,14 +400,14 @@ class Optimizer:
         return found
 
     def load_state_dict(self, state: Mapping[str, Tensor], named_parameters: Named) -> None:
-        """Take over what `state_dict` returned, in this process or another one.
+        """Load a state dict from this or another process.
 
         Parameters
         ----------
         state : mapping
             As returned by `state_dict` of an optimizer of the same class.
         named_parameters : mapping, or iterable of (name, tensor)
-            The same names, for the parameters as they are now.
+            The same names for the current parameters.
 
         Raises
         ------
@@ -456,7 +454,7 @@ def _by_identity(parameters: Iterable[Tensor] | None) -> dict[int, Tensor] | Non
 
 
 def _portable(value: Any) -> Any:
-    """Return a copy of a state as what can be copied and pickled on every device."""
+    """Return a copy of a state that can be pickled on every device."""
     return wrap(copied(value)) if hasattr(value, "shape") else value
 
 
@@ -465,7 +463,7 @@ def _own(value: Any) -> Any:
 
 
 def _as_python(value: Any) -> Any:
-    """Return a number of NumPy, also in a tuple, as the one of Python; anything else as it is."""
+    """Convert a NumPy scalar, also in a tuple, to a Python number; return other values unchanged."""
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
         return value.item()
     if type(value) is tuple:
@@ -474,7 +472,7 @@ def _as_python(value: Any) -> Any:
 
 
 def announce(parameters: Iterable[Tensor]) -> None:
-    """Tell everybody who watches that these parameters have changed."""
+    """Notify all watchers of changed parameters."""
     if watchers:
         changed = frozenset(id(parameter) for parameter in parameters)
         for watcher in tuple(watchers):
@@ -482,7 +480,7 @@ def announce(parameters: Iterable[Tensor]) -> None:
 
 
 def check_gradients(name: str, gradients: object, remotely: str) -> None:
-    """Refuse what no backward returned; `remotely` is what to write where the graph crosses the network.
+    """Refuse values that are no result of a backward; `remotely` is the advice for remote graphs.
 
     Raises
     ------

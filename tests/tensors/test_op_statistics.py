@@ -25,8 +25,8 @@ def everywhere():
 def running():
     """Return what ops and their backwards run at the moment."""
     kernels = [cell.cell_contents for op in KERNELS.values() for cell in op.function.__closure__]
-    pulls = [vars(kind)["vjp"] for kind in (*counting._vjp_classes(), *(fused.node for fused in FUSED))]
-    return [id(each) for each in (*kernels, *pulls, *(vars(fused.place)[fused.attribute] for fused in FUSED))]
+    vjps = [vars(kind)["vjp"] for kind in (*counting._vjp_classes(), *(fused.node for fused in FUSED))]
+    return [id(each) for each in (*kernels, *vjps, *(vars(fused.place)[fused.attribute] for fused in FUSED))]
 
 
 PLAIN = running()

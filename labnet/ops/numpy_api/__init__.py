@@ -1,1 +1,1 @@
-"""NumPy's functions on tensors: what they are in ops, and what becomes of those that are no ops."""
+"""NumPy's functions on tensors, in terms of ops."""

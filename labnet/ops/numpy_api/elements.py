@@ -1,4 +1,4 @@
-"""Functions that work element by element, make new tensors, or ask about one."""
+"""Elementwise functions, creation of tensors, and inspection."""
 
 import math
 import operator
@@ -94,7 +94,7 @@ def _copy(a: Any, order: str = "K", subok: bool = False) -> Any:
     return +as_tensor(a)
 
 
-# New tensors like others
+# Creation
 
 
 def _like(create: Callable[..., Any]) -> Callable[..., Any]:
@@ -133,7 +133,7 @@ def _full_like(
     return _like(lambda x, dtype: full_like(x, fill_value, dtype=dtype))(a, dtype, shape=shape)
 
 
-# Questions
+# Inspection
 
 FUNCTIONS[np.shape] = lambda a: a.shape
 FUNCTIONS[np.ndim] = lambda a: a.ndim

@@ -1,6 +1,6 @@
-"""NumPy's functions on tensors: ops where there are some, so that gradients pass and devices stay.
+"""NumPy's protocols for tensors: its functions run as ops, which keep gradients and devices.
 
-Where there is none, NumPy computes on the elements, unless that would lose a gradient: then an error says so.
+Without an op, NumPy computes on the elements, unless a gradient would be lost: that is an error.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from labnet.tensor import DTYPES, Tensor
 
 #: Modules that fill the table.
 PARTS = (elements, indices, products, reductions, shapes)
-#: Operands that an op takes as they are.
+#: Operands that ops accept directly.
 _PLAIN = {Tensor, np.ndarray, bool, int, float}
 _SUPPORTED = frozenset(DTYPES.values())
 #: Functions that write into their first argument.
@@ -25,12 +25,12 @@ _WRITING = {np.copyto, np.put, np.place, np.putmask, np.put_along_axis, np.fill_
 
 
 def array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **named: Any) -> Any:
-    """Carry out a universal function of NumPy, or one of its methods.
+    """Run a universal function of NumPy, or one of its methods.
 
     Raises
     ------
     GradientError
-        If there is no op for it, and a gradient would be lost.
+        If there is no op for it and a gradient would be lost.
     TypeError
         If ``out=`` is a tensor.
 
@@ -42,7 +42,7 @@ def array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **named: An
     """
     if (
         method == "__call__" and not named and type(inputs[0]) in _PLAIN and type(inputs[-1]) in _PLAIN
-    ):  # such as an array times a tensor
+    ):  # for example an array times a tensor
         try:
             return UFUNCS[ufunc](*inputs)
         except (KeyError, DTypeError):
@@ -61,12 +61,12 @@ def array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **named: An
         if not named and method == "__call__" and ufunc in UFUNCS:
             return UFUNCS[ufunc](*inputs)
         return carried_out(ufunc, method, inputs, dict(named))
-    except (Elsewhere, DTypeError):  # what is no tensor, such as None or a text, may mean something to NumPy
+    except (Elsewhere, DTypeError):  # NumPy may accept other values, such as None or a string
         return _on_elements(name, function, inputs, named)
 
 
 def array_function(self: Tensor, function: Any, types: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """Carry out a function of NumPy that is no universal one; see `array_ufunc`.
+    """Run a function of NumPy that is no universal function; see `array_ufunc`.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def array_function(self: Tensor, function: Any, types: Any, args: tuple[Any, ...
 
 
 def _on_elements(name: str, function: Any, args: Any, named: Any, *, writes: bool = False) -> Any:
-    """Have NumPy compute on the elements, where no gradient is lost by that."""
+    """Let NumPy compute on the elements, unless a gradient would be lost."""
     trained = is_recording() and any(isinstance(x, Tensor) and x.requires_grad for x in _leaves((args, named)))
     if trained and writes:
         raise _loss(name)
@@ -118,12 +118,12 @@ def _refuse_tensor_as_target(name: str, args: Sequence[Any]) -> None:
 
 
 def _decides(x: Any) -> bool:
-    """Return whether an operand of another library carries universal functions out itself."""
+    """Return whether an operand of another library handles universal functions itself."""
     return not isinstance(x, Tensor | np.ndarray | np.generic) and hasattr(type(x), "__array_ufunc__")
 
 
 def _is_foreign(x: Any) -> bool:
-    """Return whether an array has a dtype that no tensor has, such as complex numbers or texts."""
+    """Return whether an array has an unsupported dtype, such as complex numbers or strings."""
     if isinstance(x, Tensor):
         return False
     if isinstance(x, np.ndarray | np.generic):
@@ -136,7 +136,7 @@ def _is_floating(x: Any) -> bool:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """Yield what is in nested tuples, lists and dicts."""
+    """Yield the leaves of nested tuples, lists and dicts."""
     if isinstance(value, list | tuple):
         for part in value:
             yield from _leaves(part)

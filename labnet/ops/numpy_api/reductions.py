@@ -1,4 +1,4 @@
-"""Reductions, and sums and products that run on."""
+"""Reductions, and cumulative sums and products."""
 
 from collections.abc import Callable
 from typing import Any
@@ -164,7 +164,7 @@ def _nanmean(
     return _mean(x, axis, dtype, out, keepdims, where=(x == x) & where)
 
 
-# Sums and products that run on, differences
+# Cumulative sums and products, differences
 
 
 def _running(op: Callable[..., Any]) -> Callable[..., Any]:
@@ -201,5 +201,5 @@ def _diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = MISSING, append: An
 
 
 def _end(end: Tensor, x: Tensor, axis: int) -> Tensor:
-    """Return what `diff` puts at an end; one number stands for all places there."""
+    """Return the values that `diff` adds at an end; one number is broadcast."""
     return end if end.ndim else broadcast_to(end, tuple(1 if i == axis % x.ndim else n for i, n in enumerate(x.shape)))

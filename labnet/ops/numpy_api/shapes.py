@@ -1,4 +1,4 @@
-"""Functions that change shapes, join tensors and take them apart."""
+"""Functions that change shapes, and join or split tensors."""
 
 import builtins
 from collections.abc import Callable, Sequence
@@ -79,7 +79,7 @@ FUNCTIONS[np.matrix_transpose] = FUNCTIONS[np.linalg.matrix_transpose] = lambda 
 
 
 def _at_least(ndim: int, before: int) -> Callable[..., Any]:
-    """Return a function that adds dimensions of length one, in front of that many of the last ones."""
+    """Return a function that inserts dimensions of length one before a number of trailing ones."""
 
     def one(a: Any) -> Tensor:
         x = as_tensor(a)
@@ -141,7 +141,7 @@ def _pad(array: Any, pad_width: Any, mode: Any = "constant", **named: Any) -> An
 FUNCTIONS[np.tril], FUNCTIONS[np.triu] = lambda m, k=0: tril(m, k=k), lambda m, k=0: triu(m, k=k)
 
 
-# Joining and taking apart
+# Joining and splitting
 
 
 def _cast(x: Any, dtype: Any, casting: Any) -> Any:

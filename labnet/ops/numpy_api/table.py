@@ -1,4 +1,4 @@
-"""What the modules of this package share: the table of functions, and what arguments mean."""
+"""The table of NumPy's functions, and helpers for their arguments."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,24 +8,25 @@ import numpy as np
 from labnet.tensor import Tensor
 
 Function = Callable[..., Any]
-#: What NumPy takes for an argument that is left out.
+#: NumPy's marker of an omitted argument.
 MISSING: Any = getattr(np, "_NoValue")  # noqa: B009
-#: Functions of NumPy, universal ones aside, and what stands for each: its names of arguments, tensors in and out.
+#: NumPy's functions other than universal ones, with their implementations, which take tensors and NumPy's argument
+#: names.
 FUNCTIONS: dict[Any, Function] = {}
 
 
 class Elsewhere(Exception):
-    """The arguments of a function of NumPy ask for what no op does."""
+    """No op supports the arguments of a NumPy function."""
 
 
 def need(possible: bool) -> None:
-    """Raise `Elsewhere` unless ops can do what the arguments of a function ask for."""
+    """Raise `Elsewhere` unless ops support the arguments of a function."""
     if not possible:
         raise Elsewhere
 
 
 def of(*functions: Any) -> Callable[[Function], Function]:
-    """Declare what stands for functions of NumPy."""
+    """Register an implementation of NumPy functions."""
 
     def declare(own: Function) -> Function:
         FUNCTIONS.update(dict.fromkeys(functions, own))
@@ -35,7 +36,7 @@ def of(*functions: Any) -> Callable[[Function], Function]:
 
 
 def as_tensor(x: Any) -> Tensor:
-    """Return an argument as a tensor."""
+    """Convert an argument to a tensor."""
     return x if isinstance(x, Tensor) else Tensor(x)
 
 

@@ -1,4 +1,4 @@
-"""NumPy's universal functions on tensors: which op each of them is, and what their methods are."""
+"""NumPy's universal functions on tensors: the op of each, and their methods."""
 
 import builtins
 import math
@@ -162,9 +162,9 @@ def reduction(op: Function, *, empty: Any = None, join: Function | None = None) 
     ----------
     op : callable
     empty : number, optional
-        What takes part in place of elements that ``where=`` leaves out.
+        Replacement for elements that ``where=`` excludes.
     join : callable, optional
-        Takes ``initial=`` in.
+        Combines the result with ``initial=``.
     """
 
     def reduce(
@@ -216,7 +216,7 @@ def _outer(ufunc: Any, x1: Any, x2: Any, **named: Any) -> Any:
 
 
 def called(ufunc: Any, inputs: Sequence[Any], named: dict[str, Any]) -> Any:
-    """Return what the op of a universal function gives; of the arguments with names only ``dtype=`` is known."""
+    """Call the op of a universal function; ``dtype=`` is the only accepted keyword."""
     op = UFUNCS.get(ufunc)
     if op is None or named.keys() - {"dtype", "axis"} or ("axis" in named and ufunc is not np.vecdot):
         raise Elsewhere
@@ -231,12 +231,12 @@ def called(ufunc: Any, inputs: Sequence[Any], named: dict[str, Any]) -> Any:
 
 
 def carried_out(ufunc: Any, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """Return what a universal function, or a method of one, gives for tensors.
+    """Run a universal function, or one of its methods, on tensors.
 
     Raises
     ------
     Elsewhere
-        If no op does that.
+        If there is no op for it.
     """
     if method == "__call__":
         return called(ufunc, inputs, named)
