@@ -673,3 +673,23 @@ def test_a_proxy_without_its_server_is_asked_again_and_leaves_doubt():
                 sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
                 sock.recv(10)
     assert caught.value.applied == "unknown"
+
+
+def test_a_first_request_for_another_incarnation_is_not_carried_out():
+    hits = []
+    with ln.network.serve({"step": lambda x: hits.append(1)}, port=0) as server:
+        send = {"Content_Type": JSON, "Idempotency_Key": '"ana:1"'}
+        assert http(server, "POST", "/step", b"[1.0]", Labnet_Epoch="0123456789abcdef?", **send).status == 428
+        assert http(server, "POST", "/step", b"[1.0]", Labnet_Epoch="0123456789abcdef", **send).status == 409
+        own = http(server, "GET", "/health").headers["labnet-epoch"]
+        assert (http(server, "POST", "/step", b"[1.0]", Labnet_Epoch=own + "?", **send).status, hits) == (204, [1])
+
+
+def test_a_client_goes_on_with_a_server_that_was_started_anew():
+    hits = []
+    options = {"blocking": True, "backoff": QUICK}
+    with ln.network.serve({"step": lambda x: hits.append(1)}, port=0) as old:
+        ln.network.tfetch(old.url + "/step", ln.ones(1), **options)
+    with ln.network.serve({"step": lambda x: hits.append(2)}, port=old.port):
+        ln.network.tfetch(old.url + "/step", ln.ones(1), **options)
+    assert hits == [1, 2]

@@ -232,3 +232,48 @@ def test_on_the_wire_all_calls_that_are_named_are_applied_at_once_and_only_then(
         assert version(server) == 1
         again = gradient_of(server, one, np.ones((2, 3), "float32"))
         assert (again.status, again.json()["applied"]) == (410, "yes")
+
+
+def optimize(server, call, **headers):
+    body = native({"tensor": np.ones((2, 3), "float32")})
+    return http(server, "POST", "/optimize", body, Content_Type=NATIVE, Labnet_Call=call, **headers)
+
+
+def two_calls(server):
+    """Make a forward twice; return the ids of the calls."""
+    return [forward_of(server, data(0)[0]).headers["labnet-call"] for _ in range(2)]
+
+
+def test_a_late_request_for_the_update_of_repeated_forwards_applies_nothing_that_was_applied():
+    with serve() as server:
+        first, again = two_calls(server)
+        assert optimize(server, again, Labnet_Renews=first, Labnet_Round=ROUND).status == 200
+        assert optimize(server, first).status == 200
+        assert settle(server, again) == {again: "yes"}
+        assert version(server) == 1
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["in memory", "stored"])
+def test_a_gradient_that_is_refused_is_refused_for_every_repetition_of_its_forward(tmp_path, stored):
+    store = {"store": tmp_path} if stored else {}
+    with serve(**store) as server:
+        first, again = two_calls(server)
+        body = json.dumps([first]).encode()
+        refused = http(server, "POST", "/settle", body, Content_Type=JSON, Labnet_Refuse="1")
+        assert refused.json() == {first: "no"}
+        for reply in (optimize(server, again, Labnet_Renews=first), optimize(server, first)):
+            assert (reply.status, reply.json()["applied"]) == (410, "no")
+        assert version(server) == 0
+    if stored:
+        with serve(**store) as server:
+            again = forward_of(server, data(0)[0]).headers["labnet-call"]
+            assert optimize(server, again, Labnet_Renews=first).json()["applied"] == "no"
+            assert version(server) == 0
+
+
+def test_a_gradient_that_was_applied_is_not_refused():
+    with serve() as server:
+        call, _ = two_calls(server)
+        assert optimize(server, call).status == 200
+        told = http(server, "POST", "/settle", json.dumps([call]).encode(), Content_Type=JSON, Labnet_Refuse="1")
+        assert told.json() == {call: "yes"}

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from labnet import errors, wire
-from labnet.errors import StaleGradient
+from labnet.errors import GraphExpired, StaleGradient
 from labnet.network.client.replay import RecordedForward
 from labnet.network.client.session import Caller
-from labnet.network.protocol.headers import CALL, EPOCH, MODE
+from labnet.network.protocol.headers import CALL, EPOCH, MODE, REFUSE
 from labnet.network.protocol.keys import Ticket
 from labnet.network.transport.exchange import Response
 from labnet.tensor import Tensor
@@ -77,11 +77,37 @@ class Forward:
         return cls(sent.caller, sent.names, sent.body, known.reply, known.call, known.epoch, known.key, sent.number)
 
     async def renew(self) -> None:
-        """Repeat the forward; raise `StaleGradient` unless the output is byte-equal."""
+        """Repeat the forward.
+
+        If the output is another one, ask the server to refuse the gradient. If it was applied meanwhile, for a request
+        that was still on its way, the first call stands: its reply is stored.
+
+        Raises
+        ------
+        StaleGradient
+            If the output is another one, and the gradient is refused.
+        GraphExpired
+            If the server does not know the outcome.
+        """
         ticket = self.caller.own_ticket()
         response = await self.caller.call("POST", "/forward", self.body, {MODE: "train"}, ticket=ticket)
         again = Forward.of(Sent(self.caller, self.names, self.body, ticket, self.number), response)
-        if not _same_bytes(self.reply, again.reply):
+        if _same_bytes(self.reply, again.reply):
+            self.call, self.epoch = again.call, again.epoch
+            return
+        applied = await self._refuse()
+        if applied == "yes":
+            self.call = self.first_call
+        elif applied == "unknown":
+            raise GraphExpired(
+                f"{self.caller.address}/optimize: it is not known whether the gradient of call {self.first_call} was "
+                "applied (applied: unknown)",
+                server=str(self.caller.address),
+                route="/optimize",
+                call=self.first_call,
+                applied="unknown",
+            )
+        else:
             raise StaleGradient(
                 f"{self.caller.address}/optimize: the graph of call {self.call} was dropped, and the forward made "
                 "again gives another output: the weights have changed since; compute the loss again (applied: no)",
@@ -90,7 +116,13 @@ class Forward:
                 call=self.call,
                 applied="no",
             )
-        self.call, self.epoch = again.call, again.epoch
+
+    async def _refuse(self) -> str:
+        """Have the server refuse the gradient; return whether it was applied before."""
+        calls = wire.encode_json([self.first_call])
+        response = await self.caller.call("POST", "/settle", calls, {REFUSE: "1"})
+        told: dict[str, str] = self.caller.decode("/settle", response)
+        return told.get(self.first_call, "unknown")
 
 
 def _same_bytes(one: wire.Message, other: wire.Message) -> bool:

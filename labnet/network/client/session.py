@@ -203,15 +203,16 @@ class Caller:
         reason: BaseException | None = None
         epoch = _answered.get(self._known)
         while True:
-            asks = at_stake and epoch is None  # the server first reports its epoch and carries nothing out
-            if asks or (at_stake and schedule.in_doubt):
-                extra = {**extra, EPOCH: epoch or ASK}  # another incarnation cannot know what became of the request
+            # another incarnation carries out nothing: it refuses a request in doubt, and else tells its epoch
+            asks = at_stake and (epoch is None or not schedule.in_doubt)
+            if at_stake:
+                extra = {**extra, EPOCH: f"{epoch or ''}{ASK if asks else ''}"}
             try:
                 if schedule.failures and self.where.moves:
                     await self._resolve_again(schedule)
                 response = await self._authorized(method, route, body, extra, schedule)
-                if asks and response.status == EPOCH_REQUIRED and (epoch := response.headers.get(EPOCH)) is not None:
-                    extra = {name: value for name, value in extra.items() if name != EPOCH}
+                if asks and response.status == EPOCH_REQUIRED and EPOCH in response.headers:
+                    epoch = response.headers[EPOCH]
                     continue
                 moved = await self._is_elsewhere(response, schedule)
                 if not moved and not passes(response.status, _error_name(response), own=PROTOCOL in response.headers):

@@ -105,7 +105,11 @@ class AccumulationRounds:
             If the update cannot be made. The calls may be sent again.
         """
         together = self._rounds.close(calls)
-        if together is not None:
+        if together is not None and any(self._is_used(held.contribution.renews) for held in together):
+            for held in together:  # a late request for calls whose forwards were repeated: their originals are applied
+                record_used(self._calls, held.contribution)
+            self._rounds.end(together)
+        elif together is not None:
             await asyncio.shield(self._begin(self._apply(together, self._apply_everywhere(together))))
             together[0].applied.result()  # raises the error of the update
 
@@ -139,14 +143,12 @@ class AccumulationRounds:
         finally:
             self._rounds.end(together)
 
+    def _is_used(self, call: str) -> bool:
+        return bool(call) and self._calls.fate(call, now=time.monotonic()) == "yes"
+
     async def settle(self, request: Request) -> Reply:
         """Return the outcome of each call; wait for running updates first."""
-        try:
-            calls = msgspec.json.decode(request.body, type=list[str])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Failure(400, "BadRequest", f"/settle needs a list of ids of calls: {error}") from None
-        if not 0 < len(calls) <= MOST:
-            raise Failure(400, "BadRequest", f"/settle needs 1 to {MOST} ids of calls, got {len(calls)}")
+        calls = decode_calls(request)
         of_round = RoundOf.read(request.headers.get(ROUND))
         if of_round is not None and of_round.is_shared:
             await self._commit(calls)
@@ -167,3 +169,20 @@ class AccumulationRounds:
             return "yes"
         state = self._calls.fate(call, now=time.monotonic())
         return "unknown" if state == "no" and self._updates.in_doubt else state
+
+
+def decode_calls(request: Request) -> list[str]:
+    """Return the ids of calls in the body of a request.
+
+    Raises
+    ------
+    Failure
+        If it contains no list of ids, or too many.
+    """
+    try:
+        calls = msgspec.json.decode(request.body, type=list[str])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Failure(400, "BadRequest", f"/settle needs a list of ids of calls: {error}") from None
+    if not 0 < len(calls) <= MOST:
+        raise Failure(400, "BadRequest", f"/settle needs 1 to {MOST} ids of calls, got {len(calls)}")
+    return calls

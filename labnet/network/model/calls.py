@@ -73,8 +73,8 @@ def check_renewed(calls: "Calls", renews: str) -> None:
     Expired
         If it was used, or may have been.
     """
-    if renews and (fate := calls.fate(renews, now=0.0)) != "no":
-        raise Expired(fate)
+    if renews and (calls.is_refused(renews) or calls.fate(renews, now=0.0) != "no"):
+        raise Expired(calls.fate(renews, now=0.0))
 
 
 class Calls:
@@ -97,6 +97,7 @@ class Calls:
         self._kept: OrderedDict[str, CallRecord] = OrderedDict()
         self._gone: OrderedDict[str, Applied] = OrderedDict()
         self._keys: OrderedDict[str, str] = OrderedDict()
+        self._refused: OrderedDict[str, None] = OrderedDict()
         self._own: str | None = None
         self._since = 0
         self.nbytes = 0
@@ -164,6 +165,7 @@ class Calls:
         since : int
             The outcomes are complete for forwards from this version on.
         """
+        self._refused.update(dict.fromkeys(refused))
         self._gone.update(dict.fromkeys(refused, "no"))
         self._gone.update(dict.fromkeys(in_doubt, "unknown"))
         self._gone.update(dict.fromkeys(used, "yes"))
@@ -236,6 +238,17 @@ class Calls:
         """Refuse all further gradients of a call on another server: its client was told that none was used."""
         if call not in self._gone and call not in self._kept and self._of_unknown(call) == "no":
             self._remember(call, "no", for_good=True)
+
+    def abandon(self, call: str) -> None:
+        """Refuse all gradients of a call, and of calls whose forwards repeat it; it was not used."""
+        self.discard(call)
+        self._refused[call] = None
+        while len(self._refused) > self.limits.remembered:
+            self._refused.popitem(last=False)
+
+    def is_refused(self, call: str) -> bool:
+        """Return whether gradients of a call are refused."""
+        return call in self._refused
 
     def discard(self, call: str) -> None:
         """Drop the graph of a call, if there is one; it was not used."""

@@ -14,7 +14,7 @@ from labnet.tensor import Tensor, differentiate, on_host
 class Graph:
     """The graph of one forward: inputs as leaves, and the outputs computed from them."""
 
-    __slots__ = ("_origin", "by_name", "computed", "epoch", "forwarded", "inputs", "key", "outputs", "seen")
+    __slots__ = ("_origin", "by_name", "computed", "epoch", "forwarded", "inputs", "key", "outputs", "renews", "seen")
 
     def __init__(
         self,
@@ -33,6 +33,8 @@ class Graph:
         #: Key of the forward request.
         self.key = key
         self._origin: Origin | None = None
+        #: The call that this one repeats, for the backward that is tried.
+        self.renews = ""
         #: What the forward depended on besides its inputs; None where it is not needed.
         self.seen = seen
         #: On a replica: the incarnation of the primary whose weights were used.

@@ -97,6 +97,11 @@ class LoggedForward:
             raise ReplayMismatch("its output is another one")
 
 
+def renewed_call(intent: Intent) -> str:
+    """Return the call that the call of an intent repeats, or nothing."""
+    return str(json.loads(intent.about).get("renews", "")) if intent.about else ""
+
+
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """Return the XXH3-128 of the tensors in the order of their names, in hexadecimal digits."""
     found = xxhash.xxh3_128()
@@ -118,6 +123,7 @@ def intent_of(
     key: str,
     state: ForwardState,
     recorded: Iterable[RecordedForward],
+    renews: str = "",
 ) -> Intent:
     """Return the log record of a forward whose backward is about to reach other servers."""
     recorded = list(recorded)
@@ -130,6 +136,7 @@ def intent_of(
         "wanted": [name for name, tensor in inputs.items() if tensor.requires_grad],
         "by_name": by_name,
         "key": key,
+        "renews": renews,
         "random": state.random,
         "output": digest(outputs),
         "others": [[one.url, one.call, one.epoch, one.key] for one in recorded],

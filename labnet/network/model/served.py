@@ -10,7 +10,7 @@ from labnet import wire
 from labnet.errors import ServeError
 from labnet.network.client.partial_update import RemoteNode, states_of
 from labnet.network.client.shared_updates import SharedUpdates
-from labnet.network.model.accumulation import AccumulationRounds
+from labnet.network.model.accumulation import AccumulationRounds, decode_calls
 from labnet.network.model.attempts import Attempts
 from labnet.network.model.backward import (
     Backward,
@@ -24,13 +24,13 @@ from labnet.network.model.backward import (
 )
 from labnet.network.model.calls import CallRecord, Calls, Limits, check_renewed
 from labnet.network.model.graph import Graph, check_gradient
-from labnet.network.model.recovery import ForwardState, LoggedForward
+from labnet.network.model.recovery import ForwardState, LoggedForward, renewed_call
 from labnet.network.model.role import Role
 from labnet.network.model.staleness import Policy
 from labnet.network.model.updates import Optimizer, Updates, record_used
 from labnet.network.monitor.gpu_times import GpuTimes, Sample
 from labnet.network.protocol import keys
-from labnet.network.protocol.headers import CALL, LOSS, MODE, VERSION
+from labnet.network.protocol.headers import CALL, LOSS, MODE, REFUSE, VERSION
 from labnet.network.protocol.keys import KEY
 from labnet.network.protocol.outcome import Expired
 from labnet.network.protocol.rounds import ROUND, RoundOf
@@ -114,7 +114,7 @@ class ServedModel:
         )
         self.store = store
         if store is not None:
-            in_doubt = [intent.call for intent in store.intents]
+            in_doubt = [call for intent in store.intents for call in (intent.call, renewed_call(intent)) if call]
             since = max(store.outcomes.forgotten, store.intents.forgotten, store.refusals.forgotten)
             self.calls.restore(store.lineage, (), in_doubt=in_doubt, refused=store.refusals, since=since)
             for outcome in store.outcomes:
@@ -298,6 +298,7 @@ class ServedModel:
             details = {"applied": expired.applied}
             raise Failure(410, "GraphExpired", _why_expired(call, expired), details=details) from None
         backward = Backward(request, call, kept, message.tensors, loss)
+        graph.renews = renews
         keys.go_on_as(graph.origin)
         version: int | None = None
         deferred = SharedUpdates()
@@ -343,6 +344,15 @@ class ServedModel:
         self._tell()
         return Reply(backward.answer(), {VERSION: str(version)})
 
+    async def _abandon(self, call: str) -> None:
+        """Refuse the gradients of a call that was not used: its client is told so."""
+        async with self.attempts.of(call):
+            await self.rounds.release(call)
+            if self.calls.fate(call, now=time.monotonic()) == "no" and not self.updates.in_doubt:
+                self.calls.abandon(call)
+                if self.store is not None and call not in self.store.refusals:
+                    await self._worker.run(lambda: self.updates.give_up(call))
+
     async def give_up(self, call: str) -> None:
         """Refuse further gradients of a call from replicas, also after a restart."""
         self.calls.refuse(call)
@@ -350,6 +360,9 @@ class ServedModel:
             await self._worker.run(lambda: self.updates.give_up(call))
 
     async def _settle(self, request: Request) -> Reply:
+        if REFUSE in request.headers and not self.role.submits:
+            for call in decode_calls(request):
+                await self._abandon(call)
         return await self.role.settle(request, self.rounds.settle)
 
     async def _submit(self, backward: Backward, request: Request, of_round: RoundOf | None, epoch: str | None) -> Reply:

@@ -250,6 +250,7 @@ class Updates:
             key=graph.key,
             state=graph.seen,
             recorded=[node.record() for node in nodes],
+            renews=graph.renews,
         )
 
     def give_up(self, call: str) -> None:

@@ -7,6 +7,8 @@ CLIENT = "Labnet-Client"
 CALL = "Labnet-Call"
 #: Header of a backward whose forward was repeated: the id of the original call.
 RENEWS = "Labnet-Renews"
+#: Header of a request to ``/settle``: gradients of its calls that were not used are refused from now on.
+REFUSE = "Labnet-Refuse"
 #: Version of the weights that a forward used or a backward produced.
 VERSION = "Labnet-Version"
 MODE = "Labnet-Mode"

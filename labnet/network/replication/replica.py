@@ -14,7 +14,7 @@ from labnet.network.client.session import Caller
 from labnet.network.model.role import Role
 from labnet.network.model.served import ServedModel
 from labnet.network.model.updates import Contribution
-from labnet.network.protocol.headers import CALL, CLIENT, EPOCH, RENEWS, VERSION
+from labnet.network.protocol.headers import CALL, CLIENT, EPOCH, REFUSE, RENEWS, VERSION
 from labnet.network.protocol.keys import Ticket
 from labnet.network.protocol.rounds import ROUND, RoundOf
 from labnet.network.replication.messages import AFTER, LINEAGE, PRIMARY, ForwardedGradients, Least, failure_of
@@ -173,9 +173,10 @@ class Replica(Role):
 
     async def settle(self, request: Request, settle_locally: Callable[[Request], Awaitable[Reply]]) -> Reply:
         """Ask the primary for the outcome of calls."""
-        body, of_round = wire.Body(wire.JSON, [bytes(request.body)]), request.headers.get(ROUND)
+        body = wire.Body(wire.JSON, [bytes(request.body)])
+        headers = {name: value for name in (ROUND, REFUSE) if (value := request.headers.get(name)) is not None}
         try:
-            response = await self._caller.call("POST", "/settle", body, {} if of_round is None else {ROUND: of_round})
+            response = await self._caller.call("POST", "/settle", body, headers)
         except RemoteError as error:
             raise failure_of(error) from error
         return Reply(wire.Body(wire.JSON, [response.body]), {VERSION: response.headers[VERSION]})

@@ -59,7 +59,7 @@ class IdempotentRequests:
 
     def _may_be_new(self, request: Request) -> bool:
         """Return whether no earlier incarnation can have carried out an unknown request."""
-        epoch = request.headers.get(EPOCH, self._epoch)
+        epoch = request.headers.get(EPOCH, self._epoch).removesuffix(ASK)
         if epoch == self._epoch:
             return True
         return self._lineage is not None and request.path in _OF_MODELS and epoch.startswith(self._lineage)
@@ -81,7 +81,7 @@ class IdempotentRequests:
             entry = self.ledger.begin(key, fingerprint_of(request), now=time.monotonic())
         except (Mismatch, Expired, Forgotten) as error:
             _refuse(key, error)
-        if entry is None and request.headers.get(EPOCH) == ASK:
+        if entry is None and request.headers.get(EPOCH, "").endswith(ASK) and not self._may_be_new(request):
             self.ledger.forget(key)
             raise Failure(
                 EPOCH_REQUIRED,
