@@ -26,6 +26,8 @@ LAYERS = (
 )
 #: The order of the parts of a room, by its dotted path: folders and modules. A part imports only those to its left.
 ORDERS = {
+    "kernels": (("accelerator", "index_arrays", "blas"), ("cpu",), ("cuda",), ("device_dispatch",)),
+    "kernels.cuda": (("driver",), ("codegen",), ("array",), ("kernels",), ("protocols",)),
     "compile": (
         ("background", "pytree"),
         ("ir",),
