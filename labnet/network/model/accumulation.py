@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -72,7 +73,7 @@ class AccumulationRounds:
         nbytes, now = sum(gradient.nbytes for gradient in contribution.gradients.values()), time.monotonic()
         applied: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         together = self._rounds.add(
-            PendingBackward(call, kept, contribution, of.position, loss, nbytes, now, list(deferred), applied), of
+            PendingBackward(call, kept, contribution, of, loss, nbytes, now, list(deferred), applied), of
         )
         for dropped in self._rounds.over(now):
             self._release_graph(dropped.call, dropped.kept)
@@ -121,6 +122,8 @@ class AccumulationRounds:
             await flush_in_order(deferred)
             return await self._updates.apply(*contributions)
         except Exception as error:
+            if _is_temporary(error):
+                raise
             nodes = [node for contribution in contributions for node in contribution.graph.nodes]
             raise failed(error, nodes, self._url) from error.__cause__
 
@@ -129,19 +132,26 @@ class AccumulationRounds:
         try:
             version = await updating
         except Exception as error:
+            self._rounds.end(together)
             for held in together:
-                self._release_graph(held.call, held.kept)
                 held.applied.set_exception(error)
                 held.applied.exception()  # marks the error as retrieved; waiters still get it
+                if held.of.is_shared and _is_temporary(error):
+                    applied: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+                    self._rounds.add(replace(held, applied=applied), held.of)  # its client asks for the update again
+                else:
+                    self._release_graph(held.call, held.kept)
+        except BaseException:
+            self._rounds.end(together)
+            raise
         else:
             for held in together:
                 record_used(self._calls, held.contribution)
                 held.applied.set_result(version)
+            self._rounds.end(together)
             if loss is not None:
                 self._losses.add(version, loss)
             self._tell()
-        finally:
-            self._rounds.end(together)
 
     def _is_used(self, call: str) -> bool:
         return bool(call) and self._calls.fate(call, now=time.monotonic()) == "yes"
@@ -169,6 +179,11 @@ class AccumulationRounds:
             return "yes"
         state = self._calls.fate(call, now=time.monotonic())
         return "unknown" if state == "no" and self._updates.in_doubt else state
+
+
+def _is_temporary(error: Exception) -> bool:
+    """Return whether the client sends the same request again by itself."""
+    return isinstance(error, Failure) and error.status == 503
 
 
 def decode_calls(request: Request) -> list[str]:

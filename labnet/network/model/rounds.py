@@ -44,7 +44,7 @@ class PendingBackward:
     call: str
     kept: Any
     contribution: Any
-    position: int
+    of: RoundOf
     loss: float | None
     nbytes: int
     born: float
@@ -73,7 +73,7 @@ class Rounds:
         others.append(held)
         if len(others) < of.size:
             return None
-        return sorted(self._open.pop(of.id), key=lambda other: other.position)
+        return sorted(self._open.pop(of.id), key=lambda other: other.of.position)
 
     def close(self, calls: Iterable[str]) -> list[PendingBackward] | None:
         """Remove and return the backwards that a client commits; None unless all of them are held."""
