@@ -9,6 +9,7 @@ import pytest
 import labnet as ln
 from labnet import nn
 from labnet.network.model import rounds
+from labnet.store import journal
 from tests.network.proxy import Proxy
 from tests.network.support import JSON, NATIVE, SECONDS, blocking, forward_of, gradient_of, http, hurried, native, run
 
@@ -277,3 +278,22 @@ def test_a_gradient_that_was_applied_is_not_refused():
         assert optimize(server, call).status == 200
         told = http(server, "POST", "/settle", json.dumps([call]).encode(), Content_Type=JSON, Labnet_Refuse="1")
         assert told.json() == {call: "yes"}
+
+
+def test_an_update_that_cannot_be_written_for_a_while_is_made_when_it_can(tmp_path, monkeypatch):
+    real, left = journal.Journal.append, [2]
+
+    def append(self, *arguments, **options):
+        if left[0]:
+            left[0] -= 1
+            self.broken = OSError(5, "Input/output error")  # nor can it be taken out again
+            raise self.broken
+        real(self, *arguments, **options)
+
+    with serve(store=tmp_path) as server:
+        remote = ln.network.remote_model(server.url, blocking=True, backoff=QUICK)
+        loss = twice(remote, 0)
+        monkeypatch.setattr(journal.Journal, "append", append)
+        loss.backward()
+        assert (version(server), left) == (1, [0])
+        assert same(remote.state_dict(), trained_here(twice, steps=1))
