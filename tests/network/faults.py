@@ -165,6 +165,8 @@ class Link:
             for device in ("lo", self._there):
                 command("ip", "-n", self._name, "link", "set", device, "up")
             command("ip", "link", "set", self._here, "up")
+            # Without an address here, packets must not leave by the default route: a gateway may answer them.
+            command("ip", "route", "replace", "unreachable", f"{self._net}.0/24", "metric", "4096")
             self.move(first=True)
             command(
                 *self.prefix,
@@ -196,7 +198,11 @@ class Link:
 
     def close(self):
         command("ip", "netns", "delete", self._name)
-        subprocess.run(["ip", "link", "delete", self._here], capture_output=True)  # mostly gone with the other end
+        for words in (
+            ("link", "delete", self._here),  # mostly gone with the other end
+            ("route", "delete", "unreachable", f"{self._net}.0/24"),
+        ):
+            subprocess.run(["ip", *words], capture_output=True)
 
 
 class Clock:
