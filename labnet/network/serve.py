@@ -180,13 +180,13 @@ class Given:
 
 def serve_part(given: Given, place: "Place", role: Role | None = None) -> Server:
     """Serve a model on its own or as one of its several servers; see `serve_model`."""
-    model = given.model
+    model = compute = given.model
     if given.compile:
         from labnet.network.adapters.compiled_adapter import compiled  # here because importing it takes long
 
-        model = compiled(model, given.device)
+        compute = compiled(model, given.device)
     if given.device is not None:
-        model = on_device(model, given.device)
+        compute = on_device(model, given.device, compute)
     if role is not None and not isinstance(model, Module):
         raise ServeError(f"serve_model: replicas need a Module, whose parameters have names, got {model!r:.60}")
 
@@ -207,6 +207,8 @@ def serve_part(given: Given, place: "Place", role: Role | None = None) -> Server
         served = ServedModel(
             model,
             given.optimizer,
+            compute=compute,
+            device=given.device,
             worker=bound.worker,
             new_call=new_calls(lineage),
             previous=previous,

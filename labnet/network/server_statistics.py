@@ -61,7 +61,7 @@ class ServerStatistics:
                 staleness_histogram=self._model.updates.staleness.summary(),
                 loss=self._model.losses.last,
             )
-            place = gpu_of(self._model.model)
+            place = gpu_of(self._model.model, self._model.device)
             if place is not None:
                 state["device"] = place | {"kernels": self._model.times.summary()}
             if self._model.store is not None:

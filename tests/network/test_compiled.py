@@ -29,8 +29,7 @@ def normal(*shape):
 
 
 def computing(server):
-    model = server._model.model
-    return getattr(model, "_computing", model)
+    return server._model.compute
 
 
 def serve(model, *, x, optimizer=None, **options):

@@ -60,16 +60,16 @@ def test_the_cell_magic_defines_serves_and_shows_a_panel(shell):
 def test_a_model_is_served_compiled(shell):
     result, output = run(shell, f"%%serve_model model --port 0 --no-panel --lr 0.01 --compile\n{MODEL}")
     assert result.success, output
-    served, model = result.result._model.model, shell.user_ns["model"]
+    compute, model = result.result._model.compute, shell.user_ns["model"]
     remote = ln.network.remote_model(result.result.url, blocking=True)
     remote(ln.ones((5, 3))).backward(ln.zeros((5, 2)))
-    assert served._computing.wait()
+    assert compute.wait()
     before = model.state_dict()
     out = remote(ln.ones((5, 3)))
     np.testing.assert_allclose(out.numpy(), model(ln.ones((5, 3))).numpy(), rtol=1e-5)
     ln.loss.mse(out, ln.zeros((5, 2))).backward()
     assert any(before[name].tolist() != value.tolist() for name, value in model.state_dict().items())
-    assert served._computing.versions == 1
+    assert compute.versions == 1
 
 
 def test_a_model_that_cannot_be_compiled_is_one_line(shell):

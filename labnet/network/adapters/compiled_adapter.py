@@ -1,4 +1,4 @@
-"""The adapter of compiled models: same interface, computed by machine code.
+"""The adapter of compiled models: machine code computes them.
 
 Calls, graphs, versions and updates are handled in `labnet.network.model.served`, as for any model: the graph of a
 compiled forward leads to a compiled backward.
@@ -19,10 +19,9 @@ _WAY_OUT = "serve it without compile"
 
 
 def compiled(model: Callable[..., Any], device: str | None = None) -> Callable[..., Any]:
-    """Wrap a model so that it is compiled in the background while it runs eagerly.
+    """Return a function that computes a model, eagerly until it is compiled in the background.
 
-    A module stays a module with the same class, attributes, parameters and names. If it computes on another device,
-    `device` names it, and the caller moves the inputs there.
+    If the model computes on another device, `device` names it, and the caller moves the inputs there.
 
     Raises
     ------
@@ -34,10 +33,8 @@ def compiled(model: Callable[..., Any], device: str | None = None) -> Callable[.
     Examples
     --------
     >>> import labnet as ln
-    >>> layer = ln.nn.Linear(2, 1)
-    >>> same = compiled(layer)
-    >>> same(ln.ones((3, 2))).shape, next(same.parameters()) is layer.weight
-    ((3, 1), True)
+    >>> compiled(ln.nn.Linear(2, 1))(ln.ones((3, 2))).shape
+    (3, 1)
     """
     if not callable(model) or isinstance(model, type):
         return model  # refused later, when it is served
@@ -51,8 +48,7 @@ def compiled(model: Callable[..., Any], device: str | None = None) -> Callable[.
         raise ServeError(f"serve_model: an async model cannot be compiled: {_WAY_OUT}")
     if device in (None, CPU):
         BACKGROUND.submit(_load_kernels)  # kernels of the optimizers
-    computing = _Computing(model)
-    return _twin(model, computing) if isinstance(model, Module) else computing
+    return _Computing(model)
 
 
 def _load_kernels() -> None:
@@ -70,16 +66,3 @@ class _Computing(Differentiable):
             return super().__call__(*inputs, **named)
         except TraceError as error:
             raise TraceError(f"{error}; or {_WAY_OUT}") from None
-
-
-def _twin(model: Module, computing: Differentiable) -> Module:
-    """Return a module that shares everything with another one except its call."""
-
-    def call(self: Module, *inputs: Any, **named: Any) -> Any:
-        return computing(*inputs, **named)
-
-    kind = type(model)
-    same = type(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__, "_computing": computing})
-    twin: Module = object.__new__(same)
-    object.__setattr__(twin, "__dict__", model.__dict__)
-    return twin

@@ -11,11 +11,18 @@ from labnet.nn import Module
 from labnet.tensor import Tensor
 
 
-def on_device(model: Callable[..., Any], device: str) -> Callable[..., Any]:
-    """Wrap a model so that it computes on a device; a module's parameters are moved there.
+def on_device(model: Callable[..., Any], device: str, compute: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """Return a function that computes a model on a device; a module's parameters are moved there.
 
-    Inputs are moved to the device and outputs back, as recorded ops, so gradients take the same way. A module stays a
-    module with the same class, attributes, parameters and names.
+    Inputs are moved to the device and outputs back, as recorded ops, so gradients take the same way.
+
+    Parameters
+    ----------
+    model : callable
+        The model; a module stays what it is.
+    device : str
+    compute : callable, optional
+        Computes the model in its place, such as its compiled version.
 
     Raises
     ------
@@ -27,10 +34,8 @@ def on_device(model: Callable[..., Any], device: str) -> Callable[..., Any]:
     Examples
     --------
     >>> import labnet as ln
-    >>> layer = ln.nn.Linear(2, 1)
-    >>> same = on_device(layer, "cpu")
-    >>> same(ln.ones((3, 2))).shape, next(same.parameters()) is layer.weight
-    ((3, 1), True)
+    >>> on_device(ln.nn.Linear(2, 1), "cpu")(ln.ones((3, 2))).shape
+    (3, 1)
     """
     device = check_device(device)
     if not callable(model) or isinstance(model, type):
@@ -38,41 +43,32 @@ def on_device(model: Callable[..., Any], device: str) -> Callable[..., Any]:
     call = model.forward if isinstance(model, Module) else model
     if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None)):  # noqa: B004
         raise ServeError("serve_model: device= is for models that are not async: move the tensors in the model itself")
-    if not isinstance(model, Module):
+    if isinstance(model, Module):
+        model.to(device)
+    compute = compute or model
 
-        @functools.wraps(model)
-        def computing(*inputs: Any, **named: Any) -> Any:
-            return _moved(model(*_moved(inputs, device), **_moved(named, device)), CPU)
+    @functools.wraps(compute, updated=())
+    def computing(*inputs: Any, **named: Any) -> Any:
+        return _moved(compute(*_moved(inputs, device), **_moved(named, device)), CPU)
 
-        computing._labnet_device = device  # type: ignore[attr-defined]
-        return computing
-    model.to(device)
-    kind = type(model)
-
-    def called(self: Module, *inputs: Any, **named: Any) -> Any:
-        return _moved(kind.__call__(self, *_moved(inputs, device), **_moved(named, device)), CPU)
-
-    same = type(kind.__name__, (kind,), {"__call__": called, "__module__": kind.__module__, "_labnet_device": device})
-    twin: Module = object.__new__(same)
-    object.__setattr__(twin, "__dict__", model.__dict__)
-    return twin
+    return computing
 
 
-def is_on_gpu(model: Callable[..., Any]) -> bool:
-    """Return whether a model computes on a GPU, by its adapter or by a module's parameters.
+def is_on_gpu(model: Callable[..., Any], device: str | None) -> bool:
+    """Return whether a model computes on a GPU, by the device it is served on or by a module's parameters.
 
     Examples
     --------
     >>> import labnet as ln
-    >>> is_on_gpu(ln.nn.Linear(2, 1)), is_on_gpu(ln.exp)
-    (False, False)
+    >>> is_on_gpu(ln.nn.Linear(2, 1), None), is_on_gpu(ln.exp, "cuda")
+    (False, True)
     """
-    if isinstance(model, Module) and any(parameter.device != CPU for parameter in model.parameters()):
+    if device == CUDA:
         return True
-    return bool(getattr(type(model) if isinstance(model, Module) else model, "_labnet_device", CPU) == CUDA)
+    return isinstance(model, Module) and any(parameter.device != CPU for parameter in model.parameters())
 
 
-def gpu_of(model: Callable[..., Any]) -> dict[str, Any] | None:
+def gpu_of(model: Callable[..., Any], device: str | None) -> dict[str, Any] | None:
     """Return the name and memory of the GPU that a model computes on; None for the CPU.
 
     Returns
@@ -80,7 +76,7 @@ def gpu_of(model: Callable[..., Any]) -> dict[str, Any] | None:
     dict or None
         ``name`` of the GPU, and memory in bytes: ``used`` by labnet, its ``peak``, ``free`` and ``total``.
     """
-    if not is_on_gpu(model):
+    if not is_on_gpu(model, device):
         return None
     from labnet.kernels.cuda.driver.gpu import current_gpu
     from labnet.kernels.cuda.driver.pool import pool

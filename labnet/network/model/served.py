@@ -55,6 +55,10 @@ class ServedModel:
         From tensor to tensor, sync or async, or a `Module`; named tensors are passed by name.
     optimizer : callable, optional
         Given the gradients of the model's parameters on every backward. Without one nothing is trained.
+    compute : callable, optional
+        Computes the model in its place, with the same parameters.
+    device : str, optional
+        Device that `compute` computes on.
     new_call : callable
         Returns a fresh call id, given the version of the weights.
     previous : ServedModel, optional
@@ -79,6 +83,8 @@ class ServedModel:
         model: Callable[..., Any],
         optimizer: Optimizer | None,
         *,
+        compute: Callable[..., Any] | None = None,
+        device: str | None = None,
         worker: Worker,
         new_call: Callable[[int], str],
         previous: "ServedModel | None" = None,
@@ -97,10 +103,13 @@ class ServedModel:
             if isinstance(given, type):
                 raise ServeError(f"serve_model: expected an object, got the class; did you mean {given.__name__}()?")
         self._model = model
+        #: Computes the model.
+        self.compute = compute or model
+        self.device = device
         self._worker = worker
         self._new_call = new_call
         #: GPU time of the model, by op.
-        self.times = GpuTimes(model)
+        self.times = GpuTimes(model, device)
         #: Ids and version continue when a model replaces another, so clients can learn the outcome of their calls.
         self.calls: Calls = previous.calls if previous else Calls(limits)
         self.updates: Updates = Updates(
@@ -142,7 +151,7 @@ class ServedModel:
 
     @property
     def model(self) -> Callable[..., Any]:
-        """The callable that computes."""
+        """The model, as it was given."""
         return self._model
 
     async def run(self, function: Callable[[], T]) -> T:
@@ -220,7 +229,7 @@ class ServedModel:
         if training and self._reaches is not False and isinstance(self._model, Module):
             seen = ForwardState(self._model.state_dict(), random_state())
         with self.timeline.doing("forward"), Calling(training), sample:
-            return (self.version, self.role.epoch), seen, self._model(*arguments, **(inputs if named else {}))
+            return (self.version, self.role.epoch), seen, self.compute(*arguments, **(inputs if named else {}))
 
     async def complete(self) -> None:
         """Replay the forwards whose backwards had reached other servers when the previous process died.

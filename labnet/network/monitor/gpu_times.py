@@ -88,12 +88,21 @@ class GpuTimes:
     ----------
     model : callable
         The model; measured while it is on a GPU.
+    device : str, optional
+        Device that the model is served on.
     clock : callable
         Returns seconds.
     """
 
-    def __init__(self, model: Callable[..., Any], *, clock: Callable[[], float] = time.perf_counter):
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        device: str | None = None,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
         self._model = model
+        self._device = device
         self._clock = clock
         self._kinds: dict[str, Kind] = {}
 
@@ -103,7 +112,7 @@ class GpuTimes:
         found.calls += 1
         if self._clock() < found.due:
             return Sample(self, None)
-        if not is_on_gpu(self._model):
+        if not is_on_gpu(self._model, self._device):
             found.due = self._clock() + _LEAST_SECONDS
             return Sample(self, None)
         found.measured += 1

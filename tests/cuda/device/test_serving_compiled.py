@@ -20,8 +20,7 @@ def network():
 
 
 def computing(server):
-    model = server._model.model
-    return getattr(model, "_computing", None) or model.__wrapped__
+    return server._model.compute.__wrapped__
 
 
 def connected(server):
