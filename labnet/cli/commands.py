@@ -10,6 +10,7 @@ from labnet.cli import caching, figures, lines, serving, stores
 from labnet.cli.problems import BROKEN_PIPE, FAILURE, INTERRUPTED, MISUSE, Misuse, one_line
 from labnet.cli.targets import TOKEN_VARIABLE
 from labnet.errors import LabnetError
+from labnet.network.protocol.headers import TOKEN_HEADER
 from labnet.network.runner.model_file import LOSSES, OPTIMIZERS
 from labnet.store import LEVELS
 
@@ -53,9 +54,9 @@ _CACHE = """\
 what ln.jit compiles is kept, so that another process does not compile it again; LABNET_CACHE names another folder
 """
 
-_TOKEN = """\
+_TOKEN = f"""\
 for curl:
-  curl -H "X-Labnet-Token: $(labnet token 3000)" --json "[[1, 2]]" localhost:3000/forward
+  curl -H "{TOKEN_HEADER}: $(labnet token 3000)" --json "[[1, 2]]" localhost:3000/forward
 """
 
 

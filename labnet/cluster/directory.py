@@ -9,8 +9,8 @@ from typing import Any
 
 from labnet.network.client.location import Gone
 from labnet.network.client.retry import Backoff
-from labnet.network.protocol.headers import EPOCH, VERSION
-from labnet.network.replication.messages import LINEAGE, Least
+from labnet.network.protocol.headers import EPOCH, VERSION, Least
+from labnet.network.replication.messages import LINEAGE
 from labnet.network.transport.pool import Address
 
 #: Default backoff of a client: a restarted model returns within seconds.

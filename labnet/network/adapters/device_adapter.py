@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from labnet.device import CPU, CUDA, check_device
+from labnet.device import CPU, check_device
 from labnet.errors import ServeError
 from labnet.nn import Module
 from labnet.tensor import Tensor
@@ -63,7 +63,7 @@ def is_on_gpu(model: Callable[..., Any], device: str | None) -> bool:
     >>> is_on_gpu(ln.nn.Linear(2, 1), None), is_on_gpu(ln.exp, "cuda")
     (False, True)
     """
-    if device == CUDA:
+    if device not in (None, CPU):
         return True
     return isinstance(model, Module) and any(parameter.device != CPU for parameter in model.parameters())
 

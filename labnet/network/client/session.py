@@ -21,14 +21,22 @@ from labnet.network.client.replay import refuse_in_replay
 from labnet.network.client.retry import OF_PROXIES, UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
 from labnet.network.protocol import keys, op_statistics, trail
 from labnet.network.protocol.digest import (
-    CONTENT_DIGEST,
-    WANT_CONTENT_DIGEST,
     WANTED,
     content_digest,
     digest_of,
     mismatch,
 )
-from labnet.network.protocol.headers import ASK, CALL, CLIENT, EPOCH, EPOCH_REQUIRED, PROTOCOL, TOKEN_HEADER
+from labnet.network.protocol.headers import (
+    ASK,
+    CALL,
+    CLIENT,
+    CONTENT_DIGEST,
+    EPOCH,
+    EPOCH_REQUIRED,
+    PROTOCOL,
+    TOKEN_HEADER,
+    WANT_CONTENT_DIGEST,
+)
 from labnet.network.protocol.keys import Ticket
 from labnet.network.transport.exchange import Response, Stage
 from labnet.network.transport.pool import Address, pool

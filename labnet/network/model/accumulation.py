@@ -15,8 +15,8 @@ from labnet.network.model.backward import failed
 from labnet.network.model.calls import CallRecord, Calls
 from labnet.network.model.rounds import PendingBackward, Rounds
 from labnet.network.model.updates import Contribution, Updates, record_used
-from labnet.network.protocol.headers import VERSION
-from labnet.network.protocol.rounds import MOST, ROUND, RoundOf
+from labnet.network.protocol.headers import ROUND, VERSION
+from labnet.network.protocol.rounds import MOST, RoundOf
 from labnet.network.server.routing import Failure, Reply, Request
 from labnet.stats import Curve
 

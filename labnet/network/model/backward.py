@@ -12,8 +12,7 @@ from labnet.network.client.partial_update import partial_update, states_of
 from labnet.network.model.calls import CallRecord
 from labnet.network.model.graph import Graph, vjp
 from labnet.network.model.updates import Contribution
-from labnet.network.protocol.headers import CALL, LOSS, RENEWS, WANTED
-from labnet.network.protocol.keys import KEY
+from labnet.network.protocol.headers import KEY, LOSS, WANTED, renewed_by
 from labnet.network.server.fingerprint import fingerprint_of
 from labnet.network.server.routing import Failure, Request
 from labnet.network.threads import await_model
@@ -28,7 +27,7 @@ class Backward:
     def __init__(self, request: Request, call: str, kept: CallRecord, given: dict[str, Tensor], loss: float | None):
         self._request = request
         self._call = call
-        self._renews = renewed_by(request)
+        self._renews = renewed_by(request.headers)
         self._kept = kept
         self._graph: Graph = kept.graph
         self._given = given
@@ -87,12 +86,6 @@ class Backward:
     def _outcome(self, version: int) -> Outcome:
         key, body = self._request.headers.get(KEY, "").strip('"'), b"".join(self.answer().parts)
         return Outcome(key, fingerprint_of(self._request), self._call, body, version, self._renews)
-
-
-def renewed_by(request: Request) -> str:
-    """Return the original call of a backward whose forward was repeated; otherwise an empty string."""
-    renews = request.headers.get(RENEWS, "")
-    return renews if renews != request.headers.get(CALL) else ""
 
 
 def failed(error: Exception, nodes: Iterable[Node], url: str) -> BaseException:

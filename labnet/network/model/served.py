@@ -20,7 +20,6 @@ from labnet.network.model.backward import (
     loss_of,
     message_of,
     outputs_of,
-    renewed_by,
 )
 from labnet.network.model.calls import CallRecord, Calls, Limits, check_renewed
 from labnet.network.model.graph import Graph, check_gradient
@@ -30,10 +29,9 @@ from labnet.network.model.staleness import Policy
 from labnet.network.model.updates import Optimizer, Updates, record_used
 from labnet.network.monitor.gpu_times import GpuTimes, Sample
 from labnet.network.protocol import keys
-from labnet.network.protocol.headers import CALL, LOSS, MODE, REFUSE, VERSION
-from labnet.network.protocol.keys import KEY
+from labnet.network.protocol.headers import CALL, KEY, LOSS, MODE, REFUSE, ROUND, VERSION, renewed_by
 from labnet.network.protocol.outcome import Expired
-from labnet.network.protocol.rounds import ROUND, RoundOf
+from labnet.network.protocol.rounds import RoundOf
 from labnet.network.server.routing import Failure, Reply, Request, Route, encoded
 from labnet.network.threads import Worker, await_model
 from labnet.nn import Module
@@ -281,13 +279,13 @@ class ServedModel:
         call = request.headers.get(CALL)
         if not call:
             raise Failure(400, "BadRequest", f"/optimize needs the header {CALL} of the reply to /forward")
-        first = renewed_by(request) or call
+        first = renewed_by(request.headers) or call
         async with self.attempts.of(first):
             return await self._train(request, call)
 
     async def _train(self, request: Request, call: str) -> Reply:
         """Compute the gradients of a call, and apply them or add them to a round."""
-        of_round, renews = RoundOf.read(request.headers.get(ROUND)), renewed_by(request)
+        of_round, renews = RoundOf.read(request.headers.get(ROUND)), renewed_by(request.headers)
         message = message_of(request)
         loss = loss_of(message.metadata.get(LOSS))
         await self.rounds.release(call)

@@ -14,11 +14,9 @@ from typing import Any
 import xxhash
 
 from labnet.codec import Part
+from labnet.network.protocol.headers import CONTENT_DIGEST
 from labnet.wire import Body
 
-#: Header with the digest of the body, and the header that asks for one in the reply.
-CONTENT_DIGEST = "Content-Digest"
-WANT_CONTENT_DIGEST = "Want-Content-Digest"
 #: The algorithm that labnet sends, and how it asks for it in a request without a body.
 OWN = "xxh128"
 WANTED = f"{OWN}=1"

@@ -15,9 +15,7 @@ from typing import NamedTuple
 
 import xxhash
 
-#: Header with the key of a request, and the header below whose number the client has every reply.
-KEY = "Idempotency-Key"
-DONE = "Labnet-Done"
+from labnet.network.protocol.headers import DONE, KEY
 
 
 class Key(NamedTuple):

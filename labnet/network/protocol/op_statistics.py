@@ -11,14 +11,11 @@ from typing import Any
 
 import msgspec
 
+from labnet.network.protocol.headers import COLLECT, STATISTICS
 from labnet.stats import OpStatistics
 from labnet.stats.collecting import active, merge
 
 log = logging.getLogger("labnet.network")
-
-#: Header of a request whose ops are counted, and header of the reply with the counts.
-COLLECT = "Labnet-Collect"
-STATISTICS = "Labnet-Statistics"
 
 #: A header must be short: ops beyond these numbers are summed until it fits.
 _MOST_BYTES = 1 << 15

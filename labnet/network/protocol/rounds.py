@@ -4,9 +4,8 @@ import re
 from typing import NamedTuple
 
 from labnet.errors import WireError
+from labnet.network.protocol.headers import ROUND
 
-#: Header of a held backward and of its reply.
-ROUND = "Labnet-Round"
 _TEXT = re.compile(r"([0-9a-f]{8,64}) (0|[1-9][0-9]{0,3}) (0|[1-9][0-9]{0,3})", re.ASCII)
 
 

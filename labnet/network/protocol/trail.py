@@ -16,9 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from labnet.errors import RemoteError, Unreachable
-
-#: Header of a statistics request: the seconds left, then the ids of the waiting servers.
-TRAIL = "Labnet-Trail"
+from labnet.network.protocol.headers import TRAIL
 
 #: Maximum depth of servers, and the seconds for the whole tree.
 DEPTH = 8
@@ -41,7 +39,7 @@ class Trail:
 
     Examples
     --------
-    >>> Trail.read({"Labnet-Trail": "1.5 c0ffee"}).servers
+    >>> Trail.read({TRAIL: "1.5 c0ffee"}).servers
     ('c0ffee',)
     """
 

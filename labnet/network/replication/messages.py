@@ -1,4 +1,4 @@
-"""Messages between the primary of a model and its replicas: headers, bodies and identities. No I/O.
+"""Messages between the primary of a model and its replicas: bodies and identities. No I/O.
 
 A replica computes forwards and backwards with a copy of the weights. It forwards the gradients of each backward to the
 primary, under the client's own key and call, together with the reply to the client. The primary applies them as if the
@@ -17,10 +17,6 @@ from labnet.errors import GraphExpired, Overloaded, RemoteError, RemoteTimeout, 
 from labnet.network.server.routing import Failure
 from labnet.tensor import Tensor, wrap
 
-#: Header of a gradient from a replica: the incarnation of the primary whose weights its forward used.
-PRIMARY = "Labnet-Primary"
-#: Header of a forward: the lineage and the minimum version of the weights to use.
-AFTER = "Labnet-After"
 #: Hex digits of an epoch that form the lineage: they change only if an answered update is lost.
 LINEAGE = 16
 
@@ -31,32 +27,6 @@ _STATUS = {"GraphExpired": 410, "CallExpired": 409, "StaleGradient": 412, "BadGr
 def new_lineage() -> str:
     """Return a new lineage, for a primary without a store."""
     return secrets.token_hex(LINEAGE // 2)
-
-
-@dataclass(frozen=True)
-class Least:
-    """The minimum version of the weights for a forward: that of the client's last update.
-
-    Examples
-    --------
-    >>> Least.read("00c0ffee00c0ffee 7")
-    Least(lineage='00c0ffee00c0ffee', version=7)
-    """
-
-    lineage: str
-    version: int
-
-    @classmethod
-    def read(cls, text: str | None) -> "Least | None":
-        """Read the header; None if it is missing or malformed."""
-        lineage, _, version = (text or "").partition(" ")
-        if not lineage or not (version.isascii() and version.isdigit() and len(version) < 16):
-            return None
-        return cls(lineage, int(version))
-
-    def header(self) -> dict[str, str]:
-        """Return the header."""
-        return {AFTER: f"{self.lineage} {self.version}"}
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,15 @@ import time
 
 from labnet import wire
 from labnet.autograd import Gradients
-from labnet.network.model.backward import renewed_by
 from labnet.network.model.calls import check_renewed
 from labnet.network.model.graph import Graph
 from labnet.network.model.role import Role
 from labnet.network.model.served import ServedModel
 from labnet.network.model.updates import Contribution, record_used
-from labnet.network.protocol.headers import CALL, EPOCH, VERSION
-from labnet.network.protocol.keys import KEY
+from labnet.network.protocol.headers import CALL, EPOCH, KEY, PRIMARY, ROUND, VERSION, renewed_by
 from labnet.network.protocol.outcome import Expired
-from labnet.network.protocol.rounds import ROUND, RoundOf
-from labnet.network.replication.messages import PRIMARY, ForwardedGradients, gone
+from labnet.network.protocol.rounds import RoundOf
+from labnet.network.replication.messages import ForwardedGradients, gone
 from labnet.network.server.fingerprint import fingerprint_for
 from labnet.network.server.port import Port
 from labnet.network.server.routing import Failure, Reply, Request, Route
@@ -105,7 +103,7 @@ class Primary(Role):
     async def _apply(self, request: Request) -> Reply:
         """Apply the gradients of a call from a replica once; refuse a call that was given up."""
         call = request.headers.get(CALL, "")
-        async with self._served.attempts.of(renewed_by(request) or call):
+        async with self._served.attempts.of(renewed_by(request.headers) or call):
             return await self._apply_to(call, request)
 
     async def _apply_to(self, call: str, request: Request) -> Reply:
@@ -159,7 +157,7 @@ class Primary(Role):
                     f"the parameter {expected}",
                 )
             pairs.append((parameter, gradient))
-        version, renews = request.headers.get(VERSION, ""), renewed_by(request)
+        version, renews = request.headers.get(VERSION, ""), renewed_by(request.headers)
         if not (version.isascii() and version.isdigit()):
             raise Failure(400, "BadRequest", f"/apply needs the header {VERSION} of the replica's weights")
 

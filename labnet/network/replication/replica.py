@@ -14,11 +14,22 @@ from labnet.network.client.session import Caller
 from labnet.network.model.role import Role
 from labnet.network.model.served import ServedModel
 from labnet.network.model.updates import Contribution
-from labnet.network.protocol.headers import CALL, CLIENT, EPOCH, REFUSE, RENEWS, VERSION
+from labnet.network.protocol.headers import (
+    AFTER,
+    CALL,
+    CLIENT,
+    EPOCH,
+    PRIMARY,
+    REFUSE,
+    RENEWS,
+    ROUND,
+    VERSION,
+    BodyDigest,
+    Least,
+)
 from labnet.network.protocol.keys import Ticket
-from labnet.network.protocol.rounds import ROUND, RoundOf
-from labnet.network.replication.messages import AFTER, LINEAGE, PRIMARY, ForwardedGradients, Least, failure_of
-from labnet.network.server.fingerprint import answered_for
+from labnet.network.protocol.rounds import RoundOf
+from labnet.network.replication.messages import LINEAGE, ForwardedGradients, failure_of
 from labnet.network.server.port import Port
 from labnet.network.server.routing import Failure, Reply, Request
 from labnet.network.threads import IO
@@ -157,7 +168,7 @@ class Replica(Role):
             CLIENT: contribution.client,
             VERSION: str(contribution.version),
             PRIMARY: epoch or "",
-            **answered_for(request),
+            **BodyDigest(len(request.body), request.digest).header(),
             **(of.header() if of is not None else {}),
             **({RENEWS: contribution.renews} if contribution.renews else {}),
         }

@@ -19,14 +19,12 @@ import msgspec
 from labnet import codec, wire
 from labnet.network.protocol import inference_bodies
 from labnet.network.protocol.digest import (
-    CONTENT_DIGEST,
-    WANT_CONTENT_DIGEST,
     content_digest,
     digest_of,
     mismatch,
     wanted_algorithm,
 )
-from labnet.network.protocol.headers import CALL, CLIENT, EPOCH, PROTOCOL
+from labnet.network.protocol.headers import CALL, CLIENT, CONTENT_DIGEST, EPOCH, PROTOCOL, WANT_CONTENT_DIGEST
 from labnet.network.server.admission import admit, declared_length, path_of
 from labnet.network.server.routing import Failure, Reply, Request, Route, failure_of
 from labnet.network.transport.buffers import Memory

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from labnet import wire
 from labnet.network.protocol import keys
-from labnet.network.protocol.headers import ASK, EPOCH, EPOCH_REQUIRED, REPLAYED, VERSION
+from labnet.network.protocol.headers import ASK, DONE, EPOCH, EPOCH_REQUIRED, KEY, REPLAYED, VERSION
 from labnet.network.protocol.keys import Key
 from labnet.network.protocol.outcome import Expired
 from labnet.network.server.fingerprint import fingerprint_of
@@ -72,11 +72,11 @@ class IdempotentRequests:
         Failure
             The failure of the first attempt; or 409, 410 or 422 if the key cannot be answered.
         """
-        text = request.headers.get(keys.KEY)
+        text = request.headers.get(KEY)
         if text is None:
             return await carry_out()
         key = _parse(text)
-        self._acknowledge(key, request.headers.get(keys.DONE))
+        self._acknowledge(key, request.headers.get(DONE))
         try:
             entry = self.ledger.begin(key, fingerprint_of(request), now=time.monotonic())
         except (Mismatch, Expired, Forgotten) as error:
@@ -103,7 +103,7 @@ class IdempotentRequests:
         text : str or None
             Key of the earlier request; the sequence of one of the two keys must continue the other's.
         """
-        given = request.headers.get(keys.KEY)
+        given = request.headers.get(KEY)
         if text is None or given is None:
             return None
         key = Key.parse(text)

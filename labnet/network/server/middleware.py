@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
-from labnet.network.protocol.op_statistics import COLLECT, STATISTICS, encode
+from labnet.network.protocol.headers import COLLECT, STATISTICS
+from labnet.network.protocol.op_statistics import encode
 from labnet.network.server.idempotency import IdempotentRequests
 from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.stats import RouteStatistics, collect
