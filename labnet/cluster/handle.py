@@ -17,14 +17,14 @@ from distributed.protocol import serialize_bytes
 
 from labnet.cluster import host
 from labnet.cluster.chart import Utilisation
-from labnet.cluster.directory import BACKOFF, Directory, PartLocation
+from labnet.cluster.directory import BACKOFF, Directory
 from labnet.cluster.model import ClusterModel
 from labnet.cluster.pipeline import Pipeline
 from labnet.cluster.registry import Registry
 from labnet.cluster.table import Models, Row
 from labnet.errors import ServeError, Unreachable
+from labnet.network.client.options import ClientOptions
 from labnet.network.client.retry import Backoff
-from labnet.network.client.session import Caller
 from labnet.network.model.staleness import Policy, Staleness
 from labnet.optim import Optimizer
 from labnet.store import LEVELS, Durability
@@ -150,7 +150,7 @@ class Cluster:
         )
         if "error" in answer:
             raise ServeError(f"serve_model: {name!r} cannot be served: {answer['error']}")
-        return self._bound(name, answer, blocking=blocking, timeout=timeout)
+        return self._bound(name, answer, ClientOptions(timeout=timeout, backoff=BACKOFF), blocking=blocking)
 
     def remote_model(
         self,
@@ -179,18 +179,13 @@ class Cluster:
         self._check_known(name, answer)
         if not any(endpoint["number"] == 0 for endpoint in answer["endpoints"]):
             raise LookupError(f"the model {name!r} was not back within {timeout:.3g} s: see cluster.logs({name!r})")
-        given = {"client": client, "backoff": backoff, "wire_dtype": wire_dtype, "state": state}
-        return self._bound(name, answer, blocking=blocking, timeout=timeout, **given)
+        options = ClientOptions(
+            timeout=timeout, client=client, backoff=backoff or BACKOFF, wire_dtype=wire_dtype, state=state
+        )
+        return self._bound(name, answer, options, blocking=blocking)
 
-    def _bound(
-        self, name: str, answer: dict[str, Any], *, blocking: bool, timeout: float, **given: Any
-    ) -> ClusterModel:
-        options = {**given, "backoff": given.get("backoff") or BACKOFF}
-
-        def called(seat: PartLocation) -> Caller:
-            return Caller(seat, timeout=timeout, **options)
-
-        return ClusterModel(Directory(name, answer, self._submit, self._ssl()), called, blocking=blocking)
+    def _bound(self, name: str, answer: dict[str, Any], options: ClientOptions, *, blocking: bool) -> ClusterModel:
+        return ClusterModel(Directory(name, answer, self._submit, self._ssl()), options, blocking=blocking)
 
     def _ssl(self) -> tls.SSLContext | None:
         """Return the TLS settings of the cluster for connections, or None."""

@@ -19,6 +19,7 @@ from labnet.cluster.directory import BACKOFF, Directory, PartLocation
 from labnet.cluster.front import TlsProxy
 from labnet.errors import ServeError
 from labnet.network import Server
+from labnet.network.client.options import ClientOptions
 from labnet.network.client.session import Caller
 from labnet.network.model.role import Role
 from labnet.network.model.staleness import Policy
@@ -152,7 +153,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         found = {"id": primary["id"], "replicas": replicas, "endpoints": [primary]}
         directory = Directory(name, found, self._ask, self._ssl())
         seat = PartLocation(directory, directory.endpoints[0])
-        return Replica(Caller(seat, backoff=BACKOFF, timeout=60.0), directory.endpoints[0].incarnation)
+        return Replica(Caller(seat, ClientOptions(backoff=BACKOFF)), directory.endpoints[0].incarnation)
 
     def _ask(self, operation: str, **arguments: Any) -> "Future[Any]":
         """Call an operation of the scheduler, from any thread."""

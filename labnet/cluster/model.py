@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 from labnet import wire
 from labnet.cluster.directory import Directory, Endpoint, PartLocation
 from labnet.network.client.forward import Sent
 from labnet.network.client.location import Gone
+from labnet.network.client.options import ClientOptions
 from labnet.network.client.remote_model import RemoteModel
 from labnet.network.client.session import Caller
 from labnet.network.transport.pool import Address
@@ -49,15 +49,15 @@ class ClusterModel(RemoteModel):
     are sent to the new address with the same keys.
     """
 
-    def __init__(self, directory: Directory, called: Callable[[PartLocation], Caller], *, blocking: bool):
+    def __init__(self, directory: Directory, options: ClientOptions, *, blocking: bool):
         self._directory = directory
-        self._called = called
+        self._options = options
         self._parts: dict[str, PartLoad] = {}
         self._refreshing: float = 0.0
         primary = directory.primary
         assert primary is not None, "resolved"
         self._location = PartLocation(directory, primary)
-        super().__init__(called(self._location), blocking=blocking)
+        super().__init__(Caller(self._location, options), blocking=blocking)
 
     @property
     def name(self) -> str:
@@ -94,7 +94,7 @@ class ClusterModel(RemoteModel):
             del self._parts[gone]
         for incarnation, endpoint in known.items():
             if incarnation not in self._parts:
-                caller = self._called(PartLocation(self._directory, endpoint))
+                caller = Caller(PartLocation(self._directory, endpoint), self._options)
                 self._parts[incarnation] = PartLoad(endpoint, caller)
         if not self._parts:  # all parts are being restarted
             return PartLoad(self._location.endpoint, self._caller)

@@ -14,7 +14,7 @@ import labnet as ln
 from labnet.cluster.directory import Directory
 from labnet.cluster.model import ClusterModel
 from labnet.errors import ServeError, Unreachable
-from labnet.network.client.session import Caller
+from labnet.network.client.options import ClientOptions
 from tests.cluster.conftest import SECONDS, able, until
 from tests.cluster.programs import adam, batch, bits, fill, small, train_alone
 from tests.cluster.support import kill, part, wait_restarted
@@ -257,7 +257,7 @@ def test_a_scheduler_that_does_not_answer_holds_up_no_forward(monkeypatch):
         endpoint = {"number": 0, "url": server.url, "token": server.token, "incarnation": "first"}
         found = {"id": "cluster", "replicas": 2, "endpoints": [endpoint]}  # a part is missing, so it is asked for
         directory = Directory("model", found, lambda operation, **given: Future(), None)
-        model = ClusterModel(directory, lambda seat: Caller(seat, timeout=SECONDS), blocking=True)
+        model = ClusterModel(directory, ClientOptions(timeout=SECONDS), blocking=True)
         assert model(ln.ones((1, 2))).shape == (1, 1)
 
 

@@ -16,6 +16,7 @@ import labnet as ln
 from labnet.cluster.directory import Directory
 from labnet.cluster.model import ClusterModel
 from labnet.errors import Unreachable
+from labnet.network.client.options import ClientOptions
 from labnet.network.client.session import Caller
 from labnet.network.model.staleness import Policy
 from labnet.network.replication.messages import new_lineage
@@ -55,7 +56,7 @@ class Listing:
     def client(self, **options):
         """Return a remote model whose forwards go to whichever part is least busy."""
         directory = Directory("model", self._found(), self.ask, None)
-        return ClusterModel(directory, lambda seat: Caller(seat, **options), blocking=False)
+        return ClusterModel(directory, ClientOptions(**options), blocking=False)
 
 
 def epoch_of(url, token):
@@ -76,7 +77,7 @@ def main(folder, port="0", durability="group", primary=""):
     token, host = os.environ.get("KEPT_TOKEN", "auto"), os.environ.get("KEPT_HOST", "127.0.0.1")
     place = Place(int(port), host, "replicated", token)
     if primary:
-        caller = Caller(Address.parse(primary), timeout=60.0, token=token, backoff=QUICK)
+        caller = Caller(Address.parse(primary), ClientOptions(timeout=60.0, token=token, backoff=QUICK))
         role, given = Replica(caller, epoch_of(primary, token)), Given(make_model(), None, {}, Policy())
     else:
         role = Primary(new_lineage())

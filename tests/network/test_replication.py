@@ -8,6 +8,7 @@ import pytest
 
 import labnet as ln
 from labnet.errors import RemoteTimeout
+from labnet.network.client.options import ClientOptions
 from labnet.network.client.session import Caller
 from labnet.network.model.calls import Limits, call_prefix
 from labnet.network.model.staleness import Policy
@@ -145,7 +146,7 @@ def test_weights_are_given_at_once_where_the_replica_has_others(primary):
 
 def test_a_replica_follows_its_primary_again_whatever_went_wrong(primary):
     server, model, lineage = primary
-    caller = Caller(Address.parse(server.url), timeout=SECONDS, token=server.token)
+    caller = Caller(Address.parse(server.url), ClientOptions(timeout=SECONDS, token=server.token))
     plain, failing = caller.call, []
 
     async def call(*arguments, **options):
@@ -179,7 +180,7 @@ def test_after_a_restart_a_late_gradient_is_applied_unless_its_call_was_given_up
 
     first = started(0)
     try:
-        caller = Caller(Address.parse(first.url), timeout=SECONDS, token=first.token)
+        caller = Caller(Address.parse(first.url), ClientOptions(timeout=SECONDS, token=first.token))
         role = Replica(caller, epoch(first))
         copy = Given(ln.nn.Linear(2, 1, bias=False), None, {}, Policy())
         with serve_part(copy, Place(0, "127.0.0.1", "copy", "auto"), role) as replica:
@@ -279,7 +280,7 @@ def test_a_gradient_that_was_applied_is_never_called_too_stale_to_be(primary):
 def replica(primary):
     """Give a replica of the primary, and its tie."""
     server, _, _ = primary
-    role = Replica(Caller(Address.parse(server.url), timeout=SECONDS, token=server.token), epoch(server))
+    role = Replica(Caller(Address.parse(server.url), ClientOptions(timeout=SECONDS, token=server.token)), epoch(server))
     copy = Given(ln.nn.Linear(2, 1, bias=False), None, {}, Policy())
     with serve_part(copy, Place(0, "127.0.0.1", "copy", "auto"), role) as running:
         yield running, role

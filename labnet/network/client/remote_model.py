@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from labnet import errors, wire
 from labnet.autograd import is_recording, next_number
 from labnet.network.client.forward import Forward, Sent
+from labnet.network.client.options import ClientOptions
 from labnet.network.client.remote_call import Output, RemoteCall, remote_keys
 from labnet.network.client.replay import recorded_forward
 from labnet.network.client.retry import Backoff
@@ -87,8 +88,7 @@ def tfetch(
     parsed = Address.parse(url)
     base, slash, route = parsed.prefix.rpartition("/")
     address = Address(parsed.scheme, parsed.host, parsed.port, base)
-    caller = Caller(
-        address,
+    options = ClientOptions(
         timeout=timeout,
         token=token,
         headers=headers,
@@ -97,6 +97,7 @@ def tfetch(
         backoff=backoff,
         wire_dtype=wire_dtype,
     )
+    caller = Caller(address, options)
     body = None if tensor is None else wire.encode_native(wire.message_of(tensor), bfloat16=caller.bfloat16)
 
     async def fetch() -> Any:
@@ -270,8 +271,7 @@ def remote_model(
     ...     loss = ln.loss.mse(model(ln.ones((4, 2))), ln.zeros((4, 1)))
     ...     gradients = loss.backward()
     """
-    caller = Caller(
-        Address.parse(url),
+    options = ClientOptions(
         timeout=timeout,
         token=token,
         headers=headers,
@@ -281,7 +281,7 @@ def remote_model(
         wire_dtype=wire_dtype,
         state=state,
     )
-    return RemoteModel(caller, blocking=blocking)
+    return RemoteModel(Caller(Address.parse(url), options), blocking=blocking)
 
 
 async def all(*awaitables: Any) -> tuple[Any, ...]:

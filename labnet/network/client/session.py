@@ -1,14 +1,12 @@
 """Requests to one server, with retries, and one specific error for every failure."""
 
 import asyncio
-import os
 import socket
 import ssl as tls
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import numpy as np
 from tornado.iostream import StreamClosedError
 
 from labnet import errors, wire
@@ -17,6 +15,7 @@ from labnet.network import discovery
 from labnet.network.client import failures
 from labnet.network.client.identity import identity_of
 from labnet.network.client.location import FixedLocation, Gone, Location
+from labnet.network.client.options import ClientOptions
 from labnet.network.client.replay import refuse_in_replay
 from labnet.network.client.retry import OF_PROXIES, UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
 from labnet.network.protocol import keys, op_statistics, trail
@@ -58,18 +57,6 @@ _answered: dict[str, str | None] = {}
 _MOST_ANSWERED = 1024
 
 
-def _check_headers(headers: Mapping[str, str]) -> None:
-    """Raise for headers that cannot be sent; their values may be secret and are not shown."""
-    if not isinstance(headers, Mapping):
-        raise TypeError(f"headers must be a mapping from names to texts, got {type(headers).__name__}")
-    for name, value in headers.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            kinds = f"{type(name).__name__} to {type(value).__name__}"
-            raise TypeError(f"headers must be a mapping from names to texts, got one from {kinds}")
-        if any(character in name + value for character in "\r\n\0"):
-            raise ValueError(f"the header {name!r:.40} has a line break in it, which no header can have")
-
-
 class Caller:
     """Sends requests to one server and turns every failure into one specific error.
 
@@ -77,41 +64,20 @@ class Caller:
     ----------
     where : Address or Location
         Where the server is; resolved again after a failure if it may move. The keys of requests stay the same.
+    options : ClientOptions
+        A location has its own token and TLS settings.
     """
 
-    def __init__(
-        self,
-        where: Address | Location,
-        *,
-        timeout: float,
-        token: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        ssl: tls.SSLContext | None = None,
-        client: str | None = None,
-        backoff: Backoff | None = None,
-        wire_dtype: str | None = None,
-        state: str | os.PathLike[str] | None = None,
-    ):
-        if wire_dtype not in (None, "bfloat16"):
-            raise ValueError(f"wire_dtype must be None or 'bfloat16', got {wire_dtype!r:.40}")
-        if not isinstance(timeout, int | float | np.number):
-            raise TypeError(f"timeout must be a number of seconds, got {type(timeout).__name__} {timeout!r:.40}")
-        if not timeout > 0:
-            raise ValueError(f"timeout must be positive seconds, got {timeout}")
-        if not isinstance(token, str | None):
-            raise TypeError(f"token must be text or None, got {type(token).__name__}")
-        if not isinstance(ssl, tls.SSLContext | None):
-            raise TypeError(f"ssl must be an ssl.SSLContext, got {type(ssl).__name__}")
-        _check_headers(headers or {})
-        self.where: Location = FixedLocation(where, token, ssl) if isinstance(where, Address) else where
-        self._timeout = timeout
+    def __init__(self, where: Address | Location, options: ClientOptions):
+        self.where: Location = FixedLocation(where, options.token, options.ssl) if isinstance(where, Address) else where
+        self._timeout = options.timeout
         self._published: str | None = None
-        self._headers = dict(headers or {})
-        self._identity = None if state is None else identity_of(state)
-        self._client = client or (self._identity.client if self._identity is not None else None)
-        self._backoff = backoff or Backoff()
+        self._headers = dict(options.headers or {})
+        self._identity = None if options.state is None else identity_of(options.state)
+        self._client = options.client or (self._identity.client if self._identity is not None else None)
+        self._backoff = options.backoff or Backoff()
         #: Whether float32 travels as bfloat16, in both directions.
-        self.bfloat16 = wire_dtype == "bfloat16"
+        self.bfloat16 = options.wire_dtype == "bfloat16"
 
     @property
     def address(self) -> Address:

@@ -3,7 +3,7 @@
 import os
 import ssl as tls
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from labnet import wire
 from labnet.errors import ProtocolMismatch
-from labnet.network.client.remote_model import RemoteModel, remote_model
+from labnet.network.client.options import ClientOptions
+from labnet.network.client.remote_model import RemoteModel
 from labnet.network.client.session import Caller
 from labnet.network.threads import IO
 from labnet.network.transport.pool import Address
@@ -30,10 +31,10 @@ class CommandResult:
 class RemoteRunner:
     """The client of a runner, made by `remote_runner`. With ``blocking=False`` all methods return awaitables."""
 
-    def __init__(self, caller: Caller, *, blocking: bool, options: Mapping[str, Any]):
-        self._caller = caller
+    def __init__(self, address: Address, options: ClientOptions, *, blocking: bool):
+        self._caller = Caller(address, options)
+        self._options = options
         self._blocking = blocking
-        self._options = dict(options)
 
     @property
     def url(self) -> str:
@@ -96,7 +97,7 @@ class RemoteRunner:
                 route="/serve_model",
             ) from error
         address = Address(self._caller.address.scheme, self._caller.address.host, port, "")
-        return remote_model(str(address), token=token, blocking=self._blocking, **self._options)
+        return RemoteModel(Caller(address, replace(self._options, token=token)), blocking=self._blocking)
 
     def stop_model(self, name: str) -> Any:
         """Stop the process of a model."""
@@ -174,6 +175,5 @@ def remote_runner(
     ...     ln.network.remote_runner(server.url, blocking=True).shell("echo hello").stdout.strip()
     'hello'
     """
-    caller = Caller(Address.parse(url), timeout=timeout, token=token, headers=headers, ssl=ssl)
-    options = {"timeout": timeout, "headers": headers, "ssl": ssl}
-    return RemoteRunner(caller, blocking=blocking, options=options)
+    options = ClientOptions(timeout=timeout, token=token, headers=headers, ssl=ssl)
+    return RemoteRunner(Address.parse(url), options, blocking=blocking)
