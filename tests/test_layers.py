@@ -10,7 +10,7 @@ import labnet
 
 ROOT = Path(labnet.__file__).parent
 LAYERS = (
-    ("errors", "settings"),
+    ("errors", "settings", "eviction"),
     ("stats", "pictures"),
     ("device",),
     ("kernels",),

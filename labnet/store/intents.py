@@ -5,7 +5,6 @@ a crash and complete its backward.
 """
 
 import json
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from labnet import codec
+from labnet.eviction import BoundedMap
 
 Array = np.ndarray[Any, Any]
 #: Most intents with a replayable forward, most bytes of these, and most intents in all.
@@ -99,9 +99,8 @@ class Intents:
     """
 
     def __init__(self) -> None:
-        self._open: OrderedDict[str, Intent] = OrderedDict()
-        self._whole: OrderedDict[str, int] = OrderedDict()
-        self._nbytes = 0
+        self._open: BoundedMap[str, Intent] = BoundedMap(_CALLS)
+        self._whole: BoundedMap[str, int] = BoundedMap(_WHOLE, _WHOLE_BYTES, size=int)
         #: Version before which forwarded calls may have been forgotten.
         self.forgotten = 0
 
@@ -109,7 +108,7 @@ class Intents:
         return call in self._open
 
     def __iter__(self) -> Iterator[Intent]:
-        return iter(self._open.values())
+        return iter(self._open.entries.values())
 
     def __len__(self) -> int:
         return len(self._open)
@@ -117,23 +116,17 @@ class Intents:
     def add(self, intent: Intent) -> None:
         """Add an intent; drop forwards and intents that exceed the bounds, oldest first."""
         self.done(intent.call)
-        self._open[intent.call] = intent
-        if intent.forward:
-            self._whole[intent.call] = intent.nbytes
-            self._nbytes += intent.nbytes
-        while len(self._whole) > 1 and (len(self._whole) > _WHOLE or self._nbytes > _WHOLE_BYTES):
-            call, nbytes = self._whole.popitem(last=False)
-            self._nbytes -= nbytes
-            self._open[call] = self._open[call].without_forward()
-        while len(self._open) > _CALLS:
-            call, old = self._open.popitem(last=False)
-            self._nbytes -= self._whole.pop(call, 0)
+        for call, old in self._open.put(intent.call, intent):
+            self._whole.pop(call)
             self.forgotten = max(self.forgotten, old.version + 1)
+        if intent.forward:
+            for call, _ in self._whole.put(intent.call, intent.nbytes):
+                self._open.entries[call] = self._open.entries[call].without_forward()
 
     def done(self, call: str) -> None:
         """Remove the intent of a call, if there is one, because it was applied here."""
-        if self._open.pop(call, None) is not None:
-            self._nbytes -= self._whole.pop(call, 0)
+        self._open.pop(call)
+        self._whole.pop(call)
 
     def encode(self, version: int) -> tuple[dict[str, Array], str]:
         """Return arrays and text for a checkpoint at a version."""

@@ -1,7 +1,6 @@
 """Records of a journal and a checkpoint, as arrays and text: updates and the replies to their requests."""
 
 import json
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 
 from labnet import codec
 from labnet.errors import StoreError, WireError
+from labnet.eviction import BoundedMap
 from labnet.store.intents import Intent
 from labnet.store.refusals import Refusal
 
@@ -131,39 +131,31 @@ class Outcomes:
     """
 
     def __init__(self, found: Iterable[Outcome] = ()) -> None:
-        self._kept: OrderedDict[str, Outcome] = OrderedDict()
-        self._with_reply: OrderedDict[str, int] = OrderedDict()
-        self._nbytes = 0
+        self._kept: BoundedMap[str, Outcome] = BoundedMap(_KEYS)
+        self._replies: BoundedMap[str, bytes] = BoundedMap(_REPLIES, _REPLY_BYTES, size=len)
         #: Newest version of a forgotten outcome; 0 if none was forgotten.
         self.forgotten = 0
         for outcome in found:
             self.add(outcome)
 
     def __iter__(self) -> Any:
-        return iter(self._kept.values())
+        return iter(self._kept.entries.values())
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def add(self, outcome: Outcome) -> None:
         """Add an outcome; drop replies and outcomes that exceed the bounds, oldest first."""
-        self._kept[outcome.call] = outcome
-        if outcome.reply is not None:
-            self._with_reply[outcome.call] = len(outcome.reply)
-            self._nbytes += len(outcome.reply)
-        while len(self._with_reply) > 1 and (len(self._with_reply) > _REPLIES or self._nbytes > _REPLY_BYTES):
-            call, nbytes = self._with_reply.popitem(last=False)
-            self._nbytes -= nbytes
-            old = self._kept[call]
-            self._kept[call] = replace(old, reply=None)
-        while len(self._kept) > _KEYS:
-            call, old = self._kept.popitem(last=False)
-            self._nbytes -= self._with_reply.pop(call, 0)
+        for call, old in self._kept.put(outcome.call, outcome):
+            self._replies.pop(call)
             self.forgotten = max(self.forgotten, old.version)
+        if outcome.reply is not None:
+            for call, _ in self._replies.put(outcome.call, outcome.reply):
+                self._kept.entries[call] = replace(self._kept.entries[call], reply=None)
 
     def encode(self) -> tuple[dict[str, Array], str]:
         """Return arrays and text for a checkpoint."""
-        kept = tuple(self._kept.values())
+        kept = tuple(self)
         return _reply_arrays(kept), json.dumps({"forgotten": self.forgotten, "outcomes": _described(kept)})
 
     @classmethod

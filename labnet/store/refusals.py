@@ -1,11 +1,11 @@
 """Refusals: calls whose client was told that no gradient is applied, so later gradients are refused."""
 
 import json
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from labnet import codec
+from labnet.eviction import BoundedMap
 
 #: Most refusals in a store.
 _CALLS = 20_000
@@ -49,7 +49,7 @@ class Refusals:
     """
 
     def __init__(self) -> None:
-        self._calls: OrderedDict[str, int] = OrderedDict()
+        self._calls: BoundedMap[str, int] = BoundedMap(_CALLS)
         #: Version before which refusals may have been forgotten.
         self.forgotten = 0
 
@@ -61,13 +61,12 @@ class Refusals:
 
     def add(self, refusal: Refusal) -> None:
         """Add a refusal; forget the oldest ones beyond the bound."""
-        self._calls[refusal.call] = refusal.version
-        while len(self._calls) > _CALLS:
-            self.forgotten = max(self.forgotten, self._calls.popitem(last=False)[1] + 1)
+        for _, version in self._calls.put(refusal.call, refusal.version):
+            self.forgotten = max(self.forgotten, version + 1)
 
     def encode(self) -> str:
         """Return text for a checkpoint."""
-        return json.dumps({"forgotten": self.forgotten, "refusals": list(self._calls.items())})
+        return json.dumps({"forgotten": self.forgotten, "refusals": list(self._calls.entries.items())})
 
     @classmethod
     def decode(cls, text: str) -> "Refusals":

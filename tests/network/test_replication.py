@@ -10,7 +10,7 @@ import labnet as ln
 from labnet.errors import RemoteTimeout
 from labnet.network.client.options import ClientOptions
 from labnet.network.client.session import Caller
-from labnet.network.model.calls import Limits, call_prefix
+from labnet.network.model.calls import call_prefix
 from labnet.network.model.staleness import Policy
 from labnet.network.protocol.digest import digest_of
 from labnet.network.replication.messages import new_lineage
@@ -232,7 +232,8 @@ def test_nobody_is_told_that_a_call_is_given_up_before_that_is_written(primary, 
 
 def test_more_steps_than_are_remembered_are_taken_and_none_twice(primary):
     server, _, lineage = primary
-    server._model.calls.limits = Limits(remembered=5)
+    for known in (server._model.calls._gone, server._model.calls._keys, server._model.calls._refused):
+        known.count = 5
     calls = [call_of(lineage, version) for version in range(12)]
     for version, call in enumerate(calls):
         assert apply(server, call, f"ana:{version}", Labnet_Version=str(version)).status == 200
@@ -306,7 +307,7 @@ def test_a_replica_that_had_no_answer_never_says_that_a_call_is_not_applied(prim
     assert (told.status, told.json()["applied"]) == (503, "unknown")
     assert server.statistics()["server"]["version"] == 1
     role._caller.call = plain
-    copy._model.calls.limits = Limits(count=1)
+    copy._model.calls._kept.count = 1
     forward(copy, "ana:2")  # in the place of the other one
     told = optimize(copy, call, "ana:1")
     assert (told.status, told.json()["applied"]) == (410, "unknown")

@@ -11,6 +11,7 @@ from tornado.iostream import StreamClosedError
 
 from labnet import errors, wire
 from labnet.errors import WireError
+from labnet.eviction import BoundedMap
 from labnet.network import discovery
 from labnet.network.client import failures
 from labnet.network.client.identity import identity_of
@@ -53,8 +54,7 @@ _OF_STRANGERS, _NOT_FOUND = (401, 403), (404, 405)
 
 #: The incarnation of each server that has answered, by address and path, or by name if it may move; the most recent
 #: ones only.
-_answered: dict[str, str | None] = {}
-_MOST_ANSWERED = 1024
+_answered: BoundedMap[str, str | None] = BoundedMap(count=1024)
 
 
 class Caller:
@@ -289,9 +289,7 @@ class Caller:
 
     def _remember(self, epoch: str | None) -> None:
         """Record the incarnation of the server that answered."""
-        if self._known not in _answered and len(_answered) >= _MOST_ANSWERED:
-            _answered.pop(next(iter(_answered)), None)
-        _answered[self._known] = epoch
+        _answered.put(self._known, epoch)
 
     @property
     def _known(self) -> str:

@@ -6,11 +6,11 @@ from an unknown one. Repeated requests are handled in `ledger`.
 """
 
 import re
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from labnet.eviction import BoundedMap
 from labnet.network.protocol.outcome import Applied, Expired
 
 #: Digits of the version in the call ids of a store, and the tail after the lineage: version and random digits.
@@ -94,32 +94,36 @@ class Calls:
 
     def __init__(self, limits: Limits | None = None):
         self.limits = limits or Limits()
-        self._kept: OrderedDict[str, CallRecord] = OrderedDict()
-        self._gone: OrderedDict[str, Applied] = OrderedDict()
-        self._keys: OrderedDict[str, str] = OrderedDict()
-        self._refused: OrderedDict[str, None] = OrderedDict()
+        bounds = self.limits
+        self._kept: BoundedMap[str, CallRecord] = BoundedMap(bounds.count, bounds.nbytes, lambda kept: kept.nbytes)
+        self._gone: BoundedMap[str, Applied] = BoundedMap(bounds.remembered)
+        self._keys: BoundedMap[str, str] = BoundedMap(bounds.remembered)
+        self._refused: BoundedMap[str, None] = BoundedMap(bounds.remembered)
         self._own: str | None = None
         self._since = 0
-        self.nbytes = 0
         self.evicted = 0
 
     def __len__(self) -> int:
         return len(self._kept)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all graphs keep alive."""
+        return self._kept.nbytes
+
     def keep(self, call: str, kept: CallRecord) -> None:
         """Add a graph; drop the oldest graphs that exceed the bounds."""
-        self._kept[call] = kept
-        self.nbytes += kept.nbytes
-        self.expire(max(k.born for k in (kept, next(iter(self._kept.values())))))
-        while len(self._kept) > self.limits.count or (self.nbytes > self.limits.nbytes and len(self._kept) > 1):
-            self._drop(next(iter(self._kept)))
+        for evicted, old in self._kept.put(call, kept):
+            self._remember(evicted, old.if_dropped)
             self.evicted += 1
+        self.expire(max(kept.born, next(iter(self._kept.entries.values())).born))
 
     def expire(self, now: float) -> None:
         """Drop the graphs that exceed the maximum age."""
-        while self._kept:
-            oldest = next(iter(self._kept))
-            if now - self._kept[oldest].born <= self.limits.seconds:
+        kept = self._kept.entries
+        while kept:
+            oldest = next(iter(kept))
+            if now - kept[oldest].born <= self.limits.seconds:
                 break
             self._drop(oldest)
             self.evicted += 1
@@ -133,9 +137,10 @@ class Calls:
             If the call was used (`applied` is "yes"), dropped ("no") or is not known ("unknown").
         """
         self.expire(now)
-        if call not in self._kept:
+        kept = self._kept.get(call)
+        if kept is None:
             raise Expired(self._gone.get(call) or self._of_unknown(call))
-        return self._kept[call]
+        return kept
 
     def fate(self, call: str, *, now: float) -> Applied:
         """Return whether the gradient of a call was used."""
@@ -165,11 +170,14 @@ class Calls:
         since : int
             The outcomes are complete for forwards from this version on.
         """
-        self._refused.update(dict.fromkeys(refused))
-        self._gone.update(dict.fromkeys(refused, "no"))
-        self._gone.update(dict.fromkeys(in_doubt, "unknown"))
-        self._gone.update(dict.fromkeys(used, "yes"))
         self._own, self._since = lineage, since
+        for call in refused:
+            self._refused.put(call, None)
+            self._record(call, "no")
+        for call in in_doubt:
+            self._record(call, "unknown")
+        for call in used:
+            self._record(call, "yes")
 
     def _of_unknown(self, call: str) -> Applied:
         version = self._version_of(call)
@@ -202,7 +210,7 @@ class Calls:
         in_doubt : bool
             Whether an upstream server may have applied its part; the client then must not start over.
         """
-        self._gone.pop(call, None)
+        self._gone.pop(call)
         self.keep(call, kept._replace(if_dropped="unknown") if in_doubt else kept)
 
     def used(self, call: str, key: str) -> None:
@@ -210,9 +218,7 @@ class Calls:
         if call in self._kept:
             self._drop(call)
         self._remember(call, "yes")
-        self._keys[call] = key
-        while len(self._keys) > self.limits.remembered:
-            self._keys.popitem(last=False)
+        self._keys.put(call, key)
 
     def key_of(self, call: str) -> str | None:
         """Return the key of the request that used the gradient of a call; None if unknown."""
@@ -232,7 +238,7 @@ class Calls:
 
     def unclaim(self, call: str) -> None:
         """Undo `claim`."""
-        self._gone.pop(call, None)
+        self._gone.pop(call)
 
     def refuse(self, call: str) -> None:
         """Refuse all further gradients of a call on another server: its client was told that none was used."""
@@ -242,9 +248,7 @@ class Calls:
     def abandon(self, call: str) -> None:
         """Refuse all gradients of a call, and of calls whose forwards repeat it; it was not used."""
         self.discard(call)
-        self._refused[call] = None
-        while len(self._refused) > self.limits.remembered:
-            self._refused.popitem(last=False)
+        self._refused.put(call, None)
 
     def is_refused(self, call: str) -> bool:
         """Return whether gradients of a call are refused."""
@@ -262,15 +266,17 @@ class Calls:
 
     def _drop(self, call: str, applied: Applied | None = None) -> None:
         kept = self._kept.pop(call)
-        self.nbytes -= kept.nbytes
+        assert kept is not None, "the caller has looked"
         self._remember(call, applied or kept.if_dropped)
 
     def _remember(self, call: str, applied: Applied, *, for_good: bool = False) -> None:
         if applied == "no" and not for_good and self._of_unknown(call) == "no":
             return  # unknown calls are reported as "no" anyway
-        self._gone[call] = applied
-        while len(self._gone) > self.limits.remembered:
-            forgotten = self._version_of(self._gone.popitem(last=False)[0])
+        self._record(call, applied)
+
+    def _record(self, call: str, applied: Applied) -> None:
+        for evicted, _ in self._gone.put(call, applied):
+            forgotten = self._version_of(evicted)
             if forgotten is not None:  # from now on an unknown call of that version may have been used
                 self._since = max(self._since, forgotten + 1)
 

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
+from labnet.eviction import BoundedMap
 from labnet.network.protocol.keys import Key
 from labnet.network.protocol.outcome import Applied, Expired
 from labnet.network.server.bloom import BloomSet
@@ -106,16 +107,20 @@ class Ledger:
     def __init__(self, bounds: Bounds | None = None):
         self.bounds = bounds or Bounds()
         self._windows: OrderedDict[str, _Window] = OrderedDict()
-        self._floors: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._floors: BoundedMap[str, tuple[int, ...]] = BoundedMap(self.bounds.clients)
         #: Clients with a single key, such as a UUID; kept apart so that many of them do not evict the others.
-        self._single: OrderedDict[str, None] = OrderedDict()
+        self._single: BoundedMap[str, tuple[int, ...]] = BoundedMap(self.bounds.clients)
         self._forgotten = BloomSet()
-        self._replies: OrderedDict[Key, Entry] = OrderedDict()
+        self._replies: BoundedMap[Key, Entry] = BoundedMap(nbytes=self.bounds.nbytes, size=lambda entry: entry.nbytes)
         self._count = 0
-        self.nbytes = 0
         self.replayed = 0
         self.joined = 0
         self.evicted = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the stored replies."""
+        return self._replies.nbytes
 
     def begin(self, key: Key, fingerprint: object, *, now: float) -> Entry | None:
         """Return the entry of a known key; mark a new key as running and return None.
@@ -173,11 +178,9 @@ class Ledger:
         entry = window.entries[key.sequence]
         entry.running, entry.waiting = False, None
         entry.reply, entry.nbytes, entry.born, entry.applied = reply, nbytes, now, applied
-        self._replies[key] = entry
         window.holding[key.sequence] = None
-        self.nbytes += nbytes
-        while self.nbytes > self.bounds.nbytes and len(self._replies) > 1:
-            self._drop_reply(next(iter(self._replies)))
+        for old, dropped in self._replies.put(key, entry):
+            self._forget_reply(old, dropped)
             self.evicted += 1
 
     def stored(self, key: Key) -> Entry | None:
@@ -204,7 +207,7 @@ class Ledger:
         """Drop replies and idle clients that exceed the maximum age."""
         oldest = now - self.bounds.seconds
         while self._replies:
-            key, entry = next(iter(self._replies.items()))
+            key, entry = next(iter(self._replies.entries.items()))
             if entry.born >= oldest:
                 break
             self._drop_reply(key)
@@ -239,8 +242,11 @@ class Ledger:
 
     def _drop_reply(self, key: Key) -> None:
         entry = self._replies.pop(key)
+        assert entry is not None, "`holding` lists the stored replies"
+        self._forget_reply(key, entry)
+
+    def _forget_reply(self, key: Key, entry: Entry) -> None:
         del self._windows[key.client].holding[key.sequence]
-        self.nbytes -= entry.nbytes
         entry.reply = None
 
     def _forget_oldest(self, client: str, window: _Window) -> bool:
@@ -259,13 +265,8 @@ class Ledger:
 
     def _remember(self, client: str, floor: tuple[int, ...]) -> None:
         """Keep the last key of a forgotten client; of the oldest clients only the name."""
-        if floor == (0,):
-            self._single[client] = None
-        else:
-            self._floors[client] = floor
-        for kept in (self._single, self._floors):
-            while len(kept) > self.bounds.clients:
-                self._forgotten.add(kept.popitem(last=False)[0])
+        for forgotten, _ in (self._single if floor == (0,) else self._floors).put(client, floor):
+            self._forgotten.add(forgotten)
 
     def _floor_of(self, client: str) -> tuple[int, ...]:
         """Remove and return the last key of a forgotten client.
@@ -275,11 +276,9 @@ class Ledger:
         Forgotten
             If only its name is known.
         """
-        if client in self._single:
-            del self._single[client]
-            return (0,)
-        if client in self._floors:
-            return self._floors.pop(client)
+        floor = self._single.pop(client) or self._floors.pop(client)
+        if floor is not None:
+            return floor
         if client in self._forgotten:
             raise Forgotten
         return ()
