@@ -96,7 +96,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
                 return {"error": f"{_innermost(error)}{type(error).__name__}: {error}"}
         with self._lock:
             self._served[part] = server
-        self._capture.belongs(server._port.worker.ident, part)
+        self._capture.belongs(server.worker.ident, part)
         front = self._front(part, server)
         return {
             "port": server.port if front is None else front.port,
@@ -188,7 +188,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
             IO.run(front.close())
         if server is not None:
             server.stop()
-            self._capture.belongs(server._port.worker.ident, None)
+            self._capture.belongs(server.worker.ident, None)
 
     async def figures(self, part: str) -> dict[str, Any] | None:
         """Return the statistics of a part; None if it is not served here."""

@@ -39,7 +39,7 @@ class Pipeline:
             raise ValueError("a pipeline needs at least one stage")
         if type(micro_batches) is not int or micro_batches < 1:
             raise ValueError(f"micro_batches must be a number from 1 on, got {micro_batches!r:.40}")
-        if blocking := [stage for stage in stages if stage._blocking]:
+        if blocking := [stage for stage in stages if stage.blocking]:
             raise ValueError(f"the stages of a pipeline must not block: {blocking[0]!r} does")
         self.stages = list(stages)
         self.micro_batches = micro_batches

@@ -17,14 +17,16 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 
 from labnet.cluster.placement import Candidate, choose, why_not
 from labnet.cluster.records import Order, Part
+from labnet.network.client.retry import Backoff
 from labnet.network.replication.messages import LINEAGE
 
 log = logging.getLogger("labnet.cluster")
 
 #: Seconds that a lost worker has to return before a busy worker takes over its parts.
 PATIENCE_SECONDS = 10.0
-#: Waits between attempts to restart a part, in seconds; the last one is repeated.
-_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+#: Waits between attempts to restart a part, and the least of them in seconds: a part that is refused at its first start
+#: is stopped meanwhile.
+_BACKOFF, _LEAST_PAUSE = Backoff(first=0.1, longest=5.0), 0.1
 _ANSWER_SECONDS, _BEGIN_SECONDS, _END_SECONDS = 5.0, 10.0, 20.0
 #: Seconds between checks for a usable worker: Dask does not announce that one has started or resumed.
 _LOOK_SECONDS = 0.2
@@ -139,7 +141,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
                     entry.refused.set_result(trouble)
                 self._tell()
                 await self._release(part)  # the worker may still serve the part, and a store allows one process only
-                await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+                await asyncio.sleep(_BACKOFF.wait(failures, at_least=_LEAST_PAUSE))
                 failures += 1
                 continue
             failures = 0

@@ -17,7 +17,7 @@ from labnet.network.server import stop
 from labnet.network.server.port import ANY_HOST, DRAIN_SECONDS, Port, url_of
 from labnet.network.server.routing import Route
 from labnet.network.server_statistics import ServerStatistics
-from labnet.network.threads import IO, LOOK_SECONDS
+from labnet.network.threads import IO, LOOK_SECONDS, Worker
 from labnet.pictures import table
 from labnet.stats import Interval
 
@@ -172,6 +172,16 @@ class Server:
         return f"<details><summary><code>{escape(repr(self))}</code></summary>{link}{routes}</details>"
 
     # Interface for the port and its next owner
+
+    @property
+    def served(self) -> ServedModel | None:
+        """The served model; None for functions and after it was replaced."""
+        return self._model
+
+    @property
+    def worker(self) -> Worker:
+        """The thread that computes."""
+        return self._port.worker
 
     def drain(self) -> None:
         """Refuse requests that wait for other requests: the server is stopping."""

@@ -299,12 +299,12 @@ def _serve(place: Place, functions: Functions, made: Callable[[Port], ServedMode
         # before connections are accepted: a client that waits for this server needs the token at once
         accepted = bound.token if place.token == "auto" else place.token
         try:
-            if fresh and server._model is not None:
-                refuse_completion(server._model.store)
+            if fresh and server.served is not None:
+                refuse_completion(server.served.store)
             discovery.publish(bound.port, discovery.Entry(bound.url, place.name, os.getpid(), accepted))
         except BaseException:
-            if server._model is not None:
-                release_store(server._model.store, _served_by(bound), bound.worker)
+            if server.served is not None:
+                release_store(server.served.store, _served_by(bound), bound.worker)
             if fresh:
                 IO.run(_discard(bound))
             raise
@@ -343,16 +343,16 @@ def _turn() -> Iterator[None]:
 
 async def _install(place: Place, bound: Port, server: Server, table: dict[str, Route]) -> None:
     """Replace the previous server between two requests."""
-    before = bound.owner
+    before, served = bound.owner, server.served
     if isinstance(before, Server):
         before.give_way()
-    elif server._model is not None:
-        await server._model.complete()
+    elif served is not None:
+        await served.complete()
     bound.routes, bound.owner = table, server
-    if server._model is not None and server._model.store is not None:
-        bound.continue_from(server._model.store)
-    elif server._model is not None and server._model.role.lineage:
-        bound.belong_to(server._model.role.lineage)
+    if served is not None and served.store is not None:
+        bound.continue_from(served.store)
+    elif served is not None and served.role.lineage:
+        bound.belong_to(served.role.lineage)
     if place.token != "auto":
         bound.token = place.token
     for path, route in table.items():
@@ -365,7 +365,7 @@ async def _install(place: Place, bound: Port, server: Server, table: dict[str, R
 
 def _served_by(bound: Port) -> ServedModel | None:
     """Return the model that a port currently serves."""
-    return bound.owner._model if isinstance(bound.owner, Server) else None
+    return bound.owner.served if isinstance(bound.owner, Server) else None
 
 
 async def _discard(bound: Port) -> None:
@@ -406,7 +406,7 @@ def serve_routes(
         if port in served_ports.ports:
             raise OSError(errno.EADDRINUSE, f"port {port} is in use by a server of this process: stop it first")
         server = _serve(Place(port, host, name, token), routes)
-        server._port.at_stop = at_stop
+        served_ports.ports[server.port].at_stop = at_stop
         return server
 
 

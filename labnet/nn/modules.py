@@ -406,6 +406,11 @@ class Module:
         return ""
 
 
+def named_state(module: Module) -> dict[str, Tensor]:
+    """Return the parameters and saved buffers of a module by all of their names, not detached."""
+    return module._state()
+
+
 class Linear(Module):
     """The affine map ``y = x @ weight.T + bias`` of the last dimension.
 

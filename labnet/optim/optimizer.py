@@ -471,6 +471,16 @@ def _as_python(value: Any) -> Any:
     return value
 
 
+def selected_parameters(optimizer: Optimizer) -> Mapping[int, Tensor] | None:
+    """Return the only parameters that an optimizer changes, by their identity; None if it is not restricted."""
+    return optimizer._only
+
+
+def parameter_states(optimizer: Optimizer) -> dict[int, Known]:
+    """Return the states of an optimizer by the identity of their parameter, to be restored later."""
+    return optimizer._state
+
+
 def announce(parameters: Iterable[Tensor]) -> None:
     """Notify all watchers of changed parameters."""
     if watchers:

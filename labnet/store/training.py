@@ -20,7 +20,9 @@ from labnet.autograd import Gradients
 from labnet.errors import LabnetError, StoreError
 from labnet.io.files import flush_directory
 from labnet.nn import Module
+from labnet.nn.modules import named_state
 from labnet.optim import Optimizer
+from labnet.optim.optimizer import parameter_states, selected_parameters
 from labnet.store import folder as folders
 from labnet.store import journal
 from labnet.store.intents import Intent, Intents
@@ -135,7 +137,7 @@ class Store:
             self._write_checkpoint()
             return False
         before = self._model.state_dict()
-        states = dict(self._optimizer._state) if self._optimizer is not None else {}
+        states = dict(parameter_states(self._optimizer)) if self._optimizer is not None else {}
         try:
             promised = self._load(folders.checkpoint_path(self.path, version), version)
             self._replay(folders.journal_path(self.path, version))
@@ -145,8 +147,9 @@ class Store:
         except BaseException:
             self._model.load_state_dict(before)
             if self._optimizer is not None:
-                self._optimizer._state.clear()
-                self._optimizer._state.update(states)
+                present = parameter_states(self._optimizer)
+                present.clear()
+                present.update(states)
             if self._journal is not None:
                 self._journal.close()
             raise
@@ -315,7 +318,7 @@ class Store:
         taken = [(tensor, gradient) for tensor, gradient in gradients.items() if self._takes(tensor)]
         named = {names[id(tensor)]: np.asarray(on_host(gradient)) for tensor, gradient in taken}
         # further names of a parameter are no buffers: they would restore its old value
-        buffers = {name: on_host(t) for name, t in self._model._state().items() if id(t) not in names}
+        buffers = {name: on_host(t) for name, t in named_state(self._model).items() if id(t) not in names}
         settings = _settings(self._optimizer) if self._optimizer is not None else {}
         update = Update(self.version + 1, named, tuple(outcomes), settings, buffers)
         written.append(update.encode(), sync=self.durability == "every")
@@ -337,7 +340,8 @@ class Store:
         if optimizer is None:
             return False
         is_own = type(optimizer).__call__ is not Optimizer.__call__  # may read all of them
-        return is_own or optimizer._only is None or id(parameter) in optimizer._only
+        selected = selected_parameters(optimizer)
+        return is_own or selected is None or id(parameter) in selected
 
     def take_back(self) -> None:
         """Remove the last written update, which was not applied completely."""
@@ -406,7 +410,7 @@ class Store:
     def _shared(self) -> dict[str, str]:
         """Return the additional names of shared parameters, with the first name of each."""
         names = {id(tensor): name for name, tensor in self._model.named_parameters()}
-        state = self._model._state().items()
+        state = named_state(self._model).items()
         return {name: names[id(t)] for name, t in state if names.get(id(t), name) != name}
 
     def _sync(self) -> None:

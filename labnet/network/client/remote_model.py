@@ -114,7 +114,8 @@ class RemoteModel:
 
     def __init__(self, caller: Caller, *, blocking: bool):
         self._caller = caller
-        self._blocking = blocking
+        #: Whether calls return results instead of awaitables.
+        self.blocking = blocking
 
     @property
     def url(self) -> str:
@@ -149,7 +150,7 @@ class RemoteModel:
             raise TypeError(f"a remote model takes one tensor, or several by name, got {len(inputs)} and {list(named)}")
         given: Any = named or inputs[0]
         message = wire.message_of({k: _as_tensor(v) for k, v in given.items()} if named else _as_tensor(given))
-        return _run(self._forward(self._sending(message), message, training=is_recording()), blocking=self._blocking)
+        return _run(self._forward(self._sending(message), message, training=is_recording()), blocking=self.blocking)
 
     def _sending(self, message: wire.Message) -> Sent:
         """Return the request of a forward; keys and numbers follow the order of the calls."""
@@ -181,7 +182,7 @@ class RemoteModel:
 
     def _connect(self, message: wire.Message, forward: Forward) -> Any:
         """Connect the outputs to a node for the remote call."""
-        node, reply = RemoteCall(forward, inputs=message.tensors, blocking=self._blocking), forward.reply
+        node, reply = RemoteCall(forward, inputs=message.tensors, blocking=self.blocking), forward.reply
         outputs = {
             name: wrap(tensor._array, Output(node, name, tensor)) if tensor.dtype.kind == "f" else tensor
             for name, tensor in reply.tensors.items()
@@ -190,19 +191,19 @@ class RemoteModel:
 
     def statistics(self) -> Any:
         """Return the server's statistics, or an awaitable of them with ``blocking=False``."""
-        return _run(self._read("/statistics"), blocking=self._blocking)
+        return _run(self._read("/statistics"), blocking=self.blocking)
 
     def snapshot(self) -> Any:
         """Return the data of the server's panel, or an awaitable of it with ``blocking=False``."""
-        return _run(self._read("/snapshot"), blocking=self._blocking)
+        return _run(self._read("/snapshot"), blocking=self.blocking)
 
     def stop_capability(self) -> Any:
         """Return a capability to stop the server once within half a minute without the token, or an awaitable."""
-        return _run(self._capability(), blocking=self._blocking)
+        return _run(self._capability(), blocking=self.blocking)
 
     def stop(self) -> Any:
         """Stop the server, which needs its token; return an awaitable with ``blocking=False``."""
-        return _run(self._stop(), blocking=self._blocking)
+        return _run(self._stop(), blocking=self.blocking)
 
     async def _capability(self) -> str:
         return str((await self._read("/server/capability"))["capability"])
@@ -213,7 +214,7 @@ class RemoteModel:
 
     def state_dict(self) -> Any:
         """Return the server's parameters by name, or an awaitable of them with ``blocking=False``."""
-        return _run(self._read("/weights"), blocking=self._blocking)
+        return _run(self._read("/weights"), blocking=self.blocking)
 
     async def _read(self, route: str) -> Any:
         value = self._caller.decode(route, await self._caller.call("GET", route))
