@@ -545,6 +545,11 @@ def _leaf(array: np.ndarray[Any, Any], device: str, requires_grad: bool) -> Tens
     return Tensor(array, device=device, requires_grad=requires_grad)
 
 
+def node_of(tensor: Tensor) -> autograd.Node | None:
+    """Return the node that a tensor was computed by; None for one without a history."""
+    return tensor._node
+
+
 def wrap(array: np.ndarray[Any, Any], node: autograd.Node | None = None) -> Tensor:
     """Make a tensor of a valid array without checks."""
     tensor = Tensor.__new__(Tensor)

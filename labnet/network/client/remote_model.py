@@ -184,7 +184,7 @@ class RemoteModel:
         """Connect the outputs to a node for the remote call."""
         node, reply = RemoteCall(forward, inputs=message.tensors, blocking=self.blocking), forward.reply
         outputs = {
-            name: wrap(tensor._array, Output(node, name, tensor)) if tensor.dtype.kind == "f" else tensor
+            name: wrap(as_array(tensor), Output(node, name, tensor)) if tensor.dtype.kind == "f" else tensor
             for name, tensor in reply.tensors.items()
         }
         return outputs if reply.named else outputs[wire.SINGLE]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from labnet import wire
+from labnet.eviction import BoundedMap
 from labnet.network.server.routing import Failure, Reply, Request, Route
 
 #: Seconds for which a capability is valid.
@@ -34,7 +35,7 @@ class Capabilities:
     """
 
     def __init__(self) -> None:
-        self._until: dict[bytes, float] = {}
+        self._until: BoundedMap[bytes, float] = BoundedMap(_MOST)
         self._lock = threading.Lock()
 
     def issue(self, *, now: float) -> str:
@@ -42,19 +43,18 @@ class Capabilities:
         capability = secrets.token_urlsafe(24)
         with self._lock:
             self._forget(now)
-            while len(self._until) >= _MOST:
-                self._until.pop(next(iter(self._until)))
-            self._until[_hash(capability)] = now + SECONDS
+            self._until.put(_hash(capability), now + SECONDS)
         return capability
 
     def spend(self, capability: str, *, now: float) -> bool:
         """Use up a capability; return whether it was valid."""
         with self._lock:
             self._forget(now)
-            return self._until.pop(_hash(capability), None) is not None
+            return self._until.pop(_hash(capability)) is not None
 
     def _forget(self, now: float) -> None:
-        self._until = {key: until for key, until in self._until.items() if until > now}
+        for key in [key for key, until in self._until.entries.items() if until <= now]:
+            self._until.pop(key)
 
 
 def _hash(capability: str) -> bytes:
