@@ -9,7 +9,10 @@ PYTEST  = $(BIN)/python -m tests.supervisor $(BIN)/python -m pytest -n logical -
 QUICK   = tests/test_public_api.py \
   $(addprefix tests/tensors/test_,tensor.py autograd.py edges.py registry.py copies.py io.py loss.py optim.py) \
   $(addprefix tests/compile/,test_calls.py ir trace/test_tracing.py trace/test_guards.py trace/test_writes.py) \
-  $(addprefix tests/network/test_,codec.py wire.py client.py calls.py errors.py training.py exactly_once.py store.py) \
+  $(addprefix tests/wire/test_,codec.py wire.py) \
+  $(addprefix tests/network/client/test_,client.py errors.py) \
+  $(addprefix tests/network/model/test_,calls.py training.py store.py) \
+  tests/network/exactly_once/test_exactly_once.py \
   tests/store/test_journal.py
 # Jupyter refuses to run as root, as in a container, unless told so.
 ROOT_FLAG = $(if $(filter 0,$(shell id -u)),--allow-root)

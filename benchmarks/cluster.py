@@ -21,7 +21,7 @@ from labnet import nn
 from labnet.autograd import Node
 from labnet.tensor import wrap
 from tests.cluster.conftest import until
-from tests.cluster.hosts import Hosts, Link, can_link, hosts
+from tests.helpers.cluster.hosts import Hosts, Link, can_link, hosts
 
 WAIT = 0.1
 

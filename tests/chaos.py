@@ -27,31 +27,31 @@ import numpy as np
 import labnet as ln
 from labnet.errors import RemoteError
 from labnet.store import LEVELS, Store
-from tests.network import faults
-from tests.network import trainers as clients
-from tests.network.kept import make_optimizer, make_served
-from tests.network.nursery import Nursery
-from tests.network.proxy import FAULTS, SLOW, Proxy
-from tests.network.replicated import Listing
-from tests.network.topologies import TOPOLOGIES, loss_of, values, without_faults
-from tests.ports import free_port
+from tests.helpers.network import machine_faults
+from tests.helpers.network import trainers as clients
+from tests.helpers.network.fault_proxy import FAULTS, SLOW, Proxy
+from tests.helpers.network.fork_server import ForkServer
+from tests.helpers.network.replica_server import Listing
+from tests.helpers.network.store_server import make_optimizer, make_served
+from tests.helpers.network.topologies import TOPOLOGIES, loss_of, values, without_faults
+from tests.helpers.ports import free_port
 
 NETWORK = (*FAULTS, *SLOW)
 #: Of two servers that end at the same moment.
 SEVERAL = ("kill two",)
 #: Of the server's process and its disk, beside those of the network and of the machine.
 PROCESS = ("kill", "stop", "disk")
-KINDS = (*NETWORK, *PROCESS, *SEVERAL, *clients.KINDS, *faults.KINDS)
+KINDS = (*NETWORK, *PROCESS, *SEVERAL, *clients.KINDS, *machine_faults.KINDS)
 #: What outlives the process only as far as it was written down cannot promise to survive its end.
 SURVIVES = {"memory": {*KINDS} - {"kill", "kill two", "call killed"}, "group": {*KINDS}, "every": {*KINDS}}
 #: What needs none of the things that only some machines and users have.
 ANYWHERE = (*NETWORK, *PROCESS, *SEVERAL)
 #: Kinds that need a store, which a replica has not.
-OF_STORES = ("disk", *faults.TRACED, *faults.DISK)
+OF_STORES = ("disk", *machine_faults.TRACED, *machine_faults.DISK)
 #: Kinds that come at a moment of their own within a step, not at its begin.
 WITHIN = ("kill", "stop", *SEVERAL)
 #: Calls of journal and checkpoint do not all come in every step.
-APART = dict.fromkeys(faults.TRACED, (4, 7))
+APART = dict.fromkeys(machine_faults.TRACED, (4, 7))
 LONG = 20_000
 TOKEN = "the token of the servers in chaos"
 #: How often, and for how many seconds, one step is tried before that counts as a failure.
@@ -139,7 +139,7 @@ class Setting:
         """Return why a fault cannot be brought about with these servers, empty if it can."""
         if kind in SEVERAL and len(self.shape.parts) < 2:
             return "needs two servers"
-        if kind in (*clients.KINDS, *faults.LINK) and self.shape.replicated:
+        if kind in (*clients.KINDS, *machine_faults.LINK) and self.shape.replicated:
             return "its client is not told where the replicas are"
         return ""
 
@@ -151,27 +151,27 @@ class Site:
         self.seconds, self._fresh, self._stack = seconds, fresh, contextlib.ExitStack()
         self.folder, self.host, self.disk, self.link, self.clock = folder, "127.0.0.1", None, None, None
         prefix, environment = (), {}
-        if set(kinds) & set(faults.DISK):
-            self.disk = self._stack.enter_context(contextlib.closing(faults.Tmpfs()))
+        if set(kinds) & set(machine_faults.DISK):
+            self.disk = self._stack.enter_context(contextlib.closing(machine_faults.Tmpfs()))
             self.folder = self.disk.path
-        if set(kinds) & set(faults.LINK):
-            self.link = self._stack.enter_context(contextlib.closing(faults.Link()))
+        if set(kinds) & set(machine_faults.LINK):
+            self.link = self._stack.enter_context(contextlib.closing(machine_faults.Link()))
             prefix, self.host = self.link.prefix, self.link.host
-        if set(kinds) & set(faults.CLOCK):
-            self.clock = self._stack.enter_context(contextlib.closing(faults.Clock()))
+        if set(kinds) & set(machine_faults.CLOCK):
+            self.clock = self._stack.enter_context(contextlib.closing(machine_faults.Clock()))
             environment = self.clock.environment
-        self._nursery = Nursery(prefix, **environment)
-        self._again = lambda: Nursery(prefix, **environment)
+        self._fork_server = ForkServer(prefix, **environment)
+        self._again = lambda: ForkServer(prefix, **environment)
 
-    def start(self, *arguments, before=lambda pid: None, program="kept", **environment):
+    def start(self, *arguments, before=lambda pid: None, program="store_server", **environment):
         if self._fresh:
-            self._nursery.close()
-            self._nursery = self._again()
-        environment |= {"KEPT_TOKEN": TOKEN, "KEPT_HOST": self.host, "KEPT_LONG": str(LONG)}
-        return self._nursery.start(*arguments, program=program, before=before, **environment)
+            self._fork_server.close()
+            self._fork_server = self._again()
+        environment |= {"SERVER_TOKEN": TOKEN, "SERVER_HOST": self.host, "SERVER_LONG": str(LONG)}
+        return self._fork_server.start(*arguments, program=program, before=before, **environment)
 
     def close(self):
-        self._nursery.close()
+        self._fork_server.close()
         self._stack.close()
 
 
@@ -207,10 +207,10 @@ class Server:
 
     def _begin(self, before):
         if self._setting.shape.replicated:
-            arguments, program = (self.folder, self.port, self.durability, self._behind), "replicated"
+            arguments, program = (self.folder, self.port, self.durability, self._behind), "replica_server"
         else:
-            arguments, program = (self.folder, self.port, self.durability, 0, self.model), "kept"
-        given = {"KEPT_DROPOUT": str(self._setting.dropout), "KEPT_SEED": str(self._random.randrange(1 << 30))}
+            arguments, program = (self.folder, self.port, self.durability, 0, self.model), "store_server"
+        given = {"SERVER_DROPOUT": str(self._setting.dropout), "SERVER_SEED": str(self._random.randrange(1 << 30))}
         return self.site.start(*arguments, before=before, program=program, **given)
 
     def _start(self, before=lambda pid: None):
@@ -246,8 +246,8 @@ class Server:
         """Bring a fault over the process or its machine, and wait until it is over; one at a time."""
         with self._lock:
             time.sleep(delay)
-            if kind in faults.TRACED:
-                self._inject(faults.TRACED[kind], salt, kills=kind == "call killed")
+            if kind in machine_faults.TRACED:
+                self._inject(machine_faults.TRACED[kind], salt, kills=kind == "call killed")
                 return
             self._suffer(kind, salt)
             self.suffered += 1
@@ -295,10 +295,10 @@ class Server:
 
     def _inject(self, what, salt, *, kills):
         """Have one of the next system calls of a kind fail, or one of those while the store is opened after a crash."""
-        call, number = faults.choose_call(salt)
+        call, number = machine_faults.choose_call(salt)
 
         def trace(pid):
-            self._injected = faults.Injected(pid, call, what, number)
+            self._injected = machine_faults.Injected(pid, call, what, number)
 
         if salt % 4 == 0 and "kill" in SURVIVES[self.durability] and call != "write":  # by which it says that it is up
             self.process.kill()
@@ -466,7 +466,7 @@ async def _train_all(events, steps, setting, servers, proxies, outcome):
             suffering.append((victims, thread))
             began = time.perf_counter() + delay
             thread.start()
-            if event.kind not in faults.TRACED:
+            if event.kind not in machine_faults.TRACED:
                 watching.append(asyncio.create_task(asyncio.to_thread(there, victims, thread, began)))
 
     def there(victims, thread, began):
@@ -603,7 +603,7 @@ def main(arguments=None):
     rows, failed = [], 0
     for kind in options.kinds.replace("network", ",".join(NETWORK)).split(","):
         setting = _setting(options, "memory")
-        reason = faults.missing(kind) or setting.missing(kind)
+        reason = machine_faults.missing(kind) or setting.missing(kind)
         if reason:
             print(f"{kind:<16}left out: {reason}")
             continue

@@ -8,7 +8,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 #: Folders and files that make one unit. Chromium, JupyterLab, Dask and servers under faults load several processors:
 #: side by side they would wait for each other longer than their tests do.
-TOGETHER = {"machine": ("tests/cluster/", "tests/notebook/", "tests/network/test_chaos.py")}
+TOGETHER = {"machine": ("tests/cluster/", "tests/jupyter/", "tests/network/exactly_once/test_chaos.py")}
 #: Files whose tests are units of their own: they share no fixture, and each takes long.
 APART = ("tests/cuda/test_device_suite.py",)
 #: What takes more than ten seconds of a processor, the longest first; everything else follows in the usual order.

@@ -19,22 +19,22 @@ import psutil
 
 import labnet as ln
 from labnet.errors import RemoteError
-from tests.network.kept import batch
-from tests.network.proxy import Proxy
-from tests.network.support import ROOT
-from tests.ports import free_port
+from tests.helpers.network.fault_proxy import Proxy
+from tests.helpers.network.store_server import batch
+from tests.helpers.network.support import ROOT
+from tests.helpers.ports import free_port
 
 TOKEN = "the token of the servers in the soak"
 COLUMNS = ("MB", "threads", "files")
 
 
 def start(folder, *arguments):
-    """Run a server of `tests.network.kept` on a free port; returns process and port."""
+    """Run a server of `tests.helpers.network.store_server` on a free port; returns process and port."""
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.network.kept", str(folder), str(port), "group", "0", *arguments],
+        [sys.executable, "-m", "tests.helpers.network.store_server", str(folder), str(port), "group", "0", *arguments],
         cwd=ROOT,
-        env={**os.environ, "KEPT_TOKEN": TOKEN},
+        env={**os.environ, "SERVER_TOKEN": TOKEN},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # it logs what fails further down, many times

@@ -10,7 +10,7 @@ import time
 import pytest
 
 import labnet as ln
-from tests.commands import forge
+from tests.helpers.command_fork import forge
 
 LABNET = [sys.executable, "-m", "labnet"]
 SECONDS = 15

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import labnet as ln
 from tests.cluster.conftest import until
-from tests.cluster.hosts import Hosts, Link, hosts
-from tests.cluster.programs import adam, batch, bits, small, train_alone
-from tests.cluster.support import part
 from tests.cluster.test_failures import abort
+from tests.helpers.cluster.hosts import Hosts, Link, hosts
+from tests.helpers.cluster.models import adam, batch, bits, small, train_alone
+from tests.helpers.cluster.parts import part
 
 NAMES = ("a", "b", "c")
 

@@ -8,9 +8,9 @@ import pytest
 
 import labnet as ln
 from tests.cluster.conftest import until
-from tests.cluster.hosts import Hosts, Link, can_link, hosts
-from tests.cluster.programs import adam, batch, bits, small, train_alone
-from tests.cluster.support import part
+from tests.helpers.cluster.hosts import Hosts, Link, can_link, hosts
+from tests.helpers.cluster.models import adam, batch, bits, small, train_alone
+from tests.helpers.cluster.parts import part
 
 STEPS = 30
 

@@ -16,8 +16,8 @@ from labnet.cluster.model import ClusterModel
 from labnet.errors import ServeError, Unreachable
 from labnet.network.client.options import ClientOptions
 from tests.cluster.conftest import SECONDS, able, until
-from tests.cluster.programs import adam, batch, bits, fill, small, train_alone
-from tests.cluster.support import kill, part, wait_restarted
+from tests.helpers.cluster.models import adam, batch, bits, fill, small, train_alone
+from tests.helpers.cluster.parts import kill, part, wait_restarted
 
 
 def train(model, steps, begin=0):

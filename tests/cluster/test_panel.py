@@ -6,8 +6,8 @@ import labnet as ln
 from labnet.cluster.source import Tree, snapshot_of
 from labnet.jupyter.picture import picture
 from tests.cluster.conftest import until
-from tests.cluster.programs import adam, batch, small
-from tests.cluster.support import kill
+from tests.helpers.cluster.models import adam, batch, small
+from tests.helpers.cluster.parts import kill
 
 
 def server(panel, *path):

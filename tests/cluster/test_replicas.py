@@ -9,8 +9,8 @@ import pytest
 
 import labnet as ln
 from labnet.errors import BadGradient, ServeError, StaleGradient
-from tests.cluster.programs import adam, batch, bits, small, train_alone
-from tests.cluster.support import kill, process_of, wait_restarted
+from tests.helpers.cluster.models import adam, batch, bits, small, train_alone
+from tests.helpers.cluster.parts import kill, process_of, wait_restarted
 
 
 def forwards(cluster, name="model"):

@@ -13,8 +13,8 @@ from distributed.security import Security
 import labnet as ln
 from labnet.cluster.registry import address_of
 from labnet.errors import Unauthorized, Unreachable
-from tests.cluster.programs import adam, batch, small
-from tests.cluster.support import kill, wait_restarted
+from tests.helpers.cluster.models import adam, batch, small
+from tests.helpers.cluster.parts import kill, wait_restarted
 
 
 def tokens(cluster, name):

@@ -9,8 +9,8 @@ import labnet as ln
 from labnet import nn
 from labnet.errors import GradientError
 from labnet.stats.losses import LossWatch
-from tests.cluster.programs import adam, batch, bits, fill, train_alone
-from tests.cluster.support import kill
+from tests.helpers.cluster.models import adam, batch, bits, fill, train_alone
+from tests.helpers.cluster.parts import kill
 
 
 def whole():

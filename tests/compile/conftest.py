@@ -5,8 +5,8 @@ import os
 import pytest
 
 from labnet.compile.backends import cpu_program
-from tests.compile import interpreter
-from tests.compile.hazards import verified
+from tests.helpers.compile import interpreter
+from tests.helpers.compile.hazards import verified
 
 
 @pytest.fixture

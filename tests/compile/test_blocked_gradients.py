@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from tests.tensors.blocking import BLOCKING, FLAT, VALUES
+from tests.helpers.tensors.gradient_blocking import BLOCKING, FLAT, VALUES
 
 pytestmark = pytest.mark.usefixtures("plain_steps")
 

@@ -13,10 +13,10 @@ import pytest
 
 import labnet as ln
 from labnet.compile.ir.fusion import Group
-from tests.compile import interpreter
 from tests.compile.fuzz.drawing import draw
 from tests.compile.fuzz.judge import conditions, judged, judged_together
 from tests.compile.fuzz.reduction import reduced
+from tests.helpers.compile import interpreter
 
 #: Programs that Python runs, in tests of so many, and programs that Numba compiles, in functions of so many.
 PLAIN, EACH = 800, 100

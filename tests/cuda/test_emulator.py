@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from labnet.errors import DeviceError
 from labnet.kernels.cuda.driver import driver
-from tests.cuda.emulator import arithmetic
-from tests.cuda.emulator.libcuda import Library
-from tests.cuda.emulator.memory import Fault
+from tests.helpers.cuda.emulator import arithmetic
+from tests.helpers.cuda.emulator.libcuda import Library
+from tests.helpers.cuda.emulator.memory import Fault
 
 pytest.importorskip("numba.cuda", reason='needs numba-cuda: pip install "labnet[cuda]"')
 singles, doubles = (st.floats(-1e6, 1e6, width=width) for width in (32, 64))

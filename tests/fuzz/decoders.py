@@ -1,4 +1,4 @@
-"""One entry to everything that reads bytes from the network, for `tests/network/test_fuzz.py` and for atheris."""
+"""One entry to everything that reads bytes from the network, for the tests of decoders and for atheris."""
 
 import contextlib
 import json

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.network.support import ROOT
+from tests.helpers.network.support import ROOT
 
 SECONDS = 60
 BEGIN = """

@@ -16,8 +16,8 @@ from labnet.errors import StoreError
 from labnet.store import Intent, Outcome, Store, refusals, training
 from labnet.store import folder as folders
 from labnet.store.offline import compact, contents
-from tests.network.kept import die_at, make_model, make_optimizer
-from tests.network.processes import exit_code, forked
+from tests.helpers.child_processes import exit_code, forked
+from tests.helpers.network.store_server import die_at, make_model, make_optimizer
 
 
 def values(model):

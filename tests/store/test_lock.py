@@ -9,14 +9,14 @@ import pytest
 from labnet.errors import StoreError
 from labnet.store import Store
 from labnet.store.offline import compact, contents
-from tests.network.kept import make_model, make_optimizer
-from tests.network.support import ROOT
+from tests.helpers.network.store_server import make_model, make_optimizer
+from tests.helpers.network.support import ROOT
 from tests.store.test_faults import step, values
 
 HOLDING = """
 import sys
 from labnet.store import Store
-from tests.network.kept import make_model, make_optimizer
+from tests.helpers.network.store_server import make_model, make_optimizer
 
 held = Store(sys.argv[1], make_model(), make_optimizer())
 print("held", flush=True)

@@ -16,7 +16,7 @@ from labnet.errors import StoreError
 from labnet.store import Outcome, Store
 from labnet.store import folder as folders
 from labnet.store.offline import compact, contents, repair
-from tests.network.kept import batch, make_model, make_optimizer
+from tests.helpers.network.store_server import batch, make_model, make_optimizer
 
 
 def train(folder, steps, *, closed=False, reply=b"the reply"):

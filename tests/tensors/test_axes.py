@@ -7,7 +7,7 @@ import pytest
 
 import labnet as ln
 from labnet.errors import AxisError, DTypeError, LabnetError, ShapeError, TraceError
-from tests.tensors.axes import AXES, OPS, SHAPES, call, numbers, outcome
+from tests.helpers.tensors.axis_calls import AXES, OPS, SHAPES, call, numbers, outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore:(Mean of empty slice|invalid value|Degrees of freedom):RuntimeWarning")
 

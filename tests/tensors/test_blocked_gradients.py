@@ -7,7 +7,7 @@ import pytest
 
 import labnet as ln
 from labnet import nn
-from tests.tensors.blocking import BLOCKING, FLAT, VALUES
+from tests.helpers.tensors.gradient_blocking import BLOCKING, FLAT, VALUES
 
 torch = pytest.importorskip("torch", reason="comparison with torch: pip install torch==2.13.0 (extra `peers`)")
 functional = torch.nn.functional

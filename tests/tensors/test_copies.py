@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from tests.tensors.nn.peers import normal
+from tests.helpers.tensors.torch_comparison import normal
 
 COPY = {"deepcopy": copy.deepcopy, "pickle": lambda x: pickle.loads(pickle.dumps(x))}
 OPTIMIZERS = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from tests.tensors.nn.peers import torch_or_skip
+from tests.helpers.tensors.torch_comparison import torch_or_skip
 
 TENSORS = {
     "backwards": lambda: ln.arange(4.0)[::-1],

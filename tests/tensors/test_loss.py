@@ -7,7 +7,7 @@ import pytest
 
 import labnet as ln
 from labnet.errors import DTypeError, ShapeError
-from tests.tensors.nn.peers import assert_functions_agree, normal, to_torch, torch_or_skip
+from tests.helpers.tensors.torch_comparison import assert_functions_agree, normal, to_torch, torch_or_skip
 
 
 def test_mse_and_mae_agree_with_torch():

@@ -7,7 +7,7 @@ import pytest
 import labnet as ln
 from labnet.errors import GradientError
 from labnet.ops.numpy_api.ufuncs import UFUNCS
-from tests.tensors.numpy_calls import CASES, IDS, A, B, I, M, v
+from tests.helpers.tensors.numpy_calls import CASES, IDS, A, B, I, M, v
 
 UNIVERSAL = sorted(
     (

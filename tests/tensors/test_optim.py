@@ -12,7 +12,7 @@ import pytest
 import labnet as ln
 from labnet import nn
 from labnet.errors import GradientError, ShapeError
-from tests.tensors.nn.peers import to_torch, torch_or_skip
+from tests.helpers.tensors.torch_comparison import to_torch, torch_or_skip
 
 OPTIMIZERS = {
     "sgd": (lambda **k: ln.optim.SGD(lr=0.05, **k), lambda torch, p: torch.optim.SGD(p, lr=0.05)),

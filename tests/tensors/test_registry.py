@@ -5,7 +5,7 @@ import pytest
 
 import labnet as ln
 from labnet.ops.registry import REGISTRY
-from tests.tensors.reference import PREPARE, REFERENCE
+from tests.helpers.tensors.reference import PREPARE, REFERENCE
 
 CASES = [
     pytest.param(op, sample, id=f"{name}-{i}") for name, op in REGISTRY.items() for i, sample in enumerate(op.samples)

@@ -17,9 +17,9 @@ import labnet as ln
 from labnet.compile.backends import cpu_executable, cpu_program, cpu_step
 from labnet.compile.differentiable import Differentiable
 from labnet.errors import TraceError
-from tests.compile import interpreter
 from tests.compile.fuzz.case import HEAD, quietly
-from tests.compile.hazards import verified
+from tests.helpers.compile import interpreter
+from tests.helpers.compile.hazards import verified
 
 #: Rounding that the magnitude of an array explains, by bytes of an element.
 _ROUNDING = {2: 2e-3, 4: 2e-5, 8: 1e-11}

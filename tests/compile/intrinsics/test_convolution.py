@@ -13,7 +13,7 @@ from labnet.compile.backends import cpu_program
 from labnet.compile.intrinsics.correlation import Correlation
 from labnet.compile.intrinsics.tiling import evenly, most_filters, widest
 from labnet.compile.native import processor
-from tests.compile import interpreter
+from tests.helpers.compile import interpreter
 
 torch = pytest.importorskip("torch", reason="comparison with torch: pip install torch==2.13.0 (extra `peers`)")
 

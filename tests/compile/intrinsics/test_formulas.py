@@ -8,7 +8,7 @@ import pytest
 
 import labnet as ln
 from labnet.ops.registry import REGISTRY
-from tests.compile.specials import DTYPES, SIGNED, UNSIGNED, difference, special
+from tests.helpers.compile.special_values import DTYPES, SIGNED, UNSIGNED, difference, special
 
 INF, NAN = math.inf, math.nan
 U64, I64 = 2**64 - 1, 2**63 - 1

@@ -5,7 +5,7 @@ import pytest
 
 import labnet as ln
 from labnet.compile.backends import cpu_program
-from tests.compile import interpreter
+from tests.helpers.compile import interpreter
 
 #: (shape, kernel, options): windows that fill rows or not, of whole vectors or less, that overlap or reach outside.
 CASES = [

@@ -14,7 +14,7 @@ import labnet as ln
 from labnet.compile.backends import cpu_program
 from labnet.compile.codegen.product_source import Factor
 from labnet.compile.intrinsics.tiling import SMALL
-from tests.compile import interpreter
+from tests.helpers.compile import interpreter
 
 LEAST, TILED, LARGE = (1, 2, 3), 17, 70
 #: (rows, columns, inner): lengths of one and few, of whole and broken tiles, and beyond what is written out.

@@ -13,9 +13,9 @@ import pytest
 import labnet as ln
 from labnet.ops.elementwise import BINARY_SAMPLES, UNARY_SAMPLES
 from labnet.ops.registry import FLOATS, REGISTRY
-from tests.compile.specials import DTYPES, UNSIGNED, difference, pairs, special, tame
 from tests.compile.trace.test_registry import COMPILED
-from tests.tensors.reference import PREPARE
+from tests.helpers.compile.special_values import DTYPES, UNSIGNED, difference, pairs, special, tame
+from tests.helpers.tensors.reference import PREPARE
 from tests.tensors.test_registry import draw, invoke, trainable
 
 EXHAUSTIVE = os.environ.get("LABNET_COMPILED") == "all"

@@ -8,7 +8,7 @@ from labnet.compile.ir.fusion import Group, fuse
 from labnet.compile.ir.memory_plan import plan
 from labnet.compile.ir.simplification import simplify
 from labnet.compile.ir.values import Builder, Program, Store, contiguous
-from tests.compile.hazards import Hazard, verify
+from tests.helpers.compile.hazards import Hazard, verify
 
 rng = np.random.default_rng(7)
 F32 = np.dtype("float32")

@@ -14,7 +14,7 @@ import pytest
 import labnet as ln
 from labnet.compile.trace import origins
 from labnet.errors import TraceError
-from tests.compile.trace import guard_cases
+from tests.helpers.compile import guard_cases
 
 pytestmark = pytest.mark.usefixtures("plain_steps")
 

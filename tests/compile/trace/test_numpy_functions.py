@@ -5,7 +5,7 @@ import pytest
 
 import labnet as ln
 from labnet.errors import TraceError
-from tests.tensors.numpy_calls import CASES, IDS
+from tests.helpers.tensors.numpy_calls import CASES, IDS
 from tests.tensors.test_numpy_functions import UNIVERSAL, arguments, leaves, tensors
 
 pytestmark = pytest.mark.usefixtures("plain_steps")

@@ -8,7 +8,7 @@ import pytest
 
 import labnet as ln
 from labnet.errors import GradientError, TraceError
-from tests.compile.trace.training_programs import STEPS, Programs, data
+from tests.helpers.compile.training_programs import STEPS, Programs, data
 
 
 @pytest.mark.parametrize("name", [name for name in vars(Programs) if name not in ("model",) and name[0] != "_"])

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.cuda.device.support import EMULATED, SIMULATED
+from tests.helpers.cuda.device_arrays import EMULATED, SIMULATED
 
 
 @pytest.fixture(autouse=True, scope="session")

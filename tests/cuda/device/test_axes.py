@@ -5,8 +5,8 @@ import pytest
 
 import labnet as ln
 from labnet.errors import LabnetError
-from tests.cuda.device.support import assert_same
-from tests.tensors.axes import AXES, OPS, SHAPES, numbers, outcome
+from tests.helpers.cuda.device_arrays import assert_same
+from tests.helpers.tensors.axis_calls import AXES, OPS, SHAPES, numbers, outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore:(Mean of empty slice|invalid value|Degrees of freedom):RuntimeWarning")
 #: NumPy says of no dimensions that there are too few values, where nothing has to be moved.

@@ -9,7 +9,7 @@ from labnet.errors import DeviceError, TraceError
 from labnet.ops.registry import REGISTRY
 from tests.compile.trace.test_indexing import KEYS
 from tests.compile.trace.test_registry import COMPILED, slopes
-from tests.cuda.device.support import assert_same, drawn, tolerance
+from tests.helpers.cuda.device_arrays import assert_same, drawn, tolerance
 from tests.tensors.test_registry import draw, invoke, trainable
 
 

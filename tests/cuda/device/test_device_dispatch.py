@@ -9,7 +9,7 @@ import labnet as ln
 from labnet.errors import DeviceError
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.array.hazards import materialize_readers
-from tests.cuda.device.support import SIMULATED, assert_same, drawn
+from tests.helpers.cuda.device_arrays import SIMULATED, assert_same, drawn
 
 
 def test_tensors_are_made_where_it_is_said():

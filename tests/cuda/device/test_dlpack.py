@@ -13,7 +13,7 @@ import labnet as ln
 from labnet.errors import DTypeError
 from labnet.kernels.cuda.array import dlpack, interchange
 from labnet.kernels.cuda.array.array import DeviceArray
-from tests.cuda.device.support import DTYPES, SIMULATED, assert_same, drawn
+from tests.helpers.cuda.device_arrays import DTYPES, SIMULATED, assert_same, drawn
 
 NAMES = {None: b"dltensor", (1, 0): b"dltensor_versioned"}
 

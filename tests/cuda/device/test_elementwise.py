@@ -9,7 +9,7 @@ from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.codegen import scalars, transpose
 from labnet.kernels.cuda.codegen.expressions import Graph, Node
 from labnet.kernels.cuda.driver.gpu import current_gpu
-from tests.cuda.device.support import DTYPES, SIMULATED, assert_same, drawn, few, layouts
+from tests.helpers.cuda.device_arrays import DTYPES, SIMULATED, assert_same, drawn, few, layouts
 
 NAMES = sorted(
     {name for table in (scalars._FLOAT, scalars._INTEGER, scalars._BOOLEAN) for name in table}

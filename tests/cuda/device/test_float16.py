@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from tests.cuda.device.support import assert_same
+from tests.helpers.cuda.device_arrays import assert_same
 
 TALL = np.ones((3000, 2), "float16")
 LARGE = np.array([[300.0, -300.0, 200.0, 100.0], [1.0, 2.0, 3.0, 500.0]], "float16")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from tests.cuda.device.support import assert_same
-from tests.tensors.blocking import BLOCKING, FLAT, VALUES
+from tests.helpers.cuda.device_arrays import assert_same
+from tests.helpers.tensors.gradient_blocking import BLOCKING, FLAT, VALUES
 
 CASES = {**{name: (function, VALUES) for name, function in BLOCKING.items()}, **FLAT}
 

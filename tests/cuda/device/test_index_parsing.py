@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import labnet as ln
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.driver.gpu import current_gpu
-from tests.cuda.device.support import DTYPES, assert_same, drawn, few, layouts
+from tests.helpers.cuda.device_arrays import DTYPES, assert_same, drawn, few, layouts
 
 upload = DeviceArray.upload
 INTEGERS = [dtype for dtype in DTYPES if "int" in dtype]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import labnet as ln
 from labnet.kernels.cuda.array.array import DeviceArray
-from tests.cuda.device.support import DTYPES, assert_same, drawn, few, layouts
+from tests.helpers.cuda.device_arrays import DTYPES, assert_same, drawn, few, layouts
 
 KEYS = [
     0, -1, slice(1, 3), (1, 2), (slice(None, None, -1), 0), (..., 1),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.kernels import matmul
-from tests.cuda.device.support import DTYPES, SIMULATED, assert_same, drawn, few
+from tests.helpers.cuda.device_arrays import DTYPES, SIMULATED, assert_same, drawn, few
 
 SHAPES = [
     ((3,), (3,)), ((3,), (3, 2)), ((2, 3), (3,)), ((2, 3), (3, 4)), ((1, 5), (5, 1)),

@@ -5,7 +5,7 @@ import pytest
 
 import labnet as ln
 from labnet.errors import DeviceError
-from tests.cuda.device.support import assert_same
+from tests.helpers.cuda.device_arrays import assert_same
 
 VALUES = np.random.default_rng(0).uniform(0.2, 0.9, (3, 4)).astype("float32")
 CASES = {

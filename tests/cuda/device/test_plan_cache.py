@@ -9,7 +9,7 @@ import labnet as ln
 from labnet import nn
 from labnet.compile.backends import cuda_step
 from labnet.stats import collect
-from tests.cuda.device.support import assert_same, drawn
+from tests.helpers.cuda.device_arrays import assert_same, drawn
 
 
 def both(shape, dtype="float32", seed=0, **named):

@@ -12,7 +12,7 @@ from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.kernels import random
 from labnet.ops.creation import random_state, restart_at
-from tests.cuda.device.support import few
+from tests.helpers.cuda.device_arrays import few
 
 FLOATS = ("float32", "float64", "float16")
 #: Numbers that every thread of the largest grid draws one of.

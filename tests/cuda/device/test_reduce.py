@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labnet.kernels.cuda.array.array import DeviceArray
-from tests.cuda.device.support import DTYPES, assert_same, drawn, few, layouts
+from tests.helpers.cuda.device_arrays import DTYPES, assert_same, drawn, few, layouts
 
 SHAPE = (2, 3, 4)
 AXES = [None, *[axes for count in (1, 2, 3) for axes in itertools.combinations(range(3), count)], -1]

@@ -5,7 +5,7 @@ import pytest
 
 import labnet as ln
 from labnet.ops.registry import REGISTRY
-from tests.cuda.device.support import EMULATED, SIMULATED, assert_same, tolerance
+from tests.helpers.cuda.device_arrays import EMULATED, SIMULATED, assert_same, tolerance
 from tests.tensors.test_registry import CASES, DIFFERENTIABLE, draw, invoke, trainable
 
 

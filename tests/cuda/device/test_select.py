@@ -9,7 +9,7 @@ import labnet as ln
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.kernels import scan
-from tests.cuda.device.support import DTYPES, assert_same, drawn, few, layouts
+from tests.helpers.cuda.device_arrays import DTYPES, assert_same, drawn, few, layouts
 
 upload = DeviceArray.upload
 

@@ -8,7 +8,7 @@ import pytest
 import labnet as ln
 from labnet import nn
 from labnet.errors import BadGradient, RemoteFailure, ServeError, StaleGradient
-from tests.cuda.device.support import assert_same
+from tests.helpers.cuda.device_arrays import assert_same
 
 pytest.importorskip("tornado")
 SECONDS, RATE = 60.0, 0.25

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import labnet as ln
 from labnet.errors import DeviceError
 from labnet.kernels.cuda.array.array import DeviceArray
-from tests.cuda.device.support import DTYPES, SIMULATED, assert_same, drawn, few, layouts
+from tests.helpers.cuda.device_arrays import DTYPES, SIMULATED, assert_same, drawn, few, layouts
 
 LENGTHS = (0, 1, 2, 3, 4, 5, 8, 9, 31) if SIMULATED else (0, 1, 31, 255, 256, 257, 513, 5000)
 

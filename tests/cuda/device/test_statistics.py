@@ -5,7 +5,7 @@ import pytest
 
 import labnet as ln
 from labnet.kernels.cuda.driver.gpu import current_gpu
-from tests.cuda.device.support import SIMULATED
+from tests.helpers.cuda.device_arrays import SIMULATED
 
 
 def array(*shape, **named):

@@ -7,7 +7,7 @@ import pytest
 
 import labnet as ln
 from labnet import nn
-from tests.cuda.device.support import assert_same
+from tests.helpers.cuda.device_arrays import assert_same
 
 LAYERS = {
     "Linear": (lambda: nn.Linear(3, 2), (4, 3)),

@@ -8,7 +8,7 @@ import pytest
 import labnet as ln
 from labnet import nn
 from labnet.errors import DTypeError, ShapeError
-from tests.tensors.nn.peers import assert_modules_agree, normal, same_weights, to_torch, torch_or_skip
+from tests.helpers.tensors.torch_comparison import assert_modules_agree, normal, same_weights, to_torch, torch_or_skip
 
 OPTIONS = {
     "as it is": {},

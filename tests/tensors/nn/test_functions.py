@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import labnet as ln
 from labnet import nn
 from labnet.errors import DTypeError, ShapeError
-from tests.tensors.nn.peers import assert_functions_agree, normal, to_torch, torch_or_skip
+from tests.helpers.tensors.torch_comparison import assert_functions_agree, normal, to_torch, torch_or_skip
 
 ACTIVATIONS = {
     "relu": {},

@@ -8,7 +8,7 @@ import pytest
 import labnet as ln
 from labnet import nn
 from labnet.errors import DTypeError, ShapeError
-from tests.tensors.nn.peers import assert_modules_agree, normal, torch_or_skip
+from tests.helpers.tensors.torch_comparison import assert_modules_agree, normal, torch_or_skip
 
 LAYERS = {
     "Linear": ((5, 3), {}, (4, 5)),

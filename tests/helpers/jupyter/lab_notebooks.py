@@ -1,0 +1,102 @@
+"""Notebooks made for a test, opened and run in a real JupyterLab by a real browser."""
+
+import contextlib
+import json
+
+import nbformat
+
+from tests.helpers.ports import free_port
+
+SERVE = """%load_ext labnet
+import labnet as ln"""
+
+MODEL = """%%serve_model model --port {port} --optimizer sgd --lr 0.05 --name line
+model = ln.nn.Sequential(ln.nn.Linear(3, 8), ln.nn.relu, ln.nn.Linear(8, 1))"""
+
+#: Trains until the server is gone: the cell blocks its kernel all the time.
+TRAIN = """x = ln.asarray([[1.0, 2.0, 3.0], [0.5, 0.1, -1.0]])
+y = ln.asarray([[1.0], [2.0]])
+remote = ln.network.remote_model("localhost:{port}", blocking=True, timeout=1.0)
+try:
+    while True:
+        ln.loss.mse(remote(x), y).backward()
+except ln.errors.RemoteError as error:
+    print("the training has ended")"""
+
+ATTACH = """from labnet.jupyter import Panel
+Panel("localhost:{port}")"""
+
+#: What the panel says now.
+LOOK = """() => {
+    const panel = document.querySelector('.labnet-panel');
+    const hits = panel?.querySelector('[data-route=forward] [data-column=hits]');
+    return {
+        state: panel?.dataset.state ?? null,
+        hits: hits ? Number(hits.textContent.replaceAll(',', '')) : null,
+        busy: [...document.querySelectorAll('.jp-InputPrompt')].some((prompt) => prompt.textContent.includes('[*]')),
+        picture: [...document.querySelectorAll('.labnet-picture')].map((p) => p.offsetParent !== null),
+    };
+}"""
+
+#: Times at which the panel shows another number of hits, while a cell is running.
+COUNT_UPDATES = """(wanted) => new Promise((resolve) => {
+    const hits = document.querySelector('.labnet-panel [data-route=forward] [data-column=hits]');
+    const times = [];
+    const observer = new MutationObserver(() => {
+        times.push(performance.now() / 1000);
+        if (times.length < wanted) return;
+        observer.disconnect();
+        resolve(times);
+    });
+    observer.observe(hits, { childList: true, characterData: true, subtree: true });
+})"""
+
+
+def write_notebook(folder, name, *cells, port=None):
+    """Write a notebook whose cells serve and call a port; returns the port."""
+    port = port or free_port()
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(cell.replace("{port}", str(port))) for cell in cells],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}},
+    )
+    nbformat.write(notebook, folder / name)
+    return port
+
+
+def dark(folder):
+    """Make JupyterLab dark."""
+    themes = folder / ".settings" / "@jupyterlab" / "apputils-extension" / "themes.jupyterlab-settings"
+    themes.parent.mkdir(parents=True, exist_ok=True)
+    themes.write_text(json.dumps({"theme": "JupyterLab Dark"}))
+
+
+@contextlib.contextmanager
+def another_page(page):
+    """Open a second window of the same browser, with a session of its own."""
+    other = page.context.browser.new_page(viewport=page.viewport_size)
+    other.failures = []
+    other.on("pageerror", lambda error: other.failures.append(str(error)))
+    yield other
+    other.close()
+
+
+def open_notebook(page, address, *, ready="text=Python 3 (ipykernel) | Idle"):
+    page.goto(address)
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=120_000)
+    page.wait_for_selector(ready, timeout=120_000)
+
+
+def run_all(page):
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def wait_for(page, condition):
+    """Wait until what the panel says fulfils a condition in JavaScript."""
+    page.wait_for_function(f"() => {{ const now = ({LOOK})(); return {condition}; }}", timeout=120_000)
+    return page.evaluate(LOOK)
+
+
+def save(page):
+    page.keyboard.press("Control+s")
+    page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=20_000)

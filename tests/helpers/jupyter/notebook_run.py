@@ -1,0 +1,20 @@
+"""Runs a notebook from top to bottom: ``python -m tests.helpers.jupyter.notebook_run NOTEBOOK PORT FOLDER RESULT``.
+
+It serves on PORT where it says 3000, works in FOLDER, and is written to RESULT with its outputs.
+"""
+
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+
+def main(notebook, port, folder, result):
+    found = nbformat.reads(Path(notebook).read_text().replace("3000", port), as_version=4)
+    NotebookClient(found, timeout=120, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+    nbformat.write(found, result)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,136 @@
+"""The quickstart and the panel, in a real JupyterLab, seen by a real browser."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import labnet as ln
+from tests.helpers.jupyter.jupyterlab import SCREENSHOTS, browser_page, jupyterlab
+from tests.helpers.ports import free_port
+
+NOTEBOOKS = Path(__file__).parent.parent.parent / "notebooks"
+
+pytestmark = pytest.mark.browser
+
+SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+
+#: What a person sees at one moment: hits in the panel, and whether the training cell is still running.
+LOOK = """() => {
+    const cells = [...document.querySelectorAll('.jp-CodeCell')];
+    const trainer = cells.find((cell) => cell.textContent.includes('%%script'));
+    const hits = document.querySelector('.labnet-panel [data-route=forward] [data-column=hits]');
+    return {
+        running: trainer?.querySelector('.jp-InputPrompt')?.textContent.trim() === '[*]:',
+        hits: hits ? Number(hits.textContent.replaceAll(',', '')) : null,
+    };
+}"""
+
+#: JupyterLab jumps to the last cell and draws only what is near: go back to the panel until it is there.
+REVEAL = """() => {
+    const heading = [...document.querySelectorAll('h2')].find((h) => h.textContent.includes('Define a model'));
+    heading?.scrollIntoView({block: 'start'});
+    return document.querySelector('.labnet-panel [data-route=forward]') !== null;
+}"""
+
+
+@pytest.fixture
+def quickstart(tmp_path):
+    """Copy the quickstart, with a free port in place of 3000; nothing else is changed."""
+    text = (NOTEBOOKS / "quickstart.ipynb").read_text()
+    (tmp_path / "quickstart.ipynb").write_text(text.replace("3000", str(free_port())))
+    return tmp_path
+
+
+def test_the_panel_moves_while_a_training_cell_is_still_running(quickstart):
+    with jupyterlab(quickstart) as address, browser_page() as page:
+        page.goto(address("quickstart.ipynb"))
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page.wait_for_function(REVEAL, timeout=60_000)
+
+        seen = []
+        page.wait_for_function(
+            f"() => {{ const now = ({LOOK})(); return now.running && now.hits > 0; }}", timeout=60_000
+        )
+        while (now := page.evaluate(LOOK))["running"]:
+            if not seen or now["hits"] != seen[-1]:
+                seen.append(now["hits"])
+            if len(seen) == 4:
+                page.screenshot(path=SCREENSHOTS / "training.png")
+            page.wait_for_timeout(50)
+        assert len(seen) >= 4, f"the panel showed {seen} while the training cell was running"
+        assert seen == sorted(seen)
+
+        last = page.locator(".jp-CodeCell").last
+        last.get_by_text("stopped)").wait_for(state="attached", timeout=60_000)
+        assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
+        page.evaluate(REVEAL)
+        picture = page.locator(".labnet-picture").first
+        picture.get_by_text("stopped").wait_for(state="attached", timeout=10_000)
+        assert "702" in picture.text_content()
+        assert not picture.is_visible()  # the live panel stands for it
+        assert page.locator(".labnet-panel .state").inner_text() == "stopped"
+        assert page.failures == []
+        page.screenshot(path=SCREENSHOTS / "stopped.png")
+
+        page.keyboard.press("Control+s")
+        saved = quickstart / "quickstart.ipynb"
+        page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=20_000)
+        outputs = str([cell.get("outputs") for cell in json.loads(saved.read_text())["cells"]])
+        assert "labnet-picture" in outputs
+        assert "702" in outputs
+
+
+def test_the_panel_fits_a_narrow_window():
+    with (
+        ln.network.serve_model(ln.nn.Linear(4, 2), ln.optim.SGD(lr=0.1), port=0, name="narrow") as server,
+        browser_page(width=420, height=400) as page,
+    ):
+        remote = ln.network.remote_model(server.url, blocking=True)
+        for _ in range(3):
+            (remote(ln.ones((2, 4))) ** 2).mean().backward()
+        page.goto(server.url)
+        page.locator("[data-route=forward]").wait_for()
+        assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
+        assert page.evaluate(
+            "() => { const p = document.querySelector('.labnet-panel'); return p.scrollWidth <= p.clientWidth; }"
+        )
+        page.screenshot(path=SCREENSHOTS / "narrow.png")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_of_a_server_shows_its_routes_and_survives_its_end(scheme):
+    model = ln.nn.Linear(4, 2)
+    server = ln.network.serve_model(model, ln.optim.SGD(lr=0.1), port=0, name="<b>bold</b>")
+    remote = ln.network.remote_model(server.url, blocking=True)
+    for _ in range(3):
+        (remote(ln.ones((2, 4))) ** 2).mean().backward()
+    with browser_page(color_scheme=scheme, width=920, height=400) as page:
+        page.goto(server.url)
+        row = page.locator("[data-route=forward]")
+        row.locator("[data-column=hits]").get_by_text("3", exact=True).wait_for()
+        assert page.locator(".name").inner_text() == "<b>bold</b>"
+        remote(ln.ones((2, 4)))
+        row.locator("[data-column=hits]").get_by_text("4", exact=True).wait_for()
+        server.stop()
+        page.locator("[data-state=unreachable]").wait_for()
+        assert row.locator("[data-column=hits]").inner_text() == "4"
+        assert page.failures == []
+        page.screenshot(path=SCREENSHOTS / f"page-{scheme}.png")
+
+
+def test_the_demo_trains_over_the_network_and_reports():
+    demo = NOTEBOOKS.parent / "examples" / "demo.py"
+    result = subprocess.run([sys.executable, demo], capture_output=True, text=True, check=True, timeout=120)
+    accuracy = float(result.stdout.partition("accuracy on the other 397 digits: ")[2].partition("%")[0])
+    assert accuracy >= 97
+    assert "loss=" in result.stderr
+    rows = {
+        line.split()[0]: line.split() for line in result.stdout.splitlines() if line.startswith(("forward", "optimize"))
+    }
+    assert (rows["forward"][1], rows["optimize"][1]) == ("661", "660")

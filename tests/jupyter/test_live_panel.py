@@ -1,0 +1,246 @@
+"""The panel in a real JupyterLab while a cell blocks the kernel that serves, and what is left of it afterwards."""
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from tests.helpers.jupyter.jupyterlab import LEAST_CONTRAST, SCREENSHOTS, browser_page, jupyterlab
+from tests.helpers.jupyter.lab_notebooks import (
+    ATTACH,
+    COUNT_UPDATES,
+    LOOK,
+    MODEL,
+    SERVE,
+    TRAIN,
+    another_page,
+    dark,
+    open_notebook,
+    run_all,
+    save,
+    wait_for,
+    write_notebook,
+)
+
+pytestmark = pytest.mark.browser
+
+SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+
+ENDED = "the training has ended"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lab")
+    with jupyterlab(folder) as address:
+        yield folder, lambda name: address(name).replace("/lab/tree/", f"/lab/workspaces/{name.split('.')[0]}/tree/")
+
+
+def press_stop(page):
+    """Press the stop button while the cell is still running, and wait for the end of both."""
+    assert page.evaluate(LOOK)["busy"]
+    page.get_by_role("button", name="Stop server").click()
+    wait_for(page, "now.state === 'stopped'")
+    page.get_by_text(ENDED, exact=True).wait_for(timeout=30_000)
+
+
+def updates_per_second(page, updates=12):
+    """Return how often the panel shows new numbers, by the median of the times in between."""
+    times = page.evaluate(COUNT_UPDATES, updates)
+    seconds = sorted(after - before for before, after in itertools.pairwise(times))
+    return 1 / seconds[len(seconds) // 2]
+
+
+def test_the_panel_of_the_serving_notebook_moves_while_its_kernel_is_blocked_and_stops_the_server(lab):
+    folder, address = lab
+    write_notebook(folder, "serving.ipynb", SERVE, MODEL, TRAIN)
+    with browser_page(height=1000) as page:
+        open_notebook(page, address("serving.ipynb"))
+        run_all(page)
+        wait_for(page, "now.busy && now.hits > 0")
+        rate = updates_per_second(page)
+        assert page.evaluate(LOOK)["busy"]
+        print(f"{rate:.1f} updates a second")
+        assert rate > 1
+        assert page.evaluate(LOOK)["picture"] == [False]
+        page.get_by_role("button", name="Stop server").wait_for()
+        least = page.evaluate(LEAST_CONTRAST)
+        assert least[0] >= 4.5, least
+        page.screenshot(path=SCREENSHOTS / "blocked.png")
+        press_stop(page)
+        assert page.failures == []
+        page.screenshot(path=SCREENSHOTS / "stopped-by-button.png")
+
+
+@pytest.mark.parametrize("way", ["straight", "kernel"])
+def test_where_jupyter_has_no_proxy_the_button_goes_straight_or_by_the_kernel(lab, way):
+    folder, address = lab
+    training = "server.wait(3)\nprint('the training has ended')" if way == "kernel" else TRAIN
+    port = write_notebook(folder, f"{way}.ipynb", SERVE, MODEL, f"server = ln.network.servers()[{{port}}]\n{training}")
+    with browser_page(height=1000) as page:
+        page.route("**/proxy/**", lambda route: route.fulfill(status=404))
+        if way == "kernel":
+            page.route(re.compile(f"^http://127.0.0.1:{port}/"), lambda route: route.abort())
+        open_notebook(page, address(f"{way}.ipynb"))
+        run_all(page)
+        wait_for(page, "now.busy && now.state === 'running'")
+        page.get_by_role("button", name="Stop server").wait_for()
+        press_stop(page)
+
+
+def test_two_notebooks_train_one_model_and_both_panels_move(lab):
+    folder, address = lab
+    port = write_notebook(folder, "first.ipynb", SERVE, MODEL, TRAIN)
+    write_notebook(folder, "second.ipynb", SERVE, ATTACH, TRAIN, port=port)
+    with browser_page(height=1000) as first, another_page(first) as second:
+        open_notebook(first, address("first.ipynb"))
+        run_all(first)
+        wait_for(first, "now.busy && now.hits > 0")
+        open_notebook(second, address("second.ipynb"))
+        run_all(second)
+        wait_for(second, "now.busy && now.hits > 0")
+        rates = [updates_per_second(page, updates=6) for page in (first, second)]
+        print("updates a second:", *(f"{rate:.1f}" for rate in rates))
+        assert min(rates) > 1
+        for page in (first, second):
+            assert page.evaluate(LOOK)["busy"]
+        first.screenshot(path=SCREENSHOTS / "two-first.png")
+        second.screenshot(path=SCREENSHOTS / "two-second.png")
+        second.get_by_role("button", name="Stop server").click()  # the client's notebook has the token too
+        wait_for(first, "now.state === 'stopped'")
+        wait_for(second, "now.state === 'unreachable'")
+        for page in (first, second):
+            page.get_by_text(ENDED, exact=True).wait_for(timeout=30_000)
+            assert page.failures == []
+        second.screenshot(path=SCREENSHOTS / "two-unreachable.png")
+
+
+def test_after_a_reload_the_panel_is_there_again(lab):
+    folder, address = lab
+    write_notebook(folder, "reload.ipynb", SERVE, MODEL, TRAIN.replace("while True", "for _ in range(60)"))
+    with browser_page(height=1000) as page:
+        open_notebook(page, address("reload.ipynb"))
+        run_all(page)
+        wait_for(page, "!now.busy && now.hits === 60")
+        save(page)
+        page.reload()
+        wait_for(page, "now.state === 'running' && now.hits === 60")
+        page.get_by_role("button", name="Stop server").click()
+        wait_for(page, "now.state === 'stopped'")
+
+
+def test_what_was_saved_while_the_cell_ran_has_the_picture_when_it_is_opened_without_its_kernel(lab):
+    folder, address = lab
+    write_notebook(folder, "saved.ipynb", SERVE, MODEL, TRAIN)
+    with browser_page(height=1000) as page:
+        open_notebook(page, address("saved.ipynb"))
+        run_all(page)
+        wait_for(page, "now.busy && now.hits > 20")
+        page.wait_for_function("() => / [1-9]\\d* updates/.test(document.querySelector('.labnet-picture').innerHTML)")
+        page.wait_for_function("() => document.querySelectorAll('.labnet-picture img').length >= 3", timeout=120_000)
+        save(page)
+        press_stop(page)
+        page.get_by_role("menuitem", name="Kernel", exact=True).click()
+        page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
+    saved = (folder / "saved.ipynb").read_text()
+    assert "running at" in saved
+    assert "capability" not in saved
+    with browser_page(height=1000) as page:
+        open_notebook(page, address("saved.ipynb"))
+        wait_for(page, "now.picture.length === 1 && now.picture[0]")
+        for excuse in ("Loading widget", "Error displaying widget"):
+            assert not page.get_by_text(excuse).is_visible()
+        assert page.locator(".labnet-picture img").count() >= 3
+        page.screenshot(path=SCREENSHOTS / "reopened.png")
+
+
+def test_when_the_kernel_dies_the_last_numbers_stay(lab):
+    folder, address = lab
+    dying = TRAIN.replace("while True", "for _ in range(40)") + "\nimport os, time\ntime.sleep(3)\nos._exit(1)"
+    write_notebook(folder, "dying.ipynb", SERVE, MODEL, dying)
+    with browser_page(height=1000) as page:
+        open_notebook(page, address("dying.ipynb"))
+        run_all(page)
+        wait_for(page, "now.hits === 40")
+        page.get_by_text("Restarting").first.wait_for(timeout=60_000)
+        wait_for(page, "now.state === 'silent' || now.picture[0]")
+        shown = page.locator(".labnet-panel, .labnet-picture").locator("visible=true")
+        assert "40" in shown.first.inner_text()
+        page.screenshot(path=SCREENSHOTS / "dead.png")
+
+
+def test_the_exported_page_shows_the_picture_offline(lab):
+    folder, _ = lab
+    notebook = nbformat.read(folder / "saved.ipynb", as_version=4)
+    assert not notebook.metadata.get("widgets")
+    subprocess.run(
+        [sys.executable, "-m", "jupyter", "nbconvert", "--to", "html", "saved.ipynb"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
+    with browser_page(height=900) as page:
+        page.context.set_offline(True)
+        page.goto((folder / "saved.html").as_uri())
+        assert page.locator(".labnet-picture").is_visible()
+        loaded = page.locator(".labnet-picture img").evaluate_all("images => images.map((i) => i.naturalWidth)")
+        assert len(loaded) >= 3
+        assert min(loaded) > 0
+        page.screenshot(path=SCREENSHOTS / "exported.png")
+
+
+def test_the_panel_is_dark_and_narrow_where_jupyter_is(tmp_path):
+    dark(tmp_path)
+    write_notebook(tmp_path, "dark.ipynb", SERVE, MODEL, TRAIN)
+    with jupyterlab(tmp_path) as address, browser_page(width=700, height=1100) as page:
+        open_notebook(page, address("dark.ipynb"))
+        page.keyboard.press("Control+b")
+        run_all(page)
+        wait_for(page, "now.busy && now.hits > 0")
+        colors = page.evaluate(
+            """() => { const style = getComputedStyle(document.querySelector('.labnet-panel'));
+                       return [style.backgroundColor, style.color, style.colorScheme]; }"""
+        )
+        page.get_by_role("button", name="Stop server").wait_for()
+        least = page.evaluate(LEAST_CONTRAST)
+        page.screenshot(path=SCREENSHOTS / "jupyter-dark.png")
+        press_stop(page)
+    assert least[0] >= 4.5, least
+    ground, ink = (sum(map(int, re.findall(r"\d+", color)[:3])) for color in colors[:2])
+    assert ground < 200 < 500 < ink
+    assert colors[2] == "dark"
+
+
+def test_the_panel_works_in_notebook_7_too_and_its_picture_is_saved_there(tmp_path):
+    pytest.importorskip("notebook", reason="needs notebook>=7")
+    idle = ".jp-Notebook-ExecutionIndicator[data-status=idle]"
+    write_notebook(tmp_path, "seven.ipynb", SERVE, MODEL, TRAIN)
+    with jupyterlab(tmp_path, application=("notebook",), view="notebooks") as address:
+        with browser_page(height=1000) as page:
+            open_notebook(page, address("seven.ipynb"), ready=idle)
+            run_all(page)
+            wait_for(page, "now.busy && now.hits > 0")
+            assert updates_per_second(page, updates=6) > 1
+            assert page.evaluate(LOOK)["picture"] == [False]
+            page.get_by_role("button", name="Stop server").wait_for()
+            least = page.evaluate(LEAST_CONTRAST)
+            assert least[0] >= 4.5, least
+            page.screenshot(path=SCREENSHOTS / "notebook-7.png")
+            press_stop(page)
+            page.wait_for_function("() => document.querySelector('.labnet-picture').textContent.includes('stopped at')")
+            with page.expect_response(lambda reply: reply.request.method == "PUT" and "seven.ipynb" in reply.url):
+                page.keyboard.press("Control+s")
+            page.get_by_role("menuitem", name="Kernel", exact=True).click()
+            page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
+        assert "stopped at" in (tmp_path / "seven.ipynb").read_text()
+        with browser_page(height=1000) as page:
+            open_notebook(page, address("seven.ipynb"), ready=idle)
+            wait_for(page, "now.picture.length === 1 && now.picture[0]")
+            for excuse in ("Loading widget", "Error displaying widget"):
+                assert not page.get_by_text(excuse).is_visible()
+            page.screenshot(path=SCREENSHOTS / "notebook-7-reopened.png")
