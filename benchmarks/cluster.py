@@ -20,8 +20,8 @@ import labnet as ln
 from labnet import nn
 from labnet.autograd import Node
 from labnet.tensor import wrap
-from tests.cluster.conftest import until
 from tests.helpers.cluster.hosts import Hosts, Link, can_link, hosts
+from tests.helpers.cluster.waits import until
 
 WAIT = 0.1
 

@@ -19,9 +19,9 @@ import psutil
 
 import labnet as ln
 from labnet.errors import RemoteError
+from tests.helpers.constants import ROOT
 from tests.helpers.network.fault_proxy import Proxy
 from tests.helpers.network.store_server import batch
-from tests.helpers.network.support import ROOT
 from tests.helpers.ports import free_port
 
 TOKEN = "the token of the servers in the soak"

@@ -1,18 +1,12 @@
 """A cluster of processes with nannies on this machine, for all the tests here."""
 
 import signal
-import threading
-import time
 
 import pytest
 
 import labnet as ln
-
-SECONDS = 120.0
-
-
-def _compute_threads():
-    return {thread for thread in threading.enumerate() if thread.name.startswith("labnet-compute")}
+from tests.helpers.cluster.parts import able
+from tests.helpers.cluster.waits import until
 
 
 @pytest.fixture(autouse=True)
@@ -38,11 +32,6 @@ def running():
         yield cluster
 
 
-def able(dask_scheduler):
-    """Return how many workers can serve."""
-    return len(dask_scheduler.plugins["labnet"]._candidates())
-
-
 @pytest.fixture
 def cluster(running):
     """Give a cluster with three workers that serve nothing; what a test serves is stopped at its end."""
@@ -50,12 +39,3 @@ def cluster(running):
     yield running
     for name in {row.name for row in running.models()}:
         running.stop(name)
-
-
-def until(condition):
-    """Wait until a condition holds, for two minutes at most, however long it takes to look: machines are busy."""
-    tick, end = threading.Event(), time.monotonic() + SECONDS
-    while not condition():
-        if time.monotonic() >= end:
-            raise AssertionError("the condition was not met in time")
-        tick.wait(0.01)

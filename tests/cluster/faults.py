@@ -19,11 +19,10 @@ import time
 from pathlib import Path
 
 import labnet as ln
-from tests.cluster.conftest import until
-from tests.cluster.test_failures import abort
 from tests.helpers.cluster.hosts import Hosts, Link, hosts
 from tests.helpers.cluster.models import adam, batch, bits, small, train_alone
-from tests.helpers.cluster.parts import part
+from tests.helpers.cluster.parts import abort, part
+from tests.helpers.cluster.waits import until
 
 NAMES = ("a", "b", "c")
 

@@ -7,10 +7,10 @@ import signal
 import pytest
 
 import labnet as ln
-from tests.cluster.conftest import until
 from tests.helpers.cluster.hosts import Hosts, Link, can_link, hosts
 from tests.helpers.cluster.models import adam, batch, bits, small, train_alone
-from tests.helpers.cluster.parts import part
+from tests.helpers.cluster.parts import abort, part
+from tests.helpers.cluster.waits import until
 
 STEPS = 30
 
@@ -53,11 +53,6 @@ def serving(several, tmp_path):
         running.worker(name)
     until(lambda: len(cluster.client.scheduler_info()["workers"]) == 3)
     return cluster, cluster.serve_model(small, adam(), name="model", store=tmp_path / "store", blocking=True)
-
-
-def abort(dask_worker):
-    """Break the connection of a worker to its scheduler."""
-    dask_worker.loop.call_later(0.05, dask_worker.batched_stream.comm.abort)  # this call is answered first
 
 
 def test_a_nanny_that_is_killed_takes_its_worker_along_and_another_one_goes_on(several, tmp_path):

@@ -15,9 +15,9 @@ from labnet.cluster.directory import Directory
 from labnet.cluster.model import ClusterModel
 from labnet.errors import ServeError, Unreachable
 from labnet.network.client.options import ClientOptions
-from tests.cluster.conftest import SECONDS, able, until
 from tests.helpers.cluster.models import adam, batch, bits, fill, small, train_alone
-from tests.helpers.cluster.parts import kill, part, wait_restarted
+from tests.helpers.cluster.parts import able, kill, part, wait_restarted
+from tests.helpers.cluster.waits import SECONDS, until
 
 
 def train(model, steps, begin=0):

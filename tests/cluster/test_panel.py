@@ -5,9 +5,9 @@ import pytest
 import labnet as ln
 from labnet.cluster.source import Tree, snapshot_of
 from labnet.jupyter.picture import picture
-from tests.cluster.conftest import until
 from tests.helpers.cluster.models import adam, batch, small
 from tests.helpers.cluster.parts import kill
+from tests.helpers.cluster.waits import until
 
 
 def server(panel, *path):

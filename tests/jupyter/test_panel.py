@@ -13,7 +13,7 @@ import pytest
 import labnet as ln
 from labnet.jupyter import Panel
 from labnet.jupyter.picture import picture
-from tests.helpers.network.support import http
+from tests.helpers.network.raw_http import http
 from tests.helpers.ports import free_port
 
 

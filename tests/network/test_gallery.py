@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import labnet as ln
+from tests.helpers.network.client_calls import fetch, run
 from tests.helpers.network.example_servers import LR, linear, local_weight, process, processes
-from tests.helpers.network.support import fetch, run
 
 STEPS = 5
 

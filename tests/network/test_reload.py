@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.helpers.network.support import ROOT
+from tests.helpers.constants import ROOT
 
 SECONDS = 60
 BEGIN = """

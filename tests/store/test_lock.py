@@ -9,8 +9,8 @@ import pytest
 from labnet.errors import StoreError
 from labnet.store import Store
 from labnet.store.offline import compact, contents
+from tests.helpers.constants import ROOT
 from tests.helpers.network.store_server import make_model, make_optimizer
-from tests.helpers.network.support import ROOT
 from tests.store.test_faults import step, values
 
 HOLDING = """

@@ -16,8 +16,8 @@ import tempfile
 from pathlib import Path
 
 import labnet as ln
-from tests.cluster.conftest import until
-from tests.helpers.network.support import ROOT
+from tests.helpers.cluster.waits import until
+from tests.helpers.constants import ROOT
 
 _numbers = itertools.count(1)
 #: Dask gives a connection up after so long without an answer; a host may be cut off for less.

@@ -1,9 +1,9 @@
-"""What hurts a cluster: processes killed, connections broken."""
+"""Find the parts of a cluster and their processes, kill them, break their connections, and wait for them."""
 
 import os
 import signal
 
-from tests.cluster.conftest import until
+from tests.helpers.cluster.waits import until
 
 
 def process_of(cluster, name, number=0):
@@ -28,3 +28,13 @@ def part(cluster, name, number=0):
 
 def wait_restarted(cluster, name, times=1, number=0):
     until(lambda: part(cluster, name, number).restarts >= times and part(cluster, name, number).state == "running")
+
+
+def able(dask_scheduler):
+    """Return how many workers can serve."""
+    return len(dask_scheduler.plugins["labnet"]._candidates())
+
+
+def abort(dask_worker):
+    """Break the connection of a worker to its scheduler."""
+    dask_worker.loop.call_later(0.05, dask_worker.batched_stream.comm.abort)  # this call is answered first

@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 
-from tests.helpers.network.support import SECONDS
+from tests.helpers.constants import SECONDS
 
 FAULTS = (
     "refuse",  # the connection is closed and nothing is passed on

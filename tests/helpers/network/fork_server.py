@@ -19,7 +19,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from tests.helpers.network.support import ROOT
+from tests.helpers.constants import ROOT
 
 
 class ForkServer:

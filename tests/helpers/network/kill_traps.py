@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import labnet as ln
+from tests.helpers.constants import SECONDS
 from tests.helpers.network.fault_proxy import Proxy
 from tests.helpers.network.fork_server import fork_server
-from tests.helpers.network.support import SECONDS
 from tests.helpers.ports import free_port
 
 TOKEN = "the token of the servers behind traps"

@@ -8,7 +8,8 @@ import pytest
 import labnet as ln
 from labnet import nn
 from labnet.errors import BadGradient, RemoteFailure, ServeError, StaleGradient
-from tests.helpers.network.support import SECONDS, blocking
+from tests.helpers.constants import SECONDS
+from tests.helpers.network.client_calls import blocking
 
 rng = np.random.default_rng(0)
 RATE = 0.25

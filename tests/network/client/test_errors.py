@@ -11,24 +11,10 @@ import pytest
 
 import labnet as ln
 from labnet import errors, nn
-from tests.helpers.network.support import (
-    JSON,
-    NATIVE,
-    SECONDS,
-    TOKEN,
-    blocking,
-    connection,
-    fetch,
-    head,
-    native,
-    raw,
-    read_reply,
-    run,
-    scripted,
-)
-from tests.helpers.network.support import (
-    http as request,
-)
+from tests.helpers.constants import SECONDS
+from tests.helpers.network.client_calls import blocking, fetch, run
+from tests.helpers.network.raw_http import JSON, NATIVE, TOKEN, connection, head, native, raw, read_reply, scripted
+from tests.helpers.network.raw_http import http as request
 from tests.helpers.ports import free_port
 
 LIMIT = 1 << 16

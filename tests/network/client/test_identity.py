@@ -14,7 +14,7 @@ from labnet import nn
 from labnet.errors import StoreError
 from labnet.network.client.identity import StateFile
 from tests.helpers.child_processes import exit_code, forked
-from tests.helpers.network.support import ROOT
+from tests.helpers.constants import ROOT
 
 PROGRAM = """
 import sys

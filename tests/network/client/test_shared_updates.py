@@ -10,19 +10,10 @@ import labnet as ln
 from labnet import nn
 from labnet.network.model import rounds
 from labnet.store import journal
+from tests.helpers.constants import SECONDS
+from tests.helpers.network.client_calls import blocking, hurried, run
 from tests.helpers.network.fault_proxy import Proxy
-from tests.helpers.network.support import (
-    JSON,
-    NATIVE,
-    SECONDS,
-    blocking,
-    forward_of,
-    gradient_of,
-    http,
-    hurried,
-    native,
-    run,
-)
+from tests.helpers.network.raw_http import JSON, NATIVE, forward_of, gradient_of, http, native
 
 ROUND = "c0ffee00 0 0"
 QUICK = ln.network.Backoff(first=0.01, longest=0.05, attempt=0.5)

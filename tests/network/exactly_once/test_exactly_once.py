@@ -15,19 +15,11 @@ import pytest
 import labnet as ln
 from labnet import nn
 from labnet.network import Backoff
+from tests.helpers.constants import SECONDS
+from tests.helpers.network.client_calls import blocking, hurried, run
 from tests.helpers.network.fault_proxy import FAULTS, Proxy
-from tests.helpers.network.support import (
-    JSON,
-    SECONDS,
-    blocking,
-    forward_of,
-    gradient_of,
-    http,
-    hurried,
-    run,
-    scripted,
-    together,
-)
+from tests.helpers.network.raw_http import JSON, forward_of, gradient_of, http, scripted
+from tests.helpers.threads import together
 
 STEPS = 1000
 QUICK = Backoff(first=0.001, longest=0.01, attempt=5.0)

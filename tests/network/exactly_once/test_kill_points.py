@@ -11,8 +11,8 @@ from labnet.errors import RemoteError
 from tests.chaos import replayed
 from tests.helpers.network.kill_traps import TOKEN, PathProxy, Running, Trap, connect, die
 from tests.helpers.network.store_server import batch, make_linear, make_model, make_optimizer
-from tests.helpers.network.support import together
 from tests.helpers.network.topologies import TOPOLOGIES, total, values, without_faults
+from tests.helpers.threads import together
 
 X, Y = batch(0)
 

@@ -9,9 +9,11 @@ import labnet as ln
 from labnet import nn
 from labnet.network.model.calls import call_prefix
 from labnet.store import Intent, Store, intents
+from tests.helpers.constants import SECONDS
+from tests.helpers.network.client_calls import blocking
 from tests.helpers.network.fault_proxy import Proxy
+from tests.helpers.network.raw_http import http, native
 from tests.helpers.network.store_server import make_linear, make_optimizer
-from tests.helpers.network.support import SECONDS, blocking, http, native
 from tests.helpers.ports import free_port
 from tests.network.model.test_store import NATIVE, end, start
 

@@ -10,7 +10,9 @@ import labnet as ln
 from labnet import nn
 from labnet.errors import ServeError, StaleGradient
 from labnet.network.model.staleness import Histogram
-from tests.helpers.network.support import SECONDS, blocking, wait_until
+from tests.helpers.constants import SECONDS
+from tests.helpers.network.client_calls import blocking
+from tests.helpers.threads import wait_until
 
 RATE = 0.25
 

@@ -23,9 +23,11 @@ from labnet.network.server import port as ports
 from labnet.store import Store, folder, records
 from labnet.store.offline import contents, repair
 from tests.helpers.child_processes import exit_code, forked, forked_without_hooks
+from tests.helpers.constants import ROOT, SECONDS
+from tests.helpers.network.client_calls import hurried, run
 from tests.helpers.network.fork_server import fork_server
+from tests.helpers.network.raw_http import http, native
 from tests.helpers.network.store_server import batch, make_model, make_optimizer
-from tests.helpers.network.support import ROOT, SECONDS, http, hurried, native, run
 from tests.helpers.ports import free_port
 
 LEVELS = ["group", "every"]

@@ -10,8 +10,12 @@ import pytest
 import labnet as ln
 from labnet import nn
 from labnet.errors import BadGradient, GradientError, GraphExpired, PartialUpdate, RemoteFailure
+from tests.helpers.constants import SECONDS
+from tests.helpers.network.client_calls import blocking, run
 from tests.helpers.network.digits import OPTIMIZERS, batches, make_model
-from tests.helpers.network.support import SECONDS, blocking, child, forward_of, gradient_of, run, together
+from tests.helpers.network.raw_http import forward_of, gradient_of
+from tests.helpers.network.server_process import child
+from tests.helpers.threads import together
 
 STEPS = 300
 
@@ -363,7 +367,7 @@ def test_the_error_names_both_shapes_and_dtypes(server):
 
 @pytest.mark.parametrize("arrays", [{}, {"other": filled(1)}, {"tensor": filled(1), "other": filled(1)}])
 def test_a_gradient_that_is_missing_or_for_no_output_is_bad(arrays, server):
-    from tests.helpers.network.support import NATIVE, http, native
+    from tests.helpers.network.raw_http import NATIVE, http, native
 
     call = forward_of(server, np.ones((1, 2), "float32")).headers["labnet-call"]
     reply = http(server, "POST", "/optimize", native(arrays), Content_Type=NATIVE, Labnet_Call=call)

@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 import labnet as ln
 from labnet import nn
-from tests.helpers.network.support import JSON, blocking, fetch, http
+from tests.helpers.network.client_calls import blocking, fetch
+from tests.helpers.network.raw_http import JSON, http
 
 
 def documented(x):

@@ -8,7 +8,7 @@ import pytest
 
 import labnet as ln
 from labnet.network.monitor.norms import Norms, norm
-from tests.helpers.network.support import blocking, fetch
+from tests.helpers.network.client_calls import blocking, fetch
 
 
 class Clock:

@@ -10,8 +10,10 @@ import pytest
 import labnet as ln
 from labnet.errors import ProtocolMismatch
 from labnet.network.protocol import op_statistics
+from tests.helpers.constants import SECONDS
+from tests.helpers.network.client_calls import blocking, fetch, run
 from tests.helpers.network.example_servers import linear, process, processes
-from tests.helpers.network.support import SECONDS, blocking, fetch, run, scripted
+from tests.helpers.network.raw_http import scripted
 
 
 def train(url):
@@ -80,8 +82,8 @@ def test_nobody_counts_where_nobody_asked():
 
 
 def reporting_reply(server, **headers):
-    from tests.helpers.network.support import JSON
-    from tests.helpers.network.support import http as request
+    from tests.helpers.network.raw_http import JSON
+    from tests.helpers.network.raw_http import http as request
 
     return request(server, "POST", "/forward", b"[[1, 2, 3]]", Content_Type=JSON, **headers)
 

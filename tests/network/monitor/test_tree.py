@@ -4,8 +4,10 @@ import pytest
 
 import labnet as ln
 from labnet.network.protocol import trail
+from tests.helpers.constants import SECONDS
+from tests.helpers.network.client_calls import fetch
 from tests.helpers.network.example_servers import process, processes
-from tests.helpers.network.support import SECONDS, fetch, http, scripted
+from tests.helpers.network.raw_http import http, scripted
 
 
 def connect(url, neighbour):

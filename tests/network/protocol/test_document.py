@@ -12,8 +12,9 @@ import pytest
 import labnet as ln
 from labnet import errors, nn, wire
 from labnet.network.protocol.digest import OWN, content_digest
+from tests.helpers.constants import ROOT, SECONDS
 from tests.helpers.network.fault_proxy import Proxy
-from tests.helpers.network.support import NATIVE, ROOT, SECONDS, http
+from tests.helpers.network.raw_http import NATIVE, http
 
 PAGE = (ROOT / "docs" / "protocol.md").read_text()
 CLIENT = ROOT / "examples" / "client.mjs"

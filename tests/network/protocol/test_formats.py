@@ -7,7 +7,8 @@ import pytest
 
 import labnet as ln
 from labnet import errors, nn
-from tests.helpers.network.support import JSON, NATIVE, blocking, fetch, forward_of, http, native, scripted
+from tests.helpers.network.client_calls import blocking, fetch
+from tests.helpers.network.raw_http import JSON, NATIVE, forward_of, http, native, scripted
 
 NPY = "application/x-npy"
 DTYPES = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]

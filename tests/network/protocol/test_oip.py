@@ -11,7 +11,8 @@ from tritonclient.utils import InferenceServerException
 
 import labnet as ln
 from labnet import nn
-from tests.helpers.network.support import JSON, SECONDS, http
+from tests.helpers.constants import SECONDS
+from tests.helpers.network.raw_http import JSON, http
 
 BYTES = "application/octet-stream"
 NAMES = {

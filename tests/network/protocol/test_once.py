@@ -15,17 +15,10 @@ from labnet.network.protocol import keys
 from labnet.network.protocol.digest import digest_of
 from labnet.network.protocol.keys import Key
 from labnet.network.server.ledger import Bounds
-from tests.helpers.network.support import (
-    JSON,
-    NATIVE,
-    SECONDS,
-    blocking,
-    forward_of,
-    http,
-    native,
-    together,
-    wait_until,
-)
+from tests.helpers.constants import SECONDS
+from tests.helpers.network.client_calls import blocking
+from tests.helpers.network.raw_http import JSON, NATIVE, forward_of, http, native
+from tests.helpers.threads import together, wait_until
 
 BODY = b"[1.0, 2.0]"
 

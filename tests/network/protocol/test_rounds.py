@@ -8,7 +8,7 @@ import pytest
 import labnet as ln
 from labnet.errors import WireError
 from labnet.network.protocol.rounds import RoundOf
-from tests.helpers.network.support import NATIVE, forward_of, http, native
+from tests.helpers.network.raw_http import NATIVE, forward_of, http, native
 
 ID = "c0ffee00c0ffee00"
 

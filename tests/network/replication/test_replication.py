@@ -18,7 +18,9 @@ from labnet.network.replication.primary import Primary
 from labnet.network.replication.replica import Replica
 from labnet.network.serve import Given, Place, serve_part
 from labnet.network.transport.pool import Address
-from tests.helpers.network.support import NATIVE, SECONDS, http, native, wait_until
+from tests.helpers.constants import SECONDS
+from tests.helpers.network.raw_http import NATIVE, http, native
+from tests.helpers.threads import wait_until
 
 GRADIENT = native({"tensor": np.ones((1, 1), np.float32)})  # what the client sends
 REPLY = native({"tensor": np.full((1, 2), 3.0, np.float32)}, form="dict", applied="yes")  # and is to get

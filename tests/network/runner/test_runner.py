@@ -17,8 +17,11 @@ import labnet as ln
 from labnet.errors import BadRequest, RemoteFailure, RouteNotFound, ServeError, Unauthorized, Unreachable
 from labnet.network import discovery
 from labnet.network.runner.child_process import Child
+from tests.helpers.constants import ROOT, SECONDS
+from tests.helpers.network.client_calls import fetch, hurried, run
 from tests.helpers.network.example_servers import process
-from tests.helpers.network.support import NATIVE, ROOT, SECONDS, child, fetch, http, hurried, native, run
+from tests.helpers.network.raw_http import NATIVE, http, native
+from tests.helpers.network.server_process import child
 
 MODEL = """
 import os

@@ -16,14 +16,13 @@ import labnet as ln
 from labnet import nn
 from labnet.network.transport.connection_limit import Connections, most_connections
 from tests.fuzz.decoders import seeds
+from tests.helpers.constants import SECONDS
 from tests.helpers.network.attack_audit import MAX_BODY
-from tests.helpers.network.support import (
+from tests.helpers.network.client_calls import blocking
+from tests.helpers.network.raw_http import (
     JSON,
     NATIVE,
-    SECONDS,
     TOKEN,
-    blocking,
-    child,
     connection,
     forward_of,
     head,
@@ -32,6 +31,7 @@ from tests.helpers.network.support import (
     raw,
     read_reply,
 )
+from tests.helpers.network.server_process import child
 from tests.network.protocol.test_formats import npy
 
 NPY = "application/x-npy"

@@ -8,7 +8,8 @@ import types
 from pathlib import Path
 
 import labnet as ln
-from tests.helpers.network.support import JSON, NATIVE, child, http, native
+from tests.helpers.network.raw_http import JSON, NATIVE, http, native
+from tests.helpers.network.server_process import child
 
 PATHS = ("/", "/forward", "/optimize", "/double", "/user", "/statistics", "/health", "/weights", "/snapshot")
 NO_PATHS = ("/shell", "/serve_model", "/stop_model", "/logs", "/models", "/exec", "/__class__", "/../etc/passwd")

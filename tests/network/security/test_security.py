@@ -16,20 +16,11 @@ from labnet import nn
 from labnet.errors import Unauthorized
 from labnet.network import discovery
 from labnet.network.server import auth
-from tests.helpers.network.support import (
-    JSON,
-    ROOT,
-    TOKEN,
-    blocking,
-    child,
-    connection,
-    fetch,
-    head,
-    http,
-    raw,
-    read_reply,
-    wait_until,
-)
+from tests.helpers.constants import ROOT
+from tests.helpers.network.client_calls import blocking, fetch
+from tests.helpers.network.raw_http import JSON, TOKEN, connection, head, http, raw, read_reply
+from tests.helpers.network.server_process import child
+from tests.helpers.threads import wait_until
 
 # The file that hands tokens to other processes of the same user
 

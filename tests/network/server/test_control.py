@@ -5,8 +5,10 @@ import pytest
 import labnet as ln
 from labnet.errors import Unauthorized
 from labnet.network.server.stop import SECONDS, Capabilities
-from tests.helpers.network.support import SECONDS as PATIENCE
-from tests.helpers.network.support import blocking, connection, head, http, read_reply, together
+from tests.helpers.constants import SECONDS as PATIENCE
+from tests.helpers.network.client_calls import blocking
+from tests.helpers.network.raw_http import connection, head, http, read_reply
+from tests.helpers.threads import together
 
 
 @pytest.fixture

@@ -22,24 +22,22 @@ from labnet.network.server.port import Port
 from labnet.network.server.routing import Request
 from labnet.network.threads import IO
 from labnet.network.transport import pool as connections
-from tests.helpers.network.support import (
+from tests.helpers.constants import SECONDS
+from tests.helpers.network.client_calls import fetch, run
+from tests.helpers.network.raw_http import (
     JSON,
     NATIVE,
-    SECONDS,
     TOKEN,
     connection,
-    fetch,
     forward_of,
     gradient_of,
     head,
     http,
     native,
     read_reply,
-    run,
     scripted,
-    together,
-    wait_until,
 )
+from tests.helpers.threads import together, wait_until
 
 QUICK = Backoff(first=0.001, longest=0.01)
 

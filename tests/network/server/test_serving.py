@@ -19,23 +19,11 @@ import labnet as ln
 from labnet import nn
 from labnet.errors import GraphExpired, RemoteFailure, ServeError, StaleGradient, Unreachable
 from labnet.network import discovery
-from tests.helpers.network.support import (
-    JSON,
-    NATIVE,
-    SECONDS,
-    blocking,
-    child,
-    connection,
-    fetch,
-    forward_of,
-    gradient_of,
-    head,
-    http,
-    read_reply,
-    run,
-    together,
-    wait_until,
-)
+from tests.helpers.constants import SECONDS
+from tests.helpers.network.client_calls import blocking, fetch, run
+from tests.helpers.network.raw_http import JSON, NATIVE, connection, forward_of, gradient_of, head, http, read_reply
+from tests.helpers.network.server_process import child
+from tests.helpers.threads import together, wait_until
 
 
 def serve(function, **options):

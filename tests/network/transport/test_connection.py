@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 import labnet as ln
 from labnet.errors import PartialUpdate, ShapeError
 from labnet.network.transport import heads
-from tests.helpers.network.support import JSON, SECONDS, TOKEN, connection, head, native, raw, read_reply, wait_until
+from tests.helpers.constants import SECONDS
+from tests.helpers.network.raw_http import JSON, TOKEN, connection, head, native, raw, read_reply
+from tests.helpers.threads import wait_until
 
 NATIVE = "application/x-labnet"
 

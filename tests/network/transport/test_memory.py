@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import labnet as ln
 from labnet.network.transport.buffers import _MOST_BYTES, Memory
-from tests.helpers.network.support import fetch
+from tests.helpers.network.client_calls import fetch
 
 SIZES = st.sampled_from([0, 1, 1000, 1 << 16, 100_000, 131_072, 1 << 20, _MOST_BYTES, _MOST_BYTES + 1])
 

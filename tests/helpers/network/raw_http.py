@@ -1,27 +1,19 @@
-"""What the network tests share: raw HTTP, servers that misbehave, a server in a process of its own."""
+"""Requests without labnet's client, as bytes over a socket, and servers that send scripted bytes."""
 
-import asyncio
 import contextlib
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-import labnet as ln
 from labnet import codec
-from labnet.network.transport.pool import pool
+from tests.helpers.constants import SECONDS
 
-ROOT = Path(__file__).parents[3]
 NATIVE = "application/x-labnet"
 JSON = "application/json"
 TOKEN = "X-Labnet-Token"
-SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -98,60 +90,6 @@ def forward_of(server, x):
     return http(server, "POST", "/forward", native({"tensor": x}), Content_Type=NATIVE, Accept=NATIVE)
 
 
-def run(coroutine):
-    """Run a coroutine on a loop of its own, and close the connections that the client kept there."""
-
-    async def closing():
-        try:
-            return await coroutine
-        finally:
-            (await pool()).close()
-
-    return asyncio.run(closing())
-
-
-def blocking(server, **options):
-    return ln.network.remote_model(server.url, blocking=True, **options)
-
-
-@contextlib.contextmanager
-def hurried(model, seconds):
-    """Give the requests of a model so little time, for what is to fail; everything else may take as long as it does."""
-    before = model._caller._timeout
-    model._caller._timeout = seconds
-    try:
-        yield
-    finally:
-        model._caller._timeout = before
-
-
-def fetch(url, *arguments, **options):
-    return ln.network.tfetch(url, *arguments, blocking=True, **options)
-
-
-def together(*functions):
-    """Run functions in threads that start at the same time; return their results, or raise the first error."""
-    barrier = threading.Barrier(len(functions))
-    outcomes = [None] * len(functions)
-
-    def work(position, function):
-        barrier.wait(SECONDS)
-        try:
-            outcomes[position] = (function(), None)
-        except BaseException as error:
-            outcomes[position] = (None, error)
-
-    threads = [threading.Thread(target=work, args=item) for item in enumerate(functions)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for _, error in outcomes:
-        if error is not None:
-            raise error
-    return [value for value, _ in outcomes]
-
-
 @contextlib.contextmanager
 def scripted(*replies):
     """Serve scripted bytes: each connection reads a request, gets the next reply, and is closed; then refuse others."""
@@ -177,32 +115,3 @@ def scripted(*replies):
             yield port
         finally:
             thread.join()
-
-
-@contextlib.contextmanager
-def child(*arguments, module="tests.helpers.network.digits_server", environment=None):
-    """Run a module that serves a model; gives what it says about its server, and the process."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, **(environment or {})},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        try:
-            yield json.loads(process.stdout.readline()), process
-        finally:
-            process.stdin.close()
-            process.wait(SECONDS)
-
-
-def wait_until(condition):
-    """Wait until a condition holds, at most some seconds."""
-    tick = threading.Event()
-    for _ in range(int(SECONDS * 1000)):
-        if condition():
-            return
-        tick.wait(0.001)
-    raise AssertionError("the condition was not met in time")
