@@ -10,9 +10,10 @@ QUICK   = tests/test_public_api.py \
   $(addprefix tests/tensors/test_,tensor.py autograd.py edges.py registry.py copies.py io.py loss.py optim.py) \
   $(addprefix tests/compile/,test_calls.py ir trace/test_tracing.py trace/test_guards.py trace/test_writes.py) \
   $(addprefix tests/wire/test_,codec.py wire.py) \
-  $(addprefix tests/network/client/test_,client.py errors.py) \
-  $(addprefix tests/network/model/test_,calls.py training.py store.py) \
-  tests/network/exactly_once/test_exactly_once.py \
+  $(addprefix tests/network/client/test_,client.py errors.py) tests/network/server/test_error_replies.py \
+  $(addprefix tests/network/model/test_,calls.py training.py bad_gradients.py) \
+  $(addprefix tests/network/model/test_store_,crashes.py restarts.py faults.py) \
+  $(addprefix tests/network/exactly_once/test_,faults.py orders.py restarts.py) \
   tests/store/test_journal.py
 # Jupyter refuses to run as root, as in a container, unless told so.
 ROOT_FLAG = $(if $(filter 0,$(shell id -u)),--allow-root)

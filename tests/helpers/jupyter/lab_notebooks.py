@@ -38,19 +38,6 @@ LOOK = """() => {
     };
 }"""
 
-#: Times at which the panel shows another number of hits, while a cell is running.
-COUNT_UPDATES = """(wanted) => new Promise((resolve) => {
-    const hits = document.querySelector('.labnet-panel [data-route=forward] [data-column=hits]');
-    const times = [];
-    const observer = new MutationObserver(() => {
-        times.push(performance.now() / 1000);
-        if (times.length < wanted) return;
-        observer.disconnect();
-        resolve(times);
-    });
-    observer.observe(hits, { childList: true, characterData: true, subtree: true });
-})"""
-
 
 def write_notebook(folder, name, *cells, port=None):
     """Write a notebook whose cells serve and call a port; returns the port."""

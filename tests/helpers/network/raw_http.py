@@ -1,6 +1,7 @@
 """Requests without labnet's client, as bytes over a socket, and servers that send scripted bytes."""
 
 import contextlib
+import io
 import json
 import socket
 import threading
@@ -77,6 +78,13 @@ def http(server, method, path, body=None, *, token="right", **headers):
 def native(arrays, **metadata):
     """Encode arrays as a native body."""
     return b"".join(codec.encode({k: np.asarray(v) for k, v in arrays.items()}, metadata or None))
+
+
+def npy(array):
+    """Encode an array as a file of NumPy."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
 
 
 def gradient_of(server, call, gradient, **metadata):

@@ -13,9 +13,9 @@ from tests.helpers.constants import SECONDS
 from tests.helpers.network.client_calls import blocking
 from tests.helpers.network.fault_proxy import Proxy
 from tests.helpers.network.raw_http import http, native
+from tests.helpers.network.store_process import NATIVE, end, start
 from tests.helpers.network.store_server import make_linear, make_optimizer
 from tests.helpers.ports import free_port
-from tests.network.model.test_store import NATIVE, end, start
 
 
 class Trap(Proxy):

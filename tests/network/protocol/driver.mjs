@@ -1,5 +1,5 @@
 // Uses examples/client.mjs as a program would; prints what it saw as one line of JSON.
-import { RemoteModel } from "../../examples/client.mjs"
+import { RemoteModel } from "../../../examples/client.mjs"
 
 const [url, token] = process.argv.slice(2)
 const remote = new RemoteModel(url, token)

@@ -8,17 +8,11 @@ import pytest
 import labnet as ln
 from labnet import errors, nn
 from tests.helpers.network.client_calls import blocking, fetch
-from tests.helpers.network.raw_http import JSON, NATIVE, forward_of, http, native, scripted
+from tests.helpers.network.raw_http import JSON, NATIVE, forward_of, http, native, npy, scripted
 
 NPY = "application/x-npy"
 DTYPES = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 DTYPES += ["float16", "float32", "float64"]
-
-
-def npy(array):
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
 
 
 def array_of(reply):
