@@ -164,9 +164,9 @@ class Run:
         """Write values to their targets: each before its operands are overwritten, in one launch if that is safe."""
         for position, (target, found) in enumerate(written):
             for _, later in written[position + 1 :]:
-                if later._node is not None and reads(later._node, target._block):
+                if later.expression is not None and reads(later.expression, target.block):
                     later.materialize()
-            if found._node is not None and not reads_in_step(found._node, target):
+            if found.expression is not None and not reads_in_step(found.expression, target):
                 found.materialize()
             elementwise.run(found.node(), target.materialize())
 

@@ -146,7 +146,7 @@ def test_threads_may_compute_and_write_at_once():
         thread.start()
     for value in range(20):
         weights[...] = float(value)
-        materialize_readers(weights._block)
+        materialize_readers(weights.block)
     for thread in threads:
         thread.join()
     assert not failures

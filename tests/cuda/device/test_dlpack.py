@@ -141,7 +141,7 @@ def test_writing_does_not_reach_the_memory_of_others(waits):
 def test_memory_of_others_counts_as_far_as_its_strides_reach():
     array = DeviceArray.upload(np.arange(12.0))
     found = interchange.borrowed(array[10:].address, (3,), (-40,), np.dtype("float64"), array)
-    block = found._block
+    block = found.block
     assert block.address == array.address
     assert block.nbytes == 88
     assert found.tolist() == [10.0, 5.0, 0.0]

@@ -70,18 +70,24 @@ class DeviceArray(Operators, AcceleratorArray):
         The array whose memory this view shares.
     form : tuple
         Shape and strides, as a key; the shape alone if the array is C-contiguous.
+    expression : Node or None
+        The pending expression; None once the array is computed.
+    block : Block or None
+        The memory; None while the array is pending.
+    allocated_address : int
+        Address of the first element, without computing a pending expression: only for arrays that have memory.
     """
 
-    __slots__ = ("__weakref__", "_address", "_block", "_layout", "_node", "base", "dtype", "form", "shape")
+    __slots__ = ("__weakref__", "_layout", "allocated_address", "base", "block", "dtype", "expression", "form", "shape")
     __hash__ = object.__hash__
     shape: tuple[int, ...]
     dtype: Dtype
     base: "DeviceArray | None"
     form: tuple[Any, ...]
-    _address: int
-    _block: Block | None
+    allocated_address: int
+    block: Block | None
     _layout: Host | None
-    _node: Node | None
+    expression: Node | None
 
     # Construction
 
@@ -99,9 +105,9 @@ class DeviceArray(Operators, AcceleratorArray):
             size *= length
         self = cls.__new__(cls)
         self.shape = self.form = shape
-        self.dtype, self.base, self._node, self._layout = dtype, None, None, None
-        self._block = block = allocate(size)
-        self._address = block.address
+        self.dtype, self.base, self.expression, self._layout = dtype, None, None, None
+        self.block = block = allocate(size)
+        self.allocated_address = block.address
         return self
 
     @classmethod
@@ -109,8 +115,8 @@ class DeviceArray(Operators, AcceleratorArray):
         """Return an array that is computed when its values are needed."""
         self = cls.__new__(cls)
         self.shape = self.form = shape
-        self.dtype, self.base, self._node = node.dtype, None, node
-        self._layout = self._block = None
+        self.dtype, self.base, self.expression = node.dtype, None, node
+        self._layout = self.block = None
         me = id(self)
         _pending[me] = weakref.ref(self, lambda _: _pending.pop(me, None) and None)
         return self
@@ -138,14 +144,14 @@ class DeviceArray(Operators, AcceleratorArray):
         """Return a view of this array's memory with another layout."""
         self.materialize()
         view = type(self).__new__(type(self))
-        view.dtype, view._node, view._block = layout.dtype, None, self._block
+        view.dtype, view.expression, view.block = layout.dtype, None, self.block
         view.set_layout(layout)
         view.base = self if self.base is None else self.base
         return view
 
     def set_layout(self, layout: Host) -> None:
         """Set the layout of the elements."""
-        self.shape, self._layout, self._address = layout.shape, layout, elementwise.address(layout)
+        self.shape, self._layout, self.allocated_address = layout.shape, layout, elementwise.address(layout)
         self.form = layout.shape if layout.flags.c_contiguous else (layout.shape, layout.strides)
 
     # Layout
@@ -153,12 +159,12 @@ class DeviceArray(Operators, AcceleratorArray):
     @property
     def is_pending(self) -> bool:
         """Whether the values are still to be computed."""
-        return self._node is not None
+        return self.expression is not None
 
     @property
     def layout(self) -> Host:
         """Layout of the elements, whose computation has been launched."""
-        if self._node is not None:
+        if self.expression is not None:
             self.materialize()
         return self.allocated_layout()
 
@@ -166,36 +172,36 @@ class DeviceArray(Operators, AcceleratorArray):
         """Return the layout of an array that has memory, also while its pending expression is launched."""
         layout = self._layout
         if layout is None:
-            layout = self._layout = layout_at(self._address, self.shape, self.dtype)
+            layout = self._layout = layout_at(self.allocated_address, self.shape, self.dtype)
         return layout
 
     @property
     def address(self) -> int:
         """Address of the first element."""
-        if self._node is not None:
+        if self.expression is not None:
             self.materialize()
-        return self._address
+        return self.allocated_address
 
     def materialize(self) -> "DeviceArray":
         """Compute the pending expression, if any, and return this array."""
-        if self._node is not None:
+        if self.expression is not None:
             with current_gpu().stream_lock:
-                node = self._node
+                node = self.expression
                 if node is not None:
-                    self._block = block = allocate(self.nbytes)
-                    self._address, self._layout = block.address, None
+                    self.block = block = allocate(self.nbytes)
+                    self.allocated_address, self._layout = block.address, None
                     elementwise.run(node, self)
-                    self._node = None
+                    self.expression = None
                     _pending.pop(id(self), None)
         return self
 
     def node(self) -> Node:
         """Return the pending expression, or a leaf."""
-        return self._node or Node("leaf", self.dtype, payload=self.materialize())
+        return self.expression or Node("leaf", self.dtype, payload=self.materialize())
 
     def operand(self, shape: tuple[int, ...]) -> Node:
         """Return the expression as an operand of one of another shape; compute it first if it would be repeated."""
-        node = self._node
+        node = self.expression
         if node is not None and (node.size > LONGEST or self.shape != shape):
             self.materialize()
             node = None
@@ -242,7 +248,7 @@ class DeviceArray(Operators, AcceleratorArray):
     @property
     def owns_memory(self) -> bool:
         """Whether the memory is from labnet's pool, not from another library."""
-        return type(self._block) is Block
+        return type(self.block) is Block
 
     @property
     def is_contiguous(self) -> bool:
@@ -267,7 +273,7 @@ class DeviceArray(Operators, AcceleratorArray):
     def reshape(self, *shape: Any, copy: bool | None = None) -> "DeviceArray":
         """Return the elements in another shape, as a view if that is possible."""
         wanted = shape[0] if len(shape) == 1 else shape
-        if self._node is not None and isinstance(wanted, tuple) and wanted == self.shape:
+        if self.expression is not None and isinstance(wanted, tuple) and wanted == self.shape:
             return self
         if not copy:
             try:

@@ -14,13 +14,13 @@ from labnet.kernels.cuda.driver.pool import Block
 def materialize_readers(block: Block | None, but: DeviceArray | None = None) -> None:
     """Compute the pending arrays that read from memory that is about to change."""
     for other in pending_arrays():
-        if other is not but and other._node is not None and reads(other._node, block):
+        if other is not but and other.expression is not None and reads(other.expression, block):
             other.materialize()
 
 
 def write(target: DeviceArray, node: Node) -> None:
     """Write an expression, broadcast to the shape of `target`, into the memory of `target`."""
-    block = target.materialize()._block
+    block = target.materialize().block
     materialize_readers(block, target)
     overlapping = any(not _same(leaf, target) for leaf in node.leaves if _within(leaf, block))
     if overlapping:
@@ -46,9 +46,9 @@ def write_out(target: Any, node: Node, shape: tuple[int, ...]) -> Any:
         raise ValueError(f"non-broadcastable output operand with shape {target.shape} for the shape {shape}")
     if not np.can_cast(node.dtype, target.dtype, "same_kind"):
         raise TypeError(f"cannot cast output from {node.dtype!r} to {target.dtype!r} with casting rule 'same_kind'")
-    if target._node is not None and shape == target.shape:
-        target._node = cast(node, target.dtype)
-        if target._node.size > LONGEST:
+    if target.expression is not None and shape == target.shape:
+        target.expression = cast(node, target.dtype)
+        if target.expression.size > LONGEST:
             target.materialize()
     else:
         write(target, node)
@@ -70,4 +70,4 @@ def reads(root: Node, block: Block | None) -> bool:
 
 def reads_in_step(root: Node, target: DeviceArray) -> bool:
     """Return whether an expression reads, of the memory of `target`, only the element that it writes."""
-    return all(_same(leaf, target) for leaf in root.leaves if _within(leaf, target._block))
+    return all(_same(leaf, target) for leaf in root.leaves if _within(leaf, target.block))

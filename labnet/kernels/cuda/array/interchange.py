@@ -45,11 +45,11 @@ def from_interface(owner: Any) -> DeviceArray:
 def borrowed(address: int, shape: tuple[int, ...], strides: Any, dtype: Any, owner: Any) -> DeviceArray:
     """Return an array in the memory of another library; strides may spread it over more than its own bytes."""
     found = DeviceArray.__new__(DeviceArray)
-    found.dtype, found.base, found._node = dtype, None, None
+    found.dtype, found.base, found.expression = dtype, None, None
     layout = layout_at(address, shape, dtype, None if strides is None else tuple(strides))
     first, end = np.lib.array_utils.byte_bounds(layout) if layout.size else (address, address)
     found.set_layout(layout)
-    found._block = Borrowed(first, end - first, owner)  # type: ignore[assignment]
+    found.block = Borrowed(first, end - first, owner)  # type: ignore[assignment]
     return found
 
 

@@ -55,10 +55,17 @@ def execute(body: Callable[..., Any], arrays: tuple[DeviceArray, ...], static: d
         shape, dtype, plan, read, constants = cached
         out = DeviceArray.empty(shape, dtype)
         assert plan.launch is not None
-        plan.launch(plan.grid, plan.block, *plan.sizes, *[arrays[i]._address for i in read], *constants, out._address)
+        plan.launch(
+            plan.grid,
+            plan.block,
+            *plan.sizes,
+            *[arrays[i].allocated_address for i in read],
+            *constants,
+            out.allocated_address,
+        )
         return out
     result = body(*arrays, **static)
-    node = result._node if type(result) is DeviceArray else None
+    node = result.expression if type(result) is DeviceArray else None
     if node is None:
         return result
     result.materialize()

@@ -115,7 +115,7 @@ class Target(Protocol):
     shape: tuple[int, ...]
     dtype: Dtype
     form: Any
-    _address: int
+    allocated_address: int
 
 
 class Plan(NamedTuple):
@@ -158,7 +158,7 @@ def run(root: Node, out: Target) -> None:
             *sizes,
             *[leaves[position].address for position in read],
             *[number(*constants[position]) for position in used],
-            out._address,
+            out.allocated_address,
         )
 
 

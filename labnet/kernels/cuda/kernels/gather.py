@@ -37,7 +37,7 @@ def put_along_axis(x: DeviceArray, indices: Any, values: Any, axis: int) -> None
     else:
         wide = DeviceArray.filled(indices.shape, values, x.dtype)
     if wide.size:
-        materialize_readers(x._block)
+        materialize_readers(x.block)
         _access_axis("write", x, indices, axis, wide)
 
 

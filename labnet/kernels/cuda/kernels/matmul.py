@@ -33,7 +33,7 @@ def matmul(x1: Any, x2: Any) -> DeviceArray:
     if known is not None:
         shape, multiply = known
         out = DeviceArray.empty(shape, x1.dtype)
-        multiply(x1.address, x2.address, out._address)
+        multiply(x1.address, x2.address, out.allocated_address)
         return out
     if not x1.ndim or not x2.ndim:
         raise ValueError("matmul: Input operand does not have enough dimensions")

@@ -64,7 +64,7 @@ def update(
     for arrays in changed:
         for array in arrays:
             assert array is not None
-            materialize_readers(array._block)
+            materialize_readers(array.block)
     columns: list[list[Any]] = [*read, *changed, news]
     addresses = np.array([[array.address for array in column] for column in columns], np.int64)
     tables = DeviceArray.upload(addresses)
@@ -118,8 +118,8 @@ def _traced(formula: Formula, numbers: Sequence[float], slots: Sequence[str], dt
 
 
 def _node(x: DeviceArray, dtype: Dtype) -> Node:
-    assert x._node is not None
-    return cast(x._node, dtype)
+    assert x.expression is not None
+    return cast(x.expression, dtype)
 
 
 @functools.lru_cache(64)

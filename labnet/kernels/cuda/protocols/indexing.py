@@ -45,7 +45,7 @@ def write(x: DeviceArray, key: Any, value: Any) -> None:
     values = _values(value, selection, x.dtype)
     if values.size:
         x.materialize()
-        materialize_readers(x._block)
+        materialize_readers(x.block)
         scatter.run("write", x, selection, values)
 
 
@@ -76,7 +76,7 @@ def _assign(target: DeviceArray, value: Any) -> None:
         value = value.materialize()
     node = (
         value.materialize().node()
-        if isinstance(value, DeviceArray) and value._node is None
+        if isinstance(value, DeviceArray) and value.expression is None
         else as_operand(value, shape)
     )
     write_expression(target, cast(node, target.dtype))
@@ -106,5 +106,5 @@ def add_at(x: DeviceArray, key: Any, value: Any) -> None:
     values = _values(value, selection, x.dtype)
     if not values.size:
         return
-    materialize_readers(x._block)
+    materialize_readers(x.block)
     scatter.run("add", x, selection, values)
