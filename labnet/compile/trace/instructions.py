@@ -1,6 +1,6 @@
 """Observation of the bytecode of the user's functions while they are traced: each instruction before it runs.
 
-Knows CPython's instructions and their operands; `Reads` decides what they mean.
+Knows CPython's instructions and their operands; `Reads`, `Writes` and `CallEffects` decide what they mean.
 """
 
 import sys
@@ -11,8 +11,11 @@ from typing import Any
 from labnet.compile.native import frames
 from labnet.compile.native.frames import Instruction
 from labnet.compile.native.ownership import references
+from labnet.compile.trace.call_effects import CallEffects
+from labnet.compile.trace.environment import Environment
 from labnet.compile.trace.origins import HOME, is_library, is_observed, module_of
 from labnet.compile.trace.reads import Reads
+from labnet.compile.trace.writes import Writes
 from labnet.errors import TraceError
 from labnet.nn import Module
 
@@ -22,11 +25,13 @@ Steps = dict[int, tuple[Callable[..., None], Instruction]]
 
 
 class Instructions:
-    """Reports the instructions of a block to `Reads`, in the thread that runs it."""
+    """Reports the instructions of a block, in the thread that runs it."""
 
-    def __init__(self, reads: Reads) -> None:
+    def __init__(self, environment: Environment, writes: Writes) -> None:
         frames.check()
-        self._reads = reads
+        self._environment, self._writes = environment, writes
+        self._reads = Reads(environment)
+        self._effects = CallEffects(environment, self._reads, writes)
         self._calls: dict[types.FrameType, Any] = {}
         self._steps: dict[int, Steps] = {}
         self._kept: list[types.CodeType] = []
@@ -90,20 +95,20 @@ class Instructions:
 
     def _enter(self, frame: types.FrameType) -> None:
         """Report a function that is called, unless the run has made it itself."""
-        function, code, reads = frames.function_of(frame), frame.f_code, self._reads
+        function, code, environment = frames.function_of(frame), frame.f_code, self._environment
         if function is None:
             return
-        is_inner = code in self._inner and not reads.has_seen(function)
+        is_inner = code in self._inner and not environment.has_seen(function)
         self._inner.update(frames.nested(code))
         if is_inner:
             return
-        reads.enter_cells(function)
+        environment.record_cells(function)
         first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-        if code.co_name == "__init__" and not reads.has_seen(first):
-            reads.create(first)
+        if code.co_name == "__init__" and not environment.has_seen(first):
+            environment.create(first)
         if not code.co_filename.startswith(HOME):
-            reads.reach_through_class(first, function)
-            reads.enter(function)
+            environment.guard_special_method(first, function)
+            environment.enter(function)
 
     @staticmethod
     def _is_calling(frame: types.FrameType) -> bool:
@@ -118,9 +123,9 @@ class Instructions:
             return
         (found,) = frames.operands(frame, one.depth, 1)
         if isinstance(callee, type):
-            self._reads.create(found, is_new=is_library(module_of(callee)) or references(found) <= _ON_THE_STACK)
+            self._environment.create(found, is_new=is_library(module_of(callee)) or references(found) <= _ON_THE_STACK)
         else:
-            self._reads.took_from_library(found)
+            self._environment.record_result(found)
 
     # What instructions do
 
@@ -173,24 +178,24 @@ class Instructions:
     def _call(self, frame: types.FrameType, one: Instruction) -> None:
         callee, arguments = frames.called(frame, one)
         if callee is globals:
-            self._reads.take_namespace(frame.f_globals)
-        elif self._reads.call(callee, arguments):
+            self._environment.record_namespace(frame.f_globals)
+        elif self._effects.observe(callee, arguments):
             self._calls[frame] = callee
 
     def _store_global(self, frame: types.FrameType, one: Instruction) -> None:
         if not self._is_local(frame, one):
-            self._reads.write_global(frame.f_globals, one.argument)
+            self._writes.write_global(frame.f_globals, one.argument)
 
     def _store_variable(self, frame: types.FrameType, one: Instruction) -> None:
         cell = self._cell(frame, one.argument)
         if cell is not None:
-            self._reads.write_variable(cell, one.argument)
+            self._writes.write_variable(cell, one.argument)
 
     def _store_attribute(self, frame: types.FrameType, one: Instruction) -> None:
-        self._reads.write_attribute(frames.operands(frame, one.depth, 1)[0], one.argument)
+        self._writes.write_attribute(frames.operands(frame, one.depth, 1)[0], one.argument)
 
     def _store_item(self, frame: types.FrameType, one: Instruction) -> None:
-        self._reads.write_item(*frames.operands(frame, one.depth, 2))
+        self._writes.write_item(*frames.operands(frame, one.depth, 2))
 
 
 #: References to an object that a call has just made and returned: that of the stack of the frame.

@@ -33,7 +33,9 @@ _DRAWS = {
     ("secrets", "randbelow"),
 }
 _DATES = ("datetime.now", "datetime.utcnow", "datetime.today", "date.today")
-#: What NumPy's functions of random numbers draw from.
+#: Descriptors of slots and of attributes that are implemented in C.
+MEMBERS = (types.MemberDescriptorType, types.GetSetDescriptorType)
+#: The generator of NumPy's global random functions.
 _NUMPY_STREAM = np.random.random.__self__  # type: ignore[attr-defined]
 #: Functions of Python that read their arguments by instructions or methods that are looked at themselves.
 _HARMLESS = {x for x in vars(builtins).values() if isinstance(x, type | types.BuiltinFunctionType)} - {

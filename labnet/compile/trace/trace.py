@@ -13,10 +13,11 @@ import numpy as np
 from labnet import autograd, memory, ops
 from labnet.compile.ir.values import Builder, Check, DType, Program, Store, Value, placed
 from labnet.compile.native.frames import pause, pause_for
+from labnet.compile.trace.environment import Environment
 from labnet.compile.trace.locations import ReplacedAttribute
 from labnet.compile.trace.optimizer_steps import Blank, States, Step
-from labnet.compile.trace.reads import Reads
 from labnet.compile.trace.traced_tensor import WAYS_OUT, Traced, TracedNode, refuse
+from labnet.compile.trace.writes import Writes
 from labnet.device import CPU
 from labnet.errors import DTypeError, ShapeError, TraceError
 from labnet.ops.dispatch import failure
@@ -46,8 +47,10 @@ class Trace:
         Each draws random numbers for one call, on the device that it is given; `drawn` are those of the first call.
     leaves : dict
         (leaf tensor, gradient), by the identity of the tensor, of what no optimizer took.
-    reads : Reads
-        Values that the function reads outside of itself.
+    writes : Writes
+        Values that the function writes outside of itself.
+    environment : Environment
+        Values outside of the function that it reads or writes.
     """
 
     def __init__(
@@ -56,12 +59,13 @@ class Trace:
         *,
         arguments: int = 0,
         device: str = CPU,
-        reads: Reads | None = None,
+        writes: Writes | None = None,
     ):
         self.device = device
         #: The first refusal of the run.
         self.refusal: TraceError | None = None
-        self.reads = Reads() if reads is None else reads
+        self.writes = Writes(Environment()) if writes is None else writes
+        self.environment = self.writes.environment
         self.builder = Builder()
         self.held: list[Any] = []
         self.constants: list[np.ndarray[Any, Any]] = []
@@ -193,7 +197,7 @@ class Trace:
         return self.stand_in(x.value, x._node) if isinstance(x, Traced) else x
 
     def _is_recording(self) -> bool:
-        self.reads.needs_recording = True
+        self.environment.needs_recording = True
         return autograd.is_recording()
 
     # Writing
@@ -310,7 +314,7 @@ class Trace:
         """Record a step for parameters with the same number of earlier steps, `before` of them in this run."""
         start, outside = sum(step.count for step in self.steps), [self._outside(parameter) for parameter, _ in found]
         parameters = [parameter for parameter in outside if parameter is not None]
-        step = Step(optimizer, parameters, before, self.reads.settings_of(optimizer))
+        step = Step(optimizer, parameters, before, self.writes.settings_of(optimizer))
         self.steps.append(step)
         for (parameter, gradient), own in zip(found, outside, strict=True):
             value, slope = wider([self.lift(parameter).detach(), self.lift(gradient)])
@@ -378,14 +382,14 @@ class Trace:
         Where a tensor was there before, the elements of the one that is there at a call are read.
         """
         found = []
-        rebound = [(place, self._first_value(new)) for place, new in self.reads.rebound()]
+        rebound = [(place, self._first_value(new)) for place, new in self.writes.rebound()]
         for place, value in rebound:
             plain = ReplacedAttribute(place.owner, place.attribute, place.name, place.value)
             place.put(place.value)
             source = self._sources.get(id(place.value))
-            is_alone = isinstance(place.value, Tensor) and not self.reads.has_other_names(place.value, place)
+            is_alone = isinstance(place.value, Tensor) and not self.environment.has_other_names(place.value, place)
             plain.is_alone = is_alone
-            self.reads.carry(plain)
+            self.writes.exclude(plain)
             if is_alone and plain.holds() and source is not None and source.number not in self.updates:
                 self.held[source.attributes["position"]] = plain
             found.append((plain, value))
@@ -397,7 +401,7 @@ class Trace:
 
     def watch(self) -> None:
         """Hold tensors whose attributes were read, so that calls notice a change of shape."""
-        for tensor in self.reads.tensors.values():
+        for tensor in self.environment.tensors.values():
             known = isinstance(tensor._node, autograd.Leaf | None) and tensor.device == self.device
             if known and not self.has_made(tensor):
                 self.source(tensor, tensor._array, id(tensor))

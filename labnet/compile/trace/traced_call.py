@@ -10,14 +10,15 @@ import numpy as np
 from labnet import autograd
 from labnet.compile.ir.values import Value
 from labnet.compile.pytree import flatten
+from labnet.compile.trace.environment import Environment
 from labnet.compile.trace.guards import Guards
 from labnet.compile.trace.instructions import Instructions
 from labnet.compile.trace.locations import Location, ReplacedAttribute
-from labnet.compile.trace.reads import Reads, refuse_changes
 from labnet.compile.trace.rules import RULES
 from labnet.compile.trace.signature import is_dynamic, repeats
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced, has_traced, hides_traced, refuse
+from labnet.compile.trace.writes import Writes, refuse_changes
 from labnet.device import CPU, CUDA
 from labnet.ops import dispatch
 from labnet.ops.creation import random_state, restart_at
@@ -75,7 +76,7 @@ def trace_call(function: Callable[..., Any], args: Sequence[Any], named: dict[st
     before = random_state()
     try:
         first = _trace_once(function, args, named)
-        changes = first.trace.reads.changed()
+        changes = first.trace.writes.changed()
         if changes and not any(has_traced(value) for _, value, _ in changes):
             effects, changes = (
                 [(place, value) for place, value, _ in changes],
@@ -83,12 +84,12 @@ def trace_call(function: Callable[..., Any], args: Sequence[Any], named: dict[st
             )
             first.effects.extend(effects)
         if changes:
-            first.trace.reads.undo()
+            first.trace.writes.undo()
             refuse_changes(changes)
     except BaseException:
         restart_at(before)
         raise
-    first.trace.reads.undo()
+    first.trace.writes.undo()
     return first
 
 
@@ -97,10 +98,10 @@ def _changes_again(
 ) -> list[tuple[Location, Any, str]]:
     """Return the changes of another run, and undo them."""
     state = random_state()
-    again = _trace_once(function, args, named, undo=first.trace.reads.undo)
+    again = _trace_once(function, args, named, undo=first.trace.writes.undo)
     restart_at(state)
-    changes = again.trace.reads.changed()
-    again.trace.reads.undo()
+    changes = again.trace.writes.changed()
+    again.trace.writes.undo()
     return changes
 
 
@@ -113,8 +114,9 @@ def _trace_once(
     leaves, structure = flatten((tuple(args), named))
     devices = {leaf.device for leaf in leaves if isinstance(leaf, Tensor)}
     device = devices.pop() if len(devices) == 1 else CPU
-    reads = Reads()
-    trace = Trace(RULES, arguments=sum(map(is_dynamic, leaves)), device=device, reads=reads)
+    environment = Environment()
+    writes = Writes(environment)
+    trace = Trace(RULES, arguments=sum(map(is_dynamic, leaves)), device=device, writes=writes)
     inputs: list[Traced] = []
     known: dict[int, Traced] = {}
     for leaf in filter(is_dynamic, leaves):
@@ -129,15 +131,15 @@ def _trace_once(
     before = [traced.value for traced in inputs]
     following = iter(inputs)
     traced_args, traced_named = structure.build(next(following) if is_dynamic(leaf) else leaf for leaf in leaves)
-    reads.begin(function, [leaf for leaf in leaves if not is_dynamic(leaf)])
-    reads.take_arguments((traced_args, traced_named))
+    environment.begin(function, [leaf for leaf in leaves if not is_dynamic(leaf)])
+    environment.record_arguments((traced_args, traced_named))
     try:
-        with dispatch.traced_by(trace), Instructions(reads):
+        with dispatch.traced_by(trace), Instructions(environment, writes):
             result = function(*traced_args, **traced_named)
         with dispatch.traced_by(trace):
             if trace.refusal is not None:
                 raise trace.refusal
-            if reads.has_changed_arguments():
+            if environment.has_changed_arguments():
                 refuse("a change of a container among the arguments, seen as a copy: return the new container")
             if isinstance(result, autograd.Gradients):
                 refuse("returning what backward returns: hand it to an optimizer, or return ln.grad(y, x)")
@@ -156,7 +158,7 @@ def _trace_once(
             if is_written and repeats([leaf for leaf in leaves if is_dynamic(leaf)]):
                 refuse("a write into an argument that is given twice: give a copy")
     except BaseException:
-        reads.undo()
+        writes.undo()
         undo()
         raise
-    return TracedCall(trace, reads.guards(), reads.effects(), result, inputs, before, rebound)
+    return TracedCall(trace, environment.guards(), writes.effects(), result, inputs, before, rebound)
