@@ -95,18 +95,18 @@ class Called(autograd.Node):
         return self._nbytes if self.arrays else 0
 
 
-def slopes(trace: Trace, outputs: Sequence[Traced]) -> dict[autograd.Leaf, Traced]:
-    """Record the gradients of all leaves, given those of the outputs."""
+def trace_gradients(trace: Trace, outputs: Sequence[Traced]) -> dict[autograd.Leaf, Traced]:
+    """Trace the backward: return the gradient of each leaf, given those of the outputs."""
     found: dict[autograd.Leaf, Traced] = {}
     for position, output in enumerate(outputs):
         if output._node is None:
             continue
         value = trace.builder.make("source", shape=output.shape, dtype=output.dtype, origin=SEED, position=position)
         with dispatch.traced_by(trace), autograd.no_grad():
-            pulled = autograd.sweep_leaves(output._node, trace.stand_in(value), run=autograd.Run(), retain_graph=True)
-            if pulled is None:
+            swept = autograd.sweep_leaves(output._node, trace.stand_in(value), run=autograd.Run(), retain_graph=True)
+            if swept is None:
                 refuse("a model that calls another one over the network")
-            for leaf, gradient in pulled.items():
+            for leaf, gradient in swept.items():
                 if isinstance(leaf, autograd.Leaf):
                     found[leaf] = trace.lift(found[leaf] + gradient if leaf in found else gradient)
     return found
@@ -124,7 +124,7 @@ class Version:
         self._leaves, self._structure = flatten(call.result)
         outputs = [leaf for leaf in self._leaves if isinstance(leaf, Traced)]
         self._recorded = [position for position, output in enumerate(outputs) if output._node is not None]
-        gradients = slopes(trace, outputs)
+        gradients = trace_gradients(trace, outputs)
         self._owners = [_owner(leaf, call.inputs) for leaf in gradients]
         self._held: list[Tensor | ReplacedAttribute] = trace.held
         self._states = [_state(part) for part in self._held]

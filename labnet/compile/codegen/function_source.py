@@ -31,20 +31,20 @@ from labnet.compile.intrinsics.prelude import *
 @njit({layout}, **OPTIONS)
 def step({parameters}):
 '''
-#: How the next part of a step begins.
+#: Header of the next part of a step.
 _NEXT = "\n\n@part\ndef step{number}({parameters}):\n"
-#: Lines up to which a step is one function, and lines of a part of longer ones: Numba's time grows with the square.
+#: Maximum lines of a step in one function, and lines per part of a longer step: Numba's time grows quadratically.
 WHOLE, PART = 400, 200
 _NAME = re.compile(r"\b[pv]\w*")
 
 
 def described(dtype: DType) -> int:
-    """Return the bytes with which NumPy describes a dtype, as generated code reads them."""
+    """Return the first bytes of NumPy's dtype object, as generated code compares them."""
     return int.from_bytes(f"{dtype.kind}{dtype.char}{'|' if dtype.itemsize == 1 else '='}".encode(), "little")
 
 
 class Emitter:
-    """Writes the source of one program."""
+    """Emits the source of one program."""
 
     def __init__(self, program: Program, groups: list[Group], plan: Plan, *, held: int, constants: int, numbers: int):
         self._program, self._groups, self._plan = program, groups, plan
@@ -55,7 +55,7 @@ class Emitter:
         self._body: list[str] = []
 
     def source(self) -> str:
-        """Return the whole file."""
+        """Return the source of the file."""
         values = self._program.values()
         outputs = [store for store in self._program.stores if isinstance(store.target, int)]
         for value in values:
@@ -83,7 +83,7 @@ class Emitter:
         return text
 
     def _parts(self, pieces: list[list[str]]) -> Iterator[list[str]]:
-        """Yield the lines of each function of a step; they take the same arguments and run one after the other."""
+        """Yield the lines of each function of a step; all take the same arguments and run in order."""
         rest = list(itertools.chain.from_iterable(pieces))
         if len(rest) <= WHOLE:
             yield self._head + rest
@@ -100,18 +100,18 @@ class Emitter:
 
     count_arguments = 0
 
-    #: Shapes and dtypes of the arguments, where those matter that are not read too.
+    #: Shapes and dtypes of all arguments, if unread ones are checked too.
     given: Sequence[tuple[Shape, DType]] = ()
 
     def _guarded(self, values: Iterable[Value]) -> list[tuple[int, int, Shape]]:
-        """Return the arguments that are checked: position, described dtype and shape."""
+        """Return the arguments to check: position, dtype bytes and shape."""
         if self.given:
             return [(position, described(dtype), shape) for position, (shape, dtype) in enumerate(self.given)]
         found = [value for value in values if value.kind == "source" and value.attributes["origin"] == "argument"]
         return [(value.attributes["position"], described(value.dtype), value.shape) for value in found]
 
     def _place(self, value: Value) -> None:
-        """Name the pointer to a value that lies in memory."""
+        """Return the name of the pointer to a value in memory."""
         if value.kind == "source":
             origin, position = value.attributes["origin"], value.attributes["position"]
             if origin == "number":
@@ -172,7 +172,7 @@ class Emitter:
         return Factor.of(operand, self._shifted(base, offset, strides[:-2]))
 
     def _blank(self, value: Value) -> list[str]:
-        """Return statements that clear a put whose parts leave gaps or overlap."""
+        """Return statements that zero a put whose parts leave gaps or overlap."""
         apart, whole = parts_of(value)
         if apart and whole:
             return []
@@ -201,7 +201,7 @@ class Emitter:
         return lines
 
     def _shifted(self, base: Value, offset: int, strides: Shape) -> str:
-        """Return a pointer to where a matrix begins, in loops over what is before its dimensions."""
+        """Return a pointer to a matrix of a batch, inside the loops over the batch dimensions."""
         terms = [f"i{axis} * {step}" for axis, step in enumerate(strides) if step]
         terms += [str(offset)] if offset else []
         pointer = self._pointers[base.number][0]
@@ -238,7 +238,7 @@ class Emitter:
         return Access(pointer, offset, spread_strides(operand.shape, strides, shape), dtype)
 
     def _within(self, value: Value, shape: Shape) -> Access:
-        """Return how the last dimensions go on from the positions of a take or scatter."""
+        """Return the source of the offset in the trailing dimensions of a take or scatter."""
         pointer, dtype = self._pointers[(value.inputs[0] if value.kind == "take" else value).number]
         steps = value.attributes["within"]
         return Access(pointer, 0, (0,) * (len(shape) - len(steps)) + tuple(steps), dtype)
@@ -258,7 +258,7 @@ class Emitter:
 
 
 def _turned(lengths: Shape, source: Access, target: Access) -> list[str] | None:
-    """Return a transposed copy of matrices, if two accesses of these lengths form one; else None."""
+    """Return statements for a transposed copy if two accesses form one; else None."""
     if len(lengths) < 2 or source.dtype != np.float32 or target.dtype != np.float32:
         return None
     rows, columns = lengths[-2:]
@@ -289,11 +289,11 @@ def emit(
     Parameters
     ----------
     program, groups, plan
-        What the earlier passes returned.
+        Results of the earlier passes.
     arguments, held, constants, numbers : int
-        How many arrays a call brings, how many are held, how many are constants, and how many numbers there are.
+        Numbers of arguments, held arrays, constants and scalar arguments.
     given : sequence of (tuple, dtype)
-        Shapes and dtypes of the arguments that each call has to bring; by default those of what is read.
+        Shapes and dtypes that the arguments must have; by default only those that are read are checked.
     """
     emitter = Emitter(program, groups, plan, held=held, constants=constants, numbers=numbers)
     emitter.count_arguments, emitter.given = arguments, given

@@ -17,14 +17,14 @@ _START: dict[str, Callable[[DType], str]] = {
     "max": lambda dtype: {"f": "-math.inf", "b": "False"}.get(dtype.kind) or str(np.iinfo(dtype).min),
     "min": lambda dtype: {"f": "math.inf", "b": "True"}.get(dtype.kind) or str(np.iinfo(dtype).max),
 }
-#: Joins that are quick because they need not care for NaN, which is looked for beside them.
+#: Faster combinations for operands without NaN, which is detected separately.
 _LOOSELY = {"max": "_greater_number", "min": "_smaller_number"}
 _JOIN = {"sum": "_added", "prod": "_multiplied", "max": "_greater", "min": "_smaller"}
 _HALF = np.dtype("float16")
 
 
 def name_of(dtype: DType) -> str:
-    """Return the name of the type in which generated code computes with a dtype."""
+    """Return the name of the type in which generated code computes a dtype."""
     return {"bool": "boolean", "float16": "float32"}.get(dtype.name, dtype.name)
 
 
@@ -46,7 +46,7 @@ def literal(number: Any, dtype: DType) -> str:
 
 
 def converted(text: str, source: DType, target: DType) -> str:
-    """Return an expression of one dtype as one of another."""
+    """Return an expression converted from one dtype to another."""
     if source == target:
         return text
     if target.kind == "b":
@@ -62,19 +62,19 @@ def rounded(text: str, dtype: DType) -> str:
 
 
 def joined(name: str, total: str, text: str) -> str:
-    """Return the accumulator of a reduction after one more element."""
+    """Return the expression that combines an accumulator with one more element."""
     return f"{_JOIN[name]}({total}, {text})"
 
 
 def stored(text: str, dtype: DType) -> str:
-    """Return a number of a dtype as it lies in memory."""
+    """Return a number of a dtype as it is stored in memory."""
     wrapped = {"bool": "uint8", "float16": "_to_half"}.get(dtype.name)
     return f"{wrapped}({text})" if wrapped else text
 
 
 @dataclass
 class Access:
-    """How the loops of a group reach the elements of an array."""
+    """The access of a loop nest to the elements of an array."""
 
     pointer: str
     offset: int
@@ -83,7 +83,7 @@ class Access:
 
     @property
     def depth(self) -> int:
-        """Number of loops inside of which the element is known."""
+        """Number of enclosing loops that determine the element."""
         return max((axis + 1 for axis, step in enumerate(self.strides) if step), default=0)
 
     def index(self, start: str = "") -> str:
@@ -126,7 +126,7 @@ class Loops:
 
 
 def merged(shape: Shape, strides: Sequence[Shape]) -> tuple[list[int], list[list[int]]]:
-    """Return the shape and strides with which fewer loops reach the same elements.
+    """Merge loops: return a shape and strides with fewer dimensions for the same elements.
 
     Examples
     --------
@@ -151,7 +151,7 @@ def merged(shape: Shape, strides: Sequence[Shape]) -> tuple[list[int], list[list
 
 
 class Nest:
-    """Fills one nest of loops with the statements of a group."""
+    """Emits the statements of a group into one loop nest."""
 
     def __init__(self, group: Group, loops: Loops, accesses: dict[Any, Access], own: set[int]):
         self._group, self._loops, self._accesses, self._own = group, loops, accesses, own
@@ -170,7 +170,7 @@ class Nest:
         return self._first + self._loops.lines()
 
     def _operand(self, operand: Value) -> tuple[str, int]:
-        """Return an operand as source, and the depth from which on it is known; load it there if need be."""
+        """Return an operand as source and the depth at which it is available; load it there if necessary."""
         if operand.kind == "splat":
             return literal(operand.attributes["number"], operand.dtype), 0
         name = f"v{operand.number}"
@@ -195,7 +195,7 @@ class Nest:
         self._known(value, text if name in CHOICES else rounded(text, value.dtype), depth)
 
     def _known(self, value: Value, text: str, depth: int) -> None:
-        """Name the element of a value, and store it if a later group reads it."""
+        """Bind the element of a value to a name, and store it if a later group reads it."""
         self._loops.before[depth].append(f"v{value.number} = {text}")
         self._depths[value.number] = depth
         if ("write", value.number) in self._accesses:
@@ -242,7 +242,7 @@ class Nest:
 
 
 def _expression(value: Value) -> str:
-    """Return the expression of an elementwise op in the dtype that it computes in."""
+    """Return the expression of an elementwise op, in the dtype that it computes in."""
     name, work = value.attributes["name"], value.attributes["work"]
     if work.kind != "f":
         return WHOLE.get(name) or EXPRESSIONS[name]
@@ -257,5 +257,5 @@ def filled(pointer: str, value: Value) -> list[str]:
 
 
 def is_number(value: Value) -> bool:
-    """Return whether a value is a number of the call."""
+    """Return whether a value is a scalar argument of the call."""
     return value.kind == "source" and value.attributes["origin"] == "number"

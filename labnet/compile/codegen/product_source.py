@@ -1,4 +1,4 @@
-"""Source of products of matrices: small ones as tiles and loops, the others as calls of BLAS with legal arguments."""
+"""Source of matrix products: small ones as tiles and loops, others as calls of BLAS."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,33 +8,33 @@ from labnet.compile.ir.values import Value, leading
 from labnet.compile.native.processor import registers
 
 #: BLAS's constants for a row-major matrix, and for a transposed one.
-_PLAIN, _TURNED = 111, 112
+_PLAIN, _TRANSPOSED = 111, 112
 
 
 @dataclass(frozen=True)
 class Factor:
-    """A matrix that generated code multiplies.
+    """A factor of a matrix product in generated code.
 
     Attributes
     ----------
     rows, columns : int
     pointer : str
         Source of the pointer to its first element.
-    turned : bool
-        Whether it lies transposed in memory.
+    is_transposed : bool
+        Whether it is stored by columns.
     step : int
-        Its leading dimension: elements from one row in memory to the next.
+        The leading dimension: elements from one stored row to the next.
     """
 
     rows: int
     columns: int
     pointer: str
-    turned: bool
+    is_transposed: bool
     step: int
 
     @classmethod
     def of(cls, value: Value, pointer: str) -> "Factor":
-        """Return the matrices that a value holds."""
+        """Return the factor for the matrices of a value."""
         found = leading(value)
         if found is None:
             raise RuntimeError(f"matmul: {value!r} lies in memory neither by rows nor by columns")
@@ -44,17 +44,17 @@ class Factor:
     @property
     def down(self) -> int:
         """Elements in memory from one row to the next."""
-        return 1 if self.turned else self.step
+        return 1 if self.is_transposed else self.step
 
     @property
     def right(self) -> int:
         """Elements in memory from one column to the next."""
-        return self.step if self.turned else 1
+        return self.step if self.is_transposed else 1
 
     @property
     def transposed(self) -> "Factor":
-        """The transpose, where the matrix lies."""
-        return Factor(self.columns, self.rows, self.pointer, not self.turned, self.step)
+        """The transpose in the same memory."""
+        return Factor(self.columns, self.rows, self.pointer, not self.is_transposed, self.step)
 
     def blas(self) -> tuple[int, str, int]:
         """Return the arguments of BLAS for the matrix: kind, pointer and leading dimension.
@@ -62,12 +62,12 @@ class Factor:
         Raises
         ------
         RuntimeError
-            If BLAS would refuse the leading dimension: it prints to the terminal, and computes nothing.
+            If the leading dimension is illegal: BLAS would print to the terminal and compute nothing.
         """
-        least = max(self.rows if self.turned else self.columns, 1)
+        least = max(self.rows if self.is_transposed else self.columns, 1)
         if self.step < least:
             raise RuntimeError(f"matmul: a leading dimension of at least {least} was expected, got {self.step}")
-        return _TURNED if self.turned else _PLAIN, self.pointer, self.step
+        return _TRANSPOSED if self.is_transposed else _PLAIN, self.pointer, self.step
 
 
 def product_source(number: int, bits: int, left: Factor, right: Factor, out: str) -> list[str]:
@@ -76,13 +76,15 @@ def product_source(number: int, bits: int, left: Factor, right: Factor, out: str
     Parameters
     ----------
     number : int
-        Tells the names of this product from those of others.
+        Makes the names of this product unique.
     bits : int
-        Of one element.
+        Bits of an element.
     """
-    if right.columns == 1 and left.turned and not right.turned:  # sums of contiguous rows: the result as one row
+    if (
+        right.columns == 1 and left.is_transposed and not right.is_transposed
+    ):  # sums of contiguous rows: the result as one row
         left, right = right.transposed, left.transposed
-    if left.rows * right.columns * left.columns <= SMALL and not right.turned:
+    if left.rows * right.columns * left.columns <= SMALL and not right.is_transposed:
         return _small(number, bits, left, right, out)
     (kind, a, down_a), (other, b, down_b) = left.blas(), right.blas()
     sizes = f"{left.rows}, {right.columns}, {left.columns}"
@@ -96,7 +98,7 @@ def _small(number: int, bits: int, left: Factor, right: Factor, out: str) -> lis
 
 
 def _tiles(left: Factor, right: Factor, out: str, columns: int) -> list[str]:
-    """Return the first columns, which are whole vectors, as calls of tiles that leave nothing out."""
+    """Return calls of tiles for the first `columns`, which are whole vectors."""
     lines = []
     steps = (left.columns, left.down, left.right, right.step, right.columns)
     broad = columns // (2 * WIDTH)
@@ -112,7 +114,7 @@ def _tiles(left: Factor, right: Factor, out: str, columns: int) -> list[str]:
 
 
 def _loops(number: int, left: Factor, right: Factor, out: str, first: int) -> list[str]:
-    """Return the columns from `first` on as loops: some sums at a time stay in registers."""
+    """Return loops for the columns from `first` on, with `WIDTH` sums at a time in registers."""
     a, b, c = (f"{name}{number}" for name in ("left", "right", "out"))
     lines = [f"{name} = {pointer}" for name, pointer in zip((a, b, c), (left.pointer, right.pointer, out), strict=True)]
     lines.append(f"for i in range({left.rows}):")
@@ -122,7 +124,7 @@ def _loops(number: int, left: Factor, right: Factor, out: str, first: int) -> li
 
 
 def _sums(left: Factor, right: Factor, names: Sequence[str], start: int) -> list[str]:
-    """Return what computes up to `WIDTH` elements of row ``i`` side by side, from column `start` on."""
+    """Return statements for up to `WIDTH` elements of row ``i``, from column `start` on."""
     a, b, c = names
     block = range(start, min(start + WIDTH, right.columns))
     lines = [f"x = {a}[i * {left.down}]", *[f"s{j - start} = x * {b}[{j}]" for j in block]]
@@ -136,5 +138,5 @@ def _sums(left: Factor, right: Factor, names: Sequence[str], start: int) -> list
 
 
 def moved(pointer: str, places: int) -> str:
-    """Return a pointer to an element further on, as source."""
+    """Return the source of a pointer advanced by a number of elements."""
     return f"_ahead({pointer}, {places})" if places else pointer

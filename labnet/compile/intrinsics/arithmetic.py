@@ -1,8 +1,8 @@
 """Arithmetic on single numbers for generated code: the same results as NumPy, to the last bit.
 
-Numba's own operators promise LLVM that signed integers do not overflow, take 64-bit integers of different signs for
-floating numbers, and leave conversions of numbers out of range open. Here integers wrap around at their own width and
-floating results are rounded one by one; only sums of reductions may be taken in another order.
+Numba's own operators promise LLVM that signed integers do not overflow, convert int64 with uint64 to float64, and leave
+conversions out of range undefined. Here integers wrap around at their own width, and each floating-point result is
+rounded. Only the sums of reductions may be reordered.
 """
 
 # mypy: ignore-errors
@@ -24,7 +24,7 @@ def is_signed(kind):
 
 
 def unary(emit):
-    """Return the function of one number that ``emit(builder, kind, a)`` writes."""
+    """Make an intrinsic of one number from ``emit(builder, kind, a)``."""
 
     @intrinsic
     def computed(context, a):
@@ -35,7 +35,7 @@ def unary(emit):
 
 
 def binary(emit):
-    """Return the function of two numbers of one type that ``emit(builder, kind, a, b)`` writes."""
+    """Make an intrinsic of two numbers of one type from ``emit(builder, kind, a, b)``."""
 
     @intrinsic
     def computed(context, a, b):
@@ -46,7 +46,7 @@ def binary(emit):
 
 
 def instruction(floating, integer, logical, flags=()):
-    """Return the function of two numbers that one instruction computes, for each kind of numbers."""
+    """Make an intrinsic of two numbers from one instruction for each kind of numbers."""
 
     def emit(builder, kind, a, b):
         if is_float(kind):
@@ -58,7 +58,7 @@ def instruction(floating, integer, logical, flags=()):
 
 _plus = instruction("fadd", "add", "or_")
 _minus = instruction("fsub", "sub", "xor")
-#: A product may become one instruction with the sum of a reduction, which alone allows it too.
+#: A product that may be fused with the sum of a reduction into one instruction; the sum must allow it too.
 _times = instruction("fmul", "mul", "and_", ("contract",))
 _over = instruction("fdiv", "sdiv", "and_")
 _added = instruction("fadd", "add", "or_", ("reassoc", "contract"))
@@ -97,7 +97,7 @@ _floor, _ceil, _trunc, _rint = (rounding(name) for name in ("floor", "ceil", "tr
 
 
 def chosen(sign):
-    """Return a function that selects one of two numbers and propagates NaN."""
+    """Make an intrinsic that selects one of two numbers and propagates NaN."""
 
     def emit(builder, kind, a, b):
         if is_float(kind):
@@ -115,7 +115,7 @@ _greater, _smaller = chosen(">"), chosen("<")
 
 
 def loosely(sign):
-    """Return what chooses one of two numbers that are no NaN; for such ones the result is never used."""
+    """Make an intrinsic that selects one of two numbers; the result is undefined for NaN."""
 
     def emit(builder, kind, a, b):
         loose = ("nnan", "nsz")
@@ -147,14 +147,14 @@ def _is_odd(context, a):
 
 @binary
 def _shifted_left(builder, kind, a, b):
-    """Shift, by as many places as there are bits, or more, to 0."""
+    """Shift left; a shift by all bits or more gives 0."""
     inside = builder.icmp_unsigned("<", b, b.type(kind.bitwidth))
     return builder.select(inside, builder.shl(a, builder.select(inside, b, b.type(0))), a.type(0))
 
 
 @binary
 def _shifted_right(builder, kind, a, b):
-    """Shift, by as many places as there are bits, or more, to the sign."""
+    """Shift right; a shift by all bits or more leaves the sign only."""
     inside = builder.icmp_unsigned("<", b, b.type(kind.bitwidth))
     if is_signed(kind):
         return builder.ashr(a, builder.select(inside, b, b.type(kind.bitwidth - 1)))
@@ -162,21 +162,21 @@ def _shifted_right(builder, kind, a, b):
 
 
 def divisor(builder, kind, b):
-    """Return a divisor that does not trap, and whether the given one was 0 or -1, which can."""
+    """Return a divisor that cannot trap, and whether the given one was 0 or -1."""
     is_zero = builder.icmp_unsigned("==", b, b.type(0))
     is_minus_one = builder.icmp_unsigned("==", b, b.type(-1)) if is_signed(kind) else ir.IntType(1)(0)
     return builder.select(builder.or_(is_zero, is_minus_one), b.type(1), b), is_zero, is_minus_one
 
 
 def crosses(builder, rest, b):
-    """Return whether a remainder has another sign than the divisor."""
+    """Return whether a remainder and its divisor have different signs."""
     differs = builder.icmp_signed("<", builder.xor(rest, b), b.type(0))
     return builder.and_(differs, builder.icmp_unsigned("!=", rest, b.type(0)))
 
 
 @binary
 def _whole_quotient(builder, kind, a, b):
-    """Quotient rounded down; 0 where the divisor is 0."""
+    """Return the quotient rounded down; 0 if the divisor is 0."""
     safe, is_zero, is_minus_one = divisor(builder, kind, b)
     if is_signed(kind):
         found = builder.sdiv(a, safe)
@@ -190,7 +190,7 @@ def _whole_quotient(builder, kind, a, b):
 
 @binary
 def _whole_rest(builder, kind, a, b):
-    """Remainder with the sign of the divisor; 0 where the divisor is 0."""
+    """Return the remainder with the sign of the divisor; 0 if the divisor is 0."""
     safe, is_zero, is_minus_one = divisor(builder, kind, b)
     if is_signed(kind):
         found = builder.srem(a, safe)
@@ -204,7 +204,7 @@ def _whole_rest(builder, kind, a, b):
 
 
 def bounded(builder, number, kind):
-    """Return a floating number as a signed integer, the least one where it is out of range or NaN."""
+    """Convert a floating-point number to a signed integer, the least one if out of range or NaN."""
     high = number.type(2.0 ** (kind.width - 1))
     low = builder.fcmp_ordered(">=", number, number.type(-(2.0 ** (kind.width - 1))))
     inside = builder.and_(low, builder.fcmp_ordered("<", number, high))
@@ -213,7 +213,7 @@ def bounded(builder, number, kind):
 
 
 def unsigned(builder, number, kind):
-    """Return a floating number as an unsigned integer of 32 or 64 bits, as C compilers for vectors convert it."""
+    """Convert a floating-point number to uint32 or uint64, as vectorizing C compilers do."""
     half = 2 ** (kind.width - 1)
     is_upper = builder.fcmp_ordered(">=", number, number.type(float(half)))
     lowered = builder.select(is_upper, builder.fsub(number, number.type(float(half))), number)
@@ -222,7 +222,7 @@ def unsigned(builder, number, kind):
 
 
 def whole(target):
-    """Return the function that converts numbers to an integer type; floating ones out of its range as NumPy does."""
+    """Make the conversion to an integer type; out-of-range numbers convert as in NumPy."""
 
     @intrinsic
     def converted(context, number):
@@ -245,7 +245,7 @@ _as_uint8, _as_uint16, _as_uint32, _as_uint64 = (whole(kind) for kind in (uint8,
 
 
 def number_of(target):
-    """Return the function that converts numbers to a floating type."""
+    """Make the conversion to a floating-point type."""
 
     @intrinsic
     def converted(context, number):
@@ -264,13 +264,13 @@ _as_float32, _as_float64 = number_of(float32), number_of(float64)
 
 @intrinsic
 def _bits_of(context, number):
-    """Take the bits of an int32 for those of a float32."""
+    """Reinterpret the bits of an int32 as a float32."""
     return made(float32(int32), lambda builder, a: builder.bitcast(a, ir.FloatType()))
 
 
 @intrinsic
 def _bits(context, number):
-    """Take the bits of a float32 for those of an int32."""
+    """Reinterpret the bits of a float32 as an int32."""
     return made(int32(float32), lambda builder, a: builder.bitcast(a, ir.IntType(32)))
 
 
@@ -293,12 +293,12 @@ def _near_float32(context, number):
     return made(float32(float64), emit)
 
 
-# Numbers of 16 bits lie in memory as such, and are computed with as float32
+# float16 is stored in 16 bits and computed in float32
 
 
 @intrinsic
 def _from_half(context, bits):
-    """Return the number whose 16 bits lie in memory."""
+    """Convert the bits of a float16 to float32."""
 
     def emit(builder, bits):
         return builder.fpext(builder.bitcast(bits, ir.HalfType()), ir.FloatType())
@@ -308,7 +308,7 @@ def _from_half(context, bits):
 
 @intrinsic
 def _to_half(context, number):
-    """Return the 16 bits of the nearest number that has as many."""
+    """Round to float16, and return its bits."""
 
     def emit(builder, number):
         return builder.bitcast(builder.fptrunc(number, ir.HalfType()), ir.IntType(16))

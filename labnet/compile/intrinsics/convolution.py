@@ -1,6 +1,6 @@
-"""Convolutions in float32 for generated code: windows are multiplied where they lie in the images.
+"""Convolutions in float32 for generated code, without copies of each window.
 
-`labnet.compile.intrinsics.correlation` defines the memory layout. All sizes are known when code is generated, so each
+`labnet.compile.intrinsics.correlation` defines the memory layout. All sizes are compile-time constants, so each
 convolution has its own instructions.
 """
 
@@ -20,17 +20,17 @@ from labnet.compile.intrinsics.vectors import WORD, Vectors
 _array = types.CPointer(float32)
 
 
-def _described(numbers):
-    """Return the convolution that a tuple of literal numbers describes."""
+def _sizes_from(numbers):
+    """Return the sizes of a convolution from a tuple of literal numbers."""
     return Correlation.of(*(number.literal_value for number in numbers.types))
 
 
-def _padded(code, shape, x, room, channels):
-    """Copy so many channels of an image into the room, whose padding is blank."""
+def _copy_padded(code, shape, x, workspace, channels):
+    """Copy channels of an image into the workspace, whose padding is already zero."""
     right = shape.stride[1]
     with code.loop(channels) as channel:
         image = code.ahead(x, code.times(channel.index, math.prod(shape.image)))
-        to = code.ahead(room, code.times(channel.index, shape.channel))
+        to = code.ahead(workspace, code.times(channel.index, shape.channel))
         for start, rows, first, columns in shape.copies():
             with code.loop(rows) as row:
                 source = code.ahead(code.ahead(image, first), code.times(row.index, shape.stride[0] * shape.image[1]))
@@ -39,9 +39,9 @@ def _padded(code, shape, x, room, channels):
 
 
 def _tiles(shape):
-    """Return the tiles of windows of an image: loops over lines and vectors, and what one takes of each.
+    """Return the tiles of windows of an image.
 
-    A tile is (first line, lines, times, first vector, vectors, times).
+    Each entry is a loop nest: (first line, lines per tile, repeats, first vector, vectors per tile, repeats).
     """
     vectors, most = shape.length // shape.lanes, shape.wide()
     high = max(most // vectors, 1)
@@ -49,14 +49,14 @@ def _tiles(shape):
 
 
 @intrinsic(prefer_literal=True)
-def _correlate(context, x, weight, bias, room, out, numbers):
-    """Apply filters to images, and add a bias."""
-    shape = _described(numbers)
+def _correlate(context, x, weight, bias, workspace, out, numbers):
+    """Correlate images with filters, and add a bias."""
+    shape = _sizes_from(numbers)
     filters, inner, plane, lanes = shape.filters // shape.groups, shape.inner, shape.plane, shape.lanes
     whole = shape.parts[0][1] == shape.channels // shape.groups
 
     def tile(code, x, weight, steps, bias, out, count, places, size):
-        """Add products of so many elements of windows to sums of some filters, in registers."""
+        """Accumulate products of `size` window elements in registers, for `count` filters."""
         seen, targets = places
         if whole:
             starts = [code.spread(code.read(bias, i)) for i in range(count) for _ in targets]
@@ -95,45 +95,47 @@ def _correlate(context, x, weight, bias, room, out, numbers):
             with code.loop(plane // lanes) as block:
                 code.store(row, to, code.times(block.index, lanes))
 
-    def group_of(code, x, weight, steps, bias, room, out):
+    def group_of(code, x, weight, steps, bias, workspace, out):
         if not whole:
             fill(code, bias, out)
         for first, channels, times in shape.parts:
             with code.loop(times) as turn:
                 channel = code.builder.add(code.times(turn.index, channels), WORD(first))
-                _padded(code, shape, code.ahead(x, code.times(channel, math.prod(shape.image))), room, channels)
+                _copy_padded(
+                    code, shape, code.ahead(x, code.times(channel, math.prod(shape.image))), workspace, channels
+                )
                 chosen = code.ahead(weight, code.times(channel, math.prod(shape.kernel)))
-                image_of(code, room, chosen, steps, bias, out, channels * math.prod(shape.kernel))
+                image_of(code, workspace, chosen, steps, bias, out, channels * math.prod(shape.kernel))
 
     def generate(context, builder, signature, arguments):
         code = Vectors(builder, lanes)
-        x, weight, bias, room, out = arguments[:5]
+        x, weight, bias, workspace, out = arguments[:5]
         steps = code.constant(shape.steps)
-        code.clear(room, shape.padded)
+        code.clear(workspace, shape.padded)
         with code.loop(shape.samples) as n, code.loop(shape.groups) as group:
             place = builder.add(code.times(n.index, shape.groups), group.index)
             images = code.ahead(x, code.times(place, shape.channels // shape.groups * math.prod(shape.image)))
             final = code.ahead(out, code.times(place, filters * math.prod(shape.out)))
             k = code.times(group.index, filters)
-            to = final if shape.is_direct else code.ahead(room, shape.padded)
-            group_of(code, images, code.ahead(weight, code.times(k, inner)), steps, code.ahead(bias, k), room, to)
+            to = final if shape.is_direct else code.ahead(workspace, shape.padded)
+            group_of(code, images, code.ahead(weight, code.times(k, inner)), steps, code.ahead(bias, k), workspace, to)
             if not shape.is_direct:
-                _compact(code, shape, to, final)
+                _compact_rows(code, shape, to, final)
         return context.get_dummy_value()
 
     return types.void(*[_array] * 5, numbers), generate
 
 
-def _compact(code, shape, wide, out):
-    """Copy windows of a group out of the room."""
+def _compact_rows(code, shape, wide, out):
+    """Copy the results of a group out of the workspace, without the columns between rows."""
     with code.loop(shape.filters // shape.groups) as k, code.loop(shape.out[0]) as row:
         start = code.builder.add(code.times(k.index, shape.plane), code.times(row.index, shape.sides[1]))
         to = code.builder.add(code.times(k.index, math.prod(shape.out)), code.times(row.index, shape.out[1]))
         code.copy(code.ahead(wide, start), code.ahead(out, to), shape.out[1])
 
 
-def _spread_out(code, shape, y, wide):
-    """Copy windows to where they lie as if rows went on without end; what lies between them is blank."""
+def _expand_rows(code, shape, y, wide):
+    """Copy gradients to rows of the length of a plane, whose remaining columns are zero."""
     with code.loop(shape.filters) as k, code.loop(shape.out[0]) as row:
         to = code.builder.add(code.times(k.index, shape.plane), code.times(row.index, shape.sides[1]))
         start = code.builder.add(code.times(k.index, math.prod(shape.out)), code.times(row.index, shape.out[1]))
@@ -141,89 +143,89 @@ def _spread_out(code, shape, y, wide):
 
 
 @intrinsic(prefer_literal=True)
-def _slopes(context, x, y, room, out, numbers):
-    """Multiply slopes of the result by the windows that they come from: slopes of the filters."""
-    shape = _described(numbers)
+def _filter_gradient(context, x, y, workspace, out, numbers):
+    """Compute the gradient of the filters from the images and the gradient of the result."""
+    shape = _sizes_from(numbers)
     filters, inner, plane, lanes = shape.filters // shape.groups, shape.inner, shape.plane, shape.lanes
     result = shape.filters * math.prod(shape.out)
     apart = shape.filters * plane
     wide = shape.wide()
 
     def tile(code, x, y, steps, out, count, places, size):
-        """Add to slopes of some filters at some elements of their windows, those of so many images at once."""
+        """Accumulate the gradient of `count` filters at `places` window elements, over `size` images."""
         starts = [code.read(steps, j) for j in range(places)]
         totals = code.totals([ir.Constant(code.row, [0.0] * lanes)] * (count * places))
         with code.loop(size) as n, code.loop(shape.lines) as line, code.loop(shape.length // lanes) as block:
             at = code.times(block.index, lanes)
             windows = code.ahead(code.ahead(x, code.times(n.index, shape.padded)), code.times(line.index, shape.down))
-            slopes = code.ahead(code.ahead(y, code.times(n.index, apart)), code.times(line.index, shape.length))
+            gradients = code.ahead(code.ahead(y, code.times(n.index, apart)), code.times(line.index, shape.length))
             rows = [code.load(code.ahead(windows, start), at) for start in starts]
             for i in range(count):
-                slope = code.load(code.ahead(slopes, i * plane), at)
+                gradient = code.load(code.ahead(gradients, i * plane), at)
                 for j, row in enumerate(rows):
-                    code.add(totals[i * places + j], slope, row)
+                    code.add(totals[i * places + j], gradient, row)
         for position, total in enumerate(totals):
             target = code.ahead(out, position // places * inner + position % places)
             sum = code.sum(code.builder.load(total))
             code.builder.store(code.builder.fadd(code.builder.load(target), sum), target)
 
     def part_of(code, x, y, steps, out, size, places):
-        """Do so many elements of windows of so many images, which lie in the room."""
+        """Accumulate the gradient at `places` window elements of `size` images, which are in the workspace."""
         for k, count, downs in shape.high(wide):
             for r, seen, rights in evenly(places, wide):
                 with code.loop(downs) as down, code.loop(rights) as right:
                     begin = code.builder.add(code.times(down.index, count), WORD(k))
                     place = code.builder.add(code.times(right.index, seen), WORD(r))
-                    slopes, chosen = code.ahead(y, code.times(begin, plane)), code.ahead(steps, place)
+                    gradients, chosen = code.ahead(y, code.times(begin, plane)), code.ahead(steps, place)
                     target = code.ahead(code.ahead(out, code.times(begin, inner)), place)
-                    tile(code, x, slopes, chosen, target, count, seen, size)
+                    tile(code, x, gradients, chosen, target, count, seen, size)
 
-    def group_of(code, x, y, steps, room, out, size):
+    def group_of(code, x, y, steps, workspace, out, size):
         for first, channels, times in shape.parts:
             with code.loop(times) as turn:
                 channel = code.builder.add(code.times(turn.index, channels), WORD(first))
                 images = code.ahead(x, code.times(channel, math.prod(shape.image)))
                 with code.loop(size) as n:
                     image = code.ahead(images, code.times(n.index, shape.channels * math.prod(shape.image)))
-                    _padded(code, shape, image, code.ahead(room, code.times(n.index, shape.padded)), channels)
+                    _copy_padded(code, shape, image, code.ahead(workspace, code.times(n.index, shape.padded)), channels)
                 target = code.ahead(out, code.times(channel, math.prod(shape.kernel)))
-                part_of(code, room, y, steps, target, size, channels * math.prod(shape.kernel))
+                part_of(code, workspace, y, steps, target, size, channels * math.prod(shape.kernel))
 
-    def slopes_of(code, y, room, size):
-        """Return where slopes of so many images lie in lines: copied into the room if need be."""
+    def gradient_of(code, y, workspace, size):
+        """Return the gradients of `size` images in lines, copied into the workspace if necessary."""
         if shape.is_direct:
             return y
-        spread = code.ahead(room, shape.together * shape.padded)
+        spread = code.ahead(workspace, shape.together * shape.padded)
         with code.loop(size) as n:
             source, target = code.ahead(y, code.times(n.index, result)), code.ahead(spread, code.times(n.index, apart))
-            _spread_out(code, shape, source, target)
+            _expand_rows(code, shape, source, target)
         return spread
 
     def generate(context, builder, signature, arguments):
         code = Vectors(builder, lanes)
-        x, y, room, out = arguments[:4]
+        x, y, workspace, out = arguments[:4]
         steps = code.constant(shape.steps)
-        code.clear(room, shape.room_for_slopes)
+        code.clear(workspace, shape.gradient_workspace)
         code.clear(out, shape.filters * inner)
         for first, size, times in evenly(shape.samples, shape.together):
             with code.loop(times) as turn:
                 n = builder.add(code.times(turn.index, size), WORD(first))
                 images = code.ahead(x, code.times(n, shape.channels * math.prod(shape.image)))
-                slopes = slopes_of(code, code.ahead(y, code.times(n, result)), room, size)
+                gradients = gradient_of(code, code.ahead(y, code.times(n, result)), workspace, size)
                 with code.loop(shape.groups) as group:
                     channels = code.times(group.index, shape.channels // shape.groups * math.prod(shape.image))
                     k = code.times(group.index, filters)
                     target = code.ahead(out, code.times(k, inner))
                     windows = code.ahead(images, channels)
-                    group_of(code, windows, code.ahead(slopes, code.times(k, plane)), steps, room, target, size)
+                    group_of(code, windows, code.ahead(gradients, code.times(k, plane)), steps, workspace, target, size)
         return context.get_dummy_value()
 
     return types.void(*[_array] * 4, numbers), generate
 
 
 @intrinsic
-def _room(context, out):
-    """Reserve working memory for a call: a value whose elements are not computed."""
+def _workspace(context, out):
+    """Reserve working memory for a call: a value with uninitialized elements."""
 
     def generate(context, builder, signature, arguments):
         return context.get_dummy_value()
@@ -231,4 +233,4 @@ def _room(context, out):
     return types.void(_array), generate
 
 
-__all__ = ["_correlate", "_room", "_slopes"]
+__all__ = ["_correlate", "_filter_gradient", "_workspace"]

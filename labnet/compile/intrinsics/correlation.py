@@ -1,12 +1,14 @@
 """The memory layout of a convolution in float32, shared by its rule and the code that computes it.
 
-Channels of an image are copied, some at a time, into a room in the nearest caches: with their padding, and in planes
-of rows and columns that are as many apart as windows are, so that neighbouring windows lie side by side. Sums are
-computed for vectors of windows. Where the rows of the result are whole vectors, each row is a line of windows. Else all
-windows of an image are one line. Either rows of the room are longer than those of the result, and windows that reach
-around the edge are computed in vain; or, where many filters make it worth to copy more, each column of a window has its
-own planes, whose rows are as long as those of the result. Lines longer than the result are computed in the room
-too.
+Some channels of an image at a time are copied, with their padding, into a workspace that fits the nearest caches. The
+copy splits each channel into one plane per offset within the stride, so that neighbouring windows are adjacent in a
+plane. Sums are computed for vectors of windows.
+
+If the rows of the result are whole vectors, each row is a line of windows. Otherwise all windows of an image are one
+line. By default the rows of a plane are longer than those of the result, and the windows that wrap around the edge are
+computed but not used. With many filters, each column of a window gets planes of its own, whose rows are as long as
+those of the result: more is copied, less is computed. Lines that are longer than the result are computed in the
+workspace.
 """
 
 import itertools
@@ -17,15 +19,15 @@ from functools import cached_property
 from labnet.compile.intrinsics.tiling import evenly, most_filters, part_of_a_window, widest
 
 Pair = tuple[int, ...]
-#: Length from which on channels lie on pages of their own, and how many of these are found quickly at the same time.
+#: Length from which on channels lie on separate pages, and the number of pages that the TLB holds.
 _LONG, _FAR = 2048, 48
-#: Windows that make it worth to add up the lanes of a sum.
+#: Minimum number of windows per sum of lanes.
 _WORTH = 512
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """Sizes of a convolution, each along rows and columns where it is a pair.
+    """The sizes of a convolution; pairs are (rows, columns).
 
     Attributes
     ----------
@@ -34,7 +36,7 @@ class Correlation:
     before : (int, int)
         Padding above, and to the left.
     registers : (int, int)
-        How many vector registers there are, and how many numbers each one holds.
+        Number of vector registers, and lanes of each.
     """
 
     samples: int
@@ -51,43 +53,43 @@ class Correlation:
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """All sizes, one after the other."""
+        """All sizes in one tuple."""
         single, pairs = astuple(self)[:4], astuple(self)[4:]
         return (*single, *itertools.chain.from_iterable(pairs))
 
     @classmethod
     def of(cls, *numbers: int) -> "Correlation":
-        """Return the convolution with these `numbers`."""
+        """Return the convolution from its `numbers`."""
         pairs = [numbers[i : i + 2] for i in range(4, len(numbers), 2)]
         samples, channels, filters, groups = numbers[:4]
         return cls(samples, channels, filters, groups, *pairs)
 
     @property
     def inner(self) -> int:
-        """Elements of a window that a filter sees."""
+        """Elements of a window per filter."""
         return self.channels // self.groups * math.prod(self.kernel)
 
     @property
     def flops(self) -> int:
-        """Multiplications and sums of all windows."""
+        """Floating-point operations of all windows."""
         return 2 * self.samples * self.filters * math.prod(self.out) * self.inner
 
     @property
     def parts(self) -> list[tuple[int, int, int]]:
-        """Channels that are worked on at a time, of those that a filter sees, as `evenly` returns parts."""
+        """Parts of a group's channels that are processed at a time, as `evenly` returns them."""
         most = max(part_of_a_window(self.registers[0]) // math.prod(self.kernel), 1)
         return evenly(self.channels // self.groups, min(most, _FAR) if self.channel > _LONG else most)
 
-    # The room
+    # The workspace
 
     @cached_property
     def _reach(self) -> Pair:
-        """Rows and columns between neighbouring windows' first elements and their last ones, in a plane."""
+        """Rows and columns from the first to the last element of a window in a plane."""
         return tuple((k - 1) * d // s for k, d, s in zip(self.kernel, self.dilation, self.stride, strict=True))
 
     @cached_property
     def apart(self) -> bool:
-        """Whether each column of a window has its own planes: what is copied more is less than what is saved."""
+        """Whether each column of a window has its own planes, because that saves more work than it copies."""
         saved = self._reach[1] * self.filters // self.groups * self.kernel[0]
         return self.out[1] % self.lanes != 0 and saved > self.out[1] * self.kernel[1]
 
@@ -98,17 +100,17 @@ class Correlation:
 
     @property
     def _columns(self) -> list[int]:
-        """Where the first columns of the planes are in the padded image."""
+        """First column of each plane in the padded image."""
         return [j * self.dilation[1] for j in range(self.kernel[1])] if self.apart else [*range(self.stride[1])]
 
     @property
     def channel(self) -> int:
-        """Length of a channel in the room, and of zeros behind it, which the last vector of windows may reach."""
+        """Length of a channel in the workspace, with zeros at its end that the last vector of windows may read."""
         return self.stride[0] * len(self._columns) * math.prod(self.sides) + self.lanes
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """Where the elements of a window of some channels lie, counted from the first one of the first window."""
+        """Offsets of the elements of a window of some channels from its first element."""
         return tuple(
             self._place(*each) for each in itertools.product(range(self.parts[0][1]), *map(range, self.kernel))
         )
@@ -123,20 +125,20 @@ class Correlation:
 
     @property
     def lanes(self) -> int:
-        """Numbers of a vector."""
+        """Lanes of a vector."""
         return self.registers[1]
 
     def wide(self) -> int:
-        """Return how many vectors have their sums in registers, of a tile of all filters or of as many as fit."""
+        """Return the number of vectors of windows per register tile."""
         return widest(self.filters // self.groups, self.registers[0])
 
     def high(self, wide: int) -> list[tuple[int, int, int]]:
-        """Return parts of the filters of a group whose sums fit the registers for so many vectors."""
+        """Return parts of the filters of a group whose sums fit the registers for a number of vectors."""
         return evenly(self.filters // self.groups, most_filters(wide, self.registers[0]))
 
     @property
     def by_rows(self) -> bool:
-        """Whether each row of the result is a line of whole vectors."""
+        """Whether the rows of the result are whole vectors, so that each is a line."""
         return self.out[1] % self.lanes == 0
 
     @property
@@ -154,7 +156,7 @@ class Correlation:
 
     @property
     def down(self) -> int:
-        """Elements in the room from the windows of a line to those of the next one."""
+        """Elements in the workspace from one line of windows to the next."""
         return self.sides[1]
 
     @property
@@ -164,39 +166,39 @@ class Correlation:
 
     @property
     def is_direct(self) -> bool:
-        """Whether the windows of an image are those of the result and no others."""
+        """Whether the computed windows are exactly those of the result."""
         return self.plane == math.prod(self.out)
 
     # Lengths
 
     @property
     def padded(self) -> int:
-        """Length in the room of as many channels as are worked on at a time."""
+        """Length in the workspace of the channels that are processed at a time."""
         return self.parts[0][1] * self.channel
 
     @property
-    def room(self) -> int:
-        """Length of the room that images are convolved in."""
+    def workspace(self) -> int:
+        """Length of the workspace of a convolution."""
         windows = 0 if self.is_direct else self.filters // self.groups * self.plane
         return self.padded + windows
 
     @property
     def together(self) -> int:
-        """Images whose windows are multiplied by slopes before the lanes of a sum are added to each other."""
+        """Images whose gradients are accumulated before the lanes of a sum are added."""
         return min(self.samples, -(-_WORTH // self.plane))
 
     @property
-    def room_for_slopes(self) -> int:
-        """Length of the room that slopes of filters are computed in."""
-        slopes = 0 if self.is_direct else self.filters * self.plane
-        return self.together * (self.padded + slopes)
+    def gradient_workspace(self) -> int:
+        """Length of the workspace for the gradient of the filters."""
+        gradients = 0 if self.is_direct else self.filters * self.plane
+        return self.together * (self.padded + gradients)
 
     # What is copied
 
     def copies(self) -> list[tuple[int, int, int, int]]:
-        """Return which elements of a channel belong to which plane: (to, rows, from, columns), first ones and counts.
+        """Return the copies from a channel to its planes: (target offset, rows, source offset, columns).
 
-        Rows and columns are as many apart in the image as `stride` says, and side by side in the room.
+        Elements are `stride` apart in the image, and adjacent in the workspace.
         """
         found = []
         for plane, starts in enumerate(itertools.product(range(self.stride[0]), self._columns)):
@@ -209,7 +211,7 @@ class Correlation:
         return found
 
     def _along(self, axis: int, start: int) -> tuple[int, int, int]:
-        """Return the first place in a plane with an element of the image, which one that is, and how many there are."""
+        """Return the first position in a plane that the image fills, the position in the image, and the count."""
         step, before = self.stride[axis], self.before[axis]
         first = max(-(-(before - start) // step), 0)
         last = min((self.image[axis] + before - 1 - start) // step, self.sides[axis] - 1)

@@ -1,4 +1,4 @@
-"""Elementary functions of single numbers for generated code, as NumPy has them."""
+"""Elementary functions of single numbers for generated code, with NumPy's results for special values."""
 
 # mypy: ignore-errors
 # Numba finds the types.
@@ -36,7 +36,7 @@ def _compile_quotient(a, b):
 
 
 def _float_quotient(a, b):
-    """Quotient rounded down as NumPy has it, with infinite ones as in the standard."""
+    """Return NumPy's quotient rounded down; infinite operands as in the array API standard."""
     if math.isinf(a) != math.isinf(b):
         return _floor(a / b)
     if b == 0:
@@ -61,7 +61,7 @@ def _compile_rest(a, b):
 
 
 def _float_rest(a, b):
-    """Remainder with the sign of the divisor, as NumPy has it."""
+    """Return NumPy's remainder, with the sign of the divisor."""
     rest = np.fmod(a, b)
     if rest != 0:
         return rest + b if (b < 0) != (rest < 0) else rest
@@ -78,7 +78,7 @@ def _compile_power(a, b):
 
 
 def _whole_power(a, b):
-    """Power of integers that wraps around, by squaring; exponents are not negative."""
+    """Compute a power of integers by squaring; it wraps around. Exponents are not negative."""
     found = a if _is_odd(b) else _one(a)
     while b > 1:
         b = _halved(b)
@@ -93,7 +93,7 @@ def _whole_power(a, b):
 
 @njit(**EXACT)
 def _exp32(x):
-    """Exponential in float32, to 1e-7: 2**n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes, expf)."""
+    """Compute the exponential in float32, to 1e-7: 2**n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes, expf)."""
     high = float32(88.72283) if x > float32(88.72283) else x
     low = float32(-103.97208) if high < float32(-103.97208) else high
     whole = _floor(low * float32(1.44269504) + float32(0.5))
@@ -115,7 +115,7 @@ def _exp32(x):
 
 @njit(**EXACT)
 def _edged32(x, found):
-    """Return a logarithm, or what it is of 0, infinity, NaN and negative numbers."""
+    """Return a logarithm, with its special values at 0, infinity, NaN and negative numbers."""
     value = x if x == float32(math.inf) else found
     value = float32(-math.inf) if x == float32(0) else value
     return float32(math.nan) if x < float32(0) or x != x else value
@@ -123,7 +123,7 @@ def _edged32(x, found):
 
 @njit(**EXACT)
 def _log32(x):
-    """Natural logarithm in float32 (Cephes, logf), subnormal numbers included."""
+    """Compute the natural logarithm in float32 (Cephes, logf), subnormal numbers included."""
     small = x < float32(1.17549435e-38)
     scaled = x * float32(8388608.0) if small else x
     bits = _bits(scaled)
@@ -148,9 +148,9 @@ def _log32(x):
 
 @njit(**EXACT)
 def _split32(x):
-    """Return a float32 as a power of two and the logarithm of what is left of it, in float64, to 1e-11.
+    """Split a float32 into its exponent and the logarithm of its mantissa, in float64, to 1e-11.
 
-    That is of a number m in [sqrt(1/2), sqrt(2)), and 2 artanh((m - 1) / (m + 1)) (Abramowitz and Stegun, 4.1.27).
+    The mantissa is a number m in [sqrt(1/2), sqrt(2)), and 2 artanh((m - 1) / (m + 1)) (Abramowitz and Stegun, 4.1.27).
     """
     small = x < float32(1.17549435e-38)
     bits = _bits(x * float32(8388608.0) if small else x)
@@ -172,23 +172,23 @@ def _split32(x):
 
 @njit(**EXACT)
 def _log232(x):
-    """Logarithm to base 2 in float32, exact for powers of 2."""
+    """Compute the logarithm to base 2 in float32, exact for powers of 2."""
     power, rest = _split32(x)
     return _edged32(x, float32(power + rest * 1.4426950408889634))
 
 
 @njit(**EXACT)
 def _log1032(x):
-    """Logarithm to base 10 in float32, exact for powers of 10."""
+    """Compute the logarithm to base 10 in float32, exact for powers of 10."""
     power, rest = _split32(x)
     return _edged32(x, float32(power * 0.30102999566398120 + rest * 0.4342944819032518))
 
 
 @njit(**EXACT)
 def _tanh32(x):
-    """Hyperbolic tangent in float32, to 3e-7: x times a quotient of polynomials of its square, which is 1 from 9.03 on.
+    """Compute tanh in float32, to 3e-7: x times a rational function of x**2; 1 from 9.03 on.
 
-    They were fitted to be off by as little as possible everywhere, to 2e-8; at the bound they round to 1 or above.
+    Both are minimax fits, to 2e-8; at the bound they round to 1 or above.
     """
     high = float32(9.03) if x > float32(9.03) else x
     low = float32(-9.03) if high < float32(-9.03) else high
@@ -216,9 +216,9 @@ def _sigmoid32(x):
 
 @njit(**EXACT)
 def _erf32(x):
-    """Error function in float32, to 2e-7: a polynomial times x near 0, elsewhere 1 - exp(-polynomial).
+    """Compute the error function in float32, to 2e-7: a polynomial times x near 0, elsewhere 1 - exp(-polynomial).
 
-    Both polynomials were fitted to be off by as little as possible everywhere, to 1.3e-9 and 1.1e-9.
+    Both polynomials are minimax fits, to 1.3e-9 and 1.1e-9.
     """
     size, square = abs(x), x * x
     series = float32(7.857702e-05)
@@ -244,7 +244,7 @@ def _erf32(x):
 
 @njit(**EXACT)
 def _log1p32(x):
-    """Logarithm of 1 + x in float32: what is lost in the sum is made up for (Higham, Accuracy, 1.14.1)."""
+    """Compute log(1 + x) in float32, corrected for the rounding of the sum (Higham, Accuracy, 1.14.1)."""
     whole = float32(1) + x
     found = _log32(whole) * (x / (whole - float32(1)))
     found = x if whole == float32(1) else found
@@ -253,7 +253,7 @@ def _log1p32(x):
 
 @njit(**EXACT)
 def _expm132(x):
-    """Exponential less 1 in float32, by the same means as `_log1p32`."""
+    """Compute exp(x) - 1 in float32, with the correction of `_log1p32`."""
     power = _exp32(x)
     less = power - float32(1)
     found = less * (x / _log32(power))
@@ -263,7 +263,7 @@ def _expm132(x):
 
 @njit(**EXACT)
 def _next_half(a, b):
-    """Return the number of float16 that follows one in the direction of another."""
+    """Return the next float16 after one number towards another."""
     if a != a or b != b:
         return float32(math.nan)
     if a == b:

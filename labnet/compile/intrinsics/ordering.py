@@ -1,6 +1,6 @@
-"""Sorting, binary search and running sums for generated code, which its loops over elements cannot express.
+"""Sorting, binary search and cumulative sums for generated code.
 
-Arrays come as pointers to rows that lie one after the other.
+Arrays are pointers to contiguous rows.
 """
 
 # mypy: ignore-errors
@@ -11,7 +11,7 @@ from numba import njit
 from labnet.compile.intrinsics.arithmetic import _from_half, _plus, _times, _to_half
 
 _WHOLE = {"error_model": "numpy", "boundscheck": False, "nogil": True}
-_WHOLE |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # only generated code calls them
+_WHOLE |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # only generated code calls these
 
 
 @njit(**_WHOLE)
@@ -22,10 +22,10 @@ def _before(a, b):
 
 @njit(**_WHOLE)
 def _argsort(x, out, rows, length):
-    """Find the positions that put each row in order, stably: merge sort from below (Knuth, volume 3, 5.2.4).
+    """Find the positions that sort each row stably, by a bottom-up merge sort (Knuth, volume 3, 5.2.4).
 
-    `out` has room for twice as many numbers: the result is in its first half after an even number of passes, which
-    is that of the bits of ``length - 1``, else in the second.
+    `out` holds twice as many numbers. The result is in its first half after an even number of passes, else in the
+    second; there is one pass per bit of ``length - 1``.
     """
     for row in range(rows):
         start, here, there = row * length, row * length, (rows + row) * length
@@ -52,7 +52,7 @@ def _argsort(x, out, rows, length):
 
 @njit(**_WHOLE)
 def _searchsorted(ordered, x, out, length, count, right):
-    """Find where elements of `x` keep an ordered row in order: before equal ones, or after them."""
+    """Find the positions at which elements of `x` keep a row sorted: before equal ones, or after them."""
     for position in range(count):
         low, high = 0, length
         while low < high:
@@ -67,7 +67,7 @@ def _searchsorted(ordered, x, out, length, count, right):
 
 @njit(**_WHOLE)
 def _running_sum(x, out, rows, length):
-    """Add up the elements of each row, up to each one."""
+    """Compute the cumulative sum of each row."""
     for row in range(rows):
         total = x[row * length]
         out[row * length] = total
@@ -78,7 +78,7 @@ def _running_sum(x, out, rows, length):
 
 @njit(**_WHOLE)
 def _running_product(x, out, rows, length):
-    """Multiply the elements of each row, up to each one."""
+    """Compute the cumulative product of each row."""
     for row in range(rows):
         total = x[row * length]
         out[row * length] = total
@@ -89,7 +89,7 @@ def _running_product(x, out, rows, length):
 
 @njit(**_WHOLE)
 def _running_sum_of_halves(x, out, rows, length):
-    """Add up the elements of each row, up to each one, in float16: each sum is rounded."""
+    """Compute the cumulative sum of each row in float16; each sum is rounded."""
     for row in range(rows):
         out[row * length] = x[row * length]
         for i in range(row * length + 1, (row + 1) * length):
@@ -98,7 +98,7 @@ def _running_sum_of_halves(x, out, rows, length):
 
 @njit(**_WHOLE)
 def _running_product_of_halves(x, out, rows, length):
-    """Multiply the elements of each row, up to each one, in float16: each product is rounded."""
+    """Compute the cumulative product of each row in float16; each product is rounded."""
     for row in range(rows):
         out[row * length] = x[row * length]
         for i in range(row * length + 1, (row + 1) * length):

@@ -14,12 +14,12 @@ _BYTES = types.CPointer(uint8)
 
 
 def made(signature, emit):
-    """Return what an intrinsic consists of: written as instructions, a function needs no compilation of its own."""
+    """Return the signature and the generator of an intrinsic; as instructions, it needs no compilation of its own."""
     return signature, lambda _, builder, __, arguments: emit(builder, *arguments)
 
 
 def _part(scalar):
-    """Return the function that gives numbers of one type their place in the arena, so many bytes from its start."""
+    """Make the intrinsic that returns a typed pointer into the arena, `start` bytes from its beginning."""
 
     @intrinsic
     def part(context, arena, start):
@@ -36,12 +36,12 @@ def _part(scalar):
 _float32, _float64 = _part(float32), _part(float64)
 _int8, _int16, _int32, _int64 = _part(int8), _part(int16), _part(int32), _part(int64)
 _uint8, _uint16, _uint32, _uint64 = _part(uint8), _part(uint16), _part(uint32), _part(uint64)
-_bool, _float16 = _uint8, _uint16  # as which they lie in memory
+_bool, _float16 = _uint8, _uint16  # their types in memory
 
 
 @intrinsic
 def _ahead(context, pointer, places):
-    """Return a pointer to an element further on."""
+    """Return a pointer advanced by a number of elements."""
 
     def generate(context, builder, signature, arguments):
         return builder.gep(arguments[0], [arguments[1]])
@@ -51,7 +51,7 @@ def _ahead(context, pointer, places):
 
 @intrinsic
 def _turned(context, x, out, rows, columns, down_x, down):
-    """Copy a matrix of float32 that lies transposed, in blocks turned in registers; its sides are whole ones."""
+    """Transpose a float32 matrix block by block in registers; its sides are multiples of the block."""
     word, row = ir.IntType(64), ir.VectorType(ir.FloatType(), SIDE)
 
     def mixed(builder, first, second, lanes):

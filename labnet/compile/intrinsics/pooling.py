@@ -1,4 +1,4 @@
-"""Pooling in float32 for generated code: whole vectors of windows that do not overlap."""
+"""Pooling in float32 for generated code: vectors of windows that do not overlap."""
 
 # mypy: ignore-errors
 # Numba finds the types.
@@ -14,7 +14,7 @@ _array = types.CPointer(float32)
 
 
 def _windows(code, x, pitch, kernel):
-    """Return the elements of neighbouring windows, in reading order, as one vector for each place of the window."""
+    """Return the elements of neighbouring windows as one vector per position in the window, in row-major order."""
     rows, columns = kernel
     found = []
     for i in range(rows):
@@ -24,13 +24,13 @@ def _windows(code, x, pitch, kernel):
 
 
 def _put(code, parts, out, pitch, kernel):
-    """Write vectors to where `_windows` finds them."""
+    """Write vectors to the positions that `_windows` reads."""
     rows, columns = kernel
     for i in range(rows):
         code.store(code.interleaved(parts[i * columns : (i + 1) * columns]), out, i * pitch)
 
 
-def _greatest(code, windows):
+def _maximum(code, windows):
     found = windows[0]
     for other in windows[1:]:
         found = code.greater(found, other)
@@ -38,7 +38,7 @@ def _greatest(code, windows):
 
 
 class _Pooling:
-    """Sizes of a pooling from a tuple of literal numbers, and the loops over all windows."""
+    """The sizes of a pooling from a tuple of literal numbers, and the loops over all windows."""
 
     def __init__(self, numbers):
         self.planes, self.rows, self.columns, *self.kernel = (number.literal_value for number in numbers.types)
@@ -46,7 +46,7 @@ class _Pooling:
         self.lanes = 1 << (min(registers()[1], self.wide).bit_length() - 1)
 
     def over_all(self, builder, block):
-        """Have `block` do each part of each row, given where it begins among the windows and in the images."""
+        """Call `block` for each vector of windows, with its offset in the windows and in the images."""
         code = Vectors(builder, self.lanes)
         with code.loop(self.planes) as plane, code.loop(self.high) as row:
             line = builder.add(code.times(plane.index, self.rows), code.times(row.index, self.kernel[0]))
@@ -64,7 +64,7 @@ class _Pooling:
 
 @intrinsic(prefer_literal=True)
 def _max_pool(context, x, out, numbers):
-    """Take the greatest of each window."""
+    """Compute the maximum of each window."""
     pooling = _Pooling(numbers)
 
     def generate(context, builder, signature, arguments):
@@ -72,7 +72,7 @@ def _max_pool(context, x, out, numbers):
 
         def block(code, window, place):
             seen = _windows(code, code.ahead(x, place), pooling.columns, pooling.kernel)
-            code.store(_greatest(code, seen), out, window)
+            code.store(_maximum(code, seen), out, window)
 
         pooling.over_all(builder, block)
         return context.get_dummy_value()
@@ -82,7 +82,7 @@ def _max_pool(context, x, out, numbers):
 
 @intrinsic(prefer_literal=True)
 def _max_pool_back(context, y, x, out, numbers):
-    """Put each element of `y` where the greatest of its window lies, or NaN, the first of several; zeros elsewhere."""
+    """Scatter each element of `y` to the first maximum, or NaN, of its window; zeros elsewhere."""
     pooling = _Pooling(numbers)
 
     def generate(context, builder, signature, arguments):
@@ -91,7 +91,7 @@ def _max_pool_back(context, y, x, out, numbers):
 
         def block(code, window, place):
             seen = _windows(code, code.ahead(x, place), pooling.columns, pooling.kernel)
-            greatest, rest, parts = _greatest(code, seen), code.load(y, window), []
+            greatest, rest, parts = _maximum(code, seen), code.load(y, window), []
             for each in seen[:-1]:
                 hit = builder.or_(builder.fcmp_ordered("==", each, greatest), builder.fcmp_unordered("uno", each, each))
                 parts.append(builder.select(hit, rest, zero))

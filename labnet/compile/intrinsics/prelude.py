@@ -18,7 +18,7 @@ def njit(*layout, **options):
 
 
 def part(function):
-    """Mark a function of a generated file that goes on where the one before it has ended, with the same arguments."""
+    """Mark a function of a generated file that continues the previous one, with the same arguments."""
     return function
 
 

@@ -1,4 +1,4 @@
-"""Products of matrices for generated code: NumPy's BLAS, and small ones written out."""
+"""Matrix products for generated code: NumPy's BLAS, and register tiles for small products."""
 
 # mypy: ignore-errors
 # Numba finds the types.
@@ -20,7 +20,7 @@ _WORD = ir.IntType(64)
 
 
 def _external(symbol, scalar):
-    """Return a product of matrices of BLAS, which computes ``c = factor * a @ b + share * c``."""
+    """Declare BLAS's matrix product, which computes ``c = factor * a @ b + share * c``."""
     array = types.CPointer(scalar)
     sizes = [*[types.int32] * 3, *[int64] * 3]
     return types.ExternalFunction(symbol, types.void(*sizes, scalar, array, int64, array, int64, scalar, array, int64))
@@ -28,7 +28,7 @@ def _external(symbol, scalar):
 
 @njit(**INNER)
 def _by_loops(order, left, right, rows, columns, inner, factor, a, down_a, b, down_b, share, c, down_c):
-    """Do what BLAS does, where NumPy's is not to be found."""
+    """Compute a matrix product by loops, if NumPy's BLAS is not available."""
     for i in range(rows):
         for j in range(columns):
             c[i * down_c + j] *= share
@@ -42,7 +42,7 @@ _gemm32, _gemm64 = (_external(SGEMM, float32), _external(DGEMM, float64)) if lin
 
 
 def _blas(symbol, scalar, single):
-    """Return the function that computes ``c = a @ b`` with NumPy's BLAS."""
+    """Make the intrinsic that computes ``c = a @ b`` with NumPy's BLAS."""
     array = scalar.as_pointer()
     numbers = [*[_LANE] * 3, *[_WORD] * 3, scalar, array, _WORD, array, _WORD, scalar, array, _WORD]
 
@@ -64,7 +64,7 @@ def _blas(symbol, scalar, single):
 
 
 def _looped(zero):
-    """Return the function that computes ``c = a @ b`` without BLAS."""
+    """Make the function that computes ``c = a @ b`` without BLAS."""
 
     @njit(**INNER)
     def product(left, right, rows, columns, inner, a, down_a, b, down_b, c):
@@ -82,10 +82,10 @@ else:
 
 
 def _tiled(rows, wide):
-    """Return what computes ``c = a @ b`` by tiles of `rows` rows and ``8 * wide`` columns, all sums in registers.
+    """Make the intrinsic that computes ``c = a @ b`` by tiles of `rows` rows and ``8 * wide`` columns.
 
-    Numba vectorises loops only, of which each would take its sums from memory and put them back. A row of a tile is one
-    vector here, of as many registers as the processor needs for it.
+    All sums of a tile stay in registers: each row is one LLVM vector, of as many registers as it needs. Loops that
+    Numba vectorizes would load and store the sums in each turn.
     """
     width = WIDTH * wide
 

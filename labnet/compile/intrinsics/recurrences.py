@@ -1,6 +1,6 @@
 """Recurrences for generated code: all steps of an LSTM, and their gradients.
 
-Values of all steps lie one after the other in one array: active gates (T, N, 4 H), hidden states (T + 1, N, H) and
+One array holds the values of all steps: active gates (T, N, 4 H), hidden states (T + 1, N, H) and
 cell states (T + 1, N, H). The equations are those of `labnet.nn.recurrence`.
 """
 
@@ -17,7 +17,7 @@ from labnet.compile.native.options import INNER
 
 
 def _by_dtype(single, double):
-    """Return a function that is one of two, by the dtype of its argument."""
+    """Make a function that dispatches by the dtype of its argument."""
 
     def function(x):
         raise NotImplementedError("compiled only")
@@ -50,7 +50,7 @@ def _compile_add_product(rows, columns, inner, a, b, c):
 
 @njit(**INNER)
 def _lstm(gates, weight, hidden, cell, out, steps, samples, width):
-    """Carry the states through all steps; `weight` is turned, of shape (H, 4 H)."""
+    """Run all steps; `weight` is transposed, of shape (H, 4 H)."""
     size, wide = samples * width, 4 * width
     hiddens = steps * samples * wide
     cells = hiddens + (steps + 1) * size
@@ -69,7 +69,7 @@ def _lstm(gates, weight, hidden, cell, out, steps, samples, width):
 
 @njit(**INNER)
 def _lstm_turn(active, cell, hidden, size, width):
-    """Take one step of one sample; the new states lie `size` places after the old ones."""
+    """Compute one step of one sample; the new states are `size` elements after the old ones."""
     for j in range(2 * width):
         active[j] = _logistic(active[j])
     for j in range(2 * width, 3 * width):
@@ -84,9 +84,9 @@ def _lstm_turn(active, cell, hidden, size, width):
 
 @njit(**INNER)
 def _lstm_back(gradient, values, weight, out, steps, samples, width):
-    """Carry gradients of all states back; `weight` has shape (4 H, H).
+    """Propagate the gradients of all states backward; `weight` has shape (4 H, H).
 
-    `out` holds those of the gates (T, N, 4 H), then of the first hidden and the first cell state.
+    `out` holds the gradients of the gates (T, N, 4 H), then of the first hidden and the first cell state.
     """
     size, wide = samples * width, 4 * width
     hiddens = steps * samples * wide
@@ -111,13 +111,13 @@ def _lstm_back(gradient, values, weight, out, steps, samples, width):
 
 @njit(**INNER)
 def _lstm_turn_back(gradient, active, cell, out, by_hidden, by_cell, size, width):
-    """Take one step of one sample back; `cell` is the state before it."""
+    """Compute the backward of one step of one sample; `cell` is the state before the step."""
     for j in range(width):
         by_hidden[j] += gradient[j]
         by_cell[j] += gradient[width + j]
     for j in range(width):
         squashed, o = _tanh(cell[size + j]), active[3 * width + j]
-        by_cell[j] += by_hidden[j] * (o - o * squashed * squashed)  # numbers would be of another dtype
+        by_cell[j] += by_hidden[j] * (o - o * squashed * squashed)  # Python numbers would have another dtype
         out[3 * width + j] = by_hidden[j] * squashed * (o - o * o)
     for j in range(width):
         i, g = active[j], active[2 * width + j]

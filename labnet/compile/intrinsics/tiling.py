@@ -4,18 +4,18 @@ Does not import Numba, so that rules can. Sums stay in vector registers, so tile
 registers of 8 floats with AVX2, 32 of 16 with AVX-512.
 """
 
-#: Multiplications up to which a product is written out, and how many columns of it are computed side by side.
+#: Maximum number of multiplications of a product without BLAS, and columns of it per vector.
 SMALL, WIDTH = 4096, 8
-#: Rows of a small product whose sums are kept in registers, at most; see `tallest`.
+#: Maximum number of rows of a register tile; see `tallest`.
 TALLEST = 12
-#: Rows and columns of a matrix that are transposed at a time.
+#: Rows and columns of a block that is transposed in registers.
 SIDE = 8
 
 
 def part_of_a_window(registers: int) -> int:
-    """Return how many elements of windows are worked on at a time, at most.
+    """Return the maximum number of window elements that are processed at a time.
 
-    What they reach of images and filters stays in the nearest cache, of which larger tiles use more at a time.
+    Their images and filters stay in the nearest cache, of which larger tiles use more.
     """
     return 288 if registers >= 32 else 144
 
@@ -26,21 +26,18 @@ def tallest(wide: int, registers: int) -> int:
 
 
 def most_filters(wide: int, registers: int) -> int:
-    """Return the number of filters whose sums fit the registers, beside these vectors and one of a filter."""
+    """Return the number of filters whose sums fit the registers, beside the window vectors and one filter."""
     return max((registers - 1) // wide - 1, 1)
 
 
 def widest(filters: int, registers: int) -> int:
-    """Return the number of vectors of windows whose sums fit the registers for these filters: two or three for many.
-
-    The fewer vectors, the fewer loads for each product; the fewer filters, the fewer parts that their number leaves.
-    """
+    """Return the number of vectors of windows per register tile: two or three for many filters, more for few."""
     broad = 3 if registers >= 32 else 2
     return (registers - 1) // (min(filters, most_filters(broad, registers)) + 1)
 
 
 def evenly(count: int, most: int) -> list[tuple[int, int, int]]:
-    """Return parts of at most this size that differ by at most one, as (first, size, how many of it).
+    """Split a length evenly into parts of at most `most`, as (first, size, count).
 
     Examples
     --------

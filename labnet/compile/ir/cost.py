@@ -5,7 +5,7 @@ from typing import Any
 
 from labnet.compile.ir.fusion import Group
 from labnet.compile.ir.memory_plan import Plan
-from labnet.compile.ir.values import Program, Value, is_room, placed
+from labnet.compile.ir.values import Program, Value, is_workspace, placed
 
 
 def flops(value: Value) -> int:
@@ -24,7 +24,7 @@ def traffic(group: Group) -> int:
     for value in group.members:
         for operand in value.inputs:
             base = placed(operand)[0]
-            if base.number not in own and base.kind != "splat" and not is_room(base):
+            if base.number not in own and base.kind != "splat" and not is_workspace(base):
                 read[base.number] = base.nbytes
     return sum(read.values()) + sum(store.value.nbytes for store in group.stores)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from labnet.compile.ir.scalars import ARITHMETIC, TESTS
-from labnet.compile.ir.values import Builder, Program, Store, Value, is_room, placed
+from labnet.compile.ir.values import Builder, Program, Store, Value, is_workspace, placed
 
 #: Origin of the sources that stand for the gradients of the outputs.
 SEED = "seed"
@@ -81,7 +81,7 @@ def _is_free(value: Value) -> bool:
 
 def _is_done_again(value: Value) -> bool:
     """Return whether a value is recomputed: it costs little, or is working memory."""
-    return is_room(value) or (value.kind == "map" and value.attributes["name"] in CHEAP)
+    return is_workspace(value) or (value.kind == "map" and value.attributes["name"] in CHEAP)
 
 
 def _saved(values: Sequence[Value], gradients: Sequence[Value], there: dict[int, int], results: int) -> list[Value]:

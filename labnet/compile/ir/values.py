@@ -208,6 +208,6 @@ def spread_strides(shape: Shape, strides: Shape, wanted: Shape) -> Shape:
     return (0,) * added + tuple(inner)
 
 
-def is_room(value: Value) -> bool:
+def is_workspace(value: Value) -> bool:
     """Return whether a value is working memory of an intrinsic, which nothing else reads."""
-    return value.kind == "call" and value.attributes["name"] == "room"
+    return value.kind == "call" and value.attributes["name"] == "workspace"

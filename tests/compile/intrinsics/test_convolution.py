@@ -177,10 +177,10 @@ def test_parts_cover_everything_once(count):
     assert max(sizes, default=6) - min(sizes, default=6) <= 1
 
 
-def test_windows_lie_where_the_room_says():
+def test_steps_and_copies_locate_each_window_in_the_workspace():
     shape = Correlation(1, 2, 1, 1, (5, 6), (2, 3), (2, 1), (1, 2), (1, 0), (3, 2), (16, 8))
     assert Correlation.of(*shape.numbers) == shape
-    room = np.zeros(shape.room)
+    workspace = np.zeros(shape.workspace)
     image = np.arange(1.0, 61.0).reshape(2, 5, 6)
     for channel in range(2):
         flat = image[channel].ravel()
@@ -188,11 +188,11 @@ def test_windows_lie_where_the_room_says():
             for row in range(rows):
                 first = channel * shape.channel + to + row * shape.sides[1]
                 source = start + row * shape.stride[0] * shape.image[1]
-                room[first : first + columns] = flat[source : source + columns * shape.stride[1] : shape.stride[1]]
+                workspace[first : first + columns] = flat[source : source + columns * shape.stride[1] : shape.stride[1]]
     padded = np.pad(image, ((0, 0), (1, 1), (0, 0)))
     for u in range(3):
         for v in range(2):
             window = padded[:, 2 * u : 2 * u + 2, v : v + 5 : 2]
             begin = u * shape.down + v
-            assert [room[begin + step] for step in shape.steps] == window.ravel().tolist()
+            assert [workspace[begin + step] for step in shape.steps] == window.ravel().tolist()
     assert shape.flops == 2 * math.prod(shape.out) * shape.inner

@@ -243,13 +243,13 @@ def test_products_of_integers_and_booleans_are_numpys(interpreted, dtype, sizes)
 
 
 def test_a_leading_dimension_that_blas_refuses_is_an_error_before_anything_is_compiled():
-    Factor(3, 5, "p", turned=False, step=5).blas()
+    Factor(3, 5, "p", is_transposed=False, step=5).blas()
     with pytest.raises(RuntimeError, match="at least 5 was expected, got 4"):
-        Factor(3, 5, "p", turned=False, step=4).blas()
+        Factor(3, 5, "p", is_transposed=False, step=4).blas()
     with pytest.raises(RuntimeError, match="at least 3 was expected, got 1"):
-        Factor(3, 5, "p", turned=True, step=1).blas()
+        Factor(3, 5, "p", is_transposed=True, step=1).blas()
     with pytest.raises(RuntimeError, match="at least 1 was expected, got 0"):
-        Factor(3, 0, "p", turned=False, step=0).blas()
+        Factor(3, 0, "p", is_transposed=False, step=0).blas()
 
 
 def test_a_regression_with_one_input_and_one_output_ends_where_eager_training_ends():

@@ -11,7 +11,7 @@ import pytest
 
 import labnet as ln
 from labnet.compile.codegen.function_source import emit
-from labnet.compile.differentiable import slopes
+from labnet.compile.differentiable import trace_gradients
 from labnet.compile.ir.fusion import fuse, needs_memory
 from labnet.compile.ir.memory_plan import computed_in_place, lifetimes, plan
 from labnet.compile.ir.simplification import simplify
@@ -281,7 +281,7 @@ def halved(function, x):
     argument = ln.asarray(x, requires_grad=True)
     call = trace_call(function, [argument], {})
     out = call.result
-    gradients = slopes(call.trace, [out])
+    gradients = trace_gradients(call.trace, [out])
     program = simplify(call.trace.program([out.value, *(g.value for g in gradients.values())]))
     held = len(call.trace.held)
     sources = {("argument", 0): x, (SEED, 0): normal(*out.shape)}
@@ -290,15 +290,16 @@ def halved(function, x):
     return program, sources, split(program, results=1, arguments=1, held=held), held
 
 
-def test_memory_to_work_in_is_not_saved_for_the_gradients():
-    """The halves have a room of their own each: what is saved is read by several backwards at once."""
+def test_a_workspace_is_not_saved_for_the_gradients():
+    """Each half has a workspace of its own: several backwards read the saved values concurrently."""
     weight = ln.asarray(normal(2, 2, 3, 3), requires_grad=True)
     _, _, halves, _ = halved(lambda x: ln.nn.conv2d(x, weight, padding=1), normal(1, 2, 4, 4))
     assert halves.saved == 0
-    rooms = [
-        [v for v in half.values() if v.attributes.get("name") == "room"] for half in (halves.forward, halves.backward)
+    workspaces = [
+        [v for v in half.values() if v.attributes.get("name") == "workspace"]
+        for half in (halves.forward, halves.backward)
     ]
-    assert all(rooms)
+    assert all(workspaces)
 
 
 SPLIT = ("elementwise", "views", "softmax", "network", "parts", "loss")

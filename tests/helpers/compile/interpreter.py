@@ -122,7 +122,7 @@ def windows_of(x, shape):
 NAMES = ("out", "stride", "kernel", "dilation")
 
 
-def correlate(x, weight, bias, room, out, numbers):
+def correlate(x, weight, bias, workspace, out, numbers):
     shape = correlation.Correlation.of(*numbers)
     filters = (shape.groups, shape.filters // shape.groups, shape.channels // shape.groups, *shape.kernel)
     found = np.einsum("ngcijhw,gkcij->ngkhw", windows_of(x, shape), weight[: math.prod(filters)].reshape(filters))
@@ -130,7 +130,7 @@ def correlate(x, weight, bias, room, out, numbers):
     out[: found.size] = found.ravel()
 
 
-def slopes(x, y, room, out, numbers):
+def filter_gradient(x, y, workspace, out, numbers):
     shape = correlation.Correlation.of(*numbers)
     size = (shape.samples, shape.groups, shape.filters // shape.groups, *shape.out)
     found = np.einsum("ngcijhw,ngkhw->gkcij", windows_of(x, shape), y[: math.prod(size)].reshape(size))
@@ -189,7 +189,7 @@ def _namespace():
         for name, function in vars(source).items():
             if hasattr(function, "py_func"):
                 found[name] = types.FunctionType(function.py_func.__code__, found, name)
-    found |= {"_correlate": correlate, "_slopes": slopes, "_room": lambda room: None}
+    found |= {"_correlate": correlate, "_filter_gradient": filter_gradient, "_workspace": lambda workspace: None}
     found |= {"_max_pool": max_pool, "_max_pool_back": max_pool_back}
     found |= {"njit": prelude.njit, "part": prelude.part, "OPTIONS": prelude.OPTIONS}
     found |= {

@@ -1,4 +1,4 @@
-"""Compile rules: what each op of the registry is in the small operations of the intermediate representation."""
+"""Compile rules: each translates an op of the registry to operations of the intermediate representation."""
 
 from labnet.compile.ir.scalars import EXPRESSIONS
 from labnet.compile.trace.rules import (
@@ -12,7 +12,7 @@ from labnet.compile.trace.rules import (
     reductions,
     views,
 )
-from labnet.compile.trace.rules.composed import WRITTEN, written
+from labnet.compile.trace.rules.composed import COMPOSED, compose
 from labnet.compile.trace.rules.elementwise import Rule
 
 __all__ = ["RULES"]
@@ -25,7 +25,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_COMPARISONS, elementwise.compare),
     "pow": elementwise.power,
     **dict.fromkeys(_VIEWS, views.view),
-    **{name: written(function) for name, function in WRITTEN.items()},
+    **{name: compose(function) for name, function in COMPOSED.items()},
     "astype": elementwise.convert,
     "sum": reductions.reduction("sum"),
     "prod": reductions.reduction("prod"),
@@ -40,8 +40,8 @@ RULES: dict[str, Rule] = {
     "sort": ordering.sort,
     "argsort": ordering.argsort,
     "searchsorted": ordering.searchsorted,
-    "cumulative_sum": ordering.running("running_sum", 0),
-    "cumulative_prod": ordering.running("running_product", 1),
+    "cumulative_sum": ordering.cumulative("running_sum", 0),
+    "cumulative_prod": ordering.cumulative("running_product", 1),
     "recur": recurrences.recur,
     "recur_back": recurrences.recur_back,
     **convolution.RULES,

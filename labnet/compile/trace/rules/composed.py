@@ -1,7 +1,7 @@
-"""Compile rules of ops that others compute.
+"""Compile rules of ops that are compositions of other ops.
 
-NumPy computes these in several passes that are written for speed; here they are written in other ops once more,
-because passes cost nothing where they are fused.
+Eager code computes these in as few NumPy passes as possible. Compiled code composes them of other ops, since fusion
+makes passes free.
 """
 
 import math
@@ -21,8 +21,8 @@ from labnet.ops.reduction import of_number
 from labnet.ops.registry import Op
 
 
-def written(function: Callable[..., Any]) -> Rule:
-    """Return the rule of an op that other ops compute."""
+def compose(function: Callable[..., Any]) -> Rule:
+    """Return the rule of an op from a function that composes it."""
 
     def rule(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
         found: Traced = function(*operands, **static)
@@ -39,13 +39,13 @@ def _linear(x: Any, weight: Any, bias: Any) -> Any:
     return out if bias is None else out + bias
 
 
-def _summed(x: Any) -> Any:
-    """Return a tensor in the dtype that NumPy adds up in for a mean, where neither integers nor float16 overflow."""
+def _in_sum_dtype(x: Any) -> Any:
+    """Convert to the dtype in which NumPy sums for a mean, so that neither integers nor float16 overflow."""
     return ops.astype(x, {"f": "float32"}.get(x.dtype.kind, "float64")) if x.dtype.char not in "fd" else x
 
 
 def _mean(x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
-    total = ops.sum(_summed(x), axis=axis, keepdims=keepdims)
+    total = ops.sum(_in_sum_dtype(x), axis=axis, keepdims=keepdims)
     out = total / (x.size // (total.size or 1))
     return ops.astype(out, x.dtype) if x.dtype.kind == "f" else out
 
@@ -57,22 +57,22 @@ def _mean_squared_error(x1: Any, x2: Any) -> Any:
     return found if wide is difference else found.astype(difference.dtype)
 
 
-def _shifted(x: Any, axis: int) -> Any:
+def _minus_maximum(x: Any, axis: int) -> Any:
     return x - (ops.max if x.size else ops.sum)(x, axis=axis, keepdims=True)
 
 
 def _softmax(x: Any, *, axis: int = -1) -> Any:
-    out = ops.exp(_shifted(x, axis))
+    out = ops.exp(_minus_maximum(x, axis))
     return out / ops.sum(out, axis=axis, keepdims=True)
 
 
 def _log_softmax(x: Any, *, axis: int = -1) -> Any:
-    shifted = _shifted(x, axis)
+    shifted = _minus_maximum(x, axis)
     return shifted - ops.log(ops.sum(ops.exp(shifted), axis=axis, keepdims=True))
 
 
 def _cross_entropy(x: Any, *, labels: Any, axis: int = -1) -> Any:
-    if isinstance(labels, np.ndarray):  # negative ones count from the end, as where they are positions
+    if isinstance(labels, np.ndarray):  # negative labels count from the end
         labels = np.arange(x.shape[axis])[labels]
     labels = x.tracer.lift(labels)  # an array is a constant
     chosen = ops.sum(ops.where(one_of(labels, x.shape, axis), x, np.zeros((), x.dtype)), axis=axis, dtype=x.dtype)
@@ -92,7 +92,7 @@ def _standardize(x: Any, *, dims: int = 1, eps: float = 1e-5) -> Any:
 
 
 def _var(x: Any, *, axis: Any = None, correction: float = 0.0, keepdims: bool = False) -> Any:
-    x = x if x.dtype.kind == "f" else _summed(x)
+    x = x if x.dtype.kind == "f" else _in_sum_dtype(x)
     total = ops.sum(x, axis=axis, keepdims=True)
     count = x.size // (total.size or 1)
     centered = x - total / count
@@ -109,12 +109,12 @@ def _logaddexp(x1: Any, x2: Any) -> Any:
     dtype = np.logaddexp(*map(sample, (x1, x2))).dtype
     x1, x2 = (ops.astype(x, dtype) if isinstance(x, Traced) else x for x in (x1, x2))
     total = ops.maximum(x1, x2) + ops.log1p(ops.exp(-ops.abs(x1 - x2)))
-    return ops.where(ops.equal(x1, x2), x1 + math.log(2), total)  # also where both are the same infinity
+    return ops.where(ops.equal(x1, x2), x1 + math.log(2), total)  # equal infinities included
 
 
-def _best(join: Callable[..., Any]) -> Callable[..., Any]:
+def _arg_extreme(join: Callable[..., Any]) -> Callable[..., Any]:
     def function(x: Any, *, axis: int | None = None, keepdims: bool = False) -> Any:
-        """Return the first position of the greatest or smallest element, or of NaN where there is one."""
+        """Return the first position of the extreme element, or of NaN if there is one."""
         axis = of_number(x, axis)
         rows = x.reshape((-1,)) if axis is None else ops.moveaxis(x, axis, -1)
         hit = ops.logical_or(rows == join(rows, axis=-1, keepdims=True), rows != rows)
@@ -134,7 +134,7 @@ def _all(x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
     return ops.sum(ops.astype(x == 0, "int64"), axis=axis, keepdims=keepdims) == 0
 
 
-WRITTEN: dict[str, Callable[..., Any]] = {
+COMPOSED: dict[str, Callable[..., Any]] = {
     "linear": _linear,
     "mean": _mean,
     "mean_squared_error": _mean_squared_error,
@@ -147,8 +147,8 @@ WRITTEN: dict[str, Callable[..., Any]] = {
     "var": _var,
     "std": lambda x, **static: ops.sqrt(_var(x, **static)),
     "all": _all,
-    "argmax": _best(ops.max),
-    "argmin": _best(ops.min),
+    "argmax": _arg_extreme(ops.max),
+    "argmin": _arg_extreme(ops.min),
     "any": _any,
     "count_nonzero": lambda x, **static: ops.sum(ops.astype(x != 0, "int64"), **static),
     "silu": lambda x: x * ops.sigmoid(x),

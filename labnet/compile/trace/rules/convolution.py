@@ -1,6 +1,6 @@
 """Compile rules of convolution and its adjoints.
 
-In float32 with neighbouring windows a routine multiplies windows where they lie; else they are copied into a matrix.
+In float32 on the CPU an intrinsic convolves without copying windows. Otherwise windows are copied into a matrix.
 """
 
 import math
@@ -14,8 +14,8 @@ from labnet.compile.intrinsics.correlation import Correlation
 from labnet.compile.ir.values import Shape
 from labnet.compile.native.processor import registers
 from labnet.compile.trace.rules.elementwise import Rule, Static
-from labnet.compile.trace.rules.ordering import called
-from labnet.compile.trace.rules.views import put, seen, viewed
+from labnet.compile.trace.rules.ordering import call_intrinsic
+from labnet.compile.trace.rules.views import layout_in, make_view, put
 from labnet.compile.trace.rules.windows import Geometry, geometry_of
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced
@@ -32,42 +32,42 @@ def _fits(op: Op, images: Shape, weight: Shape, groups: int, operands: Sequence[
 
 
 def _columns(trace: Trace, x: Any, groups: int, geometry: Geometry) -> Any:
-    """Return the windows of images as matrices (N, groups, C / groups * kernel, windows)."""
+    """Copy the windows of images into matrices (N, groups, C / groups * kernel, windows)."""
     padded = trace.lift(geometry.pad(x)).value
     padded = trace.copied(padded) if padded.kind in ("view", "splat") else padded
     count, channels = x.shape[:2]
     apart = (count, groups, channels // groups, *geometry.padded)
     shape = (*apart[:3], *geometry.kernel, *geometry.out)
-    windows = viewed(trace, padded, 0, geometry.strides(apart), shape)
+    windows = make_view(trace, padded, 0, geometry.strides(apart), shape)
     inner = channels // groups * math.prod(geometry.kernel)
     return trace.stand_in(trace.copied(windows)).reshape((count, groups, inner, math.prod(geometry.out)))
 
 
-# Windows where they lie
+# Intrinsics
 
 
-def _is_quick(operands: Sequence[Any]) -> bool:
-    """Return whether routines for windows where they lie do it."""
+def _has_intrinsic(operands: Sequence[Any]) -> bool:
+    """Return whether the convolution intrinsics support these operands."""
     return all(x.dtype == np.dtype("float32") and x.size and x.device == CPU for x in operands)
 
 
-def _shape_of(images: Shape, filters: int, groups: int, geometry: Geometry) -> Correlation:
+def _sizes_of(images: Shape, filters: int, groups: int, geometry: Geometry) -> Correlation:
     """Return the sizes of a convolution."""
     before = geometry.sides[0][0], geometry.sides[1][0]
     sizes = (geometry.image, geometry.kernel, geometry.stride, geometry.dilation, before, geometry.out, registers())
     return Correlation(images[0], images[1], filters, groups, *sizes)
 
 
-def _room(trace: Trace, length: int) -> Traced:
-    return called(trace, "room", [], shape=(length,), dtype=np.dtype("float32"), numbers=())
+def _workspace(trace: Trace, length: int) -> Traced:
+    return call_intrinsic(trace, "workspace", [], shape=(length,), dtype=np.dtype("float32"), numbers=())
 
 
-def _correlated(trace: Trace, x: Any, weight: Any, bias: Any, shape: Correlation) -> Traced:
-    """Apply filters (K, C / groups, rows, columns) to images, and add a bias (K,)."""
-    return called(
+def _correlate(trace: Trace, x: Any, weight: Any, bias: Any, shape: Correlation) -> Traced:
+    """Correlate images with filters (K, C / groups, rows, columns), and add a bias (K,)."""
+    return call_intrinsic(
         trace,
         "correlate",
-        [x, weight, bias, _room(trace, shape.room)],
+        [x, weight, bias, _workspace(trace, shape.workspace)],
         shape=(shape.samples, shape.filters, *shape.out),
         dtype=x.dtype,
         numbers=(shape.numbers,),
@@ -75,12 +75,12 @@ def _correlated(trace: Trace, x: Any, weight: Any, bias: Any, shape: Correlation
     )
 
 
-def _slid(trace: Trace, x: Any, y: Any, shape: Correlation) -> Traced:
-    """Multiply slopes of the result by the windows that they come from: (K, inner)."""
-    return called(
+def _filter_gradient(trace: Trace, x: Any, y: Any, shape: Correlation) -> Traced:
+    """Return the gradient of the filters, (K, inner), from that of the result."""
+    return call_intrinsic(
         trace,
-        "slopes",
-        [x, y, _room(trace, shape.room_for_slopes)],
+        "filter_gradient",
+        [x, y, _workspace(trace, shape.gradient_workspace)],
         shape=(shape.filters, shape.inner),
         dtype=x.dtype,
         numbers=(shape.numbers,),
@@ -88,8 +88,8 @@ def _slid(trace: Trace, x: Any, y: Any, shape: Correlation) -> Traced:
     )
 
 
-def _turned(weight: Any, groups: int) -> Any:
-    """Return the filters of the adjoint: of each group of channels, backwards."""
+def _adjoint_filters(weight: Any, groups: int) -> Any:
+    """Return the filters of the adjoint: channels and filters of each group swapped, kernels reversed."""
     filters, channels, *kernel = weight.shape
     apart = weight.reshape((groups, filters // groups, channels, *kernel))
     turned = ops.flip(ops.permute_dims(apart, (0, 2, 1, 3, 4)), axis=(3, 4))
@@ -100,7 +100,7 @@ def _turned(weight: Any, groups: int) -> Any:
 
 
 def conv2d(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Multiply the filters by the matrix of all windows."""
+    """Convolve: multiply the filters by the matrix of windows, or call the intrinsic."""
     x, weight, bias = operands
     groups = static.get("groups", 1)
     _fits(op, x.shape, weight.shape, groups, (x, weight), static)
@@ -109,9 +109,9 @@ def conv2d(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Tra
     if bias.shape not in ((), weight.shape[:1]):
         error = ValueError("expected one number of the bias per filter")
         raise failure(op.name, tuple(np.broadcast_to(np.zeros(()), v.shape) for v in operands), static, error)
-    if _is_quick((x, weight)):
-        shape = _shape_of(x.shape, weight.shape[0], groups, geometry)
-        return _correlated(trace, x, weight, ops.broadcast_to(bias, weight.shape[:1]), shape)
+    if _has_intrinsic((x, weight)):
+        shape = _sizes_of(x.shape, weight.shape[0], groups, geometry)
+        return _correlate(trace, x, weight, ops.broadcast_to(bias, weight.shape[:1]), shape)
     filters = weight.reshape((1, groups, weight.shape[0] // groups, math.prod(weight.shape[1:])))
     out = filters @ _columns(trace, x, groups, geometry)
     out = out.reshape((x.shape[0], weight.shape[0], *geometry.out))
@@ -119,15 +119,17 @@ def conv2d(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Tra
 
 
 def conv2d_input(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Add up the windows that the filters make of each element."""
+    """Compute the gradient of the images: a convolution with the adjoint filters, or a sum of windows."""
     y, weight = operands
     shape, groups = tuple(static["shape"]), static.get("groups", 1)
     _fits(op, shape, weight.shape, groups, (y, weight), static)
     geometry = geometry_of(op, shape[2:], weight.shape[2:], static, (y, weight))
-    around = geometry.turned()
-    if around is not None and _is_quick((y, weight)):
+    adjoint = geometry.adjoint()
+    if adjoint is not None and _has_intrinsic((y, weight)):
         none = trace.stand_in(trace.builder.splat(0, shape[1:2], y.dtype))
-        return _correlated(trace, y, _turned(weight, groups), none, _shape_of(y.shape, shape[1], groups, around))
+        return _correlate(
+            trace, y, _adjoint_filters(weight, groups), none, _sizes_of(y.shape, shape[1], groups, adjoint)
+        )
     filters = weight.reshape((1, groups, weight.shape[0] // groups, math.prod(weight.shape[1:])))
     flat = y.reshape((y.shape[0], groups, weight.shape[0] // groups, math.prod(geometry.out)))
     columns = ops.matrix_transpose(filters) @ flat
@@ -136,20 +138,20 @@ def conv2d_input(trace: Trace, op: Op, operands: Sequence[Any], static: Static) 
     whole = (*apart, *geometry.padded)
     parts = [columns[:, :, :, i, j] for i, j in np.ndindex(geometry.kernel)]
     blank = np.empty(whole, y.dtype)
-    places = [seen(blank, blank[place]) for place in geometry.places()]
+    places = [layout_in(blank, blank[place]) for place in geometry.places()]
     padded: Any = trace.stand_in(put(trace, parts, places, whole)).reshape((*shape[:2], *geometry.padded))
     return trace.lift(geometry.inside(padded))  # type: ignore[no-any-return]
 
 
 def conv2d_weight(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Multiply the result by the matrix of all windows."""
+    """Compute the gradient of the filters: multiply that of the result by the matrix of windows."""
     x, y = operands
     shape, groups = tuple(static["shape"]), static.get("groups", 1)
     _fits(op, x.shape, shape, groups, (x, y), static)
     geometry = geometry_of(op, x.shape[2:], shape[2:], static, (x, y))
-    if _is_quick((x, y)):
-        slopes: Any = _slid(trace, x, y, _shape_of(x.shape, shape[0], groups, geometry))
-        return trace.lift(slopes.reshape(shape))  # type: ignore[no-any-return]
+    if _has_intrinsic((x, y)):
+        gradient: Any = _filter_gradient(trace, x, y, _sizes_of(x.shape, shape[0], groups, geometry))
+        return trace.lift(gradient.reshape(shape))  # type: ignore[no-any-return]
     flat = y.reshape((y.shape[0], groups, shape[0] // groups, math.prod(geometry.out)))
     products = _columns(trace, x, groups, geometry) @ ops.matrix_transpose(flat)
     return trace.lift(ops.matrix_transpose(ops.sum(products, axis=0)).reshape(shape))  # type: ignore[no-any-return]

@@ -22,12 +22,12 @@ Rule = Callable[..., Traced]
 
 
 def sample(x: Any) -> Any:
-    """Return a small array that has the dtype and the number of dimensions of an operand."""
+    """Return a one-element array with the dtype and the number of dimensions of an operand."""
     return np.ones((1,) * x.ndim, x.dtype) if isinstance(x, Traced) else x
 
 
 def compare(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Compare integers exactly: those of 64 bits and different signs have no common dtype, nor have some numbers."""
+    """Compare integers exactly, also int64 with uint64 and with numbers out of range, which have no common dtype."""
     for x, number in (operands, operands[::-1]):
         if isinstance(x, Traced) and x.dtype.kind in "iu" and isinstance(number, int) and not _holds(x.dtype, number):
             found = op.forward(*(part if part is number else 0 for part in operands))
@@ -46,7 +46,7 @@ def _holds(dtype: DType, number: int) -> bool:
 
 
 def power(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Raise to powers; every call checks that those of integers are not negative."""
+    """Raise to powers; each call checks that integers get no negative exponents."""
     out, exponent = elementwise(trace, op, operands, static), operands[1]
     if out.dtype.kind == "i" and isinstance(exponent, Traced):
         message = "pow: Integers to negative integer powers are not allowed."
@@ -55,7 +55,7 @@ def power(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Trac
 
 
 def elementwise(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Compute each element on its own, in the dtype that NumPy would take."""
+    """Apply a scalar expression to each element, in the dtype that NumPy computes in."""
     shapes = [x.shape for x in operands if isinstance(x, Traced)]
     try:
         shape = np.broadcast_shapes(*shapes)
@@ -69,14 +69,14 @@ def elementwise(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -
     else:
         with np.errstate(all="ignore"):
             work = np.result_type(*map(sample, operands))
-    return trace.stand_in(mapped(trace, op.name, operands, shape=shape, dtype=dtype, work=work))
+    return trace.stand_in(map_value(trace, op.name, operands, shape=shape, dtype=dtype, work=work))
 
 
-def mapped(trace: Trace, name: str, operands: Sequence[Any], *, shape: Shape, dtype: DType, work: DType) -> Value:
-    """Return the value of an elementwise op; numbers become operands of the dtype that is computed in."""
+def map_value(trace: Trace, name: str, operands: Sequence[Any], *, shape: Shape, dtype: DType, work: DType) -> Value:
+    """Make the value of an elementwise op; numbers become operands of dtype `work`."""
     if _HALF in (dtype, work) and trace.device != CPU:
         refuse(f"{name} in float16: convert with astype('float32')")
-    if name == "where":  # where NumPy has integers of operands wrap around, and elsewhere refuses them
+    if name == "where":  # integers of operands wrap around as in NumPy; others are refused
         operands = [np.asarray(x).astype(work) if isinstance(x, int) else x for x in operands]
     values = [x.value if isinstance(x, Traced) else trace.builder.splat(x, (), work) for x in operands]
     return trace.builder.make("map", values, shape=shape, dtype=dtype, name=name, work=work)
@@ -87,4 +87,4 @@ def convert(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Tr
     x, dtype = operands[0], as_dtype(static["dtype"])
     if dtype == x.dtype:
         return trace.stand_in(x.value)
-    return trace.stand_in(mapped(trace, "copy", [x], shape=x.shape, dtype=dtype, work=dtype))
+    return trace.stand_in(map_value(trace, "copy", [x], shape=x.shape, dtype=dtype, work=dtype))

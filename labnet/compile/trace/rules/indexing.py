@@ -1,4 +1,4 @@
-"""Compile rules of ops that read or write at positions which are computed, or given as arrays."""
+"""Compile rules of ops that read or write at an index: basic, arrays, or computed positions."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from labnet import ops
 from labnet.compile.ir.values import Shape, Value, contiguous
 from labnet.compile.trace.rules.elementwise import Static
-from labnet.compile.trace.rules.views import is_basic, put, seen, view, viewing
+from labnet.compile.trace.rules.views import as_view_key, is_basic, layout_in, put, view
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced, refuse
 from labnet.errors import ShapeError
@@ -23,21 +23,21 @@ Array = np.ndarray[Any, Any]
 
 
 def getitem(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Read at an index: as a view where it names places by numbers and slices."""
+    """Read at an index: a view for a basic index, else a gather."""
     x, key = operands[0], static["key"]
     if is_basic(key):
-        return view(trace, op, operands, {"key": viewing(key)})
+        return view(trace, op, operands, {"key": as_view_key(key)})
     places, shape = positions(trace, op, key, x.shape)
-    return trace.stand_in(taken(trace, x.value, places, shape))
+    return trace.stand_in(take_at(trace, x.value, places, shape))
 
 
 def scatter_add(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Put elements where an index reads them."""
+    """Add elements at an index into zeros: the adjoint of reading there."""
     x, key, shape = operands[0], static["key"], tuple(static["shape"])
     if is_basic(key):
         whole = np.empty(shape, x.dtype)
-        part = whole[viewing(key)]
-        return trace.stand_in(put(trace, [ops.broadcast_to(x, part.shape)], [seen(whole, part)], shape))
+        part = whole[as_view_key(key)]
+        return trace.stand_in(put(trace, [ops.broadcast_to(x, part.shape)], [layout_in(whole, part)], shape))
     places, wanted = positions(trace, op, key, shape)
     wide = trace.lift(ops.broadcast_to(x, wanted))
     within = contiguous(wanted)[len(places.shape) :]
@@ -47,8 +47,8 @@ def scatter_add(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -
     )
 
 
-def taken(trace: Trace, value: Value, places: Traced, shape: Shape) -> Value:
-    """Return the elements of a value at positions; dimensions that these lack are the last ones of the value."""
+def take_at(trace: Trace, value: Value, places: Traced, shape: Shape) -> Value:
+    """Gather elements of a value at positions; trailing dimensions that these lack are read whole."""
     within = contiguous(shape)[len(places.shape) :]
     base = trace.copied(value) if value.kind in ("view", "splat") else value
     aligned = trace.lift(places.reshape((*places.shape, *(1 for _ in within))))
@@ -56,12 +56,12 @@ def taken(trace: Trace, value: Value, places: Traced, shape: Shape) -> Value:
 
 
 def positions(trace: Trace, op: Op, key: Any, shape: Shape) -> tuple[Traced, Shape]:
-    """Return which elements of an array of `shape` an index reads, as int64, and the shape of what it reads.
+    """Return the flat int64 positions that an index of an array of `shape` reads, and the shape of the result.
 
-    NumPy itself finds out with zeros in the place of positions that are not known yet; these are added afterwards.
-    Dimensions at the end that the index does not touch are left out of the positions.
+    NumPy computes them with zeros in place of traced positions, which are added afterwards. Trailing dimensions that
+    the index does not touch are left out of the positions.
     """
-    parts = _expanded(trace, key, len(shape))
+    parts = _expand(trace, key, len(shape))
     known = [np.zeros(part.shape, np.int64) if isinstance(part, Traced) else part for part in parts]
     touched = sum(part is not None for part in parts)
     front, tail = shape[:touched], shape[touched:]
@@ -74,14 +74,14 @@ def positions(trace: Trace, op: Op, key: Any, shape: Shape) -> tuple[Traced, Sha
     axis = 0
     for part in parts:
         if isinstance(part, Traced):
-            inside = _checked(trace, part, front[axis])
-            found = found + _aligned(inside, parts, grid.ndim) * steps[axis]
+            inside = _check(trace, part, front[axis])
+            found = found + _align(inside, parts, grid.ndim) * steps[axis]
         axis += part is not None
     return trace.lift(found), (*grid.shape, *tail)
 
 
-def _expanded(trace: Trace, key: Any, ndim: int) -> list[Any]:
-    """Return the parts of an index without ``...``, with arrays of positions in the place of masks and lists."""
+def _expand(trace: Trace, key: Any, ndim: int) -> list[Any]:
+    """Expand ``...`` in an index, and convert masks and lists to arrays of positions."""
     parts: list[Any] = []
     for part in key if isinstance(key, tuple) else (key,):
         found = part
@@ -104,16 +104,16 @@ def _expanded(trace: Trace, key: Any, ndim: int) -> list[Any]:
     return parts
 
 
-def _checked(trace: Trace, part: Traced, length: int) -> Traced:
-    """Return positions counted from the beginning; every call checks that they lie inside."""
+def _check(trace: Trace, part: Traced, length: int) -> Traced:
+    """Normalize negative positions; each call checks that they are in bounds."""
     whole = ops.astype(part, "int64")
     inside: Traced = trace.lift(ops.where(whole < 0, whole + length, whole))
     trace.check_within(inside, length, f"index out of bounds: positions must lie in [-{length}, {length})")
     return inside
 
 
-def _aligned(part: Traced, parts: list[Any], ndim: int) -> Any:
-    """Give positions the dimensions that they have in what the index reads: NumPy puts those of arrays together."""
+def _align(part: Traced, parts: list[Any], ndim: int) -> Any:
+    """Reshape positions to broadcast with the result, whose array dimensions NumPy puts together."""
     arrays = [i for i, other in enumerate(parts) if isinstance(other, Traced | np.ndarray | int | np.integer)]
     together = arrays[-1] - arrays[0] + 1 == len(arrays)
     wide = max(parts[i].ndim if isinstance(parts[i], Traced) else np.ndim(parts[i]) for i in arrays)
@@ -123,10 +123,10 @@ def _aligned(part: Traced, parts: list[Any], ndim: int) -> Any:
 
 
 def setitem(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Replace elements at an index that is known: of those written to one place, the last one stays."""
+    """Replace elements at a constant index; the last write to an element wins."""
     x, value = operands
     value = trace.lift(value, x.dtype)
-    parts = _expanded(trace, static["key"], x.ndim)
+    parts = _expand(trace, static["key"], x.ndim)
     if any(isinstance(part, Traced) for part in parts):
         refuse("setitem at positions that are only known when it runs: use ln.where")
     chosen = np.full(x.shape, -1)
@@ -142,26 +142,26 @@ def setitem(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Tr
     if not math.prod(read):
         return trace.stand_in(x.value)
     flat = trace.lift(ops.astype(wide, x.dtype).reshape((-1,)))
-    written = taken(trace, flat.value, trace.constant(np.maximum(chosen, 0)), x.shape)
+    written = take_at(trace, flat.value, trace.constant(np.maximum(chosen, 0)), x.shape)
     return trace.lift(ops.where(trace.constant(chosen >= 0), trace.stand_in(written), x))  # type: ignore[no-any-return]
 
 
 def roll(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Move elements along some dimensions, or along the flattened tensor."""
+    """Shift elements cyclically along some dimensions, or in the flattened tensor."""
     x, axis, shift = operands[0], static.get("axis"), static["shift"]
     if axis is None:
         total = shift if isinstance(shift, int) else sum(shift)
-        return trace.lift(_rolled(x.reshape((-1,)), total, 0).reshape(x.shape))  # type: ignore[no-any-return]
+        return trace.lift(_roll(x.reshape((-1,)), total, 0).reshape(x.shape))  # type: ignore[no-any-return]
     try:
         shifts, axes = np.broadcast_arrays(np.atleast_1d(shift), np.atleast_1d(axis))
     except ValueError as error:
         raise failure(op.name, (np.broadcast_to(np.zeros((), x.dtype), x.shape),), static, error) from None
     for places, along in zip(shifts.tolist(), axes.tolist(), strict=True):
-        x = _rolled(x, places, normalize_axis(op.name, along, x.shape))
+        x = _roll(x, places, normalize_axis(op.name, along, x.shape))
     return trace.lift(x)  # type: ignore[no-any-return]
 
 
-def _rolled(x: Any, places: int, axis: int) -> Any:
+def _roll(x: Any, places: int, axis: int) -> Any:
     first = places % x.shape[axis] if x.shape[axis] else 0
     if not first:
         return x

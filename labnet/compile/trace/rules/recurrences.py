@@ -1,4 +1,4 @@
-"""Compile rules of recurrences: one routine for all steps, and one for the way back."""
+"""Compile rules of recurrences: one intrinsic runs all steps, another one their backward."""
 
 import math
 from collections.abc import Sequence
@@ -7,21 +7,21 @@ from typing import Any
 from labnet import ops
 from labnet.compile.ir.values import Shape, contiguous
 from labnet.compile.trace.rules.elementwise import Static
-from labnet.compile.trace.rules.ordering import called
-from labnet.compile.trace.rules.views import viewed
+from labnet.compile.trace.rules.ordering import call_intrinsic
+from labnet.compile.trace.rules.views import make_view
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced, refuse
 from labnet.ops.registry import Op
 
 
 def _part(trace: Trace, whole: Any, offset: int, shape: Shape) -> Traced:
-    """Return a part of an array as a view of this shape."""
+    """Return a contiguous part of an array as a view."""
     value = trace.lift(whole).value
-    return trace.stand_in(viewed(trace, value, offset, contiguous(shape), shape))
+    return trace.stand_in(make_view(trace, value, offset, contiguous(shape), shape))
 
 
 def _values(trace: Trace, inputs: Sequence[Any]) -> tuple[Traced, Shape]:
-    """Return gates and states of all steps in one array, and (T, N, H)."""
+    """Return the gates and states of all steps in one array, and (T, N, H)."""
     gates, weight, hidden, cell = inputs
     if gates.dtype.name not in ("float32", "float64") or any(x.dtype != gates.dtype for x in inputs):
         refuse(f"an LSTM of dtypes {', '.join(str(x.dtype) for x in inputs)}: convert all to float32 or float64")
@@ -31,11 +31,11 @@ def _values(trace: Trace, inputs: Sequence[Any]) -> tuple[Traced, Shape]:
     shape = (steps * 4 * size + 2 * (steps + 1) * size,)
     given = [gates, ops.matrix_transpose(weight), hidden, cell]
     work = steps * size * (8 * width + 10)
-    return called(trace, "lstm", given, shape=shape, dtype=gates.dtype, numbers=numbers, flops=work), numbers
+    return call_intrinsic(trace, "lstm", given, shape=shape, dtype=gates.dtype, numbers=numbers, flops=work), numbers
 
 
 def recur(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Return hidden and cell states of all steps, side by side."""
+    """Return the hidden and cell states of all steps, concatenated along the last dimension."""
     values, (steps, samples, width) = _values(trace, operands)
     size = samples * width
     after = steps * 4 * size
@@ -51,7 +51,7 @@ def recur_back(trace: Trace, op: Op, operands: Sequence[Any], static: Static) ->
     steps, samples, width = numbers
     size = samples * width
     shape = (steps * 4 * size + 2 * size,)
-    found = called(
+    found = call_intrinsic(
         trace,
         "lstm_back",
         [gradient, values, weight],

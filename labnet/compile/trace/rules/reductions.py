@@ -1,4 +1,4 @@
-"""Compile rules of ops that take all elements along some dimensions together."""
+"""Compile rules of reductions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from labnet.compile.ir.values import DType, Shape, Value
-from labnet.compile.trace.rules.elementwise import Rule, Static, mapped
-from labnet.compile.trace.rules.views import reshaped
+from labnet.compile.trace.rules.elementwise import Rule, Static, map_value
+from labnet.compile.trace.rules.views import reshape_value
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced
 from labnet.ops.dispatch import failure
@@ -16,7 +16,7 @@ from labnet.ops.registry import Op
 
 
 def reduction(kind: str) -> Rule:
-    """Return the rule of an op that takes all elements along some dimensions together."""
+    """Return the rule of a reduction."""
 
     def rule(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
         x = operands[0]
@@ -27,17 +27,17 @@ def reduction(kind: str) -> Rule:
             raise failure(op.name, (whole,), static, error) from None
         axis = of_number(x, static.get("axis"))
         axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-        value = reduced(trace, kind, x.value, tuple(sorted(a % x.ndim for a in axes)), found.dtype)
-        return trace.stand_in(reshaped(trace, value, found.shape))
+        value = reduce_value(trace, kind, x.value, tuple(sorted(a % x.ndim for a in axes)), found.dtype)
+        return trace.stand_in(reshape_value(trace, value, found.shape))
 
     return rule
 
 
-def reduced(trace: Trace, kind: str, value: Value, axes: Shape, dtype: DType) -> Value:
-    """Return the reduction of a value over some dimensions."""
+def reduce_value(trace: Trace, kind: str, value: Value, axes: Shape, dtype: DType) -> Value:
+    """Reduce a value over some dimensions."""
     if not axes:
         copy = trace.stand_in(
-            mapped(trace, "copy", [trace.stand_in(value)], shape=value.shape, dtype=dtype, work=dtype)
+            map_value(trace, "copy", [trace.stand_in(value)], shape=value.shape, dtype=dtype, work=dtype)
         )
         return trace.lift(copy + 0.0).value if kind == "sum" and dtype.kind == "f" else copy.value  # the sum of -0 is 0
     shape = tuple(length for axis, length in enumerate(value.shape) if axis not in axes)
@@ -45,10 +45,10 @@ def reduced(trace: Trace, kind: str, value: Value, axes: Shape, dtype: DType) ->
 
 
 def sum_to(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Sum over the dimensions along which a shape was broadcast."""
+    """Sum over the dimensions that a broadcast has added or stretched."""
     x, shape = operands[0], tuple(static["shape"])
     added = x.ndim - len(shape)
     axes = tuple(a for a in range(x.ndim) if a < added or (shape[a - added] == 1 != x.shape[a]))
     if not axes:
         return trace.stand_in(x.value)
-    return trace.stand_in(reshaped(trace, reduced(trace, "sum", x.value, axes, x.dtype), shape))
+    return trace.stand_in(reshape_value(trace, reduce_value(trace, "sum", x.value, axes, x.dtype), shape))

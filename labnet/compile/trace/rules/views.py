@@ -20,21 +20,21 @@ def is_basic(key: Any) -> bool:
     return all(isinstance(part, int | np.integer | slice | type(None) | type(...)) for part in parts)
 
 
-def viewing(key: Any) -> tuple[Any, ...]:
-    """Return the index in the form that gives a view of a single element too, rather than a number."""
+def as_view_key(key: Any) -> tuple[Any, ...]:
+    """Append ``...`` to an index, so that NumPy returns a view rather than a scalar."""
     parts = key if isinstance(key, tuple) else (key,)
     return parts if any(part is ... for part in parts) else (*parts, ...)
 
 
 def view(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Return a view, whose strides NumPy computes; copy where a view is impossible."""
+    """Make a view, whose strides NumPy computes; copy if a view is impossible."""
     wanted = {key: value for key, value in static.items() if key != "copy" or value is False}
     value = view_by(trace, operands[0].value, lambda array: op.forward(array, **wanted), op, static)
     return trace.stand_in(trace.copied(value) if static.get("copy") else value)
 
 
 def view_by(trace: Trace, value: Value, look: Callable[[Any], Any], op: Op, static: Static) -> Value:
-    """Return the result of `look` for an array with the memory layout of a value."""
+    """Return the view that `look` makes of an array with the memory layout of a value."""
     base, offset, strides = placed(value)
     if value.kind == "splat" or not value.size:
         try:
@@ -47,17 +47,17 @@ def view_by(trace: Trace, value: Value, look: Callable[[Any], Any], op: Op, stat
     array = np.ndarray(value.shape, base.dtype, memory, offset * item, tuple(step * item for step in strides))
     try:
         found = look(array)
-        found = found if isinstance(found, np.ndarray) else array  # NumPy's scalar for an array without dimensions
+        found = found if isinstance(found, np.ndarray) else array  # a 0-d array, for which NumPy returned a scalar
     except (ValueError, IndexError, TypeError) as error:
         raise failure(op.name, (array,), static, error) from None
     if found.size and not np.may_share_memory(found, memory):
         return view_by(trace, trace.copied(value), look, op, static)
     start = (found.ctypes.data - memory.ctypes.data) // item if found.size else 0
-    return viewed(trace, base, start, tuple(step // item for step in found.strides), found.shape)
+    return make_view(trace, base, start, tuple(step // item for step in found.strides), found.shape)
 
 
-def viewed(trace: Trace, base: Value, offset: int, strides: Shape, shape: Shape) -> Value:
-    """Return a view of a value, or the value itself if the view has its shape and strides."""
+def make_view(trace: Trace, base: Value, offset: int, strides: Shape, shape: Shape) -> Value:
+    """Make a view of a value; return the value itself if the view has its shape and strides."""
     strides = tuple(0 if length == 1 else step for length, step in zip(shape, strides, strict=True))
     plain = tuple(0 if length == 1 else step for length, step in zip(shape, contiguous(shape), strict=True))
     if shape == base.shape and offset == 0 and strides == plain:
@@ -68,25 +68,25 @@ def viewed(trace: Trace, base: Value, offset: int, strides: Shape, shape: Shape)
     return trace.builder.make("view", [base], shape=shape, dtype=base.dtype, offset=offset, strides=strides)
 
 
-def reshaped(trace: Trace, value: Value, shape: Shape) -> Value:
-    """Return the elements in row-major order with another shape."""
+def reshape_value(trace: Trace, value: Value, shape: Shape) -> Value:
+    """Reshape a value in row-major order."""
     return view_by(trace, value, lambda array: array.reshape(shape), REGISTRY["reshape"], {"shape": shape})
 
 
-def seen(memory: Any, part: Any) -> tuple[int, Shape]:
-    """Return offset and strides, in elements, of a view of an array."""
+def layout_in(memory: Any, part: Any) -> tuple[int, Shape]:
+    """Return the offset and strides, in elements, of a view in the memory of an array."""
     offset = (part.ctypes.data - memory.ctypes.data) // memory.itemsize if part.size else 0
     return offset, tuple(step // memory.itemsize for step in part.strides)
 
 
 def put(trace: Trace, parts: Sequence[Any], places: Sequence[tuple[int, Shape]], shape: Shape) -> Value:
-    """Return zeros with parts added at offsets and strides."""
+    """Add parts at offsets and strides into zeros."""
     values = [trace.lift(part).value for part in parts]
     return trace.builder.make("put", values, shape=tuple(shape), dtype=values[0].dtype, places=tuple(places))
 
 
 def concat(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Put tensors one after the other."""
+    """Concatenate tensors along a dimension."""
     axis = static.get("axis", 0)
     arrays = [np.broadcast_to(np.zeros((), x.dtype), x.shape) for x in operands]
     try:
@@ -97,19 +97,19 @@ def concat(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Tra
     along, start, places = (axis or 0) % whole.ndim, 0, []
     for part in parts:
         stop = start + part.shape[along]
-        places.append(seen(whole, whole[(slice(None),) * along + (slice(start, stop),)]))
+        places.append(layout_in(whole, whole[(slice(None),) * along + (slice(start, stop),)]))
         start = stop
     return trace.stand_in(put(trace, parts, places, whole.shape))
 
 
 def pad(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
-    """Surround a tensor with zeros, or with another number."""
+    """Pad a tensor with zeros or another number."""
     x = operands[0]
     value = static.get("constant_values", 0)
     whole = np.empty(op.forward(np.zeros(x.shape, x.dtype), **static).shape, x.dtype)
     before = np.broadcast_to(np.asarray(static["pad_width"]), (x.ndim, 2))[:, 0]
     inside = whole[tuple(slice(int(b), int(b) + n) for b, n in zip(before, x.shape, strict=True))]
-    padded = trace.stand_in(put(trace, [x], [seen(whole, inside)], whole.shape))
+    padded = trace.stand_in(put(trace, [x], [layout_in(whole, inside)], whole.shape))
     if value == 0 and not np.signbit(value):
         return padded
     outside = op.forward(np.zeros(x.shape, bool), **{**static, "constant_values": True})

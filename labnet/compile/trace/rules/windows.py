@@ -1,4 +1,4 @@
-"""Where the windows of convolution and pooling lie in images."""
+"""The geometry of the windows of convolution and pooling."""
 
 from collections.abc import Iterator, Sequence
 from copy import copy
@@ -15,7 +15,7 @@ from labnet.ops.windows import margins, pair
 
 
 class Geometry:
-    """Where the windows of a convolution or a pooling lie in padded images.
+    """The layout of the windows of a convolution or pooling in padded images.
 
     Attributes
     ----------
@@ -41,8 +41,8 @@ class Geometry:
             raise ValueError(f"the window covers {tuple(reach)}, the padded image is only {self.padded}")
         self.out = tuple((p - r) // s + 1 for p, r, s in zip(self.padded, reach, self.stride, strict=True))
 
-    def turned(self) -> "Geometry | None":
-        """Return where the windows lie that the adjoint sees in the result, where neighbours are neighbours there."""
+    def adjoint(self) -> "Geometry | None":
+        """Return the geometry of the adjoint convolution; None unless neighbouring windows overlap enough."""
         reach = [d * (k - 1) for k, d in zip(self.kernel, self.dilation, strict=True)]
         sides = tuple((r - before, r - after) for r, (before, after) in zip(reach, self.sides, strict=True))
         if self.stride != (1, 1) or min(map(min, sides)) < 0:
@@ -53,7 +53,7 @@ class Geometry:
         return found
 
     def pad(self, x: Any, value: float = 0.0) -> Any:
-        """Return images with their padding."""
+        """Pad images."""
         if not any(map(any, self.sides)):
             return x
         widths = ((0, 0),) * (x.ndim - 2) + self.sides
@@ -64,13 +64,13 @@ class Geometry:
         return ops.where(inside, whole, value)
 
     def inside(self, padded: Any) -> Any:
-        """Return padded images without their padding."""
+        """Remove the padding of images."""
         (top, bottom), (left, right) = self.sides
         rows, columns = padded.shape[-2:]
         return padded[..., top : rows - bottom, left : columns - right]
 
     def places(self) -> Iterator[tuple[Any, ...]]:
-        """Yield, for each element of the window in reading order, the index of it in all windows at once."""
+        """Yield, for each position in the window in row-major order, the index of its element in all windows."""
         for start in np.ndindex(self.kernel):
             yield (
                 ...,
@@ -81,7 +81,7 @@ class Geometry:
             )
 
     def strides(self, shape: Shape) -> Shape:
-        """Return how windows (N, groups, C, *kernel, *out) of padded images (N, groups, C, H, W) lie in memory."""
+        """Return the strides of windows (N, groups, C, *kernel, *out) in padded images (N, groups, C, H, W)."""
         *leading, row, column = contiguous(shape)
         return (
             *leading,
@@ -91,7 +91,7 @@ class Geometry:
 
 
 def geometry_of(op: Op, image: Shape, kernel: Any, static: Static, operands: Sequence[Any]) -> Geometry:
-    """Return where windows lie, with the errors of eager code."""
+    """Return the geometry of an op, or raise the error of eager code."""
     known = {key: static[key] for key in ("stride", "padding", "dilation") if key in static}
     try:
         return Geometry(image, tuple(kernel), **known)
