@@ -59,7 +59,7 @@ def _each_once(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tenso
 def _forget_history(tensor: Tensor) -> None:
     """Turn a computed buffer into a leaf, so that it can be written."""
     if not tensor.is_leaf:
-        tensor._node = None
+        tensor.node = None
 
 
 class Module:
@@ -210,7 +210,7 @@ class Module:
         own["_called"] = True
         if "_noted" not in own:
             for given in (*inputs, *named.values()) if named else inputs:
-                if isinstance(given, Tensor) and given._node is not None:
+                if isinstance(given, Tensor) and given.node is not None:
                     own["_noted"] = note_inputs(given)
         return self.forward(*inputs, **named)
 
@@ -381,12 +381,12 @@ class Module:
             if as_dtype(target).kind != "f":
                 raise DTypeError(f"to: expected a floating dtype or a device, got {target!r}")
             tensors = [tensor for tensor in tensors if tensor.dtype.kind == "f"]
-        arrays = [tensor.detach().to(target)._array for tensor in tensors]
+        arrays = [tensor.detach().to(target).array for tensor in tensors]
         for tensor, array in zip(tensors, arrays, strict=True):
             memory.unlink(tensor)
             _forget_history(tensor)
             tensor.grad = None
-            tensor._array = array
+            tensor.array = array
         changes[0] += 1
         return self
 

@@ -40,7 +40,7 @@ def note_inputs(given: Tensor) -> bool:
     >>> note_inputs(ln.ones(1, requires_grad=True) * 2), note_inputs(ln.ones(1))
     (True, False)
     """
-    pending = [] if given._node is None else [given._node]
+    pending = [] if given.node is None else [given.node]
     seen: set[Node] = set()
     while pending:
         node = pending.pop()

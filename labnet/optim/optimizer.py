@@ -235,7 +235,7 @@ class Optimizer:
         if tracer is not None:
             tracer.update(self, found)
             return
-        if any(is_on_gpu(parameter._array) for parameter, _ in found):
+        if any(is_on_gpu(parameter.array) for parameter, _ in found):
             if not self._step_elsewhere(found):
                 self._step(found)
         elif not self._step_compiled(found):
@@ -277,7 +277,7 @@ class Optimizer:
         """Take a step one parameter at a time."""
         updates = []
         for parameter, gradient in found:
-            state, array = dict(self._known(parameter).state), parameter._array
+            state, array = dict(self._known(parameter).state), parameter.array
             value = finished(self.updated(array, finished(as_array(gradient)), state), array.dtype)
             updates.append((parameter, value, state))
         for parameter, value, state in updates:
@@ -293,7 +293,7 @@ class Optimizer:
 
         states = [self._known(parameter).state for parameter, _ in found]
         steps = {state.get("step", 0) for state in states}
-        values: list[Any] = [parameter._array for parameter, _ in found]
+        values: list[Any] = [parameter.array for parameter, _ in found]
         gradients = [finished(as_array(gradient)) for _, gradient in found]
         if len(steps) != 1 or not optimizers.are_supported(values, gradients):
             return False
@@ -327,7 +327,7 @@ class Optimizer:
         states, known, values, gradients, news = self._state, [], [], [], []
         for parameter, gradient in found:
             one = states.get(id(parameter)) or self._known(parameter)
-            value = parameter._array
+            value = parameter.array
             spare, one.spare = one.spare, None
             if spare is None or getrefcount(spare) > ALONE:
                 spare = _empty(value.shape, value.dtype)
@@ -345,15 +345,15 @@ class Optimizer:
             if not compiled(id(together), *numbers):
                 return False
         for (parameter, _), one, old, new in zip(found, known, values, together[2 * len(news) :], strict=False):
-            if parameter._family is None:
-                parameter._array = new
+            if parameter.family is None:
+                parameter.array = new
                 if id(old) == one.made and old.base is None:
                     one.spare = old
                 one.made = id(new)
             else:
                 memory.overwrite(parameter, new)
-                one.made = id(parameter._array) if parameter._array is new else 0
-            parameter._node.grad = None  # type: ignore[union-attr]
+                one.made = id(parameter.array) if parameter.array is new else 0
+            parameter.node.grad = None  # type: ignore[union-attr]
         return True
 
     def _known(self, parameter: Tensor) -> "Known":
@@ -459,7 +459,7 @@ def _portable(value: Any) -> Any:
 
 
 def _own(value: Any) -> Any:
-    return value._array if isinstance(value, Tensor) else value
+    return value.array if isinstance(value, Tensor) else value
 
 
 def _as_python(value: Any) -> Any:

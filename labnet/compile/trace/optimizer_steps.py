@@ -76,7 +76,7 @@ class Held:
     parameter: Tensor
     slot: str
 
-    def array(self) -> Any:
+    def current_array(self) -> Any:
         """Return the array as it is now; None if there is none."""
         return self.optimizer._known(self.parameter).state.get(self.slot)
 
@@ -92,7 +92,7 @@ class States(dict[str, Tensor]):
         """Create the stand-in of a state at its first read."""
         parameter, state = self._parameter, self._optimizer._known(self._parameter).state
         if slot not in state:
-            state[slot] = np.zeros_like(wider([parameter._array])[0])
+            state[slot] = np.zeros_like(wider([parameter.array])[0])
         holder = Held(self._optimizer, parameter, slot)
         now, self.sources[slot] = self._tracer.source(holder, state[slot], id(state[slot]))
         found = self[slot] = self._tracer.stand_in(now)
