@@ -1,7 +1,7 @@
-"""A function whose forward and backward are compiled apart: its results have a history, as if it had run eagerly.
+"""A function with separately compiled forward and backward, whose results have a history like those of eager code.
 
-For servers, which compute a forward now and its backward later, when weights may have changed. A call keeps what
-its own backward needs: the weights of its forward, and the values that this has saved.
+Servers use it: they compute a forward now and its backward later, when weights may have changed. Each call saves the
+weights and intermediate values that its backward needs.
 """
 
 import functools
@@ -33,12 +33,12 @@ from labnet.ops import dispatch
 from labnet.ops.creation import random_state, restart_at
 from labnet.tensor import Tensor, wrap
 
-#: Compiled versions of one function that are kept; what would need more of them runs eagerly.
+#: Maximum number of compiled versions of one function; other calls run eagerly.
 LIMIT = 16
 
 
 class Seeds:
-    """Gradients of some of the results of a call, by position."""
+    """The gradients of some results of a call, by position."""
 
     __slots__ = ("arrays",)
 
@@ -52,8 +52,8 @@ class Seeds:
         return Seeds(total)
 
 
-class Picked(autograd.Node):
-    """One of the results of a call."""
+class Result(autograd.Node):
+    """The node of one result of a call."""
 
     __slots__ = ("position",)
 
@@ -66,8 +66,8 @@ class Picked(autograd.Node):
         return [Seeds({self.position: gradient})]
 
 
-class Called(autograd.Node):
-    """A compiled forward, with what its backward needs."""
+class CompiledCall(autograd.Node):
+    """The node of a compiled forward, with the arrays that its backward needs."""
 
     __slots__ = ("_nbytes", "arrays", "version")
 
@@ -82,7 +82,7 @@ class Called(autograd.Node):
         if run.create_graph:
             raise GradientError("backward: compiled code has no gradients of gradients; call the model uncompiled")
         assert self.version is not None, "check_kept() refuses freed nodes"
-        return self.version.pull(self.arrays, gradient.arrays)
+        return self.version.vjp(self.arrays, gradient.arrays)
 
     def release(self) -> None:
         """Release the saved values."""
@@ -91,7 +91,7 @@ class Called(autograd.Node):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of results and of what is saved besides."""
+        """Bytes of results and saved values."""
         return self._nbytes if self.arrays else 0
 
 
@@ -129,7 +129,7 @@ class Version:
         self._held: list[Tensor | ReplacedAttribute] = trace.held
         self._states = [_state(part) for part in self._held]
         self._draws, self.drawn = trace.draws, trace.drawn or None
-        #: Which arguments, by position, and which held tensors a call leaves with new elements.
+        #: Arguments, by position, and held tensors that a call updates.
         written = [*call.written.items(), *((trace.held[s.attributes["position"]], new) for s, new in trace.stored())]
         written += call.rebound
         self._written = [target for target, _ in written]
@@ -149,7 +149,7 @@ class Version:
         self.is_ready = False
 
     def compile(self) -> None:
-        """Compile both, or load their machine code from the cache; from any thread."""
+        """Compile both, or load their machine code from the cache. Thread-safe."""
         self.forward.compile()
         if self._recorded:
             self.backward.compile()
@@ -161,7 +161,7 @@ class Version:
         return self.forward.is_known and (not self._recorded or self.backward.is_known)
 
     def fits(self) -> bool:
-        """Return whether guards and held tensors are as they were traced."""
+        """Return whether the guards hold and held tensors are unchanged since the trace."""
         if not self._guards.hold():
             return False
         now = map(_state, self._held)
@@ -194,13 +194,13 @@ class Version:
             read = self.backward.read
             kept = [array if position in read else None for position, array in enumerate(arrays)]
             owners = [inputs[owner] if isinstance(owner, int) else owner for owner in self._owners]
-            call = Called([owner.node for owner in owners], self, kept, nbytes)
+            call = CompiledCall([owner.node for owner in owners], self, kept, nbytes)
             for position in self._recorded:
-                nodes[position] = Picked(call, position)
+                nodes[position] = Result(call, position)
         return nodes
 
-    def pull(self, kept: Sequence[Array | None], seeds: dict[int, Any]) -> list[Array]:
-        """Return the gradients of the owners, given those of some of the results."""
+    def vjp(self, kept: Sequence[Array | None], seeds: dict[int, Any]) -> list[Array]:
+        """Compute the gradients of the leaves from those of some results."""
         gradients: list[Array | None] = []
         for position, (shape, dtype) in enumerate(self._results):
             needed = self._first_seed + position in self.backward.read
@@ -211,7 +211,7 @@ class Version:
 
 
 def _tensor(part: Any) -> Tensor:
-    """Return the tensor of a part that is held."""
+    """Return the current tensor of a held part."""
     found: Tensor = part.now() if isinstance(part, ReplacedAttribute) else part
     return found
 
@@ -226,7 +226,7 @@ def _array(gradient: Any) -> Any:
 
 
 def _owner(leaf: autograd.Leaf, inputs: Sequence[Traced]) -> Any:
-    """Return the position of the input that a leaf belongs to, or else the tensor."""
+    """Return the position of the input of a leaf, or else its tensor."""
     owner = leaf.owner()
     return next((position for position, given in enumerate(inputs) if given is owner), owner)
 
@@ -266,7 +266,7 @@ class Differentiable:
         functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: Any, **named: Any) -> Any:
-        """Run the compiled forward that fits; without one the function itself."""
+        """Run the compiled forward that fits, or else the function itself."""
         key = (signature(args, named), autograd.is_recording())
         with self._lock:
             version = self._find(key, args, named)
@@ -275,7 +275,7 @@ class Differentiable:
         return version.run([leaf for leaf in flatten((args, named))[0] if is_dynamic(leaf)])
 
     def _find(self, key: Any, args: Sequence[Any], named: dict[str, Any]) -> Version | None:
-        """Return the version that fits, made where there is none; None if there is none yet."""
+        """Return the version that fits, or make one; None while it is compiled."""
         for known, version in self._known:
             if known == key and version.fits():
                 return version if version.is_ready or self._is_ready(version) else None
@@ -310,7 +310,7 @@ class Differentiable:
 
     @property
     def versions(self) -> int:
-        """Number of compiled versions that are kept."""
+        """Number of compiled versions."""
         return len(self._known)
 
     def __repr__(self) -> str:

@@ -58,7 +58,7 @@ class Jitted(Generic[P, R]):
     if TYPE_CHECKING:
 
         def __call__(self, *args: P.args, **named: P.kwargs) -> R:
-            """Run the compiled version that fits, after tracing and compiling it if there is none."""
+            """Run the compiled version that fits; trace and compile one if there is none."""
 
     def __copy__(self) -> "Jitted[P, R]":
         return Jitted(self._function, wait=self._wait)
@@ -82,7 +82,7 @@ class Jitted(Generic[P, R]):
         return self if instance is None else types.MethodType(self, instance)
 
     def _call(self, *args: Any, **named: Any) -> Any:
-        """Choose a version and run it; inside of another compiled function, run the function itself."""
+        """Choose a version and run it; inside another compiled function, run the function itself."""
         if dispatch.Plain is None and dispatch.current_tracer() is not None:
             return self._function(*args, **named)
         with self._lock:
@@ -162,7 +162,7 @@ class Jitted(Generic[P, R]):
 
     @property
     def specialisations(self) -> int:
-        """Number of compiled versions that are kept."""
+        """Number of compiled versions."""
         return len(self._known)
 
     @property
@@ -188,7 +188,7 @@ def _jitted(function: Callable[P, R], wait: bool) -> Jitted[P, R]:
 
 
 def _counted(specialisation: Specialisation, leaves: Sequence[Any]) -> Any:
-    """Run a version where it fits. A call on a GPU is counted as one op, which includes all of its copies."""
+    """Run a version if it fits; count a call on a GPU as one op, copies included."""
     if not (specialisation.state.device != CPU and active()):
         return specialisation.step.refreshed(leaves)
     with timed(later(STEP)), suspended():

@@ -39,5 +39,5 @@ class Specialisation:
 
 
 def specialise(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> Specialisation:
-    """Trace a function for arguments like these, and return a version that has yet to be compiled."""
+    """Trace a function for these arguments, and return a version to compile."""
     return Specialisation(trace_call(function, args, named), pinned=(args, named))

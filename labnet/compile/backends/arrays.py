@@ -1,4 +1,4 @@
-"""Arrays of the host on their way into compiled code and out of it."""
+"""Conversion of host arrays to the layout of compiled code, and writes back."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ Array = np.ndarray[Any, Any]
 
 
 def c_contiguous(array: Array) -> Array:
-    """Return an array as compiled code reads it: C-contiguous and aligned; the array itself if it is both."""
+    """Return an array C-contiguous and aligned, as compiled code requires; the array itself if it is both."""
     flags = array.flags
     return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
 
 
 def write_back(target: Any, array: Array) -> None:
-    """Write new elements into a tensor or an array that a function has written into."""
+    """Write new elements into a tensor or array that a compiled function updates."""
     if isinstance(target, Tensor):
         memory.overwrite(target, array)
     else:

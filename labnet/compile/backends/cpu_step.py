@@ -1,4 +1,4 @@
-"""A compiled version on the CPU: one function of machine code that reads and writes arrays where they are.
+"""A compiled version on the CPU: one function of machine code that reads and writes arrays in place.
 
 An ordinary call runs a small generated function, which compares guards, passes arrays and numbers to the machine code,
 and wraps the results. All else goes through `CPUStep.refreshed`.
@@ -75,7 +75,7 @@ class CPUStep:
     # Binding of arrays
 
     def _bind(self) -> None:
-        """Bind the arrays of all parts anew; those that are written get memory that nothing else refers to."""
+        """Bind the current arrays of all parts; written parts get memory without other references."""
         self._held = None
         state = self._state
         for position in state.tensors_updated:
@@ -120,7 +120,7 @@ class CPUStep:
         )
 
     def _apart(self, x: Any) -> Any:
-        """Return a contiguous argument in memory that the step does not write: its values at the start of the call."""
+        """Return a contiguous argument, copied if the step writes to its memory."""
         assert self._held is not None
         array = c_contiguous(x.array if isinstance(x, Tensor) else x)
         written = [self._held[1 + position] for position in self._state.updated]
@@ -155,7 +155,7 @@ class CPUStep:
         return "\n".join(lines) + "\n"
 
     def _run_lines(self, names: list[str], condition: str) -> list[str]:
-        """Return the statements that run the step, or fall through where it does not fit."""
+        """Return the statements that run the step, or fall through if it does not fit."""
         state = self._state
         tests = ["held is not None", f"({condition} or guards.hold())", *self._state_tests()]
         lines = ["held = me._held", f"try: fits = {' and '.join(tests)}"]
@@ -173,7 +173,7 @@ class CPUStep:
         return [*lines, f"    if {' and '.join(enough) or True}:", *["        " + line for line in run]]
 
     def _end_lines(self, names: list[str]) -> list[str]:
-        """Return the statements that follow a step that has run."""
+        """Return the statements after a successful run of the step."""
         state = self._state
         lines = ["state.drawn = None"] if state.draws else []
         more = [f"o{i}" for i in range(state.count, len(state.outputs))]
@@ -199,7 +199,7 @@ class CPUStep:
         ]
 
     def quick(self, lock: threading.RLock, missed: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function for ordinary calls; where the step does not fit it calls `missed`, without the lock."""
+        """Return the function for ordinary calls; if the step does not fit, it calls `missed` without the lock."""
         state = self._state
         scope: dict[str, Any] = {"Tensor": Tensor, "MISS": MISS, "me": self, "empty": np.empty, "new": object.__new__}
         scope |= {"compiled": self.program.function, "watching": vars(watchers)["data"], "state": state}
@@ -215,7 +215,7 @@ class CPUStep:
     # Running
 
     def refreshed(self, leaves: Sequence[Any]) -> Any:
-        """Bind everything anew where the step still fits, and run it; return `MISS` where it does not."""
+        """Bind all arrays again and run if the step still fits; else return `MISS`."""
         state = self._state
         if self._run is None or not state.fits():
             return MISS

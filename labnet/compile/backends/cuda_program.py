@@ -106,7 +106,7 @@ class Bindings:
 
 
 def bring(target: DeviceArray, array: Any) -> None:
-    """Copy an argument to where a program reads it."""
+    """Copy an argument to the memory that a program reads."""
     there: DeviceArray = moved(array, CUDA)
     if not there.is_contiguous:
         target[...] = there
@@ -115,7 +115,7 @@ def bring(target: DeviceArray, array: Any) -> None:
 
 
 def check(bindings: Bindings) -> None:
-    """Raise where an argument is not what a program needs, before anything is written; this waits for the GPU."""
+    """Raise the error of a failed check, before anything is written; this waits for the GPU."""
     checks = bindings.program.checks
     if not checks:
         return
@@ -148,20 +148,20 @@ class Run:
                 target = self._bindings.held_array(store.target)
                 written.append((DeviceArray.empty(target.shape, target.dtype) if rehearse else target, found))
             else:
-                outputs[store.target] = self._given_out(store.value, found, outputs)
+                outputs[store.target] = self._own_result(store.value, found, outputs)
         self._write(written)
         self._found.clear()
         return [outputs[position] for position in sorted(outputs)]
 
     @staticmethod
-    def _given_out(value: Value, found: DeviceArray, others: dict[int, DeviceArray]) -> DeviceArray:
+    def _own_result(value: Value, found: DeviceArray, others: dict[int, DeviceArray]) -> DeviceArray:
         """Return a result in memory of its own."""
         if value.kind in ("source", "view") or any(other is found for other in others.values()):
             return found.copy()
         return found.materialize()
 
     def _write(self, written: list[tuple[DeviceArray, DeviceArray]]) -> None:
-        """Write values to their targets: each before its operands are overwritten, in one launch if that is safe."""
+        """Write values to their targets, each before its operands are overwritten; in one launch if that is safe."""
         for position, (target, found) in enumerate(written):
             for _, later in written[position + 1 :]:
                 if later.expression is not None and reads(later.expression, target.block):

@@ -1,8 +1,7 @@
 """A compiled version on a GPU: the launches of its kernels are recorded once, and replayed by each call.
 
-A recording has memory of its own: arguments are copied in, results out, parameters are written where they are. Where
-arguments and results are so large that copying them takes longer than launching, each call launches the kernels
-instead, on its arguments and results directly.
+A recording has memory of its own: arguments are copied in and results out; parameters are updated in place. If copying
+arguments and results takes longer than launching, each call launches the kernels on them directly instead.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,7 +60,7 @@ class CUDAStep:
 
     @property
     def source(self) -> str:
-        """The program: one line per value, and what is stored."""
+        """The program: one line per value, and its stores."""
         return str(self._state.program)
 
     def compile(self) -> None:
@@ -78,7 +77,7 @@ class CUDAStep:
         return missed
 
     def refreshed(self, leaves: Sequence[Any]) -> Any:
-        """Run where the step still fits; return `MISS` where it does not."""
+        """Run if the step still fits; else return `MISS`."""
         state = self._state
         if not self._is_compiled or not state.fits():
             return MISS
@@ -139,12 +138,12 @@ class CUDAStep:
         return [output.copy() for output in self._outputs]
 
     def _upload(self, numbers: Sequence[Any]) -> None:
-        """Copy the numbers of optimizers to where kernels read them."""
+        """Copy the numbers of optimizers to the memory that kernels read."""
         for position, target in self._bindings.numbers.items():
             current_gpu().upload(target.address, np.asarray(numbers[position], target.dtype))
 
     def _record(self, brought: Sequence[Any]) -> None:
-        """Run the program once to compile its kernels, and once more to record their launches."""
+        """Run the program once to compile its kernels, and again to record their launches."""
         gpu, bindings = current_gpu(), self._bindings
         self._replay, self._kept = None, []
         with private_arena(self._kept):
@@ -174,5 +173,5 @@ def _is_alone(part: Any) -> bool:
     """Return whether only a tensor refers to its array, which is contiguous in memory that labnet has allocated."""
     array = part.array
     is_own = array.base is None and array.is_contiguous and array.owns_memory
-    del array  # a reference that would be counted
+    del array  # its reference would be counted
     return is_own and owns_alone(part)

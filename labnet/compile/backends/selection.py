@@ -29,10 +29,10 @@ class Step(Protocol):
         """Prepare the step for its first call; from any thread."""
 
     def quick(self, lock: Any, missed: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function for ordinary calls; it calls `missed` where the step does not fit."""
+        """Return the function for ordinary calls; it calls `missed` if the step does not fit."""
 
     def refreshed(self, leaves: Sequence[Any]) -> Any:
-        """Check everything and run; return `MISS` where the step does not fit."""
+        """Check everything and run; return `MISS` if the step does not fit."""
 
     def explain(self) -> str:
         """Return a report of the step as text."""

@@ -119,7 +119,7 @@ class StepState:
         return part.array if isinstance(part, Tensor) else part.current_array()
 
     def fits(self) -> bool:
-        """Return whether guards, shapes, dtypes, devices and leaves are as they were traced."""
+        """Return whether guards, shapes, dtypes, devices and leaves are unchanged since the trace."""
         if not self.guards.hold():
             return False
         for part, node, described in zip(self.parts, self._nodes, self.signatures, strict=True):
@@ -137,7 +137,7 @@ class StepState:
         return self.drawn
 
     def check(self, status: int) -> None:
-        """Raise the error of a failed check of elements; other statuses mean that something else did not fit."""
+        """Raise the error of a failed element check; other statuses mean that the step did not fit."""
         if status >= FIRST_CHECK:
             raise self.program.checks[status - FIRST_CHECK].failure()
 

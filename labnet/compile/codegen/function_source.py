@@ -13,7 +13,7 @@ from labnet.compile.codegen.product_source import Factor, product_source
 from labnet.compile.intrinsics.tiling import SIDE
 from labnet.compile.ir.fusion import AT_ONCE, Group
 from labnet.compile.ir.memory_plan import Plan, parts_of
-from labnet.compile.ir.values import Check, DType, Program, Shape, Value, contiguous, placed, spread_strides
+from labnet.compile.ir.values import Check, DType, Program, Shape, Value, broadcast_strides, contiguous, placed
 from labnet.compile.native.abi import FIRST_CHECK
 
 _HEAD = '''"""Written by labnet.compile; see the steps it was made of with step.explain()."""
@@ -235,7 +235,7 @@ class Emitter:
     def _reading(self, operand: Value, shape: Shape) -> Access:
         base, offset, strides = placed(operand)
         pointer, dtype = self._pointers[base.number]
-        return Access(pointer, offset, spread_strides(operand.shape, strides, shape), dtype)
+        return Access(pointer, offset, broadcast_strides(operand.shape, strides, shape), dtype)
 
     def _within(self, value: Value, shape: Shape) -> Access:
         """Return the source of the offset in the trailing dimensions of a take or scatter."""

@@ -9,7 +9,7 @@ from labnet.compile.ir.values import Program, Value, is_workspace, placed
 
 
 def flops(value: Value) -> int:
-    """Return the floating-point operations that compute a value: one per element but for products."""
+    """Return the number of floating-point operations of a value: one per element except for products and calls."""
     if value.kind == "matmul":
         return 2 * value.size * value.inputs[0].shape[-1]
     if value.kind == "call":
@@ -47,4 +47,4 @@ def explain(
     for array in constants:
         lines.append(f"constant: {array.dtype} of shape {array.shape}")
     lines += guarded
-    return "\n".join(dict.fromkeys(lines))  # layers of the same size are guarded alike
+    return "\n".join(dict.fromkeys(lines))  # layers of the same size have equal lines

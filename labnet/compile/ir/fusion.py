@@ -1,7 +1,7 @@
-"""Fusion: elementwise operations and reductions over the same places share one nest of loops.
+"""Fusion: elementwise operations and reductions over the same elements share one loop nest.
 
-The result is a list of groups that run one after the other. A value belongs to the earliest group that runs over
-its shape, has what it needs, and reads something that it reads too.
+The result is a list of groups that run in order. A value joins the earliest group with its loop shape in which its
+operands are available and that shares an operand with it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,24 +9,24 @@ from dataclasses import dataclass, field
 
 from labnet.compile.ir.values import Check, Program, Shape, Store, Value, storage
 
-#: Kinds of values that are known at each turn of the loops.
+#: Kinds of values that are available in each iteration of the loops.
 AT_ONCE = ("map", "take")
 
 
 @dataclass
 class Group:
-    """What runs together: one nest of loops over `shape`, or one product of matrices or other single operation.
+    """A unit of execution: one loop nest over `shape`, or one matrix product or other single operation.
 
     Attributes
     ----------
     shape : tuple or None
-        What the loops run over; None for a single operation.
+        Shape of the loops; None for a single operation.
     members : list of Value
-        What is computed, in order.
+        Computed values, in order.
     stores : list of Store
-        What the loops write into held sources or outputs at the end of each turn.
+        Writes into held sources or outputs at the end of each iteration.
     checks : list of Check
-        What is checked instead of computing something.
+        Checks that the group runs instead of computing values.
     """
 
     shape: Shape | None
@@ -35,7 +35,7 @@ class Group:
     checks: list[Check] = field(default_factory=list)
 
     def accesses(self) -> Iterator[tuple[Value, bool]]:
-        """Yield what is read, and whether it is a whole value of which each turn reads the element of its own place."""
+        """Yield each operand, and whether it is a whole value of which each iteration reads its own element."""
         for value in self.members:
             for position, operand in enumerate(value.inputs):
                 yield operand, operand.shape == self.shape and not (value.kind == "take" and position == 0)
@@ -43,26 +43,26 @@ class Group:
         yield from ((check.value, False) for check in self.checks)
 
     def reads(self) -> set[int]:
-        """Return the numbers of what the members and stores read, views by what they show."""
+        """Return the numbers of the values that members and stores read; views count as their base."""
         return {storage(operand).number for operand, _ in self.accesses()}
 
     def reads_in_step(self, value: Value) -> bool:
-        """Return whether each turn of the loops reads of a value, if anything, the element of its own place only.
+        """Return whether each iteration reads at most its own element of a value.
 
-        This decides alone what may be computed in the loops that read it, and which memory they may overwrite.
+        This alone decides whether those loops may compute the value, and which memory they may overwrite.
         """
         return all(in_step and operand is value for operand, in_step in self.accesses() if storage(operand) is value)
 
 
 def runs_over(value: Value) -> Shape | None:
-    """Return the shape that the loops for a value run over; None if it is no matter of a loop."""
+    """Return the shape of the loops that compute a value; None if it needs no loop."""
     if value.kind in AT_ONCE:
         return value.shape
     return value.inputs[0].shape if value.kind in ("reduce", "scatter") else None
 
 
 class Fusion:
-    """Puts the values of a program into groups, one by one."""
+    """Assigns the values of a program to groups, one by one."""
 
     def __init__(self) -> None:
         self.groups: list[Group] = []
@@ -72,25 +72,25 @@ class Fusion:
         self._checked = 0
 
     def earliest(self, value: Value, loops: Group) -> int:
-        """Return the first group of which loops that read a value can be part."""
+        """Return the first group whose loops may read a value."""
         place = self._place.get(value.number)
         if place is None:
             return 0
         return place if value.kind in AT_ONCE and loops.reads_in_step(value) else place + 1
 
     def add_all(self, values: Iterable[Value]) -> None:
-        """Put all values that are computed, and have no place yet, into groups."""
+        """Assign all computed values without a group."""
         for value in values:
             known = value.number in self._place or value.number in self._waiting
             if known or value.kind in ("source", "splat", "view"):
                 continue
             if value.kind == "map" and all(operand.kind in ("source", "splat") for operand in value.inputs):
-                self._waiting[value.number] = value  # it can be computed anywhere: where it is needed first
+                self._waiting[value.number] = value  # free to join any group: the first that reads it
             else:
                 self.add(value)
 
     def add(self, value: Value) -> None:
-        """Put a value into a group, and before it what has waited for it."""
+        """Assign a value to a group, after the deferred values that it reads."""
         loops = Group(runs_over(value), [value])
         bases = list(dict.fromkeys(map(storage, value.inputs)))
         joining = [base for base in bases if base.number in self._waiting and self._may_join(base, loops)]
@@ -98,7 +98,7 @@ class Fusion:
             del self._waiting[base.number]
         self.settle(bases)
         first = max((self.earliest(base, loops) for base in bases), default=0)
-        if value.kind in ("take", "scatter"):  # positions are used only after they have been checked
+        if value.kind in ("take", "scatter"):  # positions are checked before they are used
             first = max(first, self._checked)
         loops.members[:0] = joining
         position = self._find(loops.shape, first, loops.reads())
@@ -112,19 +112,19 @@ class Fusion:
         return loops.shape is not None and loops.reads_in_step(value)
 
     def settle(self, values: Iterable[Value]) -> None:
-        """Put those of the values into groups that still wait for one."""
+        """Assign the deferred ones among these values to groups."""
         for value in values:
             if (waiting := self._waiting.pop(value.number, None)) is not None:
                 self.add(waiting)
 
     def check(self, check: Check) -> None:
-        """Put a check into a group of its own; nothing that is held changes before it."""
+        """Assign a check to a group of its own, before any store to held memory."""
         self.settle([check.value])
         self.groups.append(Group(None, checks=[check]))
         self._checked = len(self.groups)
 
     def store(self, store: Store) -> None:
-        """Put a store into a group: after, or in step with, all that read the target before."""
+        """Assign a store to a group after all readers of the target, or in step with them."""
         base, loops = storage(store.value), Group(store.value.shape, stores=[store])
         first = self.earliest(base, loops)
         if isinstance(store.target, Value):
@@ -134,7 +134,7 @@ class Fusion:
         self._note([store.value], position)
 
     def _overwritable(self, target: Value) -> int:
-        """Return the first group in which what is held can be overwritten."""
+        """Return the first group that may overwrite a held source."""
         last = self._readers.get(target.number)
         if last is None:
             return 0
@@ -159,7 +159,7 @@ class Fusion:
 def fuse(program: Program, in_place: dict[int, int] | None = None) -> list[Group]:
     """Return the groups of a program, in the order in which they run.
 
-    `in_place` are the values that are computed where they are handed out, with these outputs: nothing to store.
+    `in_place` maps values that are computed in the memory of an output, and so need no store, to that output.
     """
     fusion = Fusion()
     for check in program.checks:
@@ -167,7 +167,7 @@ def fuse(program: Program, in_place: dict[int, int] | None = None) -> list[Group
         fusion.check(check)
     fusion.add_all(program.values())
     fusion.settle(storage(store.value) for store in program.stores)
-    for store in sorted(program.stores, key=_overwrites):  # what is handed out reads what was there before
+    for store in sorted(program.stores, key=_overwrites):  # outputs read the old values
         done = isinstance(store.target, int) and (in_place or {}).get(storage(store.value).number) == store.target
         if store.value is not store.target and not done:
             fusion.store(store)
@@ -180,7 +180,7 @@ def _overwrites(store: Store) -> bool:
 
 
 def users(groups: list[Group]) -> dict[int, set[int]]:
-    """Return {number of a value: positions of the groups that read it}, views counted for what they show."""
+    """Return {number of a value: positions of the groups that read it}; views count as their base."""
     found: dict[int, set[int]] = {}
     for position, group in enumerate(groups):
         for number in group.reads():
@@ -189,9 +189,9 @@ def users(groups: list[Group]) -> dict[int, set[int]]:
 
 
 def sink(groups: list[Group]) -> None:
-    """Move elementwise values into the only group that reads them, where that saves their memory.
+    """Move elementwise values into the only group that reads them, if that saves their memory.
 
-    That is so if the group runs over the same shape, and what they are computed from is in memory anyway.
+    It does if the group has the same shape, and their operands are in memory anyway.
     """
     known, needed = users(groups), needs_memory(groups)
     for position in range(len(groups) - 1, -1, -1):
@@ -208,7 +208,7 @@ def sink(groups: list[Group]) -> None:
 
 
 def _stays(needed: set[int], value: Value) -> bool:
-    """Return whether all operands of a value are in memory, and stay unchanged."""
+    """Return whether all operands of a value are in memory and remain unchanged."""
     for operand in value.inputs:
         base = storage(operand)
         if base.kind == "source" and base.attributes["origin"] == "held":
@@ -219,9 +219,9 @@ def _stays(needed: set[int], value: Value) -> bool:
 
 
 def needs_memory(groups: list[Group]) -> set[int]:
-    """Return the numbers of the computed values that have to be in memory.
+    """Return the numbers of the computed values that need memory.
 
-    Those are all but the elementwise ones that are only read, as they are, in their own loops.
+    These are all but the elementwise values that are read only in step, in their own loops.
     """
     needed: set[int] = set()
     for group in groups:

@@ -17,7 +17,7 @@ _ALIGNED = 64
 
 @dataclass
 class Plan:
-    """Places of values.
+    """The memory of values.
 
     Attributes
     ----------
@@ -26,9 +26,9 @@ class Plan:
     outputs : dict
         {number of a value: position of the output in which it is computed}.
     inside : dict
-        {number of a value: the put in whose memory it is computed, and where}.
+        {number of a value: (the put in whose memory it is computed, its part)}.
     begins : dict
-        {position of a group: the puts that have to be blank before it}.
+        {position of a group: the puts that must be zeroed before it}.
     nbytes : int
         Length of the arena.
     """
@@ -41,7 +41,7 @@ class Plan:
 
 
 def computed_in_place(program: Program) -> dict[int, int]:
-    """Return the values that are computed in the memory of an output, with the positions of these outputs."""
+    """Return the values that can be computed in the memory of an output, with the positions of these outputs."""
     found: dict[int, int] = {}
     for store in program.stores:
         base, offset, strides = placed(store.value)
@@ -83,7 +83,7 @@ def parts_of(value: Value) -> tuple[bool, bool]:
 
 
 def computed_inside(groups: list[Group]) -> dict[int, tuple[Value, int, Shape]]:
-    """Return the values that only a put reads, so that they can be computed in its memory."""
+    """Return the values that can be computed in the memory of a put, their only reader."""
     found: dict[int, tuple[Value, int, Shape]] = {}
     readers = users(groups)
     for position, group in enumerate(groups):
@@ -113,7 +113,7 @@ def lifetimes(groups: list[Group]) -> dict[int, tuple[int, int, int]]:
 
 
 def plan(program: Program, groups: list[Group]) -> Plan:
-    """Assign an offset to every value that has to be in memory: the lowest free one, the largest value first."""
+    """Assign an offset to each value that needs memory: the lowest free one, largest values first."""
     result = Plan(outputs=computed_in_place(program), inside=computed_inside(groups))
     lives = lifetimes(groups)
     for number, (whole, _, _) in result.inside.items():

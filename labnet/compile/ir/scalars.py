@@ -6,7 +6,7 @@ underscore are functions of `labnet.compile.intrinsics`, in its modules `arithme
 rounded.
 """
 
-#: Ops whose result has the dtype that they compute in.
+#: Ops whose result has the dtype of the computation.
 ARITHMETIC = {
     "add": "_plus({0}, {1})",
     "subtract": "_minus({0}, {1})",
@@ -77,16 +77,16 @@ TESTS = {
 }
 
 EXPRESSIONS = {**ARITHMETIC, **FLOATING, **TESTS}
-#: What is written otherwise where the dtype is none of floating numbers.
+#: Expressions that differ for integer dtypes.
 WHOLE = {"reciprocal": "_as_{T}(1.0 / {0})"}
-#: What floating numbers are to the power of a number that is known, with less work.
+#: Cheaper expressions for powers with a constant exponent, for floating dtypes.
 POWERS = {-0.5: "({T}(0) if {0} == -math.inf else _over({T}(1), math.sqrt(_plus({0}, {T}(0)))))"}
-#: What is written otherwise for float16, where NumPy takes the first of two equal numbers, such as zeros of both signs.
+#: Expressions that differ for float16, where NumPy selects the first of two equal numbers, such as signed zeros.
 HALF = {
     "maximum": "({0} if {0} >= {1} or {0} != {0} else {1})",
     "minimum": "({0} if {0} <= {1} or {0} != {0} else {1})",
     "relu": "({T}(0) if {0} < {T}(0) else {0})",
     "nextafter": "_next_half({0}, {1})",
 }
-#: Ops that choose or move what is a number of the dtype already.
+#: Ops whose result is one of their operands up to sign, so that it needs no rounding.
 CHOICES = frozenset(("copy", "where", "positive", "negative", "abs", "maximum", "minimum", "relu", "sign", "copysign"))

@@ -14,7 +14,7 @@ from labnet.ops.registry import REGISTRY
 
 
 def simplify(program: Program) -> Program:
-    """Return a program that computes the same with fewer operations."""
+    """Return an equivalent program with fewer operations."""
     builder, known = Builder(), dict[int, Value]()
     for value in program.values():
         inputs = tuple(known[operand.number] for operand in value.inputs)
@@ -38,7 +38,7 @@ def _simpler(builder: Builder, value: Value, inputs: tuple[Value, ...]) -> Value
     if value.kind == "view":
         if inputs[0].kind == "splat":
             return builder.splat(inputs[0].attributes["number"], value.shape, value.dtype)
-        inputs = (_in_rows(builder, inputs[0]),)
+        inputs = (_as_base(builder, inputs[0]),)
     if value.kind in ("take", "call"):
         count = 1 if value.kind == "take" else len(inputs)
         inputs = (*(_in_memory(builder, x) for x in inputs[:count]), *inputs[count:])
@@ -48,19 +48,19 @@ def _simpler(builder: Builder, value: Value, inputs: tuple[Value, ...]) -> Value
 
 
 def _apart(builder: Builder, store: Store, targets: set[int]) -> Store:
-    """Return a store that reads no target of a store, so that all happen as if at the same time."""
+    """Return a store that reads no target of a store, so that all stores act as if simultaneous."""
     moves = isinstance(store.target, Value) and store.value is not store.target
     copied = moves and id(storage(store.value)) in targets
     return Store(_copied(builder, store.value), store.target) if copied else store
 
 
-def _in_rows(builder: Builder, operand: Value) -> Value:
-    """Return a value that a view may show: a copy of an operand that has become a view."""
+def _as_base(builder: Builder, operand: Value) -> Value:
+    """Return a value that may be the base of a view: copies an operand that has become a view."""
     return _copied(builder, operand) if operand.kind == "view" else operand
 
 
 def _in_memory(builder: Builder, operand: Value) -> Value:
-    """Return a contiguous value: a copy of an operand that has become a view or a number."""
+    """Return a contiguous value: copies an operand that has become a view or a number."""
     return _copied(builder, operand) if operand.kind in ("view", "splat") else operand
 
 
@@ -129,7 +129,7 @@ def _power(builder: Builder, value: Value, inputs: tuple[Value, ...]) -> Value |
 
 @functools.cache
 def _takes_roots() -> bool:
-    """Return whether NumPy's power by one half is a root, which -inf and -0 have differently."""
+    """Return whether NumPy computes a power of one half as a square root, which differs at -inf and -0."""
     with np.errstate(invalid="ignore"):
         return bool(np.isnan(np.power(np.full(1, -np.inf), 0.5)[0]))
 

@@ -1,6 +1,6 @@
-"""Splitting: a program of outputs and gradients becomes one that computes the outputs and one the gradients.
+"""Splitting: a program of outputs and gradients becomes a forward program and a backward program.
 
-Values that the second needs of the first are saved. Cheap elementwise values are recomputed instead, where their
+Values of the forward that the backward needs are saved. Cheap elementwise values are recomputed instead, where their
 operands are available: memory is scarce in a server with many open calls.
 """
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from labnet.compile.ir.scalars import ARITHMETIC, TESTS
 from labnet.compile.ir.values import Builder, Program, Store, Value, is_workspace, placed
 
-#: Origin of the sources that stand for the gradients of the outputs.
+#: Origin of the sources for the gradients of the outputs.
 SEED = "seed"
-#: Position of a value that is recomputed.
+#: Position that marks a recomputed value.
 _COMPUTED = -1
 #: Elementwise operations that are recomputed rather than saved.
 CHEAP = (ARITHMETIC.keys() | TESTS.keys() | {"relu", "abs", "sign", "floor", "ceil", "trunc"}) - {"divide"}
@@ -25,12 +25,12 @@ class Halves:
     Attributes
     ----------
     forward : Program
-        Its arguments: those of the program, then what it held. Its outputs: the results, then what is saved.
+        Its arguments: those of the program, then the held arrays. Its outputs: the results, then the saved values.
     backward : Program
         Its arguments: those of the forward, all its outputs, and the gradients of the results.
         Its outputs: the gradients.
     saved : int
-        How many values are saved besides the results.
+        Number of saved values besides the results.
     """
 
     forward: Program
@@ -46,7 +46,7 @@ def split(program: Program, *, results: int, arguments: int, held: int) -> Halve
     program : Program
         Gradients of results are sources of origin `SEED`.
     results, arguments, held : int
-        How many results, arguments and held arrays there are.
+        Numbers of results, arguments and held arrays.
     """
     values, roots = program.values(), [store.value for store in program.stores]
     there = {
@@ -56,11 +56,11 @@ def split(program: Program, *, results: int, arguments: int, held: int) -> Halve
     outputs = [*roots[:results], *saved]
     places = {"argument": 0, "held": arguments, SEED: arguments + held + len(outputs)}
     checked = [check.value for check in program.checks]
-    new = rebuilt([*outputs, *checked], places, {})
+    new = rebuild([*outputs, *checked], places, {})
     stores = [Store(new[value.number], position) for position, value in enumerate(outputs)]
     checks = [replace(check, value=new[check.value.number]) for check in program.checks]
     cut = {number: arguments + held + position for number, position in there.items() if position >= 0}
-    again = rebuilt(roots[results:], places, cut)
+    again = rebuild(roots[results:], places, cut)
     gradients = [Store(again[value.number], position) for position, value in enumerate(roots[results:])]
     return Halves(Program(stores, checks), Program(gradients), len(saved))
 
@@ -79,13 +79,13 @@ def _is_free(value: Value) -> bool:
     return value.kind in ("source", "splat", "view")
 
 
-def _is_done_again(value: Value) -> bool:
+def _is_recomputed(value: Value) -> bool:
     """Return whether a value is recomputed: it costs little, or is working memory."""
     return is_workspace(value) or (value.kind == "map" and value.attributes["name"] in CHEAP)
 
 
 def _saved(values: Sequence[Value], gradients: Sequence[Value], there: dict[int, int], results: int) -> list[Value]:
-    """Return the values that have to be saved for the gradients, and record the position of each value in `there`."""
+    """Return the values to save for the gradients, and record the position of each value in `there`."""
     late = later(values)
     read = [operand for value in values if value.number in late for operand in value.inputs]
     needed = {placed(operand)[0].number for operand in [*read, *gradients]} - late
@@ -95,7 +95,7 @@ def _saved(values: Sequence[Value], gradients: Sequence[Value], there: dict[int,
             continue
         bases = [placed(operand)[0] for operand in value.inputs]
         known = all(base.number in there or base.kind in ("source", "splat") for base in bases)
-        if known and _is_done_again(value):
+        if known and _is_recomputed(value):
             there[value.number] = _COMPUTED
         elif value.number in needed:
             there[value.number] = results + len(saved)
@@ -103,8 +103,8 @@ def _saved(values: Sequence[Value], gradients: Sequence[Value], there: dict[int,
     return saved
 
 
-def rebuilt(roots: Sequence[Value], places: Mapping[str, int], cut: Mapping[int, int]) -> dict[int, Value]:
-    """Return new values by the numbers of old ones: those that the roots need.
+def rebuild(roots: Sequence[Value], places: Mapping[str, int], cut: Mapping[int, int]) -> dict[int, Value]:
+    """Rebuild the values that the roots need in a new program; return them by their old numbers.
 
     Parameters
     ----------

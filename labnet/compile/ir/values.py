@@ -1,17 +1,17 @@
 """The intermediate representation: values, each computed from others by one small operation.
 
-There are few kinds of operations, so that every later pass is short:
+There are few kinds of operations, so that each pass is short:
 
 ``source``   an argument, a held tensor, a constant array or a number of the call
-``splat``    one number at every place
-``view``     elements of another value at an offset and strides, nothing computed
-``map``      one scalar function at every place, operands broadcast as in NumPy
-``reduce``   sum, product, maximum or minimum over some dimensions, which disappear
-``matmul``   products of matrices over the last two dimensions
+``splat``    one number in every element
+``view``     elements of another value at an offset and strides, without a computation
+``map``      one scalar function of each element, operands broadcast as in NumPy
+``reduce``   sum, product, maximum or minimum over some dimensions, which are removed
+``matmul``   matrix products over the last two dimensions
 ``put``      zeros with elements added at an offset and strides: the adjoint of a view
-``take``     elements of one value at positions that another one holds
-``scatter``  zeros with elements added at positions that another value holds: the adjoint of ``take``
-``call``     a function of `labnet.compile.intrinsics` of whole arrays
+``take``     elements of one value at the positions in another one
+``scatter``  zeros with elements added at the positions in another value: the adjoint of ``take``
+``call``     a function of `labnet.compile.intrinsics` on whole arrays
 
 Positions count elements in memory; where only they are known, ``within`` adds the strides of the last dimensions.
 """
@@ -38,11 +38,11 @@ class Value:
         One of the kinds above.
     inputs : tuple of Value
     attributes : dict
-        What else the operation needs; hashable values.
+        Parameters of the operation; hashable values.
     shape, dtype
         Of the elements.
     number : int
-        Greater than those of the inputs.
+        Greater than the numbers of the inputs.
     """
 
     kind: str
@@ -86,7 +86,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Check:
-    """Bounds of the elements of a value, checked at run time: zero, and an upper one. A violation raises an error."""
+    """A check at run time that elements are not negative and below an upper bound; a violation raises an error."""
 
     value: Value
     bound: int
@@ -106,7 +106,7 @@ class Program:
     checks: list[Check] = field(default_factory=list)
 
     def values(self) -> list[Value]:
-        """Return the values that the stores need, inputs before what uses them."""
+        """Return the values that the stores need, in topological order."""
         seen: dict[int, Value] = {}
         pending = [store.value for store in self.stores]
         pending += [store.target for store in self.stores if isinstance(store.target, Value)]
@@ -120,7 +120,7 @@ class Program:
 
     @functools.cached_property
     def uses(self) -> dict[int, int]:
-        """How often each value is needed, by its number; of a program that nothing is added to any more."""
+        """Number of uses of each value, by its number; only for a complete program."""
         found: dict[int, int] = {}
         for operand in (*[x for value in self.values() for x in value.inputs], *[store.value for store in self.stores]):
             found[operand.number] = found.get(operand.number, 0) + 1
@@ -151,7 +151,7 @@ class Builder:
         return self._known[key]
 
     def splat(self, number: Any, shape: Shape, dtype: DType) -> Value:
-        """Return a value with one number at every place."""
+        """Return a value with one number in every element."""
         return self.make("splat", shape=shape, dtype=dtype, number=dtype.type(number).item())
 
 
@@ -171,21 +171,21 @@ def contiguous(shape: Shape) -> Shape:
 
 
 def storage(value: Value) -> Value:
-    """Return the value whose elements these are."""
+    """Return the base of a view; any other value itself."""
     return value.inputs[0] if value.kind == "view" else value
 
 
 def placed(value: Value) -> tuple[Value, int, Shape]:
-    """Return the value whose elements these are, with offset and strides into it."""
+    """Return the base of a value, with its offset and strides there."""
     if value.kind == "view":
         return value.inputs[0], value.attributes["offset"], value.attributes["strides"]
     return value, 0, contiguous(value.shape)
 
 
 def leading(value: Value) -> tuple[bool, int] | None:
-    """Return whether matrices are transposed in memory, and their leading dimension; None if BLAS takes neither.
+    """Return whether matrices are transposed in memory, and their leading dimension; None if BLAS accepts neither.
 
-    The leading dimension is one that BLAS takes: at least the length of what lies side by side, and at least one.
+    BLAS accepts leading dimensions of at least the stored row length, and at least one.
     """
     (rows, columns), (down, right) = value.shape[-2:], placed(value)[2][-2:]
     for turned, length, count, near, far in ((False, columns, rows, right, down), (True, rows, columns, down, right)):
@@ -195,12 +195,12 @@ def leading(value: Value) -> tuple[bool, int] | None:
     return None
 
 
-def spread_strides(shape: Shape, strides: Shape, wanted: Shape) -> Shape:
-    """Return strides with which an array of `shape` is read as if broadcast to `wanted`.
+def broadcast_strides(shape: Shape, strides: Shape, wanted: Shape) -> Shape:
+    """Return the strides that broadcast an array of `shape` to `wanted`.
 
     Examples
     --------
-    >>> spread_strides((3, 1), (1, 1), (2, 3, 4))
+    >>> broadcast_strides((3, 1), (1, 1), (2, 3, 4))
     (0, 1, 0)
     """
     added = len(wanted) - len(shape)

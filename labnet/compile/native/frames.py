@@ -104,13 +104,13 @@ def _inner(frame: types.FrameType) -> int:
 
 
 def operands(frame: types.FrameType, depth: int, count: int) -> list[Any]:
-    """Return the uppermost values of the stack of a frame, the last one on top."""
+    """Return the topmost values on the stack of a frame, the last one on top."""
     start = _inner(frame) + _offsets()[1] + 8 * _local_count(frame.f_code)
     return [_object_at(start + 8 * place) for place in range(depth - count, depth)]
 
 
 def called(frame: types.FrameType, one: Instruction) -> tuple[Any, list[Any]]:
-    """Return the callee of an instruction that is about to run, and its arguments, those by name included."""
+    """Return the callee of the next instruction and its arguments, keyword arguments included."""
     if one.name == "CALL_FUNCTION_EX":
         version, named = sys.version_info[:2], one.number & 1
         count = 4 if version > (3, 13) else 3 + named if version == (3, 13) else 2 + named

@@ -41,7 +41,7 @@ class _Method(ctypes.Structure):
 
 
 def missing(symbols: Sequence[str]) -> list[str]:
-    """Return those symbols that this process does not have: linking code that needs them would end the process."""
+    """Return the symbols that this process lacks; linking code that needs them would abort the process."""
     if blas.SGEMM in symbols:
         blas.link()
     for library, names in ((ctypes.pythonapi, PYTHON), (blas.library(), symbols)):  # such as pow, in NumPy's reach

@@ -178,14 +178,14 @@ def _entry(library, compiled, layout):
 
 
 def _symbols(module, file):
-    """Return what code calls: what its module declares, and what LLVM has put in, such as `pow` and `memset`."""
+    """Return the symbols that code calls: declared by its module, or inserted by LLVM, such as `pow` and `memset`."""
     names = {one.name for one in module.functions if one.is_declaration and not one.name.startswith("llvm.")}
     names |= {one.name for one in module.global_variables if one.is_declaration}
     return tuple(sorted(names | undefined(file)))
 
 
 def undefined(file):
-    """Return the names that an object file of the format ELF (64 bits, little-endian) does not define; else none."""
+    """Return the undefined symbols of a 64-bit little-endian ELF object; none for other formats."""
     if file[:6] != b"\x7fELF\x02\x01":
         return set()
     (start,), (size, count) = struct.unpack_from("<Q", file, 0x28), struct.unpack_from("<HH", file, 0x3A)

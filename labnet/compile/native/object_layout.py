@@ -1,6 +1,6 @@
 """The offsets of the slots of tensors and leaves, which compiled steps read.
 
-They are measured on known objects, so that another Python version cannot cause a crash.
+They are measured on known objects, so that a new Python version cannot cause a crash.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ def word(address: int) -> int:
 
 
 def _slot(found: Any, name: str) -> int:
-    """Return the distance of a slot from the beginning of an object."""
+    """Return the offset of a slot in an object."""
     marker = object()
     before = getattr(found, name)
     type(found).__dict__[name].__set__(found, marker)
@@ -34,6 +34,6 @@ def _slot(found: Any, name: str) -> int:
 
 @functools.cache
 def slots() -> tuple[int, int, int]:
-    """Return the distances of ``array`` and ``node`` in a tensor, and of ``grad`` in a leaf."""
+    """Return the offsets of ``array`` and ``node`` in a tensor, and of ``grad`` in a leaf."""
     tensor = wrap(np.zeros(1))
     return _slot(tensor, "array"), _slot(tensor, "node"), _slot(Leaf(tensor), "grad")

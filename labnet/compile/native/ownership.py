@@ -1,4 +1,4 @@
-"""Reference counts, and words of memory, as proofs of who owns an object.
+"""Reference counts and words of memory as proofs of ownership.
 
 A compiled step writes into arrays in place, and reads them by address. Three facts make that safe; each is proved here,
 and only here. All of them need the global interpreter lock, without which `labnet.compile.native.frames` refuses to
@@ -55,7 +55,7 @@ _own = _references_of_the_call()
 
 
 def owns_alone(tensor: Any) -> bool:
-    """Return whether nothing but a tensor refers to its array."""
+    """Return whether only a tensor refers to its array."""
     array = tensor.array
     return references(array) <= 1
 

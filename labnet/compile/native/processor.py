@@ -9,20 +9,20 @@ _PROBE = "define <16 x float> @f(<16 x float> %x) {\n%y = fadd <16 x float> %x, 
 
 
 def chosen() -> tuple[str, str]:
-    """Return the name of the processor, and the features that it has besides those of the name."""
+    """Return the name of the processor, and its features beyond those of the name."""
     name = os.environ.get("NUMBA_CPU_NAME")
     own = "" if name else llvm.get_host_cpu_features().flatten()
     return name or llvm.get_host_cpu_name(), os.environ.get("NUMBA_CPU_FEATURES", own)
 
 
 def registers() -> tuple[int, int]:
-    """Return how many vector registers the processor has, and how many floats of 32 bits each one holds."""
+    """Return the number of vector registers, and of float32 lanes in each."""
     return _registers(*chosen())
 
 
 @functools.cache
 def _registers(name: str, features: str) -> tuple[int, int]:
-    """Have LLVM add 16 numbers, and see which registers it takes."""
+    """Determine the registers from the code that LLVM generates for a vector addition."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     triple = llvm.get_process_triple()

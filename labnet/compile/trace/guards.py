@@ -1,4 +1,4 @@
-"""Guards: values that a compiled function has read while it was traced, compared before each call."""
+"""Guards: conditions on the values that a function read while it was traced, checked before each call."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,7 +9,7 @@ from labnet.nn.modules import changes, current_mode
 
 
 class Guards:
-    """The values outside of a function that its compiled form depends on, with the places to read them again.
+    """The external values that a compiled function depends on, with their locations.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class Guards:
         self._scopes: list[tuple[dict[str, Any], dict[int, str]]] = []
 
     def hold(self) -> bool:
-        """Return whether everything is as it was; equal values take the place of those that were compared so far."""
+        """Return whether all guards hold; equal new objects replace the ones that are compared."""
         if not all(read() is value for read, value in self._settings):
             return False
         if not all(map(self._holds, self.places)):
@@ -59,9 +59,9 @@ class Guards:
         return True
 
     def condition(self, scope: dict[str, Any]) -> str:
-        """Return an expression that generated code evaluates at each call instead of `hold`, and fill its scope.
+        """Return the source of a fast condition that generated code evaluates at each call, and fill its scope.
 
-        Where it is false, or raises because something is gone, `hold` decides.
+        If it is false, or raises because an object is gone, `hold` decides.
         """
         names: dict[int, str] = {}
         own: dict[int, str] = {}
@@ -89,7 +89,7 @@ class Guards:
         return f"({' and '.join(tests)})"
 
     def describe(self) -> list[str]:
-        """Return a line for each number or word that is compared."""
+        """Return a line for each guarded number or string."""
         found = [*self.places, *self.attributes]
         return [
             f"guarded: {place.name} = {place.value!r}"

@@ -1,4 +1,4 @@
-"""Observation of the bytecode of the user's functions while they are traced: each instruction before it runs.
+"""Observation of the bytecode of user functions while they are traced: each instruction before it runs.
 
 Knows CPython's instructions and their operands; `Reads`, `Writes` and `CallEffects` decide what they mean.
 """
@@ -48,19 +48,19 @@ class Instructions:
         sys.settrace(self._before)
         self._calls.clear()
         self._outside = None
-        if self._refusal is not None and kind is None:  # which the function has caught
+        if self._refusal is not None and kind is None:  # the function has caught it
             raise self._refusal
 
     def _begin(self, frame: types.FrameType, event: str, _: Any) -> Any:
         if event != "call" or not is_observed(frame) or self._is_of_device(frame):
             return None
-        frame.f_trace = self._follow  # which Python 3.12 wants to have before instructions are asked for
+        frame.f_trace = self._follow  # Python 3.12 needs it before `f_trace_opcodes`
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         self._look(self._enter, frame)
         return self._follow
 
     def _is_of_device(self, frame: types.FrameType) -> bool:
-        """Return whether a frame was called by the kernels of labnet, such as a GPU driver of the user."""
+        """Return whether the kernels of labnet called a frame, such as a GPU driver of the user."""
         caller = frame.f_back
         while caller is not None and caller is not self._outside and caller.f_trace is None:
             if caller.f_code.co_filename.startswith(_KERNELS):
@@ -82,7 +82,7 @@ class Instructions:
         """Return the observed instructions and their observers."""
         found = frames.instructions(code).items()
         steps = {offset: (_HANDLERS[one.name], one) for offset, one in found if one.name in _HANDLERS}
-        self._steps[id(code)] = steps  # by identity: the hash of a code object goes through all of it
+        self._steps[id(code)] = steps  # by identity: hashing a code object reads all of it
         self._kept.append(code)
         return steps
 
@@ -94,7 +94,7 @@ class Instructions:
             raise
 
     def _enter(self, frame: types.FrameType) -> None:
-        """Report a function that is called, unless the run has made it itself."""
+        """Report a called function, unless the run has created it."""
         function, code, environment = frames.function_of(frame), frame.f_code, self._environment
         if function is None:
             return
@@ -127,7 +127,7 @@ class Instructions:
         else:
             self._environment.record_result(found)
 
-    # What instructions do
+    # Instructions
 
     def _load_global(self, frame: types.FrameType, one: Instruction) -> None:
         if frame.f_code.co_filename.startswith(HOME) or self._is_local(frame, one):
@@ -136,7 +136,7 @@ class Instructions:
 
     @staticmethod
     def _is_local(frame: types.FrameType, one: Instruction) -> bool:
-        """Return whether a name is one of the body of a class."""
+        """Return whether a name is local to the body of a class."""
         is_body = one.name.endswith("_NAME") and frame.f_locals is not frame.f_globals
         return is_body and (one.name != "LOAD_NAME" or one.argument in frame.f_locals)
 
@@ -200,7 +200,7 @@ class Instructions:
 
 #: References to an object that a call has just made and returned: that of the stack of the frame.
 _ON_THE_STACK = 1
-#: The number by which Python 3.14 tells reading an item from arithmetic.
+#: The argument of Python 3.14's BINARY_OP for reading an item.
 _SUBSCRIPT = 26
 _CALLS = ("PRECALL" if sys.version_info < (3, 12) else "CALL", "CALL_KW", "CALL_FUNCTION_EX")
 _HANDLERS: dict[str, Callable[..., None]] = {

@@ -1,4 +1,4 @@
-"""Locations of values in Python: items, cells, attributes and contents, with the value that was found there.
+"""Locations of values in Python: items, cells, attributes and contents, with the values found there.
 
 A location can be read, written, and compared, also by an expression of generated code. Knows nothing about tracing.
 """
@@ -16,11 +16,11 @@ from labnet.nn.modules import changes
 from labnet.tensor import Tensor, wrap
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda _: "nothing"})()
-#: Values that are the same where they are equal.
+#: Types whose equal values are interchangeable.
 SCALARS = (bool, int, float, complex, str, bytes, type(None), type(...), np.generic, np.dtype, range)
-#: Bytes from which on arrays are compared where they lie.
+#: Minimum bytes of arrays that are compared in place.
 _LONG = 1 << 16
-#: Gives a value the name by which an expression refers to it.
+#: Returns the name by which a condition refers to a value.
 Bind = Callable[[Any], str]
 
 
@@ -50,42 +50,42 @@ def alike(now: Any, before: Any) -> bool:
 
 
 def _typed(found: Iterable[Any]) -> set[Any]:
-    """Return elements with their types, by which 1 is told from 1.0."""
+    """Return elements with their types, which distinguish 1 from 1.0."""
     return {(type(one), one) for one in found}
 
 
 class Location:
-    """Where a value is.
+    """The location of a value.
 
     Attributes
     ----------
     name : str
-        Name of the place in messages.
+        Name of the location in messages.
     value : object
-        What was there.
+        The value when it was found.
     """
 
     name = ""
     value: Any = MISSING
 
     def now(self) -> Any:
-        """Return what is there now; `MISSING` if there is nothing."""
+        """Return the current value; `MISSING` if there is none."""
         raise NotImplementedError
 
     def put(self, value: Any) -> None:
-        """Write a value there; `MISSING` deletes."""
+        """Write a value; `MISSING` deletes it."""
         raise NotImplementedError
 
     def holds(self) -> bool:
-        """Return whether what is there now is what was there."""
+        """Return whether the current value is alike the one found."""
         return alike(self.now(), self.value)
 
     def key(self) -> tuple[Any, ...]:
-        """Return a key that identifies the place."""
+        """Return a key that identifies the location."""
         raise NotImplementedError
 
     def condition(self, bind: Bind) -> str:
-        """Return an expression for: the very same object is there. It may raise where `now` finds nothing."""
+        """Return the source of a test for the identical object; it may raise if the value is missing."""
         return f"{bind(self.now)}() is {bind(self.value)}"
 
 
@@ -153,7 +153,7 @@ class Cell(Location):
 
 @dataclass(eq=False)
 class Attribute(Location):
-    """An attribute that is read without running any code of a user: of an instance, its class, a module or a slot."""
+    """An attribute that is read without running user code: of an instance, its class, a module or a slot."""
 
     owner: Any
     attribute: str
@@ -200,14 +200,14 @@ class Method(Attribute):
 
 @dataclass(eq=False)
 class ModuleAttribute(Attribute):
-    """An attribute of a module, with the lists of parameters, buffers and modules that it was in."""
+    """An attribute of a module, with its entries in the parameters, buffers and modules."""
 
     def __post_init__(self) -> None:
         lists = [vars(self.owner)[name] for name in ("_parameters", "_buffers", "_modules")]
         self._lists = [(one, one.get(self.attribute, MISSING)) for one in lists]
 
     def put(self, value: Any) -> None:
-        """Set the attribute; what was there is put back into the lists that it was in."""
+        """Set the attribute; restoring the value found restores its entries too."""
         if value is not self.value:
             super().put(value)
             return
@@ -223,21 +223,21 @@ class ReplacedAttribute(Attribute):
     Attributes
     ----------
     is_alone : bool
-        Whether what was there was found nowhere else, so that guards need not notice a new tensor.
+        Whether the tensor was found at no other location, so that guards can ignore a new one.
     """
 
     is_alone = True
 
     def holds(self) -> bool:
-        """Return whether there is a tensor without a history."""
+        """Return whether the value is a tensor without a history."""
         return isinstance(found := self.now(), Tensor) and found.node is None
 
     def current_array(self) -> Any:
-        """Return the elements of the tensor that is there now."""
+        """Return the array of the current tensor."""
         return self.now().array
 
     def rebind(self, array: Any) -> None:
-        """Put a new tensor there; a first one is a change that guards notice."""
+        """Set a new tensor; guards notice the first one as a change."""
         changes[0] += not (self.is_alone and isinstance(self.now(), Tensor))
         tensor = vars(self.owner)[self.attribute] = wrap(array)
         self.owner._parameters.pop(self.attribute, None)
@@ -254,7 +254,7 @@ class MissingAttribute(Location):
     name: str = ""
 
     def now(self) -> Any:
-        """Return what is found in the instance or its classes, without any code of a user."""
+        """Return the attribute from the instance or its classes, without running user code."""
         for scope in (getattr(self.owner, "__dict__", {}), *map(vars, type(self.owner).__mro__)):
             if self.attribute in scope:
                 return scope[self.attribute]
@@ -282,13 +282,13 @@ class InstanceClass(Location):
         return id(self.owner), "kind"
 
     def condition(self, bind: Bind) -> str:
-        """Ask for the class."""
+        """Compare the class."""
         return f"type({bind(self.owner)}) is {bind(self.value)}"
 
 
 @dataclass(eq=False)
 class CallResult(Location):
-    """What a call without arguments returns: the value of a context variable, or what a weak reference refers to."""
+    """The result of a call without arguments: the value of a context variable, or the referent of a weak reference."""
 
     read: Callable[[], Any]
     name: str = ""
@@ -306,7 +306,7 @@ class CallResult(Location):
 
 @dataclass(eq=False)
 class FunctionCode(Location):
-    """What a function does: its code, and the values of parameters that are left out."""
+    """The code and the default arguments of a function."""
 
     function: types.FunctionType
     name: str = ""
@@ -321,7 +321,7 @@ class FunctionCode(Location):
         return function.__code__, function.__defaults__, dict(function.__kwdefaults__ or {})
 
     def holds(self) -> bool:
-        """Return whether the function is as it was."""
+        """Return whether code and defaults are unchanged."""
         code, defaults, named = self.now()
         return (
             code is self.value[0]
@@ -335,7 +335,7 @@ class FunctionCode(Location):
         return id(self.function), "code"
 
     def condition(self, bind: Bind) -> str:
-        """Compare the code, and defaults where there are some: without any, all arguments were given."""
+        """Compare the code, and the defaults if there are any."""
         function, (code, defaults, named) = bind(self.function), self.value
         text = f"{function}.__code__ is {bind(code)}"
         text += f" and {function}.__defaults__ is {bind(defaults)}" if defaults else ""
@@ -403,7 +403,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 class Elements(Location):
-    """The elements of an array of NumPy, or of anything that makes one of itself."""
+    """The elements of a NumPy array, or of an object that converts to one."""
 
     def __init__(self, array: Any, name: str = ""):
         self.array, self.name = array, name
@@ -443,5 +443,5 @@ CONTAINERS = (list, dict, set, deque, bytearray, array, types.MappingProxyType)
 
 
 def is_container(value: Any) -> bool:
-    """Return whether a value holds others in a way that `Contents` reads."""
+    """Return whether a value is a container that `Contents` can compare."""
     return isinstance(value, CONTAINERS)

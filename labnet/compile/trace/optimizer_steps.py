@@ -41,7 +41,7 @@ class Step:
         return [self.optimizer._known(parameter).state for parameter in self.parameters]
 
     def fits(self) -> bool:
-        """Return whether the optimizer would still compute the same update for all these parameters."""
+        """Return whether the optimizer still computes the same update for all these parameters."""
         steps = {state.get("step", 0) for state in self._states()}
         return len(steps) <= 1 and len(self.numbers()) == self.count
 
@@ -58,7 +58,7 @@ class Step:
         return changed._numbers(step)
 
     def reader(self) -> Callable[[], tuple[float, ...]]:
-        """Return the fastest function that returns `numbers`: optimizers without a count skip it."""
+        """Return the fastest function for `numbers`: optimizers without a step count skip the count."""
         return self.numbers if "step" in self.optimizer.slots else functools.partial(self._numbers, 1)
 
     def advance(self) -> None:
@@ -70,14 +70,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Held:
-    """An array that an optimizer holds for a parameter."""
+    """An array in the state of an optimizer for a parameter."""
 
     optimizer: Optimizer
     parameter: Tensor
     slot: str
 
     def current_array(self) -> Any:
-        """Return the array as it is now; None if there is none."""
+        """Return the current array; None if there is none."""
         return self.optimizer._known(self.parameter).state.get(self.slot)
 
 
@@ -100,7 +100,7 @@ class States(dict[str, Tensor]):
 
 
 class Blank(dict[str, Tensor]):
-    """The states of an optimizer for a parameter that the run has made itself: zeros at first."""
+    """The states of an optimizer for a parameter that the run has created; zeros at first."""
 
     def __init__(self, tracer: Tracer, parameter: Tensor):
         self._tracer, self._parameter = tracer, parameter

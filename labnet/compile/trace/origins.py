@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-#: Where labnet lies, and its modules that read what users set: looked at like code of users.
+#: The folder of labnet, and its modules that read attributes of users: observed like user code.
 HOME = str(Path(__file__).parents[2]) + "/"
 _OBSERVED = tuple(HOME + name for name in ("nn/", "loss.py"))
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -37,7 +37,7 @@ _DATES = ("datetime.now", "datetime.utcnow", "datetime.today", "date.today")
 MEMBERS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 #: The generator of NumPy's global random functions.
 _NUMPY_STREAM = np.random.random.__self__  # type: ignore[attr-defined]
-#: Functions of Python that read their arguments by instructions or methods that are looked at themselves.
+#: Builtins that read their arguments only by observed instructions or methods.
 _HARMLESS = {x for x in vars(builtins).values() if isinstance(x, type | types.BuiltinFunctionType)} - {
     *(getattr, setattr, delattr, hasattr, vars, dir)
 }
@@ -46,7 +46,7 @@ _HARMLESS_PACKAGES = ("builtins", "labnet", "numpy", "math")
 
 
 def is_observed(frame: types.FrameType) -> bool:
-    """Return whether a frame runs code of the user, or reads what users set, rather than code of a library."""
+    """Return whether a frame runs user code, or code of labnet that reads attributes of the user."""
     name = frame.f_code.co_filename
     if name.startswith(HOME):
         return name.startswith(_OBSERVED) and frame.f_code.co_name not in ("__setattr__", "__delattr__")
@@ -74,7 +74,7 @@ def is_library(module: str) -> bool:
 
 
 def _uses_labnet(package: str) -> bool:
-    """Return whether an installed package is written with labnet, so that its state matters as a user's does."""
+    """Return whether an installed package uses labnet, so that its state is guarded like the user's."""
     # Copies, since other threads may import meanwhile.
     modules = [module for name, module in sys.modules.copy().items() if name.partition(".")[0] == package]
     return any(
@@ -91,7 +91,7 @@ def module_of(found: Any) -> str:
 
 
 def instance_dict(found: Any) -> dict[str, Any]:
-    """Return the attributes of an instance without running any code of a user."""
+    """Return the attributes of an instance without running user code."""
     try:
         attributes: dict[str, Any] = object.__getattribute__(found, "__dict__")
     except AttributeError:
@@ -100,7 +100,7 @@ def instance_dict(found: Any) -> dict[str, Any]:
 
 
 def in_classes(kind: type, name: str, after: type | None = None) -> tuple[type, Any] | None:
-    """Return the class that defines a name, among those that a class inherits from, and what it is there."""
+    """Return the class in the method resolution order that defines a name, and its value there."""
     order = kind.__mro__ if after is None else kind.__mro__[kind.__mro__.index(after) + 1 :]
     return next(((one, vars(one)[name]) for one in order if name in vars(one)), None)
 
@@ -116,7 +116,7 @@ def is_of_labnet(kind: Any) -> bool:
 
 
 def name_of(callee: Any) -> str:
-    """Return the qualified name of a function; nothing for any other object, whose attributes are a user's."""
+    """Return the qualified name of a function; an empty string for any other object."""
     return callee.__qualname__ if isinstance(callee, _FUNCTIONS) else ""
 
 
@@ -131,22 +131,22 @@ def reads_file(callee: Any) -> bool:
 
 
 def draws_outside(callee: Any) -> bool:
-    """Return whether a function draws from a stream of random numbers of the system."""
+    """Return whether a function draws random numbers of the system."""
     return callee is os.urandom or (name_of(callee) != "" and (module_of(callee), name_of(callee)) in _DRAWS)
 
 
 def is_stream(found: Any) -> bool:
-    """Return whether an object is a stream of random numbers of Python or NumPy."""
+    """Return whether an object is a random generator of Python or NumPy."""
     return isinstance(found, random.Random | np.random.Generator | np.random.RandomState)
 
 
 def is_shared_stream(found: Any) -> bool:
-    """Return whether a stream of random numbers is the one of a whole process."""
+    """Return whether a random generator is shared by the whole process."""
     return found is _NUMPY_STREAM or isinstance(found, random.Random)
 
 
 def is_harmless(callee: Any) -> bool:
-    """Return whether a call reads no attributes of its arguments, or by code that is looked at."""
+    """Return whether a call reads no attributes of its arguments, or only in observed code."""
     if isinstance(callee, types.BuiltinFunctionType | type) and callee in _HARMLESS:
         return True
     home = module_of(callee if isinstance(callee, _FUNCTIONS) else type(callee))

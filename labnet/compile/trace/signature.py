@@ -13,7 +13,7 @@ from labnet.tensor import Tensor
 
 
 def is_dynamic(x: Any) -> bool:
-    """Return whether an argument is read at each call, rather than compiled in as a constant."""
+    """Return whether an argument is read at each call, rather than compiled as a constant."""
     return isinstance(x, Tensor | np.ndarray)
 
 
@@ -32,7 +32,7 @@ def _described(leaf: Any) -> Any:
 
 
 def signature(args: Sequence[Any], named: dict[str, Any]) -> Any:
-    """Return a hashable value that is equal for calls that may share a compiled version."""
+    """Return a hashable key that is equal for calls that may share a compiled version."""
     leaves, structure = flatten((tuple(args), named))
     trained = [id(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
     repeated = tuple(map(trained.index, trained)) if len(set(trained)) < len(trained) else ()

@@ -34,7 +34,7 @@ class Trace:
     ----------
     builder : Builder
     device : str
-        Where the function computes.
+        The device that the function computes on.
     held : list
         Tensors, and `Held` states of optimizers, that the compiled function reads besides its arguments.
     constants : list of array
@@ -44,9 +44,9 @@ class Trace:
     updates : dict
         {number of a held source: (the source, its new value)}.
     draws : list of callable
-        Each draws random numbers for one call, on the device that it is given; `drawn` are those of the first call.
+        Each draws the random numbers of one call on a device; `drawn` are those of the first call.
     leaves : dict
-        (leaf tensor, gradient), by the identity of the tensor, of what no optimizer took.
+        {identity of a leaf tensor: (tensor, gradient)} of gradients that no optimizer consumed.
     writes : Writes
         Values that the function writes outside of itself.
     environment : Environment
@@ -98,12 +98,12 @@ class Trace:
         return traced
 
     def argument(self, position: int, array: np.ndarray[Any, Any], node: autograd.Node | None = None) -> Traced:
-        """Return the stand-in for a tensor that the function is called with."""
+        """Return the stand-in for an argument."""
         value = self.builder.make("source", shape=array.shape, dtype=array.dtype, origin="argument", position=position)
         return self.stand_in(value, node)
 
     def random(self, draw: Callable[[str], np.ndarray[Any, Any]]) -> Traced:
-        """Return the stand-in for random numbers, which every call draws anew, in the order of the trace."""
+        """Return the stand-in for random numbers, which each call draws in the order of the trace."""
         array = draw(self.device)
         self.draws.append(draw)
         self.drawn.append(array)
@@ -115,7 +115,7 @@ class Trace:
         return self.stand_in(value)
 
     def source(self, holder: Any, array: np.ndarray[Any, Any], key: int) -> tuple[Value, Value]:
-        """Return the current value of an array from outside, and its value at the start of the run."""
+        """Return the current value of an external array, and its value at the start of the run."""
         if key not in self._sources:
             position = len(self.held)
             self.held.append(holder)
@@ -127,7 +127,7 @@ class Trace:
         return self.updates.get(value.number, (value, value))[1], value
 
     def constant(self, array: np.ndarray[Any, Any]) -> Traced:
-        """Return the stand-in for an array whose values do not change."""
+        """Return the stand-in for a constant array."""
         if array.ndim == 0 or (array.size and max(map(abs, array.strides), default=0) == 0):
             return self.stand_in(self.builder.splat(array.flat[0], array.shape, array.dtype))
         same = [
@@ -185,7 +185,7 @@ class Trace:
         return result
 
     def _computed(self, rule: Callable[..., Traced], op: Op, operands: list[Any], static: dict[str, Any]) -> Traced:
-        """Apply a compile rule, in float32 where an op asks for that in the place of float16."""
+        """Apply a compile rule, in float32 if an op needs that for float16."""
         kinds = {x.dtype for x in operands if isinstance(x, Traced)}
         if not op.wide or HALF not in kinds:
             return rule(self, op, operands, static)
@@ -193,7 +193,7 @@ class Trace:
         return out if len(kinds) > 1 or static.get("dtype") is not None else self.lift(ops.astype(out, HALF))
 
     def _kept_as_it_is(self, x: Any) -> Any:
-        """Return a stand-in that no write changes, for gradients."""
+        """Return a stand-in that later writes do not change, for gradients."""
         return self.stand_in(x.value, x.node) if isinstance(x, Traced) else x
 
     def _is_recording(self) -> bool:
@@ -203,11 +203,11 @@ class Trace:
     # Writing
 
     def original(self, x: Tensor) -> Tensor:
-        """Return the tensor of the call that a stand-in for an argument stands for; any other tensor itself."""
+        """Return the argument that a stand-in represents; any other tensor itself."""
         return self.given.get(id(x), x)
 
     def base_of(self, x: Tensor) -> Tensor:
-        """Return the tensor whose elements a view shows; a tensor that is none itself."""
+        """Return the base of a view; any other tensor itself."""
         while isinstance(x, Traced) and x.family is not None:
             x = x.family[0]
         return x
@@ -223,7 +223,7 @@ class Trace:
         self.replace(x, self.lift(ops.astype(new, x.dtype)))
 
     def _masked(self, x: Traced, mask: Traced, value: Traced) -> Tensor:
-        """Return a tensor with one value, or one row, where a mask is true."""
+        """Return a tensor with one value, or one row, written where a mask is true."""
         if mask.shape != x.shape[: mask.ndim]:
             raise IndexError(f"setitem: a mask of shape {mask.shape} does not fit a tensor of shape {x.shape}")
         if value.ndim > x.ndim - mask.ndim:
@@ -248,7 +248,7 @@ class Trace:
         self._refresh(x, recorded=recorded)
 
     def _write_through(self, view: Traced, new: Traced) -> None:
-        """Write elements of a view into what it shows."""
+        """Write the elements of a view into its base."""
         base, op, static = view.family
         whole = self.lift(base)
         places = np.arange(whole.size).reshape(whole.shape)
@@ -257,7 +257,7 @@ class Trace:
         self.replace(base, self.lift(ops.reshape(flat, whole.shape)))
 
     def _refresh(self, base: Tensor, *, recorded: bool) -> None:
-        """Update all views of a tensor; those with a history keep their elements, unless the write is recorded."""
+        """Update all views of a tensor; views with a history keep their elements unless the write is recorded."""
         for reference in self._views.pop(id(base), []):
             view = reference()
             if view is None or view.family is None or view.family[0] is not base:
@@ -302,7 +302,7 @@ class Trace:
             self._update(optimizer, pairs, before)
 
     def _outside(self, parameter: Tensor) -> Tensor | None:
-        """Return the tensor outside of the run that a parameter is; None for one that the run has made itself."""
+        """Return the external tensor of a parameter; None for one that the run has created."""
         given = self.given.get(id(parameter), parameter)
         if isinstance(given, Traced) or self.has_made(given):
             return None
@@ -331,7 +331,7 @@ class Trace:
             self.leaves.pop(id(parameter), None)
 
     def _state(self, optimizer: Optimizer, parameter: Tensor, own: Tensor | None) -> "States | Blank":
-        """Return the states of an optimizer for a parameter; those of a parameter that the run has made end with it."""
+        """Return the states of an optimizer for a parameter; those of a created parameter end with the run."""
         if own is not None:
             return States(self, optimizer, own)
         key = (id(optimizer), id(parameter))
@@ -343,7 +343,7 @@ class Trace:
         self.updates[source.number] = (source, new)
 
     def stored(self) -> list[tuple[Value, Value]]:
-        """Return the held sources that a call leaves with a new value: not those of tensors that the run has made."""
+        """Return the held sources that a call updates, with their new values."""
         found = []
         for source, new in self.updates.values():
             held = self.held[source.attributes["position"]]
@@ -355,7 +355,7 @@ class Trace:
         return found
 
     def _refuse_views(self) -> None:
-        """Refuse tensors from outside that share their memory with a parameter that is updated."""
+        """Refuse external tensors that share memory with an updated parameter."""
         tensors = {source.attributes["position"] for source, _ in self.stored()}
         updated = [held for position, held in enumerate(self.held) if position in tensors and isinstance(held, Tensor)]
         bases = {id(memory.base_of(parameter)): parameter for parameter in updated}
@@ -369,11 +369,11 @@ class Trace:
                 )
 
     def result(self, found: Any) -> Any:
-        """Return a result as each call returns it: tensors that the run has made are new at each call."""
+        """Return a result as each call returns it: created tensors are new at each call."""
         return self.lift(found) if isinstance(found, Tensor) and self.has_made(found) else found
 
     def has_made(self, tensor: Tensor) -> bool:
-        """Return whether a tensor was made by the run itself."""
+        """Return whether the run has created a tensor."""
         return id(tensor) in self._own
 
     def rebind(self) -> list[tuple[ReplacedAttribute, Value]]:
@@ -396,25 +396,25 @@ class Trace:
         return found
 
     def _first_value(self, new: Tensor) -> Value:
-        """Return the elements of a stand-in, or those that a tensor has when a call begins."""
+        """Return the value of a stand-in, or of a tensor at the start of a call."""
         return new.value if isinstance(new, Traced) else self.source(new, new.array, id(new))[1]
 
     def watch(self) -> None:
-        """Hold tensors whose attributes were read, so that calls notice a change of shape."""
+        """Hold tensors whose attributes were read, so that calls check their shapes."""
         for tensor in self.environment.tensors.values():
             known = isinstance(tensor.node, autograd.Leaf | None) and tensor.device == self.device
             if known and not self.has_made(tensor):
                 self.source(tensor, tensor.array, id(tensor))
 
     def program(self, outputs: Sequence[Value], *, updates: bool = True) -> Program:
-        """Return the recorded program with these values as outputs, and by default with its updates."""
+        """Return the recorded program with these outputs, and by default with its updates."""
         self._refuse_views()
         stores = [Store(value, position) for position, value in enumerate(outputs)]
         stores += [Store(new, source) for source, new in self.stored()] if updates else []
         return Program(stores, self.checks)
 
     def witness(self, what: str, tensor: Tensor, *given: Any) -> Any:
-        """Record an operation that is no op, or refuse it if it would happen while tracing only."""
+        """Record an operation that is not an op, or refuse one that would happen only while tracing."""
         if what == "made":
             self._own[id(tensor)] = tensor
             return None
@@ -430,7 +430,7 @@ class Trace:
         return self.lift(tensor).detach()
 
     def check_within(self, x: Tensor, bound: int, message: str, error: type[Exception] = IndexError) -> None:
-        """Add a check to every call: an error is raised if an element is negative or not below a bound."""
+        """Add a check to each call, which raises an error if an element is negative or not below a bound."""
         value = self.lift(x).value
         if value.kind in ("view", "splat"):
             value = self.copied(value)
@@ -439,7 +439,7 @@ class Trace:
             self.checks.append(check)
 
     def copied(self, value: Value) -> Value:
-        """Return the elements of a value in row-major order in memory of their own."""
+        """Copy a value to contiguous memory."""
         return self.builder.make("map", [value], shape=value.shape, dtype=value.dtype, name="copy", work=value.dtype)
 
 
@@ -451,7 +451,7 @@ def _shares(op: Op, static: dict[str, Any]) -> bool:
 
 
 def _refusal_of(op: Op, operands: Sequence[Any], static: dict[str, Any]) -> Exception | None:
-    """Return the error of the eager op for operands of these shapes; None if it has none."""
+    """Return the error that the eager op raises for operands of these shapes, if any."""
 
     def empty(x: Any) -> Any:
         return np.broadcast_to(np.zeros((), x.dtype), x.shape) if isinstance(x, Traced) else x

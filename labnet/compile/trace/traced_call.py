@@ -33,16 +33,16 @@ class TracedCall:
     ----------
     trace : Trace
     guards : Guards
-        The values that the function has read outside of itself.
+        Conditions on the external values that the function read.
     effects : list of (Location, object)
-        Values that it leaves in locations outside, apart from tensors.
+        Values, apart from tensors, that it writes to external locations.
     result : object
     inputs : list of Traced
         The stand-ins for the arrays of the call.
     before : list of Value
         Their values at the start of the call.
     rebound : list of (ReplacedAttribute, Value)
-        Attributes of modules that each call leaves with a new tensor.
+        Attributes of modules that each call sets to a new tensor.
     """
 
     trace: Trace
@@ -62,16 +62,16 @@ class TracedCall:
 
     @property
     def written(self) -> dict[int, Value]:
-        """New elements of the arguments that the function has written into, by position."""
+        """New values of the arguments that the function writes into, by position."""
         pairs = enumerate(zip(self.inputs, self.before, strict=True))
         return {position: traced.value for position, (traced, value) in pairs if traced.value is not value}
 
 
 def trace_call(function: Callable[..., Any], args: Sequence[Any], named: dict[str, Any]) -> TracedCall:
-    """Call a function on stand-ins for arguments like these.
+    """Trace a call of a function on stand-ins for these arguments.
 
-    Its changes outside of itself become effects of each call, if a second run changes nothing more, as with a cache
-    that is filled once, or a setting. Other changes would differ from call to call, so they are refused.
+    Changes of external objects become effects of each call if a second run makes no further change, as with a cache
+    that is filled once, or a setting. Other changes would differ between calls, so they are refused.
     """
     before = random_state()
     try:
@@ -96,7 +96,7 @@ def trace_call(function: Callable[..., Any], args: Sequence[Any], named: dict[st
 def _changes_again(
     first: TracedCall, args: Sequence[Any], named: dict[str, Any], function: Callable[..., Any]
 ) -> list[tuple[Location, Any, str]]:
-    """Return the changes of another run, and undo them."""
+    """Return the changes of a second run, and undo them."""
     state = random_state()
     again = _trace_once(function, args, named, undo=first.trace.writes.undo)
     restart_at(state)

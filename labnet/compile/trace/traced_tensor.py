@@ -37,7 +37,7 @@ WAYS_OUT = {
 
 
 def user_line() -> str:
-    """Return the place in the user's code that is being run, as ``file:line (source)``."""
+    """Return the current line of user code, as ``file:line (source)``."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HOME):
         frame = frame.f_back
@@ -47,7 +47,7 @@ def user_line() -> str:
 
 
 def refuse(what: str, line: str | None = None) -> NoReturn:
-    """Raise `TraceError` for a line of the user: by default the one that runs."""
+    """Raise `TraceError` for a line of user code: by default the current one."""
     line = user_line() if line is None else line
     error = TraceError(f"jit: cannot compile {what}" + (f"; at {line}" if line else ""))
     if isinstance(tracer := dispatch.current_tracer(), Refusing):
@@ -82,7 +82,7 @@ class Tracer(Refusing, Protocol):
 
 
 class Traced(Tensor):
-    """A tensor without elements: shape, dtype, and the value of a program that it stands for."""
+    """A tensor without elements that stands for a value of a program."""
 
     __slots__ = ("tracer", "value")
     tracer: Tracer
@@ -90,7 +90,7 @@ class Traced(Tensor):
 
     @property
     def array(self) -> Any:  # type: ignore[override]
-        """Refuse access to elements, which do not exist while tracing."""
+        """Refuse access to the elements, which do not exist while tracing."""
         caller = sys._getframe(1).f_code.co_name
         refuse(WAYS_OUT.get(caller, f"{caller}(): it needs the elements of a tensor that is only traced"))
 
@@ -134,7 +134,7 @@ class Traced(Tensor):
         return self.tracer.device
 
     def to_device(self, device: str, /, *, stream: None = None) -> Tensor:
-        """Return the same tensor: what is compiled stays on one device."""
+        """Return the same tensor, since a compiled function stays on one device."""
         if check_device(device) != self.device:
             refuse(f"moving a tensor from {self.device!r} to {device!r}: do that outside of the compiled function")
         return self
@@ -152,7 +152,7 @@ class Traced(Tensor):
         return self.detach()
 
     def _root(self, grad: Any, *, create_graph: bool = False) -> tuple[autograd.Node, Tensor, autograd.Run]:
-        """Check what a backward starts from; return its node, its first gradient and the run."""
+        """Check the start of a backward; return its node, its first gradient and the run."""
         if self.node is None:
             raise GradientError("backward: nothing here requires gradients; set requires_grad=True on what is trained")
         if grad is None and self.size != 1:
@@ -170,7 +170,7 @@ class Traced(Tensor):
 
 
 def has_traced(found: Any, depth: int = 4) -> bool:
-    """Return whether a list, tuple or dict contains stand-ins, directly or in another one."""
+    """Return whether a list, tuple or dict contains stand-ins at any depth."""
     if isinstance(found, Traced) or not depth:
         return isinstance(found, Traced)
     parts = found.values() if isinstance(found, dict) else found if isinstance(found, list | tuple) else ()
@@ -178,7 +178,7 @@ def has_traced(found: Any, depth: int = 4) -> bool:
 
 
 def hides_traced(found: Any, depth: int = 3) -> bool:
-    """Return whether an object that `flatten` leaves whole contains stand-ins, or may yield them."""
+    """Return whether a leaf of `flatten` contains stand-ins, or may yield them."""
     if isinstance(found, Traced) or not depth:
         return False
     if isinstance(found, types.GeneratorType | map | filter | zip):
@@ -218,15 +218,15 @@ class TracedNode(autograd.Node):
             rules = [lambda *a, i=i, **s: self.op.vjps[0](*a, position=i, **s) for i in range(len(inputs))]  # type: ignore[misc]
         if dtype == HALF and not self.op.view:
             rules = [None if rule is None else widened_rule(rule, i) for i, rule in enumerate(rules)]
-        pulled: list[Any] = []
+        gradients: list[Any] = []
         for rule, parent in zip(rules, self.parents or (), strict=True):
             if parent is None or rule is None:
-                pulled.append(None)
+                gradients.append(None)
                 continue
             with pause_for(rule):
                 if run.create_graph:
-                    pulled.append(rule(gradient, self.out, *inputs, **self.static))
+                    gradients.append(rule(gradient, self.out, *inputs, **self.static))
                 else:
                     with autograd.no_grad():
-                        pulled.append(rule(gradient, self.out.detach(), *inputs, **self.static))
-        return pulled
+                        gradients.append(rule(gradient, self.out.detach(), *inputs, **self.static))
+        return gradients

@@ -39,7 +39,7 @@ def serve(model, optimizer, *inputs, **options):
 def is_compiled(server):
     """Return whether the last graph that a server keeps comes from a compiled forward."""
     *_, kept = server._model.calls._kept.entries.values()
-    return "Called" in {type(node).__name__ for node in kept.graph.nodes}
+    return "CompiledCall" in {type(node).__name__ for node in kept.graph.nodes}
 
 
 def train(remotes, inputs, seeds):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from labnet.compile.backends import cpu_program
 from labnet.compile.ir import memory_plan as planning
-from labnet.compile.ir.values import Value, contiguous, placed, spread_strides
+from labnet.compile.ir.values import Value, broadcast_strides, contiguous, placed
 
 
 class Hazard(AssertionError):
@@ -33,7 +33,7 @@ class Read:
         if self.shape is None or self.base.size != math.prod(self.shape):
             return False
         _, offset, strides = placed(self.operand)
-        steps = spread_strides(self.operand.shape, strides, self.shape)
+        steps = broadcast_strides(self.operand.shape, strides, self.shape)
         rows = zip(self.shape, steps, contiguous(self.shape), strict=True)
         return offset == 0 and all(length == 1 or step == row for length, step, row in rows)
 

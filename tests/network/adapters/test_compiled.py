@@ -47,7 +47,7 @@ def serve(model, *, x, optimizer=None, **options):
 def is_compiled(server):
     """Tell whether the last graph that a server keeps comes from a compiled forward."""
     *_, kept = server._model.calls._kept.entries.values()
-    return {type(node).__name__ for node in kept.graph.nodes} == {"Picked", "Called", "Leaf"}
+    return {type(node).__name__ for node in kept.graph.nodes} == {"Result", "CompiledCall", "Leaf"}
 
 
 def train(remotes, inputs, seeds):
