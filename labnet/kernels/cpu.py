@@ -135,29 +135,29 @@ def _flat_size(array, flags, dtype):
 
 
 @njit(inline="always")
-def worth_turning(rows, inner, columns):
+def should_transpose(rows, inner, columns):
     """Return whether to transpose a weight first, since BLAS is slower with a small transposed one."""
     return rows >= 16 and inner > 1 and columns > 1 and inner * columns <= 8192
 
 
 @njit(inline="always")
-def _product(left, left_turned, right, right_turned, out, rows, inner, columns):
-    """Compute left (rows, inner) @ right (inner, columns); a turned factor is stored as its transpose."""
+def _product(left, left_transposed, right, right_transposed, out, rows, inner, columns):
+    """Compute left (rows, inner) @ right (inner, columns); a transposed factor is stored by columns."""
     if rows == 1 and columns == 1:
         out[0] = _dot(inner, left, 1, right, 1)
     elif rows == 1:
-        order, step = (_COLUMNS, inner) if right_turned else (_ROWS, columns)
+        order, step = (_COLUMNS, inner) if right_transposed else (_ROWS, columns)
         _gemv(order, _TRANSPOSED, inner, columns, float32(1), right, step, left, 1, float32(0), out, 1)
     elif columns == 1:
-        order, step = (_ROWS, rows) if left_turned else (_COLUMNS, inner)
+        order, step = (_ROWS, rows) if left_transposed else (_COLUMNS, inner)
         _gemv(order, _TRANSPOSED, inner, rows, float32(1), left, step, right, 1, float32(0), out, 1)
     elif inner == 1:
         for i in range(rows):
             for j in range(columns):
                 out[i * columns + j] = left[i] * right[j]
     else:
-        left_form, left_step = (_TRANSPOSED, rows) if left_turned else (_PLAIN, inner)
-        right_form, right_step = (_TRANSPOSED, inner) if right_turned else (_PLAIN, columns)
+        left_form, left_step = (_TRANSPOSED, rows) if left_transposed else (_PLAIN, inner)
+        right_form, right_step = (_TRANSPOSED, inner) if right_transposed else (_PLAIN, columns)
         _gemm(
             *(_ROWS, left_form, right_form, rows, columns, inner, float32(1), left, left_step, right, right_step),
             *(float32(0), out, columns),
@@ -165,17 +165,17 @@ def _product(left, left_turned, right, right_turned, out, rows, inner, columns):
 
 
 @njit(inline="always")
-def _product_with_turned(x, weight, out, rows, inner, columns):
+def _product_with_transposed(x, weight, out, rows, inner, columns):
     """Compute ``x @ weight.T``; a small weight is transposed first."""
-    if not worth_turning(rows, inner, columns):
+    if not should_transpose(rows, inner, columns):
         _product(x, False, weight, True, out, rows, inner, columns)
         return
-    turned = np.empty(inner * columns, np.float32)
+    transposed = np.empty(inner * columns, np.float32)
     for j in range(columns):
         for i in range(inner):
-            turned[i * columns + j] = weight[j * inner + i]
+            transposed[i * columns + j] = weight[j * inner + i]
     _gemm(
-        *(_ROWS, _PLAIN, _PLAIN, rows, columns, inner, float32(1), x, inner, turned.ctypes, columns),
+        *(_ROWS, _PLAIN, _PLAIN, rows, columns, inner, float32(1), x, inner, transposed.ctypes, columns),
         *(float32(0), out, columns),
     )
 
@@ -243,7 +243,7 @@ def layers_forward(arrays, relu):
         if layer == layers - 1:
             target = _word(out + _DATA)
         values = _floats(target)
-        _product_with_turned(_floats(source), _data(weight), values, rows, inner, columns)
+        _product_with_transposed(_floats(source), _data(weight), values, rows, inner, columns)
         if (relu >> layer) & 1:
             for i in range(rows):
                 for j in range(columns):
@@ -284,7 +284,7 @@ def layers_backward(arrays, relu):
         if not _suits(weight, 2, _READ, _FLOAT32) or _length(weight, 1) != inner:
             return 0
         columns = _length(weight, 0)
-        if columns == 1 and rows > 128:  # where NumPy's order of adding up is another one
+        if columns == 1 and rows > 128:  # NumPy adds in another order
             return 0
         by_weight, by_bias = _item(arrays, 6 + layers + 2 * layer), _item(arrays, 7 + layers + 2 * layer)
         if _wanted(by_weight, x) and _flat_size(by_weight, _WRITE, _FLOAT32) != columns * inner:

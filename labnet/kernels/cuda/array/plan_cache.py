@@ -1,8 +1,8 @@
 """A cache of launch plans for ops whose body is one expression of their arguments.
 
-A body computes the same expression for all arrays of the same forms and dtypes. So the kernel of its first call, and
-which arguments that gets, are all that later calls need. The body and NumPy's protocols would take longer than the
-launch.
+A body computes the same expression for all arrays of the same forms and dtypes. So later calls need only the kernel of
+the first call and the positions of its arguments. Running the body through NumPy's protocols would take longer than
+the launch.
 """
 
 from collections.abc import Callable

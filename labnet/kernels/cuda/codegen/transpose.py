@@ -1,7 +1,7 @@
 """Expressions of transposed arrays, tile by tile through shared memory.
 
-So neighbouring threads read neighbours and write neighbours; without tiles each of them would fetch 32 bytes for one
-element. After Ruetsch and Micikevicius, Optimizing Matrix Transpose in CUDA, 2009.
+Neighbouring threads read and write neighbouring elements; without tiles each thread would fetch 32 bytes per element.
+After Ruetsch and Micikevicius, Optimizing Matrix Transpose in CUDA, 2009.
 """
 
 from collections.abc import Sequence

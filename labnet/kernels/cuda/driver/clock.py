@@ -68,7 +68,7 @@ class WallClock(_Asked):
             listener.tell(seconds)
 
     def arrive(self, *, wait: bool = False) -> None:
-        """Do nothing: everything was told at once."""
+        """Do nothing: listeners were called at once."""
 
 
 Started = tuple[Listener, ctypes.c_void_p, ctypes.c_void_p]

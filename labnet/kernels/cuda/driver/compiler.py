@@ -92,8 +92,9 @@ def _store(path: Path, ptx: str) -> None:
 def _numba_cuda() -> Any:
     """Import Numba's compiler for CUDA.
 
-    numba-cuda 0.30 reads ``np.row_stack`` while its array functions are imported; NumPy 2.5 has removed that name. So
-    NumPy has it again during this one import, and no longer.
+    The newest release, numba-cuda 0.30, reads ``np.row_stack`` during the import of its array functions, and NumPy 2.5
+    has removed that name. No version bound avoids this without excluding NumPy 2.5, so the name exists during this
+    import only.
     """
     is_missing = not hasattr(np, "row_stack")
     if is_missing:

@@ -23,7 +23,7 @@ from labnet.kernels.cuda.driver.kernel import POINTERS, TABLES, Launch
 
 #: Where the addresses begin: below them nothing is mapped on any system.
 _ORIGIN, _ALIGNMENT = 1 << 12, 256
-#: Bytes of memory that the simulated GPU has.
+#: Bytes of memory of the simulated GPU.
 _MEMORY = 1 << 34
 _ADDRESS = np.dtype("int64")
 

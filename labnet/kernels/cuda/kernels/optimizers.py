@@ -95,8 +95,8 @@ def _flat(x: DeviceArray) -> DeviceArray:
     return x.contiguous()
 
 
-class _Stand:
-    """Stands for the array of a leaf, at an address outside the memory of the GPU."""
+class _StandIn:
+    """A stand-in for the array of a leaf, at an address outside the memory of the GPU."""
 
     layout = np.empty(1)
 
@@ -105,7 +105,7 @@ def _traced(formula: Formula, numbers: Sequence[float], slots: Sequence[str], dt
     """Return the expressions of the formula, new value first, and the slots that it writes."""
 
     def stand() -> DeviceArray:
-        return DeviceArray.pending(Node("leaf", dtype, payload=_Stand()), (1,))
+        return DeviceArray.pending(Node("leaf", dtype, payload=_StandIn()), (1,))
 
     value, gradient, state = stand(), stand(), {slot: stand() for slot in slots}
     before = dict(state)
