@@ -142,7 +142,7 @@ from labnet.ops import (
     vector_norm,
     where,
 )
-from labnet.ops.creation import (
+from labnet.ops.core.creation import (
     arange,
     asarray,
     empty,
@@ -160,7 +160,7 @@ from labnet.ops.creation import (
     zeros,
     zeros_like,
 )
-from labnet.ops.dtypes import (
+from labnet.ops.core.dtypes import (
     __array_namespace_info__,
     can_cast,
     finfo,

@@ -16,8 +16,8 @@ from labnet import memory
 from labnet.autograd import Gradients
 from labnet.errors import GradientError, ShapeError
 from labnet.kernels.device_dispatch import copied, finished, is_on_gpu, moved
-from labnet.ops import dispatch
-from labnet.ops.halves import wider
+from labnet.ops.core import dispatch
+from labnet.ops.core.half_precision import wider
 from labnet.optim.inputs import warn_of_leaves
 from labnet.tensor import Tensor, as_array, wrap
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from labnet.compile.ir.values import Value
 from labnet.compile.trace.traced_tensor import Tracer
-from labnet.ops.halves import wider
+from labnet.ops.core.half_precision import wider
 from labnet.optim import Optimizer
 from labnet.tensor import Tensor
 
