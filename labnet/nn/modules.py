@@ -10,15 +10,15 @@ from labnet.errors import DTypeError, ShapeError
 from labnet.nn import init
 from labnet.nn.assignment import belongs_to_state, is_input, looks_like_a_parameter
 from labnet.nn.sizes import size
-from labnet.nn.summary import describe_module
+from labnet.nn.summary import Row, summary_html
 from labnet.ops import linear
+from labnet.optim import Optimizer
 from labnet.optim.inputs import belongs_to_module, note_inputs, warn
 from labnet.settings import Setting
 from labnet.tensor import DTYPES, DTypeLike, Tensor, as_dtype
 
 if TYPE_CHECKING:
     from labnet.nn.checkpoint import Checkpoint
-    from labnet.optim import Optimizer
 
 
 #: Number of attribute changes in all modules, by which compiled steps detect them.
@@ -285,7 +285,7 @@ class Module:
             own[name].assign(value)
 
     def checkpoint(
-        self, path: "str | os.PathLike[str]", every_seconds: float = 30, *, optimizer: "Optimizer | None" = None
+        self, path: "str | os.PathLike[str]", every_seconds: float = 30, *, optimizer: Optimizer | None = None
     ) -> "Checkpoint":
         """Load a file if it exists, and from now on keep it up to date with this module.
 
@@ -396,7 +396,19 @@ class Module:
         return head + ("\n" + "\n".join(inside) + "\n)" if inside else ")")
 
     def _repr_html_(self) -> str:
-        return describe_module(self)
+        return summary_html(type(self).__name__, self.parameters(), self._rows())
+
+    def _rows(self, depth: int = 0) -> Iterator[Row]:
+        """Iterate over the inner layers, outer ones first; plain functions are layers too."""
+        for name, inner in self._parts():
+            indented = "  " * depth + name
+            if not isinstance(inner, Module):
+                yield indented, getattr(inner, "__name__", type(inner).__name__), "", "–"
+                continue
+            shapes = ", ".join("×".join(map(str, tensor.shape)) for tensor in inner._parameters.values())
+            count = sum(tensor.size for tensor in inner.parameters())
+            yield indented, f"{type(inner).__name__}({inner._describe()})", shapes, f"{count:,}" if count else "–"
+            yield from inner._rows(depth + 1)
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
         """Iterate over the layers with their names, for a table."""

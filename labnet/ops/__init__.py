@@ -33,15 +33,12 @@ from labnet.ops.aggregation.statistics import (
 from labnet.ops.core import counting as counting
 from labnet.ops.core import creation as creation
 from labnet.ops.core import dtypes as dtypes
+from labnet.ops.core.declaration import Op, Sample
 from labnet.ops.core.gradients import (
     grad,
     replay,
 )
-from labnet.ops.core.registry import (
-    REGISTRY,
-    Op,
-    Sample,
-)
+from labnet.ops.core.registry import REGISTRY
 from labnet.ops.elementwise.arithmetic import (
     abs,
     ceil,

@@ -19,9 +19,9 @@ from labnet.compile.trace.reads import Reads
 from labnet.compile.trace.traced_tensor import WAYS_OUT, Traced, TracedNode, refuse
 from labnet.device import CPU
 from labnet.errors import DTypeError, ShapeError, TraceError
+from labnet.ops.core.declaration import Op
 from labnet.ops.core.dispatch import failure
 from labnet.ops.core.half_precision import HALF, wider
-from labnet.ops.core.registry import Op
 from labnet.optim import Optimizer
 from labnet.tensor import Tensor, on_host
 

@@ -15,8 +15,8 @@ from labnet.compile.trace.origins import instance_dict
 from labnet.device import check_device
 from labnet.errors import GradientError, ShapeError, TraceError
 from labnet.ops.core import dispatch
+from labnet.ops.core.declaration import Op
 from labnet.ops.core.half_precision import HALF, widened_rule
-from labnet.ops.core.registry import Op
 from labnet.tensor import Tensor
 
 _HOME = str(Path(__file__).parents[2])

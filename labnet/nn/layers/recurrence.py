@@ -13,8 +13,9 @@ from labnet import ops
 from labnet.autograd import Node, Run, is_recording
 from labnet.device import CPU
 from labnet.kernels.device_dispatch import device_of, finished, moved
+from labnet.ops.core.declaration import Op
 from labnet.ops.core.dispatch import current_tracer
-from labnet.ops.core.registry import FLOATS, Op
+from labnet.ops.core.registry import FLOATS
 from labnet.tensor import Tensor, wrap
 
 Values = np.ndarray[Any, Any]

@@ -9,8 +9,9 @@ import numpy as np
 from labnet.errors import AxisError, ShapeError
 from labnet.ops.aggregation.reduction import sum
 from labnet.ops.core.axes import integer, integers, normalize_axis
+from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.half_precision import HALF, SINGLE
-from labnet.ops.core.registry import FLOATS, Array, Sample, composed, op
+from labnet.ops.core.registry import FLOATS, composed, op
 from labnet.ops.layout.shape import astype, fit, moveaxis, permute_dims, reshape
 from labnet.tensor import Tensor
 

@@ -4,8 +4,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.half_precision import HALF, SINGLE
-from labnet.ops.core.registry import EVERY, FLOATS, NUMBERS, Array, Sample, op
+from labnet.ops.core.registry import EVERY, FLOATS, NUMBERS, op
 from labnet.ops.elementwise.elementary import exp, kept
 from labnet.ops.layout.shape import broadcast_to
 from labnet.tensor import DTypeLike, Tensor, as_dtype

@@ -5,7 +5,8 @@ import numpy as np
 from labnet.errors import ShapeError
 from labnet.ops.core.axes import normalize_axis
 from labnet.ops.core.creation import zeros
-from labnet.ops.core.registry import NUMBERS, Array, Sample, composed, op
+from labnet.ops.core.declaration import Array, Sample
+from labnet.ops.core.registry import NUMBERS, composed, op
 from labnet.ops.elementwise.elementary import kept, subtract
 from labnet.ops.elementwise.logic import isfinite, logical_or, not_equal
 from labnet.ops.layout.joining import concat

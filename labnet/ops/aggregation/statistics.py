@@ -9,8 +9,9 @@ from labnet.errors import DTypeError, ShapeError
 from labnet.ops.aggregation.reduction import EMPTY_SAMPLE, SAMPLES, Axis, any, max, mean, min, of_number, spread, sum
 from labnet.ops.aggregation.scans import products_before
 from labnet.ops.core.axes import normalize_axis
+from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.half_precision import HALF, SINGLE
-from labnet.ops.core.registry import FLOATS, NUMBERS, Array, Sample, composed, op
+from labnet.ops.core.registry import FLOATS, NUMBERS, composed, op
 from labnet.ops.elementwise.arithmetic import abs, sign
 from labnet.ops.elementwise.elementary import is_differentiated, kept, where
 from labnet.ops.elementwise.logic import isnan

@@ -12,6 +12,8 @@ import numpy as np
 from labnet.errors import AxisError, DTypeError
 from labnet.tensor import Tensor
 
+Shape = int | tuple[int, ...]
+
 _NAMES = ("axis", "axes", "source", "destination", "shift", "k", "n")
 
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from labnet.autograd import Run
 from labnet.kernels.device_dispatch import is_on_gpu, materialize, timed
+from labnet.ops.core.declaration import Op
 from labnet.ops.core.dispatch import Recorded
-from labnet.ops.core.registry import REGISTRY, Op
+from labnet.ops.core.registry import REGISTRY
 from labnet.stats.collecting import active, later, on_switch, record, suspended
 from labnet.stats.operations import OpCount
 from labnet.tensor import as_array

@@ -9,7 +9,7 @@ import numpy as np
 from labnet.device import CPU, check_device
 from labnet.kernels.device_dispatch import finished, moved
 from labnet.ops.core import dispatch
-from labnet.ops.layout.shape import Shape
+from labnet.ops.core.axes import Shape
 from labnet.tensor import DTypeLike, Tensor, as_array, as_dtype
 
 _generator = np.random.default_rng()

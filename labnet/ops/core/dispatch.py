@@ -8,7 +8,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,14 +17,10 @@ from labnet.autograd import Node, Run, is_recording, next_number
 from labnet.errors import AxisError, DTypeError, ShapeError
 from labnet.kernels.device_dispatch import Deferred, execute_body, finished, is_on_gpu, materialize
 from labnet.ops.core.axes import make_plain
+from labnet.ops.core.declaration import Array, Op
 from labnet.ops.core.half_precision import HALF, widened_rule
 from labnet.tensor import Tensor, as_array, witness, wrap
 
-if TYPE_CHECKING:
-    from labnet.ops.core.registry import Op
-
-#: The array of a tensor argument in the body of an op, and array-likes that a caller may pass.
-Array = Any
 Values = np.ndarray[Any, Any]
 
 _ndarray = np.ndarray
@@ -45,7 +41,7 @@ Plain: type[Tensor] | None = Tensor
 class Tracer(Protocol):
     """A tracer, which records ops instead of running them."""
 
-    def apply(self, op: "Op", inputs: Sequence[Any], static: dict[str, Any]) -> Tensor:
+    def apply(self, op: Op, inputs: Sequence[Any], static: dict[str, Any]) -> Tensor:
         """Record an op; return a stand-in for its output."""
 
     def update(self, optimizer: Any, found: list[tuple[Tensor, Any]]) -> None:
@@ -105,7 +101,7 @@ class Recorded(Node):
     """The node of an op, with its saved values."""
 
     __slots__ = ("arrays", "op", "out")
-    op: "Op"
+    op: Op
     arrays: tuple[Array, ...]
     out: Values | None
     #: Arguments besides the tensors; `RecordedStatic` has some.
@@ -234,7 +230,7 @@ class RecordedStatic(Recorded):
 
 
 def _recorded(
-    op: "Op", parents: tuple[Node | None, ...], arrays: tuple[Array, ...], out: Values, static: dict[str, Any]
+    op: Op, parents: tuple[Node | None, ...], arrays: tuple[Array, ...], out: Values, static: dict[str, Any]
 ) -> Recorded:
     node: RecordedStatic = _new(RecordedStatic)
     node.number = next_number()
@@ -278,7 +274,7 @@ def _node_of(value: Any) -> Node | None:
     return value._node if isinstance(value, Tensor) else None
 
 
-def unary_function(op: "Op") -> Callable[..., Tensor]:
+def unary_function(op: Op) -> Callable[..., Tensor]:
     """Return the function of one tensor that runs `op`."""
     name, forward, differentiable = op.name, op.forward, op.differentiable
 
@@ -312,7 +308,7 @@ def unary_function(op: "Op") -> Callable[..., Tensor]:
     return function
 
 
-def binary_function(op: "Op") -> Callable[..., Tensor]:
+def binary_function(op: Op) -> Callable[..., Tensor]:
     """Return the function of two tensors that runs `op`."""
     name, forward, differentiable = op.name, op.forward, op.differentiable
 
@@ -378,9 +374,7 @@ def make_python(numbers: Sequence[str], static: dict[str, Any]) -> None:
             static[key] = value.item()
 
 
-def static_function(
-    op: "Op", *, names: Sequence[str], positional: int, required: Sequence[str]
-) -> Callable[..., Tensor]:
+def static_function(op: Op, *, names: Sequence[str], positional: int, required: Sequence[str]) -> Callable[..., Tensor]:
     """Return the function of one tensor and static arguments that runs `op`.
 
     Parameters
@@ -436,7 +430,7 @@ def static_function(
 
 
 def general_function(
-    op: "Op", *, inputs: int, names: Sequence[str], positional: int, required: Sequence[str]
+    op: Op, *, inputs: int, names: Sequence[str], positional: int, required: Sequence[str]
 ) -> Callable[..., Tensor]:
     """Return the function of several tensors, or a sequence, and static arguments that runs `op`.
 

@@ -8,20 +8,15 @@ one rule serves eager backwards and higher orders.
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar, cast
 
-import numpy as np
-
-from labnet.ops.core.axes import Kind, kinds, make_plain
-from labnet.ops.core.dispatch import Array as Array
+from labnet.ops.core.axes import kinds, make_plain
+from labnet.ops.core.declaration import Array, Op, Rule, Sample
 from labnet.ops.core.dispatch import Recorded as Recorded
 from labnet.ops.core.dispatch import binary_function, general_function, make_python, static_function, unary_function
 from labnet.ops.core.half_precision import widened
 from labnet.tensor import Tensor
 
-#: The vector-Jacobian product for one input: ``rule(g, out, *inputs, **static)``.
-Rule = Callable[..., Tensor]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -29,86 +24,6 @@ FLOATS = ("float32", "float64")
 INTEGERS = ("int8", "int32", "int64", "uint8")
 NUMBERS = (*INTEGERS, *FLOATS)
 EVERY = ("bool", *NUMBERS)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Test arguments of an op: shapes of the inputs, and static arguments."""
-
-    shapes: tuple[tuple[int, ...], ...]
-    static: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(eq=False)
-class Op:
-    """A declared op.
-
-    Attributes
-    ----------
-    name : str
-        Name in the array API standard, or else in torch.
-    forward : callable
-        Implementation on arrays; for a composed op, the function itself.
-    vjps : tuple of Rule or None
-        One vector-Jacobian rule per input; empty if the op has no gradient or is composed.
-    dtypes : tuple of str
-        dtypes of inputs in tests; gradients are tested on the floating ones.
-    domain : (float, float)
-        Range of random test values.
-    samples : tuple of Sample
-        Shapes and static arguments for tests.
-    gradients : tuple of bool
-        For each input, whether it has a gradient.
-    variadic : bool
-        Whether the first argument is a sequence of tensors; one rule with a `position` serves all.
-    view : bool
-        Whether the output shares memory with the first input where NumPy's does.
-    flops : callable or None
-        Floating-point operations of one call, from ``(out, *inputs, **static)``; None for one per element.
-    wide : bool
-        Whether it computes in float32 for float16 arrays.
-    is_composed : bool
-        Whether it is written in other ops.
-    axes : dict of str to Kind
-        Arguments that name dimensions.
-    numbers : tuple of str
-        Numeric arguments that are converted to Python numbers; NumPy scalars would decide the dtype of the result.
-    function : callable
-        The op on tensors.
-    """
-
-    name: str
-    forward: Callable[..., Array]
-    vjps: tuple[Rule | None, ...]
-    dtypes: tuple[str, ...]
-    domain: tuple[float, float]
-    samples: tuple[Sample, ...]
-    gradients: tuple[bool, ...]
-    variadic: bool = False
-    view: bool = False
-    flops: Callable[..., int] | None = None
-    is_composed: bool = False
-    wide: bool = False
-    axes: dict[str, Kind] = field(default_factory=dict)
-    numbers: tuple[str, ...] = ()
-    function: Callable[..., Any] = field(init=False)
-
-    @property
-    def differentiable(self) -> bool:
-        """Whether any input has a gradient."""
-        return any(self.gradients)
-
-    def count_flops(self, out: Any, *inputs: Any, **static: Any) -> int:
-        """Return the floating-point operations of one call, by the op's rule or one per element."""
-        if self.flops is not None:
-            return int(self.flops(out, *inputs, **static))
-        return 0 if self.view else max(np.size(array) for array in (out, *inputs))
-
-
-def no_flops(*_: Any, **__: Any) -> int:
-    """Return 0, for ops that only move values."""
-    return 0
-
 
 REGISTRY: dict[str, Op] = {}
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from labnet.device import CPU
+from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.dispatch import PYTHON, current_tracer
-from labnet.ops.core.registry import FLOATS, NUMBERS, Array, Sample, composed
+from labnet.ops.core.registry import FLOATS, NUMBERS, composed
 from labnet.ops.elementwise.elementary import binary, blocked, kept, no_slope, share, unary, where
 from labnet.ops.elementwise.logic import isnan, less
 from labnet.ops.layout.shape import astype

@@ -7,9 +7,10 @@ import numpy as np
 
 from labnet import kernels
 from labnet.autograd import is_recording
+from labnet.ops.core.declaration import Array, Rule, Sample
 from labnet.ops.core.dispatch import PYTHON, as_tensors
 from labnet.ops.core.half_precision import HALF
-from labnet.ops.core.registry import FLOATS, NUMBERS, Array, P, Rule, Sample, op
+from labnet.ops.core.registry import FLOATS, NUMBERS, P, op
 from labnet.ops.layout.shape import fit
 from labnet.tensor import Tensor
 

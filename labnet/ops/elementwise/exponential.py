@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from labnet.ops.core.registry import FLOATS, Array
+from labnet.ops.core.declaration import Array
+from labnet.ops.core.registry import FLOATS
 from labnet.ops.elementwise.elementary import binary, exp, sigmoid, unary, where
 from labnet.ops.elementwise.error_function import erf_of_array
 from labnet.ops.elementwise.logic import isinf

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from labnet.ops.core.registry import EVERY, INTEGERS, NUMBERS, Array
+from labnet.ops.core.declaration import Array
+from labnet.ops.core.registry import EVERY, INTEGERS, NUMBERS
 from labnet.ops.elementwise.elementary import binary, unary
 
 _BITS = ("bool", *INTEGERS)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from labnet.ops.core.registry import FLOATS, Array
+from labnet.ops.core.declaration import Array
+from labnet.ops.core.registry import FLOATS
 from labnet.ops.elementwise.elementary import binary, blocked, sqrt, unary
 from labnet.tensor import Tensor
 

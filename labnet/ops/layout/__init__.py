@@ -1,1 +1,1 @@
-"""Shapes of tensors, and joining."""
+"""Shapes of tensors, and joining of tensors."""

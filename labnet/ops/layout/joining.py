@@ -7,8 +7,9 @@ import numpy as np
 
 from labnet.errors import ShapeError
 from labnet.ops.core.axes import normalize_axis
+from labnet.ops.core.declaration import Array, Sample, no_flops
 from labnet.ops.core.dispatch import as_tensors
-from labnet.ops.core.registry import EVERY, Array, Sample, composed, no_flops, op
+from labnet.ops.core.registry import EVERY, composed, op
 from labnet.ops.layout.shape import astype, broadcast_to, expand_dims, reshape
 from labnet.tensor import Tensor
 

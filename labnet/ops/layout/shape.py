@@ -6,11 +6,12 @@ import numpy as np
 
 from labnet.device import check_device
 from labnet.kernels.device_dispatch import finished
+from labnet.ops.core.axes import Shape
+from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.half_precision import HALF, SINGLE
-from labnet.ops.core.registry import EVERY, Array, Sample, op
+from labnet.ops.core.registry import EVERY, op
 from labnet.tensor import DTypeLike, Tensor, as_dtype
 
-Shape = int | tuple[int, ...]
 Axes = int | tuple[int, ...]
 
 

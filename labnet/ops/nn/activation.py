@@ -7,7 +7,8 @@ import numpy as np
 
 from labnet.kernels.device_dispatch import finished
 from labnet.ops.aggregation.reduction import greatest, sum
-from labnet.ops.core.registry import FLOATS, Array, Sample, op
+from labnet.ops.core.declaration import Array, Sample
+from labnet.ops.core.registry import FLOATS, op
 from labnet.ops.elementwise.elementary import blocked, exp, kept, sigmoid, tanh, unary, where
 from labnet.ops.elementwise.error_function import erf_of_array
 from labnet.tensor import Tensor

@@ -11,7 +11,8 @@ import numpy as np
 
 from labnet.kernels.device_dispatch import is_on_gpu
 from labnet.ops.aggregation.reduction import sum
-from labnet.ops.core.registry import FLOATS, Array, Sample, op
+from labnet.ops.core.declaration import Array, Sample
+from labnet.ops.core.registry import FLOATS, op
 from labnet.ops.nn.windows import Padding, Pair, Windows
 from labnet.tensor import Tensor
 

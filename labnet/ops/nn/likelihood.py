@@ -7,8 +7,9 @@ import numpy as np
 from labnet.device import CPU
 from labnet.kernels.device_dispatch import device_of, moved
 from labnet.ops.aggregation.reduction import mean_of_array
+from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.half_precision import HALF, SINGLE
-from labnet.ops.core.registry import FLOATS, Array, Sample, op
+from labnet.ops.core.registry import FLOATS, op
 from labnet.ops.elementwise.elementary import binary, sigmoid
 from labnet.ops.elementwise.logic import equal
 from labnet.ops.layout.shape import astype, expand_dims

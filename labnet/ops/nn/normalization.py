@@ -3,7 +3,8 @@
 import numpy as np
 
 from labnet.ops.aggregation.reduction import mean
-from labnet.ops.core.registry import FLOATS, Array, Sample, op
+from labnet.ops.core.declaration import Array, Sample
+from labnet.ops.core.registry import FLOATS, op
 from labnet.tensor import Tensor
 
 

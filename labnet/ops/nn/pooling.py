@@ -7,8 +7,9 @@ import numpy as np
 
 from labnet import kernels
 from labnet.kernels.device_dispatch import finished, is_on_gpu
+from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.dispatch import current_tracer
-from labnet.ops.core.registry import FLOATS, Array, Sample, op
+from labnet.ops.core.registry import FLOATS, op
 from labnet.ops.elementwise.elementary import kept
 from labnet.ops.nn.windows import Pair, Windows, pair
 from labnet.tensor import Tensor

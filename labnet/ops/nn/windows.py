@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from labnet.kernels.device_dispatch import is_on_gpu
-from labnet.ops.core.registry import Array
+from labnet.ops.core.declaration import Array
 
 #: One number for both dimensions, or one for (rows, columns).
 Pair = int | tuple[int, int]

@@ -9,7 +9,8 @@ from labnet.errors import ShapeError
 from labnet.kernels.device_dispatch import copied, device_of, is_on_gpu, moved
 from labnet.kernels.index_arrays import index_of
 from labnet.ops.core.axes import normalize_axis
-from labnet.ops.core.registry import EVERY, FLOATS, Array, Sample, composed, no_flops, op
+from labnet.ops.core.declaration import Array, Sample, no_flops
+from labnet.ops.core.registry import EVERY, FLOATS, composed, op
 from labnet.ops.elementwise.elementary import kept
 from labnet.ops.layout.shape import fit
 from labnet.tensor import Tensor, wrap

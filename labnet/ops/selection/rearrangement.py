@@ -6,7 +6,8 @@ import numpy as np
 
 from labnet.errors import DTypeError, ShapeError
 from labnet.ops.core.axes import normalize_axis
-from labnet.ops.core.registry import EVERY, Array, Sample, composed, no_flops, op
+from labnet.ops.core.declaration import Array, Sample, no_flops
+from labnet.ops.core.registry import EVERY, composed, op
 from labnet.ops.layout.shape import Axes, astype, broadcast_to, reshape
 from labnet.ops.selection.indexing import take
 from labnet.tensor import Tensor, on_host

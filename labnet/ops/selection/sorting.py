@@ -6,7 +6,8 @@ import numpy as np
 
 from labnet.errors import ShapeError
 from labnet.kernels.device_dispatch import device_of, moved
-from labnet.ops.core.registry import EVERY, NUMBERS, Array, Sample, composed, op
+from labnet.ops.core.declaration import Array, Sample
+from labnet.ops.core.registry import EVERY, NUMBERS, composed, op
 from labnet.ops.selection.indexing import plain_key, take_along_axis
 from labnet.tensor import Tensor, tell, wrap
 

@@ -15,9 +15,9 @@ from labnet.compile.trace.rules.elementwise import Rule, Static, sample
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced
 from labnet.ops.aggregation.reduction import of_number
+from labnet.ops.core.declaration import Op
 from labnet.ops.core.dispatch import failure
 from labnet.ops.core.half_precision import wider
-from labnet.ops.core.registry import Op
 from labnet.ops.nn.likelihood import one_of
 
 

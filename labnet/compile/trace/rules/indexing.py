@@ -15,8 +15,8 @@ from labnet.compile.trace.traced_tensor import Traced, refuse
 from labnet.errors import ShapeError
 from labnet.kernels.index_arrays import index_of
 from labnet.ops.core.axes import normalize_axis
+from labnet.ops.core.declaration import Op
 from labnet.ops.core.dispatch import failure
-from labnet.ops.core.registry import Op
 from labnet.tensor import Tensor
 
 Array = np.ndarray[Any, Any]

@@ -13,8 +13,8 @@ from labnet.compile.trace.rules.indexing import taken
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced
 from labnet.device import CPU
+from labnet.ops.core.declaration import Op
 from labnet.ops.core.dispatch import failure
-from labnet.ops.core.registry import Op
 
 #: What a routine is told besides arrays: numbers, or one tuple of them.
 Numbers = tuple[int, ...] | tuple[tuple[int, ...]]

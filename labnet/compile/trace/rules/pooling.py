@@ -15,8 +15,8 @@ from labnet.compile.trace.rules.windows import Geometry, geometry_of
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced
 from labnet.device import CPU
+from labnet.ops.core.declaration import Op
 from labnet.ops.core.dispatch import failure
-from labnet.ops.core.registry import Op
 from labnet.ops.nn.windows import pair
 
 

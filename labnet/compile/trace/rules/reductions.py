@@ -11,8 +11,8 @@ from labnet.compile.trace.rules.views import reshaped
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced
 from labnet.ops.aggregation.reduction import of_number
+from labnet.ops.core.declaration import Op
 from labnet.ops.core.dispatch import failure
-from labnet.ops.core.registry import Op
 
 
 def reduction(kind: str) -> Rule:

@@ -9,8 +9,8 @@ import numpy as np
 from labnet import ops
 from labnet.compile.ir.values import Shape, contiguous
 from labnet.compile.trace.rules.elementwise import Static
+from labnet.ops.core.declaration import Op
 from labnet.ops.core.dispatch import failure
-from labnet.ops.core.registry import Op
 from labnet.ops.nn.windows import margins, pair
 
 
