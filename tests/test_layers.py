@@ -10,7 +10,7 @@ import labnet
 
 ROOT = Path(labnet.__file__).parent
 LAYERS = (
-    ("errors", "settings", "eviction"),
+    ("errors", "settings", "eviction", "atomic_files"),
     ("stats", "pictures"),
     ("device",),
     ("kernels",),

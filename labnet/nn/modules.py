@@ -20,7 +20,6 @@ from labnet.tensor import DTYPES, DTypeLike, Tensor, as_dtype
 if TYPE_CHECKING:
     from labnet.nn.checkpoint import Checkpoint
 
-
 #: Number of attribute changes in all modules, by which compiled steps detect them.
 changes = [0]
 _override: ContextVar[bool | None] = ContextVar("labnet_training", default=None)
@@ -285,7 +284,7 @@ class Module:
             own[name].assign(value)
 
     def checkpoint(
-        self, path: "str | os.PathLike[str]", every_seconds: float = 30, *, optimizer: Optimizer | None = None
+        self, path: str | os.PathLike[str], every_seconds: float = 30, *, optimizer: Optimizer | None = None
     ) -> "Checkpoint":
         """Load a file if it exists, and from now on keep it up to date with this module.
 
@@ -325,7 +324,7 @@ class Module:
         ...     first.resumed, again.resumed
         (False, True)
         """
-        from labnet.nn.checkpoint import Checkpoint  # imports safetensors, which would delay a first step
+        from labnet.nn.checkpoint import Checkpoint  # imports what files need, which would delay a first step
 
         checkpoint = Checkpoint(self, path, every_seconds=every_seconds, optimizer=optimizer)
         self.__dict__["_checkpoint"] = checkpoint

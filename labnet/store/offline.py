@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from labnet import optim
+from labnet.atomic_files import flush_directory
 from labnet.errors import StoreError
-from labnet.io.files import flush_directory
 from labnet.nn import Module
 from labnet.store import folder as folders
 from labnet.store import journal

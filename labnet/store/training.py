@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from labnet.atomic_files import flush_directory
 from labnet.autograd import Gradients
 from labnet.errors import LabnetError, StoreError
-from labnet.io.files import flush_directory
 from labnet.nn import Module
 from labnet.nn.modules import named_state
 from labnet.optim import Optimizer
