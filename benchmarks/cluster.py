@@ -302,7 +302,7 @@ class Stage(nn.Module):
         """Wait, and compute a little."""
         time.sleep(self._seconds)
         y = self.linear(x)
-        return wrap(y._array, Slow(y._node, self._seconds)) if y.requires_grad else y
+        return wrap(y.array, Slow(y.node, self._seconds)) if y.requires_grad else y
 
 
 def picture(file="docs/stages.svg"):

@@ -120,7 +120,7 @@ class Bench:
             self.peer(lambda: (tx * ty).tanh() + tx),
             *(3 * nbytes, 2.0),
         )
-        dx, dy = x._array, y._array
+        dx, dy = x.array, y.array
         yield (
             "three operations, one expression",
             lambda: (np.tanh(dx * dy) + dx).materialize(),
@@ -130,7 +130,7 @@ class Bench:
         yield "gelu", lambda: ln.nn.gelu(x), self.peer(lambda: self.torch.nn.functional.gelu(tx)), 2 * nbytes, 0.85
         theirs = self.peer(lambda: self.torch.rand(rows, columns, device="cuda"))
         yield "random numbers", lambda: ln.rand((rows, columns), device="cuda"), theirs, nbytes, None
-        yield "transposed copy", lambda: x._array.T.copy(), self.peer(lambda: tx.T.contiguous()), 2 * nbytes, None
+        yield "transposed copy", lambda: x.array.T.copy(), self.peer(lambda: tx.T.contiguous()), 2 * nbytes, None
         yield "sum of rows", lambda: x.sum(axis=1), self.peer(lambda: tx.sum(1)), nbytes, 0.8
         yield "sum of columns", lambda: x.sum(axis=0), self.peer(lambda: tx.sum(0)), nbytes, 0.8
         yield "sum of all", lambda: x.sum(), self.peer(lambda: tx.sum()), nbytes, 0.8

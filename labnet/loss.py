@@ -127,7 +127,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, reduction: Reduction = "mea
         return _reduced("cross_entropy", losses, reduction)
     if target.device != logits.device:
         target = target.to(logits.device)
-    numbers = target._array
+    numbers = target.array
     if numbers.size and not np.all((numbers >= 0) & (numbers < classes)):
         least, most = (finished(end(numbers)).item() for end in (np.min, np.max))
         raise IndexError(f"cross_entropy: labels must lie in [0, {classes}), got {least} to {most}")

@@ -1,11 +1,11 @@
 """Sharing of memory between tensors: views, and when an array may be overwritten.
 
-The `_family` of a view is its base tensor; that of a base is the set of its live views; otherwise it is None. A write
+The `family` of a view is its base tensor; that of a base is the set of its live views; otherwise it is None. A write
 goes to the family's memory if there is no other reference to it. If a graph, a detached tensor or an exported array
 refers to it, the family first moves to a copy. So every view sees a write, recorded graphs do not, and exported arrays
 never change.
 
-Works on any object with `_array`, `_node` and `_family`; independent of arithmetic.
+Works on any object with `array`, `node` and `family`; independent of arithmetic.
 """
 
 import sys
@@ -25,21 +25,21 @@ def link(view: Any, source: Any) -> None:
 
     An op that returns its input array makes no view: both tensors keep the array until one is written.
     """
-    array, origin, family = view._array.base, source._array, source._family
-    if array is None or view._array is origin or (array is not origin and array is not origin.base):
+    array, origin, family = view.array.base, source.array, source.family
+    if array is None or view.array is origin or (array is not origin and array is not origin.base):
         return
-    if 0 in view._array.strides and view._array.size > source._array.size:
+    if 0 in view.array.strides and view.array.size > source.array.size:
         return  # repeated elements are treated as values
     if family is None:
         if 0 in origin.strides:  # a repeated element has no single place to write to
             return
         base, views = source, set[weakref.ref[Any]]()
-        source._family = views
+        source.family = views
     elif type(family) is set:
         base, views = source, family
     else:
-        base, views = family, family._family
-    view._family = base
+        base, views = family, family.family
+    view.family = base
     views.add(weakref.ref(view, views.discard))
 
 
@@ -47,19 +47,19 @@ def unlink(view: Any) -> None:
     """Detach `view` from its family; memory stays shared until one side writes."""
     base = base_of(view)
     if base is not view:
-        base._family.discard(next(reference for reference in list(base._family) if reference() is view))
-        view._family = None
+        base.family.discard(next(reference for reference in list(base.family) if reference() is view))
+        view.family = None
 
 
 def base_of(tensor: Any) -> Any:
     """Return the base tensor of a view; any other tensor itself."""
-    family = tensor._family
+    family = tensor.family
     return tensor if family is None or type(family) is set else family
 
 
 def views_of(base: Any) -> list[Any]:
     """Return the live views of a tensor."""
-    references = list(base._family or ())
+    references = list(base.family or ())
     return [view for reference in references if (view := reference()) is not None]
 
 
@@ -70,41 +70,41 @@ def prepare_write(tensor: Any) -> None:
     """
     base = base_of(tensor)
     views = views_of(base)
-    kept = [view for view in views if view is tensor or view._node is None]
+    kept = [view for view in views if view is tensor or view.node is None]
     for view in views:
-        if view is not tensor and view._node is not None:
+        if view is not tensor and view.node is not None:
             unlink(view)
-    if len(kept) < len(views) or not _exclusive([base._array, *(view._array for view in kept)]):
+    if len(kept) < len(views) or not _exclusive([base.array, *(view.array for view in kept)]):
         move(base, kept)
 
 
 def overwrite(tensor: Any, array: Array) -> None:
     """Overwrite `tensor` and its family with the values of a new array of its shape and dtype."""
-    if tensor._family is None or (base_of(tensor) is tensor and not views_of(tensor)):
-        tensor._array = array
+    if tensor.family is None or (base_of(tensor) is tensor and not views_of(tensor)):
+        tensor.array = array
     else:
         prepare_write(tensor)
-        tensor._array[...] = array
+        tensor.array[...] = array
 
 
 def move(base: Any, views: list[Any]) -> None:
     """Move a tensor and its views to new memory with the same values."""
-    origin = base._array
+    origin = base.array
     if not views:
-        base._array = copied(origin)
+        base.array = copied(origin)
         return
     if is_on_gpu(origin):
-        for tensor, array in zip((base, *views), origin.moved([view._array for view in views]), strict=True):
-            tensor._array = array
+        for tensor, array in zip((base, *views), origin.moved([view.array for view in views]), strict=True):
+            tensor.array = array
         return
     ascending = origin[(*(slice(None, None, -1 if stride < 0 else 1) for stride in origin.strides), ...)]
     span = 1 + sum((n - 1) * s for n, s in zip(ascending.shape, ascending.strides, strict=True)) // origin.itemsize
     start = _address(ascending)
     memory = np.lib.stride_tricks.as_strided(ascending, (span if origin.size else 0,), (origin.itemsize,)).copy()
     for tensor in (base, *views):
-        old = tensor._array
+        old = tensor.array
         offset = _address(old) - start if old.size else 0
-        tensor._array = np.ndarray(old.shape, old.dtype, memory, offset, old.strides)
+        tensor.array = np.ndarray(old.shape, old.dtype, memory, offset, old.strides)
 
 
 def positions(view: Array, base: Array) -> Array:

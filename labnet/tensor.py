@@ -99,11 +99,11 @@ class Tensor(Methods):
     Tensor([3., 7.], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_array", "_family", "_node")
+    __slots__ = ("__weakref__", "array", "family", "node")
     __array_priority__ = 1000
-    _array: np.ndarray[Any, Any]
-    _node: autograd.Node | None
-    _family: Any  # tensors with shared memory: see labnet.memory
+    array: np.ndarray[Any, Any]
+    node: autograd.Node | None
+    family: Any  # tensors with shared memory: see labnet.memory
 
     def __init__(
         self,
@@ -118,9 +118,9 @@ class Tensor(Methods):
         array = as_array(data, dtype=dtype)
         if device is not None or _defaults[0] is not CPU:
             array = moved(array, _place_for(data, device))
-        self._array = array
-        self._node = None
-        self._family = None
+        self.array = array
+        self.node = None
+        self.family = None
         if requires_grad:
             self.requires_grad = True
         tell("made", self)
@@ -130,34 +130,34 @@ class Tensor(Methods):
     @property
     def shape(self) -> tuple[int, ...]:
         """Sizes of the dimensions."""
-        shape: tuple[int, ...] = self._array.shape
+        shape: tuple[int, ...] = self.array.shape
         return shape
 
     @property
     def ndim(self) -> int:
         """Number of dimensions."""
-        return self._array.ndim
+        return self.array.ndim
 
     @property
     def size(self) -> int:
         """Number of elements."""
-        return self._array.size
+        return self.array.size
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Data type of the elements."""
-        dtype: np.dtype[Any] = self._array.dtype
+        dtype: np.dtype[Any] = self.array.dtype
         return dtype
 
     @property
     def device(self) -> str:
         """Device that holds the elements: ``"cpu"`` or ``"cuda"``."""
-        return device_of(self._array)
+        return device_of(self.array)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the elements."""
-        return self._array.nbytes
+        return self.array.nbytes
 
     def __len__(self) -> int:
         if not self.ndim:
@@ -175,29 +175,29 @@ class Tensor(Methods):
     @property
     def requires_grad(self) -> bool:
         """Whether a backward through this tensor leads to a gradient."""
-        return self._node is not None
+        return self.node is not None
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
-        if self._node is not None and not isinstance(self._node, autograd.Leaf):
+        if self.node is not None and not isinstance(self.node, autograd.Leaf):
             raise GradientError("requires_grad can be set on leaf tensors only: this one was computed; use detach()")
-        if value and self._array.dtype.kind != "f":
+        if value and self.array.dtype.kind != "f":
             raise GradientError(f"only floating-point tensors can require gradients: this one is {self.dtype}")
         if value != self.requires_grad:
             if value:
                 memory.unlink(self)
-            self._node = autograd.Leaf(self) if value else None
+            self.node = autograd.Leaf(self) if value else None
 
     @property
     def is_leaf(self) -> bool:
         """Whether the tensor was not computed from others that require gradients."""
-        return self._node is None or isinstance(self._node, autograd.Leaf)
+        return self.node is None or isinstance(self.node, autograd.Leaf)
 
     @property
     def grad(self) -> "Tensor | None":
         """Sum of this leaf's gradients over all backward calls since it was cleared."""
         tell("grad", self)
-        leaf = self._node
+        leaf = self.node
         if not isinstance(leaf, autograd.Leaf):
             return None
         if leaf.grad is not None and type(leaf.grad) is not Tensor:  # an array until it is read
@@ -210,8 +210,8 @@ class Tensor(Methods):
         tell("grad", self)
         if value is not None and (not isinstance(value, Tensor) or value.shape != self.shape):
             raise ShapeError(f"grad: expected None or a tensor of shape {self.shape}, got {_describe(value)}")
-        if isinstance(self._node, autograd.Leaf):
-            self._node.grad = value
+        if isinstance(self.node, autograd.Leaf):
+            self.node.grad = value
         elif value is not None:
             raise GradientError("grad can be set on leaf tensors that require gradients only")
 
@@ -221,7 +221,7 @@ class Tensor(Methods):
         if told is not None:
             found: Tensor = told("detach", self)
             return found
-        return wrap(self._array)
+        return wrap(self.array)
 
     def backward(self, grad: Any = None, *, retain_graph: bool = False) -> autograd.Gradients:
         """Compute the gradient of this tensor with respect to every leaf it depends on.
@@ -259,19 +259,19 @@ class Tensor(Methods):
             return traced
         return differentiate(self, grad, retain_graph=retain_graph, accumulate=True)
 
-    def _root(self, grad: Any, *, create_graph: bool = False) -> tuple[autograd.Node, "Tensor", autograd.Run]:
+    def backward_start(self, grad: Any, *, create_graph: bool = False) -> tuple[autograd.Node, "Tensor", autograd.Run]:
         """Check the start of a backward; return its node, its first gradient and the run."""
-        if self._node is None:
+        if self.node is None:
             raise GradientError(
                 "backward: nothing here requires gradients; set requires_grad=True on what is to be trained, "
                 "and compute outside no_grad()"
             )
-        array = self._array
+        array = self.array
         if grad is not None:
             seed = grad if isinstance(grad, Tensor) else wrap(as_array(grad, dtype=self.dtype))
-            if seed._array.shape != array.shape:
+            if seed.array.shape != array.shape:
                 raise ShapeError(f"backward: grad has shape {seed.shape}, the tensor has shape {self.shape}")
-            return self._node, seed, autograd.Run(create_graph=create_graph)
+            return self.node, seed, autograd.Run(create_graph=create_graph)
         if array.size != 1:
             raise GradientError(
                 f"backward: a tensor of shape {self.shape} needs grad=, a tensor of the same shape; "
@@ -281,7 +281,7 @@ class Tensor(Methods):
         if losses.watches:
             losses.note(float(array.item()))
         loss = array.item() if type(array) is np.ndarray else array
-        return self._node, seed, autograd.Run(loss=loss, create_graph=create_graph)
+        return self.node, seed, autograd.Run(loss=loss, create_graph=create_graph)
 
     # Conversions
 
@@ -291,9 +291,9 @@ class Tensor(Methods):
         The view never changes: the next update of the tensor writes to other memory.
         """
         tell("numpy", self)
-        if is_on_gpu(self._array):
+        if is_on_gpu(self.array):
             raise DeviceError("numpy: the tensor is on 'cuda': bring it to the host with .to('cpu') first")
-        view = self._array.view()
+        view = self.array.view()
         view.flags.writeable = False
         return view
 
@@ -326,7 +326,7 @@ class Tensor(Methods):
         On a GPU memory is always shared, as libraries expect. Elements with negative strides are copied, because torch
         aborts the process on these.
         """
-        if is_on_gpu(self._array):
+        if is_on_gpu(self.array):
             return self._dlpack_on_gpu(stream, max_version, dl_device, copy)
         readable = max_version is not None and max_version[0] >= 1
         if copy is False and not readable:
@@ -343,17 +343,17 @@ class Tensor(Methods):
         if dl_device is not None and tuple(map(int, dl_device)) != (GPU, 0):
             raise BufferError(f"__dlpack__: the tensor is on 'cuda', device {dl_device} was asked for: use .to('cpu')")
         tell("numpy", self)
-        array: Any = self._array
+        array: Any = self.array
         array = array.copy() if copy or _needs_copy(array, copy) else array.materialize()
         return capsule(array, stream=stream, max_version=max_version, read_only=not copy)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         """Description of the GPU memory for other libraries; not available on the CPU."""
-        if not is_on_gpu(self._array):
+        if not is_on_gpu(self.array):
             raise AttributeError("__cuda_array_interface__: the tensor is on 'cpu'")
         tell("numpy", self)
-        array: Any = self._array
+        array: Any = self.array
         if any(stride < 0 for stride in array.strides):  # torch aborts the process
             raise AttributeError(
                 f"__cuda_array_interface__: expected elements that lie forwards, got strides {array.strides}: "
@@ -363,9 +363,9 @@ class Tensor(Methods):
         return found
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        if is_on_gpu(self._array):
+        if is_on_gpu(self.array):
             return (2, 0)
-        return self._array.__dlpack_device__()
+        return self.array.__dlpack_device__()
 
     def item(self) -> Any:
         """Return the only element as a Python number.
@@ -376,14 +376,14 @@ class Tensor(Methods):
             If there is not exactly one element.
         """
         tell("item", self)
-        if self._array.size != 1:
+        if self.array.size != 1:
             raise ShapeError(f"item: expected exactly one element, got shape {self.shape}")
-        return self._array.item()
+        return self.array.item()
 
     def tolist(self) -> Any:
         """Return the elements as nested Python lists."""
         tell("tolist", self)
-        return self._array.tolist()
+        return self.array.tolist()
 
     def __float__(self) -> float:
         return float(self.item())
@@ -396,17 +396,17 @@ class Tensor(Methods):
 
     def __index__(self) -> int:
         tell("__index__", self)
-        if self._array.ndim or self._array.dtype.kind not in "iu":
+        if self.array.ndim or self.array.dtype.kind not in "iu":
             raise DTypeError(f"an index must be a 0-d integer tensor, got {_describe(self)}")
-        return int(self._array.item())
+        return int(self.array.item())
 
     def __bool__(self) -> bool:
         tell("__bool__", self)
-        if self._array.size != 1:
+        if self.array.size != 1:
             raise ShapeError(
                 f"the truth value of a tensor of shape {self.shape} is ambiguous: expected exactly one element"
             )
-        return bool(self._array.item())
+        return bool(self.array.item())
 
     def to(self, target: DTypeLike) -> "Tensor":
         """Return the tensor on another device, or in another dtype.
@@ -434,9 +434,9 @@ class Tensor(Methods):
         if device == self.device:
             return self
         tell("to_device", self)
-        array = moved(self._array, device)
-        recorded = self._node is not None and autograd.is_recording()
-        return wrap(array, Moved(self._node, self.device) if recorded else None)
+        array = moved(self.array, device)
+        recorded = self.node is not None and autograd.is_recording()
+        return wrap(array, Moved(self.node, self.device) if recorded else None)
 
     def assign(self, value: Any) -> "Tensor":
         """Write new values into a leaf tensor, such as a parameter, without recording it; return the tensor.
@@ -466,14 +466,14 @@ class Tensor(Methods):
 
     def __repr__(self) -> str:
         tell("__repr__", self)
-        numbers = np.array2string(moved(self._array, CPU), separator=", ", prefix="Tensor(", threshold=200, precision=5)
+        numbers = np.array2string(moved(self.array, CPU), separator=", ", prefix="Tensor(", threshold=200, precision=5)
         suffix = ", requires_grad=True" if self.requires_grad else ""
         place = "" if self.device == CPU else f", device={self.device!r}"
         return f"Tensor({numbers}, dtype={self.dtype}{place}{suffix})"
 
     def _repr_html_(self) -> str:
         return describe_array(
-            moved(self._array, CPU), device=self.device, requires_grad=self.requires_grad, text=repr(self)
+            moved(self.array, CPU), device=self.device, requires_grad=self.requires_grad, text=repr(self)
         )
 
     def __format__(self, spec: str) -> str:
@@ -487,11 +487,11 @@ class Tensor(Methods):
         if not self.is_leaf:
             raise GradientError("only leaf tensors can be copied into another process; this one was computed: detach()")
         tell("copy", self)
-        return _leaf, (copied(moved(self._array, CPU)), self.device, self.requires_grad)
+        return _leaf, (copied(moved(self.array, CPU)), self.device, self.requires_grad)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tensor":
         tell("copy", self)
-        twin = Tensor(copied(self._array), device=self.device, requires_grad=self.requires_grad and self.is_leaf)
+        twin = Tensor(copied(self.array), device=self.device, requires_grad=self.requires_grad and self.is_leaf)
         memo[id(self)] = twin
         if self.grad is not None:
             twin.grad = deepcopy(self.grad, memo)
@@ -545,17 +545,12 @@ def _leaf(array: np.ndarray[Any, Any], device: str, requires_grad: bool) -> Tens
     return Tensor(array, device=device, requires_grad=requires_grad)
 
 
-def node_of(tensor: Tensor) -> autograd.Node | None:
-    """Return the node that a tensor was computed by; None for one without a history."""
-    return tensor._node
-
-
 def wrap(array: np.ndarray[Any, Any], node: autograd.Node | None = None) -> Tensor:
     """Make a tensor of a valid array without checks."""
     tensor = Tensor.__new__(Tensor)
-    tensor._array = array
-    tensor._node = node
-    tensor._family = None
+    tensor.array = array
+    tensor.node = node
+    tensor.family = None
     return tensor
 
 
@@ -583,7 +578,7 @@ def differentiate(
     loss : float, optional
         Value of the loss, if the backward started in another process.
     """
-    node, seed, run = root._root(grad)
+    node, seed, run = root.backward_start(grad)
     if loss is not None:
         run = autograd.Run(loss=loss)
 
@@ -596,10 +591,10 @@ def differentiate(
                 items.append((owner, gradient))
         return items
 
-    done = _sweep_leaves(node, seed._array, run=run, retain_graph=retain_graph)
+    done = _sweep_leaves(node, seed.array, run=run, retain_graph=retain_graph)
     if done is not None:
         return autograd.Gradients(collect(done), wrap=as_gradient)
-    sweep = autograd.Sweep(node, seed._array, run=run)
+    sweep = autograd.Sweep(node, seed.array, run=run)
     if not sweep.awaits:
         with np.errstate(all="ignore"):
             return autograd.Gradients(collect(autograd.sweep_now(sweep, retain_graph=retain_graph)), wrap=as_gradient)
@@ -613,7 +608,7 @@ def differentiate(
 
 def as_gradient(value: Any) -> Tensor:
     """Return a gradient as a new tensor, because vjps may share one array among several leaves."""
-    return wrap(value._array if isinstance(value, Tensor) else finished(value))
+    return wrap(value.array if isinstance(value, Tensor) else finished(value))
 
 
 def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, Any]:
@@ -630,7 +625,7 @@ def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, An
         return data
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):
-        own: np.ndarray[Any, Any] = data._array
+        own: np.ndarray[Any, Any] = data.array
         return own if wanted is None else finished(own.astype(wanted, copy=False))
     if is_on_gpu(data):
         there: np.ndarray[Any, Any] = data if wanted is None else finished(data.astype(wanted, copy=False))

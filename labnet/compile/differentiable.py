@@ -99,11 +99,11 @@ def slopes(trace: Trace, outputs: Sequence[Traced]) -> dict[autograd.Leaf, Trace
     """Record the gradients of all leaves, given those of the outputs."""
     found: dict[autograd.Leaf, Traced] = {}
     for position, output in enumerate(outputs):
-        if output._node is None:
+        if output.node is None:
             continue
         value = trace.builder.make("source", shape=output.shape, dtype=output.dtype, origin=SEED, position=position)
         with dispatch.traced_by(trace), autograd.no_grad():
-            pulled = autograd.sweep_leaves(output._node, trace.stand_in(value), run=autograd.Run(), retain_graph=True)
+            pulled = autograd.sweep_leaves(output.node, trace.stand_in(value), run=autograd.Run(), retain_graph=True)
             if pulled is None:
                 refuse("a model that calls another one over the network")
             for leaf, gradient in pulled.items():
@@ -123,7 +123,7 @@ class Version:
         self._effects = call.effects
         self._leaves, self._structure = flatten(call.result)
         outputs = [leaf for leaf in self._leaves if isinstance(leaf, Traced)]
-        self._recorded = [position for position, output in enumerate(outputs) if output._node is not None]
+        self._recorded = [position for position, output in enumerate(outputs) if output.node is not None]
         gradients = slopes(trace, outputs)
         self._owners = [_owner(leaf, call.inputs) for leaf in gradients]
         self._held: list[Tensor | ReplacedAttribute] = trace.held
@@ -170,8 +170,8 @@ class Version:
     def run(self, inputs: Sequence[Any]) -> Any:
         """Compute the results, with the history that a backward needs."""
         drawn, self.drawn = self.drawn or [draw(self._device) for draw in self._draws], None
-        arrays = [x._array if isinstance(x, Tensor) else x for x in inputs]
-        arguments = [*arrays, *drawn, *[_tensor(part)._array for part in self._held]]
+        arrays = [x.array if isinstance(x, Tensor) else x for x in inputs]
+        arguments = [*arrays, *drawn, *[_tensor(part).array for part in self._held]]
         arguments = [c_contiguous(array) if self._device == CPU else moved(array, self._device) for array in arguments]
         found = self.forward(arguments)
         results = found[: len(self._results)]
@@ -194,7 +194,7 @@ class Version:
             read = self.backward.read
             kept = [array if position in read else None for position, array in enumerate(arrays)]
             owners = [inputs[owner] if isinstance(owner, int) else owner for owner in self._owners]
-            call = Called([owner._node for owner in owners], self, kept, nbytes)
+            call = Called([owner.node for owner in owners], self, kept, nbytes)
             for position in self._recorded:
                 nodes[position] = Picked(call, position)
         return nodes
@@ -218,11 +218,11 @@ def _tensor(part: Any) -> Tensor:
 
 def _state(part: Any) -> tuple[Any, ...]:
     tensor = _tensor(part)
-    return tensor._node, tensor.shape, tensor.dtype, tensor.device
+    return tensor.node, tensor.shape, tensor.dtype, tensor.device
 
 
 def _array(gradient: Any) -> Any:
-    return gradient._array if isinstance(gradient, Tensor) else gradient
+    return gradient.array if isinstance(gradient, Tensor) else gradient
 
 
 def _owner(leaf: autograd.Leaf, inputs: Sequence[Traced]) -> Any:

@@ -83,7 +83,7 @@ class Fused:
 
 def _is_elsewhere(values: Sequence[Any]) -> bool:
     """Return whether any of some tensors and arrays is on a GPU."""
-    return any(is_on_gpu(getattr(value, "_array", value)) for value in values)
+    return any(is_on_gpu(getattr(value, "array", value)) for value in values)
 
 
 def _nbytes(values: Sequence[Any]) -> int:
@@ -93,15 +93,15 @@ def _nbytes(values: Sequence[Any]) -> int:
         if isinstance(value, list | tuple):
             total += _nbytes(value)
         else:
-            total += getattr(getattr(value, "_array", value), "nbytes", 0)
+            total += getattr(getattr(value, "array", value), "nbytes", 0)
     return total
 
 
 def _flops_of_layers(x: Tensor, parameters: Sequence[Tensor], relu: int) -> int:
     weights, biases = parameters[::2], parameters[1::2]
-    products = sum(2 * weight._array.size for weight in weights)
-    elements = sum(bias._array.size * (1 + (relu >> layer & 1)) for layer, bias in enumerate(biases))
-    return len(x._array) * int(products + elements)
+    products = sum(2 * weight.array.size for weight in weights)
+    elements = sum(bias.array.size * (1 + (relu >> layer & 1)) for layer, bias in enumerate(biases))
+    return len(x.array) * int(products + elements)
 
 
 def _flops_of_layers_vjp(node: Layers, parts: Sequence[Any]) -> int:

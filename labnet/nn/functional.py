@@ -182,7 +182,7 @@ def layer_norm(
         y = y if weight is None else y * weight
         y = y if bias is None else y + bias
     if current_tracer() is None:
-        materialize(y._array)
+        materialize(y.array)
     return y
 
 
@@ -220,7 +220,7 @@ def embedding(indices: Tensor, weight: Tensor, padding_idx: int | None = None) -
     if tracer is not None:
         tracer.check_within(indices, count, f"embedding: indices must lie in [0, {count})")
     else:
-        seen: Any = indices._array if isinstance(indices, Tensor) else indices
+        seen: Any = indices.array if isinstance(indices, Tensor) else indices
         if seen.size and np.any((seen < 0) | (seen >= count)):
             least, most = (finished(end(seen)).item() for end in (np.min, np.max))
             raise IndexError(f"embedding: indices must lie in [0, {count}), got {least} to {most}")
@@ -300,7 +300,7 @@ def attention_weights(query: Tensor, key: Tensor, bias: Tensor | None, scale: fl
     if bias is None or not bias.shape[-1]:
         return ops.softmax(scores if bias is None else scores + bias, axis=-1)
     alone = ops.max(bias.detach(), axis=-1, keepdims=True) == -math.inf
-    if current_tracer() is None and alone.device == CPU and not np.any(alone._array):
+    if current_tracer() is None and alone.device == CPU and not np.any(alone.array):
         return ops.softmax(scores + bias, axis=-1)
     return ops.where(alone, 0.0, ops.softmax(scores + ops.where(alone, 0.0, bias), axis=-1))
 

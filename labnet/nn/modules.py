@@ -58,7 +58,7 @@ def _each_once(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tenso
 def _forget_history(tensor: Tensor) -> None:
     """Turn a computed buffer into a leaf, so that it can be written."""
     if not tensor.is_leaf:
-        tensor._node = None
+        tensor.node = None
 
 
 class Module:
@@ -113,7 +113,7 @@ class Module:
                 return self._parameters
         elif known or (value.is_leaf and (name in self._parameters or belongs_to_state(self, Module))):
             return self._buffers
-        elif not value.is_leaf and looks_like_a_parameter(self, name, Module):
+        elif not value.is_leaf and (name in self._parameters or looks_like_a_parameter(self, Module)):
             warn(
                 f"{type(self).__name__}.{name} of shape {value.shape} was computed from a tensor that requires a "
                 f"gradient, so it is no parameter and no optimizer changes it: compute its values first, then write "
@@ -209,7 +209,7 @@ class Module:
         own["_called"] = True
         if "_noted" not in own:
             for given in (*inputs, *named.values()) if named else inputs:
-                if isinstance(given, Tensor) and given._node is not None:
+                if isinstance(given, Tensor) and given.node is not None:
                     own["_noted"] = note_inputs(given)
         return self.forward(*inputs, **named)
 
@@ -251,7 +251,15 @@ class Module:
         for name, module in self._modules.items():
             yield from module._named(group, f"{prefix}{name}.", saved=saved)
 
-    def _state(self) -> dict[str, Tensor]:
+    def saved_tensors(self) -> dict[str, Tensor]:
+        """Return all parameters and saved buffers, under all their names.
+
+        Examples
+        --------
+        >>> import labnet as ln
+        >>> list(ln.nn.Linear(2, 1).saved_tensors())
+        ['weight', 'bias']
+        """
         return {**dict(self._named("_parameters", "")), **dict(self._named("_buffers", "", saved=True))}
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -259,7 +267,7 @@ class Module:
 
         Further training does not change these values.
         """
-        return {name: tensor.detach() for name, tensor in self._state().items()}
+        return {name: tensor.detach() for name, tensor in self.saved_tensors().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Write the values of a state dict into the parameters and buffers.
@@ -271,7 +279,7 @@ class Module:
         ShapeError
             If a shape differs; nothing is written then.
         """
-        own = self._state()
+        own = self.saved_tensors()
         missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         if missing or unknown:
             raise KeyError(f"load_state_dict: missing {missing}, unknown {unknown}; expected {sorted(own)}")
@@ -380,12 +388,12 @@ class Module:
             if as_dtype(target).kind != "f":
                 raise DTypeError(f"to: expected a floating dtype or a device, got {target!r}")
             tensors = [tensor for tensor in tensors if tensor.dtype.kind == "f"]
-        arrays = [tensor.detach().to(target)._array for tensor in tensors]
+        arrays = [tensor.detach().to(target).array for tensor in tensors]
         for tensor, array in zip(tensors, arrays, strict=True):
             memory.unlink(tensor)
             _forget_history(tensor)
             tensor.grad = None
-            tensor._array = array
+            tensor.array = array
         changes[0] += 1
         return self
 
@@ -415,11 +423,6 @@ class Module:
 
     def _describe(self) -> str:
         return ""
-
-
-def named_state(module: Module) -> dict[str, Tensor]:
-    """Return the parameters and saved buffers of a module by all of their names, not detached."""
-    return module._state()
 
 
 class Linear(Module):

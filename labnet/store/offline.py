@@ -254,7 +254,7 @@ class _Bare:
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         return ((name, tensor) for name, tensor in self._tensors.items() if name not in self._shared)
 
-    def _state(self) -> dict[str, Tensor]:
+    def saved_tensors(self) -> dict[str, Tensor]:
         return self._tensors
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -111,7 +111,7 @@ def test_without_recording_nothing_is_kept():
     with ln.no_grad():
         out = compiled(normal(4, 3))
     assert not out.requires_grad
-    assert out._node is None
+    assert out.node is None
 
 
 def test_dropout_in_training_draws_what_eager_code_draws_and_in_evaluation_nothing():
@@ -161,7 +161,7 @@ def test_what_trains_itself_or_cannot_be_traced_is_refused():
 def test_only_what_a_backward_needs_is_kept():
     layer = ln.nn.Linear(300, 2)
     out = Differentiable(layer)(normal(4, 300))
-    (call,) = out._node.parents
+    (call,) = out.node.parents
     kept = [array for array in call.arrays if array is not None]
     assert [array.shape for array in kept] == [(4, 300)]
     assert call.nbytes == out.nbytes
@@ -174,7 +174,7 @@ def test_eager_calls_while_compiling_have_the_same_history(tmp_path, monkeypatch
     eager = compiled(x)
     assert compiled.wait()
     later = compiled(x)
-    assert type(later._node).__name__ == "Picked"
+    assert type(later.node).__name__ == "Picked"
     left, right = eager.backward(ln.ones((4, 2))), later.backward(ln.ones((4, 2)))
     for parameter in model.parameters():
         close(right[parameter], left[parameter])

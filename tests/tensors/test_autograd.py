@@ -272,7 +272,7 @@ class Waiting(autograd.Node):
 @pytest.mark.parametrize("second", [("later",), ("at once",)])
 def test_a_backward_that_failed_in_any_way_is_taken_up_where_it_stopped(first, second):
     x, y = (ln.ones(1, requires_grad=True) for _ in range(2))
-    branches = Waiting([x._node], fails=first), Waiting([y._node], fails=second)
+    branches = Waiting([x.node], fails=first), Waiting([y.node], fails=second)
     sweep = autograd.Sweep(Fork(branches), 1.0, run=autograd.Run())
 
     async def carry_on():
@@ -281,5 +281,5 @@ def test_a_backward_that_failed_in_any_way_is_taken_up_where_it_stopped(first, s
                 return await autograd.sweep_async(sweep, retain_graph=False)
         raise AssertionError("it never came to its end")
 
-    assert asyncio.run(carry_on()) == {x._node: 1.0, y._node: 1.0}
+    assert asyncio.run(carry_on()) == {x.node: 1.0, y.node: 1.0}
     assert [branch.pulls for branch in branches] == [1, 1]

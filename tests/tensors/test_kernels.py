@@ -190,7 +190,7 @@ def test_steps_take_turns_with_two_arrays():
     seen = set()
     for _ in range(20):
         optimizer((weight * 2).sum().backward())
-        seen.add(weight._array.ctypes.data)
+        seen.add(weight.array.ctypes.data)
     # the first value was the user's; from then on no step takes new memory
     assert len(seen) <= 4
 

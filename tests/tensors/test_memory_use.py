@@ -62,7 +62,7 @@ def test_a_step_leaves_no_cycles_behind():
 def test_a_graph_that_is_freed_lets_go_of_its_arrays():
     x = ln.ones(1000, requires_grad=True)
     loss = (x * x).sum()
-    node = loss._node
+    node = loss.node
     assert ln.autograd.kept_nbytes(node) > 4000
     loss.backward()
     with pytest.raises(ln.errors.GradientError, match="freed"):

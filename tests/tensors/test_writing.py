@@ -208,7 +208,7 @@ def test_an_array_given_to_asarray_is_not_written_to():
 def test_writing_where_nobody_looks_copies_nothing():
     x = ln.zeros((100, 10))
     row = x[3]
-    memory = x._array
+    memory = x.array
     for i in range(100):
         seen = weakref.ref(memory)
         del memory  # who holds it looks at it
@@ -217,7 +217,7 @@ def test_writing_where_nobody_looks_copies_nothing():
         x[i, :2] += 1.0
         x[i] *= x[i]
         x[i, 2:] = x[i, :-2]
-        memory = x._array
+        memory = x.array
         assert seen() is memory
     assert x[3].tolist() == [1.0, 16.0, 4.0, 16.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0]
 
@@ -289,7 +289,7 @@ def test_dropped_views_leave_nothing_behind():
     x = ln.zeros((10, 10))
     for i in range(1000):
         x[i % 10]
-    assert x._family == set()
+    assert x.family == set()
     view = x[0]
     reference = weakref.ref(view)
     del view

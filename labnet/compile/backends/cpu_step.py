@@ -81,11 +81,11 @@ class CPUStep:
         for position in state.tensors_updated:
             part = state.parts[position]
             memory.prepare_write(part)
-            if part._array.base is not None and not memory.views_of(memory.base_of(part)):
-                part._array = part._array.copy()  # references to the memory are not counted in this array
+            if part.array.base is not None and not memory.views_of(memory.base_of(part)):
+                part.array = part.array.copy()  # references to the memory are not counted in this array
             if position in state.stepped:
-                part._node.grad = None
-            if c_contiguous(part._array) is not part._array and part._family is not None:
+                part.node.grad = None
+            if c_contiguous(part.array) is not part.array and part.family is not None:
                 memory.unlink(part)
         table = np.zeros((max(1, 4 * len(state.parts)), 2), np.int64)
         self._held = (table, *self._contiguous_parts(), *state.constants, self.program.arena)
@@ -98,8 +98,8 @@ class CPUStep:
         state = self._state
         arrays = [c_contiguous(state.array(part)) for part in state.parts]
         for part, array in zip(state.parts, arrays, strict=True):
-            if isinstance(part, Tensor) and part._family is None:
-                part._array = array
+            if isinstance(part, Tensor) and part.family is None:
+                part.array = array
         return arrays
 
     def _words(self, position: int, part: Any) -> list[tuple[int, int]]:
@@ -122,7 +122,7 @@ class CPUStep:
     def _apart(self, x: Any) -> Any:
         """Return a contiguous argument in memory that the step does not write: its values at the start of the call."""
         assert self._held is not None
-        array = c_contiguous(x._array if isinstance(x, Tensor) else x)
+        array = c_contiguous(x.array if isinstance(x, Tensor) else x)
         written = [self._held[1 + position] for position in self._state.updated]
         return array.copy() if any(np.may_share_memory(array, other) for other in written) else array
 
@@ -145,7 +145,7 @@ class CPUStep:
         lines = [f"def quick({''.join(f'{name}=MISS, ' for name in names)}*others, **named):"]
         unlike = ["others or named"]
         for name, needed in zip(names, required, strict=True):
-            unlike.append(f"type({name}) is not Tensor or {name}._node {'is' if needed else 'is not'} None")
+            unlike.append(f"type({name}) is not Tensor or {name}.node {'is' if needed else 'is not'} None")
         needing = [name for name, needed in zip(names, required, strict=True) if needed]
         unlike += [f"{one} is {other}" for one, other in itertools.combinations(needing, 2)]
         given = "".join(f"{name}, " for name in names)
@@ -160,7 +160,7 @@ class CPUStep:
         tests = ["held is not None", f"({condition} or guards.hold())", *self._state_tests()]
         lines = ["held = me._held", f"try: fits = {' and '.join(tests)}"]
         lines.append("except (KeyError, ValueError, AttributeError): fits = False")  # a guarded object is gone
-        arrays = [f"{name}._array" for name in names] + [f"drawn[{i}]" for i in range(len(state.draws))]
+        arrays = [f"{name}.array" for name in names] + [f"drawn[{i}]" for i in range(len(state.draws))]
         arrays += [f"o{i}" for i in range(len(state.outputs))]
         numbers = [f"n{position}" for position in range(len(state.steps))]
         enough = [f"len({name}) == {step.count}" for name, step in zip(numbers, state.steps, strict=True)]
@@ -182,7 +182,7 @@ class CPUStep:
             after = f"me.after(({''.join(name + ', ' for name in more)}), ({''.join(name + ', ' for name in names)}))"
             lines.append(after if counting else f"if watching: {after}")
         for i in range(state.count):
-            lines += [f"t{i} = new(Tensor)", f"t{i}._array = o{i}", f"t{i}._node = t{i}._family = None"]
+            lines += [f"t{i} = new(Tensor)", f"t{i}.array = o{i}", f"t{i}.node = t{i}.family = None"]
         tensors = itertools.count()
         leaves = [f"t{next(tensors)}" if isinstance(x, Traced) else f"r[{i}]" for i, x in enumerate(state.leaves)]
         leaves = [

@@ -28,7 +28,7 @@ def check_held(held: Iterable[Tensor]) -> None:
     """Raise `DeviceError` for a tensor that is not on the GPU."""
     for tensor in held:
         if tensor.device == CPU:
-            raise mixed(tensor._array)
+            raise mixed(tensor.array)
 
 
 class CUDAExecutable:

@@ -85,16 +85,16 @@ class CUDAStep:
         numbers = [step.numbers() for step in state.steps]
         if any(len(found) != step.count for found, step in zip(numbers, state.steps, strict=True)):
             return MISS
-        arrays = [x._array if isinstance(x, Tensor) else x for x in leaves if isinstance(x, Tensor | np.ndarray)]
+        arrays = [x.array if isinstance(x, Tensor) else x for x in leaves if isinstance(x, Tensor | np.ndarray)]
         drawn = state.draw() if state.draws else []
         for position in state.tensors_updated:
             part = state.parts[position]
-            if part._family is not None or not _is_alone(part):
+            if part.family is not None or not _is_alone(part):
                 memory.prepare_write(part)
-                if not part._array.is_contiguous:
-                    part._array = part._array.copy()
+                if not part.array.is_contiguous:
+                    part.array = part.array.copy()
             if position in state.stepped:
-                part._node.grad = None
+                part.node.grad = None
         flat = [number for found in numbers for number in found]
         run = self._launch if self.is_direct else self._replayed
         found = run([*arrays, *drawn], flat)
@@ -172,7 +172,7 @@ class CUDAStep:
 
 def _is_alone(part: Any) -> bool:
     """Return whether only a tensor refers to its array, which is contiguous in memory that labnet has allocated."""
-    array = part._array
+    array = part.array
     is_own = array.base is None and array.is_contiguous and array.owns_memory
     del array  # a reference that would be counted
     return is_own and owns_alone(part)

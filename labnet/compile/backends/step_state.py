@@ -95,7 +95,7 @@ class StepState:
         self.tensors_updated = [i for i in self.updated if isinstance(trace.held[i], Tensor)]
         stepped = {id(parameter) for step in trace.steps for parameter in step.parameters}
         self.stepped = {i for i in self.tensors_updated if id(trace.held[i]) in stepped}
-        self._nodes = [part._node if isinstance(part, Tensor) else None for part in trace.held]
+        self._nodes = [part.node if isinstance(part, Tensor) else None for part in trace.held]
         self.constants = trace.constants
         self.program = simplify(trace.program(outputs))
         self.signatures = [(part.shape, part.dtype, device_of(part)) for part in map(self.array, trace.held)]
@@ -116,7 +116,7 @@ class StepState:
     @staticmethod
     def array(part: Any) -> Any:
         """Return the current array of a part."""
-        return part._array if isinstance(part, Tensor) else part.array()
+        return part.array if isinstance(part, Tensor) else part.array()
 
     def fits(self) -> bool:
         """Return whether guards, shapes, dtypes, devices and leaves are as they were traced."""
@@ -126,7 +126,7 @@ class StepState:
             array = self.array(part)
             if array is None or (array.shape, array.dtype, device_of(array)) != described:
                 return False
-            if isinstance(part, Tensor) and part._node is not node:
+            if isinstance(part, Tensor) and part.node is not node:
                 return False
         return all(step.fits() for step in self.steps)
 
@@ -151,13 +151,13 @@ class StepState:
         arguments : sequence of Tensor or array
         """
         for (owner, _), gradient in zip(self._gradients, more, strict=False):
-            leaf: Any = (arguments[owner] if isinstance(owner, int) else owner)._node
+            leaf: Any = (arguments[owner] if isinstance(owner, int) else owner).node
             leaf.grad = wrap(gradient) if leaf.grad is None else leaf.grad + wrap(gradient)
         rest = more[len(self._gradients) :]
         for position, array in zip(self.written, rest, strict=False):
             write_back(arguments[position], array)
             if position in self.remembered:
-                arguments[position]._node.grad = None
+                arguments[position].node.grad = None
         for attribute, array in zip(self.rebound, rest[len(self.written) :], strict=True):
             attribute.rebind(array)
         for place, value in self._effects:

@@ -34,6 +34,6 @@ def _slot(found: Any, name: str) -> int:
 
 @functools.cache
 def slots() -> tuple[int, int, int]:
-    """Return the distances of ``_array`` and ``_node`` in a tensor, and of ``grad`` in a leaf."""
+    """Return the distances of ``array`` and ``node`` in a tensor, and of ``grad`` in a leaf."""
     tensor = wrap(np.zeros(1))
-    return _slot(tensor, "_array"), _slot(tensor, "_node"), _slot(Leaf(tensor), "grad")
+    return _slot(tensor, "array"), _slot(tensor, "node"), _slot(Leaf(tensor), "grad")

@@ -56,7 +56,7 @@ _own = _references_of_the_call()
 
 def owns_alone(tensor: Any) -> bool:
     """Return whether nothing but a tensor refers to its array."""
-    array = tensor._array
+    array = tensor.array
     return references(array) <= 1
 
 

@@ -230,11 +230,11 @@ class ReplacedAttribute(Attribute):
 
     def holds(self) -> bool:
         """Return whether there is a tensor without a history."""
-        return isinstance(found := self.now(), Tensor) and found._node is None
+        return isinstance(found := self.now(), Tensor) and found.node is None
 
     def array(self) -> Any:
         """Return the elements of the tensor that is there now."""
-        return self.now()._array
+        return self.now().array
 
     def rebind(self, array: Any) -> None:
         """Put a new tensor there; a first one is a change that guards notice."""

@@ -90,7 +90,7 @@ class Trace:
         """Return a tensor that stands for a value."""
         traced: Traced = object.__new__(Traced)
         traced.tracer, traced.value = self, value
-        traced._node, traced._family = node, None
+        traced.node, traced.family = node, None
         return traced
 
     def argument(self, position: int, array: np.ndarray[Any, Any], node: autograd.Node | None = None) -> Traced:
@@ -144,10 +144,10 @@ class Trace:
                 refuse("a traced tensor of another run: return it from the function it was made in")
             return x
         if isinstance(x, Tensor):
-            node = self._histories.get(id(x), x._node)
-            if x._node is not None and not isinstance(x._node, autograd.Leaf):
+            node = self._histories.get(id(x), x.node)
+            if x.node is not None and not isinstance(x.node, autograd.Leaf):
                 refuse("a tensor that was computed outside with a gradient: pass it as an argument, or detach() it")
-            return self.stand_in(self.source(x, x._array, id(x))[0], node)
+            return self.stand_in(self.source(x, x.array, id(x))[0], node)
         if x is None or (isinstance(x, bool | int | float) and dtype is None):
             return x
         return self.constant(np.asarray(x, dtype) if isinstance(x, bool | int | float) else on_host(x))
@@ -166,17 +166,17 @@ class Trace:
             except (ShapeError, DTypeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
                 raise (_refusal_of(op, operands, static) or error) from None
         result = self.stand_in(out.value)
-        nodes = [x._node if isinstance(x, Traced) else None for x in operands]
+        nodes = [x.node if isinstance(x, Traced) else None for x in operands]
         if op.differentiable and any(nodes) and out.dtype.kind == "f" and self._is_recording():
             seen = [self._kept_as_it_is(x) for x in operands]
             kept = self.stand_in(out.value)
-            result._node = kept._node = TracedNode(nodes, op, seen, kept, static)
+            result.node = kept.node = TracedNode(nodes, op, seen, kept, static)
         if (
             _shares(op, static)
             and isinstance(inputs[0], Tensor)
             and placed(out.value)[0] is placed(operands[0].value)[0]
         ):
-            result._family = (inputs[0], op, static)
+            result.family = (inputs[0], op, static)
             self._views.setdefault(id(inputs[0]), []).append(weakref.ref(result))
         return result
 
@@ -190,7 +190,7 @@ class Trace:
 
     def _kept_as_it_is(self, x: Any) -> Any:
         """Return a stand-in that no write changes, for gradients."""
-        return self.stand_in(x.value, x._node) if isinstance(x, Traced) else x
+        return self.stand_in(x.value, x.node) if isinstance(x, Traced) else x
 
     def _is_recording(self) -> bool:
         self.reads.needs_recording = True
@@ -204,8 +204,8 @@ class Trace:
 
     def base_of(self, x: Tensor) -> Tensor:
         """Return the tensor whose elements a view shows; a tensor that is none itself."""
-        while isinstance(x, Traced) and x._family is not None:
-            x = x._family[0]
+        while isinstance(x, Traced) and x.family is not None:
+            x = x.family[0]
         return x
 
     def write(self, x: Tensor, key: Any, value: Any) -> None:
@@ -232,20 +232,20 @@ class Trace:
         With operations being recorded, the history of the new elements becomes that of the tensor.
         """
         recorded = self._is_recording()
-        if isinstance(x, Traced) and x._family is not None:
+        if isinstance(x, Traced) and x.family is not None:
             self._write_through(x, new)
             return
         if isinstance(x, Traced):
-            x.value, x._node = new.value, new._node if recorded else x._node
+            x.value, x.node = new.value, new.node if recorded else x.node
         else:
-            self._write(self.source(x, x._array, id(x))[1], new.value)
-            if recorded and new._node is not None:
-                self._histories[id(x)] = new._node
+            self._write(self.source(x, x.array, id(x))[1], new.value)
+            if recorded and new.node is not None:
+                self._histories[id(x)] = new.node
         self._refresh(x, recorded=recorded)
 
     def _write_through(self, view: Traced, new: Traced) -> None:
         """Write elements of a view into what it shows."""
-        base, op, static = view._family
+        base, op, static = view.family
         whole = self.lift(base)
         places = np.arange(whole.size).reshape(whole.shape)
         places = places if op.name == "astype" else op.forward(places, **static)
@@ -256,14 +256,14 @@ class Trace:
         """Update all views of a tensor; those with a history keep their elements, unless the write is recorded."""
         for reference in self._views.pop(id(base), []):
             view = reference()
-            if view is None or view._family is None or view._family[0] is not base:
+            if view is None or view.family is None or view.family[0] is not base:
                 continue
-            if view._node is not None and not recorded:
-                view._family = None
+            if view.node is not None and not recorded:
+                view.family = None
                 continue
-            _, op, static = view._family
+            _, op, static = view.family
             again = self.apply(op, (base,), static)
-            view.value, view._node = again.value, again._node
+            view.value, view.node = again.value, again.node
             self._views.setdefault(id(base), []).append(reference)
             self._refresh(view, recorded=recorded)
 
@@ -271,7 +271,7 @@ class Trace:
 
     def backward(self, root: Traced, grad: Any, *, retain_graph: bool) -> autograd.Gradients:
         """Record the gradients of the leaves of `root`, by the rules of the ops."""
-        node, seed, run = root._root(grad)
+        node, seed, run = root.backward_start(grad)
         found = autograd.sweep_leaves(node, seed, run=run, retain_graph=retain_graph)
         if found is None:
             refuse("a backward that crosses the network: call the remote model outside of the compiled function")
@@ -285,12 +285,12 @@ class Trace:
 
     def update(self, optimizer: Any, found: list[tuple[Tensor, Any]]) -> None:
         """Record a step of an optimizer."""
-        if not type(optimizer)._has_formula:
-            refuse(f"{type(optimizer).__name__}: it defines no _formula; call it outside of the compiled function")
+        if not type(optimizer).has_formula:
+            refuse(f"{type(optimizer).__name__}: it defines no formula; call it outside of the compiled function")
         by_step: dict[tuple[bool, int, int], list[tuple[Tensor, Any]]] = {}
         for parameter, gradient in found:
             outside = self._outside(parameter)
-            taken = 0 if outside is None else optimizer._known(outside).state.get("step", 0)
+            taken = 0 if outside is None else optimizer.known(outside).state.get("step", 0)
             before = self._taken.get((id(optimizer), id(parameter)), 0)
             self._taken[id(optimizer), id(parameter)] = before + 1
             by_step.setdefault((outside is None, taken, before), []).append((parameter, gradient))
@@ -316,8 +316,8 @@ class Trace:
             value, slope = wider([self.lift(parameter).detach(), self.lift(gradient)])
             state = self._state(optimizer, parameter, own)
             numbers: list[Tensor] = [self.number(start + i, value.dtype) for i in range(step.count)]
-            with autograd.no_grad(), pause_for(optimizer._formula):
-                new = self.lift(ops.astype(optimizer._formula(value, slope, state, numbers), parameter.dtype))
+            with autograd.no_grad(), pause_for(optimizer.formula):
+                new = self.lift(ops.astype(optimizer.formula(value, slope, state, numbers), parameter.dtype))
                 if new.shape != parameter.shape:
                     refuse(f"an update of shape {new.shape} for a parameter of shape {parameter.shape}")
                 self.replace(parameter, new)
@@ -356,7 +356,7 @@ class Trace:
         updated = [held for position, held in enumerate(self.held) if position in tensors and isinstance(held, Tensor)]
         bases = {id(memory.base_of(parameter)): parameter for parameter in updated}
         for tensor in updated:
-            if memory.base_of(tensor) is not tensor and not tensor._array.flags.c_contiguous:
+            if memory.base_of(tensor) is not tensor and not tensor.array.flags.c_contiguous:
                 refuse("a write into a view from outside whose elements do not lie in rows: write into its base")
         for held in self.held:
             if isinstance(held, Tensor) and bases.get(id(memory.base_of(held)), held) is not held:
@@ -393,14 +393,14 @@ class Trace:
 
     def _first_value(self, new: Tensor) -> Value:
         """Return the elements of a stand-in, or those that a tensor has when a call begins."""
-        return new.value if isinstance(new, Traced) else self.source(new, new._array, id(new))[1]
+        return new.value if isinstance(new, Traced) else self.source(new, new.array, id(new))[1]
 
     def watch(self) -> None:
         """Hold tensors whose attributes were read, so that calls notice a change of shape."""
         for tensor in self.reads.tensors.values():
-            known = isinstance(tensor._node, autograd.Leaf | None) and tensor.device == self.device
+            known = isinstance(tensor.node, autograd.Leaf | None) and tensor.device == self.device
             if known and not self.has_made(tensor):
-                self.source(tensor, tensor._array, id(tensor))
+                self.source(tensor, tensor.array, id(tensor))
 
     def program(self, outputs: Sequence[Value], *, updates: bool = True) -> Program:
         """Return the recorded program with these values as outputs, and by default with its updates."""

@@ -120,10 +120,10 @@ def _trace_once(
     for leaf in filter(is_dynamic, leaves):
         traced = known.get(id(leaf))
         if traced is None:
-            traced = trace.argument(len(inputs), leaf if isinstance(leaf, np.ndarray) else leaf._array)
+            traced = trace.argument(len(inputs), leaf if isinstance(leaf, np.ndarray) else leaf.array)
             trace.given |= {id(traced): leaf} if isinstance(leaf, Tensor) else {}
             if isinstance(leaf, Tensor) and leaf.requires_grad:
-                traced._node = autograd.Leaf(traced)
+                traced.node = autograd.Leaf(traced)
                 known[id(leaf)] = traced  # a leaf that is given twice is one
         inputs.append(traced)
     before = [traced.value for traced in inputs]

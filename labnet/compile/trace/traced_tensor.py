@@ -89,7 +89,7 @@ class Traced(Tensor):
     value: Value
 
     @property
-    def _array(self) -> Any:  # type: ignore[override]
+    def array(self) -> Any:  # type: ignore[override]
         """Refuse access to elements, which do not exist while tracing."""
         caller = sys._getframe(1).f_code.co_name
         refuse(WAYS_OUT.get(caller, f"{caller}(): it needs the elements of a tensor that is only traced"))
@@ -117,7 +117,7 @@ class Traced(Tensor):
     @property
     def requires_grad(self) -> bool:
         """Whether a backward through this tensor leads to a gradient."""
-        return self._node is not None
+        return self.node is not None
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -126,7 +126,7 @@ class Traced(Tensor):
         if value and self.dtype.kind != "f":
             raise GradientError(f"only floating-point tensors can require gradients: this one is {self.dtype}")
         if value != self.requires_grad:
-            self._node = autograd.Leaf(self) if value else None
+            self.node = autograd.Leaf(self) if value else None
 
     @property
     def device(self) -> str:
@@ -151,9 +151,9 @@ class Traced(Tensor):
     def __copy__(self) -> Tensor:
         return self.detach()
 
-    def _root(self, grad: Any, *, create_graph: bool = False) -> tuple[autograd.Node, Tensor, autograd.Run]:
+    def backward_start(self, grad: Any, *, create_graph: bool = False) -> tuple[autograd.Node, Tensor, autograd.Run]:
         """Check what a backward starts from; return its node, its first gradient and the run."""
-        if self._node is None:
+        if self.node is None:
             raise GradientError("backward: nothing here requires gradients; set requires_grad=True on what is trained")
         if grad is None and self.size != 1:
             raise GradientError(f"backward: a tensor of shape {self.shape} needs grad=, a tensor of the same shape")
@@ -162,7 +162,7 @@ class Traced(Tensor):
         seed: Traced = tracer.stand_in(splat) if grad is None else tracer.lift(grad, self.dtype)
         if seed.shape != self.shape:
             raise ShapeError(f"backward: grad has shape {seed.shape}, the tensor has shape {self.shape}")
-        return self._node, seed, autograd.Run(create_graph=create_graph)
+        return self.node, seed, autograd.Run(create_graph=create_graph)
 
     def backward(self, grad: Any = None, *, retain_graph: bool = False) -> autograd.Gradients:
         """Compute the gradients of all leaves; see `Tensor.backward`."""

@@ -44,8 +44,8 @@ def layers(x: Tensor, parameters: Sequence[Tensor], relu: int) -> Tensor | None:
     >>> layers(ln.ones((1, 2)), [-ln.ones((3, 2)), ln.zeros(3)], relu=1).tolist()
     [[0.0, 0.0, 0.0]]
     """
-    array = x._array
-    arrays = [parameter._array for parameter in parameters]
+    array = x.array
+    arrays = [parameter.array for parameter in parameters]
     if array.ndim != 2 or is_on_gpu(array):
         return None
     rows, dtype = len(array), array.dtype
@@ -60,7 +60,7 @@ def layers(x: Tensor, parameters: Sequence[Tensor], relu: int) -> Tensor | None:
         if not _fit(array, arrays):
             return None
         _forward(array, arrays, hidden, out, relu)
-    parents = (x._node, *[parameter._node for parameter in parameters])
+    parents = (x.node, *[parameter.node for parameter in parameters])
     if is_recording() and any(parents):
         return wrap(out, Layers(parents, together, relu))
     return wrap(out)

@@ -48,8 +48,8 @@ def recur(gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor) -> Tensor
     tracer = current_tracer()
     if tracer is not None:
         return tracer.apply(_RECUR, inputs, {}) if gates.device == CPU else _composed(*inputs)
-    steps = Steps(*(x._array for x in inputs))
-    parents = tuple([x._node for x in inputs])
+    steps = Steps(*(x.array for x in inputs))
+    parents = tuple([x.node for x in inputs])
     recorded = is_recording() and any(parents)
     return wrap(steps.states, Recurrence(parents, steps) if recorded else None)
 

@@ -88,8 +88,8 @@ def asarray(
         return traced
     array = as_array(obj, dtype=dtype)
     tensor = Tensor(array.copy() if copy else array, device=device)
-    given = obj._array if isinstance(obj, Tensor) else obj
-    if copy is False and tensor._array is not given and not hasattr(obj, "__cuda_array_interface__"):
+    given = obj.array if isinstance(obj, Tensor) else obj
+    if copy is False and tensor.array is not given and not hasattr(obj, "__cuda_array_interface__"):
         raise ValueError(
             f"asarray: {type(obj).__name__} cannot become a tensor of {array.dtype} on {tensor.device!r} without a copy"
         )

@@ -176,7 +176,7 @@ class Recorded(Node):
 
 def _as_array(value: Any) -> Values:
     """Return the result of a rule as an array; it is a tensor if the last operation was an op."""
-    return value._array if isinstance(value, Tensor) else finished(value)
+    return value.array if isinstance(value, Tensor) else finished(value)
 
 
 def _as_tensor(value: Any) -> Tensor:
@@ -245,7 +245,7 @@ def _recorded(
 def operand(value: Any) -> Array:
     """Return the argument for the array function; Python numbers keep their weak type."""
     if isinstance(value, Tensor):
-        return value._array
+        return value.array
     if isinstance(value, _WEAK):
         return value
     return as_array(value)
@@ -271,7 +271,7 @@ def as_tensors(values: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def _node_of(value: Any) -> Node | None:
-    return value._node if isinstance(value, Tensor) else None
+    return value.node if isinstance(value, Tensor) else None
 
 
 def unary_function(op: Op) -> Callable[..., Tensor]:
@@ -280,7 +280,7 @@ def unary_function(op: Op) -> Callable[..., Tensor]:
 
     def function(x: Any, /) -> Tensor:
         if type(x) is Plain:
-            array, parent = x._array, x._node
+            array, parent = x.array, x.node
         else:
             if Plain is None and (tracer := current_tracer()) is not None:
                 return tracer.apply(op, (x,), _NO_STATIC)
@@ -293,16 +293,16 @@ def unary_function(op: Op) -> Callable[..., Tensor]:
         except _REFUSALS as error:
             raise failure(name, (array,), _NO_STATIC, error) from None
         out: Tensor = _new(Tensor)
-        out._array = result if type(result) is _ndarray else _asarray(result)
-        out._family = out._node = None
+        out.array = result if type(result) is _ndarray else _asarray(result)
+        out.family = out.node = None
         if parent is not None and differentiable and is_recording():
             node: RecordedUnary = _new(RecordedUnary)
             node.number = next_number()
             node.parents = (parent,)
             node.op = op
             node.arrays = (array,)
-            node.out = out._array
-            out._node = node
+            node.out = out.array
+            out.node = node
         return out
 
     return function
@@ -314,17 +314,17 @@ def binary_function(op: Op) -> Callable[..., Tensor]:
 
     def function(x1: Any, x2: Any, /) -> Tensor:
         if type(x1) is Plain:
-            array1, parent1 = x1._array, x1._node
+            array1, parent1 = x1.array, x1.node
         else:
             if Plain is None and (tracer := current_tracer()) is not None:
                 return tracer.apply(op, (x1, x2), _NO_STATIC)
             array1, parent1 = operand(x1), _node_of(x1)
         if type(x2) is Plain:
-            array2, parent2 = x2._array, x2._node
+            array2, parent2 = x2.array, x2.node
         else:
             array2, parent2 = operand(x2), _node_of(x2)
             if type(array2) is not _ndarray and type(array1) is not _ndarray and not is_on_gpu(array1):
-                array1, array2 = [x._array for x in as_tensors((x1, x2))]
+                array1, array2 = [x.array for x in as_tensors((x1, x2))]
         try:
             if type(array1) is _ndarray or forward is not op.forward:
                 result = forward(array1, array2)
@@ -333,16 +333,16 @@ def binary_function(op: Op) -> Callable[..., Tensor]:
         except _REFUSALS as error:
             raise failure(name, (array1, array2), _NO_STATIC, error) from None
         out: Tensor = _new(Tensor)
-        out._array = result if type(result) is _ndarray else _asarray(result)
-        out._family = out._node = None
+        out.array = result if type(result) is _ndarray else _asarray(result)
+        out.family = out.node = None
         if (parent1 is not None or parent2 is not None) and differentiable and is_recording():
             node: RecordedBinary = _new(RecordedBinary)
             node.number = next_number()
             node.parents = (parent1, parent2)
             node.op = op
             node.arrays = (array1, array2)
-            node.out = out._array
-            out._node = node
+            node.out = out.array
+            out.node = node
         return out
 
     return function
@@ -404,7 +404,7 @@ def static_function(op: Op, *, names: Sequence[str], positional: int, required: 
                 check_names(name, static, names, required)
                 return tracer.apply(op, (x,), static)
             x = x if isinstance(x, Tensor) else Tensor(x)
-        array, parent = x._array, x._node
+        array, parent = x.array, x.node
         try:
             if type(array) is _ndarray or forward is not op.forward:
                 result = forward(array, **static)
@@ -416,12 +416,12 @@ def static_function(op: Op, *, names: Sequence[str], positional: int, required: 
         if type(result) is not _ndarray:
             result = finished(result)
         out: Tensor = _new(Tensor)
-        out._array = result
-        out._family = None
+        out.array = result
+        out.family = None
         if parent is not None and differentiable and is_recording() and result.dtype.kind == "f":
-            out._node = _recorded(op, (parent,), (array,), result, static)
+            out.node = _recorded(op, (parent,), (array,), result, static)
         else:
-            out._node = None
+            out.node = None
         if view:
             memory.link(out, x)
         return out
@@ -464,10 +464,10 @@ def general_function(
             check_names(name, static, names, required)
             raise failure(name, arrays, static, error) from None
         out = wrap(result if type(result) is _ndarray else finished(result))
-        if op.differentiable and out._array.dtype.kind == "f":
+        if op.differentiable and out.array.dtype.kind == "f":
             parents = tuple([_node_of(x) for x in tensors])
             if any(parents) and is_recording():
-                out._node = _recorded(op, parents, arrays, out._array, static)
+                out.node = _recorded(op, parents, arrays, out.array, static)
         return out
 
     return function

@@ -55,11 +55,11 @@ def grad(
         y, wanted = tracer.lift(y), [tracer.lift(x) for x in wanted]
     nodes = []
     for position, x in enumerate(wanted):
-        if x._node is None:
+        if x.node is None:
             raise GradientError(f"grad: tensor {position} of shape {x.shape} does not require gradients")
-        nodes.append(x._node)
-    root, seed, run = y._root(grad, create_graph=create_graph)
-    first = seed if create_graph or dispatch.current_tracer() is not None else seed._array
+        nodes.append(x.node)
+    root, seed, run = y.backward_start(grad, create_graph=create_graph)
+    first = seed if create_graph or dispatch.current_tracer() is not None else seed.array
     sweep = autograd.Sweep(root, first, run=run, targets=set(nodes))
     if sweep.awaits:
         raise GradientError("grad: this graph crosses the network; use `await loss.backward()`")
@@ -72,7 +72,7 @@ def _own(gradient: Any) -> Tensor:
     """Return a new tensor for a gradient, because rules may share one among inputs; memory is shared until written."""
     if not isinstance(gradient, Tensor):
         return wrap(finished(gradient))
-    return wrap(gradient._array, gradient._node) if dispatch.current_tracer() is None else gradient
+    return wrap(gradient.array, gradient.node) if dispatch.current_tracer() is None else gradient
 
 
 def replay(

@@ -245,7 +245,7 @@ def clip(x: Array, /, min: Array = None, max: Array = None) -> Tensor:
         if bound is not None:
             limit = _within(bound, out.dtype)
             out = where(less(out, limit) if lower else less(limit, out), limit, out)
-    if out.requires_grad and (current_tracer() is not None or out.device != CPU or np.isnan(out._array).any()):
+    if out.requires_grad and (current_tracer() is not None or out.device != CPU or np.isnan(out.array).any()):
         out = where(isnan(out), math.nan, out)  # NaN is not within the bounds
     return out
 

@@ -342,5 +342,5 @@ def where(condition: Array, x1: Array, x2: Array, /) -> Array:
     [1, 0]
     """
     if type(x1) in PYTHON and type(x2) in PYTHON:
-        x1, x2 = [x._array for x in as_tensors((x1, x2))]
+        x1, x2 = [x.array for x in as_tensors((x1, x2))]
     return np.where(condition, x1, x2)

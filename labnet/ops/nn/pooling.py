@@ -104,7 +104,7 @@ def _winners(x: Array, windows: Windows, greatest: Array | None) -> Iterator[tup
 def _pull_max(g: Tensor, out: Tensor, x: Tensor, **static: Any) -> Tensor:
     known = None
     if current_tracer() is None:
-        known = finished(out._array if isinstance(out, Tensor) else out)
+        known = finished(out.array if isinstance(out, Tensor) else out)
     return max_pool2d_input(g, x, greatest=known, **static)
 
 

@@ -33,7 +33,7 @@ def plain_key(key: Any) -> Any:
     if isinstance(key, tuple):
         return tuple(plain_key(part) for part in key)
     if isinstance(key, Tensor):
-        return key._array
+        return key.array
     return index_of(key) if isinstance(key, list) else key
 
 

@@ -86,7 +86,7 @@ def searchsorted(
 def _elements(x: Tensor) -> Array:
     """Return the elements for value-dependent results, which cannot be traced."""
     tell("numpy", x)
-    return x._array
+    return x.array
 
 
 @composed(samples=(Sample(((3, 4),)), Sample(((0,),))), gradients=(False,), dtypes=EVERY)

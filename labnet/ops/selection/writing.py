@@ -63,37 +63,37 @@ def write(x: Tensor, key: Any, value: Any) -> None:
         del values
         memory.prepare_write(x)
         values = operand(value)
-        if device_of(x._array) == device_of(values) == CPU and np.may_share_memory(x._array, values):
-            if _is_there(x._array, key, values):
+        if device_of(x.array) == device_of(values) == CPU and np.may_share_memory(x.array, values):
+            if _is_there(x.array, key, values):
                 return
             values = values.copy()  # NumPy may read elements that it has already written
     else:
         memory.prepare_write(x)
     try:
-        x._array[plain_key(key)] = values
+        x.array[plain_key(key)] = values
     except TypeError as error:  # NumPy's error for multi-dimensional values at a mask
-        raise failure("setitem", (x._array, values), {"key": key}, ValueError(*error.args)) from None
+        raise failure("setitem", (x.array, values), {"key": key}, ValueError(*error.args)) from None
     except (ValueError, OverflowError) as error:
-        raise failure("setitem", (x._array, values), {"key": key}, error) from None
+        raise failure("setitem", (x.array, values), {"key": key}, error) from None
 
 
 def _write_recorded(x: Tensor, base: Tensor, key: Any, value: Any) -> None:
     """Replace `base` by the output of `setitem`, and its views by views of that output."""
     views = memory.views_of(base)
-    places = [memory.positions(view._array, base._array) for view in views]
+    places = [memory.positions(view.array, base.array) for view in views]
     if x is base:
         written = setitem(x, value, key)
     else:
-        place = memory.positions(x._array, base._array)[_on_host(plain_key(key))]
+        place = memory.positions(x.array, base.array)[_on_host(plain_key(key))]
         written = reshape(setitem(reshape(base, (-1,)), value, place), base.shape)
     if views:
         memory.move(base, views)
-        base._array[...] = written._array
+        base.array[...] = written.array
     else:
-        base._array = written._array
-    base._node = written._node
+        base.array = written.array
+    base.node = written.node
     for view, place in zip(views, places, strict=True):
-        view._node = getitem(reshape(written, (-1,)), place)._node
+        view.node = getitem(reshape(written, (-1,)), place).node
 
 
 def _is_there(array: np.ndarray[Any, Any], key: Any, values: np.ndarray[Any, Any]) -> bool:
@@ -130,16 +130,16 @@ def in_place(function: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], 
             write(x, ..., result)
             return x
         written = astype(result, x.dtype)
-        x._array = written._array
+        x.array = written.array
         if is_recording():
-            x._node = written._node
+            x.node = written.node
         return x
 
     return operator
 
 
 def _check_leaf(base: Tensor) -> None:
-    if is_recording() and isinstance(base._node, Leaf):
+    if is_recording() and isinstance(base.node, Leaf):
         raise GradientError(
             f"a leaf of shape {base.shape} that requires gradients cannot be modified in place while operations are "
             "recorded: compute a new tensor, or update it with assign() or inside no_grad()"

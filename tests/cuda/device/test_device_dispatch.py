@@ -162,10 +162,10 @@ def test_memory_is_shared_with_torch_both_ways(dtype):
     ours = ln.asarray(array, device="cuda")
     theirs = torch.from_dlpack(ours.T)
     np.testing.assert_array_equal(theirs.cpu().numpy(), array.T)
-    assert theirs.data_ptr() == ours._array.address
+    assert theirs.data_ptr() == ours.array.address
     back = ln.from_dlpack(theirs)
     assert back.device == "cuda"
-    assert back._array.address == ours._array.address
+    assert back.array.address == ours.array.address
     assert_same(back, array.T)
     assert_same(ln.asarray(torch.as_tensor(array, device="cuda")), array)
 
@@ -179,10 +179,10 @@ def test_memory_is_shared_with_cupy_both_ways(dtype):
     try:
         for theirs in (cupy.from_dlpack(ours.T), cupy.asarray(ours.T)):
             np.testing.assert_array_equal(cupy.asnumpy(theirs), array.T)
-            assert theirs.data.ptr == ours._array.address
+            assert theirs.data.ptr == ours.array.address
             for back in (ln.from_dlpack(theirs), ln.asarray(theirs)):
                 assert back.device == "cuda"
                 assert_same(back, array.T)
-        assert back._array.address == ours._array.address
+        assert back.array.address == ours.array.address
     except cupy.cuda.runtime.CUDARuntimeError as error:
         pytest.skip(f"CuPy sees no GPU: {error}")

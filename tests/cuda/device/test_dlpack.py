@@ -118,7 +118,7 @@ def test_arrays_of_other_libraries_are_taken_without_a_copy(waits, new, dtype):
     array = DeviceArray.upload(drawn((3, 4), dtype))[::2, ::-1]
     found = ln.from_dlpack(Foreign(array, new=new))
     assert found.device == "cuda"
-    assert found._array.address == array.address
+    assert found.array.address == array.address
     assert_same(found, array.host())
     assert_same(found + found, array.host() + array.host())
 
@@ -126,7 +126,7 @@ def test_arrays_of_other_libraries_are_taken_without_a_copy(waits, new, dtype):
 def test_what_is_read_only_is_copied(waits):
     array = DeviceArray.upload(drawn((3,), "float32"))
     found = ln.from_dlpack(Foreign(array, read_only=True))
-    assert found._array.address != array.address
+    assert found.array.address != array.address
     assert_same(found, array.host())
 
 
@@ -177,7 +177,7 @@ def test_elements_that_lie_backwards_are_copied_and_have_no_array_interface(wait
     x = ln.asarray(drawn((3, 4), "float32"), device="cuda")[::-1]
     _, tensor = raw(x.__dlpack__(max_version=(1, 0)), (1, 0))
     assert struct.unpack("2q", ctypes.string_at(tensor[8], 16)) == (4, 1)
-    assert tensor[0] != x._array.address
+    assert tensor[0] != x.array.address
     with pytest.raises(BufferError, match="need a copy"):
         x.__dlpack__(max_version=(1, 0), copy=False)
     with pytest.raises(AttributeError, match=r"got strides \(-16, 4\)"):
@@ -189,10 +189,10 @@ def test_the_cuda_array_interface_is_understood():
     told = {"shape": (2, 3), "typestr": "<f4", "data": (array.address, False)}
     found = ln.asarray(Described(**told))
     assert found.device == "cuda"
-    assert found._array.address == array.address
+    assert found.array.address == array.address
     assert_same(found, array.host())
     assert_same(ln.asarray(Described(**{**told, "shape": (3,), "strides": (8,)})), array.host().ravel()[::2])
-    assert ln.asarray(Described(**{**told, "data": (array.address, True)}))._array.address != array.address
+    assert ln.asarray(Described(**{**told, "data": (array.address, True)})).array.address != array.address
     assert ln.asarray(Described(**{**told, "shape": (0, 3), "data": (0, False)})).shape == (0, 3)
     for wrong in ({"typestr": ">f4"}, {"typestr": "<c8"}, {"mask": object()}):
         with pytest.raises(DTypeError):

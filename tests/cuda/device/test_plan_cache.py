@@ -71,8 +71,8 @@ def test_reductions_of_arrays_that_lie_in_different_orders():
     for seed in range(2):
         (x, gx), (column, gcolumn) = both((70, 9), seed=seed), both((70, 1), seed=seed + 9)
         for axis in (0, 1, None):
-            assert_same((gx._array * gcolumn._array).sum(axis), (x.numpy() * column.numpy()).sum(axis), atol=1e-4)
-            assert_same(np.mean(gx._array.T - gcolumn._array.T, axis), np.mean(x.numpy().T - column.numpy().T, axis))
+            assert_same((gx.array * gcolumn.array).sum(axis), (x.numpy() * column.numpy()).sum(axis), atol=1e-4)
+            assert_same(np.mean(gx.array.T - gcolumn.array.T, axis), np.mean(x.numpy().T - column.numpy().T, axis))
     whole, on_gpu = both((3, 4), "int32")
     assert_same(ln.mean(on_gpu.astype("float64"), axis=0), ln.mean(whole.astype("float64"), axis=0).numpy())
     assert_same(ln.mean(ln.zeros((0, 3), device="cuda"), axis=0), np.full(3, np.nan, "float32"))
@@ -170,7 +170,7 @@ def test_who_holds_a_parameter_sees_no_compiled_step():
     seen = []
     for _ in range(4):
         held = layer.weight.detach(), layer.weight.T
-        array = layer.bias._array
+        array = layer.bias.array
         before = [each.to("cpu").numpy() for each in held], array.host()
         step(x)
         for each, expected in zip(held, before[0], strict=True):

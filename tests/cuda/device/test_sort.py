@@ -75,7 +75,7 @@ def test_searching_with_an_order():
     for order in (ln.argsort(there), np.argsort(x), np.argsort(x).tolist()):
         assert_same(ln.searchsorted(there, ln.asarray(wanted, device="cuda"), sorter=order), expected.numpy())
     with pytest.raises(ValueError, match="sorter"):
-        np.searchsorted(there._array, there._array, "left", np.array([0, 1]))
+        np.searchsorted(there.array, there.array, "left", np.array([0, 1]))
 
 
 @pytest.mark.parametrize("descending", [False, True])
