@@ -142,7 +142,7 @@ from labnet.ops import (
     vector_norm,
     where,
 )
-from labnet.ops.creation import (
+from labnet.ops.core.creation import (
     arange,
     asarray,
     empty,
@@ -160,7 +160,7 @@ from labnet.ops.creation import (
     zeros,
     zeros_like,
 )
-from labnet.ops.dtypes import (
+from labnet.ops.core.dtypes import (
     __array_namespace_info__,
     can_cast,
     finfo,
@@ -192,7 +192,7 @@ float16, float32, float64 = (DTYPES[f"float{bits}"] for bits in (16, 32, 64))
 
 #: Functions whose module is imported on first use.
 _LAZY_NAMES = {"jit": "labnet.compile", "progress": "labnet.jupyter"}
-#: Sub-packages that are imported on first use, because they import Dask, Tornado, Jupyter or safetensors.
+#: Sub-packages that are imported on first use, because they import Dask, Tornado, Jupyter or what files need.
 _LAZY = ("cluster", "io", "jupyter", "network")
 
 

@@ -10,12 +10,12 @@ from labnet.ops import (
     abs,
     binary_cross_entropy_with_logits,
     cross_entropy_with_logits,
-    dispatch,
     log_softmax,
     mean,
     mean_squared_error,
     sum,
 )
+from labnet.ops.core import dispatch
 from labnet.tensor import Tensor, as_array, wrap
 
 Reduction = Literal["mean", "sum", "none"]

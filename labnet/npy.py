@@ -1,23 +1,25 @@
 """NumPy's own file format, ``.npy``: one array as bytes.
 
-The header is a Python literal. It is bounded and matched by a pattern of NumPy's exact output, never evaluated.
-Objects, records, text and complex numbers are refused. This module is independent of tensors and HTTP.
+NumPy writes the header. Its reader would evaluate a literal of any kind and warn of old spellings, so headers are read
+here: bounded, and matched by a pattern of NumPy's exact output. Objects, records, text and complex numbers are refused.
+This module is independent of tensors and HTTP.
 """
 
+import io
 import math
 import re
 import struct
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as numpy_format
 
 from labnet.codec import Array, Part, view_of
 from labnet.errors import DTypeError, WireError
 
-_MAGIC = b"\x93NUMPY"
+_MAGIC = numpy_format.MAGIC_PREFIX
 _MAX_HEADER_BYTES = 10_000  # NumPy's own limit
 _MAX_DIMENSIONS = 64
-_ALIGNMENT = 64
 _LENGTHS = {(1, 0): struct.Struct("<H"), (2, 0): struct.Struct("<I"), (3, 0): struct.Struct("<I")}
 _DTYPES = {name: np.dtype(name) for name in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")}
 _ITEM = re.compile(
@@ -43,14 +45,12 @@ def encode(array: Array) -> list[Part]:
     >>> np.load(io.BytesIO(b"".join(encode(np.arange(3, dtype="int8")))), allow_pickle=False)
     array([0, 1, 2], dtype=int8)
     """
-    code = f"{array.dtype.kind}{array.dtype.itemsize}"
-    if code not in _DTYPES:
+    if f"{array.dtype.kind}{array.dtype.itemsize}" not in _DTYPES:
         raise DTypeError(f"dtype {array.dtype} cannot be sent as .npy: expected bool, a real integer or float")
-    plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    text = f"{{'descr': '{plain.dtype.str}', 'fortran_order': False, 'shape': {array.shape!r}, }}"
-    filled = len(_MAGIC) + 2 + 2 + len(text) + 1
-    header = (text + " " * (-filled % _ALIGNMENT) + "\n").encode("ascii")
-    parts: list[Part] = [_MAGIC + b"\x01\x00" + struct.pack("<H", len(header)) + header]
+    plain = np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
+    header = io.BytesIO()
+    numpy_format.write_array_header_1_0(header, numpy_format.header_data_from_array_1_0(plain))
+    parts: list[Part] = [header.getvalue()]
     if plain.nbytes:
         parts.append(plain.reshape(-1).view(np.uint8).data)
     return parts

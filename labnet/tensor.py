@@ -260,7 +260,7 @@ class Tensor(Methods):
             return traced
         return differentiate(self, grad, retain_graph=retain_graph, accumulate=True)
 
-    def _root(self, grad: Any, *, create_graph: bool = False) -> tuple[autograd.Node, "Tensor", autograd.Run]:
+    def backward_start(self, grad: Any, *, create_graph: bool = False) -> tuple[autograd.Node, "Tensor", autograd.Run]:
         """Check the start of a backward; return its node, its first gradient and the run."""
         if self.node is None:
             raise GradientError(
@@ -546,11 +546,6 @@ def _leaf(array: np.ndarray[Any, Any], device: str, requires_grad: bool) -> Tens
     return Tensor(array, device=device, requires_grad=requires_grad)
 
 
-def node_of(tensor: Tensor) -> autograd.Node | None:
-    """Return the node that a tensor was computed by; None for one without a history."""
-    return tensor.node
-
-
 def wrap(array: np.ndarray[Any, Any], node: autograd.Node | None = None) -> Tensor:
     """Make a tensor of a valid array without checks."""
     tensor = Tensor.__new__(Tensor)
@@ -584,7 +579,7 @@ def differentiate(
     loss : float, optional
         Value of the loss, if the backward started in another process.
     """
-    node, seed, run = root._root(grad)
+    node, seed, run = root.backward_start(grad)
     if loss is not None:
         run = autograd.Run(loss=loss)
 

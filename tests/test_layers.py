@@ -10,7 +10,7 @@ import labnet
 
 ROOT = Path(labnet.__file__).parent
 LAYERS = (
-    ("errors", "settings", "eviction"),
+    ("errors", "settings", "eviction", "atomic_files"),
     ("stats", "pictures"),
     ("device",),
     ("kernels",),
@@ -26,6 +26,23 @@ LAYERS = (
 )
 #: The order of the parts of a room, by its dotted path: folders and modules. A part imports only those to its left.
 ORDERS = {
+    "ops": (
+        ("core",),
+        ("layout",),
+        ("elementwise",),
+        ("selection",),
+        ("aggregation",),
+        ("nn",),
+        ("numpy_api",),
+        ("operators",),
+    ),
+    "nn": (
+        ("sizes",),
+        ("assignment", "checkpoint", "functional", "init", "summary"),
+        ("modules",),
+        ("layers",),
+        ("counting",),
+    ),
     "kernels": (("accelerator", "index_arrays", "blas"), ("cpu",), ("cuda",), ("device_dispatch",)),
     "kernels.cuda": (("driver",), ("codegen",), ("array",), ("kernels",), ("protocols",)),
     "compile": (

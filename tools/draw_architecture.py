@@ -38,7 +38,7 @@ BOXES = (
     Box(1, 3, "graphs between the two", "network/model/calls", SERVER),
     Box(1, 4, "journal first, then weights", "network/model/updates", SERVER),
     Box(1, 5, "statistics and snapshots", "network/server_statistics", SERVER),
-    Box(2, 2, "ops, eager or compiled", "ops/registry", DISK),
+    Box(2, 2, "ops, eager or compiled", "ops/core/registry", DISK),
     Box(2, 3, "backward through the graph", "autograd", DISK),
     Box(2, 4, "journal and checkpoints", "store/training", DISK),
 )

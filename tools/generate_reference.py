@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import labnet as ln
-from labnet.ops import REGISTRY, Op, creation, dtypes
+from labnet.ops import REGISTRY, Op
+from labnet.ops.core import creation, dtypes
 
 TARGET = Path(__file__).parent.parent / "docs" / "ops.md"
 HEADER = """# Ops

@@ -27,7 +27,6 @@ from labnet.network.client.options import ClientOptions
 from labnet.network.client.retry import Backoff
 from labnet.network.model.staleness import Policy, Staleness
 from labnet.optim import Optimizer
-from labnet.optim.optimizer import selected_parameters
 from labnet.store import LEVELS, Durability
 
 #: Seconds that a lost worker on this machine has to restart.
@@ -129,7 +128,7 @@ class Cluster:
             )
         if type(replicas) is not int or replicas < 1:
             raise ServeError(f"serve_model: replicas must be a number from 1 on, got {replicas!r:.40}")
-        if isinstance(optimizer, Optimizer) and selected_parameters(optimizer) is not None:
+        if isinstance(optimizer, Optimizer) and optimizer.is_restricted:
             raise ServeError(
                 f"serve_model: {optimizer!r} trains parameters of this process, which the worker does not have: have "
                 "the factory return the model and its optimizer"

@@ -10,7 +10,7 @@ import numpy as np
 from labnet.errors import GradientError
 from labnet.network.client.remote_model import RemoteModel
 from labnet.network.client.shared_updates import Round
-from labnet.ops.creation import full_like
+from labnet.ops.core.creation import full_like
 from labnet.stats import losses
 from labnet.tensor import Tensor, as_array, differentiate, wrap
 

@@ -29,8 +29,8 @@ from labnet.compile.trace.traced_tensor import Traced, refuse
 from labnet.device import CPU
 from labnet.errors import GradientError
 from labnet.kernels.device_dispatch import finished, moved
-from labnet.ops import dispatch
-from labnet.ops.creation import random_state, restart_at
+from labnet.ops.core import dispatch
+from labnet.ops.core.creation import random_state, restart_at
 from labnet.tensor import Tensor, wrap
 
 #: Maximum number of compiled versions of one function; other calls run eagerly.

@@ -19,8 +19,8 @@ from labnet.compile.specialisation import Specialisation, specialise
 from labnet.compile.trace.signature import signature
 from labnet.device import CPU
 from labnet.kernels.device_dispatch import timed
-from labnet.ops import dispatch
-from labnet.ops.creation import random_state, restart_at
+from labnet.ops.core import dispatch
+from labnet.ops.core.creation import random_state, restart_at
 from labnet.stats.collecting import active, later, record, suspended
 from labnet.stats.operations import OpCount
 from labnet.tensor import Tensor

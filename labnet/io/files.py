@@ -1,31 +1,28 @@
 """Tensors in files and as bytes.
 
-Files are in the safetensors format: named tensors and text metadata, never code. They are written to a temporary file,
-synced to disk and renamed, so that a reader or a restart finds either the old file or the new one.
+Files are in the safetensors format: named tensors and text metadata, never code. They are replaced atomically.
 """
 
 import base64 as base64_
 import binascii
 import contextlib
 import errno
-import json
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, deserialize
-from safetensors.numpy import save as serialize
 
+from labnet import codec
+from labnet.atomic_files import flush_directory, replace_file
 from labnet.errors import WireError
-from labnet.tensor import DTYPES, Tensor, on_host, wrap
+from labnet.tensor import Tensor, on_host, wrap
 
 Place = str | os.PathLike[str]
 _ONLY = "tensor"
-_RESERVED = "__metadata__"
-_KINDS = {"BOOL": "bool", "I": "int", "U": "uint", "F": "float"}
+#: The limit of the safetensors library.
+_MAX_HEADER_BYTES = 100_000_000
 
 # Files
 
@@ -81,7 +78,7 @@ def load(path: Place) -> dict[str, Tensor]:
     --------
     See `save`.
     """
-    return _unpack(_read(path), f"load: {os.fspath(path)}")
+    return _unpack(_read(path), f"load: {os.fspath(path)}")[0]
 
 
 def read_metadata(path: Place) -> dict[str, str]:
@@ -100,10 +97,7 @@ def read_metadata(path: Place) -> dict[str, str]:
     ...     ln.io.read_metadata(folder + "/model.safetensors")
     {'epoch': '3'}
     """
-    content = _read(path)
-    _unpack(content, f"read_metadata: {os.fspath(path)}")  # validates the file
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return dict(header.get(_RESERVED) or {})
+    return _unpack(_read(path), f"read_metadata: {os.fspath(path)}")[1]
 
 
 def _read(path: Place) -> bytes:
@@ -111,46 +105,6 @@ def _read(path: Place) -> bytes:
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(errno.ENOENT, "load: there is no such file", os.fspath(path)) from None
-
-
-def replace_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
-    """Replace a file atomically: write a temporary file, sync it and rename it.
-
-    Parameters
-    ----------
-    mode : int
-        Permissions of the file, before the umask.
-
-    Raises
-    ------
-    OSError
-        If that fails; the previous file is kept.
-    """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-
-
-def flush_directory(folder: Path) -> None:
-    """Sync a directory to disk, so that a rename survives a power failure.
-
-    Raises
-    ------
-    OSError
-        If that fails, or the system cannot open directories.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def pack(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> bytes:
@@ -161,19 +115,16 @@ def pack(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) 
         _check_unicode("metadata", key, value)
     for name in tensors:
         _check_name(name)
-    arrays = {name: np.array(on_host(value), order="C") for name, value in tensors.items()}
-    try:
-        return bytes(serialize(arrays, None if metadata is None else dict(metadata)))
-    except SafetensorError as error:
-        raise WireError(f"save: the format cannot hold these {len(arrays)} tensors and their names: {error}") from None
+    parts = codec.encode({name: on_host(value) for name, value in tensors.items()}, metadata)
+    if len(parts[0]) - 8 > _MAX_HEADER_BYTES:
+        raise WireError(f"save: header too large: {len(parts[0])} bytes for {len(tensors)} tensors and their names")
+    return b"".join(parts)
 
 
 def _check_name(name: object) -> None:
     """Refuse a name that `load` could not read back."""
     if not isinstance(name, str):
         raise TypeError(f"save: names of tensors have to be text, got {type(name).__name__} {name!r:.80}")
-    if name == _RESERVED:
-        raise WireError(f"save: a tensor cannot be named {name!r}: the format keeps that name for metadata")
     _check_unicode("a name", name)
 
 
@@ -185,23 +136,17 @@ def _check_unicode(what: str, *texts: str) -> None:
             raise WireError(f"save: {what} has to be valid Unicode, got {text!r:.80}: {error.reason}") from None
 
 
-def _unpack(content: bytes, what: str) -> dict[str, Tensor]:
+def _unpack(content: bytes, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Decode the tensors of a file, sorted by name and each in memory of its own, and the metadata."""
     try:
-        entries = deserialize(content)  # type: ignore[no-untyped-call]
-    except SafetensorError as error:
+        arrays, metadata = codec.decode(content, max_header=_MAX_HEADER_BYTES)
+    except WireError as error:
         raise WireError(f"{what} is damaged, or no safetensors file ({len(content)} bytes): {error}") from None
-    return {name: wrap(_as_array(entry, f"{what}: {name}")) for name, entry in sorted(entries)}
+    return {name: wrap(_writable(array)) for name, array in sorted(arrays.items())}, metadata
 
 
-def _as_array(entry: Mapping[str, Any], what: str) -> np.ndarray[Any, Any]:
-    name, data = entry["dtype"], bytearray(entry["data"])
-    if name == "BF16":
-        halves = np.frombuffer(data, "<u2").astype("uint32") << 16
-        return halves.view("float32").reshape(entry["shape"])
-    dtype = "bool" if name == "BOOL" else _KINDS.get(name[:1], "") + name[1:]
-    if dtype not in DTYPES:
-        raise WireError(f"{what} has dtype {name}: expected BF16 or one of {', '.join(DTYPES)}")
-    return np.frombuffer(data, DTYPES[dtype].newbyteorder("<")).astype(dtype, copy=False).reshape(entry["shape"])
+def _writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return array if array.flags.writeable else array.copy()
 
 
 # One tensor as bytes
@@ -231,7 +176,7 @@ def decode(content: bytes) -> Tensor:
     --------
     See `encode`.
     """
-    tensors = _unpack(bytes(content), "decode: this")
+    tensors, _ = _unpack(bytes(content), "decode: this")
     if len(tensors) != 1:
         raise WireError(f"decode: expected one tensor, got {len(tensors)}: {', '.join(tensors)}")
     return next(iter(tensors.values()))

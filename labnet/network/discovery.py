@@ -15,6 +15,8 @@ from typing import Any
 
 import platformdirs
 
+from labnet.atomic_files import replace_file
+
 #: Seconds after which an incomplete runtime file is deleted: its process was killed.
 _ABANDONED_SECONDS = 3600.0
 
@@ -124,11 +126,7 @@ def publish(port: int, entry: Entry) -> None:
 
 
 def _write(folder: Path, port: int, entry: Entry) -> None:
-    temporary = folder / f".{port}.{secrets.token_hex(8)}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(asdict(entry), file)
-    temporary.replace(folder / f"{port}.json")
+    replace_file(folder / f"{port}.json", json.dumps(asdict(entry)).encode(), mode=0o600, flush=False)
 
 
 def _prune(folder: Path) -> None:

@@ -2,7 +2,16 @@
 
 from labnet.nn import counting as counting
 from labnet.nn import init as init
-from labnet.nn.activation import (
+from labnet.nn.functional import (
+    conv2d,
+    dropout,
+    embedding,
+    layer_norm,
+    linear,
+    normalize,
+    scaled_dot_product_attention,
+)
+from labnet.nn.layers.activation import (
     ELU,
     GELU,
     Hardtanh,
@@ -16,29 +25,20 @@ from labnet.nn.activation import (
     Tanh,
     Threshold,
 )
-from labnet.nn.attention import MultiheadAttention
-from labnet.nn.batchnorm import BatchNorm1d, BatchNorm2d
-from labnet.nn.containers import ModuleList, Sequential
-from labnet.nn.convolution import AvgPool2d, Conv2d, MaxPool2d
-from labnet.nn.functional import (
-    conv2d,
-    dropout,
-    embedding,
-    layer_norm,
-    linear,
-    normalize,
-    scaled_dot_product_attention,
-)
-from labnet.nn.layers import Dropout, Embedding, Flatten, LayerNorm
-from labnet.nn.modules import Linear, Module
-from labnet.nn.recurrent import LSTM
-from labnet.nn.transformer import (
+from labnet.nn.layers.attention import MultiheadAttention
+from labnet.nn.layers.batchnorm import BatchNorm1d, BatchNorm2d
+from labnet.nn.layers.common import Dropout, Embedding, Flatten, LayerNorm
+from labnet.nn.layers.containers import ModuleList, Sequential
+from labnet.nn.layers.convolution import AvgPool2d, Conv2d, MaxPool2d
+from labnet.nn.layers.recurrent import LSTM
+from labnet.nn.layers.transformer import (
     PositionalEncoding,
     TransformerDecoder,
     TransformerDecoderLayer,
     TransformerEncoder,
     TransformerEncoderLayer,
 )
+from labnet.nn.modules import Linear, Module
 from labnet.ops import (
     avg_pool2d,
     elu,

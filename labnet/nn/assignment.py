@@ -1,6 +1,6 @@
 """The meaning of a tensor that is assigned to a module's attribute, found in the frames of the running code."""
 
-import sys
+import inspect
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -43,13 +43,11 @@ def is_input(tensor: Any, kind: type) -> bool:
     return False
 
 
-def looks_like_a_parameter(module: Any, name: str, kind: type) -> bool:
+def looks_like_a_parameter(module: Any, kind: type) -> bool:
     """Return whether a computed tensor is assigned where a parameter is intended, not an activation.
 
-    That is the case in place of a parameter, during construction, or in a cell or script before the first call.
+    That is the case during construction, or in a cell or script before the first call.
     """
-    if name in module._parameters:
-        return True
     if "_called" in vars(module):
         return False
     users = users_frame()
@@ -81,7 +79,7 @@ def _frames(kind: type) -> Iterator[tuple[FrameType, Any, str]]:
 
 def _assigning() -> FrameType | None:
     """Return the frame that assigns, the caller of ``__setattr__``."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = inspect.currentframe()
     while frame is not None and frame.f_code.co_name != "__setattr__":
         frame = frame.f_back
     while frame is not None and frame.f_code.co_name == "__setattr__":

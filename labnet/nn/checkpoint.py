@@ -4,23 +4,35 @@ import atexit
 import os
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from labnet import io
 from labnet.errors import LabnetError
-from labnet.nn.modules import Module
-from labnet.optim import watch
+from labnet.optim import Optimizer, watch
 from labnet.tensor import Tensor
-
-if TYPE_CHECKING:
-    from labnet.optim import Optimizer
 
 #: Prefix of the optimizer's state; no parameter name contains a slash.
 _OPTIMIZER = "optimizer/"
 
 _checkpoints: "weakref.WeakSet[Checkpoint]" = weakref.WeakSet()
+
+
+class Stateful(Protocol):
+    """The part of a module that a checkpoint saves and loads."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the values of all parameters and saved buffers by name."""
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Write values into the parameters and buffers."""
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Iterate over the parameters."""
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Iterate over (name, parameter)."""
 
 
 class Checkpoint:
@@ -40,7 +52,7 @@ class Checkpoint:
     """
 
     def __init__(
-        self, module: Module, path: str | os.PathLike[str], *, every_seconds: float, optimizer: "Optimizer | None"
+        self, module: Stateful, path: str | os.PathLike[str], *, every_seconds: float, optimizer: Optimizer | None
     ):
         if not every_seconds >= 0:
             raise ValueError(f"checkpoint: every_seconds must not be negative, got {every_seconds}")
@@ -56,7 +68,7 @@ class Checkpoint:
         watch(self)
         _checkpoints.add(self)
 
-    def _load(self, module: Module, tensors: Mapping[str, Tensor]) -> None:
+    def _load(self, module: Stateful, tensors: Mapping[str, Tensor]) -> None:
         weights = {name: value for name, value in tensors.items() if not name.startswith(_OPTIMIZER)}
         state = {name.removeprefix(_OPTIMIZER): value for name, value in tensors.items() if name not in weights}
         before = module.state_dict()

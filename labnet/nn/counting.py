@@ -1,7 +1,7 @@
 """Op statistics of fused steps that are no ops: runs of linear layers, and the recurrence of an LSTM.
 
 While statistics are collected, the functions of these steps and the vjps of their nodes are replaced by counting ones;
-see `labnet.ops.counting`.
+see `labnet.ops.core.counting`.
 """
 
 import time
@@ -12,9 +12,9 @@ from typing import Any
 
 from labnet.autograd import Node, Run
 from labnet.kernels.device_dispatch import is_on_gpu, materialize, timed
-from labnet.nn import containers, recurrent
-from labnet.nn.dense import Layers
-from labnet.nn.recurrence import Recurrence
+from labnet.nn.layers import containers, recurrent
+from labnet.nn.layers.dense import Layers
+from labnet.nn.layers.recurrence import Recurrence
 from labnet.stats.collecting import active, later, on_switch, record, suspended
 from labnet.stats.operations import OpCount
 from labnet.tensor import Tensor

@@ -10,10 +10,10 @@ from labnet.device import CPU
 from labnet.errors import DTypeError, ShapeError
 from labnet.kernels.device_dispatch import Deferred, finished, materialize
 from labnet.nn.sizes import number, probability, size, sizes
-from labnet.ops.creation import arange, rand
-from labnet.ops.dispatch import current_tracer
-from labnet.ops.halves import HALF, SINGLE
-from labnet.ops.windows import Padding, Pair
+from labnet.ops.core.creation import arange, rand
+from labnet.ops.core.dispatch import current_tracer
+from labnet.ops.core.half_precision import HALF, SINGLE
+from labnet.ops.nn.windows import Padding, Pair
 from labnet.tensor import Tensor
 
 

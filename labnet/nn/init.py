@@ -4,8 +4,8 @@ import math
 
 from labnet.errors import ShapeError
 from labnet.nn.sizes import size
-from labnet.ops.creation import rand, randn
-from labnet.ops.shape import Shape
+from labnet.ops.core.axes import Shape
+from labnet.ops.core.creation import rand, randn
 from labnet.tensor import Tensor
 
 #: Factor that preserves the variance through each nonlinearity, as in torch.

@@ -10,16 +10,15 @@ from labnet.errors import DTypeError, ShapeError
 from labnet.nn import init
 from labnet.nn.assignment import belongs_to_state, is_input, looks_like_a_parameter
 from labnet.nn.sizes import size
-from labnet.nn.summary import describe_module
+from labnet.nn.summary import Row, summary_html
 from labnet.ops import linear
+from labnet.optim import Optimizer
 from labnet.optim.inputs import belongs_to_module, note_inputs, warn
 from labnet.settings import Setting
 from labnet.tensor import DTYPES, DTypeLike, Tensor, as_dtype
 
 if TYPE_CHECKING:
     from labnet.nn.checkpoint import Checkpoint
-    from labnet.optim import Optimizer
-
 
 #: Number of attribute changes in all modules, by which compiled steps detect them.
 changes = [0]
@@ -114,7 +113,7 @@ class Module:
                 return self._parameters
         elif known or (value.is_leaf and (name in self._parameters or belongs_to_state(self, Module))):
             return self._buffers
-        elif not value.is_leaf and looks_like_a_parameter(self, name, Module):
+        elif not value.is_leaf and (name in self._parameters or looks_like_a_parameter(self, Module)):
             warn(
                 f"{type(self).__name__}.{name} of shape {value.shape} was computed from a tensor that requires a "
                 f"gradient, so it is no parameter and no optimizer changes it: compute its values first, then write "
@@ -252,7 +251,15 @@ class Module:
         for name, module in self._modules.items():
             yield from module._named(group, f"{prefix}{name}.", saved=saved)
 
-    def _state(self) -> dict[str, Tensor]:
+    def saved_tensors(self) -> dict[str, Tensor]:
+        """Return all parameters and saved buffers, under all their names.
+
+        Examples
+        --------
+        >>> import labnet as ln
+        >>> list(ln.nn.Linear(2, 1).saved_tensors())
+        ['weight', 'bias']
+        """
         return {**dict(self._named("_parameters", "")), **dict(self._named("_buffers", "", saved=True))}
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -260,7 +267,7 @@ class Module:
 
         Further training does not change these values.
         """
-        return {name: tensor.detach() for name, tensor in self._state().items()}
+        return {name: tensor.detach() for name, tensor in self.saved_tensors().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Write the values of a state dict into the parameters and buffers.
@@ -272,7 +279,7 @@ class Module:
         ShapeError
             If a shape differs; nothing is written then.
         """
-        own = self._state()
+        own = self.saved_tensors()
         missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         if missing or unknown:
             raise KeyError(f"load_state_dict: missing {missing}, unknown {unknown}; expected {sorted(own)}")
@@ -285,7 +292,7 @@ class Module:
             own[name].assign(value)
 
     def checkpoint(
-        self, path: "str | os.PathLike[str]", every_seconds: float = 30, *, optimizer: "Optimizer | None" = None
+        self, path: str | os.PathLike[str], every_seconds: float = 30, *, optimizer: Optimizer | None = None
     ) -> "Checkpoint":
         """Load a file if it exists, and from now on keep it up to date with this module.
 
@@ -325,7 +332,7 @@ class Module:
         ...     first.resumed, again.resumed
         (False, True)
         """
-        from labnet.nn.checkpoint import Checkpoint  # imports safetensors, which would delay a first step
+        from labnet.nn.checkpoint import Checkpoint  # imports what files need, which would delay a first step
 
         checkpoint = Checkpoint(self, path, every_seconds=every_seconds, optimizer=optimizer)
         self.__dict__["_checkpoint"] = checkpoint
@@ -396,7 +403,19 @@ class Module:
         return head + ("\n" + "\n".join(inside) + "\n)" if inside else ")")
 
     def _repr_html_(self) -> str:
-        return describe_module(self)
+        return summary_html(type(self).__name__, self.parameters(), self._rows())
+
+    def _rows(self, depth: int = 0) -> Iterator[Row]:
+        """Iterate over the inner layers, outer ones first; plain functions are layers too."""
+        for name, inner in self._parts():
+            indented = "  " * depth + name
+            if not isinstance(inner, Module):
+                yield indented, getattr(inner, "__name__", type(inner).__name__), "", "–"
+                continue
+            shapes = ", ".join("×".join(map(str, tensor.shape)) for tensor in inner._parameters.values())
+            count = sum(tensor.size for tensor in inner.parameters())
+            yield indented, f"{type(inner).__name__}({inner._describe()})", shapes, f"{count:,}" if count else "–"
+            yield from inner._rows(depth + 1)
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
         """Iterate over the layers with their names, for a table."""
@@ -404,11 +423,6 @@ class Module:
 
     def _describe(self) -> str:
         return ""
-
-
-def named_state(module: Module) -> dict[str, Tensor]:
-    """Return the parameters and saved buffers of a module by all of their names, not detached."""
-    return module._state()
 
 
 class Linear(Module):

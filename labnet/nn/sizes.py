@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
-from labnet.ops.windows import Padding, Pair
+from labnet.ops.nn.windows import Padding, Pair
 
 #: NumPy's own limit.
 MAX_DIMENSIONS = 64

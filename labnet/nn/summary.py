@@ -1,31 +1,40 @@
 """Summaries of modules as tables of layers and parameter counts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from html import escape
-from typing import TYPE_CHECKING
 
 from labnet.pictures import table
+from labnet.tensor import Tensor
 
-if TYPE_CHECKING:
-    from labnet.nn.modules import Module
+#: A layer: indented name, kind, shapes of its own parameters, parameter count.
+Row = tuple[str, str, str, str]
 
 _ROWS = 40
 
 
-def describe_module(module: "Module") -> str:
-    """Describe a module as HTML: its layers with parameter counts, in a bounded number of rows.
+def summary_html(kind: str, parameters: Iterable[Tensor], layers: Iterable[Row]) -> str:
+    """Return the HTML of a module: its layers with parameter counts, in a bounded number of rows.
+
+    Parameters
+    ----------
+    kind : str
+        Name of the module's class.
+    parameters : iterable of Tensor
+        All parameters of the module, each once.
+    layers : iterable of Row
+        The inner layers, outer ones first.
 
     Examples
     --------
     >>> import labnet as ln
-    >>> html = describe_module(ln.nn.Sequential(ln.nn.Linear(64, 10), ln.nn.relu))
+    >>> html = ln.nn.Sequential(ln.nn.Linear(64, 10), ln.nn.relu)._repr_html_()
     >>> "650 parameters" in html, "Linear(64, 10)" in html, "relu" in html
     (True, True, True)
     """
-    parameters = list(module.parameters())
-    count, nbytes = sum(tensor.size for tensor in parameters), sum(tensor.nbytes for tensor in parameters)
-    head = f"<b>{escape(type(module).__name__)}</b> &middot; {count:,} parameters &middot; {_size(nbytes)}"
-    lines = list(_lines(module, depth=0))
+    counted = list(parameters)
+    count, nbytes = sum(tensor.size for tensor in counted), sum(tensor.nbytes for tensor in counted)
+    head = f"<b>{escape(kind)}</b> &middot; {count:,} parameters &middot; {_size(nbytes)}"
+    lines = list(layers)
     if not lines:
         return f'<div class="labnet-module">{head}</div>'
     rows = lines[:_ROWS]
@@ -33,24 +42,6 @@ def describe_module(module: "Module") -> str:
         rows.append((f"… {len(lines) - _ROWS:,} more", "", "", ""))
     columns = ("name", "layer", "shapes", "parameters")
     return f'<div class="labnet-module">{head}{table(columns, rows, words=3)}</div>'
-
-
-def _lines(module: "Module", *, depth: int) -> Iterator[tuple[str, str, str, str]]:
-    """Iterate over the inner layers, outer ones first; plain functions are layers too."""
-    for name, inner in module._parts():
-        if not hasattr(inner, "_parts"):
-            yield ("  " * depth + name, getattr(inner, "__name__", type(inner).__name__), "", "–")
-            continue
-        own = inner._parameters.values()
-        shapes = ", ".join("×".join(map(str, tensor.shape)) for tensor in own)
-        count = sum(tensor.size for tensor in inner.parameters())
-        yield (
-            "  " * depth + name,
-            f"{type(inner).__name__}({inner._describe()})",
-            shapes,
-            f"{count:,}" if count else "–",
-        )
-        yield from _lines(inner, depth=depth + 1)
 
 
 def _size(nbytes: int) -> str:

@@ -1,10 +1,45 @@
 """All ops, by family."""
 
-from labnet.ops import counting as counting
-from labnet.ops import creation as creation
-from labnet.ops import dtypes as dtypes
-from labnet.ops.activation import elu, gelu, hardtanh, leaky_relu, ndtr, relu6, silu, softmax, threshold
-from labnet.ops.arithmetic import (
+from labnet.ops.aggregation.linalg import (
+    linear,
+    matmul,
+    tensordot,
+    vecdot,
+)
+from labnet.ops.aggregation.reduction import (
+    all,
+    any,
+    argmax,
+    argmin,
+    count_nonzero,
+    log_softmax,
+    max,
+    mean,
+    min,
+    sum,
+)
+from labnet.ops.aggregation.scans import (
+    cumulative_prod,
+    cumulative_sum,
+    diff,
+)
+from labnet.ops.aggregation.statistics import (
+    median,
+    prod,
+    std,
+    var,
+    vector_norm,
+)
+from labnet.ops.core import counting as counting
+from labnet.ops.core import creation as creation
+from labnet.ops.core import dtypes as dtypes
+from labnet.ops.core.declaration import Op, Sample
+from labnet.ops.core.gradients import (
+    grad,
+    replay,
+)
+from labnet.ops.core.registry import REGISTRY
+from labnet.ops.elementwise.arithmetic import (
     abs,
     ceil,
     clip,
@@ -23,8 +58,7 @@ from labnet.ops.arithmetic import (
     square,
     trunc,
 )
-from labnet.ops.convolution import conv2d, conv2d_input, conv2d_weight
-from labnet.ops.elementwise import (
+from labnet.ops.elementwise.elementary import (
     add,
     divide,
     exp,
@@ -40,7 +74,7 @@ from labnet.ops.elementwise import (
     tanh,
     where,
 )
-from labnet.ops.exponential import (
+from labnet.ops.elementwise.exponential import (
     erf,
     expm1,
     log1p,
@@ -48,32 +82,7 @@ from labnet.ops.exponential import (
     log10,
     logaddexp,
 )
-from labnet.ops.gradients import (
-    grad,
-    replay,
-)
-from labnet.ops.indexing import (
-    getitem,
-    scatter_add,
-    setitem,
-    take,
-    take_along_axis,
-)
-from labnet.ops.joining import (
-    broadcast_arrays,
-    concat,
-    meshgrid,
-    stack,
-    unstack,
-)
-from labnet.ops.likelihood import binary_cross_entropy_with_logits, cross_entropy_with_logits, mean_squared_error
-from labnet.ops.linalg import (
-    linear,
-    matmul,
-    tensordot,
-    vecdot,
-)
-from labnet.ops.logic import (
+from labnet.ops.elementwise.logic import (
     bitwise_and,
     bitwise_invert,
     bitwise_left_shift,
@@ -94,69 +103,7 @@ from labnet.ops.logic import (
     logical_xor,
     not_equal,
 )
-from labnet.ops.normalization import standardize
-from labnet.ops.operators import METHODS, OPERATORS, PROPERTIES, REFLECTED, attach
-from labnet.ops.pooling import avg_pool2d, avg_pool2d_input, max_pool2d, max_pool2d_input, max_pool2d_pick
-from labnet.ops.rearrange import (
-    flip,
-    pad,
-    repeat,
-    roll,
-    tile,
-    tril,
-    triu,
-)
-from labnet.ops.reduction import (
-    all,
-    any,
-    argmax,
-    argmin,
-    count_nonzero,
-    log_softmax,
-    max,
-    mean,
-    min,
-    sum,
-)
-from labnet.ops.registry import (
-    REGISTRY,
-    Op,
-    Sample,
-)
-from labnet.ops.scans import (
-    cumulative_prod,
-    cumulative_sum,
-    diff,
-)
-from labnet.ops.shape import (
-    astype,
-    broadcast_to,
-    expand_dims,
-    matrix_transpose,
-    moveaxis,
-    permute_dims,
-    reshape,
-    squeeze,
-    sum_to,
-)
-from labnet.ops.sorting import (
-    argsort,
-    nonzero,
-    searchsorted,
-    sort,
-    unique_all,
-    unique_counts,
-    unique_inverse,
-    unique_values,
-)
-from labnet.ops.statistics import (
-    median,
-    prod,
-    std,
-    var,
-    vector_norm,
-)
-from labnet.ops.trigonometry import (
+from labnet.ops.elementwise.trigonometry import (
     acos,
     acosh,
     asin,
@@ -169,6 +116,56 @@ from labnet.ops.trigonometry import (
     sin,
     sinh,
     tan,
+)
+from labnet.ops.layout.joining import (
+    broadcast_arrays,
+    concat,
+    meshgrid,
+    stack,
+    unstack,
+)
+from labnet.ops.layout.shape import (
+    astype,
+    broadcast_to,
+    expand_dims,
+    matrix_transpose,
+    moveaxis,
+    permute_dims,
+    reshape,
+    squeeze,
+    sum_to,
+)
+from labnet.ops.nn.activation import elu, gelu, hardtanh, leaky_relu, ndtr, relu6, silu, softmax, threshold
+from labnet.ops.nn.convolution import conv2d, conv2d_input, conv2d_weight
+from labnet.ops.nn.likelihood import binary_cross_entropy_with_logits, cross_entropy_with_logits, mean_squared_error
+from labnet.ops.nn.normalization import standardize
+from labnet.ops.nn.pooling import avg_pool2d, avg_pool2d_input, max_pool2d, max_pool2d_input, max_pool2d_pick
+from labnet.ops.operators import METHODS, OPERATORS, PROPERTIES, REFLECTED, attach
+from labnet.ops.selection.indexing import (
+    getitem,
+    scatter_add,
+    setitem,
+    take,
+    take_along_axis,
+)
+from labnet.ops.selection.rearrangement import (
+    flip,
+    pad,
+    repeat,
+    roll,
+    tile,
+    tril,
+    triu,
+)
+from labnet.ops.selection.sorting import (
+    argsort,
+    nonzero,
+    searchsorted,
+    sort,
+    unique_all,
+    unique_counts,
+    unique_inverse,
+    unique_values,
 )
 
 attach()

@@ -5,11 +5,11 @@ from typing import Any
 
 from labnet._methods import Methods
 from labnet.errors import ShapeError
-from labnet.ops.arithmetic import abs, floor_divide, positive, remainder
-from labnet.ops.elementwise import add, divide, multiply, negative, pow, subtract
-from labnet.ops.indexing import getitem
-from labnet.ops.linalg import matmul
-from labnet.ops.logic import (
+from labnet.ops.aggregation.linalg import matmul
+from labnet.ops.core.registry import REGISTRY
+from labnet.ops.elementwise.arithmetic import abs, floor_divide, positive, remainder
+from labnet.ops.elementwise.elementary import add, divide, multiply, negative, pow, subtract
+from labnet.ops.elementwise.logic import (
     bitwise_and,
     bitwise_invert,
     bitwise_left_shift,
@@ -23,10 +23,10 @@ from labnet.ops.logic import (
     less_equal,
     not_equal,
 )
+from labnet.ops.layout.shape import matrix_transpose
 from labnet.ops.numpy_api.protocol import array_function, array_ufunc
-from labnet.ops.registry import REGISTRY
-from labnet.ops.shape import matrix_transpose
-from labnet.ops.writing import in_place, write
+from labnet.ops.selection.indexing import getitem
+from labnet.ops.selection.writing import in_place, write
 from labnet.tensor import Tensor
 
 #: Ops that are also methods, under the same name.

@@ -46,10 +46,12 @@ class SGD(Optimizer):
             return self._run(kernel.compiled, found, self.slots, (self.lr, self.momentum))
         return self._run(kernel.compiled, found, (), (self.lr,))
 
-    def _numbers(self, step: int) -> tuple[float, ...]:
+    def step_numbers(self, step: int) -> tuple[float, ...]:
+        """Return the learning rate, and the momentum if it is not 0."""
         return (self.lr, self.momentum) if self.momentum else (self.lr,)
 
-    def _formula(self, value: Any, gradient: Any, state: dict[str, Any], numbers: Sequence[Any]) -> Any:
+    def formula(self, value: Any, gradient: Any, state: dict[str, Any], numbers: Sequence[Any]) -> Any:
+        """Compute the new value, and the velocity if there is momentum."""
         lr, *momentum = numbers
         if momentum:
             gradient = state["momentum_buffer"] = momentum[0] * state["momentum_buffer"] + gradient
@@ -103,23 +105,25 @@ class Adam(Optimizer):
         if compiled is None:
             kernels.ask()
             return False
-        states = [self._known(parameter).state for parameter, _ in found]
+        states = [self.known(parameter).state for parameter, _ in found]
         steps = {state.get("step", 0) for state in states}
         if len(steps) != 1:
             return False
         step = steps.pop() + 1
-        if not self._run(compiled, found, self.slots[1:], (keep, *Adam._numbers(self, step))):
+        if not self._run(compiled, found, self.slots[1:], (keep, *Adam.step_numbers(self, step))):
             return False
         for state in states:
             state["step"] = step
         return True
 
-    def _numbers(self, step: int) -> tuple[float, ...]:
+    def step_numbers(self, step: int) -> tuple[float, ...]:
+        """Return the decay rates, the bias corrections, eps and the corrected step size."""
         beta1, beta2 = self.betas
         root, size = 1 / math.sqrt(1 - beta2**step), self.lr / (1 - beta1**step)
         return (beta1, 1 - beta1, beta2, 1 - beta2, root, self.eps, size)
 
-    def _formula(self, value: Any, gradient: Any, state: dict[str, Any], numbers: Sequence[Any]) -> Any:
+    def formula(self, value: Any, gradient: Any, state: dict[str, Any], numbers: Sequence[Any]) -> Any:
+        """Compute the new value and both averages."""
         beta1, rest1, beta2, rest2, root, eps, size = numbers
         mean = state["exp_avg"] = gradient * rest1 + beta1 * state["exp_avg"]
         square = state["exp_avg_sq"] = gradient * gradient * rest2 + beta2 * state["exp_avg_sq"]
@@ -164,8 +168,10 @@ class AdamW(Adam):
     def _step_compiled(self, found: list[tuple[Tensor, Any]]) -> bool:
         return self._step_decayed(found, 1 - self.lr * self.weight_decay)
 
-    def _numbers(self, step: int) -> tuple[float, ...]:
-        return (*super()._numbers(step), 1 - self.lr * self.weight_decay)
+    def step_numbers(self, step: int) -> tuple[float, ...]:
+        """Return the numbers of Adam and the factor that decays the weights."""
+        return (*super().step_numbers(step), 1 - self.lr * self.weight_decay)
 
-    def _formula(self, value: Any, gradient: Any, state: dict[str, Any], numbers: Sequence[Any]) -> Any:
-        return super()._formula(value * numbers[-1], gradient, state, numbers[:-1])
+    def formula(self, value: Any, gradient: Any, state: dict[str, Any], numbers: Sequence[Any]) -> Any:
+        """Compute Adam's new value of the decayed weights."""
+        return super().formula(value * numbers[-1], gradient, state, numbers[:-1])

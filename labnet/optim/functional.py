@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from labnet.autograd import Gradients
-from labnet.ops import dispatch, minimum, sqrt
+from labnet.ops import minimum, sqrt
+from labnet.ops.core import dispatch
 from labnet.optim.algorithms import SGD
 from labnet.optim.optimizer import check_gradients
 

@@ -1,7 +1,7 @@
 """Warnings about leaves that require gradients but are no parameters of a module."""
 
+import inspect
 import os
-import sys
 import warnings
 import weakref
 from collections.abc import Container, Sequence
@@ -61,7 +61,7 @@ def _remember(known: "dict[int, weakref.ref[Tensor]]", tensor: Tensor | None) ->
 
 def users_frame() -> FrameType | None:
     """Return the innermost frame outside of labnet."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = inspect.currentframe()
     while frame is not None and frame.f_code.co_filename.startswith(_HOME):
         frame = frame.f_back
     return frame
@@ -79,8 +79,8 @@ def warn(text: str) -> None:
     >>> str(caught[0].message)
     'careful'
     """
-    level, frame, users = 1, sys._getframe(0), users_frame()
-    while frame is not users and frame.f_back is not None:
+    level, frame, users = 1, inspect.currentframe(), users_frame()
+    while frame is not None and frame is not users and frame.f_back is not None:
         level, frame = level + 1, frame.f_back
     warnings.warn(text, stacklevel=level)
 

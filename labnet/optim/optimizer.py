@@ -16,8 +16,8 @@ from labnet import memory
 from labnet.autograd import Gradients
 from labnet.errors import GradientError, ShapeError
 from labnet.kernels.device_dispatch import copied, finished, is_on_gpu, moved
-from labnet.ops import dispatch
-from labnet.ops.halves import wider
+from labnet.ops.core import dispatch
+from labnet.ops.core.half_precision import wider
 from labnet.optim.inputs import warn_of_leaves
 from labnet.tensor import Tensor, as_array, wrap
 
@@ -130,7 +130,7 @@ def decays(name: str, value: Any) -> tuple[float, ...]:
 class Optimizer:
     """The base class of optimizers, which manages parameters and their state.
 
-    Subclasses define `_formula`, or `updated` for other computations, and list the state names in `slots`.
+    Subclasses define `formula`, or `updated` for other computations, and list the state names in `slots`.
 
     Parameters
     ----------
@@ -149,8 +149,8 @@ class Optimizer:
 
     #: State names of each parameter; ``step`` is a count, all others have the parameter's shape.
     slots: ClassVar[tuple[str, ...]] = ()
-    #: Whether `_formula` defines the whole step, so that it can be compiled.
-    _has_formula: ClassVar[bool] = False
+    #: Whether `formula` defines the whole step, so that it can be compiled.
+    has_formula: ClassVar[bool] = False
     #: Checks of hyperparameters, applied at each assignment.
     _checks: ClassVar[Checks] = {"lr": not_negative}
     _only: dict[int, Tensor] | None
@@ -161,6 +161,24 @@ class Optimizer:
         self._only = _by_identity(parameters)
         self._state = {}
         self._looked_at, self._warned = 0, False
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether it trains the parameters that it was given only."""
+        return self._only is not None
+
+    def trains(self, parameter: Tensor) -> bool:
+        """Return whether a step changes a parameter that has a gradient."""
+        return self._only is None or id(parameter) in self._only
+
+    def snapshot(self) -> "dict[int, Known]":
+        """Return the records of all parameters, for `restore`."""
+        return dict(self._state)
+
+    def restore(self, snapshot: "Mapping[int, Known]") -> None:
+        """Replace the records of all parameters by those of `snapshot`."""
+        self._state.clear()
+        self._state.update(snapshot)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Convert NumPy scalars to Python numbers, which do not change the precision of arrays."""
@@ -182,7 +200,7 @@ class Optimizer:
         self.__dict__.update(state, _state={})
         self._only = _by_identity(state["_only"])
         for parameter, values in state["_state"]:
-            self._known(parameter).state = {slot: _own(value) for slot, value in values.items()}
+            self.known(parameter).state = {slot: _own(value) for slot, value in values.items()}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Optimizer":
         """Return an optimizer for the parameters' final copies in `memo`, or else for the same parameters.
@@ -212,8 +230,8 @@ class Optimizer:
         """Disable compiled updates for subclasses that override `updated`."""
         if "updated" in vars(cls) and "_step_compiled" not in vars(cls):
             cls._step_compiled = Optimizer._step_compiled  # type: ignore[method-assign]
-        if {"updated", "_formula"} & vars(cls).keys():
-            cls._has_formula = "_formula" in vars(cls)
+        if {"updated", "formula"} & vars(cls).keys():
+            cls.has_formula = "formula" in vars(cls)
 
     def __call__(self, gradients: Gradients) -> None:
         """Take one step with all parameters; on an error neither parameters nor state change.
@@ -243,11 +261,11 @@ class Optimizer:
         if watchers:
             announce([parameter for parameter, _ in found])
 
-    def _numbers(self, step: int) -> tuple[float, ...]:
-        """Return the numbers of one step for `_formula`; steps count from 1."""
+    def step_numbers(self, step: int) -> tuple[float, ...]:
+        """Return the numbers of one step for `formula`; steps count from 1."""
         return (self.lr,)
 
-    def _formula(self, value: Any, gradient: Any, state: dict[str, Any], numbers: Sequence[Any]) -> Any:
+    def formula(self, value: Any, gradient: Any, state: dict[str, Any], numbers: Sequence[Any]) -> Any:
         """Return the value of a parameter after one step, in arithmetic that arrays and tensors share.
 
         So it runs in NumPy and can be compiled. Arrays that are stored in `state` under names in `slots` are available
@@ -264,7 +282,7 @@ class Optimizer:
         step, arrays = state.get("step", 0) + 1, [slot for slot in self.slots if slot != "step"]
         before = {slot: wider([state[slot]])[0] if slot in state else np.zeros_like(value) for slot in arrays}
         known = dict(before)
-        new = self._formula(value, gradient, known, self._numbers(step))
+        new = self.formula(value, gradient, known, self.step_numbers(step))
         for slot in arrays:
             if known[slot] is not before[slot]:  # NumPy returns scalars for 0-d arrays
                 state[slot] = finished(known[slot], value.dtype)
@@ -277,21 +295,21 @@ class Optimizer:
         """Take a step one parameter at a time."""
         updates = []
         for parameter, gradient in found:
-            state, array = dict(self._known(parameter).state), parameter.array
+            state, array = dict(self.known(parameter).state), parameter.array
             value = finished(self.updated(array, finished(as_array(gradient)), state), array.dtype)
             updates.append((parameter, value, state))
         for parameter, value, state in updates:
             memory.overwrite(parameter, value)
             parameter.grad = None
-            self._known(parameter).state = state
+            self.known(parameter).state = state
 
     def _step_elsewhere(self, found: list[tuple[Tensor, Any]]) -> bool:
         """Take a step with all parameters by a kernel generated from the formula; return whether there is one."""
-        if not self._has_formula:
+        if not self.has_formula:
             return False
         from labnet.kernels.cuda.kernels import optimizers
 
-        states = [self._known(parameter).state for parameter, _ in found]
+        states = [self.known(parameter).state for parameter, _ in found]
         steps = {state.get("step", 0) for state in states}
         values: list[Any] = [parameter.array for parameter, _ in found]
         gradients = [finished(as_array(gradient)) for _, gradient in found]
@@ -300,7 +318,7 @@ class Optimizer:
         step = steps.pop() + 1
         slots = [slot for slot in self.slots if slot != "step"]
         before = [[state.get(slot) for slot in slots] for state in states]
-        news, after = optimizers.update(self._formula, self._numbers(step), values, gradients, slots, before)
+        news, after = optimizers.update(self.formula, self.step_numbers(step), values, gradients, slots, before)
         for (parameter, _), new, state, own in zip(found, news, states, after, strict=True):
             memory.overwrite(parameter, new)
             parameter.grad = None
@@ -326,7 +344,7 @@ class Optimizer:
         """
         states, known, values, gradients, news = self._state, [], [], [], []
         for parameter, gradient in found:
-            one = states.get(id(parameter)) or self._known(parameter)
+            one = states.get(id(parameter)) or self.known(parameter)
             value = parameter.array
             spare, one.spare = one.spare, None
             if spare is None or getrefcount(spare) > ALONE:
@@ -356,7 +374,8 @@ class Optimizer:
             parameter.node.grad = None  # type: ignore[union-attr]
         return True
 
-    def _known(self, parameter: Tensor) -> "Known":
+    def known(self, parameter: Tensor) -> "Known":
+        """Return the record of a parameter, a new one if there is none."""
         key, states = id(parameter), self._state
         known = states.get(key)
         if known is None:
@@ -439,7 +458,7 @@ class Optimizer:
         self.lr = float(state["lr"])
         self._state.clear()
         for name, slots in loaded.items():
-            self._known(named[name]).state = slots
+            self.known(named[name]).state = slots
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(lr={self.lr})"
@@ -469,16 +488,6 @@ def _as_python(value: Any) -> Any:
     if type(value) is tuple:
         return tuple(map(_as_python, value))
     return value
-
-
-def selected_parameters(optimizer: Optimizer) -> Mapping[int, Tensor] | None:
-    """Return the only parameters that an optimizer changes, by their identity; None if it is not restricted."""
-    return optimizer._only
-
-
-def parameter_states(optimizer: Optimizer) -> dict[int, Known]:
-    """Return the states of an optimizer by the identity of their parameter, to be restored later."""
-    return optimizer._state
 
 
 def announce(parameters: Iterable[Tensor]) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from labnet import io
+from labnet.atomic_files import flush_directory, replace_file
 from labnet.errors import StoreError, WireError
-from labnet.io.files import flush_directory, pack, replace_file
+from labnet.io.files import pack
 from labnet.store import journal
 from labnet.tensor import on_host
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from labnet.atomic_files import replace_file
 from labnet.errors import StoreError
-from labnet.io.files import replace_file
 
 MAGIC = b"labnet journal 1\n"
 #: Length of the payload, its CRC-32, and the CRC-32 of these two.

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from labnet import optim
+from labnet.atomic_files import flush_directory
 from labnet.errors import StoreError
-from labnet.io.files import flush_directory
 from labnet.nn import Module
 from labnet.store import folder as folders
 from labnet.store import journal
@@ -254,7 +254,7 @@ class _Bare:
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         return ((name, tensor) for name, tensor in self._tensors.items() if name not in self._shared)
 
-    def _state(self) -> dict[str, Tensor]:
+    def saved_tensors(self) -> dict[str, Tensor]:
         return self._tensors
 
     def state_dict(self) -> dict[str, Tensor]:

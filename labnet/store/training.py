@@ -16,13 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from labnet.atomic_files import flush_directory
 from labnet.autograd import Gradients
 from labnet.errors import LabnetError, StoreError
-from labnet.io.files import flush_directory
 from labnet.nn import Module
-from labnet.nn.modules import named_state
 from labnet.optim import Optimizer
-from labnet.optim.optimizer import parameter_states, selected_parameters
 from labnet.store import folder as folders
 from labnet.store import journal
 from labnet.store.intents import Intent, Intents
@@ -137,7 +135,7 @@ class Store:
             self._write_checkpoint()
             return False
         before = self._model.state_dict()
-        states = dict(parameter_states(self._optimizer)) if self._optimizer is not None else {}
+        states = self._optimizer.snapshot() if self._optimizer is not None else {}
         try:
             promised = self._load(folders.checkpoint_path(self.path, version), version)
             self._replay(folders.journal_path(self.path, version))
@@ -147,9 +145,7 @@ class Store:
         except BaseException:
             self._model.load_state_dict(before)
             if self._optimizer is not None:
-                present = parameter_states(self._optimizer)
-                present.clear()
-                present.update(states)
+                self._optimizer.restore(states)
             if self._journal is not None:
                 self._journal.close()
             raise
@@ -318,7 +314,7 @@ class Store:
         taken = [(tensor, gradient) for tensor, gradient in gradients.items() if self._takes(tensor)]
         named = {names[id(tensor)]: np.asarray(on_host(gradient)) for tensor, gradient in taken}
         # further names of a parameter are no buffers: they would restore its old value
-        buffers = {name: on_host(t) for name, t in named_state(self._model).items() if id(t) not in names}
+        buffers = {name: on_host(t) for name, t in self._model.saved_tensors().items() if id(t) not in names}
         settings = _settings(self._optimizer) if self._optimizer is not None else {}
         update = Update(self.version + 1, named, tuple(outcomes), settings, buffers)
         written.append(update.encode(), sync=self.durability == "every")
@@ -340,8 +336,7 @@ class Store:
         if optimizer is None:
             return False
         is_own = type(optimizer).__call__ is not Optimizer.__call__  # may read all of them
-        selected = selected_parameters(optimizer)
-        return is_own or selected is None or id(parameter) in selected
+        return is_own or optimizer.trains(parameter)
 
     def take_back(self) -> None:
         """Remove the last written update, which was not applied completely."""
@@ -410,7 +405,7 @@ class Store:
     def _shared(self) -> dict[str, str]:
         """Return the additional names of shared parameters, with the first name of each."""
         names = {id(tensor): name for name, tensor in self._model.named_parameters()}
-        state = named_state(self._model).items()
+        state = self._model.saved_tensors().items()
         return {name: names[id(t)] for name, t in state if names.get(id(t), name) != name}
 
     def _sync(self) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.nn.recurrence import recur
+from labnet.nn.layers.recurrence import recur
 
 FUNCTIONS = {
     **{name: (getattr(ln, name), (3, 2)) for name in ("exp", "tanh", "sqrt", "reciprocal", "square", "sin", "log")},

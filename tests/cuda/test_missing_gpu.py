@@ -70,7 +70,7 @@ print([name for name in sys.modules if name.startswith(("numba", "labnet.kernels
 def test_tensors_and_the_registry_need_numpy_and_numba_alone(tmp_path):
     code = f"""{BLOCKING}
 import labnet as ln
-from labnet.ops.registry import REGISTRY
+from labnet.ops.core.registry import REGISTRY
 model = ln.nn.Sequential(ln.nn.Linear(2, 3), ln.nn.relu, ln.nn.Linear(3, 2))
 optimizer = ln.optim.Adam()
 optimizer(ln.loss.cross_entropy(model(ln.ones((3, 2))), ln.asarray([0, 1, 1])).backward())

@@ -178,8 +178,8 @@ def test_a_copied_module_is_of_its_own(duplicate, build):
         {name: value.numpy() for name, value in copied.state_dict().items()},
         {name: value.numpy() for name, value in model.state_dict().items()},
     )
-    shared = {id(tensor) for tensor in model._state().values()}
-    assert not shared & {id(tensor) for tensor in copied._state().values()}
+    shared = {id(tensor) for tensor in model.saved_tensors().values()}
+    assert not shared & {id(tensor) for tensor in copied.saved_tensors().values()}
 
 
 @copies

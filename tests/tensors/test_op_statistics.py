@@ -8,8 +8,8 @@ import pytest
 
 import labnet as ln
 from labnet.nn.counting import FUSED
-from labnet.ops import counting
-from labnet.ops.registry import REGISTRY
+from labnet.ops.core import counting
+from labnet.ops.core.registry import REGISTRY
 from labnet.stats import ConsoleLogger, OpCount, OpStatistics
 from labnet.stats.collecting import suspended
 

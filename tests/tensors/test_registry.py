@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.ops.registry import REGISTRY
+from labnet.ops.core.registry import REGISTRY
 from tests.helpers.tensors.reference import PREPARE, REFERENCE
 
 CASES = [

@@ -1,7 +1,7 @@
 """Recurrences for generated code: all steps of an LSTM, and their gradients.
 
 One array holds the values of all steps: active gates (T, N, 4 H), hidden states (T + 1, N, H) and
-cell states (T + 1, N, H). The equations are those of `labnet.nn.recurrence`.
+cell states (T + 1, N, H). The equations are those of `labnet.nn.layers.recurrence`.
 """
 
 # mypy: ignore-errors

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from labnet.compile.ir.values import Builder, Program, Store, Value, leading, storage
-from labnet.ops.registry import REGISTRY
+from labnet.ops.core.registry import REGISTRY
 
 
 def simplify(program: Program) -> Program:

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -20,6 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from labnet.atomic_files import replace_file
 
 if TYPE_CHECKING:
     from labnet.compile.native.loader import MachineCode
@@ -177,14 +178,7 @@ def write(name: str, code: "MachineCode") -> None:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not is_ours(home):
             return
-        descriptor, temporary = tempfile.mkstemp(dir=home, suffix=".part")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(pack(code))
-            os.replace(temporary, home / f"{name}.code")
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        replace_file(home / f"{name}.code", pack(code), mode=0o600, flush=False)
         shrink()
 
 
@@ -213,7 +207,7 @@ def shrink(*, files: int = MOST_FILES, nbytes: int = MOST_BYTES) -> int:
 
 def clear() -> int:
     """Delete all files, unfinished ones included, and return how many were deleted."""
-    found = [*_entries("*.code"), *_entries("*.part")]
+    found = [*_entries("*.code"), *_entries("*.tmp")]
     for entry in found:
         entry.path.unlink(missing_ok=True)
     return len(found)

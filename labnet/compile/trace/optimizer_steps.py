@@ -9,7 +9,7 @@ import numpy as np
 
 from labnet.compile.ir.values import Value
 from labnet.compile.trace.traced_tensor import Tracer
-from labnet.ops.halves import wider
+from labnet.ops.core.half_precision import wider
 from labnet.optim import Optimizer
 from labnet.tensor import Tensor
 
@@ -38,7 +38,7 @@ class Step:
         self.count = len(self._numbers(1))
 
     def _states(self) -> list[dict[str, Any]]:
-        return [self.optimizer._known(parameter).state for parameter in self.parameters]
+        return [self.optimizer.known(parameter).state for parameter in self.parameters]
 
     def fits(self) -> bool:
         """Return whether the optimizer still computes the same update for all these parameters."""
@@ -52,10 +52,10 @@ class Step:
 
     def _numbers(self, step: int) -> tuple[float, ...]:
         if not self.settings:
-            return self.optimizer._numbers(step)
+            return self.optimizer.step_numbers(step)
         changed = object.__new__(type(self.optimizer))
         vars(changed).update({**vars(self.optimizer), **self.settings})
-        return changed._numbers(step)
+        return changed.step_numbers(step)
 
     def reader(self) -> Callable[[], tuple[float, ...]]:
         """Return the fastest function for `numbers`: optimizers without a step count skip the count."""
@@ -78,7 +78,7 @@ class Held:
 
     def current_array(self) -> Any:
         """Return the current array; None if there is none."""
-        return self.optimizer._known(self.parameter).state.get(self.slot)
+        return self.optimizer.known(self.parameter).state.get(self.slot)
 
 
 class States(dict[str, Tensor]):
@@ -90,7 +90,7 @@ class States(dict[str, Tensor]):
 
     def __missing__(self, slot: str) -> Tensor:
         """Create the stand-in of a state at its first read."""
-        parameter, state = self._parameter, self._optimizer._known(self._parameter).state
+        parameter, state = self._parameter, self._optimizer.known(self._parameter).state
         if slot not in state:
             state[slot] = np.zeros_like(wider([parameter.array])[0])
         holder = Held(self._optimizer, parameter, slot)

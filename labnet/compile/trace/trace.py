@@ -20,9 +20,9 @@ from labnet.compile.trace.traced_tensor import WAYS_OUT, Traced, TracedNode, ref
 from labnet.compile.trace.writes import Writes
 from labnet.device import CPU
 from labnet.errors import DTypeError, ShapeError, TraceError
-from labnet.ops.dispatch import failure
-from labnet.ops.halves import HALF, wider
-from labnet.ops.registry import Op
+from labnet.ops.core.declaration import Op
+from labnet.ops.core.dispatch import failure
+from labnet.ops.core.half_precision import HALF, wider
 from labnet.optim import Optimizer
 from labnet.tensor import Tensor, on_host
 
@@ -275,7 +275,7 @@ class Trace:
 
     def backward(self, root: Traced, grad: Any, *, retain_graph: bool) -> autograd.Gradients:
         """Record the gradients of the leaves of `root`, by the rules of the ops."""
-        node, seed, run = root._root(grad)
+        node, seed, run = root.backward_start(grad)
         found = autograd.sweep_leaves(node, seed, run=run, retain_graph=retain_graph)
         if found is None:
             refuse("a backward that crosses the network: call the remote model outside of the compiled function")
@@ -289,12 +289,12 @@ class Trace:
 
     def update(self, optimizer: Any, found: list[tuple[Tensor, Any]]) -> None:
         """Record a step of an optimizer."""
-        if not type(optimizer)._has_formula:
-            refuse(f"{type(optimizer).__name__}: it defines no _formula; call it outside of the compiled function")
+        if not type(optimizer).has_formula:
+            refuse(f"{type(optimizer).__name__}: it defines no formula; call it outside of the compiled function")
         by_step: dict[tuple[bool, int, int], list[tuple[Tensor, Any]]] = {}
         for parameter, gradient in found:
             outside = self._outside(parameter)
-            taken = 0 if outside is None else optimizer._known(outside).state.get("step", 0)
+            taken = 0 if outside is None else optimizer.known(outside).state.get("step", 0)
             before = self._taken.get((id(optimizer), id(parameter)), 0)
             self._taken[id(optimizer), id(parameter)] = before + 1
             by_step.setdefault((outside is None, taken, before), []).append((parameter, gradient))
@@ -320,8 +320,8 @@ class Trace:
             value, slope = wider([self.lift(parameter).detach(), self.lift(gradient)])
             state = self._state(optimizer, parameter, own)
             numbers: list[Tensor] = [self.number(start + i, value.dtype) for i in range(step.count)]
-            with autograd.no_grad(), pause_for(optimizer._formula):
-                new = self.lift(ops.astype(optimizer._formula(value, slope, state, numbers), parameter.dtype))
+            with autograd.no_grad(), pause_for(optimizer.formula):
+                new = self.lift(ops.astype(optimizer.formula(value, slope, state, numbers), parameter.dtype))
                 if new.shape != parameter.shape:
                     refuse(f"an update of shape {new.shape} for a parameter of shape {parameter.shape}")
                 self.replace(parameter, new)

@@ -20,8 +20,8 @@ from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced, has_traced, hides_traced, refuse
 from labnet.compile.trace.writes import Writes, refuse_changes
 from labnet.device import CPU, CUDA
-from labnet.ops import dispatch
-from labnet.ops.creation import random_state, restart_at
+from labnet.ops.core import dispatch
+from labnet.ops.core.creation import random_state, restart_at
 from labnet.tensor import Tensor
 
 

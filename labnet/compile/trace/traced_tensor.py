@@ -14,9 +14,9 @@ from labnet.compile.native.frames import pause_for
 from labnet.compile.trace.origins import instance_dict
 from labnet.device import check_device
 from labnet.errors import GradientError, ShapeError, TraceError
-from labnet.ops import dispatch
-from labnet.ops.halves import HALF, widened_rule
-from labnet.ops.registry import Op
+from labnet.ops.core import dispatch
+from labnet.ops.core.declaration import Op
+from labnet.ops.core.half_precision import HALF, widened_rule
 from labnet.tensor import Tensor
 
 _HOME = str(Path(__file__).parents[2])
@@ -151,7 +151,7 @@ class Traced(Tensor):
     def __copy__(self) -> Tensor:
         return self.detach()
 
-    def _root(self, grad: Any, *, create_graph: bool = False) -> tuple[autograd.Node, Tensor, autograd.Run]:
+    def backward_start(self, grad: Any, *, create_graph: bool = False) -> tuple[autograd.Node, Tensor, autograd.Run]:
         """Check the start of a backward; return its node, its first gradient and the run."""
         if self.node is None:
             raise GradientError("backward: nothing here requires gradients; set requires_grad=True on what is trained")

@@ -17,7 +17,7 @@ from labnet.network.protocol.keys import Ticket
 from labnet.network.protocol.outcome import Applied
 from labnet.network.protocol.rounds import RoundOf
 from labnet.network.threads import IO
-from labnet.tensor import Tensor, as_gradient, node_of
+from labnet.tensor import Tensor, as_gradient
 
 #: How often a forward is repeated for one backward after the server has dropped its graph.
 _RENEWALS = 10
@@ -67,7 +67,7 @@ class RemoteCall(RemoteNode):
 
     def __init__(self, forward: Forward, *, inputs: Mapping[str, Tensor], blocking: bool):
         super().__init__(str(forward.caller.address))
-        self.parents = tuple(node_of(tensor) for tensor in inputs.values())
+        self.parents = tuple(tensor.node for tensor in inputs.values())
         self.forward = forward
         self._blocking = blocking
         self._ticket: Ticket | None = None
@@ -180,6 +180,6 @@ class RemoteCall(RemoteNode):
 
 def remote_keys(tensors: Iterable[Tensor]) -> list[str]:
     """Return the keys of the remote forwards that tensors were computed from, sorted."""
-    roots = [node for node in map(node_of, tensors) if node is not None]
+    roots = [tensor.node for tensor in tensors if tensor.node is not None]
     nodes = {node for root in roots for node in reachable(root)}
     return sorted(node.forward.key for node in nodes if isinstance(node, RemoteCall))

@@ -8,7 +8,7 @@ from labnet import autograd
 from labnet.autograd import Gradients
 from labnet.network.protocol.keys import Key, Origin
 from labnet.network.server.routing import Failure
-from labnet.tensor import Tensor, differentiate, node_of, on_host
+from labnet.tensor import Tensor, differentiate, on_host
 
 
 class Graph:
@@ -54,13 +54,13 @@ class Graph:
     @property
     def nodes(self) -> list[autograd.Node]:
         """Every node that the outputs depend on."""
-        roots = [node for node in map(node_of, self.outputs.values()) if node is not None]
+        roots = [output.node for output in self.outputs.values() if output.node is not None]
         return list(dict.fromkeys(node for root in roots for node in autograd.reachable(root)))
 
     @property
     def nbytes(self) -> int:
         """Bytes kept alive by the graph."""
-        return sum(autograd.kept_nbytes(node_of(output)) for output in self.outputs.values())
+        return sum(autograd.kept_nbytes(output.node) for output in self.outputs.values())
 
 
 def check_gradient(gradients: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:

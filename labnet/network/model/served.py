@@ -35,7 +35,7 @@ from labnet.network.protocol.rounds import RoundOf
 from labnet.network.server.routing import Failure, Reply, Request, Route, encoded
 from labnet.network.threads import Worker, await_model
 from labnet.nn import Module
-from labnet.ops.creation import random_state, restart_at
+from labnet.ops.core.creation import random_state, restart_at
 from labnet.stats import Curve, Timeline
 from labnet.store import Store
 from labnet.tensor import Tensor

@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from labnet.ops.arithmetic import clip, trunc
-from labnet.ops.arithmetic import round as rounded
-from labnet.ops.creation import empty_like, full_like, ones_like, zeros_like
-from labnet.ops.elementwise import where
-from labnet.ops.logic import isnan
-from labnet.ops.numpy_api.table import FUNCTIONS, MISSING, as_tensor, need, of
-from labnet.ops.reduction import sum
-from labnet.ops.shape import (
+from labnet.ops.aggregation.reduction import sum
+from labnet.ops.core.creation import empty_like, full_like, ones_like, zeros_like
+from labnet.ops.elementwise.arithmetic import clip, trunc
+from labnet.ops.elementwise.arithmetic import round as rounded
+from labnet.ops.elementwise.elementary import where
+from labnet.ops.elementwise.logic import isnan
+from labnet.ops.layout.shape import (
     astype,
     broadcast_to,
 )
-from labnet.ops.sorting import (
+from labnet.ops.numpy_api.table import FUNCTIONS, MISSING, as_tensor, need, of
+from labnet.ops.selection.sorting import (
     nonzero,
 )
 from labnet.tensor import Tensor

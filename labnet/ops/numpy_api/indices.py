@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from labnet.ops.indexing import take, take_along_axis
-from labnet.ops.joining import stack
-from labnet.ops.numpy_api.table import FUNCTIONS, as_tensor, need, of
-from labnet.ops.shape import (
+from labnet.ops.layout.joining import stack
+from labnet.ops.layout.shape import (
     reshape,
 )
-from labnet.ops.sorting import (
+from labnet.ops.numpy_api.table import FUNCTIONS, as_tensor, need, of
+from labnet.ops.selection.indexing import take, take_along_axis
+from labnet.ops.selection.sorting import (
     argsort,
     nonzero,
     searchsorted,

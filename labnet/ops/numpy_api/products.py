@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from labnet.ops.creation import eye
-from labnet.ops.elementwise import where
-from labnet.ops.linalg import matmul, tensordot, vecdot
-from labnet.ops.numpy_api.table import FUNCTIONS, as_tensor, need, of
-from labnet.ops.rearrange import pad
-from labnet.ops.reduction import sum
-from labnet.ops.shape import (
+from labnet.ops.aggregation.linalg import matmul, tensordot, vecdot
+from labnet.ops.aggregation.reduction import sum
+from labnet.ops.aggregation.statistics import vector_norm
+from labnet.ops.core.creation import eye
+from labnet.ops.elementwise.elementary import where
+from labnet.ops.layout.shape import (
     astype,
     moveaxis,
     reshape,
 )
-from labnet.ops.statistics import vector_norm
+from labnet.ops.numpy_api.table import FUNCTIONS, as_tensor, need, of
+from labnet.ops.selection.rearrangement import pad
 
 
 @of(np.dot)

@@ -5,18 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from labnet.ops.elementwise import divide
-from labnet.ops.numpy_api.table import FUNCTIONS, MISSING, as_tensor, kept, need, of
-from labnet.ops.numpy_api.ufuncs import REDUCTIONS
-from labnet.ops.reduction import argmax, argmin, count_nonzero, max, mean, min, sum
-from labnet.ops.scans import cumulative_prod, cumulative_sum, diff
-from labnet.ops.shape import (
+from labnet.ops.aggregation.reduction import argmax, argmin, count_nonzero, max, mean, min, sum
+from labnet.ops.aggregation.scans import cumulative_prod, cumulative_sum, diff
+from labnet.ops.aggregation.statistics import median, std, var
+from labnet.ops.elementwise.elementary import divide
+from labnet.ops.layout.shape import (
     astype,
     broadcast_to,
     moveaxis,
     reshape,
 )
-from labnet.ops.statistics import median, std, var
+from labnet.ops.numpy_api.table import FUNCTIONS, MISSING, as_tensor, kept, need, of
+from labnet.ops.numpy_api.ufuncs import REDUCTIONS
 from labnet.tensor import Tensor
 
 # Reductions

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from labnet.ops.joining import broadcast_arrays, concat, meshgrid, stack, unstack
-from labnet.ops.numpy_api.table import FUNCTIONS, as_tensor, need, of
-from labnet.ops.rearrange import flip, pad, repeat, roll, tile, tril, triu
-from labnet.ops.shape import (
+from labnet.ops.layout.joining import broadcast_arrays, concat, meshgrid, stack, unstack
+from labnet.ops.layout.shape import (
     astype,
     broadcast_to,
     expand_dims,
@@ -20,6 +18,8 @@ from labnet.ops.shape import (
     reshape,
     squeeze,
 )
+from labnet.ops.numpy_api.table import FUNCTIONS, as_tensor, need, of
+from labnet.ops.selection.rearrangement import flip, pad, repeat, roll, tile, tril, triu
 from labnet.tensor import Tensor
 
 # Shapes

@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from labnet.ops.arithmetic import (
+from labnet.ops.aggregation.linalg import matmul, vecdot
+from labnet.ops.aggregation.reduction import all, any, max, min, sum
+from labnet.ops.aggregation.scans import cumulative_prod, cumulative_sum
+from labnet.ops.aggregation.statistics import prod
+from labnet.ops.elementwise.arithmetic import (
     abs,
     ceil,
     copysign,
@@ -25,10 +29,22 @@ from labnet.ops.arithmetic import (
     square,
     trunc,
 )
-from labnet.ops.elementwise import add, divide, exp, log, maximum, multiply, negative, pow, sqrt, subtract, tanh, where
-from labnet.ops.exponential import expm1, log1p, log2, log10, logaddexp
-from labnet.ops.linalg import matmul, vecdot
-from labnet.ops.logic import (
+from labnet.ops.elementwise.elementary import (
+    add,
+    divide,
+    exp,
+    log,
+    maximum,
+    multiply,
+    negative,
+    pow,
+    sqrt,
+    subtract,
+    tanh,
+    where,
+)
+from labnet.ops.elementwise.exponential import expm1, log1p, log2, log10, logaddexp
+from labnet.ops.elementwise.logic import (
     bitwise_and,
     bitwise_invert,
     bitwise_left_shift,
@@ -49,12 +65,9 @@ from labnet.ops.logic import (
     logical_xor,
     not_equal,
 )
+from labnet.ops.elementwise.trigonometry import acos, acosh, asin, asinh, atan, atan2, atanh, cos, cosh, sin, sinh, tan
+from labnet.ops.layout.shape import astype, expand_dims, reshape, squeeze
 from labnet.ops.numpy_api.table import MISSING, Elsewhere, Function, as_tensor, kept, need
-from labnet.ops.reduction import all, any, max, min, sum
-from labnet.ops.scans import cumulative_prod, cumulative_sum
-from labnet.ops.shape import astype, expand_dims, reshape, squeeze
-from labnet.ops.statistics import prod
-from labnet.ops.trigonometry import acos, acosh, asin, asinh, atan, atan2, atanh, cos, cosh, sin, sinh, tan
 from labnet.tensor import Tensor
 
 

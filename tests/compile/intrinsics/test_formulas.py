@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.ops.registry import REGISTRY
+from labnet.ops.core.registry import REGISTRY
 from tests.helpers.compile.special_values import DTYPES, SIGNED, UNSIGNED, difference, special
 
 INF, NAN = math.inf, math.nan

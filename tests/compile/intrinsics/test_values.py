@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.ops.elementwise import BINARY_SAMPLES, UNARY_SAMPLES
-from labnet.ops.registry import FLOATS, REGISTRY
+from labnet.ops.core.registry import FLOATS, REGISTRY
+from labnet.ops.elementwise.elementary import BINARY_SAMPLES, UNARY_SAMPLES
 from tests.compile.trace.test_registry import COMPILED
 from tests.helpers.compile.special_values import DTYPES, UNSIGNED, difference, pairs, special, tame
 from tests.helpers.tensors.reference import PREPARE

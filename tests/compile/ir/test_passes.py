@@ -18,7 +18,7 @@ from labnet.compile.ir.simplification import simplify
 from labnet.compile.ir.split import SEED, split
 from labnet.compile.ir.values import Builder, Program, Store, placed
 from labnet.compile.trace.traced_call import trace_call
-from labnet.ops.registry import REGISTRY
+from labnet.ops.core.registry import REGISTRY
 
 rng = np.random.default_rng(0)
 F32 = np.dtype("float32")

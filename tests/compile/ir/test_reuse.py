@@ -101,7 +101,7 @@ class Remembering(ln.optim.Optimizer):
 
     slots = ("before", "turned")
 
-    def _formula(self, value, gradient, state, numbers):
+    def formula(self, value, gradient, state, numbers):
         new = value - numbers[0] * gradient + 0.1 * state["before"] * state["turned"]
         state["turned"], state["before"] = state["before"].T, value.T
         return new

@@ -172,7 +172,7 @@ def test_what_was_not_used_for_longest_goes(folder):
 
 def test_clearing_takes_what_a_crash_has_left_too(folder):
     fill(2)
-    (folder / "tmp123.part").write_text("half")
+    (folder / ".step.code.123.tmp").write_text("half")
     (folder / "notes.txt").write_text("of somebody else")
     assert cache.clear() == 3
     assert names(folder) == {"notes.txt"}

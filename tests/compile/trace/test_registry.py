@@ -6,7 +6,7 @@ import pytest
 import labnet as ln
 from labnet.compile.trace.rules import RULES
 from labnet.errors import TraceError
-from labnet.ops.registry import REGISTRY
+from labnet.ops.core.registry import REGISTRY
 from tests.tensors.test_registry import draw, flattened, invoke, trainable
 
 #: Ops that cannot be compiled, and why.

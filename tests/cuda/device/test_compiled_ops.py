@@ -6,7 +6,7 @@ import pytest
 import labnet as ln
 from labnet.compile.differentiable import Differentiable
 from labnet.errors import DeviceError, TraceError
-from labnet.ops.registry import REGISTRY
+from labnet.ops.core.registry import REGISTRY
 from tests.compile.trace.test_indexing import KEYS
 from tests.compile.trace.test_registry import COMPILED, slopes
 from tests.helpers.cuda.device_arrays import assert_same, drawn, tolerance

@@ -70,7 +70,6 @@ def test_values_reach_python_from_the_gpu():
 
 
 def test_files_hold_the_values_of_the_gpu(tmp_path):
-    pytest.importorskip("safetensors")
     x = ln.asarray(drawn((2, 3), "float32"), device="cuda")
     ln.io.save(tmp_path / "x.safetensors", {"x": x, "part": x[:, 1:]})
     loaded = ln.io.load(tmp_path / "x.safetensors")

@@ -11,7 +11,7 @@ import labnet as ln
 from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.kernels import random
-from labnet.ops.creation import random_state, restart_at
+from labnet.ops.core.creation import random_state, restart_at
 from tests.helpers.cuda.device_arrays import few
 
 FLOATS = ("float32", "float64", "float16")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.ops.registry import REGISTRY
+from labnet.ops.core.registry import REGISTRY
 from tests.helpers.cuda.device_arrays import EMULATED, SIMULATED, assert_same, tolerance
 from tests.tensors.test_registry import CASES, DIFFERENTIABLE, draw, invoke, trainable
 

@@ -154,7 +154,6 @@ def test_optimizers_of_functions_agree_with_the_cpu():
 
 
 def test_training_goes_on_with_a_saved_state(tmp_path):
-    pytest.importorskip("safetensors")
     model, optimizer = trained("cuda", OPTIMIZERS["adam"])
     ln.io.save(tmp_path / "model.safetensors", model.state_dict())
     ln.io.save(tmp_path / "state.safetensors", optimizer.state_dict(model.named_parameters()))

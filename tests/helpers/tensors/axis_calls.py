@@ -3,7 +3,7 @@
 import numpy as np
 
 import labnet as ln
-from labnet.ops.registry import REGISTRY
+from labnet.ops.core.registry import REGISTRY
 
 OPS = {name: op for name, op in REGISTRY.items() if op.axes and name != "cross_entropy_with_logits"}
 SHAPES = [(), (3,), (2, 3), (0,), (2, 0, 3)]

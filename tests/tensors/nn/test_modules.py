@@ -108,7 +108,7 @@ def test_lstm_gradients_match_differences_in_both_orders():
     arrays = [rng.standard_normal(s) for s in [(4, 2, 12), (12, 3), (2, 3), (2, 3)]]
     directions = [rng.standard_normal(a.shape) for a in arrays]
     weights = rng.standard_normal((4, 2, 6))
-    from labnet.nn.recurrence import recur
+    from labnet.nn.layers.recurrence import recur
 
     def leaves(step):
         return [ln.asarray(a + step * d, requires_grad=True) for a, d in zip(arrays, directions, strict=True)]

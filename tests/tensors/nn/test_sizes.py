@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import labnet as ln
 from labnet import nn
-from labnet.nn.activation import Activation
+from labnet.nn.layers.activation import Activation
 
 #: Layers with arguments that are right, and for each argument what it is: the least size, or a kind.
 LAYERS = {

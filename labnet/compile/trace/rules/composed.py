@@ -14,11 +14,11 @@ from labnet import ops
 from labnet.compile.trace.rules.elementwise import Rule, Static, sample
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced
-from labnet.ops.dispatch import failure
-from labnet.ops.halves import wider
-from labnet.ops.likelihood import one_of
-from labnet.ops.reduction import of_number
-from labnet.ops.registry import Op
+from labnet.ops.aggregation.reduction import of_number
+from labnet.ops.core.declaration import Op
+from labnet.ops.core.dispatch import failure
+from labnet.ops.core.half_precision import wider
+from labnet.ops.nn.likelihood import one_of
 
 
 def compose(function: Callable[..., Any]) -> Rule:

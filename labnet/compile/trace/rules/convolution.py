@@ -20,8 +20,8 @@ from labnet.compile.trace.rules.windows import Geometry, geometry_of
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced
 from labnet.device import CPU
-from labnet.ops.dispatch import failure
-from labnet.ops.registry import Op
+from labnet.ops.core.declaration import Op
+from labnet.ops.core.dispatch import failure
 
 
 def _fits(op: Op, images: Shape, weight: Shape, groups: int, operands: Sequence[Any], static: Static) -> None:

@@ -12,8 +12,8 @@ from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced, refuse
 from labnet.device import CPU
 from labnet.errors import DTypeError
-from labnet.ops.dispatch import failure
-from labnet.ops.registry import Op
+from labnet.ops.core.declaration import Op
+from labnet.ops.core.dispatch import failure
 from labnet.tensor import as_dtype
 
 _HALF = np.dtype("float16")

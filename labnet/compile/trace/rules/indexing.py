@@ -14,9 +14,9 @@ from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced, refuse
 from labnet.errors import ShapeError
 from labnet.kernels.index_arrays import index_of
-from labnet.ops.axes import normalize_axis
-from labnet.ops.dispatch import failure
-from labnet.ops.registry import Op
+from labnet.ops.core.axes import normalize_axis
+from labnet.ops.core.declaration import Op
+from labnet.ops.core.dispatch import failure
 from labnet.tensor import Tensor
 
 Array = np.ndarray[Any, Any]

@@ -13,8 +13,8 @@ from labnet.compile.trace.rules.indexing import take_at
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced
 from labnet.device import CPU
-from labnet.ops.dispatch import failure
-from labnet.ops.registry import Op
+from labnet.ops.core.declaration import Op
+from labnet.ops.core.dispatch import failure
 
 #: Arguments of an intrinsic besides arrays: numbers, or one tuple of numbers.
 Numbers = tuple[int, ...] | tuple[tuple[int, ...]]

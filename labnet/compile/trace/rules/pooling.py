@@ -15,9 +15,9 @@ from labnet.compile.trace.rules.windows import Geometry, geometry_of
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced
 from labnet.device import CPU
-from labnet.ops.dispatch import failure
-from labnet.ops.registry import Op
-from labnet.ops.windows import pair
+from labnet.ops.core.declaration import Op
+from labnet.ops.core.dispatch import failure
+from labnet.ops.nn.windows import pair
 
 
 def _pooling(op: Op, shape: Shape, static: Static, operands: Sequence[Any]) -> Geometry:

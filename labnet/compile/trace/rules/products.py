@@ -13,8 +13,8 @@ from labnet.compile.trace.rules.reductions import reduce_value
 from labnet.compile.trace.rules.views import reshape_value
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced
-from labnet.ops.dispatch import failure
-from labnet.ops.registry import Op
+from labnet.ops.core.declaration import Op
+from labnet.ops.core.dispatch import failure
 
 
 def matmul(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:

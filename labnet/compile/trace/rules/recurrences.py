@@ -11,7 +11,7 @@ from labnet.compile.trace.rules.ordering import call_intrinsic
 from labnet.compile.trace.rules.views import make_view
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced, refuse
-from labnet.ops.registry import Op
+from labnet.ops.core.declaration import Op
 
 
 def _part(trace: Trace, whole: Any, offset: int, shape: Shape) -> Traced:

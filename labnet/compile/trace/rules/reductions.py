@@ -10,9 +10,9 @@ from labnet.compile.trace.rules.elementwise import Rule, Static, map_value
 from labnet.compile.trace.rules.views import reshape_value
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced
-from labnet.ops.dispatch import failure
-from labnet.ops.reduction import of_number
-from labnet.ops.registry import Op
+from labnet.ops.aggregation.reduction import of_number
+from labnet.ops.core.declaration import Op
+from labnet.ops.core.dispatch import failure
 
 
 def reduction(kind: str) -> Rule:

@@ -10,8 +10,9 @@ from labnet.compile.ir.values import Shape, Value, contiguous, placed
 from labnet.compile.trace.rules.elementwise import Static
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced
-from labnet.ops.dispatch import failure
-from labnet.ops.registry import REGISTRY, Op
+from labnet.ops.core.declaration import Op
+from labnet.ops.core.dispatch import failure
+from labnet.ops.core.registry import REGISTRY
 
 
 def is_basic(key: Any) -> bool:

@@ -9,9 +9,9 @@ import numpy as np
 from labnet import ops
 from labnet.compile.ir.values import Shape, contiguous
 from labnet.compile.trace.rules.elementwise import Static
-from labnet.ops.dispatch import failure
-from labnet.ops.registry import Op
-from labnet.ops.windows import margins, pair
+from labnet.ops.core.declaration import Op
+from labnet.ops.core.dispatch import failure
+from labnet.ops.nn.windows import margins, pair
 
 
 class Geometry:

@@ -4,7 +4,6 @@ import functools
 import hashlib
 import os
 import re
-import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from labnet.atomic_files import replace_file
 from labnet.errors import DeviceError
 
 HINT = 'device "cuda" needs numba-cuda: pip install "labnet[cuda]"'
@@ -81,9 +81,7 @@ def _store(path: Path, ptx: str) -> None:
     """Write a file atomically; a cache that cannot be written only costs time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            file.write(ptx)
-        os.replace(file.name, path)
+        replace_file(path, ptx.encode(), mode=0o600, flush=False)
     except OSError:
         return
 

@@ -1,0 +1,161 @@
+"""Layers without windows or state: reshaping, dropout, lookup, normalisation."""
+
+import math
+
+from labnet.errors import ShapeError
+from labnet.nn import init
+from labnet.nn.functional import dropout, embedding, layer_norm
+from labnet.nn.modules import Module
+from labnet.nn.sizes import MAX_DIMENSIONS, number, probability, size, sizes
+from labnet.ops.core.creation import ones, zeros
+from labnet.tensor import Tensor
+
+
+class Flatten(Module):
+    """Merge the dimensions from `start_dim` to `end_dim` into one.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Flatten()(ln.ones((2, 3, 4, 5))).shape
+    (2, 60)
+    """
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1):
+        super().__init__()
+        self.start_dim = size("Flatten", "start_dim", start_dim, least=-MAX_DIMENSIONS)
+        self.end_dim = size("Flatten", "end_dim", end_dim, least=-MAX_DIMENSIONS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the same elements with fewer dimensions."""
+        first, last = (dim + x.ndim if dim < 0 else dim for dim in (self.start_dim, self.end_dim))
+        if not 0 <= first <= last < x.ndim:
+            raise ShapeError(f"Flatten({self._describe()}): cannot merge these dimensions of shape {x.shape}")
+        merged = math.prod(x.shape[first : last + 1])
+        return x.reshape((*x.shape[:first], merged, *x.shape[last + 1 :]))
+
+    def _describe(self) -> str:
+        return f"{self.start_dim}, {self.end_dim}"
+
+
+class Dropout(Module):
+    """`labnet.nn.dropout` in training, the identity in evaluation.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Dropout(0.5).eval()(ln.ones(3)).tolist()
+    [1.0, 1.0, 1.0]
+    """
+
+    def __init__(self, p: float = 0.5):
+        super().__init__()
+        self.p = probability("Dropout", "p", p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return dropout(x, self.p, self.training)
+
+    def _describe(self) -> str:
+        return f"p={self.p}"
+
+
+class Embedding(Module):
+    """One learned row per index.
+
+    Parameters
+    ----------
+    num_embeddings, embedding_dim : int
+        Number V of rows, and their length E.
+    padding_idx : int, optional
+        The row of this index starts as zeros and gets no gradient.
+
+    Attributes
+    ----------
+    weight : tensor of shape (V, E), float32, from the standard normal distribution
+
+    Raises
+    ------
+    DTypeError, IndexError
+        When called with anything but integers in [0, V).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Embedding(10, 4)(ln.asarray([[1, 2, 3]])).shape
+    (1, 3, 4)
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None):
+        super().__init__()
+        self.num_embeddings = count = size("Embedding", "num_embeddings", num_embeddings)
+        self.embedding_dim = size("Embedding", "embedding_dim", embedding_dim)
+        if padding_idx is not None and size("Embedding", "padding_idx", padding_idx, least=-count) >= count:
+            raise IndexError(f"Embedding: padding_idx {padding_idx} is out of range for {count} rows")
+        self.padding_idx = padding_idx
+        self.weight = init.normal((self.num_embeddings, self.embedding_dim))
+        if padding_idx is not None:
+            rows = self.weight.numpy().copy()
+            rows[padding_idx] = 0
+            self.weight.assign(rows)
+
+    def forward(self, indices: Tensor) -> Tensor:
+        """Map integers of any shape to (..., embedding_dim)."""
+        return embedding(indices, self.weight, self.padding_idx)
+
+    def _describe(self) -> str:
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
+
+
+class LayerNorm(Module):
+    """Normalisation over the last dimensions, with learned scale and shift.
+
+    Parameters
+    ----------
+    normalized_shape : int or tuple of int
+    eps : float
+        Added to the variance.
+    elementwise_affine : bool
+        Whether there are parameters.
+    bias : bool
+        Whether there is a shift besides the scale.
+
+    Attributes
+    ----------
+    weight, bias : tensors of shape `normalized_shape`, float32, or None
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        When called with another last dimension, or another dtype than the weight's.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.LayerNorm(4)(ln.ones((2, 4))).tolist()[0]
+    [0.0, 0.0, 0.0, 0.0]
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | tuple[int, ...],
+        eps: float = 1e-5,
+        *,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+    ):
+        super().__init__()
+        self.normalized_shape = sizes("LayerNorm", "normalized_shape", normalized_shape)
+        self.eps = number("LayerNorm", "eps", eps, least=0)
+        self.weight = ones(self.normalized_shape, requires_grad=True) if elementwise_affine else None
+        self.bias = zeros(self.normalized_shape, requires_grad=True) if elementwise_affine and bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the same shape (..., *normalized_shape)."""
+        if self.weight is not None:
+            self.check_dtype(x, self.weight)
+        return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def _describe(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}"

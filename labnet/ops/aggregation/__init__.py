@@ -1,0 +1,1 @@
+"""Reductions, scans, statistics and matrix products."""

@@ -1,0 +1,221 @@
+"""Reductions over dimensions."""
+
+from typing import Any, TypeVar
+
+import numpy as np
+
+from labnet.ops.core.declaration import Array, Sample
+from labnet.ops.core.half_precision import HALF, SINGLE
+from labnet.ops.core.registry import EVERY, FLOATS, NUMBERS, op
+from labnet.ops.elementwise.elementary import exp, kept
+from labnet.ops.layout.shape import broadcast_to
+from labnet.tensor import DTypeLike, Tensor, as_dtype
+
+Axis = int | tuple[int, ...] | None
+A = TypeVar("A")
+
+SAMPLES = (
+    Sample(((3, 4),)),
+    Sample(((3, 4),), {"axis": 0}),
+    Sample(((2, 3, 4),), {"axis": (-1, 0)}),
+    Sample(((3, 4),), {"axis": -1, "keepdims": True}),
+    Sample(((),)),
+)
+EMPTY_SAMPLE = Sample(((0, 3),), {"axis": 0})
+
+
+def _kept(shape: tuple[int, ...], axis: Axis) -> tuple[int, ...]:
+    """Return the shape after a reduction over `axis` that keeps the reduced dimensions."""
+    axes = range(len(shape)) if axis is None else (axis,) if isinstance(axis, int) else axis
+    reduced = {a % len(shape) for a in axes} if shape else set()
+    return tuple(1 if i in reduced else length for i, length in enumerate(shape))
+
+
+def of_number(x: Array, axis: A) -> A | None:
+    """Accept axis 0 and -1 for 0-d arrays, in reductions where NumPy does not."""
+    return None if axis in (0, -1) and not x.ndim else axis
+
+
+def spread(g: Tensor, x: Tensor, axis: Axis) -> Tensor:
+    """Broadcast a reduction over `axis` back to the shape of `x`."""
+    if axis is None and isinstance(g, np.ndarray):
+        return np.full(x.shape, g.reshape(()), g.dtype)
+    return broadcast_to(g.reshape(_kept(x.shape, axis)), x.shape)
+
+
+@op(
+    lambda g, out, x, *, axis=None, dtype=None, keepdims=False: spread(g, x, axis).astype(x.dtype),
+    samples=(*SAMPLES, EMPTY_SAMPLE),
+    dtypes=NUMBERS,
+)
+def sum(x: Array, /, axis: Axis = None, *, dtype: DTypeLike | None = None, keepdims: bool = False) -> Array:
+    """Return the sum of the elements, over all dimensions or those in `axis`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.sum(ln.asarray([[1, 2], [3, 4]]), axis=0).tolist()
+    [4, 6]
+    """
+    if dtype is None and x.dtype is HALF:
+        return np.sum(x, axis=axis, dtype=SINGLE, keepdims=keepdims).astype(HALF)
+    return np.sum(x, axis=axis, dtype=None if dtype is None else as_dtype(dtype), keepdims=keepdims)
+
+
+@op(
+    lambda g, out, x, *, axis=None, keepdims=False: spread(g, x, axis) / (x.size // (out.size or 1)),
+    samples=SAMPLES,
+    dtypes=FLOATS,
+)
+def mean(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
+    """Return the arithmetic mean of the elements, over all dimensions or those in `axis`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.mean(ln.asarray([[1.0, 2.0], [3.0, 4.0]]), axis=-1).tolist()
+    [1.5, 3.5]
+    """
+    return mean_of_array(x) if axis is None and not keepdims else np.mean(x, axis=of_number(x, axis), keepdims=keepdims)
+
+
+def mean_of_array(x: Array) -> Array:
+    """Return the mean of all elements as `np.mean`, without its overhead if possible."""
+    if x.size and x.dtype.char in "fd":
+        return np.add.reduce(x, axis=None) / x.dtype.type(x.size)
+    return np.mean(x)
+
+
+def _vjp_extreme(g: Any, out: Any, x: Any, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Divide the gradient equally among the extreme elements of each group, or its NaNs."""
+    kept_shape = _kept(x.shape, axis)
+    hits = (x == out.reshape(kept_shape)) | (x != x)
+    return kept(g.reshape(kept_shape) / sum(hits.astype(x.dtype), axis=axis, keepdims=True), hits)
+
+
+@op(
+    _vjp_extreme,
+    samples=SAMPLES,
+    dtypes=NUMBERS,
+)
+def max(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
+    """Return the greatest element, over all dimensions or those in `axis`; equal ones share the gradient.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.max(ln.asarray([[1, 2], [4, 3]]), axis=1).tolist()
+    [2, 4]
+    """
+    return np.max(x, axis=axis, keepdims=keepdims)
+
+
+@op(
+    _vjp_extreme,
+    samples=SAMPLES,
+    dtypes=NUMBERS,
+)
+def min(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
+    """Return the smallest element, over all dimensions or those in `axis`; equal ones share the gradient.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.min(ln.asarray([[1, 2], [4, 3]]), axis=1).tolist()
+    [1, 3]
+    """
+    return np.min(x, axis=axis, keepdims=keepdims)
+
+
+_PLACES = (Sample(((3, 4),)), Sample(((3, 4),), {"axis": -1}), Sample(((3, 4),), {"axis": 0, "keepdims": True}))
+
+
+@op(samples=_PLACES)
+def argmax(x: Array, /, axis: int | None = None, *, keepdims: bool = False) -> Array:
+    """Return the position of the greatest element along `axis`, or in the flattened tensor.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.argmax(ln.asarray([[1, 2], [4, 3]]), axis=1).tolist()
+    [1, 0]
+    """
+    return np.argmax(x, axis=axis, keepdims=keepdims)
+
+
+@op(samples=_PLACES)
+def argmin(x: Array, /, axis: int | None = None, *, keepdims: bool = False) -> Array:
+    """Return the position of the smallest element along `axis`, or in the flattened tensor.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.argmin(ln.asarray([[1, 2], [4, 3]]), axis=1).tolist()
+    [0, 1]
+    """
+    return np.argmin(x, axis=axis, keepdims=keepdims)
+
+
+@op(samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=EVERY)
+def all(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
+    """Return whether all elements are true, or not zero, over all dimensions or those in `axis`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.all(ln.asarray([[True, False], [True, True]]), axis=1).tolist()
+    [False, True]
+    """
+    return np.all(x, axis=axis, keepdims=keepdims)
+
+
+@op(samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=EVERY)
+def any(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
+    """Return whether any element is true, or not zero, over all dimensions or those in `axis`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.any(ln.asarray([[True, False], [False, False]]), axis=1).tolist()
+    [True, False]
+    """
+    return np.any(x, axis=axis, keepdims=keepdims)
+
+
+@op(samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=EVERY)
+def count_nonzero(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
+    """Count the elements that are not zero, over all dimensions or those in `axis`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.count_nonzero(ln.asarray([[0, 1], [2, 3]]), axis=1).tolist()
+    [1, 2]
+    """
+    return np.count_nonzero(x, axis=axis, keepdims=keepdims)
+
+
+def greatest(x: Array, axis: int) -> Array:
+    """Return the maximum to subtract before exponentials, so that none overflows; 0 without elements."""
+    return (np.max if x.size else np.sum)(x, axis=axis, keepdims=True)
+
+
+@op(
+    lambda g, out, x, *, axis=-1: g - exp(out) * sum(g, axis=axis, keepdims=True),
+    samples=(Sample(((3, 4),)), Sample(((3, 4),), {"axis": 0})),
+    dtypes=FLOATS,
+    wide=True,
+)
+def log_softmax(x: Array, /, axis: int = -1) -> Array:
+    """Return the logarithm of softmax along `axis`, computed without overflow.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.log_softmax(ln.asarray([1000.0, 1000.0])).tolist()
+    [-0.6931471824645996, -0.6931471824645996]
+    """
+    shifted = x - greatest(x, axis)
+    if not x.size:
+        return np.exp(shifted)
+    return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))

@@ -1,0 +1,200 @@
+"""Statistics: products, variance, median and norms."""
+
+import builtins
+import math
+
+import numpy as np
+
+from labnet.errors import DTypeError, ShapeError
+from labnet.ops.aggregation.reduction import EMPTY_SAMPLE, SAMPLES, Axis, any, max, mean, min, of_number, spread, sum
+from labnet.ops.aggregation.scans import products_before
+from labnet.ops.core.axes import normalize_axis
+from labnet.ops.core.declaration import Array, Sample
+from labnet.ops.core.half_precision import HALF, SINGLE
+from labnet.ops.core.registry import FLOATS, NUMBERS, composed, op
+from labnet.ops.elementwise.arithmetic import abs, sign
+from labnet.ops.elementwise.elementary import is_differentiated, kept, where
+from labnet.ops.elementwise.logic import isnan
+from labnet.ops.layout.shape import astype, moveaxis, reshape
+from labnet.ops.selection.rearrangement import flip
+from labnet.ops.selection.sorting import sort
+from labnet.tensor import DTypeLike, Tensor, as_dtype
+
+
+def _axes(op: str, x: Tensor, axis: Axis) -> tuple[int, ...]:
+    """Return the non-negative dimensions to reduce."""
+    if (axis := of_number(x, axis)) is None:
+        return tuple(range(x.ndim))
+    axes = tuple(normalize_axis(op, a, x.shape) for a in ((axis,) if isinstance(axis, int) else axis))
+    if len(set(axes)) < len(axes):
+        raise ShapeError(f"{op}: a dimension of shape {x.shape} is twice in axis={axis}")
+    return axes
+
+
+def _gathered(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Merge the dimensions in `axes` into one, the last."""
+    last = moveaxis(x, axes, tuple(range(x.ndim - len(axes), x.ndim)))
+    kept = last.shape[: x.ndim - len(axes)]
+    return reshape(last, (*kept, math.prod(last.shape[len(kept) :])))
+
+
+def _kept(out: Tensor, x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
+    """Restore the reduced dimensions with length one if `keepdims` is set."""
+    return reshape(out, tuple(1 if i in axes else n for i, n in enumerate(x.shape))) if keepdims else out
+
+
+def _vjp_prod(
+    g: Tensor, out: Tensor, x: Tensor, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False
+) -> Tensor:
+    axes = _axes("prod", x, axis)
+    flat = _gathered(x, axes)
+    others = products_before(flat) * flip(products_before(flip(flat, axis=-1)), axis=-1)
+    lengths = [n for i, n in enumerate(x.shape) if i not in axes]
+    apart = reshape(others, (*lengths, *(x.shape[a] for a in axes)))
+    slope = moveaxis(apart, tuple(range(len(lengths), x.ndim)), axes)
+    found = spread(g, x, axis) * slope
+    return (found if is_differentiated(x) else kept(found, slope != 0)).astype(x.dtype)
+
+
+@op(_vjp_prod, samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=NUMBERS, wide=True)
+def prod(x: Array, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False) -> Array:
+    """Return the product of the elements, over all dimensions or those in `axis`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.prod(ln.asarray([[1, 2], [3, 4]]), axis=0).tolist()
+    [3, 8]
+    """
+    return np.prod(x, axis=axis, dtype=None if dtype is None else as_dtype(dtype), keepdims=keepdims)
+
+
+def _centred(x: Tensor, axis: Axis) -> Tensor:
+    return x - mean(x, axis=axis, keepdims=True)
+
+
+def _pull_var(
+    g: Tensor, out: Tensor, x: Tensor, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
+) -> Tensor:
+    count = x.size // (out.size or 1)
+    return (
+        spread(g, x, axis)
+        * _centred(x, axis)
+        * (2 / builtins.max(count - correction, 0) if count > correction else math.nan)
+    )
+
+
+_SPREADS = (*SAMPLES[:-1], Sample(((3, 4),), {"axis": -1, "correction": 1}))
+
+
+@op(_pull_var, samples=_SPREADS, dtypes=FLOATS, wide=True)
+def var(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
+    """Return the mean squared distance from the mean, over all dimensions or those in `axis`.
+
+    Parameters
+    ----------
+    x : tensor
+    axis : int, tuple of int or None
+    correction : number
+        Subtracted from the number of elements in the divisor; 1 for the unbiased estimate.
+    keepdims : bool
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.var(ln.asarray([1.0, 3.0])).item()
+    1.0
+    """
+    return np.var(x, axis=of_number(x, axis), ddof=correction, keepdims=keepdims)
+
+
+def _pull_std(
+    g: Tensor, out: Tensor, x: Tensor, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
+) -> Tensor:
+    at_zero = out == 0  # all elements equal: not differentiable, 0 is a subgradient
+    scaled = where(at_zero, 0, g / where(at_zero, 1, 2 * out))
+    return _pull_var(scaled, out, x, axis=axis, correction=correction, keepdims=keepdims)
+
+
+@op(_pull_std, samples=_SPREADS, dtypes=FLOATS, wide=True)
+def std(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
+    """Return the square root of `var`: the standard deviation, over all dimensions or those in `axis`.
+
+    Parameters
+    ----------
+    x : tensor
+    axis : int, tuple of int or None
+    correction : number
+        Subtracted from the number of elements in the divisor; 1 for the unbiased estimate of the variance.
+    keepdims : bool
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.std(ln.asarray([1.0, 3.0])).item()
+    1.0
+    """
+    return np.std(x, axis=of_number(x, axis), ddof=correction, keepdims=keepdims)
+
+
+@composed(samples=(*SAMPLES, Sample(((5,),))), dtypes=FLOATS)
+def median(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return the median of the elements, the mean of the middle two for an even number; NaN if any is NaN.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.median(ln.asarray([3.0, 1.0, 2.0, 10.0])).item()
+    2.5
+    """
+    axes = _axes("median", x, axis)
+    ordered = sort(_gathered(x, axes))
+    count = ordered.shape[-1]
+    middle = ordered[..., builtins.max(count - 1, 0) // 2 : count // 2 + 1]
+    out = mean(middle, axis=-1)
+    if count:  # NaN is sorted last
+        out = where(any(isnan(ordered), axis=-1), ordered[..., -1], out)
+    return _kept(out, x, axes, keepdims)
+
+
+@composed(
+    samples=(
+        *SAMPLES,
+        *(Sample(((3, 4),), {"axis": 1, "ord": ord}) for ord in (0, 1, 2, 3, math.inf, -math.inf)),
+    ),
+    dtypes=FLOATS,
+)
+def vector_norm(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Tensor:
+    """Return the length of vectors, over all dimensions or those in `axis`.
+
+    Parameters
+    ----------
+    x : tensor
+    axis : int, tuple of int or None
+    keepdims : bool
+    ord : number
+        ``sum(abs(x)**ord)**(1/ord)``; ``inf`` for the greatest, ``-inf`` for the smallest magnitude, 0 for
+        the number of elements that are not zero.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.vector_norm(ln.asarray([3.0, 4.0])).item()
+    5.0
+    """
+    if x.dtype.kind != "f":
+        raise DTypeError(f"vector_norm: expected a floating dtype, got {x.dtype}; convert it with astype")
+    if x.dtype == HALF:
+        return astype(vector_norm(astype(x, SINGLE), axis=axis, keepdims=keepdims, ord=ord), HALF)
+    size = abs(x)
+    if ord == math.inf:
+        return max(size, axis=axis, keepdims=keepdims)
+    if ord == -math.inf:
+        return min(size, axis=axis, keepdims=keepdims)
+    if ord == 0:
+        return sum(where(isnan(size), 1, sign(size)), axis=axis, keepdims=keepdims)
+    if ord == 1:
+        return sum(size, axis=axis, keepdims=keepdims)
+    total = sum(x * x if ord == 2 else size**ord, axis=axis, keepdims=keepdims)
+    flat = total == 0  # not differentiable at zero, 0 is a subgradient
+    return where(flat, 0, where(flat, 1, total) ** (1 / ord)) if ord > 0 else total ** (1 / ord)

@@ -1,0 +1,1 @@
+"""The declaration and dispatch of ops."""

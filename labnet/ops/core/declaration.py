@@ -1,0 +1,94 @@
+"""The declaration of an op: its implementation, its gradient rules and its test arguments."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from labnet.ops.core.axes import Kind
+from labnet.tensor import Tensor
+
+#: The array of a tensor argument in the body of an op, and array-likes that a caller may pass.
+Array = Any
+#: The vector-Jacobian product for one input: ``rule(g, out, *inputs, **static)``.
+Rule = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Test arguments of an op: shapes of the inputs, and static arguments."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    static: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Op:
+    """A declared op.
+
+    Attributes
+    ----------
+    name : str
+        Name in the array API standard, or else in torch.
+    forward : callable
+        Implementation on arrays; for a composed op, the function itself.
+    vjps : tuple of Rule or None
+        One vector-Jacobian rule per input; empty if the op has no gradient or is composed.
+    dtypes : tuple of str
+        dtypes of inputs in tests; gradients are tested on the floating ones.
+    domain : (float, float)
+        Range of random test values.
+    samples : tuple of Sample
+        Shapes and static arguments for tests.
+    gradients : tuple of bool
+        For each input, whether it has a gradient.
+    variadic : bool
+        Whether the first argument is a sequence of tensors; one rule with a `position` serves all.
+    view : bool
+        Whether the output shares memory with the first input where NumPy's does.
+    flops : callable or None
+        Floating-point operations of one call, from ``(out, *inputs, **static)``; None for one per element.
+    wide : bool
+        Whether it computes in float32 for float16 arrays.
+    is_composed : bool
+        Whether it is written in other ops.
+    axes : dict of str to Kind
+        Arguments that name dimensions.
+    numbers : tuple of str
+        Numeric arguments that are converted to Python numbers; NumPy scalars would decide the dtype of the result.
+    function : callable
+        The op on tensors.
+    """
+
+    name: str
+    forward: Callable[..., Array]
+    vjps: tuple[Rule | None, ...]
+    dtypes: tuple[str, ...]
+    domain: tuple[float, float]
+    samples: tuple[Sample, ...]
+    gradients: tuple[bool, ...]
+    variadic: bool = False
+    view: bool = False
+    flops: Callable[..., int] | None = None
+    is_composed: bool = False
+    wide: bool = False
+    axes: dict[str, Kind] = field(default_factory=dict)
+    numbers: tuple[str, ...] = ()
+    function: Callable[..., Any] = field(init=False)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether any input has a gradient."""
+        return any(self.gradients)
+
+    def count_flops(self, out: Any, *inputs: Any, **static: Any) -> int:
+        """Return the floating-point operations of one call, by the op's rule or one per element."""
+        if self.flops is not None:
+            return int(self.flops(out, *inputs, **static))
+        return 0 if self.view else max(np.size(array) for array in (out, *inputs))
+
+
+def no_flops(*_: Any, **__: Any) -> int:
+    """Return 0, for ops that only move values."""
+    return 0

@@ -1,0 +1,183 @@
+"""Sliding windows over images: their geometry, and images as a matrix of windows (im2col).
+
+For short rows, the matrix is taken from the flattened image across row ends: it then consists of long runs that are
+copied or added at once. The few windows that wrap around an edge are computed and discarded.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from labnet.kernels.device_dispatch import is_on_gpu
+from labnet.ops.core.declaration import Array
+
+#: One number for both dimensions, or one for (rows, columns).
+Pair = int | tuple[int, int]
+#: Zeros around the image: a `Pair`, ``"valid"`` for none, or ``"same"`` to keep the size.
+Padding = Pair | str
+#: Elements of the matrix of windows per part, so that a part stays in the cache.
+_PART = 1 << 17
+#: The same on a GPU, where small parts have no benefit: a gigabyte.
+_PART_ELSEWHERE = 1 << 28
+#: Windows per row below which rows are merged.
+_SHORT = 16
+
+
+def pair(value: Pair) -> tuple[int, int]:
+    """Return (rows, columns) for a number or a pair.
+
+    Examples
+    --------
+    >>> pair(3), pair((1, 2))
+    ((3, 3), (1, 2))
+    """
+    if type(value) is int:
+        return value, value
+    parts = tuple(value) if isinstance(value, list | tuple) else (value, value)
+    if len(parts) != 2 or any(isinstance(part, bool) or not isinstance(part, Integral) for part in parts):
+        raise ValueError(f"expected an integer, or one for rows and one for columns, got {value!r:.40}")
+    rows, columns = parts
+    return int(rows), int(columns)
+
+
+def margins(
+    padding: Padding, kernel: tuple[int, ...], stride: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[tuple[int, int], ...]:
+    """Return the padding on each side as ((above, below), (left, right))."""
+    if isinstance(padding, str):
+        if padding not in ("same", "valid"):
+            raise ValueError("padding must be numbers, 'same' or 'valid'")
+        if padding == "same" and stride != (1, 1):
+            raise ValueError("padding='same' needs stride 1")
+        totals = [d * (k - 1) * (padding == "same") for k, d in zip(kernel, dilation, strict=True)]
+        return tuple((total // 2, total - total // 2) for total in totals)
+    return tuple((width, width) for width in pair(padding))
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The geometry of a convolution's windows in an image.
+
+    Attributes
+    ----------
+    image, padded, kernel, out : (rows, columns)
+        Sizes without and with padding, of the window, and of the result.
+    stride, dilation : (int, int)
+        Steps between windows and within a window.
+    before : (int, int)
+        Padding above and to the left.
+    row : int
+        Windows computed per row of the result, of which the first `out[1]` are used.
+    """
+
+    image: tuple[int, ...]
+    padded: tuple[int, ...]
+    kernel: tuple[int, ...]
+    out: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    before: tuple[int, ...]
+    row: int
+
+    @classmethod
+    def of(
+        cls,
+        image: tuple[int, ...],
+        kernel: tuple[int, ...],
+        *,
+        stride: Pair = 1,
+        padding: Padding = 0,
+        dilation: Pair = 1,
+        joined: bool = True,
+    ) -> "Windows":
+        """Compute the sizes.
+
+        Raises
+        ------
+        ValueError
+            If the window exceeds the padded image, or a number is out of range.
+        """
+        steps, spread = pair(stride), pair(dilation)
+        if min(*steps, *spread, *kernel) < 1:
+            raise ValueError("kernel, stride and dilation must be at least 1")
+        sides = margins(padding, kernel, steps, spread)
+        padded = [size + above + below for size, (above, below) in zip(image, sides, strict=True)]
+        if min(side for both in sides for side in both) < 0:
+            raise ValueError("padding must not be negative")
+        reach = [d * (k - 1) + 1 for k, d in zip(kernel, spread, strict=True)]
+        if padded[0] < reach[0] or padded[1] < reach[1]:
+            raise ValueError(f"the window covers {tuple(reach)}, the padded image is only {tuple(padded)}")
+        out = ((padded[0] - reach[0]) // steps[0] + 1, (padded[1] - reach[1]) // steps[1] + 1)
+        row = padded[1] if joined and steps == (1, 1) and out[1] < _SHORT else out[1]
+        if row > out[1]:
+            padded[0] += 1  # the elements beyond the last row that the last windows read
+        size = (padded[0], padded[1])
+        return cls(image, size, kernel, out, steps, spread, (sides[0][0], sides[1][0]), row)
+
+    def _inside(self, padded: Array) -> Array:
+        (top, left), (rows, columns) = self.before, self.image
+        return padded[:, :, top : top + rows, left : left + columns]
+
+    def _view(self, padded: Array, *, writeable: bool = False) -> Array:
+        """View a padded image of shape (N, C, *padded) as windows of shape (N, C, *kernel, out[0], row)."""
+        n, c, rows, columns = padded.strides
+        shape = (*padded.shape[:2], *self.kernel, self.out[0], self.row)
+        strides = (n, c, rows * self.dilation[0], columns * self.dilation[1], rows * self.stride[0])
+        return as_strided(padded, shape, (*strides, columns * self.stride[1]), writeable=writeable)
+
+    def parts(self, x: Array, channels: int) -> Iterator[slice]:
+        """Split a batch into parts with a bounded number of windows."""
+        images = len(x)
+        each = channels * self.kernel[0] * self.kernel[1] * self.out[0] * self.row
+        count = max(1, (_PART_ELSEWHERE if is_on_gpu(x) else _PART) // max(1, each))
+        return (slice(start, start + count) for start in range(0, images, count))
+
+    def columns(self, x: Array, groups: int) -> Array:
+        """Return the windows of images (N, C, H, W) as a matrix (N, groups, C / groups * kernel, windows)."""
+        inner = x.shape[1] // groups * self.kernel[0] * self.kernel[1]
+        if is_on_gpu(x):
+            from labnet.kernels.cuda.kernels import im2col
+
+            found = im2col.im2col(x, self._sizes())
+            return found.reshape((x.shape[0], groups, inner, self.out[0] * self.out[1]))
+        padded = x
+        if self.padded != self.image:
+            padded = np.zeros((*x.shape[:2], *self.padded), x.dtype)
+            self._inside(padded)[...] = x
+        view = self._view(np.ascontiguousarray(padded))
+        return view.reshape(x.shape[0], groups, inner, self.out[0] * self.row)
+
+    def add_up(self, columns: Array, channels: int) -> Array:
+        """Sum a matrix as of `columns` into images (N, channels, H, W); the adjoint of `columns`."""
+        parts = columns.reshape(len(columns), channels, *self.kernel, self.out[0], self.row)
+        if is_on_gpu(columns):
+            from labnet.kernels.cuda.kernels import im2col
+
+            return im2col.col2im(parts, self._sizes())
+        padded = np.zeros((len(columns), channels, *self.padded), columns.dtype)
+        if self.stride[0] == 1 and self.row == self.padded[1]:  # the rows are then consecutive and are added as one
+            runs = padded.reshape(len(columns), channels, self.padded[0] * self.row)
+            length = self.out[0] * self.row
+            for i, j in np.ndindex(self.kernel):
+                start = i * self.dilation[0] * self.row + j * self.dilation[1]
+                runs[:, :, start : start + length] += parts[:, :, i, j].reshape(len(columns), channels, length)
+        else:
+            target = self._view(padded, writeable=True)
+            for i, j in np.ndindex(self.kernel):
+                target[:, :, i, j] += parts[:, :, i, j]
+        return self._inside(padded)
+
+    def _sizes(self) -> tuple[int, ...]:
+        """Return the sizes as an array for a kernel."""
+        return (*self.image, *self.kernel, *self.out, *self.stride, *self.dilation, *self.before)
+
+    def widen(self, g: Array, groups: int) -> Array:
+        """Return (N, K, *out) as (N, groups, K / groups, windows), with zeros for unused windows."""
+        if self.row != self.out[1]:
+            wide = np.zeros((*g.shape[:2], self.out[0], self.row), g.dtype)
+            wide[..., : self.out[1]] = g
+            g = wide
+        return g.reshape(len(g), groups, g.shape[1] // groups, self.out[0] * self.row)

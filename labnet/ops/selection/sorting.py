@@ -1,0 +1,184 @@
+"""Order, search and sets."""
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from labnet.errors import ShapeError
+from labnet.kernels.device_dispatch import device_of, moved
+from labnet.ops.core.declaration import Array, Sample
+from labnet.ops.core.registry import EVERY, NUMBERS, composed, op
+from labnet.ops.selection.indexing import plain_key, take_along_axis
+from labnet.tensor import Tensor, tell, wrap
+
+_SAMPLES = (
+    Sample(((3, 4),)),
+    Sample(((3, 4),), {"axis": 0}),
+    Sample(((7,),), {"descending": True}),
+    Sample(((0, 2),)),
+)
+
+
+def _unsort(g: Tensor, out: Tensor, x: Tensor, *, axis: int = -1, **order: Any) -> Tensor:
+    return take_along_axis(g, argsort(argsort(x, axis=axis, **order), axis=axis), axis=axis)
+
+
+@op(_unsort, samples=_SAMPLES)
+def sort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
+    """Return the elements in order along `axis`; NaN comes last, or first when descending.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.sort(ln.asarray([3, 1, 2])).tolist()
+    [1, 2, 3]
+    """
+    ordered = np.sort(x, axis=axis, stable=stable)
+    return np.flip(ordered, axis) if descending else ordered
+
+
+@op(samples=_SAMPLES)
+def argsort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
+    """Return the positions that put the elements in order along `axis`; equal ones keep their order if `stable`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.argsort(ln.asarray([3, 1, 2])).tolist()
+    [1, 2, 0]
+    """
+    x = x if x.ndim else x.reshape(1)  # as NumPy does
+    if not descending:
+        return np.argsort(x, axis=axis, stable=stable)
+    backwards = np.argsort(np.flip(x, axis), axis=axis, stable=stable)
+    return np.flip(x.shape[axis] - 1 - backwards, axis)
+
+
+@op(
+    samples=(Sample(((5,), (2, 3)), {"side": "left"}), Sample(((5,), ()), {"side": "right"}), Sample(((0,), (2,)))),
+    inputs=2,
+    dtypes=NUMBERS,
+)
+def searchsorted(
+    x1: Array, x2: Array, /, *, side: Literal["left", "right"] = "left", sorter: Tensor | None = None
+) -> Array:
+    """Return the positions in the ordered `x1` at which the elements of `x2` keep it in order.
+
+    Parameters
+    ----------
+    x1 : one-dimensional tensor
+        In ascending order, unless `sorter` is given.
+    x2 : tensor
+    side : {"left", "right"}
+        Before or after elements that are equal.
+    sorter : integer tensor, optional
+        Positions that put `x1` in order, as from `argsort`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.searchsorted(ln.asarray([1, 3, 5]), ln.asarray([3, 4])).tolist()
+    [1, 2]
+    """
+    return np.searchsorted(x1, x2, side, None if sorter is None else moved(plain_key(sorter), device_of(x1)))
+
+
+def _elements(x: Tensor) -> Array:
+    """Return the elements for value-dependent results, which cannot be traced."""
+    tell("numpy", x)
+    return x.array
+
+
+@composed(samples=(Sample(((3, 4),)), Sample(((0,),))), gradients=(False,), dtypes=EVERY)
+def nonzero(x: Tensor, /) -> tuple[Tensor, ...]:
+    """Return the positions of the elements that are not zero, one tensor of positions per dimension.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> [part.tolist() for part in ln.nonzero(ln.asarray([[0, 1], [2, 0]]))]
+    [[0, 1], [1, 0]]
+    """
+    if not x.ndim:
+        raise ShapeError("nonzero: expected at least one dimension, got shape ()")
+    return tuple(map(wrap, np.nonzero(_elements(x))))
+
+
+class UniqueAll(NamedTuple):
+    """Result of `unique_all`."""
+
+    values: Tensor
+    indices: Tensor
+    inverse_indices: Tensor
+    counts: Tensor
+
+
+class UniqueCounts(NamedTuple):
+    """Result of `unique_counts`."""
+
+    values: Tensor
+    counts: Tensor
+
+
+class UniqueInverse(NamedTuple):
+    """Result of `unique_inverse`."""
+
+    values: Tensor
+    inverse_indices: Tensor
+
+
+_SETS = (Sample(((3, 4),)), Sample(((0,),)), Sample(((),)))
+
+
+@composed(samples=_SETS, gradients=(False,), dtypes=EVERY)
+def unique_all(x: Tensor, /) -> UniqueAll:
+    """Return the distinct elements in order, where each occurs first, which one each element is, and how often.
+
+    Every NaN counts as distinct.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.unique_all(ln.asarray([2, 1, 2])).counts.tolist()
+    [1, 2]
+    """
+    return UniqueAll(*map(wrap, np.unique_all(_elements(x))))
+
+
+@composed(samples=_SETS, gradients=(False,), dtypes=EVERY)
+def unique_counts(x: Tensor, /) -> UniqueCounts:
+    """Return the distinct elements in order, and how often each occurs.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.unique_counts(ln.asarray([2, 1, 2])).counts.tolist()
+    [1, 2]
+    """
+    return UniqueCounts(*map(wrap, np.unique_counts(_elements(x))))
+
+
+@composed(samples=_SETS, gradients=(False,), dtypes=EVERY)
+def unique_inverse(x: Tensor, /) -> UniqueInverse:
+    """Return the distinct elements in order, and which of them each element is.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.unique_inverse(ln.asarray([2, 1, 2])).inverse_indices.tolist()
+    [1, 0, 1]
+    """
+    return UniqueInverse(*map(wrap, np.unique_inverse(_elements(x))))
+
+
+@composed(samples=_SETS, gradients=(False,), dtypes=EVERY)
+def unique_values(x: Tensor, /) -> Tensor:
+    """Return the distinct elements in order.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.unique_values(ln.asarray([2, 1, 2])).tolist()
+    [1, 2]
+    """
+    return unique_all(x).values
