@@ -2,9 +2,9 @@
 
 ``python benchmarks/roundtrip.py`` starts each server in a process of its own, measures all of them in turns and
 prints a table; ``build/roundtrip.json`` has the same numbers. The model returns what it is given, so only the way
-there and back counts. ``echo`` is a bare Tornado server that sends the same bytes back, asked by labnet's own
-client: what is left for labnet to lose. Peers that are not installed are left out
-(``pip install torch==2.13.0 aiohttp grpcio litserve``).
+there and back counts. ``echo`` is a bare Tornado server that sends the same bytes back, asked by labnet's own HTTP
+client: what is left for labnet to lose. ``forward over HTTP`` is ``forward`` with channels switched off. Peers that
+are not installed are left out (``pip install torch==2.13.0 aiohttp grpcio litserve``).
 """
 
 import argparse
@@ -30,7 +30,7 @@ import numpy as np
 from tornado.iostream import StreamClosedError
 
 import labnet as ln
-from labnet.network.transport import pool as pools
+from labnet.network.transport import client as pools
 
 HERE = Path(__file__).parent
 SERVERS = HERE / "roundtrip_servers.py"
@@ -90,6 +90,47 @@ async def forward(elements: int, *cell: str) -> AsyncIterator[Task]:
         async def task() -> None:
             with ln.no_grad():
                 assert (await model(x)).shape == (elements,)
+
+        yield task
+
+
+@contextlib.asynccontextmanager
+async def forward_over_http(elements: int) -> AsyncIterator[Task]:
+    async with forward(elements) as over_a_channel:
+
+        async def task() -> None:
+            os.environ["LABNET_TRANSPORT"] = "http"
+            try:
+                await over_a_channel()
+            finally:
+                del os.environ["LABNET_TRANSPORT"]
+
+        yield task
+
+
+@contextlib.asynccontextmanager
+async def blocking(elements: int) -> AsyncIterator[Task]:
+    x = ln.ones(elements)
+    with started("labnet") as port:
+        model = ln.network.remote_model(f"localhost:{port}", blocking=True)
+
+        async def task() -> None:
+            with ln.no_grad():
+                assert model(x).shape == (elements,)
+
+        yield task
+
+
+@contextlib.asynccontextmanager
+async def blocking_backward(elements: int) -> AsyncIterator[Task]:
+    x, g = ln.ones(elements, requires_grad=True), ln.ones(elements)
+    with started("labnet") as port:
+        model = ln.network.remote_model(f"localhost:{port}", blocking=True)
+
+        async def task() -> None:
+            gradients = model(x).backward(g)
+            assert gradients[x].shape == (elements,)
+            x.grad = None
 
         yield task
 
@@ -166,10 +207,15 @@ COLUMNS = {
     "echo": echo,
     "forward": forward,
     "forward+backward": forward_backward,
+    "forward over HTTP": forward_over_http,
+    "blocking forward": blocking,
+    "blocking both": blocking_backward,
     "aiohttp": by_aiohttp,
     "grpc.aio": by_grpc,
     "LitServe": by_litserve,
 }
+#: Columns of callers that block: one at a time only.
+ONE_AT_A_TIME = ("blocking forward", "blocking both")
 #: Columns for small bodies only: JSON of 16 MB takes seconds.
 SMALL = {"LitServe"}
 NEEDS = {"aiohttp": "aiohttp", "grpc.aio": "grpc", "LitServe": "litserve"}
@@ -196,7 +242,7 @@ async def measure(elements: int, *, concurrency: int, rounds: int, seconds: floa
     async with contextlib.AsyncExitStack() as stack:
         tasks = {}
         for name, column in COLUMNS.items():
-            if name in SMALL and elements > 1 << 16:
+            if (name in SMALL and elements > 1 << 16) or (name in ONE_AT_A_TIME and concurrency > 1):
                 continue
             if any(part in name for part in only.split(",")) and (
                 name not in NEEDS or importlib.util.find_spec(NEEDS[name])

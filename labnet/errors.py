@@ -105,6 +105,10 @@ class Unreachable(RemoteError):
     """No server answered at the address."""
 
 
+class ServerStopped(Unreachable):
+    """The server was stopped on purpose, so waiting for it is of no use."""
+
+
 class RemoteTimeout(RemoteError, TimeoutError):
     """The server did not answer in time."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from labnet import codec, npy
+from labnet import codec, json_codec, npy
 from labnet.errors import DTypeError, ShapeError, WireError
 from labnet.tensor import Tensor, on_host, wrap
 
@@ -20,6 +20,8 @@ JSON = "application/json"
 NPY = "application/x-npy"
 TEXT = "text/plain; charset=utf-8"
 BYTES = "application/octet-stream"
+FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data"
 
 #: Content types of tensors, in order of preference.
 MESSAGES = (NATIVE, JSON, NPY)
@@ -28,7 +30,9 @@ PROTOCOL = "1"
 #: Name of the tensor in a message of one unnamed tensor.
 SINGLE = "tensor"
 
-_FORM = "form"
+_LAYOUT = "form"  # the metadata that tells one tensor from several
+_ARRAYS = (Tensor, np.ndarray)
+_PLAIN = (*_ARRAYS, np.generic)
 _SMALL = 1 << 16
 
 
@@ -178,7 +182,7 @@ def message_of(value: Any, **metadata: str) -> Message:
 
 def encode_native(message: Message, *, bfloat16: bool = False) -> Body:
     """Encode tensors in the safetensors layout; with `bfloat16`, round float32 to it."""
-    metadata = {**message.metadata, _FORM: "dict" if message.named else "tensor"}
+    metadata = {**message.metadata, _LAYOUT: "dict" if message.named else "tensor"}
     arrays = {name: on_host(tensor) for name, tensor in message.tensors.items()}
     return Body(NATIVE, codec.encode(arrays, metadata, bfloat16=bfloat16))
 
@@ -192,7 +196,7 @@ def decode_native(buffer: bytes | bytearray | memoryview) -> Message:
         If it is malformed.
     """
     arrays, metadata = codec.decode(buffer)
-    named = metadata.pop(_FORM, "dict" if arrays.keys() - {SINGLE} else "tensor") == "dict"
+    named = metadata.pop(_LAYOUT, "dict" if arrays.keys() - {SINGLE} else "tensor") == "dict"
     if not named and arrays.keys() - {SINGLE}:
         raise WireError(f"a message of form 'tensor' holds one tensor named {SINGLE!r}, got {sorted(arrays)}")
     return Message({name: wrap(array) for name, array in arrays.items()}, named, metadata)
@@ -211,15 +215,26 @@ def decode_json(buffer: bytes | bytearray | memoryview) -> Message:
     >>> decode_json(b"[[1, 2.5]]").value
     Tensor([[1. , 2.5]], dtype=float32)
     """
-    try:
-        data = msgspec.json.decode(buffer)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise WireError(f"the body is not JSON: {error}") from None
+    data = decode_data(buffer, arrays=True)
     try:
         with np.errstate(over="raise"):
             return message_of(data)
     except (ShapeError, DTypeError, FloatingPointError) as error:
         raise WireError(f"the JSON body is not a tensor: {error}") from None
+
+
+def decode_data(buffer: bytes | bytearray | memoryview, *, arrays: bool = False) -> Any:
+    """Decode JSON data; with `arrays`, long lists of numbers may be arrays, see `json_codec.decode`.
+
+    Raises
+    ------
+    WireError
+        If it is not JSON.
+    """
+    try:
+        return json_codec.decode(buffer, arrays=arrays)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise WireError(f"the body is not JSON: {error}") from None
 
 
 def decode_npy(buffer: bytes | bytearray | memoryview) -> Message:
@@ -276,13 +291,14 @@ def encode_json(value: Any) -> Body:
         If a value cannot be encoded as JSON.
     """
     try:
-        return Body(JSON, [msgspec.json.encode(value, enc_hook=_plain)])
+        parts = json_codec.encode(value, hook=_plain, types=_ARRAYS, array_of=on_host)
+        return Body(JSON, list(parts))
     except (TypeError, RecursionError) as error:
         raise DTypeError(f"cannot be sent as JSON: {error}") from None
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor | np.ndarray | np.generic):
+    if isinstance(value, _PLAIN):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} {value!r:.80}")
 
@@ -326,6 +342,19 @@ def is_tensors(value: Any) -> bool:
     return isinstance(value, Tensor | np.ndarray)
 
 
+def is_long(value: Any, form: Format | None = None) -> bool:
+    """Return whether encoding a value takes so long that it should not block an event loop.
+
+    Parameters
+    ----------
+    form : Format, optional
+        Format of tensors; by default, one that converts every element.
+    """
+    if form is not None and form.content_type != JSON and not form.bfloat16 and is_tensors(value):
+        return False
+    return json_codec.is_long(value, _ARRAYS)
+
+
 def decode_value(content_type: str, buffer: bytes | bytearray | memoryview) -> Any:
     """Decode a reply: a message of tensors, JSON data, text or bytes.
 
@@ -340,10 +369,7 @@ def decode_value(content_type: str, buffer: bytes | bytearray | memoryview) -> A
     if kind == NPY:
         return decode_npy(buffer)
     if kind == JSON:
-        try:
-            return msgspec.json.decode(buffer)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise WireError(f"the body is not JSON: {error}") from None
+        return decode_data(buffer)
     if kind.startswith("text/"):
         return bytes(buffer).decode("utf-8", "replace")
     return bytes(buffer)

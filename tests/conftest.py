@@ -94,12 +94,16 @@ def _inet(sockets):
 
 def _close_kept_connections():
     """Close what the clients keep open for the next call, on every loop that still runs in this process."""
+    from labnet.network.client import session
     from labnet.network.threads import IO, MODELS
-    from labnet.network.transport.pool import pool
+    from labnet.network.transport import thread_channel
+    from labnet.network.transport.client import pool
 
     async def close():
         (await pool()).close()
 
+    thread_channel.close_all()
+    session._answered.entries.clear()  # the next test's server may get the port of this one's
     for loop in (IO, MODELS):
         loop.submit(close()).result(_GRACE_SECONDS)
 

@@ -17,7 +17,7 @@ LAYERS = (
     ("autograd", "memory"),
     ("tensor", "_methods"),
     ("ops",),
-    ("codec", "npy"),
+    ("codec", "json_codec", "npy"),
     ("nn", "loss", "optim", "io"),
     ("compile",),
     ("wire", "store"),

@@ -29,7 +29,7 @@ BOXES = (
     Box(0, 0, "loss of a remote model", "network/client/remote_model", CLIENT),
     Box(0, 1, "one request until it is answered", "network/client/session", CLIENT),
     Box(0, 2, "bodies: tensors to bytes", "wire", CLIENT),
-    Box(0, 3, "connections of this process", "network/transport/pool", CLIENT),
+    Box(0, 3, "connections of this process", "network/transport/client", CLIENT),
     Box(0, 4, "backward: a node of the graph", "network/client/remote_call", CLIENT),
     Box(0, 5, "panel, plots, magics", "jupyter/panel", CLIENT),
     Box(1, 0, "HTTP, token, Host and Origin", "network/server/handler", SERVER),

@@ -9,9 +9,8 @@ from typing import Any
 
 from labnet.network.client.location import Gone
 from labnet.network.client.retry import Backoff
-from labnet.network.protocol.headers import EPOCH, VERSION, Least
-from labnet.network.replication.messages import LINEAGE
-from labnet.network.transport.pool import Address
+from labnet.network.protocol.headers import EPOCH, LINEAGE, VERSION, Least
+from labnet.network.transport.address import Address
 
 #: Default backoff of a client: a restarted model returns within seconds.
 BACKOFF = Backoff(first=0.05, longest=1.0)

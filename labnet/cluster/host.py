@@ -16,7 +16,6 @@ from distributed.protocol import deserialize_bytes
 
 from labnet.cluster.capture import Capture
 from labnet.cluster.directory import BACKOFF, Directory, PartLocation
-from labnet.cluster.front import TlsProxy
 from labnet.errors import ServeError
 from labnet.network import Server
 from labnet.network.client.options import ClientOptions
@@ -27,7 +26,6 @@ from labnet.network.replication.messages import new_lineage
 from labnet.network.replication.primary import Primary
 from labnet.network.replication.replica import Replica
 from labnet.network.serve import Given, Place, serve_part
-from labnet.network.threads import IO
 
 log = logging.getLogger("labnet.cluster")
 
@@ -45,7 +43,6 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         """Start serving and register with the scheduler."""
         self._worker = worker
         self._served: dict[str, Server] = {}
-        self._fronts: dict[str, TlsProxy] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._lock = threading.Lock()
         self._capture = Capture()
@@ -97,22 +94,20 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         with self._lock:
             self._served[part] = server
         self._capture.belongs(server.worker.ident, part)
-        front = self._front(part, server)
         return {
-            "port": server.port if front is None else front.port,
+            "port": server.port,
             "token": server.token,
             "incarnation": server.statistics()["server"]["epoch"],
-            "tls": front is not None,
+            "tls": self._is_encrypted,
         }
 
-    def _front(self, part: str, server: Server) -> TlsProxy | None:
-        """Start a TLS proxy for a server if the cluster's connections are encrypted."""
+    @property
+    def _context(self) -> tls.SSLContext | None:
+        """The TLS settings of the cluster, with which clients must present a certificate of its authority."""
         if not self._is_encrypted:
             return None
-        context = self._worker.security.get_listen_args("worker")["ssl_context"]
-        front = self._fronts[part] = TlsProxy(server.port)
-        IO.run(front.open(str(get_address_host(self._worker.address)), context))
-        return front
+        context: tls.SSLContext = self._worker.security.get_listen_args("worker")["ssl_context"]
+        return context
 
     @property
     def _is_encrypted(self) -> bool:
@@ -142,7 +137,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
             options["durability"],
             options["compile"],
         )
-        return serve_part(given, Place(0, self._host, name, "auto"), role)
+        return serve_part(given, Place(0, self._host, name, "auto", ssl=self._context), role)
 
     def _role(self, name: str, replicas: int, primary: dict[str, Any] | None) -> Role | None:
         """Return the role of a part among the parts of its model."""
@@ -172,7 +167,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
     def _host(self) -> str:
         """Return the host to listen on: that of the worker if it is on a network."""
         address: str = self._worker.address
-        if self._is_encrypted or address.startswith("inproc://"):
+        if address.startswith("inproc://"):
             return "127.0.0.1"
         return str(get_address_host(address))
 
@@ -183,9 +178,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
 
     def _stop(self, part: str) -> None:
         with self._lock:
-            server, front = self._served.pop(part, None), self._fronts.pop(part, None)
-        if front is not None:
-            IO.run(front.close())
+            server = self._served.pop(part, None)
         if server is not None:
             server.stop()
             self._capture.belongs(server.worker.ident, None)

@@ -12,7 +12,7 @@ from labnet.network.client.location import Gone
 from labnet.network.client.options import ClientOptions
 from labnet.network.client.remote_model import RemoteModel
 from labnet.network.client.session import Caller
-from labnet.network.transport.pool import Address
+from labnet.network.transport.address import Address
 
 #: Seconds between refreshes of an incomplete directory, and the longest wait of a forward for one.
 _REFRESH_SECONDS = 2.0

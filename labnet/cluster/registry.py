@@ -18,7 +18,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from labnet.cluster.placement import Candidate, choose, why_not
 from labnet.cluster.records import Order, Part
 from labnet.network.client.retry import Backoff
-from labnet.network.replication.messages import LINEAGE
+from labnet.network.protocol.headers import LINEAGE
 
 log = logging.getLogger("labnet.cluster")
 

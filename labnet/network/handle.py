@@ -112,8 +112,11 @@ class Server:
     def stop(self) -> None:
         """Finish running requests and close the port; do nothing if stopped or replaced.
 
-        In a handler it returns at once and stops the server in the background.
+        Clients raise `ServerStopped` at once. In a handler it returns at once and stops the server in the background.
         """
+        self._stop(returns=False)
+
+    def _stop(self, *, returns: bool) -> None:
         with served_ports.turn() as mine:  # released early: running handlers may need it
             if not mine:
                 threading.Thread(target=self.stop, name="labnet-stop", daemon=True).start()
@@ -123,7 +126,7 @@ class Server:
             first = served_ports.remove(self.port)
             if first:
                 discovery.withdraw(self.port)
-        stopping = IO.submit(self._port.stop()) if first else None
+        stopping = IO.submit(self._port.stop(returns=returns)) if first else None
         if self._port.is_current:  # a handler stops its own server: its call may still be answered
             return
         if stopping is None:  # another thread was first
@@ -231,4 +234,4 @@ def servers() -> dict[int, Server]:
 @atexit.register
 def _stop_all() -> None:
     for server in list(servers().values()):
-        server.stop()
+        server._stop(returns=True)  # a restarted process may serve again

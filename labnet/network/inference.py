@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from labnet import wire
+from labnet import json_codec, wire
 from labnet.network.model.served import ServedModel
 from labnet.network.monitor.openapi import installed_version
 from labnet.network.protocol import inference_bodies
 from labnet.network.protocol.headers import VERSION
 from labnet.network.server.routing import Failure, Reply, Request, Route
+from labnet.network.threads import run_apart
 from labnet.nn import Module
 from labnet.tensor import Tensor, wrap
 
@@ -102,7 +103,9 @@ class Model:
 
     async def infer(self, request: Request) -> Reply:
         """Answer an inference request."""
-        asked = inference_bodies.decode(request.body, request.headers.get(inference_bodies.JSON_LENGTH))
+        length = request.headers.get(inference_bodies.JSON_LENGTH)
+        is_long = len(request.body) > json_codec.LARGE and (length is None or len(length) > 5)  # of the JSON
+        asked = await run_apart(lambda: inference_bodies.decode(request.body, length), is_long=is_long)
         inputs = {name: wrap(array) for name, array in asked.inputs.items()}
         version, message = await self._served.evaluate(inputs, named=self._by_name(inputs))
         outputs = message.tensors if message.named else {OUTPUT: message.tensors[wire.SINGLE]}
@@ -114,9 +117,12 @@ class Model:
         if asked.id is not None:
             head["id"] = asked.id
         chosen = {name: (outputs[name].numpy(), binary) for name, binary in wanted.items()}
-        body, length = inference_bodies.encode(head, chosen)
+        is_long = wire.is_long([array for array, binary in chosen.values() if not binary])
+        body, json_length = await run_apart(lambda: inference_bodies.encode(head, chosen), is_long=is_long)
         headers = {VERSION: str(version)}
-        return Reply(body, headers if length is None else {**headers, inference_bodies.JSON_LENGTH: str(length)})
+        return Reply(
+            body, headers if json_length is None else {**headers, inference_bodies.JSON_LENGTH: str(json_length)}
+        )
 
     def _by_name(self, inputs: Mapping[str, Tensor]) -> bool:
         """Return whether inputs are passed by name: all except a single one with a name unknown to the model.

@@ -1,9 +1,10 @@
 """The panel as a web page: its static files, and the script that it shares with the notebook widget."""
 
+import functools
 from pathlib import Path
 
 from labnet import wire
-from labnet.network.server.routing import Answer, Reply, Request, Route
+from labnet.network.server.routing import Reply, Request, Route
 
 _FOLDER = Path(__file__).parent / "page"
 _HEADERS = {
@@ -16,6 +17,7 @@ _JAVASCRIPT = "text/javascript; charset=utf-8"
 _PARTS = ("style.js", "drawing.js", "tree.js", "kernels.js", "controls.js", "token.js", "panel.js", "start.js")
 
 
+@functools.cache
 def script() -> str:
     """Return the panel's JavaScript as one module without imports."""
     return "\n".join((_FOLDER / part).read_text(encoding="utf-8") for part in _PARTS)
@@ -23,18 +25,19 @@ def script() -> str:
 
 def routes() -> dict[str, Route]:
     """Return the routes of the page; they contain no data and need no token on this machine."""
-
-    async def page(request: Request) -> Reply:
-        return Reply(wire.Body(_HTML, [(_FOLDER / "index.html").read_bytes()]), dict(_HEADERS))
-
-    async def panel(request: Request) -> Reply:
-        return Reply(wire.Body(_JAVASCRIPT, [script().encode()]), dict(_HEADERS))
-
     return {
-        "/": _static(page, "The panel as a page", _HTML),
-        "/panel.js": _static(panel, "What draws the panel", _JAVASCRIPT),
+        "/": _static(_page(), "The panel as a page", _HTML),
+        "/panel.js": _static(script().encode(), "What draws the panel", _JAVASCRIPT),
     }
 
 
-def _static(answer: Answer, summary: str, content_type: str) -> Route:
+@functools.cache
+def _page() -> bytes:
+    return (_FOLDER / "index.html").read_bytes()
+
+
+def _static(content: bytes, summary: str, content_type: str) -> Route:
+    async def answer(request: Request) -> Reply:
+        return Reply(wire.Body(content_type, [content]), dict(_HEADERS))
+
     return Route(("GET",), answer, readable=True, counted=False, summary=summary, replies=(content_type,))

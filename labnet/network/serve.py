@@ -4,9 +4,13 @@ import contextlib
 import contextvars
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping
+import ssl as tls
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from tornado.routing import Matcher
+from tornado.web import Application
 
 from labnet.errors import ServeError
 from labnet.network import discovery, inference, served_ports
@@ -18,13 +22,16 @@ from labnet.network.model.staleness import Policy, Staleness
 from labnet.network.model.storage import new_calls, open_store, refuse_completion, refuse_update, release_store
 from labnet.network.model.updates import Optimizer
 from labnet.network.server import auth
+from labnet.network.server.functions import check_name, function_route
 from labnet.network.server.port import Port
-from labnet.network.server.routing import Route, check_name, function_route
+from labnet.network.server.routing import Route
 from labnet.network.threads import IO
-from labnet.network.transport.pool import Address
+from labnet.network.transport.address import Address
 from labnet.nn import Module
 from labnet.stats import RouteStatistics
 from labnet.store import Durability
+
+Tls = tls.SSLContext | tuple[str | os.PathLike[str], str | os.PathLike[str]]
 
 #: Default limit of a request's body, in bytes.
 MAX_BODY = 1 << 28
@@ -41,16 +48,24 @@ def serve(
     token: str | None = "auto",
     max_body: int = MAX_BODY,
     max_queue: int = MAX_QUEUE,
+    ssl: Tls | None = None,
+    handlers: Sequence[Any] = (),
 ) -> Server:
     """Serve functions over HTTP from this process and return at once.
 
     Parameters
     ----------
     routes : mapping of str to function
-        Sync or async functions by name. One with two parameters is given ``(user, tensor)``: a namespace that
-        lives as long as the client, and the tensor that was sent. One with a single parameter is given the
-        tensor, unless the parameter is named ``user``. They return a tensor, a dict of tensors, JSON-able
-        data, text, bytes or None. One named ``statistics`` adds fields to ``GET /statistics``.
+        Sync or async functions by name. One with two parameters is given ``(user, value)``: a namespace that
+        lives as long as the client, and what was sent. One with a single parameter is given the value, unless
+        the parameter is named ``user``. They return a tensor, a dict of tensors, JSON-able data, text, bytes
+        or None. One named ``statistics`` adds fields to ``GET /statistics``. One named ``default`` answers the
+        paths that have no route, and ``/``.
+
+        The value is converted to the annotation of its parameter, such as ``x: ln.Tensor``, ``request: dict``,
+        ``str``, ``list[float]`` or a dataclass; without one, messages of tensors and JSON lists of numbers in
+        rows of equal length are tensors, other JSON is Python data, a form is a dict, and a text or any other
+        body is a str or bytes.
     port : int
         Port to bind; 0 takes a free one.
     host : str
@@ -63,11 +78,16 @@ def serve(
         Most bytes of a request's body.
     max_queue : int
         Most queued and running requests; further ones are refused with 429, and labnet's client retries them.
+    ssl : ssl.SSLContext or tuple of path, optional
+        Serve https: a context, or the files of a certificate and its key.
+    handlers : list of (str, tornado.web.RequestHandler), optional
+        Tornado handlers by pattern of the path, for paths that are no route; WebSocket handlers as well. They need the
+        token as routes do.
 
     Raises
     ------
     ServeError
-        If a name or function cannot be a route.
+        If a name or function cannot be a route, or the certificate cannot be loaded.
     OSError
         If the port is taken, by a server of another name or another process.
 
@@ -81,7 +101,16 @@ def serve(
     """
     if not isinstance(routes, Mapping) or not routes:
         raise ServeError(f"serve: expected functions by name, such as {{'run_model': f}}, got {routes!r:.60}")
-    place = Place(port, host, name or "+".join(sorted(map(str, routes))), token, max_body, max_queue)
+    place = Place(
+        port,
+        host,
+        name or "+".join(sorted(map(str, routes))),
+        token,
+        max_body,
+        max_queue,
+        ssl=tls_context(ssl),
+        handlers=mounted(handlers),
+    )
     return _serve(place, routes)
 
 
@@ -97,6 +126,8 @@ def serve_model(
     max_body: int = MAX_BODY,
     max_queue: int = MAX_QUEUE,
     replace: bool = False,
+    ssl: Tls | None = None,
+    handlers: Sequence[Any] = (),
     compile: bool = False,
     device: str | None = None,
     staleness: Staleness = "accept",
@@ -114,7 +145,7 @@ def serve_model(
     optimizer : callable, optional
         Called with the gradients of the model's parameters on every backward of a client. Without an optimizer the
         weights do not change, and clients still get the gradient of their input.
-    port, host, token, max_body, max_queue
+    port, host, token, max_body, max_queue, ssl, handlers
         As for `serve`.
     routes : mapping of str to function, optional
         Further routes besides ``/forward`` and ``/optimize``.
@@ -161,7 +192,52 @@ def serve_model(
     given = Given(model, optimizer, routes or {}, policy, store, durability, compile, device)
     if name is None:
         name = getattr(model, "__name__", None) or type(model).__name__
-    return serve_part(given, Place(port, host, name, token, max_body, max_queue, replace))
+    place = Place(
+        port, host, name, token, max_body, max_queue, replace, ssl=tls_context(ssl), handlers=mounted(handlers)
+    )
+    return serve_part(given, place)
+
+
+def tls_context(ssl: Tls | None) -> tls.SSLContext | None:
+    """Return the TLS settings of a server.
+
+    Raises
+    ------
+    ServeError
+        If the argument is neither a context nor two files, or the files cannot be loaded.
+    """
+    if ssl is None or isinstance(ssl, tls.SSLContext):
+        return ssl
+    if not isinstance(ssl, tuple | list) or len(ssl) != 2:
+        raise ServeError(f"ssl must be an ssl.SSLContext, or (certificate, key) as two files, got {ssl!r:.60}")
+    context = tls.create_default_context(tls.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(*ssl)
+    except (OSError, TypeError) as error:
+        raise ServeError(f"ssl: certificate {ssl[0]!r:.80} with key {ssl[1]!r:.80}: {error}") from error
+    return context
+
+
+def mounted(handlers: Sequence[Any]) -> Application | None:
+    """Return Tornado handlers as an application.
+
+    Raises
+    ------
+    ServeError
+        If they are not rules as Tornado wants them.
+    """
+    if not handlers:
+        return None
+    try:
+        application = Application(list(handlers))
+        for rule in application.wildcard_router.rules:
+            if not isinstance(rule.matcher, Matcher) or not isinstance(rule.target_kwargs, dict):
+                raise TypeError(f"{rule.matcher!r:.40} is no pattern, or {rule.target_kwargs!r:.40} no dict")
+        return application
+    except Exception as error:
+        raise ServeError(
+            f"handlers must be Tornado rules such as [(r'/chat', Handler)], got {handlers!r:.80}: {error}"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -236,6 +312,8 @@ class Place:
     max_body: int = MAX_BODY
     max_queue: int = MAX_QUEUE
     replace: bool = False
+    ssl: tls.SSLContext | None = None
+    handlers: Application | None = None
 
     def check(self) -> None:
         """Raise `ServeError` for invalid values."""
@@ -265,7 +343,14 @@ class Place:
         present = served_ports.ports.get(self.port)
         if present is None:
             token = auth.new_token() if self.token == "auto" else self.token
-            return Port(port=self.port, host=self.host, token=token, max_body=self.max_body, max_queue=self.max_queue)
+            return Port(
+                port=self.port,
+                host=self.host,
+                token=token,
+                max_body=self.max_body,
+                max_queue=self.max_queue,
+                context=self.ssl,
+            )
         if present.owner is not None and present.owner.name != self.name and not self.replace:
             raise OSError(
                 errno.EADDRINUSE,
@@ -278,6 +363,8 @@ class Place:
                 errno.EADDRINUSE,
                 f"port {self.port} is bound to host {present.host!r}, not {self.host!r}: stop that server first",
             )
+        if (present.ssl is None) != (self.ssl is None):
+            raise OSError(errno.EADDRINUSE, f"port {self.port} serves {present.url}: stop that server to change TLS")
         return present
 
 
@@ -358,7 +445,7 @@ async def _install(place: Place, bound: Port, server: Server, table: dict[str, R
     for path, route in table.items():
         if route.counted and not route.label:
             bound.statistics.setdefault(path.strip("/"), RouteStatistics())
-    bound.max_body, bound.max_queue = place.max_body, place.max_queue
+    bound.max_body, bound.max_queue, bound.handlers = place.max_body, place.max_queue, place.handlers
     if before is None:
         await bound.start()
 

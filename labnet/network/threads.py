@@ -9,12 +9,15 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Coroutine
+import types
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_here = threading.local()
+_LEAVE = object()
 
 #: Seconds after which a waiting thread checks for an interrupt.
 LOOK_SECONDS = 0.2
@@ -95,6 +98,48 @@ class LoopThread:
             raise
 
 
+@types.coroutine
+def leave_thread() -> Generator[Any, Any, None]:
+    """Continue on the I/O loop, in a coroutine that `run_here_first` has begun on its caller's thread."""
+    if getattr(_here, "drives", False):
+        yield _LEAVE
+
+
+def begins_here() -> bool:
+    """Return whether the current coroutine runs on its caller's thread, where it may block."""
+    return getattr(_here, "drives", False)
+
+
+def run_here_first(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on this thread, without an event loop, until it calls `leave_thread`; then on the I/O loop.
+
+    Until then the coroutine may block, and must not wait for anything that needs an event loop.
+    """
+    if begins_here() or IO.is_current:
+        return IO.run(coroutine)
+    _here.drives = True
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    finally:
+        _here.drives = False
+    return IO.run(_rest(coroutine))
+
+
+async def _rest(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine that has begun elsewhere."""
+    result: T = await _resumed(coroutine)
+    return result
+
+
+@types.coroutine
+def _resumed(coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+    result: T = yield from coroutine
+    return result
+
+
 #: Carries all sockets: servers, and clients that block.
 IO = LoopThread("labnet-io")
 #: Runs async handlers and models, so that they never hold up a socket.
@@ -129,7 +174,9 @@ async def await_model(
         raise RuntimeError("it cancelled its own task") from None
 
 
-_here = threading.local()
+async def run_apart(function: Callable[[], T], *, is_long: bool) -> T:
+    """Run a function in a thread if it takes long, so that the event loop stays responsive."""
+    return await asyncio.to_thread(function) if is_long else function()
 
 
 def runs_handlers() -> bool:

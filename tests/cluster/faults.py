@@ -101,7 +101,7 @@ def cut(seconds, trainers, folder):
                     await ln.loss.mse(await model(x), y).backward()
                 done.append(time.perf_counter())
 
-            from labnet.network.transport.pool import Pool
+            from labnet.network.transport.client import Pool
 
             plain = Pool.request
 

@@ -12,7 +12,7 @@ from distributed.security import Security
 
 import labnet as ln
 from labnet.cluster.registry import address_of
-from labnet.errors import Unauthorized, Unreachable
+from labnet.errors import ProtocolMismatch, Unauthorized, Unreachable
 from tests.helpers.cluster.models import adam, batch, small
 from tests.helpers.cluster.parts import kill, wait_restarted
 
@@ -140,7 +140,7 @@ def test_servers_speak_tls_where_the_cluster_does(encrypted):
         assert [row.url.partition(":")[0] for row in cluster.models()] == ["https", "https"]
         assert cluster.models()[0].version == 5
         plain = ln.network.remote_model(model.url.replace("https", "http"), token="any", blocking=True, timeout=2)
-        with pytest.raises(Unreachable):
+        with pytest.raises(ProtocolMismatch, match="speaks https"):
             plain(batch(0)[0])
         anybody = ssl.create_default_context()
         anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE

@@ -1,5 +1,6 @@
 """Errors that a client raises: those that a server reports, and those for a missing reply."""
 
+import ssl as tls
 from typing import Any
 
 import msgspec
@@ -7,9 +8,11 @@ import msgspec
 from labnet import errors
 from labnet.errors import RemoteError
 from labnet.network.client.retry import Schedule
-from labnet.network.transport.exchange import Response
-from labnet.network.transport.pool import Address
+from labnet.network.transport.address import Address
+from labnet.network.transport.response import Response
 
+#: OpenSSL's names of the error for an answer that is not TLS.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
 #: Statuses of requests that are refused before the server looks up their key; they say nothing of earlier attempts.
 _TURNED_AWAY = (401, 403, 404, 405, 411, 413, 415, 429, 503)
 
@@ -27,8 +30,23 @@ def no_reply(
         text = f"{where}: no answer within {schedule.timeout:.3g} s{hint}{tail}"
         return errors.RemoteTimeout(text, server=server, route=route, call=call, applied=applied)
     reason = getattr(reason, "real_error", None) or reason
-    text = f"{where}: {getattr(reason, 'strerror', None) or reason}; is the server running there?{tail}"
+    hint = "does the server speak https?" if is_without_tls(reason) else "is the server running there?"
+    text = f"{where}: {getattr(reason, 'strerror', None) or reason}; {hint}{tail}"
     return errors.Unreachable(text, server=server, route=route, call=call, applied=applied)
+
+
+def is_without_tls(error: BaseException) -> bool:
+    """Return whether no connection was opened because the server answered the beginning of TLS with something else."""
+    reason = getattr(error, "reason", None)
+    return isinstance(reason, tls.SSLError) and reason.reason in _NO_TLS
+
+
+def stopped(address: Address, route: str, *, applied: str | None) -> RemoteError:
+    """Return the error for a request to a server that was stopped on purpose."""
+    tail = f" (applied: {applied})" if applied else ""
+    return errors.ServerStopped(
+        f"{address}{route}: the server was stopped{tail}", server=str(address), route=route, applied=applied
+    )
 
 
 def named(address: Address, route: str, response: Response, *, at_stake: bool, in_doubt: bool) -> RemoteError:

@@ -9,7 +9,7 @@ from labnet.network.client.replay import RecordedForward
 from labnet.network.client.session import Caller
 from labnet.network.protocol.headers import CALL, EPOCH, MODE, REFUSE
 from labnet.network.protocol.keys import Ticket
-from labnet.network.transport.exchange import Response
+from labnet.network.transport.response import Response
 from labnet.tensor import Tensor
 
 

@@ -8,7 +8,7 @@ import ssl as tls
 from collections.abc import Mapping
 from typing import Protocol
 
-from labnet.network.transport.pool import Address
+from labnet.network.transport.address import Address
 
 
 class Gone(OSError):

@@ -2,11 +2,12 @@
 
 import os
 import ssl as tls
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from labnet.errors import RemoteError
 from labnet.network.client.retry import Backoff
 
 
@@ -28,6 +29,9 @@ class ClientOptions:
     backoff: Backoff | None = None
     wire_dtype: str | None = None
     state: str | os.PathLike[str] | None = None
+    forward: str = "/forward"
+    backward: str = "/optimize"
+    on_error: Callable[[RemoteError], object] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.wire_dtype not in (None, "bfloat16"):
@@ -42,6 +46,12 @@ class ClientOptions:
         if not isinstance(self.ssl, tls.SSLContext | None):
             raise TypeError(f"ssl must be an ssl.SSLContext, got {type(self.ssl).__name__}")
         _check_headers(self.headers or {})
+        for name in ("forward", "backward"):
+            route = getattr(self, name)
+            if not isinstance(route, str) or not route.strip("/"):
+                raise ValueError(f"{name} must be the name of a route such as '/{name}', got {route!r:.40}")
+        if self.on_error is not None and not callable(self.on_error):
+            raise TypeError(f"on_error must be a function of the error, got {type(self.on_error).__name__}")
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:

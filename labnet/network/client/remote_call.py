@@ -16,7 +16,7 @@ from labnet.network.protocol.headers import CALL, LOSS, RENEWS
 from labnet.network.protocol.keys import Ticket
 from labnet.network.protocol.outcome import Applied
 from labnet.network.protocol.rounds import RoundOf
-from labnet.network.threads import IO
+from labnet.network.threads import run_here_first
 from labnet.tensor import Tensor, as_gradient
 
 #: How often a forward is repeated for one backward after the server has dropped its graph.
@@ -98,7 +98,7 @@ class RemoteCall(RemoteNode):
         body = wire.encode_native(message, bfloat16=self.forward.caller.bfloat16)
         self._choose_key(body)
         sending = self._apply(body, Round.current() or SharedUpdates.current() or self._share(run))
-        return IO.run(sending) if self._blocking else sending
+        return run_here_first(sending) if self._blocking else sending
 
     def settle(self) -> None:
         """Forget the outcome: a further backward is a new request, which the server will refuse.

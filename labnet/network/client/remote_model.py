@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import os
 import ssl as tls
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from labnet import errors, wire
@@ -18,15 +18,15 @@ from labnet.network.client.session import Caller
 from labnet.network.protocol import keys
 from labnet.network.protocol.digest import digest_of_body
 from labnet.network.protocol.headers import MODE, WANTED
-from labnet.network.threads import IO
-from labnet.network.transport.pool import Address
+from labnet.network.threads import run_here_first
+from labnet.network.transport.address import Address
 from labnet.tensor import Tensor, as_array, wrap
 
 T = TypeVar("T")
 
 
 def _run(coroutine: Coroutine[Any, Any, T], *, blocking: bool) -> Any:
-    return IO.run(coroutine) if blocking else coroutine
+    return run_here_first(coroutine) if blocking else coroutine
 
 
 def tfetch(
@@ -240,6 +240,9 @@ def remote_model(
     backoff: Backoff | None = None,
     wire_dtype: str | None = None,
     state: str | os.PathLike[str] | None = None,
+    forward: str = "/forward",
+    backward: str = "/optimize",
+    on_error: Callable[[errors.RemoteError], object] | None = None,
 ) -> RemoteModel:
     """Connect to a served model: a function that computes there and whose gradient flows back.
 
@@ -258,6 +261,10 @@ def remote_model(
     state : path, optional
         A file that keeps the client's identity: the next process that names it continues as the same client and never
         reuses a key for another request. For one process at a time.
+    forward, backward : str
+        Names of the server's routes.
+    on_error : callable, optional
+        Called with each `RemoteError` before it is raised; in another thread if the model blocks.
 
     Raises
     ------
@@ -281,6 +288,9 @@ def remote_model(
         backoff=backoff,
         wire_dtype=wire_dtype,
         state=state,
+        forward=forward,
+        backward=backward,
+        on_error=on_error,
     )
     return RemoteModel(Caller(Address.parse(url), options), blocking=blocking)
 

@@ -3,6 +3,9 @@
 import asyncio
 import socket
 import ssl as tls
+import threading
+import time
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +13,7 @@ import msgspec
 from tornado.iostream import StreamClosedError
 
 from labnet import errors, wire
-from labnet.errors import WireError
+from labnet.errors import RemoteError, WireError
 from labnet.eviction import BoundedMap
 from labnet.network import discovery
 from labnet.network.client import failures
@@ -26,6 +29,7 @@ from labnet.network.protocol.digest import (
     digest_of,
     mismatch,
 )
+from labnet.network.protocol.frames import Head, split_headers
 from labnet.network.protocol.headers import (
     ASK,
     CALL,
@@ -33,13 +37,17 @@ from labnet.network.protocol.headers import (
     CONTENT_DIGEST,
     EPOCH,
     EPOCH_REQUIRED,
+    LINEAGE,
     PROTOCOL,
     TOKEN_HEADER,
     WANT_CONTENT_DIGEST,
 )
 from labnet.network.protocol.keys import Ticket
-from labnet.network.transport.exchange import Response, Stage
-from labnet.network.transport.pool import Address, pool
+from labnet.network.threads import begins_here, leave_thread
+from labnet.network.transport.address import Address
+from labnet.network.transport.client import opens_channels, pool
+from labnet.network.transport.response import Response, Stage
+from labnet.network.transport.thread_channel import channel_of_thread
 
 #: Bodies of this size and more get the whole timeout in one attempt, because sending them takes long.
 _LARGE = 1 << 20
@@ -55,6 +63,7 @@ _OF_STRANGERS, _NOT_FOUND = (401, 403), (404, 405)
 #: The incarnation of each server that has answered, by address and path, or by name if it may move; the most recent
 #: ones only.
 _answered: BoundedMap[str, str | None] = BoundedMap(count=1024)
+_answering = threading.Lock()
 
 
 class Caller:
@@ -78,6 +87,8 @@ class Caller:
         self._backoff = options.backoff or Backoff()
         #: Whether float32 travels as bfloat16, in both directions.
         self.bfloat16 = options.wire_dtype == "bfloat16"
+        self._paths = {"/forward": f"/{options.forward.strip('/')}", "/optimize": f"/{options.backward.strip('/')}"}
+        self._on_error = options.on_error
 
     @property
     def address(self) -> Address:
@@ -105,6 +116,8 @@ class Caller:
 
         Parameters
         ----------
+        route : str
+            ``/forward`` and ``/optimize`` stand for the routes that the options name.
         ticket : Ticket, optional
             Idempotency key: the server carries out the request once. A POST always has one.
 
@@ -113,6 +126,22 @@ class Caller:
         RemoteError
             Of the class that says what went wrong.
         """
+        try:
+            return await self._call(method, route, body, headers, ticket=ticket)
+        except RemoteError as error:
+            if self._on_error is not None:
+                self._on_error(error)
+            raise
+
+    async def _call(
+        self,
+        method: str,
+        route: str,
+        body: wire.Body | None,
+        headers: Mapping[str, str] | None,
+        *,
+        ticket: Ticket | None,
+    ) -> Response:
         refuse_in_replay(method, self._where(route))
         if ticket is None and method == "POST":
             ticket = self.ticket(route)
@@ -124,7 +153,7 @@ class Caller:
         else:
             extra[WANT_CONTENT_DIGEST] = WANTED
         trail.check(self.address.host)
-        at_stake = ticket is not None and route not in _WITHOUT_EFFECT
+        at_stake = ticket is not None and (route not in _WITHOUT_EFFECT or self._path(route) != route)
         schedule = Schedule(self._backoff, timeout=trail.limited(self._timeout))
         response = await self._send_until_answered(method, route, body, extra, schedule, at_stake=at_stake)
         self._check_protocol(route, response)
@@ -189,15 +218,23 @@ class Caller:
                     epoch = response.headers[EPOCH]
                     continue
                 moved = await self._is_elsewhere(response, schedule)
-                if not moved and not passes(response.status, _error_name(response), own=PROTOCOL in response.headers):
+                name = _error_name(response)
+                if name == "ServerStopped" and not self.where.moves:
+                    return response
+                if not moved and not passes(response.status, name, own=PROTOCOL in response.headers):
                     return response
                 if response.status in OF_PROXIES:  # the proxy may have forwarded the request
                     schedule.in_doubt = True
                 wait = schedule.next_wait(at_least=seconds_asked(response.headers.get("Retry-After")))
                 if wait is None:
                     return response
+                await leave_thread()
             except (OSError, StreamClosedError) as error:
+                await leave_thread()
                 schedule.in_doubt = schedule.in_doubt or schedule.connected
+                if not self.where.moves and (await pool()).has_stopped(self.address):
+                    applied = None if not at_stake else "unknown" if schedule.in_doubt else "no"
+                    raise failures.stopped(self.address, route, applied=applied) from None
                 if reason is None or schedule.left > 0 or not isinstance(error, TimeoutError):
                     reason = error
                 wait = schedule.next_wait(patience=self._patience(error))
@@ -271,6 +308,12 @@ class Caller:
         headers = self._head(route, body, extra, token)
         is_large = body is not None and body.nbytes >= _LARGE
         schedule.connected = False
+        if begins_here():
+            seconds = schedule.left if is_large else schedule.attempt
+            response = self._send_from_here(method, route, body, headers, seconds, schedule)
+            if response is not None:
+                return response
+            await leave_thread()
         connections = await pool()
         async with asyncio.timeout(schedule.left if is_large else schedule.attempt) as limit:
 
@@ -279,17 +322,58 @@ class Caller:
                 if stage == "answered" and not limit.expired():
                     limit.reschedule(asyncio.get_running_loop().time() + schedule.left)
 
-            path, parts = self.address.prefix + route, body.parts if body is not None else []
+            path, parts = self.address.prefix + self._path(route), body.parts if body is not None else []
             response = await connections.request(
-                self.address, method, path, headers, parts, context=self.where.ssl, reached=reached
+                self.address, method, path, headers, parts, context=self.where.ssl, reached=reached, channel=True
             )
-        self._remember(response.headers.get(EPOCH))
+        return self._checked(response, route)
+
+    def _send_from_here(
+        self,
+        method: str,
+        route: str,
+        body: wire.Body | None,
+        headers: Mapping[str, str],
+        seconds: float,
+        schedule: Schedule,
+    ) -> Response | None:
+        """Make one attempt on this thread; return None if it has no channel to the server."""
+        if self.where.moves or self.address.scheme != "http":
+            return None
+        own, others = split_headers(headers)
+        if not opens_channels(self.address, self.where.ssl, others):
+            return None
+        channel = channel_of_thread((self.address, others))
+        if channel is None:
+            return None
+        schedule.connected = True
+        deadline = time.monotonic() + seconds
+        response = channel.request(
+            Head(method=method, path=self._path(route)), own, body.parts if body else [], deadline
+        )
+        return self._checked(response, route)
+
+    def _checked(self, response: Response, route: str) -> Response:
+        """Return a reply that arrived undamaged, and record who has sent it."""
         _check_digest(response)
+        self._remember(response.headers.get(EPOCH), route)
         return response
 
-    def _remember(self, epoch: str | None) -> None:
-        """Record the incarnation of the server that answered."""
-        _answered.put(self._known, epoch)
+    def _remember(self, epoch: str | None, route: str) -> None:
+        """Record the incarnation of the server that answered; warn if it has lost the weights of the previous one."""
+        before = _answered.get(self._known)
+        if before == epoch and epoch is not None:
+            return
+        with _answering:
+            _answered.put(self._known, epoch)
+        lost = before is not None and epoch is not None and before[:LINEAGE] != epoch[:LINEAGE]
+        if lost and route in _OF_MODELS and not self.where.moves:
+            warnings.warn(
+                f"{self.address}: server restarted (seen at {time.strftime('%H:%M')}), its weights are new or those of "
+                "its last checkpoint",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     @property
     def _known(self) -> str:
@@ -301,12 +385,17 @@ class Caller:
         reason = getattr(error, "reason", None)
         if isinstance(error, Gone) or isinstance(reason, tls.SSLCertVerificationError):
             return 0.0
+        if failures.is_without_tls(error):
+            return 0.0
         if reason is None or self.where.moves or self._known in _answered:
             return None
         return 0.0 if isinstance(reason, socket.gaierror) else UNKNOWN_SECONDS
 
+    def _path(self, route: str) -> str:
+        return self._paths.get(route, route)
+
     def _where(self, route: str) -> str:
-        return f"{self.address}{route}"
+        return f"{self.address}{self._path(route)}"
 
     def decode(self, route: str, response: Response) -> Any:
         """Decode the body of a reply; raise `ProtocolMismatch` for a malformed one."""
@@ -338,7 +427,7 @@ def _check_digest(response: Response) -> None:
 
 def _error_name(response: Response) -> str | None:
     """Return the error name of a reply if it decides about a retry."""
-    if response.status != 400:
+    if response.status not in (400, 503):
         return None
     try:
         name = msgspec.json.decode(response.body)["error"]

@@ -118,9 +118,9 @@ def leaves_of(message: wire.Message) -> dict[str, Tensor]:
     }
 
 
-def message_of(request: Request) -> wire.Message:
+async def message_of(request: Request) -> wire.Message:
     """Return the tensors of a request; refuse a request without any."""
-    message = request.message()
+    message = await request.message()
     if message is None or not message.tensors:
         raise Failure(400, "BadRequest", f"{request.path} needs at least one tensor")
     if not request.is_json:

@@ -32,7 +32,8 @@ from labnet.network.protocol import keys
 from labnet.network.protocol.headers import CALL, KEY, LOSS, MODE, REFUSE, ROUND, VERSION, renewed_by
 from labnet.network.protocol.outcome import Expired
 from labnet.network.protocol.rounds import RoundOf
-from labnet.network.server.routing import Failure, Reply, Request, Route, encoded
+from labnet.network.server.functions import encoded
+from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.network.threads import Worker, await_model
 from labnet.nn import Module
 from labnet.ops.core.creation import random_state, restart_at
@@ -191,7 +192,7 @@ class ServedModel:
         }
 
     async def _forward(self, request: Request) -> Reply:
-        message = message_of(request)
+        message = await message_of(request)
         await self.role.ready(request)
         training = request.native and request.headers.get(MODE, "train") == "train"
         inputs = leaves_of(message) if training else message.tensors
@@ -199,7 +200,7 @@ class ServedModel:
         of, seen, result = await self._worker.run(lambda: self._call(inputs, message.named, training, sample))
         version, epoch = of
         output = outputs_of(await await_model(result, lambda: _both(Calling(training), sample.awaiting())))
-        body = encoded(output.value, request.format)
+        body = await encoded(output.value, request.format)
         headers = {VERSION: str(version)}
         if training:
             call = self._new_call(version)
@@ -286,7 +287,7 @@ class ServedModel:
     async def _train(self, request: Request, call: str) -> Reply:
         """Compute the gradients of a call, and apply them or add them to a round."""
         of_round, renews = RoundOf.read(request.headers.get(ROUND)), renewed_by(request.headers)
-        message = message_of(request)
+        message = await message_of(request)
         loss = loss_of(message.metadata.get(LOSS))
         await self.rounds.release(call)
         try:
@@ -404,7 +405,7 @@ class ServedModel:
         if not isinstance(model, Module):
             raise Failure(404, "RouteNotFound", "/weights: this model is a plain function without named parameters")
         version, state = await self._worker.run(lambda: (self.version, model.state_dict()))
-        return Reply(wire.encode_value(state, request.format), {VERSION: str(version)})
+        return Reply(await encoded(state, request.format), {VERSION: str(version)})
 
 
 @contextlib.contextmanager

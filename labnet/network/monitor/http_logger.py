@@ -10,7 +10,8 @@ from tornado.iostream import StreamClosedError
 from labnet import wire
 from labnet.network.protocol.op_statistics import to_ascii
 from labnet.network.threads import IO
-from labnet.network.transport.pool import Address, pool
+from labnet.network.transport.address import Address
+from labnet.network.transport.client import pool
 from labnet.stats import OpStatistics
 
 log = logging.getLogger("labnet.network")

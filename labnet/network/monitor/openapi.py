@@ -21,7 +21,7 @@ _ERRORS = {
     "412": "the weights have changed by more updates than the server allows",
     "413": "the body is over the server's limit",
     "415": "the content type or a Content-Encoding is not accepted",
-    "422": "the tensors do not fit the model",
+    "422": "the tensors do not fit the model, or the body does not fit the annotation of the function",
     "429": "the server is busy",
     "500": "the served function raised",
     "503": "the server is stopping",

@@ -38,6 +38,8 @@ VERSION = "Labnet-Version"
 MODE = "Labnet-Mode"
 #: Incarnation of the server that answered.
 EPOCH = "Labnet-Epoch"
+#: Characters at the beginning of an epoch that all incarnations of one store or one replicated model share.
+LINEAGE = 16
 #: Value in place of an unknown epoch: report the epoch and carry nothing out; and the status of that reply.
 ASK, EPOCH_REQUIRED = "?", 428
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from labnet import codec, wire
+from labnet import codec, json_codec, wire
 from labnet.codec import Array, Part
 from labnet.errors import WireError
 
@@ -31,6 +31,8 @@ DATATYPES = {
 DATATYPE_OF = {dtype: name for name, dtype in DATATYPES.items()}
 _BFLOAT16 = "BF16"
 _MAX_DIMENSIONS = 64
+#: How many numbers are converted in one call.
+_PIECE = 1 << 15
 _NUMBERS = {"b": (bool,), "i": (int,), "u": (int,), "f": (int, float)}
 
 
@@ -124,12 +126,12 @@ def encode(head: Mapping[str, Any], outputs: Mapping[str, tuple[Array, bool]]) -
             if plain.nbytes:
                 parts.append(plain.reshape(-1).view(np.uint8).data)
         else:
-            entry["data"] = plain.reshape(-1).tolist()
+            entry["data"] = plain.reshape(-1)
         described.append(entry)
-    text = msgspec.json.encode({**head, "outputs": described})
+    text = wire.encode_json({**head, "outputs": described})
     if any(binary for _, binary in outputs.values()):
-        return wire.Body(wire.BYTES, [text, *parts]), len(text)
-    return wire.Body(wire.JSON, [text]), None
+        return wire.Body(wire.BYTES, [*text.parts, *parts]), text.nbytes
+    return text, None
 
 
 def _length(text: str, available: int) -> int:
@@ -140,7 +142,7 @@ def _length(text: str, available: int) -> int:
 
 def _document(text: memoryview) -> dict[str, Any]:
     try:
-        document = msgspec.json.decode(text)
+        document = json_codec.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise WireError(f"the request is not JSON: {error}") from None
     if not isinstance(document, dict):
@@ -221,7 +223,10 @@ def _from_numbers(name: str, data: Any, datatype: str, shape: list[int]) -> Arra
         raise WireError(f"data of input {name!r:.80} holds {len(flat)} numbers: shape {shape} has {math.prod(shape)}")
     try:
         with np.errstate(over="raise"):
-            return np.array(flat, dtype).reshape(shape)
+            made = np.empty(len(flat), dtype)
+            for start in range(0, len(flat), _PIECE):  # one call for all would block every thread
+                made[start : start + _PIECE] = np.array(flat[start : start + _PIECE], dtype)
+            return made.reshape(shape)
     except (OverflowError, FloatingPointError, ValueError) as error:
         raise WireError(f"data of input {name!r:.80} does not fit {datatype} of shape {shape}: {error}") from None
 

@@ -14,11 +14,9 @@ import numpy as np
 
 from labnet import wire
 from labnet.errors import GraphExpired, Overloaded, RemoteError, RemoteTimeout, Unreachable
+from labnet.network.protocol.headers import LINEAGE
 from labnet.network.server.routing import Failure
 from labnet.tensor import Tensor, wrap
-
-#: Hex digits of an epoch that form the lineage: they change only if an answered update is lost.
-LINEAGE = 16
 
 _GRADIENT, _REPLY = "gradient/", "reply"
 _STATUS = {"GraphExpired": 410, "CallExpired": 409, "StaleGradient": 412, "BadGradient": 422}

@@ -116,7 +116,7 @@ class Primary(Role):
                 served.calls.fate(call, now=time.monotonic()) if known else "unknown",
                 "the primary was restarted since the replica computed this gradient, which is not applied now",
             )
-        handed = ForwardedGradients.decode(request.message())
+        handed = ForwardedGradients.decode(await request.message())
         contribution = self._contribution(request, call, handed, fingerprint)
         await served.rounds.release(call)
         try:

@@ -19,6 +19,7 @@ from labnet.network.protocol.headers import (
     CALL,
     CLIENT,
     EPOCH,
+    LINEAGE,
     PRIMARY,
     REFUSE,
     RENEWS,
@@ -29,7 +30,7 @@ from labnet.network.protocol.headers import (
 )
 from labnet.network.protocol.keys import Ticket
 from labnet.network.protocol.rounds import RoundOf
-from labnet.network.replication.messages import LINEAGE, ForwardedGradients, failure_of
+from labnet.network.replication.messages import ForwardedGradients, failure_of
 from labnet.network.server.port import Port
 from labnet.network.server.routing import Failure, Reply, Request
 from labnet.network.threads import IO

@@ -15,7 +15,7 @@ from labnet.network.client.options import ClientOptions
 from labnet.network.client.remote_model import RemoteModel
 from labnet.network.client.session import Caller
 from labnet.network.threads import IO
-from labnet.network.transport.pool import Address
+from labnet.network.transport.address import Address
 from labnet.tensor import Tensor
 
 

@@ -24,7 +24,8 @@ from labnet.network.handle import Server
 from labnet.network.runner.child_process import Child, Order
 from labnet.network.serve import serve_routes
 from labnet.network.server import auth
-from labnet.network.server.routing import Failure, Reply, Request, Route, check_name
+from labnet.network.server.functions import check_name
+from labnet.network.server.routing import Failure, Reply, Request, Route
 
 #: Default port of a runner.
 PORT = 3113
@@ -73,7 +74,7 @@ class Runner:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _serve_model(self, request: Request) -> Reply:
-        source, options = _read(request, "file", "name", "model", "optimizer", "lr")
+        source, options = await _read(request, "file", "name", "model", "optimizer", "lr")
         file = _UNUSUAL.sub("_", Path(options["file"] or "model.py").name).removesuffix(".py") + ".py"
         name = _check(options["name"] or file.removesuffix(".py"))
         child = self._start(name, source, file, options["model"], options["optimizer"], _number(options["lr"]))
@@ -107,7 +108,7 @@ class Runner:
         return child
 
     async def _stop_model(self, request: Request) -> Reply:
-        name = _read(request, "name")[1]["name"]
+        name = (await _read(request, "name"))[1]["name"]
         with self._lock:
             child = self._children.pop(name, None)
         if child is None:
@@ -125,7 +126,7 @@ class Runner:
             )
 
     async def _logs(self, request: Request) -> Reply:
-        name = _read(request, "name")[1]["name"] if request.method == "POST" else None
+        name = (await _read(request, "name"))[1]["name"] if request.method == "POST" else None
         with self._lock:
             children = dict(self._children)
         if name is not None and name not in children:
@@ -135,7 +136,7 @@ class Runner:
         return Reply(wire.encode_value("".join(f"{line}\n" for line in lines), request.format))
 
     async def _shell(self, request: Request) -> Reply:
-        command, options = _read(request, "timeout")
+        command, options = await _read(request, "timeout")
         seconds = _number(options["timeout"]) or _SHELL_SECONDS
         return _json(await asyncio.to_thread(_run_command, command.decode("utf-8", "replace"), seconds))
 
@@ -144,12 +145,12 @@ class Runner:
         return Failure(404, "BadRequest", f"no model {name!r:.80} was started here; there are: {known}")
 
 
-def _read(request: Request, *options: str) -> tuple[bytes, dict[str, Any]]:
+async def _read(request: Request, *options: str) -> tuple[bytes, dict[str, Any]]:
     """Return the file in a request and its options; None for a missing option.
 
     A request is a message with one uint8 tensor, and options as metadata.
     """
-    message = request.message()
+    message = await request.message()
     source = message.tensors.get("source") if message is not None else None
     if message is None or source is None or source.dtype != np.uint8 or source.ndim != 1:
         raise Failure(400, "BadRequest", f"{request.path} needs a tensor 'source' of uint8, as remote_runner sends it")

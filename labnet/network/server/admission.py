@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping
 from typing import Protocol
-from urllib.parse import unquote
 
 from labnet import wire
+from labnet.network.protocol.frames import PATH
 from labnet.network.protocol.headers import PROTOCOL, TOKEN_HEADER
 from labnet.network.server.auth import is_from_another_site, is_trusted_origin, same_token
 from labnet.network.server.routing import Failure, Route
 
+#: Path of the function that answers the paths of no other route.
+DEFAULT_PATH = "/default"
+#: Paths of served models: a client of one must not mistake a function for it.
+MODEL_PATHS = frozenset({"/apply", "/follow", "/forward", "/optimize", "/settle", "/weights"})
 #: Longest body of a request without a token, in bytes.
 _SEALED = 256
-#: Upper bound for declared lengths, beyond any real body.
-_HUGE = 1 << 62
 
 Headers = Mapping[str, str]
 
@@ -26,59 +28,61 @@ class Rules(Protocol):
     max_body: int
 
 
-def path_of(target: str) -> str:
-    """Return the path of a request's target, without the query.
+def admit(
+    rules: Rules, method: str, path: str, headers: Headers, length: int | None, *, authorized: bool = False
+) -> tuple[Route, int]:
+    """Return the route of a request and the most bytes that its body may have.
 
-    Examples
-    --------
-    >>> path_of("/v2/models/my%20model?x=1")
-    '/v2/models/my model'
-    """
-    path = target.partition("?")[0]
-    return unquote(path) if "%" in path else path
-
-
-def admit(rules: Rules, method: str, path: str, headers: Headers) -> tuple[Route, int]:
-    """Return the route of a request and the length of its body in bytes.
+    Parameters
+    ----------
+    length : int or None
+        Declared length of the body; None for a chunked body.
+    authorized : bool
+        Whether its connection has shown the token.
 
     Raises
     ------
     Failure
         If the request is refused.
     """
-    route = _find(rules, method, path, headers)
-    _check_protocol(headers)
-    return route, _expected_bytes(rules, route, method, headers)
-
-
-def declared_length(headers: Headers) -> int | None:
-    """Return the declared length of the body; None if the headers do not determine it."""
-    text = headers.get("Content-Length", "0")
-    if "Transfer-Encoding" in headers or not (text.isascii() and text.isdigit()):
-        return None
-    text = text.lstrip("0") or "0"
-    return min(int(text[:20]), _HUGE)
-
-
-def _find(rules: Rules, method: str, path: str, headers: Headers) -> Route:
-    route = rules.routes.get(path)
-    if not _is_sealed(route, method, headers):
-        _authorize(rules, headers, readable=route is None or route.readable)
+    route = find(rules.routes, method, path, headers)
+    sealed = route is not None and route.sealed and method in route.methods and length != 0
+    if not sealed and not authorized:
+        authorize(rules, headers, readable=route is None or route.readable)
     if route is None:
         known = ", ".join(sorted(p for p, r in rules.routes.items() if r.counted and not r.label))
         raise Failure(404, "RouteNotFound", f"no route {path!r:.80}; this server has {known}")
     if method not in route.methods:
-        allowed = ", ".join(route.methods)
+        allowed = ", ".join([*route.methods, *(["HEAD"] if "GET" in route.methods else [])])
         raise Failure(405, "RouteNotFound", f"{path} answers {allowed}, not {method:.20}", headers={"Allow": allowed})
+    check_protocol(headers)
+    limit = _SEALED if sealed else rules.max_body
+    _check_body(route, method, headers, length, limit)
+    return route, limit
+
+
+def find(routes: Mapping[str, Route], method: str, path: str, headers: Headers) -> Route | None:
+    """Return the route of a request.
+
+    A route named ``default`` answers the paths that have none, except those of models and of a channel. It answers
+    ``/`` too, where a browser still gets the panel.
+    """
+    route = routes.get(path)
+    if route is None and path not in MODEL_PATHS and not path.endswith(PATH):
+        return routes.get(DEFAULT_PATH)
+    if path == "/" and (method != "GET" or "text/html" not in headers.get("Accept", "")):
+        return routes.get(DEFAULT_PATH, route)
     return route
 
 
-def _is_sealed(route: Route | None, method: str, headers: Headers) -> bool:
-    """Return whether the body replaces the token, so that the route authorizes the request."""
-    return route is not None and route.sealed and method in route.methods and declared_length(headers) != 0
+def authorize(rules: Rules, headers: Headers, *, readable: bool) -> None:
+    """Refuse a request without the token where the token is needed, and requests of web pages of other sites.
 
-
-def _authorize(rules: Rules, headers: Headers, *, readable: bool) -> None:
+    Raises
+    ------
+    Failure
+        If the request is refused.
+    """
     given = headers.get(TOKEN_HEADER)
     if rules.token is not None and same_token(rules.token, given):
         return
@@ -103,7 +107,7 @@ def _authorize(rules: Rules, headers: Headers, *, readable: bool) -> None:
         )
 
 
-def _check_protocol(headers: Headers) -> None:
+def check_protocol(headers: Headers) -> None:
     """Refuse other versions of the protocol; a request without a version, as from curl, passes."""
     given = headers.get(PROTOCOL, wire.PROTOCOL)
     if given != wire.PROTOCOL:
@@ -115,31 +119,25 @@ def _check_protocol(headers: Headers) -> None:
         )
 
 
-def _expected_bytes(rules: Rules, route: Route, method: str, headers: Headers) -> int:
-    if "Transfer-Encoding" in headers:
-        raise Failure(411, "BadRequest", "a body needs a Content-Length; chunked bodies are not accepted")
-    length = declared_length(headers)
-    if length is None:
-        announced = headers.get("Content-Length")
-        raise Failure(400, "BadRequest", f"Content-Length is {announced!r:.40}: expected one number")
+def _check_body(route: Route, method: str, headers: Headers, length: int | None, limit: int) -> None:
     if "Content-Encoding" in headers:
         raise Failure(415, "BadRequest", f"Content-Encoding {headers['Content-Encoding']!r:.40} is not accepted")
     if method != "POST":
-        if length:
+        if length != 0:
             raise Failure(400, "BadRequest", f"{method} takes no body")
-        return 0
-    if "Content-Length" not in headers:
-        raise Failure(411, "BadRequest", "a body needs a Content-Length")
+        return
     _check_content_type(route, headers)
-    limit = _SEALED if _is_sealed(route, method, headers) else rules.max_body
-    if length > limit:
-        raise Failure(
-            413,
-            "TooLarge",
-            f"the body has {length} bytes, the limit of this server is {limit}; "
-            "send less, or serve with a larger max_body",
-        )
-    return length
+    if length is not None and length > limit:
+        raise too_large(length, limit)
+
+
+def too_large(length: int, limit: int) -> Failure:
+    """Return the refusal of a body that is over the limit, in bytes."""
+    return Failure(
+        413,
+        "TooLarge",
+        f"the body has {length} bytes, the limit of this server is {limit}; send less, or serve with a larger max_body",
+    )
 
 
 def _check_content_type(route: Route, headers: Headers) -> None:

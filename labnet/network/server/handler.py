@@ -1,22 +1,17 @@
-"""HTTP on the server side: requests are read from connections, admitted and answered.
+"""One request and its reply, independent of the transport that carries them.
 
-A request is checked when its head has arrived, before memory is allocated for its body. A refused body is read and
-discarded, up to a limit, so that the client can read the reason.
+A request is checked when its head has arrived, before memory is allocated for its body. A refused request is answered
+with the reason in JSON.
 """
 
-import asyncio
 import logging
-import socket
-import time
 from collections.abc import Mapping
-from email.utils import formatdate
-from functools import lru_cache
-from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
+from tornado.web import Application as Handlers
 
-from labnet import codec, wire
+from labnet import wire
 from labnet.network.protocol import inference_bodies
 from labnet.network.protocol.digest import (
     content_digest,
@@ -25,13 +20,9 @@ from labnet.network.protocol.digest import (
     wanted_algorithm,
 )
 from labnet.network.protocol.headers import CALL, CLIENT, CONTENT_DIGEST, EPOCH, PROTOCOL, WANT_CONTENT_DIGEST
-from labnet.network.server.admission import admit, declared_length, path_of
+from labnet.network.server.admission import admit, too_large
 from labnet.network.server.routing import Failure, Reply, Request, Route, failure_of
 from labnet.network.transport.buffers import Memory
-from labnet.network.transport.connection import DRAIN, Connection
-from labnet.network.transport.connection_limit import Connections, most_connections
-from labnet.network.transport.heads import RequestHead, write_head
-from labnet.network.transport.listener import Acceptor
 
 #: How many bodies of maximum length may be in memory at the same time.
 _BODIES = 4
@@ -41,9 +32,10 @@ log = logging.getLogger("labnet.network")
 
 
 class Application(Protocol):
-    """The part of a server that HTTP needs."""
+    """The part of a server that a transport needs."""
 
     routes: dict[str, Route]
+    handlers: Handlers | None
     url: str
     epoch: str
     token: str | None
@@ -55,195 +47,207 @@ class Application(Protocol):
         """Answer a request, and count it."""
         ...
 
+    def stopping(self) -> Failure:
+        """Return the refusal of a request while the server stops."""
+        ...
 
-class Listener:
-    """Accepts the connections of a server and starts an `Exchange` for every request.
+
+class Budget:
+    """The memory and the time for the bodies that a server receives and sends.
 
     Attributes
     ----------
-    idle_seconds, first_seconds : float
-        Time limits for an idle connection and for the head of its first request.
-    body_seconds, slowest : float
-        Time limit for a body: `body_seconds` plus its length at `slowest` bytes a second.
     bytes_held : int
         Bytes of the bodies of unanswered requests and of replies that are still being sent.
+    body_seconds, slowest : float
+        Time limit for a body: `body_seconds` plus its length at `slowest` bytes a second.
     """
 
-    def __init__(self, application: Application):
-        self.application = application
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.connections: Connections[Connection] = Connections(Connection.close, limit=most_connections())
-        self.idle_seconds = 120.0
-        self.body_seconds = 60.0
-        self.slowest = float(1 << 17)
-        self.first_seconds = 10.0
+    def __init__(self) -> None:
         self.bytes_held = 0
         self.memory = Memory()
-        self._acceptor: Acceptor | None = None
+        self.body_seconds = 60.0
+        self.slowest = float(1 << 17)
 
-    def listen(self, sock: socket.socket) -> None:
-        """Accept connections on a listening socket and own it; runs on the loop."""
-        self._acceptor = Acceptor(sock, self._accept, make_room=self.connections.make_room)
+    def seconds_for(self, nbytes: int) -> float:
+        """Return the time limit for a body, in seconds."""
+        return self.body_seconds + nbytes / self.slowest
 
-    def stop(self) -> None:
-        """Stop accepting connections."""
-        if self._acceptor is not None:
-            self._acceptor.close()
-            self._acceptor = None
+    def take(self, nbytes: int, most: int) -> memoryview:
+        """Return memory for a body.
 
-    @property
-    def is_sending(self) -> bool:
-        """Whether a reply is being sent."""
-        return any(connection.is_sending for connection in self.connections)
+        Raises
+        ------
+        Failure
+            If pending bodies use too much, or there is no memory.
+        """
+        if self.bytes_held and self.bytes_held + nbytes > most:
+            raise Failure(
+                429,
+                "Overloaded",
+                f"requests and replies under way hold {self.bytes_held} bytes, {nbytes} more are over {most}; "
+                "try again",
+                headers={"Retry-After": "1"},
+            )
+        try:  # untouched memory: a declared body that is never sent costs nothing
+            body = self.memory.take(nbytes)
+        except MemoryError:
+            raise Failure(413, "TooLarge", f"there is no memory for the {nbytes} bytes of the body") from None
+        self.bytes_held += nbytes
+        return body
 
-    def close(self) -> None:
-        """Close all connections."""
-        for connection in list(self.connections):
-            connection.close()
+    def release(self, nbytes: int) -> None:
+        """Return the memory of a body."""
+        self.bytes_held -= nbytes
 
-    def abandon(self) -> None:
-        """Leave the connections to the parent process, in a forked child."""
-        for connection in list(self.connections):
-            connection.abandon()
 
-    def _accept(self, sock: socket.socket) -> None:
-        self.connections.waits(Connection(self, sock, first_seconds=self.first_seconds))
+class Outgoing(NamedTuple):
+    """A reply with all headers but those of its transport."""
 
-    # Callbacks of connections
-
-    def begin(self, connection: Connection, head: RequestHead) -> "Exchange":
-        """Start the exchange of a request; only an authorized one protects its connection from eviction."""
-        exchange = Exchange(self, connection, head)
-        if exchange.is_trusted:
-            self.connections.asks(connection)
-        return exchange
-
-    def reject(self, connection: Connection, status: int, reason: str) -> None:
-        """Answer a malformed request and close its connection."""
-        failure = Failure(status, "BadRequest", reason)
-        document = {"error": failure.error, "message": reason, "call": None, "server": self.application.url}
-        body = wire.Body(wire.JSON, [msgspec.json.encode(document)])
-        connection.send([_head(self.application, status, body, {"Connection": "close"}), *body.parts], last=True)
-
-    def waits(self, connection: Connection) -> None:
-        """Mark a connection as waiting for its next request."""
-        self.connections.waits(connection)
-
-    def leaves(self, connection: Connection) -> None:
-        """Remove a closed connection."""
-        self.connections.leaves(connection)
+    status: int
+    headers: dict[str, str]
+    body: wire.Body
 
 
 class Exchange:
-    """One request and its reply."""
+    """A request that arrives, and its reply.
 
-    def __init__(self, listener: Listener, connection: Connection, head: RequestHead):
-        self._listener = listener
-        self._application = listener.application
-        self._connection = connection
-        self._method, target, version, self._headers = head
-        self._path = path_of(target)
-        self._last = version == "HTTP/1.0" or "close" in self._headers.get("Connection", "").lower()
-        self._refusal: Failure | None = None
+    Attributes
+    ----------
+    refusal : Failure or None
+        Why the request is refused.
+    body : memoryview or None
+        Memory for the body; None if it is discarded or has no declared length.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        budget: Budget,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+    ):
+        self._application = application
+        self._budget = budget
+        self._method, self._path, self._headers = method, path, headers
         self._route: Route | None = None
+        self._limit = 0
+        self._chunks: list[bytes] = []
+        self._received = 0
+        self._held = 0
         self._answering = False
-        self.length = 0
+        self.refusal: Failure | None = None
         self.body: memoryview | None = None
-        try:
-            self._route, self.length = admit(self._application, self._method, self._path, self._headers)
-            if version == "HTTP/1.1" and "Host" not in self._headers:
-                raise Failure(400, "BadRequest", "a request of HTTP/1.1 needs a header Host")
-            self._allocate_body()
-        except Failure as failure:
-            self._refuse(failure)
+
+    def admit(self, length: int | None, *, authorized: bool = False) -> None:
+        """Find the route, and allocate memory for the body.
+
+        Parameters
+        ----------
+        length : int or None
+            Declared length of the body; None for a chunked body.
+        authorized : bool
+            Whether the connection has shown the token.
+
+        Raises
+        ------
+        Failure
+            If the request is refused.
+        """
+        application = self._application
+        self._route, self._limit = admit(
+            application, self._method, self._path, self._headers, length, authorized=authorized
+        )
+        if length or self._route.counted:
+            self.body = self._budget.take(length or 0, _BODIES * application.max_body)
+            self._held = length or 0
+        else:
+            self.body = memoryview(b"")
 
     @property
     def is_trusted(self) -> bool:
         """Whether the request was authorized by the token, or the server needs none."""
         route = self._route
-        return self._refusal is None and route is not None and not (route.readable or route.sealed)
+        return self.refusal is None and route is not None and not (route.readable or route.sealed)
 
-    def _refuse(self, failure: Failure) -> None:
-        """Answer with a failure after the body was read; at once if it is too long, expected later, or unbounded."""
-        self._refusal = failure
-        length = declared_length(self._headers)
-        if length is None or length > DRAIN or (length and "Expect" in self._headers):
-            length, self._last = 0, True
-        self.length = length
+    def add(self, chunk: bytes, *, chunked: bool) -> None:
+        """Store the next bytes of the body.
 
-    def _allocate_body(self) -> None:
-        """Allocate memory for the body unless pending bodies use too much."""
-        held, most = self._listener.bytes_held, _BODIES * self._application.max_body
-        if held and held + self.length > most and (self.length or (self._route is not None and self._route.counted)):
-            raise Failure(
-                429,
-                "Overloaded",
-                f"requests and replies under way hold {held} bytes, {self.length} more are over {most}; try again",
-                headers={"Retry-After": "1"},
-            )
-        try:  # untouched memory: a declared body that is never sent costs nothing
-            self.body = self._listener.memory.take(self.length)
-        except MemoryError:
-            raise Failure(413, "TooLarge", f"there is no memory for the {self.length} bytes of the body") from None
-        self._listener.bytes_held += self.length
+        Raises
+        ------
+        Failure
+            If a chunked body is too long.
+        """
+        if self.body is None:
+            return
+        received = self._received + len(chunk)
+        if chunked:
+            if received > self._limit:
+                raise too_large(received, self._limit)
+            self._budget.release(-len(chunk))
+            self._held += len(chunk)
+            self._chunks.append(chunk)
+        else:
+            self.body[self._received : received] = chunk
+        self._received = received
 
-    def _release_memory(self) -> None:
-        if self.body is not None:
-            self._listener.bytes_held -= self.length
-            self.body = None
+    def refuse(self, failure: Failure) -> None:
+        """Refuse the request, and free its memory."""
+        self.refusal = failure
+        self.release()
 
-    def finish(self) -> None:
-        """Answer the request, which is complete or refused."""
-        self._answering = True
-        task = asyncio.ensure_future(self._respond())
-        self._listener.tasks.add(task)
-        task.add_done_callback(self._listener.tasks.discard)
+    def release(self) -> None:
+        """Free the memory of the body; idempotent."""
+        self._budget.release(self._held)
+        self._held, self._chunks, self.body = 0, [], None
 
     def leave(self) -> None:
         """Drop a request whose connection is closed; a reply in progress is still stored under its key."""
         if not self._answering:
-            self._release_memory()
+            self.release()
 
-    async def _respond(self) -> None:
+    async def respond(self) -> Outgoing:
+        """Answer the request, which is complete or refused."""
+        self._answering = True
         try:
-            try:
-                reply = await self._answer()
-                parts = self._parts(200 if reply.body.content_type else 204, reply.body, reply.headers)
-            except Exception as error:
-                parts = self._failed(error)
-            finally:
-                self._release_memory()
-            self._connection.send(parts, last=self._last)
-        except BaseException:  # no reply will follow: do not let the client wait
-            self._connection.close()
-            raise
+            reply = await self._answer()
+            return self._outgoing(200 if reply.body.content_type else 204, reply.body, reply.headers)
+        except Exception as error:
+            return self._failed(error)
+        finally:
+            self.release()
 
-    def _failed(self, error: Exception) -> list[codec.Part]:
-        """Return the reply to a request that failed."""
+    def _failed(self, error: Exception) -> Outgoing:
         failure = failure_of(error)
         if failure.status == 500 and not isinstance(error, Failure):
             log.warning("%s %s failed", self._method, self._path, exc_info=error)
         try:
-            return self._parts(failure.status, self._error_body(failure), failure.headers)
+            return self._outgoing(failure.status, self._error_body(failure), failure.headers)
         except (TypeError, ValueError) as unsendable:
-            other = Failure(500, "RemoteFailure", f"the error {failure.error} cannot be sent: {unsendable}")
-            return self._parts(other.status, self._error_body(other), other.headers)
+            return self.unsendable(f"error {failure.error}", unsendable)
+
+    def unsendable(self, what: str, reason: Exception) -> Outgoing:
+        """Return the reply in place of one that cannot be sent."""
+        failure = Failure(500, "RemoteFailure", f"the {what} cannot be sent: {reason}")
+        return self._outgoing(failure.status, self._error_body(failure), {})
 
     async def _answer(self) -> Reply:
-        if self._refusal is not None:
-            raise self._refusal
+        if self.refusal is not None:
+            raise self.refusal
         if self._application.draining:
-            raise Failure(503, "Overloaded", "the server is stopping", headers={"Retry-After": "1"})
+            raise self._application.stopping()
         assert self._route is not None, "refused otherwise"
         assert self.body is not None, "refused otherwise"
+        body = memoryview(b"".join(self._chunks)) if self._chunks else self.body.toreadonly()
         client = self._headers.get(CLIENT)
         request = Request(
             method=self._method,
             path=self._path,
             headers=self._headers,
-            body=self.body.toreadonly(),
+            body=body,
             client=client if client and len(client) <= _MAX_CLIENT_ID else None,
-            digest=self._digest(self.body),
+            digest=self._digest(body),
         )
         return await self._application.answer(self._route, request)
 
@@ -274,32 +278,11 @@ class Exchange:
         }
         return wire.Body(wire.JSON, [msgspec.json.encode(document)])
 
-    def _parts(self, status: int, body: wire.Body, extra: Mapping[str, str]) -> list[codec.Part]:
-        """Return a reply as parts to send."""
-        headers = dict(extra)
-        if PROTOCOL not in self._headers:  # a browser, which does not send this header
-            headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **headers, "Date": _date()}
+    def _outgoing(self, status: int, body: wire.Body, extra: Mapping[str, str]) -> Outgoing:
+        headers = {PROTOCOL: wire.PROTOCOL, EPOCH: self._application.epoch, **extra}
         algorithm = wanted_algorithm(self._headers.get(CONTENT_DIGEST), self._headers.get(WANT_CONTENT_DIGEST))
         if algorithm is not None:
             headers[CONTENT_DIGEST] = content_digest(body, algorithm)
-        if self._last:
-            headers["Connection"] = "close"
-        head = _head(self._application, status, body, headers)
-        first, others = wire.in_one_piece(body.parts if self._method != "HEAD" else [])
-        return [head + first, *others]
-
-
-def _head(application: Application, status: int, body: wire.Body, extra: Mapping[str, str]) -> bytes:
-    headers = {PROTOCOL: wire.PROTOCOL, EPOCH: application.epoch, **extra}
-    if body.content_type is not None:
-        headers |= {"Content-Type": body.content_type, "Content-Length": str(body.nbytes)}
-    return write_head(_first_line(status), headers)
-
-
-@lru_cache
-def _first_line(status: int) -> str:
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
-
-
-def _date() -> str:
-    return formatdate(time.time(), usegmt=True)
+        if body.content_type is not None:
+            headers["Content-Type"] = body.content_type
+        return Outgoing(status, headers, body)

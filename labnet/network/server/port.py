@@ -4,17 +4,21 @@ import asyncio
 import errno
 import secrets
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
 
+from tornado.web import Application as Handlers
+
 from labnet.network import discovery
 from labnet.network.server import stop
-from labnet.network.server.handler import Listener
+from labnet.network.server.functions import Users
+from labnet.network.server.http_requests import Listener
 from labnet.network.server.idempotency import IdempotentRequests
 from labnet.network.server.middleware import answer
-from labnet.network.server.routing import Reply, Request, Route, Users
+from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.network.threads import IO, MODELS, Worker
 from labnet.stats import RouteStatistics
 from labnet.store import Store
@@ -48,8 +52,18 @@ class Owner(Protocol):
 class Port:
     """A bound port of this process. Its server can be replaced; connections and statistics remain."""
 
-    def __init__(self, *, port: int, host: str, token: str | None, max_body: int, max_queue: int):
+    def __init__(
+        self,
+        *,
+        port: int,
+        host: str,
+        token: str | None,
+        max_body: int,
+        max_queue: int,
+        context: ssl.SSLContext | None = None,
+    ):
         self.host = host
+        self.ssl = context
         self.loopback = discovery.is_loopback(host)
         self.token = token
         self.max_body = max_body
@@ -57,7 +71,7 @@ class Port:
         self.queued = 0
         self.refused = 0
         self.epoch = secrets.token_hex(8)
-        self.draining = False
+        self.draining = self._returns = False
         self.started = time.monotonic()
         self.statistics: dict[str, RouteStatistics] = {}
         self.users = Users()
@@ -65,6 +79,7 @@ class Port:
         self.worker = Worker("labnet-compute")
         self.capabilities = stop.Capabilities()
         self.routes: dict[str, Route] = {}
+        self.handlers: Handlers | None = None
         self.owner: Owner | None = None
         self.stopped = threading.Event()
         self.at_stop: Callable[[], None] = lambda: None  # called when the server stops
@@ -77,12 +92,12 @@ class Port:
         bound.setblocking(False)
         self._socket = bound
         self.port: int = bound.getsockname()[1]
-        self.url = url_of(ANY_HOST.get(host, host), self.port)
+        self.url = url_of(ANY_HOST.get(host, host), self.port, secure=context is not None)
         self._listener = Listener(self)
 
     async def start(self) -> None:
         """Accept connections; runs on the I/O loop."""
-        self._listener.listen(self._socket)
+        self._listener.listen(self._socket, self.ssl)
 
     async def answer(self, route: Route, request: Request) -> Reply:
         """Answer a request."""
@@ -113,12 +128,24 @@ class Port:
         """Whether the caller runs on a thread that the server waits for when it stops."""
         return self.worker.is_current or MODELS.is_current or IO.is_current
 
-    async def stop(self) -> None:
-        """Stop accepting, finish running requests, and close; runs on the I/O loop."""
-        self.draining = True
+    def stopping(self) -> Failure:
+        """Return the refusal of a request while the server stops."""
+        if self._returns:
+            return Failure(503, "Overloaded", "the server is stopping", headers={"Retry-After": "1"})
+        return Failure(503, "ServerStopped", "the server is stopping")
+
+    async def stop(self, *, returns: bool = False) -> None:
+        """Stop accepting, finish running requests, and close; runs on the I/O loop.
+
+        Parameters
+        ----------
+        returns : bool
+            Whether the server may come back by itself, as after a restart of its process.
+        """
+        self.draining, self._returns = True, returns
         if self.owner is not None:
             self.owner.drain()
-        self._listener.stop()
+        self._listener.stop(returns=returns)
         deadline = time.monotonic() + DRAIN_SECONDS
         while self._listener.tasks and time.monotonic() < deadline:
             await asyncio.wait(list(self._listener.tasks), timeout=max(0.0, deadline - time.monotonic()))
@@ -144,9 +171,9 @@ class Port:
             await asyncio.wait([closing])
 
 
-def url_of(host: str, port: int) -> str:
+def url_of(host: str, port: int, *, secure: bool = False) -> str:
     """Return the address of a server."""
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"http{'s' if secure else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _port_error(error: OSError, port: int, host: str) -> OSError:

@@ -3,22 +3,29 @@
 A route is one row: methods, path, access and the coroutine that answers.
 """
 
-import inspect
-import time
 import types
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
-from labnet import wire
-from labnet.errors import DTypeError, LabnetError, PartialUpdate, ServeError, ShapeError, WireError
-from labnet.network.threads import Worker, await_model
+from labnet import json_codec, wire
+from labnet.errors import DTypeError, LabnetError, PartialUpdate, ShapeError, WireError
+from labnet.network.threads import run_apart
 
-#: Paths of every server, which a user's route cannot use.
-RESERVED = frozenset(
-    {"", "health", "metrics", "openapi.json", "panel.js", "server", "snapshot", "statistics", "v2", "weights"}
-)
+
+def path_of(target: str) -> str:
+    """Return the path of a request's target, without the query.
+
+    Examples
+    --------
+    >>> path_of("/v2/models/my%20model?x=1")
+    '/v2/models/my model'
+    """
+    if target.startswith(("http://", "https://")):
+        target = urlsplit(target).path or "/"
+    path = target.partition("?")[0]
+    return unquote(path) if "%" in path else path
 
 
 class Failure(Exception):
@@ -57,7 +64,7 @@ class Request:
         Digest of the body in hexadecimal digits; empty without a body.
     """
 
-    __slots__ = ("_content_type", "body", "client", "digest", "format", "headers", "method", "path")
+    __slots__ = ("body", "client", "content_type", "digest", "format", "headers", "method", "path")
 
     def __init__(
         self,
@@ -74,7 +81,8 @@ class Request:
         self.body = body
         self.client = client
         self.digest = digest
-        kind = self._content_type = wire.kind_of(headers.get("Content-Type", ""))
+        #: Media type of the body, without parameters.
+        self.content_type = kind = wire.kind_of(headers.get("Content-Type", ""))
         default = kind if kind in wire.MESSAGES else wire.JSON
         #: Format of the tensors in the reply: that of Accept, else that of the request, else JSON.
         self.format: wire.Format = wire.negotiate(headers.get("Accept", ""), default)
@@ -87,9 +95,9 @@ class Request:
     @property
     def is_json(self) -> bool:
         """Whether the body is JSON."""
-        return self._content_type == wire.JSON
+        return self.content_type == wire.JSON
 
-    def message(self) -> wire.Message | None:
+    async def message(self) -> wire.Message | None:
         """Return the tensors of the body, or None if there is no body.
 
         Raises
@@ -99,7 +107,8 @@ class Request:
         """
         if self.method == "GET":
             return None
-        return wire.decode_message(self._content_type, self.body)
+        is_long = self.is_json and len(self.body) > json_codec.LARGE
+        return await run_apart(lambda: wire.decode_message(self.content_type, self.body), is_long=is_long)
 
 
 class Reply(NamedTuple):
@@ -173,133 +182,3 @@ def _text(error: BaseException) -> str:
         return str(error)
     except Exception:  # the user's exception has a failing __str__
         return "(an exception without text)"
-
-
-class Users:
-    """A namespace per client that persists between its calls; bounded, and idle ones are dropped.
-
-    Examples
-    --------
-    >>> users = Users()
-    >>> users.get("a").count = 1
-    >>> users.get("a").count
-    1
-    """
-
-    def __init__(self, *, capacity: int = 1024, idle_seconds: float = 3600.0):
-        self._capacity = capacity
-        self._idle_seconds = idle_seconds
-        self._users: OrderedDict[str, tuple[float, types.SimpleNamespace]] = OrderedDict()
-
-    def get(self, client: str | None, *, now: float | None = None) -> types.SimpleNamespace:
-        """Return the namespace of a client; a fresh one for a client without an id."""
-        if client is None:
-            return types.SimpleNamespace()
-        now = time.monotonic() if now is None else now
-        _, user = self._users.pop(client, (now, types.SimpleNamespace()))
-        self._users[client] = (now, user)
-        while len(self._users) > self._capacity or next(iter(self._users.values()))[0] < now - self._idle_seconds:
-            self._users.popitem(last=False)
-        return user
-
-    def __len__(self) -> int:
-        return len(self._users)
-
-
-@dataclass(frozen=True)
-class Handler:
-    """A user's function and the arguments that it takes."""
-
-    function: Callable[..., Any]
-    wants_user: bool
-    wants_tensor: bool
-    needs_tensor: bool
-
-    @classmethod
-    def of(cls, name: str, function: Any) -> "Handler":
-        """Read the signature: (user, tensor), (tensor), (user) or ().
-
-        Raises
-        ------
-        ServeError
-            If it is not callable or needs more than two arguments.
-        """
-        if not callable(function):
-            raise ServeError(f"route {name!r}: expected a function, got {type(function).__name__} {function!r:.60}")
-        try:
-            parameters = inspect.signature(function).parameters.values()
-        except (TypeError, ValueError):
-            return cls(function, wants_user=False, wants_tensor=True, needs_tensor=True)
-        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        required = [p for p in positional if p.default is p.empty]
-        if len(required) > 2 or any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
-            raise ServeError(
-                f"route {name!r}: a handler takes (user, tensor), (tensor), (user) or nothing, "
-                f"got {inspect.signature(function)}"
-            )
-        given = positional[: max(len(required), 1)]
-        if len(positional) > 1 and positional[0].name == "user":
-            given = positional[:2]
-        if len(given) == 2:
-            return cls(function, wants_user=True, wants_tensor=True, needs_tensor=given[1] in required)
-        if given:
-            is_user = given[0].name == "user"
-            return cls(
-                function, wants_user=is_user, wants_tensor=not is_user, needs_tensor=not is_user and bool(required)
-            )
-        takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-        return cls(function, wants_user=False, wants_tensor=takes_any, needs_tensor=False)
-
-    def call(self, user: types.SimpleNamespace, value: Any) -> Any:
-        """Call the function with the arguments that it takes."""
-        arguments = [user] if self.wants_user else []
-        if self.wants_tensor and (value is not None or self.needs_tensor):
-            arguments.append(value)
-        return self.function(*arguments)
-
-
-def function_route(name: str, function: Any, *, worker: Worker, users: Users) -> Route:
-    """Make the route of a user's function."""
-    handler = Handler.of(name, function)
-
-    async def answer(request: Request) -> Reply:
-        message = request.message()
-        value = None if message is None else message.value
-        if value is None and handler.needs_tensor:
-            raise Failure(400, "BadRequest", f"/{name} needs a tensor: POST one")
-        user = users.get(request.client)
-        result = await await_model(await worker.run(lambda: handler.call(user, value)))
-        body = encoded(result, request.format)
-        # copied: the handler may change its array while the reply is stored for repetitions
-        return Reply(wire.Body(body.content_type, [bytes(part) for part in body.parts]))
-
-    return Route(("GET", "POST"), answer, summary=_first_line(function))
-
-
-def encoded(result: Any, form: wire.Format) -> wire.Body:
-    """Encode the result of a user's function as a body; an unsupported result is a server error."""
-    try:
-        return wire.encode_value(result, form)
-    except WireError as error:
-        raise Failure(500, "RemoteFailure", str(error)) from error
-
-
-def _first_line(function: Any) -> str:
-    """Return the first line of the docstring of a user's function."""
-    text = inspect.getdoc(function) if inspect.isroutine(function) else None
-    return (text or "").partition("\n")[0]
-
-
-def check_name(name: Any) -> str:
-    """Check and return the name of a user's route.
-
-    Raises
-    ------
-    ServeError
-        If it is not one path segment, or is reserved.
-    """
-    if not isinstance(name, str) or not name.isascii() or not name.replace("-", "_").replace(".", "_").isidentifier():
-        raise ServeError(f"route {name!r}: expected a name of the letters a to z, digits, '_', '-' and '.'")
-    if name in RESERVED and name != "statistics":
-        raise ServeError(f"route {name!r}: this name is reserved, as are {', '.join(sorted(RESERVED - {''}))}")
-    return name

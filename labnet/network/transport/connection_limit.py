@@ -81,6 +81,10 @@ class Connections(Generic[C]):
             del self._waiting[connection]
             self._asking.add(connection)
 
+    def is_active(self, connection: C) -> bool:
+        """Return whether the authorized request of a connection is being read or answered."""
+        return connection in self._asking
+
     def leaves(self, connection: C) -> None:
         """Remove a closed connection."""
         self._waiting.pop(connection, None)

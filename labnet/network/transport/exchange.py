@@ -1,34 +1,77 @@
-"""One HTTP/1.1 request and its reply on an open connection.
+"""One HTTP request and its reply on an open connection, over Tornado's HTTP/1.1.
 
-Only what a labnet client needs: one request at a time per connection, and no redirects. Replies may come from a proxy,
-so every framing of a body is read.
+One request at a time per connection, and no redirects. Replies may come from a proxy, in every framing of HTTP/1.1.
 """
 
-import asyncio
-import contextlib
-import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any
 
-from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
+from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
+from tornado.httputil import (
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    RequestStartLine,
+    ResponseStartLine,
+)
+from tornado.iostream import IOStream, StreamClosedError
 
 from labnet import codec, wire
+from labnet.network.protocol.frames import MAX_HEAD
 from labnet.network.transport.buffers import Memory
-from labnet.network.transport.heads import END, MAX_HEAD, Headers, parse_reply, write_head
+from labnet.network.transport.response import MAX_REPLY, Response, Stage
 
-#: Stages of an attempt: the connection is open, the reply has begun.
-Stage = Literal["connected", "answered"]
-
-#: Longest reply that is read, in bytes.
-MAX_REPLY = 1 << 34
+_PARAMETERS = HTTP1ConnectionParameters(
+    max_header_size=MAX_HEAD, max_body_size=MAX_REPLY, chunk_size=1 << 18, decompress=False
+)
 
 
-class Response(NamedTuple):
-    """A complete reply."""
+class _Reply(HTTPMessageDelegate):
+    """Collects a reply; a body of known length is written into its final memory."""
 
-    status: int
-    headers: Headers
-    body: memoryview | bytes
+    def __init__(self, reached: Callable[[Stage], None], memory: Memory):
+        self._reached = reached
+        self._memory = memory
+        self._body: memoryview | None = None
+        self._chunks: list[bytes] = []
+        self._position = 0
+        self.status = 0
+        self.headers: HTTPHeaders = HTTPHeaders()
+        self.version = ""
+        self.finished = False
+
+    def headers_received(self, start_line: Any, headers: HTTPHeaders) -> None:
+        """Record the head; an interim reply is followed by another."""
+        assert isinstance(start_line, ResponseStartLine)
+        self.version, self.status, self.headers = start_line.version, start_line.code, headers
+        if self.status < 200:
+            return
+        length = headers.get("Content-Length", "")
+        if length.isascii() and length.isdigit() and int(length) <= MAX_REPLY and "Transfer-Encoding" not in headers:
+            self._body = self._memory.take(int(length))
+        self._reached("answered")
+
+    def data_received(self, chunk: bytes) -> None:
+        """Store a part of the body."""
+        if self._body is None:
+            self._chunks.append(chunk)
+        else:
+            self._body[self._position : self._position + len(chunk)] = chunk
+            self._position += len(chunk)
+
+    def finish(self) -> None:
+        """Record that the reply is complete."""
+        self.finished = True
+
+    @property
+    def body(self) -> memoryview | bytes:
+        """The complete body."""
+        return b"".join(self._chunks) if self._body is None else self._body
+
+    @property
+    def keeps_open(self) -> bool:
+        """Whether the connection may be used again."""
+        is_framed = "Content-Length" in self.headers or "Transfer-Encoding" in self.headers or self.status in (204, 304)
+        return self.version == "HTTP/1.1" and is_framed and self.headers.get("Connection", "").lower() != "close"
 
 
 async def exchange(
@@ -46,82 +89,28 @@ async def exchange(
     ------
     StreamClosedError
         If the connection broke or the reply is malformed.
+    ValueError
+        If a header cannot be sent.
     """
+    connection = HTTP1Connection(stream, is_client=True, params=_PARAMETERS)
     first, others = wire.in_one_piece(parts)
-    sent = stream.write(write_head(f"{method} {path} HTTP/1.1", headers) + first)
-    with contextlib.suppress(StreamClosedError):  # refused halfway: the reply says why
-        for part in others:
-            sent = stream.write(part)  # a memoryview is sent without a copy
-    try:
-        response, keeps_open = await _read(stream, reached, memory)
-    except (ValueError, UnsatisfiableReadError) as error:
-        raise StreamClosedError(real_error=ConnectionResetError(f"the reply is malformed: {error}")) from error
-    finally:
-        if sent.done():
-            sent.exception()  # the reply has said why
-        else:
-            sent.add_done_callback(lambda future: future.cancelled() or future.exception())
-    return response, keeps_open and sent.done() and not stream.closed() and not _holds_more(stream)
+    head = HTTPHeaders()
+    for name, value in headers.items():
+        head.add(name, value)
+    if "Content-Length" not in head and method != "GET":
+        head.add("Content-Length", str(sum(map(len, parts))))
+    reply = _Reply(reached, memory)
+    sent = connection.write_headers(RequestStartLine(method, path, "HTTP/1.1"), head, first)
+    for part in others:
+        sent = connection.write(part)  # type: ignore[arg-type]  # a memoryview is sent without a copy
+    connection.finish()
+    await connection.read_response(reply)
+    if not reply.finished:
+        raise StreamClosedError(real_error=ConnectionResetError("the reply is malformed, or was cut"))
+    usable = reply.keeps_open and sent.done() and not stream.closed() and not _holds_more(stream)
+    return Response(reply.status, reply.headers, reply.body), usable
 
 
 def _holds_more(stream: IOStream) -> bool:
     """Return whether bytes follow the reply, which would be read as the next one."""
     return stream._read_buffer_size > 0
-
-
-async def _read(stream: IOStream, reached: Callable[[Stage], None], memory: Memory) -> tuple[Response, bool]:
-    while True:
-        head = await stream.read_until(END, max_bytes=MAX_HEAD)
-        version, status, headers = parse_reply(head)
-        if status >= 200:
-            break
-    keeps_open = version == "HTTP/1.1" and headers.get("Connection", "").lower() != "close"
-    if status in (204, 304):
-        return Response(status, headers, b""), keeps_open
-    if "Content-Length" in headers and "Transfer-Encoding" not in headers:
-        body = memory.take(_length(headers["Content-Length"]))
-        await _fill(body, stream, reached)
-        return Response(status, headers, body), keeps_open
-    reached("answered")
-    if "Transfer-Encoding" in headers:
-        if headers["Transfer-Encoding"].lower() != "chunked" or "Content-Length" in headers:
-            raise ValueError("neither a length nor chunks alone")
-        return Response(status, headers, await _read_chunks(stream)), keeps_open
-    return Response(status, headers, await stream.read_until_close()), False
-
-
-def _length(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= MAX_REPLY):
-        raise ValueError(f"Content-Length {text!r:.40}")
-    return int(text)
-
-
-async def _fill(body: memoryview, stream: IOStream, reached: Callable[[Stage], None]) -> None:
-    """Receive a body directly into its final memory."""
-    if not body:
-        return
-    reading = asyncio.ensure_future(stream.read_into(body))  # type: ignore[arg-type]  # any writable memory will do
-    if not reading.done():
-        reached("answered")
-    await reading
-
-
-async def _read_chunks(stream: IOStream) -> bytes:
-    chunks, total = [], 0
-    while True:
-        line = await stream.read_until(b"\r\n", max_bytes=MAX_HEAD)
-        digits = line.partition(b";")[0].strip()
-        if not re.fullmatch(rb"[0-9a-fA-F]{1,16}", digits):
-            raise ValueError(f"size of a chunk {digits!r:.40}")
-        size = int(digits, 16)
-        total += size
-        if total > MAX_REPLY:
-            raise ValueError(f"more than {MAX_REPLY} bytes")
-        if not size:
-            break
-        chunks.append(await stream.read_bytes(size))
-        if await stream.read_bytes(2) != b"\r\n":
-            raise ValueError("a chunk that does not end")
-    while await stream.read_until(b"\r\n", max_bytes=MAX_HEAD) != b"\r\n":
-        pass  # trailers are ignored
-    return b"".join(chunks)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 import labnet as ln
-from labnet.network.transport.pool import pool
+from labnet.network.transport.client import pool
 
 
 def run(coroutine):

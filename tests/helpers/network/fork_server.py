@@ -41,7 +41,8 @@ class ForkServer:
 
     def start(self, *arguments, program="store_server", before=lambda pid: None, **environment):
         """Start a server, and do something with its process before it opens its store."""
-        order = {"program": program, "arguments": list(map(str, arguments)), "environment": environment}
+        here = {name: value for name, value in os.environ.items() if name == "LABNET_TRANSPORT"}
+        order = {"program": program, "arguments": list(map(str, arguments)), "environment": here | environment}
         return ForkedServer(self._path, order, before)
 
     def close(self):

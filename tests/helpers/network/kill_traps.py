@@ -70,7 +70,7 @@ class Trap(Proxy):
         succeeded = reply[0].split(b" ", 2)[1].startswith(b"2")
         if succeeded and self._sprung(request, after=True):
             return False
-        client.sendall(b"".join(reply))
+        client.sendall(reply.data)
         return True
 
 
@@ -81,11 +81,19 @@ class PathProxy(Trap):
         self._ports = {name.encode(): port for name, port in ports.items()}
         super().__init__(0)
 
+    def _connect(self, request):
+        raise AssertionError("each path leads to a server of its own")
+
+    def _tunnel(self, client, file, upgrade):
+        client.sendall(b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n")
+        return True
+
     def _ask(self, request):
-        method, path, rest = request[0].split(b" ", 2)
+        method, path, rest = request.head.split(b" ", 2)
         name, _, route = path[1:].partition(b"/")
+        head = b" ".join((method, b"/" + route, rest))
         with Proxy(self._ports[name], share=0.0) as onwards:
-            return onwards._ask((b" ".join((method, b"/" + route, rest)), request[1]))
+            return onwards._ask(request._replace(head=head, data=head + request.body))
 
 
 class Running:

@@ -23,7 +23,7 @@ from labnet.network.replication.messages import new_lineage
 from labnet.network.replication.primary import Primary
 from labnet.network.replication.replica import Replica
 from labnet.network.serve import Given, Place, serve_part
-from labnet.network.transport.pool import Address
+from labnet.network.transport.address import Address
 from tests.helpers.network.store_server import QUICK, fail_when_told, limit_journal, make_model, make_optimizer
 
 #: Seconds in which a primary that was killed together with a replica is back.

@@ -1,6 +1,7 @@
 """The client's side of mistakes that newcomers make."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -62,9 +63,16 @@ def test_what_a_client_cannot_be_given_is_refused_at_once(given, kind, words):
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
 def test_https_to_a_server_that_does_not_speak_it_says_so(host):
     with ln.network.serve({"one": lambda: 1}, port=0) as server:
-        with pytest.raises(ln.errors.RemoteTimeout, match="does the server speak https"):
-            ln.network.tfetch(f"https://{host}:{server.port}/one", timeout=0.5, blocking=True)
+        with pytest.raises(ln.errors.Unreachable, match="does the server speak https"):
+            ln.network.tfetch(f"https://{host}:{server.port}/one", blocking=True)
         assert ln.network.tfetch(f"{host}:{server.port}/one", blocking=True) == 1
+
+
+def test_https_to_a_server_that_does_not_answer_says_so():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/one"
+        with pytest.raises(ln.errors.RemoteTimeout, match="does the server speak https"):
+            ln.network.tfetch(url, timeout=0.5, blocking=True)
 
 
 def test_gradients_without_leaves_on_this_side_say_so():

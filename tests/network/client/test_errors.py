@@ -195,7 +195,11 @@ def test_what_comes_behind_a_reply_is_not_taken_for_the_next_one():
                 second, _ = listener.accept()
                 with second:
                     second.recv(1 << 16)
-                    second.sendall(reply(body=b"3"))
+                    second.sendall(reply("404 Not Found", b"{}"))  # no channel
+                third, _ = listener.accept()
+                with third:
+                    third.recv(1 << 16)
+                    third.sendall(reply(body=b"3"))
 
         thread = threading.Thread(target=work)
         thread.start()

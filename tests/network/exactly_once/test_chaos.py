@@ -12,14 +12,14 @@ from tests.helpers.network.fork_server import ForkServer
 from tests.helpers.network.topologies import TOPOLOGIES, without_faults
 
 
-def test_mixed_faults_lose_and_double_nothing(tmp_path, capsys):
+def test_mixed_faults_lose_and_double_nothing(tmp_path, capsys, transport):
     report = tmp_path / "chaos.json"
     assert chaos.main(["--kinds", "mixed", "--faults", "12", "--seed", "3", "--json", str(report)]) == 0
     assert "seed 3" in capsys.readouterr().out
     assert report.exists()
 
 
-def test_several_trainers_leave_the_weights_that_the_journal_gives(tmp_path):
+def test_several_trainers_leave_the_weights_that_the_journal_gives(tmp_path, transport):
     options = ["--kinds", "mixed", "--faults", "10", "--seed", "4", "--trainers", "3", "--durability", "group"]
     assert chaos.main([*options, "--json", str(tmp_path / "chaos.json")]) == 0
 
@@ -54,7 +54,7 @@ def test_faults_of_several_servers_leave_all_of_them_whole(tmp_path, topology, k
 
 
 @pytest.mark.parametrize("kinds", [("kill",), chaos.NETWORK])
-def test_a_loss_that_uses_one_model_twice_makes_one_update_of_each_step(tmp_path, kinds):
+def test_a_loss_that_uses_one_model_twice_makes_one_update_of_each_step(tmp_path, kinds, transport):
     events, steps = chaos.schedule(kinds, 10, seed=8)
     outcome = chaos.carry_out(events, steps, topology="twice", folder=tmp_path)
     assert outcome.good, outcome

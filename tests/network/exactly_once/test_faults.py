@@ -22,7 +22,7 @@ def optimize_hits(server):
 
 
 @pytest.mark.slow
-def test_a_thousand_steps_through_faults_equal_those_without_to_the_bit():
+def test_a_thousand_steps_through_faults_equal_those_without_to_the_bit(transport):
     (here,), (there,) = layers(3, 2), layers(3, 2)
     update = momentum()
     for x in data(STEPS):
@@ -40,7 +40,7 @@ def test_a_thousand_steps_through_faults_equal_those_without_to_the_bit():
 
 
 @pytest.mark.slow
-def test_a_chain_of_servers_with_faults_on_every_edge_equals_the_chain_here_to_the_bit():
+def test_a_chain_of_servers_with_faults_on_every_edge_equals_the_chain_here_to_the_bit(transport):
     steps = 250
     here, there = layers(3, 4, 4, 1), layers(3, 4, 4, 1)
     update = momentum()
@@ -73,7 +73,7 @@ def test_a_chain_of_servers_with_faults_on_every_edge_equals_the_chain_here_to_t
     assert_same_bits(weights(*there), weights(*here))
 
 
-def test_a_route_of_the_users_own_is_carried_out_once_for_each_of_its_calls_under_faults():
+def test_a_route_of_the_users_own_is_carried_out_once_for_each_of_its_calls_under_faults(transport):
     steps = 300
     weight = ln.zeros(3, requires_grad=True)
     applied = []
@@ -97,7 +97,7 @@ def test_a_route_of_the_users_own_is_carried_out_once_for_each_of_its_calls_unde
     assert weight.tolist() == [-0.5 * sum(range(steps))] * 3
 
 
-def test_a_damaged_reply_to_a_request_without_a_body_is_asked_for_again():
+def test_a_damaged_reply_to_a_request_without_a_body_is_asked_for_again(transport):
     model = nn.Linear(30, 30)
     with ln.network.serve_model(model, port=0) as server, Proxy(server.port, faults=("flip reply",)) as proxy:
         remote = ln.network.remote_model(proxy.url, blocking=True, token=server.token, backoff=QUICK)
@@ -106,7 +106,7 @@ def test_a_damaged_reply_to_a_request_without_a_body_is_asked_for_again():
         assert proxy.counts["flip reply"]
 
 
-def test_a_request_without_a_body_is_carried_out_once_too():
+def test_a_request_without_a_body_is_carried_out_once_too(transport):
     hits = []
     server = ln.network.serve({"count": lambda: hits.append(1)}, port=0)
     with server, Proxy(server.port, seed=5, faults=("lose reply", "cut reply", "duplicate")) as proxy:
@@ -115,7 +115,7 @@ def test_a_request_without_a_body_is_carried_out_once_too():
     assert len(hits) == 50
 
 
-def test_a_branch_that_fails_is_named_and_completed_without_doubling_the_other():
+def test_a_branch_that_fails_is_named_and_completed_without_doubling_the_other(transport):
     (here,), (a,), (b,) = layers(3, 2), layers(3, 2), layers(3, 2)
     ln.optim.SGD(lr=0.1)((here(ln.ones((1, 3))) * 1.0).sum().backward())
 
@@ -143,7 +143,7 @@ def test_a_branch_that_fails_is_named_and_completed_without_doubling_the_other()
     assert_same_bits(weights(a, b), weights(here, here))
 
 
-def test_a_branch_that_fails_in_a_blocking_backward_is_completed_without_doubling_the_other():
+def test_a_branch_that_fails_in_a_blocking_backward_is_completed_without_doubling_the_other(transport):
     (a,), (b,) = layers(3, 2), layers(3, 2)
     failed = []
 
@@ -165,7 +165,7 @@ def test_a_branch_that_fails_in_a_blocking_backward_is_completed_without_doublin
         assert (good.statistics()["server"]["version"], bad.statistics()["server"]["version"]) == (1, 1)
 
 
-def test_a_partial_failure_below_a_server_names_every_server_and_is_completed():
+def test_a_partial_failure_below_a_server_names_every_server_and_is_completed(transport):
     (a,), (b,) = layers(3, 2), layers(3, 2)
 
     async def scenario(good, bad, proxy):
@@ -197,7 +197,7 @@ def test_a_partial_failure_below_a_server_names_every_server_and_is_completed():
         assert (optimize_hits(good), optimize_hits(bad)) == (1, 1)
 
 
-def test_a_server_that_fails_after_the_one_below_it_applied_is_completed_without_doubling():
+def test_a_server_that_fails_after_the_one_below_it_applied_is_completed_without_doubling(transport):
     (below,) = layers(3, 2)
     failed = []
 

@@ -20,7 +20,7 @@ from tests.helpers.network.fault_proxy import Proxy
 from tests.helpers.network.raw_http import JSON, forward_of, gradient_of, http, scripted
 
 
-def test_a_cancelled_backward_never_lends_its_key_to_another_gradient():
+def test_a_cancelled_backward_never_lends_its_key_to_another_gradient(transport):
     (there,) = layers(3, 2)
     entered, opened = threading.Event(), threading.Event()
     seen = []
@@ -47,7 +47,7 @@ def test_a_cancelled_backward_never_lends_its_key_to_another_gradient():
         assert seen == [1.0, 1.0]
 
 
-def test_a_cancelled_backward_with_the_same_gradient_is_completed_once():
+def test_a_cancelled_backward_with_the_same_gradient_is_completed_once(transport):
     (there,) = layers(3, 2)
     entered, opened = threading.Event(), threading.Event()
 
@@ -71,7 +71,7 @@ def test_a_cancelled_backward_with_the_same_gradient_is_completed_once():
         assert server.statistics()["server"]["version"] == 1
 
 
-def test_an_interrupted_backward_is_completed_once():
+def test_an_interrupted_backward_is_completed_once(transport):
     (there,) = layers(3, 2)
     entered, opened = threading.Event(), threading.Event()
 
@@ -99,7 +99,7 @@ async def _awaited(gradients):
     return await gradients
 
 
-def test_a_dropped_graph_is_made_again_where_the_output_is_the_same():
+def test_a_dropped_graph_is_made_again_where_the_output_is_the_same(transport):
     (there,), (here,) = layers(3, 2), layers(3, 2)
     ln.optim.SGD(lr=0.1)(here(ln.ones((1, 3))).sum().backward())
     with ln.network.serve_model(there, ln.optim.SGD(lr=0.1), port=0) as server:
@@ -110,7 +110,7 @@ def test_a_dropped_graph_is_made_again_where_the_output_is_the_same():
     assert_same_bits(weights(there), weights(here))
 
 
-def test_a_dropped_graph_of_weights_that_have_changed_is_a_stale_gradient():
+def test_a_dropped_graph_of_weights_that_have_changed_is_a_stale_gradient(transport):
     (there,) = layers(3, 2)
     with ln.network.serve_model(there, ln.optim.SGD(lr=0.1), port=0) as server:
         remote = blocking(server)
@@ -123,20 +123,23 @@ def test_a_dropped_graph_of_weights_that_have_changed_is_a_stale_gradient():
         assert server.statistics()["server"]["version"] == 1
 
 
-def test_after_a_restart_the_client_goes_on_and_says_what_it_does_not_know():
+def test_after_a_restart_the_client_goes_on_and_says_what_it_does_not_know(transport):
     (there,) = layers(3, 2)
     with ln.network.serve_model(there, ln.optim.SGD(lr=0.1), port=0) as old:
         remote = ln.network.remote_model(old.url, blocking=True, backoff=QUICK)
         loss = remote(ln.ones((1, 3))).sum()
     with ln.network.serve_model(there, ln.optim.SGD(lr=0.1), port=old.port) as new:
-        with pytest.raises(ln.errors.GraphExpired, match="applied: unknown") as caught:
+        with (
+            pytest.warns(RuntimeWarning, match="server restarted"),
+            pytest.raises(ln.errors.GraphExpired, match="applied: unknown") as caught,
+        ):
             loss.backward()
         assert caught.value.applied == "unknown"
         remote(ln.ones((1, 3))).sum().backward()
         assert new.statistics()["server"]["version"] == 1
 
 
-def test_a_call_in_doubt_is_not_carried_out_by_a_server_that_was_started_anew():
+def test_a_call_in_doubt_is_not_carried_out_by_a_server_that_was_started_anew(transport):
     hits, carried_out = [], threading.Event()
     options = {"blocking": True, "backoff": QUICK, "token": "the same"}
 
@@ -163,9 +166,10 @@ def test_a_call_in_doubt_is_not_carried_out_by_a_server_that_was_started_anew():
     assert (errors, hits) == (["unknown"], [1])
 
 
-def test_a_client_waits_for_a_server_that_it_knows_to_come_back():
-    with ln.network.serve({"one": lambda: 1}, port=0) as old:
-        assert ln.network.tfetch(old.url + "/one", blocking=True) == 1
+def test_a_client_waits_for_a_server_that_it_knows_to_come_back(transport):
+    old = ln.network.serve({"one": lambda: 1}, port=0)
+    assert ln.network.tfetch(old.url + "/one", blocking=True) == 1
+    old._stop(returns=True)  # as at the end of a process
     results = []
     patient = Backoff(first=0.01, longest=0.01)
     caller = threading.Thread(
@@ -175,6 +179,34 @@ def test_a_client_waits_for_a_server_that_it_knows_to_come_back():
     with ln.network.serve({"one": lambda: 2}, port=old.port):
         caller.join(SECONDS)
     assert results == [2]
+
+
+@pytest.mark.parametrize("blocks", [False, True], ids=["awaits", "blocks"])
+def test_a_client_of_a_server_that_was_stopped_on_purpose_does_not_wait(blocks):
+    with ln.network.serve({"one": lambda: 1}, port=0) as server:
+
+        async def calls():
+            return [await ln.network.tfetch(server.url + "/one") for _ in range(3)]
+
+        def last():
+            return ln.network.tfetch(server.url + "/one", blocking=True)
+
+        if blocks:
+            assert [last() for _ in range(3)] == [1, 1, 1]
+            server.stop()
+            with pytest.raises(ln.errors.ServerStopped, match="was stopped"):
+                last()
+        else:
+
+            async def scenario():
+                assert await calls() == [1, 1, 1]
+                await asyncio.to_thread(server.stop)
+                with pytest.raises(ln.errors.ServerStopped, match="was stopped"):
+                    await calls()
+
+            run(scenario())
+    with ln.network.serve({"one": lambda: 2}, port=server.port):
+        assert last() == 2
 
 
 class Losing(Proxy):
@@ -190,7 +222,7 @@ class Losing(Proxy):
 
 
 @pytest.mark.parametrize("lost", [0, 1], ids=["its epoch", "its reply"])
-def test_the_first_request_to_a_server_is_not_carried_out_again_by_the_one_that_comes_after_it(lost):
+def test_the_first_request_to_a_server_is_not_carried_out_again_by_the_one_that_comes_after_it(lost, transport):
     hits, asked = [], threading.Event()
     options = {"blocking": True, "backoff": QUICK, "token": "the same"}
 
@@ -222,7 +254,7 @@ def test_the_first_request_to_a_server_is_not_carried_out_again_by_the_one_that_
     assert told == (["unknown"] if lost else [])
 
 
-def test_a_request_that_asks_for_the_epoch_is_not_carried_out():
+def test_a_request_that_asks_for_the_epoch_is_not_carried_out(transport):
     hits = []
     with ln.network.serve({"step": lambda x: hits.append(1)}, port=0) as server:
         send = {"Content_Type": JSON, "Idempotency_Key": '"ana:1"'}
@@ -234,7 +266,7 @@ def test_a_request_that_asks_for_the_epoch_is_not_carried_out():
         assert (again.status, again.headers["labnet-replayed"], hits) == (204, "1", [1])
 
 
-def test_a_gradient_that_comes_while_another_one_is_tried_waits_for_what_becomes_of_that():
+def test_a_gradient_that_comes_while_another_one_is_tried_waits_for_what_becomes_of_that(transport):
     tried, failing = threading.Event(), threading.Event()
 
     def optimizer(gradients):
@@ -263,7 +295,7 @@ def test_a_gradient_that_comes_while_another_one_is_tried_waits_for_what_becomes
         assert server.statistics()["server"]["version"] == 1
 
 
-def test_the_version_of_the_weights_is_theirs():
+def test_the_version_of_the_weights_is_theirs(transport):
     model = nn.Linear(1, 1, bias=False)
     model.weight.assign(ln.zeros((1, 1)))
 
@@ -288,7 +320,7 @@ def test_the_version_of_the_weights_is_theirs():
             trainer.join(SECONDS)
 
 
-def test_a_proxy_without_its_server_is_asked_again_and_leaves_doubt():
+def test_a_proxy_without_its_server_is_asked_again_and_leaves_doubt(transport):
     away = b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n"
     here = b"HTTP/1.1 200 OK\r\nLabnet-Protocol: 1\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n7"
     with scripted(away, away.replace(b"502 Bad Gateway", b"504 Gateway Timeout"), here) as port:
@@ -303,7 +335,7 @@ def test_a_proxy_without_its_server_is_asked_again_and_leaves_doubt():
     assert caught.value.applied == "unknown"
 
 
-def test_a_first_request_for_another_incarnation_is_not_carried_out():
+def test_a_first_request_for_another_incarnation_is_not_carried_out(transport):
     hits = []
     with ln.network.serve({"step": lambda x: hits.append(1)}, port=0) as server:
         send = {"Content_Type": JSON, "Idempotency_Key": '"ana:1"'}
@@ -313,7 +345,7 @@ def test_a_first_request_for_another_incarnation_is_not_carried_out():
         assert (http(server, "POST", "/step", b"[1.0]", Labnet_Epoch=own + "?", **send).status, hits) == (204, [1])
 
 
-def test_a_client_goes_on_with_a_server_that_was_started_anew():
+def test_a_client_goes_on_with_a_server_that_was_started_anew(transport):
     hits = []
     options = {"blocking": True, "backoff": QUICK}
     with ln.network.serve({"step": lambda x: hits.append(1)}, port=0) as old:

@@ -173,7 +173,7 @@ def test_without_the_store_s_promise_a_crash_is_told_to_the_client(tmp_path):
     end(process, signal.SIGKILL)
     process, said = start(tmp_path, said["port"], "memory")
     assert said["version"] == 0
-    with pytest.raises(GraphExpired) as caught:
+    with pytest.warns(RuntimeWarning, match="server restarted"), pytest.raises(GraphExpired) as caught:
         loss.backward()
     assert caught.value.applied == "unknown"
     end(process)

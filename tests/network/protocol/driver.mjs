@@ -15,4 +15,4 @@ for (let step = 0; step < 20; step++) {
   losses.push(loss)
 }
 const error = await remote.forward(tensor([1], [1, 1])).catch((failure) => failure.message)
-console.log(JSON.stringify({ first, losses, error }))
+console.log(JSON.stringify({ first, losses, error, channel: Boolean(remote.channel?.isOpen) }))

@@ -6,24 +6,31 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
+from tornado.web import StaticFileHandler
 
 import labnet as ln
 from labnet import errors, nn, wire
 from labnet.network.protocol.digest import OWN, content_digest
+from labnet.network.protocol.frames import Head
 from tests.helpers.constants import ROOT, SECONDS
+from tests.helpers.jupyter.jupyterlab import browser_page
 from tests.helpers.network.fault_proxy import Proxy
-from tests.helpers.network.raw_http import NATIVE, http
+from tests.helpers.network.proxies import nginx
+from tests.helpers.network.raw_channel import channel
+from tests.helpers.network.raw_http import JSON, NATIVE, TOKEN, connection, head, http, raw, read_reply
 
 PAGE = (ROOT / "docs" / "protocol.md").read_text()
-CLIENT = ROOT / "examples" / "client.mjs"
+EXAMPLES = ROOT / "examples"
 NODE = shutil.which("node")
 
 
-def dumped():
-    """Return the bytes that the page shows."""
-    lines = re.findall(r"^[0-9a-f]{8}  ((?:[0-9a-f]{2} +){1,16}) *\|(.*)\|$", PAGE, re.MULTILINE)
+def dumped(section="Bodies"):
+    """Return the bytes that a section of the page shows."""
+    text = PAGE.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    lines = re.findall(r"^[0-9a-f]{8}  ((?:[0-9a-f]{2} +){1,16}) *\|(.*)\|$", text, re.MULTILINE)
     data = b"".join(bytes.fromhex(line) for line, _ in lines)
     shown = "".join(text for _, text in lines)
     assert shown == "".join(chr(byte) if 32 <= byte < 127 else "." for byte in data)
@@ -43,6 +50,63 @@ def test_the_bytes_of_the_page_are_answered():
         assert len(reply.headers["labnet-call"]) == 32
         expected = model(ln.asarray([[1.0, 2.0]])).numpy()
         np.testing.assert_allclose(wire.decode_native(reply.body).value.numpy(), expected)
+
+
+def test_the_frame_of_the_page_is_answered():
+    with ln.network.serve({"one": lambda: 1}, port=0) as server, channel(server) as opened:
+        opened.send(dumped("Channels"))
+        head, body = opened.reply(1)
+        assert (head["status"], json.loads(body)["status"]) == (200, "ok")
+
+
+def test_every_field_of_a_frame_is_on_the_page():
+    table = PAGE.partition("## Channels")[2].partition("## Replicas")[0]
+    fields = {field.encode_name for field in msgspec.structs.fields(Head)}
+    assert {"call", "for", "status", "others"} <= fields
+    assert not [name for name in fields if f"`{name}`" not in table]
+
+
+BOTH = ("Content-Length: 0", "Transfer-Encoding: chunked")
+
+
+def head_of(*lines):
+    return "\r\n".join(["GET /health HTTP/1.1", "Host: 127.0.0.1", *lines, "", ""]).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "error"),
+    [
+        (head_of().replace(b"\r\n", b"\n"), 200, None),
+        (b"\r\n" + head_of("Accept:   application/json  "), 200, None),
+        (b"nothing\r\n\r\n", 400, None),
+        (head_of("no colon"), 400, None),
+        (head_of("Content-Length: x"), 400, None),
+        (head_of(*BOTH, "Content-Type: application/json").replace(b"GET /health", b"POST /echo"), 400, None),
+        (head_of("Content-Length: 0", "Content-Length: 0"), 400, "BadRequest"),
+        (head_of("Host: 127.0.0.1"), 400, "BadRequest"),
+        (b"GET /health HTTP/1.1\r\n\r\n", 403, None),
+        (head_of("X: " + "y" * 70_000), None, None),
+    ],
+    ids=lambda value: value[:60].decode() if isinstance(value, bytes) else None,
+)
+def test_requests_that_are_no_http_are_answered_as_the_page_says(data, status, error):
+    routes = {"echo": lambda x: x}
+    with ln.network.serve(routes, port=0, token=None) as server, connection(server.port) as (sock, file):
+        sock.sendall(data)
+        try:
+            reply = read_reply(file)
+        except ConnectionResetError:
+            reply = None
+        assert (reply and reply.status) == status
+        if status == 400:
+            assert (reply.json()["error"] if reply.body else None) == error
+
+
+def test_a_chunked_body_is_accepted_as_the_page_says():
+    with ln.network.serve({"echo": lambda x: x}, port=0) as server:
+        fields = {TOKEN: server.token, "Content-Type": JSON, "Transfer-Encoding": "chunked"}
+        data = head(server.port, "POST", "/echo", fields) + b"2\r\n[1\r\n1\r\n]\r\n0\r\n\r\n"
+        assert raw(server.port, data).json() == [1]
 
 
 def test_every_error_of_the_page_has_a_class():
@@ -88,9 +152,10 @@ def test_the_digests_of_the_page_are_those_of_the_client():
             assert f"`{content_digest(wire.Body(wire.TEXT, [body]), algorithm)}`" in PAGE
 
 
-def test_the_client_in_javascript_has_at_most_60_lines_of_120_columns():
-    lines = CLIENT.read_text().splitlines()
-    assert len(lines) <= 60
+@pytest.mark.parametrize(("name", "most"), [("client.mjs", 60), ("tensors.mjs", 30), ("channel.mjs", 110)])
+def test_the_client_in_javascript_is_short(name, most):
+    lines = (EXAMPLES / name).read_text().splitlines()
+    assert len(lines) <= most
     assert max(map(len, lines)) <= 120
 
 
@@ -123,6 +188,69 @@ def test_the_client_in_javascript_repeats_requests_whose_reply_was_lost_or_cut()
         assert all(proxy.counts[fault] for fault in faults)
 
 
+LARGE = """
+import { RemoteModel } from "./examples/client.mjs"
+const [url, token] = process.argv.slice(1)
+const remote = new RemoteModel(url, token)
+const make = (size, value) => ({ dtype: "F32", shape: [size], data: new Float32Array(size).fill(value) })
+const sizes = [1 << 20, 3, 131072, 131073, 0]
+const outputs = await Promise.all(sizes.map((size, value) => remote.forward(make(size, value))))
+const isRight = ({ data }, value) => data.length === sizes[value] && data.every((x) => x === value)
+const right = outputs.every(({ output }, value) => isRight(output, value))
+console.log(JSON.stringify({ right, channel: Boolean(remote.channel?.isOpen) }))
+"""
+
+
+@needs_node
+def test_the_client_in_javascript_sends_large_and_small_tensors_side_by_side():
+    with ln.network.serve_model(lambda x: x, port=0) as server:
+        command = [NODE, "--input-type=module", "--eval", LARGE, server.url, server.token]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=6 * SECONDS, check=False, cwd=ROOT)
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout) == {"right": True, "channel": True}
+
+
+WEB_PAGE = """<!doctype html><title>waiting</title>
+<script type="module">
+import { RemoteModel } from "/files/client.mjs"
+const remote = new RemoteModel(location.origin, "")
+const tensor = (values, shape) => ({ dtype: "F32", shape, data: Float32Array.from(values) })
+for (let step = 0; step < 3; step++) {
+  const { output, call } = await remote.forward(tensor([1, 2], [1, 2]))
+  await remote.optimize(call, tensor([1], output.shape), 1)
+}
+document.title = "trained"
+</script>
+"""
+
+
+def test_the_client_in_javascript_trains_from_a_web_page(tmp_path):
+    for file in EXAMPLES.glob("*.mjs"):
+        shutil.copy(file, tmp_path)
+    (tmp_path / "page.html").write_text(WEB_PAGE)
+    handlers = [(r"/files/(.*)", StaticFileHandler, {"path": str(tmp_path)})]
+    model, optimizer = nn.Linear(2, 1), ln.optim.SGD(lr=0.1)
+    with (
+        ln.network.serve_model(model, optimizer, port=0, token=None, handlers=handlers) as server,
+        browser_page() as page,
+    ):
+        page.goto(f"{server.url}/files/page.html")
+        page.wait_for_function("document.title === 'trained'", timeout=SECONDS * 1000)
+        assert page.failures == []
+        assert server.statistics()["server"]["version"] == 3
+
+
+@needs_node
+def test_the_client_in_javascript_trains_through_a_proxy_without_upgrades(tmp_path):
+    with (
+        ln.network.serve_model(nn.Linear(2, 1), ln.optim.SGD(lr=0.01), port=0) as server,
+        nginx(tmp_path / "nginx", server) as proxy,
+    ):
+        assert driven(proxy.url, server.token)["channel"] is False
+        assert server.statistics()["server"]["version"] == 20
+        assert len(proxy.requests("/channel")) == 1
+
+
 @needs_node
 def test_the_client_in_javascript_trains_a_model():
     model = nn.Linear(2, 1)
@@ -142,6 +270,7 @@ def test_the_client_in_javascript_trains_a_model():
     assert (state["optimize"]["hits"], state["server"]["version"]) == (20, 20)
     assert state["server"]["loss"] == pytest.approx(seen["losses"][-1])
     assert seen["error"].startswith("/forward 422: ")
+    assert seen["channel"] is True
 
 
 def test_every_claim_about_exactly_once_names_a_test_that_is_there():

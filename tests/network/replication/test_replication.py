@@ -17,7 +17,7 @@ from labnet.network.replication.messages import new_lineage
 from labnet.network.replication.primary import Primary
 from labnet.network.replication.replica import Replica
 from labnet.network.serve import Given, Place, serve_part
-from labnet.network.transport.pool import Address
+from labnet.network.transport.address import Address
 from tests.helpers.constants import SECONDS
 from tests.helpers.network.raw_http import NATIVE, http, native
 from tests.helpers.threads import wait_until

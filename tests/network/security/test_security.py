@@ -192,9 +192,40 @@ def test_two_hosts_are_not_trusted(server):
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
 @pytest.mark.parametrize("token", [None, "right"])
-def test_what_a_web_page_can_send_without_asking_is_refused(server, content_type, token):
-    reply = http(server, "POST", "/echo", b"[1.0]", token=token, Content_Type=content_type)
+@pytest.mark.parametrize("path", ["/forward", "/optimize", "/settle"])
+def test_what_a_web_page_can_send_without_asking_is_refused(server, content_type, token, path):
+    reply = http(server, "POST", path, b"[1.0]", token=token, Content_Type=content_type)
     assert reply.status == (401 if token is None else 415)
+
+
+SIMPLE = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=b", ""]
+SIMPLE_BODY = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--b--\r\n'
+
+
+@pytest.mark.parametrize("content_type", SIMPLE)
+@pytest.mark.parametrize("path", ["/count", "/anywhere", "/"])
+@pytest.mark.parametrize("is_open", [False, True])
+def test_what_a_web_page_can_send_without_asking_reaches_no_function(content_type, path, is_open):
+    calls = []
+    refused, accepted = (403 if is_open else 401), (204 if content_type else 415)
+    routes = {"count": calls.append, "default": calls.append}
+    with ln.network.serve(routes, port=0, **({"token": None} if is_open else {})) as server:
+
+        def send(*, token=None, **headers):
+            return http(server, "POST", path, SIMPLE_BODY, token=token, Content_Type=content_type, **headers).status
+
+        own = f"http://127.0.0.1:{server.port}"
+        for origin in ("http://evil.example", "null", "http://127.0.0.1:1", f"http://localhost:{server.port}"):
+            assert send(Origin=origin) == refused
+        for site in ("cross-site", "same-site"):
+            assert send(Sec_Fetch_Site=site, Sec_Fetch_Mode="navigate") == refused
+            assert send(Sec_Fetch_Site=site, Sec_Fetch_Mode="no-cors") == refused
+        assert send(Host="evil.example", Origin="http://evil.example") == refused
+        assert not calls
+        assert send(Origin=own) == (accepted if is_open else refused)
+        assert send() == (accepted if is_open else refused)
+        if not is_open:
+            assert send(token=server.token, Origin="http://evil.example") == accepted
 
 
 def test_no_reply_invites_other_origins(server):
@@ -296,5 +327,7 @@ def test_a_body_that_is_a_pickle_is_not_executed(server, tmp_path):
 
     body = pickle.dumps(Attack())
     for content_type in (JSON, "application/x-labnet", "application/octet-stream", "application/python-pickle"):
-        assert http(server, "POST", "/echo", body, Content_Type=content_type).status in (400, 415)
+        assert http(server, "POST", "/forward", body, Content_Type=content_type).status in (400, 415)
+        reply = http(server, "POST", "/echo", body, Content_Type=content_type)
+        assert reply.status in (400, 415) or (content_type, reply.body) == ("application/octet-stream", body)
     assert not canary.exists()

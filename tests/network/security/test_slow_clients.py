@@ -88,7 +88,7 @@ def test_row_10_strangers_who_ask_for_statistics_do_not_keep_the_worker_busy():
 
 def test_row_10_a_server_that_may_open_no_more_files_closes_who_asks_for_nothing(server):
     resource = pytest.importorskip("resource")
-    server._port._listener.first_seconds = 60.0
+    server._port._listener.server.first_seconds = 60.0
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.ExitStack() as stack:
         socks = [stack.enter_context(socket.socket()) for _ in range(20)]
@@ -112,7 +112,7 @@ def test_row_10_half_of_the_files_of_a_process_are_not_for_connections(monkeypat
 
 def test_row_10_a_connection_that_asks_for_nothing_is_closed_in_time(server):
     listener = server._port._listener
-    listener.first_seconds = 0.01
+    listener.server.first_seconds = 0.01
     with connection(server.port) as (sock, _):
         sock.sendall(b"GET /health HTTP/1.1\r\nHost: ")
         assert sock.recv(1) == b""
@@ -120,7 +120,7 @@ def test_row_10_a_connection_that_asks_for_nothing_is_closed_in_time(server):
 
 
 def test_row_10_a_client_that_asked_before_may_wait(server):
-    server._port._listener.first_seconds = 0.01
+    server._port._listener.server.first_seconds = 0.01
     with connection(server.port) as (sock, file):
         for pause in (0, 0.05):
             threading.Event().wait(pause)

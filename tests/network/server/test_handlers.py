@@ -247,7 +247,7 @@ def test_without_an_id_the_namespace_is_fresh_for_each_call():
 
 
 def test_namespaces_are_bounded_and_idle_ones_dropped():
-    from labnet.network.server.routing import Users
+    from labnet.network.server.functions import Users
 
     users = Users(capacity=2, idle_seconds=10.0)
     users.get("a", now=0.0).kept = True

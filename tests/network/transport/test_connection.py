@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 import labnet as ln
 from labnet.errors import PartialUpdate, ShapeError
-from labnet.network.transport import heads
 from tests.helpers.constants import SECONDS
 from tests.helpers.network.raw_http import JSON, TOKEN, connection, head, native, raw, read_reply
 from tests.helpers.threads import wait_until
@@ -86,14 +85,6 @@ def test_an_empty_line_in_pieces_is_forgiven_too(server):
             assert read_reply(file).body == b"hi"
 
 
-def test_a_client_that_has_said_everything_gets_its_reply(server):
-    with connection(server.port) as (sock, file):
-        sock.sendall(get(server))
-        sock.shutdown(socket.SHUT_WR)
-        assert read_reply(file).body == b"hi"
-        assert closed(sock)
-
-
 def test_large_bodies_pass_in_both_directions_while_nobody_reads(server):
     x = np.arange(1 << 23, dtype="float32")  # 32 MB: more than all buffers on the way
     body = native({"tensor": x})
@@ -110,38 +101,45 @@ def test_large_bodies_pass_in_both_directions_while_nobody_reads(server):
 # Heads that are refused
 
 
-REFUSED = {
-    "no request": (b"hello\r\n\r\n", 400),
-    "another version": (b"GET / HTTP/2.0\r\n\r\n", 400),
-    "lower case version": (b"GET / http/1.1\r\n\r\n", 400),
-    "two spaces": (b"GET  / HTTP/1.1\r\n\r\n", 400),
-    "a control character in the path": (b"GET /\x01 HTTP/1.1\r\n\r\n", 400),
-    "not ASCII in the path": ("GET /ä HTTP/1.1\r\n\r\n".encode("latin-1"), 400),
-    "two lengths": (b"POST /echo HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", 400),
-    "two hosts": (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHOST: 127.0.0.1\r\n\r\n", 400),
-    "two tokens": (b"GET / HTTP/1.1\r\nX-Labnet-Token: a\r\nX-Labnet-Token: b\r\n\r\n", 400),
-    "too many headers": (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 101 + b"\r\n", 400),
-    "too long": (b"GET / HTTP/1.1\r\nX: " + b"y" * 70_000, 431),
-    "only a long line": (b"GET /" + b"y" * 70_000, 431),
+#: What Tornado's reader refuses: with a bare status, or by closing the connection.
+MALFORMED = {
+    "no request": b"hello\r\n\r\n",
+    "another version": b"GET / HTTP/2.0\r\n\r\n",
+    "lower case version": b"GET / http/1.1\r\n\r\n",
+    "two spaces": b"GET  / HTTP/1.1\r\n\r\n",
+    "a control character in the path": b"GET /\x01 HTTP/1.1\r\n\r\n",
+    "no colon": b"GET / HTTP/1.1\r\nNo Colon\r\n\r\n",
+    "no length": b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
+    "too long": b"GET / HTTP/1.1\r\nX: " + b"y" * 70_000,
+    "only a long line": b"GET /" + b"y" * 70_000,
+}
+#: What labnet refuses where Tornado's reader joins or accepts.
+AMBIGUOUS = {
+    "two lengths": b"POST /echo HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+    "a list of lengths": b"POST /echo HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n",
+    "two tokens": b"GET / HTTP/1.1\r\nX-Labnet-Token: a\r\nX-Labnet-Token: b\r\n\r\n",
+    "two keys": b'GET / HTTP/1.1\r\nIdempotency-Key: "a:1"\r\nIdempotency-Key: "a:2"\r\n\r\n',
+    "two hosts": b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHOST: 127.0.0.1\r\n\r\n",
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_request_is_answered_and_its_connection_closed(server, name):
-    data, status = REFUSED[name]
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_head_ends_its_connection_and_nothing_else(server, name):
     with connection(server.port) as (sock, file):
-        sock.sendall(data)
-        reply = read_reply(file)
-        assert reply.status == status
-        assert reply.headers["connection"] == "close"
-        assert reply.json()["error"] == "BadRequest"
-        assert closed(sock)
+        sock.sendall(MALFORMED[name])
+        first = file.readline()
+        assert first in (b"HTTP/1.1 400 Bad Request\r\n", b"")
+        file.read()
     assert raw(server.port, get(server)).body == b"hi"
 
 
-def test_the_reason_says_what_was_wrong(server):
-    assert "'No Colon'" in raw(server.port, b"GET / HTTP/1.1\r\nNo Colon\r\n\r\n").json()["message"]
-    assert "'host' came twice" in raw(server.port, REFUSED["two hosts"][0]).json()["message"]
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_an_ambiguous_head_is_refused_with_the_reason(server, name):
+    with connection(server.port) as (sock, file):
+        sock.sendall(AMBIGUOUS[name])
+        reply = read_reply(file)
+        assert (reply.status, reply.json()["error"]) == (400, "BadRequest")
+    assert raw(server.port, get(server)).body == b"hi"
 
 
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
@@ -192,7 +190,7 @@ def test_a_client_may_wait_to_be_told_to_send_its_body(server):
     with connection(server.port) as (sock, file):
         whole = post(server, b"[1.0]", Expect="100-continue")
         sock.sendall(whole[: -len(b"[1.0]")])
-        assert file.readline() == b"HTTP/1.1 100 Continue\r\n"
+        assert file.readline().startswith(b"HTTP/1.1 100 ")
         assert file.readline() == b"\r\n"
         sock.sendall(b"[1.0]")
         assert read_reply(file).json() == [1.0]
@@ -234,7 +232,7 @@ def test_http_1_0_gets_one_reply(server):
 def test_a_reply_to_head_has_no_body(server):
     with connection(server.port) as (sock, file):
         sock.sendall(head(server.port, "HEAD", "/hello", {TOKEN: server.token}))
-        assert read_reply(file, method="HEAD").status == 405
+        assert read_reply(file, method="HEAD").status == 200
         sock.sendall(get(server))
         assert read_reply(file).body == b"hi"
 
@@ -242,7 +240,7 @@ def test_a_reply_to_head_has_no_body(server):
 @pytest.fixture
 def impatient(server):
     listener = server._port._listener
-    listener.body_seconds, listener.slowest = 0.05, 1e12
+    listener.budget.body_seconds, listener.budget.slowest = 0.05, 1e12
     return server
 
 
@@ -255,7 +253,7 @@ def test_whoever_does_not_send_what_was_announced_is_given_up(impatient):
 def test_whoever_does_not_read_its_reply_is_given_up(impatient):
     x = np.ones(1 << 24, "float32")
     with ln.network.serve({"large": lambda: x}, port=0) as server, connection(server.port) as (sock, file):
-        server._port._listener.body_seconds, server._port._listener.slowest = 0.05, 1e12
+        server._port._listener.budget.body_seconds, server._port._listener.budget.slowest = 0.05, 1e12
         sock.sendall(get(server, "/large", Accept=NATIVE))
         wait_until(lambda: server._port._listener.connections._asking)
         wait_until(lambda: not len(server._port._listener.connections))
@@ -264,20 +262,20 @@ def test_whoever_does_not_read_its_reply_is_given_up(impatient):
 
 def test_replies_that_nobody_reads_are_bounded_like_bodies():
     x = np.ones(1 << 22, "float32")
-    with ln.network.serve({"large": lambda: x}, port=0, max_body=1 << 22) as server:
+    with ln.network.serve({"large": lambda: x}, port=0, max_body=1 << 23) as server:
         listener = server._port._listener
         with connection(server.port) as (sock, file):
             sock.sendall(get(server, "/large", Accept=NATIVE))
-            wait_until(lambda: listener.bytes_held > 4 << 22 >> 1)
+            wait_until(lambda: listener.budget.bytes_held > 4 << 22)
             with connection(server.port) as (other, others):
                 other.sendall(get(server, "/large", Accept=NATIVE))
-                wait_until(lambda: listener.bytes_held > 4 << 22)
+                wait_until(lambda: listener.budget.bytes_held > 4 << 23)
                 refused = raw(server.port, get(server, "/large", Accept=NATIVE))
                 assert (refused.status, refused.headers["retry-after"]) == (429, "1")
                 assert raw(server.port, get(server, "/statistics")).status == 200
                 assert read_reply(others).body.endswith(x.tobytes())
             assert read_reply(file).body.endswith(x.tobytes())
-            wait_until(lambda: listener.bytes_held == 0)
+            wait_until(lambda: listener.budget.bytes_held == 0)
             assert raw(server.port, get(server, "/large", Accept=NATIVE)).status == 200
 
 
@@ -342,11 +340,11 @@ def test_a_body_for_which_there_is_no_memory_is_not_taken_for_requests():
                     assert read_reply(file).body == b"hi"
                 assert read_reply(file).status == 413
                 assert closed(sock)
-        assert server._port._listener.bytes_held == 0
+        assert server._port._listener.budget.bytes_held == 0
 
 
 def test_a_connection_of_which_nothing_is_known_any_more_is_closed(server, monkeypatch, caplog):
-    def fail(*arguments):
+    def fail(*arguments, **named):
         raise RuntimeError("a defect")
 
     monkeypatch.setattr("labnet.network.server.handler.admit", fail)
@@ -401,48 +399,7 @@ def test_good_clients_are_answered_among_those_that_do_anything(seed):
         for sock in misbehaving:
             sock.close()
         wait_until(lambda: len(listener.connections) == 1 and not listener.tasks)
-        assert listener.bytes_held == 0
+        assert listener.budget.bytes_held == 0
         before = time.process_time()
         threading.Event().wait(0.2)
         assert time.process_time() - before < 0.1  # nobody goes round in circles
-
-
-# Heads by themselves
-
-
-VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=20)
-NAMES = st.text("abcXYZ-_0189!~", min_size=1, max_size=10)
-
-
-@given(st.dictionaries(NAMES, VALUES, max_size=8))
-def test_what_is_written_is_read_again(headers):
-    distinct = {name.lower(): value for name, value in headers.items()}
-    found = heads.parse_request(heads.write_head("POST /x HTTP/1.1", distinct).decode("utf-8").encode("latin-1"))
-    assert dict(found.headers) == {name: value.strip(" \t") for name, value in distinct.items()}
-    assert found[:3] == ("POST", "/x", "HTTP/1.1")
-
-
-@pytest.mark.parametrize("bad", ["a\r\nb: c", "a\nb", "a\rb", "a\0b", "a\x1fb", "a\x7fb"])
-def test_no_header_makes_two(bad):
-    for headers in ({"x": bad}, {bad: "x"}):
-        with pytest.raises(ValueError, match="cannot be sent"):
-            heads.write_head("GET / HTTP/1.1", headers)
-    for line in (f"GET /{bad} HTTP/1.1", f"GET / {bad} HTTP/1.1"):
-        with pytest.raises(ValueError, match="cannot be sent"):
-            heads.write_head(line, {})
-
-
-@given(st.binary(max_size=200))
-def test_bytes_are_a_head_or_a_value_error(junk):
-    for head_of in (junk, b"GET / HTTP/1.1\r\n" + junk):
-        try:
-            found = heads.parse_request(head_of + b"\r\n\r\n")
-        except ValueError:
-            continue
-        assert not any(character in value for value in found.headers.values() for character in "\r\n\0")
-
-
-def test_headers_are_found_whatever_their_case():
-    found = heads.parse_request(b"GET / HTTP/1.1\r\nX-One: 1\r\nx-two:2\r\nX-TWO: 3\r\n\r\n").headers
-    assert (found["x-ONE"], found.get("X-Two"), "X-oNe" in found, "nothing" in found) == ("1", "2,3", True, False)
-    assert (len(found), found.get("nothing"), found.get("nothing", "else")) == (2, None, "else")
