@@ -18,11 +18,12 @@ QUICK   = tests/test_public_api.py \
 # Jupyter refuses to run as root, as in a container, unless told so.
 ROOT_FLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab demo test quick check chaos faults soak fuzz clean
+.PHONY: help lab demo generate test quick check chaos faults soak fuzz clean
 
 help:
 	@echo "make lab    open JupyterLab on the quickstart (ARGS=--no-browser on a host without a screen)"
 	@echo "make demo   serve a model in one process and train it from another, in the terminal"
+	@echo "make generate  write exports, the stub of methods and docs/ops.md from the registry of ops"
 	@echo "make test   run every test, linters and type checks included (ARGS='tests/store -x' runs a part, ARGS='-n 0 --pdb' in one process)"
 	@echo "make quick  linters, type checks and the fast core of the tests, in less than a minute"
 	@echo "make fuzz   2000 random programs, eager and compiled (ARGS='--programs 10000 --seed 7 --jobs 4'), then all tests of the compiler"
@@ -37,6 +38,11 @@ lab: $(VENV)/.notebooks
 
 demo: $(VENV)/.notebooks
 	$(BIN)/python examples/demo.py $(ARGS)
+
+generate: $(VENV)/.test
+	$(BIN)/python tools/generate_exports.py
+	$(BIN)/python tools/generate_stubs.py
+	$(BIN)/python tools/generate_reference.py
 
 test: check
 	$(PYTEST) $(ARGS)

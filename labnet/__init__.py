@@ -173,8 +173,10 @@ from labnet.tensor import DTYPES, Tensor
 if TYPE_CHECKING:
     from labnet import cluster as cluster
     from labnet import io, jupyter, network
+    from labnet import testing as testing
     from labnet.compile import jit
     from labnet.jupyter.progress import progress
+    from labnet.ops.custom import custom_vjp, op
 
 try:
     __version__ = version("labnet")
@@ -191,9 +193,14 @@ uint8, uint16, uint32, uint64 = (DTYPES[f"uint{bits}"] for bits in (8, 16, 32, 6
 float16, float32, float64 = (DTYPES[f"float{bits}"] for bits in (16, 32, 64))
 
 #: Functions whose module is imported on first use.
-_LAZY_NAMES = {"jit": "labnet.compile", "progress": "labnet.jupyter"}
+_LAZY_NAMES = {
+    "custom_vjp": "labnet.ops.custom",
+    "jit": "labnet.compile",
+    "op": "labnet.ops.custom",
+    "progress": "labnet.jupyter",
+}
 #: Sub-packages that are imported on first use, because they import Dask, Tornado, Jupyter or what files need.
-_LAZY = ("cluster", "io", "jupyter", "network")
+_LAZY = ("cluster", "io", "jupyter", "network", "testing")
 
 
 def __getattr__(name: str) -> Any:
@@ -253,6 +260,7 @@ __all__ = [
     "count_nonzero",
     "cumulative_prod",
     "cumulative_sum",
+    "custom_vjp",
     "diff",
     "divide",
     "e",
@@ -330,6 +338,7 @@ __all__ = [
     "not_equal",
     "ones",
     "ones_like",
+    "op",
     "ops",
     "optim",
     "pad",
@@ -368,6 +377,7 @@ __all__ = [
     "tan",
     "tanh",
     "tensordot",
+    "testing",
     "tile",
     "tril",
     "triu",

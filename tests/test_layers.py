@@ -20,6 +20,7 @@ LAYERS = (
     ("codec", "json_codec", "npy"),
     ("nn", "loss", "optim", "io"),
     ("compile",),
+    ("testing",),
     ("wire", "store"),
     ("network",),
     ("jupyter", "cluster", "cli", "__main__"),
@@ -35,6 +36,7 @@ ORDERS = {
         ("nn",),
         ("numpy_api",),
         ("operators",),
+        ("custom",),
     ),
     "nn": (
         ("sizes",),
@@ -43,7 +45,12 @@ ORDERS = {
         ("layers",),
         ("counting",),
     ),
-    "kernels": (("accelerator", "index_arrays", "blas"), ("cpu",), ("cuda",), ("device_dispatch",)),
+    "kernels": (
+        ("accelerator", "index_arrays", "blas", "scalar_expression"),
+        ("cpu",),
+        ("cuda",),
+        ("device_dispatch",),
+    ),
     "kernels.cuda": (("driver",), ("codegen",), ("array",), ("kernels",), ("protocols",)),
     "compile": (
         ("background", "pytree"),

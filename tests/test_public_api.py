@@ -85,5 +85,13 @@ def test_generated_files_are_up_to_date(name):
     assert module.TARGET.read_text() == module.generate(), f"run: python tools/{name}.py"
 
 
+def test_exports_are_up_to_date():
+    spec = importlib.util.spec_from_file_location("generate_exports", ROOT / "tools" / "generate_exports.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for path, text in module.generate().items():
+        assert path.read_text() == text, "run: python tools/generate_exports.py"
+
+
 def test_version_matches_the_changelog():
     assert f"## {ln.__version__}" in (ROOT / "CHANGELOG.md").read_text()

@@ -32,7 +32,8 @@ def family(function: Callable[..., Any]) -> str:
 def public(name: str) -> tuple[str, Callable[..., Any]]:
     """Return where users find a function, and what they find there."""
     places = (("ln", ln), ("ln.nn", ln.nn), ("ln.ops", ln.ops))
-    return next((f"{prefix}.{name}", getattr(module, name)) for prefix, module in places if name in module.__all__)
+    found = ((f"{prefix}.{name}", getattr(module, name)) for prefix, module in places if name in module.__all__)
+    return next(found, None) or (f"ln.{name}", REGISTRY[name].function)  # not exported yet
 
 
 def signature(function: Callable[..., Any]) -> str:

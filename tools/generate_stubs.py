@@ -41,7 +41,8 @@ def method_signature(name: str) -> str:
 
 def generate() -> str:
     """Return the text of the stub file."""
-    lines = [method_signature(name) for name in ops.METHODS]
+    declared = [name for name, op in ops.REGISTRY.items() if op.is_method and name not in ops.METHODS]
+    lines = [method_signature(name) for name in (*ops.METHODS, *declared)]
     for name in ops.PROPERTIES:
         lines += ["    @property", f"    def {name}(self) -> Tensor: ..."]
     for name, function in ops.OPERATORS.items():

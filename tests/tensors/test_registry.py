@@ -5,7 +5,7 @@ import pytest
 
 import labnet as ln
 from labnet.ops.core.registry import REGISTRY
-from tests.helpers.tensors.reference import PREPARE, REFERENCE
+from tests.helpers.tensors.reference import PREPARE, REFERENCE, reference_of
 
 CASES = [
     pytest.param(op, sample, id=f"{name}-{i}") for name, op in REGISTRY.items() for i, sample in enumerate(op.samples)
@@ -52,7 +52,7 @@ def test_values_and_dtypes_are_those_of_the_reference(op, sample):
         arrays = draw(op, sample, dtype)
         kept = [a.copy() for a in arrays]
         outputs = invoke(op, [ln.asarray(a) for a in arrays], sample.static)
-        references = invoke(op, arrays, sample.static, REFERENCE[op.name])
+        references = invoke(op, arrays, sample.static, reference_of(op))
         tolerance = 1e-5 if dtype == "float32" else 1e-12
         for out, reference in zip(outputs, references, strict=True):
             expected = np.asarray(reference)
@@ -67,7 +67,8 @@ def test_values_and_dtypes_are_those_of_the_reference(op, sample):
 
 
 def test_every_op_has_a_reference():
-    assert sorted(REFERENCE) == sorted(REGISTRY)
+    assert REFERENCE.keys() <= REGISTRY.keys()
+    assert [name for name, op in REGISTRY.items() if name not in REFERENCE and op.scalar is None] == []
 
 
 def directional(function, arrays, directions, step):

@@ -23,19 +23,8 @@ from labnet.kernels.cuda.codegen.expressions import Node, cast
 from labnet.kernels.cuda.driver.gpu import current_gpu
 from labnet.kernels.cuda.kernels import gather, matmul, reduce, scan, scatter, sort
 from labnet.kernels.device_dispatch import moved
+from labnet.ops.core.registry import REGISTRY
 
-#: What scalar functions of compiled steps are called in kernels, where that differs.
-_NAMES = {
-    "abs": "absolute",
-    "pow": "power",
-    "round": "rint",
-    "atan2": "arctan2",
-    "bitwise_invert": "invert",
-    **{f"a{name}": f"arc{name}" for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
-    "bitwise_left_shift": "left_shift",
-    "bitwise_right_shift": "right_shift",
-    "copy": "positive",
-}
 _REDUCTIONS = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
 #: Kinds of values that are computed on a GPU.
 KINDS = frozenset({"source", "splat", "view", "map", "reduce", "matmul", "put", "take", "scatter", "call"})
@@ -71,8 +60,12 @@ def _unfit(program: Program) -> str | None:
 
 
 def _name(value: Value) -> str:
-    name = value.attributes["name"]
-    return str(_NAMES.get(name, name))
+    """Return the name of NumPy's universal function for the operation of a value, which names it in kernels."""
+    name: str = value.attributes["name"]
+    if name in ("copy", "round"):
+        return {"copy": "positive", "round": "rint"}[name]
+    forward = REGISTRY[name].forward
+    return forward.__name__ if isinstance(forward, np.ufunc) else name
 
 
 @dataclass

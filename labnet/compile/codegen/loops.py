@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from labnet.compile.ir.fusion import Group
-from labnet.compile.ir.scalars import CHOICES, EXPRESSIONS, HALF, POWERS, WHOLE
+from labnet.compile.ir.scalars import CHOICES, scalar_source
 from labnet.compile.ir.values import DType, Shape, Value
 
 _START: dict[str, Callable[[DType], str]] = {
@@ -191,7 +191,8 @@ class Nest:
             texts.append(converted(text, operand.dtype, np.dtype(bool) if choice else work))
             depth = max(depth, known)
         names = {"T": name_of(work), "t": str(max(work.itemsize * 8, 32))}
-        text = _expression(value).format(*texts, **names)
+        exponent = value.inputs[1].attributes.get("number") if name == "pow" else None
+        text = scalar_source(name, work, exponent).format(*texts, **names)
         self._known(value, text if name in CHOICES else rounded(text, value.dtype), depth)
 
     def _known(self, value: Value, text: str, depth: int) -> None:
@@ -239,16 +240,6 @@ class Nest:
             target.append(access.write(joined(kind, access.read(), total)))
         else:
             target.append(access.write(total))
-
-
-def _expression(value: Value) -> str:
-    """Return the expression of an elementwise op, in the dtype that it computes in."""
-    name, work = value.attributes["name"], value.attributes["work"]
-    if work.kind != "f":
-        return WHOLE.get(name) or EXPRESSIONS[name]
-    if name == "pow" and value.inputs[1].kind == "splat":
-        return POWERS.get(value.inputs[1].attributes["number"]) or EXPRESSIONS[name]
-    return HALF.get(name, EXPRESSIONS[name]) if work == _HALF else EXPRESSIONS[name]
 
 
 def filled(pointer: str, value: Value) -> list[str]:

@@ -7,15 +7,13 @@ operands are available: memory is scarce in a server with many open calls.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from labnet.compile.ir.scalars import ARITHMETIC, TESTS
+from labnet.compile.ir.scalars import is_cheap
 from labnet.compile.ir.values import Builder, Program, Store, Value, is_workspace, placed
 
 #: Origin of the sources for the gradients of the outputs.
 SEED = "seed"
 #: Position that marks a recomputed value.
 _COMPUTED = -1
-#: Elementwise operations that are recomputed rather than saved.
-CHEAP = (ARITHMETIC.keys() | TESTS.keys() | {"relu", "abs", "sign", "floor", "ceil", "trunc"}) - {"divide"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def _is_free(value: Value) -> bool:
 
 def _is_recomputed(value: Value) -> bool:
     """Return whether a value is recomputed: it costs little, or is working memory."""
-    return is_workspace(value) or (value.kind == "map" and value.attributes["name"] in CHEAP)
+    return is_workspace(value) or (value.kind == "map" and is_cheap(value.attributes["name"]))
 
 
 def _saved(values: Sequence[Value], gradients: Sequence[Value], there: dict[int, int], results: int) -> list[Value]:

@@ -55,7 +55,7 @@ class Trace:
 
     def __init__(
         self,
-        rules: dict[str, Callable[..., "Traced"]],
+        rule_of: Callable[[Op], Callable[..., "Traced"]],
         *,
         arguments: int = 0,
         device: str = CPU,
@@ -76,7 +76,7 @@ class Trace:
         self.draws: list[Callable[[str], np.ndarray[Any, Any]]] = []
         self.drawn: list[np.ndarray[Any, Any]] = []
         self.leaves: dict[int, tuple[Tensor, Traced]] = {}
-        self._rules = rules
+        self._rule_of = rule_of
         self._sources: dict[int, Value] = {}
         self._kept: list[Any] = []
         self._views: dict[int, list[weakref.ref[Traced]]] = {}
@@ -160,15 +160,13 @@ class Trace:
 
     def apply(self, op: Op, inputs: Sequence[Any], static: dict[str, Any]) -> Traced:
         """Record an op, and the operands for its gradient."""
-        rule = self._rules.get(op.name)
-        if rule is None:
-            refuse(f"{op.name}: it has no compile rule; call it outside of the compiled function")
+        rule = self._rule_of(op)
         operands = [self.lift(x) for x in inputs]
-        with autograd.no_grad(), pause():
+        with autograd.no_grad(), pause_for(op.forward) if op.is_custom else pause():
             try:
                 out = self._computed(rule, op, operands, static)
             except (ShapeError, DTypeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
-                raise (_refusal_of(op, operands, static) or error) from None
+                raise ((None if op.is_custom else _refusal_of(op, operands, static)) or error) from None
         result = self.stand_in(out.value)
         nodes = [x.node if isinstance(x, Traced) else None for x in operands]
         if op.differentiable and any(nodes) and out.dtype.kind == "f" and self._is_recording():

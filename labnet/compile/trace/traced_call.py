@@ -14,7 +14,7 @@ from labnet.compile.trace.environment import Environment
 from labnet.compile.trace.guards import Guards
 from labnet.compile.trace.instructions import Instructions
 from labnet.compile.trace.locations import Location, ReplacedAttribute
-from labnet.compile.trace.rules import RULES
+from labnet.compile.trace.rules import rule_of
 from labnet.compile.trace.signature import is_dynamic, repeats
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced, has_traced, hides_traced, refuse
@@ -116,7 +116,7 @@ def _trace_once(
     device = devices.pop() if len(devices) == 1 else CPU
     environment = Environment()
     writes = Writes(environment)
-    trace = Trace(RULES, arguments=sum(map(is_dynamic, leaves)), device=device, writes=writes)
+    trace = Trace(rule_of, arguments=sum(map(is_dynamic, leaves)), device=device, writes=writes)
     inputs: list[Traced] = []
     known: dict[int, Traced] = {}
     for leaf in filter(is_dynamic, leaves):

@@ -216,6 +216,8 @@ class TracedNode(autograd.Node):
         rules: Sequence[Any] = self.op.vjps
         if self.op.variadic:
             rules = [lambda *a, i=i, **s: self.op.vjps[0](*a, position=i, **s) for i in range(len(inputs))]  # type: ignore[misc]
+        if self.op.is_joint:
+            rules = dispatch.separate_rules(self.op.vjps[0], len(inputs))
         if dtype == HALF and not self.op.view:
             rules = [None if rule is None else widened_rule(rule, i) for i, rule in enumerate(rules)]
         gradients: list[Any] = []

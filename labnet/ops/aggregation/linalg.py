@@ -187,6 +187,7 @@ def _rows(x: Tensor) -> Tensor:
     inputs=3,
     dtypes=FLOATS,
     flops=lambda out, x, weight, bias: out.size * (2 * weight.shape[-1] + (bias is not None)),
+    public=False,
 )
 def linear(x: Array, weight: Array, bias: Array, /) -> Array:
     """Return the affine map ``x @ weight.T + bias`` of the last dimension, in one step.

@@ -205,6 +205,7 @@ def greatest(x: Array, axis: int) -> Array:
     samples=(Sample(((3, 4),)), Sample(((3, 4),), {"axis": 0})),
     dtypes=FLOATS,
     wide=True,
+    public=False,
 )
 def log_softmax(x: Array, /, axis: int = -1) -> Array:
     """Return the logarithm of softmax along `axis`, computed without overflow.

@@ -7,6 +7,7 @@ once, and their seconds are added when they are known; see `labnet.kernels.cuda.
 """
 
 import time
+import weakref
 from collections.abc import Callable
 from types import CellType
 from typing import Any
@@ -17,7 +18,7 @@ from labnet.autograd import Run
 from labnet.kernels.device_dispatch import is_on_gpu, materialize, timed
 from labnet.ops.core.declaration import Op
 from labnet.ops.core.dispatch import Recorded
-from labnet.ops.core.registry import REGISTRY
+from labnet.ops.core.registry import REGISTRY, on_declare
 from labnet.stats.collecting import active, later, on_switch, record, suspended
 from labnet.stats.operations import OpCount
 from labnet.tensor import as_array
@@ -40,7 +41,7 @@ def kernel_cell(op: Op) -> CellType:
 
 def counting_kernel(op: Op) -> Kernel:
     """Wrap the kernel of an op in counting."""
-    kernel, variadic = op.forward, op.variadic
+    kernel, variadic = _alone(op.forward) if op.is_custom else op.forward, op.variadic
 
     def counted(*arguments: Any, **static: Any) -> Any:
         if not active():
@@ -55,6 +56,16 @@ def counting_kernel(op: Op) -> Kernel:
         return out
 
     return counted
+
+
+def _alone(kernel: Kernel) -> Kernel:
+    """Return a kernel that does not count the ops that it calls."""
+
+    def alone(*arguments: Any, **static: Any) -> Any:
+        with suspended():
+            return kernel(*arguments, **static)
+
+    return alone
 
 
 def counting_vjp(vjp: Kernel) -> Kernel:
@@ -99,6 +110,35 @@ def _nbytes(op: Op, inputs: Any, out: Any) -> int:
     return sum(array.nbytes for array in (*inputs, out) if hasattr(array, "nbytes"))
 
 
+class _Late:
+    """Ops that are declared after the first collection, or by users, whose kernels are replaced too."""
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self._ops: weakref.WeakSet[Op] = weakref.WeakSet()
+
+    def add(self, op: Op) -> None:
+        """Add an op that is declared now."""
+        if (op.is_custom or _cells) and not op.is_composed:
+            op.kernels = kernel_cell(op), op.forward, counting_kernel(op)
+            self._ops.add(op)
+            self._install(op)
+
+    def switch(self, on: bool) -> None:
+        """Install the counting kernels or the plain ones."""
+        self.is_on = on
+        for op in list(self._ops):
+            self._install(op)
+
+    def _install(self, op: Op) -> None:
+        cell, plain, counted = op.kernels
+        cell.cell_contents = counted if self.is_on else plain
+
+
+_late = _Late()
+on_declare.append(_late.add)
+
+
 def switch(on: bool) -> None:
     """Install the counting kernels or the plain ones."""
     if not _cells:
@@ -106,6 +146,7 @@ def switch(on: bool) -> None:
             (kernel_cell(op), op.forward, counting_kernel(op)) for op in REGISTRY.values() if not op.is_composed
         )
         _vjps.extend((kind, vars(kind)["vjp"], counting_vjp(vars(kind)["vjp"])) for kind in _vjp_classes())
+    _late.switch(on)
     for cell, plain, counted in _cells:
         cell.cell_contents = counted if on else plain
     for kind, plain, counted in _vjps:

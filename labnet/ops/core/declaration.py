@@ -1,11 +1,12 @@
 """The declaration of an op: its implementation, its gradient rules and its test arguments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from labnet.kernels.scalar_expression import Tree
 from labnet.ops.core.axes import Kind
 from labnet.tensor import Tensor
 
@@ -53,12 +54,33 @@ class Op:
         Whether it computes in float32 for float16 arrays.
     is_composed : bool
         Whether it is written in other ops.
+    tree : Tree or None
+        The parsed scalar expression, once it was needed.
+    parameters : dict of str to Any
+        Names of all arguments, with their defaults.
     axes : dict of str to Kind
         Arguments that name dimensions.
+    scalar : str or None
+        What an elementwise op computes from one element of each input: an expression in the names of its arguments.
+    is_primitive : bool
+        Whether compiled code and GPU kernels have one operation for it. Other ops with a scalar expression are composed
+        of the operations in it.
+    is_custom : bool
+        Whether a user has declared it, outside of the registry.
+    is_joint : bool
+        Whether one rule returns the gradients of all inputs.
+    jvps : tuple of Rule or None
+        One rule per input for the change of the output.
+    is_public : bool
+        Whether the top level exports it, unless its family is that of `labnet.nn`.
+    is_method : bool
+        Whether it is a method of `Tensor`.
     numbers : tuple of str
         Numeric arguments that are converted to Python numbers; NumPy scalars would decide the dtype of the result.
     function : callable
         The op on tensors.
+    kernels : tuple
+        The cell of its function that holds its kernel, its plain kernel, and its counting one; for late declarations.
     """
 
     name: str
@@ -66,16 +88,26 @@ class Op:
     vjps: tuple[Rule | None, ...]
     dtypes: tuple[str, ...]
     domain: tuple[float, float]
-    samples: tuple[Sample, ...]
+    samples: Sequence[Any]
     gradients: tuple[bool, ...]
     variadic: bool = False
     view: bool = False
     flops: Callable[..., int] | None = None
     is_composed: bool = False
     wide: bool = False
+    scalar: str | None = None
+    is_primitive: bool = False
+    is_custom: bool = False
+    is_joint: bool = False
+    jvps: tuple[Rule | None, ...] = ()
+    is_public: bool = True
+    is_method: bool = False
+    tree: Tree | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
     axes: dict[str, Kind] = field(default_factory=dict)
     numbers: tuple[str, ...] = ()
     function: Callable[..., Any] = field(init=False)
+    kernels: tuple[Any, Any, Any] = field(init=False)
 
     @property
     def differentiable(self) -> bool:

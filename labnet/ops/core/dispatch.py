@@ -126,6 +126,8 @@ class Recorded(Node):
         rules: Sequence[Any] = op.vjps
         if op.variadic:
             rules = [functools.partial(op.vjps[0] or _no_rule, position=i) for i in range(len(parents))]
+        if op.is_joint:
+            rules = separate_rules(op.vjps[0], len(parents))
         if out.dtype == HALF and not op.view:
             rules = [None if rule is None else widened_rule(rule, i) for i, rule in enumerate(rules)]
         if run.create_graph:
@@ -174,14 +176,28 @@ class Recorded(Node):
         return 0 if self.out is None or self.out.base is not None else self.out.nbytes
 
 
-def _as_array(value: Any) -> Values:
+def separate_rules(rule: Any, count: int) -> list[Callable[..., Any]]:
+    """Return one rule per input for a single backward, from a rule that returns all gradients and runs once."""
+    found: list[Any] = []
+
+    def part(position: int, g: Any, out: Any, *inputs: Any, **static: Any) -> Any:
+        if not found:
+            found.append(rule(g, out, *inputs, **static))
+        return found[0][position]
+
+    return [functools.partial(part, position) for position in range(count)]
+
+
+def _as_array(value: Any) -> Any:
     """Return the result of a rule as an array; it is a tensor if the last operation was an op."""
+    if value is None:
+        return None
     return value.array if isinstance(value, Tensor) else finished(value)
 
 
-def _as_tensor(value: Any) -> Tensor:
+def _as_tensor(value: Any) -> Any:
     """Return the result of a rule as a tensor; it already is one if the last operation was an op."""
-    if type(value) is Tensor:
+    if type(value) is Tensor or value is None:
         return value
     return wrap(value if type(value) is _ndarray else finished(value))
 
@@ -443,6 +459,7 @@ def general_function(
         As for `static_function`.
     """
     name, forward, variadic, axes = op.name, op.forward, op.variadic, op.axes
+    refusals = () if op.is_custom else _REFUSALS
 
     def function(*args: Any, **static: Any) -> Tensor:
         tensors = as_tensors(args[0]) if variadic else args[:inputs]
@@ -460,7 +477,7 @@ def general_function(
         arrays = tuple([operand(x) for x in tensors])
         try:
             result = forward(arrays, **static) if variadic else forward(*arrays, **static)
-        except _REFUSALS as error:
+        except refusals as error:
             check_names(name, static, names, required)
             raise failure(name, arrays, static, error) from None
         out = wrap(result if type(result) is _ndarray else finished(result))

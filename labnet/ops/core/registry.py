@@ -7,9 +7,13 @@ one rule serves eager backwards and higher orders.
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar, cast
 
+import numpy as np
+
+from labnet._methods import Methods
+from labnet.kernels.scalar_expression import OPERATIONS, SCALARS, Tree, evaluate, parse
 from labnet.ops.core.axes import kinds, make_plain
 from labnet.ops.core.declaration import Array, Op, Rule, Sample
 from labnet.ops.core.dispatch import Recorded as Recorded
@@ -27,6 +31,9 @@ EVERY = ("bool", *NUMBERS)
 
 REGISTRY: dict[str, Op] = {}
 
+#: Called with each op that is declared.
+on_declare: list[Callable[[Op], None]] = []
+
 #: Operands with a weak type, and None for an omitted operand.
 _PLAIN = bool | int | float | None
 
@@ -42,6 +49,9 @@ def op(
     ufunc: Callable[..., Array] | None = None,
     flops: Callable[..., int] | None = None,
     wide: bool = False,
+    scalar: str | None = None,
+    method: bool = False,
+    public: bool = True,
 ) -> Callable[[Callable[P, Array]], Callable[P, Tensor]]:
     """Declare an op whose first `inputs` arguments are tensors; the others are static.
 
@@ -50,37 +60,135 @@ def op(
     *vjps : Rule or None
         One rule per input, or no rules.
     ufunc : callable, optional
-        NumPy's function that implements the op; the decorated function then only defines the signature.
+        NumPy's function that implements the op; the decorated function then only defines the signature. Its body may
+        be empty too if there is a scalar expression.
     wide : bool
         Compute in float32 for float16 arrays, because the body sums, squares or counts.
-    samples, dtypes, domain, variadic, view, flops
+    method, public : bool
+        Whether it is a method of `Tensor` too, and whether the top level exports it.
+    samples, dtypes, domain, variadic, view, flops, scalar
         See `Op`.
     """
 
     def declare(body: Callable[P, Array]) -> Callable[P, Tensor]:
-        name = body.__name__
-        parameters = list(inspect.signature(body).parameters.values())[inputs:]
         gradients = tuple(rule is not None for rule in vjps)
-        forward = ufunc or (widened(body) if wide else body)
-        declared = Op(name, forward, vjps, dtypes, domain, samples, gradients, variadic, view, flops)
-        declared.axes, declared.wide = kinds(parameters), wide
-        declared.numbers = tuple(p.name for p in parameters if p.annotation is float)
-        names = tuple(parameter.name for parameter in parameters)
-        positional = sum(parameter.kind is not parameter.KEYWORD_ONLY for parameter in parameters)
-        required = tuple(parameter.name for parameter in parameters if parameter.default is parameter.empty)
-        if inputs == 2 and not names:
-            function = binary_function(declared)
-        elif inputs > 1 or variadic:
-            function = general_function(declared, inputs=inputs, names=names, positional=positional, required=required)
-        elif names or view:
-            function = static_function(declared, names=names, positional=positional, required=required)
-        else:
-            function = unary_function(declared)
-        declared.function = functools.wraps(body)(function)
-        REGISTRY[name] = declared
+        declared = Op(body.__name__, body, vjps, dtypes, domain, samples, gradients, variadic, view, flops)
+        declared.wide, declared.scalar, declared.is_method, declared.is_public = wide, scalar, method, public
+        implementation = scalar_function(declared) if scalar is not None and is_empty(body) else body
+        declared.forward = ufunc or (widened(implementation) if wide else implementation)
+        build_function(declared, body, inputs)
+        if scalar is not None:
+            own = ufunc is not None or declared.name in OPERATIONS
+            declared.is_primitive = own or scalar.startswith((f"{declared.name}(", "math."))
+            if declared.is_primitive:
+                for name in {declared.name, getattr(ufunc, "__name__", declared.name)}:
+                    SCALARS[name] = scalar, tuple(declared.parameters)
+        REGISTRY[body.__name__] = declared
         return cast("Callable[P, Tensor]", declared.function)
 
     return declare
+
+
+def build_function(declared: Op, body: Callable[..., Any], inputs: int) -> None:
+    """Make the function of an op on tensors, with the signature of its body."""
+    signature = inspect.signature(body)
+    declared.parameters = {p.name: p.default for p in signature.parameters.values()}
+    parameters = list(signature.parameters.values())[inputs:]
+    declared.axes = kinds(parameters)
+    declared.numbers = tuple(p.name for p in parameters if p.annotation is float)
+    names = tuple(parameter.name for parameter in parameters)
+    positional = sum(parameter.kind is not parameter.KEYWORD_ONLY for parameter in parameters)
+    required = tuple(parameter.name for parameter in parameters if parameter.default is parameter.empty)
+    if declared.is_composed:
+        function = _composed_function(declared, inputs)
+    elif inputs == 2 and not names and not declared.is_custom:
+        function = binary_function(declared)
+    elif inputs > 1 or declared.variadic or declared.is_custom:
+        function = general_function(declared, inputs=inputs, names=names, positional=positional, required=required)
+    elif names or declared.view:
+        function = static_function(declared, names=names, positional=positional, required=required)
+    else:
+        function = unary_function(declared)
+    declared.function = functools.wraps(body)(function)
+    if declared.is_method:
+        setattr(Methods, declared.name, declared.function)
+    for follow in on_declare:
+        follow(declared)
+
+
+def is_empty(body: Callable[..., Any]) -> bool:
+    """Return whether a function has no body besides a docstring.
+
+    Examples
+    --------
+    >>> is_empty(lambda x: None), is_empty(lambda x: x)
+    (True, False)
+    """
+    code = getattr(body, "__code__", None)
+    return code is not None and code.co_code in _EMPTY
+
+
+def _described() -> None:
+    """Be a function with a docstring only."""
+
+
+_EMPTY = {_described.__code__.co_code, (lambda: None).__code__.co_code}
+
+
+def scalar_function(declared: Op) -> Callable[..., Any]:
+    """Return the implementation of an op on arrays of any device, from its scalar expression."""
+
+    def forward(*arrays: Array, **static: Any) -> Array:
+        return compute_scalar(declared, arrays, static, lambda each: each.forward)
+
+    return forward
+
+
+def scalar_functions() -> frozenset[str]:
+    """Return the names of the ops that a scalar expression may call."""
+    return frozenset(name for name, declared in REGISTRY.items() if declared.scalar is not None)
+
+
+def scalar_tree(declared: Op) -> Tree:
+    """Return the scalar expression of an op that is composed of others.
+
+    Raises
+    ------
+    ValueError
+        If it is not an expression of its arguments and of elementwise ops.
+    """
+    assert declared.scalar is not None
+    if declared.tree is None:
+        declared.tree = parse(declared.scalar, tuple(declared.parameters), scalar_functions())
+    return declared.tree
+
+
+def compute_scalar(
+    declared: Op, operands: Sequence[Any], static: dict[str, Any], function_of: Callable[[Op], Callable[..., Any]]
+) -> Any:
+    """Compute the scalar expression of an op; `function_of` chooses a function of each op that it calls.
+
+    Examples
+    --------
+    >>> compute_scalar(REGISTRY["silu"], [np.zeros(2)], {}, lambda op: op.forward)
+    array([0., 0.])
+    """
+    values = declared.parameters | dict(zip(declared.parameters, operands, strict=False)) | static
+
+    def apply(name: str, *parts: Any) -> Any:
+        if all(isinstance(part, bool | int | float) for part in parts):
+            return _fold(name, parts)
+        return function_of(REGISTRY[name])(*parts)
+
+    return evaluate(scalar_tree(declared), values, apply)
+
+
+def _fold(name: str, numbers: Sequence[Any]) -> bool | int | float:
+    """Compute an operation of Python numbers, which stays one, so that tensors decide the dtype."""
+    arrays = [np.asarray(float(x) if name == "pow" else x) for x in numbers]
+    with np.errstate(all="ignore"):
+        found: bool | int | float = np.asarray(REGISTRY[name].forward(*arrays)).item()
+    return found
 
 
 def composed(
@@ -90,6 +198,7 @@ def composed(
     dtypes: tuple[str, ...] = NUMBERS,
     domain: tuple[float, float] = (-2.0, 2.0),
     variadic: bool = False,
+    method: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Register a function of tensors that is composed of other ops, which provide its gradients.
 
@@ -97,28 +206,31 @@ def composed(
 
     Parameters
     ----------
+    method : bool
+        Whether it is a method of `Tensor` too.
     samples, gradients, dtypes, domain, variadic
         See `Op`.
     """
 
     def declare(body: Callable[P, R]) -> Callable[P, R]:
-        inputs = 0 if variadic else len(gradients)
-        call: Callable[..., R] = body
-        parameters = inspect.signature(body).parameters.values()
-        axes, numbers = kinds(parameters), [p.name for p in parameters if p.annotation is float]
-
-        @functools.wraps(body)
-        def function(*args: Any, **static: Any) -> R:
-            tensors = [x if isinstance(x, Tensor | _PLAIN) else Tensor(x) for x in args[:inputs]]
-            make_plain(body.__name__, axes, static)
-            if numbers and static:
-                make_python(numbers, static)
-            return call(*tensors, *args[inputs:], **static)
-
         declared = Op(body.__name__, body, (), dtypes, domain, samples, gradients, variadic, is_composed=True)
-        declared.axes = axes
-        declared.function = function
+        declared.is_method = method
+        build_function(declared, body, 0 if variadic else len(gradients))
         REGISTRY[declared.name] = declared
-        return cast("Callable[P, R]", function)
+        return cast("Callable[P, R]", declared.function)
 
     return declare
+
+
+def _composed_function(declared: Op, inputs: int) -> Callable[..., Any]:
+    """Return the function of tensors that runs a composition of ops."""
+    name, axes, numbers, call = declared.name, declared.axes, declared.numbers, declared.forward
+
+    def function(*args: Any, **static: Any) -> Any:
+        tensors = [x if isinstance(x, Tensor | _PLAIN) else Tensor(x) for x in args[:inputs]]
+        make_plain(name, axes, static)
+        if numbers and static:
+            make_python(numbers, static)
+        return call(*tensors, *args[inputs:], **static)
+
+    return function

@@ -20,7 +20,7 @@ def _pull_abs(g: Any, out: Any, x: Any) -> Any:
     return kept(g, x > 0) - kept(g, x < 0)
 
 
-@unary(_pull_abs, ufunc=np.abs, dtypes=NUMBERS)
+@unary(_pull_abs, ufunc=np.abs, dtypes=NUMBERS, scalar="math.fabs(x)")
 def abs(x: Array, /) -> Array:
     """Return the absolute value of each element.
 
@@ -32,7 +32,7 @@ def abs(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g, ufunc=np.positive, dtypes=NUMBERS)
+@unary(lambda g, out, x: g, ufunc=np.positive, dtypes=NUMBERS, scalar="x")
 def positive(x: Array, /) -> Array:
     """Return each element, unchanged.
 
@@ -44,7 +44,7 @@ def positive(x: Array, /) -> Array:
     """
 
 
-@unary(no_slope, ufunc=np.sign, dtypes=NUMBERS)
+@unary(no_slope, ufunc=np.sign, dtypes=NUMBERS, scalar="1 if x > 0 else (-1 if x < 0 else x + 0)")
 def sign(x: Array, /) -> Array:
     """Return -1, 0 or 1 for each element, as its sign is; NaN for NaN. The gradient is zero.
 
@@ -56,7 +56,7 @@ def sign(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: 2 * g * x, ufunc=np.square, dtypes=NUMBERS)
+@unary(lambda g, out, x: 2 * g * x, ufunc=np.square, dtypes=NUMBERS, scalar="x * x")
 def square(x: Array, /) -> Array:
     """Return the square of each element.
 
@@ -68,7 +68,7 @@ def square(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: -g * out * out, ufunc=np.reciprocal, domain=(0.5, 3.0))
+@unary(lambda g, out, x: -g * out * out, ufunc=np.reciprocal, domain=(0.5, 3.0), scalar="1 / x")
 def reciprocal(x: Array, /) -> Array:
     """Return the reciprocal of each element.
 
@@ -85,6 +85,7 @@ def reciprocal(x: Array, /) -> Array:
     lambda g, out, x1, x2: blocked(g * x2 / where(out == 0, 1, out), out == 0),
     ufunc=np.hypot,
     dtypes=FLOATS,
+    scalar="math.hypot(x1, x2)",
 )
 def hypot(x1: Array, x2: Array, /) -> Array:
     """Return the square root of ``x1**2 + x2**2``, without overflow.
@@ -100,7 +101,7 @@ def hypot(x1: Array, x2: Array, /) -> Array:
 # Rounding, with zero gradient
 
 
-@unary(no_slope, ufunc=np.floor, dtypes=NUMBERS)
+@unary(no_slope, ufunc=np.floor, dtypes=NUMBERS, scalar="math.floor(x)")
 def floor(x: Array, /) -> Array:
     """Return the greatest integer that is not above each element.
 
@@ -112,7 +113,7 @@ def floor(x: Array, /) -> Array:
     """
 
 
-@unary(no_slope, ufunc=np.ceil, dtypes=NUMBERS)
+@unary(no_slope, ufunc=np.ceil, dtypes=NUMBERS, scalar="math.ceil(x)")
 def ceil(x: Array, /) -> Array:
     """Return the smallest integer that is not below each element.
 
@@ -124,7 +125,7 @@ def ceil(x: Array, /) -> Array:
     """
 
 
-@unary(no_slope, ufunc=np.trunc, dtypes=NUMBERS)
+@unary(no_slope, ufunc=np.trunc, dtypes=NUMBERS, scalar="math.trunc(x)")
 def trunc(x: Array, /) -> Array:
     """Return the integer part of each element.
 
@@ -136,7 +137,7 @@ def trunc(x: Array, /) -> Array:
     """
 
 
-@unary(no_slope, dtypes=NUMBERS)
+@unary(no_slope, dtypes=NUMBERS, scalar="round(x)")
 def round(x: Array, /) -> Array:
     """Return the nearest integer to each element; halves go to the even one.
 
@@ -152,7 +153,7 @@ def round(x: Array, /) -> Array:
 # Division with remainder
 
 
-@binary(no_slope, no_slope, dtypes=FLOATS, domain=(0.5, 2.0))
+@binary(no_slope, no_slope, dtypes=FLOATS, domain=(0.5, 2.0), scalar="x1 // x2")
 def floor_divide(x1: Array, x2: Array, /) -> Array:
     """Return the floor of each quotient, with the standard's rules for infinities; the gradient is zero.
 
@@ -175,6 +176,7 @@ def floor_divide(x1: Array, x2: Array, /) -> Array:
     ufunc=np.remainder,
     dtypes=FLOATS,
     domain=(0.5, 2.0),
+    scalar="x1 % x2",
 )
 def remainder(x1: Array, x2: Array, /) -> Array:
     """Return the remainder of each division, with the sign of the divisor.
@@ -190,7 +192,12 @@ def remainder(x1: Array, x2: Array, /) -> Array:
 # Bounds and signs
 
 
-@binary(lambda g, out, x1, x2: share(g, x2, x1), lambda g, out, x1, x2: share(g, x1, x2), ufunc=np.minimum)
+@binary(
+    lambda g, out, x1, x2: share(g, x2, x1),
+    lambda g, out, x1, x2: share(g, x1, x2),
+    ufunc=np.minimum,
+    scalar="minimum(x1, x2)",
+)
 def minimum(x1: Array, x2: Array, /) -> Array:
     """Return the smaller of each pair of elements; where they are equal, each gets half of the gradient.
 
@@ -250,7 +257,13 @@ def clip(x: Array, /, min: Array = None, max: Array = None) -> Tensor:
     return out
 
 
-@binary(lambda g, out, x1, x2: blocked(g * sign(x1) * sign(out), x1 == 0), no_slope, ufunc=np.copysign, dtypes=FLOATS)
+@binary(
+    lambda g, out, x1, x2: blocked(g * sign(x1) * sign(out), x1 == 0),
+    no_slope,
+    ufunc=np.copysign,
+    dtypes=FLOATS,
+    scalar="math.copysign(x1, x2)",
+)
 def copysign(x1: Array, x2: Array, /) -> Array:
     """Return the magnitude of the first with the sign of the second of each pair of elements.
 
@@ -262,7 +275,7 @@ def copysign(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@binary(ufunc=np.nextafter, dtypes=FLOATS)
+@binary(ufunc=np.nextafter, dtypes=FLOATS, scalar="nextafter(x1, x2)")
 def nextafter(x1: Array, x2: Array, /) -> Array:
     """Return the next number from the first towards the second of each pair, in their dtype.
 
@@ -274,7 +287,7 @@ def nextafter(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@unary(ufunc=np.signbit)
+@unary(ufunc=np.signbit, scalar="signbit(x)")
 def signbit(x: Array, /) -> Array:
     """Return whether the sign of each element is set, that of -0.0 included.
 

@@ -84,30 +84,22 @@ def no_slope(g: Any, out: Any, *inputs: Any) -> Any:
 
 
 def unary(
-    *vjps: Rule,
-    dtypes: tuple[str, ...] = FLOATS,
-    domain: tuple[float, float] = (-2.0, 2.0),
-    ufunc: Callable[..., Array] | None = None,
+    *vjps: Rule, dtypes: tuple[str, ...] = FLOATS, **named: Any
 ) -> Callable[[Callable[P, Array]], Callable[P, Tensor]]:
-    """Declare an elementwise op of one tensor."""
-    return op(*vjps, samples=UNARY_SAMPLES, dtypes=dtypes, domain=domain, ufunc=ufunc)
+    """Declare an elementwise op of one tensor; see `op` for other arguments."""
+    return op(*vjps, samples=UNARY_SAMPLES, dtypes=dtypes, **named)
 
 
-def binary(
-    *vjps: Rule | None,
-    dtypes: tuple[str, ...] = NUMBERS,
-    domain: tuple[float, float] = (-2.0, 2.0),
-    ufunc: Callable[..., Array] | None = None,
-) -> Callable[[Callable[P, Array]], Callable[P, Tensor]]:
-    """Declare an elementwise op of two broadcast tensors."""
+def binary(*vjps: Rule | None, **named: Any) -> Callable[[Callable[P, Array]], Callable[P, Tensor]]:
+    """Declare an elementwise op of two broadcast tensors; see `op` for other arguments."""
     fitted = [_fitted(rule, i) for i, rule in enumerate(vjps)]
-    return op(*fitted, samples=BINARY_SAMPLES, inputs=2, dtypes=dtypes, domain=domain, ufunc=ufunc)
+    return op(*fitted, samples=BINARY_SAMPLES, inputs=2, **named)
 
 
 # Arithmetic
 
 
-@binary(_gradient, _gradient, ufunc=np.add)
+@binary(_gradient, _gradient, ufunc=np.add, scalar="x1 + x2")
 def add(x1: Array, x2: Array, /) -> Array:
     """Return the sum of each pair of elements.
 
@@ -119,7 +111,7 @@ def add(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@binary(_gradient, lambda g, out, x1, x2: -g, ufunc=np.subtract)
+@binary(_gradient, lambda g, out, x1, x2: -g, ufunc=np.subtract, scalar="x1 - x2")
 def subtract(x1: Array, x2: Array, /) -> Array:
     """Return the difference of each pair of elements.
 
@@ -131,7 +123,7 @@ def subtract(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@binary(lambda g, out, x1, x2: g * x2, lambda g, out, x1, x2: g * x1, ufunc=np.multiply)
+@binary(lambda g, out, x1, x2: g * x2, lambda g, out, x1, x2: g * x1, ufunc=np.multiply, scalar="x1 * x2")
 def multiply(x1: Array, x2: Array, /) -> Array:
     """Return the product of each pair of elements.
 
@@ -149,6 +141,7 @@ def multiply(x1: Array, x2: Array, /) -> Array:
     dtypes=FLOATS,
     domain=(0.5, 2.0),
     ufunc=np.divide,
+    scalar="x1 / x2",
 )
 def divide(x1: Array, x2: Array, /) -> Array:
     """Return the quotient of each pair of elements.
@@ -177,7 +170,7 @@ def _pull_exponent(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
     return found
 
 
-@binary(_pull_base, _pull_exponent, dtypes=FLOATS, domain=(0.5, 2.0), ufunc=np.power)
+@binary(_pull_base, _pull_exponent, dtypes=FLOATS, domain=(0.5, 2.0), ufunc=np.power, scalar="x1 ** x2")
 def pow(x1: Array, x2: Array, /) -> Array:
     """Return each element of the first raised to the power in the second.
 
@@ -199,6 +192,7 @@ def share(g: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
     lambda g, out, x1, x2: share(g, x1, x2),
     lambda g, out, x1, x2: share(g, x2, x1),
     ufunc=np.maximum,
+    scalar="maximum(x1, x2)",
 )
 def maximum(x1: Array, x2: Array, /) -> Array:
     """Return the greater of each pair of elements; where they are equal, each gets half of the gradient.
@@ -211,7 +205,7 @@ def maximum(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: -g, dtypes=NUMBERS, ufunc=np.negative)
+@unary(lambda g, out, x: -g, dtypes=NUMBERS, ufunc=np.negative, scalar="-x")
 def negative(x: Array, /) -> Array:
     """Return the negative of each element.
 
@@ -226,7 +220,7 @@ def negative(x: Array, /) -> Array:
 # Exponential and related
 
 
-@unary(lambda g, out, x: g * out, ufunc=np.exp)
+@unary(lambda g, out, x: g * out, ufunc=np.exp, scalar="math.exp(x)")
 def exp(x: Array, /) -> Array:
     """Return the exponential of each element.
 
@@ -238,7 +232,7 @@ def exp(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g / x, domain=(0.5, 3.0), ufunc=np.log)
+@unary(lambda g, out, x: g / x, domain=(0.5, 3.0), ufunc=np.log, scalar="math.log(x)")
 def log(x: Array, /) -> Array:
     """Return the natural logarithm of each element.
 
@@ -250,7 +244,7 @@ def log(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g / (2 * out), domain=(0.5, 3.0), ufunc=np.sqrt)
+@unary(lambda g, out, x: g / (2 * out), domain=(0.5, 3.0), ufunc=np.sqrt, scalar="math.sqrt(x)")
 def sqrt(x: Array, /) -> Array:
     """Return the square root of each element.
 
@@ -262,7 +256,7 @@ def sqrt(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g * (1 - out * out), ufunc=np.tanh)
+@unary(lambda g, out, x: g * (1 - out * out), ufunc=np.tanh, scalar="math.tanh(x)")
 def tanh(x: Array, /) -> Array:
     """Return the hyperbolic tangent of each element.
 
@@ -287,7 +281,7 @@ def _pull_relu(g: Any, out: Any, x: Any) -> Any:
     return blocked(g, out <= 0)
 
 
-@unary(_pull_relu)
+@unary(_pull_relu, scalar="relu(x)", public=False)
 def relu(x: Array, /) -> Array:
     """Return each element where it is positive, else 0.
 
@@ -300,7 +294,7 @@ def relu(x: Array, /) -> Array:
     return np.maximum(x, 0)
 
 
-@unary(lambda g, out, x: g * out * (1 - out))
+@unary(lambda g, out, x: g * out * (1 - out), scalar="sigmoid(x)", public=False)
 def sigmoid(x: Array, /) -> Array:
     """Return the logistic function ``1 / (1 + exp(-x))`` of each element, without overflow.
 
@@ -331,6 +325,7 @@ def _pull_rejected(g: Any, out: Any, condition: Any, x1: Any, x2: Any) -> Any:
     _fitted(_pull_rejected, 2),
     samples=TERNARY_SAMPLES,
     inputs=3,
+    scalar="x1 if condition else x2",
 )
 def where(condition: Array, x1: Array, x2: Array, /) -> Array:
     """Return the elements of `x1` where `condition` holds, else of `x2`.

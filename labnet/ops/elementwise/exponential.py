@@ -12,7 +12,7 @@ from labnet.ops.elementwise.logic import isinf
 from labnet.tensor import Tensor
 
 
-@unary(lambda g, out, x: g * (out + 1), ufunc=np.expm1)
+@unary(lambda g, out, x: g * (out + 1), ufunc=np.expm1, scalar="math.expm1(x)")
 def expm1(x: Array, /) -> Array:
     """Return ``exp(x) - 1`` for each element, accurate near zero.
 
@@ -24,7 +24,7 @@ def expm1(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g / (1 + x), ufunc=np.log1p, domain=(-0.5, 2.0))
+@unary(lambda g, out, x: g / (1 + x), ufunc=np.log1p, domain=(-0.5, 2.0), scalar="math.log1p(x)")
 def log1p(x: Array, /) -> Array:
     """Return ``log(1 + x)`` for each element, accurate near zero.
 
@@ -36,7 +36,7 @@ def log1p(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g / (x * math.log(2)), ufunc=np.log2, domain=(0.5, 3.0))
+@unary(lambda g, out, x: g / (x * math.log(2)), ufunc=np.log2, domain=(0.5, 3.0), scalar="math.log2(x)")
 def log2(x: Array, /) -> Array:
     """Return the logarithm to base 2 of each element.
 
@@ -48,7 +48,7 @@ def log2(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g / (x * math.log(10)), ufunc=np.log10, domain=(0.5, 3.0))
+@unary(lambda g, out, x: g / (x * math.log(10)), ufunc=np.log10, domain=(0.5, 3.0), scalar="math.log10(x)")
 def log10(x: Array, /) -> Array:
     """Return the logarithm to base 10 of each element.
 
@@ -70,6 +70,7 @@ def _weight(x1: Tensor, x2: Tensor) -> Tensor:
     lambda g, out, x1, x2: g * _weight(x2, x1),
     ufunc=np.logaddexp,
     dtypes=FLOATS,
+    scalar="x1 + 0.6931471805599453 if x1 == x2 else maximum(x1, x2) + log1p(exp(-abs(x1 - x2)))",
 )
 def logaddexp(x1: Array, x2: Array, /) -> Array:
     """Return ``log(exp(x1) + exp(x2))`` for each pair of elements, without overflow.
@@ -82,7 +83,7 @@ def logaddexp(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g * (2 / math.sqrt(math.pi)) * exp(-x * x))
+@unary(lambda g, out, x: g * (2 / math.sqrt(math.pi)) * exp(-x * x), scalar="math.erf(x)")
 def erf(x: Array, /) -> Array:
     """Return the error function of each element, to the precision of its dtype.
 

@@ -12,7 +12,7 @@ _BITS = ("bool", *INTEGERS)
 # Comparison
 
 
-@binary(ufunc=np.equal, dtypes=EVERY)
+@binary(ufunc=np.equal, dtypes=EVERY, scalar="x1 == x2")
 def equal(x1: Array, x2: Array, /) -> Array:
     """Return whether each pair of elements is equal.
 
@@ -24,7 +24,7 @@ def equal(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@binary(ufunc=np.not_equal, dtypes=EVERY)
+@binary(ufunc=np.not_equal, dtypes=EVERY, scalar="x1 != x2")
 def not_equal(x1: Array, x2: Array, /) -> Array:
     """Return whether each pair of elements differs.
 
@@ -36,7 +36,7 @@ def not_equal(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@binary(ufunc=np.greater)
+@binary(ufunc=np.greater, scalar="x1 > x2")
 def greater(x1: Array, x2: Array, /) -> Array:
     """Return whether the first of each pair of elements is greater.
 
@@ -48,7 +48,7 @@ def greater(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@binary(ufunc=np.greater_equal)
+@binary(ufunc=np.greater_equal, scalar="x1 >= x2")
 def greater_equal(x1: Array, x2: Array, /) -> Array:
     """Return whether the first of each pair of elements is greater or equal.
 
@@ -60,7 +60,7 @@ def greater_equal(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@binary(ufunc=np.less)
+@binary(ufunc=np.less, scalar="x1 < x2")
 def less(x1: Array, x2: Array, /) -> Array:
     """Return whether the first of each pair of elements is smaller.
 
@@ -72,7 +72,7 @@ def less(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@binary(ufunc=np.less_equal)
+@binary(ufunc=np.less_equal, scalar="x1 <= x2")
 def less_equal(x1: Array, x2: Array, /) -> Array:
     """Return whether the first of each pair of elements is smaller or equal.
 
@@ -87,7 +87,7 @@ def less_equal(x1: Array, x2: Array, /) -> Array:
 # Logic
 
 
-@binary(ufunc=np.logical_and, dtypes=("bool",))
+@binary(ufunc=np.logical_and, dtypes=("bool",), scalar="x1 and x2")
 def logical_and(x1: Array, x2: Array, /) -> Array:
     """Return whether both elements of each pair are true.
 
@@ -99,7 +99,7 @@ def logical_and(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@binary(ufunc=np.logical_or, dtypes=("bool",))
+@binary(ufunc=np.logical_or, dtypes=("bool",), scalar="x1 or x2")
 def logical_or(x1: Array, x2: Array, /) -> Array:
     """Return whether any element of each pair is true.
 
@@ -111,7 +111,7 @@ def logical_or(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@binary(ufunc=np.logical_xor, dtypes=("bool",))
+@binary(ufunc=np.logical_xor, dtypes=("bool",), scalar="logical_xor(x1, x2)")
 def logical_xor(x1: Array, x2: Array, /) -> Array:
     """Return whether exactly one element of each pair is true.
 
@@ -123,7 +123,7 @@ def logical_xor(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@unary(ufunc=np.logical_not, dtypes=("bool",))
+@unary(ufunc=np.logical_not, dtypes=("bool",), scalar="not x")
 def logical_not(x: Array, /) -> Array:
     """Return whether each element is false.
 
@@ -138,7 +138,7 @@ def logical_not(x: Array, /) -> Array:
 # Bits
 
 
-@binary(ufunc=np.bitwise_and, dtypes=_BITS)
+@binary(ufunc=np.bitwise_and, dtypes=_BITS, scalar="x1 & x2")
 def bitwise_and(x1: Array, x2: Array, /) -> Array:
     """Return the bits that are set in both of each pair of elements.
 
@@ -150,7 +150,7 @@ def bitwise_and(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@binary(ufunc=np.bitwise_or, dtypes=_BITS)
+@binary(ufunc=np.bitwise_or, dtypes=_BITS, scalar="x1 | x2")
 def bitwise_or(x1: Array, x2: Array, /) -> Array:
     """Return the bits that are set in any of each pair of elements.
 
@@ -162,7 +162,7 @@ def bitwise_or(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@binary(ufunc=np.bitwise_xor, dtypes=_BITS)
+@binary(ufunc=np.bitwise_xor, dtypes=_BITS, scalar="x1 ^ x2")
 def bitwise_xor(x1: Array, x2: Array, /) -> Array:
     """Return the bits that are set in exactly one of each pair of elements.
 
@@ -174,7 +174,7 @@ def bitwise_xor(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@unary(ufunc=np.bitwise_invert, dtypes=_BITS)
+@unary(ufunc=np.bitwise_invert, dtypes=_BITS, scalar="~x")
 def bitwise_invert(x: Array, /) -> Array:
     """Return each element with all bits inverted.
 
@@ -186,7 +186,7 @@ def bitwise_invert(x: Array, /) -> Array:
     """
 
 
-@binary(ufunc=np.bitwise_left_shift, dtypes=INTEGERS, domain=(0.0, 3.0))
+@binary(ufunc=np.bitwise_left_shift, dtypes=INTEGERS, domain=(0.0, 3.0), scalar="x1 << x2")
 def bitwise_left_shift(x1: Array, x2: Array, /) -> Array:
     """Return the bits of the first moved up by the number in the second.
 
@@ -198,7 +198,7 @@ def bitwise_left_shift(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@binary(ufunc=np.bitwise_right_shift, dtypes=INTEGERS, domain=(0.0, 3.0))
+@binary(ufunc=np.bitwise_right_shift, dtypes=INTEGERS, domain=(0.0, 3.0), scalar="x1 >> x2")
 def bitwise_right_shift(x1: Array, x2: Array, /) -> Array:
     """Return the bits of the first moved down by the number in the second; the sign stays.
 
@@ -213,7 +213,7 @@ def bitwise_right_shift(x1: Array, x2: Array, /) -> Array:
 # Tests
 
 
-@unary(ufunc=np.isnan, dtypes=NUMBERS)
+@unary(ufunc=np.isnan, dtypes=NUMBERS, scalar="x != x")
 def isnan(x: Array, /) -> Array:
     """Return whether each element is not a number.
 
@@ -225,7 +225,7 @@ def isnan(x: Array, /) -> Array:
     """
 
 
-@unary(ufunc=np.isinf, dtypes=NUMBERS)
+@unary(ufunc=np.isinf, dtypes=NUMBERS, scalar="abs(x) == inf")
 def isinf(x: Array, /) -> Array:
     """Return whether each element is infinite.
 
@@ -237,7 +237,7 @@ def isinf(x: Array, /) -> Array:
     """
 
 
-@unary(ufunc=np.isfinite, dtypes=NUMBERS)
+@unary(ufunc=np.isfinite, dtypes=NUMBERS, scalar="abs(x) < inf")
 def isfinite(x: Array, /) -> Array:
     """Return whether each element is neither infinite nor NaN.
 

@@ -82,6 +82,7 @@ def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Array:
         Sample(((4, 2, 3),), {"shape": (2, 1)}),
         Sample(((2,),), {"shape": ()}),
     ),
+    public=False,
 )
 def sum_to(x: Array, /, shape: tuple[int, ...]) -> Array:
     """Return the sum over the dimensions along which `shape` would be broadcast; the adjoint of `broadcast_to`.

@@ -28,7 +28,7 @@ def _normal_density(x: Tensor) -> Tensor:
     return exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
 
 
-@unary(lambda g, out, x: g * _normal_density(x))
+@unary(lambda g, out, x: g * _normal_density(x), scalar="0.5 * (1 + erf(x * sqrt(0.5)))")
 def ndtr(x: Array, /) -> Array:
     """Return the distribution function of the standard normal, ``(1 + erf(x / sqrt(2))) / 2``, of each element.
 
@@ -88,7 +88,7 @@ def _pull_silu(g: Tensor, out: Tensor, x: Tensor) -> Tensor:
     return g * (share + out * (1 - share))
 
 
-@unary(_pull_silu)
+@unary(_pull_silu, scalar="x * sigmoid(x)")
 def silu(x: Array, /) -> Array:
     """Return each element times its logistic function, ``x / (1 + exp(-x))``; also known as swish.
 
@@ -107,11 +107,7 @@ def _pull_elu(g: Tensor, out: Tensor, x: Tensor, *, alpha: float = 1.0) -> Tenso
     return g * where(x <= 0, curved + alpha, 1)
 
 
-@op(
-    _pull_elu,
-    samples=_samples(alpha=0.5),
-    dtypes=FLOATS,
-)
+@op(_pull_elu, samples=_samples(alpha=0.5), dtypes=FLOATS, scalar="x if x > 0 else expm1(minimum(x, 0)) * alpha")
 def elu(x: Array, /, alpha: float = 1.0) -> Array:
     """Return each element where it is positive, else ``alpha * (exp(x) - 1)`` (Clevert et al., 2016).
 
@@ -128,6 +124,7 @@ def elu(x: Array, /, alpha: float = 1.0) -> Array:
     lambda g, out, x, *, negative_slope=0.01: where(x > 0, g, g * negative_slope),
     samples=_samples(negative_slope=0.25),
     dtypes=FLOATS,
+    scalar="x if x > 0 else x * negative_slope",
 )
 def leaky_relu(x: Array, /, negative_slope: float = 0.01) -> Array:
     """Return each element where it is positive, else `negative_slope` times it.
@@ -145,7 +142,12 @@ def _pull_hardtanh(g: Any, out: Any, x: Any, *, min_val: float = -1.0, max_val: 
     return kept(g, (x > min_val) & (x < max_val))
 
 
-@op(_pull_hardtanh, samples=_samples(min_val=-0.5, max_val=1.5), dtypes=FLOATS)
+@op(
+    _pull_hardtanh,
+    samples=_samples(min_val=-0.5, max_val=1.5),
+    dtypes=FLOATS,
+    scalar="minimum(maximum(x, min_val), max_val)",
+)
 def hardtanh(x: Array, /, min_val: float = -1.0, max_val: float = 1.0) -> Array:
     """Return each element, limited to [`min_val`, `max_val`]; the gradient is 0 at and beyond the limits, as in torch.
 
@@ -158,7 +160,11 @@ def hardtanh(x: Array, /, min_val: float = -1.0, max_val: float = 1.0) -> Array:
     return np.minimum(np.maximum(x, min_val), max_val)
 
 
-@unary(lambda g, out, x: _pull_hardtanh(g, out, x, min_val=0.0, max_val=6.0), domain=(-5.0, 9.0))
+@unary(
+    lambda g, out, x: _pull_hardtanh(g, out, x, min_val=0.0, max_val=6.0),
+    domain=(-5.0, 9.0),
+    scalar="minimum(maximum(x, 0), 6)",
+)
 def relu6(x: Array, /) -> Array:
     """Return each element, limited to [0, 6].
 
@@ -175,6 +181,7 @@ def relu6(x: Array, /) -> Array:
     lambda g, out, x, *, threshold, value: blocked(g, x <= threshold),
     samples=tuple(Sample(shapes, {"threshold": 0.5, "value": -3.0}) for shapes in _SHAPES),
     dtypes=FLOATS,
+    scalar="value if x <= threshold else x",
 )
 def threshold(x: Array, /, threshold: float, value: float) -> Array:
     """Return each element where it is greater than `threshold`, else `value`; NaN stays.

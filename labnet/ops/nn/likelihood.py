@@ -17,7 +17,12 @@ from labnet.ops.nn.activation import softmax
 from labnet.tensor import Tensor, wrap
 
 
-@binary(lambda g, out, z, y: g * (sigmoid(z) - y), lambda g, out, z, y: -(g * z), dtypes=FLOATS)
+@binary(
+    lambda g, out, z, y: g * (sigmoid(z) - y),
+    lambda g, out, z, y: -(g * z),
+    dtypes=FLOATS,
+    scalar="maximum(z, 0) - z * y + log1p(exp(-abs(z)))",
+)
 def binary_cross_entropy_with_logits(z: Array, y: Array, /) -> Array:
     """Return the negative log-likelihood of each `y` in [0, 1] if its probability is ``sigmoid(z)``.
 

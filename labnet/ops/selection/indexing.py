@@ -47,12 +47,7 @@ def _put_back(g: Tensor, out: Tensor, x: Tensor, *, key: Any) -> Tensor:
     return scatter_add(g, key, x.shape)
 
 
-@op(
-    _put_back,
-    samples=tuple(Sample(((3, 4),), {"key": key}) for key in _KEYS),
-    dtypes=EVERY,
-    view=True,
-)
+@op(_put_back, samples=tuple(Sample(((3, 4),), {"key": key}) for key in _KEYS), dtypes=EVERY, view=True, public=False)
 def getitem(x: Array, /, key: Any) -> Array:
     """Return the elements at an index: integers, slices, ``...``, None, boolean or integer arrays, as in NumPy.
 
@@ -79,6 +74,7 @@ def getitem(x: Array, /, key: Any) -> Array:
     dtypes=FLOATS,
     flops=no_flops,
     wide=True,
+    public=False,
 )
 def scatter_add(x: Array, /, key: Any, shape: tuple[int, ...]) -> Array:
     """Return zeros of `shape` with the elements of `x` added at an index; the adjoint of reading there.
@@ -135,6 +131,7 @@ def _pull_value(g: Tensor, out: Tensor, x: Tensor, value: Tensor, *, key: Any) -
     inputs=2,
     dtypes=EVERY,
     flops=no_flops,
+    public=False,
 )
 def setitem(x: Array, value: Array, /, key: Any) -> Array:
     """Return a copy of `x` with `value`, broadcast, at an index; what ``x[key] = value`` leaves behind.

@@ -9,15 +9,16 @@ from labnet.kernels.cuda.array.array import DeviceArray
 from labnet.kernels.cuda.codegen import scalars, transpose
 from labnet.kernels.cuda.codegen.expressions import Graph, Node
 from labnet.kernels.cuda.driver.gpu import current_gpu
+from labnet.kernels.scalar_expression import SCALARS
 from tests.helpers.cuda.device_arrays import DTYPES, SIMULATED, assert_same, drawn, few, layouts
 
 NAMES = sorted(
     {name for table in (scalars._FLOAT, scalars._INTEGER, scalars._BOOLEAN) for name in table}
-    | {*scalars._TESTS, *scalars._FLOAT_TESTS, "remainder", "floor_divide"}
+    | {*scalars._TESTS, *scalars._SIGNBIT, *SCALARS, "remainder", "floor_divide"}
 )
 #: Where NumPy itself answers now one zero, now the other.
 EITHER_ZERO = {"power", "arctan2", "maximum", "minimum", "fmax", "fmin"}
-UFUNCS = [getattr(np, name) for name in NAMES if hasattr(np, name)]
+UFUNCS = [getattr(np, name) for name in NAMES if isinstance(getattr(np, name, None), np.ufunc)]
 
 
 def edges(dtype):

@@ -7,6 +7,9 @@ import statistics
 
 import numpy as np
 
+from labnet.kernels.scalar_expression import evaluate, parse
+from labnet.ops.core.registry import scalar_functions
+
 
 def each(function):
     """Apply a function of numbers to broadcast arrays, element by element."""
@@ -552,3 +555,15 @@ REFERENCE = {
     "cross_entropy_with_logits": cross_entropy_with_logits,
     "standardize": standardize,
 }
+
+
+def reference_of(op):
+    """Return the reference of an op: the one above, or its scalar expression computed by functions of NumPy."""
+    if op.name in REFERENCE or op.scalar is None:
+        return REFERENCE[op.name]
+
+    def call(name, *parts):
+        return getattr(np, name)(*parts) if hasattr(np, name) else REFERENCE[name](*parts)
+
+    tree = parse(op.scalar, tuple(op.parameters), scalar_functions())
+    return lambda *arrays, **static: evaluate(tree, op.parameters | dict(zip(op.parameters, arrays)) | static, call)  # noqa: B905

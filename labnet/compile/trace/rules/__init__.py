@@ -1,6 +1,5 @@
 """Compile rules: each translates an op of the registry to operations of the intermediate representation."""
 
-from labnet.compile.ir.scalars import EXPRESSIONS
 from labnet.compile.trace.rules import (
     convolution,
     elementwise,
@@ -12,16 +11,17 @@ from labnet.compile.trace.rules import (
     reductions,
     views,
 )
-from labnet.compile.trace.rules.composed import COMPOSED, compose
+from labnet.compile.trace.rules.composed import COMPOSED, body, compose
 from labnet.compile.trace.rules.elementwise import Rule
+from labnet.ops.core.declaration import Op
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "rule_of"]
 
 _COMPARISONS = ("equal", "not_equal", "greater", "greater_equal", "less", "less_equal")
 _VIEWS = ("reshape", "permute_dims", "matrix_transpose", "expand_dims", "squeeze", "moveaxis", "flip", "broadcast_to")
 
+#: Rules of ops that a scalar expression or a body of other ops does not define, or not in every case.
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(EXPRESSIONS, elementwise.elementwise),
     **dict.fromkeys(_COMPARISONS, elementwise.compare),
     "pow": elementwise.power,
     **dict.fromkeys(_VIEWS, views.view),
@@ -51,4 +51,12 @@ RULES: dict[str, Rule] = {
     "tril": views.triangle,
     "triu": views.triangle,
 }
-del RULES["copy"]
+
+
+def rule_of(op: Op) -> Rule:
+    """Return the compile rule of an op: its own, or that of its scalar expression, or else the trace of its body."""
+    if op.name in RULES and not op.is_custom:
+        return RULES[op.name]
+    if op.is_primitive:
+        return elementwise.elementwise
+    return body if op.scalar is None else elementwise.composed

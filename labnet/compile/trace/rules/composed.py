@@ -4,6 +4,7 @@ Eager code computes these in as few NumPy passes as possible. Compiled code comp
 makes passes free.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from labnet import ops
-from labnet.compile.trace.rules.elementwise import Rule, Static, sample
+from labnet.compile.trace.rules.elementwise import Rule, Static
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced
+from labnet.errors import TraceError
 from labnet.ops.aggregation.reduction import of_number
 from labnet.ops.core.declaration import Op
 from labnet.ops.core.dispatch import failure
@@ -29,6 +31,18 @@ def compose(function: Callable[..., Any]) -> Rule:
         return found
 
     return rule
+
+
+def body(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Trace the body of an op, made of ops and of NumPy's functions that are ops."""
+    try:
+        found: Traced = trace.lift(inspect.unwrap(op.forward)(*operands, **static))
+    except TraceError as error:
+        detail = error.args[0].removeprefix("jit: cannot compile ")
+        advice = "give it scalar=, or call it outside of the compiled function"
+        trace.refusal = TraceError(f"jit: cannot compile {op.name}: its body is not made of ops: {advice} ({detail})")
+        raise trace.refusal from None
+    return found
 
 
 def _linear(x: Any, weight: Any, bias: Any) -> Any:
@@ -81,10 +95,6 @@ def _cross_entropy(x: Any, *, labels: Any, axis: int = -1) -> Any:
     return ops.log(total) - (chosen - greatest.reshape(chosen.shape))
 
 
-def _binary_cross_entropy(z: Any, y: Any) -> Any:
-    return ops.maximum(z, 0) - z * y + ops.log1p(ops.exp(-ops.abs(z)))
-
-
 def _standardize(x: Any, *, dims: int = 1, eps: float = 1e-5) -> Any:
     axes = tuple(range(-dims, 0))
     out = x - ops.mean(x, axis=axes, keepdims=True)
@@ -103,13 +113,6 @@ def _gelu(x: Any, *, approximate: str = "none") -> Any:
     if approximate == "none":
         return x * (0.5 * (1 + ops.erf(x * math.sqrt(0.5))))
     return 0.5 * x * (1 + ops.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
-
-
-def _logaddexp(x1: Any, x2: Any) -> Any:
-    dtype = np.logaddexp(*map(sample, (x1, x2))).dtype
-    x1, x2 = (ops.astype(x, dtype) if isinstance(x, Traced) else x for x in (x1, x2))
-    total = ops.maximum(x1, x2) + ops.log1p(ops.exp(-ops.abs(x1 - x2)))
-    return ops.where(ops.equal(x1, x2), x1 + math.log(2), total)  # equal infinities included
 
 
 def _arg_extreme(join: Callable[..., Any]) -> Callable[..., Any]:
@@ -141,7 +144,6 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "softmax": _softmax,
     "log_softmax": _log_softmax,
     "cross_entropy_with_logits": _cross_entropy,
-    "binary_cross_entropy_with_logits": _binary_cross_entropy,
     "standardize": _standardize,
     "gelu": _gelu,
     "var": _var,
@@ -151,12 +153,4 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "argmin": _arg_extreme(ops.min),
     "any": _any,
     "count_nonzero": lambda x, **static: ops.sum(ops.astype(x != 0, "int64"), **static),
-    "silu": lambda x: x * ops.sigmoid(x),
-    "elu": lambda x, *, alpha=1.0: ops.where(x > 0, x, ops.expm1(ops.minimum(x, 0)) * alpha),
-    "leaky_relu": lambda x, *, negative_slope=0.01: ops.where(x > 0, x, x * negative_slope),
-    "hardtanh": lambda x, *, min_val=-1.0, max_val=1.0: ops.minimum(ops.maximum(x, min_val), max_val),
-    "relu6": lambda x: ops.minimum(ops.maximum(x, 0), 6),
-    "threshold": lambda x, *, threshold, value: ops.where(x <= threshold, value, x),
-    "ndtr": lambda x: 0.5 * (1 + ops.erf(x * math.sqrt(0.5))),
-    "logaddexp": _logaddexp,
 }

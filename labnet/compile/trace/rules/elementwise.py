@@ -1,4 +1,4 @@
-"""Compile rules of elementwise ops, whose scalar expressions are in `labnet.compile.ir.scalars`."""
+"""Compile rules of elementwise ops: one operation, or the operations of a scalar expression."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from labnet import ops
-from labnet.compile.ir.scalars import ARITHMETIC, FLOATING
 from labnet.compile.ir.values import DType, Shape, Value
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced, refuse
@@ -14,6 +13,7 @@ from labnet.device import CPU
 from labnet.errors import DTypeError
 from labnet.ops.core.declaration import Op
 from labnet.ops.core.dispatch import failure
+from labnet.ops.core.registry import compute_scalar
 from labnet.tensor import as_dtype
 
 _HALF = np.dtype("float16")
@@ -64,12 +64,16 @@ def elementwise(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -
     except (ValueError, TypeError) as error:
         stand_ins = tuple(np.broadcast_to(np.ones((), x.dtype), x.shape) for x in operands if isinstance(x, Traced))
         raise failure(op.name, stand_ins, static, error) from None
-    if op.name in ARITHMETIC or op.name in FLOATING:
-        work = dtype
-    else:
+    work = dtype
+    if dtype.kind == "b" and op.name != "where":  # a test of numbers
         with np.errstate(all="ignore"):
             work = np.result_type(*map(sample, operands))
     return trace.stand_in(map_value(trace, op.name, operands, shape=shape, dtype=dtype, work=work))
+
+
+def composed(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
+    """Apply the ops of a scalar expression; fusion makes one loop of them."""
+    return trace.lift(compute_scalar(op, operands, static, lambda each: each.function))  # type: ignore[no-any-return]
 
 
 def map_value(trace: Trace, name: str, operands: Sequence[Any], *, shape: Shape, dtype: DType, work: DType) -> Value:

@@ -1,14 +1,20 @@
-"""Source of scalar operations: one entry per universal function of NumPy and kind of number.
+"""Source of scalar operations, by the name of NumPy's universal function and the kind of number.
 
-Both Numba for CUDA and plain Python understand it. Every operand is the name of a local variable, so an entry may use
-it twice.
+The scalar expressions of ops say what most functions compute. The tables spell the operations in these, and functions
+that are computed in another way than on the CPU.
+
+Both Numba for CUDA and plain Python understand it. Operands are mostly names of local variables, so an entry may use
+them twice.
 """
 
 import functools
+import math
+from typing import Any
 
 import numpy as np
 
 from labnet.kernels.cuda.driver.kernel import CASTS, Dtype
+from labnet.kernels.scalar_expression import write
 
 BOOL = np.dtype(bool)
 _HALF, _SINGLE = np.dtype("float16"), np.dtype("float32")
@@ -33,23 +39,10 @@ _BITS = {"bitwise_and": "&", "bitwise_or": "|", "bitwise_xor": "^"}
 REMAINDER, WHOLE, QUOTIENT = "remainder of fmod", "whole part", "quotient"
 _FLOAT = {
     **{name: f"({{0}} {sign} {{1}})" for name, sign in {**_ARITHMETIC, "divide": "/"}.items()},
-    **{name: f"math.{name}({{0}})" for name in ("exp", "log", "log2", "log10", "log1p", "expm1", "sqrt")},
-    **{name: f"math.{name}({{0}})" for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
-    **{name: f"math.{name}({{0}})" for name in ("floor", "ceil", "trunc")},
-    **{f"arc{name}": f"math.a{name}({{0}})" for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
-    "arctan2": "math.atan2({0}, {1})",
-    "erf": "math.erf({0})",
-    "hypot": "math.hypot({0}, {1})",
-    "copysign": "math.copysign({0}, {1})",
     "power": "math.pow({0}, {1})",
-    "absolute": "math.fabs({0})",
     "negative": "(-{0})",
-    "positive": "{0}",
     "relu": "(T(0) if {0} < T(0) else {0})",
     "sigmoid": "(T(1) / (T(1) + math.exp(-{0})))",
-    "square": "({0} * {0})",
-    "reciprocal": "(T(1) / {0})",
-    "sign": "({0} if {0} != {0} else (T(1) if {0} > T(0) else (T(-1) if {0} < T(0) else T(0))))",
     "rint": "(math.copysign(({0} + math.copysign(T(EXACT), {0})) - math.copysign(T(EXACT), {0}), {0})"
     " if math.fabs({0}) < T(EXACT) else {0})",
     "fmod": "math.fmod({0}, {1})",
@@ -63,16 +56,11 @@ _FLOAT = {
     "minimum": "({0} if {0} <= {1} or {0} != {0} else {1})",
     "fmax": "({0} if {0} >= {1} or {1} != {1} else {1})",
     "fmin": "({0} if {0} <= {1} or {1} != {1} else {1})",
-    "logaddexp": "({0} + T(LOG2) if {0} == {1} else"
-    " (({0} if {0} > {1} else {1}) + math.log1p(math.exp(-math.fabs({0} - {1})))))",
 }
 _INTEGER = {
     **{name: f"({{0}} {sign} {{1}})" for name, sign in {**_ARITHMETIC, **_BITS}.items()},
     "absolute": "({0} if {0} >= T(0) else T(T(0) - {0}))",
     "negative": "(T(0) - {0})",
-    "positive": "{0}",
-    "square": "({0} * {0})",
-    "sign": "(T(1) if {0} > T(0) else (T(-1) if {0} < T(0) else T(0)))",
     "maximum": "({0} if {0} >= {1} else {1})",
     "minimum": "({0} if {0} <= {1} else {1})",
     "fmax": "({0} if {0} >= {1} else {1})",
@@ -99,7 +87,6 @@ _BOOLEAN = {
     "bitwise_xor": "({0} != {1})",
     "invert": "(not {0})",
     "absolute": "{0}",
-    "positive": "{0}",
     "floor": "{0}",
     "ceil": "{0}",
     "trunc": "{0}",
@@ -113,33 +100,47 @@ _TESTS = {
     "logical_xor": "(({0} != Z) != ({1} != Z))",
     "logical_not": "(not ({0} != Z))",
 }
-_FLOAT_TESTS = {
-    "isnan": "({0} != {0})",
-    "isinf": "(math.fabs({0}) == T(INF))",
-    "isfinite": "(math.fabs({0}) < T(INF))",
-    "signbit": "(math.copysign(T(1), {0}) < T(0))",
-}
+_SIGNBIT = {"signbit": "(math.copysign(T(1), {0}) < T(0))"}
+#: A choice, which is no universal function.
+_CHOICE = {"where": "({1} if {0} else {2})"}
 _NEVER = {"isnan": "False", "isinf": "False", "isfinite": "True"}
+#: Functions of C with two arguments.
+_FUNCTIONS = {f"math.{name}": f"math.{name}({{0}}, {{1}})" for name in ("atan2", "copysign", "hypot")}
 
 
 @functools.cache
 def scalar_source(name: str, dtype: Dtype) -> str:
     """Return the source of a function for operands of a dtype, with ``T`` and other placeholders filled in."""
     dtype = working(dtype)
-    tests = _FLOAT_TESTS if dtype.kind == "f" else _NEVER
+    tests = _SIGNBIT if dtype.kind == "f" else _NEVER
     table = _FLOAT if dtype.kind == "f" else _BOOLEAN if dtype.kind == "b" else _INTEGER
-    found = _TESTS.get(name) or tests.get(name) or table.get(name)
-    if found is None:
-        raise NotInKernels(name)
+
+    def spell(one: str) -> str | None:
+        if one.startswith("math."):
+            return _FUNCTIONS.get(one, f"{one}({{0}})") if dtype.kind == "f" else None
+        return _TESTS.get(one) or tests.get(one) or table.get(one) or _CHOICE.get(one)
+
+    try:
+        found = write(name, spell, lambda value: _number(value, dtype))
+    except KeyError:
+        raise NotInKernels(name) from None
     zero = "False" if dtype.kind == "b" else f"{CASTS[dtype]}(0)"
     found = found.replace("!= Z", f"!= {zero}")
     if dtype.kind != "b":
         found = found.replace("BITS", str(8 * dtype.itemsize)).replace("T(", f"{CASTS[dtype]}(")
         found = found.replace("EXACT", "8388608.0" if dtype == _SINGLE else "4503599627370496.0")
-        found = found.replace("INF", "math.inf").replace("LOG2", "0.6931471805599453")
     if dtype.kind in "iu" and name not in _TESTS and name not in _NEVER:
         found = f"{CASTS[dtype]}({found})"
     return found
+
+
+def _number(value: Any, dtype: Dtype) -> str:
+    """Return a number of an expression as source."""
+    if dtype.kind == "b":
+        return str(bool(value))
+    if isinstance(value, float) and not math.isfinite(value):
+        return "T(math.nan)" if math.isnan(value) else "T(math.inf)" if value > 0 else "T(-math.inf)"
+    return f"T({value!r})"
 
 
 def cast_source(value: str, source: Dtype, target: Dtype) -> str:
