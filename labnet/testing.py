@@ -27,11 +27,11 @@ def check(
     op: Callable[..., Any],
     samples: Sequence[Any] | None = None,
     *,
-    domain: tuple[float, float] = (-2.0, 2.0),
+    domain: tuple[float, float] | None = None,
     order: int = 2,
     seed: int = 0,
 ) -> tuple[str, ...]:
-    """Check an op that `labnet.op` or `labnet.custom_vjp` made: on the CPU, compiled, and on a GPU if there is one.
+    """Check an op, such as one that `labnet.op` made: on the CPU, compiled, and on a GPU if there is one.
 
     Values and dtypes are compared with the scalar expression, gradients with differences, and compiled code and the GPU
     with the eager op.
@@ -41,8 +41,8 @@ def check(
     op : callable
     samples : sequence, optional
         Arguments of calls: for each tensor its shape, for random elements, or its values.
-    domain : (float, float)
-        Range of random elements; those near zero are left out.
+    domain : (float, float), optional
+        Range of random elements, by default from -2 to 2; those near zero are left out.
     order : int
         Highest order of gradients to compare with differences. Give 0 for a gradient that is not that of the values on
         purpose, and 1 for rules that cannot be differentiated.
@@ -86,8 +86,10 @@ def check(
 class _Checks:
     """The checks of one op."""
 
-    def __init__(self, op: Op, domain: tuple[float, float], random: np.random.Generator):
-        self.op, self._domain, self._random = op, domain, random
+    def __init__(self, op: Op, domain: tuple[float, float] | None, random: np.random.Generator):
+        self.op, self._domain, self._random = op, domain or op.domain, random
+        #: Whether other ops say what it computes.
+        self._is_expressed = op.scalar is not None and not op.is_primitive
 
     def default_samples(self) -> list[Any]:
         """Return shapes: also broadcast ones for a scalar expression."""
@@ -130,11 +132,11 @@ class _Checks:
                 for position, (array, before) in enumerate(zip(given, kept, strict=True)):
                     if not np.array_equal(array, before, equal_nan=True):
                         raise AssertionError(f"{self.op.name}: it writes to its input {position}")
-                other = "the op in float64" if self.op.scalar is None else "its scalar expression"
+                other = "its scalar expression" if self._is_expressed else "the op in float64"
                 self._compare(f"value in {dtype}", "the op", other, out, expected, 0)
 
     def _expected(self, arrays: list[Values], static: dict[str, Any]) -> Any:
-        if self.op.scalar is None:
+        if not self._is_expressed:
             return self._call([a.copy() for a in arrays], static)
         return np.asarray(compute_scalar(self.op, arrays, static, lambda op: op.forward))
 

@@ -42,7 +42,7 @@ _OPERATORS: dict[type[ast.AST], str] = {
 OPERATIONS = frozenset((*_OPERATORS.values(), "where"))
 _CONSTANTS = {"pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan}
 #: Maximum depth of a tree, and maximum length of its text.
-_DEPTH, _LENGTH = 60, 4000
+_DEPTH, _LENGTH = 200, 4000
 _PLACE = re.compile(r"\{(\d+)\}")
 
 

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from labnet.autograd import no_grad
 from labnet.errors import GradientError, ShapeError
 from labnet.kernels.device_dispatch import is_on_gpu
 from labnet.ops.core.declaration import Op, Rule
 from labnet.ops.core.dispatch import PYTHON, as_tensors
-from labnet.ops.core.registry import FLOATS, build_function, compute_scalar, is_empty, scalar_tree
+from labnet.ops.core.registry import FLOATS, REGISTRY, build_function, compute_scalar, is_empty, scalar_tree
 from labnet.ops.elementwise.elementary import where
 from labnet.ops.layout.shape import fit
 from labnet.tensor import Tensor, wrap
@@ -111,16 +110,17 @@ def custom_vjp(function: Callable[..., Any] | Sequence[Any], vjp: Rules | None =
 
 
 def op_of(function: Any) -> Op:
-    """Return the op behind a function that `op` or `custom_vjp` made.
+    """Return the op behind a function of the registry, or one that `op` or `custom_vjp` made.
 
     Raises
     ------
     TypeError
         If it is another function.
     """
-    found = getattr(function, _OWN, None)
-    if not isinstance(found, Op):
-        raise TypeError(f"{getattr(function, '__name__', function)!r:.80} is not an op: declare it with ln.op")
+    name = getattr(function, "__name__", None)
+    found = getattr(function, _OWN, REGISTRY.get(name or ""))
+    if not isinstance(found, Op) or found.function is not function:
+        raise TypeError(f"{name or function!r:.80} is not an op: declare it with ln.op")
     return found
 
 
@@ -242,13 +242,17 @@ def _forward(declared: Op, body: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(body)
     def forward(*arrays: Any, **static: Any) -> Any:
-        if all(type(x) in PYTHON for x in arrays):
-            arrays = tuple([x.array for x in as_tensors(arrays)])
+        uses_body = has_body
+        for x in arrays:
+            if type(x) is not np.ndarray:
+                uses_body = has_body and (declared.scalar is None or not any(map(is_on_gpu, arrays)))
+                if all(type(x) in PYTHON for x in arrays):
+                    arrays = tuple([x.array for x in as_tensors(arrays)])
+                break
         found = None
-        if has_body and (declared.scalar is None or not any(is_on_gpu(x) for x in arrays)):
+        if uses_body:
             try:
-                with no_grad():
-                    found = run(arrays, static)
+                found = run(arrays, static)
             except Exception as error:
                 error.add_note(f"in the op {declared.name}, called with shapes {[np.shape(x) for x in arrays]}")
                 raise

@@ -51,6 +51,11 @@ def test_check_passes_for_right_rules(name, plain_steps):
     assert found[:4] == ("values and dtypes", "first gradients", "second gradients", "compiled")
 
 
+@pytest.mark.parametrize("name", ["atan2", "hypot", "logaddexp", "binary_cross_entropy_with_logits", "var", "elu"])
+def test_check_passes_for_ops_of_the_registry(name, plain_steps):
+    assert "second gradients" in ln.testing.check(ln.ops.REGISTRY[name].function)
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
@@ -190,7 +195,18 @@ def test_its_name_does_not_make_it_the_op_of_that_name(plain_steps):
             "",
             "None",
         ),
-        *("None", "-" * 500 + "x", "x" + " + x" * 3000, "f'{x}'", "x @ x", "x is x", "exec('x')", "await x"),
+        *(
+            "None",
+            "tanh(x, x)",
+            "where(x, x)",
+            "-" * 500 + "x",
+            "x" + " + x" * 3000,
+            "f'{x}'",
+            "x @ x",
+            "x is x",
+            "exec('x')",
+            "await x",
+        ),
     ],
 )
 def test_a_scalar_expression_is_nothing_but_arithmetic(text):

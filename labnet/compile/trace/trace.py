@@ -162,7 +162,7 @@ class Trace:
         """Record an op, and the operands for its gradient."""
         rule = self._rule_of(op)
         operands = [self.lift(x) for x in inputs]
-        with autograd.no_grad(), pause_for(op.forward) if op.is_custom else pause():
+        with autograd.no_grad(), pause_for(op.forward) if op.is_custom and op.scalar is None else pause():
             try:
                 out = self._computed(rule, op, operands, static)
             except (ShapeError, DTypeError, ValueError, TypeError, IndexError, ArithmeticError) as error:

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import numpy as np
 
 from labnet._methods import Methods
-from labnet.kernels.scalar_expression import OPERATIONS, SCALARS, Tree, evaluate, parse
+from labnet.kernels.scalar_expression import OPERATIONS, SCALARS, Operation, Tree, evaluate, parse
 from labnet.ops.core.axes import kinds, make_plain
 from labnet.ops.core.declaration import Array, Op, Rule, Sample
 from labnet.ops.core.dispatch import Recorded as Recorded
@@ -160,7 +160,20 @@ def scalar_tree(declared: Op) -> Tree:
     assert declared.scalar is not None
     if declared.tree is None:
         declared.tree = parse(declared.scalar, tuple(declared.parameters), scalar_functions())
+        _check_counts(declared.tree)
     return declared.tree
+
+
+def _check_counts(tree: Tree) -> None:
+    """Raise `ValueError` for a function with too few or too many arguments."""
+    if not isinstance(tree, Operation):
+        return
+    defaults = list(REGISTRY[tree.name].parameters.values())
+    least = sum(default is inspect.Parameter.empty for default in defaults)
+    if not least <= len(tree.parts) <= len(defaults):
+        raise ValueError(f"scalar: {tree.name} takes {least} arguments, got {len(tree.parts)}")
+    for part in tree.parts:
+        _check_counts(part)
 
 
 def compute_scalar(

@@ -37,8 +37,8 @@ def body(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Trace
     """Trace the body of an op, made of ops and of NumPy's functions that are ops."""
     try:
         found: Traced = trace.lift(inspect.unwrap(op.forward)(*operands, **static))
-    except TraceError as error:
-        detail = error.args[0].removeprefix("jit: cannot compile ")
+    except (TraceError, RecursionError) as error:  # the latter if NumPy's function leads back to the op
+        detail = str(error).removeprefix("jit: cannot compile ")
         advice = "give it scalar=, or call it outside of the compiled function"
         trace.refusal = TraceError(f"jit: cannot compile {op.name}: its body is not made of ops: {advice} ({detail})")
         raise trace.refusal from None
