@@ -30,6 +30,8 @@ NUMBERS = (*INTEGERS, *FLOATS)
 EVERY = ("bool", *NUMBERS)
 
 REGISTRY: dict[str, Op] = {}
+#: The function of the op that each of NumPy's universal functions implements.
+UFUNCS: dict[Any, Callable[..., Any]] = {}
 
 #: Called with each op that is declared.
 on_declare: list[Callable[[Op], None]] = []
@@ -84,6 +86,8 @@ def op(
                 for name in {declared.name, getattr(ufunc, "__name__", declared.name)}:
                     SCALARS[name] = scalar, tuple(declared.parameters)
         REGISTRY[body.__name__] = declared
+        if isinstance(ufunc, np.ufunc):
+            UFUNCS[ufunc] = declared.function
         return cast("Callable[P, Tensor]", declared.function)
 
     return declare
