@@ -16,8 +16,15 @@ from labnet._methods import Methods
 from labnet.kernels.scalar_expression import OPERATIONS, SCALARS, Operation, Tree, evaluate, parse
 from labnet.ops.core.axes import kinds, make_plain
 from labnet.ops.core.declaration import Array, Op, Rule, Sample
+from labnet.ops.core.dispatch import (
+    PYTHON,
+    binary_function,
+    general_function,
+    make_python,
+    static_function,
+    unary_function,
+)
 from labnet.ops.core.dispatch import Recorded as Recorded
-from labnet.ops.core.dispatch import binary_function, general_function, make_python, static_function, unary_function
 from labnet.ops.core.half_precision import widened
 from labnet.tensor import Tensor
 
@@ -193,9 +200,10 @@ def compute_scalar(
     values = declared.parameters | dict(zip(declared.parameters, operands, strict=False)) | static
 
     def apply(name: str, *parts: Any) -> Any:
-        if all(isinstance(part, bool | int | float) for part in parts):
-            return _fold(name, parts)
-        return function_of(REGISTRY[name])(*parts)
+        for part in parts:
+            if type(part) not in PYTHON:
+                return function_of(REGISTRY[name])(*parts)
+        return _fold(name, parts)
 
     return evaluate(scalar_tree(declared), values, apply)
 
