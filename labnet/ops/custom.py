@@ -1,7 +1,7 @@
 """Ops of users: `op` declares one anywhere, such as in a cell; `custom_vjp` gives a function another gradient.
 
 They are `Op` objects like those of the registry, so gradients, statistics, compiled code and GPUs treat them alike. The
-registry does not list them: a cell that runs again makes a new op, which replaces the old one by its name in the cell.
+registry does not list them. A cell that runs again makes a new op, and the old one goes with the old function.
 """
 
 import functools
