@@ -98,7 +98,7 @@ class Node:
 
     number: int
 
-    __slots__ = ("number", "parents")
+    __slots__ = ("__weakref__", "number", "parents")
     #: Whether `vjp` returns an awaitable, because it waits for a server.
     awaits = False
     #: Whether the node only defines `vjp`.
@@ -159,6 +159,33 @@ class Leaf(Node):
 
     def release(self) -> None:
         """Keep everything: a leaf belongs to many graphs."""
+
+
+class Hooks:
+    """The hooks of one node.
+
+    Attributes
+    ----------
+    functions : dict
+        Functions by number, each called with the gradient of the node; a result other than None replaces it.
+    grad : tensor or None
+        Sum of the gradients of all backwards, if the node retains it.
+    """
+
+    def __init__(self) -> None:
+        self.functions: dict[int, Callable[[Any], Any]] = {}
+        self.grad: Any = None
+
+    def apply(self, gradient: Any) -> Any:
+        """Return the gradient after all functions."""
+        for function in list(self.functions.values()):
+            found = function(gradient)
+            gradient = gradient if found is None else found
+        return gradient
+
+
+#: The hooks of nodes. While there are any, backwards take the path that looks for them.
+hooks: weakref.WeakKeyDictionary[Node, Hooks] = weakref.WeakKeyDictionary()
 
 
 def check_kept(node: Node) -> None:
@@ -242,6 +269,8 @@ class Sweep:
         while self._ready:
             node = self._ready.pop()
             gradient = self._gradients.pop(node, None)
+            if hooks and gradient is not None and (hooked := hooks.get(node)) is not None:
+                gradient = hooked.apply(gradient)
             is_leaf = type(node) is Leaf
             if gradient is not None and (is_leaf or (self._targets and node in self._targets)):
                 self.results[node] = gradient
@@ -299,10 +328,12 @@ def sweep_now(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
 
 
 def sweep_leaves(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> dict[Node, Any] | None:
-    """Run a sweep to all leaves in one loop; return None without any effect if a node is not plain.
+    """Run a sweep to all leaves in one loop; return None without any effect if a node is not plain, or has hooks.
 
     Every training step runs this, so the bookkeeping of `Sweep` is inlined.
     """
+    if hooks:
+        return None
     if type(root) is Leaf:
         return {root: gradient}
     seen = {root}
@@ -329,6 +360,14 @@ def sweep_leaves(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> 
         for node in inner:
             node.release()
     return gradients
+
+
+def sweep_here(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> dict[Node, Any] | None:
+    """Run a sweep to all leaves; return None without any effect if a node awaits."""
+    found = sweep_leaves(root, gradient, run=run, retain_graph=retain_graph)
+    if found is None and not (sweep := Sweep(root, gradient, run=run)).awaits:
+        found = sweep_now(sweep, retain_graph=retain_graph)
+    return found
 
 
 def _raise(error: BaseException, reason: BaseException) -> NoReturn:

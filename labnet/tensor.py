@@ -5,6 +5,9 @@ Contains state and conversions only. `labnet.ops` attaches arithmetic through `l
 
 import functools
 import inspect
+import itertools
+import math
+import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from copy import deepcopy
@@ -17,7 +20,7 @@ from labnet import autograd, memory
 from labnet._methods import Methods
 from labnet.device import CPU, check_device
 from labnet.device import _process_default as _defaults
-from labnet.errors import DeviceError, DTypeError, GradientError, ShapeError
+from labnet.errors import AxisError, DeviceError, DTypeError, GradientError, ShapeError
 from labnet.kernels.device_dispatch import copied, device_of, finished, is_on_gpu, moved
 from labnet.pictures import describe_array
 from labnet.stats import losses
@@ -34,10 +37,41 @@ _SUPPORTED = frozenset(DTYPES.values())
 
 DTypeLike = str | np.dtype[Any] | type
 
+
+class Size(int):
+    """A number of elements, NumPy's ``x.size``; called, the lengths of the dimensions, torch's ``x.size()``."""
+
+    shape: tuple[int, ...]
+
+    def __call__(self, dim: int | None = None) -> Any:
+        """Return the shape, or the length of one dimension."""
+        if dim is not None and not -len(self.shape) <= dim < len(self.shape):
+            raise AxisError(f"size: dimension {dim} is out of bounds for shape {self.shape}")
+        return self.shape if dim is None else self.shape[dim]
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **static: Any) -> Any:
+        """Take part in NumPy's arithmetic as a Python number, which leaves the dtype to the arrays."""
+        return getattr(ufunc, method)(*(int(x) if isinstance(x, Size) else x for x in inputs), **static)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, (int(self),)
+
+
+def size_of(shape: tuple[int, ...]) -> Size:
+    """Return the number of elements of a shape."""
+    size = Size(math.prod(shape))
+    size.shape = shape
+    return size
+
+
 #: Called with an event and a tensor before its elements are read as numbers, shared or written.
 #: A tracer refuses the event or returns a replacement.
 witness: ContextVar[Callable[..., Any] | None] = ContextVar("labnet_witness", default=None)
 _witness = witness.get
+
+
+_hook_numbers = itertools.count()
+_RETAINED = -1
 
 
 def tell(what: str, tensor: Any) -> None:
@@ -141,8 +175,8 @@ class Tensor(Methods):
 
     @property
     def size(self) -> int:
-        """Number of elements."""
-        return self.array.size
+        """Number of elements; ``x.size()`` is the shape, and ``x.size(0)`` the length of a dimension, as in torch."""
+        return size_of(self.array.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -196,11 +230,13 @@ class Tensor(Methods):
 
     @property
     def grad(self) -> "Tensor | None":
-        """Sum of this leaf's gradients over all backward calls since it was cleared."""
+        """Sum of this leaf's gradients over all backward calls since it was cleared; see `retain_grad` for others."""
         tell("grad", self)
         leaf = self.node
         if not isinstance(leaf, autograd.Leaf):
-            return None
+            hooked = None if leaf is None else autograd.hooks.get(leaf)
+            retained: Tensor | None = None if hooked is None else hooked.grad
+            return retained
         if leaf.grad is not None and type(leaf.grad) is not Tensor:  # an array until it is read
             leaf.grad = as_gradient(leaf.grad)
         found: Tensor | None = leaf.grad
@@ -223,6 +259,64 @@ class Tensor(Methods):
             found: Tensor = told("detach", self)
             return found
         return wrap(self.array)
+
+    def register_hook(self, function: Callable[["Tensor"], Any]) -> "Hook":
+        """Call a function with the gradient of this tensor in each backward; its result, unless None, replaces it.
+
+        Returns
+        -------
+        Hook
+            Its `remove` ends that.
+
+        Raises
+        ------
+        GradientError
+            If the tensor does not require gradients.
+
+        Examples
+        --------
+        >>> import labnet as ln
+        >>> x = ln.asarray([1.0, 2.0], requires_grad=True)
+        >>> hook = x.register_hook(lambda gradient: gradient * 10)
+        >>> (x * x).sum().backward()[x]
+        Tensor([20., 40.], dtype=float32)
+        """
+        if self.node is None:
+            raise GradientError("register_hook: the tensor does not require gradients")
+        known = autograd.hooks.setdefault(self.node, autograd.Hooks())
+
+        def hook(gradient: Any) -> Any:
+            found = function(gradient if isinstance(gradient, Tensor) else as_gradient(gradient))
+            return found.array if isinstance(found, Tensor) and not isinstance(gradient, Tensor) else found
+
+        number = next(_hook_numbers)
+        known.functions[number] = hook
+        return Hook(self.node, number)
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of a computed tensor in ``.grad``; leaves keep theirs anyway.
+
+        Examples
+        --------
+        >>> import labnet as ln
+        >>> x = ln.asarray([1.0, 2.0], requires_grad=True)
+        >>> y = x * 3
+        >>> y.retain_grad()
+        >>> _ = (y * y).sum().backward()
+        >>> y.grad
+        Tensor([ 6., 12.], dtype=float32)
+        """
+        if isinstance(self.node, autograd.Leaf):
+            return
+        if self.node is None:
+            raise GradientError("retain_grad: the tensor does not require gradients")
+        known = autograd.hooks.setdefault(self.node, autograd.Hooks())
+
+        def keep(gradient: Any) -> None:
+            kept = as_gradient(gradient)
+            known.grad = kept if known.grad is None else known.grad + kept
+
+        known.functions[_RETAINED] = keep
 
     def backward(self, grad: Any = None, *, retain_graph: bool = False) -> autograd.Gradients:
         """Compute the gradient of this tensor with respect to every leaf it depends on.
@@ -409,23 +503,44 @@ class Tensor(Methods):
             )
         return bool(self.array.item())
 
-    def to(self, target: DTypeLike) -> "Tensor":
+    def to(
+        self,
+        *targets: Any,
+        device: str | None = None,
+        dtype: DTypeLike | None = None,
+        non_blocking: bool = False,
+        copy: bool = False,
+    ) -> "Tensor":
         """Return the tensor on another device, or in another dtype.
 
         Parameters
         ----------
-        target : str or dtype
-            ``"cpu"`` or ``"cuda"``, or a dtype as for `astype`. Gradients are converted back. A tensor that already has
-            this device or dtype is returned itself.
+        *targets : str, dtype or tensor
+            ``"cpu"`` or ``"cuda"``, a dtype as for `astype`, both, or a tensor with the device and dtype. Gradients are
+            converted back. A tensor that already has these is returned itself.
+        device, dtype
+            The same by name.
+        non_blocking : bool
+            Accepted for torch's sake.
+        copy : bool
+            Return a copy in any case.
 
         Raises
         ------
         DeviceError
             If there is no such device here.
         """
-        if isinstance(target, str) and target not in DTYPES:
-            return self.to_device(target)
-        return self if as_dtype(target) == self.dtype else self.astype(target)
+        for target in targets:
+            if isinstance(target, Tensor):
+                device, dtype = target.device, target.dtype
+            elif isinstance(target, str) and target not in DTYPES:
+                device = target
+            elif target is not None:
+                dtype = target
+        moved = self if device is None else self.to_device(device)
+        if copy or (dtype is not None and as_dtype(dtype) != self.dtype):
+            return moved.astype(self.dtype if dtype is None else dtype)
+        return moved
 
     def to_device(self, device: str, /, *, stream: None = None) -> "Tensor":
         """Return the tensor on another device; the array API standard's form of `to`."""
@@ -497,6 +612,23 @@ class Tensor(Methods):
         if self.grad is not None:
             twin.grad = deepcopy(self.grad, memo)
         return twin
+
+
+class Hook:
+    """The registration of a function with `Tensor.register_hook`."""
+
+    def __init__(self, node: autograd.Node, number: int):
+        self._node = weakref.ref(node)
+        self._number = number
+
+    def remove(self) -> None:
+        """Call the function no more."""
+        node = self._node()
+        known = None if node is None else autograd.hooks.get(node)
+        if known is not None:
+            known.functions.pop(self._number, None)
+            if not known.functions:
+                del autograd.hooks[node]  # type: ignore[arg-type]
 
 
 class Moved(autograd.Node):

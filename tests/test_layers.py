@@ -34,7 +34,7 @@ ORDERS = {
         ("selection",),
         ("aggregation",),
         ("nn",),
-        ("numpy_api",),
+        ("methods", "numpy_api"),
         ("operators",),
         ("custom",),
     ),

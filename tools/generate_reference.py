@@ -11,7 +11,10 @@ from typing import Any
 
 import labnet as ln
 from labnet.ops import REGISTRY, Op
+from labnet.ops.aggregation import sampling
 from labnet.ops.core import creation, dtypes
+from labnet.ops.core.forms import FORMS
+from labnet.ops.core.names import FORMS as NAMED
 
 TARGET = Path(__file__).parent.parent / "docs" / "ops.md"
 HEADER = """# Ops
@@ -29,11 +32,14 @@ def family(function: Callable[..., Any]) -> str:
     return inspect.unwrap(function).__module__.rpartition(".")[2]
 
 
-def public(name: str) -> tuple[str, Callable[..., Any]]:
+def public(function: Callable[..., Any]) -> tuple[str, Callable[..., Any]]:
     """Return where users find a function, and what they find there."""
-    places = (("ln", ln), ("ln.nn", ln.nn), ("ln.ops", ln.ops))
-    found = ((f"{prefix}.{name}", getattr(module, name)) for prefix, module in places if name in module.__all__)
-    return next(found, None) or (f"ln.{name}", REGISTRY[name].function)  # not exported yet
+    name = function.__name__
+    for prefix, module in (("ln", ln), ("ln.nn", ln.nn), ("ln.ops", ln.ops)):
+        found = getattr(module, name, None) if name in module.__all__ else None
+        if found is not None and (module is not ln or inspect.unwrap(found) is inspect.unwrap(function)):
+            return f"{prefix}.{name}", found
+    return f"ln.{name}", function  # not exported yet
 
 
 def signature(function: Callable[..., Any]) -> str:
@@ -72,7 +78,7 @@ def gradient(op: Op) -> str:
 
 def entry(function: Callable[..., Any], facts: str = "") -> str:
     """Return the section of one function."""
-    path, found = public(function.__name__)
+    path, found = public(function)
     lines = [f"### {path}{signature(found)}", "", summary(found), ""]
     lines += [facts, ""] if facts else []
     return "\n".join([*lines, "```python", *examples(found), "```", ""])
@@ -85,10 +91,11 @@ def generate() -> str:
         op = REGISTRY[name]
         facts = f"Gradient: {gradient(op)}. dtypes: {', '.join(op.dtypes)}."
         families.setdefault(family(op.function), []).append(entry(op.function, facts))
-    for module in (creation, dtypes):
+    for module in (creation, sampling, dtypes):
         functions = [f for _, f in inspect.getmembers(module, inspect.isfunction) if f.__module__ == module.__name__]
         listed = [entry(function) for function in functions if function.__name__ in ln.__all__]
         families[module.__name__.rpartition(".")[2]] = listed
+    families["arguments of torch"] = [entry(FORMS[name]) for name in NAMED]
     sections = [f"## {name.capitalize()}\n\n" + "\n".join(families[name]) for name in sorted(families)]
     return HEADER + "\n" + "\n".join(sections)
 

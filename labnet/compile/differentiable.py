@@ -103,7 +103,7 @@ def trace_gradients(trace: Trace, outputs: Sequence[Traced]) -> dict[autograd.Le
             continue
         value = trace.builder.make("source", shape=output.shape, dtype=output.dtype, origin=SEED, position=position)
         with dispatch.traced_by(trace), autograd.no_grad():
-            swept = autograd.sweep_leaves(output.node, trace.stand_in(value), run=autograd.Run(), retain_graph=True)
+            swept = autograd.sweep_here(output.node, trace.stand_in(value), run=autograd.Run(), retain_graph=True)
             if swept is None:
                 refuse("a model that calls another one over the network")
             for leaf, gradient in swept.items():

@@ -1,10 +1,29 @@
 """All ops, by family."""
 
+from labnet.ops.aggregation.einsum import (
+    einsum,
+)
 from labnet.ops.aggregation.linalg import (
+    cross,
     linear,
     matmul,
+    outer,
     tensordot,
+    trace,
     vecdot,
+)
+from labnet.ops.aggregation.missing_values import (
+    nanargmax,
+    nanargmin,
+    nanmax,
+    nanmean,
+    nanmin,
+    nansum,
+)
+from labnet.ops.aggregation.prefixes import (
+    cummax,
+    cummin,
+    logcumsumexp,
 )
 from labnet.ops.aggregation.reduction import (
     all,
@@ -18,12 +37,23 @@ from labnet.ops.aggregation.reduction import (
     min,
     sum,
 )
+from labnet.ops.aggregation.sampling import (
+    bernoulli,
+    multinomial,
+    normal,
+    rand_like,
+    randint,
+    randn_like,
+    randperm,
+    uniform,
+)
 from labnet.ops.aggregation.scans import (
     cumulative_prod,
     cumulative_sum,
     diff,
 )
 from labnet.ops.aggregation.statistics import (
+    logsumexp,
     median,
     prod,
     std,
@@ -81,6 +111,16 @@ from labnet.ops.elementwise.exponential import (
     log2,
     log10,
     logaddexp,
+)
+from labnet.ops.elementwise.formulas import (
+    addcdiv,
+    addcmul,
+    fmod,
+    frac,
+    lerp,
+    logit,
+    nan_to_num,
+    rsqrt,
 )
 from labnet.ops.elementwise.logic import (
     bitwise_and,
@@ -140,7 +180,12 @@ from labnet.ops.nn.convolution import conv2d, conv2d_input, conv2d_weight
 from labnet.ops.nn.likelihood import binary_cross_entropy_with_logits, cross_entropy_with_logits, mean_squared_error
 from labnet.ops.nn.normalization import standardize
 from labnet.ops.nn.pooling import avg_pool2d, avg_pool2d_input, max_pool2d, max_pool2d_input, max_pool2d_pick
-from labnet.ops.operators import METHODS, OPERATORS, PROPERTIES, REFLECTED, attach
+from labnet.ops.operators import OPERATORS, PROPERTIES, REFLECTED, attach, named_functions
+from labnet.ops.selection.diagonals import (
+    diag,
+    diagonal,
+    unfold,
+)
 from labnet.ops.selection.indexing import (
     getitem,
     scatter_add,
@@ -157,11 +202,16 @@ from labnet.ops.selection.rearrangement import (
     tril,
     triu,
 )
+from labnet.ops.selection.scatter import (
+    gather,
+    one_hot,
+)
 from labnet.ops.selection.sorting import (
     argsort,
     nonzero,
     searchsorted,
     sort,
+    topk,
     unique_all,
     unique_counts,
     unique_inverse,
@@ -171,7 +221,6 @@ from labnet.ops.selection.sorting import (
 attach()
 
 __all__ = [
-    "METHODS",
     "OPERATORS",
     "PROPERTIES",
     "REFLECTED",
@@ -182,6 +231,8 @@ __all__ = [
     "acos",
     "acosh",
     "add",
+    "addcdiv",
+    "addcmul",
     "all",
     "any",
     "argmax",
@@ -195,6 +246,7 @@ __all__ = [
     "atanh",
     "avg_pool2d",
     "avg_pool2d_input",
+    "bernoulli",
     "binary_cross_entropy_with_logits",
     "bitwise_and",
     "bitwise_invert",
@@ -215,12 +267,18 @@ __all__ = [
     "cosh",
     "count_nonzero",
     "creation",
+    "cross",
     "cross_entropy_with_logits",
+    "cummax",
+    "cummin",
     "cumulative_prod",
     "cumulative_sum",
+    "diag",
+    "diagonal",
     "diff",
     "divide",
     "dtypes",
+    "einsum",
     "elu",
     "equal",
     "erf",
@@ -230,6 +288,9 @@ __all__ = [
     "flip",
     "floor",
     "floor_divide",
+    "fmod",
+    "frac",
+    "gather",
     "gelu",
     "getitem",
     "grad",
@@ -241,6 +302,7 @@ __all__ = [
     "isinf",
     "isnan",
     "leaky_relu",
+    "lerp",
     "less",
     "less_equal",
     "linear",
@@ -250,10 +312,13 @@ __all__ = [
     "log10",
     "log_softmax",
     "logaddexp",
+    "logcumsumexp",
     "logical_and",
     "logical_not",
     "logical_or",
     "logical_xor",
+    "logit",
+    "logsumexp",
     "matmul",
     "matrix_transpose",
     "max",
@@ -268,17 +333,33 @@ __all__ = [
     "min",
     "minimum",
     "moveaxis",
+    "multinomial",
     "multiply",
+    "named_functions",
+    "nan_to_num",
+    "nanargmax",
+    "nanargmin",
+    "nanmax",
+    "nanmean",
+    "nanmin",
+    "nansum",
     "ndtr",
     "negative",
     "nextafter",
     "nonzero",
+    "normal",
     "not_equal",
+    "one_hot",
+    "outer",
     "pad",
     "permute_dims",
     "positive",
     "pow",
     "prod",
+    "rand_like",
+    "randint",
+    "randn_like",
+    "randperm",
     "reciprocal",
     "relu",
     "relu6",
@@ -288,6 +369,7 @@ __all__ = [
     "reshape",
     "roll",
     "round",
+    "rsqrt",
     "scatter_add",
     "searchsorted",
     "setitem",
@@ -315,9 +397,13 @@ __all__ = [
     "tensordot",
     "threshold",
     "tile",
+    "topk",
+    "trace",
     "tril",
     "triu",
     "trunc",
+    "unfold",
+    "uniform",
     "unique_all",
     "unique_counts",
     "unique_inverse",

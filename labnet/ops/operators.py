@@ -6,8 +6,11 @@ from typing import Any
 from labnet._methods import Methods
 from labnet.errors import ShapeError
 from labnet.ops.aggregation.linalg import matmul
+from labnet.ops.core.forms import FORMS
+from labnet.ops.core.names import ALIASES, IN_PLACE, METHODS
+from labnet.ops.core.names import FORMS as NAMED
 from labnet.ops.core.registry import REGISTRY
-from labnet.ops.elementwise.arithmetic import abs, floor_divide, positive, remainder
+from labnet.ops.elementwise.arithmetic import abs, floor_divide, positive, remainder, round
 from labnet.ops.elementwise.elementary import add, divide, multiply, negative, pow, subtract
 from labnet.ops.elementwise.logic import (
     bitwise_and,
@@ -24,19 +27,20 @@ from labnet.ops.elementwise.logic import (
     not_equal,
 )
 from labnet.ops.layout.shape import matrix_transpose
+from labnet.ops.methods import ATTRIBUTES, STATE, Data, in_place_method, unrecorded
 from labnet.ops.numpy_api.protocol import array_function, array_ufunc
 from labnet.ops.selection.indexing import getitem
 from labnet.ops.selection.writing import in_place, write
 from labnet.tensor import Tensor
 
-#: Ops that are also methods, under the same name.
-METHODS = (
-    *("abs", "all", "any", "argmax", "argmin", "argsort", "astype", "clip", "cos", "count_nonzero"),
-    *("cumulative_prod", "cumulative_sum", "diff", "exp", "expm1", "flip", "floor", "ceil", "isfinite", "isinf"),
-    *("isnan", "log", "log1p", "max", "mean", "median", "min", "nonzero", "prod", "reciprocal", "repeat"),
-    *("reshape", "roll", "round", "sign", "sin", "sort", "sqrt", "square", "squeeze", "std", "sum", "take", "tanh"),
-    *("tile", "tril", "triu", "trunc", "unstack", "var"),
-)
+
+def _divmod(x: Any, other: Any, /) -> tuple[Tensor, Tensor]:
+    return floor_divide(x, other), remainder(x, other)
+
+
+def _rounded(x: Tensor, digits: int | None = None, /) -> Tensor:
+    return round(x) if not digits else round(x * 10**digits) / 10**digits
+
 
 #: Operators with their ops.
 OPERATORS: dict[str, Callable[..., Any]] = {
@@ -64,6 +68,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "__abs__": abs,
     "__invert__": bitwise_invert,
     "__getitem__": getitem,
+    "__divmod__": _divmod,
+    "__round__": _rounded,
 }
 
 #: Operators with a reflected form and an in-place form.
@@ -87,17 +93,42 @@ def _reflect(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda self, other, /: function(other, self)
 
 
+def methods() -> dict[str, Callable[..., Any]]:
+    """Return the methods of `Tensor` that are functions of ops, by name, from the table of names."""
+    declared = [name for name, op in REGISTRY.items() if op.is_method and name not in METHODS]
+    found: dict[str, Callable[..., Any]] = {name: REGISTRY[name].function for name in (*METHODS, *declared)}
+    aliases = {name: REGISTRY[target] for name, target in ALIASES.items()}
+    found |= {name: op.function for name, op in aliases.items() if not op.variadic}
+    found |= FORMS | STATE
+    return found | {f"{name}_": in_place_method(found[name]) for name in IN_PLACE}
+
+
+def named_functions() -> dict[str, Callable[..., Any]]:
+    """Return the functions of the namespace that the table of names adds to the registry."""
+    return {
+        **{name: REGISTRY[target].function for name, target in ALIASES.items()},
+        **{name: FORMS[name] for name in NAMED},
+    }
+
+
 def attach() -> None:
     """Attach methods and operators to `Tensor`; every op must be declared before."""
-    for name in METHODS:
-        setattr(Methods, name, REGISTRY[name].function)
+    attached = methods()
+    for name, function in attached.items():
+        setattr(Methods, name, function)
     for name, function in OPERATORS.items():
         setattr(Methods, name, function)
     for name in REFLECTED:
         setattr(Methods, name.replace("__", "__r", 1), _reflect(OPERATORS[name]))
         setattr(Methods, name.replace("__", "__i", 1), in_place(OPERATORS[name]))
-    for name, function in PROPERTIES.items():
-        setattr(Methods, name, property(function))
+    setattr(Methods, "__rdivmod__", _reflect(OPERATORS["__divmod__"]))  # noqa: B010
+    for name, read in PROPERTIES.items():
+        setattr(Methods, name, property(read))
+    for name, attribute in ATTRIBUTES.items():
+        setattr(Methods, name, attribute)
     setattr(Methods, "__setitem__", write)  # noqa: B010
     setattr(Methods, "__array_ufunc__", array_ufunc)  # noqa: B010
     setattr(Methods, "__array_function__", array_function)  # noqa: B010
+    writers = [name for name in attached if name.endswith("_")] + [name.replace("__", "__i", 1) for name in REFLECTED]
+    for name in ("__setitem__", *writers):
+        setattr(Data, name, unrecorded(getattr(Methods, name)))

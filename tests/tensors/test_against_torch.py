@@ -86,7 +86,7 @@ SAME = (
     *("cos", "cosh", "divide", "erf", "exp", "expm1", "floor", "hypot", "log", "log10", "log1p", "log2", "logaddexp"),
     *("matmul", "maximum", "minimum", "multiply", "negative", "positive", "pow", "reciprocal", "relu"),
     *("remainder", "reshape", "round", "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "subtract", "tan", "tanh"),
-    "trunc",
+    *("trunc", "addcdiv", "addcmul", "fmod", "frac", "lerp", "logit", "nan_to_num", "outer", "rsqrt"),
 )
 
 #: torch's spelling where it is another one.
@@ -137,6 +137,22 @@ THEIRS = {
     "var": spread(torch.var),
     "vecdot": lambda x1, x2, axis=-1: (x1 * x2).sum(axis),
     "vector_norm": vector_norm,
+    "diagonal": lambda x, k=0, axis1=0, axis2=1: torch.diagonal(x, k, axis1, axis2),
+    "einsum": lambda arrays, subscripts: torch.einsum(subscripts, *arrays),
+    "gather": lambda x, axis, index: torch.gather(x, axis, torch.as_tensor(index)),
+    "logsumexp": lambda x, axis=None, keepdims=False: torch.logsumexp(x, dims(x, axis), keepdims),
+    "nanmax": reduction(torch.amax),
+    "nanmin": reduction(torch.amin),
+    "nanmean": reduction(torch.nanmean),
+    "nansum": reduction(torch.nansum),
+    "cross": lambda x1, x2, axis=-1: torch.linalg.cross(x1, x2, dim=axis),
+    "cummax": lambda x, axis: torch.cummax(x, axis),
+    "cummin": lambda x, axis: torch.cummin(x, axis),
+    "logcumsumexp": lambda x, axis: torch.logcumsumexp(x, axis),
+    "topk": lambda x, k, axis=-1, largest=True: torch.topk(x, k, axis, largest),
+    "trace": lambda x, k=0: torch.diagonal(x, k).sum(),
+    "unfold": lambda x, axis, size, step: x.unfold(axis, size, step),
+    "diag": lambda x, k=0: torch.diag(x, k),
     "where": lambda c, a, b: torch.where(c != 0, a, b),
 }
 

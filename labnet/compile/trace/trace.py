@@ -274,7 +274,7 @@ class Trace:
     def backward(self, root: Traced, grad: Any, *, retain_graph: bool) -> autograd.Gradients:
         """Record the gradients of the leaves of `root`, by the rules of the ops."""
         node, seed, run = root.backward_start(grad)
-        found = autograd.sweep_leaves(node, seed, run=run, retain_graph=retain_graph)
+        found = autograd.sweep_here(node, seed, run=run, retain_graph=retain_graph)
         if found is None:
             refuse("a backward that crosses the network: call the remote model outside of the compiled function")
         items = []

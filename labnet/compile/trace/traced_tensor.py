@@ -17,7 +17,7 @@ from labnet.errors import GradientError, ShapeError, TraceError
 from labnet.ops.core import dispatch
 from labnet.ops.core.declaration import Op
 from labnet.ops.core.half_precision import HALF, widened_rule
-from labnet.tensor import Tensor
+from labnet.tensor import Tensor, size_of
 
 _HOME = str(Path(__file__).parents[2])
 #: Ways out, by what was called.
@@ -106,8 +106,8 @@ class Traced(Tensor):
 
     @property
     def size(self) -> int:
-        """Number of elements."""
-        return self.value.size
+        """Number of elements; called, the lengths of the dimensions."""
+        return size_of(self.value.shape)
 
     @property
     def dtype(self) -> DType:

@@ -13,6 +13,8 @@ from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.half_precision import HALF, SINGLE
 from labnet.ops.core.registry import FLOATS, composed, op
 from labnet.ops.layout.shape import astype, fit, moveaxis, permute_dims, reshape
+from labnet.ops.selection.diagonals import diagonal
+from labnet.ops.selection.rearrangement import roll
 from labnet.tensor import Tensor
 
 
@@ -215,3 +217,48 @@ def linear(x: Array, weight: Array, bias: Array, /) -> Array:
     if bias is None:
         return out
     return np.add(out, bias, out=out) if out.dtype == bias.dtype else out + bias
+
+
+@composed(samples=(Sample(((3,), (4,))),), gradients=(True, True), dtypes=("int64", *FLOATS))
+def outer(x1: Tensor, x2: Tensor, /) -> Tensor:
+    """Return the products of each element of a vector with each of another.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.outer(ln.asarray([1, 2]), ln.asarray([3, 4])).tolist()
+    [[3, 4], [6, 8]]
+    """
+    return reshape(x1, (-1, 1)) * reshape(x2, (-1,))
+
+
+@composed(
+    samples=(Sample(((3,), (3,))), Sample(((2, 3), (2, 3))), Sample(((3, 2), (3, 1)), {"axis": 0})),
+    gradients=(True, True),
+    dtypes=("int64", *FLOATS),
+)
+def cross(x1: Tensor, x2: Tensor, /, axis: int = -1) -> Tensor:
+    """Return the vector product along a dimension of length three.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.cross(ln.asarray([1, 0, 0]), ln.asarray([0, 1, 0])).tolist()
+    [0, 0, 1]
+    """
+    if {x.shape[axis] if -x.ndim <= axis < x.ndim else 0 for x in (x1, x2)} != {3}:
+        raise ShapeError(f"cross: expected length 3 along axis {axis}, got shapes {x1.shape} and {x2.shape}")
+    return roll(x1, -1, axis) * roll(x2, -2, axis) - roll(x1, -2, axis) * roll(x2, -1, axis)
+
+
+@composed(samples=(Sample(((3, 4),)), Sample(((3, 3),), {"k": 1})), dtypes=("int64", *FLOATS))
+def trace(x: Tensor, /, k: int = 0) -> Tensor:
+    """Return the sum of diagonal `k` of a matrix.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.trace(ln.asarray([[1, 2], [3, 4]])).item()
+    5
+    """
+    return sum(diagonal(x, k), axis=-1)

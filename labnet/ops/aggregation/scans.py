@@ -57,7 +57,7 @@ def _pull_sum(
 
 @op(_pull_sum, samples=_SAMPLES, wide=True)
 def cumulative_sum(
-    x: Array, /, *, axis: int | None = None, dtype: DTypeLike | None = None, include_initial: bool = False
+    x: Array, /, axis: int | None = None, *, dtype: DTypeLike | None = None, include_initial: bool = False
 ) -> Array:
     """Add up the elements along `axis`, up to each one.
 
@@ -127,7 +127,7 @@ def _vjp_prod(
 
 @op(_vjp_prod, samples=_SAMPLES, wide=True)
 def cumulative_prod(
-    x: Array, /, *, axis: int | None = None, dtype: DTypeLike | None = None, include_initial: bool = False
+    x: Array, /, axis: int | None = None, *, dtype: DTypeLike | None = None, include_initial: bool = False
 ) -> Array:
     """Multiply the elements along `axis`, up to each one; the parameters are those of `cumulative_sum`.
 

@@ -13,8 +13,8 @@ from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.half_precision import HALF, SINGLE
 from labnet.ops.core.registry import FLOATS, NUMBERS, composed, op
 from labnet.ops.elementwise.arithmetic import abs, sign
-from labnet.ops.elementwise.elementary import is_differentiated, kept, where
-from labnet.ops.elementwise.logic import isnan
+from labnet.ops.elementwise.elementary import exp, is_differentiated, kept, log, where
+from labnet.ops.elementwise.logic import isfinite, isnan
 from labnet.ops.layout.shape import astype, moveaxis, reshape
 from labnet.ops.selection.rearrangement import flip
 from labnet.ops.selection.sorting import sort
@@ -57,7 +57,7 @@ def _vjp_prod(
 
 
 @op(_vjp_prod, samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=NUMBERS, wide=True)
-def prod(x: Array, /, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False) -> Array:
+def prod(x: Array, /, axis: Axis = None, *, dtype: DTypeLike | None = None, keepdims: bool = False) -> Array:
     """Return the product of the elements, over all dimensions or those in `axis`.
 
     Examples
@@ -88,7 +88,7 @@ _SPREADS = (*SAMPLES[:-1], Sample(((3, 4),), {"axis": -1, "correction": 1}))
 
 
 @op(_pull_var, samples=_SPREADS, dtypes=FLOATS, wide=True)
-def var(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
+def var(x: Array, /, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
     """Return the mean squared distance from the mean, over all dimensions or those in `axis`.
 
     Parameters
@@ -117,7 +117,7 @@ def _pull_std(
 
 
 @op(_pull_std, samples=_SPREADS, dtypes=FLOATS, wide=True)
-def std(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
+def std(x: Array, /, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
     """Return the square root of `var`: the standard deviation, over all dimensions or those in `axis`.
 
     Parameters
@@ -138,7 +138,7 @@ def std(x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bo
 
 
 @composed(samples=(*SAMPLES, Sample(((5,),))), dtypes=FLOATS)
-def median(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def median(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Return the median of the elements, the mean of the middle two for an even number; NaN if any is NaN.
 
     Examples
@@ -198,3 +198,19 @@ def vector_norm(x: Tensor, /, *, axis: Axis = None, keepdims: bool = False, ord:
     total = sum(x * x if ord == 2 else size**ord, axis=axis, keepdims=keepdims)
     flat = total == 0  # not differentiable at zero, 0 is a subgradient
     return where(flat, 0, where(flat, 1, total) ** (1 / ord)) if ord > 0 else total ** (1 / ord)
+
+
+@composed(samples=SAMPLES, dtypes=FLOATS)
+def logsumexp(x: Tensor, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+    """Return the logarithm of the sum of exponentials, over all dimensions or those in `axis`, without overflow.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.logsumexp(ln.asarray([1000.0, 1000.0]), axis=0).item()
+    1000.6931762695312
+    """
+    greatest = max(x, axis=axis, keepdims=True).detach()
+    shift = where(isfinite(greatest), greatest, 0)
+    out = log(sum(exp(x - shift), axis=axis, keepdims=True)) + shift
+    return out if keepdims else reshape(out, sum(shift, axis=axis).shape)

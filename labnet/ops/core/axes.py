@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin
 import numpy as np
 
 from labnet.errors import AxisError, DTypeError
+from labnet.ops.core.names import AXES, KEYWORDS
 from labnet.tensor import Tensor
 
 Shape = int | tuple[int, ...]
@@ -58,8 +59,25 @@ def plain(op: str, name: str, value: Any, kind: Kind) -> int | tuple[int, ...] |
     return integer(op, name, value, (" or a tuple of integers" if kind.several else "") + ending)
 
 
+def rename(op: str, static: dict[str, Any]) -> None:
+    """Give keywords of torch and NumPy, such as ``dim``, their names in labnet.
+
+    Raises
+    ------
+    TypeError
+        If an argument is given under both names.
+    """
+    for key in KEYWORDS.keys() & static.keys():
+        name = "axes" if key == "dims" and op in AXES else KEYWORDS[key]
+        if name in static:
+            raise TypeError(f"{op}() got both {key!r} and {name!r}, which are one argument")
+        static[name] = static.pop(key)
+
+
 def make_plain(op: str, axes: Mapping[str, Kind], static: dict[str, Any]) -> None:
-    """Convert the dimension arguments of a call to plain integers; see `plain`."""
+    """Convert the dimension arguments of a call to plain integers, after `rename`; see `plain`."""
+    if not KEYWORDS.keys().isdisjoint(static):
+        rename(op, static)
     for key, kind in axes.items():
         if key in static and (type(static[key]) is not int or not kind.one):
             static[key] = plain(op, key, static[key], kind)

@@ -34,6 +34,11 @@ def _made(value: Any, shape: Shape, dtype: Any, device: str | None, requires_gra
     return Tensor(array, device=device, requires_grad=requires_grad)
 
 
+def _all(shape: Shape, lengths: tuple[int, ...]) -> Shape:
+    """Return a shape that is given as one argument, or one length after the other."""
+    return (shape, *lengths) if lengths else shape  # type: ignore[arg-type]
+
+
 def asarray(
     obj: Any,
     /,
@@ -97,6 +102,27 @@ def asarray(
     return tensor
 
 
+def tensor(
+    data: Any, *, dtype: DTypeLike | None = None, device: str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Make a tensor from a copy of numbers, nested sequences, NumPy arrays or tensors; `asarray` shares memory.
+
+    Parameters
+    ----------
+    data : array-like
+    dtype, device, requires_grad
+        As for `asarray`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.tensor([[1.0, 2.0]]).shape
+    (1, 2)
+    """
+    source = data.detach() if isinstance(data, Tensor) else data
+    return asarray(source, dtype=dtype, device=device, copy=True, requires_grad=requires_grad)
+
+
 def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = None) -> Tensor:
     """Make a tensor from another library's array, without a copy if possible.
 
@@ -114,7 +140,11 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
 
 
 def empty(
-    shape: Shape, *, dtype: DTypeLike | None = None, device: str | None = None, requires_grad: bool = False
+    shape: Shape = (),
+    *lengths: int,
+    dtype: DTypeLike | None = None,
+    device: str | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """Make a tensor with uninitialised elements.
 
@@ -124,7 +154,7 @@ def empty(
     >>> ln.empty(2).shape
     (2,)
     """
-    return _made(None, shape, _dtype(dtype), device, requires_grad)
+    return _made(None, _all(shape, lengths), _dtype(dtype), device, requires_grad)
 
 
 def empty_like(
@@ -142,21 +172,29 @@ def empty_like(
 
 
 def zeros(
-    shape: Shape, *, dtype: DTypeLike | None = None, device: str | None = None, requires_grad: bool = False
+    shape: Shape = (),
+    *lengths: int,
+    dtype: DTypeLike | None = None,
+    device: str | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
-    """Make a tensor of zeros.
+    """Make a tensor of zeros; the shape may be given as a tuple or one length after the other.
 
     Examples
     --------
     >>> import labnet as ln
-    >>> ln.zeros(2).tolist()
-    [0.0, 0.0]
+    >>> ln.zeros(2).tolist(), ln.zeros(2, 3).shape
+    ([0.0, 0.0], (2, 3))
     """
-    return _made(0, shape, _dtype(dtype), device, requires_grad)
+    return _made(0, _all(shape, lengths), _dtype(dtype), device, requires_grad)
 
 
 def ones(
-    shape: Shape, *, dtype: DTypeLike | None = None, device: str | None = None, requires_grad: bool = False
+    shape: Shape = (),
+    *lengths: int,
+    dtype: DTypeLike | None = None,
+    device: str | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """Make a tensor of ones.
 
@@ -166,7 +204,7 @@ def ones(
     >>> ln.ones((1, 2)).tolist()
     [[1.0, 1.0]]
     """
-    return _made(1, shape, _dtype(dtype), device, requires_grad)
+    return _made(1, _all(shape, lengths), _dtype(dtype), device, requires_grad)
 
 
 def full(
@@ -350,7 +388,12 @@ def restart_at(state: Any) -> None:
 
 
 def rand(
-    shape: Shape = (), *, dtype: DTypeLike | None = None, device: str | None = None, requires_grad: bool = False
+    shape: Shape = (),
+    *lengths: int,
+    generator: "Generator | None" = None,
+    dtype: DTypeLike | None = None,
+    device: str | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """Draw from the uniform distribution over [0, 1).
 
@@ -360,51 +403,90 @@ def rand(
     >>> ln.rand((2, 3)).shape
     (2, 3)
     """
-    return _drawn(_uniform, shape, _dtype(dtype), device=device, requires_grad=requires_grad)
+    lengths = _all(shape, lengths)  # type: ignore[assignment]
+    return drawn(_uniform, lengths, _dtype(dtype), device=device, requires_grad=requires_grad, generator=generator)
 
 
 def randn(
-    shape: Shape = (), *, dtype: DTypeLike | None = None, device: str | None = None, requires_grad: bool = False
+    shape: Shape = (),
+    *lengths: int,
+    generator: "Generator | None" = None,
+    dtype: DTypeLike | None = None,
+    device: str | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """Draw from the normal distribution with mean 0 and variance 1.
 
     Examples
     --------
     >>> import labnet as ln
-    >>> ln.randn((2, 3)).shape
+    >>> ln.randn(2, 3).shape
     (2, 3)
     """
-    return _drawn(_normal, shape, _dtype(dtype), device=device, requires_grad=requires_grad)
+    lengths = _all(shape, lengths)  # type: ignore[assignment]
+    return drawn(_normal, lengths, _dtype(dtype), device=device, requires_grad=requires_grad, generator=generator)
 
 
-def _uniform(shape: Shape, dtype: Any, device: str) -> Any:
+def _uniform(shape: Shape, dtype: Any, device: str, source: np.random.Generator) -> Any:
     """Draw uniform numbers on their device, identical on every device."""
     if device == CPU:
-        return _generator.random(shape, dtype=_precision(dtype))
-    from labnet.kernels.cuda.kernels.random import uniform as drawn
+        return source.random(shape, dtype=_precision(dtype))
+    from labnet.kernels.cuda.kernels.random import uniform as draw
 
-    return drawn(_generator, shape, dtype)
+    return draw(source, shape, dtype)
 
 
-def _normal(shape: Shape, dtype: Any, _: str) -> Any:
+def _normal(shape: Shape, dtype: Any, _: str, source: np.random.Generator) -> Any:
     """Draw normal numbers on the host, because each consumes a variable part of the stream."""
-    return _generator.standard_normal(shape, dtype=_precision(dtype))
+    return source.standard_normal(shape, dtype=_precision(dtype))
 
 
 def _precision(dtype: Any) -> Any:
     return np.float64 if dtype == np.float64 else np.float32
 
 
-def _drawn(
-    generate: Callable[..., Any], shape: Shape, dtype: Any, *, device: str | None, requires_grad: bool
+def drawn(
+    generate: Callable[..., Any],
+    shape: Shape,
+    dtype: Any,
+    *,
+    device: str | None,
+    requires_grad: bool,
+    generator: "Generator | None" = None,
 ) -> Tensor:
     """Draw in the precision of the dtype; under tracing, once per call of the compiled function."""
+    source = _generator if generator is None else generator.source
 
     def draw(where: str) -> Any:
-        return finished(generate(shape, dtype, where)).astype(dtype, copy=False)
+        return finished(generate(shape, dtype, where, source)).astype(dtype, copy=False)
 
     tracer = dispatch.current_tracer()
     if tracer is not None and not requires_grad:
         return tracer.random(draw)
     device = check_device(device)
     return Tensor(draw(device), dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+class Generator:
+    """A source of random numbers of its own, for the ``generator=`` of `rand`, `randint` and others.
+
+    Parameters
+    ----------
+    device : str, optional
+        Accepted for torch's sake: the numbers are the same on every device.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> first, second = (ln.rand(2, generator=ln.Generator().manual_seed(1)) for _ in range(2))
+    >>> (first == second).tolist()
+    [True, True]
+    """
+
+    def __init__(self, device: str | None = None):
+        self.source = np.random.default_rng()
+
+    def manual_seed(self, seed: int) -> "Generator":
+        """Restart at a seed, and return the generator."""
+        self.source.bit_generator.state = np.random.PCG64(seed).state
+        return self

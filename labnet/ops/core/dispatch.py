@@ -382,6 +382,24 @@ def _take_positional(op: str, names: Sequence[str], given: tuple[Any, ...], stat
         static[key] = value
 
 
+def _grouped(
+    op: str, names: Sequence[str], positional: int, args: tuple[Any, ...], static: dict[str, Any]
+) -> tuple[Any, ...]:
+    """Return positional arguments in labnet's form: torch spreads lengths and dimensions, and adds a bool to keep them.
+
+    Raises
+    ------
+    TypeError
+        If there are too many.
+    """
+    if positional == 1 and (names[0] == "shape" or tuple(names) in (("axes",), ("axis",))):
+        return (args,)
+    if len(args) == 2 and type(args[1]) is bool and "keepdims" in names and "keepdims" not in static:
+        static["keepdims"] = args[1]
+        return args[:1]
+    raise TypeError(f"{op}() takes {1 + positional} positional arguments but {1 + len(args)} were given")
+
+
 def make_python(numbers: Sequence[str], static: dict[str, Any]) -> None:
     """Convert NumPy scalars among arguments to Python numbers, so that tensors decide the dtype."""
     for key in numbers:
@@ -409,7 +427,7 @@ def static_function(op: Op, *, names: Sequence[str], positional: int, required: 
     def function(x: Any, /, *args: Any, **static: Any) -> Tensor:
         if args:
             if len(args) > positional:
-                raise TypeError(f"{name}() takes {1 + positional} positional arguments but {1 + len(args)} were given")
+                args = _grouped(name, names, positional, args, static)
             _take_positional(name, names, args, static)
         if axes and static:
             make_plain(name, axes, static)

@@ -36,7 +36,7 @@ def _cut(g: Tensor, out: Tensor, *inputs: Tensor, position: int, axis: int | Non
     variadic=True,
     flops=no_flops,
 )
-def concat(arrays: Sequence[Array], /, *, axis: int | None = 0) -> Array:
+def concat(arrays: Sequence[Array], /, axis: int | None = 0) -> Array:
     """Join tensors along a dimension that exists; with ``axis=None``, join them flattened.
 
     Raises
@@ -59,7 +59,7 @@ def concat(arrays: Sequence[Array], /, *, axis: int | None = 0) -> Array:
     dtypes=EVERY,
     variadic=True,
 )
-def stack(arrays: Sequence[Tensor], /, *, axis: int = 0) -> Tensor:
+def stack(arrays: Sequence[Tensor], /, axis: int = 0) -> Tensor:
     """Join tensors of one shape along a new dimension.
 
     Raises
@@ -82,7 +82,7 @@ def stack(arrays: Sequence[Tensor], /, *, axis: int = 0) -> Tensor:
 
 
 @composed(samples=(Sample(((2, 3),)), Sample(((2, 3),), {"axis": -1})), dtypes=EVERY)
-def unstack(x: Tensor, /, *, axis: int = 0) -> tuple[Tensor, ...]:
+def unstack(x: Tensor, /, axis: int = 0) -> tuple[Tensor, ...]:
     """Take a tensor apart along a dimension, without a copy.
 
     Examples

@@ -155,7 +155,7 @@ def setitem(x: Array, value: Array, /, key: Any) -> Array:
     ),
     dtypes=EVERY,
 )
-def take(x: Tensor, /, indices: Any, *, axis: int | None = None) -> Tensor:
+def take(x: Tensor, /, indices: Any, axis: int | None = None) -> Tensor:
     """Return the elements at positions along `axis`, which is optional for a one-dimensional tensor.
 
     Examples
@@ -176,7 +176,7 @@ def take(x: Tensor, /, indices: Any, *, axis: int | None = None) -> Tensor:
     ),
     dtypes=EVERY,
 )
-def take_along_axis(x: Tensor, /, indices: Any, *, axis: int = -1) -> Tensor:
+def take_along_axis(x: Tensor, /, indices: Any, axis: int = -1) -> Tensor:
     """Return the elements at positions along `axis`, with other positions for each place in the other dimensions.
 
     Parameters

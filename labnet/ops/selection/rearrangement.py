@@ -30,7 +30,7 @@ def _flip_back(g: Tensor, out: Tensor, x: Tensor, *, axis: Axes | None = None) -
     dtypes=EVERY,
     view=True,
 )
-def flip(x: Array, /, *, axis: Axes | None = None) -> Array:
+def flip(x: Array, /, axis: Axes | None = None) -> Array:
     """Reverse the order of the elements along `axis`, or along all dimensions, without a copy.
 
     Examples
@@ -56,7 +56,7 @@ def _roll_back(g: Tensor, out: Tensor, x: Tensor, *, shift: Axes, axis: Axes | N
     dtypes=EVERY,
     flops=no_flops,
 )
-def roll(x: Array, /, shift: Axes, *, axis: Axes | None = None) -> Array:
+def roll(x: Array, /, shift: Axes, axis: Axes | None = None) -> Array:
     """Move the elements by `shift` along `axis`, those that fall off the end to the front.
 
     Parameters
@@ -85,7 +85,7 @@ def roll(x: Array, /, shift: Axes, *, axis: Axes | None = None) -> Array:
     ),
     dtypes=EVERY,
 )
-def tile(x: Tensor, /, repetitions: tuple[int, ...]) -> Tensor:
+def tile(x: Tensor, /, repetitions: int | tuple[int, ...], *more: int) -> Tensor:
     """Put copies of the tensor side by side, `repetitions` of them along each dimension.
 
     Examples
@@ -94,9 +94,10 @@ def tile(x: Tensor, /, repetitions: tuple[int, ...]) -> Tensor:
     >>> ln.tile(ln.asarray([1, 2]), (2,)).tolist()
     [1, 2, 1, 2]
     """
+    repetitions = (repetitions, *more) if isinstance(repetitions, int) else tuple(repetitions)
     ndim = max(x.ndim, len(repetitions))
     lengths = (1,) * (ndim - x.ndim) + x.shape
-    times = (1,) * (ndim - len(repetitions)) + tuple(repetitions)
+    times = (1,) * (ndim - len(repetitions)) + repetitions
     apart = reshape(astype(x, x.dtype), tuple(n for length in lengths for n in (1, length)))  # no view of `x`
     spread = broadcast_to(apart, tuple(n for pair in zip(times, lengths, strict=True) for n in pair))
     return reshape(spread, tuple(t * n for t, n in zip(times, lengths, strict=True)))
@@ -110,8 +111,8 @@ def tile(x: Tensor, /, repetitions: tuple[int, ...]) -> Tensor:
     ),
     dtypes=EVERY,
 )
-def repeat(x: Tensor, /, repeats: int | Sequence[int] | Tensor, *, axis: int | None = None) -> Tensor:
-    """Repeat each element along `axis`, or of the flattened tensor.
+def repeat(x: Tensor, /, repeats: int | Sequence[int] | Tensor, *more: int, axis: int | None = None) -> Tensor:
+    """Repeat each element along `axis`, or of the flattened tensor; torch's `repeat` is `tile`.
 
     Parameters
     ----------
@@ -130,6 +131,11 @@ def repeat(x: Tensor, /, repeats: int | Sequence[int] | Tensor, *, axis: int | N
     >>> ln.repeat(ln.asarray([1, 2]), 2).tolist()
     [1, 1, 2, 2]
     """
+    if more:
+        raise TypeError(
+            f"repeat: got {(repeats, *more)}: to repeat the whole tensor, as torch's repeat does, write "
+            f"x.tile({(repeats, *more)}); to repeat each element along a dimension, x.repeat({repeats}, axis={more[0]})"
+        )
     flat, along = (reshape(x, (-1,)), 0) if axis is None else (x, normalize_axis("repeat", axis, x.shape))
     try:
         times = np.asarray(on_host(repeats) if isinstance(repeats, Tensor) else repeats)
@@ -199,7 +205,7 @@ def _pull_lower(g: Tensor, out: Tensor, x: Tensor, *, k: int = 0) -> Tensor:
 
 
 @op(_pull_lower, samples=_TRIANGLES, dtypes=EVERY, flops=no_flops)
-def tril(x: Array, /, *, k: int = 0) -> Array:
+def tril(x: Array, /, k: int = 0) -> Array:
     """Keep the elements on and below diagonal `k` of the last two dimensions; the others are zero.
 
     Raises
@@ -221,7 +227,7 @@ def _pull_upper(g: Tensor, out: Tensor, x: Tensor, *, k: int = 0) -> Tensor:
 
 
 @op(_pull_upper, samples=_TRIANGLES, dtypes=EVERY, flops=no_flops)
-def triu(x: Array, /, *, k: int = 0) -> Array:
+def triu(x: Array, /, k: int = 0) -> Array:
     """Keep the elements on and above diagonal `k` of the last two dimensions; the others are zero.
 
     Raises

@@ -6,9 +6,10 @@ import numpy as np
 
 from labnet.errors import ShapeError
 from labnet.kernels.device_dispatch import device_of, moved
+from labnet.ops.core.axes import normalize_axis
 from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.registry import EVERY, NUMBERS, composed, op
-from labnet.ops.selection.indexing import plain_key, take_along_axis
+from labnet.ops.selection.indexing import getitem, plain_key, take_along_axis
 from labnet.tensor import Tensor, tell, wrap
 
 _SAMPLES = (
@@ -24,7 +25,7 @@ def _unsort(g: Tensor, out: Tensor, x: Tensor, *, axis: int = -1, **order: Any) 
 
 
 @op(_unsort, samples=_SAMPLES)
-def sort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
+def sort(x: Array, /, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
     """Return the elements in order along `axis`; NaN comes last, or first when descending.
 
     Examples
@@ -38,7 +39,7 @@ def sort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool 
 
 
 @op(samples=_SAMPLES)
-def argsort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
+def argsort(x: Array, /, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
     """Return the positions that put the elements in order along `axis`; equal ones keep their order if `stable`.
 
     Examples
@@ -81,6 +82,35 @@ def searchsorted(
     [1, 2]
     """
     return np.searchsorted(x1, x2, side, None if sorter is None else moved(plain_key(sorter), device_of(x1)))
+
+
+class Top(NamedTuple):
+    """Result of `topk`."""
+
+    values: Tensor
+    indices: Tensor
+
+
+@composed(
+    samples=(Sample(((3, 4),), {"k": 2}), Sample(((3, 4),), {"k": 2, "axis": 0, "largest": False})), dtypes=NUMBERS
+)
+def topk(x: Tensor, /, k: int, axis: int = -1, largest: bool = True, sorted: bool = True) -> Top:
+    """Return the `k` greatest or smallest elements along `axis` in order, and their positions.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> values, indices = ln.topk(ln.asarray([1.0, 3.0, 2.0]), 2)
+    >>> values.tolist(), indices.tolist()
+    ([3.0, 2.0], [1, 2])
+    """
+    along = normalize_axis("topk", axis, x.shape)
+    if not 0 <= k <= x.shape[along]:
+        raise ShapeError(f"topk: k must be from 0 to {x.shape[along]}, the length of axis {axis}, got {k}")
+    indices = argsort(x, axis=along, descending=largest)[(slice(None),) * along + (slice(k),)]
+    key: list[Any] = list(np.ogrid[tuple(slice(n) for n in indices.shape)])
+    key[along] = indices
+    return Top(getitem(x, tuple(key)), indices)
 
 
 def _elements(x: Tensor) -> Array:

@@ -418,6 +418,26 @@ def standardize(x, dims=1, eps=1e-5):
     return np.array([(r - r.mean()) / math.sqrt(r.var() + eps) for r in rows]).reshape(x.shape)
 
 
+def running(best):
+    """The best element so far and its position, from the best pair of a list of values."""
+
+    def apply(x, axis):
+        rows = np.moveaxis(x, axis, -1)
+        found = [
+            [[best(row[: end + 1].tolist()) for end in range(len(row))] for row in rows.reshape(-1, rows.shape[-1])]
+        ]
+        pairs = np.array(found, "float64").reshape(*rows.shape, 2)
+        return tuple(np.moveaxis(part, -1, axis) for part in (pairs[..., 0], np.abs(pairs[..., 1])))
+
+    return apply
+
+
+def topk(x, k, axis=-1, largest=True):
+    order = np.argsort(-x.astype("float64") if largest else x, axis=axis, kind="stable")
+    first = np.take(order, range(k), axis)
+    return np.take_along_axis(x, first, axis), first
+
+
 REFERENCE = {
     "add": each(lambda a, b: a + b),
     "subtract": each(lambda a, b: a - b),
@@ -543,6 +563,40 @@ REFERENCE = {
     "relu6": each(lambda a: min(max(a, 0.0), 6.0)),
     "threshold": lambda x, threshold, value: each(lambda a: a if a > threshold else value)(x),
     "softmax": softmax,
+    "rsqrt": each(lambda a: 1 / math.sqrt(a)),
+    "frac": each(lambda a: math.modf(a)[0]),
+    "logit": lambda x, eps=0.0: each(lambda a: math.log(a / (1 - a)))(np.clip(x.astype("float64"), eps, 1 - eps)),
+    "lerp": each(lambda a, b, w: a + w * (b - a)),
+    "fmod": each(math.fmod),
+    "addcmul": each(lambda a, b, c: a + b * c),
+    "addcdiv": each(lambda a, b, c: a + b / c),
+    "nan_to_num": lambda x, nan=0.0: np.nan_to_num(x, nan=nan),
+    "gather": lambda x, axis, index: np.take_along_axis(
+        x[tuple(slice(None) if i == axis % x.ndim else slice(n) for i, n in enumerate(np.shape(index)))],
+        np.array(index),
+        axis,
+    ),
+    "one_hot": lambda x, num_classes: np.eye(num_classes, dtype="int64")[x.astype(int)],
+    "topk": topk,
+    "diagonal": lambda x, k=0, axis1=0, axis2=1: np.diagonal(x, k, axis1, axis2),
+    "diag": lambda x, k=0: np.diag(x, k),
+    "unfold": lambda x, axis, size, step: np.moveaxis(np.lib.stride_tricks.sliding_window_view(x, size, axis), axis, 0)[
+        ::step
+    ].swapaxes(0, axis),
+    "einsum": lambda arrays, subscripts: np.einsum(subscripts, *arrays),
+    "outer": lambda x1, x2: x1[:, None] * x2,
+    "cross": lambda x1, x2, axis=-1: np.cross(*np.broadcast_arrays(x1, x2), axis=axis),
+    "trace": lambda x, k=0: sum(x[i, i + k] for i in range(min(x.shape[0], x.shape[1] - k))),
+    "cummax": running(lambda values: max((v, i) for i, v in enumerate(values))),
+    "cummin": running(lambda values: min((v, -i) for i, v in enumerate(values))),
+    "logcumsumexp": lambda x, axis: np.log(np.cumsum(np.exp(x.astype("float64")), axis)),
+    "logsumexp": fold(lambda values: math.log(math.fsum(map(math.exp, values)))),
+    "nansum": fold(math.fsum),
+    "nanmean": fold(lambda values: math.fsum(values) / len(values)),
+    "nanmax": fold(max),
+    "nanmin": fold(min),
+    "nanargmax": argmax,
+    "nanargmin": lambda x, axis=None, keepdims=False: argmax(-x.astype(float), axis, keepdims),
     "conv2d": conv2d,
     "conv2d_input": conv2d_input,
     "conv2d_weight": conv2d_weight,

@@ -1,0 +1,438 @@
+"""Functions and methods with the arguments of torch, each a few lines of ops.
+
+`labnet.ops.core.names` lists which of them are functions of the namespace too.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from labnet import memory
+from labnet.autograd import no_grad
+from labnet.device import CPU, CUDA
+from labnet.errors import ShapeError
+from labnet.ops.aggregation.sampling import bernoulli, normal, uniform
+from labnet.ops.core.axes import normalize_axis
+from labnet.ops.core.creation import asarray, empty, full, ones, zeros
+from labnet.ops.core.forms import form
+from labnet.ops.core.names import DTYPES
+from labnet.ops.elementwise.arithmetic import floor_divide, trunc
+from labnet.ops.elementwise.elementary import divide
+from labnet.ops.layout.shape import astype, broadcast_to, permute_dims, reshape
+from labnet.ops.selection.indexing import getitem, take
+from labnet.ops.selection.rearrangement import repeat
+from labnet.ops.selection.writing import in_place, write
+from labnet.tensor import DTypeLike, Tensor
+
+Sizes = int | Sequence[int]
+
+
+def _one(sizes: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return lengths that are given one by one, or as one sequence, as a tuple."""
+    return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
+
+
+# Shapes
+
+
+@form
+def view(x: Tensor, /, *shape: Any) -> Tensor:
+    """Return the elements with another shape, as `reshape`; or in another dtype, as `astype`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.arange(6).view(2, -1).shape
+    (2, 3)
+    """
+    if len(shape) == 1 and not isinstance(shape[0], int | list | tuple):
+        return astype(x, shape[0])
+    return reshape(x, _one(shape))
+
+
+@form
+def flatten(x: Tensor, /, start_axis: int = 0, end_axis: int = -1) -> Tensor:
+    """Merge the dimensions from one to another into one.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.flatten(ln.zeros((2, 3, 4)), 1).shape
+    (2, 12)
+    """
+    if not x.ndim:
+        return reshape(x, (1,))
+    first, last = (normalize_axis("flatten", axis, x.shape) for axis in (start_axis, end_axis))
+    return reshape(x, (*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :]))
+
+
+@form
+def ravel(x: Tensor, /) -> Tensor:
+    """Return the elements as one dimension.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.ravel(ln.asarray([[1, 2]])).tolist()
+    [1, 2]
+    """
+    return reshape(x, (-1,))
+
+
+@form
+def unflatten(x: Tensor, /, axis: int, sizes: Sequence[int]) -> Tensor:
+    """Split a dimension into several.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.unflatten(ln.zeros((2, 6)), 1, (3, -1)).shape
+    (2, 3, 2)
+    """
+    along = normalize_axis("unflatten", axis, x.shape)
+    known = -math.prod(sizes) or 1
+    lengths = tuple(x.shape[along] // known if n == -1 else n for n in sizes)
+    return reshape(x, (*x.shape[:along], *lengths, *x.shape[along + 1 :]))
+
+
+@form
+def transpose(x: Tensor, /, *axes: Any) -> Tensor:
+    """Swap two dimensions; or reorder all, with none or more of them, or a tuple, as in NumPy.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.transpose(ln.zeros((2, 3, 4)), 0, 1).shape, ln.zeros((2, 3, 4)).transpose().shape
+    ((3, 2, 4), (4, 3, 2))
+    """
+    if len(axes) != 2:
+        return permute_dims(x, _one(axes) if axes and axes[0] is not None else tuple(range(x.ndim))[::-1])
+    first, second = (normalize_axis("transpose", axis, x.shape) for axis in axes)
+    order = list(range(x.ndim))
+    order[first], order[second] = second, first
+    return permute_dims(x, tuple(order))
+
+
+@form
+def swapaxes(x: Tensor, /, axis0: int, axis1: int) -> Tensor:
+    """Swap two dimensions.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.swapaxes(ln.zeros((2, 3, 4)), 0, 2).shape
+    (4, 3, 2)
+    """
+    return transpose(x, axis0, axis1)
+
+
+@form
+def t(x: Tensor, /) -> Tensor:
+    """Transpose a matrix; a vector is returned as it is.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.t(ln.zeros((2, 3))).shape
+    (3, 2)
+    """
+    if x.ndim > 2:
+        raise ShapeError(f"t: expected at most two dimensions, got shape {x.shape}; use mT, transpose or permute")
+    return x if x.ndim < 2 else permute_dims(x, (1, 0))
+
+
+@form
+def expand(x: Tensor, /, *sizes: Any) -> Tensor:
+    """Broadcast to lengths, -1 for a dimension that stays as it is.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.ones((2, 1)).expand(-1, 3).shape
+    (2, 3)
+    """
+    wanted = _one(sizes)
+    added = len(wanted) - x.ndim
+    return broadcast_to(x, tuple(x.shape[i - added] if n == -1 and i >= added else n for i, n in enumerate(wanted)))
+
+
+# Parts
+
+
+@form
+def split(x: Tensor, /, sizes: Sizes, axis: int = 0) -> tuple[Tensor, ...]:
+    """Cut a dimension into parts of one length, the last perhaps shorter, or of several lengths; as torch does.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> [part.shape for part in ln.split(ln.zeros(5), 2)], [part.shape for part in ln.split(ln.zeros(5), [1, 4])]
+    ([(2,), (2,), (1,)], [(1,), (4,)])
+    """
+    along = normalize_axis("split", axis, x.shape)
+    length = x.shape[along]
+    if isinstance(sizes, int):
+        if sizes < 1:
+            raise ShapeError(f"split: expected parts of at least one element, got {sizes}")
+        sizes = [min(sizes, length - start) for start in range(0, length, sizes)] or [0]
+    if sum(sizes) != length:
+        raise ShapeError(f"split: parts of {list(sizes)} do not fit axis {axis} of shape {x.shape}")
+    ends = np.cumsum(sizes).tolist()
+    before = (slice(None),) * along
+    return tuple(x[(*before, slice(end - size, end))] for size, end in zip(sizes, ends, strict=True))
+
+
+@form
+def chunk(x: Tensor, /, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
+    """Cut a dimension into a number of parts of one length, the last perhaps shorter.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> [part.shape for part in ln.chunk(ln.zeros(5), 2)]
+    [(3,), (2,)]
+    """
+    if chunks < 1:
+        raise ShapeError(f"chunk: expected at least one part, got {chunks}")
+    length = x.shape[normalize_axis("chunk", axis, x.shape)]
+    return split(x, max(-(-length // chunks), 1), axis)
+
+
+@form
+def select(x: Tensor, /, axis: int, index: int) -> Tensor:
+    """Return the slice at a position along a dimension, without that dimension.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.select(ln.asarray([[1, 2], [3, 4]]), 1, 0).tolist()
+    [1, 3]
+    """
+    return getitem(x, (slice(None),) * normalize_axis("select", axis, x.shape) + (index,))
+
+
+@form
+def narrow(x: Tensor, /, axis: int, start: int, length: int) -> Tensor:
+    """Return a number of slices along a dimension, from a position on.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.narrow(ln.arange(5), 0, 1, 3).tolist()
+    [1, 2, 3]
+    """
+    return getitem(x, (slice(None),) * normalize_axis("narrow", axis, x.shape) + (slice(start, start + length),))
+
+
+@form
+def index_select(x: Tensor, /, axis: int, index: Any) -> Tensor:
+    """Return the slices at positions along a dimension, as `take`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.index_select(ln.asarray([[1, 2], [3, 4]]), 1, [1, 1]).tolist()
+    [[2, 2], [4, 4]]
+    """
+    return take(x, index, axis=axis)
+
+
+@form
+def repeat_interleave(x: Tensor, /, repeats: Any, axis: int | None = None) -> Tensor:
+    """Repeat each element along a dimension, or of the flattened tensor, as `repeat`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.repeat_interleave(ln.asarray([[1, 2]]), 2, 1).tolist()
+    [[1, 1, 2, 2]]
+    """
+    return repeat(x, repeats, axis=axis)
+
+
+# Arithmetic
+
+
+@form
+def div(x: Tensor, /, other: Any, *, rounding_mode: Literal["floor", "trunc"] | None = None) -> Tensor:
+    """Return the quotient of each pair of elements, perhaps rounded.
+
+    Parameters
+    ----------
+    x, other : tensors or numbers
+    rounding_mode : {"floor", "trunc"}, optional
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.div(ln.asarray([7.0, -7.0]), 2, rounding_mode="trunc").tolist()
+    [3.0, -3.0]
+    """
+    if rounding_mode not in (None, "floor", "trunc"):
+        raise ValueError(f"div: rounding_mode must be 'floor', 'trunc' or None, got {rounding_mode!r}")
+    if rounding_mode == "floor":
+        return floor_divide(x, other)
+    if rounding_mode is None:
+        return divide(x, other)
+    quotient = trunc(divide(x, other))
+    is_integral = "f" not in (x.dtype.kind, other.dtype.kind if isinstance(other, Tensor) else type(other).__name__[0])
+    return astype(quotient, x.dtype) if is_integral else quotient
+
+
+# State: methods only
+
+
+def _clone(x: Tensor) -> Tensor:
+    """Return a copy with the history of the tensor."""
+    return astype(x, x.dtype)
+
+
+def _conversion(dtype: str) -> Callable[[Tensor], Tensor]:
+    def convert(x: Tensor, /) -> Tensor:
+        return x.to(dtype)
+
+    return convert
+
+
+def _type(x: Tensor, /, dtype: DTypeLike | None = None) -> Any:
+    return str(x.dtype) if dtype is None else x.to(dtype)
+
+
+def _numel(x: Tensor, /) -> int:
+    return math.prod(x.shape)
+
+
+def _new(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a method that makes a tensor of the dtype, and on the device, of another."""
+
+    def method(x: Tensor, /, *args: Any, dtype: DTypeLike | None = None, **static: Any) -> Tensor:
+        return create(*args, dtype=x.dtype if dtype is None else dtype, **{"device": x.device, **static})
+
+    return method
+
+
+def _copy_into(x: Tensor, /, source: Any) -> Tensor:
+    write(x, ..., astype(source, x.dtype) if isinstance(source, Tensor) else source)
+    return x
+
+
+def _zero(x: Tensor, /) -> Tensor:
+    return _copy_into(x, 0)
+
+
+def _require_grad(x: Tensor, /, requires_grad: bool = True) -> Tensor:
+    x.requires_grad = requires_grad
+    return x
+
+
+def _drawn(draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a method that writes random numbers into the tensor."""
+
+    def method(x: Tensor, /, *args: Any, **static: Any) -> Tensor:
+        return _copy_into(x, draw(*args, size=x.shape, device=x.device, **static))
+
+    return method
+
+
+def _bernoulli_into(x: Tensor, /, p: Any = 0.5, **static: Any) -> Tensor:
+    return _copy_into(x, bernoulli(broadcast_to(Tensor(p, device=x.device), x.shape), **static))
+
+
+#: Methods with torch's names, and properties, that read or change the state of a tensor.
+STATE: dict[str, Callable[..., Any]] = {
+    "bernoulli_": _bernoulli_into,
+    "clone": _clone,
+    "contiguous": lambda x, /: x,
+    "copy_": _copy_into,
+    "cpu": lambda x, /: x.to_device(CPU),
+    "cuda": lambda x, device=CUDA, /, non_blocking=False: x.to_device(CUDA if device is None else device),
+    "dim": lambda x, /: x.ndim,
+    "element_size": lambda x, /: x.dtype.itemsize,
+    "expand_as": lambda x, other, /: broadcast_to(x, other.shape),
+    "fill_": _copy_into,
+    "is_contiguous": lambda x, /: True,
+    "is_floating_point": lambda x, /: x.dtype.kind == "f",
+    "ndimension": lambda x, /: x.ndim,
+    "nelement": _numel,
+    "new_empty": _new(empty),
+    "new_full": _new(full),
+    "new_ones": _new(ones),
+    "new_tensor": _new(asarray),
+    "new_zeros": _new(zeros),
+    "normal_": _drawn(normal),
+    "numel": _numel,
+    "requires_grad_": _require_grad,
+    "reshape_as": lambda x, other, /: reshape(x, other.shape),
+    "type": _type,
+    "type_as": lambda x, other, /: x.to(other.dtype),
+    "uniform_": _drawn(uniform),
+    "view_as": lambda x, other, /: reshape(x, other.shape),
+    "zero_": _zero,
+    **{name: _conversion(dtype) for name, dtype in DTYPES.items()},
+}
+
+
+def in_place_method(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return the form of a function that writes its result into its first argument."""
+
+    def method(x: Tensor, /, *args: Any, **static: Any) -> Tensor:
+        return in_place(lambda first, _: function(first, *args, **static))(x, None)
+
+    return method
+
+
+# Unrecorded writes
+
+
+class Data(Tensor):
+    """The elements of a tensor without its history, as torch's ``x.data``: a view whose writes are not recorded."""
+
+    __slots__ = ()
+
+
+def _data(x: Tensor) -> Tensor:
+    with no_grad():
+        view = getitem(x, ...)
+    if type(view) is Tensor:
+        view.__class__ = Data
+    return view
+
+
+def _set_data(x: Tensor, value: Any) -> None:
+    if isinstance(value, Data) and memory.base_of(value) is memory.base_of(x):
+        return  # after an operator in place, such as ``x.data += 1``
+    x.assign(value)
+
+
+def _absent(name: str) -> property:
+    def read(x: Tensor) -> Any:
+        raise AttributeError(
+            f"a tensor has no attribute {name!r}: max, min, median and sort return the values alone; "
+            "positions come from argmax, argmin and argsort"
+        )
+
+    return property(read)
+
+
+#: Attributes with torch's names.
+ATTRIBUTES = {
+    "data": property(_data, _set_data),
+    "indices": _absent("indices"),
+    "is_cuda": property(lambda x: x.device == CUDA),
+    "itemsize": property(lambda x: x.dtype.itemsize),
+    "values": _absent("values"),
+}
+
+
+def unrecorded(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method of `Data` that runs without recording."""
+
+    @functools.wraps(method)
+    def run(x: Any, /, *args: Any, **static: Any) -> Any:
+        with no_grad():
+            return method(x, *args, **static)
+
+    return run
