@@ -20,9 +20,10 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from labnet import errors, loss, nn, ops, optim, stats
-from labnet.autograd import Gradients, no_grad
-from labnet.device import get_device, set_device
+from labnet import errors, func, loss, nn, ops, optim, stats
+from labnet.autograd import Gradients, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from labnet.data import batches
+from labnet.device import device, get_device, set_device
 from labnet.ops import (
     abs,
     acos,
@@ -82,6 +83,7 @@ from labnet.ops import (
     greater,
     greater_equal,
     hypot,
+    isclose,
     isfinite,
     isinf,
     isnan,
@@ -126,7 +128,6 @@ from labnet.ops import (
     not_equal,
     one_hot,
     outer,
-    pad,
     permute_dims,
     positive,
     pow,
@@ -206,11 +207,12 @@ from labnet.ops.core.dtypes import (
     isdtype,
     result_type,
 )
-from labnet.tensor import DTYPES, Tensor
+from labnet.ops.methods import tril_indices, triu_indices
+from labnet.tensor import DTYPES, Tensor, is_tensor
 
 if TYPE_CHECKING:
     from labnet import cluster as cluster
-    from labnet import io, jupyter, network
+    from labnet import cuda, io, jupyter, network
     from labnet import testing as testing
     from labnet.compile import jit
     from labnet.jupyter.progress import progress
@@ -229,6 +231,7 @@ bool = DTYPES["bool"]
 int8, int16, int32, int64 = (DTYPES[f"int{bits}"] for bits in (8, 16, 32, 64))
 uint8, uint16, uint32, uint64 = (DTYPES[f"uint{bits}"] for bits in (8, 16, 32, 64))
 float16, float32, float64 = (DTYPES[f"float{bits}"] for bits in (16, 32, 64))
+half, float, double, short, int, long = float16, float32, float64, int16, int32, int64
 
 #: Functions whose module is imported on first use.
 _LAZY_NAMES = {
@@ -238,7 +241,7 @@ _LAZY_NAMES = {
     "progress": "labnet.jupyter",
 }
 #: Sub-packages that are imported on first use, because they import Dask, Tornado, Jupyter or what files need.
-_LAZY = ("cluster", "io", "jupyter", "network", "testing")
+_LAZY = ("cluster", "cuda", "io", "jupyter", "network", "testing")
 
 
 def __getattr__(name: str) -> Any:
@@ -260,6 +263,7 @@ def load_ipython_extension(shell: Any) -> None:
 
 #: Functions under the names of torch and NumPy.
 _named = ops.named_functions()
+as_tensor, from_numpy, inference_mode = asarray, asarray, no_grad
 globals().update(_named)
 
 __all__ = [
@@ -280,6 +284,7 @@ __all__ = [
     "argmax",
     "argmin",
     "argsort",
+    "as_tensor",
     "asarray",
     "asin",
     "asinh",
@@ -287,6 +292,7 @@ __all__ = [
     "atan",
     "atan2",
     "atanh",
+    "batches",
     "bernoulli",
     "bitwise_and",
     "bitwise_invert",
@@ -306,19 +312,23 @@ __all__ = [
     "cosh",
     "count_nonzero",
     "cross",
+    "cuda",
     "cummax",
     "cummin",
     "cumulative_prod",
     "cumulative_sum",
     "custom_vjp",
+    "device",
     "diag",
     "diagonal",
     "diff",
     "divide",
+    "double",
     "e",
     "einsum",
     "empty",
     "empty_like",
+    "enable_grad",
     "equal",
     "erf",
     "errors",
@@ -328,6 +338,7 @@ __all__ = [
     "eye",
     "finfo",
     "flip",
+    "float",
     "float16",
     "float32",
     "float64",
@@ -336,21 +347,29 @@ __all__ = [
     "fmod",
     "frac",
     "from_dlpack",
+    "from_numpy",
     "full",
     "full_like",
+    "func",
     "gather",
     "get_device",
     "grad",
     "greater",
     "greater_equal",
+    "half",
     "hypot",
     "iinfo",
     "inf",
+    "inference_mode",
+    "int",
     "int16",
     "int32",
     "int64",
     "int8",
     "io",
+    "is_grad_enabled",
+    "is_tensor",
+    "isclose",
     "isdtype",
     "isfinite",
     "isinf",
@@ -374,6 +393,7 @@ __all__ = [
     "logical_xor",
     "logit",
     "logsumexp",
+    "long",
     "loss",
     "manual_seed",
     "matmul",
@@ -412,7 +432,6 @@ __all__ = [
     "ops",
     "optim",
     "outer",
-    "pad",
     "permute_dims",
     "pi",
     "positive",
@@ -435,6 +454,8 @@ __all__ = [
     "rsqrt",
     "searchsorted",
     "set_device",
+    "set_grad_enabled",
+    "short",
     "sign",
     "signbit",
     "sin",
@@ -459,7 +480,9 @@ __all__ = [
     "topk",
     "trace",
     "tril",
+    "tril_indices",
     "triu",
+    "triu_indices",
     "trunc",
     "uint16",
     "uint32",

@@ -39,6 +39,45 @@ def no_grad() -> Setting:
     return Setting(_recording, False)
 
 
+def enable_grad() -> Setting:
+    """Run a block or a decorated function of any kind with recording, also inside of `no_grad`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> weight = ln.ones(2, requires_grad=True)
+    >>> with ln.no_grad(), ln.enable_grad():
+    ...     (weight * 2).requires_grad
+    True
+    """
+    return Setting(_recording, True)
+
+
+def set_grad_enabled(mode: bool) -> Setting:
+    """Run a block or a decorated function with recording or without it: `enable_grad` or `no_grad`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> with ln.set_grad_enabled(False):
+    ...     ln.is_grad_enabled()
+    False
+    """
+    return Setting(_recording, mode)
+
+
+def is_grad_enabled() -> bool:
+    """Return whether operations are recorded here.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.is_grad_enabled()
+    True
+    """
+    return is_recording()
+
+
 class Run:
     """The properties of a backward that its nodes can read.
 

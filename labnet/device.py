@@ -44,6 +44,24 @@ def get_device() -> str:
     return _process_default[0]
 
 
+def device(name: str = CPU, index: int = 0) -> str:
+    """Return a device by its name, as torch writes it; a device is a string in labnet.
+
+    Raises
+    ------
+    DeviceError
+        If there is no device of that name.
+
+    Examples
+    --------
+    >>> device("cuda:0")
+    'cuda'
+    """
+    if index:
+        raise DeviceError(f"device: expected index 0, since labnet uses one GPU, got {index}")
+    return check_device(name)
+
+
 def check_device(device: str | None) -> str:
     """Check and return the name of a device; ``None`` means the default device.
 

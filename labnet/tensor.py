@@ -739,6 +739,17 @@ def differentiate(
     return autograd.Gradients(pending=later, wrap=as_gradient)
 
 
+def is_tensor(value: Any) -> bool:
+    """Return whether a value is a tensor.
+
+    Examples
+    --------
+    >>> is_tensor([1.0])
+    False
+    """
+    return isinstance(value, Tensor)
+
+
 def as_gradient(value: Any) -> Tensor:
     """Return a gradient as a new tensor, because vjps may share one array among several leaves."""
     return wrap(value.array if isinstance(value, Tensor) else finished(value))

@@ -30,7 +30,7 @@ SEVERAL = ("nonzero", "unstack", "unbind", "split", "chunk")
 #: What methods and attributes return that are no tensors.
 OTHERS = {
     **dict.fromkeys(("dim", "element_size", "ndimension", "nelement", "numel", "itemsize"), "builtins.int"),
-    **dict.fromkeys(("is_contiguous", "is_cuda", "is_floating_point"), "builtins.bool"),
+    **dict.fromkeys(("is_contiguous", "allclose", "is_cuda", "is_floating_point"), "builtins.bool"),
     **dict.fromkeys(("type", "cummax", "cummin", "topk", "values", "indices"), "Any"),
 }
 #: What swapped operators and in-place operators return.

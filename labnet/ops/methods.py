@@ -3,6 +3,7 @@
 `labnet.ops.core.names` lists which of them are functions of the namespace too.
 """
 
+import builtins
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -14,16 +15,26 @@ from labnet import memory
 from labnet.autograd import no_grad
 from labnet.device import CPU, CUDA
 from labnet.errors import ShapeError
-from labnet.ops.aggregation.sampling import bernoulli, normal, uniform
+from labnet.ops.aggregation.linalg import matmul
+from labnet.ops.aggregation.reduction import all
+from labnet.ops.aggregation.reduction import max as maximum_of
+from labnet.ops.aggregation.sampling import bernoulli, multinomial, normal, uniform
+from labnet.ops.aggregation.statistics import vector_norm
 from labnet.ops.core.axes import normalize_axis
 from labnet.ops.core.creation import asarray, empty, full, ones, zeros
 from labnet.ops.core.forms import form
 from labnet.ops.core.names import DTYPES
 from labnet.ops.elementwise.arithmetic import floor_divide, trunc
-from labnet.ops.elementwise.elementary import divide
-from labnet.ops.layout.shape import astype, broadcast_to, permute_dims, reshape
-from labnet.ops.selection.indexing import getitem, take
+from labnet.ops.elementwise.elementary import divide, where
+from labnet.ops.elementwise.formulas import isclose, lerp
+from labnet.ops.layout.joining import stack
+from labnet.ops.layout.shape import astype, broadcast_to, expand_dims, permute_dims, reshape
+from labnet.ops.selection.indexing import getitem, setitem, take
+from labnet.ops.selection.indexing import scatter_add as added_at
+from labnet.ops.selection.rearrangement import pad as surround
 from labnet.ops.selection.rearrangement import repeat
+from labnet.ops.selection.scatter import written
+from labnet.ops.selection.sorting import nonzero, sort
 from labnet.ops.selection.writing import in_place, write
 from labnet.tensor import DTypeLike, Tensor
 
@@ -253,7 +264,128 @@ def repeat_interleave(x: Tensor, /, repeats: Any, axis: int | None = None) -> Te
     return repeat(x, repeats, axis=axis)
 
 
+@form
+def pad(
+    x: Tensor, /, pad_width: Any, mode: str = "constant", *, constant_values: float = 0, value: float | None = None
+) -> Tensor:
+    """Surround the tensor, with a constant or with elements of its own.
+
+    Parameters
+    ----------
+    x : tensor
+    pad_width : int, (before, after), or one (before, after) per dimension
+        Negative numbers cut elements off.
+    mode : {"constant", "reflect", "symmetric", "edge", "replicate", "wrap", "circular"}
+        The names of NumPy and torch.
+    constant_values, value : number
+        The constant.
+
+    Raises
+    ------
+    ShapeError
+        If there are not enough elements to reflect or to cut off.
+    ValueError
+        If there is no such mode.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.pad(ln.asarray([1, 2, 3]), (1, 2), mode="reflect").tolist()
+    [2, 1, 2, 3, 2, 1]
+    """
+    named = {"replicate": "edge", "circular": "wrap"}.get(mode, mode)
+    if named not in ("constant", "reflect", "symmetric", "edge", "wrap"):
+        raise ValueError(
+            "pad: mode must be 'constant', 'reflect', 'symmetric', 'edge', 'replicate', 'wrap' or 'circular', "
+            f"got {mode!r}"
+        )
+    pairs = [(int(before), int(after)) for before, after in np.broadcast_to(np.asarray(pad_width), (x.ndim, 2))]
+    if builtins.any(before < 0 or after < 0 for before, after in pairs):
+        if builtins.any(min(before, 0) + min(after, 0) < -n for (before, after), n in zip(pairs, x.shape, strict=True)):
+            raise ShapeError(f"pad: widths {pairs} cut more off than there is in shape {x.shape}")
+        x = x[
+            tuple(slice(max(-before, 0), n - max(-after, 0)) for (before, after), n in zip(pairs, x.shape, strict=True))
+        ]
+        pairs = [(max(before, 0), max(after, 0)) for before, after in pairs]
+    if named == "constant":
+        return surround(x, tuple(pairs), constant_values=constant_values if value is None else value)
+    for axis, pair in enumerate(pairs):
+        if max(pair):
+            reach = x.shape[axis] - (named == "reflect") if named in ("reflect", "wrap", "symmetric") else max(pair)
+            if not x.shape[axis] or max(pair) > reach:
+                raise ShapeError(f"pad: {mode} cannot add {pair} to a dimension of length {x.shape[axis]}")
+            x = take(x, np.pad(np.arange(x.shape[axis]), pair, mode=named), axis=axis)  # type: ignore[call-overload]
+    return x
+
+
+@form
+def index_fill(x: Tensor, /, axis: int, index: Any, value: Any) -> Tensor:
+    """Return `x` with a number in the slices at positions along a dimension.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.index_fill(ln.zeros(3), 0, [0, 2], 1.0).tolist()
+    [1.0, 0.0, 1.0]
+    """
+    return written(x, (slice(None),) * normalize_axis("index_fill", axis, x.shape) + (index,), value)
+
+
+@form
+def argwhere(x: Tensor, /) -> Tensor:
+    """Return the positions of the elements that are not zero, one row per element; torch's `nonzero`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.argwhere(ln.asarray([[0, 1], [2, 0]])).tolist()
+    [[0, 1], [1, 0]]
+    """
+    return stack(nonzero(x), axis=1)
+
+
+@form
+def bincount(x: Tensor, /, weights: Any = None, minlength: int = 0) -> Tensor:
+    """Count how often each integer from 0 on occurs, or add up the weights of its places.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.bincount(ln.asarray([1, 3, 1])).tolist()
+    [0, 2, 0, 1]
+    """
+    length = max(minlength, int(maximum_of(x).item()) + 1 if x.size else 0)
+    values = ones(x.shape, dtype="int64", device=x.device) if weights is None else weights
+    return added_at(values, (x,), (length,))
+
+
 # Arithmetic
+
+
+@form
+def allclose(x: Tensor, /, other: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
+    """Return whether all elements are close; see `isclose`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.allclose(ln.ones(2), ln.ones(2) + 1e-9)
+    True
+    """
+    return bool(all(isclose(x, other, rtol=rtol, atol=atol, equal_nan=equal_nan)))
+
+
+@form
+def numel(x: Tensor, /) -> int:
+    """Return the number of elements, as ``x.size``.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.numel(ln.zeros((2, 3)))
+    6
+    """
+    return math.prod(x.shape)
 
 
 @form
@@ -282,6 +414,79 @@ def div(x: Tensor, /, other: Any, *, rounding_mode: Literal["floor", "trunc"] | 
     return astype(quotient, x.dtype) if is_integral else quotient
 
 
+@form
+def addmm(x: Tensor, /, left: Any, right: Any, *, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
+    """Return ``beta * x + alpha * left @ right``.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.addmm(ln.ones((1, 1)), ln.ones((1, 2)), ln.ones((2, 1))).tolist()
+    [[3.0]]
+    """
+    product = matmul(left, right)
+    return (x if beta == 1 else beta * x) + (product if alpha == 1 else alpha * product)
+
+
+@form
+def cdist(x: Tensor, /, other: Any, p: float = 2.0) -> Tensor:
+    """Return the distance of each row of a matrix from each row of another.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.cdist(ln.asarray([[0.0, 0.0]]), ln.asarray([[3.0, 4.0]])).tolist()
+    [[5.0]]
+    """
+    return vector_norm(expand_dims(x, axis=-2) - expand_dims(other, axis=-3), axis=-1, ord=p)
+
+
+@form
+def dist(x: Tensor, /, other: Any, p: float = 2.0) -> Tensor:
+    """Return the length of the difference of two tensors.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.dist(ln.asarray([0.0, 0.0]), ln.asarray([3.0, 4.0])).item()
+    5.0
+    """
+    return vector_norm(x - other, ord=p)
+
+
+@form
+def quantile(x: Tensor, /, q: float, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """Return the element below which a part `q` of the elements lies, interpolated linearly.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.quantile(ln.asarray([1.0, 2.0, 4.0]), 0.75).item()
+    3.0
+    """
+    if not 0 <= q <= 1:
+        raise ValueError(f"quantile: q must be from 0 to 1, got {q}")
+    along = None if axis is None else normalize_axis("quantile", axis, x.shape)
+    ordered = sort(ravel(x) if along is None else x, axis=-1 if along is None else along)
+    last = 0 if along is None else along
+    place = q * (ordered.shape[last] - 1)
+    low, part = int(place), place - int(place)
+    before, high = (slice(None),) * last, min(int(place) + 1, ordered.shape[last] - 1)
+    out = lerp(ordered[(*before, low)], ordered[(*before, high)], Tensor(part, dtype=x.dtype, device=x.device))
+    return reshape(out, tuple(1 if along in (None, i) else n for i, n in enumerate(x.shape))) if keepdims else out
+
+
+def _triangle_indices(triangle: Callable[..., Any]) -> Callable[..., Tensor]:
+    def indices(rows: int, columns: int, offset: int = 0, *, device: str | None = None) -> Tensor:
+        """Return the rows and the columns of the places in a triangle of a matrix, as two rows."""
+        return asarray(np.stack(triangle(rows, offset, columns)), device=device)
+
+    return indices
+
+
+tril_indices, triu_indices = _triangle_indices(np.tril_indices), _triangle_indices(np.triu_indices)
+
+
 # State: methods only
 
 
@@ -299,10 +504,6 @@ def _conversion(dtype: str) -> Callable[[Tensor], Tensor]:
 
 def _type(x: Tensor, /, dtype: DTypeLike | None = None) -> Any:
     return str(x.dtype) if dtype is None else x.to(dtype)
-
-
-def _numel(x: Tensor, /) -> int:
-    return math.prod(x.shape)
 
 
 def _new(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -343,6 +544,7 @@ def _bernoulli_into(x: Tensor, /, p: Any = 0.5, **static: Any) -> Tensor:
 
 #: Methods with torch's names, and properties, that read or change the state of a tensor.
 STATE: dict[str, Callable[..., Any]] = {
+    "bernoulli": bernoulli,
     "bernoulli_": _bernoulli_into,
     "clone": _clone,
     "contiguous": lambda x, /: x,
@@ -353,23 +555,25 @@ STATE: dict[str, Callable[..., Any]] = {
     "element_size": lambda x, /: x.dtype.itemsize,
     "expand_as": lambda x, other, /: broadcast_to(x, other.shape),
     "fill_": _copy_into,
+    "index_put": lambda x, key, value, /: setitem(x, value, tuple(key)),
     "is_contiguous": lambda x, /: True,
     "is_floating_point": lambda x, /: x.dtype.kind == "f",
+    "multinomial": multinomial,
     "ndimension": lambda x, /: x.ndim,
-    "nelement": _numel,
+    "nelement": numel,
     "new_empty": _new(empty),
     "new_full": _new(full),
     "new_ones": _new(ones),
     "new_tensor": _new(asarray),
     "new_zeros": _new(zeros),
     "normal_": _drawn(normal),
-    "numel": _numel,
     "requires_grad_": _require_grad,
     "reshape_as": lambda x, other, /: reshape(x, other.shape),
     "type": _type,
     "type_as": lambda x, other, /: x.to(other.dtype),
     "uniform_": _drawn(uniform),
     "view_as": lambda x, other, /: reshape(x, other.shape),
+    "where": lambda x, condition, other, /: where(condition, x, other),
     "zero_": _zero,
     **{name: _conversion(dtype) for name, dtype in DTYPES.items()},
 }

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from labnet._methods import Methods
 from labnet.errors import ShapeError
 from labnet.ops.aggregation.linalg import matmul
 from labnet.ops.core.forms import FORMS
-from labnet.ops.core.names import ALIASES, IN_PLACE, METHODS
+from labnet.ops.core.names import ACTIVATIONS, ALIASES, IN_PLACE, METHODS, NUMPY
 from labnet.ops.core.names import FORMS as NAMED
 from labnet.ops.core.registry import REGISTRY
 from labnet.ops.elementwise.arithmetic import abs, floor_divide, positive, remainder, round
@@ -29,6 +31,7 @@ from labnet.ops.elementwise.logic import (
 from labnet.ops.layout.shape import matrix_transpose
 from labnet.ops.methods import ATTRIBUTES, STATE, Data, in_place_method, unrecorded
 from labnet.ops.numpy_api.protocol import array_function, array_ufunc
+from labnet.ops.numpy_api.table import FUNCTIONS as NUMPY_FUNCTIONS
 from labnet.ops.selection.indexing import getitem
 from labnet.ops.selection.writing import in_place, write
 from labnet.tensor import Tensor
@@ -107,7 +110,9 @@ def named_functions() -> dict[str, Callable[..., Any]]:
     """Return the functions of the namespace that the table of names adds to the registry."""
     return {
         **{name: REGISTRY[target].function for name, target in ALIASES.items()},
+        **{name: REGISTRY[name].function for name in ACTIVATIONS},
         **{name: FORMS[name] for name in NAMED},
+        **{name: NUMPY_FUNCTIONS[getattr(np, name)] for name in NUMPY},
     }
 
 

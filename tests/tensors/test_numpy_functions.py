@@ -118,7 +118,8 @@ def test_functions_that_are_ops_carry_gradients():
     expected += "moveaxis squeeze concatenate stack vstack hstack split take take_along_axis sort dot inner outer vdot "
     expected += "tensordot diagonal trace diag pad roll tile repeat tril average ptp nansum linalg.norm linalg.matmul"
     assert carried >= set(expected.split())
-    assert {"einsum", "interp", "linalg.inv", "linalg.svd"}.isdisjoint(carried)
+    assert carried >= {"einsum", "cross", "nanmax", "nanmin"}
+    assert {"interp", "linalg.inv", "linalg.svd"}.isdisjoint(carried)
 
 
 @pytest.mark.parametrize(("name", "function", "args", "named"), CASES, ids=IDS)
@@ -236,7 +237,7 @@ def test_no_gradient_is_lost_where_none_is_recorded():
     w = ln.asarray(A, requires_grad=True)
     with ln.no_grad():
         np.testing.assert_allclose(np.cbrt(w), np.cbrt(A))
-        np.testing.assert_allclose(np.einsum("ij->i", w), A.sum(axis=1))
+        np.testing.assert_allclose(np.interp(w, [-9, 9], [0, 1]), np.interp(A, [-9, 9], [0, 1]))
     assert np.allclose(w, A)
     assert np.shape(w) == (3, 4)
 

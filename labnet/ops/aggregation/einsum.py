@@ -122,7 +122,7 @@ def _stretched(term: Term, sizes: dict[str, int]) -> Term:
     variadic=True,
     dtypes=("int64", *FLOATS),
 )
-def einsum(*operands: Tensor, subscripts: str = "") -> Tensor:
+def einsum(*operands: Any, subscripts: str = "") -> Tensor:
     """Return sums of products of tensors, ``einsum("ij,jk->ik", x, y)``, by Einstein's summation convention.
 
     Operands are combined from left to right, two at a time, each pair as one matrix product.

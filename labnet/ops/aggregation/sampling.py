@@ -1,5 +1,6 @@
 """Random numbers of several distributions, all from uniform, normal and integer draws."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from labnet.ops.aggregation.scans import cumulative_sum
 from labnet.ops.core.axes import Shape
 from labnet.ops.core.creation import Generator, drawn, rand, randn
 from labnet.ops.core.dispatch import current_tracer
-from labnet.ops.elementwise.elementary import log
+from labnet.ops.elementwise.elementary import log, where
 from labnet.ops.elementwise.logic import greater_equal, less
 from labnet.ops.layout.shape import astype, expand_dims
 from labnet.ops.selection.sorting import argsort
@@ -164,8 +165,8 @@ def multinomial(
         beyond = greater_equal(expand_dims(draws * ends[..., -1:], axis=-1), expand_dims(ends, axis=-2))
         return sum(astype(beyond, "int64"), axis=-1)
     # the smallest of exponential numbers with these rates has these probabilities
-    waits = -log(1 - rand(p.shape, dtype=p.dtype, device=p.device, generator=generator)) / p
-    return argsort(waits, axis=-1)[..., :num_samples]
+    waits = -log(1 - rand(p.shape, dtype=p.dtype, device=p.device, generator=generator)) / where(p > 0, p, 1)
+    return argsort(where(p > 0, waits, math.inf), axis=-1)[..., :num_samples]
 
 
 def rand_like(x: Tensor, /, **static: Any) -> Tensor:

@@ -343,8 +343,9 @@ def linspace(
     start: float,
     stop: float,
     /,
-    num: int,
+    num: int | None = None,
     *,
+    steps: int | None = None,
     dtype: DTypeLike | None = None,
     device: str | None = None,
     endpoint: bool = True,
@@ -352,13 +353,18 @@ def linspace(
 ) -> Tensor:
     """Make a one-dimensional tensor of `num` evenly spaced numbers, including the end unless `endpoint` is False.
 
+    `steps` is torch's name of `num`.
+
     Examples
     --------
     >>> import labnet as ln
     >>> ln.linspace(0, 1, 3).tolist()
     [0.0, 0.5, 1.0]
     """
-    values = np.linspace(start, stop, num, endpoint=endpoint, dtype=_dtype(dtype))
+    count = steps if num is None else num
+    if count is None:
+        raise TypeError("linspace() missing the number of elements: num, or steps")
+    values = np.linspace(start, stop, count, endpoint=endpoint, dtype=_dtype(dtype))
     return Tensor(values, device=device, requires_grad=requires_grad)
 
 

@@ -32,7 +32,19 @@ METHODS = (
     *("bitwise_or", "bitwise_right_shift", "bitwise_xor", "broadcast_to", "ceil", "clip", "copysign", "cos", "cosh"),
     *("count_nonzero", "cross", "cummax", "cummin", "cumulative_prod", "cumulative_sum", "diag", "diagonal", "diff"),
     *("divide", "equal", "erf", "exp", "expand_dims", "expm1", "flip", "floor", "floor_divide", "fmod", "frac"),
-    *("gather", "greater", "greater_equal", "hypot", "isfinite", "isinf", "isnan", "lerp", "less", "less_equal"),
+    *(
+        "gather",
+        "greater",
+        "greater_equal",
+        "hypot",
+        "isclose",
+        "isfinite",
+        "isinf",
+        "isnan",
+        "lerp",
+        "less",
+        "less_equal",
+    ),
     *("log", "log10", "log1p", "log2", "log_softmax", "logaddexp", "logcumsumexp", "logical_and", "logical_not"),
     *("logical_or", "logical_xor", "logit", "logsumexp", "matmul", "matrix_transpose", "max", "maximum", "mean"),
     *("median", "min", "minimum", "moveaxis", "multiply", "nan_to_num", "nanmean", "nansum", "negative"),
@@ -88,21 +100,23 @@ ALIASES = {
 
 #: Functions that torch calls with an order of arguments of its own, and that are methods too.
 FORMS = (
-    *("chunk", "div", "expand", "flatten", "index_add", "index_select", "masked_fill", "masked_select", "narrow"),
-    *(
-        "ravel",
-        "repeat_interleave",
-        "scatter",
-        "scatter_add",
-        "scatter_reduce",
-        "select",
-        "split",
-        "swapaxes",
-        "t",
-        "transpose",
-    ),
-    *("unflatten",),
+    *("addmm", "allclose", "argwhere", "bincount", "cdist", "chunk", "dist", "div", "expand", "flatten", "index_add"),
+    *("index_fill", "index_select", "masked_fill", "masked_select", "narrow", "numel", "pad", "quantile", "ravel"),
+    *("repeat_interleave", "scatter", "scatter_add", "scatter_reduce", "select", "split", "swapaxes", "t"),
+    *("transpose", "unflatten"),
 )
+
+#: Functions with the names, and the arguments, of NumPy.
+NUMPY = (
+    *("atleast_1d", "atleast_2d", "column_stack", "dstack", "fliplr", "flipud", "hstack", "inner", "rot90", "vdot"),
+    "vstack",
+)
+
+#: Activations, which are functions of the namespace too.
+ACTIVATIONS = ("log_softmax", "relu", "sigmoid", "softmax")
+
+#: What to write in place of an argument that torch takes, by function.
+HINTS = dict.fromkeys(("max", "min"), "; for the greater or smaller of two tensors, write maximum or minimum")
 
 #: Methods that write into the tensor: torch's name without the underscore, and the function of one or more arguments.
 IN_PLACE = (

@@ -5,11 +5,20 @@ from typing import Any
 
 from labnet.ops.core.declaration import Sample
 from labnet.ops.core.dtypes import finfo
-from labnet.ops.core.registry import FLOATS, composed
+from labnet.ops.core.registry import FLOATS, NUMBERS, composed
 from labnet.ops.elementwise.arithmetic import abs, clip, reciprocal, remainder, trunc
-from labnet.ops.elementwise.elementary import BINARY_SAMPLES, TERNARY_SAMPLES, UNARY_SAMPLES, divide, log, sqrt, where
+from labnet.ops.elementwise.elementary import (
+    BINARY_SAMPLES,
+    TERNARY_SAMPLES,
+    UNARY_SAMPLES,
+    divide,
+    log,
+    sqrt,
+    subtract,
+    where,
+)
 from labnet.ops.elementwise.exponential import log1p
-from labnet.ops.elementwise.logic import isnan, less
+from labnet.ops.elementwise.logic import equal, isfinite, isnan, less, less_equal, logical_and, logical_or
 from labnet.tensor import Tensor
 
 
@@ -128,3 +137,18 @@ def nan_to_num(x: Tensor, /, nan: float = 0.0, posinf: float | None = None, negi
     high, low = limits.max if posinf is None else posinf, limits.min if neginf is None else neginf
     finite: Any = where(x == math.inf, high, where(x == -math.inf, low, x))
     return where(isnan(x), nan, finite)
+
+
+@composed(samples=BINARY_SAMPLES, gradients=(False, False), dtypes=NUMBERS)
+def isclose(x1: Tensor, x2: Tensor, /, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
+    """Return whether elements are equal, or differ by at most ``atol + rtol * abs(x2)``.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.isclose(ln.asarray([1.0, 2.0]), ln.asarray([1.000001, 2.1])).tolist()
+    [True, False]
+    """
+    distance = abs(subtract(x1, x2))
+    close = logical_or(equal(x1, x2), logical_and(less_equal(distance, atol + rtol * abs(x2)), isfinite(distance)))
+    return logical_or(close, logical_and(isnan(x1), isnan(x2))) if equal_nan else close

@@ -12,7 +12,7 @@ from labnet.ops.core.creation import empty_like, full_like, ones_like, zeros_lik
 from labnet.ops.elementwise.arithmetic import clip, trunc
 from labnet.ops.elementwise.arithmetic import round as rounded
 from labnet.ops.elementwise.elementary import where
-from labnet.ops.elementwise.logic import isnan
+from labnet.ops.elementwise.formulas import nan_to_num
 from labnet.ops.layout.shape import (
     astype,
     broadcast_to,
@@ -65,13 +65,7 @@ def _select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0
 def _nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
     y = as_tensor(x)
     need(copy)
-    if y.dtype.kind != "f":
-        return +y
-    limits = np.finfo(y.dtype)
-    high = float(limits.max) if posinf is None else posinf
-    low = float(limits.min) if neginf is None else neginf
-    bounded = where(y == math.inf, high, where(y == -math.inf, low, y))
-    return where(isnan(y), nan, bounded)
+    return nan_to_num(y, nan, posinf, neginf) if y.dtype.kind == "f" else +y
 
 
 @of(np.fix)

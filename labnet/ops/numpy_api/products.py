@@ -1,24 +1,21 @@
 """Products of matrices and vectors, diagonals and norms."""
 
-import builtins
 import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from labnet.ops.aggregation.linalg import matmul, tensordot, vecdot
+from labnet.ops.aggregation.einsum import einsum
+from labnet.ops.aggregation.linalg import cross, matmul, outer, tensordot, vecdot
 from labnet.ops.aggregation.reduction import sum
 from labnet.ops.aggregation.statistics import vector_norm
-from labnet.ops.core.creation import eye
-from labnet.ops.elementwise.elementary import where
 from labnet.ops.layout.shape import (
     astype,
-    moveaxis,
     reshape,
 )
 from labnet.ops.numpy_api.table import FUNCTIONS, as_tensor, need, of
-from labnet.ops.selection.rearrangement import pad
+from labnet.ops.selection.diagonals import diag, diagonal
 
 
 @of(np.dot)
@@ -39,7 +36,7 @@ def _inner(a: Any, b: Any, /) -> Any:
 @of(np.outer)
 def _outer(a: Any, b: Any, out: Any = None) -> Any:
     need(out is None)
-    return reshape(as_tensor(a), (-1, 1)) * reshape(as_tensor(b), (-1,))
+    return outer(as_tensor(a), as_tensor(b))
 
 
 @of(np.vdot)
@@ -68,11 +65,7 @@ def _multi_dot(arrays: Sequence[Any], *, out: Any = None) -> Any:
 
 @of(np.diagonal)
 def _diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
-    x = moveaxis(as_tensor(a), (axis1, axis2), (-2, -1))
-    rows, columns = x.shape[-2:]
-    count = builtins.max(builtins.min(rows + builtins.min(offset, 0), columns - builtins.max(offset, 0)), 0)
-    places = np.arange(count)
-    return x[..., places - builtins.min(offset, 0), places + builtins.max(offset, 0)]
+    return diagonal(as_tensor(a), offset, axis1, axis2)
 
 
 @of(np.trace)
@@ -88,13 +81,21 @@ FUNCTIONS[np.linalg.trace] = lambda x, /, *, offset=0, dtype=None: _trace(x, off
 @of(np.diag)
 def _diag(v: Any, k: int = 0) -> Any:
     x = as_tensor(v)
-    if x.ndim == 2:
-        return _diagonal(x, k)
-    need(x.ndim == 1)
-    padded = pad(x, (abs(k), 0))
-    return where(
-        eye(len(padded), k=k, dtype="bool", device=x.device), padded if k >= 0 else reshape(padded, (-1, 1)), 0
-    )
+    need(x.ndim in (1, 2))
+    return diag(x, k)
+
+
+@of(np.einsum)
+def _einsum(subscripts: str, /, *operands: Any, out: Any = None, optimize: Any = False) -> Any:
+    need(out is None and isinstance(subscripts, str))
+    return einsum(*map(as_tensor, operands), subscripts=subscripts)
+
+
+@of(np.cross)
+def _cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Any:
+    x, y = as_tensor(a), as_tensor(b)
+    need(axisa == axisb == axisc == -1 and x.shape[-1:] == y.shape[-1:] == (3,) and axis in (None, -1))
+    return cross(x, y)
 
 
 @of(np.linalg.norm)

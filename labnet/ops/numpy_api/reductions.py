@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from labnet.ops.aggregation.missing_values import nanargmax, nanargmin, nanmax, nanmin
 from labnet.ops.aggregation.reduction import argmax, argmin, count_nonzero, max, mean, min, sum
 from labnet.ops.aggregation.scans import cumulative_prod, cumulative_sum, diff
 from labnet.ops.aggregation.statistics import median, std, var
@@ -162,6 +163,18 @@ def _nanmean(
 ) -> Any:
     x = as_tensor(a)
     return _mean(x, axis, dtype, out, keepdims, where=(x == x) & where)
+
+
+def _skipping(op: Callable[..., Any]) -> Callable[..., Any]:
+    def function(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
+        need(out is None)
+        return op(as_tensor(a), axis=axis, keepdims=kept(keepdims))
+
+    return function
+
+
+FUNCTIONS[np.nanmax], FUNCTIONS[np.nanmin] = _skipping(nanmax), _skipping(nanmin)
+FUNCTIONS[np.nanargmax], FUNCTIONS[np.nanargmin] = _position(nanargmax), _position(nanargmin)
 
 
 # Cumulative sums and products, differences

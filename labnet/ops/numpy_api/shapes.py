@@ -18,8 +18,9 @@ from labnet.ops.layout.shape import (
     reshape,
     squeeze,
 )
+from labnet.ops.methods import pad
 from labnet.ops.numpy_api.table import FUNCTIONS, as_tensor, need, of
-from labnet.ops.selection.rearrangement import flip, pad, repeat, roll, tile, tril, triu
+from labnet.ops.selection.rearrangement import flip, repeat, roll, tile, tril, triu
 from labnet.tensor import Tensor
 
 # Shapes
@@ -132,10 +133,11 @@ def _repeat(a: Any, repeats: Any, axis: Any = None) -> Any:
 
 @of(np.pad)
 def _pad(array: Any, pad_width: Any, mode: Any = "constant", **named: Any) -> Any:
-    need(mode == "constant" and not named.keys() - {"constant_values"} and not isinstance(pad_width, dict))
+    need(not named.keys() - {"constant_values"} and not isinstance(pad_width, dict))
+    need(isinstance(mode, str) and mode in ("constant", "reflect", "symmetric", "edge", "wrap"))
     value = named.get("constant_values", 0)
     need(isinstance(value, int | float))
-    return pad(array, pad_width, constant_values=value)
+    return pad(array, pad_width, mode, constant_values=value)
 
 
 FUNCTIONS[np.tril], FUNCTIONS[np.triu] = lambda m, k=0: tril(m, k=k), lambda m, k=0: triu(m, k=k)

@@ -66,7 +66,7 @@ def getitem(x: Array, /, key: Any) -> Array:
 
 
 @op(
-    lambda g, out, x, *, key, shape: g[key],
+    lambda g, out, x, *, key, shape: g[key if isinstance(g, Tensor) else plain_key(key)],
     samples=(
         Sample(((2, 4),), {"key": slice(0, 2), "shape": (3, 4)}),
         Sample(((3,),), {"key": ([0, 0, 2],), "shape": (4,)}),

@@ -9,6 +9,7 @@ from labnet.errors import ShapeError
 from labnet.ops.core.axes import normalize_axis
 from labnet.ops.core.creation import arange, full, zeros_like
 from labnet.ops.core.declaration import Sample
+from labnet.ops.core.dispatch import current_tracer
 from labnet.ops.core.forms import form
 from labnet.ops.core.registry import EVERY, composed
 from labnet.ops.elementwise.arithmetic import minimum
@@ -39,6 +40,14 @@ def _part(value: Any, key: tuple[Any, ...]) -> Any:
     if not isinstance(value, Tensor) or not value.ndim:
         return value
     return value[tuple(slice(n) for n in np.broadcast_shapes(*(part.shape for part in key)))]
+
+
+def written(x: Tensor, key: tuple[Any, ...], value: Any) -> Tensor:
+    """Return `x` with values at an index; one number also compiles for an index that only a call knows."""
+    if current_tracer() is None or (isinstance(value, Tensor) and value.ndim):
+        return setitem(x, value, key)
+    is_written = added_at(getitem(zeros_like(x, dtype="float32") + 1, key), key, x.shape) > 0
+    return where(is_written, value, x)
 
 
 @composed(
@@ -91,7 +100,7 @@ def scatter(x: Tensor, /, axis: int, index: Any, value: Any) -> Tensor:
     [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
     key = _places("scatter", x, axis, index)
-    return setitem(x, _part(value, key), key)
+    return written(x, key, _part(value, key))
 
 
 @form
@@ -107,6 +116,7 @@ def scatter_reduce(
     index : integer tensor
     value : tensor
     reduce : {"sum", "mean", "amax", "amin"}
+        The last two sort the values, and cannot be compiled.
     include_self : bool
         Whether the elements of `x` are combined too, where there are values.
 

@@ -60,6 +60,7 @@ CALLS = [
     ("nansum", (A,), [{}, {"axis": 1}]),
     ("nanmean", (A,), [{}, {"axis": 1}]),
     ("nanmax", (A,), [{}]),
+    ("nanmin", (A,), [{}, {"axis": 1, "keepdims": True}]),
     ("nanstd", (A,), [{}]),
     ("percentile", (A, 50), [{}]),
     ("quantile", (A, 0.5), [{}]),

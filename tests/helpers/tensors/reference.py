@@ -567,6 +567,7 @@ REFERENCE = {
     "frac": each(lambda a: math.modf(a)[0]),
     "logit": lambda x, eps=0.0: each(lambda a: math.log(a / (1 - a)))(np.clip(x.astype("float64"), eps, 1 - eps)),
     "lerp": each(lambda a, b, w: a + w * (b - a)),
+    "isclose": each(lambda a, b: math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-8)),
     "fmod": each(math.fmod),
     "addcmul": each(lambda a, b, c: a + b * c),
     "addcdiv": each(lambda a, b, c: a + b / c),
