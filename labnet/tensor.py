@@ -7,8 +7,9 @@ import functools
 import inspect
 import itertools
 import math
+import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from copy import deepcopy
 from importlib import import_module
@@ -553,6 +554,19 @@ class Tensor(Methods):
         array = moved(self.array, device)
         recorded = self.node is not None and autograd.is_recording()
         return wrap(array, Moved(self.node, self.device) if recorded else None)
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+        """Write the tensor to a safetensors file, under the name ``tensor``; `labnet.io.load` reads it.
+
+        Examples
+        --------
+        >>> import tempfile, labnet as ln
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ln.ones(2).save(folder + "/ones.safetensors")
+        ...     ln.io.load(folder + "/ones.safetensors")["tensor"].tolist()
+        [1.0, 1.0]
+        """
+        import_module("labnet.io").save(path, {"tensor": self}, metadata)
 
     def assign(self, value: Any) -> "Tensor":
         """Write new values into a leaf tensor, such as a parameter, without recording it; return the tensor.

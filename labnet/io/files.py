@@ -81,8 +81,8 @@ def load(path: Place) -> dict[str, Tensor]:
     return _unpack(_read(path), f"load: {os.fspath(path)}")[0]
 
 
-def read_metadata(path: Place) -> dict[str, str]:
-    """Read the metadata of a safetensors file.
+def read_metadata(path: Place | bytes) -> dict[str, str]:
+    """Read the metadata of a safetensors file, or of the bytes of `encode`.
 
     Raises
     ------
@@ -97,6 +97,8 @@ def read_metadata(path: Place) -> dict[str, str]:
     ...     ln.io.read_metadata(folder + "/model.safetensors")
     {'epoch': '3'}
     """
+    if isinstance(path, bytes):
+        return _unpack(path, "read_metadata: this")[1]
     return _unpack(_read(path), f"read_metadata: {os.fspath(path)}")[1]
 
 
@@ -152,16 +154,18 @@ def _writable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 # One tensor as bytes
 
 
-def encode(tensor: Any) -> bytes:
-    """Encode a tensor as the bytes of a safetensors file.
+def encode(tensor: Any, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Encode a tensor, and perhaps metadata for `read_metadata`, as the bytes of a safetensors file.
 
     Examples
     --------
     >>> import labnet as ln
     >>> ln.io.decode(ln.io.encode(ln.arange(3))).tolist()
     [0, 1, 2]
+    >>> ln.io.read_metadata(ln.io.encode(ln.arange(3), {"unit": "m"}))
+    {'unit': 'm'}
     """
-    return pack({_ONLY: tensor})
+    return pack({_ONLY: tensor}, metadata)
 
 
 def decode(content: bytes) -> Tensor:
@@ -182,8 +186,8 @@ def decode(content: bytes) -> Tensor:
     return next(iter(tensors.values()))
 
 
-def encode_base64(tensor: Any) -> str:
-    """Encode a tensor as base64 text.
+def encode_base64(tensor: Any, metadata: Mapping[str, str] | None = None) -> str:
+    """Encode a tensor, and perhaps metadata, as base64 text.
 
     Examples
     --------
@@ -191,7 +195,7 @@ def encode_base64(tensor: Any) -> str:
     >>> ln.io.decode_base64(ln.io.encode_base64(ln.arange(3))).tolist()
     [0, 1, 2]
     """
-    return base64_.b64encode(encode(tensor)).decode("ascii")
+    return base64_.b64encode(encode(tensor, metadata)).decode("ascii")
 
 
 def decode_base64(text: str) -> Tensor:

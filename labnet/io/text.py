@@ -62,8 +62,8 @@ def parse(text: str) -> Tensor:
     Parameters
     ----------
     text : str
-        Numbers in nested brackets, then optionally a colon and a dtype. Without a dtype, integers become int64,
-        other numbers float32, and ``true`` and ``false`` bool.
+        Numbers in nested brackets, then optionally a colon and a dtype, in letters of any case. Without a dtype,
+        integers become int64, other numbers float32, and ``true`` and ``false`` bool.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def _convert(elements: list[str], dtype: str | None) -> "np.ndarray[tuple[int, .
             dtype = "bool"
         else:
             dtype = "int64" if elements and all(map(_INTEGER.fullmatch, elements)) else "float32"
-    wanted = as_dtype(dtype)
+    wanted = as_dtype(dtype.lower())
     words, pattern, convert = _ELEMENTS[wanted.kind]
     for element in lowered:
         if not pattern.fullmatch(element):

@@ -1,5 +1,6 @@
 """Serving and calling models over HTTP."""
 
+from labnet.io import decode, encode
 from labnet.network.client.remote_model import RemoteModel, all, remote_model, tfetch
 from labnet.network.client.retry import Backoff, backoff
 from labnet.network.handle import Server, servers
@@ -17,6 +18,8 @@ __all__ = [
     "Server",
     "all",
     "backoff",
+    "decode",
+    "encode",
     "remote_model",
     "remote_runner",
     "serve",

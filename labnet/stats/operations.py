@@ -3,14 +3,20 @@
 import math
 import os
 import platform
+import sys
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from labnet.stats import late
 
+#: The folders of labnet and NumPy, whose lines are left out of stacks, and the greatest number of lines.
+_HOMES = (os.path.dirname(os.path.dirname(__file__)) + os.sep, os.path.dirname(np.__file__) + os.sep)
+_DEEPEST = 16
 _HEAD = f"{'op':<28}{'count':>10}{'seconds':>12}{'MB':>12}{'Mflop':>12}{'Gflop/s':>10}"
 
 
@@ -77,6 +83,9 @@ class OpStatistics:
         Statistics of servers that were called from here, and of servers that these called.
     only_here : bool
         Whether to leave out the ops of servers.
+    stacks : dict of (tuple of str) to dict of str to OpCount, or None
+        The cost of each op by the lines that led to it, the outermost first, as ``file:line function``; without lines
+        of labnet, and without GPU seconds. None unless asked for.
 
     Examples
     --------
@@ -87,12 +96,19 @@ class OpStatistics:
     """
 
     def __init__(
-        self, host: str | None = None, process: int | None = None, device: str = "cpu", *, only_here: bool = False
+        self,
+        host: str | None = None,
+        process: int | None = None,
+        device: str = "cpu",
+        *,
+        only_here: bool = False,
+        stacks: bool = False,
     ):
         self.host = platform.node() if host is None else host
         self.process = os.getpid() if process is None else process
         self.device = device
         self.only_here = only_here
+        self.stacks: dict[tuple[str, ...], dict[str, OpCount]] | None = {} if stacks else None
         self.remotes: dict[tuple[str, int], OpStatistics] = {}
         self._ops: dict[str, OpCount] = {}
         self._lock = threading.Lock()
@@ -112,6 +128,8 @@ class OpStatistics:
         """Count an op, from any thread."""
         with self._lock:
             self._ops.setdefault(name, OpCount()).add(cost)
+            if self.stacks is not None:
+                self.stacks.setdefault(_stack(), {}).setdefault(name, OpCount()).add(cost)
 
     def complete(self) -> None:
         """Wait until the seconds of all counted ops are known."""
@@ -137,6 +155,8 @@ class OpStatistics:
         with self._lock:
             self._ops.clear()
             self.remotes.clear()
+            if self.stacks is not None:
+                self.stacks.clear()
             self._elapsed = 0.0
             self._resets += 1
             self._began = None if self._began is None else time.perf_counter()
@@ -308,6 +328,17 @@ class Later:
                 statistics._awaited -= 1
                 if seconds is not None and statistics._resets == resets:
                     statistics._ops.setdefault(self._name, OpCount()).seconds += seconds
+
+
+def _stack() -> tuple[str, ...]:
+    """Return the current lines outside of labnet, the outermost first."""
+    found, frame = [], sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if not code.co_filename.startswith(_HOMES):
+            found.append(f"{code.co_filename}:{frame.f_lineno} {code.co_name}")
+        frame = frame.f_back  # type: ignore[assignment]
+    return tuple(reversed(found[:_DEEPEST]))
 
 
 def _most(ops: dict[str, OpCount], most: int | None) -> dict[str, OpCount]:

@@ -255,3 +255,18 @@ def test_decode_refuses_what_is_not_one_tensor():
         ln.io.decode(save({"a": np.ones(1), "b": np.ones(1)}))
     with pytest.raises(WireError, match="no base64"):
         ln.io.decode_base64("ä!")
+
+
+def test_metadata_travels_with_one_tensor():
+    content = ln.io.encode(ln.arange(2), {"unit": "m"})
+    assert ln.network.decode(content).tolist() == [0, 1]
+    assert ln.io.read_metadata(content) == {"unit": "m"}
+    assert ln.io.decode_base64(ln.io.encode_base64(ln.arange(2), {"unit": "m"})).tolist() == [0, 1]
+    assert ln.network.encode(ln.arange(2)) == ln.io.encode(ln.arange(2))
+
+
+def test_names_of_dtypes_are_read_in_any_case(tmp_path):
+    assert ln.io.parse("[1, 2]:Float32").dtype == ln.float32
+    assert ln.io.parse("[1]:Uint8").dtype == ln.uint8
+    ln.ones(2).save(tmp_path / "ones.safetensors", {"kind": "test"})
+    assert ln.io.read_metadata(tmp_path / "ones.safetensors") == {"kind": "test"}

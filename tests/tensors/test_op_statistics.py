@@ -372,3 +372,20 @@ BAD = {
 def test_what_are_no_statistics_is_refused(case):
     with pytest.raises(ValueError, match=r"expected|statistics"):
         OpStatistics.read(BAD[case])
+
+
+def test_ops_are_counted_by_the_lines_that_led_to_them():
+    def square(x):
+        return x * x
+
+    with ln.stats.collect(stacks=True) as statistics:
+        x = ln.ones(2, requires_grad=True)
+        (square(x) + square(x)).sum().backward()
+    inner = {stack[-1].rsplit(" ", 1)[1] for stack in statistics.stacks}
+    assert inner == {"square", "test_ops_are_counted_by_the_lines_that_led_to_them"}
+    (of_square,) = (ops for stack, ops in statistics.stacks.items() if stack[-1].endswith(" square"))
+    assert of_square["multiply"].count == statistics.ops["multiply"].count == 2
+    assert not any("labnet/ops" in line for stack in statistics.stacks for line in stack)
+    with ln.stats.collect() as statistics:
+        square(ln.ones(1))
+    assert statistics.stacks is None
