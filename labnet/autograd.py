@@ -225,6 +225,8 @@ class Hooks:
 
 #: The hooks of nodes. While there are any, backwards take the path that looks for them.
 hooks: weakref.WeakKeyDictionary[Node, Hooks] = weakref.WeakKeyDictionary()
+#: The dict behind, since every backward asks whether it is empty.
+_hooks: Any = hooks.data  # type: ignore[attr-defined]
 
 
 def check_kept(node: Node) -> None:
@@ -308,7 +310,7 @@ class Sweep:
         while self._ready:
             node = self._ready.pop()
             gradient = self._gradients.pop(node, None)
-            if hooks and gradient is not None and (hooked := hooks.get(node)) is not None:
+            if _hooks and gradient is not None and (hooked := hooks.get(node)) is not None:
                 gradient = hooked.apply(gradient)
             is_leaf = type(node) is Leaf
             if gradient is not None and (is_leaf or (self._targets and node in self._targets)):
@@ -371,7 +373,7 @@ def sweep_leaves(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> 
 
     Every training step runs this, so the bookkeeping of `Sweep` is inlined.
     """
-    if hooks:
+    if _hooks:
         return None
     if type(root) is Leaf:
         return {root: gradient}

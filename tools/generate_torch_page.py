@@ -5,7 +5,7 @@ Run it after changing the table: ``python tools/generate_torch_page.py``. A test
 
 from pathlib import Path
 
-from labnet.ops.core.names import ALIASES, DIFFERENCES, FORMS, IN_PLACE, KEYWORDS
+from labnet.ops.core.names import ALIASES, DIFFERENCES, FORM_ALIASES, FORMS, IN_PLACE, KEYWORDS
 from labnet.ops.methods import ATTRIBUTES, STATE
 
 TARGET = Path(__file__).parent.parent / "docs" / "torch.md"
@@ -43,7 +43,7 @@ def generate() -> str:
     differences = [
         f"| `{torch}` | {meaning} | {f'`{write}`' if write else ''} |" for torch, meaning, write in DIFFERENCES
     ]
-    aliases = [f"| `{name}` | `{target}` |" for name, target in sorted(ALIASES.items())]
+    aliases = [f"| `{name}` | `{target}` |" for name, target in sorted((ALIASES | FORM_ALIASES).items())]
     keywords = [f"| `{name}=` | `{target}=` |" for name, target in KEYWORDS.items()]
     attributes = [*(name for name in ATTRIBUTES if name not in ("values", "indices")), "T", "mT"]
     return "\n".join(

@@ -16,10 +16,10 @@ from labnet.autograd import no_grad
 from labnet.device import CPU, CUDA
 from labnet.errors import ShapeError
 from labnet.ops.aggregation.linalg import matmul
-from labnet.ops.aggregation.reduction import all
+from labnet.ops.aggregation.reduction import all, mean
 from labnet.ops.aggregation.reduction import max as maximum_of
 from labnet.ops.aggregation.sampling import bernoulli, multinomial, normal, uniform
-from labnet.ops.aggregation.statistics import vector_norm
+from labnet.ops.aggregation.statistics import var, vector_norm
 from labnet.ops.core.axes import normalize_axis
 from labnet.ops.core.creation import asarray, empty, full, ones, zeros
 from labnet.ops.core.forms import form
@@ -34,7 +34,7 @@ from labnet.ops.selection.indexing import scatter_add as added_at
 from labnet.ops.selection.rearrangement import pad as surround
 from labnet.ops.selection.rearrangement import repeat
 from labnet.ops.selection.scatter import written
-from labnet.ops.selection.sorting import nonzero, sort
+from labnet.ops.selection.sorting import nonzero, searchsorted, sort
 from labnet.ops.selection.writing import in_place, write
 from labnet.tensor import DTypeLike, Tensor
 
@@ -474,6 +474,49 @@ def quantile(x: Tensor, /, q: float, axis: int | None = None, keepdims: bool = F
     before, high = (slice(None),) * last, min(int(place) + 1, ordered.shape[last] - 1)
     out = lerp(ordered[(*before, low)], ordered[(*before, high)], Tensor(part, dtype=x.dtype, device=x.device))
     return reshape(out, tuple(1 if along in (None, i) else n for i, n in enumerate(x.shape))) if keepdims else out
+
+
+@form
+def kron(x: Tensor, /, other: Any) -> Tensor:
+    """Return each element of a matrix times another matrix, as blocks.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.kron(ln.asarray([[1, 2]]), ln.asarray([[1], [1]])).tolist()
+    [[1, 2], [1, 2]]
+    """
+    y = other if isinstance(other, Tensor) else Tensor(other)
+    if x.ndim != 2 or y.ndim != 2:
+        raise ShapeError(f"kron: expected two matrices, got shapes {x.shape} and {y.shape}")
+    blocks = expand_dims(x, axis=(1, 3)) * expand_dims(y, axis=(0, 2))
+    return reshape(blocks, (x.shape[0] * y.shape[0], x.shape[1] * y.shape[1]))
+
+
+@form
+def var_mean(x: Tensor, /, axis: Any = None, correction: float = 0.0, keepdims: bool = False) -> tuple[Tensor, Tensor]:
+    """Return `var` and `mean`, over all dimensions or those in `axis`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> [part.item() for part in ln.var_mean(ln.asarray([1.0, 3.0]))]
+    [1.0, 2.0]
+    """
+    return var(x, axis=axis, correction=correction, keepdims=keepdims), mean(x, axis=axis, keepdims=keepdims)
+
+
+@form
+def bucketize(x: Tensor, /, boundaries: Any, *, right: bool = False) -> Tensor:
+    """Return the bucket of each element between ordered boundaries; `searchsorted` with its operands swapped.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.bucketize(ln.asarray([0.5, 2.0]), ln.asarray([1.0, 2.0, 3.0])).tolist()
+    [0, 1]
+    """
+    return searchsorted(boundaries, x, side="right" if right else "left")
 
 
 def _triangle_indices(triangle: Callable[..., Any]) -> Callable[..., Tensor]:

@@ -9,7 +9,7 @@ from labnet._methods import Methods
 from labnet.errors import ShapeError
 from labnet.ops.aggregation.linalg import matmul
 from labnet.ops.core.forms import FORMS
-from labnet.ops.core.names import ACTIVATIONS, ALIASES, IN_PLACE, METHODS, NUMPY
+from labnet.ops.core.names import ACTIVATIONS, ALIASES, FORM_ALIASES, IN_PLACE, METHODS, NUMPY
 from labnet.ops.core.names import FORMS as NAMED
 from labnet.ops.core.registry import REGISTRY
 from labnet.ops.elementwise.arithmetic import abs, floor_divide, positive, remainder, round
@@ -102,7 +102,7 @@ def methods() -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = {name: REGISTRY[name].function for name in (*METHODS, *declared)}
     aliases = {name: REGISTRY[target] for name, target in ALIASES.items()}
     found |= {name: op.function for name, op in aliases.items() if not op.variadic}
-    found |= FORMS | STATE
+    found |= FORMS | STATE | {name: FORMS[target] for name, target in FORM_ALIASES.items()}
     return found | {f"{name}_": in_place_method(found[name]) for name in IN_PLACE}
 
 
@@ -112,6 +112,7 @@ def named_functions() -> dict[str, Callable[..., Any]]:
         **{name: REGISTRY[target].function for name, target in ALIASES.items()},
         **{name: REGISTRY[name].function for name in ACTIVATIONS},
         **{name: FORMS[name] for name in NAMED},
+        **{name: FORMS[target] for name, target in FORM_ALIASES.items()},
         **{name: NUMPY_FUNCTIONS[getattr(np, name)] for name in NUMPY},
     }
 

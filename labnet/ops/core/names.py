@@ -100,11 +100,13 @@ ALIASES = {
 
 #: Functions that torch calls with an order of arguments of its own, and that are methods too.
 FORMS = (
-    *("addmm", "allclose", "argwhere", "bincount", "cdist", "chunk", "dist", "div", "expand", "flatten", "index_add"),
-    *("index_fill", "index_select", "masked_fill", "masked_select", "narrow", "numel", "pad", "quantile", "ravel"),
-    *("repeat_interleave", "scatter", "scatter_add", "scatter_reduce", "select", "split", "swapaxes", "t"),
-    *("transpose", "unflatten"),
+    *("addmm", "allclose", "argwhere", "bincount", "bucketize", "cdist", "chunk", "dist", "div", "expand", "flatten"),
+    *("index_add", "index_fill", "index_select", "kron", "masked_fill", "masked_select", "narrow", "numel", "pad"),
+    *("quantile", "ravel", "repeat_interleave", "scatter", "scatter_add", "scatter_reduce", "select", "split"),
+    *("swapaxes", "t", "transpose", "unflatten", "var_mean"),
 )
+#: Other names of these.
+FORM_ALIASES = {"baddbmm": "addmm", "swapdims": "swapaxes"}
 
 #: Functions with the names, and the arguments, of NumPy.
 NUMPY = (

@@ -77,7 +77,7 @@ def test_a_step_that_is_written_in_numpy_trains_as_the_eager_one():
         np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
-@pytest.mark.parametrize("function", [np.cbrt, np.sinc, np.linalg.inv, lambda x: np.einsum("ij->i", x)])
+@pytest.mark.parametrize("function", [np.cbrt, np.sinc, np.linalg.inv, lambda x: np.interp(x, [0, 1], [0, 1])])
 def test_functions_that_are_no_ops_are_refused_with_the_line(function):
     with pytest.raises(TraceError, match=r"numpy\(\).*test_numpy_functions\.py"):
         ln.jit(lambda x: function(x))(ln.ones((2, 2)))

@@ -87,6 +87,9 @@ SMOOTH = (
         "T.hstack([x, y])",
     ),
     *(
+        "T.kron(s, s)",
+        "T.baddbmm(b @ c, b, c)",
+        "x.swapdims(0, 1)",
         "T.vstack([v, v])",
         "T.inner(v, v)",
         "T.index_fill(x, 0, k, 1.0)",
@@ -99,6 +102,7 @@ SMOOTH = (
 SEVERAL = (
     *("x.chunk(2, dim=1)", "x.chunk(3, 1)", "x.split(3, dim=1)", "x.split([1, 3], 1)", "x.unbind(0)", "x.topk(2)"),
     *("x.topk(k=1, dim=0, largest=False)", "x.cummax(1)", "T.cummin(x, dim=0)", "T.meshgrid(v, v, indexing='ij')"),
+    "T.var_mean(x, dim=1, correction=0)",
 )
 #: Lines without a gradient.
 EXACT = (
@@ -108,6 +112,7 @@ EXACT = (
     *("T.linspace(0, 1, steps=5)", "T.zeros_like(x)", "x.new_zeros(2, 3)", "x.new_ones((2,))", "x.new_full((2,), 3.0)"),
     *(
         "T.isclose(x, y)",
+        "T.bucketize(x, T.tensor([0.0, 1.0, 3.0]))",
         "T.tril_indices(3, 3)",
         "T.triu_indices(3, 4, 1)",
         "x.type(T.int32)",
