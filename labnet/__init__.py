@@ -20,9 +20,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from labnet import errors, func, loss, nn, ops, optim, stats
+from labnet import errors, loss, nn, ops, optim, stats
 from labnet.autograd import Gradients, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
-from labnet.data import batches
 from labnet.device import device, get_device, set_device
 from labnet.ops import (
     abs,
@@ -212,9 +211,10 @@ from labnet.tensor import DTYPES, Tensor, is_tensor
 
 if TYPE_CHECKING:
     from labnet import cluster as cluster
-    from labnet import cuda, io, jupyter, network
+    from labnet import cuda, func, io, jupyter, network
     from labnet import testing as testing
     from labnet.compile import jit
+    from labnet.data import batches
     from labnet.jupyter.progress import progress
     from labnet.ops.custom import custom_vjp, op
 
@@ -235,13 +235,14 @@ half, float, double, short, int, long = float16, float32, float64, int16, int32,
 
 #: Functions whose module is imported on first use.
 _LAZY_NAMES = {
+    "batches": "labnet.data",
     "custom_vjp": "labnet.ops.custom",
     "jit": "labnet.compile",
     "op": "labnet.ops.custom",
     "progress": "labnet.jupyter",
 }
 #: Sub-packages that are imported on first use, because they import Dask, Tornado, Jupyter or what files need.
-_LAZY = ("cluster", "cuda", "io", "jupyter", "network", "testing")
+_LAZY = ("cluster", "cuda", "func", "io", "jupyter", "network", "testing")
 
 
 def __getattr__(name: str) -> Any:
