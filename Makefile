@@ -43,6 +43,7 @@ generate: $(VENV)/.test
 	$(BIN)/python tools/generate_exports.py
 	$(BIN)/python tools/generate_stubs.py
 	$(BIN)/python tools/generate_reference.py
+	$(BIN)/python tools/generate_torch_page.py
 
 test: check
 	$(PYTEST) $(ARGS)

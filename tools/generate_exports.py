@@ -51,10 +51,11 @@ def with_names(text: str, names: list[str]) -> str:
     """Add names to ``__all__`` of a module's text."""
     found = re.search(r"^__all__ = \[\n(.*?)\]\n", text, re.M | re.S)
     assert found
-    known = set(ast.literal_eval(f"[{found[1]}]"))
+    starred = "".join(re.findall(r"^ +\*\w+,\n", found[1], re.M))  # other names, from a table
+    known = set(ast.literal_eval(f"[{re.sub(r'^ +[*].*', '', found[1], flags=re.M)}]"))
     if known.issuperset(names):
         return text
-    listed = "".join(f'    "{name}",\n' for name in sorted({*known, *names}, key=natural))
+    listed = starred + "".join(f'    "{name}",\n' for name in sorted({*known, *names}, key=natural))
     return text.replace(found[0], f"__all__ = [\n{listed}]\n")
 
 
