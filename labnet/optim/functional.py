@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from labnet.autograd import Gradients
-from labnet.ops import minimum, sqrt
+from labnet.ops import clip, minimum, sqrt
 from labnet.ops.core import dispatch
 from labnet.optim.algorithms import SGD
 from labnet.optim.optimizer import check_gradients
@@ -66,6 +66,30 @@ def clip_norm(gradients: Gradients, max_norm: float) -> Gradients:
         raise ValueError(f"clip_norm: expected max_norm > 0, got {max_norm}")
     with np.errstate(all="ignore"):  # non-finite gradients are valid results
         return _clipped(gradients, max_norm)
+
+
+def clip_value(gradients: Gradients, value: float) -> Gradients:
+    """Limit each element of the gradients to [-value, value].
+
+    Raises
+    ------
+    GradientError
+        If the gradients were not awaited or are no result of a backward.
+    ValueError
+        If `value` is not positive.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> weight = ln.asarray([0.25, 4.0], requires_grad=True)
+    >>> gradients = (weight * weight).sum().backward()
+    >>> ln.optim.clip_value(gradients, 1.0)[weight].tolist()
+    [0.5, 1.0]
+    """
+    check_gradients("clip_value", gradients, "clip_value(await loss.backward(), ...)")
+    if not value > 0:
+        raise ValueError(f"clip_value: expected value > 0, got {value}")
+    return Gradients((tensor, clip(gradient, -value, value)) for tensor, gradient in gradients.items())
 
 
 def _clipped(gradients: Gradients, max_norm: float) -> Gradients:

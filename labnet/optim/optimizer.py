@@ -5,7 +5,7 @@ written to unshared memory, so graphs and exported arrays keep the old ones. For
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from copy import deepcopy
 from sys import getrefcount
 from typing import Any, ClassVar
@@ -18,6 +18,7 @@ from labnet.errors import GradientError, ShapeError
 from labnet.kernels.device_dispatch import copied, finished, is_on_gpu, moved
 from labnet.ops.core import dispatch
 from labnet.ops.core.half_precision import wider
+from labnet.optim import accumulated
 from labnet.optim.inputs import warn_of_leaves
 from labnet.tensor import Tensor, as_array, wrap
 
@@ -25,6 +26,8 @@ Values = np.ndarray[Any, Any]
 #: State of one parameter: arrays of its shape and the number of steps.
 State = dict[str, Any]
 Named = Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
+#: Tensors, (name, tensor) pairs, or groups: ``{"params": tensors, "lr": 0.1}``.
+Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 #: Checks and returns a number that is assigned to a name.
 Checks = Mapping[str, Callable[[str, Any], Any]]
 #: Called after a step with the ids of the changed parameters; held weakly, so its owner must keep it.
@@ -127,7 +130,54 @@ def decays(name: str, value: Any) -> tuple[float, ...]:
     return found
 
 
-class Optimizer:
+class _Constructor(type):
+    """Accepts the parameters or the learning rate as the first argument, and finishes each new optimizer."""
+
+    def __call__(cls, *given: Any, **named: Any) -> Any:
+        code = getattr(cls.__init__, "__code__", None)  # type: ignore[misc]
+        first = None if code is None else code.co_varnames[1:2]
+        if given and first == ("parameters",) and not _are_parameters(given[0]):
+            given = (None, *given)
+        made = super().__call__(*given, **named)
+        made.finish()
+        return made
+
+
+class Group(MutableMapping[str, Any]):
+    """The parameters and hyperparameters of one group, as a mapping in torch's form.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> optimizer = ln.optim.SGD([ln.ones(1, requires_grad=True)], lr=0.1)
+    >>> optimizer.param_groups[0]["lr"] = 0.5
+    >>> optimizer.lr
+    0.5
+    """
+
+    def __init__(self, optimizer: "Optimizer"):
+        self._optimizer = optimizer
+
+    def __getitem__(self, name: str) -> Any:
+        return self._optimizer.parameters() if name == "params" else self._optimizer.hyperparameters()[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self._optimizer, name, value)
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError(f"param_groups: a hyperparameter cannot be deleted: {name!r}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["params", *self._optimizer.hyperparameters()])
+
+    def __len__(self) -> int:
+        return 1 + len(self._optimizer.hyperparameters())
+
+    def __repr__(self) -> str:
+        return repr({**self, "params": len(self["params"])})
+
+
+class Optimizer(metaclass=_Constructor):
     """The base class of optimizers, which manages parameters and their state.
 
     Subclasses define `formula`, or `updated` for other computations, and list the state names in `slots`.
@@ -137,7 +187,8 @@ class Optimizer:
     lr : float
         Step size; may be assigned at any time, with the same checks.
     parameters : iterable of tensors, optional
-        Train these only; other parameters in the gradients are not changed.
+        Train these only; other parameters in the gradients are not changed. `step` needs them. Groups with
+        hyperparameters of their own are dicts, ``{"params": tensors, "lr": 0.1}``.
 
     Raises
     ------
@@ -155,12 +206,63 @@ class Optimizer:
     _checks: ClassVar[Checks] = {"lr": not_negative}
     _only: dict[int, Tensor] | None
     _state: dict[int, Known]
+    _groups: "tuple[Optimizer, ...]"
+    _finished = False
 
-    def __init__(self, lr: float, *, parameters: Iterable[Tensor] | None = None):
+    def __init__(self, lr: float, *, parameters: Parameters | float | None = None):
         self.lr = lr
-        self._only = _by_identity(parameters)
+        self._dicts, self._only = _parsed(parameters)
+        self._groups = ()
         self._state = {}
         self._looked_at, self._warned = 0, False
+
+    def finish(self) -> None:
+        """Make one optimizer per group of parameters; from now on unknown attributes are refused."""
+        self._finished = True
+        for settings in vars(self).pop("_dicts", ()):
+            group = object.__new__(type(self))
+            vars(group).update(vars(self), _groups=(), _state={}, _warned=True)
+            group._only = _by_identity(settings["params"])
+            for name, value in settings.items():
+                if name != "params":
+                    setattr(group, name, value)
+            self._groups = (*self._groups, group)
+
+    @property
+    def groups(self) -> "tuple[Optimizer, ...]":
+        """The optimizers of all parameter groups; this one alone if there are no groups."""
+        return self._groups or (self,)
+
+    @property
+    def param_groups(self) -> list[Group]:
+        """The groups as mappings with ``"params"`` and the hyperparameters, in torch's form."""
+        return [Group(group) for group in self.groups]
+
+    def parameters(self) -> list[Tensor]:
+        """Return the parameters that this optimizer was given; empty if it was given none."""
+        return list((self._only or {}).values())
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """Return the numbers that define a step; those of a group have the prefix of its position, as in ``0.lr``.
+
+        Examples
+        --------
+        >>> import labnet as ln
+        >>> ln.optim.Adam().hyperparameters()["betas"]
+        (0.9, 0.999)
+        """
+        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        found = {name: value for name, value in own.items() if isinstance(value, int | float | tuple)}
+        for position, group in enumerate(self._groups):
+            found.update({f"{position}.{name}": value for name, value in group.hyperparameters().items()})
+        return found
+
+    def set_hyperparameters(self, numbers: Mapping[str, Any]) -> None:
+        """Assign numbers under the names of `hyperparameters`."""
+        for name, value in numbers.items():
+            position, dot, own = name.rpartition(".")
+            owner = self._groups[int(position)] if dot else self
+            setattr(owner, own, tuple(value) if isinstance(value, list) else value)
 
     @property
     def is_restricted(self) -> bool:
@@ -173,17 +275,28 @@ class Optimizer:
 
     def snapshot(self) -> "dict[int, Known]":
         """Return the records of all parameters, for `restore`."""
-        return dict(self._state)
+        return {key: known for group in self.groups for key, known in group._state.items()}
 
     def restore(self, snapshot: "Mapping[int, Known]") -> None:
         """Replace the records of all parameters by those of `snapshot`."""
-        self._state.clear()
-        self._state.update(snapshot)
+        for group in self.groups:
+            own = snapshot if group is self else {key: one for key, one in snapshot.items() if key in group._only}  # type: ignore[operator]
+            group._state.clear()
+            group._state.update(own)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Convert NumPy scalars to Python numbers, which do not change the precision of arrays."""
+        """Set an attribute, a hyperparameter in all groups; NumPy scalars become Python numbers.
+
+        NumPy scalars would change the precision of arrays.
+        """
+        if self._finished and not name.startswith("_") and not hasattr(self, name):
+            known = ", ".join(self.groups[0].hyperparameters())
+            raise AttributeError(f"{type(self).__name__} has no hyperparameter {name!r}; it has {known}")
         check = self._checks.get(name)
         object.__setattr__(self, name, _as_python(value if check is None else check(name, value)))
+        if not name.startswith("_"):
+            for group in self.__dict__.get("_groups", ()):
+                setattr(group, name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for a copy, with parameters in place of their identities."""
@@ -249,6 +362,10 @@ class Optimizer:
             leaves = [leaf if tracer is None else tracer.original(leaf) for leaf, _ in found]
             self._warned = self._warned or warn_of_leaves(self, leaves, only)
         if only is not None:
+            if self._groups:
+                for group in self._groups:
+                    group(gradients)
+                return
             found = [pair for pair in found if id(pair[0] if tracer is None else tracer.original(pair[0])) in only]
         if tracer is not None:
             tracer.update(self, found)
@@ -260,6 +377,49 @@ class Optimizer:
             self._step(found)
         if watchers:
             announce([parameter for parameter, _ in found])
+
+    def step(self) -> None:
+        """Take one step with the gradients in ``.grad`` of the parameters, and clear them.
+
+        Raises
+        ------
+        GradientError
+            If the optimizer was made without parameters.
+
+        Examples
+        --------
+        >>> import labnet as ln
+        >>> weight = ln.asarray([1.0], requires_grad=True)
+        >>> optimizer = ln.optim.SGD([weight], lr=0.5)
+        >>> loss = (weight * weight).sum()
+        >>> optimizer.zero_grad()
+        >>> _ = loss.backward()
+        >>> optimizer.step()
+        >>> weight.tolist()
+        [0.0]
+        """
+        found = accumulated.read(self._known_parameters("step"))
+        if found:
+            self(Gradients(found))
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear ``.grad`` of the parameters; with `set_to_none` false too, since None and zeros add up alike.
+
+        Raises
+        ------
+        GradientError
+            If the optimizer was made without parameters.
+        """
+        accumulated.clear(self._known_parameters("zero_grad"))
+
+    def _known_parameters(self, method: str) -> list[Tensor]:
+        if self._only is None:
+            name = type(self).__name__
+            raise GradientError(
+                f"{name}.{method}: this optimizer was made without parameters: write {name}(model.parameters(), "
+                f"lr={self.lr}), or hand it the gradients, opt(loss.backward())"
+            )
+        return list(self._only.values())
 
     def step_numbers(self, step: int) -> tuple[float, ...]:
         """Return the numbers of one step for `formula`; steps count from 1."""
@@ -383,18 +543,19 @@ class Optimizer:
             known = states[key] = Known(reference)
         return known
 
-    def state_dict(self, named_parameters: Named) -> dict[str, Tensor]:
+    def state_dict(self, named_parameters: Named | None = None) -> dict[str, Tensor]:
         """Return the state of the optimizer under persistent names.
 
         Parameters
         ----------
-        named_parameters : mapping, or iterable of (name, tensor)
-            Such as ``module.named_parameters()``.
+        named_parameters : mapping, or iterable of (name, tensor), optional
+            Such as ``module.named_parameters()``; by default the positions of the optimizer's own parameters.
 
         Returns
         -------
         dict
-            ``"lr"``, and the state of each parameter changed so far, such as ``"0.weight.exp_avg"``.
+            ``"lr"``, with groups of parameters ``"lr.0"`` and so on, and the state of each parameter changed so far,
+            such as ``"0.weight.exp_avg"``.
 
         Raises
         ------
@@ -409,23 +570,29 @@ class Optimizer:
         >>> sorted(optimizer.state_dict(layer.named_parameters()))[:4]
         ['bias.exp_avg', 'bias.exp_avg_sq', 'bias.step', 'lr']
         """
-        names = {id(parameter): name for name, parameter in dict(named_parameters).items()}
+        names = {id(parameter): name for name, parameter in self._named(named_parameters).items()}
         found = {"lr": wrap(np.asarray(self.lr, "float64"))}
-        for key, known in self._state.items():
+        found |= {f"lr.{place}": wrap(np.asarray(group.lr, "float64")) for place, group in enumerate(self._groups)}
+        for key, known in self.snapshot().items():
             if key not in names and known.state:
                 shape = getattr(known.parameter(), "shape", ())
                 raise KeyError(f"state_dict: a parameter of shape {shape} has state, but no name among {len(names)}")
             found.update({f"{names[key]}.{slot}": wrap(copied(value)) for slot, value in known.state.items()})
         return found
 
-    def load_state_dict(self, state: Mapping[str, Tensor], named_parameters: Named) -> None:
+    def _named(self, named_parameters: Named | None) -> dict[str, Tensor]:
+        if named_parameters is None:
+            return {str(place): one for place, one in enumerate(self._known_parameters("state_dict"))}
+        return dict(named_parameters)
+
+    def load_state_dict(self, state: Mapping[str, Tensor], named_parameters: Named | None = None) -> None:
         """Load a state dict from this or another process.
 
         Parameters
         ----------
         state : mapping
             As returned by `state_dict` of an optimizer of the same class.
-        named_parameters : mapping, or iterable of (name, tensor)
+        named_parameters : mapping, or iterable of (name, tensor), optional
             The same names for the current parameters.
 
         Raises
@@ -435,13 +602,14 @@ class Optimizer:
         ShapeError
             If a state has another shape than its parameter; nothing is changed then.
         """
-        named = dict(named_parameters)
-        if "lr" not in state:
-            raise KeyError(f"load_state_dict: 'lr' is missing among {sorted(state)}")
+        named = self._named(named_parameters)
+        rates = {"lr", *(f"lr.{place}" for place in range(len(self._groups)))}
+        if not rates <= state.keys():
+            raise KeyError(f"load_state_dict: {min(rates - state.keys())!r} is missing among {sorted(state)}")
         loaded: dict[str, State] = {}
         for key, value in state.items():
             name, _, slot = key.rpartition(".")
-            if key == "lr":
+            if key in rates:
                 continue
             if name not in named or slot not in self.slots:
                 expected = ", ".join(f"NAME.{known}" for known in self.slots) or "none"
@@ -456,9 +624,12 @@ class Optimizer:
                 int(value) if slot == "step" else moved(copied(as_array(value)), named[name].device)
             )
         self.lr = float(state["lr"])
-        self._state.clear()
-        for name, slots in loaded.items():
-            self.known(named[name]).state = slots
+        for place, group in enumerate(self.groups):
+            group.lr = float(state[f"lr.{place}"]) if self._groups else self.lr
+            group._state.clear()
+            for name, slots in loaded.items():
+                if group is self or group.trains(named[name]):
+                    group.known(named[name]).state = slots
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(lr={self.lr})"
@@ -468,8 +639,38 @@ class Optimizer:
 _LOOKED_UP = ("_only", "_state")
 
 
-def _by_identity(parameters: Iterable[Tensor] | None) -> dict[int, Tensor] | None:
-    return None if parameters is None else {id(parameter): parameter for parameter in parameters}
+def _by_identity(parameters: Iterable[Any] | None) -> dict[int, Tensor] | None:
+    """Return tensors, or those of (name, tensor) pairs, by their identities."""
+    if parameters is None:
+        return None
+    given = [parameters] if isinstance(parameters, Tensor) else parameters
+    tensors = [one[1] if isinstance(one, tuple) else one for one in given]
+    for one in tensors:
+        if not isinstance(one, Tensor):
+            raise TypeError(
+                f"an optimizer takes tensors, such as model.parameters(), or groups, {{'params': tensors}}; got "
+                f"{type(one).__name__} {one!r:.40}"
+            )
+    return {id(one): one for one in tensors}
+
+
+def _parsed(parameters: Parameters | float | None) -> tuple[list[dict[str, Any]], dict[int, Tensor] | None]:
+    """Return the groups among given parameters, and all tensors by their identities."""
+    if isinstance(parameters, int | float):
+        raise TypeError(f"an optimizer takes parameters, got parameters={parameters}")
+    given: Any = parameters if parameters is None or isinstance(parameters, Tensor) else list(parameters)
+    if not isinstance(given, list) or not given or not all(isinstance(one, dict) for one in given):
+        return [], _by_identity(given)
+    groups = [{**one, "params": list((_by_identity(one["params"]) or {}).values())} for one in given]
+    every = [one for group in groups for one in group["params"]]
+    if len({id(one) for one in every}) < len(every):
+        raise ValueError("an optimizer takes each parameter in one group only; one of them is in several")
+    return groups, _by_identity(every)
+
+
+def _are_parameters(given: object) -> bool:
+    """Return whether a first argument stands for parameters, not for a learning rate."""
+    return given is None or (isinstance(given, Iterable) and not isinstance(given, str) and not hasattr(given, "dtype"))
 
 
 def _portable(value: Any) -> Any:

@@ -171,9 +171,9 @@ class Store:
         self._check_same(weights, metadata["optimizer"])
         self._model.load_state_dict(weights)
         if self._optimizer is not None:
-            settings = _settings(self._optimizer)
+            settings = self._optimizer.hyperparameters()
             self._optimizer.load_state_dict(state, self._model.named_parameters())
-            _set(self._optimizer, settings)
+            self._optimizer.set_hyperparameters(settings)
         self.version, self._begun = version, version
         if not self._may_have_lost(metadata):
             self.lineage = metadata["lineage"]
@@ -239,12 +239,12 @@ class Store:
             raise StoreError(f"it has the gradient of {min(unknown)!r}, which is no parameter of the model")
         gradients = Gradients([(parameters[name], Tensor(array)) for name, array in update.gradients.items()])
         if self._optimizer is not None and len(gradients):
-            settings = _settings(self._optimizer)
-            _set(self._optimizer, update.settings)
+            settings = self._optimizer.hyperparameters()
+            self._optimizer.set_hyperparameters(update.settings)
             try:
                 self._optimizer(gradients)
             finally:
-                _set(self._optimizer, settings)
+                self._optimizer.set_hyperparameters(settings)
         if update.buffers:
             state = self._model.state_dict()
             self._model.load_state_dict({**state, **{name: Tensor(array) for name, array in update.buffers.items()}})
@@ -315,7 +315,7 @@ class Store:
         named = {names[id(tensor)]: np.asarray(on_host(gradient)) for tensor, gradient in taken}
         # further names of a parameter are no buffers: they would restore its old value
         buffers = {name: on_host(t) for name, t in self._model.saved_tensors().items() if id(t) not in names}
-        settings = _settings(self._optimizer) if self._optimizer is not None else {}
+        settings = self._optimizer.hyperparameters() if self._optimizer is not None else {}
         update = Update(self.version + 1, named, tuple(outcomes), settings, buffers)
         written.append(update.encode(), sync=self.durability == "every")
         self.version += 1
@@ -501,17 +501,6 @@ class _Syncing:
             self._asked.clear()  # before `_stopping` is read, which `stop` sets first
             if not self._stopping.wait(GROUP_SECONDS):
                 self._function()
-
-
-def _settings(optimizer: Optimizer) -> dict[str, Any]:
-    """Return the hyperparameters of an optimizer."""
-    numbers = {name: value for name, value in vars(optimizer).items() if not name.startswith("_")}
-    return {name: value for name, value in numbers.items() if isinstance(value, int | float | tuple)}
-
-
-def _set(optimizer: Optimizer, settings: Mapping[str, Any]) -> None:
-    for name, value in settings.items():
-        setattr(optimizer, name, tuple(value) if isinstance(value, list) else value)
 
 
 def _name(optimizer: Optimizer | None) -> str:
