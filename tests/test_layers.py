@@ -41,7 +41,8 @@ ORDERS = {
     ),
     "nn": (
         ("sizes",),
-        ("assignment", "checkpoint", "functional", "init", "summary"),
+        ("functions",),
+        ("assignment", "checkpoint", "functional", "init", "summary", "utils"),
         ("modules",),
         ("layers",),
         ("counting",),

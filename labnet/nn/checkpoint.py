@@ -25,7 +25,7 @@ class Stateful(Protocol):
     def state_dict(self) -> dict[str, Tensor]:
         """Return the values of all parameters and saved buffers by name."""
 
-    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], /) -> object:
         """Write values into the parameters and buffers."""
 
     def parameters(self) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""Functions for models, composed of ops; parameters are those of torch's functions."""
+"""Functions for models, under torch's names and with torch's parameters; conventionally imported as ``F``."""
 
 import math
 from typing import Any
@@ -8,53 +8,68 @@ import numpy as np
 from labnet import ops
 from labnet.device import CPU
 from labnet.errors import DTypeError, ShapeError
-from labnet.kernels.device_dispatch import Deferred, finished, materialize
-from labnet.nn.sizes import number, probability, size, sizes
+from labnet.kernels.device_dispatch import finished
+from labnet.nn.functions.activation import celu as celu
+from labnet.nn.functions.activation import elu as elu
+from labnet.nn.functions.activation import glu as glu
+from labnet.nn.functions.activation import hardshrink as hardshrink
+from labnet.nn.functions.activation import hardsigmoid as hardsigmoid
+from labnet.nn.functions.activation import hardswish as hardswish
+from labnet.nn.functions.activation import hardtanh as hardtanh
+from labnet.nn.functions.activation import leaky_relu as leaky_relu
+from labnet.nn.functions.activation import log_softmax as log_softmax
+from labnet.nn.functions.activation import logsigmoid as logsigmoid
+from labnet.nn.functions.activation import mish as mish
+from labnet.nn.functions.activation import prelu as prelu
+from labnet.nn.functions.activation import relu as relu
+from labnet.nn.functions.activation import relu6 as relu6
+from labnet.nn.functions.activation import selu as selu
+from labnet.nn.functions.activation import silu as silu
+from labnet.nn.functions.activation import softmax as softmax
+from labnet.nn.functions.activation import softmin as softmin
+from labnet.nn.functions.activation import softplus as softplus
+from labnet.nn.functions.activation import softshrink as softshrink
+from labnet.nn.functions.activation import softsign as softsign
+from labnet.nn.functions.activation import tanhshrink as tanhshrink
+from labnet.nn.functions.activation import threshold as threshold
+from labnet.nn.functions.convolution import conv1d as conv1d
+from labnet.nn.functions.convolution import conv2d as conv2d
+from labnet.nn.functions.convolution import conv_transpose1d as conv_transpose1d
+from labnet.nn.functions.convolution import conv_transpose2d as conv_transpose2d
+from labnet.nn.functions.losses import binary_cross_entropy as binary_cross_entropy
+from labnet.nn.functions.losses import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
+from labnet.nn.functions.losses import cosine_embedding_loss as cosine_embedding_loss
+from labnet.nn.functions.losses import cosine_similarity as cosine_similarity
+from labnet.nn.functions.losses import cross_entropy as cross_entropy
+from labnet.nn.functions.losses import huber_loss as huber_loss
+from labnet.nn.functions.losses import kl_div as kl_div
+from labnet.nn.functions.losses import l1_loss as l1_loss
+from labnet.nn.functions.losses import margin_ranking_loss as margin_ranking_loss
+from labnet.nn.functions.losses import mse_loss as mse_loss
+from labnet.nn.functions.losses import nll_loss as nll_loss
+from labnet.nn.functions.losses import smooth_l1_loss as smooth_l1_loss
+from labnet.nn.functions.normalization import group_norm as group_norm
+from labnet.nn.functions.normalization import layer_norm as layer_norm
+from labnet.nn.functions.normalization import normalize as normalize
+from labnet.nn.functions.normalization import rms_norm as rms_norm
+from labnet.nn.functions.pooling import adaptive_avg_pool1d as adaptive_avg_pool1d
+from labnet.nn.functions.pooling import adaptive_avg_pool2d as adaptive_avg_pool2d
+from labnet.nn.functions.pooling import adaptive_max_pool1d as adaptive_max_pool1d
+from labnet.nn.functions.pooling import adaptive_max_pool2d as adaptive_max_pool2d
+from labnet.nn.functions.pooling import avg_pool1d as avg_pool1d
+from labnet.nn.functions.pooling import avg_pool2d as avg_pool2d
+from labnet.nn.functions.pooling import max_pool1d as max_pool1d
+from labnet.nn.functions.pooling import max_pool2d as max_pool2d
+from labnet.nn.functions.resampling import interpolate as interpolate
+from labnet.nn.functions.resampling import pad as pad
+from labnet.nn.functions.resampling import pixel_shuffle as pixel_shuffle
+from labnet.nn.sizes import probability, size
+from labnet.ops import gelu as gelu
+from labnet.ops import sigmoid as sigmoid
+from labnet.ops import tanh as tanh
 from labnet.ops.core.creation import arange, rand
 from labnet.ops.core.dispatch import current_tracer
-from labnet.ops.core.half_precision import HALF, SINGLE
-from labnet.ops.nn.windows import Padding, Pair
 from labnet.tensor import Tensor
-
-
-def conv2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Pair = 1,
-    padding: Padding = 0,
-    dilation: Pair = 1,
-    groups: int = 1,
-) -> Tensor:
-    """Cross-correlate images with filters and add a bias per filter.
-
-    Parameters
-    ----------
-    x : tensor of shape (N, C, H, W), or (C, H, W) for one image
-    weight : tensor of shape (K, C / groups, rows, columns)
-    bias : tensor of shape (K,), optional
-    stride, padding, dilation, groups
-        As for `labnet.ops.conv2d`.
-
-    Returns
-    -------
-    tensor of shape (N, K, H', W') or (K, H', W')
-
-    Raises
-    ------
-    ShapeError
-        If the shapes do not fit each other.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> ln.nn.conv2d(ln.ones((1, 3, 8, 8)), ln.ones((4, 3, 3, 3)), ln.zeros(4), padding=1).shape
-    (1, 4, 8, 8)
-    """
-    if x.ndim == 3:
-        return conv2d(ops.expand_dims(x, axis=0), weight, bias, stride, padding, dilation, groups)[0]
-    shift = 0 if bias is None else bias
-    return ops.conv2d(x, weight, shift, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -84,45 +99,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return ops.linear(x, weight, bias)
 
 
-def normalize(x: Tensor, p: float = 2.0, axis: int = 1, eps: float = 1e-12) -> Tensor:
-    """Divide by the p-norm along `axis`, or by `eps` where the norm is smaller.
-
-    Parameters
-    ----------
-    x : tensor, floating
-    p : float
-        Order of the norm, positive; ``math.inf`` for the greatest absolute value.
-    axis : int
-    eps : float
-
-    Raises
-    ------
-    ValueError
-        If `p` is not positive.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> ln.nn.normalize(ln.asarray([[3.0, 4.0], [0.0, 0.0]])).tolist()
-    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
-    """
-    if not number("normalize", "p", p) > 0:
-        raise ValueError(f"normalize: expected p > 0, got {p}")
-    number("normalize", "eps", eps, least=0)
-    p, eps = float(p), float(eps)  # NumPy scalars would decide the dtype
-    if x.dtype == HALF:
-        return normalize(x.astype(SINGLE), p, axis, eps).astype(HALF)
-    if p == 2:  # the square root has no derivative at 0, so clamp first
-        return x / ops.sqrt(ops.maximum(ops.sum(x * x, axis=axis, keepdims=True), eps * eps))
-    size = ops.abs(x)
-    if p == math.inf:
-        return x / ops.maximum(ops.max(size, axis=axis, keepdims=True), eps)
-    total = ops.sum(size**p, axis=axis, keepdims=True)
-    none = total == 0
-    return x / ops.maximum(ops.where(none, 0.0, ops.where(none, 1.0, total) ** (1 / p)), eps)
-
-
-def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Set each element to 0 with probability `p`, and scale the others by ``1 / (1 - p)``.
 
     The random numbers are reproducible with `labnet.manual_seed`. Outside training `x` is returned unchanged.
@@ -146,44 +123,18 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     return ops.where(kept, x * (1 / (1 - p) if p < 1 else 1.0), 0.0)
 
 
-def layer_norm(
-    x: Tensor,
-    normalized_shape: int | tuple[int, ...],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Tensor:
-    """Normalise over the last dimensions to mean 0 and variance 1, then scale and shift.
-
-    Parameters
-    ----------
-    x : tensor of shape (..., *normalized_shape)
-    normalized_shape : int or tuple of int
-    weight, bias : tensors of shape `normalized_shape`, optional
-    eps : float
-        Added to the variance.
-
-    Raises
-    ------
-    ShapeError
-        If `x` does not end in `normalized_shape`.
+def one_hot(labels: Tensor, num_classes: int = -1) -> Tensor:
+    """Return int64 ones at the labels, along a new last dimension; by default up to the greatest label.
 
     Examples
     --------
     >>> import labnet as ln
-    >>> ln.nn.layer_norm(ln.asarray([[1.0, 3.0]]), 2, eps=0.0).tolist()
-    [[-1.0, 1.0]]
+    >>> ln.nn.functional.one_hot(ln.asarray([1, 0]), 3).tolist()
+    [[0, 1, 0], [1, 0, 0]]
     """
-    shape = sizes("layer_norm", "normalized_shape", normalized_shape)
-    if x.shape[-len(shape) :] != shape:
-        raise ShapeError(f"layer_norm: expected an input of shape (..., {', '.join(map(str, shape))}), got {x.shape}")
-    with Deferred():
-        y = ops.standardize(x, dims=len(shape), eps=eps)
-        y = y if weight is None else y * weight
-        y = y if bias is None else y + bias
-    if current_tracer() is None:
-        materialize(y.array)
-    return y
+    count = int(ops.max(labels).item()) + 1 if num_classes == -1 else num_classes
+    found: Tensor = (ops.expand_dims(labels, axis=-1) == arange(count, device=labels.device)).astype("int64")
+    return found
 
 
 def embedding(indices: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
@@ -239,9 +190,9 @@ def scaled_dot_product_attention(
     value: Tensor,
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
-    *,
     is_causal: bool = False,
     scale: float | None = None,
+    enable_gqa: bool = False,
 ) -> Tensor:
     """Average the values, weighted by the match of their keys with each query (Vaswani et al., 2017, equation 1).
 
@@ -258,6 +209,8 @@ def scaled_dot_product_attention(
         Query i attends to keys 0 to i only.
     scale : float, optional
         Factor of the scores, ``1 / sqrt(E)`` by default.
+    enable_gqa : bool
+        Keys and values have fewer heads, dimension -3, each for a group of the queries' heads (Ainslie et al., 2023).
 
     Returns
     -------
@@ -268,6 +221,8 @@ def scaled_dot_product_attention(
     ------
     ValueError
         If both `attn_mask` and `is_causal` are given.
+    ShapeError
+        If the heads of keys and values do not divide those of the queries.
 
     Examples
     --------
@@ -276,6 +231,14 @@ def scaled_dot_product_attention(
     >>> ln.nn.scaled_dot_product_attention(x, x, x, is_causal=True)[0].tolist()
     [1.0]
     """
+    if enable_gqa:
+        heads, shared = query.shape[-3], key.shape[-3]
+        if heads % shared or value.shape[-3] != shared:
+            raise ShapeError(
+                f"scaled_dot_product_attention: heads of queries, keys and values do not fit each other: "
+                f"{query.shape}, {key.shape}, {value.shape}"
+            )
+        key, value = (ops.repeat(x, heads // shared, axis=-3) for x in (key, value))
     if is_causal:
         if attn_mask is not None:
             raise ValueError("scaled_dot_product_attention: give attn_mask or is_causal=True, not both")

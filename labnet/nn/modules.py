@@ -1,9 +1,10 @@
 """Modules: functions that own parameters."""
 
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from labnet import memory
 from labnet.errors import DTypeError, ShapeError
@@ -12,7 +13,7 @@ from labnet.nn.assignment import belongs_to_state, is_input, looks_like_a_parame
 from labnet.nn.sizes import size
 from labnet.nn.summary import Row, summary_html
 from labnet.ops import linear
-from labnet.optim import Optimizer
+from labnet.optim import Optimizer, accumulated
 from labnet.optim.inputs import belongs_to_module, note_inputs, warn
 from labnet.settings import Setting
 from labnet.tensor import DTYPES, DTypeLike, Tensor, as_dtype
@@ -20,6 +21,8 @@ from labnet.tensor import DTYPES, DTypeLike, Tensor, as_dtype
 if TYPE_CHECKING:
     from labnet.nn.checkpoint import Checkpoint
 
+T = TypeVar("T")
+Seconds = float  # `Module.float` hides the type
 #: Number of attribute changes in all modules, by which compiled steps detect them.
 changes = [0]
 _override: ContextVar[bool | None] = ContextVar("labnet_training", default=None)
@@ -47,12 +50,125 @@ def calling_mode(training: bool) -> Setting:
     return Setting(_override, training)
 
 
-def _each_once(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+def _each_once(named: Iterable[tuple[str, T]]) -> Iterator[tuple[str, T]]:
     seen: set[int] = set()
-    for name, tensor in named:
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            yield name, tensor
+    for name, found in named:
+        if id(found) not in seen:
+            seen.add(id(found))
+            yield name, found
+
+
+class _ParameterType(type):
+    """Lets `isinstance` recognise parameters, which are tensors."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, Tensor) and instance.is_leaf and instance.requires_grad
+
+
+class Parameter(metaclass=_ParameterType):
+    """Make a parameter: a leaf that requires gradients, with the values of a tensor.
+
+    Parameters
+    ----------
+    data : tensor
+    requires_grad : bool
+        False for one that is not trained now.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> weight = ln.nn.Parameter(ln.zeros(2))
+    >>> weight.requires_grad, isinstance(weight, ln.nn.Parameter)
+    (True, True)
+    """
+
+    def __new__(cls, data: Any, requires_grad: bool = True) -> Tensor:  # type: ignore[misc]
+        """Return a tensor."""
+        return Tensor(data.detach() if isinstance(data, Tensor) else data, requires_grad=requires_grad)
+
+
+class IncompatibleKeys(NamedTuple):
+    """The names that a loaded state dict lacks, and those that the module does not have.
+
+    Examples
+    --------
+    >>> IncompatibleKeys([], [])
+    <All keys matched successfully>
+    """
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        if not self.missing_keys and not self.unexpected_keys:
+            return "<All keys matched successfully>"
+        return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
+
+
+class _Hooked:
+    """The forward of a module with hooks, in place of its method; replaced by a new one when the hooks change."""
+
+    def __init__(self, module: "Module", before: Mapping[int, Any], after: Mapping[int, Any]):
+        self.module = module
+        #: (hook, whether it takes named arguments) by the number of the hook.
+        self.hooks = {"before": before, "after": after}
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        module = self.module
+        for hook, with_named in self.hooks["before"].values():
+            found = hook(module, inputs, named) if with_named else hook(module, inputs)
+            if found is not None and with_named:
+                inputs, named = found
+            elif found is not None:
+                inputs = found if isinstance(found, tuple) else (found,)
+        output = type(module).forward(module, *inputs, **named)
+        for hook, with_named in self.hooks["after"].values():
+            found = hook(module, inputs, named, output) if with_named else hook(module, inputs, output)
+            output = output if found is None else found
+        return output
+
+
+class HookHandle:
+    """Removes a hook.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> layer, shapes = ln.nn.Linear(2, 1), []
+    >>> with layer.register_forward_hook(lambda module, inputs, output: shapes.append(output.shape)):
+    ...     _ = layer(ln.ones((3, 2)))
+    >>> _ = layer(ln.ones((4, 2)))
+    >>> shapes
+    [(3, 1)]
+    """
+
+    def __init__(self, module: "Module", when: str, hook: Callable[..., Any], *, with_kwargs: bool):
+        self._module, self._when, self._key = module, when, next(_hook_keys)
+        self._set({**self._hooks()[when], self._key: (hook, with_kwargs)})
+
+    def _hooks(self) -> dict[str, Any]:
+        forward = vars(self._module).get("forward")
+        return forward.hooks if isinstance(forward, _Hooked) else {"before": {}, "after": {}}
+
+    def _set(self, hooks: dict[int, Any]) -> None:
+        every = {**self._hooks(), self._when: hooks}
+        if any(every.values()):
+            self._module.forward = _Hooked(self._module, **every)  # type: ignore[method-assign]
+        elif "forward" in vars(self._module):
+            del self._module.forward
+
+    def remove(self) -> None:
+        """Remove the hook; a second call does nothing."""
+        self._set({key: hook for key, hook in self._hooks()[self._when].items() if key != self._key})
+
+    def __enter__(self) -> "HookHandle":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+_hook_keys = itertools.count()
 
 
 def _forget_history(tensor: Tensor) -> None:
@@ -149,11 +265,7 @@ class Module:
         >>> [name for name, _ in module.named_buffers()], list(module.state_dict())
         (['scale'], ['scale'])
         """
-        self._check_made(name)
-        if not isinstance(name, str) or not name or "." in name:
-            raise KeyError(f"register_buffer: expected a name without a dot, got {name!r}")
-        if name not in self._buffers and hasattr(self, name):
-            raise KeyError(f"register_buffer: {type(self).__name__} has an attribute {name!r} already")
+        self._check_name("register_buffer", name, "_buffers")
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(f"register_buffer: expected {name!r} to be a tensor or None, got {type(tensor).__name__}")
         changes[0] += 1
@@ -213,9 +325,165 @@ class Module:
                     own["_noted"] = note_inputs(given)
         return self.forward(*inputs, **named)
 
+    def register_forward_hook(self, hook: Callable[..., Any], *, with_kwargs: bool = False) -> HookHandle:
+        """Call ``hook(module, inputs, output)`` after each forward; what it returns replaces the output.
+
+        Parameters
+        ----------
+        hook : callable
+            Returns None to leave the output as it is.
+        with_kwargs : bool
+            Call ``hook(module, inputs, named, output)``.
+
+        Returns
+        -------
+        HookHandle
+            Its `remove` ends the calls.
+        """
+        return HookHandle(self, "after", hook, with_kwargs=with_kwargs)
+
+    def register_forward_pre_hook(self, hook: Callable[..., Any], *, with_kwargs: bool = False) -> HookHandle:
+        """Call ``hook(module, inputs)`` before each forward; what it returns replaces the inputs.
+
+        Parameters
+        ----------
+        hook : callable
+            Returns None to leave the inputs as they are, or a tuple.
+        with_kwargs : bool
+            Call ``hook(module, inputs, named)``, which returns None or ``(inputs, named)``.
+
+        Returns
+        -------
+        HookHandle
+            Its `remove` ends the calls.
+        """
+        return HookHandle(self, "before", hook, with_kwargs=with_kwargs)
+
     def children(self) -> Iterator["Module"]:
         """Iterate over the modules directly inside this one."""
         return iter(self._modules.values())
+
+    def named_children(self) -> Iterator[tuple[str, "Module"]]:
+        """Iterate over (name, module) of the modules directly inside this one."""
+        return iter(self._modules.items())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
+        """Iterate over (name, module) of this module and all inside it, each once; this one's own name is `prefix`.
+
+        Examples
+        --------
+        >>> import labnet as ln
+        >>> [name for name, _ in ln.nn.Sequential(ln.nn.Linear(1, 1)).named_modules()]
+        ['', '0']
+        """
+        return _each_once(self._named_modules(prefix))
+
+    def _named_modules(self, prefix: str) -> Iterator[tuple[str, "Module"]]:
+        yield prefix, self
+        for name, module in self._modules.items():
+            yield from module._named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def get_submodule(self, target: str) -> "Module":
+        """Return the module with a name such as ``encoder.layers.0``; this one for an empty name.
+
+        Raises
+        ------
+        AttributeError
+            If there is none.
+        """
+        found = self
+        for name in filter(None, target.split(".")):
+            if name not in found._modules:
+                raise AttributeError(f"{type(found).__name__} has no module {name!r}; it has {list(found._modules)}")
+            found = found._modules[name]
+        return found
+
+    def get_parameter(self, target: str) -> Tensor:
+        """Return the parameter with a name such as ``layers.0.weight``.
+
+        Raises
+        ------
+        AttributeError
+            If there is none.
+        """
+        owner, _, name = target.rpartition(".")
+        found = self.get_submodule(owner)._parameters
+        if name not in found:
+            raise AttributeError(f"no parameter {target!r}; there are {[key for key, _ in self.named_parameters()]}")
+        return found[name]
+
+    def add_module(self, name: str, module: "Module | None") -> None:
+        """Add a module under a name, as an attribute of that name does.
+
+        Raises
+        ------
+        KeyError
+            If the name is empty, has a dot in it, or is one of another attribute.
+        TypeError
+            If it is no module.
+        """
+        self._check_name("add_module", name, "_modules")
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"add_module: expected {name!r} to be a module, got {type(module).__name__}")
+        setattr(self, name, module)
+
+    register_module = add_module
+
+    def register_parameter(self, name: str, parameter: Tensor | None) -> None:
+        """Add a parameter under a name; None for one that is missing.
+
+        Raises
+        ------
+        KeyError
+            If the name is empty, has a dot in it, or is one of another attribute.
+        TypeError
+            If it is no tensor.
+        """
+        self._check_name("register_parameter", name, "_parameters")
+        if parameter is not None and not isinstance(parameter, Tensor):
+            raise TypeError(f"register_parameter: expected {name!r} to be a tensor, got {type(parameter).__name__}")
+        setattr(self, name, parameter)
+
+    def _check_name(self, method: str, name: str, group: str) -> None:
+        self._check_made(name)
+        if not isinstance(name, str) or not name or "." in name:
+            raise KeyError(f"{method}: expected a name without a dot, got {name!r}")
+        if name not in getattr(self, group) and hasattr(self, name):
+            raise KeyError(f"{method}: {type(self).__name__} has an attribute {name!r} already")
+
+    def apply(self, function: Callable[["Module"], Any]) -> Self:
+        """Call a function with every module inside this one, inner ones first, and then with this one; return it.
+
+        Examples
+        --------
+        >>> import labnet as ln
+        >>> kinds = []
+        >>> _ = ln.nn.Sequential(ln.nn.Linear(1, 1)).apply(lambda module: kinds.append(type(module).__name__))
+        >>> kinds
+        ['Linear', 'Sequential']
+        """
+        for module in self.children():
+            module.apply(function)
+        function(self)
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Set whether the parameters require gradients, and return this module: False freezes it.
+
+        Examples
+        --------
+        >>> import labnet as ln
+        >>> ln.nn.Linear(2, 1).requires_grad_(False)(ln.ones((1, 2))).requires_grad
+        False
+        """
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        changes[0] += 1
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear ``.grad`` of all parameters."""
+        accumulated.clear(self.parameters())
 
     def modules(self) -> Iterator["Module"]:
         """Iterate over this module and all modules inside it, each once."""
@@ -228,13 +496,21 @@ class Module:
                 yield module
                 pending[:0] = module.children()
 
-    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Iterate over (name, parameter), each parameter once, under its first name."""
-        return _each_once(self._named("_parameters", ""))
+    def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """Iterate over (name, parameter), each parameter once, under its first name.
 
-    def parameters(self) -> Iterator[Tensor]:
-        """Iterate over the parameters, each once."""
-        return (tensor for _, tensor in self.named_parameters())
+        Parameters
+        ----------
+        prefix : str
+            Put before each name, with a dot.
+        recurse : bool
+            Whether the modules inside this one count.
+        """
+        return _each_once(self._named("_parameters", prefix and f"{prefix}.", recurse=recurse))
+
+    def parameters(self, recurse: bool = True) -> Iterator[Tensor]:
+        """Iterate over the parameters, each once; without `recurse` over those of this module alone."""
+        return (tensor for _, tensor in self.named_parameters(recurse=recurse))
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
         """Iterate over (name, buffer), each buffer once, under its first name, including unsaved ones."""
@@ -244,11 +520,13 @@ class Module:
         """Iterate over the buffers, each once."""
         return (tensor for _, tensor in self.named_buffers())
 
-    def _named(self, group: str, prefix: str, *, saved: bool = False) -> Iterator[tuple[str, Tensor]]:
+    def _named(
+        self, group: str, prefix: str, *, saved: bool = False, recurse: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in getattr(self, group).items():
             if tensor is not None and not (saved and name in self._transient):
                 yield prefix + name, tensor
-        for name, module in self._modules.items():
+        for name, module in self._modules.items() if recurse else ():
             yield from module._named(group, f"{prefix}{name}.", saved=saved)
 
     def saved_tensors(self) -> dict[str, Tensor]:
@@ -269,8 +547,20 @@ class Module:
         """
         return {name: tensor.detach() for name, tensor in self.saved_tensors().items()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Write the values of a state dict into the parameters and buffers.
+
+        Parameters
+        ----------
+        state : mapping
+            Tensors or arrays by name.
+        strict : bool
+            Whether all names have to be there, and no others; else the common ones are written.
+
+        Returns
+        -------
+        IncompatibleKeys
+            The missing and the unknown names.
 
         Raises
         ------
@@ -281,18 +571,22 @@ class Module:
         """
         own = self.saved_tensors()
         missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        if missing or unknown:
-            raise KeyError(f"load_state_dict: missing {missing}, unknown {unknown}; expected {sorted(own)}")
-        values = {name: Tensor(state[name]) for name in own}
+        if strict and (missing or unknown):
+            raise KeyError(
+                f"load_state_dict: missing {missing}, unknown {unknown}; expected {sorted(own)}; "
+                "strict=False loads the names in common"
+            )
+        values = {name: Tensor(state[name]) for name in own if name in state}
         for name, value in values.items():
             if value.shape != own[name].shape:
                 raise ShapeError(f"load_state_dict: {name} has shape {value.shape}, expected {own[name].shape}")
         for name, value in values.items():
             _forget_history(own[name])
             own[name].assign(value)
+        return IncompatibleKeys(missing, unknown)
 
     def checkpoint(
-        self, path: str | os.PathLike[str], every_seconds: float = 30, *, optimizer: Optimizer | None = None
+        self, path: str | os.PathLike[str], every_seconds: Seconds = 30, *, optimizer: Optimizer | None = None
     ) -> "Checkpoint":
         """Load a file if it exists, and from now on keep it up to date with this module.
 
@@ -362,15 +656,37 @@ class Module:
                 f"got {x.dtype}; convert it with x.astype({weight.dtype.name!r})"
             )
 
-    def to(self, target: DTypeLike) -> "Module":
+    def float(self) -> Self:
+        """Convert the floating parameters and buffers to float32."""
+        return self.to("float32")
+
+    def double(self) -> Self:
+        """Convert the floating parameters and buffers to float64."""
+        return self.to("float64")
+
+    def half(self) -> Self:
+        """Convert the floating parameters and buffers to float16."""
+        return self.to("float16")
+
+    def cpu(self) -> Self:
+        """Move the parameters and buffers to the CPU."""
+        return self.to("cpu")
+
+    def cuda(self) -> Self:
+        """Move the parameters and buffers to the GPU."""
+        return self.to("cuda")
+
+    def to(self, target: DTypeLike | None = None, *, device: str | None = None, dtype: DTypeLike | None = None) -> Self:
         """Move all parameters and buffers to a device, or convert the floating ones to a dtype; return the module.
 
         The tensors stay the same objects, so their optimizer can continue; their gradients are dropped.
 
         Parameters
         ----------
-        target : str or dtype
+        target : str or dtype, optional
             ``"cpu"``, ``"cuda"``, or a floating dtype.
+        device, dtype : optional
+            The same by name, also both.
 
         Raises
         ------
@@ -383,6 +699,12 @@ class Module:
         >>> ln.nn.Linear(2, 1).to("float64").weight.dtype
         dtype('float64')
         """
+        for each in (target, device, dtype):
+            if each is not None:
+                self._convert(each)
+        return self
+
+    def _convert(self, target: DTypeLike) -> None:
         tensors = list({id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())}.values())
         if not isinstance(target, str) or target in DTYPES:
             if as_dtype(target).kind != "f":
@@ -395,7 +717,6 @@ class Module:
             tensor.grad = None
             tensor.array = array
         changes[0] += 1
-        return self
 
     def __repr__(self) -> str:
         inside = [f"  ({name}): " + repr(module).replace("\n", "\n  ") for name, module in self._modules.items()]

@@ -34,9 +34,9 @@ class EMA:
     --------
     >>> import labnet as ln
     >>> model = ln.nn.Linear(1, 1, bias=False)
-    >>> model.load_state_dict({"weight": ln.zeros((1, 1))})
+    >>> _ = model.weight.assign(ln.zeros((1, 1)))
     >>> average = ln.optim.EMA(model, decay=0.75)
-    >>> model.load_state_dict({"weight": ln.ones((1, 1))})
+    >>> _ = model.weight.assign(ln.ones((1, 1)))
     >>> average.update()
     >>> average(ln.ones((1, 1))).item()
     0.25

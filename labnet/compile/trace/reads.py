@@ -182,7 +182,8 @@ class Reads:
     def _read_method(self, owner: Any, name: str, function: types.FunctionType) -> None:
         if isinstance(owner, Module | Optimizer):
             self._read_class(type(owner), name)  # changes of instance attributes are counted
-            if isinstance(owner, Module) and not is_library(module_of(in_classes(type(owner), name)[0])):  # type: ignore[index]
+            is_own = not is_library(module_of(in_classes(type(owner), name)[0]))  # type: ignore[index]
+            if isinstance(owner, Module) and (is_own or name == "forward"):  # which hooks replace
                 self._environment.guard(Method(owner, name, f"{self._environment.name_of(owner)}.{name}", function))
         elif not is_library(module_of(function)) or not is_library(module_of(type(owner))):
             self._environment.guard(Method(owner, name, f"{self._environment.name_of(owner)}.{name}", function))

@@ -1,58 +1,28 @@
 """Activation functions as modules, as in torch."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar
-
 from labnet import ops
+from labnet.nn import functional
+from labnet.nn.layers.function import FunctionModule
 from labnet.nn.modules import Module
 from labnet.nn.sizes import MAX_DIMENSIONS, number, size
+from labnet.ops.core.creation import full
 from labnet.tensor import Tensor
 
 
-class Activation(Module):
-    """The base class of modules that apply one function with fixed arguments.
-
-    Examples
-    --------
-    >>> class Negative(Activation):
-    ...     function = ops.negative
-    >>> import labnet as ln
-    >>> Negative()(ln.ones(1)).tolist()
-    [-1.0]
-    """
-
-    #: The function; stored through the class, so that it does not become a method.
-    function: ClassVar[Callable[..., Tensor]]
-
-    def __init__(self, **static: Any):
-        super().__init__()
-        self._static = static
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the function to a tensor of any shape."""
-        return type(self).function(x, **self._static)
-
-    def _describe(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self._static.items())
-
-
-class ReLU(Activation):
+class ReLU(FunctionModule):
     """`labnet.nn.relu` as a module.
 
     Examples
     --------
     >>> import labnet as ln
-    >>> ln.nn.ReLU()(ln.asarray([-1.0, 1.0])).tolist()
+    >>> ln.nn.ReLU(inplace=True)(ln.asarray([-1.0, 1.0])).tolist()
     [0.0, 1.0]
     """
 
     function = ops.relu
 
-    def __init__(self) -> None:
-        super().__init__()
 
-
-class ReLU6(Activation):
+class ReLU6(FunctionModule):
     """`labnet.nn.relu6` as a module.
 
     Examples
@@ -64,29 +34,8 @@ class ReLU6(Activation):
 
     function = ops.relu6
 
-    def __init__(self) -> None:
-        super().__init__()
 
-
-class GELU(Activation):
-    """`labnet.nn.gelu` as a module.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> ln.nn.GELU()(ln.zeros(1)).tolist()
-    [0.0]
-    """
-
-    function = ops.gelu
-
-    def __init__(self, *, approximate: str = "none"):
-        if approximate not in ("none", "tanh"):
-            raise ValueError(f"GELU: expected approximate to be 'none' or 'tanh', got {approximate!r:.40}")
-        super().__init__(approximate=approximate)
-
-
-class SiLU(Activation):
+class SiLU(FunctionModule):
     """`labnet.nn.silu` as a module.
 
     Examples
@@ -96,13 +45,10 @@ class SiLU(Activation):
     [0.0]
     """
 
-    function = ops.silu
-
-    def __init__(self) -> None:
-        super().__init__()
+    function = functional.silu
 
 
-class ELU(Activation):
+class ELU(FunctionModule):
     """`labnet.nn.elu` as a module.
 
     Examples
@@ -112,13 +58,36 @@ class ELU(Activation):
     [1.0]
     """
 
-    function = ops.elu
-
-    def __init__(self, alpha: float = 1.0):
-        super().__init__(alpha=number("ELU", "alpha", alpha))
+    function = functional.elu
 
 
-class LeakyReLU(Activation):
+class CELU(FunctionModule):
+    """`labnet.nn.functional.celu` as a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.CELU()(ln.asarray([1.0])).tolist()
+    [1.0]
+    """
+
+    function = functional.celu
+
+
+class SELU(FunctionModule):
+    """`labnet.nn.functional.selu` as a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.SELU()(ln.zeros(1)).tolist()
+    [0.0]
+    """
+
+    function = functional.selu
+
+
+class LeakyReLU(FunctionModule):
     """`labnet.nn.leaky_relu` as a module.
 
     Examples
@@ -128,32 +97,10 @@ class LeakyReLU(Activation):
     [-1.0]
     """
 
-    function = ops.leaky_relu
-
-    def __init__(self, negative_slope: float = 0.01):
-        super().__init__(negative_slope=number("LeakyReLU", "negative_slope", negative_slope))
+    function = functional.leaky_relu
 
 
-class Hardtanh(Activation):
-    """`labnet.nn.hardtanh` as a module.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> ln.nn.Hardtanh()(ln.asarray([-2.0])).tolist()
-    [-1.0]
-    """
-
-    function = ops.hardtanh
-
-    def __init__(self, min_val: float = -1.0, max_val: float = 1.0):
-        low, high = number("Hardtanh", "min_val", min_val), number("Hardtanh", "max_val", max_val)
-        if low > high:
-            raise ValueError(f"Hardtanh: expected min_val of at most max_val, got {min_val} and {max_val}")
-        super().__init__(min_val=low, max_val=high)
-
-
-class Threshold(Activation):
+class Threshold(FunctionModule):
     """`labnet.nn.threshold` as a module.
 
     Examples
@@ -163,14 +110,10 @@ class Threshold(Activation):
     [0.5, 2.0]
     """
 
-    function = ops.threshold
-
-    def __init__(self, threshold: float, value: float):
-        bound, below = number("Threshold", "threshold", threshold), number("Threshold", "value", value)
-        super().__init__(threshold=bound, value=below)
+    function = functional.threshold
 
 
-class Sigmoid(Activation):
+class Sigmoid(FunctionModule):
     """`labnet.nn.sigmoid` as a module.
 
     Examples
@@ -182,11 +125,112 @@ class Sigmoid(Activation):
 
     function = ops.sigmoid
 
-    def __init__(self) -> None:
-        super().__init__()
+
+class LogSigmoid(FunctionModule):
+    """`labnet.nn.functional.logsigmoid` as a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.LogSigmoid()(ln.asarray([-1000.0])).tolist()
+    [-1000.0]
+    """
+
+    function = functional.logsigmoid
 
 
-class Tanh(Activation):
+class Hardsigmoid(FunctionModule):
+    """`labnet.nn.functional.hardsigmoid` as a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Hardsigmoid()(ln.zeros(1)).tolist()
+    [0.5]
+    """
+
+    function = functional.hardsigmoid
+
+
+class Hardswish(FunctionModule):
+    """`labnet.nn.functional.hardswish` as a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Hardswish()(ln.asarray([4.0])).tolist()
+    [4.0]
+    """
+
+    function = functional.hardswish
+
+
+class Mish(FunctionModule):
+    """`labnet.nn.functional.mish` as a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Mish()(ln.zeros(1)).tolist()
+    [0.0]
+    """
+
+    function = functional.mish
+
+
+class Softplus(FunctionModule):
+    """`labnet.nn.functional.softplus` as a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Softplus()(ln.asarray([100.0])).tolist()
+    [100.0]
+    """
+
+    function = functional.softplus
+
+
+class Softsign(FunctionModule):
+    """`labnet.nn.functional.softsign` as a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Softsign()(ln.asarray([1.0])).tolist()
+    [0.5]
+    """
+
+    function = functional.softsign
+
+
+class Softshrink(FunctionModule):
+    """`labnet.nn.functional.softshrink` as a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Softshrink()(ln.asarray([1.0])).tolist()
+    [0.5]
+    """
+
+    function = functional.softshrink
+
+
+class Hardshrink(FunctionModule):
+    """`labnet.nn.functional.hardshrink` as a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Hardshrink()(ln.asarray([0.25])).tolist()
+    [0.0]
+    """
+
+    function = functional.hardshrink
+
+
+class Tanh(FunctionModule):
     """`labnet.tanh` as a module.
 
     Examples
@@ -198,27 +242,97 @@ class Tanh(Activation):
 
     function = ops.tanh
 
-    def __init__(self) -> None:
-        super().__init__()
+
+class Tanhshrink(FunctionModule):
+    """`labnet.nn.functional.tanhshrink` as a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Tanhshrink()(ln.zeros(1)).tolist()
+    [0.0]
+    """
+
+    function = functional.tanhshrink
 
 
-class Softmax(Activation):
+class GLU(FunctionModule):
+    """`labnet.nn.functional.glu` as a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.GLU()(ln.asarray([4.0, 0.0])).tolist()
+    [2.0]
+    """
+
+    function = functional.glu
+
+
+class GELU(FunctionModule):
+    """`labnet.nn.gelu` as a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.GELU(approximate="tanh")(ln.zeros(1)).tolist()
+    [0.0]
+    """
+
+    function = ops.gelu
+
+    def __init__(self, approximate: str = "none"):
+        if approximate not in ("none", "tanh"):
+            raise ValueError(f"GELU: expected approximate to be 'none' or 'tanh', got {approximate!r:.40}")
+        super().__init__(approximate=approximate)
+
+
+class Hardtanh(FunctionModule):
+    """`labnet.nn.hardtanh` as a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Hardtanh()(ln.asarray([-2.0])).tolist()
+    [-1.0]
+    """
+
+    function = functional.hardtanh
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False):
+        low, high = number("Hardtanh", "min_val", min_val), number("Hardtanh", "max_val", max_val)
+        if low > high:
+            raise ValueError(f"Hardtanh: expected min_val of at most max_val, got {min_val} and {max_val}")
+        super().__init__(min_val=low, max_val=high)
+
+
+class _AlongAxis(FunctionModule):
+    """The base class of functions along one dimension, which is named `dim` or `axis`."""
+
+    _names = ("axis",)
+
+    def __init_subclass__(cls) -> None:
+        """Keep the parameters of this class."""
+
+    def __init__(self, dim: int | None = None, *, axis: int = -1):
+        Module.__init__(self)
+        self.axis = size(type(self).__name__, "axis", axis if dim is None else dim, least=-MAX_DIMENSIONS)
+
+
+class Softmax(_AlongAxis):
     """`labnet.nn.softmax` as a module.
 
     Examples
     --------
     >>> import labnet as ln
-    >>> ln.nn.Softmax()(ln.zeros(2)).tolist()
-    [0.5, 0.5]
+    >>> ln.nn.Softmax(dim=1)(ln.zeros((1, 2))).tolist()
+    [[0.5, 0.5]]
     """
 
     function = ops.softmax
 
-    def __init__(self, axis: int = -1):
-        super().__init__(axis=size(type(self).__name__, "axis", axis, least=-MAX_DIMENSIONS))
 
-
-class LogSoftmax(Activation):
+class LogSoftmax(_AlongAxis):
     """`labnet.nn.log_softmax` as a module.
 
     Examples
@@ -230,5 +344,50 @@ class LogSoftmax(Activation):
 
     function = ops.log_softmax
 
-    def __init__(self, axis: int = -1):
-        super().__init__(axis=size(type(self).__name__, "axis", axis, least=-MAX_DIMENSIONS))
+
+class Softmin(_AlongAxis):
+    """`labnet.nn.functional.softmin` as a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Softmin()(ln.zeros(2)).tolist()
+    [0.5, 0.5]
+    """
+
+    function = functional.softmin
+
+
+class PReLU(Module):
+    """`labnet.nn.functional.prelu` with a learned slope, or one per channel.
+
+    Parameters
+    ----------
+    num_parameters : int
+        1, or the number of channels.
+    init : float
+        First value of the slopes.
+
+    Attributes
+    ----------
+    weight : tensor of shape (num_parameters,), float32
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.PReLU()(ln.asarray([-2.0, 2.0])).tolist()
+    [-0.5, 2.0]
+    """
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25):
+        super().__init__()
+        self.num_parameters = size("PReLU", "num_parameters", num_parameters)
+        self.weight = full(self.num_parameters, number("PReLU", "init", init), dtype="float32", requires_grad=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the function to a tensor of any shape, with channels in dimension 1."""
+        self.check_dtype(x, self.weight)
+        return functional.prelu(x, self.weight)
+
+    def _describe(self) -> str:
+        return f"num_parameters={self.num_parameters}"

@@ -4,7 +4,7 @@ import math
 
 from labnet.errors import ShapeError
 from labnet.nn import init
-from labnet.nn.functional import dropout, embedding, layer_norm
+from labnet.nn.functional import dropout, embedding, group_norm, layer_norm, rms_norm
 from labnet.nn.modules import Module
 from labnet.nn.sizes import MAX_DIMENSIONS, number, probability, size, sizes
 from labnet.ops.core.creation import ones, zeros
@@ -38,6 +38,48 @@ class Flatten(Module):
         return f"{self.start_dim}, {self.end_dim}"
 
 
+class Unflatten(Module):
+    """Split one dimension into several; one of the sizes may be -1.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Unflatten(1, (3, -1))(ln.ones((2, 12))).shape
+    (2, 3, 4)
+    """
+
+    def __init__(self, dim: int, unflattened_size: tuple[int, ...]):
+        super().__init__()
+        self.dim = size("Unflatten", "dim", dim, least=-MAX_DIMENSIONS)
+        self.unflattened_size = tuple(unflattened_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the same elements with more dimensions."""
+        place = self.dim + x.ndim if self.dim < 0 else self.dim
+        return x.reshape((*x.shape[:place], *self.unflattened_size, *x.shape[place + 1 :]))
+
+    def _describe(self) -> str:
+        return f"{self.dim}, {self.unflattened_size}"
+
+
+class Identity(Module):
+    """The input itself; arguments are accepted and ignored.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Identity()(ln.ones(2)).tolist()
+    [1.0, 1.0]
+    """
+
+    def __init__(self, *_: object, **__: object):
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the input."""
+        return x
+
+
 class Dropout(Module):
     """`labnet.nn.dropout` in training, the identity in evaluation.
 
@@ -48,7 +90,7 @@ class Dropout(Module):
     [1.0, 1.0, 1.0]
     """
 
-    def __init__(self, p: float = 0.5):
+    def __init__(self, p: float = 0.5, inplace: bool = False):
         super().__init__()
         self.p = probability("Dropout", "p", p)
 
@@ -58,6 +100,23 @@ class Dropout(Module):
 
     def _describe(self) -> str:
         return f"p={self.p}"
+
+
+class Dropout2d(Dropout):
+    """Dropout of whole channels of (N, C, H, W), or of (N, C, L) as `Dropout1d` (Tompson et al., 2015).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> sorted(set(ln.nn.Dropout2d(0.5)(ln.ones((8, 8, 2, 2))).sum(axis=(2, 3)).reshape(-1).tolist()))
+    [0.0, 8.0]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        if not self.training or not self.p:
+            return x
+        return x * dropout(ones((*x.shape[:2], *(1,) * (x.ndim - 2)), dtype=x.dtype, device=x.device), self.p)
 
 
 class Embedding(Module):
@@ -159,3 +218,112 @@ class LayerNorm(Module):
 
     def _describe(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}"
+
+
+class RMSNorm(Module):
+    """Division by the root mean square of the last dimensions, with a learned scale (Zhang and Sennrich, 2019).
+
+    Parameters
+    ----------
+    normalized_shape : int or tuple of int
+    eps : float, optional
+        Added to the mean square; the machine epsilon of the dtype by default.
+    elementwise_affine : bool
+        Whether there is a scale.
+
+    Attributes
+    ----------
+    weight : tensor of shape `normalized_shape`, float32, or None
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.RMSNorm(2)(ln.asarray([3.0, -3.0])).tolist()
+    [1.0, -1.0]
+    """
+
+    def __init__(
+        self, normalized_shape: int | tuple[int, ...], eps: float | None = None, elementwise_affine: bool = True
+    ):
+        super().__init__()
+        self.normalized_shape = sizes("RMSNorm", "normalized_shape", normalized_shape)
+        self.eps = None if eps is None else number("RMSNorm", "eps", eps, least=0)
+        self.weight = ones(self.normalized_shape, requires_grad=True) if elementwise_affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the same shape (..., *normalized_shape)."""
+        if self.weight is not None:
+            self.check_dtype(x, self.weight)
+        return rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+    def _describe(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}"
+
+
+class GroupNorm(Module):
+    """Normalisation of groups of channels, with learned scale and shift per channel (Wu and He, 2018).
+
+    Parameters
+    ----------
+    num_groups, num_channels : int
+        Number of groups, which divides that of channels.
+    eps : float
+        Added to the variance.
+    affine : bool
+        Whether there are parameters.
+
+    Attributes
+    ----------
+    weight, bias : tensors of shape (num_channels,), float32, or None
+
+    Raises
+    ------
+    ValueError
+        If the groups do not divide the channels.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.GroupNorm(2, 4)(ln.ones((1, 4, 3, 3))).shape
+    (1, 4, 3, 3)
+    """
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True):
+        super().__init__()
+        layer = type(self).__name__
+        self.num_groups = size(layer, "num_groups", num_groups)
+        self.num_channels = size(layer, "num_channels", num_channels)
+        self.eps = number(layer, "eps", eps, least=0)
+        if num_channels % num_groups:
+            raise ValueError(f"{layer}: num_groups={num_groups} must divide num_channels={num_channels}")
+        self.weight = ones(num_channels, requires_grad=True) if affine else None
+        self.bias = zeros(num_channels, requires_grad=True) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the same shape (N, C, ...)."""
+        if x.ndim < 2 or x.shape[1] != self.num_channels:
+            expected = f"(N, {self.num_channels}, ...)"
+            raise ShapeError(f"{type(self).__name__}({self._describe()}): expected shape {expected}, got {x.shape}")
+        if self.weight is not None:
+            self.check_dtype(x, self.weight)
+        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+    def _describe(self) -> str:
+        return f"{self.num_groups}, {self.num_channels}"
+
+
+class InstanceNorm2d(GroupNorm):
+    """Normalisation of each channel of each image; the shape may also be (N, C, L).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.InstanceNorm2d(3)(ln.ones((1, 3, 4, 4))).shape
+    (1, 3, 4, 4)
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, *, affine: bool = False):
+        super().__init__(num_features, num_features, eps, affine)
+
+    def _describe(self) -> str:
+        return f"{self.num_channels}"

@@ -1,19 +1,101 @@
-"""Convolution and pooling as modules."""
+"""Convolutions and their transposes as modules."""
 
 import math
+from typing import Any, ClassVar
 
 from labnet.errors import ShapeError
 from labnet.nn import init
-from labnet.nn.functional import conv2d
+from labnet.nn.functional import conv1d, conv2d, conv_transpose1d, conv_transpose2d, pad
 from labnet.nn.modules import Module
 from labnet.nn.sizes import padding as padding_of
 from labnet.nn.sizes import size, window
-from labnet.ops import avg_pool2d, max_pool2d
-from labnet.ops.nn.windows import Padding, Pair, pair
+from labnet.ops.nn.windows import pair
 from labnet.tensor import Tensor
 
 
-class Conv2d(Module):
+class _Convolution(Module):
+    """The parameters and checks that convolutions and their transposes share; subclasses define the dimensions."""
+
+    #: Number of dimensions of the windows, and the notation of the shape behind the channels.
+    dims: ClassVar[int]
+    image: ClassVar[str]
+    is_transposed: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+    ):
+        super().__init__()
+        layer = type(self).__name__
+        self.in_channels = size(layer, "in_channels", in_channels)
+        self.out_channels = size(layer, "out_channels", out_channels)
+        self.kernel_size = self._window("kernel_size", kernel_size)
+        self.stride = self._window("stride", stride)
+        self.padding = self._padding(padding)
+        self.dilation = self._window("dilation", dilation)
+        self.groups = size(layer, "groups", groups)
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(f"{layer}: groups={groups} must divide {in_channels} and {out_channels} channels")
+        if padding_mode not in _PADDING_MODES or (padding_mode != "zeros" and isinstance(self.padding, str)):
+            raise ValueError(f"{layer}: expected padding_mode {', '.join(_PADDING_MODES)}, got {padding_mode!r:.40}")
+        self.padding_mode = padding_mode
+        kernel = pair(self.kernel_size) if self.dims == 2 else (self.kernel_size,)
+        first, second = (in_channels, out_channels) if self.is_transposed else (out_channels, in_channels)
+        shape = (int(first), int(second) // self.groups, *kernel)
+        fan_in = math.prod(shape[1:])
+        self.weight = init.fan_in_uniform(shape, fan_in=fan_in)
+        self.bias = init.fan_in_uniform((self.out_channels,), fan_in=fan_in) if bias else None
+
+    def _window(self, name: str, value: Any, *, least: int = 1) -> Any:
+        layer = type(self).__name__
+        if self.dims == 2:
+            found = window(layer, name, value, least=least)
+            return pair(found) if name == "kernel_size" else found
+        single = isinstance(value, list | tuple) and len(value) == 1
+        return size(layer, name, value[0] if single else value, least=least)
+
+    def _padding(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return padding_of(type(self).__name__, value, stride=self.stride)
+        return self._window("padding", value, least=0)
+
+    def _checked(self, x: Tensor) -> Tensor:
+        """Check an input; pad it where the padding is not zeros."""
+        if x.ndim not in (self.dims + 1, self.dims + 2) or x.shape[-self.dims - 1] != self.in_channels:
+            raise ShapeError(
+                f"{type(self).__name__}({self._describe()}): expected an input of shape (N, {self.in_channels}, "
+                f"{self.image}) or ({self.in_channels}, {self.image}), got {x.shape}"
+            )
+        self.check_dtype(x, self.weight)
+        if self.padding_mode == "zeros":
+            return x
+        margins = pair(self.padding) if self.dims == 2 else (self.padding,)
+        return pad(x, [width for width in reversed(margins) for _ in range(2)], mode=self.padding_mode)
+
+    def _margin(self) -> Any:
+        """Return the zeros around the input."""
+        return self.padding if self.padding_mode == "zeros" else 0
+
+    def _describe(self) -> str:
+        named = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "padding_mode": "zeros"}
+        given = [f"{key}={getattr(self, key)!r}" for key, usual in named.items() if getattr(self, key) != usual]
+        bias = ["bias=False"] if self.bias is None else []
+        return ", ".join([f"{self.in_channels}, {self.out_channels}, {self.kernel_size}", *given, *bias])
+
+
+#: Kinds of padding of a convolution.
+_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+class Conv2d(_Convolution):
     """Cross-correlation of images with learned filters.
 
     Parameters
@@ -26,6 +108,7 @@ class Conv2d(Module):
         As for `labnet.nn.conv2d`.
     bias : bool
         Whether there is a bias per filter.
+    padding_mode : "zeros", "reflect", "replicate" or "circular"
 
     Attributes
     ----------
@@ -46,101 +129,95 @@ class Conv2d(Module):
     (32, 16, 26, 26)
     """
 
+    dims, image = 2, "H, W"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images of shape (N, C, H, W) or (C, H, W) to (N, K, H', W') or (K, H', W')."""
+        x = self._checked(x)
+        return conv2d(x, self.weight, self.bias, self.stride, self._margin(), self.dilation, self.groups)
+
+
+class Conv1d(_Convolution):
+    """Cross-correlation of signals with learned filters; parameters are as for `Conv2d`, each one number.
+
+    Attributes
+    ----------
+    weight : tensor of shape (K, C / groups, width), float32
+    bias : tensor of shape (K,), float32, or None
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Conv1d(2, 4, 3, padding=1)(ln.ones((8, 2, 10))).shape
+    (8, 4, 10)
+    """
+
+    dims, image = 1, "L"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map signals of shape (N, C, L) or (C, L) to (N, K, L') or (K, L')."""
+        x = self._checked(x)
+        return conv1d(x, self.weight, self.bias, self.stride, self._margin(), self.dilation, self.groups)
+
+
+class ConvTranspose2d(_Convolution):
+    """The transpose of a `Conv2d`, which enlarges images.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels C of the images, and K of the results.
+    kernel_size, stride, padding, dilation, groups
+        Those of the convolution whose transpose this is.
+    output_padding : int or (int, int)
+        Rows and columns added to the result at one side, fewer than the stride.
+    bias : bool
+        Whether there is a bias per channel of the result.
+
+    Attributes
+    ----------
+    weight : tensor of shape (C, K / groups, rows, columns), float32
+    bias : tensor of shape (K,), float32, or None
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.ConvTranspose2d(4, 2, 2, stride=2)(ln.ones((1, 4, 7, 7))).shape
+    (1, 2, 14, 14)
+    """
+
+    dims, image, is_transposed = 2, "H, W", True
+
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Pair,
-        stride: Pair = 1,
-        padding: Padding = 0,
-        dilation: Pair = 1,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
         groups: int = 1,
-        *,
         bias: bool = True,
+        dilation: Any = 1,
     ):
-        super().__init__()
-        self.in_channels = size("Conv2d", "in_channels", in_channels)
-        self.out_channels = size("Conv2d", "out_channels", out_channels)
-        self.kernel_size = pair(window("Conv2d", "kernel_size", kernel_size))
-        self.stride = window("Conv2d", "stride", stride)
-        self.padding = padding_of("Conv2d", padding, stride=self.stride)
-        self.dilation = window("Conv2d", "dilation", dilation)
-        self.groups = size("Conv2d", "groups", groups)
-        if in_channels % groups or out_channels % groups:
-            raise ValueError(f"Conv2d: groups={groups} must divide {in_channels} and {out_channels} channels")
-        shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
-        fan_in = math.prod(shape[1:])
-        self.weight = init.fan_in_uniform(shape, fan_in=fan_in)
-        self.bias = init.fan_in_uniform((self.out_channels,), fan_in=fan_in) if bias else None
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        self.output_padding = self._window("output_padding", output_padding, least=0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images of shape (N, C, H, W) or (C, H, W) to (N, K, H', W') or (K, H', W')."""
-        if x.ndim not in (3, 4) or x.shape[-3] != self.in_channels:
-            raise ShapeError(
-                f"Conv2d({self._describe()}): expected an input of shape (N, {self.in_channels}, H, W) "
-                f"or ({self.in_channels}, H, W), got {x.shape}"
-            )
-        self.check_dtype(x, self.weight)
-        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
-    def _describe(self) -> str:
-        named = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-        given = [f"{key}={getattr(self, key)!r}" for key, usual in named.items() if getattr(self, key) != usual]
-        bias = ["bias=False"] if self.bias is None else []
-        return ", ".join([f"{self.in_channels}, {self.out_channels}, {self.kernel_size}", *given, *bias])
+        """Map (N, C, H, W) or (C, H, W) to (N, K, H', W') or (K, H', W')."""
+        sizes = (self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+        transposed = conv_transpose2d if self.dims == 2 else conv_transpose1d
+        return transposed(self._checked(x), self.weight, self.bias, *sizes)
 
 
-def _pooling(layer: str, kernel_size: Pair, stride: Pair | None, padding: Pair) -> tuple[Pair, Pair | None, Pair]:
-    """Check the sizes of a pooling layer, and return them."""
-    kernel, width = window(layer, "kernel_size", kernel_size), window(layer, "padding", padding, least=0)
-    if any(2 * w > k for w, k in zip(pair(width), pair(kernel), strict=True)):
-        raise ValueError(f"{layer}: expected padding of at most half of kernel_size={kernel}, got {width}")
-    return kernel, None if stride is None else window(layer, "stride", stride), width
-
-
-class MaxPool2d(Module):
-    """`labnet.nn.max_pool2d` as a module.
+class ConvTranspose1d(ConvTranspose2d):
+    """The transpose of a `Conv1d`; parameters are as for `ConvTranspose2d`, each one number.
 
     Examples
     --------
     >>> import labnet as ln
-    >>> ln.nn.MaxPool2d(2)(ln.ones((1, 3, 8, 8))).shape
-    (1, 3, 4, 4)
+    >>> ln.nn.ConvTranspose1d(4, 2, 2, stride=2)(ln.ones((1, 4, 7))).shape
+    (1, 2, 14)
     """
 
-    def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1):
-        super().__init__()
-        self.kernel_size, self.stride, self.padding = _pooling("MaxPool2d", kernel_size, stride, padding)
-        self.dilation = window("MaxPool2d", "dilation", dilation)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images of shape (..., H, W) to (..., H', W')."""
-        return max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation)
-
-    def _describe(self) -> str:
-        return f"{self.kernel_size}, stride={self.stride or self.kernel_size}, padding={self.padding}"
-
-
-class AvgPool2d(Module):
-    """`labnet.nn.avg_pool2d` as a module.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> ln.nn.AvgPool2d(2)(ln.ones((1, 3, 8, 8))).shape
-    (1, 3, 4, 4)
-    """
-
-    def __init__(
-        self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, *, count_include_pad: bool = True
-    ):
-        super().__init__()
-        self.kernel_size, self.stride, self.padding = _pooling("AvgPool2d", kernel_size, stride, padding)
-        self.count_include_pad = count_include_pad
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images of shape (..., H, W) to (..., H', W')."""
-        return avg_pool2d(x, self.kernel_size, self.stride, self.padding, count_include_pad=self.count_include_pad)
-
-    def _describe(self) -> str:
-        return f"{self.kernel_size}, stride={self.stride or self.kernel_size}, padding={self.padding}"
+    dims, image = 1, "L"

@@ -30,7 +30,6 @@ class _Layer(Module):
         dropout: float = 0.1,
         activation: str | Function = "relu",
         layer_norm_eps: float = 1e-5,
-        *,
         batch_first: bool = False,
         norm_first: bool = False,
         bias: bool = True,
@@ -326,8 +325,9 @@ class PositionalEncoding(Module):
         known, _, width = self.pe.shape
         length = x.shape[-2] if self.batch_first or x.ndim == 2 else x.shape[0]
         if x.ndim not in (2, 3) or x.shape[-1] != width or length > known:
+            more = f"; make it with max_len={length} or more" if length > known else ""
             raise ShapeError(
-                f"PositionalEncoding: expected at most {known} positions of length {width}, got shape {x.shape}"
+                f"PositionalEncoding: expected at most {known} positions of length {width}, got shape {x.shape}{more}"
             )
         self.check_dtype(x, self.pe)
         places = self.pe[:length]

@@ -1,6 +1,5 @@
 """Numbers that a layer cannot be made of: each is refused at once, by name, with what was expected."""
 
-import inspect
 import math
 import re
 
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 import labnet as ln
 from labnet import nn
-from labnet.nn.layers.activation import Activation
+from labnet.nn.layers.function import FunctionModule
 
 #: Layers with arguments that are right, and for each argument what it is: the least size, or a kind.
 LAYERS = {
@@ -46,16 +45,70 @@ LAYERS = {
     "TransformerEncoder": ({"encoder_layer": nn.ReLU(), "num_layers": 1}, {"num_layers": 1}),
     "TransformerDecoder": ({"decoder_layer": nn.ReLU(), "num_layers": 1}, {"num_layers": 1}),
     "PositionalEncoding": ({"d_model": 4}, {"d_model": 1, "dropout": "share", "max_len": 1}),
+    "Conv1d": (
+        {"in_channels": 2, "out_channels": 4, "kernel_size": 3},
+        {"in_channels": 1, "out_channels": 1, "kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1, "groups": 1},
+    ),
+    "ConvTranspose1d": (
+        {"in_channels": 2, "out_channels": 4, "kernel_size": 3},
+        {"in_channels": 1, "out_channels": 1, "kernel_size": 1, "stride": 1, "padding": 0, "output_padding": 0},
+    ),
+    "ConvTranspose2d": (
+        {"in_channels": 2, "out_channels": 4, "kernel_size": 3},
+        {"in_channels": 1, "out_channels": 1, "kernel_size": 1, "stride": 1, "padding": 0, "output_padding": 0},
+    ),
+    "MaxPool1d": ({"kernel_size": 2}, {"kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1}),
+    "AvgPool1d": ({"kernel_size": 2}, {"kernel_size": 1, "stride": 1, "padding": 0}),
+    "GroupNorm": ({"num_groups": 1, "num_channels": 2}, {"num_groups": 1, "num_channels": 1, "eps": "positive"}),
+    "InstanceNorm2d": ({"num_features": 2}, {"num_features": 1, "eps": "positive"}),
+    "RMSNorm": ({"normalized_shape": 3}, {"normalized_shape": 1, "eps": "positive"}),
+    "Dropout2d": ({}, {"p": "share"}),
+    "GRU": (
+        {"input_size": 3, "hidden_size": 2},
+        {"input_size": 1, "hidden_size": 1, "num_layers": 1, "dropout": "share"},
+    ),
+    "RNN": (
+        {"input_size": 3, "hidden_size": 2},
+        {"input_size": 1, "hidden_size": 1, "num_layers": 1, "dropout": "share"},
+    ),
+    "Unflatten": ({"dim": 1, "unflattened_size": (2, -1)}, {"dim": -64}),
     "Flatten": ({}, {"start_dim": -64, "end_dim": -64}),
     "Softmax": ({}, {"axis": -64}),
     "LogSoftmax": ({}, {"axis": -64}),
+    "Softmin": ({}, {"axis": -64}),
+    "GLU": ({}, {"dim": -64}),
+    "PReLU": ({}, {"num_parameters": 1, "init": "number"}),
+    "CELU": ({}, {"alpha": "number"}),
+    "SiLU": ({}, {"beta": "number"}),
+    "Softplus": ({}, {"beta": "number", "threshold": "number"}),
+    "Softshrink": ({}, {"lambd": "number"}),
+    "Hardshrink": ({}, {"lambd": "number"}),
+    "HuberLoss": ({}, {"delta": "number"}),
+    "SmoothL1Loss": ({}, {"beta": "number"}),
+    "CrossEntropyLoss": ({}, {"label_smoothing": "number"}),
+    "CosineSimilarity": ({}, {"dim": -64, "eps": "number"}),
+    "CosineEmbeddingLoss": ({}, {"margin": "number"}),
+    "MarginRankingLoss": ({}, {"margin": "number"}),
     "ELU": ({}, {"alpha": "number"}),
     "LeakyReLU": ({}, {"negative_slope": "number"}),
     "Hardtanh": ({}, {"min_val": "number", "max_val": "number"}),
     "Threshold": ({"threshold": 1, "value": 0}, {"threshold": "number", "value": "number"}),
 }
 #: Arguments whose default, None, stands for another one.
-OPTIONAL = {"stride": ("MaxPool2d", "AvgPool2d"), "kdim": LAYERS, "vdim": LAYERS, "momentum": LAYERS}
+OPTIONAL = {
+    "stride": ("MaxPool2d", "AvgPool2d", "MaxPool1d", "AvgPool1d"),
+    "eps": ("RMSNorm",),
+    "kdim": LAYERS,
+    "vdim": LAYERS,
+    "momentum": LAYERS,
+}
+#: Layers whose arguments are modules, tensors, names, or sizes of the result, which depend on the input.
+OTHERS = {
+    *("Module", "ModuleList", "ModuleDict", "Sequential", "Parameter", "ParameterList", "ParameterDict", "Identity"),
+    *("GELU", "MSELoss", "L1Loss", "NLLLoss", "BCELoss", "BCEWithLogitsLoss", "KLDivLoss"),
+    *("AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "PixelShuffle", "Upsample"),
+    *("ZeroPad2d", "ReflectionPad2d", "ReplicationPad2d"),
+}
 NO_NUMBERS = (True, "2", {}, 2j, np.ones(2))
 BAD = {
     "positive": (-1e-9, -math.inf, math.nan, *NO_NUMBERS),
@@ -95,11 +148,10 @@ def test_right_numbers_are_taken_also_as_numpys(layer):
 
 def test_every_layer_with_numbers_is_in_the_table():
     layers = {name: getattr(nn, name) for name in nn.__all__ if isinstance(getattr(nn, name), type)}
-    without = {"Module", "ModuleList", "Sequential", "GELU"}
     with_numbers = {
         name
         for name, layer in layers.items()
-        if name not in without and (not issubclass(layer, Activation) or inspect.signature(layer).parameters)
+        if name not in OTHERS and (not issubclass(layer, FunctionModule) or layer._names)
     }
     assert with_numbers == LAYERS.keys()
 

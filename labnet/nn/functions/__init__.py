@@ -1,0 +1,1 @@
+"""Functions for models, by family; `labnet.nn.functional` collects them."""

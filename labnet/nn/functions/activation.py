@@ -1,0 +1,298 @@
+"""Activation functions in torch's form, most of them composed of other ops.
+
+`inplace` is accepted and makes no difference to the result: tensors of a graph are never overwritten.
+"""
+
+from labnet import ops
+from labnet.errors import ShapeError
+from labnet.tensor import DTypeLike, Tensor
+
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
+
+
+def relu(x: Tensor, inplace: bool = False) -> Tensor:
+    """Return each element where it is positive, else 0.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.relu(ln.asarray([-1.0, 1.0]), inplace=True).tolist()
+    [0.0, 1.0]
+    """
+    return ops.relu(x)
+
+
+def relu6(x: Tensor, inplace: bool = False) -> Tensor:
+    """Return each element, limited to [0, 6].
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.relu6(ln.asarray([-1.0, 7.0])).tolist()
+    [0.0, 6.0]
+    """
+    return ops.relu6(x)
+
+
+def elu(x: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """Return each element where it is positive, else ``alpha * (exp(x) - 1)``.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.elu(ln.asarray([-100.0, 2.0])).tolist()
+    [-1.0, 2.0]
+    """
+    return ops.elu(x, alpha=alpha)
+
+
+def leaky_relu(x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """Return each element where it is positive, else `negative_slope` times it.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.leaky_relu(ln.asarray([-2.0, 2.0]), 0.5).tolist()
+    [-1.0, 2.0]
+    """
+    return ops.leaky_relu(x, negative_slope=negative_slope)
+
+
+def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    """Return each element, limited to [`min_val`, `max_val`].
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.hardtanh(ln.asarray([-3.0, 0.5])).tolist()
+    [-1.0, 0.5]
+    """
+    return ops.hardtanh(x, min_val=min_val, max_val=max_val)
+
+
+def threshold(x: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
+    """Return each element where it is greater than `threshold`, else `value`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.threshold(ln.asarray([1.0, 3.0]), 2.0, 0.0).tolist()
+    [0.0, 3.0]
+    """
+    return ops.threshold(x, threshold=threshold, value=value)
+
+
+def softmax(x: Tensor, dim: int | None = None, *, axis: int = -1, dtype: DTypeLike | None = None) -> Tensor:
+    """Return the exponentials divided by their sum along `dim`, or `axis`; first convert to `dtype`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.softmax(ln.zeros((1, 2)), dim=1).tolist()
+    [[0.5, 0.5]]
+    """
+    return ops.softmax(x if dtype is None else x.astype(dtype), axis=axis if dim is None else dim)
+
+
+def log_softmax(x: Tensor, dim: int | None = None, *, axis: int = -1, dtype: DTypeLike | None = None) -> Tensor:
+    """Return the logarithm of `softmax`, without overflow.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.log_softmax(ln.zeros(1), dim=0).tolist()
+    [0.0]
+    """
+    return ops.log_softmax(x if dtype is None else x.astype(dtype), axis=axis if dim is None else dim)
+
+
+def softmin(x: Tensor, dim: int | None = None, *, axis: int = -1) -> Tensor:
+    """Return the `softmax` of the negative elements.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.softmin(ln.asarray([0.0, 1000.0])).tolist()
+    [1.0, 0.0]
+    """
+    return softmax(-x, dim, axis=axis)
+
+
+def silu(x: Tensor, inplace: bool = False, *, beta: float = 1.0) -> Tensor:
+    """Return ``x * sigmoid(beta * x)``; with `beta` also known as swish.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.silu(ln.asarray([0.0, 100.0])).tolist(), ln.nn.silu(ln.asarray([100.0]), beta=2.0).tolist()
+    ([0.0, 100.0], [100.0])
+    """
+    return ops.silu(x) if beta == 1 else x * ops.sigmoid(x * beta)
+
+
+def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """Return ``log(1 + exp(beta * x)) / beta``, and `x` itself where ``beta * x`` exceeds `threshold`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> [round(value, 4) for value in ln.nn.functional.softplus(ln.asarray([0.0, 100.0])).tolist()]
+    [0.6931, 100.0]
+    """
+    scaled = x * beta
+    return ops.where(scaled > threshold, x, ops.logaddexp(scaled, 0.0) / beta)
+
+
+def logsigmoid(x: Tensor) -> Tensor:
+    """Return the logarithm of the logistic function, without overflow.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.logsigmoid(ln.asarray([-1000.0])).tolist()
+    [-1000.0]
+    """
+    return -ops.logaddexp(-x, 0.0)
+
+
+def hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
+    """Return ``relu6(x + 3) / 6``.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.hardsigmoid(ln.asarray([-4.0, 0.0, 4.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    return ops.relu6(x + 3) / 6
+
+
+def hardswish(x: Tensor, inplace: bool = False) -> Tensor:
+    """Return ``x * relu6(x + 3) / 6`` (Howard et al., 2019).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.hardswish(ln.asarray([0.0, 4.0])).tolist()
+    [0.0, 4.0]
+    """
+    return x * ops.relu6(x + 3) / 6
+
+
+def mish(x: Tensor, inplace: bool = False) -> Tensor:
+    """Return ``x * tanh(softplus(x))`` (Misra, 2019).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.mish(ln.asarray([0.0, 30.0])).tolist()
+    [0.0, 30.0]
+    """
+    return x * ops.tanh(ops.logaddexp(x, 0.0))
+
+
+def celu(x: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """Return each element where it is positive, else ``alpha * (exp(x / alpha) - 1)`` (Barron, 2017).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.celu(ln.asarray([-100.0, 2.0]), alpha=0.5).tolist()
+    [-0.5, 2.0]
+    """
+    return ops.elu(x / alpha) * alpha
+
+
+def selu(x: Tensor, inplace: bool = False) -> Tensor:
+    """Return the scaled `elu` that keeps mean 0 and variance 1 (Klambauer et al., 2017).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> round(ln.nn.functional.selu(ln.asarray(1.0)).item(), 4)
+    1.0507
+    """
+    return ops.elu(x, alpha=_SELU_ALPHA) * _SELU_SCALE
+
+
+def glu(x: Tensor, dim: int = -1) -> Tensor:
+    """Return the first half along `dim` times the logistic function of the second half (Dauphin et al., 2017).
+
+    Raises
+    ------
+    ShapeError
+        If the length is odd.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.glu(ln.asarray([4.0, 0.0])).tolist()
+    [2.0]
+    """
+    length = x.shape[dim]
+    if length % 2:
+        raise ShapeError(f"glu: expected an even length of dimension {dim}, got shape {x.shape}")
+    before = (slice(None),) * (dim % x.ndim)
+    return x[(*before, slice(length // 2))] * ops.sigmoid(x[(*before, slice(length // 2, None))])
+
+
+def prelu(x: Tensor, weight: Tensor) -> Tensor:
+    """Return each element where it is positive, else `weight` times it: one number, or one per channel.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.prelu(ln.asarray([-2.0, 2.0]), ln.asarray([0.5])).tolist()
+    [-1.0, 2.0]
+    """
+    if weight.size > 1:
+        weight = weight.reshape((-1, *(1,) * (x.ndim - 2)))
+    return ops.where(x > 0, x, weight * x)
+
+
+def softsign(x: Tensor) -> Tensor:
+    """Return ``x / (1 + |x|)``.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.softsign(ln.asarray([-1.0, 3.0])).tolist()
+    [-0.5, 0.75]
+    """
+    return x / (ops.abs(x) + 1)
+
+
+def tanhshrink(x: Tensor) -> Tensor:
+    """Return ``x - tanh(x)``.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.tanhshrink(ln.zeros(1)).tolist()
+    [0.0]
+    """
+    return x - ops.tanh(x)
+
+
+def softshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
+    """Move each element by `lambd` towards 0, those closer to it to 0.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.softshrink(ln.asarray([-1.0, 0.25, 2.0])).tolist()
+    [-0.5, 0.0, 1.5]
+    """
+    return ops.where(x > lambd, x - lambd, ops.where(x < -lambd, x + lambd, 0.0))
+
+
+def hardshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
+    """Return each element, 0 where its absolute value is at most `lambd`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.hardshrink(ln.asarray([-1.0, 0.25, 2.0])).tolist()
+    [-1.0, 0.0, 2.0]
+    """
+    return ops.where(ops.abs(x) > lambd, x, 0.0)

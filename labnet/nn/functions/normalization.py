@@ -1,0 +1,162 @@
+"""Normalisation of vectors, layers and groups of channels."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from labnet import ops
+from labnet.errors import ShapeError
+from labnet.kernels.device_dispatch import Deferred, materialize
+from labnet.nn.sizes import number, sizes
+from labnet.ops.core.dispatch import current_tracer
+from labnet.ops.core.half_precision import HALF, SINGLE, wider
+from labnet.tensor import Tensor
+
+
+def normalize(x: Tensor, p: float = 2.0, axis: int = 1, eps: float = 1e-12, *, dim: int | None = None) -> Tensor:
+    """Divide by the p-norm along `axis`, or by `eps` where the norm is smaller.
+
+    Parameters
+    ----------
+    x : tensor, floating
+    p : float
+        Order of the norm, positive; ``math.inf`` for the greatest absolute value.
+    axis : int
+    eps : float
+    dim : int, optional
+        The same as `axis`.
+
+    Raises
+    ------
+    ValueError
+        If `p` is not positive.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.normalize(ln.asarray([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    if not number("normalize", "p", p) > 0:
+        raise ValueError(f"normalize: expected p > 0, got {p}")
+    number("normalize", "eps", eps, least=0)
+    axis = axis if dim is None else dim
+    p, eps = float(p), float(eps)  # NumPy scalars would decide the dtype
+    if x.dtype == HALF:
+        return normalize(x.astype(SINGLE), p, axis, eps).astype(HALF)
+    if p == 2:  # the square root has no derivative at 0, so clamp first
+        return x / ops.sqrt(ops.maximum(ops.sum(x * x, axis=axis, keepdims=True), eps * eps))
+    size = ops.abs(x)
+    if p == math.inf:
+        return x / ops.maximum(ops.max(size, axis=axis, keepdims=True), eps)
+    total = ops.sum(size**p, axis=axis, keepdims=True)
+    none = total == 0
+    return x / ops.maximum(ops.where(none, 0.0, ops.where(none, 1.0, total) ** (1 / p)), eps)
+
+
+def layer_norm(
+    x: Tensor,
+    normalized_shape: int | tuple[int, ...],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise over the last dimensions to mean 0 and variance 1, then scale and shift.
+
+    Parameters
+    ----------
+    x : tensor of shape (..., *normalized_shape)
+    normalized_shape : int or tuple of int
+    weight, bias : tensors of shape `normalized_shape`, optional
+    eps : float
+        Added to the variance.
+
+    Raises
+    ------
+    ShapeError
+        If `x` does not end in `normalized_shape`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.layer_norm(ln.asarray([[1.0, 3.0]]), 2, eps=0.0).tolist()
+    [[-1.0, 1.0]]
+    """
+    shape = sizes("layer_norm", "normalized_shape", normalized_shape)
+    if x.shape[-len(shape) :] != shape:
+        raise ShapeError(f"layer_norm: expected an input of shape (..., {', '.join(map(str, shape))}), got {x.shape}")
+    with Deferred():
+        y = ops.standardize(x, dims=len(shape), eps=eps)
+        y = y if weight is None else y * weight
+        y = y if bias is None else y + bias
+    if current_tracer() is None:
+        materialize(y.array)
+    return y
+
+
+def rms_norm(
+    x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """Divide by the root mean square over the last dimensions, then scale (Zhang and Sennrich, 2019).
+
+    Parameters
+    ----------
+    x : tensor of shape (..., *normalized_shape)
+    normalized_shape : int or tuple of int
+    weight : tensor of shape `normalized_shape`, optional
+    eps : float, optional
+        Added to the mean square; the machine epsilon of the dtype by default.
+
+    Raises
+    ------
+    ShapeError
+        If `x` does not end in `normalized_shape`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.rms_norm(ln.asarray([[3.0, -3.0]]), 2).tolist()
+    [[1.0, -1.0]]
+    """
+    shape = sizes("rms_norm", "normalized_shape", normalized_shape)
+    if x.shape[-len(shape) :] != shape:
+        raise ShapeError(f"rms_norm: expected an input of shape (..., {', '.join(map(str, shape))}), got {x.shape}")
+    (wide,) = wider([x])  # squares overflow float16
+    added = float(np.finfo(x.dtype).eps) if eps is None else eps
+    square = ops.mean(wide * wide, axis=tuple(range(-len(shape), 0)), keepdims=True)
+    y: Tensor = (wide / ops.sqrt(square + added)).astype(x.dtype)
+    return y if weight is None else y * weight
+
+
+def group_norm(
+    x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """Normalise each group of channels to mean 0 and variance 1, then scale and shift (Wu and He, 2018).
+
+    Parameters
+    ----------
+    x : tensor of shape (N, C, ...)
+    num_groups : int
+        Divides C.
+    weight, bias : tensors of shape (C,), optional
+    eps : float
+        Added to the variance.
+
+    Raises
+    ------
+    ShapeError
+        If the groups do not fit.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.group_norm(ln.asarray([[1.0, 3.0, 5.0, 9.0]]), 2, eps=0.0).tolist()
+    [[-1.0, 1.0, -1.0, 1.0]]
+    """
+    if x.ndim < 2 or x.shape[1] % num_groups:
+        raise ShapeError(f"group_norm: expected shape (N, C, ...) with C in multiples of {num_groups}, got {x.shape}")
+    y = ops.standardize(x.reshape((x.shape[0], num_groups, -1)), eps=eps).reshape(x.shape)
+    shape = (-1, *(1,) * (x.ndim - 2))
+    y = y if weight is None else y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
