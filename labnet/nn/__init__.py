@@ -1,13 +1,15 @@
 """Modules and functions for models; names and layouts are torch's."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from labnet.nn import counting as counting
-from labnet.nn import functional as functional
 from labnet.nn import init as init
-from labnet.nn import utils as utils
-from labnet.nn.functional import dropout, embedding, layer_norm, linear, normalize, scaled_dot_product_attention
 from labnet.nn.functions.activation import silu
+from labnet.nn.functions.attention import scaled_dot_product_attention
+from labnet.nn.functions.common import dropout, embedding, linear
 from labnet.nn.functions.convolution import conv2d
-from labnet.nn.functions.pooling import avg_pool2d, max_pool2d
+from labnet.nn.functions.normalization import layer_norm, normalize
 from labnet.nn.layers.activation import (
     CELU,
     ELU,
@@ -52,35 +54,6 @@ from labnet.nn.layers.common import (
 )
 from labnet.nn.layers.containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from labnet.nn.layers.convolution import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
-from labnet.nn.layers.losses import (
-    BCELoss,
-    BCEWithLogitsLoss,
-    CosineEmbeddingLoss,
-    CosineSimilarity,
-    CrossEntropyLoss,
-    HuberLoss,
-    KLDivLoss,
-    L1Loss,
-    MarginRankingLoss,
-    MSELoss,
-    NLLLoss,
-    SmoothL1Loss,
-)
-from labnet.nn.layers.pooling import (
-    AdaptiveAvgPool1d,
-    AdaptiveAvgPool2d,
-    AdaptiveMaxPool1d,
-    AdaptiveMaxPool2d,
-    AvgPool1d,
-    AvgPool2d,
-    MaxPool1d,
-    MaxPool2d,
-    PixelShuffle,
-    ReflectionPad2d,
-    ReplicationPad2d,
-    Upsample,
-    ZeroPad2d,
-)
 from labnet.nn.layers.recurrent import GRU, LSTM, RNN
 from labnet.nn.layers.transformer import (
     PositionalEncoding,
@@ -91,6 +64,93 @@ from labnet.nn.layers.transformer import (
 )
 from labnet.nn.modules import Linear, Module, Parameter
 from labnet.ops import elu, gelu, hardtanh, leaky_relu, log_softmax, relu, relu6, sigmoid, softmax, tanh, threshold
+
+if TYPE_CHECKING:
+    from labnet.nn import functional as functional
+    from labnet.nn import utils as utils
+    from labnet.nn.functions.pooling import avg_pool2d, max_pool2d
+    from labnet.nn.layers.losses import (
+        BCELoss,
+        BCEWithLogitsLoss,
+        CosineEmbeddingLoss,
+        CosineSimilarity,
+        CrossEntropyLoss,
+        HuberLoss,
+        KLDivLoss,
+        L1Loss,
+        MarginRankingLoss,
+        MSELoss,
+        NLLLoss,
+        SmoothL1Loss,
+    )
+    from labnet.nn.layers.pooling import (
+        AdaptiveAvgPool1d,
+        AdaptiveAvgPool2d,
+        AdaptiveMaxPool1d,
+        AdaptiveMaxPool2d,
+        AvgPool1d,
+        AvgPool2d,
+        MaxPool1d,
+        MaxPool2d,
+        PixelShuffle,
+        ReflectionPad2d,
+        ReplicationPad2d,
+        Upsample,
+        ZeroPad2d,
+    )
+
+#: Modules that are imported on first use of themselves or of one of their names.
+_LAZY = {
+    "functional": (),
+    "utils": (),
+    "functions.pooling": (
+        "avg_pool2d",
+        "max_pool2d",
+    ),
+    "layers.losses": (
+        "BCELoss",
+        "BCEWithLogitsLoss",
+        "CosineEmbeddingLoss",
+        "CosineSimilarity",
+        "CrossEntropyLoss",
+        "HuberLoss",
+        "KLDivLoss",
+        "L1Loss",
+        "MarginRankingLoss",
+        "MSELoss",
+        "NLLLoss",
+        "SmoothL1Loss",
+    ),
+    "layers.pooling": (
+        "AdaptiveAvgPool1d",
+        "AdaptiveAvgPool2d",
+        "AdaptiveMaxPool1d",
+        "AdaptiveMaxPool2d",
+        "AvgPool1d",
+        "AvgPool2d",
+        "MaxPool1d",
+        "MaxPool2d",
+        "PixelShuffle",
+        "ReflectionPad2d",
+        "ReplicationPad2d",
+        "Upsample",
+        "ZeroPad2d",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _LAZY.items():
+        if name in names or name == module:
+            found = import_module(f"labnet.nn.{module}")
+            value = globals()[name] = getattr(found, name) if names else found
+            return value
+    raise AttributeError(f"module 'labnet.nn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "CELU",

@@ -1,7 +1,7 @@
 """Activation functions as modules, as in torch."""
 
 from labnet import ops
-from labnet.nn import functional
+from labnet.nn.functions import activation
 from labnet.nn.layers.function import FunctionModule
 from labnet.nn.modules import Module
 from labnet.nn.sizes import MAX_DIMENSIONS, number, size
@@ -45,7 +45,7 @@ class SiLU(FunctionModule):
     [0.0]
     """
 
-    function = functional.silu
+    function = activation.silu
 
 
 class ELU(FunctionModule):
@@ -58,7 +58,7 @@ class ELU(FunctionModule):
     [1.0]
     """
 
-    function = functional.elu
+    function = activation.elu
 
 
 class CELU(FunctionModule):
@@ -71,7 +71,7 @@ class CELU(FunctionModule):
     [1.0]
     """
 
-    function = functional.celu
+    function = activation.celu
 
 
 class SELU(FunctionModule):
@@ -84,7 +84,7 @@ class SELU(FunctionModule):
     [0.0]
     """
 
-    function = functional.selu
+    function = activation.selu
 
 
 class LeakyReLU(FunctionModule):
@@ -97,7 +97,7 @@ class LeakyReLU(FunctionModule):
     [-1.0]
     """
 
-    function = functional.leaky_relu
+    function = activation.leaky_relu
 
 
 class Threshold(FunctionModule):
@@ -110,7 +110,7 @@ class Threshold(FunctionModule):
     [0.5, 2.0]
     """
 
-    function = functional.threshold
+    function = activation.threshold
 
 
 class Sigmoid(FunctionModule):
@@ -136,7 +136,7 @@ class LogSigmoid(FunctionModule):
     [-1000.0]
     """
 
-    function = functional.logsigmoid
+    function = activation.logsigmoid
 
 
 class Hardsigmoid(FunctionModule):
@@ -149,7 +149,7 @@ class Hardsigmoid(FunctionModule):
     [0.5]
     """
 
-    function = functional.hardsigmoid
+    function = activation.hardsigmoid
 
 
 class Hardswish(FunctionModule):
@@ -162,7 +162,7 @@ class Hardswish(FunctionModule):
     [4.0]
     """
 
-    function = functional.hardswish
+    function = activation.hardswish
 
 
 class Mish(FunctionModule):
@@ -175,7 +175,7 @@ class Mish(FunctionModule):
     [0.0]
     """
 
-    function = functional.mish
+    function = activation.mish
 
 
 class Softplus(FunctionModule):
@@ -188,7 +188,7 @@ class Softplus(FunctionModule):
     [100.0]
     """
 
-    function = functional.softplus
+    function = activation.softplus
 
 
 class Softsign(FunctionModule):
@@ -201,7 +201,7 @@ class Softsign(FunctionModule):
     [0.5]
     """
 
-    function = functional.softsign
+    function = activation.softsign
 
 
 class Softshrink(FunctionModule):
@@ -214,7 +214,7 @@ class Softshrink(FunctionModule):
     [0.5]
     """
 
-    function = functional.softshrink
+    function = activation.softshrink
 
 
 class Hardshrink(FunctionModule):
@@ -227,7 +227,7 @@ class Hardshrink(FunctionModule):
     [0.0]
     """
 
-    function = functional.hardshrink
+    function = activation.hardshrink
 
 
 class Tanh(FunctionModule):
@@ -253,7 +253,7 @@ class Tanhshrink(FunctionModule):
     [0.0]
     """
 
-    function = functional.tanhshrink
+    function = activation.tanhshrink
 
 
 class GLU(FunctionModule):
@@ -266,7 +266,7 @@ class GLU(FunctionModule):
     [2.0]
     """
 
-    function = functional.glu
+    function = activation.glu
 
 
 class GELU(FunctionModule):
@@ -297,7 +297,7 @@ class Hardtanh(FunctionModule):
     [-1.0]
     """
 
-    function = functional.hardtanh
+    function = activation.hardtanh
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False):
         low, high = number("Hardtanh", "min_val", min_val), number("Hardtanh", "max_val", max_val)
@@ -355,7 +355,7 @@ class Softmin(_AlongAxis):
     [0.5, 0.5]
     """
 
-    function = functional.softmin
+    function = activation.softmin
 
 
 class PReLU(Module):
@@ -387,7 +387,7 @@ class PReLU(Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the function to a tensor of any shape, with channels in dimension 1."""
         self.check_dtype(x, self.weight)
-        return functional.prelu(x, self.weight)
+        return activation.prelu(x, self.weight)
 
     def _describe(self) -> str:
         return f"num_parameters={self.num_parameters}"

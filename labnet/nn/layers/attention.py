@@ -3,7 +3,8 @@
 from labnet import ops
 from labnet.errors import ShapeError
 from labnet.nn import init
-from labnet.nn.functional import additive, attention_weights, causal_mask, dropout
+from labnet.nn.functions.attention import additive, attention_weights, causal_mask
+from labnet.nn.functions.common import dropout
 from labnet.nn.modules import Linear, Module
 from labnet.nn.sizes import probability, size
 from labnet.ops.core.creation import zeros

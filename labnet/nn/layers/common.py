@@ -4,7 +4,8 @@ import math
 
 from labnet.errors import ShapeError
 from labnet.nn import init
-from labnet.nn.functional import dropout, embedding, group_norm, layer_norm, rms_norm
+from labnet.nn.functions.common import dropout, embedding
+from labnet.nn.functions.normalization import group_norm, layer_norm, rms_norm
 from labnet.nn.modules import Module
 from labnet.nn.sizes import MAX_DIMENSIONS, number, probability, size, sizes
 from labnet.ops.core.creation import ones, zeros

@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 from labnet.errors import ShapeError
 from labnet.nn import init
-from labnet.nn.functional import conv1d, conv2d, conv_transpose1d, conv_transpose2d, pad
+from labnet.nn.functions.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
+from labnet.nn.functions.padding import pad
 from labnet.nn.modules import Module
 from labnet.nn.sizes import padding as padding_of
 from labnet.nn.sizes import size, window

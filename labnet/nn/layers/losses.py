@@ -1,6 +1,6 @@
 """Losses as modules, with the parameters of the functions in `labnet.nn.functional`."""
 
-from labnet.nn import functional
+from labnet.nn.functions import losses
 from labnet.nn.layers.function import FunctionModule
 
 
@@ -10,7 +10,7 @@ class Loss(FunctionModule):
     Examples
     --------
     >>> class Absolute(Loss):
-    ...     function = functional.l1_loss
+    ...     function = losses.l1_loss
     >>> Absolute(reduction="sum")
     Absolute(reduction='sum')
     """
@@ -28,7 +28,7 @@ class MSELoss(Loss):
     4.0
     """
 
-    function = functional.mse_loss
+    function = losses.mse_loss
 
 
 class L1Loss(Loss):
@@ -41,7 +41,7 @@ class L1Loss(Loss):
     2.0
     """
 
-    function = functional.l1_loss
+    function = losses.l1_loss
 
 
 class SmoothL1Loss(Loss):
@@ -54,7 +54,7 @@ class SmoothL1Loss(Loss):
     2.5
     """
 
-    function = functional.smooth_l1_loss
+    function = losses.smooth_l1_loss
 
 
 class HuberLoss(Loss):
@@ -67,7 +67,7 @@ class HuberLoss(Loss):
     4.0
     """
 
-    function = functional.huber_loss
+    function = losses.huber_loss
 
 
 class CrossEntropyLoss(Loss):
@@ -80,7 +80,7 @@ class CrossEntropyLoss(Loss):
     0.0
     """
 
-    function = functional.cross_entropy
+    function = losses.cross_entropy
 
 
 class NLLLoss(Loss):
@@ -93,7 +93,7 @@ class NLLLoss(Loss):
     2.0
     """
 
-    function = functional.nll_loss
+    function = losses.nll_loss
 
 
 class BCELoss(Loss):
@@ -106,7 +106,7 @@ class BCELoss(Loss):
     0.0
     """
 
-    function = functional.binary_cross_entropy
+    function = losses.binary_cross_entropy
 
 
 class BCEWithLogitsLoss(Loss):
@@ -119,7 +119,7 @@ class BCEWithLogitsLoss(Loss):
     0.6931
     """
 
-    function = functional.binary_cross_entropy_with_logits
+    function = losses.binary_cross_entropy_with_logits
 
 
 class KLDivLoss(Loss):
@@ -132,7 +132,7 @@ class KLDivLoss(Loss):
     0.0
     """
 
-    function = functional.kl_div
+    function = losses.kl_div
 
 
 class CosineSimilarity(Loss):
@@ -145,7 +145,7 @@ class CosineSimilarity(Loss):
     1.0
     """
 
-    function = functional.cosine_similarity
+    function = losses.cosine_similarity
 
 
 class CosineEmbeddingLoss(Loss):
@@ -160,7 +160,7 @@ class CosineEmbeddingLoss(Loss):
     """
 
     inputs = 3
-    function = functional.cosine_embedding_loss
+    function = losses.cosine_embedding_loss
 
 
 class MarginRankingLoss(Loss):
@@ -174,4 +174,4 @@ class MarginRankingLoss(Loss):
     """
 
     inputs = 3
-    function = functional.margin_ranking_loss
+    function = losses.margin_ranking_loss

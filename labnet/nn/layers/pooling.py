@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from labnet.nn import functional
+from labnet.nn.functions import padding, pooling, resampling
 from labnet.nn.layers.function import FunctionModule
 from labnet.nn.modules import Module
 from labnet.nn.sizes import window
@@ -49,7 +49,7 @@ class MaxPool2d(_Pool):
     (1, 3, 4, 4)
     """
 
-    function = functional.max_pool2d
+    function = pooling.max_pool2d
 
 
 class AvgPool2d(_Pool):
@@ -62,7 +62,7 @@ class AvgPool2d(_Pool):
     (1, 3, 4, 4)
     """
 
-    function = functional.avg_pool2d
+    function = pooling.avg_pool2d
 
 
 class MaxPool1d(_Pool):
@@ -75,7 +75,7 @@ class MaxPool1d(_Pool):
     (1, 3, 4)
     """
 
-    function = functional.max_pool1d
+    function = pooling.max_pool1d
 
 
 class AvgPool1d(_Pool):
@@ -88,7 +88,7 @@ class AvgPool1d(_Pool):
     (1, 3, 4)
     """
 
-    function = functional.avg_pool1d
+    function = pooling.avg_pool1d
 
 
 class AdaptiveAvgPool2d(FunctionModule):
@@ -101,7 +101,7 @@ class AdaptiveAvgPool2d(FunctionModule):
     (1, 3, 2, 2)
     """
 
-    function = functional.adaptive_avg_pool2d
+    function = pooling.adaptive_avg_pool2d
 
 
 class AdaptiveMaxPool2d(FunctionModule):
@@ -114,7 +114,7 @@ class AdaptiveMaxPool2d(FunctionModule):
     (1, 3, 2, 2)
     """
 
-    function = functional.adaptive_max_pool2d
+    function = pooling.adaptive_max_pool2d
 
 
 class AdaptiveAvgPool1d(FunctionModule):
@@ -127,7 +127,7 @@ class AdaptiveAvgPool1d(FunctionModule):
     (1, 3, 2)
     """
 
-    function = functional.adaptive_avg_pool1d
+    function = pooling.adaptive_avg_pool1d
 
 
 class AdaptiveMaxPool1d(FunctionModule):
@@ -140,7 +140,7 @@ class AdaptiveMaxPool1d(FunctionModule):
     (1, 3, 2)
     """
 
-    function = functional.adaptive_max_pool1d
+    function = pooling.adaptive_max_pool1d
 
 
 class PixelShuffle(FunctionModule):
@@ -153,7 +153,7 @@ class PixelShuffle(FunctionModule):
     (1, 2, 6, 6)
     """
 
-    function = functional.pixel_shuffle
+    function = resampling.pixel_shuffle
 
 
 class Upsample(FunctionModule):
@@ -166,7 +166,7 @@ class Upsample(FunctionModule):
     (1, 3, 8, 8)
     """
 
-    function = functional.interpolate
+    function = resampling.interpolate
 
 
 class ZeroPad2d(Module):
@@ -187,7 +187,7 @@ class ZeroPad2d(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images of shape (..., H, W) to larger ones."""
-        return functional.pad(x, self.padding, mode=self.mode)
+        return padding.pad(x, self.padding, mode=self.mode)
 
     def _describe(self) -> str:
         return f"{self.padding}"

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from labnet import ops
 from labnet.errors import ShapeError
 from labnet.nn import init
-from labnet.nn.functional import dropout
+from labnet.nn.functions.common import dropout
 from labnet.nn.layers.recurrence import recur
 from labnet.nn.modules import Module
 from labnet.nn.sizes import probability, size
