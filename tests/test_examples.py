@@ -17,6 +17,8 @@ LAST_LINES = {
     "relay.py": "weight of the innermost server: [1.0, -2.0, 0.5]",
     "server_statistics.py": "      images = 100",
     "remote_runner.py": "the runner's shell: hello",
+    "small_gpt.py": "learned",
+    "digits_convnet.py": "recognised",
     "op_statistics.py": "99.8% of the arithmetic was done elsewhere",
 }
 ARGUMENTS = {"demo.py": ["--epochs", "1"]}

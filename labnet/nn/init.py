@@ -1,6 +1,9 @@
-"""Initialisation of parameters: functions from a shape to a new float32 tensor that requires gradients."""
+"""Initialisation of parameters: functions from a shape to a new parameter, and torch's functions that fill a tensor."""
 
 import math
+from typing import Any
+
+import numpy as np
 
 from labnet.errors import ShapeError
 from labnet.nn.sizes import size
@@ -151,3 +154,168 @@ def kaiming_normal(
     (2, 4)
     """
     return normal(shape, std=_kaiming_std(shape, a, mode, nonlinearity))
+
+
+# Functions that fill a tensor and return it, under torch's names
+
+
+def _filled(tensor: Tensor, values: Any) -> Tensor:
+    return tensor.assign(Tensor(np.broadcast_to(values, tensor.shape), dtype=tensor.dtype, device=tensor.device))
+
+
+def constant_(tensor: Tensor, val: float) -> Tensor:
+    """Fill a tensor with a number.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> constant_(ln.ones(2), 3.0).tolist()
+    [3.0, 3.0]
+    """
+    return _filled(tensor, val)
+
+
+def zeros_(tensor: Tensor) -> Tensor:
+    """Fill a tensor with zeros.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> zeros_(ln.ones(2)).tolist()
+    [0.0, 0.0]
+    """
+    return _filled(tensor, 0)
+
+
+def ones_(tensor: Tensor) -> Tensor:
+    """Fill a tensor with ones.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ones_(ln.zeros(2)).tolist()
+    [1.0, 1.0]
+    """
+    return _filled(tensor, 1)
+
+
+def eye_(tensor: Tensor) -> Tensor:
+    """Fill a matrix with ones on the diagonal and zeros elsewhere.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> eye_(ln.ones((2, 2))).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    return _filled(tensor, np.eye(tensor.shape[0], tensor.shape[1]))
+
+
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
+    """Fill a tensor from the uniform distribution over [a, b).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> bool((uniform_(ln.zeros(9), 2.0, 3.0).numpy() >= 2).all())
+    True
+    """
+    return _filled(tensor, rand(tensor.shape, device="cpu").numpy() * (b - a) + a)
+
+
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """Fill a tensor from a normal distribution.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> normal_(ln.zeros(2), mean=5.0, std=0.0).tolist()
+    [5.0, 5.0]
+    """
+    return _filled(tensor, randn(tensor.shape, device="cpu").numpy() * std + mean)
+
+
+def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> Tensor:
+    """Fill a tensor from a normal distribution, drawing again what is outside of [a, b].
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> bool((abs(trunc_normal_(ln.zeros(99)).numpy()) <= 2).all())
+    True
+    """
+    values = randn(tensor.shape, device="cpu").numpy() * std + mean
+    while (outside := (values < a) | (values > b)).any():
+        values = np.where(outside, randn(tensor.shape, device="cpu").numpy() * std + mean, values)
+    return _filled(tensor, values)
+
+
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """Fill a weight as `xavier_uniform` does.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> bool(xavier_uniform_(ln.zeros((2, 4))).numpy().max() < 1)
+    True
+    """
+    return _filled(tensor, xavier_uniform(tensor.shape, gain).numpy())
+
+
+def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """Fill a weight as `xavier_normal` does.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> xavier_normal_(ln.zeros((2, 4))).shape
+    (2, 4)
+    """
+    return _filled(tensor, xavier_normal(tensor.shape, gain).numpy())
+
+
+def kaiming_uniform_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
+    """Fill a weight as `kaiming_uniform` does.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> kaiming_uniform_(ln.zeros((2, 4)), nonlinearity="relu").shape
+    (2, 4)
+    """
+    return _filled(tensor, kaiming_uniform(tensor.shape, a, mode, nonlinearity).numpy())
+
+
+def kaiming_normal_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
+    """Fill a weight as `kaiming_normal` does.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> kaiming_normal_(ln.zeros((2, 4))).shape
+    (2, 4)
+    """
+    return _filled(tensor, kaiming_normal(tensor.shape, a, mode, nonlinearity).numpy())
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """Fill a weight, as a matrix of its first dimension by the others, with orthogonal rows or columns.
+
+    Saxe et al., 2014.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> rows = orthogonal_(ln.zeros((2, 4))).numpy()
+    >>> (rows @ rows.T).round(4).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    rows = tensor.shape[0]
+    columns = tensor.size // rows
+    drawn = randn((max(rows, columns), min(rows, columns)), device="cpu", dtype="float64").numpy()
+    q, r = np.linalg.qr(drawn)
+    q = q * np.sign(np.diag(r))
+    return _filled(tensor, (gain * (q.T if rows < columns else q)).reshape(tensor.shape))
+
+
+calculate_gain = gain

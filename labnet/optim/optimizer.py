@@ -478,8 +478,10 @@ class Optimizer(metaclass=_Constructor):
         step = steps.pop() + 1
         slots = [slot for slot in self.slots if slot != "step"]
         before = [[state.get(slot) for slot in slots] for state in states]
-        news, after = optimizers.update(self.formula, self.step_numbers(step), values, gradients, slots, before)
-        for (parameter, _), new, state, own in zip(found, news, states, after, strict=True):
+        done = optimizers.update(self.formula, self.step_numbers(step), values, gradients, slots, before)
+        if done is None:
+            return False
+        for (parameter, _), new, state, own in zip(found, done[0], states, done[1], strict=True):
             memory.overwrite(parameter, new)
             parameter.grad = None
             state.update({slot: array for slot, array in zip(slots, own, strict=True) if array is not None})

@@ -51,6 +51,57 @@ class Sequences(ln.nn.Module):
         return ln.concat([output.reshape((-1,)), hidden.reshape((-1,)), cell.reshape((-1,))])
 
 
+class Recurrent(ln.nn.Module):
+    """Both recurrent layers with one state."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = ln.nn.GRU(4, 3, bidirectional=True), ln.nn.RNN(6, 3)
+
+    def forward(self, x):
+        output, hidden = self.second(self.first(x)[0])
+        return ln.concat([output.reshape((-1,)), hidden.reshape((-1,))])
+
+
+class Collected(ln.nn.Module):
+    """Modules and parameters in dictionaries and lists."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = ln.nn.ModuleDict({"a": ln.nn.Linear(4, 4), "b": ln.nn.Identity()})
+        self.scales = ln.nn.ParameterList([ln.ones(4), ln.zeros(4)])
+        self.shifts = ln.nn.ParameterDict({"a": ln.zeros(4)})
+
+    def forward(self, x):
+        return self.layers["b"](self.layers["a"](x)) * self.scales[0] + self.scales[1] + self.shifts["a"]
+
+
+class WithLosses(ln.nn.Module):
+    """A linear layer and all losses, with weights where they have some."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, weight = ln.nn.Linear(4, 3), ln.asarray([1.0, 2.0, 0.5])
+        self.regressions = ln.nn.ModuleList(
+            [ln.nn.MSELoss(), ln.nn.L1Loss(), ln.nn.HuberLoss(delta=0.5), ln.nn.SmoothL1Loss(), ln.nn.KLDivLoss()]
+        )
+        self.shares = ln.nn.ModuleList([ln.nn.BCEWithLogitsLoss(pos_weight=weight), ln.nn.CosineSimilarity()])
+        self.labels = ln.nn.ModuleList(
+            [ln.nn.CrossEntropyLoss(weight, ignore_index=1, label_smoothing=0.1), ln.nn.NLLLoss(weight)]
+        )
+        self.of_probabilities = ln.nn.BCELoss()
+        self.pairs = ln.nn.ModuleList([ln.nn.CosineEmbeddingLoss(margin=0.1), ln.nn.MarginRankingLoss(0.3)])
+
+    def forward(self, x, target, labels):
+        out = self.linear(x)
+        found = [loss(out, target) for loss in (*self.regressions, *self.shares)]
+        found += [loss(out, labels) for loss in self.labels]
+        found += [self.of_probabilities(ln.nn.sigmoid(out), target)]
+        found += [loss(out, out * 2 - 1, target[:, 0] * 0 + 1) for loss in self.pairs[:1]]
+        found += [self.pairs[1](out[:, 0], out[:, 1], target[:, 0] * 0 - 1)]
+        return ln.stack([one.mean() for one in found])
+
+
 def sequential(*layers):
     return lambda: ln.nn.Sequential(*[layer() if isinstance(layer, type) else layer for layer in layers])
 
@@ -67,6 +118,20 @@ ACTIVATIONS = (
     "Tanh",
     "Softmax",
     "LogSoftmax",
+    "Softmin",
+    "CELU",
+    "GLU",
+    "Hardshrink",
+    "Hardsigmoid",
+    "Hardswish",
+    "LogSigmoid",
+    "Mish",
+    "PReLU",
+    "SELU",
+    "Softplus",
+    "Softshrink",
+    "Softsign",
+    "Tanhshrink",
 )
 MODULES = {
     "Linear": (lambda: ln.nn.Linear(4, 3), lambda: [normal(5, 4)]),
@@ -102,12 +167,35 @@ MODULES = {
     "transformer": (Translator, lambda: [normal(3, 2, 8), normal(4, 2, 8)]),
     "Threshold": (lambda: ln.nn.Sequential(ln.nn.Linear(4, 4), ln.nn.Threshold(0.1, 2.0)), lambda: [normal(5, 4)]),
     "ModuleList": (lambda: Layers(), lambda: [normal(5, 4)]),
+    "collections": (Collected, lambda: [normal(5, 4)]),
+    "losses": (WithLosses, lambda: [normal(5, 4), ln.abs(ln.tanh(normal(5, 3))), ln.asarray([0, 2, 1, 1, 0])]),
+    "GRU and RNN": (Recurrent, lambda: [normal(4, 2, 4)]),
+    "signals": (
+        lambda: ln.nn.Sequential(
+            *(ln.nn.Conv1d(2, 4, 3, stride=2, padding=1), ln.nn.GroupNorm(2, 4), ln.nn.MaxPool1d(3, 2, ceil_mode=True)),
+            *(ln.nn.ConvTranspose1d(4, 2, 3, stride=2, output_padding=1), ln.nn.AvgPool1d(2, ceil_mode=True)),
+            *(ln.nn.AdaptiveMaxPool1d(5), ln.nn.AdaptiveAvgPool1d(4), ln.nn.RMSNorm(4)),
+        ),
+        lambda: [normal(2, 2, 19)],
+    ),
+    "images": (
+        lambda: ln.nn.Sequential(
+            *(ln.nn.ReflectionPad2d(1), ln.nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular")),
+            *(
+                ln.nn.InstanceNorm2d(4, affine=True),
+                ln.nn.ConvTranspose2d(4, 8, 2, stride=2),
+                ln.nn.ReplicationPad2d(1),
+            ),
+            *(ln.nn.PixelShuffle(2), ln.nn.ZeroPad2d((1, 0, 0, 1)), ln.nn.Upsample(scale_factor=0.7, mode="bilinear")),
+            *(ln.nn.AdaptiveAvgPool2d((7, 5)), ln.nn.AdaptiveMaxPool2d(3), ln.nn.Upsample(scale_factor=2)),
+            *(ln.nn.Dropout2d(0.3), ln.nn.Flatten(), ln.nn.Unflatten(1, (2, -1))),
+        ),
+        lambda: [normal(2, 2, 6, 5)],
+    ),
 }
 for name in ACTIVATIONS:
     MODULES[name] = (
-        lambda name=name: ln.nn.Sequential(
-            ln.nn.Linear(4, 4), getattr(ln.nn, name)(*([-1] if "oftmax" in name else []))
-        ),
+        lambda name=name: ln.nn.Sequential(ln.nn.Linear(4, 4), getattr(ln.nn, name)(*([-1] if "oftm" in name else []))),
         lambda: [normal(5, 4)],
     )
 
@@ -184,6 +272,7 @@ OPTIMIZERS = {
     "momentum": lambda: ln.optim.SGD(lr=0.1, momentum=0.9),
     "Adam": lambda: ln.optim.Adam(lr=0.01),
     "AdamW": lambda: ln.optim.AdamW(lr=0.01, weight_decay=0.1),
+    "RMSprop": lambda: ln.optim.RMSprop(lr=0.01, momentum=0.5, centered=True),
 }
 
 

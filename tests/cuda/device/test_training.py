@@ -32,6 +32,22 @@ LAYERS = {
     "Tanh": (nn.Tanh, (3, 4)),
     "Softmax": (lambda: nn.Softmax(-1), (3, 4)),
     "LogSoftmax": (lambda: nn.LogSoftmax(-1), (3, 4)),
+    "Softplus": (nn.Softplus, (3, 4)),
+    "Mish": (nn.Mish, (3, 4)),
+    "Hardswish": (nn.Hardswish, (3, 4)),
+    "PReLU": (nn.PReLU, (3, 4)),
+    "GLU": (nn.GLU, (3, 4)),
+    "GroupNorm": (lambda: nn.GroupNorm(2, 4), (2, 4, 3)),
+    "RMSNorm": (lambda: nn.RMSNorm(4), (3, 4)),
+    "Conv1d": (lambda: nn.Conv1d(2, 2, 3, padding=1), (1, 2, 4)),
+    "ConvTranspose2d": (lambda: nn.ConvTranspose2d(2, 1, 2, stride=2), (1, 2, 2, 2)),
+    "MaxPool2d-up": (lambda: nn.MaxPool2d(2, ceil_mode=True), (1, 1, 3, 3)),
+    "AvgPool2d-up": (lambda: nn.AvgPool2d(2, ceil_mode=True), (1, 1, 3, 3)),
+    "AdaptiveAvgPool2d": (lambda: nn.AdaptiveAvgPool2d((2, 1)), (1, 1, 3, 3)),
+    "Upsample": (lambda: nn.Upsample(scale_factor=2), (1, 1, 2, 2)),
+    "Upsample-bilinear": (lambda: nn.Upsample(size=(3, 3), mode="bilinear"), (1, 1, 2, 2)),
+    "GRU": (lambda: nn.GRU(2, 2), (2, 1, 2)),
+    "RNN": (lambda: nn.RNN(2, 2), (2, 1, 2)),
     "PositionalEncoding": (lambda: nn.PositionalEncoding(4, dropout=0.0, max_len=8), (3, 2, 4)),
     "Sequential": (lambda: nn.Sequential(nn.Linear(3, 4), nn.relu, nn.Linear(4, 2)), (5, 3)),
     "TransformerEncoderLayer": (lambda: nn.TransformerEncoderLayer(2, 1, 2, dropout=0.0), (2, 1, 2)),
@@ -94,6 +110,14 @@ LOSSES = {
     "mse": (ln.loss.mse, values((4, 3), 1)),
     "mae": (ln.loss.mae, values((4, 3), 1)),
     "cross_entropy": (ln.loss.cross_entropy, np.array([0, 2, 1, 1])),
+    "cross_entropy-weighted": (
+        lambda x, y: ln.loss.cross_entropy(
+            x, y, weight=ln.asarray([1.0, 2.0, 0.5], device=x.device), ignore_index=1, label_smoothing=0.1
+        ),
+        np.array([0, 2, 1, 1]),
+    ),
+    "huber": (ln.loss.huber, values((4, 3), 1)),
+    "kl_div": (ln.loss.kl_div, abs(values((4, 3), 1))),
     "binary_cross_entropy": (ln.loss.binary_cross_entropy, (values((4, 3), 1) > 0).astype("float32")),
 }
 
@@ -116,6 +140,11 @@ OPTIMIZERS = {
     "momentum": lambda: ln.optim.SGD(lr=0.1, momentum=0.9),
     "adam": lambda: ln.optim.Adam(lr=0.05),
     "adamw": lambda: ln.optim.AdamW(lr=0.05, weight_decay=0.3),
+    "nesterov": lambda: ln.optim.SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "amsgrad": lambda: ln.optim.Adam(lr=0.05, weight_decay=0.1, amsgrad=True),
+    "rmsprop": lambda: ln.optim.RMSprop(lr=0.01, momentum=0.5, centered=True, eps=1e-4),
+    "adagrad": lambda: ln.optim.Adagrad(lr=0.05),
+    "lion": lambda: ln.optim.Lion(lr=0.05, weight_decay=0.1),
 }
 
 

@@ -37,8 +37,8 @@ def update(
     gradients: Sequence[DeviceArray],
     slots: Sequence[str],
     states: Sequence[Sequence[DeviceArray | None]],
-) -> tuple[list[DeviceArray], list[list[DeviceArray | None]]]:
-    """Return the new values, in new memory, and the states, which are overwritten.
+) -> tuple[list[DeviceArray], list[list[DeviceArray | None]]] | None:
+    """Return the new values, in new memory, and the states, which are overwritten; None if the formula is too long.
 
     Parameters
     ----------
@@ -53,7 +53,10 @@ def update(
         For each value one array per slot; None stands for zeros.
     """
     dtype = values[0].dtype
-    graph, written = _traced(formula, numbers, slots, dtype)
+    try:
+        graph, written = _traced(formula, numbers, slots, dtype)
+    except _TooLong:
+        return None
     kept = [
         [_or_zeros(state, value) if i in written else None for i, state in enumerate(own)]
         for value, own in zip(values, states, strict=True)
@@ -95,10 +98,19 @@ def _flat(x: DeviceArray) -> DeviceArray:
     return x.contiguous()
 
 
+class _TooLong(Exception):
+    """The expression of a formula exceeds the length of one kernel."""
+
+
 class _StandIn:
     """A stand-in for the array of a leaf, at an address outside the memory of the GPU."""
 
     layout = np.empty(1)
+
+    @property
+    def form(self) -> object:
+        """Refuse to be read, which an expression is computed for when it becomes too long."""
+        raise _TooLong
 
 
 def _traced(formula: Formula, numbers: Sequence[float], slots: Sequence[str], dtype: Dtype) -> tuple[Graph, list[int]]:
