@@ -42,11 +42,13 @@ from labnet.nn.layers.attention import MultiheadAttention
 from labnet.nn.layers.batchnorm import BatchNorm1d, BatchNorm2d
 from labnet.nn.layers.common import (
     Dropout,
+    Dropout1d,
     Dropout2d,
     Embedding,
     Flatten,
     GroupNorm,
     Identity,
+    InstanceNorm1d,
     InstanceNorm2d,
     LayerNorm,
     RMSNorm,
@@ -54,7 +56,7 @@ from labnet.nn.layers.common import (
 )
 from labnet.nn.layers.containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from labnet.nn.layers.convolution import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
-from labnet.nn.layers.recurrent import GRU, LSTM, RNN
+from labnet.nn.layers.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from labnet.nn.layers.transformer import (
     PositionalEncoding,
     TransformerDecoder,
@@ -179,9 +181,11 @@ __all__ = [
     "CosineSimilarity",
     "CrossEntropyLoss",
     "Dropout",
+    "Dropout1d",
     "Dropout2d",
     "Embedding",
     "Flatten",
+    "GRUCell",
     "GroupNorm",
     "Hardshrink",
     "Hardsigmoid",
@@ -189,9 +193,11 @@ __all__ = [
     "Hardtanh",
     "HuberLoss",
     "Identity",
+    "InstanceNorm1d",
     "InstanceNorm2d",
     "KLDivLoss",
     "L1Loss",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -214,6 +220,7 @@ __all__ = [
     "PixelShuffle",
     "PositionalEncoding",
     "RMSNorm",
+    "RNNCell",
     "ReLU",
     "ReLU6",
     "ReflectionPad2d",

@@ -412,6 +412,19 @@ class Module:
             raise AttributeError(f"no parameter {target!r}; there are {[key for key, _ in self.named_parameters()]}")
         return found[name]
 
+    def get_buffer(self, target: str) -> Tensor:
+        """Return the buffer with a name such as ``layers.0.running_mean``.
+
+        Raises
+        ------
+        AttributeError
+            If there is none.
+        """
+        found = dict(self._named("_buffers", ""))
+        if target not in found:
+            raise AttributeError(f"no buffer {target!r}; there are {list(found)}")
+        return found[target]
+
     def add_module(self, name: str, module: "Module | None") -> None:
         """Add a module under a name, as an attribute of that name does.
 
@@ -742,8 +755,12 @@ class Module:
         """Iterate over the layers with their names, for a table."""
         return iter(self._modules.items())
 
-    def _describe(self) -> str:
+    def extra_repr(self) -> str:
+        """Return what the printed form of a module shows in brackets; for subclasses to define."""
         return ""
+
+    def _describe(self) -> str:
+        return self.extra_repr()
 
 
 class Linear(Module):

@@ -57,9 +57,12 @@ class Recurrent(ln.nn.Module):
     def __init__(self):
         super().__init__()
         self.first, self.second = ln.nn.GRU(4, 3, bidirectional=True), ln.nn.RNN(6, 3)
+        self.cells = ln.nn.ModuleList([ln.nn.GRUCell(6, 6), ln.nn.LSTMCell(6, 6), ln.nn.RNNCell(6, 6)])
 
     def forward(self, x):
-        output, hidden = self.second(self.first(x)[0])
+        x, _ = self.first(x)
+        x = ln.stack([self.cells[2](self.cells[1](self.cells[0](step))[0]) for step in x])
+        output, hidden = self.second(x)
         return ln.concat([output.reshape((-1,)), hidden.reshape((-1,))])
 
 
@@ -174,7 +177,13 @@ MODULES = {
         lambda: ln.nn.Sequential(
             *(ln.nn.Conv1d(2, 4, 3, stride=2, padding=1), ln.nn.GroupNorm(2, 4), ln.nn.MaxPool1d(3, 2, ceil_mode=True)),
             *(ln.nn.ConvTranspose1d(4, 2, 3, stride=2, output_padding=1), ln.nn.AvgPool1d(2, ceil_mode=True)),
-            *(ln.nn.AdaptiveMaxPool1d(5), ln.nn.AdaptiveAvgPool1d(4), ln.nn.RMSNorm(4)),
+            *(
+                ln.nn.InstanceNorm1d(2),
+                ln.nn.Dropout1d(0.2),
+                ln.nn.AdaptiveMaxPool1d(5),
+                ln.nn.AdaptiveAvgPool1d(4),
+                ln.nn.RMSNorm(4),
+            ),
         ),
         lambda: [normal(2, 2, 19)],
     ),

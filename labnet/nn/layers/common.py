@@ -104,7 +104,7 @@ class Dropout(Module):
 
 
 class Dropout2d(Dropout):
-    """Dropout of whole channels of (N, C, H, W), or of (N, C, L) as `Dropout1d` (Tompson et al., 2015).
+    """Dropout of whole channels of (N, C, H, W) (Tompson et al., 2015).
 
     Examples
     --------
@@ -118,6 +118,17 @@ class Dropout2d(Dropout):
         if not self.training or not self.p:
             return x
         return x * dropout(ones((*x.shape[:2], *(1,) * (x.ndim - 2)), dtype=x.dtype, device=x.device), self.p)
+
+
+class Dropout1d(Dropout2d):
+    """Dropout of whole channels of (N, C, L).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Dropout1d(0.5)(ln.ones((8, 8, 2))).shape
+    (8, 8, 2)
+    """
 
 
 class Embedding(Module):
@@ -314,7 +325,7 @@ class GroupNorm(Module):
 
 
 class InstanceNorm2d(GroupNorm):
-    """Normalisation of each channel of each image; the shape may also be (N, C, L).
+    """Normalisation of each channel of each image (N, C, H, W).
 
     Examples
     --------
@@ -328,3 +339,14 @@ class InstanceNorm2d(GroupNorm):
 
     def _describe(self) -> str:
         return f"{self.num_channels}"
+
+
+class InstanceNorm1d(InstanceNorm2d):
+    """Normalisation of each channel of each signal (N, C, L).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.InstanceNorm1d(3)(ln.ones((1, 3, 4))).shape
+    (1, 3, 4)
+    """

@@ -68,7 +68,10 @@ class FunctionModule(Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Apply the function."""
-        return type(self).function(*inputs, **{name: getattr(self, name) for name in self._names})
+        kind = type(self)
+        if not kind._names:
+            return kind.function(*inputs)
+        return kind.function(*inputs, **{name: getattr(self, name) for name in kind._names})
 
     def _describe(self) -> str:
         shown = [(name, getattr(self, name)) for name in self._names]

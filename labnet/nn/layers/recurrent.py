@@ -180,6 +180,13 @@ class LSTM(_Recurrent):
         return recur(gates, weight, *first)
 
 
+def _gated(given: Tensor, own: Tensor, hidden: Tensor, width: int) -> Tensor:
+    """Return the next state of a gated unit, from the parts of the gates that come from input and state."""
+    both = ops.sigmoid(given[..., : 2 * width] + own[..., : 2 * width])
+    new = ops.tanh(given[..., 2 * width :] + both[..., :width] * own[..., 2 * width :])
+    return new + both[..., width:] * (hidden - new)
+
+
 class GRU(_Recurrent):
     """Gated recurrent units over a sequence, in one or more layers (Cho et al., 2014, in torch's form).
 
@@ -207,11 +214,8 @@ class GRU(_Recurrent):
         (hidden,), width, turned = first, self.hidden_size, ops.matrix_transpose(weight)
         found = []
         for step in range(gates.shape[0]):
-            given, own = gates[step], hidden @ turned
-            own = own if bias is None else own + bias
-            both = ops.sigmoid(given[:, : 2 * width] + own[:, : 2 * width])
-            new = ops.tanh(given[:, 2 * width :] + both[:, :width] * own[:, 2 * width :])
-            hidden = new + both[:, width:] * (hidden - new)
+            own = hidden @ turned
+            hidden = _gated(gates[step], own if bias is None else own + bias, hidden, width)
             found.append(hidden)
         return ops.stack(found, axis=0)
 
@@ -256,3 +260,113 @@ class RNN(_Recurrent):
             hidden = function(gates[step] + hidden @ turned)
             found.append(hidden)
         return ops.stack(found, axis=0)
+
+
+class _Cell(Module):
+    """The base class of single steps; subclasses define the next state from the parts of the gates."""
+
+    gates: ClassVar[int]
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True):
+        super().__init__()
+        layer = type(self).__name__
+        self.input_size = size(layer, "input_size", input_size)
+        self.hidden_size = size(layer, "hidden_size", hidden_size)
+        rows, bound = self.gates * self.hidden_size, 1 / math.sqrt(self.hidden_size)
+        self.weight_ih = init.uniform((rows, self.input_size), bound=bound)
+        self.weight_hh = init.uniform((rows, self.hidden_size), bound=bound)
+        self.bias_ih = init.uniform((rows,), bound=bound) if bias else None
+        self.bias_hh = init.uniform((rows,), bound=bound) if bias else None
+
+    def _gates(self, x: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the parts of the gates that come from input and state, and the state, zeros by default."""
+        if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
+            raise ShapeError(f"{self!r}: expected an input of shape (..., {self.input_size}), got {x.shape}")
+        self.check_dtype(x, self.weight_ih)
+        shape = (*x.shape[:-1], self.hidden_size)
+        hidden = zeros(shape, dtype=x.dtype, device=x.device) if hidden is None else hidden
+        if hidden.shape != shape:
+            raise ShapeError(f"{self!r}: expected a state of shape {shape}, got {hidden.shape}")
+        return ops.linear(x, self.weight_ih, self.bias_ih), ops.linear(hidden, self.weight_hh, self.bias_hh), hidden
+
+    def _describe(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}" + (", bias=False" if self.bias_ih is None else "")
+
+
+class LSTMCell(_Cell):
+    """One step of an `LSTM`.
+
+    Attributes
+    ----------
+    weight_ih, weight_hh, bias_ih, bias_hh : tensors, float32
+        Of shapes (4 H, I), (4 H, H), (4 H,) and (4 H,).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> hidden, cell = ln.nn.LSTMCell(3, 2)(ln.ones((5, 3)))
+    >>> hidden.shape, cell.shape
+    ((5, 2), (5, 2))
+    """
+
+    gates = 4
+
+    def forward(self, x: Tensor, hx: State | None = None) -> State:
+        """Map an input (N, I) or (I,), and the states (hidden, cell), to the next states."""
+        given, own, _ = self._gates(x, None if hx is None else hx[0])
+        total, width = given + own, self.hidden_size
+        i, f, g, o = (total[..., k * width : (k + 1) * width] for k in range(4))
+        cell = ops.sigmoid(i) * ops.tanh(g)
+        cell = cell if hx is None else ops.sigmoid(f) * hx[1] + cell
+        return ops.sigmoid(o) * ops.tanh(cell), cell
+
+
+class GRUCell(_Cell):
+    """One step of a `GRU`.
+
+    Attributes
+    ----------
+    weight_ih, weight_hh, bias_ih, bias_hh : tensors, float32
+        Of shapes (3 H, I), (3 H, H), (3 H,) and (3 H,).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.GRUCell(3, 2)(ln.ones((5, 3))).shape
+    (5, 2)
+    """
+
+    gates = 3
+
+    def forward(self, x: Tensor, hx: Tensor | None = None) -> Tensor:
+        """Map an input (N, I) or (I,), and the state, to the next state."""
+        return _gated(*self._gates(x, hx), self.hidden_size)
+
+
+class RNNCell(_Cell):
+    """One step of an `RNN`.
+
+    Attributes
+    ----------
+    weight_ih, weight_hh, bias_ih, bias_hh : tensors, float32
+        Of shapes (H, I), (H, H), (H,) and (H,).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.RNNCell(3, 2, nonlinearity="relu")(ln.ones((5, 3))).shape
+    (5, 2)
+    """
+
+    gates = 1
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh"):
+        super().__init__(input_size, hidden_size, bias)
+        if nonlinearity not in ("tanh", "relu"):
+            raise ValueError(f"RNNCell: expected nonlinearity 'tanh' or 'relu', got {nonlinearity!r:.40}")
+        self.nonlinearity = nonlinearity
+
+    def forward(self, x: Tensor, hx: Tensor | None = None) -> Tensor:
+        """Map an input (N, I) or (I,), and the state, to the next state."""
+        given, own, _ = self._gates(x, hx)
+        return ops.tanh(given + own) if self.nonlinearity == "tanh" else ops.relu(given + own)

@@ -117,6 +117,11 @@ LAYERS = [
     ("RNN(6, 5)", (4, 3, 6)),
     ("RNN(6, 5, 2, 'relu', bidirectional=True)", (4, 3, 6)),
     ("LSTM(6, 5, 2, True, True)", (3, 4, 6)),
+    ("GRUCell(6, 5)", ROWS),
+    ("LSTMCell(6, 5, bias=False)", ROWS),
+    ("RNNCell(6, 5, nonlinearity='relu')", ROWS),
+    ("Dropout1d(0.2)", SIGNALS),
+    ("InstanceNorm1d(4)", SIGNALS),
     ("Embedding(9, 5, padding_idx=2)", None),
 ]
 
@@ -343,6 +348,7 @@ def test_names_of_modules_and_parameters_are_torchs():
     assert next(iter(dict(net.named_parameters("model")))) == "model.scale"
     assert net.get_submodule("heads.a") is net.heads["a"]
     assert net.get_parameter("layers.1.bias") is net.layers[1].bias
+    assert net.get_buffer("count") is net.count
     with pytest.raises(AttributeError, match="no module 'x'"):
         net.get_submodule("heads.x")
     assert {*net.state_dict()} == {
@@ -470,6 +476,27 @@ def test_registered_names_are_checked():
         net.add_module("forward", nn.ReLU())
     with pytest.raises(TypeError, match="expected 'tail' to be a module"):
         net.add_module("tail", 3)
+
+
+def test_cells_follow_sequences_step_by_step():
+    torch = torch_or_skip()
+    for name in ("GRUCell", "LSTMCell", "RNNCell"):
+        ours, theirs = getattr(nn, name)(3, 4), getattr(torch.nn, name)(3, 4)
+        same_weights(ours, theirs)
+        state = peer = None
+        for step in range(3):
+            x = normal(2, 3, seed=step)
+            state, peer = ours(ln.asarray(x), state), theirs(to_torch(x), peer)
+            found, expected = (state[0], peer[0]) if name == "LSTMCell" else (state, peer)
+            np.testing.assert_allclose(found.numpy(), expected.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_module_describes_itself_as_its_author_says():
+    class Scale(nn.Module):
+        def extra_repr(self):
+            return "by=2"
+
+    assert repr(Scale()) == "Scale(by=2)"
 
 
 def test_new_modules_can_be_copied_and_pickled():
