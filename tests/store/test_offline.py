@@ -190,9 +190,12 @@ def test_every_journal_that_is_damaged_somewhere_is_repaired(tmp_path):
 
 
 def test_a_repair_that_cannot_write_its_copy_changes_nothing(tmp_path, monkeypatch):
+    journal = tmp_path / "journal-000000000000"
+    train(tmp_path, 1)
+    good = journal.stat().st_size
     train(tmp_path, 2)
-    damage(tmp_path, 700)
-    before = (tmp_path / "journal-000000000000").read_bytes()
+    damage(tmp_path, 1 + journal.stat().st_size - good - 20)  # in the second of three updates
+    before = journal.read_bytes()
 
     def fail(*arguments):
         raise OSError(28, "No space left on device")
@@ -201,7 +204,7 @@ def test_a_repair_that_cannot_write_its_copy_changes_nothing(tmp_path, monkeypat
         patched.setattr(shutil, "copyfileobj", fail)
         with pytest.raises(OSError, match="No space left"):
             repair(tmp_path)
-    assert (tmp_path / "journal-000000000000").read_bytes() == before
+    assert journal.read_bytes() == before
 
 
 @pytest.mark.parametrize("verb", ["show", "verify", "compact"])
