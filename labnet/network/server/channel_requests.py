@@ -141,8 +141,7 @@ class ServerChannel:
 
     async def flushed(self) -> None:
         """Wait until everything is sent."""
-        if self._sent is not None:
-            await asyncio.shield(self._sent)
+        await (asyncio.sleep(0) if self._sent is None or self._sent.done() else asyncio.shield(self._sent))
 
     def writing(self) -> bool:
         """Return whether bytes are queued."""

@@ -34,7 +34,7 @@ class Sink(Protocol):
         """
 
     def flushed(self) -> Awaitable[object]:
-        """Wait until little is queued."""
+        """Wait until little is queued; on an event loop, let others have a turn in any case."""
         ...
 
     def writing(self) -> bool:
@@ -274,8 +274,6 @@ class Channel:
         begun = done = False
         try:
             for piece, size in _pieces(parts):
-                if begun:
-                    await asyncio.sleep(0)  # a fast reader lets `flushed` return at once, and others have a turn too
                 async with self._turn:
                     if not begun:
                         start = PRELUDE.pack(kind, len(head), number, length) + head

@@ -248,8 +248,7 @@ class ClientChannel(asyncio.BufferedProtocol):
 
     async def flushed(self) -> None:
         """Wait until little is queued."""
-        if self._flushed is not None:
-            await asyncio.shield(self._flushed)
+        await (asyncio.sleep(0) if self._flushed is None else asyncio.shield(self._flushed))
         if self._channel.closed:
             raise ConnectionResetError("the channel was closed")
 

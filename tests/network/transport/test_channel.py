@@ -1,5 +1,6 @@
 """Channels: frames by hand on a socket, and the parser without one."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -638,3 +639,20 @@ def test_a_closed_channel_uses_no_more_bytes(data):
 def test_the_kinds_of_frames_are_those_of_the_page():
     named = {name: getattr(raw_channel, name) for name in Kind.__members__}
     assert named == {name: int(kind) for name, kind in Kind.__members__.items()}
+
+
+@pytest.mark.parametrize("blocks", [False, True], ids=["awaits", "blocks"])
+@pytest.mark.parametrize("elements", [1, 1 << 14, 1 << 18, 3 << 18, 5 << 20])
+def test_bodies_of_any_size_come_back_as_they_were_sent(elements, blocks):
+    x = ln.asarray(np.arange(elements, dtype="float32"))
+    with ln.network.serve({"echo": lambda x: x}, port=0) as server:
+
+        async def awaited():
+            return [await ln.network.tfetch(server.url + "/echo", x) for _ in range(4)]
+
+        if blocks:
+            found = [ln.network.tfetch(server.url + "/echo", x, blocking=True) for _ in range(4)]
+        else:
+            found = asyncio.run(awaited())
+        for y in found:
+            assert np.array_equal(y.numpy(), x.numpy())
