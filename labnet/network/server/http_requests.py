@@ -156,6 +156,7 @@ class _HttpExchange(HTTPMessageDelegate):
                     authorize(application, headers, readable=False)
                     _check_host(start_line, headers)
                     owner.connections.asks(self._stream)
+                    self._connection.set_max_body_size(application.max_body)
                     self._handler = handler
                     return handler.headers_received(start_line, headers)
             exchange.admit(length)

@@ -167,6 +167,16 @@ def test_a_handler_may_read_a_body_as_it_arrives(server, method):
     assert len(Counter.pieces) > 1
 
 
+@pytest.mark.parametrize("framing", [{"Content-Length": 5000}, {"Transfer-Encoding": "chunked"}])
+def test_a_body_for_a_handler_is_bounded_as_others_are(framing):
+    body = b"1388\r\n" + bytes(5000) + b"\r\n0\r\n\r\n" if "Transfer-Encoding" in framing else bytes(5000)
+    with ln.network.serve({"one": lambda: 1}, port=0, max_body=1000, handlers=HANDLERS) as server:
+        with connection(server.port) as (sock, file):
+            sock.sendall(head(server.port, "POST", "/greet/ana", {TOKEN: server.token, **framing}) + body)
+            assert file.readline() == b"HTTP/1.1 400 Bad Request\r\n"
+        assert http(server, "GET", "/one").json() == 1
+
+
 def test_a_handler_may_read_a_chunked_body(server):
     head_of = head(server.port, "POST", "/count", {TOKEN: server.token, "Transfer-Encoding": "chunked"})
     reply = raw(server.port, head_of + b"5\r\nhello\r\n3\r\nyou\r\n0\r\n\r\n")
