@@ -6,6 +6,7 @@ that other frames travel between them. See ``docs/protocol.md``.
 """
 
 import enum
+import operator
 import struct
 from collections.abc import Iterator, Mapping
 from typing import overload
@@ -82,12 +83,16 @@ _OF_STANDARDS = (
     "Idempotency-Key",
     "Retry-After",
 )
-_NOT_HEADERS = ("method", "path", "status", "others")
-_FIELD_OF = {
+_FIELD_OF = {name.lower(): name.lower().replace("-", "_") for name in _OF_STANDARDS}
+_FIELD_OF |= {
     f"labnet-{'for' if field == 'request' else field}": field
     for field in Head.__struct_fields__
-    if field not in _NOT_HEADERS
-} | {name.lower(): name.lower().replace("-", "_") for name in _OF_STANDARDS}
+    if field not in ("method", "path", "status", "others", *_FIELD_OF.values())
+}
+_HEADERS = tuple(_FIELD_OF)
+_read = operator.attrgetter(*_FIELD_OF.values())
+#: The lower case of the spellings that labnet uses.
+_LOWER = {"-".join(word.capitalize() for word in name.split("-")): name for name in _HEADERS}
 #: Headers that belong to a connection; a frame has none of them.
 _OF_CONNECTIONS = frozenset({"host", "content-length", "connection"})
 _encode = msgspec.json.Encoder().encode
@@ -164,17 +169,17 @@ class HeadFields(Mapping[str, str]):
     'c0ffee'
     """
 
-    __slots__ = ("_head", "_others")
+    __slots__ = ("_values",)
 
     def __init__(self, head: Head):
-        self._head = head
-        self._others = {name.lower(): value for name, value in head.others.items()} if head.others else {}
+        self._values: dict[str, str] = {
+            header: value for header, value in zip(_HEADERS, _read(head), strict=True) if value is not None
+        }
+        if head.others:
+            self._values |= {name.lower(): value for name, value in head.others.items()}
 
     def __getitem__(self, name: str) -> str:
-        value = self.get(name)
-        if value is None:
-            raise KeyError(name)
-        return value
+        return self._values[_lower(name)]
 
     @overload  # type: ignore[override]
     def get(self, name: str) -> str | None: ...
@@ -184,16 +189,17 @@ class HeadFields(Mapping[str, str]):
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """Return a header or the default."""
-        field = _fields.get(name) or _field_of(name)
-        value = getattr(self._head, field) if field else self._others.get(name.lower())
-        return default if value is None else value
+        return self._values.get(_LOWER.get(name) or name.lower(), default)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self.get(name) is not None
+        return isinstance(name, str) and _lower(name) in self._values
 
     def __iter__(self) -> Iterator[str]:
-        yield from (name for name, field in _FIELD_OF.items() if getattr(self._head, field) is not None)
-        yield from self._others
+        return iter(self._values)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._values)
+
+
+def _lower(name: str) -> str:
+    return _LOWER.get(name) or name.lower()
