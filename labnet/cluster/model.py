@@ -12,6 +12,7 @@ from labnet.network.client.location import Gone
 from labnet.network.client.options import ClientOptions
 from labnet.network.client.remote_model import RemoteModel
 from labnet.network.client.session import Caller
+from labnet.network.threads import leave_thread
 from labnet.network.transport.address import Address
 
 #: Seconds between refreshes of an incomplete directory, and the longest wait of a forward for one.
@@ -70,6 +71,7 @@ class ClusterModel(RemoteModel):
         return self._caller.address
 
     async def _forward(self, sent: Sent, message: wire.Message, *, training: bool) -> Any:
+        await leave_thread()  # the directory is asked on an event loop
         part = await self._choose()
         began = time.perf_counter()
         least = self._directory.least
