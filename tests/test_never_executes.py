@@ -32,6 +32,8 @@ METHODS = {
 #: What runs code on purpose: on the word of whoever holds the kernel, or the token of a runner.
 ALLOWED = {
     "__init__.py": {"import_module"},  # of names in the source
+    "nn/__init__.py": {"import_module"},  # the same, as in the next
+    "optim/__init__.py": {"import_module"},
     "tensor.py": {"import_module"},
     "jupyter/__init__.py": {"import_module"},
     "jupyter/magics.py": {"compile", "exec", "eval"},

@@ -64,7 +64,12 @@ def generate() -> dict[Path, str]:
     found, by_module = places(), {}
     for name, module in found.items():
         by_module.setdefault(module, []).append(name)
-    public = [name for name, module in found.items() if ".ops.nn." not in module and ops.REGISTRY[name].is_public]
+    named = ops.named_functions()  # exported by the table of names
+    public = [
+        name
+        for name, module in found.items()
+        if ".ops.nn." not in module and ops.REGISTRY[name].is_public and name not in named
+    ]
     inner, top = (target.read_text() for target in TARGETS)
     return {
         TARGETS[0]: with_names(with_imports(inner, by_module), list(found)),

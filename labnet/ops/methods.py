@@ -299,7 +299,11 @@ def pad(
             "pad: mode must be 'constant', 'reflect', 'symmetric', 'edge', 'replicate', 'wrap' or 'circular', "
             f"got {mode!r}"
         )
-    pairs = [(int(before), int(after)) for before, after in np.broadcast_to(np.asarray(pad_width), (x.ndim, 2))]
+    try:
+        widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2))
+    except ValueError as error:
+        raise ShapeError(f"pad: widths {pad_width} for a tensor of shape {x.shape}: {error}") from None
+    pairs = [(int(before), int(after)) for before, after in widths]
     if builtins.any(before < 0 or after < 0 for before, after in pairs):
         if builtins.any(min(before, 0) + min(after, 0) < -n for (before, after), n in zip(pairs, x.shape, strict=True)):
             raise ShapeError(f"pad: widths {pairs} cut more off than there is in shape {x.shape}")

@@ -104,6 +104,7 @@ THEIRS = {
     "flip": lambda x, axis=None: torch.flip(x, list(range(x.ndim)) if axis is None else np.atleast_1d(axis).tolist()),
     "getitem": lambda x, key: x[index(key)],
     "log_softmax": lambda x, axis=-1: torch.log_softmax(x, axis),
+    "softmax": lambda x, axis=-1: torch.softmax(x, axis),
     "matrix_transpose": lambda x: x.mT,
     "max": reduction(torch.amax),
     "mean": reduction(torch.mean),

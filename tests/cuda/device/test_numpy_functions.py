@@ -38,7 +38,7 @@ def test_ops_stay_on_the_device_and_carry_gradients(name):
         assert_same(gradient, expected.backward(slopes)[here].numpy())
 
 
-@pytest.mark.parametrize("function", [np.cbrt, lambda x: np.einsum("ij->i", x)])
+@pytest.mark.parametrize("function", [np.cbrt, lambda x: np.interp(0.5, x[0], x[0])])
 def test_what_is_no_op_needs_the_elements_on_the_host(function):
     with pytest.raises(DeviceError, match=r"\.to\('cpu'\)"):
         function(ln.asarray(VALUES, device="cuda"))
