@@ -103,7 +103,7 @@ async def forward_over_http(elements: int) -> AsyncIterator[Task]:
             try:
                 await over_a_channel()
             finally:
-                del os.environ["LABNET_TRANSPORT"]
+                os.environ.pop("LABNET_TRANSPORT", None)
 
         yield task
 
