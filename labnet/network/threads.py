@@ -140,7 +140,7 @@ def _resumed(coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
     return result
 
 
-#: Carries all sockets: servers, and clients that block.
+#: Carries the sockets of servers, and of clients that block until their thread has a channel of its own.
 IO = LoopThread("labnet-io")
 #: Runs async handlers and models, so that they never hold up a socket.
 MODELS = LoopThread("labnet-models")

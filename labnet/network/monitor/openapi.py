@@ -17,7 +17,6 @@ _ERRORS = {
     "405": "the route does not answer this method",
     "409": "the key of the request is older than what is remembered of its client",
     "410": "the graph of the call is not kept",
-    "411": "the body has no Content-Length",
     "412": "the weights have changed by more updates than the server allows",
     "413": "the body is over the server's limit",
     "415": "the content type or a Content-Encoding is not accepted",
