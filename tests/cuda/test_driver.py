@@ -141,7 +141,8 @@ def library(monkeypatch):
     made = Library()
     monkeypatch.setattr(driver, "_library", lambda: made)
     monkeypatch.setattr(driver.os, "register_at_fork", lambda **_: None)
-    return made
+    yield made
+    made.finish()  # the end of a counted block waits for every driver that has not been collected
 
 
 @pytest.fixture
