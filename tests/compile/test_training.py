@@ -228,6 +228,44 @@ def test_a_backward_without_an_optimizer_adds_to_grad():
     assert weight.grad.tolist() == [2.0, 4.0]
 
 
+def test_arguments_that_a_step_makes_leaves_have_their_gradients():
+    weight = ln.ones(2, requires_grad=True)
+
+    @ln.jit
+    def step(x):
+        x.requires_grad_()
+        loss = (weight * x * x).sum()
+        loss.backward()
+        return loss
+
+    first, second = ln.asarray([1.0, 2.0]), ln.asarray([3.0, 4.0])
+    for x in (first, second, second):
+        step(x)
+    assert (first.requires_grad, first.grad.tolist(), second.grad.tolist()) == (True, [2.0, 4.0], [12.0, 16.0])
+    assert weight.grad.tolist() == [19.0, 36.0]
+
+
+def test_arguments_that_a_step_freezes_are_frozen():
+    frozen = ln.jit(lambda x, y: x.requires_grad_(False).sum() + y.sum())
+    for _ in range(2):
+        x = ln.ones(2, requires_grad=True)
+        assert (frozen(x, ln.ones(2)).item(), x.requires_grad) == (4.0, False)
+
+
+def test_an_argument_that_is_given_twice_is_not_made_a_leaf():
+    @ln.jit
+    def step(x, y):
+        x.requires_grad_()
+        (x * y).sum().backward()
+
+    x, y = ln.ones(2), ln.full(2, 3.0)
+    step(x, y)
+    assert (x.grad.tolist(), y.requires_grad) == ([3.0, 3.0], False)
+    with pytest.raises(ln.errors.TraceError, match="given twice"):
+        step(y, y)
+    assert not y.requires_grad
+
+
 def test_those_who_watch_hear_of_compiled_steps():
     weight, _, step = quadratic()
 

@@ -221,7 +221,7 @@ class CPUStep:
             return MISS
         self._bind()
         inputs = [x for x in leaves if isinstance(x, Tensor | np.ndarray)]
-        if state.written and repeats(inputs):
+        if state.changes_arguments and repeats(inputs):
             return MISS
         if any(inputs[position] is not tensor for position, tensor in state.remembered.items()):
             return MISS

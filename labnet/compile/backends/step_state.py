@@ -63,15 +63,18 @@ class StepState:
         self.required = [isinstance(x, Tensor) and x.requires_grad for x in dynamic]
         self.leaves, self.structure = flatten(call.result)
         self.written = call.written
+        self._required = call.required
+        #: Whether a call changes an argument.
+        self.changes_arguments = bool(self.written or self._required)
         #: Arguments that an optimizer remembers, by position.
         self.remembered = {
             position: dynamic[position] for position, traced in enumerate(call.inputs) if id(traced) in trace.pinned
         }
-        #: Whether all arguments are tensors by position, each passed once, and none is written.
+        #: Whether all arguments are tensors by position, each passed once, and none is changed.
         self.takes_tensors_only = (
             not pinned[1]
             and all(type(x) is Tensor for x in pinned[0])
-            and not self.written
+            and not self.changes_arguments
             and not repeats([x for x, needed in zip(dynamic, self.required, strict=True) if needed])
         )
         arguments = {id(traced): position for position, traced in enumerate(call.inputs)}
@@ -103,7 +106,7 @@ class StepState:
     @property
     def has_effects(self) -> bool:
         """Whether a call changes anything besides tensors."""
-        return bool(self._effects)
+        return bool(self._effects or self._required)
 
     @functools.cached_property
     def work(self) -> tuple[int, int]:
@@ -142,7 +145,7 @@ class StepState:
             raise self.program.checks[status - FIRST_CHECK].failure()
 
     def after(self, more: Sequence[Any], arguments: Sequence[Any]) -> None:
-        """Finish a call: accumulate gradients, write arguments and attributes, apply effects, count steps.
+        """Finish a call: mark leaves, accumulate gradients, write arguments and attributes, apply effects, count steps.
 
         Parameters
         ----------
@@ -150,6 +153,8 @@ class StepState:
             The outputs that follow the results.
         arguments : sequence of Tensor or array
         """
+        for position, needed in self._required.items():
+            arguments[position].requires_grad = needed
         for (owner, _), gradient in zip(self._gradients, more, strict=False):
             leaf: Any = (arguments[owner] if isinstance(owner, int) else owner).node
             leaf.grad = wrap(gradient) if leaf.grad is None else leaf.grad + wrap(gradient)

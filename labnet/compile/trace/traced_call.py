@@ -43,6 +43,8 @@ class TracedCall:
         Their values at the start of the call.
     rebound : list of (ReplacedAttribute, Value)
         Attributes of modules that each call sets to a new tensor.
+    required : dict of int to bool
+        New ``requires_grad`` of the arguments for which the function sets it, by position.
     """
 
     trace: Trace
@@ -52,6 +54,7 @@ class TracedCall:
     inputs: list[Traced]
     before: list[Value]
     rebound: list[tuple[ReplacedAttribute, Value]]
+    required: dict[int, bool]
 
     @property
     def device(self) -> str:
@@ -128,7 +131,7 @@ def _trace_once(
                 traced.node = autograd.Leaf(traced)
                 known[id(leaf)] = traced  # a leaf that is given twice is one
         inputs.append(traced)
-    before = [traced.value for traced in inputs]
+    before, required = [traced.value for traced in inputs], [traced.requires_grad for traced in inputs]
     following = iter(inputs)
     traced_args, traced_named = structure.build(next(following) if is_dynamic(leaf) else leaf for leaf in leaves)
     environment.begin(function, [leaf for leaf in leaves if not is_dynamic(leaf)])
@@ -155,10 +158,12 @@ def _trace_once(
             result = structure.build(map(trace.result, found))
             rebound = trace.rebind()
             is_written = any(traced.value is not value for traced, value in zip(inputs, before, strict=True))
-            if is_written and repeats([leaf for leaf in leaves if is_dynamic(leaf)]):
+            pairs = enumerate(zip(inputs, required, strict=True))
+            changed = {at: not needed for at, (x, needed) in pairs if x.is_leaf and x.requires_grad is not needed}
+            if (is_written or changed) and repeats([leaf for leaf in leaves if is_dynamic(leaf)]):
                 refuse("a write into an argument that is given twice: give a copy")
     except BaseException:
         writes.undo()
         undo()
         raise
-    return TracedCall(trace, environment.guards(), writes.effects(), result, inputs, before, rebound)
+    return TracedCall(trace, environment.guards(), writes.effects(), result, inputs, before, rebound, changed)
