@@ -155,6 +155,19 @@ def test_grad_leaves_dot_grad_alone_and_gives_zeros_for_the_unrelated():
     assert x.grad is None
 
 
+def test_grad_takes_torchs_keywords():
+    x = leaf(1.0, 2.0)
+    y = x * x
+    first = ln.grad(y, [x], grad_outputs=ln.ones(2), retain_graph=True)[0]
+    assert first.tolist() == ln.grad(y, [x], ln.ones(2))[0].tolist() == [2.0, 4.0]
+    with pytest.raises(GradientError, match="retain_graph"):
+        ln.grad(y, [x], grad_outputs=ln.ones(2))
+    kept = ln.grad((x**3).sum(), [x], create_graph=True)[0]
+    assert ln.grad(kept.sum(), [x], retain_graph=False)[0].tolist() == [6.0, 12.0]
+    with pytest.raises(TypeError, match="two names of one argument"):
+        ln.grad(y, [x], ln.ones(2), grad_outputs=ln.ones(2))
+
+
 def test_third_order():
     x = ln.asarray(2.0, requires_grad=True, dtype="float64")
     y = x**4

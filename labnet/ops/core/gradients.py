@@ -12,11 +12,33 @@ from labnet.tensor import Tensor, wrap
 
 
 @overload
-def grad(y: Tensor, xs: Tensor, grad: Any = None, create_graph: bool = False) -> Tensor: ...
-@overload
-def grad(y: Tensor, xs: Sequence[Tensor], grad: Any = None, create_graph: bool = False) -> tuple[Tensor, ...]: ...
 def grad(
-    y: Tensor, xs: Tensor | Sequence[Tensor], grad: Any = None, create_graph: bool = False
+    y: Tensor,
+    xs: Tensor,
+    grad: Any = None,
+    create_graph: bool = False,
+    *,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+) -> Tensor: ...
+@overload
+def grad(
+    y: Tensor,
+    xs: Sequence[Tensor],
+    grad: Any = None,
+    create_graph: bool = False,
+    *,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+) -> tuple[Tensor, ...]: ...
+def grad(
+    y: Tensor,
+    xs: Tensor | Sequence[Tensor],
+    grad: Any = None,
+    create_graph: bool = False,
+    *,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
 ) -> Tensor | tuple[Tensor, ...]:
     """Return the gradient of `y` with respect to each of `xs`.
 
@@ -27,9 +49,11 @@ def grad(
     xs : tensor or sequence of tensors
         Leaves, or intermediate tensors of the computation of `y`.
     grad : array-like, optional
-        Gradient of a scalar with respect to `y`, of the same shape.
+        Gradient of a scalar with respect to `y`, of the same shape; `grad_outputs` is torch's name for it.
     create_graph : bool
         Record the computation, for higher derivatives.
+    retain_graph : bool, optional
+        Keep the graph of `y` for another gradient; as `create_graph` by default.
 
     Returns
     -------
@@ -49,6 +73,10 @@ def grad(
     >>> slope.item(), ln.grad(slope, x).item()
     (27.0, 18.0)
     """
+    if grad_outputs is not None:
+        if grad is not None:
+            raise TypeError("grad: grad and grad_outputs are two names of one argument, got both")
+        grad = grad_outputs
     several = not isinstance(xs, Tensor)
     wanted: Sequence[Tensor] = list(xs) if not isinstance(xs, Tensor) else [xs]
     if (tracer := dispatch.current_tracer()) is not None:  # which accounts for writes
@@ -63,7 +91,7 @@ def grad(
     sweep = autograd.Sweep(root, first, run=run, targets=set(nodes))
     if sweep.awaits:
         raise GradientError("grad: this graph crosses the network; use `await loss.backward()`")
-    found = autograd.sweep_now(sweep, retain_graph=create_graph)
+    found = autograd.sweep_now(sweep, retain_graph=create_graph if retain_graph is None else retain_graph)
     results = tuple(_own(found[n]) if n in found else zeros_like(x) for n, x in zip(nodes, wanted, strict=True))
     return results if several else results[0]
 
