@@ -25,6 +25,8 @@ FIRST = (
     "tests/compile/codegen/test_parts.py",
     "tests/tensors/test_memory_use.py",
     "tests/compile/intrinsics/test_formulas.py",
+    "tests/test_ported_programs.py",
+    "tests/test_examples.py",
     "tests/compile/test_functions.py",
     "tests/compile/test_training.py",
 )

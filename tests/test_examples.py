@@ -19,6 +19,17 @@ LAST_LINES = {
     "remote_runner.py": "the runner's shell: hello",
     "small_gpt.py": "learned",
     "digits_convnet.py": "recognised",
+    "moons_mlp.py": "100% of the points are on their side",
+    "character_models.py": "made up: ",
+    "variational_autoencoder.py": "| ",
+    "adversarial_networks.py": "spots reached: 8 of 8",
+    "sine_gru.py": "learned",
+    "deep_q_learning.py": "arrived after ",
+    "physics_informed.py": "solved",
+    "residual_network.py": "recognised",
+    "word2vec.py": "   chess: ",
+    "graph_convolution.py": "33 of 34 went where the network says",
+    "over_the_network.py": "graph_convolution: loss 0.740 at first",
     "op_statistics.py": "99.8% of the arithmetic was done elsewhere",
 }
 ARGUMENTS = {"demo.py": ["--epochs", "1"]}

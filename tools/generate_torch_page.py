@@ -23,6 +23,25 @@ from labnet import nn  # from torch import nn
 and read on where a line then does not run. Functions have the names of the
 [array API standard](https://data-apis.org/array-api/2024.12/), and those of torch and NumPy beside them; docs/ops.md
 lists them all.
+
+Twelve programs in [examples/](https://github.com/labnet/labnet/tree/main/examples) have torch's losses on the same
+weights when their imports are changed, eager and compiled: perceptrons, convolutions, a GRU, a GPT, generators,
+Q-learning, a differential equation, word vectors, graphs.
+
+## Over the network
+
+A loss that is a function of the model and a batch needs no change for a model that is served: the optimizer goes to the
+server, and `zero_grad()` and `step()` are left out.
+
+```python
+server = ln.network.serve_model(model, ln.optim.Adam(model.parameters(), lr=1e-2), port=3000)
+
+model = ln.network.remote_model("localhost:3000", blocking=True)  # in any other process
+loss = loss_of(model, x, y)
+loss.backward()  # the gradient goes back, the server's optimizer takes the step
+```
+
+A remote model takes one tensor, or several by name: `model(x=x, edges=edges)`.
 """
 DIFFERENT = """## What differs
 

@@ -160,5 +160,7 @@ DIFFERENCES = (
     ("x.transpose(0, 1)", "swaps, also a matrix, which NumPy leaves as it is", ""),
     ("torch.compile(f)", "another name", "ln.jit(f)"),
     ("torch.autograd.grad(y, [x])", "another name", "ln.grad(y, [x])"),
+    ("torch.autograd.grad(y, x)[0]", "a tensor for a tensor, a tuple for a list", "ln.grad(y, x)"),
+    ("model.state_dict()", "a snapshot; writes into it do not reach the model", "model.load_state_dict(d)"),
     ("torch.save(d, path), torch.load(path)", "safetensors files", "ln.io.save(path, d), ln.io.load(path)"),
 )
