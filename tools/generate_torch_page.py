@@ -24,7 +24,7 @@ and read on where a line then does not run. Functions have the names of the
 [array API standard](https://data-apis.org/array-api/2024.12/), and those of torch and NumPy beside them; docs/ops.md
 lists them all.
 
-Twelve programs in [examples/](https://github.com/labnet/labnet/tree/main/examples) have torch's losses on the same
+Twelve programs in [examples/](../examples) have torch's losses on the same
 weights when their imports are changed, eager and compiled: perceptrons, convolutions, a GRU, a GPT, generators,
 Q-learning, a differential equation, word vectors, graphs.
 

@@ -22,10 +22,11 @@ from labnet.ops.aggregation.sampling import bernoulli, multinomial, normal, unif
 from labnet.ops.aggregation.statistics import var, vector_norm
 from labnet.ops.core.axes import normalize_axis
 from labnet.ops.core.creation import asarray, empty, full, ones, zeros
+from labnet.ops.core.dispatch import current_tracer
 from labnet.ops.core.forms import form
 from labnet.ops.core.names import DTYPES
 from labnet.ops.elementwise.arithmetic import floor_divide, trunc
-from labnet.ops.elementwise.elementary import divide, where
+from labnet.ops.elementwise.elementary import add, divide, subtract, where
 from labnet.ops.elementwise.formulas import isclose, lerp
 from labnet.ops.layout.joining import stack
 from labnet.ops.layout.shape import astype, broadcast_to, expand_dims, permute_dims, reshape
@@ -459,6 +460,26 @@ def dist(x: Tensor, /, other: Any, p: float = 2.0) -> Tensor:
 
 
 @form
+def norm(x: Tensor, /, ord: float | str | None = 2, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """Return the length of vectors; `vector_norm` with torch's order of arguments, for which ``"fro"`` is 2.
+
+    Raises
+    ------
+    ValueError
+        For another norm of matrices.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.norm(ln.asarray([[3.0, -4.0]]), 1, -1).tolist()
+    [7.0]
+    """
+    if isinstance(ord, str) and ord != "fro":
+        raise ValueError(f"norm: ord must be a number or 'fro', got {ord!r}")
+    return vector_norm(x, axis=axis, keepdims=keepdims, ord=2 if ord is None or isinstance(ord, str) else ord)
+
+
+@form
 def quantile(x: Tensor, /, q: float, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """Return the element below which a part `q` of the elements lies, interpolated linearly.
 
@@ -567,6 +588,15 @@ def _copy_into(x: Tensor, /, source: Any) -> Tensor:
     return x
 
 
+def _scaled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return the form of a sum or difference whose second term may have a factor."""
+
+    def method(x: Tensor, other: Any, /, *, alpha: float = 1) -> Tensor:
+        return function(x, other if alpha == 1 else other * alpha)
+
+    return method
+
+
 def _zero(x: Tensor, /) -> Tensor:
     return _copy_into(x, 0)
 
@@ -597,6 +627,8 @@ STATE: dict[str, Callable[..., Any]] = {
     "contiguous": lambda x, /: x,
     "copy_": _copy_into,
     "cpu": lambda x, /: x.to_device(CPU),
+    "add": _scaled(add),
+    "sub": _scaled(subtract),
     "cuda": lambda x, device=CUDA, /, non_blocking=False: x.to_device(CUDA if device is None else device),
     "dim": lambda x, /: x.ndim,
     "element_size": lambda x, /: x.dtype.itemsize,
@@ -644,16 +676,38 @@ class Data(Tensor):
     __slots__ = ()
 
 
+#: The class of a view whose writes are not recorded, by the class of the view.
+UNRECORDED: dict[type[Tensor], type[Tensor]] = {Tensor: Data}
+#: Methods of `Data` that give such views of it.
+VIEWS = (
+    *("__getitem__", "diagonal", "flatten", "narrow", "permute", "reshape", "select", "squeeze", "t", "transpose"),
+    *("unsqueeze", "view", "view_as"),
+)
+
+
+def unrecorded_view(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a method whose result is a view of the kind of `Data`, where it is a view."""
+
+    @functools.wraps(method)
+    def run(x: Any, /, *args: Any, **static: Any) -> Tensor:
+        with no_grad():
+            view = method(x, *args, **static)
+        if view.family is not None:
+            view.__class__ = UNRECORDED.get(type(view), type(view))
+        return view
+
+    return run
+
+
+@unrecorded_view
 def _data(x: Tensor) -> Tensor:
-    with no_grad():
-        view = getitem(x, ...)
-    if type(view) is Tensor:
-        view.__class__ = Data
-    return view
+    return getitem(x, ...)
 
 
 def _set_data(x: Tensor, value: Any) -> None:
-    if isinstance(value, Data) and memory.base_of(value) is memory.base_of(x):
+    tracer = current_tracer()
+    base_of = memory.base_of if tracer is None else tracer.base_of
+    if isinstance(value, Data) and base_of(value) is base_of(x):
         return  # after an operator in place, such as ``x.data += 1``
     x.assign(value)
 

@@ -29,7 +29,7 @@ from labnet.ops.elementwise.logic import (
     not_equal,
 )
 from labnet.ops.layout.shape import matrix_transpose
-from labnet.ops.methods import ATTRIBUTES, STATE, Data, in_place_method, unrecorded
+from labnet.ops.methods import ATTRIBUTES, STATE, VIEWS, Data, in_place_method, unrecorded, unrecorded_view
 from labnet.ops.numpy_api.protocol import array_function, array_ufunc
 from labnet.ops.numpy_api.table import FUNCTIONS as NUMPY_FUNCTIONS
 from labnet.ops.selection.indexing import getitem
@@ -138,3 +138,7 @@ def attach() -> None:
     writers = [name for name in attached if name.endswith("_")] + [name.replace("__", "__i", 1) for name in REFLECTED]
     for name in ("__setitem__", *writers):
         setattr(Data, name, unrecorded(getattr(Methods, name)))
+    for name in VIEWS:
+        setattr(Data, name, unrecorded_view(getattr(Methods, name)))
+    for name, read in PROPERTIES.items():
+        setattr(Data, name, property(unrecorded_view(read)))

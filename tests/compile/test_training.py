@@ -245,6 +245,58 @@ def test_arguments_that_a_step_makes_leaves_have_their_gradients():
     assert weight.grad.tolist() == [19.0, 36.0]
 
 
+def clipped(weight, x):
+    weight.data.clamp_(-1.5, 1.5)
+
+
+def scaled(weight, x):
+    weight.data *= x
+
+
+def replaced(weight, x):
+    weight.data = weight.data * 0.5 + x
+
+
+def filled(weight, x):
+    weight.data[1:].zero_()
+    weight.data.add_(x, alpha=-0.1)
+
+
+@pytest.mark.parametrize("change", [clipped, scaled, replaced, filled], ids=lambda change: change.__name__)
+def test_writes_into_data_of_a_leaf_are_not_recorded(change):
+    def run(call):
+        weight = ln.asarray([1.0, -2.0, 3.0], requires_grad=True)
+
+        def step(x):
+            change(weight, x)
+            loss = (weight * weight * x).sum()
+            loss.backward()
+            weight.data.mul_(0.5)
+            return loss
+
+        step, found = call(step), []
+        for number in range(3):
+            found += [step(ln.asarray([1.0, 2.0, -1.0]) + number).item(), *weight.tolist(), *weight.grad.tolist()]
+        return found
+
+    np.testing.assert_allclose(run(ln.jit), run(lambda step: step), rtol=1e-6)
+
+
+def test_writes_into_data_of_a_result_keep_its_history():
+    weight = ln.asarray([1.0, 2.0], requires_grad=True)
+
+    @ln.jit
+    def step(x):
+        y = x * weight
+        y.data.fill_(3.0)
+        (y * y).sum().backward()
+        return y.detach()
+
+    assert step(ln.ones(2)).tolist() == [3.0, 3.0]
+    step(ln.ones(2))
+    assert weight.grad.tolist() == [12.0, 12.0]
+
+
 def test_arguments_that_a_step_freezes_are_frozen():
     frozen = ln.jit(lambda x, y: x.requires_grad_(False).sum() + y.sum())
     for _ in range(2):

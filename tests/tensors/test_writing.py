@@ -448,3 +448,19 @@ def test_an_empty_list_names_nothing(key):
     assert x[key].shape == array[key].shape
     x[key] = 5.0
     assert x.tolist() == array.tolist()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("w.data[0].mul_(2)", [[2.0, 4.0], [3.0, 4.0]]),
+        ("w.data[:, 1:].zero_()", [[1.0, 0.0], [3.0, 0.0]]),
+        ("w.data.T[0].add_(1)", [[2.0, 2.0], [4.0, 4.0]]),
+        ("w.data.view(-1)[1:3].fill_(0)", [[1.0, 0.0], [0.0, 4.0]]),
+        ("w[0].data.fill_(9)", [[9.0, 9.0], [3.0, 4.0]]),
+    ],
+)
+def test_views_of_data_write_into_a_leaf(line, expected):
+    w = ln.asarray([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    exec(line, {"w": w})
+    assert (w.tolist(), w.is_leaf, w.requires_grad) == (expected, True, True)

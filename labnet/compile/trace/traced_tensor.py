@@ -17,6 +17,7 @@ from labnet.errors import GradientError, ShapeError, TraceError
 from labnet.ops.core import dispatch
 from labnet.ops.core.declaration import Op
 from labnet.ops.core.half_precision import HALF, widened_rule
+from labnet.ops.methods import UNRECORDED, Data
 from labnet.tensor import Tensor, size_of
 
 _HOME = str(Path(__file__).parents[2])
@@ -167,6 +168,15 @@ class Traced(Tensor):
     def backward(self, grad: Any = None, *, retain_graph: bool = False) -> autograd.Gradients:
         """Compute the gradients of all leaves; see `Tensor.backward`."""
         return self.tracer.backward(self, grad, retain_graph=retain_graph)
+
+
+class TracedData(Data, Traced):
+    """A stand-in for ``x.data``, whose writes are not recorded."""
+
+    __slots__ = ()
+
+
+UNRECORDED[Traced] = TracedData
 
 
 def has_traced(found: Any, depth: int = 4) -> bool:

@@ -21,6 +21,9 @@ class ReLU(FunctionModule):
 
     function = ops.relu
 
+    def __init__(self, inplace: bool = False):
+        super().__init__()
+
 
 class ReLU6(FunctionModule):
     """`labnet.nn.relu6` as a module.
@@ -33,6 +36,9 @@ class ReLU6(FunctionModule):
     """
 
     function = ops.relu6
+
+    def __init__(self, inplace: bool = False):
+        super().__init__()
 
 
 class SiLU(FunctionModule):

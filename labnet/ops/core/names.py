@@ -87,7 +87,6 @@ ALIASES = {
     "mv": "matmul",
     "ne": "not_equal",
     "neg": "negative",
-    "norm": "vector_norm",
     "permute": "permute_dims",
     "power": "pow",
     "sub": "subtract",
@@ -101,8 +100,8 @@ ALIASES = {
 #: Functions that torch calls with an order of arguments of its own, and that are methods too.
 FORMS = (
     *("addmm", "allclose", "argwhere", "bincount", "bucketize", "cdist", "chunk", "dist", "div", "expand", "flatten"),
-    *("index_add", "index_fill", "index_select", "kron", "masked_fill", "masked_select", "narrow", "numel", "pad"),
-    *("quantile", "ravel", "repeat_interleave", "scatter", "scatter_add", "scatter_reduce", "select", "split"),
+    *("index_add", "index_fill", "index_select", "kron", "masked_fill", "masked_select", "narrow", "norm", "numel"),
+    *("pad", "quantile", "ravel", "repeat_interleave", "scatter", "scatter_add", "scatter_reduce", "select", "split"),
     *("swapaxes", "t", "transpose", "unflatten", "var_mean"),
 )
 #: Other names of these.
@@ -158,6 +157,7 @@ DIFFERENCES = (
     ("float32 tensor + int64 tensor", "float64, as in NumPy", "x + y.float()"),
     ("x + np.float64(1)", "float64, since NumPy's numbers have a dtype", "x + 1.0"),
     ("x.transpose(0, 1)", "swaps, also a matrix, which NumPy leaves as it is", ""),
+    ("x.detach().mul_(2)", "a write into a tensor of its own", "x.data.mul_(2)"),
     ("torch.compile(f)", "another name", "ln.jit(f)"),
     ("torch.autograd.grad(y, [x])", "another name", "ln.grad(y, [x])"),
     ("torch.autograd.grad(y, x)[0]", "a tensor for a tensor, a tuple for a list", "ln.grad(y, x)"),

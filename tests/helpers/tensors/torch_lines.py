@@ -97,6 +97,8 @@ SMOOTH = (
         "T.logit(p)",
         "x.to(T.float64)",
     ),
+    *("x.add(y, alpha=2)", "x.sub(y, alpha=0.5)", "x.add(2, alpha=3)", "x.norm(2, dim=1)", "x.norm(1, 0, True)"),
+    *("T.norm(x, 2, 1)", "x.norm(3)", "x.norm(p='fro')"),
 )
 #: Lines with several results.
 SEVERAL = (
@@ -133,6 +135,7 @@ WRITES = (
     *("x.masked_fill_(m, 1.0)", "x.relu_()", "x.neg_()", "x.exp_()", "x.index_add_(0, k, y[:2])", "x.tanh_()"),
     *("x.scatter_(0, j, y)", "x.scatter_add_(0, i, y)", "x.addcmul_(y, y, value=0.5)", "x.lerp_(y, 0.5)", "x.pow_(2)"),
     *("x.data.mul_(3)", "x[0].zero_()", "x.data[1].fill_(5)", "x.round_()", "x.addcdiv_(y, y.abs() + 1)"),
+    *("x.add_(y, alpha=-0.5)", "x.data.sub_(y, alpha=2)"),
 )
 
 

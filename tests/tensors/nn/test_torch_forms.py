@@ -34,6 +34,7 @@ LAYERS = [
     ("Unflatten(1, (2, 3))", ROWS),
     ("ReLU(inplace=True)", ROWS),
     ("ReLU6(inplace=True)", ROWS),
+    ("ReLU(False)", ROWS),
     ("LeakyReLU(0.2, inplace=True)", ROWS),
     ("ELU(alpha=0.5)", ROWS),
     ("CELU(alpha=0.7)", ROWS),
