@@ -232,7 +232,10 @@ class Tensor(Methods):
     @property
     def grad(self) -> "Tensor | None":
         """Sum of this leaf's gradients over all backward calls since it was cleared; see `retain_grad` for others."""
-        tell("grad", self)
+        told = _witness()
+        if told is not None:
+            seen: Tensor | None = told("grad", self)
+            return seen
         leaf = self.node
         if not isinstance(leaf, autograd.Leaf):
             hooked = None if leaf is None else autograd.hooks.get(leaf)
@@ -245,11 +248,14 @@ class Tensor(Methods):
 
     @grad.setter
     def grad(self, value: "Tensor | None") -> None:
-        tell("grad", self)
         if value is not None and (not isinstance(value, Tensor) or value.shape != self.shape):
             raise ShapeError(f"grad: expected None or a tensor of shape {self.shape}, got {_describe(value)}")
         if isinstance(self.node, autograd.Leaf):
-            self.node.grad = value
+            told = _witness()
+            if told is not None:
+                told("grad is set", self, value)
+            else:
+                self.node.grad = value
         elif value is not None:
             raise GradientError("grad can be set on leaf tensors that require gradients only")
 

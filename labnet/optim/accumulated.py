@@ -43,7 +43,7 @@ def write(pairs: Iterable[tuple[Tensor, Any]]) -> None:
         if tracer is None:
             one.grad = slope
         else:
-            tracer.leaves[id(one)] = (one, slope)
+            tracer.set_gradient(one, slope)
 
 
 def clear(parameters: Iterable[Tensor]) -> None:
@@ -64,5 +64,5 @@ def clear(parameters: Iterable[Tensor]) -> None:
         for one in parameters:
             one.grad = None
         return
-    for one, _ in read(parameters):
-        del tracer.leaves[id(one)]
+    for one in [*parameters, *(one for one, _ in read(parameters))]:
+        tracer.set_gradient(one, None)

@@ -282,6 +282,119 @@ def test_writes_into_data_of_a_leaf_are_not_recorded(change):
     np.testing.assert_allclose(run(ln.jit), run(lambda step: step), rtol=1e-6)
 
 
+def only_backward(weight, optimizer, x):
+    optimizer.zero_grad()
+    loss = (weight * x).sum()
+    loss.backward()
+    return loss
+
+
+def clipped_gradient(weight, optimizer, x):
+    loss = only_backward(weight, optimizer, x)
+    for parameter in (weight,):
+        parameter.grad.data.clamp_(-1, 1)
+    optimizer.step()
+    return loss
+
+
+def norm_of_gradient(weight, optimizer, x):
+    only_backward(weight, optimizer, x)
+    norm = weight.grad.norm()
+    optimizer.step()
+    return norm
+
+
+def replaced_gradient(weight, optimizer, x):
+    only_backward(weight, optimizer, x)
+    weight.grad = weight.grad * 0.5
+    (weight * weight).sum().backward()
+    weight.grad += 1
+    optimizer.step()
+    return (weight * x).sum().detach()
+
+
+def cleared_afterwards(weight, optimizer, x):
+    loss = (weight * x).sum()
+    loss.backward()
+    weight.grad.mul_(2)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss
+
+
+def by_hand(weight, optimizer, x):
+    weight.grad = None
+    loss = (weight * x).sum()
+    loss.backward()
+    with ln.no_grad():
+        weight -= 0.1 * weight.grad
+        weight.grad.zero_()
+    return loss
+
+
+def asked_for_none(weight, optimizer, x):
+    optimizer.zero_grad()
+    is_blank = weight.grad is None
+    loss = (weight * x).sum()
+    loss.backward()
+    if is_blank and weight.grad is not None:
+        optimizer.step()
+    return loss
+
+
+GRADIENT_USERS = (
+    only_backward,
+    clipped_gradient,
+    norm_of_gradient,
+    replaced_gradient,
+    cleared_afterwards,
+    by_hand,
+    asked_for_none,
+)
+
+
+@pytest.mark.parametrize("function", GRADIENT_USERS, ids=lambda function: function.__name__)
+def test_gradients_are_read_and_written_as_eagerly(function):
+    def run(call):
+        weight = ln.asarray([1.0, -2.0, 3.0], requires_grad=True)
+        optimizer = ln.optim.SGD([weight], lr=0.1)
+        step, found = call(lambda x: function(weight, optimizer, x)), []
+        for number in range(3):
+            found += [step(ln.asarray([1.0, 2.0, -1.0]) + number).item(), *weight.tolist()]
+            found += [7.0] if weight.grad is None else weight.grad.tolist()
+        return found
+
+    np.testing.assert_allclose(run(ln.jit), run(lambda step: step), rtol=1e-6)
+
+
+def test_a_gradient_that_two_leaves_share_is_written_for_one():
+    first, second = ln.ones(2, requires_grad=True), ln.ones(2, requires_grad=True)
+
+    @ln.jit
+    def step(x):
+        first.grad = second.grad = None
+        ((first + second) * x).sum().backward()
+        first.grad.mul_(10)
+
+    step(ln.asarray([1.0, 2.0]))
+    assert (first.grad.tolist(), second.grad.tolist()) == ([10.0, 20.0], [1.0, 2.0])
+
+
+def test_a_gradient_with_an_earlier_part_is_not_read():
+    weight = ln.ones(2, requires_grad=True)
+
+    @ln.jit
+    def step(x):
+        (weight * x).sum().backward()
+        return weight.grad.sum()
+
+    assert step(ln.ones(2)).item() == 2.0
+    with pytest.raises(ln.errors.TraceError, match=r"earlier part.*zero_grad"):
+        step(ln.ones(2))
+    weight.grad = None
+    assert step(ln.ones(2)).item() == 2.0
+
+
 def test_writes_into_data_of_a_result_keep_its_history():
     weight = ln.asarray([1.0, 2.0], requires_grad=True)
 

@@ -97,6 +97,11 @@ class StepState:
         self.updated = {source.attributes["position"] for source, _ in trace.stored()}
         self.tensors_updated = [i for i in self.updated if isinstance(trace.held[i], Tensor)]
         stepped = {id(parameter) for step in trace.steps for parameter in step.parameters}
+        outside = [
+            x for x in trace.cleared.values() if id(x) in arguments or not (isinstance(x, Traced) or trace.has_made(x))
+        ]
+        #: Leaves and positions of arguments whose gradients a call sets; an optimizer clears those that it updates.
+        self._cleared = [arguments.get(id(x), x) for x in outside if id(x) not in stepped]
         self.stepped = {i for i in self.tensors_updated if id(trace.held[i]) in stepped}
         self._nodes = [part.node if isinstance(part, Tensor) else None for part in trace.held]
         self.constants = trace.constants
@@ -106,7 +111,7 @@ class StepState:
     @property
     def has_effects(self) -> bool:
         """Whether a call changes anything besides tensors."""
-        return bool(self._effects or self._required)
+        return bool(self._effects or self._required or self._cleared)
 
     @functools.cached_property
     def work(self) -> tuple[int, int]:
@@ -155,6 +160,8 @@ class StepState:
         """
         for position, needed in self._required.items():
             arguments[position].requires_grad = needed
+        for cleared in self._cleared:
+            (arguments[cleared] if isinstance(cleared, int) else cleared).grad = None
         for (owner, _), gradient in zip(self._gradients, more, strict=False):
             leaf: Any = (arguments[owner] if isinstance(owner, int) else owner).node
             leaf.grad = wrap(gradient) if leaf.grad is None else leaf.grad + wrap(gradient)

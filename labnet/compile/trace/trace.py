@@ -14,7 +14,7 @@ from labnet import autograd, memory, ops
 from labnet.compile.ir.values import Builder, Check, DType, Program, Store, Value, placed
 from labnet.compile.native.frames import pause, pause_for
 from labnet.compile.trace.environment import Environment
-from labnet.compile.trace.locations import ReplacedAttribute
+from labnet.compile.trace.locations import CallResult, ReplacedAttribute
 from labnet.compile.trace.optimizer_steps import Blank, States, Step
 from labnet.compile.trace.traced_tensor import WAYS_OUT, Traced, TracedNode, refuse
 from labnet.compile.trace.writes import Writes
@@ -47,6 +47,8 @@ class Trace:
         Each draws the random numbers of one call on a device; `drawn` are those of the first call.
     leaves : dict
         {identity of a leaf tensor: (tensor, gradient)} of gradients that no optimizer consumed.
+    cleared : dict
+        {identity of a leaf tensor: the tensor} of those whose gradient the run has set, so that it has no earlier part.
     writes : Writes
         Values that the function writes outside of itself.
     environment : Environment
@@ -76,6 +78,8 @@ class Trace:
         self.draws: list[Callable[[str], np.ndarray[Any, Any]]] = []
         self.drawn: list[np.ndarray[Any, Any]] = []
         self.leaves: dict[int, tuple[Tensor, Traced]] = {}
+        self.cleared: dict[int, Tensor] = {}
+        self._gradients: dict[int, Traced] = {}
         self._rule_of = rule_of
         self._sources: dict[int, Value] = {}
         self._kept: list[Any] = []
@@ -285,6 +289,35 @@ class Trace:
                 items.append((owner, gradient))
         return autograd.Gradients(items, wrap=self._kept_as_it_is)
 
+    def gradient(self, tensor: Tensor) -> "Tensor | None":
+        """Return the gradient of a leaf that the run has added up; later writes into it change that of the leaf.
+
+        Calls check that there is no earlier part, unless the run has cleared it.
+        """
+        key, node = id(tensor), tensor.node
+        if node is None:
+            return None
+        if not isinstance(node, autograd.Leaf):
+            refuse("reading .grad of a computed tensor: use ln.grad(y, x)")
+        if key not in self.cleared and not self.has_made(tensor):
+            if isinstance(tensor, Traced) or node.grad is not None:
+                refuse(
+                    "reading a gradient that has an earlier part: call zero_grad() before the backward, in the function"
+                )
+            self.environment.guard_value(CallResult(lambda: node.grad is None, "grad is None", True, node))
+        found = self.leaves.get(key)
+        if found is not None and self._gradients.get(key) is not found[1]:
+            self._gradients[key] = self._kept_as_it_is(found[1])  # not that of another tensor, too
+            self.leaves[key] = (tensor, self._gradients[key])
+        return None if found is None else self._gradients[key]
+
+    def set_gradient(self, tensor: Tensor, value: Any) -> None:
+        """Record a write of a leaf's gradient."""
+        self.cleared[id(tensor)] = tensor
+        self.leaves.pop(id(tensor), None)
+        if value is not None:
+            self.leaves[id(tensor)] = (tensor, self.lift(value))
+
     def update(self, optimizer: Any, found: list[tuple[Tensor, Any]]) -> None:
         """Record a step of an optimizer."""
         if not type(optimizer).has_formula:
@@ -421,6 +454,10 @@ class Trace:
             with autograd.no_grad():
                 self.replace(tensor, self.lift(value))
             return None
+        if what == "grad":
+            return self.gradient(tensor)
+        if what == "grad is set":
+            return self.set_gradient(tensor, given[0])
         if what == "backward":
             return self.backward(self.lift(tensor), given[0], retain_graph=given[1])
         if what != "detach":

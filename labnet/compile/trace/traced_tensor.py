@@ -31,7 +31,6 @@ WAYS_OUT = {
     "copy": "making a tensor of another one: use it as it is, or detach() or astype()",
     "tolist": "tolist(): return the tensor, and call tolist() outside",
     "numpy": "numpy(): it needs the elements of a tensor, which are not there yet: return it, and convert it outside",
-    "grad": "reading or setting .grad: use what backward() returns, or ln.grad(y, x); nothing has to be cleared",
     "__repr__": "printing a traced tensor: return it, and print it outside",
     "__format__": "formatting a traced tensor: return it, and format it outside",
 }
