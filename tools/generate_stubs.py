@@ -26,12 +26,15 @@ class Methods:
 #: Parameters that exist in a method as they do in the function, after the tensor itself.
 COMPARISONS = ("__eq__", "__ne__")
 #: Methods that return several tensors.
-SEVERAL = ("nonzero", "unstack", "unbind", "split", "chunk", "var_mean")
+SEVERAL = ("nonzero", "unstack", "unbind", "split", "chunk", "var_mean", "std_mean", "aminmax")
 #: What methods and attributes return that are no tensors.
 OTHERS = {
     **dict.fromkeys(("dim", "element_size", "ndimension", "nelement", "numel", "itemsize"), "builtins.int"),
     **dict.fromkeys(("is_contiguous", "allclose", "is_cuda", "is_floating_point"), "builtins.bool"),
-    **dict.fromkeys(("type", "cummax", "cummin", "topk", "values", "indices"), "Any"),
+    **dict.fromkeys(
+        ("type", "cummax", "cummin", "topk", "kthvalue", "mode", "max", "min", "sort", "median", "values", "indices"),
+        "Any",
+    ),
 }
 #: What swapped operators and in-place operators return.
 RETURNS = {"r": "Tensor", "i": "Self"}

@@ -16,10 +16,10 @@ from labnet.autograd import no_grad
 from labnet.device import CPU, CUDA
 from labnet.errors import ShapeError
 from labnet.ops.aggregation.linalg import matmul
-from labnet.ops.aggregation.reduction import all, mean
+from labnet.ops.aggregation.reduction import all
 from labnet.ops.aggregation.reduction import max as maximum_of
 from labnet.ops.aggregation.sampling import bernoulli, multinomial, normal, uniform
-from labnet.ops.aggregation.statistics import var, vector_norm
+from labnet.ops.aggregation.statistics import vector_norm
 from labnet.ops.core.axes import normalize_axis
 from labnet.ops.core.creation import asarray, empty, full, ones, zeros
 from labnet.ops.core.dispatch import current_tracer
@@ -519,19 +519,6 @@ def kron(x: Tensor, /, other: Any) -> Tensor:
 
 
 @form
-def var_mean(x: Tensor, /, axis: Any = None, correction: float = 0.0, keepdims: bool = False) -> tuple[Tensor, Tensor]:
-    """Return `var` and `mean`, over all dimensions or those in `axis`.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> [part.item() for part in ln.var_mean(ln.asarray([1.0, 3.0]))]
-    [1.0, 2.0]
-    """
-    return var(x, axis=axis, correction=correction, keepdims=keepdims), mean(x, axis=axis, keepdims=keepdims)
-
-
-@form
 def bucketize(x: Tensor, /, boundaries: Any, *, right: bool = False) -> Tensor:
     """Return the bucket of each element between ordered boundaries; `searchsorted` with its operands swapped.
 
@@ -715,8 +702,8 @@ def _set_data(x: Tensor, value: Any) -> None:
 def _absent(name: str) -> property:
     def read(x: Tensor) -> Any:
         raise AttributeError(
-            f"a tensor has no attribute {name!r}: max, min, median and sort return the values alone; "
-            "positions come from argmax, argmin and argsort"
+            f"a tensor has no attribute {name!r}: max, min, median and sort return values and positions, as torch's, "
+            "under dim=: write x.sort(dim=-1), x.max(dim=0)"
         )
 
     return property(read)

@@ -7,6 +7,7 @@ import numpy as np
 
 from labnet._methods import Methods
 from labnet.errors import ShapeError
+from labnet.ops.aggregation import positions as positions
 from labnet.ops.aggregation.linalg import matmul
 from labnet.ops.core.forms import FORMS
 from labnet.ops.core.names import ACTIVATIONS, ALIASES, FORM_ALIASES, IN_PLACE, METHODS, NUMPY

@@ -1,7 +1,6 @@
 """Scans that no array library has as one operation, in a logarithmic number of steps (Hillis and Steele, 1986)."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,23 +13,17 @@ from labnet.ops.elementwise.logic import greater_equal, isnan, less_equal, logic
 from labnet.ops.layout.joining import concat
 from labnet.ops.layout.shape import broadcast_to
 from labnet.ops.selection.indexing import take_along_axis
+from labnet.ops.selection.sorting import Chosen
 from labnet.tensor import Tensor
 
 _SAMPLES = (Sample(((5,),), {"axis": 0}), Sample(((3, 4),), {"axis": -1}), Sample(((3, 4),), {"axis": 0}))
-
-
-class Extremes(NamedTuple):
-    """Result of `cummax` and `cummin`."""
-
-    values: Tensor
-    indices: Tensor
 
 
 def _steps(length: int) -> list[int]:
     return [1 << step for step in range(max(length - 1, 0).bit_length())]
 
 
-def _extremes(op: str, x: Tensor, axis: int, is_beyond: Callable[[Tensor, Tensor], Tensor]) -> Extremes:
+def _extremes(op: str, x: Tensor, axis: int, is_beyond: Callable[[Tensor, Tensor], Tensor]) -> Chosen:
     """Return the greatest or smallest element so far; of equal ones the last, and NaN once there is one."""
     along = normalize_axis(op, axis, x.shape)
     values: Tensor = x.detach()
@@ -42,11 +35,11 @@ def _extremes(op: str, x: Tensor, axis: int, is_beyond: Callable[[Tensor, Tensor
         keeps = logical_or(is_beyond(values[late], values[early]), isnan(values[late]))
         indices = concat([indices[first], where(keeps, indices[late], indices[early])], axis=along)
         values = concat([values[first], where(keeps, values[late], values[early])], axis=along)
-    return Extremes(take_along_axis(x, indices, axis=along), indices)
+    return Chosen(take_along_axis(x, indices, axis=along), indices)
 
 
 @composed(samples=_SAMPLES, dtypes=NUMBERS)
-def cummax(x: Tensor, /, axis: int) -> Extremes:
+def cummax(x: Tensor, /, axis: int) -> Chosen:
     """Return the greatest element along `axis` up to each one, and its position.
 
     Examples
@@ -60,7 +53,7 @@ def cummax(x: Tensor, /, axis: int) -> Extremes:
 
 
 @composed(samples=_SAMPLES, dtypes=NUMBERS)
-def cummin(x: Tensor, /, axis: int) -> Extremes:
+def cummin(x: Tensor, /, axis: int) -> Chosen:
     """Return the smallest element along `axis` up to each one, and its position.
 
     Examples

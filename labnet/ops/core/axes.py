@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 import numpy as np
 
 from labnet.errors import AxisError, DTypeError
-from labnet.ops.core.names import AXES, HINTS, KEYWORDS
+from labnet.ops.core.names import AXES, KEYWORDS
 from labnet.tensor import Tensor
 
 Shape = int | tuple[int, ...]
@@ -56,8 +56,6 @@ def plain(op: str, name: str, value: Any, kind: Kind) -> int | tuple[int, ...] |
     ending = " or None" * kind.optional
     if kind.several and (_is_sequence(value) or not kind.one):
         return integers(op, name, value, ending)
-    if isinstance(value, Tensor):
-        ending += HINTS.get(op, "")
     return integer(op, name, value, (" or a tuple of integers" if kind.several else "") + ending)
 
 

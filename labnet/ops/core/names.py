@@ -58,8 +58,6 @@ METHODS = (
 #: Other names of ops. Each is a function of the namespace, and a method unless the op takes a sequence of tensors.
 ALIASES = {
     "absolute": "abs",
-    "amax": "max",
-    "amin": "min",
     "arccos": "acos",
     "arccosh": "acosh",
     "arcsin": "asin",
@@ -99,7 +97,25 @@ ALIASES = {
 
 #: Functions that torch calls with an order of arguments of its own, and that are methods too.
 FORMS = (
-    *("addmm", "allclose", "argwhere", "bincount", "bucketize", "cdist", "chunk", "dist", "div", "expand", "flatten"),
+    *(
+        "addmm",
+        "allclose",
+        "amax",
+        "amin",
+        "aminmax",
+        "kthvalue",
+        "mode",
+        "std_mean",
+        "argwhere",
+        "bincount",
+        "bucketize",
+        "cdist",
+        "chunk",
+        "dist",
+        "div",
+        "expand",
+        "flatten",
+    ),
     *("index_add", "index_fill", "index_select", "kron", "masked_fill", "masked_select", "narrow", "norm", "numel"),
     *("pad", "quantile", "ravel", "repeat_interleave", "scatter", "scatter_add", "scatter_reduce", "select", "split"),
     *("swapaxes", "t", "transpose", "unflatten", "var_mean"),
@@ -115,9 +131,6 @@ NUMPY = (
 
 #: Activations, which are functions of the namespace too.
 ACTIVATIONS = ("log_softmax", "relu", "sigmoid", "softmax")
-
-#: What to write in place of an argument that torch takes, by function.
-HINTS = dict.fromkeys(("max", "min"), "; for the greater or smaller of two tensors, write maximum or minimum")
 
 #: Methods that write into the tensor: torch's name without the underscore, and the function of one or more arguments.
 IN_PLACE = (
@@ -142,9 +155,15 @@ DTYPES = {
 
 #: What differs from torch: torch's expression, its meaning in labnet, and what to write for torch's meaning.
 DIFFERENCES = (
-    ("x.max(1), x.min(1), x.sort(1), x.median(1)", "the values alone", "x.argmax(1), x.argsort(1)"),
+    (
+        "x.max(1), x.min(1), x.sort(1), x.median(1)",
+        "an error: `dim=` gives values and positions as in torch, `axis=` the values alone as in NumPy",
+        "x.max(dim=1), x.min(dim=1), x.sort(dim=1), x.median(dim=1)",
+    ),
+    ("x.std(1), x.var(1)", "an error: `dim=` divides by n - 1, `axis=` by n", "x.std(dim=1), x.var(dim=1)"),
+    ("x.sort()", "the values alone", "x.sort(dim=-1)"),
     ("x.median()", "the mean of the middle two for an even number", "x.sort().view(-1)[(x.numel() - 1) // 2]"),
-    ("x.std(), x.var()", "divided by n", "x.std(correction=1)"),
+    ("x.std(), x.var()", "divided by n", "x.std(correction=1), x.std(dim=None)"),
     ("x.repeat(2, 3)", "NumPy's repeat, as repeat_interleave; more numbers are an error", "x.tile((2, 3))"),
     ("torch.equal(x, y), x.equal(y)", "elementwise, as x == y", "(x == y).all()"),
     ("torch.nonzero(x)", "a tuple with the positions of each dimension", "ln.stack(x.nonzero(), 1)"),

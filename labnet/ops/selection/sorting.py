@@ -84,8 +84,8 @@ def searchsorted(
     return np.searchsorted(x1, x2, side, None if sorter is None else moved(plain_key(sorter), device_of(x1)))
 
 
-class Top(NamedTuple):
-    """Result of `topk`."""
+class Chosen(NamedTuple):
+    """Elements and their positions along a dimension."""
 
     values: Tensor
     indices: Tensor
@@ -94,7 +94,7 @@ class Top(NamedTuple):
 @composed(
     samples=(Sample(((3, 4),), {"k": 2}), Sample(((3, 4),), {"k": 2, "axis": 0, "largest": False})), dtypes=NUMBERS
 )
-def topk(x: Tensor, /, k: int, axis: int = -1, largest: bool = True, sorted: bool = True) -> Top:
+def topk(x: Tensor, /, k: int, axis: int = -1, largest: bool = True, sorted: bool = True) -> Chosen:
     """Return the `k` greatest or smallest elements along `axis` in order, and their positions.
 
     Examples
@@ -110,7 +110,7 @@ def topk(x: Tensor, /, k: int, axis: int = -1, largest: bool = True, sorted: boo
     indices = argsort(x, axis=along, descending=largest)[(slice(None),) * along + (slice(k),)]
     key: list[Any] = list(np.ogrid[tuple(slice(n) for n in indices.shape)])
     key[along] = indices
-    return Top(getitem(x, tuple(key)), indices)
+    return Chosen(getitem(x, tuple(key)), indices)
 
 
 def _elements(x: Tensor) -> Array:

@@ -96,6 +96,12 @@ SMOOTH = (
         "T.atan2(x, y)",
         "T.logit(p)",
         "x.to(T.float64)",
+        "x.std(dim=1)",
+        "x.var(dim=(0, 1), keepdim=True)",
+        "T.std(x, dim=None)",
+        "T.max(x, y)",
+        "T.min(x, y)",
+        "T.amin(x, dim=(0, 1))",
     ),
     *("x.add(y, alpha=2)", "x.sub(y, alpha=0.5)", "x.add(2, alpha=3)", "x.norm(2, dim=1)", "x.norm(1, 0, True)"),
     *("T.norm(x, 2, 1)", "x.norm(3)", "x.norm(p='fro')"),
@@ -105,6 +111,10 @@ SEVERAL = (
     *("x.chunk(2, dim=1)", "x.chunk(3, 1)", "x.split(3, dim=1)", "x.split([1, 3], 1)", "x.unbind(0)", "x.topk(2)"),
     *("x.topk(k=1, dim=0, largest=False)", "x.cummax(1)", "T.cummin(x, dim=0)", "T.meshgrid(v, v, indexing='ij')"),
     "T.var_mean(x, dim=1, correction=0)",
+    *("x.max(dim=1)", "x.min(dim=0, keepdim=True)", "x.sort(dim=1)", "T.sort(x, dim=0, descending=True, stable=True)"),
+    *("x.median(dim=1)", "T.median(x, dim=0, keepdim=True)", "T.max(x, dim=-1)", "x.kthvalue(2)", "x.mode(dim=1)"),
+    *("T.kthvalue(x, 1, dim=0, keepdim=True)", "T.mode(x - x, 0)", "T.var_mean(x)", "T.std_mean(x, dim=1)"),
+    *("x.aminmax(dim=1)", "T.aminmax(x)"),
 )
 #: Lines without a gradient.
 EXACT = (
