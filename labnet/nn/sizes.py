@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
-from labnet.ops.nn.windows import Padding, Pair
+from labnet.ops.nn.windows import Padding
 
 #: NumPy's own limit.
 MAX_DIMENSIONS = 64
@@ -51,8 +51,8 @@ def sizes(layer: str, name: str, value: Any) -> tuple[int, ...]:
     return tuple(size(layer, name, part) for part in parts)
 
 
-def window(layer: str, name: str, value: Any, *, least: int = 1) -> Pair:
-    """Check and return one size for both dimensions, or a pair, in its given form.
+def window(layer: str, name: str, value: Any, *, least: int = 1, dims: int = 2) -> Any:
+    """Check and return one size for all dimensions, or one for each, in its given form.
 
     Examples
     --------
@@ -60,14 +60,14 @@ def window(layer: str, name: str, value: Any, *, least: int = 1) -> Pair:
     (2, (2, 1))
     """
     if isinstance(value, list | tuple):
-        if len(value) != 2:
-            raise ValueError(f"{layer}: expected {name} to be one size or two, got {name}={value!r:.40}")
-        rows, columns = (size(layer, name, part, least=least) for part in value)
-        return rows, columns
+        if len(value) != dims:
+            count = {1: "", 2: " or two", 3: " or three"}[dims]
+            raise ValueError(f"{layer}: expected {name} to be one size{count}, got {name}={value!r:.40}")
+        return tuple(size(layer, name, part, least=least) for part in value)
     return size(layer, name, value, least=least)
 
 
-def padding(layer: str, value: Any, *, stride: Pair) -> Padding:
+def padding(layer: str, value: Any, *, stride: Any) -> Padding:
     """Check and return the padding of a convolution: sizes of at least 0, ``"same"`` (stride 1 only) or ``"valid"``.
 
     Examples
@@ -76,10 +76,10 @@ def padding(layer: str, value: Any, *, stride: Pair) -> Padding:
     'same'
     """
     if not isinstance(value, str):
-        return window(layer, "padding", value, least=0)
+        return window(layer, "padding", value, least=0)  # type: ignore[no-any-return]
     if value not in ("same", "valid"):
         raise ValueError(f"{layer}: expected padding to be sizes, 'same' or 'valid', got padding={value!r:.40}")
-    if value == "same" and stride not in (1, (1, 1)):
+    if value == "same" and stride not in (1, (1, 1), (1, 1, 1)):
         raise ValueError(f"{layer}: expected stride 1 with padding='same', got stride={stride}")
     return value
 

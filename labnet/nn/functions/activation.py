@@ -5,6 +5,7 @@
 
 from labnet import ops
 from labnet.errors import ShapeError
+from labnet.ops.core.creation import arange, rand
 from labnet.tensor import DTypeLike, Tensor
 
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
@@ -296,3 +297,48 @@ def hardshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
     [-1.0, 0.0, 2.0]
     """
     return ops.where(ops.abs(x) > lambd, x, 0.0)
+
+
+def gumbel_softmax(logits: Tensor, tau: float = 1.0, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
+    """Return a random sample from the classes of logits, softened by `tau` (Jang et al., 2017).
+
+    Parameters
+    ----------
+    logits : tensor
+    tau : float
+        Temperature.
+    hard : bool
+        Whether the result is one-hot; the gradient is that of the soft one.
+    dim : int
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.gumbel_softmax(ln.zeros((4, 3)), hard=True).sum(axis=-1).tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+    noise = rand(logits.shape, device=logits.device).astype(logits.dtype)
+    gumbel = -ops.log(-ops.log(ops.maximum(noise, 1e-20)) + 1e-20)
+    soft = ops.softmax((logits + gumbel) / tau, axis=dim)
+    if not hard:
+        return soft
+    places = arange(soft.shape[dim], device=soft.device).reshape((-1, *(1,) * (soft.ndim - 1 - dim % soft.ndim)))
+    best: Tensor = (places == ops.argmax(soft, axis=dim, keepdims=True)).astype(soft.dtype)
+    return best - soft.detach() + soft
+
+
+def rrelu(
+    x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
+) -> Tensor:
+    """Return `leaky_relu` with the mean of two slopes, in training with a random one between them per element.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.rrelu(ln.asarray([-8.0, 2.0]), 0.25, 0.75).tolist()
+    [-4.0, 2.0]
+    """
+    if not training:
+        return ops.leaky_relu(x, negative_slope=(lower + upper) / 2)
+    slopes = rand(x.shape, device=x.device).astype(x.dtype) * (upper - lower) + lower
+    return ops.where(x >= 0, x, x * slopes)

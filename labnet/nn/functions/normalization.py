@@ -160,3 +160,83 @@ def group_norm(
     shape = (-1, *(1,) * (x.ndim - 2))
     y = y if weight is None else y * weight.reshape(shape)
     return y if bias is None else y + bias.reshape(shape)
+
+
+def local_response_norm(x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    """Divide by a power of the mean square over neighbouring channels (Krizhevsky et al., 2012).
+
+    Parameters
+    ----------
+    x : tensor of shape (N, C, ...)
+    size : int
+        Number of channels in a mean.
+    alpha, beta, k : float
+        The divisor is ``(k + alpha * mean)**beta``.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.local_response_norm(ln.asarray([[1.0, 2.0]]), 1, alpha=1.0, beta=1.0).tolist()
+    [[0.5, 0.4000000059604645]]
+    """
+    squares = ops.pad((x * x).reshape((*x.shape[:2], -1)), ((0, 0), (size // 2, (size - 1) // 2), (0, 0)))
+    means = ops.avg_pool2d(squares, (size, 1), 1).reshape(x.shape)
+    return x / (means * alpha + k) ** beta
+
+
+def batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise each channel over the batch in training, with the running statistics otherwise.
+
+    Parameters
+    ----------
+    x : tensor of shape (N, C, ...)
+    running_mean, running_var : tensors of shape (C,), optional
+        Updated in training.
+    weight, bias : tensors of shape (C,), optional
+    training : bool
+        Take the statistics of the batch.
+    momentum : float
+        Share of the batch in the running statistics.
+    eps : float
+        Added to the variance.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.batch_norm(ln.asarray([[1.0], [3.0]]), training=True, eps=0.0).tolist()
+    [[-1.0], [1.0]]
+    """
+    axes, shape = (0, *range(2, x.ndim)), (-1, *(1,) * (x.ndim - 2))
+    if training or running_mean is None or running_var is None:
+        mean, variance = ops.mean(x, axis=axes), ops.var(x, axis=axes)
+        count = x.size // x.shape[1]
+        if training and running_mean is not None and running_var is not None:
+            unbiased = variance.detach() * (count / max(count - 1, 1))
+            for running, new in ((running_mean, mean.detach()), (running_var, unbiased)):
+                running.assign(running * (1 - momentum) + new * momentum)
+    else:
+        mean, variance = running_mean, running_var
+    y = (x - mean.reshape(shape)) / ops.sqrt(variance.reshape(shape) + eps)
+    y = y if weight is None else y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
+
+
+def instance_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *, eps: float = 1e-5) -> Tensor:
+    """Normalise each channel of each sample, as `group_norm` with one channel per group.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.instance_norm(ln.asarray([[[1.0, 3.0]]]), eps=0.0).tolist()
+    [[[-1.0, 1.0]]]
+    """
+    return group_norm(x, x.shape[1], weight, bias, eps)

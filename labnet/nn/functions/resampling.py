@@ -1,4 +1,4 @@
-"""Resizing of signals and images."""
+"""Resizing of signals and images, and their windows as columns."""
 
 import math
 from collections.abc import Sequence
@@ -8,8 +8,10 @@ import numpy as np
 
 from labnet import ops
 from labnet.errors import ShapeError
+from labnet.nn.functions.padding import pad
 from labnet.nn.functions.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d
 from labnet.ops.core.creation import asarray
+from labnet.ops.nn.windows import Pair, pair
 from labnet.tensor import Tensor
 
 
@@ -93,3 +95,86 @@ def pixel_shuffle(x: Tensor, upscale_factor: int) -> Tensor:
         raise ShapeError(f"pixel_shuffle: expected channels in multiples of {r * r}, got shape {x.shape}")
     parts = x.reshape((samples, channels // (r * r), r, r, rows, columns))
     return ops.permute_dims(parts, (0, 1, 4, 2, 5, 3)).reshape((samples, channels // (r * r), rows * r, columns * r))
+
+
+def pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
+    """Move rows and columns into channels, the inverse of `pixel_shuffle`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.pixel_unshuffle(ln.asarray([[[[1.0, 2.0], [3.0, 4.0]]]]), 2).tolist()
+    [[[[1.0]], [[2.0]], [[3.0]], [[4.0]]]]
+    """
+    r, (samples, channels, rows, columns) = downscale_factor, x.shape
+    if rows % r or columns % r:
+        raise ShapeError(f"pixel_unshuffle: expected rows and columns in multiples of {r}, got shape {x.shape}")
+    parts = x.reshape((samples, channels, rows // r, r, columns // r, r))
+    return ops.permute_dims(parts, (0, 1, 3, 5, 2, 4)).reshape((samples, channels * r * r, rows // r, columns // r))
+
+
+def channel_shuffle(x: Tensor, groups: int) -> Tensor:
+    """Interleave the channels of groups (Zhang et al., 2018).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.channel_shuffle(ln.arange(4.0).reshape((1, 4, 1, 1)), 2).reshape(-1).tolist()
+    [0.0, 2.0, 1.0, 3.0]
+    """
+    if x.shape[1] % groups:
+        raise ShapeError(f"channel_shuffle: expected channels in multiples of {groups}, got shape {x.shape}")
+    return ops.moveaxis(x.reshape((x.shape[0], groups, -1, *x.shape[2:])), 1, 2).reshape(x.shape)
+
+
+def _columns(image: Sequence[int], kernel: Pair, dilation: Pair, padding: Pair, stride: Pair) -> tuple[Any, Any]:
+    """Return the rows (k, 1, out, 1) and the columns (1, k, 1, out) of all window elements in the padded image."""
+    sides = zip(image, *map(pair, (kernel, dilation, padding, stride)), strict=True)
+    rows, columns = (
+        np.arange(k)[:, None] * gap + np.arange((n + 2 * margin - gap * (k - 1) - 1) // step + 1) * step
+        for n, k, gap, margin, step in sides
+    )
+    return rows[:, None, :, None], columns[None, :, None, :]
+
+
+def unfold(x: Tensor, kernel_size: Pair, dilation: Pair = 1, padding: Pair = 0, stride: Pair = 1) -> Tensor:
+    """Return the windows of images (N, C, H, W) as columns (N, C rows columns, windows).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.unfold(ln.asarray([[[[1.0, 2.0, 3.0]]]]), (1, 2)).tolist()
+    [[[1.0, 2.0], [2.0, 3.0]]]
+    """
+    if x.ndim == 3:
+        return unfold(ops.expand_dims(x, axis=0), kernel_size, dilation, padding, stride)[0]
+    rows, columns = _columns(x.shape[-2:], kernel_size, dilation, padding, stride)
+    high, wide = pair(padding)
+    windows = pad(x, (wide, wide, high, high))[:, :, rows, columns]
+    return windows.reshape((x.shape[0], x.shape[1] * rows.shape[0] * columns.shape[1], -1))
+
+
+def fold(
+    x: Tensor, output_size: Pair, kernel_size: Pair, dilation: Pair = 1, padding: Pair = 0, stride: Pair = 1
+) -> Tensor:
+    """Add up columns (N, C rows columns, windows) to images (N, C, *output_size); the adjoint of `unfold`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.functional.fold(ln.ones((1, 2, 2)), (1, 3), (1, 2)).tolist()
+    [[[[1.0, 2.0, 1.0]]]]
+    """
+    if x.ndim == 2:
+        return fold(ops.expand_dims(x, axis=0), output_size, kernel_size, dilation, padding, stride)[0]
+    (height, width), (high, wide) = pair(output_size), pair(padding)
+    rows, columns = _columns((height, width), kernel_size, dilation, padding, stride)
+    shape = (rows.shape[0], columns.shape[1], rows.shape[2], columns.shape[3])
+    channels = x.shape[1] // (shape[0] * shape[1])
+    if x.shape[1:] != (channels * shape[0] * shape[1], shape[2] * shape[3]):
+        expected = f"(N, C * {shape[0] * shape[1]}, {shape[2] * shape[3]})"
+        raise ShapeError(f"fold: expected columns of shape {expected}, got {x.shape}")
+    padded = (x.shape[0], channels, height + 2 * high, width + 2 * wide)
+    windows = x.reshape((x.shape[0], channels, *shape))
+    whole = ops.scatter_add(windows, (slice(None), slice(None), rows, columns), padded)
+    return whole[:, :, high : high + height, wide : wide + width]

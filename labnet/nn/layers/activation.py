@@ -2,6 +2,7 @@
 
 from labnet import ops
 from labnet.nn.functions import activation
+from labnet.nn.functions.activation import rrelu
 from labnet.nn.layers.function import FunctionModule
 from labnet.nn.modules import Module
 from labnet.nn.sizes import MAX_DIMENSIONS, number, size
@@ -397,3 +398,40 @@ class PReLU(Module):
 
     def _describe(self) -> str:
         return f"num_parameters={self.num_parameters}"
+
+
+class Softmax2d(Module):
+    """`Softmax` over the channels of images (N, C, H, W) or (C, H, W).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Softmax2d()(ln.zeros((1, 2, 1, 1))).reshape(-1).tolist()
+    [0.5, 0.5]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return ops.softmax(x, axis=-3)
+
+
+class RReLU(Module):
+    """`labnet.nn.functional.rrelu` with random slopes in training.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.RReLU(0.25, 0.75).eval()(ln.asarray([-8.0, 2.0])).tolist()
+    [-4.0, 2.0]
+    """
+
+    def __init__(self, lower: float = 1 / 8, upper: float = 1 / 3, inplace: bool = False):
+        super().__init__()
+        self.lower, self.upper = number("RReLU", "lower", lower), number("RReLU", "upper", upper)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return rrelu(x, self.lower, self.upper, self.training)
+
+    def _describe(self) -> str:
+        return f"{self.lower}, {self.upper}"

@@ -168,3 +168,17 @@ class BatchNorm2d(_BatchNorm):
 
     dimensions = (4,)
     shapes = "(N, {c}, H, W)"
+
+
+class BatchNorm3d(_BatchNorm):
+    """Normalisation of each channel of volumes (N, C, D, H, W) over the batch; otherwise as `BatchNorm1d`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.BatchNorm3d(4)(ln.ones((2, 4, 2, 3, 3))).shape
+    (2, 4, 2, 3, 3)
+    """
+
+    dimensions = (5,)
+    shapes = "(N, {c}, D, H, W)"

@@ -1,11 +1,13 @@
 """Layers without windows or state: reshaping, dropout, lookup, normalisation."""
 
 import math
+from typing import Literal
 
 from labnet.errors import ShapeError
 from labnet.nn import init
-from labnet.nn.functions.common import dropout, embedding
-from labnet.nn.functions.normalization import group_norm, layer_norm, rms_norm
+from labnet.nn.functions.common import alpha_dropout, bilinear, dropout, dropout1d, embedding, embedding_bag
+from labnet.nn.functions.normalization import group_norm, layer_norm, local_response_norm, rms_norm
+from labnet.nn.layers.function import FunctionModule
 from labnet.nn.modules import Module
 from labnet.nn.sizes import MAX_DIMENSIONS, number, probability, size, sizes
 from labnet.ops.core.creation import ones, zeros
@@ -115,9 +117,7 @@ class Dropout2d(Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a tensor of the same shape."""
-        if not self.training or not self.p:
-            return x
-        return x * dropout(ones((*x.shape[:2], *(1,) * (x.ndim - 2)), dtype=x.dtype, device=x.device), self.p)
+        return dropout1d(x, self.p, self.training)
 
 
 class Dropout1d(Dropout2d):
@@ -129,6 +129,32 @@ class Dropout1d(Dropout2d):
     >>> ln.nn.Dropout1d(0.5)(ln.ones((8, 8, 2))).shape
     (8, 8, 2)
     """
+
+
+class Dropout3d(Dropout2d):
+    """Dropout of whole channels of (N, C, D, H, W).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Dropout3d(0.5)(ln.ones((8, 8, 2, 2, 2))).shape
+    (8, 8, 2, 2, 2)
+    """
+
+
+class AlphaDropout(Dropout):
+    """`labnet.nn.functional.alpha_dropout` in training, the identity in evaluation.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.AlphaDropout(0.5).eval()(ln.ones(2)).tolist()
+    [1.0, 1.0]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the same shape."""
+        return alpha_dropout(x, self.p, self.training)
 
 
 class Embedding(Module):
@@ -177,6 +203,76 @@ class Embedding(Module):
     def _describe(self) -> str:
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
         return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
+
+
+class EmbeddingBag(Embedding):
+    """The sum, mean or maximum of the rows of each bag of indices; see `labnet.nn.functional.embedding_bag`.
+
+    Attributes
+    ----------
+    weight : tensor of shape (V, E), float32, from the standard normal distribution
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.EmbeddingBag(10, 4)(ln.asarray([1, 2, 3]), ln.asarray([0, 2])).shape
+    (2, 4)
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        mode: Literal["sum", "mean", "max"] = "mean",
+        include_last_offset: bool = False,
+        padding_idx: int | None = None,
+    ):
+        super().__init__(num_embeddings, embedding_dim, padding_idx)
+        self.mode: Literal["sum", "mean", "max"] = mode
+        self.include_last_offset = include_last_offset
+
+    def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
+        """Map indices (B, L), or (T,) with the offsets of B bags, to (B, embedding_dim)."""
+        options = (self.mode, per_sample_weights, self.include_last_offset, self.padding_idx)
+        return embedding_bag(input, self.weight, offsets, *options)
+
+
+class Bilinear(Module):
+    """A learned bilinear map of two inputs.
+
+    Parameters
+    ----------
+    in1_features, in2_features, out_features : int
+        Lengths I, J and K.
+    bias : bool
+        Whether a bias is added.
+
+    Attributes
+    ----------
+    weight : tensor of shape (K, I, J), float32
+    bias : tensor of shape (K,), float32, or None
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Bilinear(2, 3, 4)(ln.ones((5, 2)), ln.ones((5, 3))).shape
+    (5, 4)
+    """
+
+    def __init__(self, in1_features: int, in2_features: int, out_features: int, bias: bool = True):
+        super().__init__()
+        given = {"in1_features": in1_features, "in2_features": in2_features, "out_features": out_features}
+        first, second, out = (size("Bilinear", name, value) for name, value in given.items())
+        self.in1_features, self.in2_features, self.out_features = first, second, out
+        self.weight = init.fan_in_uniform((out, first, second), fan_in=first)
+        self.bias = init.fan_in_uniform((out,), fan_in=first) if bias else None
+
+    def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
+        """Map (..., in1_features) and (..., in2_features) to (..., out_features)."""
+        return bilinear(x1, x2, self.weight, self.bias)
+
+    def _describe(self) -> str:
+        return f"{self.in1_features}, {self.in2_features}, {self.out_features}"
 
 
 class LayerNorm(Module):
@@ -349,4 +445,28 @@ class InstanceNorm1d(InstanceNorm2d):
     >>> import labnet as ln
     >>> ln.nn.InstanceNorm1d(3)(ln.ones((1, 3, 4))).shape
     (1, 3, 4)
+    """
+
+
+class LocalResponseNorm(FunctionModule):
+    """`labnet.nn.functional.local_response_norm` as a module.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.LocalResponseNorm(2)(ln.ones((1, 3, 4))).shape
+    (1, 3, 4)
+    """
+
+    function = local_response_norm
+
+
+class InstanceNorm3d(InstanceNorm2d):
+    """Normalisation of each channel of each volume (N, C, D, H, W).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.InstanceNorm3d(3)(ln.ones((1, 3, 2, 4, 4))).shape
+    (1, 3, 2, 4, 4)
     """

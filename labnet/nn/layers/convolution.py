@@ -5,12 +5,18 @@ from typing import Any, ClassVar
 
 from labnet.errors import ShapeError
 from labnet.nn import init
-from labnet.nn.functions.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
+from labnet.nn.functions.convolution import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
 from labnet.nn.functions.padding import pad
 from labnet.nn.modules import Module
 from labnet.nn.sizes import padding as padding_of
 from labnet.nn.sizes import size, window
-from labnet.ops.nn.windows import pair
 from labnet.tensor import Tensor
 
 
@@ -48,7 +54,7 @@ class _Convolution(Module):
         if padding_mode not in _PADDING_MODES or (padding_mode != "zeros" and isinstance(self.padding, str)):
             raise ValueError(f"{layer}: expected padding_mode {', '.join(_PADDING_MODES)}, got {padding_mode!r:.40}")
         self.padding_mode = padding_mode
-        kernel = pair(self.kernel_size) if self.dims == 2 else (self.kernel_size,)
+        kernel = self._each(self.kernel_size)
         first, second = (in_channels, out_channels) if self.is_transposed else (out_channels, in_channels)
         shape = (int(first), int(second) // self.groups, *kernel)
         fan_in = math.prod(shape[1:])
@@ -57,11 +63,15 @@ class _Convolution(Module):
 
     def _window(self, name: str, value: Any, *, least: int = 1) -> Any:
         layer = type(self).__name__
-        if self.dims == 2:
-            found = window(layer, name, value, least=least)
-            return pair(found) if name == "kernel_size" else found
+        if self.dims > 1:
+            found = window(layer, name, value, least=least, dims=self.dims)
+            return self._each(found) if name == "kernel_size" else found
         single = isinstance(value, list | tuple) and len(value) == 1
         return size(layer, name, value[0] if single else value, least=least)
+
+    def _each(self, value: Any) -> tuple[int, ...]:
+        """Return one size per dimension."""
+        return value if isinstance(value, tuple) else (value,) * self.dims
 
     def _padding(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -78,8 +88,8 @@ class _Convolution(Module):
         self.check_dtype(x, self.weight)
         if self.padding_mode == "zeros":
             return x
-        margins = pair(self.padding) if self.dims == 2 else (self.padding,)
-        return pad(x, [width for width in reversed(margins) for _ in range(2)], mode=self.padding_mode)
+        margins = reversed(self._each(self.padding))
+        return pad(x, [width for width in margins for _ in range(2)], mode=self.padding_mode)
 
     def _margin(self) -> Any:
         """Return the zeros around the input."""
@@ -207,8 +217,8 @@ class ConvTranspose2d(_Convolution):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) or (C, H, W) to (N, K, H', W') or (K, H', W')."""
         sizes = (self.stride, self.padding, self.output_padding, self.groups, self.dilation)
-        transposed = conv_transpose2d if self.dims == 2 else conv_transpose1d
-        return transposed(self._checked(x), self.weight, self.bias, *sizes)
+        transposed: Any = (conv_transpose1d, conv_transpose2d, conv_transpose3d)[self.dims - 1]
+        return transposed(self._checked(x), self.weight, self.bias, *sizes)  # type: ignore[no-any-return]
 
 
 class ConvTranspose1d(ConvTranspose2d):
@@ -222,3 +232,39 @@ class ConvTranspose1d(ConvTranspose2d):
     """
 
     dims, image = 1, "L"
+
+
+class Conv3d(_Convolution):
+    """Cross-correlation of volumes with learned filters; parameters are as for `Conv2d`, for three dimensions.
+
+    Attributes
+    ----------
+    weight : tensor of shape (K, C / groups, depth, rows, columns), float32
+    bias : tensor of shape (K,), float32, or None
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.Conv3d(1, 4, 3)(ln.ones((2, 1, 5, 6, 7))).shape
+    (2, 4, 3, 4, 5)
+    """
+
+    dims, image = 3, "D, H, W"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map volumes of shape (N, C, D, H, W) or (C, D, H, W) to (N, K, D', H', W') or (K, D', H', W')."""
+        x = self._checked(x)
+        return conv3d(x, self.weight, self.bias, self.stride, self._margin(), self.dilation, self.groups)
+
+
+class ConvTranspose3d(ConvTranspose2d):
+    """The transpose of a `Conv3d`; parameters are as for `ConvTranspose2d`, for three dimensions.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.nn.ConvTranspose3d(4, 2, 2, stride=2)(ln.ones((1, 4, 3, 4, 5))).shape
+    (1, 2, 6, 8, 10)
+    """
+
+    dims, image = 3, "D, H, W"

@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
+
 from labnet.nn.modules import Module
 from labnet.nn.sizes import MAX_DIMENSIONS, number, size
 from labnet.tensor import Tensor
@@ -64,6 +66,8 @@ class FunctionModule(Module):
         layer = type(self).__name__
         if annotation is float:
             return number(layer, name, value)
+        if isinstance(value, np.integer):
+            value = int(value)
         return size(layer, name, value, least=-MAX_DIMENSIONS) if name == "dim" else value
 
     def forward(self, *inputs: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import numpy as np
 
 from labnet import ops
 from labnet.errors import ShapeError
+from labnet.nn import init
+from labnet.nn.functions.attention import additive, causal_mask
 from labnet.nn.layers.attention import MultiheadAttention
 from labnet.nn.layers.common import Dropout, LayerNorm
 from labnet.nn.layers.containers import ModuleList
@@ -270,6 +272,94 @@ class TransformerDecoder(_Stack):
         """Map a sequence to one of the same shape, with attention to `memory`; masks as in `MultiheadAttention`."""
         masks = (tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask)
         return self._through(tgt, memory, *masks, tgt_is_causal=tgt_is_causal, memory_is_causal=memory_is_causal)
+
+
+class Transformer(Module):
+    """An encoder, and a decoder that attends to its result (Vaswani et al., 2017).
+
+    Parameters
+    ----------
+    d_model, nhead : int
+        Length E of the elements, and number of attention heads.
+    num_encoder_layers, num_decoder_layers : int
+    dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias
+        As for `TransformerEncoderLayer`.
+    custom_encoder, custom_decoder : Module, optional
+        Replace the encoder and the decoder.
+
+    Attributes
+    ----------
+    encoder : TransformerEncoder
+    decoder : TransformerDecoder
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> model = ln.nn.Transformer(8, 2, 1, 1, dim_feedforward=16, batch_first=True)
+    >>> model(ln.ones((2, 5, 8)), ln.ones((2, 3, 8))).shape
+    (2, 3, 8)
+    """
+
+    def __init__(
+        self,
+        d_model: int = 512,
+        nhead: int = 8,
+        num_encoder_layers: int = 6,
+        num_decoder_layers: int = 6,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: str | Function = "relu",
+        custom_encoder: Module | None = None,
+        custom_decoder: Module | None = None,
+        layer_norm_eps: float = 1e-5,
+        batch_first: bool = False,
+        norm_first: bool = False,
+        bias: bool = True,
+    ):
+        super().__init__()
+        self.d_model, self.nhead, self.batch_first = d_model, nhead, batch_first
+        counts = {"num_encoder_layers": num_encoder_layers, "num_decoder_layers": num_decoder_layers}
+        num_encoder_layers, num_decoder_layers = (size("Transformer", name, n) for name, n in counts.items())
+        more = (dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias)
+
+        def norm() -> LayerNorm:
+            return LayerNorm(d_model, layer_norm_eps, bias=bias)
+
+        self.encoder = custom_encoder or TransformerEncoder(
+            TransformerEncoderLayer(d_model, nhead, *more), num_encoder_layers, norm()
+        )
+        self.decoder = custom_decoder or TransformerDecoder(
+            TransformerDecoderLayer(d_model, nhead, *more), num_decoder_layers, norm()
+        )
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                init.xavier_uniform_(parameter)
+
+    def forward(
+        self,
+        src: Tensor,
+        tgt: Tensor,
+        src_mask: Tensor | None = None,
+        tgt_mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+        tgt_key_padding_mask: Tensor | None = None,
+        memory_key_padding_mask: Tensor | None = None,
+        *,
+        src_is_causal: bool = False,
+        tgt_is_causal: bool = False,
+        memory_is_causal: bool = False,
+    ) -> Tensor:
+        """Map a source and a target sequence to one of the target's shape; masks are as for `MultiheadAttention`."""
+        memory = self.encoder(src, src_mask, src_key_padding_mask, is_causal=src_is_causal)
+        masks = (tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask)
+        causal = {"tgt_is_causal": tgt_is_causal, "memory_is_causal": memory_is_causal}
+        return self.decoder(tgt, memory, *masks, **causal)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def generate_square_subsequent_mask(sz: int) -> Tensor:
+        """Return a mask of zeros, and minus infinity for keys that are later than the query."""
+        return additive(causal_mask(sz, sz), np.dtype("float32"))
 
 
 class PositionalEncoding(Module):

@@ -98,10 +98,46 @@ LAYERS = {
     "LeakyReLU": ({}, {"negative_slope": "number"}),
     "Hardtanh": ({}, {"min_val": "number", "max_val": "number"}),
     "Threshold": ({"threshold": 1, "value": 0}, {"threshold": "number", "value": "number"}),
+    "Conv3d": (
+        {"in_channels": 2, "out_channels": 4, "kernel_size": 3},
+        {"in_channels": 1, "out_channels": 1, "kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1, "groups": 1},
+    ),
+    "ConvTranspose3d": (
+        {"in_channels": 2, "out_channels": 4, "kernel_size": 3},
+        {"in_channels": 1, "out_channels": 1, "kernel_size": 1, "stride": 1, "padding": 0, "output_padding": 0},
+    ),
+    "MaxPool3d": ({"kernel_size": 2}, {"kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1}),
+    "AvgPool3d": ({"kernel_size": 2}, {"kernel_size": 1, "stride": 1, "padding": 0}),
+    "BatchNorm3d": ({"num_features": 3}, {"num_features": 1, "eps": "positive", "momentum": "share"}),
+    "InstanceNorm3d": ({"num_features": 2}, {"num_features": 1, "eps": "positive"}),
+    "Dropout3d": ({}, {"p": "share"}),
+    "AlphaDropout": ({}, {"p": "share"}),
+    "EmbeddingBag": ({"num_embeddings": 4, "embedding_dim": 3}, {"num_embeddings": 1, "embedding_dim": 1}),
+    "Bilinear": (
+        {"in1_features": 2, "in2_features": 3, "out_features": 2},
+        {"in1_features": 1, "in2_features": 1, "out_features": 1},
+    ),
+    "Transformer": (
+        {"d_model": 4, "nhead": 2, "dim_feedforward": 2, "num_encoder_layers": 1, "num_decoder_layers": 1},
+        {"d_model": 1, "nhead": 1, "num_encoder_layers": 1, "num_decoder_layers": 1, "dropout": "share"},
+    ),
+    "LocalResponseNorm": ({"size": 2}, {"alpha": "number", "beta": "number", "k": "number"}),
+    "LPPool1d": ({"norm_type": 2, "kernel_size": 2}, {"norm_type": "number"}),
+    "LPPool2d": ({"norm_type": 2, "kernel_size": 2}, {"norm_type": "number"}),
+    "ConstantPad1d": ({"padding": 1, "value": 2}, {"value": "number"}),
+    "ConstantPad2d": ({"padding": 1, "value": 2}, {"value": "number"}),
+    "ConstantPad3d": ({"padding": 1, "value": 2}, {"value": "number"}),
+    "RReLU": ({}, {"lower": "number", "upper": "number"}),
+    "PairwiseDistance": ({}, {"p": "number", "eps": "number"}),
+    "TripletMarginLoss": ({}, {"margin": "number", "p": "number", "eps": "number"}),
+    "HingeEmbeddingLoss": ({}, {"margin": "number"}),
+    "GaussianNLLLoss": ({}, {"eps": "number"}),
+    "PoissonNLLLoss": ({}, {"eps": "number"}),
+    "MultiMarginLoss": ({}, {"margin": "number"}),
 }
 #: Arguments whose default, None, stands for another one.
 OPTIONAL = {
-    "stride": ("MaxPool2d", "AvgPool2d", "MaxPool1d", "AvgPool1d"),
+    "stride": ("MaxPool1d", "MaxPool2d", "MaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d"),
     "eps": ("RMSNorm",),
     "kdim": LAYERS,
     "vdim": LAYERS,
@@ -112,7 +148,11 @@ OTHERS = {
     *("Module", "ModuleList", "ModuleDict", "Sequential", "Parameter", "ParameterList", "ParameterDict", "Identity"),
     *("GELU", "MSELoss", "L1Loss", "NLLLoss", "BCELoss", "BCEWithLogitsLoss", "KLDivLoss"),
     *("AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "PixelShuffle", "Upsample"),
-    *("ZeroPad2d", "ReflectionPad2d", "ReplicationPad2d"),
+    *("AdaptiveAvgPool3d", "AdaptiveMaxPool3d", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d", "Fold", "Unfold"),
+    *("UpsamplingNearest2d", "UpsamplingBilinear2d", "PixelUnshuffle", "ChannelShuffle", "Softmax2d"),
+    *(f"{kind}Pad{dims}d" for kind in ("Zero", "Reflection", "Replication", "Circular") for dims in (1, 2, 3)),
+    *("SoftMarginLoss", "MultiLabelSoftMarginLoss", "MultiLabelMarginLoss", "CTCLoss", "TripletMarginWithDistanceLoss"),
+    *(name for name in nn.__all__ if name.startswith("Lazy")),
 }
 NO_NUMBERS = (True, "2", {}, 2j, np.ones(2))
 BAD = {

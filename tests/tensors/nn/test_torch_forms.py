@@ -26,7 +26,7 @@ def integers(*shape, below, seed=0):
     return np.random.default_rng((seed, *shape)).integers(0, below, shape)
 
 
-IMAGES, SIGNALS, ROWS = (2, 4, 7, 6), (2, 4, 9), (3, 6)
+IMAGES, SIGNALS, ROWS, VOLUMES = (2, 4, 7, 6), (2, 4, 9), (3, 6), (2, 4, 5, 4, 6)
 #: (text, shape of the input)
 LAYERS = [
     ("Identity(54, unused=True)", ROWS),
@@ -124,6 +124,56 @@ LAYERS = [
     ("Dropout1d(0.2)", SIGNALS),
     ("InstanceNorm1d(4)", SIGNALS),
     ("Embedding(9, 5, padding_idx=2)", None),
+    ("Conv3d(4, 6, 2)", VOLUMES),
+    ("Conv3d(4, 6, (3, 2, 3), stride=(2, 1, 2), padding=(1, 0, 2), groups=2)", VOLUMES),
+    ("Conv3d(4, 6, 3, padding='same', dilation=(1, 2, 1), bias=False)", VOLUMES),
+    ("Conv3d(4, 6, 3, padding=(2, 1, 1), padding_mode='circular')", (1, 4, 3, 2, 3)),
+    ("ConvTranspose3d(4, 6, 2)", VOLUMES),
+    ("ConvTranspose3d(4, 6, 3, 2, 1, 1)", VOLUMES),
+    ("ConvTranspose3d(4, 6, (2, 3, 2), (3, 2, 1), (1, 0, 1), groups=2, dilation=(2, 1, 2), bias=False)", VOLUMES),
+    ("BatchNorm3d(4)", VOLUMES),
+    ("InstanceNorm3d(4, affine=True)", VOLUMES),
+    ("GroupNorm(2, 4)", VOLUMES),
+    ("LocalResponseNorm(3, alpha=0.5)", IMAGES),
+    ("LocalResponseNorm(2)", SIGNALS),
+    ("MaxPool3d(2)", VOLUMES),
+    ("MaxPool3d((3, 2, 2), stride=2, padding=(1, 1, 0), ceil_mode=True)", VOLUMES),
+    ("MaxPool3d(2, 1, dilation=(2, 1, 2))", VOLUMES),
+    ("AvgPool3d((2, 2, 3))", VOLUMES),
+    ("AvgPool3d(3, 2, 1, ceil_mode=True, count_include_pad=False)", VOLUMES),
+    ("AvgPool3d(2, divisor_override=3)", VOLUMES),
+    ("MaxPool1d(3, 2, 1, return_indices=True)", SIGNALS),
+    ("MaxPool2d(3, 2, padding=1, ceil_mode=True, return_indices=True)", IMAGES),
+    ("MaxPool3d(2, 2, ceil_mode=True, return_indices=True)", VOLUMES),
+    ("AdaptiveAvgPool3d((2, None, 4))", VOLUMES),
+    ("AdaptiveMaxPool3d((2, 2, 4))", VOLUMES),
+    ("AdaptiveMaxPool3d((3, 1, 4), return_indices=True)", VOLUMES),
+    ("AdaptiveMaxPool2d((3, 4), return_indices=True)", IMAGES),
+    ("AdaptiveMaxPool1d(4, return_indices=True)", SIGNALS),
+    ("LPPool1d(2, 3, stride=2)", SIGNALS),
+    ("LPPool2d(4, (2, 3))", IMAGES),
+    ("PixelUnshuffle(2)", (2, 3, 4, 6)),
+    ("ChannelShuffle(2)", IMAGES),
+    ("Unfold((3, 2), dilation=(1, 2), padding=(0, 1), stride=2)", IMAGES),
+    ("Fold((5, 6), (2, 3), stride=2, padding=1)", (2, 12, 9)),
+    ("UpsamplingNearest2d(scale_factor=2)", IMAGES),
+    ("UpsamplingBilinear2d(size=(9, 11))", IMAGES),
+    ("ConstantPad1d((1, 2), 3.5)", SIGNALS),
+    ("ConstantPad2d(1, 0.5)", IMAGES),
+    ("ConstantPad3d((1, 0, 2, 1, 0, 1), 2.0)", VOLUMES),
+    ("ZeroPad1d(2)", SIGNALS),
+    ("ZeroPad3d(1)", VOLUMES),
+    ("ReflectionPad1d((2, 1))", SIGNALS),
+    ("ReflectionPad3d(1)", VOLUMES),
+    ("ReplicationPad1d(2)", SIGNALS),
+    ("ReplicationPad3d((0, 1, 2, 0, 1, 1))", VOLUMES),
+    ("CircularPad1d(2)", SIGNALS),
+    ("CircularPad2d((1, 2, 0, 1))", IMAGES),
+    ("CircularPad3d(1)", VOLUMES),
+    ("Softmax2d()", IMAGES),
+    ("RReLU(0.1, 0.3)", ROWS),
+    ("AlphaDropout(0.2)", ROWS),
+    ("Dropout3d(0.2)", VOLUMES),
 ]
 
 
@@ -141,13 +191,15 @@ def given(shape, dtype="float32"):
 @pytest.mark.parametrize(("text", "shape"), LAYERS, ids=[text for text, _ in LAYERS])
 def test_a_layer_computes_what_torchs_does(text, shape):
     ours, theirs = made(text)
-    if "Dropout" in text:
+    if "Dropout" in text or "RReLU" in text:
         ours.eval()
         theirs.eval()
     assert_modules_agree(ours, theirs, given(shape))
 
 
-@pytest.mark.parametrize(("text", "shape"), [case for case in LAYERS if "Dropout" not in case[0]][::3], ids=str)
+@pytest.mark.parametrize(
+    ("text", "shape"), [case for case in LAYERS if "Dropout" not in case[0] and "RReLU" not in case[0]][::3], ids=str
+)
 def test_a_compiled_layer_computes_and_learns_the_same(text, shape):
     ours, _ = made(text)
     if "Embedding" in text:
@@ -194,6 +246,16 @@ LOSSES = [
     ("NLLLoss(weight=tensor([1.0, 2.0, 3.0, 0.5]), ignore_index=3)", "labels"),
     ("NLLLoss()", "ignored"),
     ("CosineSimilarity(dim=1)", "numbers"),
+    ("PairwiseDistance()", "numbers"),
+    ("PairwiseDistance(p=1, keepdim=True)", "numbers"),
+    ("HingeEmbeddingLoss(margin=0.5)", "signs"),
+    ("SoftMarginLoss(reduction='sum')", "signs"),
+    ("PoissonNLLLoss()", "numbers"),
+    ("PoissonNLLLoss(log_input=False, full=True)", "counts"),
+    ("MultiMarginLoss()", "labels"),
+    ("MultiMarginLoss(p=2, margin=0.5, weight=tensor([1.0, 2.0, 3.0, 0.5]), reduction='none')", "labels"),
+    ("MultiLabelSoftMarginLoss(weight=tensor([1.0, 2.0, 3.0, 0.5]))", "shares"),
+    ("MultiLabelMarginLoss(reduction='none')", "several labels"),
 ]
 
 
@@ -203,6 +265,12 @@ def loss_inputs(kind):
         return 1 / (1 + np.exp(-x)), integers(6, 4, below=2).astype("float32")
     if kind == "ignored":
         labels[::2] = -100
+    if kind == "counts":
+        return np.abs(x) + np.float32(0.1), integers(6, 4, below=5).astype("float32")
+    if kind == "signs":
+        labels = integers(6, 4, below=2) * 2 - 1
+    if kind == "several labels":
+        labels = np.array([[0, 2, -1, 1], [3, -1, 0, 0], [1, 0, 2, 3], [-1, 0, 0, 0], [2, -1, -1, -1], [0, 1, 3, -1]])
     return x, {"numbers": normal(6, 4, seed=1), "shares": np.abs(np.tanh(normal(6, 4, seed=1)))}.get(kind, labels)
 
 
@@ -267,6 +335,21 @@ FUNCTIONS = [
     ("F.interpolate(x, scale_factor=2, mode='nearest')", IMAGES),
     ("F.interpolate(x, size=(3, 5), mode='area')", IMAGES),
     ("F.mse_loss(x, x * 0)", (3, 4)),
+    ("F.max_pool3d(x, 2)", VOLUMES),
+    ("F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2)", (2, 4, 6, 8)),
+    ("F.max_unpool2d(*F.max_pool2d(x, (3, 2), return_indices=True), (3, 2), output_size=(7, 6))", IMAGES),
+    ("F.max_unpool1d(*F.max_pool1d(x, 3, return_indices=True), 3)", SIGNALS),
+    ("F.max_unpool3d(*F.max_pool3d(x, (1, 2, 3), return_indices=True), (1, 2, 3))", VOLUMES),
+    ("F.fold(F.unfold(x, (2, 3), padding=1), (7, 6), (2, 3), padding=1)", IMAGES),
+    ("F.batch_norm(x, None, None, training=True)", IMAGES),
+    ("F.batch_norm(x, x[0, :, 0, 0].detach(), x[0, :, 0, 0].detach() ** 2, x[0, :, 1, 0], x[0, :, 1, 1])", IMAGES),
+    ("F.instance_norm(x)", SIGNALS),
+    ("F.pairwise_distance(x, x * x)", (3, 4)),
+    ("F.triplet_margin_loss(x, x * x, x * 3 - 1, margin=2.0, swap=True)", (5, 4)),
+    ("F.triplet_margin_loss(x, x * x, x * 3 - 1, p=1, reduction='none')", (5, 4)),
+    ("F.gaussian_nll_loss(x, x * x, x.exp(), full=True)", (5, 4)),
+    ("F.gaussian_nll_loss(x, x * x, x[:, 0].exp(), reduction='sum')", (5, 4)),
+    ("F.bilinear(x[:, :2], x[:, 1:], x.reshape(2, 2, 3)[:, :2], x[0, :2])", (3, 4)),
     ("F.smooth_l1_loss(x, x * 0, beta=0.5)", (3, 4)),
     ("F.binary_cross_entropy(F.sigmoid(x), x * 0 + 1)", (3, 4)),
     ("F.cosine_similarity(x, x * x, dim=1)", (3, 4)),
