@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from labnet import memory
-from labnet.errors import DTypeError, ShapeError
+from labnet.errors import DTypeError, GradientError, ShapeError
 from labnet.nn import init
 from labnet.nn.assignment import belongs_to_state, is_input, looks_like_a_parameter
 from labnet.nn.sizes import size
@@ -105,13 +105,88 @@ class IncompatibleKeys(NamedTuple):
         return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
 
 
+def _replaced(values: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Return values with each tensor that has a history, or is a leaf that requires gradients, replaced."""
+    if isinstance(values, tuple | list):
+        return type(values)(_replaced(value, function) for value in values)
+    return function(values) if isinstance(values, Tensor) and values.requires_grad else values
+
+
+class _BackwardHooks:
+    """Calls the hooks of one forward once the gradients of its outputs, and those of its inputs, are known."""
+
+    def __init__(self, module: "Module", hooks: Mapping[str, Mapping[int, Any]]):
+        self.module = module
+        self.before = [hook for hook, _ in hooks["gradient before"].values()]
+        self.after = [hook for hook, _ in hooks["gradient"].values()]
+        self.of_inputs: list[Any] = []
+        self.of_outputs: list[Any] = []
+        self.pending = 0
+
+    def watch(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return inputs whose gradients are those of this call alone."""
+        if not self.after:
+            return inputs
+        self.of_inputs = [None] * len(inputs)
+        watched = list(inputs)
+        for place, value in enumerate(inputs):
+            if isinstance(value, Tensor) and value.requires_grad:
+                watched[place] = value * 1
+                watched[place].register_hook(lambda gradient, place=place: self._arrived(place, gradient))
+                self.pending += 1
+        return tuple(watched)
+
+    def leave(self, output: Any) -> Any:
+        """Return outputs whose gradients are those of this call alone."""
+        places = itertools.count()
+
+        def watched(value: Tensor) -> Tensor:
+            place, copy = next(places), value * 1
+            self.of_outputs.append(None)
+            copy.register_hook(lambda gradient: self._returned(place, gradient))
+            return copy
+
+        return _replaced(output, watched)
+
+    def _returned(self, place: int, gradient: Any) -> Any:
+        self.of_outputs[place] = gradient
+        for hook in self.before:
+            found = hook(self.module, tuple(self.of_outputs))
+            if found is not None:
+                self.of_outputs[place] = (found if isinstance(found, tuple) else (found,))[place]
+        if self.after and not self.pending:  # no input has a gradient
+            self._call()
+        return self.of_outputs[place]
+
+    def _arrived(self, place: int, gradient: Any) -> Any:
+        self.of_inputs[place] = gradient
+        self.pending -= 1
+        if self.pending:
+            return None
+        return self._call()[place]
+
+    def _call(self) -> tuple[Any, ...]:
+        known = tuple(self.of_inputs)
+        for hook in self.after:
+            found = hook(self.module, known, tuple(self.of_outputs))
+            if found is None:
+                continue
+            if sum(one is not None for one in known) > 1:
+                raise GradientError(
+                    "register_full_backward_hook: a hook replaces the gradient of one input only; this module has "
+                    f"{len(known)}: use register_hook of a tensor"
+                )
+            known = found if isinstance(found, tuple) else (found,)
+        return known
+
+
 class _Hooked:
     """The forward of a module with hooks, in place of its method; replaced by a new one when the hooks change."""
 
-    def __init__(self, module: "Module", before: Mapping[int, Any], after: Mapping[int, Any]):
+    def __init__(self, module: "Module", hooks: Mapping[str, Mapping[int, Any]]):
         self.module = module
-        #: (hook, whether it takes named arguments) by the number of the hook.
-        self.hooks = {"before": before, "after": after}
+        #: (hook, whether it takes named arguments) by the number of the hook, by kind.
+        self.hooks = hooks
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         module = self.module
@@ -121,7 +196,12 @@ class _Hooked:
                 inputs, named = found
             elif found is not None:
                 inputs = found if isinstance(found, tuple) else (found,)
+        backward = None
+        if self.hooks["gradient"] or self.hooks["gradient before"]:
+            backward = _BackwardHooks(module, self.hooks)
+            inputs = backward.watch(inputs)
         output = type(module).forward(module, *inputs, **named)
+        output = output if backward is None else backward.leave(output)
         for hook, with_named in self.hooks["after"].values():
             found = hook(module, inputs, named, output) if with_named else hook(module, inputs, output)
             output = output if found is None else found
@@ -148,12 +228,12 @@ class HookHandle:
 
     def _hooks(self) -> dict[str, Any]:
         forward = vars(self._module).get("forward")
-        return forward.hooks if isinstance(forward, _Hooked) else {"before": {}, "after": {}}
+        return dict(forward.hooks) if isinstance(forward, _Hooked) else {kind: {} for kind in _HOOKS}
 
     def _set(self, hooks: dict[int, Any]) -> None:
         every = {**self._hooks(), self._when: hooks}
         if any(every.values()):
-            self._module.forward = _Hooked(self._module, **every)  # type: ignore[method-assign]
+            self._module.forward = _Hooked(self._module, every)  # type: ignore[method-assign]
         elif "forward" in vars(self._module):
             del self._module.forward
 
@@ -169,6 +249,7 @@ class HookHandle:
 
 
 _hook_keys = itertools.count()
+_HOOKS = ("before", "after", "gradient before", "gradient")
 
 
 def _forget_history(tensor: Tensor) -> None:
@@ -358,6 +439,43 @@ class Module:
             Its `remove` ends the calls.
         """
         return HookHandle(self, "before", hook, with_kwargs=with_kwargs)
+
+    def register_full_backward_hook(self, hook: Callable[..., Any]) -> HookHandle:
+        """Call ``hook(module, of_inputs, of_outputs)`` with the gradients of each forward, once all are known.
+
+        Parameters
+        ----------
+        hook : callable
+            Gets two tuples, with None for inputs that need no gradient. What it returns, unless None, replaces the
+            gradient of the input, of which there may be only one then.
+
+        Returns
+        -------
+        HookHandle
+            Its `remove` ends the calls.
+
+        Examples
+        --------
+        >>> import labnet as ln
+        >>> layer, seen = ln.nn.Linear(2, 1), []
+        >>> _ = layer.register_full_backward_hook(lambda module, of_inputs, of_outputs: seen.append(of_outputs[0]))
+        >>> _ = layer(ln.ones((1, 2))).sum().backward()
+        >>> seen[0].tolist()
+        [[1.0]]
+        """
+        return HookHandle(self, "gradient", hook, with_kwargs=False)
+
+    def register_full_backward_pre_hook(self, hook: Callable[..., Any]) -> HookHandle:
+        """Call ``hook(module, of_outputs)`` when a gradient reaches an output; what it returns replaces these.
+
+        Returns
+        -------
+        HookHandle
+            Its `remove` ends the calls.
+        """
+        return HookHandle(self, "gradient before", hook, with_kwargs=False)
+
+    register_backward_hook = register_full_backward_hook
 
     def children(self) -> Iterator["Module"]:
         """Iterate over the modules directly inside this one."""

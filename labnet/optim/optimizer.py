@@ -220,13 +220,46 @@ class Optimizer(metaclass=_Constructor):
         """Make one optimizer per group of parameters; from now on unknown attributes are refused."""
         self._finished = True
         for settings in vars(self).pop("_dicts", ()):
-            group = object.__new__(type(self))
-            vars(group).update(vars(self), _groups=(), _state={}, _warned=True)
-            group._only = _by_identity(settings["params"])
-            for name, value in settings.items():
-                if name != "params":
-                    setattr(group, name, value)
-            self._groups = (*self._groups, group)
+            self._groups = (*self._groups, self._group(_by_identity(settings["params"]), settings))
+
+    def _group(self, only: dict[int, Tensor] | None, settings: Mapping[str, Any]) -> "Optimizer":
+        """Return an optimizer of one group of parameters, with this one's hyperparameters where it has none."""
+        group = object.__new__(type(self))
+        vars(group).update(vars(self), _only=only, _groups=(), _state={}, _warned=True)
+        for name, value in settings.items():
+            if name != "params":
+                setattr(group, name, value)
+        return group
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Add a group of parameters, ``{"params": tensors, "lr": 0.1}``; the present ones become the first group.
+
+        Raises
+        ------
+        GradientError
+            If the optimizer was made without parameters.
+        ValueError
+            If it has one of the parameters already.
+
+        Examples
+        --------
+        >>> import labnet as ln
+        >>> optimizer = ln.optim.SGD([ln.ones(1, requires_grad=True)], lr=0.1)
+        >>> optimizer.add_param_group({"params": ln.ones(2, requires_grad=True), "lr": 0.5})
+        >>> [group["lr"] for group in optimizer.param_groups]
+        [0.1, 0.5]
+        """
+        present = {id(one): one for one in self._known_parameters("add_param_group")}
+        (settings,), added = _parsed([dict(group)])
+        if added is None or not present.keys().isdisjoint(added):
+            raise ValueError("add_param_group: this optimizer has one of the parameters already")
+        new = self._group(added, settings)
+        if not self._groups:  # its state goes with the parameters
+            first = self._group(self._only, {})
+            first._state, self._state = self._state, {}
+            self._groups = (first,)
+        self._groups = (*self._groups, new)
+        self._only = present | added
 
     @property
     def groups(self) -> "tuple[Optimizer, ...]":

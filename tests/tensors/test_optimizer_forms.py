@@ -356,3 +356,41 @@ def test_the_moving_average_of_weights_is_torchs():
         other.update_parameters(theirs)
     x = normal(4, 3)
     np.testing.assert_allclose(average(ln.asarray(x)).numpy(), other(to_torch(x)).detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [lambda o, p: o.SGD(p, lr=0.1, momentum=0.9), lambda o, p: o.Adam(p, lr=0.1)])
+@pytest.mark.parametrize("wrap", [lambda step: step, ln.jit], ids=["eager", "compiled"])
+def test_a_group_is_added_while_training_goes_on(make, wrap):
+    torch, found = pytest.importorskip("torch", reason="comparison with torch"), []
+    for module, layers, optim in ((ln, ln.nn, ln.optim), (torch, torch.nn, torch.optim)):
+        model = layers.Sequential(layers.Linear(2, 2), layers.Linear(2, 1))
+        for place, parameter in enumerate(model.parameters()):
+            rng = np.random.default_rng(place)
+            parameter.data = module.tensor(rng.standard_normal(parameter.shape).astype("float32"))
+        optimizer = make(optim, model[0].parameters())
+
+        def step(model=model, optimizer=optimizer, module=module):
+            optimizer.zero_grad()
+            (model(module.tensor(np.ones((3, 2), "float32"))) ** 2).mean().backward()
+            optimizer.step()
+
+        run = wrap(step) if module is ln else step
+        run(), run()
+        optimizer.add_param_group({"params": list(model[1].parameters()), "lr": 0.01})
+        run(), run()
+        assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.01]
+        found.append([parameter.detach().numpy() for parameter in model.parameters()])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_group_that_cannot_be_added_is_refused():
+    weight = ln.ones(2, requires_grad=True)
+    with pytest.raises(ln.errors.GradientError, match="without parameters"):
+        ln.optim.SGD(lr=0.1).add_param_group({"params": [weight]})
+    optimizer = ln.optim.SGD([weight], lr=0.1)
+    with pytest.raises(ValueError, match="already"):
+        optimizer.add_param_group({"params": [weight]})
+    with pytest.raises(AttributeError, match="no hyperparameter 'rate'"):
+        optimizer.add_param_group({"params": [ln.ones(1, requires_grad=True)], "rate": 1.0})
+    assert len(optimizer.param_groups) == 1

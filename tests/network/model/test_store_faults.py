@@ -191,3 +191,28 @@ def test_a_forked_child_leaves_the_store_to_its_parent(tmp_path):
         reopened(tmp_path)
     server.stop()
     reopened(tmp_path)
+
+
+def test_groups_of_parameters_come_back_from_a_store_with_their_rates_and_states(tmp_path):
+    def make():
+        model = make_model()
+        optimizer = ln.optim.Adam(model[0].parameters(), lr=0.1)
+        optimizer.add_param_group({"params": list(model[2].parameters()), "lr": 0.02})
+        return model, optimizer
+
+    def train(model, first, last):
+        for number in range(first, last):
+            x, y = batch(number)
+            ln.loss.mse(model(x), y).backward()
+
+    kept, optimizer = make()
+    for number in range(6):
+        x, y = batch(number)
+        optimizer(ln.loss.mse(kept(x), y).backward())
+    for first, last in ((0, 3), (3, 6)):  # the second server starts from what the first one has stored
+        model, optimizer = make()
+        with ln.network.serve_model(model, optimizer, port=0, store=tmp_path) as server:
+            train(ln.network.remote_model(server.url, blocking=True), first, last)
+            assert server.statistics()["server"]["version"] == last
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.02]
+    assert same(model.state_dict(), kept.state_dict())

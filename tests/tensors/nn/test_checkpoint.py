@@ -59,6 +59,32 @@ def test_resumed_training_takes_exactly_the_same_next_hundred_steps(make, tmp_pa
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
+def with_groups(model):
+    first, *others = model.parameters()
+    optimizer = ln.optim.Adam([{"params": [first], "lr": 0.02}, {"params": others[:1]}], lr=0.01)
+    optimizer.add_param_group({"params": others[1:], "lr": 0.03})
+    return optimizer
+
+
+def test_groups_of_parameters_resume_with_their_rates_and_states(tmp_path):
+    path = tmp_path / "model.safetensors"
+    model = make_model(0)
+    optimizer = with_groups(model)
+    model.checkpoint(path, every_seconds=0, optimizer=optimizer)
+    train(model, optimizer, 5, seed=1)
+    optimizer.param_groups[1]["lr"] = 0.005
+    train(model, optimizer, 5, seed=2)
+    saved = path.read_bytes()
+    expected = train(model, optimizer, 10, seed=3)
+
+    path.write_bytes(saved)
+    resumed = make_model(99)
+    again = with_groups(resumed)
+    assert resumed.checkpoint(path, optimizer=again).resumed
+    assert [group["lr"] for group in again.param_groups] == [0.02, 0.005, 0.03]
+    assert train(resumed, again, 10, seed=3) == expected
+
+
 def test_it_saves_when_the_time_has_come_and_an_update_comes(tmp_path, clock):
     path = tmp_path / "file"
     model, optimizer = make_model(0), ln.optim.SGD(lr=0.1)
