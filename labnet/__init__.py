@@ -211,11 +211,12 @@ from labnet.tensor import DTYPES, Tensor, is_tensor
 
 if TYPE_CHECKING:
     from labnet import cluster as cluster
-    from labnet import cuda, func, io, jupyter, network
+    from labnet import cuda, func, io, jupyter, linalg, network
     from labnet import testing as testing
     from labnet.compile import jit
     from labnet.data import batches
     from labnet.jupyter.progress import progress
+    from labnet.linalg import cholesky, det, logdet, matrix_exp, matrix_power, slogdet
     from labnet.ops.custom import custom_vjp, op
 
 try:
@@ -236,13 +237,19 @@ half, float, double, short, int, long = float16, float32, float64, int16, int32,
 #: Functions whose module is imported on first use.
 _LAZY_NAMES = {
     "batches": "labnet.data",
+    "cholesky": "labnet.linalg",
     "custom_vjp": "labnet.ops.custom",
+    "det": "labnet.linalg",
     "jit": "labnet.compile",
+    "logdet": "labnet.linalg",
+    "matrix_exp": "labnet.linalg",
+    "matrix_power": "labnet.linalg",
     "op": "labnet.ops.custom",
     "progress": "labnet.jupyter",
+    "slogdet": "labnet.linalg",
 }
 #: Sub-packages that are imported on first use, because they import Dask, Tornado, Jupyter or what files need.
-_LAZY = ("cluster", "cuda", "func", "io", "jupyter", "network", "testing")
+_LAZY = ("cluster", "cuda", "func", "io", "jupyter", "linalg", "network", "testing")
 
 
 def __getattr__(name: str) -> Any:
@@ -306,6 +313,7 @@ __all__ = [
     "broadcast_to",
     "can_cast",
     "ceil",
+    "cholesky",
     "clip",
     "concat",
     "copysign",
@@ -319,6 +327,7 @@ __all__ = [
     "cumulative_prod",
     "cumulative_sum",
     "custom_vjp",
+    "det",
     "device",
     "diag",
     "diagonal",
@@ -380,6 +389,7 @@ __all__ = [
     "lerp",
     "less",
     "less_equal",
+    "linalg",
     "linspace",
     "load_ipython_extension",
     "log",
@@ -388,6 +398,7 @@ __all__ = [
     "log10",
     "logaddexp",
     "logcumsumexp",
+    "logdet",
     "logical_and",
     "logical_not",
     "logical_or",
@@ -398,6 +409,8 @@ __all__ = [
     "loss",
     "manual_seed",
     "matmul",
+    "matrix_exp",
+    "matrix_power",
     "matrix_transpose",
     "max",
     "maximum",
@@ -461,6 +474,7 @@ __all__ = [
     "signbit",
     "sin",
     "sinh",
+    "slogdet",
     "sort",
     "sqrt",
     "square",
