@@ -3,12 +3,15 @@
 A function takes tensors and returns one. The results of transformations can be transformed again.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from labnet.autograd import Leaf, enable_grad, is_grad_enabled, reachable
-from labnet.errors import GradientError, ShapeError
-from labnet.ops.core.creation import zeros_like
+from labnet.batching import Batch, Unbatchable, current_batch
+from labnet.errors import GradientError, LabnetError, ShapeError
+from labnet.ops.core.creation import ones_like, zeros_like
+from labnet.ops.core.dispatch import traced_by
 from labnet.ops.core.gradients import grad as gradient_of
 from labnet.ops.layout.joining import stack
 from labnet.ops.layout.shape import moveaxis, reshape
@@ -23,6 +26,9 @@ def _variable(x: Any) -> Tensor:
     tensor = x if isinstance(x, Tensor) else Tensor(x)
     if tensor.dtype.kind != "f":
         raise GradientError(f"func: only floating-point tensors have gradients, got dtype {tensor.dtype}")
+    if (batch := current_batch()) is not None:  # each slice has a variable of its own
+        with batch.outside():
+            return batch.of(_variable(batch.whole(tensor)))
     variable = tensor * 1 if tensor.requires_grad else tensor.detach()
     if not variable.requires_grad:
         variable.requires_grad = True
@@ -53,6 +59,12 @@ def _gradients(y: Tensor, xs: Sequence[Tensor], seed: Any = None) -> list[Tensor
     """Return differentiable gradients of `y`; zeros if it does not depend on `xs`."""
     if not y.requires_grad:
         return [zeros_like(x) for x in xs]
+    if (batch := current_batch()) is not None:  # slices do not depend on each other, so that their sum has all slopes
+        if seed is None and y.size != 1:
+            raise GradientError(f"func: expected a scalar function, got a result of shape {y.shape}")
+        with batch.outside():
+            first = ones_like(batch.whole(y)) if seed is None else batch.whole(seed)
+            return [batch.of(found) for found in _gradients(batch.whole(y), [batch.whole(x) for x in xs], first)]
     return list(gradient_of(y, xs, seed, create_graph=True))
 
 
@@ -166,7 +178,7 @@ def jvp(function: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> 
     with enable_grad():
         variables = [_variable(x) for x in primals]
         value = function(*variables)
-        cotangent = zeros_like(value, requires_grad=True)
+        cotangent = _variable(zeros_like(value))
         total = zeros_like(value)
         for slope, tangent in zip(_gradients(value, variables, cotangent), tangents, strict=True):
             direction = tangent if isinstance(tangent, Tensor) else Tensor(tangent, dtype=slope.dtype)
@@ -217,7 +229,9 @@ def hessian(function: Function, argnums: int = 0) -> Function:
 def vmap(function: Function, in_dims: int | tuple[int | None, ...] | None = 0, out_dims: int = 0) -> Function:
     """Return a function that applies another one to each slice of its arguments, and stacks the results.
 
-    The function runs once per slice; `ln.jit` makes one program of all.
+    The function runs once, with tensors that stand for one slice and hold all; ops without a batching rule run once per
+    slice. A function that reads elements, as in ``if x > 0`` or ``x.item()``, or that writes to tensors, runs once per
+    slice. Random numbers differ between slices.
 
     Parameters
     ----------
@@ -249,12 +263,31 @@ def vmap(function: Function, in_dims: int | tuple[int | None, ...] | None = 0, o
         lengths = {x.shape[0] for x, (_, dim) in zip(moved, pairs, strict=True) if dim is not None}
         if len(lengths) != 1 or 0 in lengths:
             raise ShapeError(f"vmap: expected arguments with one number of slices, got {sorted(lengths)}")
+        length = lengths.pop()
+        with contextlib.suppress(
+            Unbatchable, LabnetError, IndexError
+        ):  # errors come again, with the shapes of one slice
+            return _at_once(function, moved, dims, static, length, out_dims)
         outs = [
             function(*(x if dim is None else x[i] for x, dim in zip(moved, dims, strict=True)), **static)
-            for i in range(lengths.pop())
+            for i in range(length)
         ]
         if isinstance(outs[0], tuple):
             return tuple(stack(column, axis=out_dims) for column in zip(*outs, strict=True))
         return stack(outs, axis=out_dims)
 
     return mapped
+
+
+def _at_once(
+    function: Function, moved: Sequence[Any], dims: Sequence[int | None], static: Any, length: int, out_dims: int
+) -> Any:
+    """Run a function once for all slices, which are along the first dimension."""
+    batch = Batch(length)
+    given = [x if dim is None else batch.of(x) for x, dim in zip(moved, dims, strict=True)]
+    with traced_by(batch):
+        out = function(*given, **static)
+        with batch.outside():
+            if isinstance(out, tuple):
+                return tuple(moveaxis(batch.whole(part), 0, out_dims) for part in out)
+            return moveaxis(batch.whole(out), 0, out_dims)

@@ -18,7 +18,7 @@ LAYERS = (
     ("tensor", "_methods"),
     ("ops",),
     ("codec", "json_codec", "npy"),
-    ("nn", "loss", "optim", "io", "func", "linalg", "data", "cuda"),
+    ("nn", "loss", "optim", "io", "batching", "func", "linalg", "data", "cuda"),
     ("compile",),
     ("testing",),
     ("wire", "store"),
