@@ -23,7 +23,7 @@ ROOT_FLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 help:
 	@echo "make lab    open JupyterLab on the quickstart (ARGS=--no-browser on a host without a screen)"
 	@echo "make demo   serve a model in one process and train it from another, in the terminal"
-	@echo "make generate  write exports, the stub of methods and docs/ops.md from the registry of ops"
+	@echo "make generate  write exports, the stub of methods and docs/ops.md from the registry of ops, and the pages of torch's names and of layers"
 	@echo "make test   run every test, linters and type checks included (ARGS='tests/store -x' runs a part, ARGS='-n 0 --pdb' in one process)"
 	@echo "make quick  linters, type checks and the fast core of the tests, in less than a minute"
 	@echo "make fuzz   2000 random programs, eager and compiled (ARGS='--programs 10000 --seed 7 --jobs 4'), then all tests of the compiler"
@@ -44,6 +44,7 @@ generate: $(VENV)/.test
 	$(BIN)/python tools/generate_stubs.py
 	$(BIN)/python tools/generate_reference.py
 	$(BIN)/python tools/generate_torch_page.py
+	$(BIN)/python tools/generate_layers_page.py
 
 test: check
 	$(PYTEST) $(ARGS)

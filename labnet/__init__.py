@@ -178,6 +178,7 @@ from labnet.ops import (
     vector_norm,
     where,
 )
+from labnet.ops.aggregation.combination import block_diag, broadcast_tensors, cartesian_prod
 from labnet.ops.core.creation import (
     Generator,
     arange,
@@ -308,10 +309,13 @@ __all__ = [
     "bitwise_or",
     "bitwise_right_shift",
     "bitwise_xor",
+    "block_diag",
     "bool",
     "broadcast_arrays",
+    "broadcast_tensors",
     "broadcast_to",
     "can_cast",
+    "cartesian_prod",
     "ceil",
     "cholesky",
     "clip",

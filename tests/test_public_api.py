@@ -77,7 +77,9 @@ def test_every_op_has_a_documented_example():
     assert without == []
 
 
-@pytest.mark.parametrize("name", ["generate_stubs", "generate_reference", "generate_torch_page"])
+@pytest.mark.parametrize(
+    "name", ["generate_stubs", "generate_reference", "generate_torch_page", "generate_layers_page"]
+)
 def test_generated_files_are_up_to_date(name):
     spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)

@@ -26,7 +26,7 @@ class Methods:
 #: Parameters that exist in a method as they do in the function, after the tensor itself.
 COMPARISONS = ("__eq__", "__ne__")
 #: Methods that return several tensors.
-SEVERAL = ("nonzero", "unstack", "unbind", "split", "chunk", "var_mean", "std_mean", "aminmax")
+SEVERAL = ("nonzero", "unstack", "unbind", "split", "chunk", "var_mean", "std_mean", "aminmax", "tensor_split")
 #: What methods and attributes return that are no tensors.
 OTHERS = {
     **dict.fromkeys(("dim", "element_size", "ndimension", "nelement", "numel", "itemsize"), "builtins.int"),

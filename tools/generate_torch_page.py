@@ -22,7 +22,7 @@ from labnet import nn  # from torch import nn
 
 and read on where a line then does not run. Functions have the names of the
 [array API standard](https://data-apis.org/array-api/2024.12/), and those of torch and NumPy beside them; docs/ops.md
-lists them all.
+lists them all, and docs/layers.md layers, losses, optimizers and linear algebra.
 
 Twelve programs in [examples/](../examples) have torch's losses on the same
 weights when their imports are changed, eager and compiled: perceptrons, convolutions, a GRU, a GPT, generators,

@@ -7,12 +7,14 @@ import numpy as np
 
 from labnet._methods import Methods
 from labnet.errors import ShapeError
+from labnet.ops.aggregation import combination as combination
 from labnet.ops.aggregation import positions as positions
 from labnet.ops.aggregation.linalg import matmul
 from labnet.ops.core.forms import FORMS
 from labnet.ops.core.names import ACTIVATIONS, ALIASES, FORM_ALIASES, IN_PLACE, METHODS, NUMPY
 from labnet.ops.core.names import FORMS as NAMED
 from labnet.ops.core.registry import REGISTRY
+from labnet.ops.elementwise import special as special
 from labnet.ops.elementwise.arithmetic import abs, floor_divide, positive, remainder, round
 from labnet.ops.elementwise.elementary import add, divide, multiply, negative, pow, subtract
 from labnet.ops.elementwise.logic import (

@@ -308,7 +308,6 @@ class LayerNorm(Module):
         self,
         normalized_shape: int | tuple[int, ...],
         eps: float = 1e-5,
-        *,
         elementwise_affine: bool = True,
         bias: bool = True,
     ):

@@ -73,6 +73,7 @@ ALIASES = {
     "cumprod": "cumulative_prod",
     "cumsum": "cumulative_sum",
     "dot": "matmul",
+    "ger": "outer",
     "eq": "equal",
     "fix": "trunc",
     "ge": "greater_equal",
@@ -87,6 +88,7 @@ ALIASES = {
     "neg": "negative",
     "permute": "permute_dims",
     "power": "pow",
+    "sgn": "sign",
     "sub": "subtract",
     "take_along_dim": "take_along_axis",
     "true_divide": "divide",
@@ -119,9 +121,12 @@ FORMS = (
     *("index_add", "index_fill", "index_select", "kron", "masked_fill", "masked_select", "narrow", "norm", "numel"),
     *("pad", "quantile", "ravel", "repeat_interleave", "scatter", "scatter_add", "scatter_reduce", "select", "split"),
     *("swapaxes", "t", "transpose", "unflatten", "var_mean"),
+    *("exp2", "erfc", "sinc", "xlogy", "fmax", "fmin", "clamp_min", "clamp_max", "deg2rad", "rad2deg", "addmv", "addr"),
+    *("cov", "corrcoef", "trapezoid", "diag_embed", "index_copy", "masked_scatter", "isin", "histc", "msort"),
+    "tensor_split",
 )
 #: Other names of these.
-FORM_ALIASES = {"baddbmm": "addmm", "swapdims": "swapaxes"}
+FORM_ALIASES = {"baddbmm": "addmm", "swapdims": "swapaxes", "trapz": "trapezoid"}
 
 #: Functions with the names, and the arguments, of NumPy.
 NUMPY = (
@@ -138,6 +143,21 @@ IN_PLACE = (
     *("floor_divide", "fmod", "index_add", "lerp", "log", "log1p", "logical_not", "masked_fill", "mul", "nan_to_num"),
     *("neg", "pow", "reciprocal", "relu", "remainder", "round", "rsqrt", "scatter", "scatter_add", "sigmoid", "sign"),
     *("sin", "sqrt", "square", "sub", "tanh", "tril", "triu", "trunc"),
+    *("absolute", "acos", "acosh", "addmm", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and", "bitwise_or"),
+    *("bitwise_xor", "copysign", "cosh", "cumprod", "cumsum", "divide", "erfc", "exp2", "fix", "frac", "hypot"),
+    *(
+        "clamp_max",
+        "clamp_min",
+        "index_copy",
+        "index_fill",
+        "log10",
+        "log2",
+        "logical_and",
+        "logical_or",
+        "logical_xor",
+    ),
+    *("logit", "masked_scatter", "multiply", "negative", "nextafter", "scatter_reduce", "sinh", "subtract", "tan"),
+    "xlogy",
 )
 
 #: dtypes that are methods, by torch's name.
