@@ -40,7 +40,6 @@ from labnet.nn.layers.activation import (
     Tanhshrink,
     Threshold,
 )
-from labnet.nn.layers.attention import MultiheadAttention
 from labnet.nn.layers.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from labnet.nn.layers.common import (
     AlphaDropout,
@@ -65,14 +64,6 @@ from labnet.nn.layers.common import (
 from labnet.nn.layers.containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from labnet.nn.layers.convolution import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from labnet.nn.layers.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
-from labnet.nn.layers.transformer import (
-    PositionalEncoding,
-    Transformer,
-    TransformerDecoder,
-    TransformerDecoderLayer,
-    TransformerEncoder,
-    TransformerEncoderLayer,
-)
 from labnet.nn.modules import Linear, Module, Parameter
 from labnet.ops import elu, gelu, hardtanh, leaky_relu, log_softmax, relu, relu6, sigmoid, softmax, tanh, threshold
 
@@ -80,6 +71,7 @@ if TYPE_CHECKING:
     from labnet.nn import functional as functional
     from labnet.nn import utils as utils
     from labnet.nn.functions.pooling import avg_pool2d, max_pool2d
+    from labnet.nn.layers.attention import MultiheadAttention
     from labnet.nn.layers.lazy import (
         LazyBatchNorm1d,
         LazyBatchNorm2d,
@@ -161,6 +153,14 @@ if TYPE_CHECKING:
         ZeroPad2d,
         ZeroPad3d,
     )
+    from labnet.nn.layers.transformer import (
+        PositionalEncoding,
+        Transformer,
+        TransformerDecoder,
+        TransformerDecoderLayer,
+        TransformerEncoder,
+        TransformerEncoderLayer,
+    )
 
 #: Modules that are imported on first use of themselves or of one of their names.
 _LAZY = {
@@ -170,6 +170,7 @@ _LAZY = {
         "avg_pool2d",
         "max_pool2d",
     ),
+    "layers.attention": ("MultiheadAttention",),
     "layers.lazy": (
         "LazyBatchNorm1d",
         "LazyBatchNorm2d",
@@ -250,6 +251,14 @@ _LAZY = {
         "ZeroPad1d",
         "ZeroPad2d",
         "ZeroPad3d",
+    ),
+    "layers.transformer": (
+        "PositionalEncoding",
+        "Transformer",
+        "TransformerDecoder",
+        "TransformerDecoderLayer",
+        "TransformerEncoder",
+        "TransformerEncoderLayer",
     ),
 }
 
