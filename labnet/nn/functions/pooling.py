@@ -11,7 +11,7 @@ from labnet.errors import ShapeError
 from labnet.nn.functions.convolution import Triple, triple
 from labnet.ops.core.creation import asarray, zeros
 from labnet.ops.nn.windows import Pair, pair
-from labnet.ops.selection.scatter import scatter
+from labnet.ops.selection.scatter import scatter_reduce
 from labnet.tensor import Tensor
 
 #: Sizes of a result; None for the size of the input.
@@ -250,7 +250,8 @@ def _unpool(
     usual = [(n - 1) * s - 2 * p + k for n, k, s, p in zip(x.shape[-dims:], *each, strict=True)]
     image, lead = list(usual if output_size is None else output_size)[-dims:], x.shape[:-dims]
     blank = zeros((*lead, math.prod(image)), dtype=x.dtype, device=x.device)
-    return scatter(blank, -1, indices.reshape((*lead, -1)), x.reshape((*lead, -1))).reshape((*lead, *image))
+    flat = (indices.reshape((*lead, -1)), x.reshape((*lead, -1)))  # equal elements of windows that overlap
+    return scatter_reduce(blank, -1, *flat, "mean", include_self=False).reshape((*lead, *image))
 
 
 def max_unpool2d(
