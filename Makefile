@@ -15,6 +15,9 @@ QUICK   = tests/test_public_api.py \
   $(addprefix tests/network/model/test_store_,crashes.py restarts.py faults.py) \
   $(addprefix tests/network/exactly_once/test_,faults.py orders.py restarts.py) \
   tests/store/test_journal.py
+# What the extras install, with what they depend on.
+SIZE_notebooks = 0.9 GB
+SIZE_test      = 2 GB
 # Jupyter refuses to run as root, as in a container, unless told so.
 ROOT_FLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
@@ -72,15 +75,19 @@ soak: $(VENV)/.test
 
 # pip is the last thing that venv makes: without it the environment is made anew.
 $(VENV)/bin/pip:
+	@echo "setting up $(VENV): about two minutes, once"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "labnet needs Python 3.11 or later; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV) || { echo "could not make a virtual environment: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || { echo "could not make a virtual environment: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
 
 # One stamp per extra; a change of pyproject.toml installs again.
 $(VENV)/.notebooks $(VENV)/.test: $(VENV)/.%: pyproject.toml | $(VENV)/bin/pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@echo "installing labnet with the extra '$*': $(SIZE_$*) of packages"
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[$*]'
 	@# JupyterLab asks everybody whether they want its news, over the lower right of the notebook.
-	@$(BIN)/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements 2>/dev/null
+	@$(BIN)/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements >/dev/null 2>&1
+	@echo "compiling the kernels of layers and optimizers: a few seconds"
+	@$(BIN)/python -m labnet cache --warm || echo "labnet computes with NumPy alone here"
 	@touch $@
 
 clean:

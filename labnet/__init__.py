@@ -17,7 +17,6 @@ and, anywhere else::
 
 import math
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from labnet import errors, loss, nn, ops, optim, stats
@@ -219,11 +218,7 @@ if TYPE_CHECKING:
     from labnet.jupyter.progress import progress
     from labnet.linalg import cholesky, det, logdet, matrix_exp, matrix_power, slogdet
     from labnet.ops.custom import custom_vjp, op
-
-try:
-    __version__ = version("labnet")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0.0.0"
+    from labnet.version import __version__ as __version__
 
 #: The version of the array API standard that this namespace follows.
 __array_api_version__ = "2024.12"
@@ -235,8 +230,9 @@ uint8, uint16, uint32, uint64 = (DTYPES[f"uint{bits}"] for bits in (8, 16, 32, 6
 float16, float32, float64 = (DTYPES[f"float{bits}"] for bits in (16, 32, 64))
 half, float, double, short, int, long = float16, float32, float64, int16, int32, int64
 
-#: Functions whose module is imported on first use.
+#: Names whose module is imported on first use.
 _LAZY_NAMES = {
+    "__version__": "labnet.version",
     "batches": "labnet.data",
     "cholesky": "labnet.linalg",
     "custom_vjp": "labnet.ops.custom",

@@ -6,7 +6,6 @@ derivatives. Tensors, ops and the network subclass `Node`. Nothing here recurses
 more stack than one of five.
 """
 
-import asyncio
 import contextvars
 import inspect
 import itertools
@@ -458,6 +457,8 @@ async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
     The first error is raised after the other branches have finished, so nothing is still running when the caller sees
     it. The same sweep can then be resumed: delivered gradients are kept.
     """
+    import asyncio  # here, because a process that only trains does not need it
+
     for node in sweep.nodes:
         check_kept(node)
     under_way: dict[asyncio.Future[Any], tuple[Node, Any]] = {}
@@ -501,6 +502,7 @@ async def sweep_async(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
 
 async def _commit(sweep: Sweep) -> None:
     """Run the commits of the nodes concurrently; raise the first error after all have finished."""
+    import asyncio
 
     async def one(commit: Commit) -> None:
         try:

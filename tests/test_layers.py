@@ -10,7 +10,7 @@ import labnet
 
 ROOT = Path(labnet.__file__).parent
 LAYERS = (
-    ("errors", "settings", "eviction", "atomic_files"),
+    ("errors", "settings", "eviction", "atomic_files", "version"),
     ("stats", "pictures"),
     ("device",),
     ("kernels",),
@@ -49,15 +49,17 @@ ORDERS = {
     ),
     "kernels": (
         ("accelerator", "index_arrays", "blas", "scalar_expression"),
+        ("machine_code",),
         ("cpu",),
         ("cuda",),
         ("device_dispatch",),
     ),
     "kernels.cuda": (("driver",), ("codegen",), ("array",), ("kernels",), ("protocols",)),
     "compile": (
-        ("background", "pytree"),
+        ("pytree",),
         ("ir",),
         ("native",),
+        ("waiting",),
         ("intrinsics",),
         ("codegen",),
         ("trace",),

@@ -38,6 +38,7 @@ ALLOWED = {
     "jupyter/__init__.py": {"import_module"},
     "jupyter/magics.py": {"compile", "exec", "eval"},
     "kernels/blas.py": {"ctypes.CDLL"},  # the library of NumPy that is loaded already
+    "kernels/machine_code/compiler_process.py": {"subprocess"},  # Python itself, with a program of this package
     "compile/backends/cpu_step.py": {"exec"},  # source that it wrote itself, for a function of the caller
     "compile/native/numba_compiler.py": {"compile", "exec"},  # the same, to be compiled
     "kernels/cuda/driver/compiler.py": {"compile", "exec", "import_module"},  # kernels that it wrote itself, and Numba

@@ -1,24 +1,40 @@
-"""``labnet cache``: the disk cache of compiled steps."""
+"""``labnet cache``: the disk cache of compiled code."""
 
 import argparse
+from contextlib import suppress
 from datetime import datetime
 
+from labnet import kernels
 from labnet.cli.sizes import size
-from labnet.compile.native import cache
+from labnet.kernels.machine_code import cache
 
 
 def show(options: argparse.Namespace) -> int:
-    """Print the entries of the cache, or clear it."""
+    """Print the entries of the cache, clear it, or fill it with the kernels."""
     if options.clear:
         gone = cache.clear()
         print(f"{cache.folder()}: {_count(gone)} deleted")
+    elif options.warm:
+        return warm()
     else:
         print(listing(cache.entries()))
     return 0
 
 
+def warm() -> int:
+    """Compile the kernels that the cache lacks; return 1 if this machine cannot have all of them."""
+    known = {kernel.name for kernel in kernels.KERNELS if cache.is_known(kernel.source)}
+    complete = kernels.load()
+    found = sum(kernel.compiled is not None for kernel in kernels.KERNELS)
+    print(f"{cache.folder()}: {found} kernels, {found - len(known)} of them compiled now")
+    return 0 if complete else 1
+
+
 def listing(entries: list[cache.Entry]) -> str:
     """Format the cache as text: path and size, then the entries, most recently used first."""
+    with suppress(FileNotFoundError):
+        if unsafe := cache.unsafe_part(cache.folder()):
+            return f"{cache.folder()}: not used, since other users can write to {unsafe}"
     total = sum(entry.nbytes for entry in entries)
     most = f"at most {cache.MOST_FILES}, {size(cache.MOST_BYTES)}"
     return "\n".join([f"{cache.folder()}: {_count(len(entries))}, {size(total)} ({most})", *map(_row, entries)])

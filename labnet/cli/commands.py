@@ -51,7 +51,7 @@ each line of the input is a tensor, and so is each line of the output:
 _STORE = "What serve_model(store=PATH) keeps: a checkpoint, and a journal of the updates since."
 
 _CACHE = """\
-what ln.jit compiles is kept, so that another process does not compile it again; LABNET_CACHE names another folder
+compiled code is kept, so that another process does not compile it again; LABNET_CACHE names another folder
 """
 
 _TOKEN = f"""\
@@ -112,7 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_statistics(commands)
     _add_store(commands)
     cache = _add(commands, "cache", caching.show, "show or clear the machine code that is kept on the disk", _CACHE)
-    cache.add_argument("--clear", action="store_true", help="delete all of it; what is needed is compiled again")
+    what = cache.add_mutually_exclusive_group()
+    what.add_argument("--clear", action="store_true", help="delete all of it; what is needed is compiled again")
+    what.add_argument("--warm", action="store_true", help="compile the kernels of layers and optimizers beforehand")
     token = _add(commands, "token", serving.token, "print the token of a server of yours on this machine", _TOKEN)
     token.add_argument("port", type=_port, metavar="PORT")
     return parser

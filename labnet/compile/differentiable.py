@@ -17,7 +17,6 @@ import numpy as np
 from labnet import autograd
 from labnet.compile.backends.arrays import Array, c_contiguous, write_back
 from labnet.compile.backends.selection import executable_of
-from labnet.compile.background import BACKGROUND
 from labnet.compile.ir.simplification import simplify
 from labnet.compile.ir.split import SEED, split
 from labnet.compile.pytree import flatten
@@ -26,9 +25,11 @@ from labnet.compile.trace.signature import is_dynamic, signature
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_call import trace_call
 from labnet.compile.trace.traced_tensor import Traced, refuse
+from labnet.compile.waiting import wait_for
 from labnet.device import CPU
 from labnet.errors import GradientError
 from labnet.kernels.device_dispatch import finished, moved
+from labnet.kernels.machine_code.background import BACKGROUND
 from labnet.ops.core import dispatch
 from labnet.ops.core.creation import random_state, restart_at
 from labnet.tensor import Tensor, wrap
@@ -285,13 +286,14 @@ class Differentiable:
                 return None
         before = random_state()
         version = Version(self._function, args, named)
+        is_awaited = self._wait or version.is_known
+        compiled = wait_for(version.compile, repr(self)) if is_awaited else BACKGROUND.submit(version.compile)
         self._known.append((key, version))
-        if self._wait or version.is_known:
-            version.compile()
+        self._pending[version] = compiled
+        if self._is_ready(version):
             return version
         version.drawn = None
         restart_at(before)  # the eager run draws what the trace has drawn
-        self._pending[version] = BACKGROUND.submit(version.compile)
         return None
 
     def _is_ready(self, version: Version) -> bool:

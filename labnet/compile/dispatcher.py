@@ -13,12 +13,13 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from labnet.compile.backends.step_state import MISS
-from labnet.compile.background import BACKGROUND
 from labnet.compile.pytree import flatten
 from labnet.compile.specialisation import Specialisation, specialise
 from labnet.compile.trace.signature import signature
+from labnet.compile.waiting import wait_for
 from labnet.device import CPU
 from labnet.kernels.device_dispatch import timed
+from labnet.kernels.machine_code.background import BACKGROUND
 from labnet.ops.core import dispatch
 from labnet.ops.core.creation import random_state, restart_at
 from labnet.stats.collecting import active, later, record, suspended
@@ -109,18 +110,27 @@ class Jitted(Generic[P, R]):
         for _, dropped in self._known[:-LIMIT]:
             self._pending.pop(dropped, None)
         del self._known[:-LIMIT]
-        if self._wait or specialisation.step.is_known:
-            specialisation.step.compile()
-        else:
+        self._pending[specialisation] = self._compile(specialisation)
+        if not self._is_ready(specialisation):
             specialisation.state.drawn = None
             restart_at(before)  # the eager run draws what the trace has drawn
-            self._pending[specialisation] = BACKGROUND.submit(specialisation.step.compile)
             return self._run_eagerly(args, named)
         self._use(specialisation)
         found = _counted(specialisation, leaves)
         if found is MISS:
             raise RuntimeError("jit: a version that was just compiled does not fit its own call")
         return found
+
+    def _compile(self, specialisation: Specialisation) -> "Future[None]":
+        """Compile a version, in the background unless the caller waits; drop it if that is interrupted or fails."""
+        step = specialisation.step
+        if not (self._wait or step.is_known):
+            return BACKGROUND.submit(step.compile)
+        try:
+            return wait_for(step.compile, repr(self))
+        except BaseException:
+            self._known = [pair for pair in self._known if pair[1] is not specialisation]
+            raise
 
     def _is_ready(self, specialisation: Specialisation) -> bool:
         """Return whether background compilation of a version has finished; warn once if it failed."""

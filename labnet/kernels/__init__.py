@@ -1,21 +1,29 @@
-"""Compiled kernels of the CPU: their names, and a loader that compiles them in the background.
+"""Kernels of the CPU: their names, and a loader that fetches their machine code in the background.
 
-Compiling takes seconds, and loading from the disk half a second. So the loader starts only after the process has
-trained for a while, and NumPy computes until the kernels are ready. Results do not change: a kernel computes the same
-bits as the NumPy code that it replaces.
+A child process compiles kernels, and NumPy computes until they are ready. Results do not change: a kernel computes
+the same bits as the NumPy code that it replaces.
 """
 
-import atexit
+import functools
 import itertools
-import threading
+import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-#: Calls that NumPy computes before the kernels are loaded: less than a second of small steps.
+import numpy as np
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+#: Calls that NumPy computes before any kernel is loaded: less than a second of small steps.
 PATIENCE = 200
+FLOAT32 = np.dtype("float32")
+
+_asked = itertools.count(1)
 
 
 class Kernel:
-    """A function that is compiled in the background.
+    """A function whose machine code is loaded in the background, once it was asked for.
 
     Attributes
     ----------
@@ -23,61 +31,52 @@ class Kernel:
         Takes the address of a tuple of arrays and some numbers; returns whether it computed. None until it is ready.
     """
 
-    __slots__ = ("compiled", "name")
+    __slots__ = ("_loading", "compiled", "name")
 
     def __init__(self, name: str):
         self.name = name
         self.compiled: Callable[..., int] | None = None
+        self._loading: Future[None] | None = None
+
+    @property
+    def source(self) -> str:
+        """What the compiler is given."""
+        return f"from labnet.kernels.cpu import KERNELS\n\nkernel = KERNELS[{self.name!r}]\n"
+
+    def ready(self, dtype: np.dtype[Any]) -> Callable[..., int] | None:
+        """Return the compiled function; load it once a process has asked for kernels `PATIENCE` times.
+
+        A kernel is loaded only if it is asked for with float32, since it refuses all else.
+        """
+        if self.compiled is None and self._loading is None and dtype == FLOAT32 and next(_asked) > PATIENCE:
+            self.load()
+        return self.compiled
+
+    def load(self) -> "Future[None]":
+        """Load the kernel in the background, compiled by a child process if it is not on the disk."""
+        from labnet.kernels.machine_code.background import BACKGROUND  # the first step of a process does not need it
+
+        if self._loading is None:
+            self._loading = BACKGROUND.submit(self._load)
+        return self._loading
+
+    def _load(self) -> None:
+        from labnet.kernels.machine_code import array_layout, cache
+        from labnet.kernels.machine_code.compiler_process import NoCompiler
+
+        if array_layout.is_known():
+            try:
+                self.compiled = cache.load(self.source)
+            except (NoCompiler, ImportError, RuntimeError) as error:
+                _report(f"NumPy computes in place of compiled kernels: {error}")
 
 
-class Loader:
-    """Compiles all kernels, or loads them from the disk, once per process."""
+@functools.cache
+def _report(text: str) -> None:
+    """Log what is wrong, once per process."""
+    import logging
 
-    def __init__(self, kernels: tuple[Kernel, ...]):
-        self._kernels = kernels
-        self._asked = itertools.count(1)
-        self._lock = threading.Lock()
-        self._done = False
-        self._stopped = False
-        self._thread: threading.Thread | None = None
-
-    def ask(self) -> None:
-        """Count a call that a kernel could have computed, and start loading after the last of `PATIENCE`."""
-        if next(self._asked) == PATIENCE and not self._done:
-            self._thread = threading.Thread(target=self.load, name="labnet-kernels", daemon=True)
-            atexit.register(self.stop)
-            self._thread.start()
-
-    def load(self) -> bool:
-        """Compile or load the kernels, and return whether this machine has all of them."""
-        with self._lock:
-            if not self._done:
-                self._done = True
-                self._compile()
-        return all(kernel.compiled is not None for kernel in self._kernels)
-
-    def _compile(self) -> None:
-        from labnet.kernels import blas
-
-        if not blas.link():
-            return
-        from labnet.kernels import cpu
-
-        if not cpu.layout_is_known():
-            return
-        for kernel in self._kernels:
-            if self._stopped:
-                return
-            function, signature = cpu.KERNELS[kernel.name]
-            function.compile(signature)
-            function.disable_compile()
-            kernel.compiled = function
-
-    def stop(self) -> None:
-        """Wait for the kernel under way and skip the rest, at the exit of the process."""
-        self._stopped = True
-        if self._thread is not None:
-            self._thread.join()
+    logging.getLogger("labnet.kernels").warning(text)
 
 
 layers_forward = Kernel("layers_forward")
@@ -88,9 +87,31 @@ tile_max_backward = Kernel("tile_max_backward")
 sgd = Kernel("sgd")
 sgd_with_momentum = Kernel("sgd_with_momentum")
 adam = Kernel("adam")
-
-_loader = Loader(
-    (sgd, layers_forward, layers_backward, adam, sgd_with_momentum, relu_backward, tile_max, tile_max_backward)
+KERNELS = (
+    sgd,
+    layers_forward,
+    layers_backward,
+    adam,
+    sgd_with_momentum,
+    relu_backward,
+    tile_max,
+    tile_max_backward,
 )
-ask = _loader.ask
-load = _loader.load
+
+
+def _forget_loading() -> None:
+    """Let a forked process load the kernels that its parent was loading."""
+    for kernel in KERNELS:
+        if kernel.compiled is None:
+            kernel._loading = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_loading)
+
+
+def load() -> bool:
+    """Compile all kernels, or load them from the disk; return whether this machine has all of them."""
+    for loading in [kernel.load() for kernel in KERNELS]:
+        loading.result()
+    return all(kernel.compiled is not None for kernel in KERNELS)

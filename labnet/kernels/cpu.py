@@ -1,17 +1,16 @@
-"""Compiled kernels of the CPU: machine code for operations that take several passes in NumPy.
+"""Kernels of the CPU: operations that take several passes in NumPy, for Numba to compile.
 
 Arrays are passed as the address of a tuple. So the cost of a call does not depend on their number, and one compiled
 function serves a model of any depth. A kernel reads data, shape, dtype and flags from the array objects and checks
 them. If one does not fit, it returns 0 and leaves everything unchanged. It computes the same bits as the NumPy code
 that it replaces: same operations, same order.
 
-All functions that a kernel calls are in this file, since a change elsewhere would not invalidate the cache on disk.
+Only the process that compiles imports this module; others load machine code.
 """
 
 # mypy: ignore-errors
 # Numba finds the types.
 
-import ctypes
 from typing import Any
 
 import numpy as np
@@ -20,17 +19,21 @@ from numba import float32, int64, njit, types
 from numba.extending import intrinsic
 
 from labnet.kernels.blas import SDOT, SGEMM, SGEMV
+from labnet.kernels.machine_code.array_layout import DATA as _DATA
+from labnet.kernels.machine_code.array_layout import DTYPE as _DTYPE
+from labnet.kernels.machine_code.array_layout import FLAGS as _FLAGS
+from labnet.kernels.machine_code.array_layout import FLOAT32 as _FLOAT32
+from labnet.kernels.machine_code.array_layout import HEAD as _HEAD
+from labnet.kernels.machine_code.array_layout import ITEMS as _ITEMS
+from labnet.kernels.machine_code.array_layout import NDIM as _NDIM
+from labnet.kernels.machine_code.array_layout import READ as _READ
+from labnet.kernels.machine_code.array_layout import SHAPE as _SHAPE
 
-#: Every kernel releases the GIL, and divides by zero as NumPy does.
-OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "cache": True, "boundscheck": False}
-
-_HEAD = object.__basicsize__
-_ITEMS = tuple.__basicsize__
-_DATA, _NDIM, _SHAPE, _DTYPE, _FLAGS = _HEAD, _HEAD + 8, _HEAD + 16, _HEAD + 40, _HEAD + 48
-#: C-contiguous, aligned; and writeable.
-_READ, _WRITE = 0x101, 0x501
-#: How a dtype object begins: kind, type code and byte order, three characters each.
-_FLOAT32 = int.from_bytes(b"ff=", "little")
+#: A kernel divides by zero as NumPy does. The functions that it calls lie inside of it.
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
+_INSIDE = {**OPTIONS, "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+#: Flags of an array that is writeable too.
+_WRITE = _READ | 0x400
 
 Pointer = types.CPointer(float32)
 _enum, _size = types.int32, int64
@@ -42,16 +45,18 @@ _gemv = types.ExternalFunction(
     SGEMV, types.void(*[_enum] * 2, *[_size] * 2, float32, Pointer, _size, Pointer, _size, float32, Pointer, _size)
 )
 _dot = types.ExternalFunction(SDOT, float32(_size, Pointer, _size, Pointer, _size))
+_allocate = types.ExternalFunction("malloc", int64(_size))
+_free = types.ExternalFunction("free", types.void(int64))
 _ROWS, _COLUMNS, _PLAIN, _TRANSPOSED = 101, 102, 111, 112
 
 
-@njit(inline="always")
+@njit(**_INSIDE)
 def _wins(value, greatest):
     """Return whether a value is the maximum of its tile, which NaN always is."""
     return (value == greatest) | (value != value)
 
 
-@njit(inline="always")
+@njit(**_INSIDE)
 def _greater(a, b):
     """Return the greater of two numbers, or NaN if either is NaN, without branching."""
     greater = a if a > b else b
@@ -81,46 +86,46 @@ def _floats(context: Any, address: Any) -> Any:
     return Pointer(int64), generate
 
 
-@njit(inline="always")
+@njit(**_INSIDE)
 def _item(arrays, index):
     return _word(arrays + _ITEMS + 8 * index)
 
 
-@njit(inline="always")
+@njit(**_INSIDE)
 def _count(arrays):
     return _word(arrays + _HEAD)
 
 
-@njit(inline="always")
+@njit(**_INSIDE)
 def _data(array):
     return _floats(_word(array + _DATA))
 
 
-@njit(inline="always")
+@njit(**_INSIDE)
 def _length(array, axis):
     return _word(_word(array + _SHAPE) + 8 * axis)
 
 
-@njit(inline="always")
+@njit(**_INSIDE)
 def _has(array, flags, dtype):
     """Return whether an array has this dtype and these flags."""
     described = _word(_word(array + _DTYPE) + _HEAD + 8)
     return (described & 0xFFFFFF) == dtype and (_word(array + _FLAGS) & flags) == flags
 
 
-@njit(inline="always")
+@njit(**_INSIDE)
 def _wanted(item, like):
     """Return whether an item has the type of `like`, an array, rather than being None."""
     return _word(item + _HEAD - 8) == _word(like + _HEAD - 8)
 
 
-@njit(inline="always")
+@njit(**_INSIDE)
 def _suits(array, ndim, flags, dtype):
     """Return whether an array has this number of dimensions, these flags and this dtype."""
     return (_word(array + _NDIM) & 0xFFFFFFFF) == ndim and _has(array, flags, dtype)
 
 
-@njit(inline="always")
+@njit(**_INSIDE)
 def _flat_size(array, flags, dtype):
     """Return the number of elements of an array of any shape, -1 if it does not fit."""
     if not _has(array, flags, dtype):
@@ -134,13 +139,13 @@ def _flat_size(array, flags, dtype):
 # Products of matrices, by the same calls that NumPy makes
 
 
-@njit(inline="always")
+@njit(**_INSIDE)
 def should_transpose(rows, inner, columns):
     """Return whether to transpose a weight first, since BLAS is slower with a small transposed one."""
     return rows >= 16 and inner > 1 and columns > 1 and inner * columns <= 8192
 
 
-@njit(inline="always")
+@njit(**_INSIDE)
 def _product(left, left_transposed, right, right_transposed, out, rows, inner, columns):
     """Compute left (rows, inner) @ right (inner, columns); a transposed factor is stored by columns."""
     if rows == 1 and columns == 1:
@@ -164,23 +169,28 @@ def _product(left, left_transposed, right, right_transposed, out, rows, inner, c
         )
 
 
-@njit(inline="always")
+@njit(**_INSIDE)
 def _product_with_transposed(x, weight, out, rows, inner, columns):
-    """Compute ``x @ weight.T``; a small weight is transposed first."""
+    """Compute ``x @ weight.T``, a small weight transposed first; return whether there was memory for that."""
     if not should_transpose(rows, inner, columns):
         _product(x, False, weight, True, out, rows, inner, columns)
-        return
-    transposed = np.empty(inner * columns, np.float32)
+        return True
+    memory = _allocate(4 * inner * columns)
+    if memory == 0:
+        return False
+    transposed = _floats(memory)
     for j in range(columns):
         for i in range(inner):
             transposed[i * columns + j] = weight[j * inner + i]
     _gemm(
-        *(_ROWS, _PLAIN, _PLAIN, rows, columns, inner, float32(1), x, inner, transposed.ctypes, columns),
+        *(_ROWS, _PLAIN, _PLAIN, rows, columns, inner, float32(1), x, inner, transposed, columns),
         *(float32(0), out, columns),
     )
+    _free(memory)
+    return True
 
 
-@njit(inline="always")
+@njit(**_INSIDE)
 def _sum_of_rows(g, out, rows, columns):
     """Sum the rows of g in NumPy's order: row by row, but a single column in eight interleaved sums."""
     if columns > 1 or rows < 8:
@@ -243,7 +253,8 @@ def layers_forward(arrays, relu):
         if layer == layers - 1:
             target = _word(out + _DATA)
         values = _floats(target)
-        _product_with_transposed(_floats(source), _data(weight), values, rows, inner, columns)
+        if not _product_with_transposed(_floats(source), _data(weight), values, rows, inner, columns):
+            return 0
         if (relu >> layer) & 1:
             for i in range(rows):
                 for j in range(columns):
@@ -346,7 +357,7 @@ def relu_backward(arrays):
     return 1
 
 
-@njit(inline="always")
+@njit(**_INSIDE)
 def _tiles(image, tiled, rows, columns, image_flags, tiled_flags):
     """Return the number of images of (..., H, W), -1 if tiles of rows x columns do not fit."""
     size = _flat_size(image, image_flags, _FLOAT32)
@@ -433,7 +444,7 @@ def tile_max_backward(arrays, rows, columns):
 # arrays: values, gradients, then new values, and states, of all parameters, each group in the same order
 
 
-@njit(inline="always")
+@njit(**_INSIDE)
 def _same_sizes(arrays, groups, read):
     """Return whether corresponding arrays of all groups fit and have one size; the first `read` are read only."""
     count = _count(arrays) // groups
@@ -511,16 +522,3 @@ KERNELS = {
     "sgd_with_momentum": (sgd_with_momentum, int64(int64, float32, float32)),
     "adam": (adam, int64(int64, *[float32] * 8)),
 }
-
-
-def layout_is_known() -> bool:
-    """Return whether array objects have the layout that the kernels expect; this check cannot crash."""
-    array = np.zeros((2, 3), "float32")
-    words = ctypes.c_int64.from_address
-    shape = words(words(id(array) + _SHAPE).value).value
-    dtype = words(words(id(array) + _DTYPE).value + _HEAD + 8).value & 0xFFFFFF
-    flags = words(id(array) + _FLAGS).value & 0xFFFFFFFF
-    seen = (words(id(array) + _DATA).value, words(id(array) + _NDIM).value & 0xFFFFFFFF, shape, dtype, flags)
-    pair = (array, None)
-    items = words(id(pair) + _ITEMS).value, words(id(pair) + _HEAD).value
-    return seen == (array.ctypes.data, 2, 2, _FLOAT32, array.flags.num) and items == (id(array), 2)

@@ -11,13 +11,13 @@ import numpy as np
 
 from labnet import json_codec, wire
 from labnet.network.model.served import ServedModel
-from labnet.network.monitor.openapi import installed_version
 from labnet.network.protocol import inference_bodies
 from labnet.network.protocol.headers import VERSION
 from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.network.threads import run_apart
 from labnet.nn import Module
 from labnet.tensor import Tensor, wrap
+from labnet.version import __version__
 
 #: The only version of a model; the version of its weights is in the header Labnet-Version.
 MODEL_VERSION = "1"
@@ -30,7 +30,7 @@ def routes(name: str, served: ServedModel | None) -> dict[str, Route]:
     """Return the routes of a server, with those of its model if it has one."""
     table = {
         inference_bodies.ROOT: _constant(
-            {"name": "labnet", "version": installed_version(), "extensions": ["binary_tensor_data"]},
+            {"name": "labnet", "version": __version__, "extensions": ["binary_tensor_data"]},
             "Name, version and extensions of the server, as the Open Inference Protocol has them",
         ),
         f"{inference_bodies.ROOT}/health/live": _constant({"live": True}, "Whether the server runs"),

@@ -64,12 +64,12 @@ class SGD(Optimizer):
         if self.weight_decay or self.nesterov:
             return False
         kernel = kernels.sgd_with_momentum if self.momentum else kernels.sgd
-        if kernel.compiled is None:
-            kernels.ask()
+        compiled = kernel.ready(found[0][0].dtype) if found else None
+        if compiled is None:
             return False
         if self.momentum:
-            return self._run(kernel.compiled, found, self.slots, (self.lr, self.momentum))
-        return self._run(kernel.compiled, found, (), (self.lr,))
+            return self._run(compiled, found, self.slots, (self.lr, self.momentum))
+        return self._run(compiled, found, (), (self.lr,))
 
     def step_numbers(self, step: int) -> tuple[float, ...]:
         """Return the learning rate; the momentum if it is not 0; then factors of gradient and velocity, and the decay.
@@ -147,11 +147,10 @@ class Adam(Optimizer):
         self.amsgrad = amsgrad
 
     def _step_compiled(self, found: list[tuple[Tensor, Any]]) -> bool:
-        compiled = kernels.adam.compiled
         if self.amsgrad or (self.weight_decay and not self.is_decoupled):
             return False
+        compiled = kernels.adam.ready(found[0][0].dtype) if found else None
         if compiled is None:
-            kernels.ask()
             return False
         states = [self.known(parameter).state for parameter, _ in found]
         steps = {state.get("step", 0) for state in states}

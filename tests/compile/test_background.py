@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.compile.native import cache
 from labnet.errors import TraceError
+from labnet.kernels.machine_code import cache
 
 
 @pytest.fixture(autouse=True)

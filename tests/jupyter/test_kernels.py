@@ -98,6 +98,7 @@ def test_a_cell_that_runs_a_hundred_times_leaves_nothing_behind(notebook):
     notebook.run(serve)
     notebook.run(f"%remote_model localhost:{port} net")
     notebook.run("from labnet import kernels; kernels.load()")  # a thread of its own would do it in between
+    notebook.run("from labnet.kernels.machine_code.compiler_process import COMPILER; COMPILER.stop()")  # and end later
     for _ in range(5):
         notebook.run(serve)
         notebook.run(STEP)

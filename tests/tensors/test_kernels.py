@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 import labnet as ln
 from labnet import kernels, nn
-from labnet.kernels import cpu
+from labnet.compile.native.numba_compiler import undefined
+from labnet.kernels.machine_code import array_layout, cache
 from labnet.optim.optimizer import ALONE
 
-ALL = [getattr(kernels, name) for name in cpu.KERNELS]
+ALL = kernels.KERNELS
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -50,14 +51,23 @@ def mlp(widths, *, last_relu=False):
     return nn.Sequential(*(layers if last_relu else layers[:-1]))
 
 
-def test_every_kernel_lets_other_threads_run():
-    for function, _ in cpu.KERNELS.values():
-        assert function.targetoptions["nogil"] is True
-        assert function.targetoptions["error_model"] == "numpy"
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the symbols of ELF files")
+@pytest.mark.parametrize("kernel", ALL, ids=lambda kernel: kernel.name)
+def test_every_kernel_lets_other_threads_run(kernel):
+    code = cache.read(cache.digest(kernel.source))
+    assert {"PyEval_SaveThread", "PyEval_RestoreThread"} <= undefined(code.object)
+
+
+@pytest.mark.parametrize("kernel", ALL, ids=lambda kernel: kernel.name)
+def test_wrong_arguments_of_a_kernel_are_refused(kernel):
+    with pytest.raises(TypeError):
+        kernel.compiled()
+    with pytest.raises(TypeError):
+        kernel.compiled(*["seven"] * 9)
 
 
 def test_array_objects_are_read_where_python_has_them():
-    assert cpu.layout_is_known()
+    assert array_layout.is_known()
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,7 +8,7 @@ from labnet.compile.codegen.function_source import emit
 from labnet.compile.ir.fusion import fuse
 from labnet.compile.ir.memory_plan import computed_in_place, plan
 from labnet.compile.ir.values import DType, Program, Shape
-from labnet.compile.native import cache
+from labnet.kernels.machine_code import cache
 
 _ALIGNMENT = 64
 

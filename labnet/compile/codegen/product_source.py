@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from labnet.compile.intrinsics.tiling import SMALL, WIDTH, evenly, tallest
 from labnet.compile.ir.values import Value, leading
-from labnet.compile.native.processor import registers
+from labnet.kernels.machine_code.processor import registers
 
 #: BLAS's constants for a row-major matrix, and for a transposed one.
 _PLAIN, _TRANSPOSED = 111, 112

@@ -8,7 +8,7 @@ from numba import float32, types
 from numba.extending import intrinsic
 
 from labnet.compile.intrinsics.vectors import WORD, Vectors
-from labnet.compile.native.processor import registers
+from labnet.kernels.machine_code.processor import registers
 
 _array = types.CPointer(float32)
 

@@ -1,4 +1,4 @@
-"""The ABI of a step: its arguments, their memory layout, and its status.
+"""The ABI of a step: its arguments, where it finds its arrays, and its status.
 
 Shared by the modules that write the source of a step, that write its entry, and that call it.
 """
@@ -8,11 +8,6 @@ from dataclasses import dataclass
 
 #: Status of a step: 0 if it has run; else the test that failed before anything was written.
 DONE, OTHER_ARGUMENTS, OTHER_STATE, FIRST_CHECK = 0, 1, 2, 16
-#: Offsets in bytes: of the items of a tuple, and of the fields of an array.
-ITEMS, HEAD = tuple.__basicsize__, object.__basicsize__
-DATA, NDIM, SHAPE, DTYPE, FLAGS = HEAD, HEAD + 8, HEAD + 16, HEAD + 40, HEAD + 48
-#: Flags of an array that is C-contiguous and aligned.
-READ = 0x101
 
 
 @dataclass(frozen=True)

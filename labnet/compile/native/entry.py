@@ -13,28 +13,19 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 from numba.core import cgutils
 
-from labnet.compile.native.abi import (
-    DATA,
-    DTYPE,
-    FLAGS,
-    HEAD,
-    ITEMS,
-    NDIM,
-    OTHER_ARGUMENTS,
-    OTHER_STATE,
-    READ,
-    SHAPE,
-    Layout,
-)
-from labnet.compile.native.loader import ENTRY
+from labnet.compile.native.abi import OTHER_ARGUMENTS, OTHER_STATE, Layout
+from labnet.kernels.machine_code.array_layout import DATA, DTYPE, FLAGS, HEAD, ITEMS, NDIM, READ, SHAPE
+from labnet.kernels.machine_code.loader import ENTRY
 
 _OBJECT, _WORD, _DOUBLE = ir.IntType(8).as_pointer(), ir.IntType(64), ir.DoubleType()
+_FLOAT = ir.FloatType()
 _PROTOTYPES = {
     "PyErr_BadArgument": ir.FunctionType(ir.IntType(32), []),
     "PyErr_Occurred": ir.FunctionType(_OBJECT, []),
     "PyEval_SaveThread": ir.FunctionType(_OBJECT, []),
     "PyEval_RestoreThread": ir.FunctionType(ir.VoidType(), [_OBJECT]),
     "PyFloat_AsDouble": ir.FunctionType(_DOUBLE, [_OBJECT]),
+    "PyLong_AsLongLong": ir.FunctionType(_WORD, [_OBJECT]),
     "PyLong_FromLongLong": ir.FunctionType(_OBJECT, [_WORD]),
 }
 
@@ -126,3 +117,31 @@ class Entry:
         """Emit that a status is returned where a test fails."""
         with self._builder.if_then(self._builder.not_(test), likely=False):
             self._builder.ret(self._builder.call(self._call["PyLong_FromLongLong"], [_WORD(status)]))
+
+
+def write_kernel_entry(module: ir.Module, arguments: Sequence[ir.Type], call: Callable) -> None:
+    """Write the function that CPython calls with the arguments of a kernel: int64 and float32 numbers.
+
+    `call` emits the call of the kernel, given a builder and values; its result is the status.
+    """
+    function = ir.Function(module, ir.FunctionType(_OBJECT, [_OBJECT, _OBJECT.as_pointer(), _WORD]), ENTRY)
+    builder = ir.IRBuilder(function.append_basic_block())
+    python = {name: ir.Function(module, kind, name) for name, kind in _PROTOTYPES.items()}
+    _, given, length = function.args
+    with builder.if_then(builder.icmp_signed("!=", length, _WORD(len(arguments))), likely=False):
+        builder.call(python["PyErr_BadArgument"], [])
+        builder.ret(_OBJECT(None))
+    values = []
+    for position, kind in enumerate(arguments):
+        found = builder.load(builder.gep(given, [_WORD(position)]))
+        if kind == _FLOAT:
+            values.append(builder.fptrunc(builder.call(python["PyFloat_AsDouble"], [found]), _FLOAT))
+        else:
+            values.append(builder.call(python["PyLong_AsLongLong"], [found]))
+    failed = builder.icmp_unsigned("!=", builder.call(python["PyErr_Occurred"], []), _OBJECT(None))
+    with builder.if_then(failed, likely=False):
+        builder.ret(_OBJECT(None))
+    thread = builder.call(python["PyEval_SaveThread"], [])
+    status = call(builder, values)
+    builder.call(python["PyEval_RestoreThread"], [thread])
+    builder.ret(builder.call(python["PyLong_FromLongLong"], [status]))

@@ -29,9 +29,9 @@ from numba.core.typed_passes import (
 )
 from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 
-from labnet.compile.native.entry import Entry
-from labnet.compile.native.loader import ENTRY, MachineCode
-from labnet.compile.native.processor import chosen, registers
+from labnet.compile.native.entry import Entry, write_kernel_entry
+from labnet.kernels.machine_code.loader import ENTRY, MachineCode
+from labnet.kernels.machine_code.processor import chosen, registers
 
 #: Type of a section with symbols.
 _SYMBOLS = 2
@@ -121,37 +121,76 @@ def _machine():
 
 
 @global_compiler_lock
-def translate(source: str, name: str) -> MachineCode:
-    """Return the machine code of the function ``step`` of a generated file, and of the parts that follow it."""
+def translate(source: str, name: str, *, report=lambda done, total: None) -> MachineCode:
+    """Return the machine code of a source: of a ``kernel``, or of a ``step`` and the parts that follow it.
+
+    `report` is called with the number of parts that are compiled and that of all parts; the last one is LLVM's work.
+    """
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     scope = {}
     exec(compile(source, name, "exec"), scope)
+    library = _Library(cpu_target.target_context.codegen(), name)
+    if "kernel" in scope:
+        library.add_ir_module(_kernel(library, *scope["kernel"]))
+    else:
+        _add_step(library, scope, report)
+    library.finalize()
+    file = library.file()
+    return MachineCode(file, _symbols(library._final_module, file))
+
+
+def _kernel(library, function, signature):
+    """Compile a kernel; return a module with the function that CPython calls."""
+    flags = cpu.CPUTargetOptions.parse_as_flags(compiler.Flags(), {**function.targetoptions, **_FLAGS})
+    flags.no_compile = True
+    compiled = _compiled(library, function.py_func, signature.args, flags, compiler.Compiler)
+    module = library.create_ir_module(ENTRY)
+    kinds = [compiled.target_context.get_value_type(kind) for kind in compiled.fndesc.argtypes]
+    write_kernel_entry(module, kinds, _call_of(module, compiled))
+    return module
+
+
+def _compiled(library, function, args, flags, pipeline):
+    """Have Numba compile a function, typed by its arguments, into a library."""
+    return compiler.compile_extra(
+        cpu_target.typing_context,
+        cpu_target.target_context,
+        function,
+        args=args,
+        return_type=int64,
+        flags=flags,
+        locals={},
+        library=library,
+        pipeline_class=pipeline,
+    )
+
+
+def _call_of(module, compiled):
+    """Return the emitter of the call of a compiled function, whose result is its status."""
+    context, described = compiled.target_context, compiled.fndesc
+    native = context.declare_function(module, described)
+
+    def call(builder, values):
+        return context.call_conv.call_function(builder, native, described.restype, described.argtypes, values)[1]
+
+    return call
+
+
+def _add_step(library, scope, report):
+    """Compile a step with its parts and its entry."""
     function, layout, options = scope["step"]
     flags = cpu.CPUTargetOptions.parse_as_flags(compiler.Flags(), {**options, **_FLAGS})
     flags.noalias = True  # the arena, what is held, and what a call brings lie apart
     flags.no_compile = True  # so that it is optimised in one go with its entry
-    library = _Library(cpu_target.target_context.codegen(), name)
     functions = [function]
     while following := scope.get(f"step{len(functions)}"):
         functions.append(following)
-    compiled = [
-        compiler.compile_extra(
-            cpu_target.typing_context,
-            cpu_target.target_context,
-            function,
-            args=_typed(layout),
-            return_type=int64,
-            flags=flags,
-            locals={},
-            library=library,
-            pipeline_class=_Pipeline,
-        )
-        for function in functions
-    ]
+    compiled = []
+    for function in functions:
+        report(len(compiled), len(functions) + 1)
+        compiled.append(_compiled(library, function, _typed(layout), flags, _Pipeline))
+    report(len(functions), len(functions) + 1)
     library.add_ir_module(_entry(library, compiled, layout))
-    library.finalize()
-    file = library.file()
-    return MachineCode(file, _symbols(library._final_module, file))
 
 
 def _typed(layout):
@@ -164,16 +203,8 @@ def _entry(library, compiled, layout):
     """Return a module with the function that CPython calls, which calls the parts of a step."""
     module = library.create_ir_module(ENTRY)
     context, described = compiled[0].target_context, compiled[0].fndesc
-    parts = [(context.declare_function(module, part.fndesc), part.fndesc) for part in compiled]
-
-    def call_of(native, described):
-        def call(builder, values):
-            return context.call_conv.call_function(builder, native, described.restype, described.argtypes, values)[1]
-
-        return call
-
     pointers = [context.get_value_type(kind) for kind in described.argtypes[: 1 + len(layout.places)]]
-    Entry(module, layout).write([call_of(*part) for part in parts], pointers)
+    Entry(module, layout).write([_call_of(module, part) for part in compiled], pointers)
     return module
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from labnet import kernels
-from labnet.compile.background import BACKGROUND
 from labnet.compile.differentiable import Differentiable
 from labnet.device import CPU
 from labnet.errors import ServeError, TraceError
+from labnet.kernels.machine_code.background import BACKGROUND
 from labnet.nn import Module
 
 _WAY_OUT = "serve it without compile"

@@ -1,13 +1,13 @@
 """``/openapi.json``: an OpenAPI 3.1 description, generated from the table of routes."""
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from labnet import wire
 from labnet.network.protocol import inference_bodies
 from labnet.network.protocol.headers import CALL, TOKEN_HEADER
 from labnet.network.server.routing import Route
+from labnet.version import __version__
 
 _ERRORS = {
     "400": "the body is malformed, or speaks another version of the protocol",
@@ -28,21 +28,6 @@ _ERRORS = {
 _HEADERS = {"/optimize": (CALL, True), "/infer": (inference_bodies.JSON_LENGTH, False)}
 
 
-def installed_version() -> str:
-    """Return the version of labnet.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> installed_version() == ln.__version__
-    True
-    """
-    try:
-        return version("labnet")
-    except PackageNotFoundError:
-        return "0.0.0"
-
-
 def document(name: str, routes: Mapping[str, Route], *, url: str, readable: bool) -> dict[str, Any]:
     """Describe the routes of a server.
 
@@ -59,7 +44,7 @@ def document(name: str, routes: Mapping[str, Route], *, url: str, readable: bool
     """
     return {
         "openapi": "3.1.0",
-        "info": {"title": name, "version": installed_version()},
+        "info": {"title": name, "version": __version__},
         "servers": [{"url": url}],
         "security": [{"token": []}],
         "paths": {

@@ -52,11 +52,9 @@ def layers(x: Tensor, parameters: Sequence[Tensor], relu: int) -> Tensor | None:
     widths = [len(bias) if bias.ndim else 0 for bias in arrays[1::2]]
     hidden = _empty(rows * sum(widths[:-1]), dtype)
     out = _empty((rows, widths[-1]), dtype)
-    compiled = kernels.layers_forward.compiled
+    compiled = kernels.layers_forward.ready(dtype)
     together = (array, *arrays, hidden, out)
     if compiled is None or not compiled(id(together), relu):
-        if compiled is None:
-            kernels.ask()
         if not _fit(array, arrays):
             return None
         _forward(array, arrays, hidden, out, relu)
@@ -121,7 +119,7 @@ class Layers(Node):
             None if parent is None else _empty(array.shape, array.dtype)
             for parent, array in zip(parents, (x, *parameters), strict=True)
         ]
-        compiled = kernels.layers_backward.compiled
+        compiled = kernels.layers_backward.ready(x.dtype)
         if compiled is not None:
             scratch = _empty(2 * max(x.size, hidden.size, out.size), x.dtype)
             together = (g, x, *parameters[::2], hidden, out, scratch, *found)

@@ -272,8 +272,7 @@ def tanh(x: Array, /) -> Array:
 
 
 def _pull_relu(g: Any, out: Any, x: Any) -> Any:
-    compiled = kernels.relu_backward.compiled
-    if compiled is not None and type(g) is _ndarray and type(out) is _ndarray:
+    if type(g) is _ndarray and type(out) is _ndarray and (compiled := kernels.relu_backward.ready(out.dtype)):
         found = np.empty(out.shape, out.dtype)
         together = (g, out, found)
         if compiled(id(together)):

@@ -149,8 +149,7 @@ def max_pool2d(
     [[4.0]]
     """
     windows = _windows(x, kernel_size, stride, padding, dilation)
-    compiled = kernels.tile_max.compiled
-    if compiled is not None and _are_tiles(windows) and not is_on_gpu(x):
+    if _are_tiles(windows) and not is_on_gpu(x) and (compiled := kernels.tile_max.ready(x.dtype)):
         out = np.empty((*x.shape[:-2], *windows.out), x.dtype)
         together = (x, out)
         if compiled(id(together), *windows.kernel):
@@ -196,8 +195,8 @@ def max_pool2d_input(
     """
     windows = _windows(x, kernel_size, stride, padding, dilation)
     out = _blank(x.shape, windows, y)
-    compiled = kernels.tile_max_backward.compiled
-    if compiled is not None and greatest is not None and _are_tiles(windows) and not is_on_gpu(x):
+    fits = greatest is not None and _are_tiles(windows) and not is_on_gpu(x)
+    if fits and (compiled := kernels.tile_max_backward.ready(x.dtype)):
         together = (y, x, greatest, out)
         if compiled(id(together), *windows.kernel):
             return out

@@ -12,7 +12,7 @@ import labnet as ln
 from labnet.compile.backends import cpu_program
 from labnet.compile.intrinsics.correlation import Correlation
 from labnet.compile.intrinsics.tiling import evenly, most_filters, widest
-from labnet.compile.native import processor
+from labnet.kernels.machine_code import processor
 from tests.helpers.compile import interpreter
 
 torch = pytest.importorskip("torch", reason="comparison with torch: pip install torch==2.13.0 (extra `peers`)")
@@ -103,7 +103,7 @@ def test_values_and_gradients_of_machine_code_are_torchs():
 
 
 NARROW = """
-from labnet.compile.native import processor
+from labnet.kernels.machine_code import processor
 from tests.compile.intrinsics import test_convolution, test_products
 assert processor.registers() == (16, 8), processor.registers()
 test_convolution.compare(test_convolution.CASES[::4])

@@ -10,7 +10,7 @@ from numba.core import cgutils, compiler, cpu, typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.registry import cpu_target
 
-from labnet.compile.native.cache import numba_version
+from labnet.kernels.machine_code.cache import numba_version
 
 BOUND = "numba>=0.68,<0.69"
 TO_LOOK_AT = """

@@ -241,7 +241,7 @@ def _namespace():
 
 
 def load(source):
-    """Return the function of a source, as `labnet.compile.native.cache.load` does."""
+    """Return the function of a source, as `labnet.kernels.machine_code.cache.load` does."""
     scope = dict(NAMESPACE)
     exec(compile(source[source.index("@njit(") :], "<generated>", "exec"), scope)
     step, layout, _ = scope["step"]

@@ -12,7 +12,6 @@ import numpy as np
 from labnet import ops
 from labnet.compile.intrinsics.correlation import Correlation
 from labnet.compile.ir.values import Shape
-from labnet.compile.native.processor import registers
 from labnet.compile.trace.rules.elementwise import Rule, Static
 from labnet.compile.trace.rules.ordering import call_intrinsic
 from labnet.compile.trace.rules.views import layout_in, make_view, put
@@ -20,6 +19,7 @@ from labnet.compile.trace.rules.windows import Geometry, geometry_of
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_tensor import Traced
 from labnet.device import CPU
+from labnet.kernels.machine_code.processor import registers
 from labnet.ops.core.declaration import Op
 from labnet.ops.core.dispatch import failure
 

@@ -1,8 +1,9 @@
-"""The cache of machine code on disk, shared by processes.
+"""The cache of machine code on disk, shared by the processes of one user.
 
-The name of a file is a hash of the generated source and of everything else that its machine code depends on. A file
-is written under another name, then renamed, and it begins with a hash of its content. So concurrent writers and
-crashes leave files that are whole or are compiled again. The least recently used files are deleted first.
+The name of a file is a hash of the source and of everything else that its machine code depends on. A file is written
+under another name, then renamed, and it begins with a hash of its content. So concurrent writers and crashes leave
+files that are whole or are compiled again. A lock file makes processes compile a source once. The least recently used
+files are deleted first. Nothing is read from a folder that another user could write or replace.
 """
 
 import functools
@@ -11,29 +12,34 @@ import importlib.util
 import json
 import os
 import re
+import stat
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labnet.atomic_files import replace_file
+from labnet.kernels.machine_code.compiler_process import POLL_SECONDS, WAITING, NoCompiler, compiled
 
 if TYPE_CHECKING:
-    from labnet.compile.native.loader import MachineCode
+    from labnet.kernels.machine_code.loader import MachineCode
 
 #: How many files are kept, and how many bytes of them.
 MOST_FILES, MOST_BYTES = 512, 1 << 26
+#: Seconds after which another process that compiles the same source is not waited for, and files of crashes go.
+_PATIENCE_SECONDS, _STALE_SECONDS = 120.0, 3600.0
 _FORMAT = b"labnet machine code 1\n"
 _HASHED = len(_FORMAT) + 32
 #: Modules of labnet that determine the machine code of a source, besides those that it imports.
 _COMPILERS = (
     "labnet.compile.native.numba_compiler",
-    "labnet.compile.native.loader",
-    "labnet.compile.native.processor",
+    "labnet.kernels.machine_code.loader",
+    "labnet.kernels.machine_code.processor",
     "labnet.kernels.blas",
 )
 _IMPORT = re.compile(r"^from (labnet\.[\w.]+) import", re.MULTILINE)
@@ -95,8 +101,8 @@ def platform() -> list[str]:
     import numpy as np
     from numpy.__config__ import CONFIG
 
-    from labnet.compile.native import processor
     from labnet.kernels import blas
+    from labnet.kernels.machine_code import processor
 
     settings = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_"))
     libraries = [llvmlite.__version__, str(llvm.llvm_version_info), np.__version__]
@@ -138,7 +144,7 @@ def unpack(content: bytes) -> "MachineCode | None":
     >>> unpack(b"half of a file") is None
     True
     """
-    from labnet.compile.native.loader import MachineCode
+    from labnet.kernels.machine_code.loader import MachineCode
 
     if (
         content[: len(_FORMAT)] != _FORMAT
@@ -158,28 +164,138 @@ def is_ours(path: Path) -> bool:
     return state.st_uid in (os.getuid(), 0) and not state.st_mode & 0o022
 
 
+def unsafe_part(home: Path) -> Path | None:
+    """Return the folder, or the one above it, that another user could write or replace; None if there is none.
+
+    In a folder with the sticky bit, such as ``/tmp``, others cannot replace what is not theirs. A folder above may also
+    belong to a group that has no member but this user, as the home folders of some systems do.
+
+    Raises
+    ------
+    OSError
+        If there is no such folder.
+    """
+    home = home.resolve(strict=True)
+    if not is_ours(home):
+        return home
+    above = home.parents if hasattr(os, "getuid") else ()
+    return next((folder for folder in above if not _keeps_names(folder)), None)
+
+
+def _keeps_names(above: Path) -> bool:
+    """Return whether no other user can rename what is in a folder."""
+    state = above.stat()
+    if state.st_mode & stat.S_ISVTX:
+        return True
+    if state.st_uid not in (os.getuid(), 0) or state.st_mode & stat.S_IWOTH:
+        return False
+    return not state.st_mode & stat.S_IWGRP or state.st_gid == 0 or _is_private(state.st_gid)
+
+
+def _is_private(group: int) -> bool:
+    """Return whether a group is the one that a system makes for this user alone."""
+    import grp
+    import pwd
+
+    try:
+        entry, user = grp.getgrgid(group), pwd.getpwuid(os.getuid())
+    except KeyError:
+        return False
+    return entry.gr_name == user.pw_name and user.pw_gid == group and set(entry.gr_mem) <= {user.pw_name}
+
+
 def read(name: str) -> "MachineCode | None":
     """Return the machine code of this name; None if there is none, it is not whole, or others could write it."""
     path = folder() / f"{name}.code"
     try:
-        if not (is_ours(path.parent) and is_ours(path)):
+        if unsafe_part(path.parent) or not is_ours(path):
             return None
         code = unpack(path.read_bytes())
-        os.utime(path)
     except OSError:
         return None
+    with suppress(OSError):  # it may be another user's to date: the system's
+        os.utime(path)
     return code
 
 
-def write(name: str, code: "MachineCode") -> None:
-    """Write machine code under this name, if only this user can write the folder; then shrink the cache."""
+def _prepared() -> Path | None:
+    """Return the folder, made if it is missing; None if it cannot be made or is not safe."""
     home = folder()
-    with suppress(OSError):
+    try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not is_ours(home):
-            return
-        replace_file(home / f"{name}.code", pack(code), mode=0o600, flush=False)
-        shrink()
+        return None if unsafe_part(home) else home
+    except OSError:
+        return None
+
+
+def write(name: str, code: "MachineCode") -> None:
+    """Write machine code under this name, if the folder is safe; then shrink the cache."""
+    if home := _prepared():
+        with suppress(OSError):
+            replace_file(home / f"{name}.code", pack(code), mode=0o600, flush=False)
+            shrink()
+
+
+@contextmanager
+def exclusive(name: str) -> Iterator[None]:
+    """Let one process at a time compile the source of this name; ends with the process.
+
+    Where files cannot be locked, and where the other process takes too long, it compiles here too.
+    """
+    descriptor = _opened(name)
+    if descriptor is None:
+        yield
+        return
+    try:
+        _wait_for_lock(descriptor)
+        yield
+    finally:
+        (folder() / f"{name}.lock").unlink(missing_ok=True)  # whoever waits for it finds the code afterwards
+        _locks.discard(descriptor)
+        os.close(descriptor)
+
+
+def _opened(name: str) -> int | None:
+    """Open a lock file; return None where there are no such locks."""
+    home = _prepared()
+    if home is None or os.name == "nt":
+        return None
+    try:
+        descriptor = os.open(home / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+    _locks.add(descriptor)
+    return descriptor
+
+
+def _wait_for_lock(descriptor: int) -> None:
+    import fcntl
+
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while time.monotonic() < end:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(POLL_SECONDS)
+        except OSError:  # a file system without locks
+            return None
+        if waiting := WAITING.get():
+            waiting.tick(0, 1)
+    return None
+
+
+#: Lock files that are open. A forked process closes its copies, with which it would hold the locks.
+_locks: set[int] = set()
+
+
+def _close_locks() -> None:
+    while _locks:
+        with suppress(OSError):
+            os.close(_locks.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_locks)
 
 
 def entries() -> list[Entry]:
@@ -202,12 +318,15 @@ def shrink(*, files: int = MOST_FILES, nbytes: int = MOST_BYTES) -> int:
         if position >= files or total > nbytes:
             entry.path.unlink(missing_ok=True)
             gone += 1
+    for entry in (*_entries(".*.tmp"), *_entries("*.lock")):  # of processes that were killed
+        if entry.used < time.time() - _STALE_SECONDS:
+            entry.path.unlink(missing_ok=True)
     return gone
 
 
 def clear() -> int:
-    """Delete all files, unfinished ones included, and return how many were deleted."""
-    found = [*_entries("*.code"), *_entries("*.tmp")]
+    """Delete all files, those of crashes included, and return how many were deleted."""
+    found = [*_entries("*.code"), *_entries(".*.tmp"), *_entries("*.lock")]
     for entry in found:
         entry.path.unlink(missing_ok=True)
     return len(found)
@@ -217,13 +336,24 @@ def clear() -> int:
 
 
 def load(source: str) -> Callable[..., int]:
-    """Return the compiled function of a source: of this process, from the disk, or else compiled now."""
+    """Return the compiled function of a source: of this process, from the disk, or else compiled now.
+
+    The child process compiles. Where it cannot, a caller that waits (`WAITING`) compiles here.
+
+    Raises
+    ------
+    NoCompiler
+        If no child process can compile, and the caller does not wait.
+    RuntimeError
+        If the source cannot be compiled.
+    """
     name = digest(source)
+    found = _loaded.get(name) or _from_disk(name)
+    if found is None:
+        with exclusive(name):
+            found = _from_disk(name) or _compiled(name, source)
     with _lock:
-        found = _loaded.get(name)
-        if found is None:
-            found = _loaded[name] = _from_disk(name) or _compiled(name, source)
-    function: Callable[..., int] = found
+        function: Callable[..., int] = _loaded.setdefault(name, found)
     return function
 
 
@@ -234,7 +364,7 @@ def is_known(source: str) -> bool:
 
 
 def _from_disk(name: str) -> Callable[..., int] | None:
-    from labnet.compile.native import loader
+    from labnet.kernels.machine_code import loader
 
     code = read(name)
     try:
@@ -244,8 +374,16 @@ def _from_disk(name: str) -> Callable[..., int] | None:
 
 
 def _compiled(name: str, source: str) -> Callable[..., int]:
-    from labnet.compile.native import loader, numba_compiler
+    from labnet.kernels.machine_code import loader
 
-    code = numba_compiler.translate(source, f"<labnet step {name[:12]}>")
+    try:
+        content = compiled(source, name)
+    except NoCompiler as error:
+        waiting = WAITING.get()
+        if waiting is None:
+            raise
+        content = waiting.translate(source, name, error)
+    code = unpack(content)
+    assert code is not None, "pipes lose nothing"
     write(name, code)
     return loader.load(code)

@@ -1,4 +1,4 @@
-"""Background compilation: one thread, one task after the other."""
+"""Background loading of machine code: one thread, one task after the other."""
 
 import atexit
 import os
@@ -7,11 +7,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
+from labnet.kernels.machine_code.compiler_process import COMPILER
+
 
 class Background:
-    """A daemon thread that compiles, started on first use.
+    """A daemon thread that loads machine code, compiled by the child process, started on first use.
 
-    When the process ends it finishes its current task, since LLVM cannot be interrupted, and drops the others.
+    When the process ends it drops its tasks; the child that it waits for is ended then.
     """
 
     def __init__(self) -> None:
@@ -26,19 +28,25 @@ class Background:
         self._stopped = False
 
     def submit(self, task: Callable[[], None]) -> "Future[None]":
-        """Queue a task; the future holds its completion or its error."""
+        """Queue a task; the future holds its completion or its error, as where no thread can be started."""
         future: Future[None] = Future()
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="labnet-compile", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="labnet-compile", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    future.set_exception(error)
+                    return future
+                self._thread = thread
                 atexit.register(self.stop)
             self._tasks.put((task, future))
         return future
 
     def stop(self) -> None:
-        """Finish the current task and drop the others."""
+        """End the current task with the child that it waits for, and drop the others."""
         self._stopped = True
+        COMPILER.stop()
         self._tasks.put(None)
         if self._thread is not None:
             self._thread.join()

@@ -1,0 +1,86 @@
+"""What a caller of compiled code does while it waits for machine code: it shows how far that is.
+
+Where no child process can compile, it compiles in this process.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from labnet.kernels.machine_code import cache
+from labnet.kernels.machine_code.compiler_process import WAITING, CompilerDied, NoCompiler
+
+log = logging.getLogger("labnet.compile")
+
+#: Seconds after which a line shows the progress.
+QUIET_SECONDS = 2.0
+_WIDTH = 100
+
+
+class Wait:
+    """Waits for the machine code of one function, and shows a line in a terminal or a notebook if that takes long."""
+
+    has_reported = False
+
+    def __init__(self, name: str):
+        self._name = name
+        self._began = time.monotonic()
+        self._is_shown = False
+        self._is_seen = is_seen()
+
+    def tick(self, done: int, total: int) -> None:
+        """Show how many parts are compiled, once `QUIET_SECONDS` are over."""
+        seconds = time.monotonic() - self._began
+        if self._is_seen and seconds >= QUIET_SECONDS:
+            share = f"part {done + 1} of {total}, " if total > 1 else ""
+            self._show(f"{self._name}: compiling ({share}{seconds:.0f} s); jit(..., wait=False) runs eagerly meanwhile")
+
+    def translate(self, source: str, name: str, reason: NoCompiler) -> bytes:
+        """Compile in this process, and say so once."""
+        if not Wait.has_reported:
+            Wait.has_reported = True
+            log.warning("compiling in this process, which other threads notice: %s", reason)
+        from labnet.compile.native import numba_compiler
+
+        return cache.pack(numba_compiler.translate(source, f"<labnet {name[:12]}>", report=self.tick))
+
+    def end(self, outcome: str) -> None:
+        """Replace the progress by an outcome."""
+        if self._is_shown:
+            self._show(f"{self._name}: {outcome} after {time.monotonic() - self._began:.1f} s")
+            print(file=sys.stderr, flush=True)
+
+    def _show(self, text: str) -> None:
+        self._is_shown = True
+        print(f"\r{text:<{_WIDTH}}", end="", file=sys.stderr, flush=True)
+
+
+def is_seen() -> bool:
+    """Return whether a person reads what this process prints: in a terminal or a notebook."""
+    stream = sys.stderr
+    return type(stream).__module__.startswith("ipykernel.") or (stream is not None and stream.isatty())
+
+
+def wait_for(compile: Callable[[], None], name: str) -> "Future[None]":
+    """Call a function that compiles, and wait for it; `name` is what the user calls what is compiled.
+
+    Returns
+    -------
+    Future of None
+        It is done. Its exception, if there is one, says that the compiler died: then the caller can go on eagerly.
+    """
+    done: Future[None] = Future()
+    wait, outcome = Wait(name), "not compiled, ended"
+    token = WAITING.set(wait)
+    try:
+        compile()
+        outcome = "compiled"
+        done.set_result(None)
+    except CompilerDied as error:
+        done.set_exception(error)
+    finally:
+        WAITING.reset(token)
+        wait.end(outcome)
+    return done
