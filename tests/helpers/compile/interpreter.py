@@ -20,6 +20,7 @@ from labnet.compile.intrinsics import (
     tiling,
 )
 from labnet.compile.native import abi
+from labnet.kernels.machine_code import array_layout
 
 _REACH = 1 << 22
 
@@ -57,17 +58,17 @@ def part(at):
 
 
 def described(array, ndim, dtype):
-    found = word(word(array + abi.DTYPE) + abi.HEAD + 8) & 0xFFFFFF
-    flags = word(array + abi.FLAGS) & abi.READ
-    return (found, word(array + abi.NDIM) & 0xFFFFFFFF, flags) == (dtype, ndim, abi.READ)
+    found = word(word(array + array_layout.DTYPE) + array_layout.HEAD + 8) & 0xFFFFFF
+    flags = word(array + array_layout.FLAGS) & array_layout.READ
+    return (found, word(array + array_layout.NDIM) & 0xFFFFFFFF, flags) == (dtype, ndim, array_layout.READ)
 
 
 def shaped(array, shape):
-    return all(word(word(array + abi.SHAPE) + 8 * axis) == length for axis, length in enumerate(shape))
+    return all(word(word(array + array_layout.SHAPE) + 8 * axis) == length for axis, length in enumerate(shape))
 
 
 def holds(table):
-    first, count = word(table + abi.DATA), word(word(table + abi.SHAPE))
+    first, count = word(table + array_layout.DATA), word(word(table + array_layout.SHAPE))
     rows = range(first, first + 16 * count, 16)
     return all(word(word(row)) == word(row + 8) for row in rows)
 
@@ -256,11 +257,11 @@ def load(source):
                 return abi.OTHER_ARGUMENTS
         if not holds(id(held[0])):
             return abi.OTHER_STATE
-        pointers = [word(id(held[layout.arena]) + abi.DATA)]
+        pointers = [word(id(held[layout.arena]) + array_layout.DATA)]
         for table, position, dtype in layout.places:
             array = id(arrays[position] if table == "call" else held[position])
             stored = np.dtype("uint16" if dtype == "float16" else dtype)
-            pointers.append(pointer(stored)(word(array + abi.DATA)))
+            pointers.append(pointer(stored)(word(array + array_layout.DATA)))
         with np.errstate(all="ignore"):
             return next(filter(None, (part(*pointers, *numbers) for part in parts)), 0)
 
