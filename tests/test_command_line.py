@@ -486,6 +486,22 @@ def test_the_cache_is_shown_and_cleared(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_cache_is_warmed_with_the_kernels_once(tmp_path):
+    for compiled in (8, 0):
+        result = labnet("cache", "--warm", LABNET_CACHE=tmp_path)
+        assert (result.returncode, result.stdout) == (0, f"{tmp_path}: 8 kernels, {compiled} of them compiled now\n")
+    assert len(list(tmp_path.glob("*.code"))) == 8
+
+
+def test_a_cache_that_others_could_write_is_said_to_be_unused(tmp_path):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert (
+        labnet("cache", LABNET_CACHE=folder).stdout == f"{folder}: not used, since other users can write to {folder}\n"
+    )
+
+
 # Help
 
 

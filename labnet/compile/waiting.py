@@ -4,6 +4,7 @@ Where no child process can compile, it compiles in this process.
 """
 
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +17,6 @@ log = logging.getLogger("labnet.compile")
 
 #: Seconds after which a line shows the progress.
 QUIET_SECONDS = 2.0
-_WIDTH = 100
 
 
 class Wait:
@@ -27,7 +27,7 @@ class Wait:
     def __init__(self, name: str):
         self._name = name
         self._began = time.monotonic()
-        self._is_shown = False
+        self._shown = ""
         self._is_seen = is_seen()
 
     def tick(self, done: int, total: int) -> None:
@@ -35,7 +35,7 @@ class Wait:
         seconds = time.monotonic() - self._began
         if self._is_seen and seconds >= QUIET_SECONDS:
             share = f"part {done + 1} of {total}, " if total > 1 else ""
-            self._show(f"{self._name}: compiling ({share}{seconds:.0f} s); jit(..., wait=False) runs eagerly meanwhile")
+            self._show(f"{self._name}: compiling, {share}{seconds:.0f} s (wait=False runs eagerly meanwhile)")
 
     def translate(self, source: str, name: str, reason: NoCompiler) -> bytes:
         """Compile in this process, and say so once."""
@@ -48,13 +48,16 @@ class Wait:
 
     def end(self, outcome: str) -> None:
         """Replace the progress by an outcome."""
-        if self._is_shown:
+        if self._shown:
             self._show(f"{self._name}: {outcome} after {time.monotonic() - self._began:.1f} s")
             print(file=sys.stderr, flush=True)
 
     def _show(self, text: str) -> None:
-        self._is_shown = True
-        print(f"\r{text:<{_WIDTH}}", end="", file=sys.stderr, flush=True)
+        if text == self._shown:
+            return
+        self._shown = text
+        width = shutil.get_terminal_size().columns - 1  # a longer line would not be overwritten
+        print(f"\r{text[:width]:<{width}}", end="", file=sys.stderr, flush=True)
 
 
 def is_seen() -> bool:

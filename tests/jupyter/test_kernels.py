@@ -92,6 +92,29 @@ def test_a_cell_is_interrupted_within_a_second_and_the_kernel_goes_on(notebook, 
     assert "'status': 'ok'" in health.text
 
 
+ENDLESS = """
+from labnet.kernels.machine_code import cache, compiler_process
+def endless(source, name):
+    source = "from labnet.kernels.cpu import KERNELS\\nimport time\\ntime.sleep(600)\\n"
+    return compiler_process.compiled(source, cache.digest(source))
+compiled, cache.compiled = cache.compiled, endless
+"""
+
+
+def test_compilation_shows_its_progress_and_is_interrupted(notebook, tmp_path):
+    notebook.run(f"import os; os.environ['LABNET_CACHE'] = {str(tmp_path)!r}")
+    notebook.run("from labnet.compile import waiting; waiting.QUIET_SECONDS = 0.0")
+    notebook.run("def train_step(x): return ln.tanh(x) * 17")
+    notebook.run(ENDLESS)
+    request = notebook.start("ln.jit(train_step)(ln.zeros(3))")
+    notebook.wait_for_text("jit(train_step): compiling, ")
+    notebook.interrupt()
+    outcome = notebook.finish(request)
+    assert outcome.error.startswith("KeyboardInterrupt"), outcome.traceback
+    notebook.run("cache.compiled = compiled; waiting.QUIET_SECONDS = 2.0")
+    assert "[0.0, 0.0, 0.0]" in notebook.run("print(ln.jit(train_step)(ln.zeros(3)).tolist())").text
+
+
 def test_a_cell_that_runs_a_hundred_times_leaves_nothing_behind(notebook):
     port = free_port()
     serve = f"%%serve_model model --port {port}\n{MODEL}"

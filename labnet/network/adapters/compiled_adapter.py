@@ -8,11 +8,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from labnet import kernels
 from labnet.compile.differentiable import Differentiable
 from labnet.device import CPU
 from labnet.errors import ServeError, TraceError
-from labnet.kernels.machine_code.background import BACKGROUND
 from labnet.nn import Module
 
 _WAY_OUT = "serve it without compile"
@@ -46,13 +44,7 @@ def compiled(model: Callable[..., Any], device: str | None = None) -> Callable[.
         )
     if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None)):  # noqa: B004
         raise ServeError(f"serve_model: an async model cannot be compiled: {_WAY_OUT}")
-    if device in (None, CPU):
-        BACKGROUND.submit(_load_kernels)  # kernels of the optimizers
     return _Computing(model)
-
-
-def _load_kernels() -> None:
-    kernels.load()
 
 
 class _Computing(Differentiable):

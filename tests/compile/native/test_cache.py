@@ -1,7 +1,9 @@
 """Compiled code on the disk: found again by other processes, never used where it does not belong."""
 
+import grp
 import importlib
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -127,6 +129,41 @@ def test_what_others_could_have_written_is_not_run(folder):
     assert run(folder) == COMPILED
 
 
+@pytest.mark.parametrize(("mode", "is_read"), [(0o777, False), (0o1777, True), (0o755, True)])
+def test_what_lies_in_a_folder_that_others_could_replace_is_not_run(folder, mode, is_read):
+    run(folder)
+    (path,) = folder.iterdir()
+    folder.parent.chmod(mode)
+    assert (cache.read(path.stem) is not None) is is_read
+    assert (cache.unsafe_part(folder) == folder.parent) is not is_read
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files to other users")
+def test_files_of_other_users_are_not_run(folder):
+    run(folder)
+    (path,) = folder.iterdir()
+    for given in (path, folder, folder.parent):
+        os.chown(given, 12345, -1)
+        assert cache.read(path.stem) is None
+        os.chown(given, 0, -1)
+        assert cache.read(path.stem) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "is_read"),
+    [("ana", [], True), ("ana", ["ana"], True), ("ana", ["ben"], False), ("all", [], False)],
+)
+def test_a_group_may_write_above_only_if_it_is_this_users_alone(folder, monkeypatch, name, members, is_read):
+    run(folder)
+    (path,) = folder.iterdir()
+    group = 54321 if os.getuid() == 0 else os.getgid()
+    os.chown(folder.parent, -1, group)
+    folder.parent.chmod(0o775)
+    monkeypatch.setattr(grp, "getgrgid", lambda _: grp.struct_group((name, "x", group, members)))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: pwd.struct_passwd(("ana", "x", os.getuid(), group, "", "/", "")))
+    assert (cache.read(path.stem) is not None) is is_read
+
+
 def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
@@ -172,11 +209,22 @@ def test_what_was_not_used_for_longest_goes(folder):
     assert {int(Path(name).stem) for name in names(folder)} == {0, 4}
 
 
+def test_what_processes_left_that_were_killed_long_ago_goes(folder):
+    fill(1)
+    for name in (".step.code.1.tmp", "step.lock", ".step.code.2.tmp", "other.lock"):
+        (folder / name).write_text("")
+    for name in (".step.code.1.tmp", "step.lock"):
+        os.utime(folder / name, (0, 0))
+    assert cache.shrink() == 0
+    assert names(folder) == {f"{0:040}.code", ".step.code.2.tmp", "other.lock"}
+
+
 def test_clearing_takes_what_a_crash_has_left_too(folder):
     fill(2)
     (folder / ".step.code.123.tmp").write_text("half")
+    (folder / "step.lock").write_text("")
     (folder / "notes.txt").write_text("of somebody else")
-    assert cache.clear() == 3
+    assert cache.clear() == 4
     assert names(folder) == {"notes.txt"}
 
 

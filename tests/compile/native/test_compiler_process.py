@@ -1,6 +1,9 @@
 """The child process that compiles: it goes with its parent, its loss is survived, and nothing is compiled twice."""
 
+import contextlib
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -333,6 +336,44 @@ def test_a_version_that_was_interrupted_is_compiled_by_the_next_call(folder, mon
             step(ln.zeros(2))
     assert step(ln.zeros(2)).tolist() == [0.0, 0.0]
     assert step.specialisations == 1
+
+
+TERMINAL = """
+import labnet as ln
+from labnet.compile import waiting
+waiting.QUIET_SECONDS = float(input())
+def train_step(x):
+    return ln.tanh(x) * 19
+print(ln.jit(train_step)(ln.zeros(1)).tolist())
+"""
+
+
+def in_terminal(folder, seconds):
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "LABNET_CACHE": str(folder), "COLUMNS": "80"}
+    command = [sys.executable, "-c", TERMINAL]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": follower}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        os.close(follower)
+        process.stdin.write(f"{seconds}\n")
+        process.stdin.close()
+        shown = b""
+        with contextlib.suppress(OSError):  # the end
+            while more := os.read(leader, 4096):
+                shown += more
+        out = process.stdout.read()
+    os.close(leader)
+    return out, shown.decode()
+
+
+def test_a_terminal_shows_the_progress_of_long_compilations_in_one_line(folder, tmp_path):
+    out, shown = in_terminal(folder, 0)
+    assert out == "[0.0]\n"
+    lines = [line.rstrip() for line in shown.rstrip().split("\r")]
+    assert any(re.fullmatch(r"jit\(train_step\): compiling, .*\d s \(wait=False runs eagerly .*\)", x) for x in lines)
+    assert re.fullmatch(r"jit\(train_step\): compiled after \d+\.\d s", lines[-1])
+    assert max(map(len, lines)) < 80
+    assert in_terminal(tmp_path / "other", 1e9) == ("[0.0]\n", "")
 
 
 def test_the_child_is_the_one_of_this_process(folder):
