@@ -208,6 +208,7 @@ from labnet.ops.core.dtypes import (
 )
 from labnet.ops.methods import tril_indices, triu_indices
 from labnet.tensor import DTYPES, Tensor, is_tensor
+from labnet.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from labnet import cluster as cluster
@@ -218,7 +219,6 @@ if TYPE_CHECKING:
     from labnet.jupyter.progress import progress
     from labnet.linalg import cholesky, det, logdet, matrix_exp, matrix_power, slogdet
     from labnet.ops.custom import custom_vjp, op
-    from labnet.version import __version__ as __version__
 
 #: The version of the array API standard that this namespace follows.
 __array_api_version__ = "2024.12"
@@ -230,9 +230,8 @@ uint8, uint16, uint32, uint64 = (DTYPES[f"uint{bits}"] for bits in (8, 16, 32, 6
 float16, float32, float64 = (DTYPES[f"float{bits}"] for bits in (16, 32, 64))
 half, float, double, short, int, long = float16, float32, float64, int16, int32, int64
 
-#: Names whose module is imported on first use.
+#: Functions whose module is imported on first use.
 _LAZY_NAMES = {
-    "__version__": "labnet.version",
     "batches": "labnet.data",
     "cholesky": "labnet.linalg",
     "custom_vjp": "labnet.ops.custom",

@@ -1,8 +1,3 @@
-"""The version of the installed distribution; imported on first use, since the lookup takes longer than most imports."""
+"""The version of the package, which `pyproject.toml` reads from here: to look it up takes longer than most imports."""
 
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    __version__ = version("labnet")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0.0.0"
+__version__ = "0.1.0"

@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from html import escape
-from importlib.metadata import entry_points
 from typing import Any
 
 from labnet.network import discovery, panel_page, served_ports
@@ -94,6 +93,8 @@ class Server:
 
     def panel(self) -> Any:
         """Return the live panel of this server, a widget for notebooks."""
+        from importlib.metadata import entry_points  # here, because it takes a tenth of the import of all this
+
         (view,) = entry_points(group="labnet.views", name="panel")
         return view.load()(self)
 
