@@ -66,7 +66,7 @@ def is_seen() -> bool:
     return type(stream).__module__.startswith("ipykernel.") or (stream is not None and stream.isatty())
 
 
-def wait_for(compile: Callable[[], None], name: str) -> "Future[None]":
+def wait_for(prepare: Callable[[], None], name: str) -> "Future[None]":
     """Call a function that compiles, and wait for it; `name` is what the user calls what is compiled.
 
     Returns
@@ -78,7 +78,7 @@ def wait_for(compile: Callable[[], None], name: str) -> "Future[None]":
     wait, outcome = Wait(name), "not compiled, ended"
     token = WAITING.set(wait)
     try:
-        compile()
+        prepare()
         outcome = "compiled"
         done.set_result(None)
     except CompilerDied as error:
