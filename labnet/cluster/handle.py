@@ -26,8 +26,9 @@ from labnet.errors import ServeError, Unreachable
 from labnet.network.client.options import ClientOptions
 from labnet.network.client.retry import Backoff
 from labnet.network.model.staleness import Policy, Staleness
+from labnet.network.model.storage import check_recovery
 from labnet.optim import Optimizer
-from labnet.store import LEVELS, Durability
+from labnet.store import LEVELS, RECOVERY_SECONDS, Durability
 
 #: Seconds that a lost worker on this machine has to restart.
 _BACK_SECONDS = 3600.0
@@ -86,6 +87,7 @@ class Cluster:
         max_staleness: int | None = None,
         accumulate: int = 1,
         durability: Durability = "group",
+        recovery_seconds: float = RECOVERY_SECONDS,
         compile: bool = False,
         blocking: bool = False,
         timeout: float = 60.0,
@@ -109,7 +111,7 @@ class Cluster:
             A folder that stores the model while it is trained, accessible on every worker that may serve it.
         workers : str or sequence of str
             Addresses, hosts or names of the workers that may serve it; by default all.
-        staleness, max_staleness, accumulate, durability, compile
+        staleness, max_staleness, accumulate, durability, recovery_seconds, compile
             As for `labnet.network.serve_model`.
         blocking, timeout
             Of the remote model.
@@ -134,10 +136,11 @@ class Cluster:
                 "the factory return the model and its optimizer"
             )
         Policy(staleness, max_staleness, accumulate)
+        check_recovery(recovery_seconds)
         if durability not in LEVELS:
             raise ServeError(f"serve_model: durability must be one of {LEVELS}, got {durability!r:.40}")
         options: dict[str, Any] = {"staleness": staleness, "max_staleness": max_staleness, "accumulate": accumulate}
-        options |= {"durability": durability, "compile": compile}
+        options |= {"durability": durability, "recovery_seconds": recovery_seconds, "compile": compile}
         answer = self._ask(
             "labnet_serve",
             name=name,

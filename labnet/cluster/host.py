@@ -136,6 +136,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
             store,
             options["durability"],
             options["compile"],
+            recovery_seconds=options["recovery_seconds"],
         )
         return serve_part(given, Place(0, self._host, name, "auto", ssl=self._context), role)
 

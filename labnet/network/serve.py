@@ -29,7 +29,7 @@ from labnet.network.threads import IO
 from labnet.network.transport.address import Address
 from labnet.nn import Module
 from labnet.stats import RouteStatistics
-from labnet.store import Durability
+from labnet.store import RECOVERY_SECONDS, Durability
 
 Tls = tls.SSLContext | tuple[str | os.PathLike[str], str | os.PathLike[str]]
 
@@ -135,6 +135,7 @@ def serve_model(
     accumulate: int = 1,
     store: str | os.PathLike[str] | None = None,
     durability: Durability = "group",
+    recovery_seconds: float = RECOVERY_SECONDS,
 ) -> Server:
     """Serve a model over HTTP from this process, for inference and training by clients.
 
@@ -172,6 +173,9 @@ def serve_model(
     durability : "memory", "group" or "every"
         What an update with a store survives after its reply: an orderly stop only; a crash of this process and, 50 ms
         later, of the machine; or both at once. See ``docs/reliability.md``.
+    recovery_seconds : float
+        CPU seconds that replaying updates may take after a crash, about. A checkpoint is written when the updates since
+        the last one are estimated to take longer, and at most a fifth of the time for updates goes into checkpoints.
 
     Raises
     ------
@@ -189,7 +193,7 @@ def serve_model(
     if not isinstance(routes, Mapping | None):
         raise ServeError(f"serve_model: expected routes as functions by name, such as {{'f': f}}, got {routes!r:.60}")
     policy = Policy(staleness, max_staleness, accumulate)
-    given = Given(model, optimizer, routes or {}, policy, store, durability, compile, device)
+    given = Given(model, optimizer, routes or {}, policy, store, durability, compile, device, recovery_seconds)
     if name is None:
         name = getattr(model, "__name__", None) or type(model).__name__
     place = Place(
@@ -252,6 +256,7 @@ class Given:
     durability: Durability = "group"
     compile: bool = False
     device: str | None = None
+    recovery_seconds: float = RECOVERY_SECONDS
 
 
 def serve_part(given: Given, place: "Place", role: Role | None = None) -> Server:
@@ -276,6 +281,7 @@ def serve_part(given: Given, place: "Place", role: Role | None = None) -> Server
                 model,
                 given.optimizer,
                 durability=given.durability,
+                recovery_seconds=given.recovery_seconds,
                 previous=previous,
                 worker=bound.worker,
             )

@@ -2,6 +2,6 @@
 
 from labnet.store.intents import Intent
 from labnet.store.records import Outcome, Outcomes
-from labnet.store.training import LEVELS, Durability, Store
+from labnet.store.training import LEVELS, RECOVERY_SECONDS, Durability, Store
 
-__all__ = ["LEVELS", "Durability", "Intent", "Outcome", "Outcomes", "Store"]
+__all__ = ["LEVELS", "RECOVERY_SECONDS", "Durability", "Intent", "Outcome", "Outcomes", "Store"]

@@ -73,27 +73,18 @@ class Update:
         return codec.encode(arrays, {"update": json.dumps(text)})
 
     @classmethod
-    def decode(cls, payload: bytes) -> "Update":
-        """Read a record.
-
-        Raises
-        ------
-        StoreError
-            If it is none.
-        """
-        try:
-            arrays, metadata = codec.decode(payload, max_header=len(payload))
-            text = json.loads(metadata["update"])
-            outcomes = _outcomes(text["outcomes"], arrays)
-            return cls(
-                int(text["version"]),
-                _below("gradient/", arrays),
-                tuple(outcomes),
-                dict(text["settings"]),
-                _below("buffer/", arrays),
-            )
-        except (WireError, KeyError, ValueError, TypeError) as error:
-            raise StoreError(f"not the record of an update: {error}") from error
+    def of(cls, text: Mapping[str, Any], arrays: Mapping[str, Array]) -> "Update":
+        """Return the update of a record, given its text and arrays."""
+        settings = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in text["settings"].items()
+        }
+        return cls(
+            int(text["version"]),
+            _below("gradient/", arrays),
+            tuple(_outcomes(text["outcomes"], arrays)),
+            settings,
+            _below("buffer/", arrays),
+        )
 
 
 #: The records of a journal.
@@ -114,8 +105,8 @@ def decode(payload: bytes) -> Record:
             return Intent.of(json.loads(metadata["intent"]), arrays)
         if "refusal" in metadata:
             return Refusal.of(metadata["refusal"])
-        return Update.decode(payload)
-    except (WireError, ValueError, TypeError) as error:
+        return Update.of(json.loads(metadata["update"]), arrays)
+    except (WireError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise StoreError(f"not a record: {error}") from error
 
 

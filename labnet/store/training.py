@@ -10,6 +10,7 @@ import json
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -39,7 +40,10 @@ log = logging.getLogger("labnet.store")
 GROUP_SECONDS = 0.05
 #: A journal of at least this length, and longer than several checkpoints, is replaced by a new checkpoint.
 _LONG = 1 << 26
+#: Writing checkpoints takes at most this part of the CPU time of replaying the updates before them, and of their bytes.
 _CHECKPOINTS = 4
+#: Default of `Store.recovery_seconds`.
+RECOVERY_SECONDS = 1.0
 _WEIGHT, _STATE = "weight/", "optimizer/"
 
 
@@ -56,6 +60,9 @@ class Store:
         Receives the stored state, if any.
     durability : "memory", "group" or "every"
         Write at checkpoints only; write every update before it is answered; or also sync each time.
+    recovery_seconds : float
+        CPU seconds of replay after which a checkpoint replaces the journal, as estimated from the CPU time of the
+        updates; or four times the CPU time of writing a checkpoint, if that is longer.
 
     Attributes
     ----------
@@ -82,9 +89,18 @@ class Store:
         If the folder cannot be written.
     """
 
-    def __init__(self, path: Path, model: Module, optimizer: Optimizer | None, *, durability: Durability = "group"):
+    def __init__(
+        self,
+        path: Path,
+        model: Module,
+        optimizer: Optimizer | None,
+        *,
+        durability: Durability = "group",
+        recovery_seconds: float = RECOVERY_SECONDS,
+    ):
         self.path = Path(path).absolute()
         self.durability = durability
+        self.recovery_seconds = recovery_seconds
         self._model = model
         self._optimizer = optimizer
         self.lineage = secrets.token_hex(8)
@@ -99,6 +115,10 @@ class Store:
         self.is_updating = False
         self._unsure = False  # whether the optimizer's state may differ from that after the journal
         self._long = _LONG  # length at which the journal is replaced
+        self._longest = recovery_seconds  # replay at which it is replaced, in CPU seconds
+        self._to_replay = 0.0  # estimated CPU seconds to replay the journal
+        self._per_record = 0.0  # CPU seconds per record of the replay at opening
+        self._began = 0.0  # CPU time of the thread when the current update began
         self._files = threading.Lock()  # held while the journal is synced or replaced
         posix_locks()  # before creating a folder that could not be used
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -138,9 +158,16 @@ class Store:
         states = self._optimizer.snapshot() if self._optimizer is not None else {}
         try:
             promised = self._load(folders.checkpoint_path(self.path, version), version)
-            self._replay(folders.journal_path(self.path, version))
+            settings = self._optimizer.hyperparameters() if self._optimizer is not None else {}
+            try:
+                self._replay(folders.journal_path(self.path, version))
+            finally:
+                if self._optimizer is not None:
+                    self._optimizer.set_hyperparameters(settings)
             if promised != self._promised():  # the next process that opens the store relies on them
                 self._write_checkpoint()
+            elif self.replayed:  # so that a further crash does not replay them again
+                self._try_checkpoint()
             self._not_clean()
         except BaseException:
             self._model.load_state_dict(before)
@@ -210,8 +237,9 @@ class Store:
             )
 
     def _replay(self, path: Path) -> None:
-        records = journal.Reader(path)
+        records, began, count = journal.Reader(path), _cpu_seconds(), 0
         for payload in records:
+            count += 1
             try:
                 record = decode(payload)
                 if isinstance(record, Intent):
@@ -225,6 +253,8 @@ class Store:
                 self._carry_out(record)
             except LabnetError as error:
                 raise StoreError(f"{path} is damaged: {error}") from error
+        self._to_replay = _cpu_seconds() - began
+        self._per_record = self._to_replay / max(1, count)
         self._journal = journal.Journal(path, end=records.end)
         folders.drop_others(self.path, self._begun)
 
@@ -239,12 +269,9 @@ class Store:
             raise StoreError(f"it has the gradient of {min(unknown)!r}, which is no parameter of the model")
         gradients = Gradients([(parameters[name], Tensor(array)) for name, array in update.gradients.items()])
         if self._optimizer is not None and len(gradients):
-            settings = self._optimizer.hyperparameters()
-            self._optimizer.set_hyperparameters(update.settings)
-            try:
-                self._optimizer(gradients)
-            finally:
-                self._optimizer.set_hyperparameters(settings)
+            if self._optimizer.hyperparameters() != update.settings:
+                self._optimizer.set_hyperparameters(update.settings)
+            self._optimizer(gradients)
         if update.buffers:
             state = self._model.state_dict()
             self._model.load_state_dict({**state, **{name: Tensor(array) for name, array in update.buffers.items()}})
@@ -293,7 +320,13 @@ class Store:
         if self.durability == "memory":
             self._noted = True
         else:
-            self._mend().append(record, sync=self.durability == "every")
+            written, began = self._mend(), _cpu_seconds()
+            written.append(record, sync=self.durability == "every")
+            self._count_replay(began)
+
+    def _count_replay(self, began: float) -> None:
+        """Add a record that this thread has carried out since a CPU time to the estimated replay."""
+        self._to_replay += max(_cpu_seconds() - began, self._per_record)
 
     def append(self, gradients: Gradients, outcomes: Iterable[Outcome]) -> None:
         """Write the next update to the journal, before the weights change.
@@ -310,6 +343,7 @@ class Store:
             self.is_updating = True
             return
         written = self._mend()
+        self._began = _cpu_seconds()
         names = {id(tensor): name for name, tensor in self._model.named_parameters()}
         taken = [(tensor, gradient) for tensor, gradient in gradients.items() if self._takes(tensor)]
         named = {names[id(tensor)]: np.asarray(on_host(gradient)) for tensor, gradient in taken}
@@ -348,17 +382,25 @@ class Store:
     def applied(self, outcomes: Iterable[Outcome]) -> None:
         """Record the outcomes of an applied update; start a new journal if this one is long."""
         self.is_updating = False
+        if self.durability != "memory":
+            self._count_replay(self._began)
         self._remember(outcomes)
         self._shorten()
 
     def _shorten(self) -> None:
-        """Start a new journal if this one is long."""
-        if self._journal is not None and self._journal.end > self._long:
-            try:
-                self._write_checkpoint()
-            except Exception as error:  # any error: the update is written, so its client must be answered
-                self._long = 2 * self._journal.end
-                log.warning("the store %s cannot be made shorter: %s", self.path, error)
+        """Start a new journal if this one is long, or would take long to replay."""
+        if self._journal is not None and (self._journal.end > self._long or self._to_replay > self._longest):
+            self._try_checkpoint()
+
+    def _try_checkpoint(self) -> None:
+        """Start a new journal; if that fails, keep the present one until it is twice as long."""
+        try:
+            self._write_checkpoint()
+        except Exception as error:  # any error: the update is written, so its client must be answered
+            assert self._journal is not None
+            self._long = max(self._long, 2 * self._journal.end)
+            self._longest = max(self._longest, 2 * self._to_replay)
+            log.warning("the store %s cannot be made shorter: %s", self.path, error)
 
     def checkpoint(self) -> None:
         """Write weights, state and outcomes if they have changed, and start a new journal.
@@ -373,6 +415,7 @@ class Store:
             self._write_checkpoint()
 
     def _write_checkpoint(self) -> None:
+        began = _cpu_seconds()
         tensors: dict[str, Any] = {_WEIGHT + name: tensor for name, tensor in self._model.state_dict().items()}
         if self._optimizer is not None:
             state = self._optimizer.state_dict(self._model.named_parameters())
@@ -400,6 +443,8 @@ class Store:
                 self._journal.close()
             self._journal = begun
         self._begun, self._unsure, self._noted = self.version, False, False
+        self._to_replay = 0.0
+        self._longest = max(self.recovery_seconds, _CHECKPOINTS * (_cpu_seconds() - began))
         self._long = max(_LONG, _CHECKPOINTS * folders.checkpoint_path(self.path, self.version).stat().st_size)
 
     def _shared(self) -> dict[str, str]:
@@ -422,6 +467,7 @@ class Store:
             "replayed": self.replayed,
             "checkpoint": self._begun,
             "journal_bytes": 0 if written is None else written.end,
+            "replay_seconds": self._to_replay,
             "failed": written is not None and written.broken is not None,
         }
 
@@ -501,6 +547,11 @@ class _Syncing:
             self._asked.clear()  # before `_stopping` is read, which `stop` sets first
             if not self._stopping.wait(GROUP_SECONDS):
                 self._function()
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU time of this thread in seconds."""
+    return time.thread_time()
 
 
 def _name(optimizer: Optimizer | None) -> str:

@@ -469,3 +469,74 @@ def test_an_update_for_very_many_is_read_again(tmp_path):
     optimizer(gradients)
     store.abandon()
     assert after_a_crash(tmp_path) == (values(model), 1)
+
+
+class Clock:
+    """The CPU time of a thread, of which every reading takes a second."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def __call__(self):
+        self.seconds += 1.0
+        return self.seconds
+
+
+def test_a_crash_replays_no_longer_than_asked_however_long_the_training_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_cpu_seconds", Clock())
+    monkeypatch.setattr(training, "_CHECKPOINTS", 0)
+    store, model, optimizer = served(tmp_path, recovery_seconds=10.0)
+    for number in range(1, 100):
+        step(store, model, optimizer)  # takes a second
+        assert store.summary()["replay_seconds"] <= 10.0
+        assert store.version - store.summary()["checkpoint"] == number % 11
+    store.abandon()
+    again, restored, _ = served(tmp_path, recovery_seconds=10.0)
+    assert (values(restored), again.version, again.replayed) == (values(model), 99, 0)
+    again.close()
+
+
+def test_updates_are_replayed_by_one_opening_only(tmp_path):
+    store, model, optimizer = served(tmp_path)
+    store.refuse("given up")
+    store.intend(Intent("handed on", ("http://inner",), 0, {"input/x": np.arange(3.0)}, "{}", store._weights()))
+    step(store, model, optimizer)
+    store.abandon()
+    for replayed in (1, 0, 0):
+        again, restored, _ = served(tmp_path)
+        assert (again.replayed, again.version, values(restored)) == (replayed, 1, values(model))
+        assert [outcome.call for outcome in again.outcomes] == ["call 0"]
+        assert list(again.refusals) == ["given up"]
+        (intent,) = again.intents
+        assert np.array_equal(intent.forward["input/x"], np.arange(3.0))
+        assert intent.weights.keys() == restored.state_dict().keys()
+        again.abandon()
+
+
+def test_replays_of_updates_cost_what_the_last_ones_did(tmp_path, monkeypatch):
+    """An update that costs less where it is made than where it is replayed counts as its replay."""
+    monkeypatch.setattr(training, "_CHECKPOINTS", 0)
+    store, model, optimizer = served(tmp_path)
+    for _ in range(4):
+        step(store, model, optimizer)
+    store.abandon()
+    clock = iter([0.0, 8.0, *[8.0] * 99])  # the replay takes two seconds an update
+    monkeypatch.setattr(training, "_cpu_seconds", lambda: next(clock))
+    store, model, optimizer = served(tmp_path, recovery_seconds=5.0)
+    for pending in (2.0, 4.0, 0.0):
+        step(store, model, optimizer)
+        assert store.summary()["replay_seconds"] == pending
+    store.close()
+
+
+def test_a_store_opens_also_where_no_checkpoint_can_be_made_of_what_it_replays(tmp_path, monkeypatch):
+    store, model, optimizer = served(tmp_path)
+    for _ in range(3):
+        step(store, model, optimizer)
+    store.abandon()
+    with monkeypatch.context() as patched:
+        patched.setattr(folders, "write_pair", failing(OSError(28, "No space left on device"))(folders.write_pair))
+        again, restored, optimizer = served(tmp_path)
+        step(again, restored, optimizer)
+        again.abandon()
+    assert after_a_crash(tmp_path) == (values(restored), 4)

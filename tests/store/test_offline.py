@@ -101,9 +101,9 @@ def damage(folder, position):
 
 def test_a_damaged_journal_is_cut_off_before_the_damage_and_kept(tmp_path):
     """As an end of the machine leaves it, where the file system does not write blocks in their order."""
-    before = train(tmp_path, 3)
-    good = (tmp_path / "journal-000000000000").stat().st_size
-    train(tmp_path, 2)
+    before = train(tmp_path / "shorter", 3)
+    good = (tmp_path / "shorter" / "journal-000000000000").stat().st_size
+    train(tmp_path, 5)
     whole = damage(tmp_path, 1 + (tmp_path / "journal-000000000000").stat().st_size - good - 20)
     damaged = (tmp_path / "journal-000000000000").read_bytes()
     lineage = folders.read_checkpoint(tmp_path / "checkpoint-000000000000.safetensors")[1]["lineage"]
@@ -191,9 +191,9 @@ def test_every_journal_that_is_damaged_somewhere_is_repaired(tmp_path):
 
 def test_a_repair_that_cannot_write_its_copy_changes_nothing(tmp_path, monkeypatch):
     journal = tmp_path / "journal-000000000000"
-    train(tmp_path, 1)
-    good = journal.stat().st_size
-    train(tmp_path, 2)
+    train(tmp_path / "shorter", 1)
+    good = (tmp_path / "shorter" / journal.name).stat().st_size
+    train(tmp_path, 3)
     damage(tmp_path, 1 + journal.stat().st_size - good - 20)  # in the second of three updates
     before = journal.read_bytes()
 

@@ -1,5 +1,6 @@
 """Opening and closing the store of a served model."""
 
+import functools
 import logging
 import os
 import secrets
@@ -24,6 +25,7 @@ def open_store(
     optimizer: Any,
     *,
     durability: Durability,
+    recovery_seconds: float,
     previous: ServedModel | None,
     worker: Worker,
 ) -> Store:
@@ -47,6 +49,7 @@ def open_store(
         raise ServeError(
             f"serve_model: durability must be one of {', '.join(map(repr, LEVELS))}, got {durability!r:.40}"
         )
+    check_recovery(recovery_seconds)
     if not isinstance(model, Module):
         raise ServeError(f"serve_model: a store needs a Module, whose parameters have names, got {model!r:.60}")
     if optimizer is not None and not isinstance(optimizer, Optimizer):
@@ -54,17 +57,24 @@ def open_store(
             f"serve_model: a store needs an optimizer of labnet.optim, whose state is known, got {optimizer!r:.60}"
         )
     path = Path(place).absolute()
+    opened = functools.partial(Store, path, model, optimizer, durability=durability, recovery_seconds=recovery_seconds)
     before = previous.store if previous is not None else None
     if before is None or before.path != path:
-        return Store(path, model, optimizer, durability=durability)
+        return opened()
     if before.is_open:
         worker.call(before.checkpoint)  # if this fails, the previous model keeps its store
     try:
         worker.call(before.close)  # updates that arrive meanwhile are refused as retryable
-        return Store(path, model, optimizer, durability=durability)
+        return opened()
     except BaseException:
         worker.call(before.reopen)
         raise
+
+
+def check_recovery(seconds: float) -> None:
+    """Raise `ServeError` unless it is a time of replay."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+        raise ServeError(f"serve_model: recovery_seconds must be a number from 0 on, got {seconds!r:.40}")
 
 
 def refuse_update(served: ServedModel | None, worker: Worker) -> None:
