@@ -55,6 +55,8 @@ class Part:
         Number of restarts.
     trouble : str
         Why it does not run; empty if it runs.
+    is_placed : bool
+        Whether it does not wait for a worker.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Part:
     incarnation: str = ""
     restarts: int = -1
     trouble: str = ""
+    is_placed: bool = True
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LINES), repr=False)
 
     @property

@@ -92,7 +92,16 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             for part in entry.parts:
                 if part.worker == worker and part.state in ("starting", "running"):
                     entry.lost[part.id].set()
+                    if not part.number:  # replicas that are starting would wait for it, on workers that it may need
+                        part.is_placed = False
+                        self._give_up_starting(entry)
         self._tell()
+
+    def _give_up_starting(self, entry: Entry) -> None:
+        """Give up the starts of a model's replicas; they are placed again when there is a primary to follow."""
+        for part in entry.parts[1:]:
+            if part.state == "starting":
+                entry.lost[part.id].set()
 
     def _tell(self) -> None:
         """Wake all tasks that wait for a change."""
@@ -132,12 +141,14 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             lost = entry.lost[part.id]
             await self._place(entry, part)
             lost.clear()
-            if part.worker not in self._scheduler.workers:
+            if part.worker not in self._scheduler.workers or (part.number and entry.parts[0].state != "running"):
+                part.state = "waiting"
                 continue
             trouble = await self._start(entry, part)
             if trouble:
+                is_given_up = lost.is_set() and part.worker in self._scheduler.workers
                 part.lose(trouble)
-                if part.restarts < 0 and not entry.refused.done():
+                if part.restarts < 0 and not is_given_up and not entry.refused.done():
                     entry.refused.set_result(trouble)
                 self._tell()
                 await self._release(part)  # the worker may still serve the part, and a store allows one process only
@@ -165,25 +176,40 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
                 entry.lost[part.id].set()
 
     async def _place(self, entry: Entry, part: Part) -> None:
-        """Wait for a worker for a part: first for an idle one, then for any."""
+        """Wait for a worker for a part: first for an idle one, then for any.
+
+        Primaries come first: a replica waits until its own one runs, and leaves a worker to one that waits for it.
+        """
         order, loop = entry.order, asyncio.get_running_loop()
+        while part.number and entry.parts[0].state != "running":
+            await self._change()
         until = loop.time() + (PATIENCE_SECONDS if part.restarts >= 0 else 0.0)
-        while True:
-            left = until - loop.time()
-            found = choose(self._candidates(), part.name, order.resources, workers=order.workers, only_idle=left > 0)
-            if found is not None:
-                part.start(found.address)
-                return
-            await self._change(_LOOK_SECONDS)
+        part.is_placed = False
+        try:
+            while True:
+                left = until - loop.time()
+                found = choose(
+                    self._candidates(), part.name, order.resources, workers=order.workers, only_idle=left > 0
+                )
+                if found is not None and not (part.number and self._is_wanted(found)):
+                    part.start(found.address)
+                    return
+                await self._change(_LOOK_SECONDS)
+        finally:
+            part.is_placed = True
+
+    def _is_wanted(self, candidate: Candidate) -> bool:
+        """Return whether a primary waits for a worker like this one."""
+        return any(
+            not entry.parts[0].is_placed
+            and choose([candidate], entry.order.name, entry.order.resources, workers=entry.order.workers) is not None
+            for entry in self._entries.values()
+        )
 
     async def _start(self, entry: Entry, part: Part) -> str:
         """Ask a worker to serve a part; return the reason of a failure, or an empty string."""
         order, lost = entry.order, entry.lost[part.id]
-        primary = None
-        if part.number:
-            while entry.parts[0].state != "running":  # the primary to follow
-                await self._change()
-            primary = {**entry.parts[0].endpoint(), "id": self._id}
+        primary = {**entry.parts[0].endpoint(), "id": self._id} if part.number else None
         asking = asyncio.ensure_future(
             self._scheduler.rpc(part.worker).labnet_start(
                 part=part.id,
@@ -199,6 +225,8 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         try:
             await asyncio.wait([asking, ended], return_when=asyncio.FIRST_COMPLETED)
             if not asking.done():
+                if part.worker in self._scheduler.workers:
+                    return "its primary was lost while it started"
                 return f"its worker {part.worker} was lost while it started"
             if asking.cancelled():  # cancelled by Dask after the connection was lost
                 return f"its worker {part.worker} was not asked to the end"

@@ -8,7 +8,7 @@ import pytest
 from labnet.cluster.registry import Registry
 
 SECONDS = 20.0
-A, B = "tcp://127.0.0.1:1", "tcp://127.0.0.1:2"
+A, B, C, D = (f"tcp://127.0.0.1:{number}" for number in range(1, 5))
 
 
 class Scheduler:
@@ -213,3 +213,60 @@ def test_a_stop_is_not_missed_by_a_part_that_has_its_answer_at_that_moment(turns
 
     assert played(scenario, scheduler) == ({"error": "the weights are missing"}, True)
     assert len(scheduler.asked) == 1
+
+
+def test_a_lost_replica_leaves_the_idle_worker_to_its_primary(monkeypatch):
+    monkeypatch.setattr("labnet.cluster.registry.PATIENCE_SECONDS", 3600.0)
+    scheduler = Scheduler(A, B)
+
+    async def scenario(registry):
+        await registry.serve(**order(replicas=2))
+        replica, primary = only(registry, 1).worker, only(registry).worker
+        for worker in (replica, primary):  # the replica is lost first
+            del scheduler.workers[worker]
+            registry.remove_worker(scheduler, worker)
+        await settled(lambda: only(registry).state == only(registry, 1).state == "waiting")
+        scheduler.workers[C] = scheduler.state(C, "running")
+        await registry.ready(C)
+        await settled(lambda: only(registry).state == "running")
+        return only(registry).worker, scheduler.asked[-1]
+
+    assert played(scenario, scheduler) == (C, (C, "model/0"))
+
+
+def test_a_replica_that_starts_when_its_primary_is_lost_gives_its_worker_back(monkeypatch):
+    monkeypatch.setattr("labnet.cluster.registry.PATIENCE_SECONDS", 3600.0)
+    scheduler = Scheduler(A, B)
+
+    async def scenario(registry):
+        scheduler.answers = ["1" * 24, asyncio.get_running_loop().create_future()]  # the replica never answers
+        serving = asyncio.ensure_future(registry.serve(**order(replicas=2)))
+        await settled(lambda: len(scheduler.asked) == 2)
+        primary, idle = only(registry).worker, only(registry, 1).worker
+        del scheduler.workers[primary]
+        registry.remove_worker(scheduler, primary)
+        await settled(lambda: only(registry).restarts == 1)
+        assert only(registry).worker == idle
+        serving.cancel()
+
+    played(scenario, scheduler)
+
+
+def test_a_replica_of_one_model_leaves_the_idle_worker_to_the_primary_of_another(monkeypatch):
+    monkeypatch.setattr("labnet.cluster.registry.PATIENCE_SECONDS", 3600.0)
+    scheduler = Scheduler(A, B, C)
+
+    async def scenario(registry):
+        await registry.serve(**order(replicas=2, workers=(A, B, D)))
+        await registry.serve(**order(name="other", workers=(C, D)))
+        for worker in (only(registry, 1).worker, C):
+            del scheduler.workers[worker]
+            registry.remove_worker(scheduler, worker)
+        scheduler.workers[D] = scheduler.state(D, "running")
+        await registry.ready(D)
+        await settled(lambda: registry._entries["other"].parts[0].restarts == 1)
+        found = registry._entries["other"].parts[0].worker
+        await registry.stop("other")
+        return found
+
+    assert played(scenario, scheduler) == D
