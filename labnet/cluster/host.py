@@ -2,13 +2,14 @@
 
 import asyncio
 import contextvars
+import functools
 import logging
 import ssl as tls
 import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 from distributed.comm import get_address_host
 from distributed.diagnostics.plugin import WorkerPlugin
@@ -27,6 +28,7 @@ from labnet.network.replication.primary import Primary
 from labnet.network.replication.replica import Replica
 from labnet.network.serve import Given, Place, serve_part
 
+T = TypeVar("T")
 log = logging.getLogger("labnet.cluster")
 
 #: The worker on which the current factory runs.
@@ -43,7 +45,8 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         """Start serving and register with the scheduler."""
         self._worker = worker
         self._served: dict[str, Server] = {}
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns: dict[str, threading.Lock] = {}
+        self._starts: dict[str, object] = {}
         self._lock = threading.Lock()
         self._capture = Capture()
         self._capture.install()
@@ -64,16 +67,17 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
 
     async def start(self, part: str, **given: Any) -> dict[str, Any]:
         """Serve a part; return its location or the reason of a failure."""
-        async with self._turns.setdefault(part, asyncio.Lock()):
-            token = current.set(self._worker)
-            try:
-                return await asyncio.to_thread(self._start, part, **given)
-            finally:
-                current.reset(token)
+        mine = self._starts[part] = object()
+        token = current.set(self._worker)
+        try:  # a thread of its own: a factory that never returns keeps one
+            return await _in_thread(functools.partial(self._start, part, mine, **given))
+        finally:
+            current.reset(token)
 
     def _start(
         self,
         part: str,
+        mine: object,
         *,
         name: str,
         program: bytes,
@@ -86,13 +90,19 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         with self._capture.of_this_thread(part):
             try:
                 factory, optimizer = deserialize_bytes(program)
-                role = self._role(name, replicas, primary)
-                server = self._serve(name, factory, optimizer, None if primary else store, options, role)
-            except Exception as error:
+                made = factory()
+                model, optimizer = made if isinstance(made, tuple) and len(made) == 2 else (made, optimizer)
+                if model is None:
+                    raise ServeError("the factory returned None, expected a model")
+                with self._turn(part):
+                    if self._starts.get(part) is not mine:
+                        return {"error": "it was stopped while its factory ran"}
+                    role = self._role(name, replicas, primary)
+                    server = self._serve(name, model, optimizer, None if primary else store, options, role)
+                    self._served[part] = server
+            except BaseException as error:  # an exit of this thread would end the worker, with the models of others
                 log.exception("%s cannot be served", part)
-                return {"error": f"{_innermost(error)}{type(error).__name__}: {error}"}
-        with self._lock:
-            self._served[part] = server
+                return {"error": _reason(error)}
         self._capture.belongs(server.worker.ident, part)
         return {
             "port": server.port,
@@ -116,16 +126,12 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
     def _serve(
         self,
         name: str,
-        factory: Callable[[], Any],
+        model: Any,
         optimizer: Any,
         store: str | None,
         options: dict[str, Any],
         role: Role | None,
     ) -> Server:
-        made = factory()
-        model, optimizer = made if isinstance(made, tuple) and len(made) == 2 else (made, optimizer)
-        if model is None:
-            raise ServeError("the factory returned None, expected a model")
         replica = isinstance(role, Replica)
         policy = Policy() if replica else Policy(options["staleness"], options["max_staleness"], options["accumulate"])
         given = Given(
@@ -174,15 +180,20 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
 
     async def end(self, part: str) -> None:
         """Stop a part."""
-        async with self._turns.setdefault(part, asyncio.Lock()):  # including one that is being started
-            await asyncio.to_thread(self._stop, part)
+        self._starts.pop(part, None)  # one whose factory still runs serves nothing
+        await _in_thread(functools.partial(self._stop, part))
+
+    def _turn(self, part: str) -> threading.Lock:
+        """Return the lock that is held while a part starts or stops to be served; no factory runs meanwhile."""
+        with self._lock:
+            return self._turns.setdefault(part, threading.Lock())
 
     def _stop(self, part: str) -> None:
-        with self._lock:
+        with self._turn(part):
             server = self._served.pop(part, None)
-        if server is not None:
-            server.stop()
-            self._capture.belongs(server.worker.ident, None)
+            if server is not None:
+                server.stop()
+                self._capture.belongs(server.worker.ident, None)
 
     async def figures(self, part: str) -> dict[str, Any] | None:
         """Return the statistics of a part; None if it is not served here."""
@@ -197,6 +208,31 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         """Return the intervals in which a part computed: name, start and end in seconds since 1970."""
         server = self._served.get(part)
         return [] if server is None else [(kind, began, ended) for kind, began, ended in server.timeline()]
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    """Run a function on a new daemon thread, in the context of the caller."""
+    done: Future[T] = Future()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            done.set_result(context.run(function))
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="labnet-start", daemon=True).start()
+    return await asyncio.wrap_future(done)
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a part could not be served, for the user who ordered it."""
+    if isinstance(error, SystemExit):
+        return (
+            f"{_innermost(error)}SystemExit: {error}: it called sys.exit, as argparse does with arguments that it does not "
+            "know; a factory runs in the process of the worker"
+        )
+    return f"{_innermost(error)}{type(error).__name__}: {error}"
 
 
 def _innermost(error: BaseException) -> str:

@@ -227,10 +227,12 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             if not asking.done():
                 if part.worker in self._scheduler.workers:
                     return "its primary was lost while it started"
-                return f"its worker {part.worker} was lost while it started"
+                return _ended(part)
             if asking.cancelled():  # cancelled by Dask after the connection was lost
                 return f"its worker {part.worker} was not asked to the end"
             answer = asking.result()
+        except OSError:
+            return _ended(part)
         except Exception as error:  # any class: Dask raises the worker's exception here
             return f"its worker {part.worker} did not start it: {type(error).__name__}: {error}"
         finally:
@@ -377,6 +379,14 @@ def address_of(worker: str, answer: dict[str, Any]) -> str:
     host = "127.0.0.1" if worker.startswith("inproc://") else get_address_host(worker)
     scheme = "https" if answer.get("tls") else "http"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _ended(part: Part) -> str:
+    """Return the reason where the process of a worker ends or is cut off during a start."""
+    return (
+        f"its worker {part.worker} ended or was cut off while it started: the factory called os._exit or crashed, or the "
+        "system killed the process, as it does where memory runs out; see the log of the worker"
+    )
 
 
 async def _nothing() -> None:
