@@ -17,7 +17,7 @@ from labnet.store import folder as folders
 from labnet.store import journal
 from labnet.store.lock import Lock
 from labnet.store.records import Record, Update, decode
-from labnet.store.training import FORMAT, Durability, Store
+from labnet.store.training import FORMAT, Durability, Store, stored_outcomes
 from labnet.tensor import Tensor
 
 _WEIGHT = "weight/"
@@ -73,7 +73,7 @@ def contents(path: Path) -> Contents:
         cast(Durability, metadata["durability"]),
         metadata["lineage"],
         {name: (tensor.shape, tensor.dtype.name) for name, tensor in weights.items()},
-        sum(name.startswith("reply/") for name in tensors) + found.replies,
+        sum(outcome.reply is not None for outcome in stored_outcomes(tensors, metadata)) + found.replies,
         sum(map(_size, path.iterdir())),
     )
 

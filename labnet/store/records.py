@@ -1,10 +1,11 @@
 """Records of a journal and a checkpoint, as arrays and text: updates and the replies to their requests."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from labnet import codec
@@ -145,17 +146,31 @@ class Outcomes:
                 self._kept.entries[call] = replace(self._kept.entries[call], reply=None)
 
     def encode(self) -> tuple[dict[str, Array], str]:
-        """Return arrays and text for a checkpoint."""
+        """Return arrays and text for a checkpoint; one array has all replies, since thousands take long to read."""
         kept = tuple(self)
-        return _reply_arrays(kept), json.dumps({"forgotten": self.forgotten, "outcomes": _described(kept)})
+        replies = b"".join(outcome.reply or b"" for outcome in kept)
+        lengths = [-1 if outcome.reply is None else len(outcome.reply) for outcome in kept]
+        text = {"forgotten": self.forgotten, "outcomes": _described(kept), "lengths": lengths}
+        return {"reply/all": np.array(memoryview(replies), np.uint8)}, msgspec.json.encode(text).decode()
 
     @classmethod
     def decode(cls, arrays: Mapping[str, Array], text: str) -> "Outcomes":
         """Read what `encode` returned."""
-        document = json.loads(text)
+        document = msgspec.json.decode(text)
+        if "lengths" in document:
+            arrays = dict(_slices(document["lengths"], arrays["reply/all"]))
         outcomes = cls(_outcomes(document["outcomes"], arrays))
         outcomes.forgotten = max(outcomes.forgotten, int(document["forgotten"]))
         return outcomes
+
+
+def _slices(lengths: Iterable[int], replies: Array) -> Iterator[tuple[str, Array]]:
+    """Return the replies of a checkpoint by name."""
+    end = 0
+    for number, length in enumerate(lengths):
+        if length >= 0:
+            yield f"reply/{number}", replies[end : end + length]
+            end += length
 
 
 def _reply_arrays(outcomes: Iterable[Outcome]) -> dict[str, Array]:

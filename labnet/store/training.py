@@ -204,8 +204,7 @@ class Store:
         self.version, self._begun = version, version
         if not self._may_have_lost(metadata):
             self.lineage = metadata["lineage"]
-        replies = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith("reply/")}
-        self.outcomes = Outcomes.decode(replies, metadata["outcomes"])
+        self.outcomes = stored_outcomes(tensors, metadata)
         noted = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith("intent/")}
         self.intents = Intents.decode(noted, metadata["intents"], version, self._weights())
         self.refusals = Refusals.decode(metadata["refusals"]) if "refusals" in metadata else Refusals()
@@ -547,6 +546,12 @@ class _Syncing:
             self._asked.clear()  # before `_stopping` is read, which `stop` sets first
             if not self._stopping.wait(GROUP_SECONDS):
                 self._function()
+
+
+def stored_outcomes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Outcomes:
+    """Return the outcomes of a checkpoint."""
+    replies = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith("reply/")}
+    return Outcomes.decode(replies, metadata["outcomes"])
 
 
 def _cpu_seconds() -> float:
