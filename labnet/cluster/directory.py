@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from labnet.errors import Unreachable
 from labnet.network.client.location import Gone
 from labnet.network.client.retry import Backoff
 from labnet.network.protocol.headers import EPOCH, LINEAGE, VERSION, Least
@@ -52,6 +53,9 @@ class Directory:
     def __init__(self, name: str, found: dict[str, Any], ask: Ask, ssl: tls.SSLContext | None):
         self.name = name
         self.label = f"dask:{found['id']}/{name}"
+        self._model_id = str(found.get("model_id", ""))
+        #: Why the primary does not run, at the last refresh.
+        self.trouble = ""
         self.ssl = ssl
         self._ask = ask
         self._asking: Future[Any] | None = None
@@ -62,6 +66,7 @@ class Directory:
     def _take(self, found: dict[str, Any]) -> None:
         self.replicas = int(found["replicas"])
         self.endpoints = endpoints_of(found)
+        self.trouble = str(found.get("trouble", ""))
 
     @property
     def primary(self) -> Endpoint | None:
@@ -85,19 +90,25 @@ class Directory:
             If the model is not served any more.
         """
         asking = self._asking
-        if asking is None or asking.done():
-            asking = self._asking = self._ask("labnet_resolve", name=self.name)
         try:
+            if asking is None or asking.done():
+                asking = self._asking = self._ask("labnet_resolve", name=self.name)
             found = await asyncio.shield(asyncio.wrap_future(asking))
-        except OSError:
+        except (OSError, RuntimeError, Unreachable) as error:  # of Dask, whose pool of connections may be closed
+            self.trouble = f"the scheduler of the cluster does not answer ({error or type(error).__name__})"
             return
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if task is None or task.cancelling() or not asking.cancelled():
+            if task is None or task.cancelling() or asking is None or not asking.cancelled():
                 raise
             return  # Dask has cancelled the request, not this task
         if found.get("missing"):
             raise Gone(f"the cluster does not serve {self.name!r} any more")
+        if found.get("model_id", "") != self._model_id:
+            raise Gone(
+                f"{self.name!r} was replaced by a model of {found.get('owner') or 'another owner'}: "
+                f"remote_model({self.name!r}) returns that one"
+            )
         self._take(found)
 
 
@@ -126,6 +137,11 @@ class PartLocation:
     def ssl(self) -> tls.SSLContext | None:
         """TLS settings for its certificate."""
         return self._directory.ssl
+
+    @property
+    def trouble(self) -> str:
+        """Why the primary does not run, as the scheduler says."""
+        return self._directory.trouble
 
     def on_reply(self, route: str, headers: Mapping[str, str]) -> None:
         """Record the reply to an update."""

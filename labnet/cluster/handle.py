@@ -2,7 +2,12 @@
 
 import asyncio
 import contextlib
+import getpass
+import inspect
+import math
 import os
+import secrets
+import socket
 import ssl as tls
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -27,11 +32,14 @@ from labnet.network.client.options import ClientOptions
 from labnet.network.client.retry import Backoff
 from labnet.network.model.staleness import Policy, Staleness
 from labnet.network.model.storage import check_recovery
+from labnet.nn import Module
 from labnet.optim import Optimizer
 from labnet.store import LEVELS, RECOVERY_SECONDS, Durability
 
 #: Seconds that a lost worker on this machine has to restart.
 _BACK_SECONDS = 3600.0
+#: Seconds after which waiting is explained, and seconds for a cancellation; and for a call of a remote model.
+_TELL_SECONDS, _CANCEL_SECONDS, _TIMEOUT = 3.0, 5.0, 60.0
 _LOST = "distributed.deploy.lost-worker-timeout"
 
 
@@ -82,7 +90,8 @@ class Cluster:
         replicas: int = 1,
         resources: Mapping[str, float] | None = None,
         store: str | os.PathLike[str] | None = None,
-        workers: str | Sequence[str] = (),
+        workers: str | int | Sequence[str | int] = (),
+        replace: bool = False,
         staleness: Staleness = "accept",
         max_staleness: int | None = None,
         accumulate: int = 1,
@@ -90,44 +99,48 @@ class Cluster:
         recovery_seconds: float = RECOVERY_SECONDS,
         compile: bool = False,
         blocking: bool = False,
-        timeout: float = 60.0,
+        timeout: float | None = None,
     ) -> ClusterModel:
         """Serve a model on a worker under a name; return the remote model bound to the name.
 
+        While it waits for a worker, or for the factory, it prints what for every few seconds. An interrupt cancels it.
+
         Parameters
         ----------
-        factory : callable
+        factory : callable or Module
             Called on the worker without arguments; returns the model, or model and optimizer. It is called again at
-            each restart of the model.
+            each restart of the model. A module is copied there.
         optimizer : Optimizer, optional
             Trains the model there; a copy is sent.
         name : str
-            Serving again under the same name replaces the model.
+            Serving again under the same name replaces the model; if it is another client's, only with ``replace``.
         replicas : int
             Number of workers that compute; one of them, the primary, owns the weights.
         resources : mapping of str to float, optional
             Resources of its worker that each part uses, such as ``{"GPU": 1}``.
         store : path, optional
             A folder that stores the model while it is trained, accessible on every worker that may serve it.
-        workers : str or sequence of str
+        workers : str, int or sequence of these
             Addresses, hosts or names of the workers that may serve it; by default all.
+        replace : bool
+            Replace a model of another client, or of an earlier `connect` of this process. Remote models that are
+            bound to that one raise `Unreachable` from then on.
         staleness, max_staleness, accumulate, durability, recovery_seconds, compile
             As for `labnet.network.serve_model`.
-        blocking, timeout
+        blocking : bool
             Of the remote model.
+        timeout : float, optional
+            Seconds for serving the model, by default unlimited, and for each call of the remote model, by default 60.
 
         Raises
         ------
         ServeError
-            If it cannot be served: there is no worker for it, or its factory failed.
+            If it cannot be served: there is no worker for it, its factory failed, its name is another client's, or
+            `timeout` is over.
         """
         if not isinstance(name, str) or not name or "/" in name:
             raise ServeError(f"serve_model: a name is text without '/', got {name!r:.60}")
-        if not callable(factory):
-            raise ServeError(
-                f"serve_model: expected a function that returns the model, got {type(factory).__name__} "
-                f"{factory!r:.60}; lambda: model does for a model that is here"
-            )
+        factory = _factory(factory)
         if type(replicas) is not int or replicas < 1:
             raise ServeError(f"serve_model: replicas must be a number from 1 on, got {replicas!r:.40}")
         if isinstance(optimizer, Optimizer) and optimizer.is_restricted:
@@ -141,19 +154,57 @@ class Cluster:
             raise ServeError(f"serve_model: durability must be one of {LEVELS}, got {durability!r:.40}")
         options: dict[str, Any] = {"staleness": staleness, "max_staleness": max_staleness, "accumulate": accumulate}
         options |= {"durability": durability, "recovery_seconds": recovery_seconds, "compile": compile}
-        answer = self._ask(
-            "labnet_serve",
-            name=name,
+        chosen = [workers] if isinstance(workers, str | int) else workers
+        answer = self._place(
+            name,
+            timeout,
             program=_written(factory, optimizer),
             replicas=replicas,
             resources={key: float(amount) for key, amount in (resources or {}).items()},
             store=None if store is None else str(Path(store).absolute()),
             options=options,
-            workers=[workers] if isinstance(workers, str) else list(workers),
+            workers=[str(worker) for worker in chosen],
+            owner=self.client.id,
+            owner_name=f"{getpass.getuser()}@{socket.gethostname()} (process {os.getpid()})",
+            replace=replace,
         )
         if "error" in answer:
             raise ServeError(f"serve_model: {name!r} cannot be served: {answer['error']}")
-        return self._bound(name, answer, ClientOptions(timeout=timeout, backoff=BACKOFF), blocking=blocking)
+        if answer["shared"]:
+            print(
+                f"labnet: {name!r}: {answer['shared']} of its {replicas} parts share a worker with another part; they "
+                "move when more workers come"
+            )
+        calls = ClientOptions(timeout=_TIMEOUT if timeout is None else timeout, backoff=BACKOFF)
+        return self._bound(name, answer, calls, blocking=blocking)
+
+    def _place(self, name: str, timeout: float | None, **given: Any) -> dict[str, Any]:
+        """Order a model and wait until it is served; cancel the order if that is interrupted or takes too long."""
+        order, scheduler = secrets.token_hex(8), self._scheduler()
+
+        async def placing() -> dict[str, Any]:
+            loop = asyncio.get_running_loop()
+            asking = asyncio.ensure_future(scheduler.labnet_serve(name=name, id=order, **given))
+            until = loop.time() + (math.inf if timeout is None else timeout)
+            told = ""
+            while not (await asyncio.wait([asking], timeout=min(_TELL_SECONDS, max(0.0, until - loop.time()))))[0]:
+                reason = await scheduler.labnet_waiting(name=name, order=order)
+                if loop.time() >= until and await scheduler.labnet_cancel(name=name, order=order):
+                    await asyncio.wait([asking])
+                    return {"error": f"it was not served within {timeout:.3g} s: it waits for {reason or 'a worker'}"}
+                if reason and reason != told:
+                    print(f"labnet: {name!r} waits for {reason}", flush=True)
+                    told = reason
+            answer: dict[str, Any] = asking.result()
+            return answer
+
+        try:
+            answer: dict[str, Any] = self.client.sync(placing)
+            return answer
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is raised
+                self._submit("labnet_cancel", name=name, order=order).result(_CANCEL_SECONDS)
+            raise
 
     def remote_model(
         self,
@@ -178,10 +229,16 @@ class Cluster:
         LookupError
             If there is no such model.
         """
-        answer = self._ask("labnet_resolve", name=name, wait=timeout)
+        answer = self._ask("labnet_resolve", name=name, wait=min(timeout, _TELL_SECONDS))
+        if answer.get("trouble") and timeout > _TELL_SECONDS:
+            print(f"labnet: {name!r} is not served now: {answer['trouble']}", flush=True)
+            answer = self._ask("labnet_resolve", name=name, wait=timeout - _TELL_SECONDS)
         self._check_known(name, answer)
         if not any(endpoint["number"] == 0 for endpoint in answer["endpoints"]):
-            raise LookupError(f"the model {name!r} was not back within {timeout:.3g} s: see cluster.logs({name!r})")
+            raise LookupError(
+                f"the model {name!r} was not back within {timeout:.3g} s: {answer['trouble']}; see "
+                f"cluster.logs({name!r})"
+            )
         options = ClientOptions(
             timeout=timeout, client=client, backoff=backoff or BACKOFF, wire_dtype=wire_dtype, state=state
         )
@@ -320,6 +377,33 @@ class Cluster:
 
     def __repr__(self) -> str:
         return f"Cluster({self.address})"
+
+
+def _factory(given: Any) -> Callable[[], Any]:
+    """Return a function that returns the model, given one or a module.
+
+    Raises
+    ------
+    ServeError
+        If it is neither.
+    """
+    if isinstance(given, Module):
+        return lambda: given
+    if not callable(given):
+        raise ServeError(
+            "serve_model: expected a function that returns the model, or a Module, got "
+            f"{type(given).__name__} {given!r:.60}"
+        )
+    try:
+        inspect.signature(given).bind()
+    except TypeError as error:
+        raise ServeError(
+            f"serve_model: expected a function without arguments that returns the model, got {given!r:.60}: {error}; "
+            "lambda: model does for a model that is a function"
+        ) from None
+    except ValueError:  # it has no signature
+        pass
+    return given  # type: ignore[no-any-return]
 
 
 def _written(factory: Callable[[], Any], optimizer: Optimizer | None) -> bytes:

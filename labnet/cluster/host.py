@@ -229,8 +229,8 @@ def _reason(error: BaseException) -> str:
     """Return why a part could not be served, for the user who ordered it."""
     if isinstance(error, SystemExit):
         return (
-            f"{_innermost(error)}SystemExit: {error}: it called sys.exit, as argparse does with arguments that it does not "
-            "know; a factory runs in the process of the worker"
+            f"{_innermost(error)}SystemExit: {error}: it called sys.exit, as argparse does with arguments that it does "
+            "not know; a factory runs in the process of the worker"
         )
     return f"{_innermost(error)}{type(error).__name__}: {error}"
 

@@ -106,3 +106,21 @@ def why_not(candidates: Collection[Candidate], resources: Mapping[str, float], w
     if not any(c.has(resources, free=False) for c in left):
         return f"no worker has the resources {dict(resources)}: they have { {c.name: dict(c.supply) for c in left} }"
     return None
+
+
+def what_is_missing(candidates: Collection[Candidate], resources: Mapping[str, float], workers: Collection[str]) -> str:
+    """Return what a part waits for that could be served.
+
+    Examples
+    --------
+    >>> what_is_missing([Candidate("tcp://a:1", "a", {"GPU": 1}, ["encoder"], {"GPU": 1})], {"GPU": 1}, ())
+    "the resources {'GPU': 1}, which are in use on worker a by encoder"
+    """
+    left = allowed(candidates, workers)
+    able = [c for c in left if c.has(resources, free=False)]
+    if not able:
+        return why_not(candidates, resources, workers) or "a worker"
+    if any(c.has(resources) for c in able):
+        return "an idle worker"
+    users = " and ".join(f"on worker {c.name or c.address} by {', '.join(sorted(set(c.served)))}" for c in able)
+    return f"the resources {dict(resources)}, which are in use {users}"

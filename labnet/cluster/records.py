@@ -1,6 +1,7 @@
 """Records of the scheduler: the order for each model, and the state of its parts. No I/O."""
 
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -30,6 +31,12 @@ class Order:
         Further keywords for `labnet.network.serve_model`.
     workers : tuple of str
         Workers that may serve it; empty for all.
+    id : str
+        Random id of the order.
+    owner, owner_name : str
+        Id of the client that ordered it, and its user, host and process.
+    replace : bool
+        Whether it takes the name of a model of another owner.
     """
 
     name: str
@@ -39,6 +46,26 @@ class Order:
     store: str | None
     options: dict[str, Any]
     workers: tuple[str, ...] = ()
+    id: str = ""
+    owner: str = ""
+    owner_name: str = ""
+    replace: bool = False
+
+    def may_replace(self, other: "Order", connected: Collection[str]) -> bool:
+        """Return whether this order may take the name of another one: that of the same owner, or of one who has left.
+
+        Parameters
+        ----------
+        connected : collection of str
+            Ids of the owners that are connected to the cluster.
+        """
+        has_left = other.owner not in connected and _user(self.owner_name) == _user(other.owner_name)
+        return self.replace or self.owner == other.owner or has_left
+
+
+def _user(owner_name: str) -> str:
+    """Return user and host of the name of an owner, without its process."""
+    return owner_name.partition(" ")[0]
 
 
 @dataclass
@@ -57,6 +84,8 @@ class Part:
         Why it does not run; empty if it runs.
     is_placed : bool
         Whether it does not wait for a worker.
+    moves_to : str
+        The worker to which it moves from a running one; empty if it stays.
     """
 
     name: str
@@ -69,6 +98,7 @@ class Part:
     restarts: int = -1
     trouble: str = ""
     is_placed: bool = True
+    moves_to: str = ""
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LINES), repr=False)
 
     @property

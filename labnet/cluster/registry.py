@@ -15,8 +15,9 @@ from typing import Any
 from distributed.comm import get_address_host
 from distributed.diagnostics.plugin import SchedulerPlugin
 
-from labnet.cluster.placement import Candidate, choose, why_not
+from labnet.cluster.placement import Candidate, choose, what_is_missing, why_not
 from labnet.cluster.records import Order, Part
+from labnet.eviction import BoundedMap
 from labnet.network.client.retry import Backoff
 from labnet.network.protocol.headers import LINEAGE
 
@@ -32,6 +33,8 @@ _ANSWER_SECONDS, _BEGIN_SECONDS, _END_SECONDS = 5.0, 10.0, 20.0
 _LOOK_SECONDS = 0.2
 #: Seconds after which a task that is still running is cancelled again.
 _CANCEL_SECONDS = 0.1
+#: Number of models that could not be served whose output is kept.
+_PAST = 100
 
 
 class Entry:
@@ -43,6 +46,15 @@ class Entry:
         self.lost = {part.id: asyncio.Event() for part in self.parts}
         self.tasks: list[asyncio.Task[None]] = []
         self.refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        #: Whether all parts have been served, so that its client has its answer.
+        self.is_served = False
+        #: Id of the model for its clients; it changes with its owner.
+        self.model_id = secrets.token_hex(8)
+
+    def trouble(self) -> str:
+        """Return why the primary does not run; empty if it runs."""
+        primary = self.parts[0]
+        return "" if primary.state == "running" else primary.trouble or f"{primary.id} is {primary.state}"
 
 
 class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
@@ -56,6 +68,11 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         self._scheduler = scheduler
         self._id = secrets.token_hex(8)
         self._entries: dict[str, Entry] = {}
+        self._orders: dict[str, Order] = {}
+        self._cancelling: set[asyncio.Task[bool]] = set()
+        self._past_lines: BoundedMap[str, dict[str, list[str]]] = BoundedMap(_PAST)
+        self._idle_timeout = scheduler.idle_timeout
+        self._adaptive_target = scheduler.handlers.get("adaptive_target")
         self._ready: set[str] = set()
         self._changed = asyncio.Event()
         scheduler.handlers.update(
@@ -66,6 +83,9 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             labnet_logs=self.logs,
             labnet_stop=self.stop,
             labnet_timeline=self.timeline,
+            labnet_cancel=self.cancel,
+            labnet_waiting=self.waiting,
+            adaptive_target=self.adaptive_target,
         )
 
     async def close(self) -> None:
@@ -82,11 +102,53 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             log.warning("%r says that it can serve, and is no worker of this cluster", worker)
             return False
         self._ready.add(worker)
+        self._spread()
         self._tell()
         return True
 
+    def _spread(self) -> None:
+        """Move replicas that share a worker with another part of their model to idle workers."""
+        for entry in self._entries.values():
+            for part in reversed(entry.parts[1:]):
+                order, shared = entry.order, self._sharing(entry, part)
+                idle = choose(self._candidates(), order.name, order.resources, workers=order.workers, only_idle=True)
+                if shared and idle is not None:
+                    part.moves_to = idle.address
+                    entry.lost[part.id].set()
+                    return  # the next one when this one has moved
+
+    def _sharing(self, entry: Entry, part: Part) -> bool:
+        """Return whether a running part shares its worker with an earlier part of its model."""
+        return part.state == "running" and any(
+            other.worker == part.worker and other.state in ("starting", "running")
+            for other in entry.parts[: part.number]
+        )
+
+    # Workers that serve are not idle
+
+    def valid_workers_downscaling(self, scheduler: Any, workers: list[Any]) -> list[Any]:
+        """Exclude workers that serve from those that an adaptive cluster may close."""
+        serving = {candidate.address for candidate in self._candidates() if candidate.served}
+        return [worker for worker in workers if worker.address not in serving]
+
+    async def adaptive_target(self, target_duration: str | float | None = None) -> int:
+        """Return how many workers an adaptive cluster should have: one for each part that waits, besides the others."""
+        parts = [part for entry in self._entries.values() for part in entry.parts]
+        serving = {part.worker for part in parts if part.state in ("starting", "running")}
+        waiting = sum(part.state == "waiting" for part in parts)
+        waiting += sum(order.replicas for order in self._orders.values())
+        target: int = self._adaptive_target(target_duration=target_duration)
+        return max(target, len(serving) + waiting)
+
+    def _hold_scheduler(self) -> None:
+        """Keep the scheduler from ending for lack of tasks while it has models."""
+        self._scheduler.idle_since = None
+        self._scheduler.idle_timeout = None if self._entries else self._idle_timeout
+
     def remove_worker(self, scheduler: Any, worker: str, **details: Any) -> None:
         """Record that a worker is lost with all its parts."""
+        if scheduler.status.name in ("closing", "closed"):  # all workers end with it
+            return
         self._ready.discard(worker)
         for entry in self._entries.values():
             for part in entry.parts:
@@ -157,10 +219,15 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
                 continue
             failures = 0
             self._end_strangers(entry)
+            if self._sharing(entry, part):
+                part.note(f"shares worker {part.worker} with another part of {part.name!r} until more workers come")
+            self._spread()
             self._tell()
             await lost.wait()
             is_there = part.worker in self._scheduler.workers
             reason = "its primary came back without what it had answered" if is_there else "it was lost"
+            if part.moves_to:
+                reason, part.moves_to = f"it moves to the idle worker {part.moves_to}", ""
             part.lose(f"on worker {part.worker}: {reason}")
             log.warning("%s on worker %s is started anew: %s", part.id, part.worker, reason)
             self._tell()
@@ -251,15 +318,26 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
     async def serve(self, **given: Any) -> dict[str, Any]:
         """Serve a model under a name, replacing any other; return when all parts are served."""
         order = Order(**{**given, "workers": tuple(given["workers"])})
-        until = asyncio.get_running_loop().time() + _BEGIN_SECONDS
-        while reason := why_not(self._candidates(), order.resources, order.workers):
-            if asyncio.get_running_loop().time() >= until or not self._is_beginning():
-                break
-            await self._change(_LOOK_SECONDS)
+        if order.id:
+            self._orders[order.id] = order
+        try:
+            until = asyncio.get_running_loop().time() + _BEGIN_SECONDS
+            while reason := self._why_refused(order) or why_not(self._candidates(), order.resources, order.workers):
+                if asyncio.get_running_loop().time() >= until or not self._is_beginning():
+                    break
+                await self._change(_LOOK_SECONDS)
+            if order.id and order.id not in self._orders:
+                reason = "it was cancelled"
+        finally:
+            self._orders.pop(order.id, None)
         if reason:
             return {"error": reason}
         before, entry = self._entries.get(order.name), Entry(order)
+        if before is not None and before.order.owner == order.owner:
+            entry.model_id = before.model_id
         self._entries[order.name] = entry  # first, so that the name always resolves
+        self._past_lines.pop(order.name)
+        self._hold_scheduler()
         if before is not None:
             await self._stop(before)
             if self._entries.get(order.name) is not entry:  # do not leave its parts running
@@ -269,13 +347,64 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             if entry.refused.done():
                 if self._entries.get(order.name) is entry:
                     await self.stop(order.name)
+                    self._past_lines.put(order.name, await self._lines(entry))
                 return {"error": entry.refused.result()}
             if self._entries.get(order.name) is not entry:
                 return {"error": "it was stopped or replaced meanwhile"}
             changed: asyncio.Future[Any] = asyncio.ensure_future(self._change())
             await asyncio.wait({changed, entry.refused}, return_when=asyncio.FIRST_COMPLETED)
             changed.cancel()
+        entry.is_served = True
         return self._found(entry)
+
+    def _why_refused(self, order: Order) -> str:
+        """Return why an order may not take its name; empty if it may."""
+        entry = self._entries.get(order.name)
+        if entry is None or order.may_replace(entry.order, self._owners()):
+            return ""
+        return (
+            f"the name belongs to {entry.order.owner_name or 'another client'}, who serves a model under it: choose "
+            "another name, or pass replace=True to replace that model, whose clients then get an error"
+        )
+
+    def _owners(self) -> set[str]:
+        """Return the ids of the clients that are connected."""
+        return set(self._scheduler.clients)
+
+    async def cancel(self, name: str, order: str) -> bool:
+        """Cancel an order; return whether it was still there."""
+        if self._orders.pop(order, None) is not None:
+            self._tell()
+            return True
+        entry = self._entries.get(name)
+        return entry is not None and entry.order.id == order and await self.stop(name)
+
+    def remove_client(self, scheduler: Any, client: str) -> None:
+        """Cancel what a client has ordered that is not served yet: its process has ended."""
+        unserved = [entry.order for entry in self._entries.values() if not entry.is_served]
+        for order in [*self._orders.values(), *unserved]:
+            if order.owner == client:
+                task = asyncio.ensure_future(self.cancel(order.name, order.id))
+                self._cancelling.add(task)
+                task.add_done_callback(self._cancelling.discard)
+
+    async def waiting(self, name: str, order: str) -> str:
+        """Return what an order waits for; empty if it does not wait."""
+        return self._missing(name, order)
+
+    def _missing(self, name: str, order_id: str) -> str:
+        entry = self._entries.get(name)
+        if order_id in self._orders:
+            return "a worker that can serve: workers are starting"
+        if entry is None or entry.order.id != order_id:
+            return ""
+        order, reasons = entry.order, []
+        for part in entry.parts:
+            if part.state == "starting":
+                reasons.append(f"its factory, which runs on worker {part.worker}")
+            elif part.state == "waiting" and (not part.number or entry.parts[0].state == "running"):
+                reasons.append(part.trouble or what_is_missing(self._candidates(), order.resources, order.workers))
+        return "; ".join(dict.fromkeys(reasons))
 
     async def resolve(self, name: str, wait: float = 0.0) -> dict[str, Any]:
         """Return the locations of a model's parts; wait up to `seconds` for its primary."""
@@ -289,7 +418,17 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
 
     def _found(self, entry: Entry) -> dict[str, Any]:
         running = [part.endpoint() for part in entry.parts if part.state == "running"]
-        return {"id": self._id, "replicas": entry.order.replicas, "endpoints": running, "options": entry.order.options}
+        shared = sum(self._sharing(entry, part) for part in entry.parts)
+        return {
+            "id": self._id,
+            "model_id": entry.model_id,
+            "owner": entry.order.owner_name,
+            "replicas": entry.order.replicas,
+            "endpoints": running,
+            "options": entry.order.options,
+            "trouble": entry.trouble(),
+            "shared": shared,
+        }
 
     async def models(self, figures: bool = True) -> list[dict[str, Any]]:
         """Return a row for each part of each model, with the statistics from its worker."""
@@ -300,8 +439,13 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
     async def logs(self, name: str) -> dict[str, Any]:
         """Return the lines of each part of a model, oldest first."""
         entry = self._entries.get(name)
+        if entry is None and name in self._past_lines:
+            return self._past_lines.entries[name]
         if entry is None:
             return {"missing": True, "known": sorted(self._entries)}
+        return await self._lines(entry)
+
+    async def _lines(self, entry: Entry) -> dict[str, list[str]]:
         found = await asyncio.gather(*[self._ask(part, "labnet_lines") for part in entry.parts])
         return {part.id: [*part.lines, *(lines or ())] for part, lines in zip(entry.parts, found, strict=True)}
 
@@ -315,7 +459,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
 
     async def _ask(self, part: Part, what: str) -> Any:
         """Call an operation of a part's worker; return None without an answer."""
-        if part.state != "running":
+        if part.worker not in self._scheduler.workers:
             return None
         try:
             asked = getattr(self._scheduler.rpc(part.worker), what)(part=part.id)
@@ -327,6 +471,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         """Stop a model; return whether there was one."""
         entry = self._entries.pop(name, None)
         if entry is not None:
+            self._hold_scheduler()
             await self._stop(entry)
         return entry is not None
 
@@ -384,8 +529,8 @@ def address_of(worker: str, answer: dict[str, Any]) -> str:
 def _ended(part: Part) -> str:
     """Return the reason where the process of a worker ends or is cut off during a start."""
     return (
-        f"its worker {part.worker} ended or was cut off while it started: the factory called os._exit or crashed, or the "
-        "system killed the process, as it does where memory runs out; see the log of the worker"
+        f"its worker {part.worker} ended or was cut off while it started: the factory called os._exit or crashed, or "
+        "the system killed the process, as it does where memory runs out; see the log of the worker"
     )
 
 

@@ -15,9 +15,12 @@ class Scheduler:
     """Workers that answer requests to start a part with what a test says."""
 
     def __init__(self, *addresses, status="running"):
+        self.clients, self.idle_timeout, self.idle_since = {}, 300.0, None
+        self.status = SimpleNamespace(name="running")
         self.handlers, self.answers, self.asked, self.ended = {}, [], [], []
         self.ending = None  # a future that requests to end a part wait for
         self.workers = {address: self.state(address, status) for address in addresses}
+        self.handlers["adaptive_target"] = lambda target_duration: 0
 
     @staticmethod
     def state(address, status):
@@ -40,7 +43,10 @@ class Scheduler:
                 await asyncio.shield(self.ending)
             self.ended.append((address, part))
 
-        return SimpleNamespace(labnet_start=start, labnet_end=end)
+        async def lines(*, part):
+            return [f"{part} says it"]
+
+        return SimpleNamespace(labnet_start=start, labnet_end=end, labnet_lines=lines)
 
 
 def order(**given):
@@ -270,3 +276,166 @@ def test_a_replica_of_one_model_leaves_the_idle_worker_to_the_primary_of_another
         return found
 
     assert played(scenario, scheduler) == D
+
+
+def of(owner, user="ana@here (process 1)", **given):
+    return order(owner=owner, owner_name=user, id=f"order of {owner}", **given)
+
+
+def test_a_name_is_taken_over_by_another_client_only_where_it_says_so():
+    scheduler = Scheduler(A)
+    scheduler.clients = {"a": None, "b": None}
+
+    async def scenario(registry):
+        first = await registry.serve(**of("a"))
+        refused = await registry.serve(**of("b", "bob@there (process 2)"))
+        again = await registry.serve(**of("a"))
+        taken = await registry.serve(**of("b", "bob@there (process 2)", replace=True))
+        return first, refused, again, taken
+
+    first, refused, again, taken = played(scenario, scheduler)
+    assert refused["error"].startswith("the name belongs to ana@here (process 1)")
+    assert first["model_id"] == again["model_id"] != taken["model_id"]
+    assert taken["owner"] == "bob@there (process 2)"
+
+
+@pytest.mark.parametrize(
+    ("user", "is_served"), [("ana@here (process 7)", True), ("ana@elsewhere (process 7)", False), ("bob@here", False)]
+)
+def test_a_model_whose_client_has_left_is_replaced_by_its_user(user, is_served):
+    scheduler = Scheduler(A)
+
+    async def scenario(registry):
+        scheduler.clients = {"a": None, "b": None}
+        first = await registry.serve(**of("a"))
+        del scheduler.clients["a"]
+        return first, await registry.serve(**of("b", user))
+
+    first, second = played(scenario, scheduler)
+    assert ("error" not in second) == is_served
+    assert first["model_id"] != second.get("model_id")
+
+
+def test_what_an_order_waits_for_is_told_and_it_can_be_cancelled():
+    scheduler = Scheduler(A)
+    scheduler.workers[A].resources = {"GPU": 1}
+
+    async def scenario(registry):
+        await registry.serve(**order(name="other", resources={"GPU": 1}))
+        serving = asyncio.ensure_future(registry.serve(**of("a", resources={"GPU": 1})))
+        await settled(lambda: "model" in registry._entries)
+        waits = await registry.waiting("model", "order of a")
+        assert not await registry.cancel("model", "another order")
+        assert await registry.cancel("model", "order of a")
+        answer = await serving
+        await registry.stop("other")
+        return waits, answer, len(scheduler.asked)
+
+    waits, answer, asked = played(scenario, scheduler)
+    assert waits == f"the resources {{'GPU': 1}}, which are in use on worker {A} by other"
+    assert (answer, asked) == ({"error": "it was stopped or replaced meanwhile"}, 1)
+
+
+def test_an_order_that_waits_for_the_first_worker_can_be_cancelled():
+    scheduler = Scheduler(A, status="init")
+
+    async def scenario(registry):
+        serving = asyncio.ensure_future(registry.serve(**of("a")))
+        await settled(lambda: registry._orders)
+        waits = await registry.waiting("model", "order of a")
+        assert await registry.cancel("model", "order of a")
+        return waits, await serving
+
+    assert played(scenario, scheduler) == (
+        "a worker that can serve: workers are starting",
+        {"error": "it was cancelled"},
+    )
+
+
+def test_what_a_client_that_ended_was_waiting_for_is_not_served_later():
+    scheduler = Scheduler(A, B)
+
+    async def scenario(registry):
+        scheduler.answers = [asyncio.get_running_loop().create_future()]  # a factory that does not return
+        serving = asyncio.ensure_future(registry.serve(**of("a")))
+        await settled(lambda: scheduler.asked)
+        waits = await registry.waiting("model", "order of a")
+        await registry.serve(**of("a", name="served"))
+        registry.remove_client(scheduler, "b")
+        registry.remove_client(scheduler, "a")
+        answer, left = await serving, set(registry._entries)
+        await registry.stop("served")
+        return waits, answer, left
+
+    waits, answer, left = played(scenario, scheduler)
+    assert waits == f"its factory, which runs on worker {A}"
+    assert (answer, left) == ({"error": "it was stopped or replaced meanwhile"}, {"served"})
+
+
+def test_workers_that_serve_are_not_idle_and_parts_that_wait_ask_for_workers():
+    scheduler = Scheduler(A, B)
+    for address, state in scheduler.workers.items():
+        state.address = address
+
+    async def scenario(registry):
+        assert scheduler.idle_timeout == 300.0
+        await registry.serve(**order(workers=(A,)))
+        spare = registry.valid_workers_downscaling(scheduler, list(scheduler.workers.values()))
+        targets = [await scheduler.handlers["adaptive_target"](target_duration="5s")]
+        scheduler.workers.pop(A)
+        registry.remove_worker(scheduler, A)
+        await settled(lambda: only(registry).state == "waiting")
+        targets.append(await registry.adaptive_target())
+        kept = scheduler.idle_timeout
+        await registry.stop("model")
+        return [state.address for state in spare], targets, await registry.adaptive_target(), kept
+
+    assert played(scenario, scheduler) == ([B], [1, 1], 0, None)
+    assert scheduler.idle_timeout == 300.0
+
+
+def test_a_replica_moves_away_from_its_primary_when_a_worker_comes():
+    scheduler = Scheduler(A)
+
+    async def scenario(registry):
+        answer = await registry.serve(**order(replicas=3))
+        lines = (await registry.logs("model"))["model/1"]
+        for worker in (B, C):
+            scheduler.workers[worker] = scheduler.state(worker, "running")
+            await registry.ready(worker)
+        parts = registry._entries["model"].parts
+        await settled(lambda: {part.worker for part in parts if part.state == "running"} == {A, B, C})
+        return answer["shared"], lines, parts[0].restarts, (await registry.resolve("model"))["shared"]
+
+    shared, lines, restarts, after = played(scenario, scheduler)
+    assert (shared, restarts, after) == (2, 0, 0)
+    assert any("shares worker" in line for line in lines)
+
+
+def test_workers_that_end_with_their_scheduler_are_not_called_lost(caplog):
+    scheduler = Scheduler(A)
+
+    async def scenario(registry):
+        await registry.serve(**order())
+        scheduler.status.name = "closing"
+        registry.remove_worker(scheduler, A)
+        await asyncio.sleep(0.01)
+
+    played(scenario, scheduler)
+    assert not caplog.records
+
+
+def test_what_a_model_wrote_that_could_not_be_served_is_in_its_logs():
+    scheduler = Scheduler(A)
+
+    async def scenario(registry):
+        scheduler.answers = [{"error": "the weights are missing"}]
+        assert await registry.serve(**order()) == {"error": "the weights are missing"}
+        lines = (await registry.logs("model"))["model/0"]
+        await registry.serve(**order())
+        return lines, await registry.stop("model"), (await registry.logs("model"))
+
+    lines, _, after = played(scenario, scheduler)
+    assert lines[0].endswith("the weights are missing")
+    assert lines[1:] == ["model/0 says it"]
+    assert after == {"missing": True, "known": []}

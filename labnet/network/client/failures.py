@@ -18,19 +18,26 @@ _TURNED_AWAY = (401, 403, 404, 405, 411, 413, 415, 429, 503)
 
 
 def no_reply(
-    address: Address, route: str, reason: BaseException, schedule: Schedule, *, call: str | None, applied: str | None
+    address: Address,
+    route: str,
+    reason: BaseException,
+    schedule: Schedule,
+    *,
+    call: str | None,
+    applied: str | None,
+    trouble: str = "",
 ) -> RemoteError:
-    """Return the error for a request without a reply, from the reason of its last attempt."""
+    """Return the error for a request without a reply, from the reason of its last attempt, or what a directory says."""
     tail = f" ({schedule.failures} attempts)" if schedule.failures > 1 else ""
     tail += f" (applied: {applied})" if applied else ""
     where, server = f"{address}{route}", str(address)
     if isinstance(reason, TimeoutError):
         plain = address.scheme == "https" and not schedule.connected
-        hint = ", not even to TLS: does the server speak https?" if plain else ""
+        hint = ", not even to TLS: does the server speak https?" if plain else f"; {trouble}" * bool(trouble)
         text = f"{where}: no answer within {schedule.timeout:.3g} s{hint}{tail}"
         return errors.RemoteTimeout(text, server=server, route=route, call=call, applied=applied)
     reason = getattr(reason, "real_error", None) or reason
-    hint = "does the server speak https?" if is_without_tls(reason) else "is the server running there?"
+    hint = "does the server speak https?" if is_without_tls(reason) else trouble or "is the server running there?"
     text = f"{where}: {getattr(reason, 'strerror', None) or reason}; {hint}{tail}"
     return errors.Unreachable(text, server=server, route=route, call=call, applied=applied)
 

@@ -48,6 +48,11 @@ class Location(Protocol):
         """Whether the server may move to another address."""
         ...
 
+    @property
+    def trouble(self) -> str:
+        """Why the server does not answer, for errors; empty if unknown."""
+        ...
+
     def on_reply(self, route: str, headers: Mapping[str, str]) -> None:
         """Record the headers of a reply."""
 
@@ -72,6 +77,7 @@ class FixedLocation:
     """
 
     moves = False
+    trouble = ""
 
     def __init__(self, address: Address, token: str | None, ssl: tls.SSLContext | None):
         self.address = address

@@ -241,7 +241,9 @@ class Caller:
                 if wait is None:
                     applied = None if not at_stake else "unknown" if schedule.in_doubt else "no"
                     call = extra.get(CALL)
-                    raise failures.no_reply(self.address, route, reason, schedule, call=call, applied=applied) from None
+                    raise failures.no_reply(
+                        self.address, route, reason, schedule, call=call, applied=applied, trouble=self.where.trouble
+                    ) from None
             await asyncio.sleep(wait)
 
     async def _is_elsewhere(self, response: Response, schedule: Schedule) -> bool:
