@@ -5,10 +5,12 @@ import contextlib
 import getpass
 import inspect
 import math
+import multiprocessing
 import os
 import secrets
 import socket
 import ssl as tls
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from importlib.metadata import entry_points
@@ -17,7 +19,7 @@ from typing import Any
 
 import dask.config
 from dask.utils import parse_timedelta
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Scheduler
 from distributed.protocol import serialize_bytes
 
 from labnet.cluster import host
@@ -391,8 +393,8 @@ def _factory(given: Any) -> Callable[[], Any]:
         return lambda: given
     if not callable(given):
         raise ServeError(
-            "serve_model: expected a function that returns the model, or a Module, got "
-            f"{type(given).__name__} {given!r:.60}"
+            f"serve_model: expected a function that returns the model, got {type(given).__name__} {given!r:.60}; "
+            "a Module does too"
         )
     try:
         inspect.signature(given).bind()
@@ -449,17 +451,52 @@ def connect(client_or_address: Any = None, *, workers: int | None = None, **opti
     if isinstance(client_or_address, Client):
         client = client_or_address
         if client.asynchronous:
-            raise TypeError("connect: expected a client that blocks, got an asynchronous one; pass its address instead")
+            raise TypeError(
+                "connect: expected a client that blocks, got an asynchronous one; connect to the address of a scheduler "
+                "in another process or thread, or have one made here: ln.cluster.connect()"
+            )
     else:
         target, worker = client_or_address, host.current.get()
         if target is None and worker is not None:
             target, options = worker.scheduler.address, {"security": worker.security, **options}
         elif target is None:
             given = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": ":0", **options}
-            target, options = Processes(**given), {}
+            target, options = _processes(given), {}
             owned.append(target)
+        _refuse_own_loop(target)
         client = Client(target, set_as_default=False, **options)
         owned.insert(0, client)
     client.register_plugin(Registry())
     client.register_plugin(host.Host())
     return Cluster(client, owned=owned)
+
+
+def _processes(options: Mapping[str, Any]) -> Processes:
+    """Start a cluster of processes; each of them imports the script that runs here."""
+    hint = (
+        "connect() starts processes that import this script: call it below if __name__ == '__main__':, or pass the "
+        "address of a cluster"
+    )
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(hint)
+    try:
+        return Processes(**options)
+    except RuntimeError as error:
+        if hasattr(sys.modules["__main__"], "__file__"):
+            raise RuntimeError(f"no worker could be started ({error}): {hint}") from error
+        raise
+
+
+def _refuse_own_loop(target: Any) -> None:
+    """Raise `TypeError` if a scheduler runs on the event loop of this thread, which a call that blocks would stop."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    address = getattr(target, "scheduler_address", target)
+    for scheduler in Scheduler._instances:
+        if scheduler.status.name == "running" and scheduler.loop.asyncio_loop is loop and scheduler.address == address:
+            raise TypeError(
+                f"connect: the scheduler at {address} runs on the event loop of this thread and cannot answer while "
+                "connect waits here: start it in another process, or with LocalCluster(asynchronous=False)"
+            )

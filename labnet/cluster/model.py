@@ -17,8 +17,8 @@ from labnet.network.transport.address import Address
 
 #: Seconds between refreshes of an incomplete directory, and the longest wait of a forward for one.
 _REFRESH_SECONDS = 2.0
-#: Weight of a new duration in the moving average.
-_SHARE = 0.2
+#: Weight of a new duration in the moving average, and share of it that is left with each call of another part.
+_SHARE, _LEFT = 0.2, 0.95
 
 
 class PartLoad:
@@ -100,7 +100,11 @@ class ClusterModel(RemoteModel):
                 self._parts[incarnation] = PartLoad(endpoint, caller)
         if not self._parts:  # all parts are being restarted
             return PartLoad(self._location.endpoint, self._caller)
-        return min(self._parts.values(), key=lambda part: part.load)
+        chosen = min(self._parts.values(), key=lambda part: part.load)
+        for part in self._parts.values():
+            if part is not chosen and not part.in_flight:  # one that was slow once is tried again in the end
+                part.seconds *= _LEFT
+        return chosen
 
     def __repr__(self) -> str:
         return f"ClusterModel({self.name!r}, {self.url})"
