@@ -7,7 +7,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from labnet.errors import Unreachable
 from labnet.network.client.location import Gone
 from labnet.network.client.retry import Backoff
 from labnet.network.protocol.headers import EPOCH, LINEAGE, VERSION, Least
@@ -94,7 +93,7 @@ class Directory:
             if asking is None or asking.done():
                 asking = self._asking = self._ask("labnet_resolve", name=self.name)
             found = await asyncio.shield(asyncio.wrap_future(asking))
-        except (OSError, RuntimeError, Unreachable) as error:  # of Dask, whose pool of connections may be closed
+        except (OSError, RuntimeError) as error:  # of Dask, whose pool of connections may be closed
             self.trouble = f"the scheduler of the cluster does not answer ({error or type(error).__name__})"
             return
         except asyncio.CancelledError:

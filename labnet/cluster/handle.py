@@ -20,6 +20,7 @@ from typing import Any
 import dask.config
 from dask.utils import parse_timedelta
 from distributed import Client, LocalCluster, Scheduler
+from distributed.comm import CommClosedError
 from distributed.protocol import serialize_bytes
 
 from labnet.cluster import host
@@ -350,7 +351,21 @@ class Cluster:
         return asyncio.run_coroutine_threadsafe(asking(), self.client.loop.asyncio_loop)
 
     def _ask(self, operation: str, **arguments: Any) -> Any:
-        return self.client.sync(getattr(self._scheduler(), operation), **arguments)
+        try:
+            return self.client.sync(getattr(self._scheduler(), operation), **arguments)
+        except (CommClosedError, TimeoutError, ConnectionError) as error:
+            raise self._silence(error) from error
+        except (OSError, RuntimeError) as error:  # Dask raises them for connections that are closed
+            if self.client.status == "running" and type(error) is not OSError:
+                raise
+            raise self._silence(error) from error
+
+    def _silence(self, error: BaseException) -> Unreachable:
+        """Return the error for a scheduler that does not answer."""
+        return Unreachable(
+            f"the scheduler of the cluster does not answer ({type(error).__name__}: {error}); models that run go on, "
+            "and are found by their names again when a scheduler runs at its address: connect to it then"
+        )
 
     def _scheduler(self) -> Any:
         if self.client.scheduler is None:
@@ -452,8 +467,8 @@ def connect(client_or_address: Any = None, *, workers: int | None = None, **opti
         client = client_or_address
         if client.asynchronous:
             raise TypeError(
-                "connect: expected a client that blocks, got an asynchronous one; connect to the address of a scheduler "
-                "in another process or thread, or have one made here: ln.cluster.connect()"
+                "connect: expected a client that blocks, got an asynchronous one; connect to the address of a "
+                "scheduler in another process or thread, or have one made here: ln.cluster.connect()"
             )
     else:
         target, worker = client_or_address, host.current.get()

@@ -7,16 +7,20 @@ import logging
 import ssl as tls
 import threading
 import traceback
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from distributed.comm import get_address_host
+from distributed.batched import BatchedSend
+from distributed.comm import get_address_host, parse_host_port
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.protocol import deserialize_bytes
+from distributed.protocol.pickle import dumps
 
 from labnet.cluster.capture import Capture
 from labnet.cluster.directory import BACKOFF, Directory, PartLocation
+from labnet.cluster.registry import Registry
 from labnet.errors import ServeError
 from labnet.network import Server
 from labnet.network.client.options import ClientOptions
@@ -31,6 +35,13 @@ from labnet.network.serve import Given, Place, serve_part
 T = TypeVar("T")
 log = logging.getLogger("labnet.cluster")
 
+#: The reason with which Dask closes a worker that has lost its scheduler.
+_BROKEN = "worker-handle-scheduler-connection-broken"
+#: Seconds for an answer of the scheduler, between looks for another one, and until a worker without one ends.
+_ANSWER_SECONDS, _LOOK_SECONDS, _ALONE_SECONDS = 5.0, 0.5, 3600.0
+#: Plugins whose parts are served on when a new scheduler brings its own.
+_left: "weakref.WeakKeyDictionary[Any, Host]" = weakref.WeakKeyDictionary()
+
 #: The worker on which the current factory runs.
 current: contextvars.ContextVar[Any] = contextvars.ContextVar("labnet_worker", default=None)
 
@@ -44,12 +55,20 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
     async def setup(self, worker: Any) -> None:
         """Start serving and register with the scheduler."""
         self._worker = worker
-        self._served: dict[str, Server] = {}
-        self._turns: dict[str, threading.Lock] = {}
-        self._starts: dict[str, object] = {}
-        self._lock = threading.Lock()
-        self._capture = Capture()
-        self._capture.install()
+        before = _left.pop(worker, None)
+        if before is not None:  # its parts are served on, under another scheduler
+            self.__dict__.update(before.__dict__)
+        else:
+            self._served: dict[str, Server] = {}
+            self._origins: dict[str, dict[str, Any]] = {}
+            self._turns: dict[str, threading.Lock] = {}
+            self._starts: dict[str, object] = {}
+            self._lock = threading.Lock()
+            self._capture = Capture()
+            self._capture.install()
+        self._is_alone = False
+        self._scheduler_id = (await worker.scheduler.identity())["id"]
+        worker.close = self._close
         worker.handlers.update(
             labnet_start=self.start,
             labnet_end=self.end,
@@ -57,13 +76,61 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
             labnet_lines=self.lines,
             labnet_intervals=self.intervals,
         )
-        await worker.scheduler.labnet_ready(worker=worker.contact_address or worker.address)
+        parts = [{**self._origins[part], **self._endpoint(server)} for part, server in self._served.items()]
+        await worker.scheduler.labnet_ready(worker=worker.contact_address or worker.address, parts=parts)
 
     async def teardown(self, worker: Any) -> None:
-        """Stop all parts: the worker ends."""
+        """Stop all parts: the worker ends. If another scheduler brings the plugin of its own, keep them for that."""
+        if self._is_alone:
+            _left[worker] = self
+            return
         served = list(self._served)
         await asyncio.gather(*[self.end(part) for part in served])
         self._capture.remove()
+
+    # Another scheduler in place of one that died
+
+    async def _close(self, *arguments: Any, reason: str = "worker-close", **given: Any) -> Any:
+        """Close the worker, unless it serves and has lost a scheduler that died."""
+        if reason == _BROKEN and self._served and not self._worker.state.tasks:
+            found = await self._find_scheduler()
+            if found != self._scheduler_id and self._worker.status.name == "running":
+                self._is_alone = True
+                log.warning("the scheduler at %s has died; models are served on", self._worker.scheduler.address)
+                self._returning = asyncio.create_task(self._return())
+                return None
+        return await type(self._worker).close(self._worker, *arguments, reason=reason, **given)
+
+    async def _find_scheduler(self) -> str | None:
+        """Return the id of the scheduler at the known address; None if its host answers that there is none.
+
+        A scheduler that cannot be reached may have given the parts to other workers, so it counts as this worker's.
+        """
+        host, port = parse_host_port(self._worker.scheduler.address.partition("://")[2])
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                _, writer = await asyncio.open_connection(host, port)
+                writer.close()
+                return str((await self._worker.scheduler.identity())["id"])
+        except ConnectionRefusedError:
+            return None
+        except (OSError, TimeoutError):
+            return str(self._scheduler_id)
+
+    async def _return(self) -> None:
+        """Wait for a scheduler at the known address; register with it and bring it the plugins."""
+        worker, until = self._worker, asyncio.get_running_loop().time() + _ALONE_SECONDS
+        for name in ("heartbeat", "keep-alive"):
+            worker.periodic_callbacks[name].stop()
+        while await self._find_scheduler() in (None, self._scheduler_id):
+            if asyncio.get_running_loop().time() > until:
+                await type(worker).close(worker, reason=_BROKEN)
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+        worker.batched_stream = BatchedSend(interval="2ms", loop=worker.loop)
+        await worker._register_with_scheduler()
+        await worker.scheduler.register_scheduler_plugin(plugin=dumps(Registry()), name=Registry.name, idempotent=True)
+        await worker.scheduler.register_worker_plugin(plugin=dumps(Host()), name=self.name, idempotent=True)
 
     async def start(self, part: str, **given: Any) -> dict[str, Any]:
         """Serve a part; return its location or the reason of a failure."""
@@ -85,6 +152,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         options: dict[str, Any],
         replicas: int,
         primary: dict[str, Any] | None,
+        origin: dict[str, Any],
     ) -> dict[str, Any]:
         self._stop(part)
         with self._capture.of_this_thread(part):
@@ -100,10 +168,14 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
                     role = self._role(name, replicas, primary)
                     server = self._serve(name, model, optimizer, None if primary else store, options, role)
                     self._served[part] = server
+                    self._origins[part] = {**origin, "order": {**origin["order"], "program": program}}
             except BaseException as error:  # an exit of this thread would end the worker, with the models of others
                 log.exception("%s cannot be served", part)
                 return {"error": _reason(error)}
         self._capture.belongs(server.worker.ident, part)
+        return self._endpoint(server)
+
+    def _endpoint(self, server: Server) -> dict[str, Any]:
         return {
             "port": server.port,
             "token": server.token,
@@ -152,7 +224,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
             return None
         if primary is None:
             return Primary(new_lineage())
-        found = {"id": primary["id"], "replicas": replicas, "endpoints": [primary]}
+        found = {**primary, "replicas": replicas, "endpoints": [primary]}
         directory = Directory(name, found, self._ask, self._ssl())
         seat = PartLocation(directory, directory.endpoints[0])
         return Replica(Caller(seat, ClientOptions(backoff=BACKOFF)), directory.endpoints[0].incarnation)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from distributed.comm import get_address_host
@@ -48,6 +48,8 @@ class Entry:
         self.refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         #: Whether all parts have been served, so that its client has its answer.
         self.is_served = False
+        #: Whether it was taken over from workers that have served it under a scheduler before this one.
+        self.is_restored = False
         #: Id of the model for its clients; it changes with its owner.
         self.model_id = secrets.token_hex(8)
 
@@ -96,15 +98,47 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
 
     # Events of workers
 
-    async def ready(self, worker: str) -> bool:
-        """Record that a worker can serve; return whether it belongs to this cluster."""
+    async def ready(self, worker: str, parts: Sequence[dict[str, Any]] = ()) -> bool:
+        """Record that a worker can serve; return whether it belongs to this cluster.
+
+        Parameters
+        ----------
+        parts : sequence of dict
+            What it serves already, by order of a scheduler before this one.
+        """
         if worker not in self._scheduler.workers:
             log.warning("%r says that it can serve, and is no worker of this cluster", worker)
             return False
         self._ready.add(worker)
+        for part in parts:
+            await self._adopt(worker, part)
         self._spread()
         self._tell()
         return True
+
+    async def _adopt(self, worker: str, found: dict[str, Any]) -> None:
+        """Take a part over that a worker serves; end it if its name or its number has been given to another one."""
+        order = Order(**{**found["order"], "workers": tuple(found["order"]["workers"])})
+        entry = self._entries.get(order.name)
+        if entry is None:
+            entry = self._entries[order.name] = Entry(order)
+            entry.model_id, entry.is_served, entry.is_restored = str(found["model_id"]), True, True
+            self._hold_scheduler()
+            entry.tasks = [asyncio.create_task(self._keep(entry, part)) for part in entry.parts]
+        part = entry.parts[int(found["number"])]
+        if entry.order.id != order.id or part.worker:
+            await self._release(Part(order.name, part.number, worker=worker))
+            return
+        part.start(worker)
+        part.run(address_of(worker, found), str(found["token"]), str(found["incarnation"]))
+
+    async def _await_return(self, entry: Entry, part: Part) -> None:
+        """Wait until a part is taken over, or its worker is given up."""
+        until = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        while part.state == "waiting" and (left := until - asyncio.get_running_loop().time()) > 0:
+            await self._change(left)
+        if part.state == "waiting":
+            part.restarts = 0  # it ran before
 
     def _spread(self) -> None:
         """Move replicas that share a worker with another part of their model to idle workers."""
@@ -199,14 +233,17 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
     async def _keep(self, entry: Entry, part: Part) -> None:
         """Keep a part served until it is stopped: restart it whenever it is lost."""
         failures = 0
+        if entry.is_restored:
+            await self._await_return(entry, part)
         while True:
-            lost = entry.lost[part.id]
-            await self._place(entry, part)
-            lost.clear()
-            if part.worker not in self._scheduler.workers or (part.number and entry.parts[0].state != "running"):
-                part.state = "waiting"
-                continue
-            trouble = await self._start(entry, part)
+            lost, trouble = entry.lost[part.id], ""
+            if part.state != "running":  # it was not taken over
+                await self._place(entry, part)
+                lost.clear()
+                if part.worker not in self._scheduler.workers or (part.number and entry.parts[0].state != "running"):
+                    part.state = "waiting"
+                    continue
+                trouble = await self._start(entry, part)
             if trouble:
                 is_given_up = lost.is_set() and part.worker in self._scheduler.workers
                 part.lose(trouble)
@@ -276,7 +313,10 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
     async def _start(self, entry: Entry, part: Part) -> str:
         """Ask a worker to serve a part; return the reason of a failure, or an empty string."""
         order, lost = entry.order, entry.lost[part.id]
-        primary = {**entry.parts[0].endpoint(), "id": self._id} if part.number else None
+        primary = None
+        if part.number:
+            primary = {**entry.parts[0].endpoint(), "id": self._id, "model_id": entry.model_id}
+        origin = {"order": {**vars(order), "program": b""}, "model_id": entry.model_id, "number": part.number}
         asking = asyncio.ensure_future(
             self._scheduler.rpc(part.worker).labnet_start(
                 part=part.id,
@@ -286,6 +326,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
                 options=order.options,
                 replicas=order.replicas,
                 primary=primary,
+                origin=origin,
             )
         )
         ended = asyncio.ensure_future(lost.wait())

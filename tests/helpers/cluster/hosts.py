@@ -137,6 +137,14 @@ class Hosts:
         self.processes.append(process)
         return process
 
+    def restart_scheduler(self, *, host="127.0.0.1"):
+        """Start a scheduler at the address of the one that was killed."""
+        port = self.address.rpartition(":")[2]
+        self._file.unlink()
+        process = self._start("dask_scheduler", "--host", host, "--port", port, "--no-dashboard")
+        until(lambda: self._file.exists() and self._file.read_text().strip().endswith("}"))
+        return process
+
     def worker(self, name, *, link=None):
         """Start a worker with its nanny; returns the process of the nanny."""
         host = "127.0.0.1" if link is None else link.address
