@@ -1,9 +1,11 @@
 """The handle of a cluster: serve models by name, find them, and inspect what is served."""
 
 import asyncio
+import atexit
 import contextlib
 import getpass
 import inspect
+import logging
 import math
 import multiprocessing
 import os
@@ -11,6 +13,7 @@ import secrets
 import socket
 import ssl as tls
 import sys
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from importlib.metadata import entry_points
@@ -81,6 +84,8 @@ class Cluster:
         self.client = client
         self._owned = owned
         self._closed = False
+        if len(owned) > 1:
+            _own.add(self)
 
     # Serving
 
@@ -378,11 +383,12 @@ class Cluster:
 
     def close(self) -> None:
         """Disconnect; a cluster that `connect` has started is shut down with all its servers."""
-        self._closed = True
-        if len(self._owned) > 1:  # for a cluster of its own: every server stops in order
+        if not self.closed and len(self._owned) > 1:  # for a cluster of its own: every server stops in order
             with contextlib.suppress(OSError, RuntimeError):  # the scheduler may have ended already
                 for name in dict.fromkeys(row["name"] for row in self._ask("labnet_models", figures=False)):
                     self._ask("labnet_stop", name=name)
+                self.client.run(_be_quiet)
+        self._closed = True
         for owned in self._owned:
             owned.close()
 
@@ -394,6 +400,22 @@ class Cluster:
 
     def __repr__(self) -> str:
         return f"Cluster({self.address})"
+
+
+#: Clusters that this process has started; closed at its end, before Dask closes their workers one after the other.
+_own: "weakref.WeakSet[Cluster]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for cluster in list(_own):
+        with contextlib.suppress(Exception):  # the process ends
+            cluster.close()
+
+
+def _be_quiet() -> None:
+    """End the log of a worker that is about to end: it would report that its scheduler is gone."""
+    logging.disable(logging.CRITICAL)
 
 
 def _factory(given: Any) -> Callable[[], Any]:

@@ -232,13 +232,17 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
 
     async def _keep(self, entry: Entry, part: Part) -> None:
         """Keep a part served until it is stopped: restart it whenever it is lost."""
-        failures = 0
+        failures, reason = 0, ""
         if entry.is_restored:
             await self._await_return(entry, part)
         while True:
             lost, trouble = entry.lost[part.id], ""
             if part.state != "running":  # it was not taken over
+                before = part.worker
                 await self._place(entry, part)
+                if reason:  # only now: at the end of a cluster all workers are lost, and none takes over
+                    log.warning("%s was on worker %s and starts on %s: %s", part.id, before, part.worker, reason)
+                    reason = ""
                 lost.clear()
                 if part.worker not in self._scheduler.workers or (part.number and entry.parts[0].state != "running"):
                     part.state = "waiting"
@@ -266,7 +270,6 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             if part.moves_to:
                 reason, part.moves_to = f"it moves to the idle worker {part.moves_to}", ""
             part.lose(f"on worker {part.worker}: {reason}")
-            log.warning("%s on worker %s is started anew: %s", part.id, part.worker, reason)
             self._tell()
             await self._release(part)  # a replica is restarted even if its worker keeps running
 

@@ -52,3 +52,22 @@ def test_a_script_without_a_guard_is_told_to_have_one(tmp_path):
     ended = subprocess.run([sys.executable, script], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert ended.returncode == 1
     assert "call it below if __name__ == '__main__':" in ended.stderr.strip().splitlines()[-1]
+
+
+ENDING = """
+import labnet as ln
+
+if __name__ == "__main__":
+    cluster = ln.cluster.connect(workers=2)
+    model = cluster.serve_model(lambda: ln.nn.Linear(2, 1), name="line", replicas=2, blocking=True)
+    model(ln.ones((1, 2)))
+    CLOSING
+"""
+
+
+@pytest.mark.parametrize("closing", ["cluster.close()", "pass"])
+def test_a_script_that_ends_says_nothing_whether_it_closes_its_cluster_or_not(tmp_path, closing):
+    script = tmp_path / "script.py"
+    script.write_text(ENDING.replace("CLOSING", closing))
+    ended = subprocess.run([sys.executable, script], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
