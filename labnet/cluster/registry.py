@@ -8,6 +8,7 @@ through here, no call of a model.
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 from collections.abc import Awaitable, Sequence
 from typing import Any
@@ -33,6 +34,8 @@ _ANSWER_SECONDS, _BEGIN_SECONDS, _END_SECONDS = 5.0, 10.0, 20.0
 _LOOK_SECONDS = 0.2
 #: Seconds after which a task that is still running is cancelled again.
 _CANCEL_SECONDS = 0.1
+#: Seconds without a question of an adaptive cluster, which asks every second by default, until it counts as ended.
+_ADAPTING_SECONDS = 30.0
 #: Number of models that could not be served whose output is kept.
 _PAST = 100
 
@@ -73,6 +76,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         self._orders: dict[str, Order] = {}
         self._cancelling: set[asyncio.Task[bool]] = set()
         self._past_lines: BoundedMap[str, dict[str, list[str]]] = BoundedMap(_PAST)
+        self._adapted = -math.inf  # when an adaptive cluster has asked for the last time
         self._idle_timeout = scheduler.idle_timeout
         self._adaptive_target = scheduler.handlers.get("adaptive_target")
         self._ready: set[str] = set()
@@ -166,10 +170,12 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         return [worker for worker in workers if worker.address not in serving]
 
     async def adaptive_target(self, target_duration: str | float | None = None) -> int:
-        """Return how many workers an adaptive cluster should have: one for each part that waits, besides the others."""
+        """Return how many workers an adaptive cluster should have: one more for each part that waits or shares one."""
+        self._adapted = asyncio.get_running_loop().time()
         parts = [part for entry in self._entries.values() for part in entry.parts]
         serving = {part.worker for part in parts if part.state in ("starting", "running")}
         waiting = sum(part.state == "waiting" for part in parts)
+        waiting += sum(self._sharing(entry, part) for entry in self._entries.values() for part in entry.parts)
         waiting += sum(order.replicas for order in self._orders.values())
         target: int = self._adaptive_target(target_duration=target_duration)
         return max(target, len(serving) + waiting)
@@ -224,9 +230,11 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         return list(found.values())
 
     def _is_beginning(self) -> bool:
-        """Return whether a worker has just started and will soon be able to serve."""
+        """Return whether a worker has just started and will soon be able to serve, or may, since there is none."""
         workers = self._scheduler.workers
-        return any(address not in self._ready or state.status.name == "init" for address, state in workers.items())
+        return not workers or any(
+            address not in self._ready or state.status.name == "init" for address, state in workers.items()
+        )
 
     # Supervision of parts
 
@@ -367,7 +375,11 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
         try:
             until = asyncio.get_running_loop().time() + _BEGIN_SECONDS
             while reason := self._why_refused(order) or why_not(self._candidates(), order.resources, order.workers):
-                if asyncio.get_running_loop().time() >= until or not self._is_beginning():
+                now = asyncio.get_running_loop().time()
+                is_adapting = not self._candidates() and now < self._adapted + _ADAPTING_SECONDS
+                if not is_adapting and (now >= until or not self._is_beginning()):
+                    break
+                if order.id and order.id not in self._orders:
                     break
                 await self._change(_LOOK_SECONDS)
             if order.id and order.id not in self._orders:
@@ -439,7 +451,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
     def _missing(self, name: str, order_id: str) -> str:
         entry = self._entries.get(name)
         if order_id in self._orders:
-            return "a worker that can serve: workers are starting"
+            return "a worker that can serve: workers are starting, or none has come yet"
         if entry is None or entry.order.id != order_id:
             return ""
         order, reasons = entry.order, []

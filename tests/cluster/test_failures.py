@@ -58,7 +58,12 @@ def serving(several, tmp_path):
 def test_a_nanny_that_is_killed_takes_its_worker_along_and_another_one_goes_on(several, tmp_path):
     cluster, model = serving(several, tmp_path)
     nanny, worker = nanny_of(cluster, "model")
-    assert train(model, lambda: os.kill(nanny, signal.SIGKILL)) == expected()
+
+    def fault():
+        os.kill(nanny, signal.SIGKILL)
+        until(lambda: worker not in cluster.client.scheduler_info()["workers"])
+
+    assert train(model, fault) == expected()
     row = part(cluster, "model")
     assert (row.version, row.restarts) == (STEPS, 1)
     assert row.worker != worker

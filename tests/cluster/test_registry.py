@@ -347,7 +347,7 @@ def test_an_order_that_waits_for_the_first_worker_can_be_cancelled():
         return waits, await serving
 
     assert played(scenario, scheduler) == (
-        "a worker that can serve: workers are starting",
+        "a worker that can serve: workers are starting, or none has come yet",
         {"error": "it was cancelled"},
     )
 
@@ -439,3 +439,20 @@ def test_what_a_model_wrote_that_could_not_be_served_is_in_its_logs():
     assert lines[0].endswith("the weights are missing")
     assert lines[1:] == ["model/0 says it"]
     assert after == {"missing": True, "known": []}
+
+
+def test_a_model_waits_for_the_first_worker_of_an_adaptive_cluster(monkeypatch):
+    monkeypatch.setattr("labnet.cluster.registry._BEGIN_SECONDS", 0.0)
+    scheduler = Scheduler()
+
+    async def scenario(registry):
+        assert "has no worker" in (await registry.serve(**of("a")))["error"]
+        assert await registry.adaptive_target() == 0
+        serving = asyncio.ensure_future(registry.serve(**of("a", replicas=2)))
+        await settled(lambda: registry._orders)
+        assert await registry.adaptive_target() == 2
+        scheduler.workers[A] = scheduler.state(A, "running")
+        await registry.ready(A)
+        return await serving
+
+    assert len(played(scenario, scheduler)["endpoints"]) == 2
