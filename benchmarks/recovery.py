@@ -1,8 +1,8 @@
 """How long a store takes to open after a crash: ``python benchmarks/recovery.py``.
 
 A process makes so many updates and is killed; another one then serves the model from its store. The table has the CPU
-seconds of that start, with the checkpoints of ``recovery_seconds`` and without them, which is what it cost before. Ratios
-are to the start after the fewest updates.
+seconds of that start, with the checkpoints of ``recovery_seconds`` and without them, which is what it cost before.
+Ratios are to the start after the fewest updates.
 """
 
 import argparse

@@ -7,7 +7,6 @@ import getpass
 import inspect
 import logging
 import math
-import multiprocessing
 import os
 import secrets
 import socket
@@ -34,6 +33,7 @@ from labnet.cluster.pipeline import Pipeline
 from labnet.cluster.registry import Registry
 from labnet.cluster.table import Models, Row
 from labnet.errors import ServeError, Unreachable
+from labnet.network.client.local_steps import LocalTrainer
 from labnet.network.client.options import ClientOptions
 from labnet.network.client.retry import Backoff
 from labnet.network.model.staleness import Policy, Staleness
@@ -224,12 +224,15 @@ class Cluster:
         backoff: Backoff | None = None,
         wire_dtype: str | None = None,
         state: str | os.PathLike[str] | None = None,
+        local_steps: int | None = None,
+        model: Any = None,
+        optimizer: Any = None,
     ) -> ClusterModel:
         """Return the remote model for a name that the cluster serves.
 
         Parameters
         ----------
-        timeout, blocking, client, backoff, wire_dtype, state
+        timeout, blocking, client, backoff, wire_dtype, state, local_steps, model, optimizer
             As for `labnet.network.remote_model`. The call waits for a model that is being restarted.
 
         Raises
@@ -248,9 +251,16 @@ class Cluster:
                 f"cluster.logs({name!r})"
             )
         options = ClientOptions(
-            timeout=timeout, client=client, backoff=backoff or BACKOFF, wire_dtype=wire_dtype, state=state
+            timeout=timeout,
+            client=client,
+            backoff=backoff or BACKOFF,
+            wire_dtype=wire_dtype if local_steps is None else None,
+            state=state,
         )
-        return self._bound(name, answer, options, blocking=blocking)
+        remote = self._bound(name, answer, options, blocking=blocking)
+        if local_steps is not None:
+            remote.local = LocalTrainer(remote.fetch_weights, model, optimizer, local_steps, wire_dtype=wire_dtype)
+        return remote
 
     def _bound(self, name: str, answer: dict[str, Any], options: ClientOptions, *, blocking: bool) -> ClusterModel:
         return ClusterModel(Directory(name, answer, self._submit, self._ssl()), options, blocking=blocking)
@@ -514,8 +524,6 @@ def _processes(options: Mapping[str, Any]) -> Processes:
         "connect() starts processes that import this script: call it below if __name__ == '__main__':, or pass the "
         "address of a cluster"
     )
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise RuntimeError(hint)
     try:
         return Processes(**options)
     except RuntimeError as error:

@@ -37,6 +37,8 @@ class Forward:
         Greater than the numbers of all earlier forwards.
     first_call : str
         The id of the first request; unchanged when the forward is repeated.
+    mode : str
+        ``"train"``, or ``"weights"`` if the outputs are the parameters, whose gradients depend on no value.
     """
 
     caller: Caller
@@ -48,12 +50,13 @@ class Forward:
     key: str
     number: int
     first_call: str = ""
+    mode: str = "train"
 
     def __post_init__(self) -> None:
         self.first_call = self.first_call or self.call
 
     @classmethod
-    def of(cls, sent: "Sent", response: Response) -> "Forward":
+    def of(cls, sent: "Sent", response: Response, mode: str = "train") -> "Forward":
         """Read the reply to a forward in training mode.
 
         Raises
@@ -69,7 +72,7 @@ class Forward:
                 f"{caller.address}/forward: {what}", server=str(caller.address), route="/forward"
             )
         epoch = response.headers.get(EPOCH)
-        return cls(caller, sent.names, sent.body, reply, call, epoch, sent.ticket.key, sent.number)
+        return cls(caller, sent.names, sent.body, reply, call, epoch, sent.ticket.key, sent.number, mode=mode)
 
     @classmethod
     def recorded(cls, sent: "Sent", known: RecordedForward) -> "Forward":
@@ -90,9 +93,9 @@ class Forward:
             If the server does not know the outcome.
         """
         ticket = self.caller.own_ticket()
-        response = await self.caller.call("POST", "/forward", self.body, {MODE: "train"}, ticket=ticket)
+        response = await self.caller.call("POST", "/forward", self.body, {MODE: self.mode}, ticket=ticket)
         again = Forward.of(Sent(self.caller, self.names, self.body, ticket, self.number), response)
-        if _same_bytes(self.reply, again.reply):
+        if self.mode == "weights" or _same_bytes(self.reply, again.reply):
             self.call, self.epoch = again.call, again.epoch
             return
         applied = await self._refuse()

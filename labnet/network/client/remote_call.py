@@ -100,6 +100,11 @@ class RemoteCall(RemoteNode):
         sending = self._apply(body, Round.current() or SharedUpdates.current() or self._share(run))
         return run_here_first(sending) if self._blocking else sending
 
+    async def send(self, body: wire.Body) -> None:
+        """Send the gradients of the outputs outside a backward; the same body again is the same request."""
+        self._choose_key(body)
+        await self._apply(body, None)
+
     def settle(self) -> None:
         """Forget the outcome: a further backward is a new request, which the server will refuse.
 

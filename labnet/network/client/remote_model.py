@@ -7,9 +7,12 @@ import ssl as tls
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
+
 from labnet import errors, wire
 from labnet.autograd import is_recording, next_number
 from labnet.network.client.forward import Forward, Sent
+from labnet.network.client.local_steps import LocalTrainer
 from labnet.network.client.options import ClientOptions
 from labnet.network.client.remote_call import Output, RemoteCall, remote_keys
 from labnet.network.client.replay import recorded_forward
@@ -114,6 +117,8 @@ class RemoteModel:
 
     def __init__(self, caller: Caller, *, blocking: bool):
         self._caller = caller
+        #: With ``local_steps``: the copy of the model, its optimizer and the count of rounds; else None.
+        self.local: LocalTrainer | None = None
         #: Whether calls return results instead of awaitables.
         self.blocking = blocking
 
@@ -152,6 +157,42 @@ class RemoteModel:
         message = wire.message_of({k: _as_tensor(v) for k, v in given.items()} if named else _as_tensor(given))
         return _run(self._forward(self._sending(message), message, training=is_recording()), blocking=self.blocking)
 
+    def step(self, x: Any, y: Any, *, loss: Callable[[Tensor, Any], Tensor]) -> Any:
+        """Train the copy of a model with ``local_steps`` on a batch; send the difference after each round of them.
+
+        Parameters
+        ----------
+        x, y : tensor
+            Inputs and targets.
+        loss : callable
+            Given outputs and targets.
+
+        Returns
+        -------
+        float, or with ``blocking=False`` something to await that gives it
+            The loss of the batch before the step.
+
+        Raises
+        ------
+        RemoteError
+            If the server cannot be reached in time; the step was taken, and the next one, or `synchronize`, sends the
+            same difference again. If the difference is refused (`StaleGradient`, `BadGradient`), the next round begins
+            from the weights of the server.
+        """
+        return _run(self._trainer().step(x, y, loss), blocking=self.blocking)
+
+    def synchronize(self) -> Any:
+        """Send the difference of the local steps since the last round, and load the weights of the server.
+
+        `step` does so after each round; call it at the end of the training. Something to await with ``blocking=False``.
+        """
+        return _run(self._trainer().synchronize(), blocking=self.blocking)
+
+    def _trainer(self) -> LocalTrainer:
+        if self.local is None:
+            raise TypeError("this remote model has no local copy: remote_model(url, local_steps=, model=, optimizer=)")
+        return self.local
+
     def _sending(self, message: wire.Message) -> Sent:
         """Return the request of a forward; keys and numbers follow the order of the calls."""
         message.metadata[WANTED] = ",".join(name for name, tensor in message.tensors.items() if tensor.requires_grad)
@@ -179,6 +220,13 @@ class RemoteModel:
         if not isinstance(reply, wire.Message):
             raise errors.ProtocolMismatch(f"{self.url}/forward: expected tensors, got {reply!r:.60}")
         return reply.value
+
+    async def fetch_weights(self) -> Forward:
+        """Return the parameters as a forward of the server, which takes their gradients."""
+        sent = self._sending(wire.message_of(wrap(np.zeros(1, np.float32))))
+        mode = "weights"
+        response = await sent.caller.call("POST", "/forward", sent.body, {MODE: mode}, ticket=sent.ticket)
+        return Forward.of(sent, response, mode)
 
     def _connect(self, message: wire.Message, forward: Forward) -> Any:
         """Connect the outputs to a node for the remote call."""
@@ -243,6 +291,9 @@ def remote_model(
     forward: str = "/forward",
     backward: str = "/optimize",
     on_error: Callable[[errors.RemoteError], object] | None = None,
+    local_steps: int | None = None,
+    model: Any = None,
+    optimizer: Any = None,
 ) -> RemoteModel:
     """Connect to a served model: a function that computes there and whose gradient flows back.
 
@@ -265,6 +316,15 @@ def remote_model(
         Names of the server's routes.
     on_error : callable, optional
         Called with each `RemoteError` before it is raised; in another thread if the model blocks.
+    local_steps : int, optional
+        Train a copy of the model here with `RemoteModel.step`, and send the server what so many steps have changed
+        (DiLoCo): for links on which a request takes longer than a step. The server applies the difference as a
+        gradient, so its optimizer is the outer one, such as ``SGD(lr=0.7, momentum=0.9, nesterov=True)``. With them,
+        `wire_dtype` is that of differences and may also be ``"int8"``.
+    model : Module, optional
+        The copy: a module like the served one, with any weights.
+    optimizer : Optimizer, optional
+        Trains the copy.
 
     Raises
     ------
@@ -286,13 +346,16 @@ def remote_model(
         ssl=ssl,
         client=client,
         backoff=backoff,
-        wire_dtype=wire_dtype,
+        wire_dtype=wire_dtype if local_steps is None else None,
         state=state,
         forward=forward,
         backward=backward,
         on_error=on_error,
     )
-    return RemoteModel(Caller(Address.parse(url), options), blocking=blocking)
+    remote = RemoteModel(Caller(Address.parse(url), options), blocking=blocking)
+    if local_steps is not None:
+        remote.local = LocalTrainer(remote.fetch_weights, model, optimizer, local_steps, wire_dtype=wire_dtype)
+    return remote
 
 
 async def all(*awaitables: Any) -> tuple[Any, ...]:

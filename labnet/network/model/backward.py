@@ -12,6 +12,7 @@ from labnet.network.client.partial_update import partial_update, states_of
 from labnet.network.model.calls import CallRecord
 from labnet.network.model.graph import Graph, vjp
 from labnet.network.model.updates import Contribution
+from labnet.network.protocol.differences import SCALES, dequantize
 from labnet.network.protocol.headers import KEY, LOSS, WANTED, renewed_by
 from labnet.network.server.fingerprint import fingerprint_of
 from labnet.network.server.routing import Failure, Request
@@ -123,11 +124,21 @@ async def message_of(request: Request) -> wire.Message:
     message = await request.message()
     if message is None or not message.tensors:
         raise Failure(400, "BadRequest", f"{request.path} needs at least one tensor")
+    if SCALES in message.metadata:
+        return _dequantized(message)
     if not request.is_json:
         return message
     # JSON does not tell 1 from 1.0, and models compute in floats
     tensors = {name: t.astype("float32") if t.dtype.kind in "iu" else t for name, t in message.tensors.items()}
     return wire.Message(tensors, message.named, message.metadata)
+
+
+def _dequantized(message: wire.Message) -> wire.Message:
+    """Return integers as floats, by the scale of each tensor."""
+    try:
+        return wire.Message(dequantize(message.tensors, message.metadata[SCALES]), message.named, message.metadata)
+    except ValueError as error:
+        raise Failure(400, "BadRequest", f"metadata {SCALES!r}: {error}") from None
 
 
 class Calling:

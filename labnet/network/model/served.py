@@ -194,10 +194,12 @@ class ServedModel:
     async def _forward(self, request: Request) -> Reply:
         message = await message_of(request)
         await self.role.ready(request)
-        training = request.native and request.headers.get(MODE, "train") == "train"
+        mode = request.headers.get(MODE, "train")
+        training = request.native and mode in ("train", "weights")
         inputs = leaves_of(message) if training else message.tensors
         sample = self.times.sample("forward")
-        of, seen, result = await self._worker.run(lambda: self._call(inputs, message.named, training, sample))
+        compute = self._parameters if mode == "weights" else self.compute
+        of, seen, result = await self._worker.run(lambda: self._call(inputs, message.named, training, sample, compute))
         version, epoch = of
         output = outputs_of(await await_model(result, lambda: _both(Calling(training), sample.awaiting())))
         body = await encoded(output.value, request.format)
@@ -216,7 +218,12 @@ class ServedModel:
         return Reply(body, headers)
 
     def _call(
-        self, inputs: dict[str, Tensor], named: bool, training: bool, sample: Sample
+        self,
+        inputs: dict[str, Tensor],
+        named: bool,
+        training: bool,
+        sample: Sample,
+        compute: Callable[..., Any] | None = None,
     ) -> tuple[tuple[int, str | None], ForwardState | None, Any]:
         """Call the model, and read the state it depends on: updates run on the same thread.
 
@@ -228,7 +235,17 @@ class ServedModel:
         if training and self._reaches is not False and isinstance(self._model, Module):
             seen = ForwardState(self._model.state_dict(), random_state())
         with self.timeline.doing("forward"), Calling(training), sample:
-            return (self.version, self.role.epoch), seen, self.compute(*arguments, **(inputs if named else {}))
+            return (
+                (self.version, self.role.epoch),
+                seen,
+                (compute or self.compute)(*arguments, **(inputs if named else {})),
+            )
+
+    def _parameters(self, *inputs: Tensor, **named: Tensor) -> dict[str, Tensor]:
+        """Return the trained parameters by name, as outputs whose gradients are theirs."""
+        if not isinstance(self._model, Module):
+            raise Failure(404, "RouteNotFound", "this model is a plain function without named parameters")
+        return {name: parameter * 1 for name, parameter in self._model.named_parameters() if parameter.requires_grad}
 
     async def complete(self) -> None:
         """Replay the forwards whose backwards had reached other servers when the previous process died.
