@@ -38,7 +38,9 @@ log = logging.getLogger("labnet.cluster")
 #: The reason with which Dask closes a worker that has lost its scheduler.
 _BROKEN = "worker-handle-scheduler-connection-broken"
 #: Seconds for an answer of the scheduler, between looks for another one, and until a worker without one ends.
-_ANSWER_SECONDS, _LOOK_SECONDS, _ALONE_SECONDS = 5.0, 0.5, 3600.0
+_ANSWER_SECONDS, _LOOK_SECONDS, _ALONE_SECONDS = 2.0, 0.5, 3600.0
+#: How often a scheduler that neither answers nor refuses a connection is asked.
+_ATTEMPTS = 4
 #: Plugins whose parts are served on when a new scheduler brings its own.
 _left: "weakref.WeakKeyDictionary[Any, Host]" = weakref.WeakKeyDictionary()
 
@@ -80,8 +82,8 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         await worker.scheduler.labnet_ready(worker=worker.contact_address or worker.address, parts=parts)
 
     async def teardown(self, worker: Any) -> None:
-        """Stop all parts: the worker ends. If another scheduler brings the plugin of its own, keep them for that."""
-        if self._is_alone:
+        """Stop all parts if the worker ends; keep them if a scheduler replaces this plugin by its own."""
+        if worker.status.name == "running":
             _left[worker] = self
             return
         served = list(self._served)
@@ -107,15 +109,17 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         A scheduler that cannot be reached may have given the parts to other workers, so it counts as this worker's.
         """
         host, port = parse_host_port(self._worker.scheduler.address.partition("://")[2])
-        try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                _, writer = await asyncio.open_connection(host, port)
-                writer.close()
-                return str((await self._worker.scheduler.identity())["id"])
-        except ConnectionRefusedError:
-            return None
-        except (OSError, TimeoutError):
-            return str(self._scheduler_id)
+        for _ in range(_ATTEMPTS):  # a process that ends closes its connections before it stops to accept new ones
+            try:
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    _, writer = await asyncio.open_connection(host, port)
+                    writer.close()
+                    return str((await self._worker.scheduler.identity())["id"])
+            except ConnectionRefusedError:
+                return None
+            except (OSError, TimeoutError):
+                await asyncio.sleep(_LOOK_SECONDS)
+        return str(self._scheduler_id)
 
     async def _return(self) -> None:
         """Wait for a scheduler at the known address; register with it and bring it the plugins."""

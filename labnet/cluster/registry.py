@@ -130,7 +130,9 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
             self._hold_scheduler()
             entry.tasks = [asyncio.create_task(self._keep(entry, part)) for part in entry.parts]
         part = entry.parts[int(found["number"])]
-        if entry.order.id != order.id or part.worker:
+        if part.worker == worker and part.incarnation == found["incarnation"]:  # it is told again
+            return
+        if entry.order.id != order.id or part.worker or not part.is_placed:
             await self._release(Part(order.name, part.number, worker=worker))
             return
         part.start(worker)

@@ -456,3 +456,47 @@ def test_a_model_waits_for_the_first_worker_of_an_adaptive_cluster(monkeypatch):
         return await serving
 
     assert len(played(scenario, scheduler)["endpoints"]) == 2
+
+
+def test_what_workers_serve_already_is_taken_over_and_only_what_is_missing_is_started(monkeypatch):
+    scheduler = Scheduler(A, B)
+    given = of("a", replicas=2, workers=[])
+    found = [
+        {"order": given, "model_id": "of before", "number": number, "port": 50 + number, "token": "t", "tls": False}
+        for number in range(2)
+    ]
+
+    async def scenario(registry):
+        monkeypatch.setattr("labnet.cluster.registry.PATIENCE_SECONDS", 3600.0)
+        for worker, part in ((B, found[1]), (A, found[0]), (A, found[0])):  # a worker may tell twice
+            await registry.ready(worker, [{**part, "incarnation": "1" * 24}])
+        await settled(lambda: len(registry._found(registry._entries["model"])["endpoints"]) == 2)
+        answer = await registry.resolve("model")
+        assert (scheduler.asked, scheduler.ended) == ([], [])
+        stranger = {**found[0], "order": {**given, "id": "another order"}, "incarnation": "2" * 24}
+        await registry.ready(B, [stranger])
+        ended = list(scheduler.ended)
+        scheduler.workers.pop(A)
+        registry.remove_worker(scheduler, A)
+        monkeypatch.setattr("labnet.cluster.registry.PATIENCE_SECONDS", 0.0)
+        await settled(lambda: only(registry).worker == B and only(registry).state == "running")
+        return answer, ended
+
+    answer, ended = played(scenario, scheduler)
+    assert answer["model_id"] == "of before"
+    assert sorted(endpoint["url"] for endpoint in answer["endpoints"]) == ["http://127.0.0.1:50", "http://127.0.0.1:51"]
+    assert ended == [(B, "model/0")]
+
+
+def test_a_part_that_does_not_come_back_with_its_worker_is_started_on_another(monkeypatch):
+    monkeypatch.setattr("labnet.cluster.registry.PATIENCE_SECONDS", 0.05)
+    scheduler = Scheduler(A, B)
+    given = of("a", replicas=2, workers=[])
+    part = {"order": given, "model_id": "m", "number": 1, "port": 51, "token": "t", "tls": False}
+
+    async def scenario(registry):
+        await registry.ready(A, [{**part, "incarnation": "1" * 24}])
+        await settled(lambda: only(registry).state == "running")
+        return only(registry).worker, scheduler.asked[0]
+
+    assert played(scenario, scheduler) == (B, (B, "model/0"))
