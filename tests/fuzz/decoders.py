@@ -9,6 +9,7 @@ import numpy as np
 from labnet import wire
 from labnet.errors import WireError
 from labnet.network.protocol import inference_bodies
+from labnet.network.protocol.differences import SCALES, dequantize, encode
 
 
 def decode_inference(data):
@@ -17,7 +18,15 @@ def decode_inference(data):
     return inference_bodies.decode(data[2:], length).inputs
 
 
-DECODERS = (wire.decode_native, wire.decode_json, wire.decode_npy, decode_inference)
+def decode_differences(data):
+    """Read differences of weights, with their scales where they have valid ones."""
+    message = wire.decode_native(data)
+    with contextlib.suppress(ValueError):
+        return {n: t.numpy() for n, t in dequantize(message.tensors, message.metadata.get(SCALES, "")).items()}
+    return message
+
+
+DECODERS = (wire.decode_native, wire.decode_json, wire.decode_npy, decode_inference, decode_differences)
 #: Bytes that a decoded tensor may take for each byte of the body: a digit in JSON is a number of 8 bytes.
 GROWTH = 8
 
@@ -43,5 +52,6 @@ def seeds():
         b'{"a": [[1, 2.5], [true, 3e9]]}',
         b"".join(wire.encode_npy(array).parts),
         struct.pack("<H", len(text)) + text + b"\1\2",
+        b"".join(encode({"a": array}, "int8")[0].parts),
     ]
     return [bytes([position]) + body for position, body in enumerate(bodies)]

@@ -1,10 +1,10 @@
 """Differences of weights on the wire: float32, bfloat16, or integers of 8 bits with a scale for each tensor."""
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from labnet import wire
@@ -13,7 +13,7 @@ from labnet.tensor import Tensor
 Array = np.ndarray[Any, Any]
 #: Key of the metadata with the scales of integers.
 SCALES = "scales"
-_LARGEST = 127
+_LARGEST, _MOST = 127, float(np.finfo(np.float32).max)
 
 
 def encode(differences: Mapping[str, Array], dtype: str | None) -> tuple[wire.Body, dict[str, Array]]:
@@ -55,12 +55,15 @@ def dequantize(tensors: Mapping[str, Tensor], scales: str) -> dict[str, Tensor]:
     ValueError
         If a scale is missing, or no positive finite number.
     """
-    factors = json.loads(scales)
-    if not isinstance(factors, dict) or factors.keys() != tensors.keys():
+    try:
+        factors = msgspec.json.decode(scales, type=dict[str, float])
+    except msgspec.DecodeError as error:
+        raise ValueError(f"expected a number for each tensor: {error}") from None
+    if factors.keys() != tensors.keys():
         raise ValueError(f"expected a number for each of {sorted(tensors)}, got {scales:.60}")
     for name, factor in factors.items():
-        if not isinstance(factor, float | int) or not 0 < factor < math.inf:
-            raise ValueError(f"expected a positive number for {name!r}, got {factor!r:.40}")
+        if not 0 < factor <= _MOST:
+            raise ValueError(f"expected a positive number of float32 for {name!r}, got {factor!r:.40}")
     return {
         name: Tensor(tensor.numpy().astype(np.float32) * np.float32(factors[name])) for name, tensor in tensors.items()
     }

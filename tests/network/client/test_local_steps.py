@@ -196,5 +196,5 @@ def test_a_difference_that_is_refused_ends_its_round_only():
 
 @pytest.mark.parametrize("scales", ["[]", "{}", '{"0.weight": 0}', '{"0.weight": "1"}', "no JSON"])
 def test_scales_that_fit_no_tensor_are_refused(scales):
-    with pytest.raises(ValueError, match=r"expected|Expecting value"):
+    with pytest.raises(ValueError, match="expected"):
         dequantize({"0.weight": ln.zeros((4, 3), dtype="int8")}, scales)
