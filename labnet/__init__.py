@@ -212,7 +212,7 @@ from labnet.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from labnet import cluster as cluster
-    from labnet import cuda, func, io, jupyter, linalg, network
+    from labnet import cuda, func, interop, io, jupyter, linalg, network
     from labnet import testing as testing
     from labnet.compile import jit
     from labnet.data import batches
@@ -245,7 +245,7 @@ _LAZY_NAMES = {
     "slogdet": "labnet.linalg",
 }
 #: Sub-packages that are imported on first use, because they import Dask, Tornado, Jupyter or what files need.
-_LAZY = ("cluster", "cuda", "func", "io", "jupyter", "linalg", "network", "testing")
+_LAZY = ("cluster", "cuda", "func", "interop", "io", "jupyter", "linalg", "network", "testing")
 
 
 def __getattr__(name: str) -> Any:
@@ -375,6 +375,7 @@ __all__ = [
     "int16",
     "int32",
     "int64",
+    "interop",
     "io",
     "is_grad_enabled",
     "is_tensor",

@@ -30,7 +30,8 @@ The tree, most general first::
         │   └── StorageUnavailable      the server cannot write to its store
         └── RemoteFailure               the model or handler raised
             ├── RemoteShapeError        (also a ShapeError)
-            └── RemoteDTypeError        (also a DTypeError)
+            ├── RemoteDTypeError        (also a DTypeError)
+            └── RemoteGradientError     (also a GradientError)
 
 This module is independent of tensors and HTTP.
 """
@@ -185,3 +186,7 @@ class RemoteShapeError(RemoteFailure, ShapeError):
 
 class RemoteDTypeError(RemoteFailure, DTypeError):
     """A dtype error inside the served function."""
+
+
+class RemoteGradientError(RemoteFailure, GradientError):
+    """A gradient that the served model cannot give; no weight has changed."""

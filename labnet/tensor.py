@@ -69,6 +69,9 @@ def size_of(shape: tuple[int, ...]) -> Size:
 #: A tracer refuses the event or returns a replacement.
 witness: ContextVar[Callable[..., Any] | None] = ContextVar("labnet_witness", default=None)
 _witness = witness.get
+#: Nodes of tensors whose values were read as numbers, where this is recorded.
+exported: ContextVar[list[autograd.Node] | None] = ContextVar("labnet_exported", default=None)
+_exported = exported.get
 
 
 _hook_numbers = itertools.count()
@@ -80,6 +83,8 @@ def tell(what: str, tensor: Any) -> None:
     told = _witness()
     if told is not None:
         told(what, tensor)
+    elif (nodes := _exported()) is not None and what in ("numpy", "tolist") and tensor.node is not None:
+        nodes.append(tensor.node)
 
 
 def as_dtype(dtype: DTypeLike) -> np.dtype[Any]:

@@ -23,7 +23,7 @@ LAYERS = (
     ("testing",),
     ("wire", "store"),
     ("network",),
-    ("jupyter", "cluster", "cli", "__main__"),
+    ("jupyter", "cluster", "cli", "interop", "__main__"),
 )
 #: The order of the parts of a room, by its dotted path: folders and modules. A part imports only those to its left.
 ORDERS = {

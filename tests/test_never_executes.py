@@ -36,6 +36,9 @@ ALLOWED = {
     "optim/__init__.py": {"import_module"},
     "tensor.py": {"import_module"},
     "jupyter/__init__.py": {"import_module"},
+    "interop/__init__.py": {"import_module"},  # the same
+    # modules of torch that its user has made; none is read from a file
+    **{f"interop/torch/{name}.py": {"torch"} for name in ("adapter", "arrays", "conversion", "remote")},
     "jupyter/magics.py": {"compile", "exec", "eval"},
     "kernels/blas.py": {"ctypes.CDLL"},  # the library of NumPy that is loaded already
     "kernels/machine_code/compiler_process.py": {"subprocess"},  # Python itself, with a program of this package

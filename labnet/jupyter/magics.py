@@ -39,11 +39,15 @@ class LabnetMagics(Magics):  # type: ignore[misc]
     @argument("--name", default=None, help="name of the server (default: the object's name)")
     @argument("--no-panel", action="store_true", help="do not show the live panel")
     @argument("--compile", action="store_true", help="compile the forward and the training step")
+    @argument("--params", default=None, help="name of the parameters of a function of JAX")
+    @argument("--method", default=None, help="method of an estimator (default: predict_proba, or the next it has)")
+    @argument("--vjp", default=None, help="name of the gradient rule of a function of arrays")
     @line_cell_magic
     def serve_model(self, line: str, cell: str | None = None) -> Server:
         """Serve a model from this kernel, with a live panel below the cell.
 
-        The line magic serves an existing object. The cell magic runs the cell, which must define the object, and serves
+        The object is a model or function of labnet, or a model of torch, JAX or scikit-learn. The line magic serves an
+        existing object. The cell magic runs the cell, which must define the object, and serves
         it. Running it again replaces the model on its port; connections and statistics are kept. The server keeps the
         model even if its name is deleted; ``%labnet stop NAME`` stops it.
         """
@@ -53,7 +57,7 @@ class LabnetMagics(Magics):  # type: ignore[misc]
         given = arguments.parse(self.serve_model, line)
         if cell is not None:
             self._run(cell)
-        model = self._lookup(given.model)
+        model, params, vjp = (name and self._lookup(name) for name in (given.model, given.params, given.vjp))
         optimizer = self._optimizer(given.optimizer, given.lr)
         try:
             server = serve_model(
@@ -63,6 +67,9 @@ class LabnetMagics(Magics):  # type: ignore[misc]
                 name=given.name or given.model,
                 replace=True,
                 compile=given.compile,
+                params=params,
+                method=given.method,
+                vjp=vjp,
             )
         except (OSError, ValueError, LabnetError) as error:
             reason = getattr(error, "strerror", None) or _one_line(error)

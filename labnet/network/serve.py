@@ -14,7 +14,9 @@ from tornado.web import Application
 
 from labnet.errors import ServeError
 from labnet.network import discovery, inference, served_ports
+from labnet.network.adapters.adapted_model import adapted
 from labnet.network.adapters.device_adapter import on_device
+from labnet.network.adapters.model_adapter import Options, adapter_of
 from labnet.network.handle import Server
 from labnet.network.model.role import Role
 from labnet.network.model.served import ServedModel
@@ -136,16 +138,21 @@ def serve_model(
     store: str | os.PathLike[str] | None = None,
     durability: Durability = "group",
     recovery_seconds: float = RECOVERY_SECONDS,
+    params: Any = None,
+    method: str | None = None,
+    vjp: Any = None,
 ) -> Server:
     """Serve a model over HTTP from this process, for inference and training by clients.
 
     Parameters
     ----------
     model : callable
-        From tensor to tensor, sync or async, or a `Module`.
+        From tensor to tensor, sync or async, or a `Module`; or a model of another library: a ``torch.nn.Module``, a
+        function of JAX, an estimator of scikit-learn, or a `ModelAdapter`.
     optimizer : callable, optional
-        Called with the gradients of the model's parameters on every backward of a client. Without an optimizer the
-        weights do not change, and clients still get the gradient of their input.
+        One of `labnet.optim`, or of the model's library. Called with the gradients of the model's parameters on every
+        backward of a client. Without an optimizer the weights do not change, and clients still get the gradient of
+        their input.
     port, host, token, max_body, max_queue, ssl, handlers
         As for `serve`.
     routes : mapping of str to function, optional
@@ -176,6 +183,13 @@ def serve_model(
     recovery_seconds : float
         CPU seconds that replaying updates may take after a crash, about. A checkpoint is written when the updates since
         the last one are estimated to take longer, and at most a fifth of the time for updates goes into checkpoints.
+    params : pytree, optional
+        Parameters of a function of JAX, its first argument.
+    method : str, optional
+        Method of an estimator that computes; by default the first that it has of ``predict_proba``,
+        ``decision_function``, ``predict`` and ``transform``.
+    vjp : rule, or sequence of rules, optional
+        Gradient of a function that computes with NumPy or another library, as for `labnet.op`.
 
     Raises
     ------
@@ -193,9 +207,18 @@ def serve_model(
     if not isinstance(routes, Mapping | None):
         raise ServeError(f"serve_model: expected routes as functions by name, such as {{'f': f}}, got {routes!r:.60}")
     policy = Policy(staleness, max_staleness, accumulate)
-    given = Given(model, optimizer, routes or {}, policy, store, durability, compile, device, recovery_seconds)
     if name is None:
         name = getattr(model, "__name__", None) or type(model).__name__
+    adapter = adapter_of(model, optimizer, Options(params, method, vjp, device))
+    if adapter is not None:
+        if compile:
+            raise ServeError(
+                "serve_model: compile=True compiles models of labnet: compile the model with its own library before, "
+                "such as by torch.compile or jax.jit"
+            )
+        model, optimizer = adapted(adapter, optimizer)
+        device = None  # the adapter has moved it
+    given = Given(model, optimizer, routes or {}, policy, store, durability, compile, device, recovery_seconds)
     place = Place(
         port, host, name, token, max_body, max_queue, replace, ssl=tls_context(ssl), handlers=mounted(handlers)
     )

@@ -298,6 +298,11 @@ class Optimizer(metaclass=_Constructor):
             setattr(owner, own, tuple(value) if isinstance(value, list) else value)
 
     @property
+    def kind(self) -> str:
+        """Name of the algorithm, which a store checks when it is opened again."""
+        return type(self).__name__
+
+    @property
     def is_restricted(self) -> bool:
         """Whether it trains the parameters that it was given only."""
         return self._only is not None

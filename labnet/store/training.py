@@ -560,4 +560,4 @@ def _cpu_seconds() -> float:
 
 
 def _name(optimizer: Optimizer | None) -> str:
-    return "no optimizer" if optimizer is None else type(optimizer).__name__
+    return "no optimizer" if optimizer is None else optimizer.kind

@@ -15,6 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import labnet as ln
 from labnet.jupyter import arguments, magics
+from tests.helpers.libraries import torch_or_skip
 from tests.helpers.ports import free_port
 
 MODEL = "model = ln.nn.Sequential(ln.nn.Linear(3, 4), ln.nn.relu, ln.nn.Linear(4, 2))"
@@ -489,3 +490,52 @@ def test_compile_is_handed_on_and_what_comes_of_it_is_at_most_one_line(shell, mo
     assert asked == [True, False]
     assert result.success or output.startswith("UsageError: %serve_model: ")
     assert len(output.strip().splitlines()) <= 1
+
+
+OTHERS = """
+import numpy as np
+
+class Estimator:
+    def predict(self, rows):
+        return rows * 2
+
+    def transform(self, rows):
+        return rows * 3
+
+def sine(x):
+    return np.sin(np.asarray(x))
+
+rule = lambda g, out, x: g * np.cos(x)
+estimator = Estimator()
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [("estimator", 2.0), ("estimator --method transform", 3.0), ("sine --vjp rule --optimizer none", np.sin(1.0))],
+)
+def test_a_model_of_another_library_is_served(shell, line, found):
+    run(shell, OTHERS)
+    result, output = run(shell, f"%serve_model {line} --port 0 --no-panel")
+    assert result.success, output
+    with ln.no_grad():
+        assert ln.network.remote_model(result.result.url, blocking=True)(ln.ones(1)).item() == pytest.approx(found)
+
+
+def test_a_module_of_torch_is_served_with_its_own_optimizer_or_labnets(shell):
+    shell.user_ns["torch"] = torch_or_skip()
+    run(shell, "net = torch.nn.Linear(3, 2)\nopt = torch.optim.SGD(net.parameters(), lr=0.1)")
+    for options in ("--optimizer opt", "--optimizer sgd --lr 0.1"):
+        result, output = run(shell, f"%serve_model net --port 0 --no-panel {options}")
+        assert result.success, output
+        before = shell.user_ns["net"].bias.tolist()
+        ln.network.remote_model(result.result.url, blocking=True)(ln.ones((1, 3))).sum().backward()
+        assert shell.user_ns["net"].bias.tolist() == pytest.approx([value - 0.1 for value in before])
+
+
+def test_what_a_library_refuses_is_one_line(shell):
+    shell.user_ns["torch"] = torch_or_skip()
+    run(shell, "net = torch.nn.Linear(3, 2)\nopt = torch.optim.SGD(torch.nn.Linear(3, 2).parameters(), lr=0.1)")
+    result, output = run(shell, "%serve_model net --port 0 --no-panel --optimizer opt")
+    assert not result.success
+    assert "UsageError: %serve_model: 2 of the 2 parameters of the optimizer SGD are not the module's" in output

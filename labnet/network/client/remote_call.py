@@ -39,11 +39,11 @@ class Parts:
 
 
 class Output(Node):
-    """One output of a remote call."""
+    """One output of a call whose node takes `Parts`, such as a remote call."""
 
     __slots__ = ("_dtype", "_name", "_shape")
 
-    def __init__(self, call: "RemoteCall", name: str, tensor: Tensor):
+    def __init__(self, call: Node, name: str, tensor: Tensor):
         self.parents = (call,)
         self._name = name
         self._shape = tensor.shape
@@ -54,7 +54,7 @@ class Output(Node):
         gradient = as_gradient(gradient)
         if (gradient.shape, gradient.dtype) != (self._shape, self._dtype):
             raise GradientError(
-                f"gradient of shape {gradient.shape} and dtype {gradient.dtype} for a remote output "
+                f"gradient of shape {gradient.shape} and dtype {gradient.dtype} for an output "
                 f"of shape {self._shape} and dtype {self._dtype}"
             )
         return [Parts({self._name: gradient})]

@@ -10,16 +10,18 @@ from labnet.autograd import Gradients, Node, no_grad
 from labnet.errors import PartialUpdate, RemoteError, StaleGradient
 from labnet.network.client.partial_update import partial_update, states_of
 from labnet.network.model.calls import CallRecord
-from labnet.network.model.graph import Graph, vjp
+from labnet.network.model.graph import Graph, check_reached, vjp
 from labnet.network.model.updates import Contribution
 from labnet.network.protocol.differences import SCALES, dequantize
 from labnet.network.protocol.headers import KEY, LOSS, WANTED, renewed_by
 from labnet.network.server.fingerprint import fingerprint_of
 from labnet.network.server.routing import Failure, Request
 from labnet.network.threads import await_model
+from labnet.nn import Module
 from labnet.nn.modules import calling_mode
+from labnet.settings import Setting
 from labnet.store import Outcome
-from labnet.tensor import Tensor
+from labnet.tensor import Tensor, exported
 
 
 class Backward:
@@ -52,6 +54,11 @@ class Backward:
         if self.is_pending:
             waiting, self._gradients = self._gradients, None
             self._gradients = await await_model(waiting)
+
+    def check(self, model: Any) -> None:
+        """Raise `GradientError` if the model took values out of the graph, so that a gradient is lost."""
+        if self._gradients is not None and not self.is_pending:
+            check_reached(self._graph, self._gradients, model.parameters() if isinstance(model, Module) else ())
 
     def keep(self) -> None:
         """Store the gradients for the next attempt."""
@@ -142,32 +149,55 @@ def _dequantized(message: wire.Message) -> wire.Message:
 
 
 class Calling:
-    """A context for model calls: training mode with recording, or evaluation mode without."""
+    """A context for model calls: training mode with recording, or evaluation mode without.
 
-    __slots__ = ("_mode", "_record")
+    Parameters
+    ----------
+    reads : list, optional
+        Given the nodes of tensors that the model reads as plain arrays.
+    """
 
-    def __init__(self, training: bool):
+    __slots__ = ("_mode", "_others")
+
+    def __init__(self, training: bool, reads: list[Node] | None = None):
         self._mode = calling_mode(training)
-        self._record = None if training else no_grad()
+        self._others = [] if training else [no_grad()]
+        if reads is not None:
+            self._others.append(Setting(exported, reads))
 
     def __enter__(self) -> None:
         self._mode.__enter__()
-        if self._record is not None:
-            self._record.__enter__()
+        for other in self._others:
+            other.__enter__()
 
     def __exit__(self, *exception: object) -> None:
-        if self._record is not None:
-            self._record.__exit__()
+        for other in reversed(self._others):
+            other.__exit__()
         self._mode.__exit__()
 
 
+def class_of(result: Any) -> type:
+    """Return the class of what a model returned, or of the first of several outputs."""
+    parts = result.values() if isinstance(result, dict) else result if isinstance(result, tuple | list) else (result,)
+    return type(next(iter(parts), None))
+
+
 def outputs_of(result: Any) -> wire.Message:
-    """Return the result of a model as tensors by name."""
+    """Return the result of a model as tensors by name; tensors of other libraries lose their gradient."""
     if isinstance(result, tuple | list):
         result = {str(position): item for position, item in enumerate(result)}
+    result = {name: _own(item) for name, item in result.items()} if isinstance(result, dict) else _own(result)
     if not isinstance(result, Tensor | np.ndarray) and not (isinstance(result, dict) and wire.is_tensors(result)):
         raise Failure(500, "RemoteFailure", f"a model must return tensors, got {type(result).__name__} {result!r:.60}")
     return wire.message_of(result)
+
+
+def _own(value: Any) -> Any:
+    """Return a tensor of another library as an array, and anything else as it is."""
+    if isinstance(value, Tensor | np.ndarray) or not hasattr(value, "__array__") or not hasattr(value, "dtype"):
+        return value
+    detach = getattr(value, "detach", None)  # torch's
+    return np.asarray(value if detach is None else detach().cpu())
 
 
 def loss_of(text: str | None) -> float | None:

@@ -1,11 +1,13 @@
 """The graph of a forward on a server, and its vector-Jacobian product."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from labnet import autograd
 from labnet.autograd import Gradients
+from labnet.errors import GradientError
 from labnet.network.protocol.keys import Key, Origin
 from labnet.network.server.routing import Failure
 from labnet.tensor import Tensor, differentiate, on_host
@@ -14,7 +16,10 @@ from labnet.tensor import Tensor, differentiate, on_host
 class Graph:
     """The graph of one forward: inputs as leaves, and the outputs computed from them."""
 
-    __slots__ = ("_origin", "by_name", "computed", "epoch", "forwarded", "inputs", "key", "outputs", "renews", "seen")
+    __slots__ = (
+        *("_origin", "by_name", "computed", "epoch", "exported", "forwarded", "inputs", "key", "outputs", "renews"),
+        *("returned", "seen"),
+    )
 
     def __init__(
         self,
@@ -25,6 +30,8 @@ class Graph:
         key: str,
         seen: Any = None,
         epoch: str | None = None,
+        exported: Sequence[autograd.Node] = (),
+        returned: type = Tensor,
     ):
         self.inputs = inputs
         self.outputs = outputs
@@ -39,6 +46,10 @@ class Graph:
         self.seen = seen
         #: On a replica: the incarnation of the primary whose weights were used.
         self.epoch = epoch
+        #: Nodes of tensors that the forward has read as plain arrays.
+        self.exported = exported
+        #: Class of what the model returned.
+        self.returned = returned
         #: Whether other servers were asked to apply their part; this server must then apply its own.
         self.forwarded = False
         #: Gradients that were already computed with other servers, by digest of the request.
@@ -61,6 +72,43 @@ class Graph:
     def nbytes(self) -> int:
         """Bytes kept alive by the graph."""
         return sum(autograd.kept_nbytes(output.node) for output in self.outputs.values())
+
+
+def check_reached(graph: Graph, gradients: Gradients, parameters: Iterable[Tensor]) -> None:
+    """Raise `GradientError` if the forward took values out of the graph, so that a gradient is lost.
+
+    Parameters
+    ----------
+    parameters : iterable of tensor
+        Of the model.
+    """
+    reached = {id(tensor) for tensor, _ in gradients.found()}
+    inputs = {name: tensor for name, tensor in graph.inputs.items() if tensor.requires_grad}
+    lost = [tensor for tensor in (*inputs.values(), *parameters) if id(tensor) not in reached]
+    floats = [output for output in graph.outputs.values() if output.dtype.kind == "f"]
+    if lost and floats and not any(output.requires_grad for output in floats) and graph.returned is not Tensor:
+        raise GradientError(f"the served function returned {_named(graph.returned)}, {_REMEDY}")
+    if not lost or not graph.exported:
+        return
+    behind = {node for root in graph.exported for node in autograd.reachable(root)}
+    if any(tensor.node in behind for tensor in lost):
+        names = [name for name, tensor in inputs.items() if id(tensor) not in reached and tensor.node in behind]
+        of = "a parameter" if not names else f"input {names[0]!r}" if graph.by_name else "its input"
+        raise GradientError(
+            f"the served function read {of} as a plain array, by numpy(), np.asarray or torch.from_numpy, {_REMEDY}"
+        )
+
+
+_REMEDY = (
+    "so no gradient can come back; use ln.sin instead of np.sin, give it a gradient with vjp=, or serve the torch "
+    "module itself (docs/bring-your-own-model.md)"
+)
+
+
+def _named(kind: type) -> str:
+    if kind is np.ndarray:
+        return "a plain array"
+    return f"a {kind.__module__.partition('.')[0]} {kind.__name__.lower()}"
 
 
 def check_gradient(gradients: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, TypeVar
 
 from labnet import wire
+from labnet.autograd import Node
 from labnet.errors import ServeError
 from labnet.network.client.partial_update import RemoteNode, states_of
 from labnet.network.client.shared_updates import SharedUpdates
@@ -15,6 +16,7 @@ from labnet.network.model.attempts import Attempts
 from labnet.network.model.backward import (
     Backward,
     Calling,
+    class_of,
     failed,
     leaves_of,
     loss_of,
@@ -199,15 +201,28 @@ class ServedModel:
         inputs = leaves_of(message) if training else message.tensors
         sample = self.times.sample("forward")
         compute = self._parameters if mode == "weights" else self.compute
-        of, seen, result = await self._worker.run(lambda: self._call(inputs, message.named, training, sample, compute))
+        reads: list[Node] = []
+        of, seen, result = await self._worker.run(
+            lambda: self._call(inputs, message.named, training, sample, reads, compute)
+        )
         version, epoch = of
-        output = outputs_of(await await_model(result, lambda: _both(Calling(training), sample.awaiting())))
+        result = await await_model(result, lambda: _both(Calling(training, reads), sample.awaiting()))
+        output = outputs_of(result)
         body = await encoded(output.value, request.format)
         headers = {VERSION: str(version)}
         if training:
             call = self._new_call(version)
             key = request.headers.get(KEY) or call
-            graph = Graph(inputs, output.tensors, message.named, key=key, seen=seen, epoch=epoch)
+            graph = Graph(
+                inputs,
+                output.tensors,
+                message.named,
+                key=key,
+                seen=seen,
+                epoch=epoch,
+                exported=reads,
+                returned=class_of(result),
+            )
             if self._reaches is None:
                 self._reaches = any(isinstance(node, RemoteNode) for node in graph.nodes)
             now = time.monotonic()
@@ -223,6 +238,7 @@ class ServedModel:
         named: bool,
         training: bool,
         sample: Sample,
+        reads: list[Node] | None = None,
         compute: Callable[..., Any] | None = None,
     ) -> tuple[tuple[int, str | None], ForwardState | None, Any]:
         """Call the model, and read the state it depends on: updates run on the same thread.
@@ -234,7 +250,7 @@ class ServedModel:
         seen = None
         if training and self._reaches is not False and isinstance(self._model, Module):
             seen = ForwardState(self._model.state_dict(), random_state())
-        with self.timeline.doing("forward"), Calling(training), sample:
+        with self.timeline.doing("forward"), Calling(training, reads if training else None), sample:
             return (
                 (self.version, self.role.epoch),
                 seen,
@@ -338,6 +354,7 @@ class ServedModel:
                 self._reaches = self._reaches or graph.forwarded
                 with self.times.sample("backward"):
                     backward.begin()
+                backward.check(self._model)
                 if not (backward.is_pending or of_round or self.role.submits):
                     version = self.updates.apply_now(backward.contribution())
 
@@ -345,6 +362,7 @@ class ServedModel:
             with deferred.collecting() if defers else contextlib.nullcontext():
                 await self._worker.run(pull_and_apply)
                 await backward.end()
+            backward.check(self._model)
             if version is None:
                 if self.role.submits:
                     reply = await self._submit(backward, request, of_round, graph.epoch)

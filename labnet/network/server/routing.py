@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from labnet import json_codec, wire
-from labnet.errors import DTypeError, LabnetError, PartialUpdate, ShapeError, WireError
+from labnet.errors import DTypeError, GradientError, LabnetError, PartialUpdate, ShapeError, WireError
 from labnet.network.threads import run_apart
 
 
@@ -158,6 +158,10 @@ class Route:
     replies: tuple[str, ...] = (*wire.MESSAGES, wire.TEXT, wire.BYTES)
 
 
+#: What explains models of other libraries.
+_PAGE = "(docs/bring-your-own-model.md)"
+
+
 def failure_of(error: BaseException) -> Failure:
     """Convert an exception of a handler into an error reply."""
     if isinstance(error, Failure):
@@ -169,11 +173,15 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(422, "RemoteShapeError", text)
     if isinstance(error, DTypeError):
         return Failure(422, "RemoteDTypeError", text)
+    if isinstance(error, GradientError):
+        return Failure(422, "RemoteGradientError", text)
     if isinstance(error, PartialUpdate):
         return Failure(500, "PartialUpdate", text, details={"servers": error.servers})
     reason = f"{type(error).__name__}: {text}"
     if isinstance(error, LabnetError):
         return Failure(500, "RemoteFailure", reason)
+    if isinstance(error, TypeError) and "must be Tensor, not Tensor" in text:  # torch's, for a tensor of labnet
+        reason += "; a function that is served gets tensors of labnet: serve the torch module itself " + _PAGE
     return Failure(500, "RemoteFailure", f"the handler raised {reason}")
 
 

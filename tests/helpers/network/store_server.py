@@ -1,8 +1,9 @@
 """A server with a store in a process of its own, that can be told to die at its n-th write to the disk.
 
 ``python -m tests.helpers.network.store_server FOLDER PORT DURABILITY [DEATH [MODEL]]``; MODEL says what is served.
-Without it, it is `make_model`, and ``linear`` is `make_linear`. The URL of another server is a model that goes on
-there, or in several that follow each other, comma-separated; a word of `KINDS` before the URLs is another such model.
+Without it, it is `make_model`; ``linear`` is `make_linear`, and ``torch`` is `make_torch`. The URL of another server
+is a model that goes on there, or in several that follow each other, comma-separated; a word of `KINDS` before the URLs
+is another such model.
 Environment:
 
 - SERVER_DIES: die once before the first update is written.
@@ -44,6 +45,19 @@ def make_linear():
     layer.weight.assign(ln.asarray([[0.5, -0.25, 1.0], [0.75, 0.5, -0.5], [-1.0, 0.25, 0.5]]))
     layer.bias.assign(ln.asarray([0.125, -0.5, 0.25]))
     return layer
+
+
+def make_torch():
+    """Return a module of torch with running means that is the same in every process, and its optimizer."""
+    import torch
+
+    torch.set_num_threads(1)
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    with torch.no_grad():
+        for number, parameter in enumerate(module.parameters()):
+            values = [((i * 7 + number * 3) % 11 - 5) / 8 for i in range(parameter.numel())]
+            parameter.copy_(torch.tensor(values).reshape(parameter.shape))
+    return module, torch.optim.AdamW(module.parameters(), lr=0.01)
 
 
 def make_optimizer():
@@ -223,7 +237,8 @@ def main(folder, port="0", durability="group", death="0", model=""):
     if "SERVER_EFFECTS" in os.environ:
         place["routes"] = {"effect": count_effects(os.environ["SERVER_EFFECTS"])}
     limit_journal()
-    server = ln.network.serve_model(make_served(model), make_optimizer(), **place)
+    served = make_torch() if model == "torch" else (make_served(model), make_optimizer())
+    server = ln.network.serve_model(*served, **place)
     version = server.statistics()["server"]["version"]
     print(json.dumps({"url": server.url, "port": server.port, "token": server.token, "version": version}), flush=True)
     sys.stdin.read()
