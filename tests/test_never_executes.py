@@ -38,7 +38,7 @@ ALLOWED = {
     "jupyter/__init__.py": {"import_module"},
     "interop/__init__.py": {"import_module"},  # the same
     # modules of torch that its user has made; none is read from a file
-    **{f"interop/torch/{name}.py": {"torch"} for name in ("adapter", "arrays", "conversion", "remote")},
+    **{f"interop/torch/{name}.py": {"torch"} for name in ("adapter", "arrays", "conversion", "remote", "spare_memory")},
     "jupyter/magics.py": {"compile", "exec", "eval"},
     "kernels/blas.py": {"ctypes.CDLL"},  # the library of NumPy that is loaded already
     "kernels/machine_code/compiler_process.py": {"subprocess"},  # Python itself, with a program of this package

@@ -257,6 +257,37 @@ def test_graphs_of_torch_count_for_the_memory_of_kept_calls():
         del y
 
 
+def test_a_tensor_that_is_changed_in_place_before_its_backward_is_an_error():
+    class Spoiled(nn.Linear):
+        def forward(self, x):
+            h = super().forward(x).exp()
+            y = h * 2
+            h.add_(1)
+            return y
+
+    module = Spoiled(4, 2)
+    with serve(module, torch.optim.SGD(module.parameters(), lr=0.1)) as server:
+        loss = blocking(server)(normal(5, 4)).sum()
+        with pytest.raises(RemoteGradientError, match=r"changed a tensor of shape \(5, 2\) in place"):
+            loss.backward()
+
+
+def test_old_memory_of_parameters_is_used_again_once_it_is_free():
+    module = nn.Sequential(nn.Linear(300, 200), nn.ReLU(), nn.Linear(200, 2), nn.Tanh())
+    weight, places = module[0].weight, []
+    with serve(module, torch.optim.SGD(module.parameters(), lr=0.1)) as server:
+        remote = blocking(server)
+        for _ in range(6):
+            remote(normal(5, 300)).sum().backward()
+            places.append(weight.data_ptr())
+        assert len(set(places[1:])) == 2, "graphs of calls that are over keep nothing"
+        kept = weight.detach()
+        values = kept.clone()
+        for _ in range(3):
+            remote(normal(5, 300)).sum().backward()
+        assert torch.equal(kept, values)
+
+
 def test_a_module_whose_output_is_detached_says_so():
     class Detached(nn.Linear):
         def forward(self, x):

@@ -16,6 +16,7 @@ import torch
 
 from labnet.errors import DTypeError, GradientError, ServeError
 from labnet.interop.torch.arrays import Array, from_host, to_host
+from labnet.interop.torch.spare_memory import SpareMemory
 from labnet.network.adapters.model_adapter import ModelAdapter, Options
 
 #: The name of the part of an optimizer's state that is no tensor, as UTF-8 bytes.
@@ -45,6 +46,7 @@ class TorchAdapter(ModelAdapter):
     def __init__(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer | None, device: str | None = None):
         self.module = module
         self._optimizer = optimizer
+        self._memory = SpareMemory()
         self.has_optimizer = optimizer is not None
         self.optimizer_name = "" if optimizer is None else f"torch.optim.{type(optimizer).__name__}"
         for name, parameter in module.named_parameters():
@@ -149,27 +151,28 @@ class TorchAdapter(ModelAdapter):
         """Take a step of the optimizer on new memory of the parameters."""
         assert self._optimizer is not None, "it is called for an optimizer only"
         changed = [
-            (parameter, gradients[name])
+            (name, parameter, gradients[name])
             for name, parameter in self.module.named_parameters()
             if name in gradients and id(parameter) in self._trained
         ]
-        values = [parameter.data for parameter, _ in changed]
+        values = [parameter.data for _, parameter, _ in changed]
         # torch's own optimizers check their arguments before they change anything
         is_own = type(self._optimizer).__module__.startswith("torch.optim")
         state = None if is_own else deepcopy(self._optimizer.state_dict())
         try:
-            for parameter, gradient in changed:
-                parameter.data = parameter.data.clone()
+            for name, parameter, gradient in changed:
+                parameter.data = self._memory.copy(name, parameter.data)
                 parameter.grad = from_host(gradient).to(parameter.device, parameter.dtype)
             self._optimizer.step()
         except BaseException:
-            for (parameter, _), value in zip(changed, values, strict=True):
+            self._memory.clear()
+            for (_, parameter, _), value in zip(changed, values, strict=True):
                 parameter.data = value
             if state is not None:
                 self._optimizer.load_state_dict(state)
             raise
         finally:
-            for parameter, _ in changed:
+            for _, parameter, _ in changed:
                 parameter.grad = None
 
     def optimizer_state(self) -> Mapping[str, Array]:
@@ -244,19 +247,26 @@ class _Saved:
         self._seen: set[int] = set()
         self.nbytes = 0
 
-    def pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return what the graph keeps in place of a tensor."""
+    def pack(self, tensor: torch.Tensor) -> tuple[torch.Tensor, int | None]:
+        """Return what the graph keeps in place of a tensor; the tensor itself would keep the graph in turn."""
         storage = tensor.untyped_storage()
         place = storage.data_ptr()
         if place in self._own:
-            return tensor.data  # refers to this memory, also when the parameter is given another
+            return tensor.data, None  # refers to this memory, also when the parameter is given another
         if place not in self._seen:
             self._seen.add(place)
             self.nbytes += storage.nbytes()
-        return tensor
+        return tensor.detach(), tensor._version
 
 
-def _unpack(tensor: torch.Tensor) -> torch.Tensor:
+def _unpack(packed: tuple[torch.Tensor, int | None]) -> torch.Tensor:
+    """Return a kept tensor, after the check that torch leaves out where tensors are packed."""
+    tensor, version = packed
+    if version is not None and tensor._version != version:
+        raise GradientError(
+            f"the torch module has changed a tensor of shape {tuple(tensor.shape)} in place that its backward needs: "
+            f"it is at version {tensor._version}, expected {version}"
+        )
     return tensor
 
 

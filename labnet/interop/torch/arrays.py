@@ -49,7 +49,7 @@ def to_host(tensor: torch.Tensor) -> Array:
     >>> to_host(torch.ones(2, dtype=torch.bfloat16)).dtype
     dtype('float32')
     """
-    tensor = tensor.detach()
+    tensor = tensor.data  # a detached tensor would keep the graph for as long as the array lives
     if tensor.is_complex() or tensor.is_quantized or tensor.layout not in (torch.strided, torch.sparse_coo):
         raise DTypeError(f"a torch tensor of dtype {tensor.dtype} and layout {tensor.layout} is no tensor of labnet")
     if tensor.layout is torch.sparse_coo:
