@@ -3,7 +3,8 @@
 ``python benchmarks/interop.py`` serves 784-256-10 with Adam from processes of their own, on one thread each, and asks
 for batches of 128 in turns: forwards in evaluation mode, and training steps with the backward, the update of the
 server and the gradient of the input. ``rpc`` does the same by distributed autograd and a distributed optimizer.
-``model`` is what the network alone takes in the process that asks. ``build/interop.json`` has the same numbers.
+``model`` is what the network alone takes in the process that asks. ``--cpu`` counts the time of the processors in both
+processes, which other work on the machine changes less (Linux). ``build/interop.json`` has the same numbers.
 The goal: torch over the network takes at most 1.3 times labnet over the network plus the difference of the models.
 """
 
@@ -12,8 +13,10 @@ import contextlib
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -54,12 +57,17 @@ def serve(kind: str) -> None:
     server.stop()
 
 
+#: The processes that `started` runs.
+SERVERS: list[int] = []
+
+
 @contextlib.contextmanager
 def started(*arguments: str) -> Iterator[str]:
     """Run this program as a server; gives what it prints first."""
     process = subprocess.Popen(
         [sys.executable, __file__, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+    SERVERS.append(process.pid)
     try:
         yield process.stdout.readline().strip()
     finally:
@@ -144,6 +152,25 @@ def by_rpc(port: str) -> tuple[Callable, Callable]:
     return forward, step
 
 
+def cpu_seconds() -> float:
+    """Return the time of processors that this process and all servers have used, by Linux' figures of threads."""
+    threads = [path for pid in SERVERS for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    return time.process_time() + sum(int(path.read_text().split()[0]) for path in threads) / 1e9
+
+
+def measure_cpu(row: Row, *, rounds: int, repeats: int = 10) -> dict[str, float]:
+    """Return the median CPU time of each column in seconds, from interleaved rounds."""
+    times: dict[str, list[float]] = {name: [] for name in row}
+    for _ in range(rounds):
+        for name, task in row.items():
+            task()
+            began = cpu_seconds()
+            for _ in range(repeats):
+                task()
+            times[name].append((cpu_seconds() - began) / repeats)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
 def rows(ours: str, theirs: str, port: str) -> dict[str, Row]:
     """Return the tasks, forward and step, by column."""
     module, own = of_torch(), of_labnet()
@@ -166,6 +193,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--seconds", type=float, default=0.05, help="length of one round of one column")
+    parser.add_argument("--cpu", action="store_true", help="count the time of processors")
     parser.add_argument("--serve", choices=("labnet", "torch"), help="be the process with such a server")
     parser.add_argument("--rpc", metavar="PORT", help="be the other process of rpc")
     parser.add_argument("--json", type=Path, default=Path("build/interop.json"))
@@ -186,7 +214,10 @@ def main() -> int:
         tasks = rows(ours, theirs, port)
         print(f"{'microseconds':<14}" + "".join(f"{column:>18}" for column in tasks["step"]) + f"{'of the goal':>14}")
         for name, row in tasks.items():
-            times = measure(row, rounds=arguments.rounds, seconds=arguments.seconds)
+            if arguments.cpu:
+                times = measure_cpu(row, rounds=arguments.rounds)
+            else:
+                times = measure(row, rounds=arguments.rounds, seconds=arguments.seconds)
             allowed = GOAL * times["labnet"] + max(0.0, times["model of torch"] - times["model of labnet"])
             results[name] = {"seconds": times, "of the goal": times["torch"] / allowed}
             cells = "".join(f"{seconds * 1e6:>18.0f}" for seconds in times.values())
