@@ -27,7 +27,10 @@ from labnet.tensor import Tensor, exported
 class Backward:
     """One backward: its gradients, its contribution to an update, and its reply."""
 
-    def __init__(self, request: Request, call: str, kept: CallRecord, given: dict[str, Tensor], loss: float | None):
+    def __init__(
+        self, model: Any, request: Request, call: str, kept: CallRecord, given: dict[str, Tensor], loss: float | None
+    ):
+        self._model = model
         self._request = request
         self._call = call
         self._renews = renewed_by(request.headers)
@@ -40,9 +43,16 @@ class Backward:
         self._answer: wire.Body | None = None
 
     def begin(self) -> None:
-        """Compute the gradients up to the first remote call; runs on the worker."""
+        """Compute the gradients up to the first remote call; runs on the worker.
+
+        Raises
+        ------
+        GradientError
+            If the model took values out of the graph, so that a gradient is lost; so does `end`.
+        """
         if self._gradients is None:
             self._gradients = vjp(self._graph, self._given, self._loss)
+        self._check()
 
     @property
     def is_pending(self) -> bool:
@@ -54,11 +64,12 @@ class Backward:
         if self.is_pending:
             waiting, self._gradients = self._gradients, None
             self._gradients = await await_model(waiting)
+            self._check()
 
-    def check(self, model: Any) -> None:
-        """Raise `GradientError` if the model took values out of the graph, so that a gradient is lost."""
+    def _check(self) -> None:
         if self._gradients is not None and not self.is_pending:
-            check_reached(self._graph, self._gradients, model.parameters() if isinstance(model, Module) else ())
+            parameters = self._model.parameters() if isinstance(self._model, Module) else ()
+            check_reached(self._graph, self._gradients, parameters)
 
     def keep(self) -> None:
         """Store the gradients for the next attempt."""

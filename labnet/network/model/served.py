@@ -338,7 +338,7 @@ class ServedModel:
                 await self.role.expired(call)
             details = {"applied": expired.applied}
             raise Failure(410, "GraphExpired", _why_expired(call, expired), details=details) from None
-        backward = Backward(request, call, kept, message.tensors, loss)
+        backward = Backward(self._model, request, call, kept, message.tensors, loss)
         graph.renews = renews
         keys.go_on_as(graph.origin)
         version: int | None = None
@@ -354,7 +354,6 @@ class ServedModel:
                 self._reaches = self._reaches or graph.forwarded
                 with self.times.sample("backward"):
                     backward.begin()
-                backward.check(self._model)
                 if not (backward.is_pending or of_round or self.role.submits):
                     version = self.updates.apply_now(backward.contribution())
 
@@ -362,7 +361,6 @@ class ServedModel:
             with deferred.collecting() if defers else contextlib.nullcontext():
                 await self._worker.run(pull_and_apply)
                 await backward.end()
-            backward.check(self._model)
             if version is None:
                 if self.role.submits:
                     reply = await self._submit(backward, request, of_round, graph.epoch)
