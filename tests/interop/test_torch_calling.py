@@ -128,7 +128,6 @@ class Rows(torch.utils.data.Dataset):
         return torch.full((4,), float(position))
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_workers_of_a_data_loader_do_not_break_it():
     with served(nn.Linear(4, 2), rate=0.01) as server:
         remote = interop.remote_module(server.url)
