@@ -121,7 +121,7 @@ def test_predictions_of_any_library_are_answered():
         assert blocking(server)([0.0]).tolist() == [0.0]
 
 
-def test_a_model_that_only_computes_trains_nobody_and_is_no_error():
+def test_a_model_that_only_computes_is_no_error():
     async def step(server):
         model = ln.network.remote_model(server.url)
         await (await model(ln.ones(3))).sum().backward()

@@ -332,6 +332,18 @@ def test_an_option_of_another_library_is_refused():
         serve(nn.Linear(2, 2), method="predict")
     with pytest.raises(ServeError, match=r"torch\.compile"):
         serve(nn.Linear(2, 2), compile=True)
+    with pytest.raises(ServeError, match="torch cannot move the module to 'nowhere'"):
+        serve(nn.Linear(2, 2), device="nowhere")
+
+
+def test_a_device_is_that_of_the_module_and_of_what_it_is_given():
+    class Where(nn.Linear):
+        def forward(self, x):
+            assert x.device == self.weight.device == torch.device("cpu")
+            return super().forward(x)
+
+    with serve(Where(4, 2), device="cpu") as server:
+        assert blocking(server)(normal(3, 4)).shape == (3, 2)
 
 
 def test_a_function_around_a_module_of_torch_leads_to_the_module():
