@@ -20,8 +20,9 @@ pytestmark = pytest.mark.usefixtures("plain_steps")
 
 
 def test_compiled_values_and_gradients_are_the_eager_ones():
-    # these write several values at positions that are only known when it runs
-    lines = [line for line in (*SMOOTH, *SEVERAL) if "'am" not in line and "scatter(0" not in line]
+    # these write several values at positions that are only known when it runs, and are refused
+    refused = ("'am", "scatter(0", "index_copy(", "masked_scatter(")
+    lines = [line for line in (*SMOOTH, *SEVERAL) if not any(part in line for part in refused)]
     arrays = {name: ln.asarray(array) for name, array in VALUES.items()}
     plain = [name for name in arrays if name not in VARIABLES]
 
@@ -43,11 +44,12 @@ def test_compiled_values_and_gradients_are_the_eager_ones():
 def test_results_without_a_gradient_compile():
     given = names_of(ln)
     tensors = [name for name in given if name != "T"]
+    lines = [line for line in EXACT if "histc(" not in line]  # which reads the range of the numbers, and is refused
 
     def run(*values):
         here = dict(zip(tensors, values, strict=True), T=ln)
-        return [evaluate(line, here) for line in EXACT]
+        return [evaluate(line, here) for line in lines]
 
     found, expected = (function(*(given[name] for name in tensors)) for function in (ln.jit(run), run))
-    for line, got, wanted in zip(EXACT, found, expected, strict=True):
+    for line, got, wanted in zip(lines, found, expected, strict=True):
         np.testing.assert_array_equal(got.numpy(), wanted.numpy(), err_msg=line)
