@@ -245,7 +245,7 @@ _LAZY_NAMES = {
     "slogdet": "labnet.linalg",
 }
 #: Sub-packages that are imported on first use, because they import Dask, Tornado, Jupyter or what files need.
-_LAZY = ("cluster", "cuda", "func", "interop", "io", "jupyter", "linalg", "network", "testing")
+_LAZY = ("cluster", "cuda", "func", "interop", "io", "jupyter", "linalg", "network", "runs", "testing")
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ more stack than one of five.
 import contextvars
 import inspect
 import itertools
+import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
@@ -523,12 +524,33 @@ def kept_nbytes(root: Node | None) -> int:
     return 0 if root is None else sum(node.nbytes for node in reachable(root))
 
 
+class _Pending:
+    """The part of a backward that crosses the network; warns when it is dropped without having begun."""
+
+    def __init__(self, begin: Callable[[], Awaitable[Iterable[tuple[Any, Any]]]]):
+        self._begin = begin
+        self.reported = False
+
+    def begin(self) -> Awaitable[Iterable[tuple[Any, Any]]]:
+        self.reported = True
+        return self._begin()
+
+    def __del__(self) -> None:
+        if not self.reported:
+            warnings.warn(
+                "the gradients of a backward across the network were never awaited: the server was not trained; write "
+                "`await loss.backward()`, or use blocking=True",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
 class Gradients(Mapping[Any, Any]):
     """A read-only mapping {leaf tensor: gradient} from one backward.
 
     Keys are compared by identity. ``g1 + g2`` adds per key. If the graph crosses the network, the mapping must be
     awaited first; until then reading it raises `GradientError` and nothing has been sent. Awaiting a failed one again
-    resumes it.
+    resumes it. One that is dropped before it was awaited warns.
 
     Examples
     --------
@@ -547,7 +569,7 @@ class Gradients(Mapping[Any, Any]):
         wrap: Callable[[Any], Any] | None = None,
     ):
         self._found = list(items)
-        self._pending = pending
+        self._pending = None if pending is None else _Pending(pending)
         self._wrap = wrap
         self._items: dict[int, tuple[Any, Any]] | None = None
 
@@ -556,7 +578,7 @@ class Gradients(Mapping[Any, Any]):
 
     async def _resolve(self) -> "Gradients":
         if self._pending is not None:
-            self._found = list(await self._pending())
+            self._found = list(await self._pending.begin())
             self._pending = None
         return self
 
@@ -568,6 +590,7 @@ class Gradients(Mapping[Any, Any]):
     def found(self) -> list[tuple[Any, Any]]:
         """Return (leaf tensor, gradient) pairs, where a gradient may still be an array."""
         if self._pending is not None:
+            self._pending.reported = True
             raise GradientError(
                 "these gradients cross the network and were not awaited: write `await loss.backward()`; "
                 "nothing was sent so far"
@@ -607,6 +630,6 @@ class Gradients(Mapping[Any, Any]):
 
     def __repr__(self) -> str:
         if self._pending is not None:
-            return "Gradients(not awaited)"
+            return "Gradients(not awaited: nothing was sent; write `await loss.backward()`)"
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in self)
         return f"Gradients({shapes or 'no leaves on this side'})"

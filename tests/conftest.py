@@ -41,14 +41,17 @@ def pytest_report_to_serializable():
 
 @pytest.fixture(autouse=True, scope="session")
 def _runtime_files_in_a_temporary_folder(tmp_path_factory):
-    """Tokens of the tests, of this process and of those it starts, never meet those of the user."""
-    before = os.environ.get("XDG_STATE_HOME")
-    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    """Tokens and runs of the tests, of this process and of those it starts, never meet those of the user."""
+    folder = tmp_path_factory.mktemp("state")
+    own = {"XDG_STATE_HOME": str(folder), "LABNET_RUNS": str(folder / "runs.sqlite")}
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
     yield
-    if before is None:
-        del os.environ["XDG_STATE_HOME"]
-    else:
-        os.environ["XDG_STATE_HOME"] = before
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
 
 
 @pytest.fixture(autouse=True, scope="session")

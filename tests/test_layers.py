@@ -10,7 +10,7 @@ import labnet
 
 ROOT = Path(labnet.__file__).parent
 LAYERS = (
-    ("errors", "settings", "eviction", "atomic_files", "version"),
+    ("errors", "settings", "eviction", "atomic_files", "tracebacks", "version"),
     ("stats", "pictures"),
     ("device",),
     ("kernels",),
@@ -21,7 +21,7 @@ LAYERS = (
     ("nn", "loss", "optim", "io", "batching", "func", "linalg", "data", "cuda"),
     ("compile",),
     ("testing",),
-    ("wire", "store"),
+    ("wire", "store", "runs"),
     ("network",),
     ("jupyter", "cluster", "cli", "interop", "__main__"),
 )

@@ -56,6 +56,8 @@ def save(path: Place, tensors: Mapping[str, Any], metadata: Mapping[str, str] | 
     ...     ln.io.load(folder + "/model.safetensors")
     {'weight': Tensor([1., 1.], dtype=float32)}
     """
+    if isinstance(path, Mapping):
+        raise TypeError("save: the path comes first: ln.io.save(path, tensors)")
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "save: there is no such directory", str(target.parent))

@@ -32,11 +32,14 @@ def __getattr__(name: str) -> Any:
 
 def register(shell: Any) -> None:
     """Register the magics with an IPython shell; idempotent."""
-    from labnet.jupyter import completion, heartbeat
+    from labnet.jupyter import completion, heartbeat, tracebacks
     from labnet.jupyter.magics import LabnetMagics
+    from labnet.runs import recording
 
     known = isinstance(shell.magics_manager.registry.get(LabnetMagics.__name__), LabnetMagics)
     if not known:
         shell.register_magics(LabnetMagics)
         completion.register(shell, LabnetMagics)
         heartbeat.register(shell)
+        tracebacks.register(shell)
+        recording.code_source = lambda: str(shell.user_ns["In"][-1])

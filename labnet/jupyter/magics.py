@@ -11,15 +11,15 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments
 from IPython.display import display
 
-from labnet import optim
 from labnet.errors import LabnetError, RemoteError
 from labnet.jupyter import arguments
 from labnet.jupyter.listing import Listing, find, listing
 from labnet.jupyter.panel import Panel
 from labnet.network import RemoteModel, Server, remote_model, serve_model, tfetch
+from labnet.optim.algorithms import OPTIMIZERS
 
-_OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
 _CONNECT_SECONDS = 2.0
+_KINDS = ", ".join(OPTIMIZERS)
 
 
 @magics_class
@@ -32,9 +32,11 @@ class LabnetMagics(Magics):  # type: ignore[misc]
         "--optimizer",
         "-o",
         default="adam",
-        help="sgd, adam, adamw, none, or the name of an optimizer object (default: adam)",
+        help=f"{_KINDS}, none, or the name of an optimizer object (default: adam)",
     )
-    @argument("--lr", type=float, default=None, help="step size of sgd, adam or adamw (default: 1e-3)")
+    @argument(
+        "--lr", type=float, default=None, help="learning rate of an optimizer that is made by name (default: 1e-3)"
+    )
     @argument("--port", "-p", type=int, default=3000, help="port, or 0 for a free one (default: 3000)")
     @argument("--name", default=None, help="name of the server (default: the object's name)")
     @argument("--no-panel", action="store_true", help="do not show the live panel")
@@ -172,19 +174,17 @@ class LabnetMagics(Magics):  # type: ignore[misc]
         return self.shell.user_ns[name]
 
     def _optimizer(self, name: str, lr: float | None) -> Any:
-        if name in _OPTIMIZERS:
+        if name in OPTIMIZERS:
             try:
-                return _OPTIMIZERS[name](**({} if lr is None else {"lr": lr}))
+                return OPTIMIZERS[name](**({} if lr is None else {"lr": lr}))
             except ValueError as error:
                 raise UsageError(f"%serve_model: {error}") from None
         if lr is not None:
-            raise UsageError(f"%serve_model: --lr goes with sgd, adam or adamw, not with {name!r}")
+            raise UsageError(f"%serve_model: --lr goes with an optimizer that is made by name, not with {name!r}")
         if name == "none":
             return None
         if name not in self.shell.user_ns:
-            raise UsageError(
-                f"%serve_model: unknown optimizer {name!r}: expected sgd, adam, adamw, none or an object's name"
-            )
+            raise UsageError(f"%serve_model: unknown optimizer {name!r}: expected {_KINDS}, none or an object's name")
         return self.shell.user_ns[name]
 
     def _token(self, variable: str | None) -> str | None:

@@ -15,6 +15,7 @@ from IPython.display import display
 
 from labnet import wire
 from labnet.jupyter.picture import picture
+from labnet.jupyter.plots import drawing
 from labnet.jupyter.sources import Ended, Local, Remote, Source
 from labnet.jupyter.ticker import TICKER
 from labnet.network import Server, panel_page
@@ -116,6 +117,12 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
             self.layout.close()  # a separate widget
             self.close()
 
+    @staticmethod
+    def axes() -> Any:
+        """Return the axes of a new figure, in colours for light and dark notebooks."""
+        with drawing(None) as axes:
+            return axes
+
     def _still(self) -> dict[str, str]:
         return {"text/html": picture(self._seen, when=f"{datetime.now():%Y-%m-%d %H:%M:%S}"), "text/plain": repr(self)}
 
@@ -145,6 +152,8 @@ class Panel(anywidget.AnyWidget):  # type: ignore[misc]
         """Handle a button that could not reach the server; the kernel handles it when the cell ends."""
         if content == {"stop": True}:
             self._source.stop()
+        elif isinstance(content, dict) and isinstance(content.get("control"), list):
+            self._source.control(*map(str, content["control"][:2]))
 
     def __repr__(self) -> str:
         return f"Panel({self._source!r})"
@@ -167,5 +176,6 @@ def _without_clock(snapshot: dict[str, Any]) -> dict[str, Any]:
         return snapshot
     statistics = dict(snapshot["statistics"])
     statistics["server"] = {k: v for k, v in statistics["server"].items() if k != "uptime"}
+    clients = {k: {**v, "seconds_ago": 0} for k, v in snapshot.get("clients", {}).items()}
     branches = {k: _without_clock({"statistics": v}) for k, v in snapshot.get("branches", {}).get("known", {}).items()}
-    return {**snapshot, "statistics": statistics, "branches": branches}
+    return {**snapshot, "statistics": statistics, "branches": branches, "clients": clients, "process": 0}

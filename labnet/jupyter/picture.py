@@ -18,6 +18,8 @@ _CARD = (
     "overflow-x:auto"
 )
 _COLUMNS = ("hits", "errors", "received", "sent", "p50", "p90", "p99", "last minute")
+#: Training forwards without an update from which on the panel says so.
+MANY_FORWARDS = 20
 _MOST_POINTS = 160
 _MOST_LEVELS = 8
 _MOST_OPS = 8
@@ -108,6 +110,8 @@ def picture(snapshot: dict[str, Any], *, when: str = "") -> str:
 def _facts(server: dict[str, Any]) -> str:
     graphs, seen = server.get("graphs"), server.get("staleness_histogram")
     facts = []
+    if server.get("unused_forwards", 0) >= MANY_FORWARDS:
+        facts.append(f"{server['unused_forwards']:,} forwards, 0 updates: is an `await loss.backward()` missing?")
     if graphs:
         facts.append(f"kept graphs {graphs['count']:,} ({size(graphs['bytes'])})")
     if seen:

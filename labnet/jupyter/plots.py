@@ -60,7 +60,7 @@ def plot_loss(
     if smooth < 1:
         raise ValueError(f"plot_loss: smooth must be 1 or more, got {smooth}")
     width = min(smooth, len(values))
-    with _drawing(axes) as drawn:
+    with drawing(axes) as drawn:
         if width > 1:
             (pale,) = drawn.plot(steps, values, alpha=0.3, linewidth=1)
             middles = steps[(width - 1) // 2 : len(steps) - width // 2]  # where the mean of neighbours belongs
@@ -100,7 +100,7 @@ def plot_latency(source: Source, *, axes: "Axes | None" = None) -> "Axes":
     """
     statistics = _snapshot(source)["statistics"]
     routes = {name: row["latency"] for name, row in statistics.items() if name != "server" and row.get("hits")}
-    with _drawing(axes, height=1.2 + 0.5 * len(routes)) as drawn:
+    with drawing(axes, height=1.2 + 0.5 * len(routes)) as drawn:
         for position, latency in enumerate(routes.values()):
             _draw_latency(drawn, position, latency)
         drawn.set_yticks(range(len(routes)), list(routes))
@@ -131,7 +131,7 @@ def _snapshot(source: Source) -> Mapping[str, Any]:
 
 
 @contextlib.contextmanager
-def _drawing(axes: "Axes | None", *, height: float = 2.8) -> "Iterator[Axes]":
+def drawing(axes: "Axes | None", *, height: float = 2.8) -> "Iterator[Axes]":
     """Draw into the given axes, or into a new figure in colours for light and dark notebooks."""
     if axes is not None:
         yield axes

@@ -39,6 +39,10 @@ class Source(Protocol):
         """Stop the server."""
         ...
 
+    def control(self, action: str, value: str) -> None:
+        """Carry out an action of the panel."""
+        ...
+
     def close(self) -> None:
         """Stop polling."""
         ...
@@ -75,6 +79,10 @@ class Local:
         """Stop the server."""
         self._server.stop()
 
+    def control(self, action: str, value: str) -> None:
+        """Carry out an action of the panel."""
+        self._server.control(action, value)
+
     def close(self) -> None:
         """Do nothing: there is no polling."""
 
@@ -107,6 +115,10 @@ class Remote(SnapshotPoller):
         """Stop the server if it is reachable and this process has its token."""
         self._model.stop()
 
+    def control(self, action: str, value: str) -> None:
+        """Carry out an action of the panel if the server is reachable and this process has its token."""
+        self._model.control(action, value)
+
     def __repr__(self) -> str:
         return repr(self._model)
 
@@ -131,6 +143,9 @@ class Ended:
         """Return None: there is nothing to stop."""
 
     def stop(self) -> None:
+        """Do nothing."""
+
+    def control(self, action: str, value: str) -> None:
         """Do nothing."""
 
     def close(self) -> None:

@@ -6,15 +6,19 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
+from labnet import wire
 from labnet.network import discovery, panel_page, served_ports
 from labnet.network.model.served import ServedModel
+from labnet.network.monitor.alerts import Alert, Alerts
+from labnet.network.monitor.run_monitor import RunMonitor
 from labnet.network.protocol import trail
-from labnet.network.server import stop
+from labnet.network.server import control
 from labnet.network.server.port import ANY_HOST, DRAIN_SECONDS, Port, url_of
-from labnet.network.server.routing import Route
+from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.network.server_statistics import ServerStatistics
 from labnet.network.threads import IO, LOOK_SECONDS, Worker
 from labnet.pictures import table
@@ -50,7 +54,12 @@ class Server:
         self.name = name
         self._port = port
         self._model = model
-        self._statistics = ServerStatistics(name, port, model=model, custom=custom)
+        optimizer = None if model is None else model.updates.optimizer
+        described = "" if model is None else repr(model.model)
+        self._monitor = RunMonitor(name, model, description=described, optimizer=optimizer)
+        self._statistics = ServerStatistics(name, port, model=model, custom=custom, monitor=self._monitor)
+        if model is not None:
+            model.observe = self._monitor.updated
 
     @property
     def url(self) -> str:
@@ -66,6 +75,11 @@ class Server:
     def token(self) -> str | None:
         """Token that clients on other machines need, or None for an open server."""
         return self._port.token
+
+    @property
+    def optimizer(self) -> Any:
+        """Optimizer of the served model, or None; its ``lr`` can be assigned."""
+        return None if self._model is None else self._model.updates.optimizer
 
     @property
     def running(self) -> bool:
@@ -86,6 +100,75 @@ class Server:
         if self._port.stopped.is_set() or self._port.is_current:
             return self._statistics.history(running=self.running)
         return IO.run(self._statistics.snapshot())
+
+    def log(self, **values: Any) -> None:
+        """Add a point to curves by name, such as ``server.log(accuracy=0.93)``: in panel, ``/metrics`` and ``ln.runs``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a value is no number, or a name is too long or one too many.
+        """
+        self._monitor.log(values)
+
+    @property
+    def alerts(self) -> Alerts:
+        """Alerts of the run, with their limits."""
+        return self._monitor.alerts
+
+    @property
+    def on_alert(self) -> Callable[[Callable[[Alert], Any]], Callable[[Alert], Any]]:
+        """Call a function with each alert: ``server.on_alert(print)``, or as a decorator."""
+        return self.alerts.subscribe
+
+    @on_alert.setter
+    def on_alert(self, function: Callable[[Alert], Any]) -> None:
+        self.alerts.subscribe(function)
+
+    def pause(self) -> None:
+        """Refuse training with 429 until `resume`; trainers wait as long as their timeout, and nothing is lost."""
+        self._port.paused = True
+        self.alerts.pause()
+
+    def resume(self) -> None:
+        """Accept training again."""
+        self._port.paused = False
+
+    def checkpoint(self) -> None:
+        """Write a checkpoint to the store now.
+
+        Raises
+        ------
+        ValueError
+            If the server has no store.
+        """
+        store = None if self._model is None else self._model.store
+        if store is None:
+            raise ValueError("this server has no store: pass store= to serve_model")
+        self._port.worker.call(store.checkpoint)
+
+    def control(self, action: str, value: str = "") -> None:
+        """Carry out an action of the panel: pause, resume, checkpoint, or lr with a value.
+
+        Raises
+        ------
+        KeyError, ValueError, AttributeError, OSError
+        """
+        self._actions()[action](value)
+
+    def _actions(self) -> dict[str, Callable[[str], Any]]:
+        return {
+            "pause": lambda _: self.pause(),
+            "resume": lambda _: self.resume(),
+            "checkpoint": lambda _: self.checkpoint(),
+            "lr": self._set_learning_rate,
+        }
+
+    def _set_learning_rate(self, text: str) -> None:
+        rate, optimizer = control.learning_rate(text), self.optimizer
+        if getattr(optimizer, "lr", None) is None:
+            raise ValueError("the server has no optimizer with a learning rate")
+        self._port.worker.call(lambda: setattr(optimizer, "lr", rate))  # between two updates
 
     def timeline(self) -> list[Interval]:
         """Return the latest intervals of computation by the model, oldest first."""
@@ -137,6 +220,9 @@ class Server:
             stopping.result()  # continues in the background if this wait is interrupted
             self._port.worker.join(DRAIN_SECONDS)
         finally:
+            self._monitor.end()
+            if not returns:
+                discovery.stopped_ports.add(self.port)
             self._port.at_stop()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -198,6 +284,15 @@ class Server:
         """Whether the model has a store."""
         return self._model is not None and self._model.store is not None
 
+    def look(self, now: float) -> None:
+        """Look for alerts that begin with time."""
+        self.alerts.look(now=now)
+
+    def failed(self, failure: Failure) -> None:
+        """Observe a request that failed."""
+        if failure.error == "BadGradient":
+            self.alerts.not_finite(failure.message)
+
     def close(self) -> None:
         """Close the model's store; runs on the worker, after the last request."""
         if self._model is not None and self._model.store is not None:
@@ -218,13 +313,37 @@ class Server:
     def give_way(self) -> None:
         """Store the last statistics and drop the model, so that a replaced handle does not keep it alive."""
         self._statistics.close()
+        self._monitor.end()
         if self._model is not None:
             self._model.retire()
         self._model = None
 
     def routes(self) -> dict[str, Route]:
         """Return the routes of every server."""
-        return self._statistics.routes() | panel_page.routes() | stop.routes(self._port.capabilities, self.stop)
+        capabilities = self._port.capabilities
+        return (
+            self._statistics.routes()
+            | panel_page.routes()
+            | control.routes(capabilities, self.stop, self._actions())
+            | {
+                "/server/log": Route(
+                    ("POST",),
+                    self._log,
+                    counted=False,
+                    content_types=(wire.JSON,),
+                    replies=(),
+                    summary="Add a point to curves by name",
+                )
+            }
+        )
+
+    async def _log(self, request: Request) -> Reply:
+        values = wire.decode_value(wire.JSON, bytes(request.body))
+        try:
+            self.log(**values)
+        except (TypeError, ValueError) as error:
+            raise Failure(400, "BadRequest", str(error)) from error
+        return Reply(wire.Body(None, []))
 
 
 def servers() -> dict[int, Server]:

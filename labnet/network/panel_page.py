@@ -14,7 +14,10 @@ _HEADERS = {
 _HTML = "text/html; charset=utf-8"
 _JAVASCRIPT = "text/javascript; charset=utf-8"
 #: Files of the script, in order.
-_PARTS = ("style.js", "drawing.js", "tree.js", "kernels.js", "controls.js", "token.js", "panel.js", "start.js")
+_PARTS = (
+    *("style.js", "drawing.js", "charts.js", "tree.js", "kernels.js", "tables.js", "controls.js", "token.js"),
+    *("panel.js", "start.js"),
+)
 
 
 @functools.cache

@@ -30,6 +30,7 @@ from labnet.network.server.routing import Route
 from labnet.network.threads import IO
 from labnet.network.transport.address import Address
 from labnet.nn import Module
+from labnet.optim.algorithms import OPTIMIZERS
 from labnet.stats import RouteStatistics
 from labnet.store import RECOVERY_SECONDS, Durability
 
@@ -118,7 +119,7 @@ def serve(
 
 def serve_model(
     model: Callable[..., Any],
-    optimizer: Optimizer | None = None,
+    optimizer: Optimizer | str | None = None,
     *,
     port: int = 3000,
     host: str = "127.0.0.1",
@@ -149,8 +150,8 @@ def serve_model(
     model : callable
         From tensor to tensor, sync or async, or a `Module`; or a model of another library: a ``torch.nn.Module``, a
         function of JAX, an estimator of scikit-learn, or a `ModelAdapter`.
-    optimizer : callable, optional
-        One of `labnet.optim`, or of the model's library. Called with the gradients of the model's parameters on every
+    optimizer : callable or str, optional
+        One of `labnet.optim`, or its name such as ``"adam"``, or one of the model's library. Called with the gradients of the model's parameters on every
         backward of a client. Without an optimizer the weights do not change, and clients still get the gradient of
         their input.
     port, host, token, max_body, max_queue, ssl, handlers
@@ -207,6 +208,8 @@ def serve_model(
     if not isinstance(routes, Mapping | None):
         raise ServeError(f"serve_model: expected routes as functions by name, such as {{'f': f}}, got {routes!r:.60}")
     policy = Policy(staleness, max_staleness, accumulate)
+    if isinstance(optimizer, str):
+        optimizer = _optimizer_named(optimizer)
     if name is None:
         name = getattr(model, "__name__", None) or type(model).__name__
     adapter = adapter_of(model, optimizer, Options(params, method, vjp, device))
@@ -223,6 +226,14 @@ def serve_model(
         port, host, name, token, max_body, max_queue, replace, ssl=tls_context(ssl), handlers=mounted(handlers)
     )
     return serve_part(given, place)
+
+
+def _optimizer_named(name: str) -> Optimizer:
+    made = OPTIMIZERS.get(name.lower())
+    if made is None:
+        known = ", ".join(sorted(OPTIMIZERS))
+        raise ServeError(f"serve_model: unknown optimizer {name!r:.40}: expected an object, or one of {known}")
+    return made()
 
 
 def tls_context(ssl: Tls | None) -> tls.SSLContext | None:
@@ -322,6 +333,7 @@ def serve_part(given: Given, place: "Place", role: Role | None = None) -> Server
             url=bound.url,
             store=kept,
             role=role,
+            clients=bound.clients,
         )
         if role is not None:
             role.attach(served, bound)

@@ -8,7 +8,8 @@ from labnet import wire
 from labnet.errors import ServeError
 from labnet.network.adapters.device_adapter import gpu_of
 from labnet.network.model.served import ServedModel
-from labnet.network.monitor import openapi, prometheus
+from labnet.network.monitor import openapi, process, prometheus
+from labnet.network.monitor.run_monitor import RunMonitor
 from labnet.network.monitor.upstreams import Upstreams
 from labnet.network.protocol.trail import Cut, Trail
 from labnet.network.server.port import Port
@@ -27,13 +28,16 @@ class ServerStatistics:
         The served model.
     custom : Route, optional
         The user's handler ``statistics``, which adds fields.
+    monitor : RunMonitor
+        Observer of the run.
     """
 
-    def __init__(self, name: str, port: Port, *, model: ServedModel | None, custom: Route | None):
+    def __init__(self, name: str, port: Port, *, model: ServedModel | None, custom: Route | None, monitor: RunMonitor):
         self._name = name
         self._port = port
         self._model = model
         self._custom = custom
+        self._monitor = monitor
         self._computing = 0
         self._last: dict[str, Any] | None = None  # the last snapshot of a replaced server
         self._branches = Upstreams(lambda: self.statistics(None, Trail.start()))
@@ -52,14 +56,19 @@ class ServerStatistics:
         state["uptime"] = time.monotonic() - self._port.started
         state["calls"] = self._port.once.ledger.summary()
         state["queue"] = {"now": self._port.queued, "limit": self._port.max_queue, "refused": self._port.refused}
+        state["paused"] = self._port.paused
+        state["metrics"] = self._monitor.metrics.last
         if self._model is not None:
             self._model.calls.expire(time.monotonic())
             state.update(
                 version=self._model.version,
                 graphs=self._model.calls.summary(),
+                unused_forwards=self._model.unused_forwards if self._model.updates.optimizer is not None else 0,
                 staleness=self._model.updates.staleness.last,
                 staleness_histogram=self._model.updates.staleness.summary(),
                 loss=self._model.losses.last,
+                learning_rate=self._monitor.learning_rate,
+                examples_per_second=self._model.examples.per_second(now=time.monotonic()),
             )
             place = gpu_of(self._model.model, self._model.device)
             if place is not None:
@@ -108,6 +117,12 @@ class ServerStatistics:
             "recent": {name: route.recent(now) for name, route in self._port.statistics.items()},
             "loss": {"steps": steps, "values": values},
             "norms": model.updates.norms.summary() if model is not None else {},
+            "process": process.usage(),
+            "metrics": self._monitor.metrics.summary(),
+            "earlier": self._monitor.earlier,
+            "alerts": self._monitor.alerts.summary(),
+            "clients": self._port.clients.summary(now),
+            "failures": list(self._port.failures),
             "branches": {"known": self._branches.known, "incomplete": self._branches.incomplete},
         }
 
@@ -138,7 +153,7 @@ class ServerStatistics:
             return Reply(wire.encode_json(openapi.document(self._name, routes, url=self._port.url, readable=readable)))
 
         async def measured(request: Request) -> Reply:
-            state = self.counters()["server"]
+            state = self.counters()["server"] | {"process": process.usage()}
             return Reply(prometheus.exposition(request.headers.get("Accept", ""), self._port.statistics, state))
 
         def read(answer: Callable[[Request], Any], summary: str, content_type: str = wire.JSON) -> Route:

@@ -5,7 +5,7 @@ and takes other values of the same variant as they come.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -465,3 +465,9 @@ class Muon(Optimizer):
             x = a * x + (b * gram + c * (gram @ gram)) @ x
         x = x.T if rows > columns else x
         return value * keep - x * (lr * max(1.0, rows / columns) ** 0.5)
+
+
+#: Makers of optimizers by the names that servers take.
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    kind.__name__.lower(): kind for kind in (SGD, Adam, AdamW, RMSprop, Adagrad, Lion, Muon)
+}

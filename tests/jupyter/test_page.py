@@ -128,6 +128,8 @@ def test_it_can_be_used_by_keyboard_and_heard(composed):
         page.goto(composed.url)
         page.locator("[data-route=forward]").wait_for()
         page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.href") == f"{composed.url}/"
+        page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == "Copy client line"
         outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert outline == "solid"
@@ -251,15 +253,16 @@ def test_the_keyboard_goes_through_the_controls_in_the_order_in_which_they_are_s
         page.goto(composed.url)
         stop_button(page).wait_for()
         focused = []
-        for key in ("Tab", "Tab", "Enter", "Tab", "Tab"):
+        for key in ("Tab", "Tab", "Tab", "Enter", "Tab", "Tab"):
             page.keyboard.press(key)
             if key == "Enter":
                 page.get_by_label("Token of this server").wait_for()
             focused.append(
                 page.evaluate("(({ activeElement: e }) => e.labels?.[0]?.textContent || e.textContent)(document)")
             )
+        assert focused.pop(0) == composed.url
         assert focused == ["Copy client line", "Stop server", "Token of this server", "Stop", "Cancel"]
-        heights = page.locator(".labnet-panel :is(button, input)").evaluate_all(
+        heights = page.locator(".labnet-panel :is(button, input):visible").evaluate_all(
             "elements => elements.map((element) => element.getBoundingClientRect().height)"
         )
         assert min(heights) >= 24

@@ -1,5 +1,7 @@
 """Errors that a client raises: those that a server reports, and those for a missing reply."""
 
+import errno
+import os
 import ssl as tls
 from typing import Any
 
@@ -36,10 +38,22 @@ def no_reply(
         hint = ", not even to TLS: does the server speak https?" if plain else f"; {trouble}" * bool(trouble)
         text = f"{where}: no answer within {schedule.timeout:.3g} s{hint}{tail}"
         return errors.RemoteTimeout(text, server=server, route=route, call=call, applied=applied)
-    reason = getattr(reason, "real_error", None) or reason
     hint = "does the server speak https?" if is_without_tls(reason) else trouble or "is the server running there?"
-    text = f"{where}: {getattr(reason, 'strerror', None) or reason}; {hint}{tail}"
+    text = f"{where}: {text_of(reason)}; {hint}{tail}"
     return errors.Unreachable(text, server=server, route=route, call=call, applied=applied)
+
+
+def text_of(trouble: BaseException | Response) -> str:
+    """Return the reason why an attempt was without success: of the connection, or as the reply says."""
+    if isinstance(trouble, Response):
+        try:
+            return f"status {trouble.status}: {msgspec.json.decode(trouble.body)['message']}"
+        except (msgspec.DecodeError, KeyError, TypeError):
+            return f"status {trouble.status}"
+    reason = getattr(trouble, "real_error", None) or trouble
+    if isinstance(reason, ConnectionRefusedError):
+        return os.strerror(reason.errno or errno.ECONNREFUSED)
+    return str(getattr(reason, "strerror", None) or reason or "no answer in time")
 
 
 def is_without_tls(error: BaseException) -> bool:

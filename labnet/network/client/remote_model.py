@@ -253,12 +253,34 @@ class RemoteModel:
         """Stop the server, which needs its token; return an awaitable with ``blocking=False``."""
         return _run(self._stop(), blocking=self.blocking)
 
+    def log(self, **values: Any) -> Any:
+        """Add a point to curves of the server by name, such as ``accuracy=0.93``.
+
+        Returns an awaitable with ``blocking=False``.
+        """
+        body = wire.encode_json({name: float(value) for name, value in values.items()})
+        return _run(self._post("/server/log", body), blocking=self.blocking)
+
+    def control(self, action: str, value: str = "") -> Any:
+        """Pause or resume training, set ``lr``, or write a checkpoint; needs the server's token.
+
+        Returns an awaitable with ``blocking=False``.
+        """
+        return _run(self._control(action, value), blocking=self.blocking)
+
+    async def _control(self, action: str, value: str) -> None:
+        text = f"{await self._capability()}\n{action}\n{value}"
+        await self._post("/server/control", wire.Body(wire.TEXT, [text.encode()]))
+
+    async def _post(self, route: str, body: wire.Body) -> None:
+        await self._caller.call("POST", route, body)
+
     async def _capability(self) -> str:
         return str((await self._read("/server/capability"))["capability"])
 
     async def _stop(self) -> None:
         body = wire.Body(wire.TEXT, [(await self._capability()).encode()])
-        await self._caller.call("POST", "/server/stop", body)
+        await self._post("/server/stop", body)
 
     def state_dict(self) -> Any:
         """Return the server's parameters by name, or an awaitable of them with ``blocking=False``."""

@@ -13,6 +13,8 @@ T = TypeVar("T")
 
 #: Seconds for which to retry a server that never answered before and refuses connections.
 UNKNOWN_SECONDS = 3.0
+#: Seconds of retries after which the user is told.
+REPORTED_SECONDS = 3.0
 
 _BUSY = (429, 503)
 #: Statuses of a proxy whose server is unavailable.
@@ -89,6 +91,11 @@ class Schedule:
         return self._deadline - time.monotonic()
 
     @property
+    def elapsed(self) -> float:
+        """Seconds since the first attempt."""
+        return time.monotonic() - self._began
+
+    @property
     def attempt(self) -> float:
         """Seconds that the next attempt may wait for its reply to begin."""
         return min(self._attempt, self.left)
@@ -105,7 +112,7 @@ class Schedule:
         """
         wait = self._backoff.wait(self.failures, at_least=at_least)
         self.failures += 1
-        if wait >= self.left or (patience is not None and time.monotonic() + wait - self._began > patience):
+        if wait >= self.left or (patience is not None and self.elapsed + wait > patience):
             return None
         return wait
 

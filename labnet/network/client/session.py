@@ -1,6 +1,7 @@
 """Requests to one server, with retries, and one specific error for every failure."""
 
 import asyncio
+import logging
 import socket
 import ssl as tls
 import threading
@@ -21,7 +22,15 @@ from labnet.network.client.identity import identity_of
 from labnet.network.client.location import FixedLocation, Gone, Location
 from labnet.network.client.options import ClientOptions
 from labnet.network.client.replay import refuse_in_replay
-from labnet.network.client.retry import OF_PROXIES, UNKNOWN_SECONDS, Backoff, Schedule, passes, seconds_asked
+from labnet.network.client.retry import (
+    OF_PROXIES,
+    REPORTED_SECONDS,
+    UNKNOWN_SECONDS,
+    Backoff,
+    Schedule,
+    passes,
+    seconds_asked,
+)
 from labnet.network.protocol import keys, op_statistics, trail
 from labnet.network.protocol.digest import (
     WANTED,
@@ -49,6 +58,8 @@ from labnet.network.transport.client import opens_channels, pool
 from labnet.network.transport.response import Response, Stage
 from labnet.network.transport.thread_channel import channel_of_thread
 
+log = logging.getLogger("labnet.network")
+
 #: Bodies of this size and more get the whole timeout in one attempt, because sending them takes long.
 _LARGE = 1 << 20
 #: Routes whose replies have the format of the request by default.
@@ -64,6 +75,8 @@ _OF_STRANGERS, _NOT_FOUND = (401, 403), (404, 405)
 #: ones only.
 _answered: BoundedMap[str, str | None] = BoundedMap(count=1024)
 _answering = threading.Lock()
+#: Servers whose present outage was reported.
+_reported: BoundedMap[str, bool] = BoundedMap(count=1024)
 
 
 class Caller:
@@ -228,11 +241,12 @@ class Caller:
                 wait = schedule.next_wait(at_least=seconds_asked(response.headers.get("Retry-After")))
                 if wait is None:
                     return response
+                trouble = failures.text_of(response)
                 await leave_thread()
             except (OSError, StreamClosedError) as error:
                 await leave_thread()
                 schedule.in_doubt = schedule.in_doubt or schedule.connected
-                if not self.where.moves and (await pool()).has_stopped(self.address):
+                if not self.where.moves and (self._stopped_here or (await pool()).has_stopped(self.address)):
                     applied = None if not at_stake else "unknown" if schedule.in_doubt else "no"
                     raise failures.stopped(self.address, route, applied=applied) from None
                 if reason is None or schedule.left > 0 or not isinstance(error, TimeoutError):
@@ -241,10 +255,38 @@ class Caller:
                 if wait is None:
                     applied = None if not at_stake else "unknown" if schedule.in_doubt else "no"
                     call = extra.get(CALL)
+                    self._end_report()
                     raise failures.no_reply(
                         self.address, route, reason, schedule, call=call, applied=applied, trouble=self.where.trouble
                     ) from None
-            await asyncio.sleep(wait)
+                trouble = failures.text_of(error)
+            await self._pause(wait, route, trouble, schedule)
+
+    async def _pause(self, seconds: float, route: str, trouble: str, schedule: Schedule) -> None:
+        """Wait between two attempts; report once per outage that the server has been retried for long."""
+        quiet = min(seconds, max(0.0, REPORTED_SECONDS - schedule.elapsed))
+        await asyncio.sleep(quiet)
+        if schedule.elapsed >= REPORTED_SECONDS and self._first_report():
+            log.warning(
+                "%s: no success for %.0f s (%s); trying for another %.0f s",
+                self._where(route),
+                schedule.elapsed,
+                trouble,
+                schedule.left,
+            )
+        await asyncio.sleep(seconds - quiet)
+
+    def _first_report(self) -> bool:
+        """Return whether the present outage of the server was not reported before."""
+        with _answering:
+            before = self._known in _reported
+            _reported.put(self._known, True)
+        return not before
+
+    def _end_report(self) -> None:
+        if len(_reported):
+            with _answering:
+                _reported.pop(self._known)
 
     async def _is_elsewhere(self, response: Response, schedule: Schedule) -> bool:
         """Return whether a reply comes from a different server at the old address of the intended one."""
@@ -358,6 +400,10 @@ class Caller:
     def _checked(self, response: Response, route: str) -> Response:
         """Return a reply that arrived undamaged, and record who has sent it."""
         _check_digest(response)
+        if self._stopped_here:
+            discovery.stopped_ports.discard(self.address.port)
+        if response.status < 300:
+            self._end_report()
         self._remember(response.headers.get(EPOCH), route)
         return response
 
@@ -376,6 +422,12 @@ class Caller:
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+    @property
+    def _stopped_here(self) -> bool:
+        """Whether this process has stopped the server for good."""
+        port = self.address.port
+        return port in discovery.stopped_ports and discovery.is_loopback(self.address.authority)
 
     @property
     def _known(self) -> str:

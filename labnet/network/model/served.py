@@ -30,6 +30,7 @@ from labnet.network.model.role import Role
 from labnet.network.model.staleness import Policy
 from labnet.network.model.updates import Optimizer, Updates, record_used
 from labnet.network.monitor.gpu_times import GpuTimes, Sample
+from labnet.network.monitor.norms import Norms
 from labnet.network.protocol import keys
 from labnet.network.protocol.headers import CALL, KEY, LOSS, MODE, REFUSE, ROUND, VERSION, renewed_by
 from labnet.network.protocol.outcome import Expired
@@ -39,7 +40,7 @@ from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.network.threads import Worker, await_model
 from labnet.nn import Module
 from labnet.ops.core.creation import random_state, restart_at
-from labnet.stats import Curve, Timeline
+from labnet.stats import Clients, Curve, Rate, Timeline
 from labnet.store import Store
 from labnet.tensor import Tensor
 
@@ -74,6 +75,8 @@ class ServedModel:
         Where updates are stored.
     role : Role, optional
         Role of this server among the servers of the model.
+    clients : Clients, optional
+        Counts updates by client.
     """
 
     #: Paths of the routes of every served model.
@@ -95,6 +98,7 @@ class ServedModel:
         url: str = "",
         store: Store | None = None,
         role: Role | None = None,
+        clients: Clients | None = None,
     ):
         if not callable(model):
             raise ServeError(f"serve_model: expected a callable or a Module, got {type(model).__name__} {model!r:.60}")
@@ -121,6 +125,7 @@ class ServedModel:
             previous=previous.updates if previous else None,
             store=store,
             times=self.times,
+            clients=clients,
         )
         self.store = store
         if store is not None:
@@ -136,6 +141,12 @@ class ServedModel:
         self.replaced = False
         self.role = role or Role()
         self.losses = Curve()
+        #: Rows of the outputs that were trained with.
+        self.examples = Rate()
+        #: Called after each update.
+        self.observe: Callable[[], None] = lambda: None
+        #: Training forwards since the last gradient arrived.
+        self.unused_forwards = 0
         #: When the worker ran this model.
         self.timeline = Timeline()
         #: Locks of running backwards; a request for the outcome of a call waits for its lock.
@@ -149,6 +160,16 @@ class ServedModel:
     def version(self) -> int:
         """How often the weights were updated."""
         return self.updates.version
+
+    @property
+    def norms(self) -> Norms:
+        """Norms of gradients and weights."""
+        return self.updates.norms
+
+    @property
+    def last_staleness(self) -> int | None:
+        """Staleness of the last gradient."""
+        return self.updates.staleness.last
 
     @property
     def model(self) -> Callable[..., Any]:
@@ -230,6 +251,7 @@ class ServedModel:
             if self.replaced:  # while this forward was computed
                 self.calls.clear([call])
             headers[CALL] = call
+            self.unused_forwards += 1
         return Reply(body, headers)
 
     def _call(
@@ -319,6 +341,7 @@ class ServedModel:
 
     async def _train(self, request: Request, call: str) -> Reply:
         """Compute the gradients of a call, and apply them or add them to a round."""
+        self.unused_forwards = 0
         of_round, renews = RoundOf.read(request.headers.get(ROUND)), renewed_by(request.headers)
         message = await message_of(request)
         loss = loss_of(message.metadata.get(LOSS))
@@ -339,6 +362,8 @@ class ServedModel:
             details = {"applied": expired.applied}
             raise Failure(410, "GraphExpired", _why_expired(call, expired), details=details) from None
         backward = Backward(self._model, request, call, kept, message.tensors, loss)
+        rows = next((tensor.shape[0] for tensor in graph.outputs.values() if tensor.ndim), 1)
+        self.examples.add(rows, now=time.monotonic())
         graph.renews = renews
         keys.go_on_as(graph.origin)
         version: int | None = None
@@ -432,6 +457,7 @@ class ServedModel:
 
     def _tell(self) -> None:
         self.role.tell()
+        self.observe()
 
     async def _weights(self, request: Request) -> Reply:
         model = self._model

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from labnet.network.protocol.keys import Key
 from labnet.network.server.routing import Failure
 from labnet.network.threads import Worker
 from labnet.nn import Module
+from labnet.stats import Clients
 from labnet.store import Intent, Outcome, Store
 from labnet.tensor import Tensor, on_host
 
@@ -83,6 +85,8 @@ class Updates:
     ----------
     staleness : Histogram
         Staleness of the applied gradients.
+    optimizer : callable, optional
+        Applies the gradients.
     norms : Norms
         Norms of gradients and weights, for the panel.
     """
@@ -97,11 +101,13 @@ class Updates:
         previous: "Updates | None" = None,
         store: Store | None = None,
         times: GpuTimes | None = None,
+        clients: Clients | None = None,
     ):
         self._times = times or GpuTimes(model)
+        self._clients = clients or Clients()
         self._store = store
         self._model = model
-        self._optimizer = optimizer
+        self.optimizer = optimizer
         self._worker = worker
         self._policy = policy
         self._version: Version = previous._version if previous else Version()
@@ -141,7 +147,7 @@ class Updates:
         if self._policy.accumulate > 1:
             return None
         version = self._update([contribution])
-        self.staleness.add(version - 1 - contribution.version)
+        self._count(contribution, version)
         return version
 
     async def apply(self, *contributions: Contribution) -> int:
@@ -162,8 +168,14 @@ class Updates:
             await self._worker.run(lambda: [self.trained(one) for one in contributions])  # refuses non-finite gradients
             version = await self._join(_Waiting(contributions, asyncio.get_running_loop().create_future()))
         for contribution in contributions:
-            self.staleness.add(version - 1 - contribution.version)
+            self._count(contribution, version)
         return version
+
+    def _count(self, contribution: Contribution, version: int) -> None:
+        """Count a gradient that is part of an update."""
+        staleness = version - 1 - contribution.version
+        self.staleness.add(staleness)
+        self._clients.updated(contribution.client, staleness=staleness, now=time.monotonic())
 
     async def apply_any(self, contribution: Contribution) -> int:
         """Apply a contribution with `apply_now`, or with `apply` where that returns None."""
@@ -184,7 +196,7 @@ class Updates:
         """Make one update of contributions, summed in their order; return the new version."""
         version = await self._worker.run(lambda: self._update(contributions))
         for contribution in contributions:
-            self.staleness.add(version - 1 - contribution.version)
+            self._count(contribution, version)
         return version
 
     async def _join(self, waiting: _Waiting) -> int:
@@ -215,9 +227,9 @@ class Updates:
             for other in contributions[1:]:
                 total = total + self.trained(other)
             with self._stored(total, contributions):
-                if self._optimizer is not None and len(total):
+                if self.optimizer is not None and len(total):
                     with _all_or_nothing(list(total)), sample.part("optimizer"):
-                        self._optimizer(total)
+                        self.optimizer(total)
                 self._version.number += 1
         with contextlib.suppress(MemoryError):  # the update is made: an error would make the client repeat it
             self.norms.measure(self.version, total)

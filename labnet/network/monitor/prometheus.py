@@ -77,6 +77,12 @@ def _of_server(server: Mapping[str, Any]) -> "Iterator[Metric]":
 
     yield InfoMetricFamily("labnet_server", "The server", {"name": server["name"], "epoch": server["epoch"]})
     yield GaugeMetricFamily("labnet_uptime_seconds", "Time since the server started", server["uptime"])
+    logged = GaugeMetricFamily("labnet_metric", "Last value of a metric that users log", labels=["name"])
+    for name, value in server["metrics"].items():
+        logged.add_metric([name], value)
+    yield logged
+    yield GaugeMetricFamily("labnet_cpu_seconds", "Processor time of the process", server["process"]["cpu_seconds"])
+    yield GaugeMetricFamily("labnet_memory_bytes", "Memory of the process", server["process"]["memory"])
     yield GaugeMetricFamily("labnet_users", "Clients with a namespace", server["users"])
     if "version" not in server:
         return
@@ -85,5 +91,8 @@ def _of_server(server: Mapping[str, Any]) -> "Iterator[Metric]":
     yield GaugeMetricFamily("labnet_graphs", "Graphs kept for a backward", graphs["count"])
     yield GaugeMetricFamily("labnet_graphs_bytes", "Memory held by kept graphs", graphs["bytes"])
     yield CounterMetricFamily("labnet_graphs_evicted", "Graphs dropped before their backward", graphs["evicted"])
+    yield GaugeMetricFamily("labnet_examples_per_second", "Rows trained with", server["examples_per_second"])
+    if server["learning_rate"] is not None:
+        yield GaugeMetricFamily("labnet_learning_rate", "Learning rate of the optimizer", server["learning_rate"])
     if server["loss"] is not None:
         yield GaugeMetricFamily("labnet_loss", "Loss of the last update", server["loss"])

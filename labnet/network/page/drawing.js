@@ -22,6 +22,8 @@ const svg = (width, height) => {
 
 const count = (n) => Math.round(n).toLocaleString("en");
 
+const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString();
+
 const bytes = (n) => {
   const units = ["B", "KB", "MB", "GB", "TB"];
   let unit = 0;
@@ -45,20 +47,6 @@ const age = (seconds) => {
 const number = (value) =>
   value === 0 ? "0" : (Math.abs(value) >= 1e-3 && Math.abs(value) < 1e5 ? value.toPrecision(4) : value.toExponential(2));
 
-// A line through (x, y) scaled into a box; y from `low` to `high`, drawn upwards.
-const line = (xs, ys, width, height, low, high) => {
-  const first = xs[0];
-  const span = xs[xs.length - 1] - first || 1;
-  const range = high - low || 1;
-  return xs
-    .map((x, i) => {
-      const px = (((x - first) / span) * width).toFixed(1);
-      const py = (height - 1 - ((ys[i] - low) / range) * (height - 2)).toFixed(1);
-      return `${i ? "L" : "M"}${px} ${py}`;
-    })
-    .join("");
-};
-
 // Latency per second as a line that is broken where there was no request.
 const spans = ({ hits, latency }, high) => {
   let path = "";
@@ -71,41 +59,3 @@ const spans = ({ hits, latency }, high) => {
   }
   return path;
 };
-
-// A figure with one curve over the updates; hidden as long as there is nothing to draw.
-class Figure {
-  constructor(title, className = "") {
-    this.title = title;
-    this.curve = svg(600, 100);
-    [this.high, this.low, this.first, this.scale, this.last] = ["high", "low", "", "", ""].map((name) =>
-      make("span", { className: name }),
-    );
-    this.value = make("b");
-    this.root = make(
-      "figure",
-      { className, hidden: true },
-      make("figcaption", {}, make("span", {}, title), this.value),
-      make("div", { className: "plot" }, this.curve.root, this.high, this.low),
-      make("div", { className: "axis" }, this.first, this.scale, this.last),
-    );
-  }
-
-  draw({ steps, values } = { steps: [], values: [] }) {
-    this.root.hidden = steps.length < 2;
-    if (this.root.hidden) return;
-    const high = Math.max(...values);
-    const least = Math.min(...values);
-    const logarithmic = least > 0 && high / least > 100;
-    const low = logarithmic ? least : Math.min(0, least);
-    const scaled = logarithmic ? Math.log10 : (value) => value;
-    const last = values.length - 1;
-    this.curve.path.setAttribute("d", line(steps, values.map(scaled), 600, 100, scaled(low), scaled(high)));
-    this.curve.root.setAttribute("aria-label", `${this.title}: ${number(values[last])} at update ${steps[last]}`);
-    setText(this.value, number(values[last]));
-    setText(this.scale, logarithmic ? "log scale" : "");
-    setText(this.high, number(high));
-    setText(this.low, number(low));
-    setText(this.first, `update ${count(steps[0])}`);
-    setText(this.last, count(steps[last]));
-  }
-}

@@ -1,6 +1,8 @@
 // The panel: header with controls, facts, one row per route, curves, and the tree of a composed server.
 
 const RATE_WINDOW_SECONDS = 2;
+// Training forwards without an update from which on the panel says so.
+const MANY_FORWARDS = 20;
 
 // Columns of the table: what they are called, and their text for a route and its rate.
 const COLUMNS = {
@@ -15,18 +17,52 @@ const COLUMNS = {
   p99: (route) => duration(route.latency.p99),
 };
 
-// What is said about the server as a whole; undefined leaves it out.
+// What is said about the server as a whole: the text, and what it means. Undefined leaves it out.
 const FACTS = {
-  "kept graphs": ({ graphs }) => graphs && `${count(graphs.count)} (${bytes(graphs.bytes)})`,
-  dropped: ({ graphs }) => (graphs && graphs.evicted ? count(graphs.evicted) : undefined),
-  staleness: ({ staleness, staleness_histogram: seen }) => {
-    const classes = Object.keys(seen ?? {});
-    const most = classes.length ? classes[classes.length - 1].split("-").pop() : undefined;
-    return most === undefined || most === "0" ? most : `${staleness}, at most ${most}`;
-  },
-  device: ({ device }) => device && `${device.name}, ${bytes(device.used)} of ${bytes(device.total)}`,
-  waiting: ({ queue }) => queue && count(queue.now),
-  "turned away": ({ queue }) => (queue && queue.refused ? count(queue.refused) : undefined),
+  "learning rate": [({ learning_rate: rate }) => rate && number(rate), "step size of the optimizer"],
+  examples: [({ examples_per_second: rate }) => rate !== undefined && `${count(rate)}/s`, "rows per second that gradients came for, over ten seconds"],
+  "kept graphs": [
+    ({ graphs }) => graphs && `${count(graphs.count)} (${bytes(graphs.bytes)})`,
+    "forwards whose gradient has not arrived, and the memory that they hold",
+  ],
+  dropped: [({ graphs }) => graphs && count(graphs.evicted), "forwards that were dropped before their gradient arrived: too many, too large or too old"],
+  staleness: [
+    ({ staleness, staleness_histogram: seen }) => {
+      const classes = Object.keys(seen ?? {});
+      const most = classes.length ? classes[classes.length - 1].split("-").pop() : undefined;
+      if (most === undefined) return seen && "–";
+      return most === "0" ? most : `${staleness}, at most ${most}`;
+    },
+    "updates by others between the forward of a gradient and its use",
+  ],
+  waiting: [({ queue }) => queue && count(queue.now), "requests that are queued or running"],
+  "turned away": [({ queue }) => queue && count(queue.refused), "requests that were refused because too many were waiting"],
+  CPU: [
+    (server, { process, cpu }) => process && (cpu === undefined ? "–" : `${Math.round(cpu * 100)}%`),
+    "use of one processor by the process of the server",
+  ],
+  memory: [(server, { process }) => process && bytes(process.memory), "memory of the process of the server"],
+  device: [({ device }) => device && `${device.name}, ${bytes(device.used)} of ${bytes(device.total)}`, "the GPU, and its memory in use"],
+};
+
+const NORMS = { gradient: "gradient norm", weights: "weight norm" };
+
+// The curves of a server by title: its own, and behind its loss those of earlier runs, from the same first update.
+const linesOf = ({ statistics: { server }, loss, norms = {}, metrics = {}, earlier = [] }) => {
+  const logged = Object.entries(metrics).map(([title, curve]) => [title, [{ name: "this run", ...curve }]]);
+  if (server.version === undefined) return Object.fromEntries(logged);
+  const first = loss.steps[0] ?? 1;
+  const before = earlier.map(({ name, steps, values }) => ({
+    name,
+    steps: steps.map((step) => step + first),
+    values,
+    faint: true,
+  }));
+  const measured = Object.entries(NORMS).map(([key, title]) => [
+    title,
+    [{ name: "this run", steps: [], values: [], ...norms[key] }],
+  ]);
+  return Object.fromEntries([["loss", [...before, { name: "this run", ...loss }]], ...logged, ...measured]);
 };
 
 class Panel {
@@ -36,7 +72,7 @@ class Panel {
     this.history = new Map();
     this.name = make("span", { className: "name" });
     this.state = make("span", { className: "state" });
-    this.where = make("span", { className: "soft" });
+    this.where = make("a", { className: "soft", target: "_blank", rel: "noopener" });
     this.version = make("span", { className: "soft" });
     this.spoken = make("p", { className: "hidden", role: "status" });
     this.controls = new Controls({ say: (text) => setText(this.spoken, text), ask });
@@ -46,18 +82,22 @@ class Panel {
     this.body = make("tbody");
     this.scroll = make("div", { className: "scroll" }, this.table());
     this.kernels = new Kernels();
-    this.loss = new Figure("loss", "loss wide");
-    this.norms = { gradient: new Figure("gradient norm"), weights: new Figure("weight norm") };
+    this.charts = new Charts({ say: (text) => setText(this.spoken, text) });
+    this.alert = make("p", { className: "alert", hidden: true });
+    this.tables = new Tables();
     this.tree = new Tree();
     this.section = make(
       "section",
       { className: "labnet-panel", ariaLabel: "labnet server" },
       make("header", {}, this.name, this.state, this.where, this.version, this.controls.root),
       ...(this.form ? [this.form.root] : []),
+      this.controls.training,
+      this.alert,
       this.facts,
       this.scroll,
+      this.charts.root,
+      this.tables.root,
       this.kernels.root,
-      make("div", { className: "curves" }, this.loss.root, this.norms.gradient.root, this.norms.weights.root),
       this.tree.root,
       this.spoken,
     );
@@ -97,25 +137,31 @@ class Panel {
   }
 
   idle() {
+    this.controls.enable(false);
     this.history.clear();
     for (const { cells } of this.rows.values()) setText(cells.rate, "–");
   }
 
   draw(snapshot) {
+    if (snapshot.comparison) return this.compare(snapshot);
     const { server, ...parts } = snapshot.statistics;
     setText(this.name, server.name);
     setText(this.caption, `routes of ${server.name}`);
     const state = snapshot.running ? "running" : "stopped";
-    this.enter(state, snapshot.state ?? state);
+    this.enter(state, snapshot.state ?? (snapshot.running && server.paused ? "paused" : state));
     setText(this.where, snapshot.url);
+    const page = pageOf(snapshot.url);
+    if (this.where.getAttribute("href") !== page) this.where.href = page;
     setText(this.version, server.version === undefined ? "" : `${count(server.version)} updates`);
     this.controls.draw(snapshot);
     this.form?.draw(snapshot);
-    this.drawFacts(server);
     const routes = Object.entries(parts).filter(([name, route]) => route && route.latency && snapshot.recent[name]);
     for (const [name, route] of routes) {
       this.drawRoute(name, route, snapshot.recent[name], snapshot.running ? this.rate(name, server, route.hits) : 0);
     }
+    const { process } = snapshot;
+    const cpu = process && snapshot.running ? this.rate("", server, process.cpu_seconds) : undefined;
+    this.drawFacts(server, { process, cpu });
     const names = new Set(routes.map(([name]) => name));
     for (const [name, row] of this.rows) {
       if (names.has(name)) continue;
@@ -124,20 +170,51 @@ class Panel {
     }
     this.scroll.hidden = !names.size;
     this.kernels.draw(server.device?.kernels);
-    this.loss.draw(snapshot.loss);
-    for (const [name, figure] of Object.entries(this.norms)) figure.draw(snapshot.norms?.[name]);
+    this.charts.draw(server.name, linesOf(snapshot));
+    this.tables.draw(snapshot);
+    this.drawAlert(server, snapshot.alerts);
     this.tree.draw(snapshot.branches, snapshot.running);
   }
 
-  drawFacts(server) {
-    const texts = Object.entries(FACTS).map(([name, text]) => [name, text(server)]);
-    const shown = texts.filter(([, text]) => text !== undefined);
+  // Runs side by side, without a server.
+  compare({ comparison, runs }) {
+    this.enter("compared", `${runs.length} runs, counted from the first update of each`);
+    setText(this.name, runs.join(", "));
+    this.controls.root.hidden = this.scroll.hidden = true;
+    const coloured = (lines) => lines.map((each, colour) => ({ ...each, colour }));
+    this.charts.draw(
+      runs.join("-"),
+      Object.fromEntries(Object.entries(comparison).map(([title, lines]) => [title, coloured(lines)])),
+    );
+  }
+
+  // The latest alert, in a line that is there from the beginning.
+  drawAlert({ name, version, unused_forwards: unused = 0 }, alerts = []) {
+    this.alert.hidden = version === undefined && !alerts.length;
+    const latest = alerts[alerts.length - 1];
+    const forgotten =
+      unused >= MANY_FORWARDS ? `${count(unused)} forwards, 0 updates: is an await loss.backward() missing?` : "";
+    const text = forgotten || (latest ? `${clock(latest.time)} ${latest.kind}: ${latest.message}` : "no alerts");
+    setText(this.alert, text);
+    this.alert.classList.toggle("bad", text !== "no alerts");
+    const known = this.known ?? latest?.time ?? 0;
+    this.known = Math.max(known, latest?.time ?? 0);
+    if (this.known === known) return;
+    setText(this.spoken, `${latest.kind}: ${latest.message}`);
+    if (this.controls.notifyButton.ariaPressed === "true") new Notification(name, { body: latest.message, tag: latest.kind });
+  }
+
+  drawFacts(server, rates) {
+    const texts = Object.entries(FACTS).map(([name, [text, meaning]]) => [name, text(server, rates), meaning]);
+    const shown = texts.filter(([, text]) => text !== undefined && text !== null && text !== false);
     const names = shown.map(([name]) => name).join();
     if (names !== this.factNames) {
       this.factNames = names;
-      this.facts.replaceChildren(...shown.map(([name]) => make("div", {}, make("dt", {}, name), make("dd"))));
+      this.facts.replaceChildren(
+        ...shown.map(([name, , title]) => make("div", { title }, make("dt", {}, name), make("dd"))),
+      );
     }
-    shown.forEach(([, text], i) => setText(this.facts.children[i].lastChild, text));
+    shown.forEach(([, text], i) => setText(this.facts.children[i].lastChild, String(text)));
   }
 
   drawRoute(name, route, recent, rate) {

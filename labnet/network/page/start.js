@@ -87,16 +87,16 @@ const hidePicture = (id) => {
 const render = ({ model, el }) => {
   if (!news.has(nameOf(model))) initialize({ model });
   const heard = news.get(nameOf(model));
-  const panel = new Panel(el, { ask: () => model.send({ stop: true }) });
+  const panel = new Panel(el, { ask: (message) => model.send(message) });
   const draw = () => {
     const snapshot = snapshotOf(model);
-    if (snapshot.statistics) panel.draw(snapshot);
+    if (snapshot.statistics || snapshot.comparison) panel.draw(snapshot);
     if (snapshot.unreachable) panel.unreachable(snapshot.unreachable);
   };
   const rule = hidePicture(nameOf(model));
   const timer = setInterval(() => {
     const seconds = (Date.now() - heard.at) / 1000;
-    if (seconds > SILENT_SECONDS && panel.section.dataset.state !== "stopped") panel.silent(seconds);
+    if (seconds > SILENT_SECONDS && !["stopped", "compared"].includes(panel.section.dataset.state)) panel.silent(seconds);
   }, 1000);
   heard.panels.add(panel);
   model.on("change:sent", draw);

@@ -1,4 +1,4 @@
-// Stopping a server from its own page. The page has no authority and holds no token: its user types it, it is sent
+// Acting on a server from its own page. The page has no authority and holds no token: its user types it, it is sent
 // once, to the server that the page came from, for a capability that is used up at once, and the field is emptied.
 
 // Return a capability, or null where the token is wrong or missing.
@@ -10,29 +10,31 @@ const capabilityFor = async (token) => {
 };
 
 class TokenForm {
-  // `controls` are given a stop button that opens the form; `stopped` is called when the server was told.
+  // The buttons of `controls` open the form; `stopped` is called when the server was told to stop.
   constructor({ controls, stopped }) {
     this.controls = controls;
     this.stopped = stopped;
+    this.wanted = STOP;
     this.field = make("input", { type: "password", autocomplete: "off", spellcheck: false });
     this.command = make("code");
     this.trouble = make("span", { className: "bad", role: "alert" });
+    this.submit = make("button", { type: "submit", textContent: "Stop", className: "stop" });
     this.cancel = make("button", { type: "button", textContent: "Cancel" });
-    this.root = make(
+    this.form = make(
       "form",
       { hidden: true, ariaLabel: "stop this server" },
       make("label", {}, "Token of this server", this.field),
-      make("button", { type: "submit", textContent: "Stop", className: "stop" }),
+      this.submit,
       this.cancel,
       make("span", { className: "soft" }, "its owner has it from ", this.command),
-      this.trouble,
     );
-    controls.press = () => (this.root.hidden ? this.begin() : this.close());
+    this.root = make("div", {}, this.form, this.trouble);
+    controls.send = (wanted) => (this.form.hidden || wanted.title !== this.wanted.title ? this.begin(wanted) : this.close());
     this.cancel.addEventListener("click", () => this.close());
-    this.root.addEventListener("keydown", (event) => event.key === "Escape" && this.close());
-    this.root.addEventListener("submit", (event) => {
+    this.form.addEventListener("keydown", (event) => event.key === "Escape" && this.close());
+    this.form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.stop(this.field.value.trim());
+      this.act(this.field.value.trim());
     });
   }
 
@@ -42,37 +44,46 @@ class TokenForm {
     if (!running) this.close();
   }
 
-  // A server without a token is stopped by the button; others ask for it.
-  async begin() {
-    if (await this.stop("")) return;
+  // A server without a token obeys the button; others ask for it.
+  async begin(wanted) {
+    this.wanted = wanted;
+    if ((await this.act("")) !== "denied") return;
     setText(this.trouble, "");
-    this.root.hidden = false;
+    setText(this.submit, wanted.title);
+    this.form.ariaLabel = wanted === STOP ? "stop this server" : `${wanted.title.toLowerCase()} with the token`;
+    this.form.hidden = false;
     this.field.focus();
   }
 
   close() {
-    if (this.root.hidden) return;
+    if (this.form.hidden) return;
     this.field.value = "";
-    this.root.hidden = true;
+    setText(this.trouble, "");
+    this.form.hidden = true;
     this.controls.focus();
   }
 
-  // Tell whether the server was told to stop.
-  async stop(token) {
-    let arrived = false;
+  // Ask the server, and return whether it did it: "done", "refused", or "denied" without the token.
+  async act(token) {
+    const { wanted } = this;
+    let outcome = "refused";
+    setText(this.trouble, "");
     try {
       const capability = await capabilityFor(token);
-      arrived = capability !== null && (await stopAt({ address: "server/stop", mode: "same-origin" }, capability));
-      setText(this.trouble, arrived ? "" : "this is not the token");
+      const way = { address: wanted.path, mode: "same-origin" };
+      if (capability === null) outcome = "denied";
+      else if (await post(way, wanted.body(capability))) outcome = "done";
+      const troubles = { denied: "this is not the token", refused: `the server refused it: ${wanted.title}`, done: "" };
+      setText(this.trouble, troubles[outcome]);
     } catch {
       setText(this.trouble, "the server does not answer");
     }
-    if (arrived) {
+    if (outcome === "done") {
       this.close();
-      this.stopped();
+      if (wanted === STOP) this.stopped();
     } else {
       this.field.select();
     }
-    return arrived;
+    return outcome;
   }
 }

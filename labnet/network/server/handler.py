@@ -23,6 +23,7 @@ from labnet.network.protocol.headers import CALL, CLIENT, CONTENT_DIGEST, EPOCH,
 from labnet.network.server.admission import admit, too_large
 from labnet.network.server.routing import Failure, Reply, Request, Route, failure_of
 from labnet.network.transport.buffers import Memory
+from labnet.tracebacks import trim
 
 #: How many bodies of maximum length may be in memory at the same time.
 _BODIES = 4
@@ -221,7 +222,7 @@ class Exchange:
     def _failed(self, error: Exception) -> Outgoing:
         failure = failure_of(error)
         if failure.status == 500 and not isinstance(error, Failure):
-            log.warning("%s %s failed", self._method, self._path, exc_info=error)
+            log.warning("%s %s failed", self._method, self._path, exc_info=trim(error))
         try:
             return self._outgoing(failure.status, self._error_body(failure), failure.headers)
         except (TypeError, ValueError) as unsendable:

@@ -10,11 +10,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
-from labnet.network.protocol.headers import COLLECT, STATISTICS
+from labnet.network.protocol.headers import COLLECT, MODE, STATISTICS
 from labnet.network.protocol.op_statistics import encode
 from labnet.network.server.idempotency import IdempotentRequests
 from labnet.network.server.routing import Failure, Reply, Request, Route
-from labnet.stats import RouteStatistics, collect
+from labnet.stats import Clients, RouteStatistics, collect
+
+_OF_TRAINERS = ("/forward", "/optimize")
 
 
 class State(Protocol):
@@ -24,7 +26,13 @@ class State(Protocol):
     max_queue: int
     queued: int
     refused: int
+    paused: bool
     statistics: dict[str, RouteStatistics]
+    clients: Clients
+
+    def failed(self, request: Request, error: Exception) -> None:
+        """Keep a failed request for the panel."""
+        ...
 
 
 Next = Callable[[], Awaitable[Reply]]
@@ -54,6 +62,14 @@ async def limit_queue(port: State, route: Route, request: Request, proceed: Next
         port.queued -= 1
 
 
+async def refuse_while_paused(port: State, route: Route, request: Request, proceed: Next) -> Reply:
+    """Refuse to train while the server is paused: trainers try again, and nothing is lost."""
+    trains = request.path == "/optimize" or (request.native and request.headers.get(MODE, "train") == "train")
+    if port.paused and trains and request.path in _OF_TRAINERS:
+        raise Failure(429, "Overloaded", "the training is paused", headers={"Retry-After": "1"})
+    return await proceed()
+
+
 async def count_requests(port: State, route: Route, request: Request, proceed: Next) -> Reply:
     """Count hits, errors, bytes and seconds of the route."""
     name = route.label or request.path.strip("/")
@@ -65,8 +81,13 @@ async def count_requests(port: State, route: Route, request: Request, proceed: N
         reply = await proceed()
         bytes_out, failed = reply.body.nbytes, False
         return reply
+    except Exception as error:
+        port.failed(request, error)
+        raise
     finally:
-        counters.end(seconds=time.perf_counter() - began, now=time.monotonic(), bytes_out=bytes_out, failed=failed)
+        now = time.monotonic()
+        counters.end(seconds=time.perf_counter() - began, now=now, bytes_out=bytes_out, failed=failed)
+        port.clients.answered(request.client, bytes_in=len(request.body), bytes_out=bytes_out, failed=failed, now=now)
 
 
 async def count_ops(port: State, route: Route, request: Request, proceed: Next) -> Reply:
@@ -80,7 +101,7 @@ async def count_ops(port: State, route: Route, request: Request, proceed: Next) 
 
 
 #: The middlewares of a counted route, outermost first.
-MIDDLEWARES: tuple[Middleware, ...] = (deduplicate, limit_queue, count_requests, count_ops)
+MIDDLEWARES: tuple[Middleware, ...] = (deduplicate, refuse_while_paused, limit_queue, count_requests, count_ops)
 
 
 async def answer(port: State, route: Route, request: Request) -> Reply:

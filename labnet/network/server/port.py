@@ -7,24 +7,29 @@ import socket
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from tornado.web import Application as Handlers
 
 from labnet.network import discovery
-from labnet.network.server import stop
+from labnet.network.server import control
 from labnet.network.server.functions import Users
 from labnet.network.server.http_requests import Listener
 from labnet.network.server.idempotency import IdempotentRequests
 from labnet.network.server.middleware import answer
-from labnet.network.server.routing import Failure, Reply, Request, Route
+from labnet.network.server.routing import Failure, Reply, Request, Route, failure_of
 from labnet.network.threads import IO, MODELS, Worker
-from labnet.stats import RouteStatistics
+from labnet.stats import Clients, RouteStatistics
+from labnet.stats.clients import short
 from labnet.store import Store
 
 #: Seconds that a stopping server has to finish running requests.
 DRAIN_SECONDS = 5.0
+_LOOK_SECONDS = 2.0
+_FAILURES = 20
+_LONGEST_MESSAGE = 300
 #: Wildcard hosts, and the address of such a server on this machine.
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
@@ -48,6 +53,12 @@ class Owner(Protocol):
     def abandon(self) -> None:
         """Leave the store to the parent process, in a forked child."""
 
+    def look(self, now: float) -> None:
+        """Look at what changes with time only; `now` is in seconds of a monotonic clock."""
+
+    def failed(self, failure: Failure) -> None:
+        """Observe a request that failed."""
+
 
 class Port:
     """A bound port of this process. Its server can be replaced; connections and statistics remain."""
@@ -70,6 +81,12 @@ class Port:
         self.max_queue = max_queue
         self.queued = 0
         self.refused = 0
+        #: Whether training is refused for now.
+        self.paused = False
+        self.clients = Clients()
+        #: The last requests that failed.
+        self.failures: deque[dict[str, Any]] = deque(maxlen=_FAILURES)
+        self._looking: asyncio.Task[None] | None = None
         self.epoch = secrets.token_hex(8)
         self.draining = self._returns = False
         self.started = time.monotonic()
@@ -77,7 +94,7 @@ class Port:
         self.users = Users()
         self.once = IdempotentRequests(self.epoch)
         self.worker = Worker("labnet-compute")
-        self.capabilities = stop.Capabilities()
+        self.capabilities = control.Capabilities()
         self.routes: dict[str, Route] = {}
         self.handlers: Handlers | None = None
         self.owner: Owner | None = None
@@ -98,6 +115,21 @@ class Port:
     async def start(self) -> None:
         """Accept connections; runs on the I/O loop."""
         self._listener.listen(self._socket, self.ssl)
+        self._looking = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if self.owner is not None:
+                self.owner.look(time.monotonic())
+
+    def failed(self, request: Request, error: Exception) -> None:
+        """Keep a failed request for the panel."""
+        failure = failure_of(error)
+        what = {"error": failure.error, "message": failure.message[:_LONGEST_MESSAGE], "time": time.time()}
+        self.failures.append({"route": request.path, "client": short(request.client), **what})
+        if self.owner is not None:
+            self.owner.failed(failure)
 
     async def answer(self, route: Route, request: Request) -> Reply:
         """Answer a request."""
@@ -143,6 +175,8 @@ class Port:
             Whether the server may come back by itself, as after a restart of its process.
         """
         self.draining, self._returns = True, returns
+        if self._looking is not None:
+            self._looking.cancel()
         if self.owner is not None:
             self.owner.drain()
         self._listener.stop(returns=returns)

@@ -37,8 +37,7 @@ class Sequential(Module):
         named = layers[0] if len(layers) == 1 and isinstance(layers[0], Mapping) else None
         given: Any = named if named is not None else {str(position): layer for position, layer in enumerate(layers)}
         for name, layer in given.items():
-            if not callable(layer):
-                raise TypeError(f"Sequential: layer {name} is not callable: {layer!r:.80}")
+            _check_layer(name, layer)
             if isinstance(layer, Module):
                 setattr(self, name, layer)
         self._layers = tuple(given.values())
@@ -74,8 +73,7 @@ class Sequential(Module):
     def extend(self, layers: Iterable[Callable[..., Any]]) -> Self:
         """Append layers, and return this module."""
         for layer in layers:
-            if not callable(layer):
-                raise TypeError(f"Sequential: layer {len(self)} is not callable: {layer!r:.80}")
+            _check_layer(str(len(self)), layer)
             self._keys = (*self._keys, str(len(self)))
             self._layers = (*self._layers, layer)
             if isinstance(layer, Module):
@@ -101,6 +99,15 @@ class Sequential(Module):
         names = [layer if isinstance(layer, Module) else getattr(layer, "__name__", layer) for layer in self]
         lines = [f"  ({i}): " + str(name).replace("\n", "\n  ") for i, name in zip(self._keys, names, strict=True)]
         return "\n".join([f"{type(self).__name__}(", *lines, ")"])
+
+
+def _check_layer(name: str, layer: Any) -> None:
+    if isinstance(layer, type) and issubclass(layer, Module):
+        raise TypeError(f"Sequential: layer {name} is the class {layer.__name__}; write {layer.__name__}()")
+    if isinstance(layer, list | tuple):
+        raise TypeError(f"Sequential: layer {name} is a {type(layer).__name__} of layers; write Sequential(*layers)")
+    if not callable(layer):
+        raise TypeError(f"Sequential: layer {name} is not callable: {layer!r:.80}")
 
 
 def _needs_several(layer: Callable[..., Any]) -> bool:

@@ -65,7 +65,7 @@ def test_two_trainers_in_turns_find_what_they_find_eagerly_on_the_cpu(optimizer)
         expected = train([connected(server), connected(server)], inputs, seeds)
     with serve(model, optimizer(), inputs[0]) as server:
         model.load_state_dict(network().state_dict())
-        server._model.updates._optimizer = optimizer()
+        server._model.updates.optimizer = optimizer()
         found = train([connected(server), connected(server)], inputs, seeds)
         connected(server)(inputs[0])
         assert is_compiled(server)

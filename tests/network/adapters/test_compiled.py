@@ -72,7 +72,7 @@ def test_two_trainers_with_forwards_and_backwards_in_turns_find_what_they_find_e
         expected = train([blocking(server), blocking(server)], inputs, seeds)
     with serve(model, x=inputs[0], optimizer=optimizer(), name="compiled") as server:
         model.load_state_dict(network().state_dict())
-        server._model.updates._optimizer = optimizer()
+        server._model.updates.optimizer = optimizer()
         found = train([blocking(server), blocking(server)], inputs, seeds)
         last = blocking(server)(inputs[0])
         assert is_compiled(server)

@@ -93,7 +93,7 @@ def test_gradients_that_were_not_awaited_send_nothing():
     async def forget(server):
         remote = ln.network.remote_model(server.url)
         gradients = (await remote(ln.ones((1, 2)))).sum().backward()
-        assert repr(gradients) == "Gradients(not awaited)"
+        assert repr(gradients) == "Gradients(not awaited: nothing was sent; write `await loss.backward()`)"
         with pytest.raises(GradientError, match="await "):
             ln.optim.SGD(lr=0.1)(gradients)
         assert "optimize" in server.statistics()

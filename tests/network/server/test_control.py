@@ -4,7 +4,7 @@ import pytest
 
 import labnet as ln
 from labnet.errors import Unauthorized
-from labnet.network.server.stop import SECONDS, Capabilities
+from labnet.network.server.control import SECONDS, Capabilities
 from tests.helpers.constants import SECONDS as PATIENCE
 from tests.helpers.network.client_calls import blocking
 from tests.helpers.network.raw_http import connection, head, http, read_reply

@@ -1,16 +1,18 @@
-"""Stopping a server from its panel, with a capability in place of the token.
+"""Control of a server by its panel, with a capability in place of the token: stop, pause, resume and others.
 
 The panel is a page in a browser, which must not have the token: widgets are saved with the notebook. It gets a
-capability instead. A capability stops this one server, once, within half a minute, and is never saved. It is sent as a
-``text/plain`` body, which browsers send to any address without a preflight request; so no reply has to allow other
-origins, and a page of another site cannot know the capability.
+capability instead. A capability is for one action on this one server, within half a minute, and is never saved. It is
+sent as a ``text/plain`` body, which browsers send to any address without a preflight request; so no reply has to allow
+other origins, and a page of another site cannot know the capability.
 """
 
+import asyncio
 import hashlib
+import math
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from labnet import wire
@@ -21,6 +23,9 @@ from labnet.network.server.routing import Failure, Reply, Request, Route
 SECONDS = 30.0
 
 _MOST = 256
+
+#: Actions by name, with the text that is sent along.
+Actions = Mapping[str, Callable[[str], Any]]
 
 
 class Capabilities:
@@ -62,8 +67,8 @@ def _hash(capability: str) -> bytes:
     return hashlib.sha256(capability.encode()).digest()
 
 
-def routes(capabilities: Capabilities, stop: Callable[[], Any]) -> dict[str, Route]:
-    """Return the routes that issue capabilities to token holders and stop the server for a capability."""
+def routes(capabilities: Capabilities, stop: Callable[[], Any], actions: Actions) -> dict[str, Route]:
+    """Return the routes that issue capabilities to token holders, and act on the server for a capability."""
 
     async def issue(request: Request) -> Reply:
         capability = capabilities.issue(now=time.monotonic())
@@ -78,6 +83,20 @@ def routes(capabilities: Capabilities, stop: Callable[[], Any]) -> dict[str, Rou
         threading.Thread(target=stop, name="labnet-stop", daemon=True).start()
         return Reply(wire.encode_json({"stopping": True}))
 
+    async def act(request: Request) -> Reply:
+        capability, _, rest = bytes(request.body).decode("latin-1").partition("\n")
+        action, _, value = rest.partition("\n")
+        if action not in actions:
+            known = ", ".join(actions)
+            raise Failure(400, "BadRequest", f"send a capability, one of {known}, and a value, each on a line")
+        if not capabilities.spend(capability, now=time.monotonic()):
+            raise Failure(401, "Unauthorized", "the capability is wrong, spent or too old: get another one")
+        try:
+            await asyncio.to_thread(actions[action], value)  # may wait for the worker
+        except (ValueError, AttributeError, OSError) as error:
+            raise Failure(422, "BadRequest", f"{action}: {error}") from error
+        return Reply(wire.encode_json({"done": action}))
+
     return {
         "/server/capability": Route(
             ("GET",), issue, counted=False, replies=(wire.JSON,), summary="Give a capability to stop this server"
@@ -91,4 +110,27 @@ def routes(capabilities: Capabilities, stop: Callable[[], Any]) -> dict[str, Rou
             replies=(wire.JSON,),
             summary="Stop this server, with a capability as the body",
         ),
+        "/server/control": Route(
+            ("POST",),
+            act,
+            counted=False,
+            sealed=True,
+            content_types=("text/plain",),
+            replies=(wire.JSON,),
+            summary="Pause, resume, set lr or write a checkpoint, with a capability before it",
+        ),
     }
+
+
+def learning_rate(text: str) -> float:
+    """Return a learning rate.
+
+    Raises
+    ------
+    ValueError
+        If the text is no finite number from 0 on.
+    """
+    rate = float(text)
+    if not (math.isfinite(rate) and rate >= 0):
+        raise ValueError(f"the learning rate must be a number from 0 on, got {text!r:.40}")
+    return rate
