@@ -37,7 +37,8 @@ help:
 	@echo "make clean  remove the virtual environment and caches"
 
 lab: $(VENV)/.notebooks
-	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/quickstart.ipynb $(ROOT_FLAG) $(ARGS)
+	PATH="$(abspath $(BIN)):$$PATH" jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/quickstart.ipynb \
+	  $(ROOT_FLAG) $(ARGS)
 
 demo: $(VENV)/.notebooks
 	$(BIN)/python examples/demo.py $(ARGS)

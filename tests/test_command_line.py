@@ -10,6 +10,7 @@ import time
 import pytest
 
 import labnet as ln
+from labnet.cli.figures import table
 from tests.helpers.command_fork import forge
 
 LABNET = [sys.executable, "-m", "labnet"]
@@ -264,7 +265,8 @@ def test_statistics_are_a_table_of_the_server_and_those_behind_it():
     assert "  accuracy = 0.5" in lines
     assert any(line.startswith("    part: inner") for line in lines)
     (double,) = [line.split() for line in lines if line.strip().startswith("double")]
-    assert double[1:4] == ["3", "0", "0"]
+    assert [double[column] for column in (1, 3, 4)] == ["3", "0", "0"]
+    assert max(map(len, lines)) <= 80
 
 
 def test_statistics_are_shown_again_and_again_until_ctrl_c():
@@ -276,6 +278,53 @@ def test_statistics_are_shown_again_and_again_until_ctrl_c():
         others = [running.process.stdout.readline() for _ in range(9)]
         assert sum("watched" in line for line in others) == 3
         assert running.stop() == (0, "")
+
+
+def test_the_rate_is_that_since_the_statistics_before():
+    def document(hits, uptime):
+        route = {
+            "seconds": 0,
+            "errors": 0,
+            "in_flight": 0,
+            "bytes_in": 0,
+            "bytes_out": 0,
+            "latency": {"p50": 0, "p99": 0},
+        }
+        return {"a-very-long-name-of-a-route": route | {"hits": hits}, "server": {"name": "s", "uptime": uptime}}
+
+    first, second = document(100, 10.0), document(160, 12.0)
+    rates = [
+        table(now, "s", before=before).splitlines()[-1].split()[2] for now, before in ((first, {}), (second, first))
+    ]
+    assert rates == ["10.0", "30.0"]
+    nested = table({"server": {}, "part": first}, "s" * 8)
+    assert max(map(len, nested.splitlines())) <= 80
+
+
+def test_servers_are_listed_asked_and_stopped_by_port_or_name(file):
+    with Running("serve", file, "--port", "0", "--name", "listed") as running:
+        listed = labnet("list")
+        assert any(line.split()[:2] == ["listed", running.url] for line in listed.stdout.splitlines())
+        for target in ("listed", running.url.rpartition(":")[2], running.url):
+            assert "listed" in labnet("statistics", target).stdout
+            assert labnet("infer", target, given="[[1, 2]]").returncode == 0
+        assert labnet("stop", "listed").stdout == f"labnet: stopped {running.url}\n"
+        assert running.process.wait(SECONDS) == 0
+    gone = labnet("stop", running.url, "--timeout", "1")
+    assert gone.returncode == 1
+    assert running.url in gone.stderr
+
+
+def test_the_version_is_shown():
+    assert labnet("--version").stdout == f"labnet {ln.__version__}\n"
+
+
+def test_https_to_a_plain_server_is_refused_at_once(file):
+    with Running("serve", file, "--port", "0") as running:
+        result = labnet("infer", running.url.replace("http", "https"), given="[[1, 2]]")
+    assert result.returncode == 1
+    assert "does the server speak https?" in result.stderr
+    assert "attempts" not in result.stderr  # it was not tried again
 
 
 # What goes wrong
@@ -505,7 +554,7 @@ def test_a_cache_that_others_could_write_is_said_to_be_unused(tmp_path):
 # Help
 
 
-@pytest.mark.parametrize("command", ["serve", "train", "infer", "statistics", "cache", "token"])
+@pytest.mark.parametrize("command", ["serve", "train", "infer", "statistics", "list", "stop", "cache", "token"])
 def test_help_explains_a_command(command):
     result = labnet(command, "--help")
     assert result.returncode == 0

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from labnet import __version__
 from labnet.cli import caching, figures, lines, serving, stores
 from labnet.cli.problems import BROKEN_PIPE, FAILURE, INTERRUPTED, MISUSE, Misuse, one_line
 from labnet.cli.targets import TOKEN_VARIABLE
@@ -105,11 +106,16 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"labnet {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
     _add_train(commands)
     _add_infer(commands)
     _add_statistics(commands)
+    _add(commands, "list", serving.show, "list your servers on this machine", "")
+    stop = _add(commands, "stop", serving.stop, "stop a server", "")
+    stop.add_argument("target", metavar="URL|PORT|NAME", help="server, such as localhost:3000, 3000 or its name")
+    _add_timeout(stop)
     _add_store(commands)
     cache = _add(commands, "cache", caching.show, "show or clear the machine code that is kept on the disk", _CACHE)
     what = cache.add_mutually_exclusive_group()
@@ -151,7 +157,7 @@ def _add_serve(commands: Any) -> None:
 
 def _add_train(commands: Any) -> None:
     train = _add(commands, "train", lines.train, "train a model on examples from standard input", _TRAIN)
-    train.add_argument("target", metavar="FILE[:NAME]|URL", help="model file, or a server such as localhost:3000")
+    train.add_argument("target", metavar="FILE[:NAME]|URL", help="model file, or a server: its address, port or name")
     train.add_argument("--loss", help=f"{', '.join(LOSSES)}, or one of the file (default: the file's 'loss', or mse)")
     _add_optimizer(train)
     train.add_argument("--epochs", type=_at_least_one, default=1, help="times that all examples are used (default: 1)")
@@ -162,7 +168,7 @@ def _add_train(commands: Any) -> None:
 
 def _add_infer(commands: Any) -> None:
     infer = _add(commands, "infer", lines.infer, "write what a model makes of tensors from standard input", _INFER)
-    infer.add_argument("target", metavar="FILE[:NAME]|URL", help="model file, or a server such as localhost:3000")
+    infer.add_argument("target", metavar="FILE[:NAME]|URL", help="model file, or a server: its address, port or name")
     infer.add_argument("--weights", metavar="PATH", help="safetensors file with the weights of the file's model")
     _add_timeout(infer)
 
@@ -171,7 +177,7 @@ def _add_statistics(commands: Any) -> None:
     statistics = _add(
         commands, "statistics", figures.statistics, "show what a server has done, and the servers behind it", ""
     )
-    statistics.add_argument("url", metavar="URL", help="server, such as localhost:3000")
+    statistics.add_argument("url", metavar="URL|PORT|NAME", help="server, such as localhost:3000, 3000 or its name")
     statistics.add_argument(
         "--watch",
         nargs="?",

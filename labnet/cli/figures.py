@@ -8,10 +8,11 @@ from typing import Any
 
 from labnet.cli.targets import connect
 
-_COLUMNS = ("route", "hits", "errors", "in flight", "seconds", "p50 ms", "p99 ms", "MB in", "MB out")
-_WIDTHS = (20, 10, 8, 10, 11, 9, 9, 9, 9)
+_COLUMNS = ("route", "hits", "hits/s", "errors", "now", "p50 ms", "p99 ms", "MB in", "MB out")
+#: With the indent they fit a terminal of 80 columns.
+_WIDTHS = (15, 10, 9, 8, 5, 8, 8, 7, 8)
 _CLEAR = "\x1b[H\x1b[J"
-_LONGEST = 100
+_LONGEST = 60
 
 
 def statistics(options: argparse.Namespace) -> int:
@@ -20,17 +21,22 @@ def statistics(options: argparse.Namespace) -> int:
     if options.watch is None:
         print(table(remote.statistics(), remote.url))
         return 0
+    before: dict[str, Any] = {}
     try:
         while True:
-            text = table(remote.statistics(), remote.url)
+            document = remote.statistics()
+            text = table(document, remote.url, before=before)
+            before = document
             print((_CLEAR if sys.stdout.isatty() else "") + text, flush=True)
             time.sleep(options.watch)
     except KeyboardInterrupt:
         return 0
 
 
-def table(document: dict[str, Any], title: str, indent: str = "") -> str:
+def table(document: dict[str, Any], title: str, indent: str = "", *, before: dict[str, Any] | None = None) -> str:
     """Format statistics as text: a line about the server, its routes, custom fields and upstream servers.
+
+    Rates are those since the statistics `before`, or else since the server started.
 
     Examples
     --------
@@ -38,20 +44,29 @@ def table(document: dict[str, Any], title: str, indent: str = "") -> str:
     localhost:3000: mlp, version 3
       accuracy = 0.9
     """
+    earlier = before or {}
     lines = [f"{indent}{title}: {_about(document.get('server', {}))}"]
     routes = {name: value for name, value in document.items() if _is_route(value)}
     if routes:
-        lines.append(f"{indent}  {_row(_COLUMNS)}")
-        lines += [f"{indent}  {_row((name, *_figures(value)))}" for name, value in routes.items()]
+        lines.append(f"{indent}  {_row(_COLUMNS, indent)}")
+        seconds = _uptime(document) - _uptime(earlier)
+        for name, value in routes.items():
+            hits = value["hits"] - (earlier[name]["hits"] if _is_route(earlier.get(name)) else 0)
+            rate = hits / seconds if seconds > 0 else 0.0
+            lines.append(f"{indent}  {_row((name, *_figures(value, rate)), indent)}")
     parts = []
     for name, value in document.items():
         if name == "server" or name in routes:
             continue
         if isinstance(value, dict) and isinstance(value.get("server"), dict):
-            parts.append(table(value, name, indent + "    "))
+            parts.append(table(value, name, indent + "    ", before=earlier.get(name)))
         else:
             lines.append(f"{indent}  {name} = {json.dumps(value):.{_LONGEST}}")
     return "\n".join([*lines, *parts])
+
+
+def _uptime(document: dict[str, Any]) -> float:
+    return float(document.get("server", {}).get("uptime", 0.0))
 
 
 def _about(server: dict[str, Any]) -> str:
@@ -73,17 +88,19 @@ def _is_route(value: Any) -> bool:
     return isinstance(value, dict) and {"hits", "seconds", "latency"} <= value.keys()
 
 
-def _figures(route: dict[str, Any]) -> tuple[str, ...]:
+def _figures(route: dict[str, Any], rate: float) -> tuple[str, ...]:
     return (
         f"{route['hits']:,}",
+        f"{rate:,.1f}",
         f"{route['errors']:,}",
         f"{route['in_flight']:,}",
-        f"{route['seconds']:.3f}",
         *(f"{route['latency'][key] * 1e3:.2f}" for key in ("p50", "p99")),
         *(f"{route[key] / 1e6:.2f}" for key in ("bytes_in", "bytes_out")),
     )
 
 
-def _row(cells: tuple[str, ...]) -> str:
-    first, *others = zip(cells, _WIDTHS, strict=True)
-    return f"{first[0]:<{first[1]}}" + "".join(f"{cell:>{width}}" for cell, width in others)
+def _row(cells: tuple[str, ...], indent: str) -> str:
+    (name, width), *others = zip(cells, _WIDTHS, strict=True)
+    width = max(8, width - len(indent))
+    name = name if len(name) <= width else f"{name[: width - 1]}…"
+    return f"{name:<{width}}" + "".join(f"{cell:>{width}}" for cell, width in others)

@@ -1,4 +1,4 @@
-"""``labnet serve`` and ``labnet token``."""
+"""``labnet serve``, ``labnet list``, ``labnet stop`` and ``labnet token``."""
 
 import argparse
 import signal
@@ -6,9 +6,10 @@ import sys
 from types import FrameType
 
 from labnet.cli.problems import FAILURE, Misuse
-from labnet.cli.targets import load, optimizer_of
+from labnet.cli.targets import connect, load, optimizer_of
 from labnet.network import Server, discovery, serve_model, serve_runner
 from labnet.network.runner.service import PORT
+from labnet.pictures import text_table
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -53,6 +54,21 @@ def _model(options: argparse.Namespace) -> Server:
         store=options.store,
         durability=options.durability,
     )
+
+
+def show(options: argparse.Namespace) -> int:
+    """List this user's servers on this machine."""
+    rows = [(entry.name, entry.url, f"process {entry.pid}") for entry in discovery.entries()]
+    print(text_table(("name", "address", "where"), rows) if rows else "no server of yours runs on this machine")
+    return 0
+
+
+def stop(options: argparse.Namespace) -> int:
+    """Stop a server whose token this user has."""
+    remote = connect(options.target, options.timeout)
+    remote.stop()
+    print(f"labnet: stopped {remote.url}")
+    return 0
 
 
 def token(options: argparse.Namespace) -> int:

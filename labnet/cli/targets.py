@@ -9,7 +9,7 @@ from typing import Any
 
 from labnet.cli.problems import Misuse
 from labnet.errors import LabnetError
-from labnet.network import RemoteModel, remote_model
+from labnet.network import RemoteModel, discovery, remote_model
 from labnet.network.runner.model_file import ModelFile
 from labnet.nn import Module
 from labnet.optim import Optimizer
@@ -68,13 +68,39 @@ def connect(target: str, timeout: float | None) -> RemoteModel:
     Raises
     ------
     Misuse
-        If the target is no URL.
+        If the target is no URL, port or name of a server of this user on this machine.
     """
     try:
         token = os.environ.get(TOKEN_VARIABLE)
-        return remote_model(target, blocking=True, token=token, timeout=60.0 if timeout is None else timeout)
+        return remote_model(url_of(target), blocking=True, token=token, timeout=60.0 if timeout is None else timeout)
     except ValueError:
-        raise Misuse(f"expected a file such as model.py, or a URL such as localhost:3000, got {target!r}") from None
+        raise Misuse(
+            f"expected a file such as model.py, a URL such as localhost:3000, a port, or a name of `labnet list`, "
+            f"got {target!r}"
+        ) from None
+
+
+def url_of(target: str) -> str:
+    """Return the address that a target stands for: a bare port, the name of an own server, or an address.
+
+    Raises
+    ------
+    Misuse
+        If several servers have the name.
+
+    Examples
+    --------
+    >>> url_of("3000"), url_of("example.org:3000")
+    ('localhost:3000', 'example.org:3000')
+    """
+    if target.isascii() and target.isdecimal():
+        return f"localhost:{target}"
+    if not target.isidentifier() and (":" in target or "." in target):
+        return target
+    found = [entry.url for entry in discovery.entries() if entry.name == target]
+    if len(found) > 1:
+        raise Misuse(f"{len(found)} servers are named {target!r}: give the port of one, as `labnet list` shows them")
+    return found[0] if found else target
 
 
 def optimizer_of(file: ModelFile, options: argparse.Namespace) -> Any:

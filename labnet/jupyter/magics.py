@@ -75,7 +75,8 @@ class LabnetMagics(Magics):  # type: ignore[misc]
             )
         except (OSError, ValueError, LabnetError) as error:
             reason = getattr(error, "strerror", None) or _one_line(error)
-            raise UsageError(f"%serve_model: {reason.removeprefix('serve_model: ')}") from None
+            reason = reason.removeprefix("serve_model: ").replace("port=0", "--port 0")
+            raise UsageError(f"%serve_model: {reason}") from None
         if not given.no_panel:
             display(server.panel())
         return server

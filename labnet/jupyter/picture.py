@@ -1,6 +1,7 @@
-"""The panel as a static picture in plain HTML, for saved and exported notebooks, without scripts or links.
+"""The panel as a static picture in plain HTML, for saved and exported notebooks, without scripts.
 
-Curves are images with embedded data, because inline SVG is removed from untrusted notebooks.
+While the server runs, the address is a link to its live page: a page that is reloaded while a cell blocks the kernel has
+only the picture. Curves are images with embedded data, because inline SVG is removed from untrusted notebooks.
 """
 
 import math
@@ -99,10 +100,14 @@ def picture(snapshot: dict[str, Any], *, when: str = "") -> str:
         return f"{_STYLE}{opening}{escape(trouble)}</div>"
     server = snapshot["statistics"]["server"]
     state = snapshot.get("state") or ("running" if snapshot["running"] else "stopped")
-    state = trouble or state + (f" at {when}" if when else "")
+    live = snapshot["running"] and not trouble
+    state = trouble or ("last seen " if live and when else "") + state + (f" at {when}" if when else "")
+    address = escape(snapshot["url"])
+    if live:
+        address = f'live: <a href="{address}/" target="_blank" rel="noopener">{address}</a>'
     version = f"&ensp; {server['version']:,} updates" if "version" in server else ""
     return (
-        f"{_STYLE}{opening}<b>{escape(server['name'])}</b> &ensp;{escape(state)}&ensp; {escape(snapshot['url'])}"
+        f"{_STYLE}{opening}<b>{escape(server['name'])}</b> &ensp;{escape(state)}&ensp; {address}"
         f"{version}{_facts(server)}{_table(snapshot)}{_kernels(server)}{_curves(snapshot)}{_tree(snapshot)}</div>"
     )
 

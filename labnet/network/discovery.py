@@ -56,6 +56,7 @@ class Entry:
     token: str | None = None
     started: str | None = field(default=None, compare=False)
     machine: str | None = field(default=None, compare=False)
+    notebook: str | None = field(default=None, compare=False)
 
     @property
     def is_running(self) -> bool:
@@ -119,10 +120,15 @@ def _machine() -> str:
     return " ".join(parts)
 
 
+def _notebook() -> str | None:
+    """Return the file name of the notebook whose kernel this is; None elsewhere."""
+    return Path(os.environ.get("JPY_SESSION_NAME", "")).name or None
+
+
 def publish(port: int, entry: Entry) -> None:
     """Write the runtime file of a server, readable by this user only; delete files of killed servers."""
     folder = _folder()
-    _write(folder, port, replace(entry, started=_started(entry.pid), machine=_machine()))
+    _write(folder, port, replace(entry, started=_started(entry.pid), machine=_machine(), notebook=_notebook()))
     with contextlib.suppress(OSError):  # not essential: the server is published
         _prune(folder)
 
@@ -191,6 +197,7 @@ def _read(path: Path) -> Entry | None:
         with os.fdopen(descriptor) as file:
             data: Any = json.load(file)
         told = {"token": data["token"], "started": data.get("started"), "machine": data.get("machine")}
+        told["notebook"] = data.get("notebook")
         return Entry(url=str(data["url"]), name=str(data["name"]), pid=int(data["pid"]), **told)
     except (OSError, ValueError, KeyError, TypeError):
         return None

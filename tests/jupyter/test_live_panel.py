@@ -8,6 +8,7 @@ import sys
 import nbformat
 import pytest
 
+import labnet as ln
 from tests.helpers.jupyter.jupyterlab import LEAST_CONTRAST, SCREENSHOTS, browser_page, jupyterlab
 from tests.helpers.jupyter.lab_notebooks import (
     ATTACH,
@@ -125,6 +126,36 @@ def test_after_a_reload_the_panel_is_there_again(lab):
         wait_for(page, "now.state === 'stopped'")
 
 
+def test_a_reload_while_the_cell_blocks_shows_the_live_panel_or_a_link_to_the_live_page(lab):
+    folder, address = lab
+    write_notebook(folder, "blocked.ipynb", SERVE, MODEL, TRAIN)
+    with browser_page(height=1000) as page:
+        open_notebook(page, address("blocked.ipynb"))
+        run_all(page)
+        wait_for(page, "now.busy && now.hits > 20")
+        page.wait_for_function(
+            "() => document.querySelector('.labnet-picture').innerHTML.includes('last seen running')"
+        )
+        save(page)
+        page.reload()
+        link = page.locator(".labnet-picture a")
+        link.wait_for(timeout=60_000)
+        assert "last seen running at" in page.locator(".labnet-picture").inner_text()
+        page.screenshot(path=SCREENSHOTS / "reloaded-blocked.png")
+        with page.context.expect_page() as opened:
+            link.click()
+        live = opened.value
+        live.locator("[data-state=running]").wait_for()
+        hits = live.locator("[data-route=forward] [data-column=hits]")
+        before = hits.inner_text()
+        live.wait_for_function(
+            "(before) => document.querySelector('[data-route=forward] [data-column=hits]').textContent !== before",
+            arg=before,
+        )
+        server = ln.network.remote_model(link.get_attribute("href"), blocking=True)
+        server.stop()
+
+
 def test_what_was_saved_while_the_cell_ran_has_the_picture_when_it_is_opened_without_its_kernel(lab):
     folder, address = lab
     write_notebook(folder, "saved.ipynb", SERVE, MODEL, TRAIN)
@@ -139,7 +170,7 @@ def test_what_was_saved_while_the_cell_ran_has_the_picture_when_it_is_opened_wit
         page.get_by_role("menuitem", name="Kernel", exact=True).click()
         page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
     saved = (folder / "saved.ipynb").read_text()
-    assert "running at" in saved
+    assert "last seen running at" in saved
     assert "capability" not in saved
     with browser_page(height=1000) as page:
         open_notebook(page, address("saved.ipynb"))

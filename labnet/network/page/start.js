@@ -4,6 +4,7 @@ const POLL_MILLISECONDS = 220;
 const HIDDEN_MILLISECONDS = 2000;
 const TIMEOUT_MILLISECONDS = 5000;
 const SILENT_SECONDS = 15;
+const REVEAL_MILLISECONDS = 300;
 
 // What browsers say in words of their own.
 const REASONS = { TypeError: "it does not answer; this page goes on asking", TimeoutError: "it has not answered for 5 s" };
@@ -98,6 +99,10 @@ const render = ({ model, el }) => {
     const seconds = (Date.now() - heard.at) / 1000;
     if (seconds > SILENT_SECONDS && !["stopped", "compared"].includes(panel.section.dataset.state)) panel.silent(seconds);
   }, 1000);
+  // "Run All" goes to the last cell, which has this panel in its output only now.
+  const revealing = setTimeout(() => {
+    if (el.closest(".jp-mod-active")) panel.section.scrollIntoView({ block: "nearest" });
+  }, REVEAL_MILLISECONDS);
   heard.panels.add(panel);
   model.on("change:sent", draw);
   draw();
@@ -106,6 +111,7 @@ const render = ({ model, el }) => {
     model.off("change:sent", draw);
     heard.panels.delete(panel);
     clearInterval(timer);
+    clearTimeout(revealing);
     rule.remove();
   };
 };

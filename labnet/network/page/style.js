@@ -35,7 +35,7 @@ const STYLE = `
 .labnet-panel button:hover:not(:disabled) { border-color: var(--accent); }
 .labnet-panel :is(button, input, a, summary):focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
 .labnet-panel button.stop { color: var(--bad); }
-.labnet-panel button:disabled { color: var(--soft); cursor: default; }
+.labnet-panel button:disabled { border-style: dashed; cursor: default; }
 .labnet-panel form:not([hidden]) { display: flex; flex-wrap: wrap; gap: 6px 10px; align-items: center; margin-bottom: 8px; }
 .labnet-panel label { display: flex; flex-wrap: wrap; gap: 2px 8px; align-items: center; }
 .labnet-panel input {

@@ -214,7 +214,9 @@ def _port_error(error: OSError, port: int, host: str) -> OSError:
     if error.errno != errno.EADDRINUSE:
         return OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}")
     entry = discovery.running(port)
-    holder = f"server {entry.name!r} of process {entry.pid}" if entry else "another process"
+    holder = "another process"
+    if entry:
+        holder = f"server {entry.name!r} of {f'{entry.notebook}, ' if entry.notebook else ''}process {entry.pid}"
     return OSError(
         errno.EADDRINUSE, f"port {port} is taken by {holder}: stop it, or choose another (port=0 takes a free one)"
     )
