@@ -1,6 +1,6 @@
 """The panel as a static picture in plain HTML, for saved and exported notebooks, without scripts.
 
-While the server runs, the address is a link to its live page: a page that is reloaded while a cell blocks the kernel has
+While the server runs, the address links to its live page: after a reload while a cell blocks the kernel, there is
 only the picture. Curves are images with embedded data, because inline SVG is removed from untrusted notebooks.
 """
 

@@ -298,3 +298,29 @@ def test_ten_panels_of_ten_models_stay_smooth(tmp_path):
     print(f"ten panels: median frame {statistics.median(gaps):.1f} ms, longest {max(gaps):.0f} ms")
     assert statistics.median(gaps) < 100  # where drawing takes all the time, no frame is in between
     assert moved == 10
+
+
+COMPARE = """ln.runs.compare("slow", "fast")"""
+RUNS = """for name, rate in (("slow", 0.01), ("fast", 0.1)):
+    ln.manual_seed(0)
+    with ln.network.serve_model(ln.nn.Linear(4, 1), ln.optim.SGD(lr=rate), port=0, name=name) as server:
+        remote = ln.network.remote_model(server.url, blocking=True)
+        for _ in range(40):
+            (remote(ln.ones((8, 4))) ** 2).mean().backward()"""
+
+
+def test_runs_are_compared_in_a_notebook_with_the_code_of_their_cell(tmp_path):
+    write_notebook(tmp_path, "runs.ipynb", SERVE, RUNS, COMPARE)
+    with jupyterlab(tmp_path) as address, browser_page(width=1280, height=900) as page:
+        open_notebook(page, address("runs.ipynb"))
+        run_all(page)
+        panel = page.locator(".labnet-panel")
+        panel.get_by_text("slow, fast").wait_for(timeout=120_000)
+        loss = figure(panel, "loss")
+        assert loss.locator("path").count() == 2
+        box = loss.locator(".plot svg").bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 50)
+        loss.get_by_text("fast: ").wait_for()
+        page.screenshot(path=SCREENSHOTS / "compared.png")
+        assert page.failures == []
+    assert ln.runs.get("slow").code == RUNS

@@ -142,3 +142,17 @@ def test_an_interrupted_cell_shows_its_own_line(notebook):
     outcome = notebook.finish(request)
     assert outcome.error.startswith("KeyboardInterrupt")
     assert "File " not in plain(outcome.traceback)
+
+
+def test_a_taken_port_names_the_notebook_and_the_flag(notebook, monkeypatch):
+    notebook.run(SERVE.format(port=0))
+    port = notebook.run("print(server.port)").text.strip()
+    monkeypatch.setenv("JPY_SESSION_NAME", "/home/ana/second.ipynb")
+    with kernel() as second:
+        outcome = second.run(f"model = ln.nn.Linear(2, 1)\n%serve_model model --port {port}")
+        assert f"port {port} is taken by server 'line'" in outcome.text
+        assert "--port 0 takes a free one" in outcome.text
+        own = second.run("%serve_model model --port 0 --no-panel\nprint(ln.network.servers().popitem()[0])").text
+        notebook.run("net = ln.nn.Linear(2, 1)")
+        again = notebook.run(f"%serve_model net --port {own.split()[0]}")
+        assert "of second.ipynb, process" in again.text

@@ -1,6 +1,7 @@
 """Runs a notebook from top to bottom: ``python -m tests.helpers.jupyter.notebook_run NOTEBOOK PORT FOLDER RESULT``.
 
-It serves on PORT where it says 3000, 3010 or another of the ports of notebooks, works in FOLDER, and is written to RESULT with its outputs.
+It serves on PORT where it says 3000, 3010 or another port of the notebooks, works in FOLDER, and is written to RESULT
+with its outputs.
 """
 
 import re
