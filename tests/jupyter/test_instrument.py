@@ -316,7 +316,7 @@ def test_runs_are_compared_in_a_notebook_with_the_code_of_their_cell(tmp_path):
         run_all(page)
         panel = page.locator(".labnet-panel")
         panel.get_by_text("slow, fast").wait_for(timeout=120_000)
-        loss = figure(panel, "loss")
+        loss = figure(page, "loss")
         assert loss.locator("path").count() == 2
         box = loss.locator(".plot svg").bounding_box()
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 50)
