@@ -4,9 +4,9 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
-from labnet import __version__
 from labnet.cli import caching, figures, lines, serving, stores
 from labnet.cli.problems import BROKEN_PIPE, FAILURE, INTERRUPTED, MISUSE, Misuse, one_line
 from labnet.cli.targets import TOKEN_VARIABLE
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"labnet {__version__}")
+    parser.add_argument("--version", action="version", version=f"labnet {_version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
     _add_train(commands)
@@ -124,6 +124,13 @@ def _parser() -> argparse.ArgumentParser:
     token = _add(commands, "token", serving.token, "print the token of a server of yours on this machine", _TOKEN)
     token.add_argument("port", type=_port, metavar="PORT")
     return parser
+
+
+def _version() -> str:
+    try:
+        return version("labnet")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0.0.0"
 
 
 def _add(

@@ -321,6 +321,7 @@ def test_runs_are_compared_in_a_notebook_with_the_code_of_their_cell(tmp_path):
         box = loss.locator(".plot svg").bounding_box()
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 50)
         loss.get_by_text("fast: ").wait_for()
+        assert loss.get_by_text("slow: ").is_visible()
         page.screenshot(path=SCREENSHOTS / "compared.png")
         assert page.failures == []
     assert ln.runs.get("slow").code == RUNS

@@ -128,7 +128,7 @@ class Figure {
     this.lines = lines.filter(({ steps }) => steps.length);
     this.main = this.lines.find(({ faint }) => !faint);
     const drawn = Boolean(this.main) && this.main.steps.length > 1;
-    setText(this.empty, drawn ? "" : "no updates yet");
+    setText(this.empty, drawn ? "" : this.main ? "one value so far" : "no updates yet");
     if (!drawn) this.range = undefined;
     const spans = this.lines.flatMap(({ steps }) => [steps[0], steps[steps.length - 1]]);
     if (drawn) this.range = this.charts.range ?? [Math.min(...spans), Math.max(...spans)];
@@ -152,8 +152,7 @@ class Figure {
     setText(this.low, drawn ? number(low) : "");
     setText(this.first, drawn ? `update ${count(this.range[0])}` : "");
     setText(this.last, drawn ? count(this.range[1]) : "");
-    const others = this.lines.filter((each) => each !== this.main);
-    this.legend.title = others.map(({ name }) => name).join(", ");
+    this.legend.title = this.lines.filter((each) => each !== this.main).map(({ name }) => name).join(", ");
     this.drawCursor();
   }
 
@@ -189,6 +188,18 @@ class Figure {
     });
   }
 
+  // The names of other runs, and of this one where runs are compared, with their values at the cursor.
+  drawLegend(cursor) {
+    const compared = this.lines.some(({ colour }) => colour);
+    const named = this.lines.filter((each) => compared || each !== this.main);
+    const texts = named.map(({ name, steps, values }) =>
+      cursor === null ? name : `${name}: ${number(values[nearest(steps, cursor)])}`,
+    );
+    if (this.legend.textContent === texts.join(" ")) return;
+    const parts = texts.flatMap((text, i) => [" ", make("span", { className: `name-${named[i].faint ? "earlier" : (named[i].colour ?? 0) % 6}` }, text)]);
+    this.legend.replaceChildren(...parts.slice(1));
+  }
+
   // The value at the cursor, or else the last one.
   drawCursor() {
     const { cursor } = this.charts;
@@ -198,10 +209,7 @@ class Figure {
     const { steps, values } = this.main;
     const at = shown ? nearest(steps, cursor) : steps.length - 1;
     setText(this.value, `${number(values[at])}${shown ? ` at ${count(steps[at])}` : ""}`);
-    const others = this.lines.filter((each) => each !== this.main);
-    const text = ({ name, steps: own, values: theirs }) =>
-      shown ? `${name}: ${number(theirs[nearest(own, cursor)])}` : name;
-    setText(this.legend, others.map(text).join(" · "));
+    this.drawLegend(shown ? cursor : null);
     if (shown) this.cursor.style.left = `${((steps[at] - this.range[0]) / (this.range[1] - this.range[0] || 1)) * 100}%`;
   }
 }

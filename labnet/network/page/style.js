@@ -65,7 +65,7 @@ const STYLE = `
 }
 .labnet-panel .bad { color: var(--bad); font-weight: 600; }
 .labnet-panel .tools { display: flex; flex-wrap: wrap; gap: 4px 6px; align-items: center; margin: 6px 0; }
-.labnet-panel :is(.tools, .tables)[hidden] { display: none; }
+.labnet-panel :is(.tools, .tables, .controls)[hidden] { display: none; }
 .labnet-panel button[aria-pressed=true] { border-color: var(--accent); box-shadow: inset 0 0 0 1px var(--accent); }
 .labnet-panel form.bare:not([hidden]) { margin: 0; font-size: 12px; }
 .labnet-panel input.rate { width: 10ch; }
@@ -97,6 +97,12 @@ const STYLE = `
 .labnet-panel .plot .cursor { border-left: 1px solid var(--soft); }
 .labnet-panel .plot .marked { background: color-mix(in srgb, var(--accent) 20%, transparent); }
 .labnet-panel path.faint { opacity: 0.35; }
+.labnet-panel .name-0 { color: var(--accent); }
+.labnet-panel .name-1 { color: light-dark(#b3541e, #f0a36b); }
+.labnet-panel .name-2 { color: light-dark(#1a7f45, #4cc38a); }
+.labnet-panel .name-3 { color: light-dark(#8b3fa8, #d59bea); }
+.labnet-panel .name-4 { color: var(--bad); }
+.labnet-panel .name-5 { color: var(--ink); }
 .labnet-panel path.line-1 { stroke: light-dark(#b3541e, #f0a36b); }
 .labnet-panel path.line-2 { stroke: light-dark(#1a7f45, #4cc38a); }
 .labnet-panel path.line-3 { stroke: light-dark(#8b3fa8, #d59bea); stroke-dasharray: 6 3; }
