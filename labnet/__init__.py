@@ -213,6 +213,7 @@ from labnet.version import __version__ as __version__
 if TYPE_CHECKING:
     from labnet import cluster as cluster
     from labnet import cuda, func, interop, io, jupyter, linalg, network
+    from labnet import runs as runs
     from labnet import testing as testing
     from labnet.compile import jit
     from labnet.data import batches
