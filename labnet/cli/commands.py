@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
 from labnet.cli import caching, figures, lines, serving, stores
@@ -14,6 +13,7 @@ from labnet.errors import LabnetError
 from labnet.network.protocol.headers import TOKEN_HEADER
 from labnet.network.runner.model_file import LOSSES, OPTIMIZERS
 from labnet.store import LEVELS
+from labnet.version import __version__
 
 _EPILOG = f"""\
 a model file is a Python file that defines 'model', and may define 'optimizer', 'loss' and 'routes':
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"labnet {_version()}")
+    parser.add_argument("--version", action="version", version=f"labnet {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
     _add_train(commands)
@@ -124,13 +124,6 @@ def _parser() -> argparse.ArgumentParser:
     token = _add(commands, "token", serving.token, "print the token of a server of yours on this machine", _TOKEN)
     token.add_argument("port", type=_port, metavar="PORT")
     return parser
-
-
-def _version() -> str:
-    try:
-        return version("labnet")
-    except PackageNotFoundError:  # a source tree that was never installed
-        return "0.0.0"
 
 
 def _add(

@@ -16,6 +16,7 @@ from labnet.runs.event_file import crc32c
 
 @pytest.fixture(autouse=True)
 def _own_file(tmp_path, monkeypatch):
+    recording.flush()  # what other tests have left belongs into their file
     monkeypatch.setenv(database.VARIABLE, str(tmp_path / "runs.sqlite"))
     yield
     recording.flush()  # before the file of other tests is back
