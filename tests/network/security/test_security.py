@@ -168,7 +168,7 @@ def test_the_routes_that_can_be_read_without_a_token_are_these(server):
 
 def test_the_routes_that_take_something_else_than_the_token_are_these(server):
     sealed = {path: route.methods for path, route in server._port.routes.items() if route.sealed}
-    assert sealed == {"/server/stop": ("POST",)}
+    assert sealed == {"/server/stop": ("POST",), "/server/control": ("POST",)}
 
 
 def test_a_refused_stranger_does_not_learn_the_names_of_routes(server):
