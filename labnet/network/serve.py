@@ -151,9 +151,9 @@ def serve_model(
         From tensor to tensor, sync or async, or a `Module`; or a model of another library: a ``torch.nn.Module``, a
         function of JAX, an estimator of scikit-learn, or a `ModelAdapter`.
     optimizer : callable or str, optional
-        One of `labnet.optim`, or its name such as ``"adam"``, or one of the model's library. Called with the gradients of the model's parameters on every
-        backward of a client. Without an optimizer the weights do not change, and clients still get the gradient of
-        their input.
+        One of `labnet.optim`, or its name such as ``"adam"``, or one of the model's library. Called with the gradients
+        of the model's parameters on every backward of a client. Without an optimizer the weights do not change, and
+        clients still get the gradient of their input.
     port, host, token, max_body, max_queue, ssl, handlers
         As for `serve`.
     routes : mapping of str to function, optional
@@ -208,20 +208,19 @@ def serve_model(
     if not isinstance(routes, Mapping | None):
         raise ServeError(f"serve_model: expected routes as functions by name, such as {{'f': f}}, got {routes!r:.60}")
     policy = Policy(staleness, max_staleness, accumulate)
-    if isinstance(optimizer, str):
-        optimizer = _optimizer_named(optimizer)
+    trainer = _optimizer_named(optimizer) if isinstance(optimizer, str) else optimizer
     if name is None:
         name = getattr(model, "__name__", None) or type(model).__name__
-    adapter = adapter_of(model, optimizer, Options(params, method, vjp, device))
+    adapter = adapter_of(model, trainer, Options(params, method, vjp, device))
     if adapter is not None:
         if compile:
             raise ServeError(
                 "serve_model: compile=True compiles models of labnet: compile the model with its own library before, "
                 "such as by torch.compile or jax.jit"
             )
-        model, optimizer = adapted(adapter, optimizer)
+        model, trainer = adapted(adapter, trainer)
         device = None  # the adapter has moved it
-    given = Given(model, optimizer, routes or {}, policy, store, durability, compile, device, recovery_seconds)
+    given = Given(model, trainer, routes or {}, policy, store, durability, compile, device, recovery_seconds)
     place = Place(
         port, host, name, token, max_body, max_queue, replace, ssl=tls_context(ssl), handlers=mounted(handlers)
     )
