@@ -1,19 +1,43 @@
-"""The source of one Python function for the groups of a program, for Numba to compile."""
+"""The source of a step: one function for each different group of a program, and the calls of a step in order.
 
-import itertools
+Groups that differ only in the memory they use share one function, so equal layers are compiled once.
+"""
+
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from labnet.compile.codegen.loops import Access, Loops, Nest, converted, filled, is_number, joined, literal, merged
+from labnet.compile.codegen.loops import (
+    Access,
+    Loops,
+    Nest,
+    converted,
+    filled,
+    joined,
+    literal,
+    merged,
+    with_shared_indices,
+)
 from labnet.compile.codegen.product_source import Factor, product_source
 from labnet.compile.intrinsics.tiling import SIDE
 from labnet.compile.ir.fusion import AT_ONCE, Group
 from labnet.compile.ir.memory_plan import Plan, parts_of
-from labnet.compile.ir.values import Check, DType, Program, Shape, Value, broadcast_strides, contiguous, placed
+from labnet.compile.ir.values import (
+    Check,
+    DType,
+    Program,
+    Shape,
+    Value,
+    broadcast_strides,
+    contiguous,
+    is_number,
+    placed,
+)
 from labnet.compile.native.abi import FIRST_CHECK
 
 _HEAD = '''"""Written by labnet.compile; see the steps it was made of with step.explain()."""
@@ -26,21 +50,38 @@ from labnet.compile.intrinsics.products import *
 from labnet.compile.intrinsics.recurrences import *
 from labnet.compile.intrinsics.ordering import *
 from labnet.compile.intrinsics.prelude import *
-
-
-@njit({layout}, **OPTIONS)
-def step({parameters}):
 '''
-#: Header of the next part of a step.
-_NEXT = "\n\n@part\ndef step{number}({parameters}):\n"
-#: Maximum lines of a step in one function, and lines per part of a longer step: Numba's time grows quadratically.
-WHOLE, PART = 400, 200
-_NAME = re.compile(r"\b[pv]\w*")
+_FUNCTION = "\n\n@function({types})\ndef {name}({parameters}):\n"
+_STEP = "\n\n@step({layout})\ndef step({parameters}):\n"
+#: Names that differ between groups that compute the same: pointers, values, numbers of the call, factors of products.
+_NAME = re.compile(r"\b(p_out|p|v|n|left|right|out)(\d+)(n?)\b")
 
 
 def described(dtype: DType) -> int:
     """Return the first bytes of NumPy's dtype object, as generated code compares them."""
     return int.from_bytes(f"{dtype.kind}{dtype.char}{'|' if dtype.itemsize == 1 else '='}".encode(), "little")
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of a step, written with names of its own.
+
+    Attributes
+    ----------
+    parameters : tuple of (str, str)
+        Name and type of each parameter: the dtype of a pointer, or ``number``.
+    lines : tuple of str
+    """
+
+    parameters: tuple[tuple[str, str], ...]
+    lines: tuple[str, ...]
+
+    def source(self, name: str) -> str:
+        """Return the source under a name."""
+        types = ", ".join(repr(kind) for _, kind in self.parameters)
+        parameters = ", ".join(parameter for parameter, _ in self.parameters)
+        text = _FUNCTION.format(types=types, name=name, parameters=parameters)
+        return text + "".join(f"    {line}\n" for line in [*self.lines, "return 0"])
 
 
 class Emitter:
@@ -51,8 +92,12 @@ class Emitter:
         self._held, self._constants, self._numbers = held, constants, numbers
         self._pointers: dict[int, tuple[str, DType]] = {}
         self._places: dict[str, tuple[str, int, str]] = {}
-        self._head: list[str] = []
+        #: The argument of each pointer and number: its source in a call, and its type.
+        self._arguments: dict[str, tuple[str, str]] = {}
+        self._conversions: dict[str, str] = {}
         self._body: list[str] = []
+        #: The different functions, and their names.
+        self._functions: dict[Function, str] = {}
 
     def source(self) -> str:
         """Return the source of the file."""
@@ -61,40 +106,53 @@ class Emitter:
         for value in values:
             self._place(value)
         for position, store in enumerate(outputs):
-            self._places[f"p_out{position}"] = ("call", self.count_arguments + position, store.value.dtype.name)
+            self._argue(f"p_out{position}", "call", self.count_arguments + position, store.value.dtype)
         for value in values:
             if value.number in self._plan.outputs:
-                self._head.append(f"p{value.number} = p_out{self._plan.outputs[value.number]}")
-                self._name(value)
-        pieces = []
+                place = f"p_out{self._plan.outputs[value.number]}"
+                self._arguments[f"p{value.number}"] = (place, value.dtype.name)
+                self._pointers[value.number] = (f"p{value.number}", value.dtype)
+        calls = []
         for position, group in enumerate(self._groups):
             for value in self._plan.begins.get(position, []):
                 self._body += self._blank(value)
             self._group(group)
-            pieces.append(self._body)
+            if self._body:
+                call = self._called(self._body)
+                calls += [f"status = {call}", "if status:", "    return status"] if group.checks else [call]
             self._body = []
         layout = f"{self._numbers}, {self.count_arguments + len(outputs)}, {self._guarded(values)}, "
-        layout += f"{list(self._places.values())}, {1 + self._held + self._constants}"
+        layout += f"{self._places}, {1 + self._held + self._constants}"
         parameters = ", ".join(["arena", *self._places, *[f"n{i}" for i in range(self._numbers)]])
-        text = _HEAD.format(layout=layout, parameters=parameters)
-        for number, lines in enumerate(self._parts(pieces)):
-            text += _NEXT.format(number=number, parameters=parameters) if number else ""
-            text += "".join(f"    {line}\n" for line in [*lines, "return 0"])
-        return text
+        text = _HEAD + "".join(function.source(name) for function, name in self._functions.items())
+        text += _STEP.format(layout=layout, parameters=parameters)
+        return text + "".join(f"    {line}\n" for line in [*calls, "return 0"])
 
-    def _parts(self, pieces: list[list[str]]) -> Iterator[list[str]]:
-        """Yield the lines of each function of a step; all take the same arguments and run in order."""
-        rest = list(itertools.chain.from_iterable(pieces))
-        if len(rest) <= WHOLE:
-            yield self._head + rest
-            return
-        part: list[str] = []
-        for position, piece in enumerate(pieces):
-            part += piece
-            if len(part) >= PART or position == len(pieces) - 1:
-                used = set(_NAME.findall("\n".join(part)))
-                yield [line for line in self._head if line.partition(" = ")[0] in used] + part
-                part = []
+    def _called(self, lines: list[str]) -> str:
+        """Return the call of a function of these lines."""
+        used = (prefix + number for line in lines for prefix, number, _ in _NAME.findall(line))
+        lines = [*dict.fromkeys(filter(None, map(self._conversions.get, used))), *lines]
+        names: dict[str, str] = {}
+        parameters: dict[str, tuple[str, str]] = {}
+        counts: Counter[str] = Counter()
+
+        def renamed(match: re.Match[str]) -> str:
+            name = match[1] + match[2]
+            argument, kind = self._arguments.get(name, ("", ""))
+            if argument in parameters:
+                return parameters[argument][0]
+            if name not in names:
+                prefix = match[1][0] if argument else match[1]
+                names[name] = f"{prefix}{counts[prefix]}"
+                counts[prefix] += 1
+                if argument:
+                    parameters[argument] = (names[name], kind)
+            return names[name] + match[3]
+
+        written = tuple(_NAME.sub(renamed, line) for line in with_shared_indices(lines))
+        function = Function(tuple(parameters.values()), written)
+        name = self._functions.setdefault(function, f"f{len(self._functions)}")
+        return f"{name}({', '.join(parameters)})"
 
     # Pointers and guards
 
@@ -115,18 +173,23 @@ class Emitter:
         if value.kind == "source":
             origin, position = value.attributes["origin"], value.attributes["position"]
             if origin == "number":
-                self._head.append(f"v{value.number} = {converted(f'n{position}', np.dtype(float), value.dtype)}")
+                source = converted(f"n{position}", np.dtype(float), value.dtype)
+                self._conversions[f"v{value.number}"] = f"v{value.number} = {source}"
+                self._arguments[f"n{position}"] = (f"n{position}", "number")
                 return
             first = {"held": 1, "constant": 1 + self._held, "argument": 0}[origin]
-            table = "call" if origin == "argument" else "held"
-            self._places[f"p{value.number}"] = (table, first + position, value.dtype.name)
-            self._name(value)
+            self._argue(f"p{value.number}", "call" if origin == "argument" else "held", first + position, value.dtype)
         elif value.number in self._plan.offsets:
-            self._head.append(f"p{value.number} = _{value.dtype.name}(arena, {self._plan.offsets[value.number]})")
-            self._name(value)
-
-    def _name(self, value: Value) -> None:
+            place = f"arena + {self._plan.offsets[value.number]}"
+            self._arguments[f"p{value.number}"] = (place, value.dtype.name)
+        else:
+            return
         self._pointers[value.number] = (f"p{value.number}", value.dtype)
+
+    def _argue(self, name: str, table: str, position: int, dtype: DType) -> None:
+        """Record the place of an array of the call, or of a held one."""
+        self._places[name] = (table, position, dtype.name)
+        self._arguments[name] = (name, dtype.name)
 
     # Groups
 

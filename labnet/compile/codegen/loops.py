@@ -1,6 +1,8 @@
 """Loop nests as source: which elements they access, and the statements for each element."""
 
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +11,7 @@ import numpy as np
 
 from labnet.compile.ir.fusion import Group
 from labnet.compile.ir.scalars import CHOICES, scalar_source
-from labnet.compile.ir.values import DType, Shape, Value
+from labnet.compile.ir.values import DType, Shape, Value, is_number
 
 _START: dict[str, Callable[[DType], str]] = {
     "sum": lambda dtype: "0",
@@ -21,6 +23,8 @@ _START: dict[str, Callable[[DType], str]] = {
 _LOOSELY = {"max": "_greater_number", "min": "_smaller_number"}
 _JOIN = {"sum": "_added", "prod": "_multiplied", "max": "_greater", "min": "_smaller"}
 _HALF = np.dtype("float16")
+#: An index that takes arithmetic: a sum of loop variables times strides.
+_INDEX = re.compile(r"\[((?:i\d+(?: \* \d+)?|\d+)(?: \+ (?:i\d+(?: \* \d+)?|\d+))+|i\d+ \* \d+)\]")
 
 
 def name_of(dtype: DType) -> str:
@@ -247,6 +251,29 @@ def filled(pointer: str, value: Value) -> list[str]:
     return [f"for z in range({value.size}):", f"    {pointer}[z] = {stored(blank(value), value.dtype)}"]
 
 
-def is_number(value: Value) -> bool:
-    """Return whether a value is a scalar argument of the call."""
-    return value.kind == "source" and value.attributes["origin"] == "number"
+def with_shared_indices(lines: Sequence[str]) -> list[str]:
+    """Return the lines of a function in which an index that several accesses of a loop share is computed once.
+
+    Examples
+    --------
+    >>> with_shared_indices(["for i0 in range(9):", "    v1 = p1[i0 * 2]", "    p2[i0 * 2] = v1"])
+    ['for i0 in range(9):', '    k0 = i0 * 2', '    v1 = p1[k0]', '    p2[k0] = v1']
+    """
+    counts = Counter(_INDEX.findall("\n".join(lines)))
+    found: list[str] = []
+    scopes: list[tuple[int, dict[str, str]]] = [(0, {})]
+    names = 0
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        while indent < scopes[-1][0]:
+            scopes.pop()
+        if indent > scopes[-1][0]:
+            scopes.append((indent, dict(scopes[-1][1])))
+        known = scopes[-1][1]
+        for index in dict.fromkeys(_INDEX.findall(line)):
+            if index not in known and counts[index] > 1:
+                known[index] = f"k{names}"
+                names += 1
+                found.append(f"{' ' * indent}{known[index]} = {index}")
+        found.append(_INDEX.sub(lambda match: f"[{known.get(match[1], match[1])}]", line))  # noqa: B023
+    return found

@@ -6,8 +6,7 @@
 import math
 
 import numpy as np
-from numba import float32, float64, int32, njit, types, uint16
-from numba.extending import overload
+from numba import float32, float64, int32, types, uint16
 
 from labnet.compile.intrinsics.arithmetic import *  # noqa: F403
 from labnet.compile.intrinsics.arithmetic import (
@@ -23,15 +22,12 @@ from labnet.compile.intrinsics.arithmetic import (
     _whole_quotient,
     _whole_rest,
 )
+from labnet.compile.native.callee import callee, chosen_callee
 from labnet.compile.native.options import EXACT
 
 
+@chosen_callee(**EXACT)
 def _quotient(a, b):
-    raise NotImplementedError("compiled only")
-
-
-@overload(_quotient, jit_options=EXACT)
-def _compile_quotient(a, b):
     return _float_quotient if isinstance(a, types.Float) else lambda a, b: _whole_quotient(a, b)
 
 
@@ -51,12 +47,8 @@ def _float_quotient(a, b):
     return below + 1 if quotient - below > 0.5 else below
 
 
+@chosen_callee(**EXACT)
 def _rest(a, b):
-    raise NotImplementedError("compiled only")
-
-
-@overload(_rest, jit_options=EXACT)
-def _compile_rest(a, b):
     return _float_rest if isinstance(a, types.Float) else lambda a, b: _whole_rest(a, b)
 
 
@@ -68,12 +60,8 @@ def _float_rest(a, b):
     return math.copysign(rest, b)
 
 
+@chosen_callee(**EXACT)
 def _power(a, b):
-    raise NotImplementedError("compiled only")
-
-
-@overload(_power, jit_options=EXACT)
-def _compile_power(a, b):
     return (lambda a, b: a**b) if isinstance(a, types.Float) else _whole_power
 
 
@@ -91,7 +79,7 @@ def _whole_power(a, b):
 # Exponentials and logarithms in float32
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _exp32(x):
     """Compute the exponential in float32, to 1e-7: 2**n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes, expf)."""
     high = float32(88.72283) if x > float32(88.72283) else x
@@ -113,7 +101,7 @@ def _exp32(x):
     return x if x != x else value
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _edged32(x, found):
     """Return a logarithm, with its special values at 0, infinity, NaN and negative numbers."""
     value = x if x == float32(math.inf) else found
@@ -121,7 +109,7 @@ def _edged32(x, found):
     return float32(math.nan) if x < float32(0) or x != x else value
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _log32(x):
     """Compute the natural logarithm in float32 (Cephes, logf), subnormal numbers included."""
     small = x < float32(1.17549435e-38)
@@ -146,7 +134,7 @@ def _log32(x):
     return _edged32(x, m + value + power * float32(0.693359375))
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _split32(x):
     """Split a float32 into its exponent and the logarithm of its mantissa, in float64, to 1e-11.
 
@@ -170,21 +158,21 @@ def _split32(x):
     return float64(power), series * s
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _log232(x):
     """Compute the logarithm to base 2 in float32, exact for powers of 2."""
     power, rest = _split32(x)
     return _edged32(x, float32(power + rest * 1.4426950408889634))
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _log1032(x):
     """Compute the logarithm to base 10 in float32, exact for powers of 10."""
     power, rest = _split32(x)
     return _edged32(x, float32(power * 0.30102999566398120 + rest * 0.4342944819032518))
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _tanh32(x):
     """Compute tanh in float32, to 3e-7: x times a rational function of x**2; 1 from 9.03 on.
 
@@ -208,13 +196,13 @@ def _tanh32(x):
     return float32(-1) if value < float32(-1) else value
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _sigmoid32(x):
     small = _exp32(-abs(x))
     return (float32(1) if x >= float32(0) else small) / (float32(1) + small)
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _erf32(x):
     """Compute the error function in float32, to 2e-7: a polynomial times x near 0, elsewhere 1 - exp(-polynomial).
 
@@ -242,7 +230,7 @@ def _erf32(x):
     return near if size < float32(1) else tail
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _log1p32(x):
     """Compute log(1 + x) in float32, corrected for the rounding of the sum (Higham, Accuracy, 1.14.1)."""
     whole = float32(1) + x
@@ -251,7 +239,7 @@ def _log1p32(x):
     return x if x == float32(math.inf) else found
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _expm132(x):
     """Compute exp(x) - 1 in float32, with the correction of `_log1p32`."""
     power = _exp32(x)
@@ -261,7 +249,12 @@ def _expm132(x):
     return less if less == float32(-1) or power > float32(1e7) or x != x else found
 
 
-@njit(**EXACT)
+#: The C library's functions: Numba's own are in a module of it that a process which loads machine code has not.
+_next32 = types.ExternalFunction("nextafterf", float32(float32, float32))
+_next64 = types.ExternalFunction("nextafter", float64(float64, float64))
+
+
+@callee(**EXACT)
 def _next_half(a, b):
     """Return the next float16 after one number towards another."""
     if a != a or b != b:
@@ -274,49 +267,49 @@ def _next_half(a, b):
     return _from_half(uint16(bits + 1 if (b > a) == (a > float32(0)) else bits - 1))
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _erf64(x):
     return math.erf(x)
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _log1p64(x):
     return math.log1p(x)
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _expm164(x):
     return math.expm1(x)
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _exp64(x):
     return math.exp(x)
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _log64(x):
     if x > 0.0:
         return math.log(x)
     return -math.inf if x == 0.0 else math.nan
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _log264(x):
     return np.log2(x)
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _log1064(x):
     return np.log10(x)
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _tanh64(x):
     return math.tanh(x)
 
 
-@njit(**EXACT)
+@callee(**EXACT)
 def _sigmoid64(x):
     small = math.exp(-abs(x))
     return (1.0 if x >= 0.0 else small) / (1.0 + small)

@@ -6,21 +6,19 @@ Arrays are pointers to contiguous rows.
 # mypy: ignore-errors
 # Numba finds the types.
 
-from numba import njit
-
 from labnet.compile.intrinsics.arithmetic import _from_half, _plus, _times, _to_half
+from labnet.compile.native.callee import callee
 
-_WHOLE = {"error_model": "numpy", "boundscheck": False, "nogil": True}
-_WHOLE |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # only generated code calls these
+_WHOLE = {"error_model": "numpy", "boundscheck": False}
 
 
-@njit(**_WHOLE)
+@callee(**_WHOLE)
 def _before(a, b):
     """Return whether `a` comes before `b`; NaN comes last."""
     return a < b or (b != b and a == a)
 
 
-@njit(**_WHOLE)
+@callee(**_WHOLE)
 def _argsort(x, out, rows, length):
     """Find the positions that sort each row stably, by a bottom-up merge sort (Knuth, volume 3, 5.2.4).
 
@@ -50,7 +48,7 @@ def _argsort(x, out, rows, length):
             width *= 2
 
 
-@njit(**_WHOLE)
+@callee(**_WHOLE)
 def _searchsorted(ordered, x, out, length, count, right):
     """Find the positions at which elements of `x` keep a row sorted: before equal ones, or after them."""
     for position in range(count):
@@ -65,7 +63,7 @@ def _searchsorted(ordered, x, out, length, count, right):
         out[position] = low
 
 
-@njit(**_WHOLE)
+@callee(**_WHOLE)
 def _running_sum(x, out, rows, length):
     """Compute the cumulative sum of each row."""
     for row in range(rows):
@@ -76,7 +74,7 @@ def _running_sum(x, out, rows, length):
             out[i] = total
 
 
-@njit(**_WHOLE)
+@callee(**_WHOLE)
 def _running_product(x, out, rows, length):
     """Compute the cumulative product of each row."""
     for row in range(rows):
@@ -87,7 +85,7 @@ def _running_product(x, out, rows, length):
             out[i] = total
 
 
-@njit(**_WHOLE)
+@callee(**_WHOLE)
 def _running_sum_of_halves(x, out, rows, length):
     """Compute the cumulative sum of each row in float16; each sum is rounded."""
     for row in range(rows):
@@ -96,7 +94,7 @@ def _running_sum_of_halves(x, out, rows, length):
             out[i] = _to_half(_plus(_from_half(out[i - 1]), _from_half(x[i])))
 
 
-@njit(**_WHOLE)
+@callee(**_WHOLE)
 def _running_product_of_halves(x, out, rows, length):
     """Compute the cumulative product of each row in float16; each product is rounded."""
     for row in range(rows):

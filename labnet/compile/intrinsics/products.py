@@ -5,13 +5,14 @@
 
 import numpy as np
 from llvmlite import ir
-from numba import float32, float64, int32, int64, njit, types
+from numba import float32, float64, int32, int64, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from labnet.compile.intrinsics.pointers import made
 from labnet.compile.intrinsics.tiling import TALLEST, WIDTH
 from labnet.compile.intrinsics.vectors import Vectors
+from labnet.compile.native.callee import callee
 from labnet.compile.native.options import INNER
 from labnet.kernels.blas import DGEMM, SGEMM, link
 
@@ -26,7 +27,7 @@ def _external(symbol, scalar):
     return types.ExternalFunction(symbol, types.void(*sizes, scalar, array, int64, array, int64, scalar, array, int64))
 
 
-@njit(**INNER)
+@callee(**INNER)
 def _by_loops(order, left, right, rows, columns, inner, factor, a, down_a, b, down_b, share, c, down_c):
     """Compute a matrix product by loops, if NumPy's BLAS is not available."""
     for i in range(rows):
@@ -66,7 +67,7 @@ def _blas(symbol, scalar, single):
 def _looped(zero):
     """Make the function that computes ``c = a @ b`` without BLAS."""
 
-    @njit(**INNER)
+    @callee(**INNER)
     def product(left, right, rows, columns, inner, a, down_a, b, down_b, c):
         for position in range(rows * columns):
             c[position] = zero

@@ -7,38 +7,31 @@ cell states (T + 1, N, H). The equations are those of `labnet.nn.layers.recurren
 # mypy: ignore-errors
 # Numba finds the types.
 
-from numba import float32, njit
-from numba.extending import overload
+from numba import float32
 
 from labnet.compile.intrinsics.elementary_functions import _sigmoid32, _sigmoid64, _tanh32, _tanh64
 from labnet.compile.intrinsics.pointers import _ahead
 from labnet.compile.intrinsics.products import _gemm32, _gemm64
+from labnet.compile.native.callee import callee, chosen_callee
 from labnet.compile.native.options import INNER
 
 
 def _by_dtype(single, double):
     """Make a function that dispatches by the dtype of its argument."""
 
-    def function(x):
-        raise NotImplementedError("compiled only")
-
-    @overload(function, jit_options=INNER)
+    @chosen_callee(**INNER)
     def choose(x):
         chosen = single if x == float32 else double
         return lambda x: chosen(x)
 
-    return function
+    return choose
 
 
 _tanh, _logistic = _by_dtype(_tanh32, _tanh64), _by_dtype(_sigmoid32, _sigmoid64)
 
 
+@chosen_callee(**INNER)
 def _add_product(rows, columns, inner, a, b, c):
-    raise NotImplementedError("compiled only")
-
-
-@overload(_add_product, jit_options=INNER)
-def _compile_add_product(rows, columns, inner, a, b, c):
     gemm, one = (_gemm32, float32(1)) if a.dtype == float32 else (_gemm64, 1.0)
     scalar = a.dtype
 
@@ -48,7 +41,7 @@ def _compile_add_product(rows, columns, inner, a, b, c):
     return call
 
 
-@njit(**INNER)
+@callee(**INNER)
 def _lstm(gates, weight, hidden, cell, out, steps, samples, width):
     """Run all steps; `weight` is transposed, of shape (H, 4 H)."""
     size, wide = samples * width, 4 * width
@@ -67,7 +60,7 @@ def _lstm(gates, weight, hidden, cell, out, steps, samples, width):
             _lstm_turn(_ahead(active, n * wide), _ahead(out, c + n * width), _ahead(out, h + n * width), size, width)
 
 
-@njit(**INNER)
+@callee(**INNER)
 def _lstm_turn(active, cell, hidden, size, width):
     """Compute one step of one sample; the new states are `size` elements after the old ones."""
     for j in range(2 * width):
@@ -82,7 +75,7 @@ def _lstm_turn(active, cell, hidden, size, width):
         hidden[size + j] = active[3 * width + j] * _tanh(cell[size + j])
 
 
-@njit(**INNER)
+@callee(**INNER)
 def _lstm_back(gradient, values, weight, out, steps, samples, width):
     """Propagate the gradients of all states backward; `weight` has shape (4 H, H).
 
@@ -109,7 +102,7 @@ def _lstm_back(gradient, values, weight, out, steps, samples, width):
         _add_product(samples, width, wide, _ahead(out, first), weight, by_hidden)
 
 
-@njit(**INNER)
+@callee(**INNER)
 def _lstm_turn_back(gradient, active, cell, out, by_hidden, by_cell, size, width):
     """Compute the backward of one step of one sample; `cell` is the state before the step."""
     for j in range(width):

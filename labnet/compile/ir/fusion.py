@@ -1,13 +1,14 @@
 """Fusion: elementwise operations and reductions over the same elements share one loop nest.
 
 The result is a list of groups that run in order. A value joins the earliest group with its loop shape in which its
-operands are available and that shares an operand with it.
+operands are available and that shares an operand in memory with it. Numbers of the call, such as learning rates, are no
+reason to share loops: the updates of equal layers stay apart, so they are compiled as one function.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from labnet.compile.ir.values import Check, Program, Shape, Store, Value, storage
+from labnet.compile.ir.values import Check, Program, Shape, Store, Value, is_number, storage
 
 #: Kinds of values that are available in each iteration of the loops.
 AT_ONCE = ("map", "take")
@@ -66,6 +67,8 @@ class Fusion:
 
     def __init__(self) -> None:
         self.groups: list[Group] = []
+        #: What each group reads from memory or computes: the reasons to join its loops.
+        self._links: list[set[int]] = []
         self._place: dict[int, int] = {}
         self._readers: dict[int, int] = {}
         self._waiting: dict[int, Value] = {}
@@ -101,7 +104,7 @@ class Fusion:
         if value.kind in ("take", "scatter"):  # positions are checked before they are used
             first = max(first, self._checked)
         loops.members[:0] = joining
-        position = self._find(loops.shape, first, loops.reads())
+        position = self._joined(loops, first)
         self.groups[position].members += loops.members
         for each in loops.members:
             self._place[each.number] = position
@@ -121,6 +124,7 @@ class Fusion:
         """Assign a check to a group of its own, before any store to held memory."""
         self.settle([check.value])
         self.groups.append(Group(None, checks=[check]))
+        self._links.append(set())
         self._checked = len(self.groups)
 
     def store(self, store: Store) -> None:
@@ -129,7 +133,7 @@ class Fusion:
         first = self.earliest(base, loops)
         if isinstance(store.target, Value):
             first = max(first, self._checked, self._overwritable(store.target))
-        position = self._find(loops.shape, first, {base.number})
+        position = self._joined(loops, first)
         self.groups[position].stores.append(store)
         self._note([store.value], position)
 
@@ -146,14 +150,21 @@ class Fusion:
             base = storage(operand).number
             self._readers[base] = max(position, self._readers.get(base, 0))
 
-    def _find(self, shape: Shape | None, first: int, reads: set[int]) -> int:
-        if shape is not None:
-            for position in range(first, len(self.groups)):
-                group = self.groups[position]
-                if group.shape == shape and (reads & (group.reads() | {value.number for value in group.members})):
-                    return position
-        self.groups.append(Group(shape))
-        return len(self.groups) - 1
+    def _joined(self, loops: Group, first: int) -> int:
+        """Return the position of the group that takes the members or the store of another one, from `first` on."""
+        links = {value.number for operand, _ in loops.accesses() if not is_number(value := storage(operand))}
+        position = len(self.groups)
+        if loops.shape is not None:
+            for known in range(first, len(self.groups)):
+                if self.groups[known].shape == loops.shape and not links.isdisjoint(self._links[known]):
+                    position = known
+                    break
+        if position == len(self.groups):
+            self.groups.append(Group(loops.shape))
+            self._links.append(set())
+        self._links[position] |= links
+        self._links[position].update(value.number for value in loops.members)
+        return position
 
 
 def fuse(program: Program, in_place: dict[int, int] | None = None) -> list[Group]:
@@ -193,17 +204,25 @@ def sink(groups: list[Group]) -> None:
 
     It does if the group has the same shape, and their operands are in memory anyway.
     """
-    known, needed = users(groups), needs_memory(groups)
+    known, needs = users(groups), [_needed_by(group) for group in groups]
     for position in range(len(groups) - 1, -1, -1):
         for value in list(reversed(groups[position].members)):
             readers = known.get(value.number, set())
             if value.kind != "map" or len(readers) != 1 or position in readers:
                 continue
-            target = groups[next(iter(readers))]
-            if target.shape == value.shape and target.reads_in_step(value) and _stays(needed, value):
+            place = next(iter(readers))
+            target = groups[place]
+            if target.shape != value.shape or not target.reads_in_step(value):
+                continue
+            if _stays(set().union(*needs), value):
+                before = groups[position].reads()
                 groups[position].members.remove(value)
                 target.members.insert(0, value)
-                known, needed = users(groups), needs_memory(groups)
+                needs[position], needs[place] = _needed_by(groups[position]), _needed_by(target)
+                for number in before - groups[position].reads():
+                    known[number].discard(position)
+                for operand in value.inputs:
+                    known[storage(operand).number].add(place)
     groups[:] = [group for group in groups if group.members or group.stores or group.checks]
 
 
@@ -223,14 +242,16 @@ def needs_memory(groups: list[Group]) -> set[int]:
 
     These are all but the elementwise values that are read only in step, in their own loops.
     """
-    needed: set[int] = set()
-    for group in groups:
-        own = {value.number for value in group.members if value.kind in AT_ONCE}
-        needed |= {value.number for value in group.members} - own
-        bases = {base.number: base for base in (storage(operand) for operand, _ in group.accesses())}
-        needed |= {
-            number
-            for number, base in bases.items()
-            if base.kind not in ("source", "splat") and not (number in own and group.reads_in_step(base))
-        }
-    return needed
+    return set().union(*map(_needed_by, groups))
+
+
+def _needed_by(group: Group) -> set[int]:
+    """Return the numbers of the values that need memory because of one group."""
+    own = {value.number for value in group.members if value.kind in AT_ONCE}
+    needed = {value.number for value in group.members} - own
+    in_step: dict[int, bool] = {}
+    for operand, follows in group.accesses():
+        base = storage(operand)
+        if base.kind not in ("source", "splat"):
+            in_step[base.number] = in_step.get(base.number, True) and follows and operand is base
+    return needed | {number for number, follows in in_step.items() if not (number in own and follows)}

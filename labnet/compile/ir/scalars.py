@@ -36,7 +36,7 @@ _SPELLED = {
     "relu": "({T}(0) if {0} <= {T}(0) else {0})",
     "sigmoid": "_sigmoid{t}({0})",
     "pow": "_power({0}, {1})",
-    "nextafter": "np.nextafter({0}, {1})",
+    "nextafter": "_next{t}({0}, {1})",
     "signbit": "np.signbit({0})",
     "equal": "({0} == {1})",
     "not_equal": "({0} != {1})",

@@ -211,3 +211,8 @@ def broadcast_strides(shape: Shape, strides: Shape, wanted: Shape) -> Shape:
 def is_workspace(value: Value) -> bool:
     """Return whether a value is working memory of an intrinsic, which nothing else reads."""
     return value.kind == "call" and value.attributes["name"] == "workspace"
+
+
+def is_number(value: Value) -> bool:
+    """Return whether a value is a scalar argument of the call."""
+    return value.kind == "source" and value.attributes["origin"] == "number"

@@ -3,7 +3,7 @@
 Shared by the modules that write the source of a step, that write its entry, and that call it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 #: Status of a step: 0 if it has run; else the test that failed before anything was written.
@@ -22,9 +22,9 @@ class Layout:
         How many arrays follow these.
     arguments : sequence of (int, int, tuple)
         Which of the arrays are read: position, described dtype and shape.
-    places : sequence of (str, int, str)
-        The pointers that a step takes after that of the arena: whether the array is in the ``call`` or ``held``, its
-        position there, and its dtype.
+    places : mapping of str to (str, int, str)
+        The pointers that a step takes after that of the arena, by name: whether the array is in the ``call`` or
+        ``held``, its position there, and its dtype.
     arena : int
         Position of the arena in the tuple of held objects, whose first item is the table of words to compare.
     """
@@ -32,5 +32,5 @@ class Layout:
     numbers: int
     arrays: int
     arguments: Sequence[tuple[int, int, tuple[int, ...]]]
-    places: Sequence[tuple[str, int, str]]
+    places: Mapping[str, tuple[str, int, str]]
     arena: int

@@ -8,7 +8,8 @@ and NumPy's arrays; does not know what the step computes.
 # llvmlite has no types.
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from llvmlite import ir
 from numba.core import cgutils
@@ -55,6 +56,24 @@ def shaped(builder, array, shape):
     return functools.reduce(builder.and_, tests, cgutils.true_bit)
 
 
+@dataclass(frozen=True)
+class Call:
+    """A call of a function of a step.
+
+    Attributes
+    ----------
+    function : str
+    arguments : list of str or int
+        Names of pointers and numbers of the step; an int is an offset in the arena, in bytes.
+    is_check : bool
+        Whether a result other than 0 ends the step.
+    """
+
+    function: str
+    arguments: list[str | int]
+    is_check: bool
+
+
 class Entry:
     """Writes the function that CPython calls with the tuple of held objects, numbers, and arrays."""
 
@@ -65,8 +84,8 @@ class Entry:
         self._builder = ir.IRBuilder(self._function.append_basic_block())
         self._call = {name: ir.Function(module, kind, name) for name, kind in _PROTOTYPES.items()}
 
-    def write(self, parts: Sequence[Callable], pointers: Sequence[ir.Type]) -> None:
-        """Write the function, given emitters of the calls of the parts of a step, and the types of its pointers."""
+    def write(self, calls: Sequence[Call], emitters: Mapping[str, Callable]) -> None:
+        """Write the function, given the calls of a step and what emits a call of each function."""
         layout, builder, call = self._layout, self._builder, self._call
         _, given, length = self._function.args
         wrong = builder.icmp_signed("!=", length, _WORD(1 + layout.numbers + layout.arrays))
@@ -90,26 +109,28 @@ class Entry:
             place = builder.add(first, builder.mul(row.index, _WORD(16)))
             now = _load(builder, _load(builder, place))
             self._unless(builder.icmp_signed("==", now, _load(builder, place, 8)), OTHER_STATE)
-        found = [_load(builder, held, ITEMS + 8 * layout.arena)]
-        for table, position, _ in layout.places:
-            found.append(arrays[position] if table == "call" else _load(builder, held, ITEMS + 8 * position))
-        addresses = [
-            builder.inttoptr(_load(builder, array, DATA), kind) for array, kind in zip(found, pointers, strict=True)
-        ]
+        values = {f"n{position}": number for position, number in enumerate(numbers)}
+        for name, (table, position, _) in layout.places.items():
+            array = arrays[position] if table == "call" else _load(builder, held, ITEMS + 8 * position)
+            values[name] = builder.inttoptr(_load(builder, array, DATA), _OBJECT)
+        arena = builder.inttoptr(_load(builder, _load(builder, held, ITEMS + 8 * layout.arena), DATA), _OBJECT)
         thread = builder.call(call["PyEval_SaveThread"], [])
-        status = parts[0](builder, [*addresses, *numbers])
-        for part in parts[1:]:  # a check that fails ends the step
-            before, following, end = builder.block, builder.append_basic_block(), builder.append_basic_block()
-            builder.cbranch(builder.icmp_signed("==", status, _WORD(0)), following, end)
-            builder.position_at_end(following)
-            found = part(builder, [*addresses, *numbers])
-            reached = builder.block
-            builder.branch(end)
-            builder.position_at_end(end)
-            joined = builder.phi(_WORD)
-            joined.add_incoming(status, before)
-            joined.add_incoming(found, reached)
-            status = joined
+        end = self._function.append_basic_block()
+        statuses = []
+        for one in calls:
+            given = [builder.gep(arena, [_WORD(x)]) if isinstance(x, int) else values[x] for x in one.arguments]
+            status = emitters[one.function](builder, given)
+            if one.is_check:  # a check that fails ends the step
+                statuses.append((status, builder.block))
+                following = builder.append_basic_block()
+                builder.cbranch(builder.icmp_signed("==", status, _WORD(0)), following, end)
+                builder.position_at_end(following)
+        statuses.append((_WORD(0), builder.block))
+        builder.branch(end)
+        builder.position_at_end(end)
+        status = builder.phi(_WORD)
+        for found in statuses:
+            status.add_incoming(*found)
         builder.call(call["PyEval_RestoreThread"], [thread])
         builder.ret(builder.call(call["PyLong_FromLongLong"], [status]))
 

@@ -1,37 +1,30 @@
 """Compilation of generated source to machine code: Numba infers the types, LLVM compiles.
 
-This module and the intrinsics import Numba, and are imported only where there is something to compile. It replaces
+This module and the intrinsics import Numba, and are imported only where there is something to compile. It uses
 parts of Numba that are not documented; `tests/compile/native/test_versions.py` lists them.
 """
 
 # mypy: ignore-errors
 # Numba has no types.
 
+import ast
+import contextlib
 import functools
 import linecache
 import struct
 
-import llvmlite.binding as llvm
 from numba import float64, int64, types, uint8, uint16
-from numba.core import compiler, cpu, typed_passes
-from numba.core.codegen import JITCodeLibrary
+from numba.core import cgutils, compiler, cpu
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import PassManager, register_pass
+from numba.core.imputils import builtin_registry
 from numba.core.registry import cpu_target
-from numba.core.typed_passes import (
-    AnnotateTypes,
-    InlineOverloads,
-    IRLegalization,
-    NativeLowering,
-    NoPythonBackend,
-    NopythonTypeInference,
-    PreLowerStripPhis,
-)
-from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
+from numba.core.typing import mathdecl, npydecl, templates
 
-from labnet.compile.native.entry import Entry, write_kernel_entry
+from labnet.compile.native.entry import Call, Entry, write_kernel_entry
+from labnet.compile.native.options import OPTIONS
+from labnet.compile.native.pipeline import GeneratedPipeline, Library
+from labnet.kernels.machine_code import cache
 from labnet.kernels.machine_code.loader import ENTRY, MachineCode
-from labnet.kernels.machine_code.processor import chosen, registers
 
 #: Type of a section with symbols.
 _SYMBOLS = 2
@@ -40,114 +33,111 @@ _IN_MEMORY = {"bool": uint8, "float16": uint16}
 _FLAGS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "nopython": True}
 
 
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _Inlining(InlineOverloads):
-    """Numba's inlining, without the removal of writes.
+def _register(target):
+    """Register what generated functions and their callees use: numbers, ranges, tuples, `math`, and NumPy's functions.
 
-    Numba removes writes to arrays without later reads. It cannot see that a later part of a step reads what an earlier
-    part writes into the arena; `test_a_part_leaves_in_memory_what_a_later_part_reads` guards this.
+    Numba registers everything that it knows, which takes longer than to compile a small step.
     """
+    from numba.core.runtime import rtsys
+    from numba.cpython import builtins, mathimpl, numbers, rangeobj, tupleobj  # noqa: F401
+    from numba.np import npyimpl
 
-    _name = "labnet_inlining"
-
-    def run_pass(self, state):
-        """Inline while nothing is removed; `translate` holds the lock of the compiler."""
-        before, typed_passes.dead_code_elimination = typed_passes.dead_code_elimination, lambda *_, **__: None
-        try:
-            return super().run_pass(state)
-        finally:
-            typed_passes.dead_code_elimination = before
-
-
-class _Pipeline(compiler.CompilerBase):
-    """Numba's passes that generated code needs: it has no closures, no array expressions and nothing to rewrite."""
-
-    def define_pipelines(self):
-        passes = PassManager("labnet")
-        for kind in (TranslateByteCode, FixupArgs, IRProcessing, ReconstructSSA):
-            passes.add_pass(kind, kind.__name__)
-        for kind in (NopythonTypeInference, PreLowerStripPhis, _Inlining, IRLegalization, AnnotateTypes):
-            passes.add_pass(kind, kind.__name__)
-        for kind in (NativeLowering, NoPythonBackend):
-            passes.add_pass(kind, kind.__name__)
-        passes.finalize()
-        return [passes]
+    rtsys.initialize(target)
+    for registry in (mathimpl.registry, npyimpl.registry, builtin_registry):
+        target.install_registry(registry)
+    typing = target.typing_context
+    for registry in (mathdecl.registry, npydecl.registry, templates.builtin_registry):
+        typing.install_registry(registry)
 
 
-class _Library(JITCodeLibrary):
-    """A module that is optimised as a whole, and not added to Numba's own engine, which never frees any."""
-
-    def _optimize_functions(self, ll_module):
-        ll_module.data_layout = self._codegen._data_layout
-
-    def _optimize_final_module(self):
-        """Bring loops into the form that the vectorizer understands, then run everything once.
-
-        Loops are not unrolled before: the vectorizer takes the short ones whole, and would reach for elements that
-        lie apart to take the loops around them.
-        """
-        early = llvm.create_pass_builder(_machine(), llvm.create_pipeline_tuning_options(speed_level=0))
-        passes = early.getModulePassManager()
-        passes.add_loop_rotate_pass()
-        passes.add_instruction_combine_pass()
-        passes.add_jump_threading_pass()
-        passes.run(self._final_module, early)
-        options = llvm.create_pipeline_tuning_options(speed_level=3)
-        options.loop_vectorization, options.loop_unrolling = True, False
-        full = llvm.create_pass_builder(_machine(), options)
-        full.getModulePassManager().run(self._final_module, full)
-
-    def _finalize_final_module(self):
-        self._finalized = True
-
-    def file(self):
-        """Return the object file of the optimised module."""
-        return _machine().emit_object(self._final_module)
+def _take_new(context):
+    """Take what was added to the registries of a context; Numba adds intrinsics to one of them when it meets them."""
+    for registry in tuple(context._registries):
+        context.install_registry(registry)
 
 
-@functools.cache
-def _machine():
-    """Return LLVM's target: the processor of this machine, or the one that `NUMBA_CPU_NAME` names.
+@contextlib.contextmanager
+def _few_registrations(target):
+    """Let Numba's contexts register little in a block, and resolve each call of the same types once."""
+    typing, known = target.typing_context, {}
+    resolve = typing.resolve_function_type
 
-    Where it has vectors of 64 bytes, those of 32 are preferred: the elements of small arrays are read sooner after they
-    were written in vectors of the same length, and long loops are as quick.
-    """
-    name, features = chosen()
-    if registers()[1] == 16:
-        features = ",".join(filter(None, (features, "+prefer-256-bit")))
-    target = llvm.Target.from_triple(llvm.get_process_triple())
-    options = {"cpu": name, "features": features, "opt": 3, "codemodel": "jitdefault", "jit": True}
-    return target.create_target_machine(**options)
+    def resolved(function, args, kws):
+        if kws:
+            return resolve(function, args, kws)
+        found = known.get((function, args))
+        if found is None:
+            found = known[function, args] = resolve(function, args, kws)
+        return found
+
+    typing.resolve_function_type = resolved
+    typing.refresh, target.refresh = (functools.partial(_take_new, context) for context in (typing, target))
+    try:
+        _register(target)
+        yield
+    finally:
+        del typing.resolve_function_type, typing.refresh, target.refresh
 
 
 @global_compiler_lock
 def translate(source: str, name: str, *, report=lambda done, total: None) -> MachineCode:
-    """Return the machine code of a source: of a ``kernel``, or of a ``step`` and the parts that follow it.
+    """Return the machine code of a source: of a ``kernel``, or of a ``step`` and the functions that it calls.
 
-    `report` is called with the number of parts that are compiled and that of all parts; the last one is LLVM's work.
+    The machine code of functions is kept on the disk: a step that differs in one of them compiles that one.
+
+    `report` is called with the number of functions that are compiled and that of all functions, the entry included.
     """
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     scope = {}
     exec(compile(source, name, "exec"), scope)
-    library = _Library(cpu_target.target_context.codegen(), name)
-    if "kernel" in scope:
-        library.add_ir_module(_kernel(library, *scope["kernel"]))
-    else:
-        _add_step(library, scope, report)
-    library.finalize()
-    file = library.file()
-    return MachineCode(file, _symbols(library._final_module, file))
+    return _kernel(name, *scope["kernel"]) if "kernel" in scope else _step(name, source, scope, report)
 
 
-def _kernel(library, function, signature):
-    """Compile a kernel; return a module with the function that CPython calls."""
+def _kernel(name, function, signature):
+    """Return the machine code of a kernel."""
+    library = Library(cpu_target.target_context.codegen(), name)
     flags = cpu.CPUTargetOptions.parse_as_flags(compiler.Flags(), {**function.targetoptions, **_FLAGS})
     flags.no_compile = True
     compiled = _compiled(library, function.py_func, signature.args, flags, compiler.Compiler)
     module = library.create_ir_module(ENTRY)
     kinds = [compiled.target_context.get_value_type(kind) for kind in compiled.fndesc.argtypes]
     write_kernel_entry(module, kinds, _call_of(module, compiled))
-    return module
+    library.add_ir_module(module)
+    return _code(library)
+
+
+def _step(name, source, scope, report):
+    """Return the machine code of a step: one object file for each of its functions, and one for its entry."""
+    calls, texts = list(_calls(source)), _texts(source)
+    functions = list(dict.fromkeys(call.function for call in calls))
+    symbols, codes = {}, []
+    with _few_registrations(cpu_target.target_context):
+        for done, called in enumerate(functions):
+            report(done, len(functions) + 1)
+            key = cache.digest(texts[called])
+            symbols[called] = f"labnet_{key}"
+            code = cache.read(key, cache.FUNCTION)
+            if code is None:
+                code = _function(symbols[called], *scope[called])
+                cache.write(key, code, cache.FUNCTION)
+            codes.append(code)
+    report(len(functions), len(functions) + 1)
+    library = Library(cpu_target.target_context.codegen(), name)
+    library.add_ir_module(_entry(library, symbols, {one: scope[one][1] for one in functions}, calls, scope["step"]))
+    codes.append(_code(library))
+    needed = set().union(*(code.symbols for code in codes)) - set(symbols.values())
+    return MachineCode([file for code in codes for file in code.objects], sorted(needed))
+
+
+def _function(symbol, function, kinds):
+    """Return the machine code of a function of a step, under this symbol."""
+    library = Library(cpu_target.target_context.codegen(), symbol)
+    flags = cpu.CPUTargetOptions.parse_as_flags(compiler.Flags(), {**OPTIONS, **_FLAGS})
+    flags.noalias = True  # what a function is given lies apart
+    flags.no_compile = True  # so that it is optimised in one go with its callees
+    compiled = _compiled(library, function, list(map(_typed, kinds)), flags, GeneratedPipeline)
+    library.export(compiled.fndesc.mangled_name, symbol)
+    return _code(library)
 
 
 def _compiled(library, function, args, flags, pipeline):
@@ -165,6 +155,37 @@ def _compiled(library, function, args, flags, pipeline):
     )
 
 
+def _code(library):
+    """Return the machine code of a library, optimised."""
+    library.finalize()
+    file = library.file()
+    return MachineCode([file], _symbols(library._final_module, file))
+
+
+def _typed(kind):
+    """Return the type of a parameter: a pointer to elements of a dtype, or a number of the call."""
+    return float64 if kind == "number" else types.CPointer(_IN_MEMORY.get(kind) or getattr(types, kind))
+
+
+def _calls(source):
+    """Yield the calls of the function ``step``, in order."""
+    for statement in ast.parse(source).body[-1].body:
+        call = getattr(statement, "value", None)
+        if isinstance(call, ast.Call):
+            arguments = [one.id if isinstance(one, ast.Name) else one.right.value for one in call.args]
+            yield Call(call.func.id, arguments, isinstance(statement, ast.Assign))
+
+
+def _texts(source):
+    """Return the source of each function without its name, which is another one in another step."""
+    head, *functions = source.split("\n\n\n@function(")
+    found = {}
+    for text in functions:
+        name = text.partition("\ndef ")[2].partition("(")[0]
+        found[name] = head + text.partition("\n\n\n@step(")[0].replace(f"def {name}(", "def function(", 1)
+    return found
+
+
 def _call_of(module, compiled):
     """Return the emitter of the call of a compiled function, whose result is its status."""
     context, described = compiled.target_context, compiled.fndesc
@@ -176,35 +197,24 @@ def _call_of(module, compiled):
     return call
 
 
-def _add_step(library, scope, report):
-    """Compile a step with its parts and its entry."""
-    function, layout, options = scope["step"]
-    flags = cpu.CPUTargetOptions.parse_as_flags(compiler.Flags(), {**options, **_FLAGS})
-    flags.noalias = True  # the arena, what is held, and what a call brings lie apart
-    flags.no_compile = True  # so that it is optimised in one go with its entry
-    functions = [function]
-    while following := scope.get(f"step{len(functions)}"):
-        functions.append(following)
-    compiled = []
-    for function in functions:
-        report(len(compiled), len(functions) + 1)
-        compiled.append(_compiled(library, function, _typed(layout), flags, _Pipeline))
-    report(len(functions), len(functions) + 1)
-    library.add_ir_module(_entry(library, compiled, layout))
+def _entry(library, symbols, kinds, calls, layout):
+    """Return a module with the function that CPython calls, which calls the functions of a step."""
+    module, context = library.create_ir_module(ENTRY), cpu_target.target_context
 
+    def emitter(symbol, args):
+        kind = context.call_conv.get_function_type(int64, args)
+        native = cgutils.get_or_insert_function(module, kind, symbol)
+        wanted = [context.get_value_type(arg) for arg in args]
 
-def _typed(layout):
-    """Return the types of the arguments of a step: the arena, pointers to arrays, and numbers."""
-    scalars = [_IN_MEMORY.get(dtype) or getattr(types, dtype) for _, _, dtype in layout.places]
-    return [types.CPointer(scalar) for scalar in (uint8, *scalars)] + [float64] * layout.numbers
+        def call(builder, values):
+            pairs = zip(values, wanted, strict=True)
+            values = [one if one.type == kind else builder.bitcast(one, kind) for one, kind in pairs]
+            return context.call_conv.call_function(builder, native, int64, args, values)[1]
 
+        return call
 
-def _entry(library, compiled, layout):
-    """Return a module with the function that CPython calls, which calls the parts of a step."""
-    module = library.create_ir_module(ENTRY)
-    context, described = compiled[0].target_context, compiled[0].fndesc
-    pointers = [context.get_value_type(kind) for kind in described.argtypes[: 1 + len(layout.places)]]
-    Entry(module, layout).write([_call_of(module, part) for part in compiled], pointers)
+    emitters = {name: emitter(symbols[name], list(map(_typed, kinds[name]))) for name in symbols}
+    Entry(module, layout).write(calls, emitters)
     return module
 
 

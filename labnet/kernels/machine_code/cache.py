@@ -9,6 +9,7 @@ files are deleted first. Nothing is read from a folder that another user could w
 import functools
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
 MOST_FILES, MOST_BYTES = 512, 1 << 26
 #: Seconds after which another process that compiles the same source is not waited for, and files of crashes go.
 _PATIENCE_SECONDS, _STALE_SECONDS = 120.0, 3600.0
-_FORMAT = b"labnet machine code 1\n"
+_FORMAT = b"labnet machine code 2\n"
 _HASHED = len(_FORMAT) + 32
+#: Endings of files: of whole steps and kernels, and of functions, which the compiler puts into other steps.
+WHOLE, FUNCTION = ".code", ".function"
 #: Modules of labnet that determine the machine code of a source, besides those that it imports.
 _COMPILERS = (
     "labnet.compile.native.numba_compiler",
@@ -131,8 +134,8 @@ def digest(source: str) -> str:
 
 def pack(code: "MachineCode") -> bytes:
     """Return the content of a file."""
-    symbols = json.dumps(list(code.symbols)).encode()
-    content = len(symbols).to_bytes(4, "little") + symbols + code.object
+    head = json.dumps({"symbols": list(code.symbols), "lengths": list(map(len, code.objects))}).encode()
+    content = b"".join((len(head).to_bytes(4, "little"), head, *code.objects))
     return _FORMAT + hashlib.sha256(content).digest() + content
 
 
@@ -153,7 +156,9 @@ def unpack(content: bytes) -> "MachineCode | None":
         return None
     length = int.from_bytes(content[_HASHED : _HASHED + 4], "little")
     start = _HASHED + 4 + length
-    return MachineCode(content[start:], json.loads(content[_HASHED + 4 : start]))
+    head = json.loads(content[_HASHED + 4 : start])
+    ends = [*itertools.accumulate(head["lengths"], initial=start)]
+    return MachineCode([content[a:b] for a, b in itertools.pairwise(ends)], head["symbols"])
 
 
 def is_ours(path: Path) -> bool:
@@ -204,9 +209,9 @@ def _is_private(group: int) -> bool:
     return entry.gr_name == user.pw_name and user.pw_gid == group and set(entry.gr_mem) <= {user.pw_name}
 
 
-def read(name: str) -> "MachineCode | None":
+def read(name: str, ending: str = WHOLE) -> "MachineCode | None":
     """Return the machine code of this name; None if there is none, it is not whole, or others could write it."""
-    path = folder() / f"{name}.code"
+    path = folder() / f"{name}{ending}"
     try:
         if unsafe_part(path.parent) or not is_ours(path):
             return None
@@ -228,12 +233,13 @@ def _prepared() -> Path | None:
         return None
 
 
-def write(name: str, code: "MachineCode") -> None:
-    """Write machine code under this name, if the folder is safe; then shrink the cache."""
+def write(name: str, code: "MachineCode", ending: str = WHOLE) -> None:
+    """Write machine code under this name, if the folder is safe; shrink the cache after what is whole."""
     if home := _prepared():
         with suppress(OSError):
-            replace_file(home / f"{name}.code", pack(code), mode=0o600, flush=False)
-            shrink()
+            replace_file(home / f"{name}{ending}", pack(code), mode=0o600, flush=False)
+            if ending == WHOLE:
+                shrink()
 
 
 @contextmanager
@@ -298,9 +304,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_close_locks)
 
 
-def entries() -> list[Entry]:
-    """Return the files of the cache, the one that was used last first."""
-    return sorted(_entries("*.code"), key=lambda entry: entry.used, reverse=True)
+def entries(ending: str = WHOLE) -> list[Entry]:
+    """Return the files of the cache with an ending, the one that was used last first."""
+    return sorted(_entries(f"*{ending}"), key=lambda entry: entry.used, reverse=True)
 
 
 def _entries(pattern: str) -> Iterator[Entry]:
@@ -311,13 +317,18 @@ def _entries(pattern: str) -> Iterator[Entry]:
 
 
 def shrink(*, files: int = MOST_FILES, nbytes: int = MOST_BYTES) -> int:
-    """Delete the least recently used files down to these limits; return how many were deleted."""
-    total, gone = 0, 0
-    for position, entry in enumerate(entries()):
-        total += entry.nbytes
-        if position >= files or total > nbytes:
-            entry.path.unlink(missing_ok=True)
-            gone += 1
+    """Delete the least recently used files down to these limits; return how many were deleted.
+
+    Functions, of which a step has many, are limited apart from the rest: eight times as many files, as many bytes.
+    """
+    gone = 0
+    for ending, most in ((WHOLE, files), (FUNCTION, 8 * files)):
+        total = 0
+        for position, entry in enumerate(entries(ending)):
+            total += entry.nbytes
+            if position >= most or total > nbytes:
+                entry.path.unlink(missing_ok=True)
+                gone += 1
     for entry in (*_entries(".*.tmp"), *_entries("*.lock")):  # of processes that were killed
         if entry.used < time.time() - _STALE_SECONDS:
             entry.path.unlink(missing_ok=True)
@@ -326,7 +337,7 @@ def shrink(*, files: int = MOST_FILES, nbytes: int = MOST_BYTES) -> int:
 
 def clear() -> int:
     """Delete all files, those of crashes included, and return how many were deleted."""
-    found = [*_entries("*.code"), *_entries(".*.tmp"), *_entries("*.lock")]
+    found = [entry for pattern in (f"*{WHOLE}", f"*{FUNCTION}", ".*.tmp", "*.lock") for entry in _entries(pattern)]
     for entry in found:
         entry.path.unlink(missing_ok=True)
     return len(found)
@@ -360,7 +371,7 @@ def load(source: str) -> Callable[..., int]:
 def is_known(source: str) -> bool:
     """Return whether the machine code of a source is loaded, or on disk."""
     name = digest(source)
-    return name in _loaded or (folder() / f"{name}.code").exists()
+    return name in _loaded or (folder() / f"{name}{WHOLE}").exists()
 
 
 def _from_disk(name: str) -> Callable[..., int] | None:

@@ -23,13 +23,14 @@ from typing import Any, Protocol
 ATTEMPTS = 2
 #: Seconds between two looks at what a caller waits for.
 POLL_SECONDS = 0.1
-#: The package without its `__init__`, which would import much that a compiler does not need.
+#: Packages without their `__init__`, which would import much that a compiler does not need.
 _START = """
 import json, signal, sys, types
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 sys.path[:] = json.loads(sys.stdin.buffer.readline())
-sys.modules["labnet"] = package = types.ModuleType("labnet")
-package.__path__ = [sys.argv[1]]
+for name, path in (("labnet", sys.argv[1]), ("labnet.compile", sys.argv[1] + "/compile")):
+    sys.modules[name] = package = types.ModuleType(name)
+    package.__path__ = [path]
 from labnet.compile.native.compiler_server import main
 main(int(sys.argv[2]))
 """

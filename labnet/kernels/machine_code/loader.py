@@ -25,9 +25,9 @@ _FASTCALL = 0x80
 
 @dataclass(frozen=True)
 class MachineCode:
-    """An object file, and the external symbols that it calls."""
+    """Object files that call each other, and the symbols of others that they call."""
 
-    object: bytes
+    objects: Sequence[bytes]
     symbols: Sequence[str]
 
 
@@ -52,7 +52,7 @@ def missing(symbols: Sequence[str]) -> list[str]:
 
 
 def load(code: MachineCode) -> Callable[..., int]:
-    """Link an object file and return the function that it defines.
+    """Link object files and return the function that one of them defines as `ENTRY`.
 
     Called with the tuple of what is held, numbers, and arrays; the memory of the code goes with the function.
 
@@ -67,11 +67,12 @@ def load(code: MachineCode) -> Callable[..., int]:
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target.create_target_machine(jit=True))
-    file = llvm.ObjectFileRef.from_data(code.object)
-    engine.add_object_file(file)
+    files = [llvm.ObjectFileRef.from_data(content) for content in code.objects]
+    for file in files:
+        engine.add_object_file(file)
     engine.finalize_object()
     method = _Method(b"step", engine.get_function_address(ENTRY), _FASTCALL, None)
-    made: Callable[..., int] = _new_function(ctypes.byref(method), (engine, file, method), None)
+    made: Callable[..., int] = _new_function(ctypes.byref(method), (engine, files, method), None)
     return made
 
 

@@ -67,10 +67,10 @@ class Told:
 
 def test_a_source_becomes_machine_code_and_one_child_serves_all(compiler):
     first = submit(compiler, SOURCE)
-    assert cache.unpack(first.future.result()).object
+    assert cache.unpack(first.future.result()).objects
     pid = compiler.pid
     second = submit(compiler, SOURCE, is_awaited=False)
-    assert cache.unpack(second.future.result()).object
+    assert cache.unpack(second.future.result()).objects
     assert compiler.pid == pid
 
 

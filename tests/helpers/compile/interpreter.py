@@ -14,12 +14,12 @@ from labnet.compile.intrinsics import (
     correlation,
     elementary_functions,
     ordering,
-    prelude,
     products,
     recurrences,
     tiling,
 )
 from labnet.compile.native import abi
+from labnet.compile.native.callee import Callee
 from labnet.kernels.machine_code import array_layout
 
 _REACH = 1 << 22
@@ -179,6 +179,22 @@ class Mathematics:
         return getattr(np, names.get(name, name))
 
 
+def function(*kinds):
+    """Make a function of pointers take addresses."""
+    in_memory = {"bool": "uint8", "float16": "uint16"}
+    stored = [None if kind == "number" else np.dtype(in_memory.get(kind, kind)) for kind in kinds]
+
+    def made(body):
+        def call(*given):
+            assert len(given) == len(kinds)
+            pairs = zip(stored, given, strict=True)
+            return body(*(one if dtype is None else pointer(dtype)(one) for dtype, one in pairs))
+
+        return call
+
+    return made
+
+
 def _namespace():
     scalars = ["float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))]
     found = {name: getattr(np, name) for name in scalars}
@@ -187,12 +203,12 @@ def _namespace():
     found |= {"_bool": part(pointer(np.dtype("uint8"))), "_float16": part(pointer(np.dtype("uint16")))}
     found |= {"boolean": np.bool_, "np": np, "math": Mathematics()}
     for source in (elementary_functions, products, ordering, recurrences):
-        for name, function in vars(source).items():
-            if hasattr(function, "py_func"):
-                found[name] = types.FunctionType(function.py_func.__code__, found, name)
+        for name, callee in vars(source).items():
+            if isinstance(callee, Callee) and not callee.chooses:
+                found[name] = types.FunctionType(callee.py_func.__code__, found, name)
     found |= {"_correlate": correlate, "_filter_gradient": filter_gradient, "_workspace": lambda workspace: None}
     found |= {"_max_pool": max_pool, "_max_pool_back": max_pool_back}
-    found |= {"njit": prelude.njit, "part": prelude.part, "OPTIONS": prelude.OPTIONS}
+    found |= {"function": function, "step": lambda *layout: lambda step: (step, abi.Layout(*layout))}
     found |= {
         "_plus": np.add,
         "_minus": np.subtract,
@@ -204,6 +220,8 @@ def _namespace():
         "_magnitude": np.abs,
         "_power": np.power,
         "_near_float32": lambda number: number,
+        "_next32": np.nextafter,
+        "_next64": np.nextafter,
         "_from_half": lambda bits: np.float32(bits.view(np.float16)),
         "_to_half": lambda number: np.float16(number).view(np.uint16),
         "_greater": np.maximum,
@@ -244,9 +262,9 @@ def _namespace():
 def load(source):
     """Return the function of a source, as `labnet.kernels.machine_code.cache.load` does."""
     scope = dict(NAMESPACE)
-    exec(compile(source[source.index("@njit(") :], "<generated>", "exec"), scope)
-    step, layout, _ = scope["step"]
-    parts = [step, *(scope[f"step{number}"] for number in range(1, 1 + source.count("@part")))]
+    start = source.index("@function(") if "@function(" in source else source.index("@step(")
+    exec(compile(source[start:], "<generated>", "exec"), scope)
+    step, layout = scope["step"]
 
     def run(held, *given):
         numbers, arrays = given[: layout.numbers], given[layout.numbers :]
@@ -257,13 +275,11 @@ def load(source):
                 return abi.OTHER_ARGUMENTS
         if not holds(id(held[0])):
             return abi.OTHER_STATE
-        pointers = [word(id(held[layout.arena]) + array_layout.DATA)]
-        for table, position, dtype in layout.places:
-            array = id(arrays[position] if table == "call" else held[position])
-            stored = np.dtype("uint16" if dtype == "float16" else dtype)
-            pointers.append(pointer(stored)(word(array + array_layout.DATA)))
+        addresses = [word(id(held[layout.arena]) + array_layout.DATA)]
+        for table, position, _ in layout.places.values():
+            addresses.append(word(id(arrays[position] if table == "call" else held[position]) + array_layout.DATA))
         with np.errstate(all="ignore"):
-            return next(filter(None, (part(*pointers, *numbers) for part in parts)), 0)
+            return step(*addresses, *numbers)
 
     return run
 
