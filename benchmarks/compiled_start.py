@@ -211,9 +211,8 @@ def first_step(code: str, name: str, folder: str) -> list[float]:
 
 def measured(rounds: int) -> dict[str, dict[str, float]]:
     """Print and return what the first steps take; labnet and jax take turns."""
-    print(
-        f"{'first step':<12}{'labnet, CPU s':>14}{'jax, CPU s':>12}{'disk, ms':>10}{'disk, CPU ms':>14}{'again, ms':>11}"
-    )
+    names = ("labnet, CPU s", "jax, CPU s", "disk, ms", "disk, CPU ms", "again, ms")
+    print(f"{'first step':<12}", *(f"{name:>13}" for name in names))
     has_jax, found = importlib.util.find_spec("jax") is not None, {}
     for name in NAMES:
         cold, disk, jax = [], [], []
