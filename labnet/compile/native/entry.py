@@ -84,8 +84,11 @@ class Entry:
         self._builder = ir.IRBuilder(self._function.append_basic_block())
         self._call = {name: ir.Function(module, kind, name) for name, kind in _PROTOTYPES.items()}
 
-    def write(self, calls: Sequence[Call], emitters: Mapping[str, Callable]) -> None:
-        """Write the function, given the calls of a step and what emits a call of each function."""
+    def write(self, calls: Sequence[Call], functions: Mapping[str, ir.Function]) -> None:
+        """Write the function, given the calls of a step and the functions, which take Numba's arguments.
+
+        Those are the place of the result, a place for exceptions, which the functions do not raise, and the pointers.
+        """
         layout, builder, call = self._layout, self._builder, self._call
         _, given, length = self._function.args
         wrong = builder.icmp_signed("!=", length, _WORD(1 + layout.numbers + layout.arrays))
@@ -117,10 +120,15 @@ class Entry:
         thread = builder.call(call["PyEval_SaveThread"], [])
         end = self._function.append_basic_block()
         statuses = []
+        places = [builder.alloca(one.type.pointee) for one in next(iter(functions.values())).args[:2]] if calls else []
         for one in calls:
+            function = functions[one.function]
             given = [builder.gep(arena, [_WORD(x)]) if isinstance(x, int) else values[x] for x in one.arguments]
-            status = emitters[one.function](builder, given)
+            pairs = zip(given, function.args[2:], strict=True)
+            given = [x if x.type == wanted.type else builder.bitcast(x, wanted.type) for x, wanted in pairs]
+            builder.call(function, [*places, *given])
             if one.is_check:  # a check that fails ends the step
+                status = builder.load(places[0])
                 statuses.append((status, builder.block))
                 following = builder.append_basic_block()
                 builder.cbranch(builder.icmp_signed("==", status, _WORD(0)), following, end)

@@ -201,20 +201,11 @@ def _entry(library, symbols, kinds, calls, layout):
     """Return a module with the function that CPython calls, which calls the functions of a step."""
     module, context = library.create_ir_module(ENTRY), cpu_target.target_context
 
-    def emitter(symbol, args):
-        kind = context.call_conv.get_function_type(int64, args)
-        native = cgutils.get_or_insert_function(module, kind, symbol)
-        wanted = [context.get_value_type(arg) for arg in args]
+    def declared(symbol, args):
+        return cgutils.get_or_insert_function(module, context.call_conv.get_function_type(int64, args), symbol)
 
-        def call(builder, values):
-            pairs = zip(values, wanted, strict=True)
-            values = [one if one.type == kind else builder.bitcast(one, kind) for one, kind in pairs]
-            return context.call_conv.call_function(builder, native, int64, args, values)[1]
-
-        return call
-
-    emitters = {name: emitter(symbols[name], list(map(_typed, kinds[name]))) for name in symbols}
-    Entry(module, layout).write(calls, emitters)
+    functions = {name: declared(symbol, list(map(_typed, kinds[name]))) for name, symbol in symbols.items()}
+    Entry(module, layout).write(calls, functions)
     return module
 
 
