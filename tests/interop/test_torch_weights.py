@@ -186,7 +186,7 @@ class Theirs(torch.nn.Linear):
         (from_torch, torch.nn.MultiheadAttention(4, 2, add_bias_kv=True), "add_bias_kv=True"),
         (from_torch, nn.ReLU(), r"expected a torch\.nn\.Module"),
     ],
-    ids=repr,
+    ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__),
 )
 def test_what_the_other_library_lacks_is_named(convert, model, told):
     with pytest.raises(TypeError, match=told):
