@@ -36,18 +36,23 @@ class FunctionModule(Module):
     #: Number of inputs of `forward`.
     inputs: ClassVar[int] = 1
     _names: ClassVar[tuple[str, ...]] = ()
+    #: Parameters of `__init__` of the class with the function; a subclass may take others.
+    _signature: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls) -> None:
         """Take the parameters of the class from its function."""
         if "function" in vars(cls):
             parameters = list(inspect.signature(cls.function).parameters.values())[cls.inputs :]
             kinds = [one.replace(kind=one.POSITIONAL_OR_KEYWORD) for one in parameters]
-            cls.__signature__ = inspect.Signature(kinds)  # type: ignore[attr-defined]
+            cls.__signature__ = cls._signature = inspect.Signature(kinds)  # type: ignore[attr-defined]
             cls._names = tuple(one.name for one in kinds if one.name not in _IGNORED)
+        elif "__init__" in vars(cls):
+            own = inspect.signature(cls.__init__)
+            cls.__signature__ = own.replace(parameters=list(own.parameters.values())[1:])  # type: ignore[attr-defined]
 
     def __init__(self, *given: Any, **named: Any):
         super().__init__()
-        signature: inspect.Signature = type(self).__signature__  # type: ignore[attr-defined]
+        signature = self._signature
         named = {name: value for name, value in named.items() if name not in _IGNORED or name in signature.parameters}
         try:
             bound = signature.bind(*given, **named)
