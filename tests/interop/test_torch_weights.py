@@ -1,6 +1,7 @@
 """Layers and weights go from labnet to torch and back, and through files that others have written."""
 
 import inspect
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,13 +20,22 @@ def normal(*shape):
     return rng.standard_normal(shape).astype("float32")
 
 
-ROWS, IMAGES, SIGNALS = normal(3, 4), normal(2, 4, 9, 9), normal(2, 4, 9)
+def called(layer, *inputs):
+    """Call a lazy layer once, so that it has parameters."""
+    layer(*map(ln.asarray, inputs))
+    return layer
+
+
+ROWS, IMAGES, SIGNALS, VOLUMES = normal(3, 4), normal(2, 4, 9, 9), normal(2, 4, 9), normal(2, 4, 5, 5, 5)
+BY_DIMENSIONS = {1: SIGNALS, 2: IMAGES, 3: VOLUMES}
+PADDINGS = ("CircularPad", "ConstantPad", "ReflectionPad", "ReplicationPad", "ZeroPad")
+LOG_PROBABILITIES = np.log(rng.dirichlet(np.ones(4), (6, 2))).astype("float32")
 SEQUENCE, MEMORY, TOKENS = normal(5, 2, 8), normal(4, 2, 8), np.array([[1, 2], [0, 4]])
 TARGETS, SIGNS = np.array([0, 1, 3]), np.float32([1, -1, 1])
 ACTIVATIONS = (
     *("CELU", "ELU", "GELU", "GLU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity", "LeakyReLU"),
     *("LogSigmoid", "Mish", "PReLU", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus", "Softshrink", "Softsign"),
-    *("Tanh", "Tanhshrink", "Dropout"),
+    *("Tanh", "Tanhshrink", "Dropout", "AlphaDropout", "RReLU"),
 )
 #: Makes a layer, and its inputs.
 CASES = {
@@ -39,37 +49,80 @@ CASES = {
     "Threshold": (lambda: nn.Threshold(0.1, 0.2), ROWS),
     "Linear": (lambda: nn.Linear(4, 2), ROWS),
     "Linear without bias": (lambda: nn.Linear(4, 2, bias=False), ROWS),
+    "Bilinear": (lambda: nn.Bilinear(4, 4, 2), (ROWS, ROWS + 1)),
+    "Bilinear without bias": (lambda: nn.Bilinear(4, 4, 2, bias=False), (ROWS, ROWS + 1)),
+    "EmbeddingBag": (lambda: nn.EmbeddingBag(5, 3), TOKENS),
+    "EmbeddingBag of sums": (
+        lambda: nn.EmbeddingBag(5, 3, mode="sum", include_last_offset=True, padding_idx=2),
+        (TOKENS.reshape(-1), np.array([0, 3, 4])),
+    ),
     "Embedding": (lambda: nn.Embedding(5, 3), TOKENS),
     "Flatten": (nn.Flatten, IMAGES),
     "Unflatten": (lambda: nn.Unflatten(1, (2, 2)), ROWS),
     "Dropout1d": (nn.Dropout1d, SIGNALS),
     "Dropout2d": (nn.Dropout2d, IMAGES),
+    "Dropout3d": (nn.Dropout3d, VOLUMES),
+    "Softmax2d": (nn.Softmax2d, IMAGES),
     "BatchNorm1d": (lambda: nn.BatchNorm1d(4, eps=1e-3, momentum=0.3), ROWS),
     "BatchNorm2d": (lambda: nn.BatchNorm2d(4, affine=False), IMAGES),
+    "BatchNorm3d": (lambda: nn.BatchNorm3d(4, track_running_stats=False), VOLUMES),
+    "LocalResponseNorm": (lambda: nn.LocalResponseNorm(3, alpha=0.1, beta=0.5, k=2.0), IMAGES),
     "GroupNorm": (lambda: nn.GroupNorm(2, 4), IMAGES),
     "GroupNorm bare": (lambda: nn.GroupNorm(2, 4, affine=False), IMAGES),
     "InstanceNorm1d": (lambda: nn.InstanceNorm1d(4, affine=True), SIGNALS),
     "InstanceNorm2d": (lambda: nn.InstanceNorm2d(4), IMAGES),
+    "InstanceNorm3d": (lambda: nn.InstanceNorm3d(4, affine=True), VOLUMES),
     "LayerNorm": (lambda: nn.LayerNorm((9, 9)), IMAGES),
     "LayerNorm bare": (lambda: nn.LayerNorm(9, elementwise_affine=False), IMAGES),
     "LayerNorm without bias": (lambda: nn.LayerNorm(9, bias=False), IMAGES),
     "RMSNorm": (lambda: nn.RMSNorm(9), IMAGES),
     "Conv1d": (lambda: nn.Conv1d(4, 6, 3, stride=2, padding=1), SIGNALS),
     "Conv2d": (lambda: nn.Conv2d(4, 6, (3, 2), padding=1, dilation=2, groups=2, bias=False), IMAGES),
+    "Conv3d": (lambda: nn.Conv3d(4, 6, (3, 2, 1), stride=2, padding=(1, 0, 2)), VOLUMES),
+    "Conv3d same": (lambda: nn.Conv3d(4, 2, 3, padding="same"), VOLUMES),
+    "ConvTranspose3d": (lambda: nn.ConvTranspose3d(4, 2, 3, stride=2, output_padding=(1, 0, 1), groups=2), VOLUMES),
     "ConvTranspose1d": (lambda: nn.ConvTranspose1d(4, 2, 3, stride=2, output_padding=1), SIGNALS),
     "ConvTranspose2d": (lambda: nn.ConvTranspose2d(4, 2, 3, padding=1), IMAGES),
     "AvgPool1d": (lambda: nn.AvgPool1d(2, padding=1), SIGNALS),
     "AvgPool2d": (lambda: nn.AvgPool2d((2, 3), stride=2, count_include_pad=False), IMAGES),
     "MaxPool1d": (lambda: nn.MaxPool1d(3, stride=1), SIGNALS),
     "MaxPool2d": (lambda: nn.MaxPool2d(2, ceil_mode=True), IMAGES),
+    "AvgPool3d": (lambda: nn.AvgPool3d((2, 3, 2), divisor_override=5), VOLUMES),
+    "MaxPool3d": (lambda: nn.MaxPool3d(3, stride=1, padding=1, dilation=2), VOLUMES),
+    "MaxPool3d with indices": (lambda: nn.MaxPool3d(2, return_indices=True), VOLUMES),
+    "LPPool1d": (lambda: nn.LPPool1d(2, 3, stride=2), np.abs(SIGNALS)),
+    "LPPool2d": (lambda: nn.LPPool2d(1.5, (3, 2), ceil_mode=True), np.abs(IMAGES)),
+    **{
+        f"MaxUnpool{n}d": (
+            partial(getattr(nn, f"MaxUnpool{n}d"), 2),
+            tuple(
+                one.numpy()
+                for one in getattr(nn, f"MaxPool{n}d")(2, return_indices=True)(ln.asarray(x[(..., *(slice(4),) * n)]))
+            ),
+        )
+        for n, x in BY_DIMENSIONS.items()
+    },
+    "AdaptiveAvgPool3d": (lambda: nn.AdaptiveAvgPool3d((2, None, 3)), VOLUMES),
+    "AdaptiveMaxPool3d": (lambda: nn.AdaptiveMaxPool3d(2), VOLUMES),
     "AdaptiveAvgPool1d": (lambda: nn.AdaptiveAvgPool1d(3), SIGNALS),
     "AdaptiveAvgPool2d": (lambda: nn.AdaptiveAvgPool2d((2, 3)), IMAGES),
     "AdaptiveMaxPool1d": (lambda: nn.AdaptiveMaxPool1d(3), SIGNALS),
     "AdaptiveMaxPool2d": (lambda: nn.AdaptiveMaxPool2d(2), IMAGES),
     "PixelShuffle": (lambda: nn.PixelShuffle(2), IMAGES),
-    "ReflectionPad2d": (lambda: nn.ReflectionPad2d(2), IMAGES),
-    "ReplicationPad2d": (lambda: nn.ReplicationPad2d((1, 2, 0, 3)), IMAGES),
-    "ZeroPad2d": (lambda: nn.ZeroPad2d(1), IMAGES),
+    "PixelUnshuffle": (lambda: nn.PixelUnshuffle(3), IMAGES),
+    "ChannelShuffle": (lambda: nn.ChannelShuffle(2), IMAGES),
+    "Unfold": (lambda: nn.Unfold((3, 2), dilation=2, padding=(1, 0), stride=2), IMAGES),
+    "Fold": (lambda: nn.Fold((4, 5), 2, padding=(1, 0)), normal(2, 8, 20)),
+    **{
+        f"{kind}{n}d": (
+            partial(getattr(nn, f"{kind}{n}d"), (1, 2, 0, 3, 2, 1)[: 2 * n], *(5.0,) * (kind == "ConstantPad")),
+            x,
+        )
+        for kind in PADDINGS
+        for n, x in BY_DIMENSIONS.items()
+    },
+    "UpsamplingNearest2d": (lambda: nn.UpsamplingNearest2d(scale_factor=(2, 3)), IMAGES),
+    "UpsamplingBilinear2d": (lambda: nn.UpsamplingBilinear2d(size=(7, 12)), IMAGES),
     "Upsample": (lambda: nn.Upsample(scale_factor=2, mode="bilinear"), IMAGES),
     "RNN": (lambda: nn.RNN(8, 3, nonlinearity="relu", bidirectional=True), SEQUENCE),
     "LSTM": (lambda: nn.LSTM(8, 3, num_layers=2, batch_first=True), SEQUENCE),
@@ -87,7 +140,25 @@ CASES = {
     ),
     "TransformerDecoderLayer": (lambda: nn.TransformerDecoderLayer(8, 2, 16), (SEQUENCE, MEMORY)),
     "TransformerDecoder": (lambda: nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 16), 2), (SEQUENCE, MEMORY)),
+    "Transformer": (lambda: nn.Transformer(8, 2, 2, 1, 16, activation="gelu", norm_first=True), (SEQUENCE, MEMORY)),
+    "Transformer of an encoder": (
+        lambda: nn.Transformer(
+            8,
+            2,
+            custom_encoder=nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 1, 4, activation=nn.PReLU()), 1),
+            num_decoder_layers=1,
+            bias=False,
+        ),
+        (SEQUENCE, MEMORY),
+    ),
+    "LazyLinear": (lambda: called(nn.LazyLinear(2, bias=False), ROWS), ROWS),
+    **{
+        f"Lazy{kind}{n}d": (lambda kind=kind, n=n, x=x, more=more: called(getattr(nn, f"Lazy{kind}{n}d")(*more), x), x)
+        for kind, more in {"Conv": (6, 3, 2), "ConvTranspose": (6, 3, 2), "BatchNorm": ()}.items()
+        for n, x in BY_DIMENSIONS.items()
+    },
     "Sequential": (lambda: nn.Sequential(nn.Linear(4, 3), ln.tanh, nn.Sequential(nn.Linear(3, 2), ln.exp)), ROWS),
+    "Sequential of functions": (lambda: nn.Sequential(nn.softmax, nn.log_softmax, ln.std), ROWS),
     "Sequential by name": (lambda: nn.Sequential({"first": nn.Linear(4, 3), "last": nn.Tanh()}), ROWS),
     "BCELoss": (nn.BCELoss, (np.abs(np.tanh(ROWS)), (ROWS > 0).astype("float32"))),
     "BCEWithLogitsLoss": (lambda: nn.BCEWithLogitsLoss(reduction="sum"), (ROWS, (ROWS > 0).astype("float32"))),
@@ -104,6 +175,33 @@ CASES = {
     "MarginRankingLoss": (nn.MarginRankingLoss, (ROWS[:, 0], ROWS[:, 1], SIGNS)),
     "NLLLoss": (nn.NLLLoss, (ROWS, TARGETS)),
     "SmoothL1Loss": (lambda: nn.SmoothL1Loss(beta=0.3), (ROWS, ROWS * 2)),
+    "CTCLoss": (
+        lambda: nn.CTCLoss(blank=3, zero_infinity=True),
+        (LOG_PROBABILITIES, np.array([[0, 1], [2, 2]]), np.array([6, 5]), np.array([2, 2])),
+    ),
+    "GaussianNLLLoss": (lambda: nn.GaussianNLLLoss(full=True), (ROWS, ROWS * 2, np.abs(ROWS))),
+    "HingeEmbeddingLoss": (lambda: nn.HingeEmbeddingLoss(margin=2.0), (ROWS[:, 0], SIGNS)),
+    "MultiLabelMarginLoss": (nn.MultiLabelMarginLoss, (ROWS, np.array([[0, 2, -1, 1]] * 3))),
+    "MultiLabelSoftMarginLoss": (
+        lambda: nn.MultiLabelSoftMarginLoss(ln.asarray([1.0, 2.0, 3.0, 4.0])),
+        (ROWS, (ROWS > 0).astype("float32")),
+    ),
+    "MultiMarginLoss": (
+        lambda: nn.MultiMarginLoss(2, 0.5, ln.asarray([1.0, 2.0, 3.0, 4.0]), reduction="none"),
+        (ROWS, TARGETS),
+    ),
+    "PairwiseDistance": (lambda: nn.PairwiseDistance(3.0, keepdim=True), (ROWS, ROWS + 1)),
+    "PoissonNLLLoss": (lambda: nn.PoissonNLLLoss(log_input=False, full=True), (np.abs(ROWS), np.abs(ROWS * 3))),
+    "SoftMarginLoss": (nn.SoftMarginLoss, (ROWS, np.sign(ROWS))),
+    "TripletMarginLoss": (lambda: nn.TripletMarginLoss(p=1.0, swap=True), (ROWS, ROWS * 2, ROWS + 1)),
+    "TripletMarginWithDistanceLoss": (
+        lambda: nn.TripletMarginWithDistanceLoss(margin=0.5, swap=True),
+        (ROWS, ROWS * 2, ROWS + 1),
+    ),
+    "TripletMarginWithDistanceLoss of a layer": (
+        lambda: nn.TripletMarginWithDistanceLoss(distance_function=nn.PairwiseDistance(1.0), reduction="sum"),
+        (ROWS, ROWS * 2, ROWS + 1),
+    ),
 }
 #: Containers whose parts are called by the module around them.
 CONTAINERS = {
@@ -138,6 +236,12 @@ def test_a_layer_computes_the_same_in_torch_and_back(name):
     assert not back.training
 
 
+def test_a_lazy_layer_of_torch_is_converted_as_the_layer_it_became():
+    theirs = torch.nn.Sequential(torch.nn.LazyConv2d(3, 2), torch.nn.Flatten(), torch.nn.LazyLinear(2))
+    wanted = theirs(torch.tensor(IMAGES)).detach().numpy()
+    np.testing.assert_allclose(from_torch(theirs)(ln.asarray(IMAGES)).numpy(), wanted, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_a_container_keeps_its_parts_and_their_names(name):
     container = CONTAINERS[name]()
@@ -169,6 +273,11 @@ class Own(nn.Module):
         return self.layer(x)
 
 
+def relu(x):
+    """The user's own function of a known name."""
+    return x
+
+
 class Theirs(torch.nn.Linear):
     pass
 
@@ -178,10 +287,18 @@ class Theirs(torch.nn.Linear):
     [
         (to_torch, Own(), "Own is no layer of both libraries"),
         (to_torch, nn.Sequential(nn.ReLU(), Own()), "Own is no layer of both libraries"),
-        (to_torch, nn.Sequential(lambda x: x), "torch has no function of the name '<lambda>'"),
+        (to_torch, nn.Sequential(lambda x: x), "<lambda> is no function of both libraries"),
         (to_torch, torch.nn.ReLU(), "expected a module of labnet"),
         (from_torch, Theirs(2, 2), "Theirs is no layer of both libraries"),
-        (from_torch, torch.nn.Conv3d(1, 1, 1), "Conv3d is no layer of both libraries"),
+        (from_torch, torch.nn.CrossMapLRN2d(2), "CrossMapLRN2d is no layer of both libraries"),
+        (to_torch, nn.Sequential(nn.LazyLinear(2)), "LazyLinear has no parameters before its first call"),
+        (from_torch, torch.nn.LazyConv3d(2, 3), "LazyConv3d has no parameters before its first call"),
+        (from_torch, torch.nn.LazyInstanceNorm1d(), "LazyInstanceNorm1d has no parameters before its first call"),
+        (to_torch, nn.TransformerEncoderLayer(8, 2, activation=relu), "no function of both libraries"),
+        (from_torch, torch.nn.TransformerEncoderLayer(8, 2, activation=relu), "no function of both libraries"),
+        (to_torch, nn.Sequential(relu), "no function of both libraries"),
+        (from_torch, torch.nn.EmbeddingBag(5, 3, max_norm=1.0), "max_norm=1.0"),
+        (from_torch, torch.nn.Embedding(5, 3, scale_grad_by_freq=True), "scale_grad_by_freq=True"),
         (from_torch, torch.nn.GroupNorm(2, 4, bias=False), "bias=False"),
         (from_torch, torch.nn.MultiheadAttention(4, 2, add_bias_kv=True), "add_bias_kv=True"),
         (from_torch, nn.ReLU(), r"expected a torch\.nn\.Module"),

@@ -5,7 +5,7 @@ called differently, or follows from the parameters, is in a table.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import torch
@@ -40,7 +40,14 @@ _ARGUMENTS = {
     "TransformerDecoderLayer": _LAYER,
 }
 #: Arguments of torch that change nothing of the result here, or are those of PyTorch's own speed.
-_WITHOUT_EFFECT = {"device", "dtype", "inplace", "size_average", "reduce", "sparse", "scale_grad_by_freq"}
+_WITHOUT_EFFECT = {"device", "dtype", "inplace", "size_average", "reduce", "sparse"}
+#: Arguments that make functions of torch compute what those of labnet compute without arguments.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    **{name: {"dim": -1} for name in ("softmax", "log_softmax")},
+    **{name: {"correction": 0} for name in ("std", "var")},
+}
+#: Functions that mean something else in torch, or take other arguments.
+_DIFFERENT = {"flip", "logsumexp", "median", "nonzero", "sort"}
 
 
 def to_torch(module: Module) -> torch.nn.Module:
@@ -111,6 +118,14 @@ def from_torch(module: torch.nn.Module) -> Module:
     return made
 
 
+#: Where the functions of each library are, and the first of a name.
+_OWN, _TORCH = (ops, own_nn, own_nn.functional), (torch, torch.nn.functional)
+
+
+def _found(places: tuple[Any, ...], name: str) -> Any:
+    return next((found for place in places if (found := getattr(place, name, None)) is not None), None)
+
+
 class TorchFunction(torch.nn.Module):
     """A function of torch as a module, for the functions in a `Sequential` of labnet."""
 
@@ -120,7 +135,7 @@ class TorchFunction(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> Any:
         """Call the function."""
-        return _torch_function(self.name)(x)
+        return _found(_TORCH, self.name)(x, **_DEFAULTS.get(self.name, {}))
 
     def extra_repr(self) -> str:
         """Return the name."""
@@ -149,6 +164,10 @@ class _Conversion:
     name: str
     remedy: str
     target: Any
+    #: Where the functions of both libraries are, and names of functions that differ.
+    sources: tuple[Any, ...]
+    targets: tuple[Any, ...]
+    different: Set[str] = _DIFFERENT
 
     def made(self, layer: Any) -> Any:
         """Return the layer of the other library."""
@@ -156,6 +175,10 @@ class _Conversion:
         container = getattr(self, f"_{kind.lower()}", None)
         if container is not None:
             return container(layer)
+        if kind.startswith("Lazy") and self.is_layer(layer):
+            raise TypeError(
+                f"{self.name}: {kind} has no parameters before its first call: call the model on a batch first"
+            )
         target = getattr(self.target, kind, None)
         if target is None or not self.is_layer(layer):
             raise TypeError(f"{self.name}: {kind} is no layer of both libraries: {self.remedy}")
@@ -191,7 +214,23 @@ class _Conversion:
 
     def converted(self, value: Any) -> Any:
         """Return an argument of the other library."""
-        raise NotImplementedError
+        if isinstance(value, Module | torch.nn.Module):
+            return self.made(value)
+        return self.function(value) if inspect.isroutine(value) else value
+
+    def function(self, value: Any) -> Any:
+        """Return the function of the same name of the other library, for one that takes a tensor and nothing else."""
+        name = getattr(value, "__name__", "")
+        found = _found(self.targets, name)
+        if found is None or name in self.different or all(getattr(of, name, None) is not value for of in self.sources):
+            raise TypeError(
+                f"{self.name}: {name or repr(value)} is no function of both libraries: write a module that calls it"
+            )
+        return found
+
+    def _transformer(self, layer: Any) -> Any:
+        parts = {"custom_encoder": self.made(layer.encoder), "custom_decoder": self.made(layer.decoder)}
+        return self.target.Transformer(layer.d_model, layer.nhead, batch_first=layer.batch_first, **parts)
 
     def _transformerencoder(self, layer: Any) -> Any:
         return self._stack(layer)
@@ -214,7 +253,7 @@ class _Conversion:
 
 
 class _ToTorch(_Conversion):
-    name, target = "to_torch", torch.nn
+    name, target, sources, targets = "to_torch", torch.nn, _OWN, _TORCH
     remedy = (
         "write the class with torch.nn under the same names, and load the weights by "
         "load_state_dict(ln.interop.torch.state_dict(module))"
@@ -226,16 +265,29 @@ class _ToTorch(_Conversion):
     def converted(self, value: Any) -> Any:
         if isinstance(value, Tensor):
             return from_host(on_host(value)).clone()
-        return _torch_function(value.__name__) if inspect.isroutine(value) else value
+        return super().converted(value)
+
+    def function(self, value: Any) -> Any:
+        found = super().function(value)
+        return TorchFunction(value.__name__) if value.__name__ in _DEFAULTS else found
 
     def _sequential(self, layer: Any) -> torch.nn.Module:
         parts = {}
         for name, part in layer._parts():
-            parts[name] = self.made(part) if isinstance(part, Module) else _function_module(part)
+            parts[name] = self.made(part) if isinstance(part, Module) else self._function_module(part)
         made = torch.nn.Sequential()
         for name, part in parts.items():
             made.add_module(name, part)
         return made
+
+    def _function_module(self, function: Any) -> torch.nn.Module:
+        """Return a function in a `Sequential` as a module."""
+        self.function(function)
+        name = function.__name__
+        for kind in (own for own in own_nn.__all__ if own.lower() == name and hasattr(torch.nn, own)):
+            made: torch.nn.Module = getattr(torch.nn, kind)(**_DEFAULTS.get(name, {}))
+            return made
+        return TorchFunction(name)
 
     def _parameterlist(self, layer: Any) -> torch.nn.Module:
         return torch.nn.ParameterList([torch.nn.Parameter(self.converted(tensor)) for tensor in layer])
@@ -250,7 +302,8 @@ class _ToTorch(_Conversion):
 
 
 class _FromTorch(_Conversion):
-    name, target = "from_torch", own_nn
+    name, target, sources, targets = "from_torch", own_nn, _TORCH, _OWN
+    different = _DIFFERENT | _DEFAULTS.keys()
     remedy = (
         "write the class with ln.nn under the same names, and load the weights by load_state_dict; or serve the torch "
         "module as it is"
@@ -262,11 +315,7 @@ class _FromTorch(_Conversion):
     def converted(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             return Tensor(to_host(value).copy())
-        if isinstance(value, torch.nn.Module) or inspect.isroutine(value):
-            kind: Any = type(value)
-            name = str(getattr(value, "__name__", kind.__name__.lower()))
-            return getattr(own_nn, name, None) or getattr(ops, name)
-        return value
+        return super().converted(value)
 
     def _sequential(self, layer: Any) -> Module:
         made = own_nn.Sequential()
@@ -277,7 +326,7 @@ class _FromTorch(_Conversion):
         return made
 
     def _torchfunction(self, layer: Any) -> Any:
-        return getattr(ops, layer.name, None) or getattr(own_nn, layer.name)
+        return _found(_OWN, layer.name)
 
     def _parameterlist(self, layer: Any) -> Module:
         return own_nn.ParameterList([own_nn.Parameter(to_host(tensor).copy()) for tensor in layer])
@@ -306,6 +355,11 @@ def _has(name: str) -> Callable[[Any], bool]:
     return lambda layer: getattr(layer, name, None) is not None
 
 
+def _either(*names: str) -> Callable[[Any], Any]:
+    """Return the getter of an attribute that has another name in each library."""
+    return lambda layer: next(getattr(layer, name) for name in names if hasattr(layer, name))
+
+
 def _truth(layer: Any) -> Any:
     """Return whether a layer has a bias, from its flag or its parameter; a norm without weights cannot have one."""
     if getattr(layer, "affine", True) is False:
@@ -324,13 +378,10 @@ _DERIVED: dict[tuple[str, str], Callable[[Any], Any]] = {
     ("", "elementwise_affine"): _has("weight"),
     ("", "_weight"): lambda layer: _MISSING,
     ("", "_freeze"): lambda layer: _MISSING,
-    ("InstanceNorm1d", "num_features"): lambda layer: getattr(layer, "num_features", None) or layer.num_channels,
-    ("InstanceNorm2d", "num_features"): lambda layer: getattr(layer, "num_features", None) or layer.num_channels,
+    **{(f"InstanceNorm{n}d", "num_features"): _either("num_features", "num_channels") for n in (1, 2, 3)},
+    ("PairwiseDistance", "p"): _either("p", "norm"),
     ("MultiheadAttention", "add_bias_kv"): _has("bias_k"),
-    **{
-        (name, "dim"): lambda layer: layer.axis if hasattr(layer, "axis") else layer.dim
-        for name in ("Softmax", "Softmin", "LogSoftmax")
-    },
+    **{(name, "dim"): _either("axis", "dim") for name in ("Softmax", "Softmin", "LogSoftmax")},
     **{
         (name, argument): derive
         for name in ("TransformerEncoderLayer", "TransformerDecoderLayer")
@@ -345,21 +396,6 @@ _DERIVED: dict[tuple[str, str], Callable[[Any], Any]] = {
         }.items()
     },
 }
-
-
-def _function_module(function: Any) -> torch.nn.Module:
-    """Return a function in a `Sequential` of labnet as a module of torch."""
-    name = getattr(function, "__name__", "")
-    for kind in (own for own in own_nn.__all__ if own.lower() == name and hasattr(torch.nn, own)):
-        made: torch.nn.Module = getattr(torch.nn, kind)()
-        return made
-    if _torch_function(name) is None or name not in {*own_nn.__all__, *ops.__all__}:
-        raise TypeError(f"to_torch: torch has no function of the name {name!r}, for {function!r:.60}")
-    return TorchFunction(name)
-
-
-def _torch_function(name: str) -> Any:
-    return getattr(torch, name, None) or getattr(torch.nn.functional, name, None)
 
 
 def _copy_modes(named: Any, others: Mapping[str, Any]) -> None:
