@@ -35,11 +35,13 @@ def compose(function: Callable[..., Any]) -> Rule:
 
 def body(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
     """Trace the body of an op, made of ops and of NumPy's functions that are ops."""
+    function = inspect.unwrap(op.forward)
     try:
-        found: Traced = trace.lift(inspect.unwrap(op.forward)(*operands, **static))
+        found: Traced = trace.lift(function(*operands, **static))
     except (TraceError, RecursionError) as error:  # the latter if NumPy's function leads back to the op
         detail = str(error).removeprefix("jit: cannot compile ")
-        advice = "give it scalar=, or call it outside of the compiled function"
+        is_own = str(function.__module__).startswith("labnet.")  # such as those of ln.linalg
+        advice = f"{'' if is_own else 'give it scalar=, or '}call it outside of the compiled function"
         trace.refusal = TraceError(f"jit: cannot compile {op.name}: its body is not made of ops: {advice} ({detail})")
         raise trace.refusal from None
     return found
