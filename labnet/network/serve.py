@@ -295,6 +295,8 @@ class Given:
 def serve_part(given: Given, place: "Place", role: Role | None = None) -> Server:
     """Serve a model on its own or as one of its several servers; see `serve_model`."""
     model = compute = given.model
+    if given.compile or given.store is not None or role is not None:
+        _refuse_lazy(model)
     if given.compile:
         from labnet.network.adapters.compiled_adapter import compiled  # here because importing it takes long
 
@@ -339,6 +341,18 @@ def serve_part(given: Given, place: "Place", role: Role | None = None) -> Server
         return served
 
     return _serve(place, given.routes, made)
+
+
+def _refuse_lazy(model: Any) -> None:
+    """Raise `ServeError` for layers whose parameters the first call makes: stores and replicas need their names."""
+    from labnet.nn.layers.lazy import Lazy  # here because few models have such layers
+
+    for name, part in model.named_modules() if isinstance(model, Module) else ():
+        if isinstance(part, Lazy):
+            raise ServeError(
+                f"serve_model: the parameters of {name!r}, a {type(part).__name__}, are made by its first call: call "
+                "the model on a batch before it is served with a store, replicas or compile=True"
+            )
 
 
 @dataclass(frozen=True)

@@ -283,7 +283,12 @@ class ServedModel:
         """Return the trained parameters by name, as outputs whose gradients are theirs."""
         if not isinstance(self._model, Module):
             raise Failure(404, "RouteNotFound", "this model is a plain function without named parameters")
-        return {name: parameter * 1 for name, parameter in self._model.named_parameters() if parameter.requires_grad}
+        trained = {name: x * 1 for name, x in self._model.named_parameters() if x.requires_grad}
+        if not trained:
+            raise Failure(
+                404, "RouteNotFound", "this model has no parameters to train, or makes them in its first call"
+            )
+        return trained
 
     async def complete(self) -> None:
         """Replay the forwards whose backwards had reached other servers when the previous process died.

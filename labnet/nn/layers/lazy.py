@@ -2,13 +2,14 @@
 
 from typing import Any, ClassVar
 
+from labnet.errors import TraceError
 from labnet.nn.layers.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from labnet.nn.layers.convolution import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from labnet.nn.modules import Linear, Module
 from labnet.tensor import Tensor
 
 
-class _Lazy(Module):
+class Lazy(Module):
     """The base class: the first call makes the module one of the class `becomes`.
 
     An optimizer and `state_dict` know its parameters from then on.
@@ -17,6 +18,7 @@ class _Lazy(Module):
     becomes: ClassVar[Any]
     #: Dimension of the input whose length is the number of inputs.
     axis: ClassVar[int] = 1
+    _given: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __init__(self, *given: Any, **named: Any):
         super().__init__()
@@ -24,14 +26,20 @@ class _Lazy(Module):
 
     def forward(self, x: Tensor) -> Any:
         """Make the parameters, and call the module."""
-        (given, named), training, count = self.__dict__.pop("_given"), self.training, x.shape[self.axis]
-        made = self.__class__ = self.becomes
-        made.__init__(self, count, *given, **named)
-        self.train(training)
-        return made.forward(self, x)
+        given, named = self._given
+        try:
+            made = self.becomes(x.shape[self.axis], *given, **named)  # before anything changes: it may fail
+        except TraceError:
+            name = type(self).__name__
+            raise TraceError(f"jit: cannot compile {name} before its first call: call the model on a batch") from None
+        made.train(self.training)
+        del self.__dict__["_given"]
+        kind = self.__class__ = self.becomes
+        self.__dict__.update(vars(made))
+        return kind.forward(self, x)  # without the hooks, which this call has run
 
 
-class LazyLinear(_Lazy):
+class LazyLinear(Lazy):
     """A `Linear` whose `in_features` the first call decides.
 
     Examples
@@ -45,7 +53,7 @@ class LazyLinear(_Lazy):
     becomes, axis = Linear, -1
 
 
-class LazyConv1d(_Lazy):
+class LazyConv1d(Lazy):
     """A `Conv1d` whose `in_channels` the first call decides.
 
     Examples
@@ -58,7 +66,7 @@ class LazyConv1d(_Lazy):
     becomes, axis = Conv1d, -2
 
 
-class LazyConvTranspose1d(_Lazy):
+class LazyConvTranspose1d(Lazy):
     """A `ConvTranspose1d` whose `in_channels` the first call decides.
 
     Examples
@@ -71,7 +79,7 @@ class LazyConvTranspose1d(_Lazy):
     becomes, axis = ConvTranspose1d, -2
 
 
-class LazyBatchNorm1d(_Lazy):
+class LazyBatchNorm1d(Lazy):
     """A `BatchNorm1d` whose `num_features` the first call decides.
 
     Examples
@@ -84,7 +92,7 @@ class LazyBatchNorm1d(_Lazy):
     becomes = BatchNorm1d
 
 
-class LazyConv2d(_Lazy):
+class LazyConv2d(Lazy):
     """A `Conv2d` whose `in_channels` the first call decides.
 
     Examples
@@ -97,7 +105,7 @@ class LazyConv2d(_Lazy):
     becomes, axis = Conv2d, -3
 
 
-class LazyConvTranspose2d(_Lazy):
+class LazyConvTranspose2d(Lazy):
     """A `ConvTranspose2d` whose `in_channels` the first call decides.
 
     Examples
@@ -110,7 +118,7 @@ class LazyConvTranspose2d(_Lazy):
     becomes, axis = ConvTranspose2d, -3
 
 
-class LazyBatchNorm2d(_Lazy):
+class LazyBatchNorm2d(Lazy):
     """A `BatchNorm2d` whose `num_features` the first call decides.
 
     Examples
@@ -123,7 +131,7 @@ class LazyBatchNorm2d(_Lazy):
     becomes = BatchNorm2d
 
 
-class LazyConv3d(_Lazy):
+class LazyConv3d(Lazy):
     """A `Conv3d` whose `in_channels` the first call decides.
 
     Examples
@@ -136,7 +144,7 @@ class LazyConv3d(_Lazy):
     becomes, axis = Conv3d, -4
 
 
-class LazyConvTranspose3d(_Lazy):
+class LazyConvTranspose3d(Lazy):
     """A `ConvTranspose3d` whose `in_channels` the first call decides.
 
     Examples
@@ -149,7 +157,7 @@ class LazyConvTranspose3d(_Lazy):
     becomes, axis = ConvTranspose3d, -4
 
 
-class LazyBatchNorm3d(_Lazy):
+class LazyBatchNorm3d(Lazy):
     """A `BatchNorm3d` whose `num_features` the first call decides.
 
     Examples

@@ -7,7 +7,7 @@ import pytest
 
 import labnet as ln
 from labnet import nn
-from labnet.errors import BadGradient, RemoteFailure, ServeError, StaleGradient
+from labnet.errors import BadGradient, RemoteFailure, ServeError, StaleGradient, TraceError
 from tests.helpers.constants import SECONDS
 from tests.helpers.network.client_calls import blocking
 
@@ -216,6 +216,17 @@ def test_a_model_that_cannot_be_compiled_says_where_and_what_to_do():
 def test_an_async_model_is_refused_when_it_is_served():
     with pytest.raises(ServeError, match="async model cannot be compiled: serve it without compile"):
         ln.network.serve_model(later, port=0, compile=True)
+
+
+def test_a_lazy_model_is_compiled_once_it_has_parameters():
+    model = nn.LazyLinear(2)
+    with pytest.raises(ServeError, match="LazyLinear, are made by its first call: call the model on a batch"):
+        ln.network.serve_model(model, port=0, compile=True)
+    with pytest.raises(TraceError, match="cannot compile LazyLinear before its first call"):
+        ln.jit(model)(ln.ones((3, 4)))
+    wanted = model(ln.ones((3, 4)))
+    with serve(model, x=ln.ones((3, 4))) as server:
+        np.testing.assert_allclose(blocking(server)(ln.ones((3, 4))).numpy(), wanted.numpy(), rtol=1e-6)
 
 
 def test_a_model_of_another_kind_is_refused_as_ever():

@@ -179,6 +179,13 @@ def test_what_local_steps_need_is_said():
             other.step(*batch(0), loss=ln.loss.mse)
 
 
+def test_a_server_without_parameters_says_so():
+    with ln.network.serve_model(ln.nn.LazyLinear(1), outer(), port=0) as server:
+        remote = trainer(server.url)
+        with pytest.raises(RemoteError, match="no parameters to train, or makes them in its first call"):
+            train(remote, 1)
+
+
 def test_a_difference_that_is_refused_ends_its_round_only():
     with ln.network.serve_model(make_model(), outer(), port=0, max_staleness=0) as server:
         remote, other = trainer(server.url), trainer(server.url, client="other")

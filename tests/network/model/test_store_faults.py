@@ -164,6 +164,7 @@ def test_a_damaged_store_says_which_file_and_is_left_alone(tmp_path, which):
     ("model", "options", "message"),
     [
         (lambda: lambda x: x, {}, "needs a Module"),
+        (lambda: ln.nn.Sequential(ln.nn.LazyLinear(2)), {}, "of '0', a LazyLinear, are made by its first call"),
         (make_model, {"durability": "always"}, "durability must be one of 'memory', 'group', 'every', got 'always'"),
         (make_model, {"optimizer": lambda gradients: None}, "needs an optimizer of labnet.optim"),
     ],

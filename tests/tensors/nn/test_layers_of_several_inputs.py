@@ -164,6 +164,17 @@ def test_the_first_call_decides_the_number_of_inputs(text, shape):
     assert_modules_agree(ours, theirs, normal(*shape))
 
 
+def test_a_first_call_that_fails_leaves_a_lazy_layer_lazy():
+    layer, seen = nn.LazyConv1d(4, 1, groups=2), []
+    layer.register_forward_hook(lambda *given: seen.append(given))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="groups=2 must divide 3 and 4 channels"):
+            layer(ln.ones((1, 3, 5)))
+    assert layer(ln.ones((1, 2, 5))).shape == (1, 4, 5)
+    assert layer.in_channels == 2
+    assert len(seen) == 1
+
+
 def test_samples_of_classes_are_one_hot_with_a_soft_gradient():
     ln.manual_seed(0)
     logits = ln.asarray(normal(500, 3), requires_grad=True)
