@@ -113,6 +113,32 @@ def test_a_stale_gradient_is_refused_where_the_server_says_so():
         assert_same(state(module), before)
 
 
+def test_local_steps_of_a_labnet_copy_train_a_module_of_torch():
+    rounds, steps, rate = 3, 2, 0.05
+    module, twin = network(), network()
+    outer = [torch.optim.SGD(m.parameters(), lr=0.7, momentum=0.9, nesterov=True) for m in (module, twin)]
+    copies = [ln.interop.torch.from_torch(network()) for _ in range(2)]
+    batches = [ln.asarray(normal(6, 4, seed=seed)) for seed in range(rounds * steps)]
+    with serve(module, outer[0]) as server:
+        optimizer = ln.optim.SGD(lr=rate)
+        remote = ln.network.remote_model(
+            server.url, blocking=True, local_steps=steps, model=copies[0], optimizer=optimizer
+        )
+        for x in batches:
+            remote.step(x, ln.zeros((6, 2)), loss=ln.loss.mse)
+    for number in range(rounds):
+        trained = dict(copies[1].named_parameters())
+        for name, parameter in twin.named_parameters():
+            trained[name].assign(parameter.detach().numpy().copy())
+        for x in batches[number * steps : (number + 1) * steps]:
+            ln.optim.SGD(lr=rate)(ln.loss.mse(copies[1](x), ln.zeros((6, 2))).backward())
+        for name, parameter in twin.named_parameters():
+            parameter.grad = parameter.detach() - torch.tensor(trained[name].numpy())
+        outer[1].step()
+    for found, wanted in zip(module.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_several_backwards_make_one_update_of_their_sum():
     module, twin = nn.Linear(4, 2), nn.Linear(4, 2)
     twin.load_state_dict(module.state_dict())
