@@ -61,7 +61,8 @@ def to_torch(module: Module) -> torch.nn.Module:
     Raises
     ------
     TypeError
-        If it contains a class that torch has no layer for, such as one of your own; names it.
+        If it contains a class that torch has no layer for, such as one of your own, or a lazy layer before its first
+        call; names it.
 
     Examples
     --------
@@ -95,7 +96,7 @@ def from_torch(module: torch.nn.Module) -> Module:
     Raises
     ------
     TypeError
-        If labnet has no such layer, or not with these arguments; names them.
+        If labnet has no such layer, or not with these arguments, or it is a lazy layer before its first call; names it.
 
     Examples
     --------
