@@ -103,7 +103,7 @@ def picture(snapshot: dict[str, Any], *, when: str = "") -> str:
     live = snapshot["running"] and not trouble
     state = trouble or ("last seen " if live and when else "") + state + (f" at {when}" if when else "")
     address = escape(snapshot["url"])
-    if live:
+    if live and address.startswith("http"):  # a cluster has no page
         address = f'live: <a href="{address}/" target="_blank" rel="noopener">{address}</a>'
     version = f"&ensp; {server['version']:,} updates" if "version" in server else ""
     return (

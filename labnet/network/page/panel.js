@@ -150,8 +150,9 @@ class Panel {
     const state = snapshot.running ? "running" : "stopped";
     this.enter(state, snapshot.state ?? (snapshot.running && server.paused ? "paused" : state));
     setText(this.where, snapshot.url);
-    const page = pageOf(snapshot.url);
-    if (this.where.getAttribute("href") !== page) this.where.href = page;
+    const page = snapshot.url.startsWith("http") ? pageOf(snapshot.url) : null; // a cluster has no page
+    if (page === null) this.where.removeAttribute("href");
+    else if (this.where.getAttribute("href") !== page) this.where.href = page;
     setText(this.version, server.version === undefined ? "" : `${count(server.version)} updates`);
     this.controls.draw(snapshot);
     this.form?.draw(snapshot);
