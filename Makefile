@@ -85,7 +85,7 @@ $(VENV)/bin/pip:
 $(VENV)/.notebooks $(VENV)/.test: $(VENV)/.%: pyproject.toml | $(VENV)/bin/pip
 	@echo "installing labnet with the extra '$*': $(SIZE_$*) of packages"
 	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[$*]'
-	@# JupyterLab asks everybody whether they want its news, over the lower right of the notebook.
+	@# JupyterLab would ask over the lower right of the notebook whether to show its news.
 	@$(BIN)/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements >/dev/null 2>&1
 	@echo "compiling the kernels of layers and optimizers: a few seconds"
 	@$(BIN)/python -m labnet cache --warm || echo "labnet computes with NumPy alone here"
