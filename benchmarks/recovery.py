@@ -34,7 +34,7 @@ def make():
 
 
 def train(folder, updates, recovery_seconds):
-    """Make updates as a served model does, with the reply of each, and end without a word."""
+    """Make updates as a served model does, with the reply of each, and end without closing the store."""
     model, optimizer = make()
     store = Store(Path(folder), model, optimizer, recovery_seconds=recovery_seconds)
     parameters = list(model.parameters())

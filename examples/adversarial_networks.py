@@ -20,7 +20,7 @@ def generator():
 
 
 def discriminator():
-    """Return a network from points (N, 2) to logits (N, 1) of their being real."""
+    """Return a network from points (N, 2) to logits (N, 1), positive for real ones."""
     return nn.Sequential(
         nn.Linear(2, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, 1)
     )
@@ -47,7 +47,7 @@ def loss_of_discriminator(discriminator, real, fake):
 
 
 def loss_of_generator(discriminator, fake):
-    """Return the loss of being told from real points."""
+    """Return the loss of generated points that the discriminator recognises."""
     says_fake = discriminator(fake)
     return F.binary_cross_entropy_with_logits(says_fake, ones_like(says_fake))
 

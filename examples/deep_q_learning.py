@@ -1,7 +1,7 @@
 """A network learns by Q-learning to walk through a small world with pits: the program of a torch user.
 
-The imports from labnet are all that differs from torch. Updates are those of DQN: draws from a memory, and a target
-network that follows the other and rates the moves that it would make. It prints the way through the world.
+The imports from labnet are all that differs from torch. Updates are those of DQN: samples from a replay memory,
+and a target network that follows the trained one. It prints the way through the world.
 """
 
 import numpy as np
@@ -35,7 +35,7 @@ def seen(position):
 
 
 def batches(steps=600, size=64):
-    """Return draws from a memory of random steps: positions, moves, rewards, positions after, ends."""
+    """Return samples from a memory of random steps: positions, moves, rewards, positions after, ends."""
     draws = np.random.default_rng(0)
     free = [(row, column) for row in range(HEIGHT) for column in range(WIDTH) if WORLD[row][column] in "S."]
     memory = []

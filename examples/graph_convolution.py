@@ -21,7 +21,7 @@ KNOWN = [0, 33]
 
 
 class GraphConvolution(nn.Module):
-    """Add up what neighbours say, weighed by how many each has (Kipf and Welling, 2017)."""
+    """Add up the features of neighbours, weighted by their degrees (Kipf and Welling, 2017)."""
 
     def __init__(self, inputs, outputs):
         super().__init__()

@@ -39,7 +39,7 @@ def optimizer_of(model):
 
 
 def loss_of(model, points, labels):
-    """Return by how much points miss a margin of one, on average."""
+    """Return the mean hinge loss with a margin of one."""
     return F.relu(1 - labels * model(points)).mean()
 
 

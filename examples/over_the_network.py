@@ -1,6 +1,6 @@
 """Train programs in torch's words over the network: the model and its optimizer in a server, the loss here.
 
-``python examples/over_the_network.py word2vec residual_network`` says which programs. Their text stays as it is.
+``python examples/over_the_network.py word2vec residual_network`` names the programs, which are not changed.
 """
 
 import importlib

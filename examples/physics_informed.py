@@ -1,8 +1,8 @@
 """A network learns a function from its differential equation alone: the program of a torch user with other imports.
 
 A damped oscillator, u'' + 2 d u' + w^2 u = 0 with u(0) = 1 and u'(0) = 0. The loss has second derivatives of the
-network, and training derives them once more. ``python examples/physics_informed.py wave.png`` draws the solution too,
-with matplotlib.
+network, and training differentiates them once more. ``python examples/physics_informed.py wave.png`` draws the
+solution too, with matplotlib.
 """
 
 import numpy as np
@@ -25,12 +25,12 @@ def batches(steps=3000, size=64):
 
 
 def derivative(u, t):
-    """Return du/dt of each row, to be derived again."""
+    """Return du/dt of each row, which can be differentiated again."""
     return grad(u, [t], grad_outputs=ones_like(u), create_graph=True)[0]
 
 
 def loss_of(model, t):
-    """Return how far the network is from the equation and from its start."""
+    """Return the mean square error in the equation and in the initial values."""
     t.requires_grad_()
     u = model(t)
     velocity = derivative(u, t)

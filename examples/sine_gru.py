@@ -1,6 +1,6 @@
 """A GRU learns to continue a sine wave: the program of a torch user with other imports.
 
-It prints how it goes on from what it has seen; ``python examples/sine_gru.py sine.png`` draws it, with matplotlib.
+It prints the continuation of a wave; ``python examples/sine_gru.py sine.png`` draws it, with matplotlib.
 """
 
 import numpy as np

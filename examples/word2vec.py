@@ -1,4 +1,4 @@
-"""word2vec with negative samples finds which words of a text are alike: the program of a torch user.
+"""word2vec with negative samples finds similar words in a text: the program of a torch user.
 
 The imports from labnet are all that differs from torch. It prints the nearest words of a few.
 """
