@@ -59,7 +59,7 @@ ORDERS = {
         ("pytree",),
         ("ir",),
         ("native",),
-        ("waiting",),
+        ("wait",),
         ("intrinsics",),
         ("codegen",),
         ("trace",),

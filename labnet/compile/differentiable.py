@@ -25,7 +25,7 @@ from labnet.compile.trace.signature import is_dynamic, signature
 from labnet.compile.trace.trace import Trace
 from labnet.compile.trace.traced_call import trace_call
 from labnet.compile.trace.traced_tensor import Traced, refuse
-from labnet.compile.waiting import wait_for
+from labnet.compile.wait import wait_for
 from labnet.device import CPU
 from labnet.errors import GradientError
 from labnet.kernels.device_dispatch import finished, moved

@@ -16,7 +16,7 @@ from labnet.compile.backends.step_state import MISS
 from labnet.compile.pytree import flatten
 from labnet.compile.specialisation import Specialisation, specialise
 from labnet.compile.trace.signature import signature
-from labnet.compile.waiting import wait_for
+from labnet.compile.wait import wait_for
 from labnet.device import CPU
 from labnet.kernels.device_dispatch import timed
 from labnet.kernels.machine_code.background import BACKGROUND

@@ -1,6 +1,6 @@
-"""What a caller of compiled code does while it waits for machine code: it shows how far that is.
+"""The wait of a caller for machine code, with a line that shows the progress.
 
-Where no child process can compile, it compiles in this process.
+If no child process can compile, the caller compiles in this process.
 """
 
 import logging
@@ -20,7 +20,7 @@ QUIET_SECONDS = 2.0
 
 
 class Wait:
-    """Waits for the machine code of one function, and shows a line in a terminal or a notebook if that takes long."""
+    """Waits for the machine code of one function, and shows a line in a terminal or a notebook if it takes long."""
 
     has_reported = False
 
@@ -67,12 +67,12 @@ def is_seen() -> bool:
 
 
 def wait_for(prepare: Callable[[], None], name: str) -> "Future[None]":
-    """Call a function that compiles, and wait for it; `name` is what the user calls what is compiled.
+    """Call a function that compiles, and wait for it; `name` is the user's name of the compiled function.
 
     Returns
     -------
     Future of None
-        It is done. Its exception, if there is one, says that the compiler died: then the caller can go on eagerly.
+        Done. An exception in it says that the compiler died; the caller can go on eagerly then.
     """
     done: Future[None] = Future()
     wait, outcome = Wait(name), "not compiled, ended"

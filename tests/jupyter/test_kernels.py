@@ -103,7 +103,7 @@ compiled, cache.compiled = cache.compiled, endless
 
 def test_compilation_shows_its_progress_and_is_interrupted(notebook, tmp_path):
     notebook.run(f"import os; os.environ['LABNET_CACHE'] = {str(tmp_path)!r}")
-    notebook.run("from labnet.compile import waiting; waiting.QUIET_SECONDS = 0.0")
+    notebook.run("from labnet.compile import wait; wait.QUIET_SECONDS = 0.0")
     notebook.run("def train_step(x): return ln.tanh(x) * 17")
     notebook.run(ENDLESS)
     request = notebook.start("ln.jit(train_step)(ln.zeros(3))")
@@ -111,7 +111,7 @@ def test_compilation_shows_its_progress_and_is_interrupted(notebook, tmp_path):
     notebook.interrupt()
     outcome = notebook.finish(request)
     assert outcome.error.startswith("KeyboardInterrupt"), outcome.traceback
-    notebook.run("cache.compiled = compiled; waiting.QUIET_SECONDS = 2.0")
+    notebook.run("cache.compiled = compiled; wait.QUIET_SECONDS = 2.0")
     assert "[0.0, 0.0, 0.0]" in notebook.run("print(ln.jit(train_step)(ln.zeros(3)).tolist())").text
 
 

@@ -340,8 +340,8 @@ def test_a_version_that_was_interrupted_is_compiled_by_the_next_call(folder, mon
 
 TERMINAL = """
 import labnet as ln
-from labnet.compile import waiting
-waiting.QUIET_SECONDS = float(input())
+from labnet.compile import wait
+wait.QUIET_SECONDS = float(input())
 def train_step(x):
     return ln.tanh(x) * 19
 print(ln.jit(train_step)(ln.zeros(1)).tolist())
