@@ -44,7 +44,7 @@ from labnet.store import LEVELS, RECOVERY_SECONDS, Durability
 
 #: Seconds that a lost worker on this machine has to restart.
 _BACK_SECONDS = 3600.0
-#: Seconds after which waiting is explained, and seconds for a cancellation; and for a call of a remote model.
+#: Seconds until the reason for waiting is printed, for a cancellation, and for a call of a remote model.
 _TELL_SECONDS, _CANCEL_SECONDS, _TIMEOUT = 3.0, 5.0, 60.0
 _LOST = "distributed.deploy.lost-worker-timeout"
 
@@ -111,7 +111,7 @@ class Cluster:
     ) -> ClusterModel:
         """Serve a model on a worker under a name; return the remote model bound to the name.
 
-        While it waits for a worker, or for the factory, it prints what for every few seconds. An interrupt cancels it.
+        While it waits for a worker or the factory, it prints the reason every few seconds. An interrupt cancels it.
 
         Parameters
         ----------

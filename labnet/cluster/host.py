@@ -37,9 +37,9 @@ log = logging.getLogger("labnet.cluster")
 
 #: The reason with which Dask closes a worker that has lost its scheduler.
 _BROKEN = "worker-handle-scheduler-connection-broken"
-#: Seconds for an answer of the scheduler, between looks for another one, and until a worker without one ends.
+#: Seconds for an answer of the scheduler, between attempts to find another one, and until a worker without one ends.
 _ANSWER_SECONDS, _LOOK_SECONDS, _ALONE_SECONDS = 2.0, 0.5, 3600.0
-#: How often a scheduler that neither answers nor refuses a connection is asked.
+#: Number of attempts to reach a scheduler that neither answers nor refuses a connection.
 _ATTEMPTS = 4
 #: Plugins whose parts are served on when a new scheduler brings its own.
 _left: "weakref.WeakKeyDictionary[Any, Host]" = weakref.WeakKeyDictionary()

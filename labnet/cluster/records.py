@@ -83,7 +83,7 @@ class Part:
     trouble : str
         Why it does not run; empty if it runs.
     is_placed : bool
-        Whether it does not wait for a worker.
+        False while it waits for a worker.
     moves_to : str
         The worker to which it moves from a running one; empty if it stays.
     """

@@ -34,7 +34,7 @@ _ANSWER_SECONDS, _BEGIN_SECONDS, _END_SECONDS = 5.0, 10.0, 20.0
 _LOOK_SECONDS = 0.2
 #: Seconds after which a task that is still running is cancelled again.
 _CANCEL_SECONDS = 0.1
-#: Seconds without a question of an adaptive cluster, which asks every second by default, until it counts as ended.
+#: Seconds without a request of an adaptive cluster, by default one a second, until it counts as ended.
 _ADAPTING_SECONDS = 30.0
 #: Number of models that could not be served whose output is kept.
 _PAST = 100

@@ -49,9 +49,9 @@ class LabnetMagics(Magics):  # type: ignore[misc]
         """Serve a model from this kernel, with a live panel below the cell.
 
         The object is a model or function of labnet, or a model of torch, JAX or scikit-learn. The line magic serves an
-        existing object. The cell magic runs the cell, which must define the object, and serves
-        it. Running it again replaces the model on its port; connections and statistics are kept. The server keeps the
-        model even if its name is deleted; ``%labnet stop NAME`` stops it.
+        existing object. The cell magic runs the cell, which must define the object, and serves it. Running it again
+        replaces the model on its port; connections and statistics are kept. The server keeps the model even if its
+        name is deleted; ``%labnet stop NAME`` stops it.
         """
         __tracebackhide__ = True  # errors of the user's cell are shown without labnet's frames
         if cell is not None:

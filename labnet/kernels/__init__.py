@@ -73,7 +73,7 @@ class Kernel:
 
 @functools.cache
 def _report(text: str) -> None:
-    """Log what is wrong, once per process."""
+    """Log once per process why kernels are not loaded."""
     import logging
 
     logging.getLogger("labnet.kernels").warning(text)

@@ -13,7 +13,7 @@ from labnet.tensor import Tensor
 Axis = int | tuple[int, ...] | None
 
 
-def vector_norm(x: Any, ord: float = 2, axis: Axis = None, keepdims: bool = False, **torchs: Any) -> Tensor:
+def vector_norm(x: Any, ord: float = 2, axis: Axis = None, keepdims: bool = False, **torch_names: Any) -> Tensor:
     """Return the length of vectors; see `labnet.vector_norm`. ``dim=`` and ``keepdim=`` are taken too.
 
     Examples
@@ -23,18 +23,18 @@ def vector_norm(x: Any, ord: float = 2, axis: Axis = None, keepdims: bool = Fals
     7.0
     """
     static: dict[str, Any] = {"ord": ord, "axis": axis, "keepdims": keepdims}
-    return ops.vector_norm(x, **_renamed("vector_norm", static, torchs))
+    return ops.vector_norm(x, **_renamed("vector_norm", static, torch_names))
 
 
-def _renamed(name: str, static: dict[str, Any], torchs: dict[str, Any]) -> dict[str, Any]:
+def _renamed(name: str, static: dict[str, Any], torch_names: dict[str, Any]) -> dict[str, Any]:
     """Return arguments together with those under torch's names."""
-    rename(name, torchs)
-    for key in torchs.keys() - static.keys():
+    rename(name, torch_names)
+    for key in torch_names.keys() - static.keys():
         raise TypeError(f"{name}() got an unexpected keyword argument {key!r}")
-    return static | torchs
+    return static | torch_names
 
 
-def matrix_norm(x: Any, ord: Any = "fro", axis: Any = (-2, -1), keepdims: bool = False, **torchs: Any) -> Tensor:
+def matrix_norm(x: Any, ord: Any = "fro", axis: Any = (-2, -1), keepdims: bool = False, **torch_names: Any) -> Tensor:
     """Return a norm of matrices.
 
     Parameters
@@ -53,7 +53,7 @@ def matrix_norm(x: Any, ord: Any = "fro", axis: Any = (-2, -1), keepdims: bool =
     >>> ln.linalg.matrix_norm(ln.asarray([[3.0, 4.0]])).item()
     5.0
     """
-    static = _renamed("matrix_norm", {"ord": ord, "axis": axis, "keepdims": keepdims}, torchs)
+    static = _renamed("matrix_norm", {"ord": ord, "axis": axis, "keepdims": keepdims}, torch_names)
     ord, kept = static["ord"], static["keepdims"]
     matrix = as_matrix("matrix_norm", x)
     axes = tuple(normalize_axis("matrix_norm", each, matrix.shape) for each in static["axis"])
@@ -71,7 +71,7 @@ def matrix_norm(x: Any, ord: Any = "fro", axis: Any = (-2, -1), keepdims: bool =
     return ops.reshape(found, tuple(1 if i in axes else n for i, n in enumerate(matrix.shape))) if kept else found
 
 
-def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False, **torchs: Any) -> Tensor:
+def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False, **torch_names: Any) -> Tensor:
     """Return `matrix_norm` for two dimensions or a name, `vector_norm` otherwise; of all elements by default.
 
     Examples
@@ -80,7 +80,7 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False, **t
     >>> ln.linalg.norm(ln.asarray([[3.0], [4.0]])).item(), ln.linalg.norm(ln.asarray([[3.0], [4.0]]), 1).item()
     (5.0, 7.0)
     """
-    static = _renamed("norm", {"ord": ord, "axis": axis, "keepdims": keepdims}, torchs)
+    static = _renamed("norm", {"ord": ord, "axis": axis, "keepdims": keepdims}, torch_names)
     ord, axis = static["ord"], static["axis"]
     given = x if isinstance(x, Tensor) else Tensor(x)
     pair = isinstance(axis, tuple | list) and len(axis) == 2

@@ -102,7 +102,9 @@ class Server:
         return IO.run(self._statistics.snapshot())
 
     def log(self, **values: Any) -> None:
-        """Add a point to curves by name, such as ``server.log(accuracy=0.93)``: in panel, ``/metrics`` and ``ln.runs``.
+        """Add a point to curves by name, such as ``server.log(accuracy=0.93)``.
+
+        The panel, ``/metrics`` and ``ln.runs`` show them.
 
         Raises
         ------
@@ -126,7 +128,7 @@ class Server:
         self.alerts.subscribe(function)
 
     def pause(self) -> None:
-        """Refuse training with 429 until `resume`; trainers wait as long as their timeout, and nothing is lost."""
+        """Refuse training with status 429 until `resume`; clients retry until their timeout, and nothing is lost."""
         self._port.paused = True
         self.alerts.pause()
 
@@ -285,7 +287,7 @@ class Server:
         return self._model is not None and self._model.store is not None
 
     def look(self, now: float) -> None:
-        """Look for alerts that begin with time."""
+        """Check for alerts that depend on time alone; `now` is in seconds of a monotonic clock."""
         self.alerts.look(now=now)
 
     def failed(self, failure: Failure) -> None:

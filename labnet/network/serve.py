@@ -76,7 +76,7 @@ def serve(
     name : str, optional
         Serving again on the port with the same name replaces the functions in place.
     token : str or None
-        ``"auto"`` makes one; None opens the server to everybody on this machine.
+        ``"auto"`` makes one; None opens the server to every user of this machine.
     max_body : int
         Most bytes of a request's body.
     max_queue : int
@@ -182,8 +182,9 @@ def serve_model(
         What an update with a store survives after its reply: an orderly stop only; a crash of this process and, 50 ms
         later, of the machine; or both at once. See ``docs/reliability.md``.
     recovery_seconds : float
-        CPU seconds that replaying updates may take after a crash, about. A checkpoint is written when the updates since
-        the last one are estimated to take longer, and at most a fifth of the time for updates goes into checkpoints.
+        Approximate CPU seconds that replaying updates may take after a crash. A checkpoint is written when the updates
+        since the last one are estimated to take longer, and at most a fifth of the time for updates goes into
+        checkpoints.
     params : pytree, optional
         Parameters of a function of JAX, its first argument.
     method : str, optional

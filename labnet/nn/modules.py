@@ -446,8 +446,8 @@ class Module:
         Parameters
         ----------
         hook : callable
-            Gets two tuples, with None for inputs that need no gradient. What it returns, unless None, replaces the
-            gradient of the input, of which there may be only one then.
+            Gets two tuples, with None for inputs that need no gradient. A result other than None replaces the gradient
+            of the input; only a module with one input allows that.
 
         Returns
         -------
@@ -466,12 +466,21 @@ class Module:
         return HookHandle(self, "gradient", hook, with_kwargs=False)
 
     def register_full_backward_pre_hook(self, hook: Callable[..., Any]) -> HookHandle:
-        """Call ``hook(module, of_outputs)`` when a gradient reaches an output; what it returns replaces these.
+        """Call ``hook(module, of_outputs)`` when a gradient reaches an output; a tuple that it returns replaces them.
 
         Returns
         -------
         HookHandle
             Its `remove` ends the calls.
+
+        Examples
+        --------
+        >>> import labnet as ln
+        >>> layer, seen = ln.nn.Linear(2, 1), []
+        >>> _ = layer.register_full_backward_pre_hook(lambda module, of_outputs: seen.append(of_outputs[0]))
+        >>> _ = layer(ln.ones((1, 2))).sum().backward()
+        >>> seen[0].tolist()
+        [[1.0]]
         """
         return HookHandle(self, "gradient before", hook, with_kwargs=False)
 

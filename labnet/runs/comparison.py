@@ -97,5 +97,12 @@ def compare(*which: str | int, metric: str = "loss") -> Comparison:
     ------
     LookupError
         If there is no such run or metric.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.runs.compare("no such run")
+    Traceback (most recent call last):
+    LookupError: no run is named 'no such run'; ln.runs.all() lists them
     """
     return Comparison([get(each) for each in which], metric=metric)

@@ -52,7 +52,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, tuple[list[int], list[float]]]:
-        """Steps and values by metric; of many values in two seconds the extremes."""
+        """Steps and values by metric; if there were many within two seconds, their extremes."""
         recording.flush()
         found: dict[str, tuple[list[int], list[float]]] = {}
         with database.connection() as opened:
@@ -114,7 +114,14 @@ class Runs(tuple[Run, ...]):
 
 
 def all(name: str | None = None, *, limit: int = 100) -> Runs:
-    """Return the latest recorded runs, or those of a name, newest first."""
+    """Return the latest recorded runs, or those of a name, newest first; at most `limit`.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.runs.all("no such run")
+    no run was recorded yet
+    """
     return Runs(_select("WHERE ? IS NULL OR name = ? ORDER BY started DESC, id DESC LIMIT ?", name, name, limit))
 
 
@@ -135,7 +142,13 @@ def get(which: str | int) -> Run:
 
 
 def delete(which: str | int) -> None:
-    """Delete a run; see `get`."""
+    """Delete a run, given by its number, or the latest one of a name.
+
+    Raises
+    ------
+    LookupError
+        If there is none.
+    """
     run = get(which)
     with database.connection() as opened:
         opened.execute("DELETE FROM points WHERE run = ?", (run.id,))

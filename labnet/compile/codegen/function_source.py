@@ -106,7 +106,7 @@ class Emitter:
         for value in values:
             self._place(value)
         for position, store in enumerate(outputs):
-            self._argue(f"p_out{position}", "call", self.count_arguments + position, store.value.dtype)
+            self._add_array(f"p_out{position}", "call", self.count_arguments + position, store.value.dtype)
         for value in values:
             if value.number in self._plan.outputs:
                 place = f"p_out{self._plan.outputs[value.number]}"
@@ -169,7 +169,7 @@ class Emitter:
         return [(value.attributes["position"], described(value.dtype), value.shape) for value in found]
 
     def _place(self, value: Value) -> None:
-        """Return the name of the pointer to a value in memory."""
+        """Record the pointer to a value in memory, or the conversion of a number."""
         if value.kind == "source":
             origin, position = value.attributes["origin"], value.attributes["position"]
             if origin == "number":
@@ -178,7 +178,9 @@ class Emitter:
                 self._arguments[f"n{position}"] = (f"n{position}", "number")
                 return
             first = {"held": 1, "constant": 1 + self._held, "argument": 0}[origin]
-            self._argue(f"p{value.number}", "call" if origin == "argument" else "held", first + position, value.dtype)
+            self._add_array(
+                f"p{value.number}", "call" if origin == "argument" else "held", first + position, value.dtype
+            )
         elif value.number in self._plan.offsets:
             place = f"arena + {self._plan.offsets[value.number]}"
             self._arguments[f"p{value.number}"] = (place, value.dtype.name)
@@ -186,7 +188,7 @@ class Emitter:
             return
         self._pointers[value.number] = (f"p{value.number}", value.dtype)
 
-    def _argue(self, name: str, table: str, position: int, dtype: DType) -> None:
+    def _add_array(self, name: str, table: str, position: int, dtype: DType) -> None:
         """Record the place of an array of the call, or of a held one."""
         self._places[name] = (table, position, dtype.name)
         self._arguments[name] = (name, dtype.name)

@@ -108,13 +108,13 @@ def _kernel(name, function, signature):
 
 def _step(name, source, scope, report):
     """Return the machine code of a step: one object file for each of its functions, and one for its entry."""
-    calls, texts = list(_calls(source)), _texts(source)
+    calls, sources = list(_calls(source)), _function_sources(source)
     functions = list(dict.fromkeys(call.function for call in calls))
     symbols, codes = {}, []
     with _few_registrations(cpu_target.target_context):
         for done, called in enumerate(functions):
             report(done, len(functions) + 1)
-            key = cache.digest(texts[called])
+            key = cache.digest(sources[called])
             symbols[called] = f"labnet_{key}"
             code = cache.read(key, cache.FUNCTION)
             if code is None:
@@ -176,8 +176,8 @@ def _calls(source):
             yield Call(call.func.id, arguments, isinstance(statement, ast.Assign))
 
 
-def _texts(source):
-    """Return the source of each function without its name, which is another one in another step."""
+def _function_sources(source):
+    """Return the source of each function under one common name, since equal functions differ in name between steps."""
     head, *functions = source.split("\n\n\n@function(")
     found = {}
     for text in functions:

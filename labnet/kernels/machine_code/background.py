@@ -13,7 +13,7 @@ from labnet.kernels.machine_code.compiler_process import COMPILER
 class Background:
     """A daemon thread that loads machine code, compiled by the child process, started on first use.
 
-    When the process ends it drops its tasks; the child that it waits for is ended then.
+    At the end of the process it drops its tasks and ends the child that it waits for.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Background:
         self._stopped = False
 
     def submit(self, task: Callable[[], None]) -> "Future[None]":
-        """Queue a task; the future holds its completion or its error, as where no thread can be started."""
+        """Queue a task; the future holds its completion or its error, also if no thread can be started."""
         future: Future[None] = Future()
         with self._lock:
             if self._thread is None:

@@ -234,7 +234,7 @@ def _prepared() -> Path | None:
 
 
 def write(name: str, code: "MachineCode", ending: str = WHOLE) -> None:
-    """Write machine code under this name, if the folder is safe; shrink the cache after what is whole."""
+    """Write machine code under this name, if the folder is safe; shrink the cache after a step or a kernel."""
     if home := _prepared():
         with suppress(OSError):
             replace_file(home / f"{name}{ending}", pack(code), mode=0o600, flush=False)
@@ -246,7 +246,7 @@ def write(name: str, code: "MachineCode", ending: str = WHOLE) -> None:
 def exclusive(name: str) -> Iterator[None]:
     """Let one process at a time compile the source of this name; ends with the process.
 
-    Where files cannot be locked, and where the other process takes too long, it compiles here too.
+    If files cannot be locked, or the other process takes too long, this process compiles too.
     """
     descriptor = _opened(name)
     if descriptor is None:
@@ -256,7 +256,7 @@ def exclusive(name: str) -> Iterator[None]:
         _wait_for_lock(descriptor)
         yield
     finally:
-        (folder() / f"{name}.lock").unlink(missing_ok=True)  # whoever waits for it finds the code afterwards
+        (folder() / f"{name}.lock").unlink(missing_ok=True)  # a process that waits for it finds the code then
         _locks.discard(descriptor)
         os.close(descriptor)
 
@@ -349,7 +349,7 @@ def clear() -> int:
 def load(source: str) -> Callable[..., int]:
     """Return the compiled function of a source: of this process, from the disk, or else compiled now.
 
-    The child process compiles. Where it cannot, a caller that waits (`WAITING`) compiles here.
+    The child process compiles. If it cannot, a caller that waits (`WAITING`) compiles in this process.
 
     Raises
     ------

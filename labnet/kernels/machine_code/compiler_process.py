@@ -1,8 +1,8 @@
-"""The child process that compiles, as the process sees it that needs machine code.
+"""The child process that compiles, as seen from the process that needs machine code.
 
 One child is started on first use. It lets everything else run first, compiles one source after the other, and ends
-when it has had no work for a while or when its parent ends. It is replaced if it dies. Knows nothing of the compiler:
-a source and its name go in, the content of a cache file comes out.
+when it has had no work for a while or when its parent ends. It is replaced if it dies. This module knows nothing of
+the compiler: a source and its name go in, the content of a cache file comes out.
 """
 
 import atexit
@@ -19,11 +19,11 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
 
-#: How often a source is given to a new child after the one that compiled it died.
+#: Number of children that may die while they compile a source.
 ATTEMPTS = 2
-#: Seconds between two looks at what a caller waits for.
+#: Seconds between two checks of the progress of a job.
 POLL_SECONDS = 0.1
-#: Packages without their `__init__`, which would import much that a compiler does not need.
+#: The program of the child. It makes packages without running their `__init__`, which would import too much.
 _START = """
 import json, signal, sys, types
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -41,7 +41,7 @@ class NoCompiler(Exception):
 
 
 class CompilerDied(RuntimeError):
-    """The child process ended while it compiled a source, and so did another one."""
+    """Every child process that compiled a source ended while it did."""
 
 
 class Waiting(Protocol):

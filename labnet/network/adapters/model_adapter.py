@@ -35,8 +35,8 @@ _OWN = tuple(
 class ModelAdapter:
     """A model of any library, as a server sees it: NumPy arrays go in and come out.
 
-    Subclasses define `call` and `outline` of the model; those with parameters also `parameters` and `load_state`; those
-    with gradients `pull_back`; those with an optimizer of their own `apply`. One thread calls all methods.
+    Subclasses define `call`; those with gradients also `pull_back`; those with parameters `parameters` and
+    `load_state`; those with an optimizer of their own `apply`. One thread calls all methods.
     """
 
     #: Whether `apply` makes the updates; otherwise an optimizer of labnet can.
@@ -95,7 +95,7 @@ class ModelAdapter:
         Raises
         ------
         GradientError
-            If there is none; tells why.
+            If there is none; the message says why.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define pull_back")
 
@@ -157,15 +157,20 @@ _registered: dict[str, Adapt] = {}
 
 
 def register(library: str, adapt: Adapt) -> None:
-    """Register a function that makes adapters, in this process; packages do so by the entry point.
+    """Register a function that makes adapters for this process; packages use the entry point ``labnet.adapters``.
 
     Parameters
     ----------
     library : str
-        Name of the module whose objects it knows; it is called once that is imported.
+        Name of the module whose objects it knows; the function is called only after this module was imported.
     adapt : callable
         Given the model, the optimizer and the further `Options` of `serve_model`, returns a `ModelAdapter`; or None
         for a model of another library.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.interop.register("toy", lambda model, optimizer, options: None)
     """
     _registered[library] = adapt
 

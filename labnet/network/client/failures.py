@@ -29,7 +29,7 @@ def no_reply(
     applied: str | None,
     trouble: str = "",
 ) -> RemoteError:
-    """Return the error for a request without a reply, from the reason of its last attempt, or what a directory says."""
+    """Return the error for a request without a reply; `trouble` is what a directory knows of the server."""
     tail = f" ({schedule.failures} attempts)" if schedule.failures > 1 else ""
     tail += f" (applied: {applied})" if applied else ""
     where, server = f"{address}{route}", str(address)
@@ -39,12 +39,12 @@ def no_reply(
         text = f"{where}: no answer within {schedule.timeout:.3g} s{hint}{tail}"
         return errors.RemoteTimeout(text, server=server, route=route, call=call, applied=applied)
     hint = "does the server speak https?" if is_without_tls(reason) else trouble or "is the server running there?"
-    text = f"{where}: {text_of(reason)}; {hint}{tail}"
+    text = f"{where}: {cause_of(reason)}; {hint}{tail}"
     return errors.Unreachable(text, server=server, route=route, call=call, applied=applied)
 
 
-def text_of(trouble: BaseException | Response) -> str:
-    """Return the reason why an attempt was without success: of the connection, or as the reply says."""
+def cause_of(trouble: BaseException | Response) -> str:
+    """Return why an attempt failed: the error of the connection, or the message of the reply."""
     if isinstance(trouble, Response):
         try:
             return f"status {trouble.status}: {msgspec.json.decode(trouble.body)['message']}"

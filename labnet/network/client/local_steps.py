@@ -18,7 +18,7 @@ DTYPES = (None, "bfloat16", "int8")
 
 
 class LocalTrainer:
-    """A trainer that takes steps on a copy of a served model and sends what they changed; made by `remote_model`.
+    """Trains a copy of a served model and sends the differences of its weights; made by `remote_model`.
 
     After `local_steps` steps the server gets the weights before these steps minus those after them, as the gradient
     of its outer optimizer (Douillard et al., DiLoCo, arXiv 2311.08105), once however often it is sent. The copy then
@@ -83,7 +83,7 @@ class LocalTrainer:
                 self._taken = 0
             try:
                 await self._call.send(self._body)
-            except (BadGradient, CallExpired, GraphExpired, StaleGradient) as error:  # sending it again is of no use
+            except (BadGradient, CallExpired, GraphExpired, StaleGradient) as error:  # the server would refuse it again
                 self._body, self._call = None, None
                 if error.applied != "yes":
                     raise

@@ -339,8 +339,8 @@ def remote_model(
     on_error : callable, optional
         Called with each `RemoteError` before it is raised; in another thread if the model blocks.
     local_steps : int, optional
-        Train a copy of the model here with `RemoteModel.step`, and send the server what so many steps have changed
-        (DiLoCo): for links on which a request takes longer than a step. The server applies the difference as a
+        Train a copy of the model here with `RemoteModel.step`, and send the difference of its weights after this many
+        steps (DiLoCo): for links on which a request takes longer than a step. The server applies the difference as a
         gradient, so its optimizer is the outer one, such as ``SGD(lr=0.7, momentum=0.9, nesterov=True)``. With them,
         `wire_dtype` is that of differences and may also be ``"int8"``.
     model : Module, optional

@@ -241,7 +241,7 @@ class Caller:
                 wait = schedule.next_wait(at_least=seconds_asked(response.headers.get("Retry-After")))
                 if wait is None:
                     return response
-                trouble = failures.text_of(response)
+                trouble = failures.cause_of(response)
                 await leave_thread()
             except (OSError, StreamClosedError) as error:
                 await leave_thread()
@@ -259,11 +259,11 @@ class Caller:
                     raise failures.no_reply(
                         self.address, route, reason, schedule, call=call, applied=applied, trouble=self.where.trouble
                     ) from None
-                trouble = failures.text_of(error)
+                trouble = failures.cause_of(error)
             await self._pause(wait, route, trouble, schedule)
 
     async def _pause(self, seconds: float, route: str, trouble: str, schedule: Schedule) -> None:
-        """Wait between two attempts; report once per outage that the server has been retried for long."""
+        """Wait between two attempts; log once per outage if they have taken more than `REPORTED_SECONDS`."""
         quiet = min(seconds, max(0.0, REPORTED_SECONDS - schedule.elapsed))
         await asyncio.sleep(quiet)
         if schedule.elapsed >= REPORTED_SECONDS and self._first_report():

@@ -72,7 +72,7 @@ def open_store(
 
 
 def check_recovery(seconds: float) -> None:
-    """Raise `ServeError` unless it is a time of replay."""
+    """Raise `ServeError` unless a number is one of seconds, from 0 on."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
         raise ServeError(f"serve_model: recovery_seconds must be a number from 0 on, got {seconds!r:.40}")
 

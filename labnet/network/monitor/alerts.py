@@ -1,4 +1,4 @@
-"""Alerts: what a person who trains wants to be told of, once each time it begins."""
+"""Alerts: conditions of a training run that need attention, each reported once when it begins."""
 
 import logging
 import threading
@@ -61,7 +61,7 @@ class Alerts:
         return function
 
     def updated(self, version: int, *, loss: float | None, staleness: int | None, now: float) -> None:
-        """Look at an update; `now` is in seconds of a monotonic clock."""
+        """Check an update; `now` is in seconds of a monotonic clock."""
         self._updated = now
         self._active -= {"silence", "nan"}
         if staleness is not None and staleness > self.staleness:
@@ -85,7 +85,7 @@ class Alerts:
         self._begin("nan", message)
 
     def look(self, *, now: float) -> None:
-        """Look whether the training has fallen silent."""
+        """Alert if there was no update for `silence_seconds`; `now` is in seconds of a monotonic clock."""
         if self._updated is not None and now - self._updated > self.silence_seconds:
             self._begin("silence", f"no update for {now - self._updated:.0f} s")
 

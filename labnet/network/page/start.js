@@ -12,7 +12,7 @@ const REASONS = { TypeError: "it does not answer; this page goes on asking", Tim
 let wake = () => {};
 document.addEventListener("visibilitychange", () => wake());
 
-// Wait, but not once somebody looks at the page again.
+// Wait, but no longer than until the page is visible again.
 const pause = (milliseconds) =>
   new Promise((resolve) => {
     const timer = setTimeout(resolve, milliseconds);

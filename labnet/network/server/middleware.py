@@ -31,7 +31,7 @@ class State(Protocol):
     clients: Clients
 
     def failed(self, request: Request, error: Exception) -> None:
-        """Keep a failed request for the panel."""
+        """Record a failed request for the panel."""
         ...
 
 
@@ -63,7 +63,7 @@ async def limit_queue(port: State, route: Route, request: Request, proceed: Next
 
 
 async def refuse_while_paused(port: State, route: Route, request: Request, proceed: Next) -> Reply:
-    """Refuse to train while the server is paused: trainers try again, and nothing is lost."""
+    """Refuse to train while the server is paused; clients retry, and nothing is lost."""
     trains = request.path == "/optimize" or (request.native and request.headers.get(MODE, "train") == "train")
     if port.paused and trains and request.path in _OF_TRAINERS:
         raise Failure(429, "Overloaded", "the training is paused", headers={"Retry-After": "1"})

@@ -54,7 +54,7 @@ class Owner(Protocol):
         """Leave the store to the parent process, in a forked child."""
 
     def look(self, now: float) -> None:
-        """Look at what changes with time only; `now` is in seconds of a monotonic clock."""
+        """Check conditions that depend on time alone; `now` is in seconds of a monotonic clock."""
 
     def failed(self, failure: Failure) -> None:
         """Observe a request that failed."""

@@ -220,7 +220,7 @@ def dropout1d(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = 
     Examples
     --------
     >>> import labnet as ln
-    >>> sorted(set(ln.nn.functional.dropout2d(ln.ones((8, 8, 2, 2))).sum(axis=(2, 3)).reshape(-1).tolist()))
+    >>> sorted(set(ln.nn.functional.dropout1d(ln.ones((8, 8, 4))).sum(axis=2).reshape(-1).tolist()))
     [0.0, 8.0]
     """
     if not training or not p:

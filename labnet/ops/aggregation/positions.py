@@ -1,4 +1,4 @@
-"""What torch means by names that NumPy has too: values with positions, and the unbiased spread, under ``dim=``.
+"""Functions with ``dim=`` whose names mean something else in NumPy: values with positions, and the unbiased spread.
 
 ``axis=`` has the meaning of the array API standard. A dimension by position is refused, since it could be either.
 """
@@ -27,7 +27,7 @@ _VALUES = ("the values alone", "values and positions")
 _DIVISORS = ("a division by n", "by n - 1")
 
 
-def torchs(op: Any, function: Callable[..., Any], meanings: tuple[str, str], elementwise: Any = None) -> None:
+def set_torch_form(op: Any, function: Callable[..., Any], meanings: tuple[str, str], elementwise: Any = None) -> None:
     """Make a function that of an op for calls with ``dim=``, and `elementwise` for those with two tensors.
 
     Examples
@@ -57,11 +57,11 @@ def torchs(op: Any, function: Callable[..., Any], meanings: tuple[str, str], ele
             raise TypeError(f"{name}() got an unexpected keyword argument {key!r}")
         return function(x if isinstance(x, Tensor) else Tensor(x), dim, **static)
 
-    REGISTRY[name].torchs = call
+    REGISTRY[name].torch_form = call
 
 
 def _one(name: str, x: Tensor, dim: Any) -> int:
-    """Return one dimension; 0 for a number, which has none."""
+    """Return the normalised dimension; 0 for a tensor without dimensions."""
     if not isinstance(dim, int):
         raise DTypeError(
             f"{name}: dim must be one integer, got {dim!r:.40}; axis= takes several and gives values alone"
@@ -125,12 +125,12 @@ def _unbiased(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return function
 
 
-torchs(max, _along("max", lambda x, axis: argmax(x, axis=axis, keepdims=True)), _VALUES, maximum)
-torchs(min, _along("min", lambda x, axis: argmin(x, axis=axis, keepdims=True)), _VALUES, minimum)
-torchs(median, _along("median", _middle), _VALUES)
-torchs(sort, _sorted, _VALUES)
-torchs(std, _unbiased(std), _DIVISORS)
-torchs(var, _unbiased(var), _DIVISORS)
+set_torch_form(max, _along("max", lambda x, axis: argmax(x, axis=axis, keepdims=True)), _VALUES, maximum)
+set_torch_form(min, _along("min", lambda x, axis: argmin(x, axis=axis, keepdims=True)), _VALUES, minimum)
+set_torch_form(median, _along("median", _middle), _VALUES)
+set_torch_form(sort, _sorted, _VALUES)
+set_torch_form(std, _unbiased(std), _DIVISORS)
+set_torch_form(var, _unbiased(var), _DIVISORS)
 
 
 @form

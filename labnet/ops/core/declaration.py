@@ -79,7 +79,7 @@ class Op:
         Numeric arguments that are converted to Python numbers; NumPy scalars would decide the dtype of the result.
     function : callable
         The op on tensors.
-    torchs : callable or None
+    torch_form : callable or None
         The function for a call with ``dim=``, if torch gives the name another meaning, and for positional arguments.
     kernels : tuple
         The cell of its function that holds its kernel, its plain kernel, and its counting one; for late declarations.
@@ -108,7 +108,7 @@ class Op:
     parameters: dict[str, Any] = field(default_factory=dict)
     axes: dict[str, Kind] = field(default_factory=dict)
     numbers: tuple[str, ...] = ()
-    torchs: Callable[..., Any] | None = None
+    torch_form: Callable[..., Any] | None = None
     function: Callable[..., Any] = field(init=False)
     kernels: tuple[Any, Any, Any] = field(init=False)
 

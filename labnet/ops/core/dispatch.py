@@ -425,8 +425,8 @@ def static_function(op: Op, *, names: Sequence[str], positional: int, required: 
     numbers = op.numbers
 
     def function(x: Any, /, *args: Any, **static: Any) -> Tensor:
-        if op.torchs is not None and (args or "dim" in static):
-            return op.torchs(x, *args, **static)  # type: ignore[no-any-return]
+        if op.torch_form is not None and (args or "dim" in static):
+            return op.torch_form(x, *args, **static)  # type: ignore[no-any-return]
         if args:
             if len(args) > positional:
                 args = _grouped(name, names, positional, args, static)

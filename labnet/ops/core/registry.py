@@ -252,8 +252,8 @@ def _composed_function(declared: Op, inputs: int) -> Callable[..., Any]:
     name, axes, numbers, call = declared.name, declared.axes, declared.numbers, declared.forward
 
     def function(*args: Any, **static: Any) -> Any:
-        if declared.torchs is not None and (len(args) > inputs or "dim" in static):
-            return declared.torchs(*args, **static)
+        if declared.torch_form is not None and (len(args) > inputs or "dim" in static):
+            return declared.torch_form(*args, **static)
         tensors = [x if isinstance(x, Tensor | _PLAIN) else Tensor(x) for x in args[:inputs]]
         make_plain(name, axes, static)
         if numbers and static:
