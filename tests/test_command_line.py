@@ -11,6 +11,7 @@ import pytest
 
 import labnet as ln
 from labnet.cli.figures import table
+from labnet.kernels.machine_code import cache
 from tests.helpers.command_fork import forge
 
 LABNET = [sys.executable, "-m", "labnet"]
@@ -528,6 +529,8 @@ def test_the_cache_is_shown_and_cleared(tmp_path):
     head, first, second = labnet("cache", LABNET_CACHE=tmp_path).stdout.splitlines()
     total = (older.stat().st_size + newer.stat().st_size) / 1e3
     assert head.startswith(f"{tmp_path}: 2 entries, {total:.1f} kB (at most")
+    functions = sum(path.stat().st_size for path in tmp_path.glob(f"*{cache.FUNCTION}")) / 1e3
+    assert head.endswith(f", and {functions:.1f} kB of functions of steps")
     assert first.split()[:3] == [newer.stem[:12], f"{newer.stat().st_size / 1e3:.1f}", "kB"]
     assert second.split()[0] == older.stem[:12]
     assert "last used 1970-01-0" in second

@@ -17,7 +17,7 @@ def show(options: argparse.Namespace) -> int:
     elif options.warm:
         return warm()
     else:
-        print(listing(cache.entries()))
+        print(listing(cache.entries(), cache.entries(cache.FUNCTION)))
     return 0
 
 
@@ -30,14 +30,15 @@ def warm() -> int:
     return 0 if complete else 1
 
 
-def listing(entries: list[cache.Entry]) -> str:
-    """Format the cache as text: path and size, then the entries, most recently used first."""
+def listing(entries: list[cache.Entry], functions: list[cache.Entry]) -> str:
+    """Format the cache as text: path and sizes, then the entries, most recently used first."""
     with suppress(FileNotFoundError):
         if unsafe := cache.unsafe_part(cache.folder()):
             return f"{cache.folder()}: not used, since other users can write to {unsafe}"
-    total = sum(entry.nbytes for entry in entries)
+    total, shared = (sum(entry.nbytes for entry in found) for found in (entries, functions))
     most = f"at most {cache.MOST_FILES}, {size(cache.MOST_BYTES)}"
-    return "\n".join([f"{cache.folder()}: {_count(len(entries))}, {size(total)} ({most})", *map(_row, entries)])
+    head = f"{cache.folder()}: {_count(len(entries))}, {size(total)} ({most}), and {size(shared)} of functions of steps"
+    return "\n".join([head, *map(_row, entries)])
 
 
 def _row(entry: cache.Entry) -> str:

@@ -336,11 +336,11 @@ def shrink(*, files: int = MOST_FILES, nbytes: int = MOST_BYTES) -> int:
 
 
 def clear() -> int:
-    """Delete all files, those of crashes included, and return how many were deleted."""
+    """Delete all files, those of crashes included; return how many there were besides the functions of steps."""
     found = [entry for pattern in (f"*{WHOLE}", f"*{FUNCTION}", ".*.tmp", "*.lock") for entry in _entries(pattern)]
     for entry in found:
         entry.path.unlink(missing_ok=True)
-    return len(found)
+    return sum(not entry.path.name.endswith(FUNCTION) for entry in found)
 
 
 # Functions

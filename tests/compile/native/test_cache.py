@@ -132,7 +132,7 @@ def test_what_others_could_have_written_is_not_run(folder):
 @pytest.mark.parametrize(("mode", "is_read"), [(0o777, False), (0o1777, True), (0o755, True)])
 def test_what_lies_in_a_folder_that_others_could_replace_is_not_run(folder, mode, is_read):
     run(folder)
-    (path,) = folder.iterdir()
+    (path,) = folder.glob("*.code")
     folder.parent.chmod(mode)
     assert (cache.read(path.stem) is not None) is is_read
     assert (cache.unsafe_part(folder) == folder.parent) is not is_read
@@ -141,7 +141,7 @@ def test_what_lies_in_a_folder_that_others_could_replace_is_not_run(folder, mode
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives files to other users")
 def test_files_of_other_users_are_not_run(folder):
     run(folder)
-    (path,) = folder.iterdir()
+    (path,) = folder.glob("*.code")
     for given in (path, folder, folder.parent):
         os.chown(given, 12345, -1)
         assert cache.read(path.stem) is None
@@ -155,7 +155,7 @@ def test_files_of_other_users_are_not_run(folder):
 )
 def test_a_group_may_write_above_only_if_it_is_this_users_alone(folder, monkeypatch, name, members, is_read):
     run(folder)
-    (path,) = folder.iterdir()
+    (path,) = folder.glob("*.code")
     group = 54321 if os.getuid() == 0 else os.getgid()
     os.chown(folder.parent, -1, group)
     folder.parent.chmod(0o775)
