@@ -550,7 +550,7 @@ class Gradients(Mapping[Any, Any]):
 
     Keys are compared by identity. ``g1 + g2`` adds per key. If the graph crosses the network, the mapping must be
     awaited first; until then reading it raises `GradientError` and nothing has been sent. Awaiting a failed one again
-    resumes it. One that is dropped before it was awaited warns.
+    resumes it. Dropping one that was never awaited warns.
 
     Examples
     --------

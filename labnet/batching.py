@@ -1,7 +1,7 @@
-"""One run of a function for a batch of arguments: a stand-in for one slice holds all, and ops have batching rules.
+"""Batching: one run of a function on stand-ins for one slice, each of which holds a whole batch.
 
-Ops of the registry reduce to a few kinds. One without a rule runs once per slice; a function that reads elements, or
-decides on them, is refused with `Unbatchable`.
+Ops have batching rules, a few for all of the registry. An op without a rule runs once per slice; a function that
+reads elements, or decides on them, is refused with `Unbatchable`.
 """
 
 import contextlib
@@ -134,7 +134,7 @@ class Batch:
         return isinstance(x, Batched) and x.batch is self
 
     def whole(self, x: Any) -> Tensor:
-        """Return all slices of a value, that of a constant repeated; call it within `outside`."""
+        """Return all slices of a value, with a constant repeated; call it within `outside`."""
         if self.is_batched(x):
             return x.whole  # type: ignore[no-any-return]
         tensor = x if isinstance(x, Tensor) else Tensor(x)

@@ -59,7 +59,7 @@ def _gradients(y: Tensor, xs: Sequence[Tensor], seed: Any = None) -> list[Tensor
     """Return differentiable gradients of `y`; zeros if it does not depend on `xs`."""
     if not y.requires_grad:
         return [zeros_like(x) for x in xs]
-    if (batch := current_batch()) is not None:  # slices do not depend on each other, so that their sum has all slopes
+    if (batch := current_batch()) is not None:  # slices are independent: the sum has all gradients
         if seed is None and y.size != 1:
             raise GradientError(f"func: expected a scalar function, got a result of shape {y.shape}")
         with batch.outside():

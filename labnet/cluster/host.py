@@ -260,7 +260,7 @@ class Host(WorkerPlugin):  # type: ignore[misc]  # Dask is not typed
         await _in_thread(functools.partial(self._stop, part))
 
     def _turn(self, part: str) -> threading.Lock:
-        """Return the lock that is held while a part starts or stops to be served; no factory runs meanwhile."""
+        """Return the lock of a part for the start and the stop of its server; factories run outside of it."""
         with self._lock:
             return self._turns.setdefault(part, threading.Lock())
 

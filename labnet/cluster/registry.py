@@ -453,7 +453,7 @@ class Registry(SchedulerPlugin):  # type: ignore[misc]  # Dask is not typed
     def _missing(self, name: str, order_id: str) -> str:
         entry = self._entries.get(name)
         if order_id in self._orders:
-            return "a worker that can serve: workers are starting, or none has come yet"
+            return "a worker that can serve: workers are starting, or none has joined yet"
         if entry is None or entry.order.id != order_id:
             return ""
         order, reasons = entry.order, []

@@ -1,7 +1,8 @@
-"""Linear algebra of matrices in the last two dimensions, others are a batch: names of the array API standard and torch.
+"""Linear algebra of matrices in the last two dimensions, with names of the array API standard and torch.
 
 LAPACK computes on the CPU, through NumPy, also for tensors on a GPU; `labnet.jit` does not compile these functions.
-Gradients are of any order; singular values and eigenvalues have to be distinct for those of their vectors.
+Other dimensions are a batch. Gradients are of any order; those of singular vectors and eigenvectors exist only for
+distinct singular values and eigenvalues.
 """
 
 from labnet.linalg.decomposition import (

@@ -14,7 +14,7 @@ from labnet.tensor import Tensor
 
 
 class LinAlgError(LabnetError, np.linalg.LinAlgError):
-    """A matrix does not have what was asked of it, such as an inverse."""
+    """A matrix does not have the requested result, such as an inverse."""
 
 
 def as_matrix(name: str, x: Any, *, square: bool = False) -> Tensor:

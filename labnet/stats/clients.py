@@ -1,4 +1,4 @@
-"""What each client of a server has done lately."""
+"""Recent activity of the clients of a server."""
 
 from collections import deque
 from typing import Any

@@ -347,7 +347,7 @@ def test_an_order_that_waits_for_the_first_worker_can_be_cancelled():
         return waits, await serving
 
     assert played(scenario, scheduler) == (
-        "a worker that can serve: workers are starting, or none has come yet",
+        "a worker that can serve: workers are starting, or none has joined yet",
         {"error": "it was cancelled"},
     )
 

@@ -249,7 +249,7 @@ def _expm132(x):
     return less if less == float32(-1) or power > float32(1e7) or x != x else found
 
 
-#: The C library's functions: Numba's own are in a module of it that a process which loads machine code has not.
+#: The C library's functions. Numba's own are in a module that a process without Numba does not have.
 _next32 = types.ExternalFunction("nextafterf", float32(float32, float32))
 _next64 = types.ExternalFunction("nextafter", float64(float64, float64))
 

@@ -133,7 +133,7 @@ def _function(symbol, function, kinds):
     """Return the machine code of a function of a step, under this symbol."""
     library = Library(cpu_target.target_context.codegen(), symbol)
     flags = cpu.CPUTargetOptions.parse_as_flags(compiler.Flags(), {**OPTIONS, **_FLAGS})
-    flags.noalias = True  # what a function is given lies apart
+    flags.noalias = True  # arguments of a function do not overlap
     flags.no_compile = True  # so that it is optimised in one go with its callees
     compiled = _compiled(library, function, list(map(_typed, kinds)), flags, GeneratedPipeline)
     library.export(compiled.fndesc.mangled_name, symbol)

@@ -50,7 +50,7 @@ class GeneratedPipeline(_Pipeline):
 
 
 class CalleePipeline(_Pipeline):
-    """Compiles functions that people write, in which a name may change its type."""
+    """Compiles hand-written functions, in which a name may change its type."""
 
     kinds = (
         *(TranslateByteCode, FixupArgs, IRProcessing, ReconstructSSA, NopythonTypeInference, PreLowerStripPhis),
@@ -59,7 +59,7 @@ class CalleePipeline(_Pipeline):
 
 
 class Library(JITCodeLibrary):
-    """A module that is optimised as a whole, and not added to Numba's own engine, which never frees any."""
+    """A module that is optimised as a whole, and not added to Numba's own engine, which never frees modules."""
 
     def _optimize_functions(self, ll_module):
         ll_module.data_layout = self._codegen._data_layout

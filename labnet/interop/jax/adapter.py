@@ -61,7 +61,7 @@ class JaxAdapter(ModelAdapter):
         return self._function(*first, *inputs, **named, **mode)
 
     def _differentiated(self, params: Any, inputs: Any, named: Any, *, training: bool, wanted: Any) -> Any:
-        """Return outputs and their vjp by the floating parameters and the inputs whose gradients are wanted."""
+        """Return outputs and their vjp for the floating parameters and the inputs whose gradients are wanted."""
         flat, tree = jax.tree_util.tree_flatten((inputs, named))
         leaves, params_tree = jax.tree_util.tree_flatten(params)
         trained = [leaf for leaf in leaves if _is_floating(leaf)]

@@ -47,7 +47,8 @@ class RemoteFunction:
         ----------
         x : array
         anchor : array, optional
-            `anchor`, if a loss is differentiated by it: the server is then trained also where `x` is data.
+            The attribute `anchor`, if a loss is differentiated with respect to it: the server is then trained even if
+            `x` is data.
         """
         found: jax.Array = self._function(jnp.asarray(x), self.anchor if anchor is None else anchor)
         return found

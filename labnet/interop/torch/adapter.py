@@ -40,7 +40,7 @@ class TorchAdapter(ModelAdapter):
     Raises
     ------
     ServeError
-        If the optimizer is of no use for the module.
+        If the optimizer cannot train the module.
     """
 
     def __init__(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer | None, device: str | None = None):
@@ -248,7 +248,7 @@ class _Saved:
         self.nbytes = 0
 
     def pack(self, tensor: torch.Tensor) -> tuple[torch.Tensor, int | None]:
-        """Return what the graph keeps in place of a tensor; the tensor itself would keep the graph in turn."""
+        """Return what a graph saves in place of a tensor; the tensor itself would refer to the graph."""
         storage = tensor.untyped_storage()
         place = storage.data_ptr()
         if place in self._own:
@@ -260,7 +260,7 @@ class _Saved:
 
 
 def _unpack(packed: tuple[torch.Tensor, int | None]) -> torch.Tensor:
-    """Return a kept tensor, after the check that torch leaves out where tensors are packed."""
+    """Return a saved tensor after a check of its version, which torch omits for packed tensors."""
     tensor, version = packed
     if version is not None and tensor._version != version:
         raise GradientError(

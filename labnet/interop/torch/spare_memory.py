@@ -1,4 +1,4 @@
-"""Memory for the next values of parameters: that of the values before the last, once nothing refers to it."""
+"""Reuse of memory: new values of parameters take the memory of old ones that nothing refers to."""
 
 from sys import getrefcount
 

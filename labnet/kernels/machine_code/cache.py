@@ -395,6 +395,6 @@ def _compiled(name: str, source: str) -> Callable[..., int]:
             raise
         content = waiting.translate(source, name, error)
     code = unpack(content)
-    assert code is not None, "pipes lose nothing"
+    assert code is not None, "the compiler replies with whole files"
     write(name, code)
     return loader.load(code)

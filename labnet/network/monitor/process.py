@@ -1,4 +1,4 @@
-"""What this process uses of the machine."""
+"""The use of processor and memory by this process."""
 
 import os
 import time
