@@ -392,7 +392,7 @@ class Trace:
         bases = {id(memory.base_of(parameter)): parameter for parameter in updated}
         for tensor in updated:
             if memory.base_of(tensor) is not tensor and not tensor.array.flags.c_contiguous:
-                refuse("a write into a view from outside whose elements do not lie in rows: write into its base")
+                refuse("a write into a view from outside that is not C-contiguous: write into its base")
         for held in self.held:
             if isinstance(held, Tensor) and bases.get(id(memory.base_of(held)), held) is not held:
                 refuse(
