@@ -39,7 +39,7 @@ _ARGUMENTS = {
     "TransformerEncoderLayer": _LAYER,
     "TransformerDecoderLayer": _LAYER,
 }
-#: Arguments of torch that change nothing of the result here, or are those of PyTorch's own speed.
+#: Arguments of torch that do not change results, such as those for PyTorch's own speed.
 _WITHOUT_EFFECT = {"device", "dtype", "inplace", "size_average", "reduce", "sparse"}
 #: Arguments that make functions of torch compute what those of labnet compute without arguments.
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -220,7 +220,7 @@ class _Conversion:
         return self.function(value) if inspect.isroutine(value) else value
 
     def function(self, value: Any) -> Any:
-        """Return the function of the same name of the other library, for one that takes a tensor and nothing else."""
+        """Return the function of the same name in the other library, for a function of one tensor."""
         name = getattr(value, "__name__", "")
         found = _found(self.targets, name)
         if found is None or name in self.different or all(getattr(of, name, None) is not value for of in self.sources):
@@ -361,7 +361,7 @@ def _either(*names: str) -> Callable[[Any], Any]:
     return lambda layer: next(getattr(layer, name) for name in names if hasattr(layer, name))
 
 
-def _truth(layer: Any) -> Any:
+def _has_bias(layer: Any) -> Any:
     """Return whether a layer has a bias, from its flag or its parameter; a norm without weights cannot have one."""
     if getattr(layer, "affine", True) is False:
         return _MISSING
@@ -374,7 +374,7 @@ def _truth(layer: Any) -> Any:
 
 #: How arguments follow from other attributes, by the name of the layer, or for all layers.
 _DERIVED: dict[tuple[str, str], Callable[[Any], Any]] = {
-    ("", "bias"): _truth,
+    ("", "bias"): _has_bias,
     ("", "affine"): _has("weight"),
     ("", "elementwise_affine"): _has("weight"),
     ("", "_weight"): lambda layer: _MISSING,
