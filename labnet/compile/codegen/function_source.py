@@ -53,8 +53,9 @@ from labnet.compile.intrinsics.prelude import *
 '''
 _FUNCTION = "\n\n@function({types})\ndef {name}({parameters}):\n"
 _STEP = "\n\n@step({layout})\ndef step({parameters}):\n"
-#: Names that differ between groups that compute the same: pointers, values, numbers of the call, factors of products.
-_NAME = re.compile(r"\b(p_out|p|v|n|left|right|out)(\d+)(n?)\b")
+#: Names that differ between groups that compute the same: pointers, also moved ones, values, numbers of the call, and
+#: factors of products.
+_NAME = re.compile(r"\b(p_out|p|q|v|n|left|right|out)(\d+)(n?)\b")
 
 
 def described(dtype: DType) -> int:
@@ -96,6 +97,8 @@ class Emitter:
         self._arguments: dict[str, tuple[str, str]] = {}
         self._conversions: dict[str, str] = {}
         self._body: list[str] = []
+        #: Names of moved pointers, by their place and type.
+        self._moves: dict[tuple[str, str], str] = {}
         #: The different functions, and their names.
         self._functions: dict[Function, str] = {}
 
@@ -142,7 +145,7 @@ class Emitter:
             if argument in parameters:
                 return parameters[argument][0]
             if name not in names:
-                prefix = match[1][0] if argument else match[1]
+                prefix = match[1] if not argument else "n" if kind == "number" else "p"
                 names[name] = f"{prefix}{counts[prefix]}"
                 counts[prefix] += 1
                 if argument:
@@ -192,6 +195,34 @@ class Emitter:
         """Record the place of an array of the call, or of a held one."""
         self._places[name] = (table, position, dtype.name)
         self._arguments[name] = (name, dtype.name)
+
+    def _moved(self, pointer: str, dtype: DType, elements: int) -> str:
+        """Return the name of a pointer that is moved by a number of elements when a function is called.
+
+        So functions that read different rows of one array are the same.
+        """
+        if not elements:
+            return pointer
+        place, kind = self._arguments[pointer]
+        start, _, distance = place.partition(" + ")
+        place = f"{start} + {int(distance or 0) + elements * dtype.itemsize}"
+        name = self._moves.setdefault((place, kind), f"q{len(self._moves)}")
+        self._arguments[name] = (place, kind)
+        return name
+
+    def _move(self, accesses: Iterable[Access], lengths: Shape) -> None:
+        """Move each pointer of a function to the first element that it accesses.
+
+        One that stands in the lines of the function already stays: a function may rely on its pointers lying apart.
+        """
+        first: dict[str, int] = {}
+        written = {prefix + number for line in self._body for prefix, number, _ in _NAME.findall(line)}
+        for access in accesses:
+            first[access.pointer] = min(access.first(lengths), first.get(access.pointer, access.first(lengths)))
+        for access in accesses:
+            if first[access.pointer] > 0 and access.pointer not in written:
+                access.offset -= first[access.pointer]
+                access.pointer = self._moved(access.pointer, access.dtype, first[access.pointer])
 
     # Groups
 
@@ -256,6 +287,8 @@ class Emitter:
                 source = self._reading(operand, operand.shape)
             lengths, steps = merged(operand.shape, [target.strides, source.strides])
             target.strides, source.strides = map(tuple, steps)
+            if operand.kind != "splat":
+                self._move([source], tuple(lengths))
             text = literal(operand.attributes["number"], operand.dtype) if operand.kind == "splat" else source.read()
             loops = Loops(tuple(lengths))
             total = text
@@ -268,8 +301,7 @@ class Emitter:
     def _shifted(self, base: Value, offset: int, strides: Shape) -> str:
         """Return a pointer to a matrix of a batch, inside the loops over the batch dimensions."""
         terms = [f"i{axis} * {step}" for axis, step in enumerate(strides) if step]
-        terms += [str(offset)] if offset else []
-        pointer = self._pointers[base.number][0]
+        pointer = self._moved(*self._pointers[base.number], offset)
         return f"_ahead({pointer}, {' + '.join(terms)})" if terms else pointer
 
     def _loops(self, group: Group) -> list[str]:
@@ -291,6 +323,7 @@ class Emitter:
         lengths, strides = merged(shape, [access.strides for access in accesses.values()])
         for access, steps in zip(accesses.values(), strides, strict=True):
             access.strides = tuple(steps)
+        self._move(accesses.values(), tuple(lengths))
         if [value.attributes.get("name") for value in group.members] == ["copy"] and len(accesses) == 2:
             source, target = accesses.values()
             if turned := _turned(tuple(lengths), source, target):

@@ -90,6 +90,11 @@ class Access:
         """Number of enclosing loops that determine the element."""
         return max((axis + 1 for axis, step in enumerate(self.strides) if step), default=0)
 
+    def first(self, lengths: Shape) -> int:
+        """Return the smallest index of an element in loops of these lengths."""
+        backward = sum(step * (length - 1) for step, length in zip(self.strides, lengths, strict=True) if step < 0)
+        return self.offset + backward
+
     def index(self, start: str = "") -> str:
         """Return the index of the element as source, counted from `start`."""
         terms = [f"i{axis}" + (f" * {step}" if step != 1 else "") for axis, step in enumerate(self.strides) if step]

@@ -63,14 +63,14 @@ class Call:
     Attributes
     ----------
     function : str
-    arguments : list of str or int
-        Names of pointers and numbers of the step; an int is an offset in the arena, in bytes.
+    arguments : list of (str, int)
+        Names of pointers and numbers of the step, and how many bytes a pointer is moved by.
     is_check : bool
         Whether a result other than 0 ends the step.
     """
 
     function: str
-    arguments: list[str | int]
+    arguments: list[tuple[str, int]]
     is_check: bool
 
 
@@ -116,14 +116,17 @@ class Entry:
         for name, (table, position, _) in layout.places.items():
             array = arrays[position] if table == "call" else _load(builder, held, ITEMS + 8 * position)
             values[name] = builder.inttoptr(_load(builder, array, DATA), _OBJECT)
-        arena = builder.inttoptr(_load(builder, _load(builder, held, ITEMS + 8 * layout.arena), DATA), _OBJECT)
+        values["arena"] = builder.inttoptr(_load(builder, _load(builder, held, ITEMS + 8 * layout.arena), DATA), _OBJECT)
         thread = builder.call(call["PyEval_SaveThread"], [])
         end = self._function.append_basic_block()
         statuses = []
         places = [builder.alloca(one.type.pointee) for one in next(iter(functions.values())).args[:2]] if calls else []
         for one in calls:
             function = functions[one.function]
-            given = [builder.gep(arena, [_WORD(x)]) if isinstance(x, int) else values[x] for x in one.arguments]
+            given = [
+                builder.gep(values[name], [_WORD(distance)]) if distance else values[name]
+                for name, distance in one.arguments
+            ]
             pairs = zip(given, function.args[2:], strict=True)
             given = [x if x.type == wanted.type else builder.bitcast(x, wanted.type) for x, wanted in pairs]
             builder.call(function, [*places, *given])

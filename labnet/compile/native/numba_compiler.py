@@ -172,7 +172,8 @@ def _calls(source):
     for statement in ast.parse(source).body[-1].body:
         call = getattr(statement, "value", None)
         if isinstance(call, ast.Call):
-            arguments = [one.id if isinstance(one, ast.Name) else one.right.value for one in call.args]
+            pairs = [(one, 0) if isinstance(one, ast.Name) else (one.left, one.right.value) for one in call.args]
+            arguments = [(name.id, distance) for name, distance in pairs]
             yield Call(call.func.id, arguments, isinstance(statement, ast.Assign))
 
 
