@@ -116,7 +116,9 @@ class Entry:
         for name, (table, position, _) in layout.places.items():
             array = arrays[position] if table == "call" else _load(builder, held, ITEMS + 8 * position)
             values[name] = builder.inttoptr(_load(builder, array, DATA), _OBJECT)
-        values["arena"] = builder.inttoptr(_load(builder, _load(builder, held, ITEMS + 8 * layout.arena), DATA), _OBJECT)
+        values["arena"] = builder.inttoptr(
+            _load(builder, _load(builder, held, ITEMS + 8 * layout.arena), DATA), _OBJECT
+        )
         thread = builder.call(call["PyEval_SaveThread"], [])
         end = self._function.append_basic_block()
         statuses = []
