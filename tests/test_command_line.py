@@ -15,7 +15,7 @@ from labnet.kernels.machine_code import cache
 from tests.helpers.command_fork import forge
 
 LABNET = [sys.executable, "-m", "labnet"]
-SECONDS = 15
+SECONDS = 120
 
 MODEL = """
 import labnet as ln

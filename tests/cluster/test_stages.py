@@ -1,6 +1,7 @@
 """A model in stages on three workers trains like the whole one; micro-batches keep the stages busy."""
 
 import asyncio
+import itertools
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from labnet.errors import GradientError
 from labnet.stats.losses import LossWatch
 from tests.helpers.cluster.models import adam, batch, bits, fill, train_alone
 from tests.helpers.cluster.parts import kill
+from tests.helpers.cluster.waits import until
 
 
 def whole():
@@ -139,20 +141,28 @@ async def undisturbed(cluster):
     return losses, found
 
 
-def slow():
-    import time
+def meeting(folder, own, other, call):
+    """Return a factory of a stage whose forwards from a call on begin and then wait until the other stage's have."""
 
-    linear = fill(nn.Linear(4, 4))
+    def factory():
+        linear, calls = fill(nn.Linear(4, 4)), itertools.count(1)
 
-    def model(x):
-        time.sleep(0.02)
-        return linear(x)
+        def model(x):
+            if next(calls) >= call:
+                (folder / own).touch()
+                until((folder / other).exists)
+            return linear(x)
 
-    return model
+        return model
+
+    return factory
 
 
-def test_micro_batches_keep_several_stages_busy_at_the_same_time(cluster):
-    stages = [cluster.serve_model(slow, name=name) for name in NAMES]
+def test_micro_batches_keep_several_stages_busy_at_the_same_time(cluster, tmp_path):
+    meetings = (("early", "late", 2), ("middle", "middle", 1), ("late", "early", 1))
+    stages = [
+        cluster.serve_model(meeting(tmp_path, *given), name=name) for name, given in zip(NAMES, meetings, strict=True)
+    ]
     x, y = ln.ones((6, 4)), ln.zeros((6, 4))
     asyncio.run(cluster.pipeline(*stages, micro_batches=6).step(x, y, loss=ln.loss.mse))
     chart = cluster.timeline(*NAMES)

@@ -12,7 +12,7 @@ from labnet.kernels.cuda.driver import clock, driver
 from labnet.stats import OpStatistics
 from labnet.stats.operations import Later
 
-SECONDS = 10
+SECONDS = 60
 #: Seconds that a launch takes on the stand-in.
 LAUNCH = 0.002
 #: What puts work into the stream, reads where it stands, or may wait for it.

@@ -3,4 +3,4 @@
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 10.0
+SECONDS = 60.0

@@ -31,6 +31,12 @@ SCREENSHOTS.mkdir(parents=True, exist_ok=True)
 
 ENDED = "the training has ended"
 
+#: Blocks the kernel until the test makes a file.
+BLOCK = f"""import os
+while not os.path.exists("go"):
+    server.wait(0.05)
+print("{ENDED}")"""
+
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
@@ -39,12 +45,13 @@ def lab(tmp_path_factory):
         yield folder, lambda name: address(name).replace("/lab/tree/", f"/lab/workspaces/{name.split('.')[0]}/tree/")
 
 
-def press_stop(page):
+def press_stop(page, *, then=lambda: None):
     """Press the stop button while the cell is still running, and wait for the end of both."""
     assert page.evaluate(LOOK)["busy"]
     page.get_by_role("button", name="Stop server").click()
+    then()
     wait_for(page, "now.state === 'stopped'")
-    page.get_by_text(ENDED, exact=True).wait_for(timeout=30_000)
+    page.get_by_text(ENDED, exact=True).wait_for(timeout=120_000)
 
 
 def assert_hits_rise(page, times):
@@ -75,7 +82,7 @@ def test_the_panel_of_the_serving_notebook_moves_while_its_kernel_is_blocked_and
 @pytest.mark.parametrize("way", ["straight", "kernel"])
 def test_where_jupyter_has_no_proxy_the_button_goes_straight_or_by_the_kernel(lab, way):
     folder, address = lab
-    training = "server.wait(3)\nprint('the training has ended')" if way == "kernel" else TRAIN
+    training = BLOCK if way == "kernel" else TRAIN
     port = write_notebook(folder, f"{way}.ipynb", SERVE, MODEL, f"server = ln.network.servers()[{{port}}]\n{training}")
     with browser_page(height=1000) as page:
         page.route("**/proxy/**", lambda route: route.fulfill(status=404))
@@ -85,7 +92,7 @@ def test_where_jupyter_has_no_proxy_the_button_goes_straight_or_by_the_kernel(la
         run_all(page)
         wait_for(page, "now.busy && now.state === 'running'")
         page.get_by_role("button", name="Stop server").wait_for()
-        press_stop(page)
+        press_stop(page, then=(folder / "go").touch)  # the kernel hears of it when its cell has ended
 
 
 def test_two_notebooks_train_one_model_and_both_panels_move(lab):
@@ -107,7 +114,7 @@ def test_two_notebooks_train_one_model_and_both_panels_move(lab):
         wait_for(first, "now.state === 'stopped'")
         wait_for(second, "now.state === 'unreachable'")
         for page in (first, second):
-            page.get_by_text(ENDED, exact=True).wait_for(timeout=30_000)
+            page.get_by_text(ENDED, exact=True).wait_for(timeout=120_000)
             assert page.failures == []
         second.screenshot(path=SCREENSHOTS / "two-unreachable.png")
 
@@ -183,12 +190,14 @@ def test_what_was_saved_while_the_cell_ran_has_the_picture_when_it_is_opened_wit
 
 def test_when_the_kernel_dies_the_last_numbers_stay(lab):
     folder, address = lab
-    dying = TRAIN.replace("while True", "for _ in range(40)") + "\nimport os, time\ntime.sleep(3)\nos._exit(1)"
+    waiting = "import os, time\nwhile not os.path.exists('die'): time.sleep(0.05)\nos._exit(1)"
+    dying = TRAIN.replace("while True", "for _ in range(40)") + "\n" + waiting
     write_notebook(folder, "dying.ipynb", SERVE, MODEL, dying)
     with browser_page(height=1000) as page:
         open_notebook(page, address("dying.ipynb"))
         run_all(page)
         wait_for(page, "now.hits === 40")
+        (folder / "die").touch()
         page.get_by_text("Restarting").first.wait_for(timeout=60_000)
         wait_for(page, "now.state === 'silent' || now.picture[0]")
         shown = page.locator(".labnet-panel, .labnet-picture").locator("visible=true")

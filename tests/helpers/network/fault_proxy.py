@@ -15,8 +15,9 @@ from typing import NamedTuple
 import msgspec
 
 from labnet.network.protocol.frames import PATH, PIECE, PRELUDE, Head, HeadFields, Kind
-from tests.helpers.constants import SECONDS
 
+#: Seconds after which an end of a connection that says nothing is given up.
+SECONDS = 10.0
 FAULTS = (
     "refuse",  # the connection is closed and nothing is passed on
     "cut request",  # half of the request arrives
