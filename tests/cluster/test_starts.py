@@ -59,9 +59,7 @@ def test_a_model_that_waits_says_for_what_and_gives_up_in_time(cluster, monkeypa
             time.sleep(0.01)
         return small()
 
-    with pytest.raises(
-        ServeError, match=r"was not served within 3 s: it waits for its factory, which runs on worker"
-    ):
+    with pytest.raises(ServeError, match=r"was not served within 3 s: it waits for its factory, which runs on worker"):
         cluster.serve_model(hangs, name="waiting", timeout=3)
     assert "labnet: 'waiting' waits for its factory, which runs on worker tcp://" in capsys.readouterr().out
     assert [row.name for row in cluster.models()] == []

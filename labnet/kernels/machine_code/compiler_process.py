@@ -76,7 +76,7 @@ class Job:
 
 
 class CompilerProcess:
-    """Starts the child, passes jobs to it in their order, and completes their futures from a thread."""
+    """Starts the child, passes one job after the other to it, and completes their futures from a thread."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -109,15 +109,18 @@ class CompilerProcess:
 
     def _submit(self, job: Job) -> None:
         with self._lock:
+            if job.future.cancelled():
+                return
             if self._process is None:
                 self._process = self._started()
-            self._jobs.append(job)
-            process = self._process
-            assert process.stdin is not None
-            with contextlib.suppress(OSError):  # it has died: the thread that reads sees to the job
-                rest = memoryview(job.message)
-                while rest:
-                    rest = rest[process.stdin.write(rest) :]
+            try:
+                self._jobs.append(job)
+                if self._jobs[0] is job:
+                    _send(self._process, job)
+            except BaseException:  # an interrupt: the child may have half of the source
+                job.future.cancel()
+                self._process.kill()
+                raise
 
     def _started(self) -> "subprocess.Popen[bytes]":
         """Start a child and the thread that reads its replies."""
@@ -164,6 +167,10 @@ class CompilerProcess:
                         self._jobs[0].progress = reply["done"], reply["total"]
                         continue
                     job = self._jobs.popleft()
+                    while self._jobs and self._jobs[0].future.cancelled():
+                        self._jobs.popleft()
+                    if self._jobs:
+                        _send(process, self._jobs[0])
                 _complete(job, reply, content)
         process.kill()
         status = process.wait()
@@ -174,14 +181,13 @@ class CompilerProcess:
                 self._process = None
         for position, job in enumerate(left):
             job.attempts += position == 0
-            if job.future.cancelled():
-                continue
             try:
                 if job.attempts >= ATTEMPTS:
                     raise CompilerDied(f"the process that compiles it ended {ATTEMPTS} times, with status {status}")
                 self._submit(job)
             except (CompilerDied, NoCompiler) as error:
-                job.future.set_exception(error)
+                if job.future.set_running_or_notify_cancel():
+                    job.future.set_exception(error)
 
     def cancel(self, job: Job) -> None:
         """Drop a job; end the child if it compiles this one, since it cannot be interrupted otherwise."""
@@ -226,6 +232,15 @@ def _complete(job: Job, reply: dict[str, Any], content: bytes) -> None:
         job.future.set_result(content)
     else:
         job.future.set_exception((NoCompiler if reply["differs"] else RuntimeError)(reply["error"]))
+
+
+def _send(process: "subprocess.Popen[bytes]", job: Job) -> None:
+    """Have the child compile a source; of one that has died, the thread that reads sees to the job."""
+    assert process.stdin is not None
+    with contextlib.suppress(OSError):
+        rest = memoryview(job.message)
+        while rest:
+            rest = rest[process.stdin.write(rest) :]
 
 
 def _close(process: "subprocess.Popen[bytes]") -> None:

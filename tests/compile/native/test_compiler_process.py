@@ -9,13 +9,14 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import psutil
 import pytest
 
 import labnet as ln
 from labnet.compile.native.compiler_server import AWAITED, BACKGROUND
-from labnet.kernels.machine_code import cache
+from labnet.kernels.machine_code import cache, compiler_process
 from labnet.kernels.machine_code.compiler_process import (
     COMPILER,
     WAITING,
@@ -110,6 +111,30 @@ def test_a_cancelled_job_ends_the_child_and_the_next_one_is_done(compiler):
     assert endless.future.cancelled()
 
 
+def test_a_job_that_is_cancelled_while_it_waits_is_never_compiled(compiler, tmp_path):
+    opened = tmp_path / "opened"
+    gate = f"import os, time\nwhile not os.path.exists({str(opened)!r}):\n    time.sleep(0.01)\n"
+    first, endless, last = (submit(compiler, source) for source in (SOURCE + gate, ENDLESS, SOURCE))
+    pid = compiler.pid
+    compiler.cancel(endless)
+    opened.touch()
+    assert first.future.result()
+    assert last.future.result()
+    assert compiler.pid == pid
+
+
+def test_after_an_interrupt_while_a_source_is_sent_the_next_one_is_compiled(compiler, monkeypatch):
+    def interrupted(process, job):
+        process.stdin.write(job.message[:20])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compiler_process, "_send", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            submit(compiler, SOURCE)
+    assert submit(compiler, SOURCE).future.result()
+
+
 def test_the_child_ends_with_stop_and_later_jobs_are_refused(compiler):
     job = submit(compiler, ENDLESS)
     child = psutil.Process(compiler.pid)
@@ -194,9 +219,10 @@ def test_the_child_ends_when_its_parent_is_killed(folder, end):
         """,
         folder,
     )
-    child = int(result.stdout)
-    if psutil.pid_exists(child):
-        psutil.Process(child).wait(60)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        child = psutil.Process(int(result.stdout))
+        while child.status() != psutil.STATUS_ZOMBIE:  # which some containers never remove
+            time.sleep(0.01)
 
 
 def test_a_forked_process_has_a_child_of_its_own(folder):
