@@ -13,7 +13,7 @@ import socket
 import ssl as tls
 import sys
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -399,8 +399,9 @@ class Cluster:
                     self._ask("labnet_stop", name=name)
                 self.client.run(_be_quiet)
         self._closed = True
-        for owned in self._owned:
-            owned.close()
+        with _without_warnings("distributed.nanny") if len(self._owned) > 1 else contextlib.nullcontext():
+            for owned in self._owned:
+                owned.close()
 
     def __enter__(self) -> "Cluster":
         return self
@@ -426,6 +427,18 @@ def _close_all() -> None:
 def _be_quiet() -> None:
     """End the log of a worker that is about to end: it would report that its scheduler is gone."""
     logging.disable(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def _without_warnings(name: str) -> Iterator[None]:
+    """Leave out the warnings of a logger: that a worker without servers takes longer than 4 seconds to end."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _factory(given: Any) -> Callable[[], Any]:

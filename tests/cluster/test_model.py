@@ -55,7 +55,13 @@ def test_a_script_without_a_guard_is_told_to_have_one(tmp_path):
 
 
 ENDING = """
+import threading
+import time
+
 import labnet as ln
+
+def linger():
+    threading.Thread(target=time.sleep, args=(1000,)).start()
 
 if __name__ == "__main__":
     cluster = ln.cluster.connect(workers=2)
@@ -65,8 +71,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("closing", ["cluster.close()", "pass"])
-def test_a_script_that_ends_says_nothing_whether_it_closes_its_cluster_or_not(tmp_path, closing):
+@pytest.mark.parametrize("closing", ["cluster.close()", "pass", "cluster.client.run(linger)"])
+def test_a_script_that_ends_says_nothing_whether_it_closes_its_cluster_or_not_and_workers_end_or_not(tmp_path, closing):
     script = tmp_path / "script.py"
     script.write_text(ENDING.replace("CLOSING", closing))
     ended = subprocess.run([sys.executable, script], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
