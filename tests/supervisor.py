@@ -13,7 +13,7 @@ import time
 import psutil
 
 _PR_SET_CHILD_SUBREAPER = 36
-_GRACE_SECONDS = 10.0
+_GRACE_SECONDS = 60.0
 
 
 def supervise(command, grace_seconds=_GRACE_SECONDS):

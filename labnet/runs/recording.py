@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 
 from labnet.runs import database
@@ -38,14 +38,14 @@ class Recorder:
         self._description = (model, optimizer, code_source())
         self._started = time.time()
         self._id: int | None = None
-        self._points: list[tuple[str, int, float]] = []
+        self._points: deque[tuple[str, int, float]] = deque()  # two threads use it without a lock
         self._ended: float | None = None
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Record the values of metrics at a step."""
         if _writer.disabled:
             return
-        self._points += [(metric, step, value) for metric, value in values.items()]
+        self._points.extend((metric, step, value) for metric, value in values.items())
         _writer.wake(self)
 
     def end(self) -> None:
@@ -56,7 +56,7 @@ class Recorder:
 
     def write(self) -> None:
         """Write the pending points; runs on the writer only."""
-        points, self._points = self._points, []
+        points = [self._points.popleft() for _ in range(len(self._points))]
         by_metric = defaultdict(list)
         for metric, step, value in points:
             by_metric[metric].append((step, value))
