@@ -437,7 +437,8 @@ def test_a_server_of_torch_that_is_killed_loses_and_doubles_nothing(tmp_path, du
         await ln.loss.mse(await model(ln.concat((x, x * 2))), ln.concat((y, y))).backward()
 
     async def train_through_deaths():
-        model = ln.network.remote_model(f"localhost:{port}", backoff=ln.network.Backoff(first=0.02, longest=0.1))
+        quick = ln.network.Backoff(first=0.02, longest=0.1)
+        model = ln.network.remote_model(f"localhost:{port}", backoff=quick, timeout=240.0)  # torch is imported again
         calmly = ln.network.remote_model(said["url"], token=said["token"])
         restarting = []
         for number in range(steps):

@@ -91,7 +91,7 @@ def behind_proxy(tmp_path_factory):
 def test_statistics_are_read_through_the_proxy(behind_proxy):
     url, jupyter_token, _ = behind_proxy
     request = urllib.request.Request(url + "statistics", headers={"Authorization": f"token {jupyter_token}"})
-    with urllib.request.urlopen(request, timeout=20) as reply:
+    with urllib.request.urlopen(request, timeout=120) as reply:
         assert json.load(reply)["server"]["name"] == "remote"
 
 

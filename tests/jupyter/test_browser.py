@@ -42,8 +42,8 @@ def quickstart(tmp_path):
 def test_the_panel_moves_while_a_training_cell_is_still_running(quickstart):
     with jupyterlab(quickstart) as address, browser_page() as page:
         page.goto(address("quickstart.ipynb"))
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
-        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=120_000)
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=120_000)
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         page.wait_for_function(
@@ -62,7 +62,7 @@ def test_the_panel_moves_while_a_training_cell_is_still_running(quickstart):
 
         last = page.locator(".jp-CodeCell").last
         last.locator(".jp-OutputArea pre").get_by_text("accuracy, asked over HTTP").wait_for(
-            state="attached", timeout=60_000
+            state="attached", timeout=120_000
         )
         assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
         panel = last.locator(".labnet-panel")
@@ -74,7 +74,7 @@ def test_the_panel_moves_while_a_training_cell_is_still_running(quickstart):
 
         page.keyboard.press("Control+s")
         saved = quickstart / "quickstart.ipynb"
-        page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=20_000)
+        page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=120_000)
         outputs = str([cell.get("outputs") for cell in json.loads(saved.read_text())["cells"]])
         assert "labnet-picture" in outputs
         assert "787" in outputs

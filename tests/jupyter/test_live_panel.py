@@ -146,7 +146,7 @@ def test_a_reload_while_the_cell_blocks_shows_the_live_panel_or_a_link_to_the_li
         save(page)
         page.reload()
         link = page.locator(".labnet-picture a")
-        link.wait_for(timeout=60_000)
+        link.wait_for(timeout=120_000)
         assert "last seen running at" in page.locator(".labnet-picture").inner_text()
         page.screenshot(path=SCREENSHOTS / "reloaded-blocked.png")
         with page.context.expect_page() as opened:
@@ -198,7 +198,7 @@ def test_when_the_kernel_dies_the_last_numbers_stay(lab):
         run_all(page)
         wait_for(page, "now.hits === 40")
         (folder / "die").touch()
-        page.get_by_text("Restarting").first.wait_for(timeout=60_000)
+        page.get_by_text("Restarting").first.wait_for(timeout=120_000)
         wait_for(page, "now.state === 'silent' || now.picture[0]")
         shown = page.locator(".labnet-panel, .labnet-picture").locator("visible=true")
         assert "40" in shown.first.inner_text()

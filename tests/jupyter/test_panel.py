@@ -210,10 +210,10 @@ def test_the_still_picture_is_kept_up_to_date_while_the_panel_lives_and_when_it_
     panel, place = server.panel(), Place()
     panel._places.append(place)
     train(remote, 2)
-    while "update 2" not in place.pictures.get(timeout=10):
+    while "update 2" not in place.pictures.get(timeout=60):
         pass
     server.stop()
-    while "stopped" not in (last := place.pictures.get(timeout=10)):
+    while "stopped" not in (last := place.pictures.get(timeout=60)):
         pass
     assert "update 2" in last
     panel.close()

@@ -76,6 +76,7 @@ def browser_page(*, color_scheme="light", width=1280, height=1400):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=color_scheme)
+        page.context.set_default_timeout(120_000)
         page.failures = []
         page.on("pageerror", lambda error: page.failures.append(str(error)))
         yield page

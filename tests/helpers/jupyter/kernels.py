@@ -4,7 +4,7 @@ import contextlib
 import warnings
 from dataclasses import dataclass, field
 
-SECONDS = 60
+SECONDS = 200
 #: What ipykernel and zmq warn about by themselves, in their own processes and at the end of theirs.
 IGNORED = ("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::RuntimeWarning")
 

@@ -61,6 +61,7 @@ def dark(folder):
 def another_page(page):
     """Open a second window of the same browser, with a session of its own."""
     other = page.context.browser.new_page(viewport=page.viewport_size)
+    other.set_default_timeout(120_000)
     other.failures = []
     other.on("pageerror", lambda error: other.failures.append(str(error)))
     yield other
@@ -86,4 +87,4 @@ def wait_for(page, condition):
 
 def save(page):
     page.keyboard.press("Control+s")
-    page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=20_000)
+    page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=120_000)
