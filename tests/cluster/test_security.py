@@ -139,12 +139,12 @@ def test_servers_speak_tls_where_the_cluster_does(encrypted):
             ln.loss.mse(model(x), y).backward()
         assert [row.url.partition(":")[0] for row in cluster.models()] == ["https", "https"]
         assert cluster.models()[0].version == 5
-        plain = ln.network.remote_model(model.url.replace("https", "http"), token="any", blocking=True, timeout=2)
+        plain = ln.network.remote_model(model.url.replace("https", "http"), token="any", blocking=True, timeout=10)
         with pytest.raises(ProtocolMismatch, match="speaks https"):
             plain(batch(0)[0])
         anybody = ssl.create_default_context()
         anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
-        stranger = ln.network.remote_model(model.url, token="any", ssl=anybody, blocking=True, timeout=2)
+        stranger = ln.network.remote_model(model.url, token="any", ssl=anybody, blocking=True, timeout=10)
         with pytest.raises(Unreachable):  # it has no certificate of the cluster
             stranger(batch(0)[0])
         kill(cluster, "encoder")

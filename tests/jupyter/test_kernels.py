@@ -79,7 +79,7 @@ slow_server = ln.network.serve({"slow": slow}, port=0, name="slow")
 def test_a_cell_is_interrupted_within_a_second_and_the_kernel_goes_on(notebook, waiting):
     notebook.run(SLOW)
     seconds = []
-    while not seconds or (seconds[-1] >= 1.0 and len(seconds) < 3):  # the machine may be busy, but not every time
+    while not seconds or (seconds[-1] >= 1.0 and len(seconds) < 10):  # the machine may be busy, but not every time
         request = notebook.start(f"print('go', flush=True)\n{waiting}")
         notebook.wait_for_text("go")
         began = time.monotonic()

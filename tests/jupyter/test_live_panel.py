@@ -33,7 +33,7 @@ ENDED = "the training has ended"
 
 #: Blocks the kernel until the test makes a file.
 BLOCK = f"""import os
-while not os.path.exists("go"):
+while not os.path.exists("stop kernel"):
     server.wait(0.05)
 print("{ENDED}")"""
 
@@ -92,7 +92,7 @@ def test_where_jupyter_has_no_proxy_the_button_goes_straight_or_by_the_kernel(la
         run_all(page)
         wait_for(page, "now.busy && now.state === 'running'")
         page.get_by_role("button", name="Stop server").wait_for()
-        press_stop(page, then=(folder / "go").touch)  # the kernel hears of it when its cell has ended
+        press_stop(page, then=(folder / f"stop {way}").touch)  # the kernel hears of it when its cell has ended
 
 
 def test_two_notebooks_train_one_model_and_both_panels_move(lab):
