@@ -7,7 +7,7 @@ import pytest
 
 from labnet.cluster.registry import Registry
 
-SECONDS = 20.0
+SECONDS = 120.0
 A, B, C, D = (f"tcp://127.0.0.1:{number}" for number in range(1, 5))
 
 

@@ -232,6 +232,7 @@ def test_a_control_needs_the_token_as_stopping_does():
 
 def test_an_alert_reaches_the_panel_the_browser_and_a_function(server):
     told, heard = [], threading.Event()
+    server.alerts.silence_seconds = float("inf")  # which a busy machine may begin with
 
     @server.on_alert
     def note(alert):
@@ -249,7 +250,7 @@ def test_an_alert_reaches_the_panel_the_browser_and_a_function(server):
         page.wait_for_function("() => window.told.length === 1")
         assert page.evaluate("window.told") == ["bench: accuracy is nan at step 2"]
         page.screenshot(path=SCREENSHOTS / "alert.png")
-    assert heard.wait(10)
+    assert heard.wait(60)
     assert [(alert.kind, alert.message) for alert in told] == [("nan", "accuracy is nan at step 2")]
 
 
