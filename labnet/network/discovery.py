@@ -19,7 +19,7 @@ from labnet.atomic_files import replace_file
 
 #: Seconds after which an incomplete runtime file is deleted: its process was killed.
 _ABANDONED_SECONDS = 3600.0
-#: Ports of this machine whose server this process has stopped for good, until another one answers there.
+#: Ports of this machine whose server this process has stopped for good, until a connection to another one opens.
 stopped_ports: set[int] = set()
 
 

@@ -246,7 +246,10 @@ class Caller:
             except (OSError, StreamClosedError) as error:
                 await leave_thread()
                 schedule.in_doubt = schedule.in_doubt or schedule.connected
-                if not self.where.moves and (self._stopped_here or (await pool()).has_stopped(self.address)):
+                refused = isinstance(getattr(error, "reason", error), ConnectionRefusedError)
+                if not self.where.moves and (
+                    (refused and self._stopped_here) or (await pool()).has_stopped(self.address)
+                ):
                     applied = None if not at_stake else "unknown" if schedule.in_doubt else "no"
                     raise failures.stopped(self.address, route, applied=applied) from None
                 if reason is None or schedule.left > 0 or not isinstance(error, TimeoutError):
@@ -400,8 +403,6 @@ class Caller:
     def _checked(self, response: Response, route: str) -> Response:
         """Return a reply that arrived undamaged, and record who has sent it."""
         _check_digest(response)
-        if self._stopped_here:
-            discovery.stopped_ports.discard(self.address.port)
         if response.status < 300:
             self._end_report()
         self._remember(response.headers.get(EPOCH), route)

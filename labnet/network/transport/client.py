@@ -14,6 +14,7 @@ from tornado.tcpclient import TCPClient
 
 from labnet import codec
 from labnet.eviction import BoundedMap
+from labnet.network import discovery
 from labnet.network.protocol.frames import Head, split_headers
 from labnet.network.protocol.headers import PROTOCOL
 from labnet.network.transport.address import Address
@@ -53,12 +54,14 @@ class _Opening(TCPClient):
 
     async def open(self, host: str, port: int, options: ssl.SSLContext | None) -> IOStream:
         try:
-            return await self.connect(host, port, ssl_options=options, max_buffer_size=MAX_REPLY)
+            stream = await self.connect(host, port, ssl_options=options, max_buffer_size=MAX_REPLY)
         except BaseException:
             for stream in self._made:
                 if stream.socket is not None:  # start_tls has detached it and closes it itself
                     stream.close()
             raise
+        discovery.stopped_ports.discard(port)
+        return stream
 
 
 class _Link:
@@ -193,6 +196,9 @@ class Pool:
         self.has_stopped(address)  # recorded before the old channel is forgotten
         self._sweep()
         channel = await _first_reachable(address, lambda host: self._open_protocol(host, address, context))
+        link.channel = None  # another server has the port of one that has stopped
+        self._stopped.pop(str(address), None)
+        discovery.stopped_ports.discard(address.port)
         try:
             await channel.upgrade(address.authority, address.prefix, headers)
         except BaseException as error:
@@ -291,6 +297,7 @@ class Pool:
         options = _tls(address, context)
         stream = await _first_reachable(address, lambda host: _Opening().open(host, address.port, options))
         stream.set_nodelay(True)
+        self._stopped.pop(str(address), None)
         return stream
 
     def close(self) -> None:

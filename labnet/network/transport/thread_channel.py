@@ -18,6 +18,7 @@ import msgspec
 
 from labnet import codec
 from labnet.eviction import BoundedMap
+from labnet.network import discovery
 from labnet.network.protocol.frames import Head, HeadFields, Kind, encode_head
 from labnet.network.transport.address import Address
 from labnet.network.transport.buffers import Memory
@@ -122,6 +123,7 @@ class ThreadChannel:
         deadline = time.monotonic() + _OPEN_SECONDS
         host = "127.0.0.1" if address.host == "localhost" else address.host
         sock = socket.create_connection((host, address.port), _OPEN_SECONDS)
+        discovery.stopped_ports.discard(address.port)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.sendall(upgrade_request(address.authority, address.prefix, headers))

@@ -99,9 +99,9 @@ def forward_of(server, x):
 
 
 @contextlib.contextmanager
-def scripted(*replies):
+def scripted(*replies, port=0):
     """Serve scripted bytes: each connection reads a request, gets the next reply, and is closed; then refuse others."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", port)) as listener:
         listener.settimeout(SECONDS)
 
         def work():

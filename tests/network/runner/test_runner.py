@@ -66,9 +66,18 @@ def runner(server):
 
 
 def children():
-    """Return the processes that this one has started, but those that look after semaphores or fork for the tests."""
+    """Return the processes that this one has started, but those that count semaphores, compile, or fork for tests."""
     tracker = getattr(resource_tracker._resource_tracker, "_pid", None)
-    return [child for child in psutil.Process().children() if child.pid != tracker and not forks(child)]
+    found = [child for child in psutil.Process().children() if child.pid != tracker]
+    return [child for child in found if not forks(child) and not compiles(child)]
+
+
+def compiles(process):
+    """Return whether a process is the one that compiles, which stays for a minute."""
+    try:
+        return any("compiler_server" in argument for argument in process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def forks(process):

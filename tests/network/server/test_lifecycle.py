@@ -12,7 +12,7 @@ import pytest
 
 import labnet as ln
 from labnet import nn
-from labnet.errors import Overloaded, ProtocolMismatch, RemoteTimeout, ServeError
+from labnet.errors import Overloaded, ProtocolMismatch, RemoteTimeout, ServeError, ServerStopped, Unreachable
 from labnet.network import Backoff
 from labnet.network.model.calls import CallRecord, Calls
 from labnet.network.protocol.keys import Key
@@ -185,6 +185,21 @@ def test_a_server_that_stops_serves_who_was_accepted_and_turns_others_away():
             thread.join(SECONDS)
     assert results == ["through"]
     assert gate.asked == 1
+
+
+def test_a_server_that_this_process_stopped_is_not_waited_for_until_another_one_has_its_port():
+    def call(**options):
+        return run(ln.network.tfetch(address, ln.ones(1), **options))
+
+    server = ln.network.serve({"one": lambda x: x}, port=0)
+    address, port = f"{server.url}/one", server.port
+    call()
+    server.stop()
+    with pytest.raises(ServerStopped):
+        call(timeout=600)
+    with scripted(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[1", port=port), pytest.raises(Unreachable) as info:
+        call(timeout=0.5)
+    assert type(info.value) is Unreachable
 
 
 def test_gradients_that_wait_for_others_are_sent_away_when_the_server_stops():
