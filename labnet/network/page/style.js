@@ -72,8 +72,8 @@ const STYLE = `
 .labnet-panel .alert { margin: 0 0 6px; font-size: 12px; color: var(--soft); white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .labnet-panel .alert.bad { color: var(--bad); }
 .labnet-panel .curves { display: flex; gap: 4px 18px; overflow-x: auto; padding-bottom: 2px; }
-.labnet-panel figure { margin: 4px 0 0; flex: 1 0 170px; min-width: 0; }
-.labnet-panel figure.wide { flex: 3 0 300px; }
+.labnet-panel figure { margin: 4px 0 0; flex: 1 1 170px; min-width: 130px; }
+.labnet-panel figure.wide { flex: 3 1 300px; min-width: 240px; }
 .labnet-panel figcaption {
   display: flex; justify-content: space-between; gap: 8px; color: var(--soft); font-size: 12px; white-space: nowrap;
 }
