@@ -54,6 +54,7 @@ ORDERS = {
         ("cuda",),
         ("device_dispatch",),
     ),
+    "kernels.cpu": (("arrays",), ("products",), ("layers", "optimizers", "pooling")),
     "kernels.cuda": (("driver",), ("codegen",), ("array",), ("kernels",), ("protocols",)),
     "compile": (
         ("pytree",),

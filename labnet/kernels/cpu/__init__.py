@@ -1,0 +1,30 @@
+"""Kernels of the CPU: operations that take several passes in NumPy, for Numba to compile.
+
+Arrays are passed as the address of a tuple. So the cost of a call does not depend on their number, and one compiled
+function serves a model of any depth. A kernel reads data, shape, dtype and flags from the array objects and checks
+them. If one does not fit, it returns 0 and leaves everything unchanged. It computes the same bits as the NumPy code
+that it replaces: same operations, same order.
+
+Only the process that compiles imports this module; others load machine code.
+"""
+
+# mypy: ignore-errors
+# Numba finds the types.
+
+from numba import float32, int64
+
+from labnet.kernels.cpu.layers import layers_backward, layers_forward, relu_backward
+from labnet.kernels.cpu.optimizers import adam, sgd, sgd_with_momentum
+from labnet.kernels.cpu.pooling import tile_max, tile_max_backward
+
+#: Each kernel with the types of its result and arguments.
+KERNELS = {
+    "layers_forward": (layers_forward, int64(int64, int64)),
+    "layers_backward": (layers_backward, int64(int64, int64)),
+    "relu_backward": (relu_backward, int64(int64)),
+    "tile_max": (tile_max, int64(int64, int64, int64)),
+    "tile_max_backward": (tile_max_backward, int64(int64, int64, int64)),
+    "sgd": (sgd, int64(int64, float32)),
+    "sgd_with_momentum": (sgd_with_momentum, int64(int64, float32, float32)),
+    "adam": (adam, int64(int64, *[float32] * 8)),
+}

@@ -1,0 +1,98 @@
+"""Products of matrices, by the same calls of BLAS that NumPy makes, and sums in NumPy's order."""
+
+# mypy: ignore-errors
+# Numba finds the types.
+
+from numba import float32, int64, njit, types
+
+from labnet.kernels.blas import SDOT, SGEMM, SGEMV
+from labnet.kernels.cpu.arrays import INSIDE, Pointer, allocate, floats, free
+
+_enum, _size = types.int32, int64
+_gemm = types.ExternalFunction(
+    SGEMM,
+    types.void(*[_enum] * 3, *[_size] * 3, float32, Pointer, _size, Pointer, _size, float32, Pointer, _size),
+)
+_gemv = types.ExternalFunction(
+    SGEMV, types.void(*[_enum] * 2, *[_size] * 2, float32, Pointer, _size, Pointer, _size, float32, Pointer, _size)
+)
+_dot = types.ExternalFunction(SDOT, float32(_size, Pointer, _size, Pointer, _size))
+_ROWS, _COLUMNS, _PLAIN, _TRANSPOSED = 101, 102, 111, 112
+
+
+@njit(**INSIDE)
+def should_transpose(rows, inner, columns):
+    """Return whether to transpose a weight first, since BLAS is slower with a small transposed one."""
+    return rows >= 16 and inner > 1 and columns > 1 and inner * columns <= 8192
+
+
+@njit(**INSIDE)
+def product(left, left_transposed, right, right_transposed, out, rows, inner, columns):
+    """Compute left (rows, inner) @ right (inner, columns); a transposed factor is stored by columns."""
+    if rows == 1 and columns == 1:
+        out[0] = _dot(inner, left, 1, right, 1)
+    elif rows == 1:
+        order, step = (_COLUMNS, inner) if right_transposed else (_ROWS, columns)
+        _gemv(order, _TRANSPOSED, inner, columns, float32(1), right, step, left, 1, float32(0), out, 1)
+    elif columns == 1:
+        order, step = (_ROWS, rows) if left_transposed else (_COLUMNS, inner)
+        _gemv(order, _TRANSPOSED, inner, rows, float32(1), left, step, right, 1, float32(0), out, 1)
+    elif inner == 1:
+        for i in range(rows):
+            for j in range(columns):
+                out[i * columns + j] = left[i] * right[j]
+    else:
+        left_form, left_step = (_TRANSPOSED, rows) if left_transposed else (_PLAIN, inner)
+        right_form, right_step = (_TRANSPOSED, inner) if right_transposed else (_PLAIN, columns)
+        _gemm(
+            *(_ROWS, left_form, right_form, rows, columns, inner, float32(1), left, left_step, right, right_step),
+            *(float32(0), out, columns),
+        )
+
+
+@njit(**INSIDE)
+def product_with_transposed(x, weight, out, rows, inner, columns):
+    """Compute ``x @ weight.T``, a small weight transposed first; return whether there was memory for that."""
+    if not should_transpose(rows, inner, columns):
+        product(x, False, weight, True, out, rows, inner, columns)
+        return True
+    memory = allocate(4 * inner * columns)
+    if memory == 0:
+        return False
+    transposed = floats(memory)
+    for j in range(columns):
+        for i in range(inner):
+            transposed[i * columns + j] = weight[j * inner + i]
+    _gemm(
+        *(_ROWS, _PLAIN, _PLAIN, rows, columns, inner, float32(1), x, inner, transposed, columns),
+        *(float32(0), out, columns),
+    )
+    free(memory)
+    return True
+
+
+@njit(**INSIDE)
+def sum_of_rows(g, out, rows, columns):
+    """Sum the rows of g in NumPy's order: row by row, but a single column in eight interleaved sums."""
+    if columns > 1 or rows < 8:
+        for j in range(columns):
+            out[j] = g[j]
+        for i in range(1, rows):
+            for j in range(columns):
+                out[j] += g[i * columns + j]
+        return
+    a, b, c, d, e, f, p, q = g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7]
+    whole = rows - rows % 8
+    for i in range(8, whole, 8):
+        a += g[i]
+        b += g[i + 1]
+        c += g[i + 2]
+        d += g[i + 3]
+        e += g[i + 4]
+        f += g[i + 5]
+        p += g[i + 6]
+        q += g[i + 7]
+    total = ((a + b) + (c + d)) + ((e + f) + (p + q))
+    for i in range(whole, rows):
+        total += g[i]
+    out[0] = total
