@@ -1,5 +1,6 @@
 """Loop nests as source: which elements they access, and the statements for each element."""
 
+import functools
 import math
 import re
 from collections import Counter
@@ -27,6 +28,7 @@ _HALF = np.dtype("float16")
 _INDEX = re.compile(r"\[((?:i\d+(?: \* \d+)?|\d+)(?: \+ (?:i\d+(?: \* \d+)?|\d+))+|i\d+ \* \d+)\]")
 
 
+@functools.cache
 def name_of(dtype: DType) -> str:
     """Return the name of the type in which generated code computes a dtype."""
     return {"bool": "boolean", "float16": "float32"}.get(dtype.name, dtype.name)
@@ -72,8 +74,9 @@ def joined(name: str, total: str, text: str) -> str:
 
 def stored(text: str, dtype: DType) -> str:
     """Return a number of a dtype as it is stored in memory."""
-    wrapped = {"bool": "uint8", "float16": "_to_half"}.get(dtype.name)
-    return f"{wrapped}({text})" if wrapped else text
+    if dtype.kind == "b":
+        return f"uint8({text})"
+    return f"_to_half({text})" if dtype == _HALF else text
 
 
 @dataclass

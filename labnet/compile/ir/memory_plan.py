@@ -4,6 +4,7 @@ A value occupies its bytes from the group that computes it to the last group tha
 lifetimes share memory. An output that nothing else reads is computed in the memory of the output.
 """
 
+import bisect
 import functools
 from dataclasses import dataclass, field
 
@@ -128,10 +129,10 @@ def plan(program: Program, groups: list[Group]) -> Plan:
     for number, (begin, end, nbytes) in sorted(lives.items(), key=lambda item: (-item[1][2], item[0])):
         length = -(-max(nbytes, 1) // _ALIGNED) * _ALIGNED
         start = 0
-        for other, size, first, last in sorted(given):
+        for other, size, first, last in given:
             if first <= end and begin <= last and other < start + length and start < other + size:
                 start = other + size
-        given.append((start, length, begin, end))
+        bisect.insort(given, (start, length, begin, end))
         result.offsets[number] = start
         result.nbytes = max(result.nbytes, start + length)
     return result

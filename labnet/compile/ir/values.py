@@ -18,7 +18,7 @@ Positions count elements in memory; where only they are known, ``within`` adds t
 
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,6 +134,14 @@ class Program:
         return "\n".join(lines)
 
 
+def _key(attribute: tuple[str, Any]) -> Hashable:
+    """Return what distinguishes an attribute from others: `0.0` from `-0.0`, 1 from True, NaN from nothing."""
+    name, value = attribute
+    if name == "array":
+        return None
+    return name, type(value), value if type(value) is str or isinstance(value, np.dtype) else repr(value)
+
+
 class Builder:
     """Creates values; equal operations on the same inputs give one value."""
 
@@ -143,8 +151,7 @@ class Builder:
     def make(self, kind: str, inputs: Iterable[Value] = (), *, shape: Shape, dtype: DType, **attributes: Any) -> Value:
         """Return the value of an operation."""
         operands = tuple(inputs)
-        typed = tuple((name, type(value), repr(value)) for name, value in sorted(attributes.items()) if name != "array")
-        array = attributes.get("array")
+        array, typed = attributes.get("array"), tuple(map(_key, sorted(attributes.items()))) if attributes else ()
         key = (kind, tuple(value.number for value in operands), shape, dtype, typed, id(array))
         if key not in self._known:
             self._known[key] = Value(kind, operands, attributes, shape, dtype, len(self._known))

@@ -11,8 +11,15 @@ _PROBE = "define <16 x float> @f(<16 x float> %x) {\n%y = fadd <16 x float> %x, 
 def chosen() -> tuple[str, str]:
     """Return the name of the processor, and its features beyond those of the name."""
     name = os.environ.get("NUMBA_CPU_NAME")
-    own = "" if name else llvm.get_host_cpu_features().flatten()
+    own = "" if name else _features()
     return name or llvm.get_host_cpu_name(), os.environ.get("NUMBA_CPU_FEATURES", own)
+
+
+@functools.cache
+def _features() -> str:
+    """Return the features of this machine."""
+    found: str = llvm.get_host_cpu_features().flatten()
+    return found
 
 
 def registers() -> tuple[int, int]:
