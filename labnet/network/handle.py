@@ -22,7 +22,7 @@ from labnet.network.server.routing import Failure, Reply, Request, Route
 from labnet.network.server_statistics import ServerStatistics
 from labnet.network.threads import IO, LOOK_SECONDS, Worker
 from labnet.pictures import table
-from labnet.stats import Interval
+from labnet.stats import Interval, Metrics
 
 log = logging.getLogger("labnet.network")
 
@@ -56,7 +56,8 @@ class Server:
         self._model = model
         optimizer = None if model is None else model.updates.optimizer
         described = "" if model is None else repr(model.model)
-        self._monitor = RunMonitor(name, model, description=described, optimizer=optimizer)
+        metrics = Metrics() if model is None or model.store is None else model.store.metrics
+        self._monitor = RunMonitor(name, model, description=described, optimizer=optimizer, metrics=metrics)
         self._statistics = ServerStatistics(name, port, model=model, custom=custom, monitor=self._monitor)
         if model is not None:
             model.observe = self._monitor.updated
@@ -104,7 +105,7 @@ class Server:
     def log(self, **values: Any) -> None:
         """Add a point to curves by name, such as ``server.log(accuracy=0.93)``.
 
-        The panel, ``/metrics`` and ``ln.runs`` show them.
+        The panel, ``/metrics`` and ``ln.runs`` show them; a store keeps them.
 
         Raises
         ------

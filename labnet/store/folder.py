@@ -30,7 +30,7 @@ _WAY_OUT = "put a copy of the folder in its place, or begin anew"
 _CHECKSUM = "checksum"
 _CHECKPOINT = re.compile(r"checkpoint-(\d{12})\.safetensors")
 _JOURNAL = re.compile(r"journal-\d{12}")
-_HALF_WRITTEN = re.compile(r"\.(checkpoint-\d{12}\.safetensors|journal-\d{12})\.[0-9a-f]+\.tmp")
+_HALF_WRITTEN = re.compile(r"\.(checkpoint-\d{12}\.safetensors|journal-\d{12}|metrics\.jsonl)\.[0-9a-f]+\.tmp")
 
 
 def checkpoint_path(folder: Path, version: int) -> Path:

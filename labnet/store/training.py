@@ -26,6 +26,7 @@ from labnet.store import folder as folders
 from labnet.store import journal
 from labnet.store.intents import Intent, Intents
 from labnet.store.lock import Lock, posix_locks
+from labnet.store.metric_log import StoredMetrics
 from labnet.store.records import Outcome, Outcomes, Update, decode
 from labnet.store.refusals import Refusal, Refusals
 from labnet.tensor import Tensor, on_host
@@ -76,6 +77,8 @@ class Store:
         Backwards that were forwarded to other servers and not yet applied here.
     refusals : Refusals
         Calls whose gradients are no longer accepted.
+    metrics : StoredMetrics
+        What users logged.
     resumed : bool
         Whether the folder had content.
     replayed : int
@@ -128,6 +131,7 @@ class Store:
         except BaseException:
             self._lock.release()
             raise
+        self.metrics = StoredMetrics(self.path, self.version, self._check_writable)
         self._syncing = _Syncing(self._sync) if durability == "group" else None
 
     @property
@@ -144,6 +148,12 @@ class Store:
     def unwritten(self) -> int:
         """Number of updates that are in memory only."""
         return self.version - self._begun if self.durability == "memory" else 0
+
+    def _check_writable(self) -> None:
+        """Raise `OSError` if the store is closed, or its path no longer leads to its folder."""
+        if self._journal is None:
+            raise OSError(errno.EBADF, "it is closed")
+        self._lock.check()
 
     # Opening
 

@@ -49,9 +49,9 @@ class RunMonitor:
         What users log.
     """
 
-    def __init__(self, name: str, model: Trained | None, *, description: str, optimizer: Any):
+    def __init__(self, name: str, model: Trained | None, *, description: str, optimizer: Any, metrics: Metrics):
         self._name, self._model = name, model
-        self.metrics, self.alerts = Metrics(), Alerts()
+        self.metrics, self.alerts = metrics, Alerts()
         self._recorder = Recorder(
             name, model=description[:_DESCRIPTION], optimizer="" if optimizer is None else repr(optimizer)
         )
