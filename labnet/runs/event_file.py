@@ -1,5 +1,6 @@
 """Event files, as TensorBoard reads them: TFRecords of ``Event`` messages in the format of Protocol Buffers."""
 
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,9 +10,9 @@ _POLYNOMIAL = 0x82F63B78
 
 
 def write_event_file(folder: Path, metrics: Mapping[str, tuple[list[int], list[float]]], *, at: float) -> Path:
-    """Write scalars to a new event file; `at` is in seconds since 1970."""
+    """Write scalars as float32 to a new event file; `at`, the start of the run in seconds since 1970, names it."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"events.out.tfevents.{at:.0f}.labnet"
+    path = folder / f"events.out.tfevents.{at:.6f}.labnet"
     with path.open("wb") as file:
         for event in _events(metrics, at):
             length = struct.pack("<Q", len(event))
@@ -24,8 +25,22 @@ def _events(metrics: Mapping[str, tuple[list[int], list[float]]], at: float) -> 
     yield time + _message(3, b"brain.Event:2")
     for metric, (steps, values) in metrics.items():
         for step, value in zip(steps, values, strict=True):
-            scalar = _message(1, metric.encode()) + _field(2, _FLOAT) + struct.pack("<f", value)
+            scalar = _message(1, metric.encode()) + _field(2, _FLOAT) + _float32(value)
             yield time + _field(2, _VARINT) + _varint(step) + _message(5, _message(1, scalar))
+
+
+def _float32(value: float) -> bytes:
+    """Encode a number; beyond the range of float32 it is infinite.
+
+    Examples
+    --------
+    >>> _float32(-1e300) == _float32(float("-inf"))
+    True
+    """
+    try:
+        return struct.pack("<f", value)
+    except OverflowError:
+        return struct.pack("<f", math.copysign(math.inf, value))
 
 
 def _field(number: int, kind: int) -> bytes:

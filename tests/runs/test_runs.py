@@ -6,12 +6,14 @@ import struct
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import labnet as ln
 from labnet.runs import database, recording
 from labnet.runs.commit import commit_of
-from labnet.runs.event_file import crc32c
+from labnet.runs.event_file import crc32c, write_event_file
+from tests.helpers.libraries import tensorboard_or_skip
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +98,30 @@ def test_a_run_is_exported_as_csv_and_as_an_event_file(tmp_path):
     assert b"brain.Event:2" in records[0]
     assert sum(b"loss" in record for record in records) == 3
     assert struct.pack("<f", 2.0) in records[3]
+
+
+def test_tensorboard_reads_exported_runs(tmp_path):
+    tensorboard = tensorboard_or_skip()
+    train("short", 2)
+    train("long", 40)
+    for run in ln.runs.all():
+        assert run.to_tensorboard(tmp_path / run.name) == run.to_tensorboard(tmp_path / run.name)  # the same file again
+        read = tensorboard.EventAccumulator(str(tmp_path / run.name), size_guidance={"scalars": 0}).Reload()
+        assert set(read.Tags()["scalars"]) == set(run.metrics)
+        for metric, (steps, values) in run.metrics.items():
+            points = read.Scalars(metric)
+            assert [point.step for point in points] == steps
+            assert [point.value for point in points] == np.array(values, "float32").tolist()
+            assert {point.wall_time for point in points} == {run.started}
+
+
+def test_runs_exported_to_one_folder_and_numbers_of_any_size_are_whole(tmp_path):
+    for at, value in ((100.25, 1e300), (100.5, 1e-300)):
+        write_event_file(tmp_path, {"über alles": ([2**40], [value])}, at=at)
+    large, small = (path.read_bytes() for path in sorted(tmp_path.iterdir()))
+    assert struct.pack("<f", float("inf")) in large
+    assert struct.pack("<f", 0.0) in small
+    assert "über alles".encode() in large
 
 
 def test_the_file_that_is_no_database_costs_the_record_only(monkeypatch, tmp_path, caplog):
