@@ -13,7 +13,9 @@ from labnet.tensor import Tensor
 Array = np.ndarray[Any, Any]
 #: Key of the metadata with the scales of integers.
 SCALES = "scales"
-_LARGEST, _MOST = 127, float(np.finfo(np.float32).max)
+_LARGEST = 127
+#: Bounds of scales: the least and the greatest normal float32.
+_LEAST, _MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 def encode(differences: Mapping[str, Array], dtype: str | None) -> tuple[wire.Body, dict[str, Array]]:
@@ -32,7 +34,7 @@ def encode(differences: Mapping[str, Array], dtype: str | None) -> tuple[wire.Bo
     -0.0039
     """
     if dtype == "int8":
-        scales = {name: float(np.max(np.abs(d), initial=0.0)) / _LARGEST or 1.0 for name, d in differences.items()}
+        scales = {n: max(float(np.max(np.abs(d), initial=0.0)) / _LARGEST, _LEAST) for n, d in differences.items()}
         whole = {name: np.rint(d / scales[name]).astype(np.int8) for name, d in differences.items()}
         message = wire.Message(
             {n: Tensor(w) for n, w in whole.items()}, named=True, metadata={SCALES: json.dumps(scales)}

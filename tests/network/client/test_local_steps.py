@@ -88,6 +88,14 @@ def test_differences_that_are_rounded_add_up_to_those_that_are_not():
     np.testing.assert_allclose(sent, total, atol=0.05)
 
 
+@pytest.mark.parametrize("largest", [0.0, 1e-45, 1e-38, 1e-30])
+def test_differences_of_any_size_are_rounded_to_their_nearest_integers(largest):
+    given = {"w": np.linspace(-largest, largest, 9, dtype="float32"), "none": np.zeros(0, "float32")}
+    _, left = encode(given, "int8")
+    assert np.all(np.abs(left["w"]) <= max(largest / 200, np.finfo("float32").tiny))
+    np.testing.assert_array_equal(np.sign(given["w"] - left["w"]) * np.sign(given["w"]) >= 0, True)
+
+
 def test_the_rest_of_a_round_is_sent_at_the_end_and_only_once():
     with ln.network.serve_model(make_model(), outer(), port=0) as server:
         remote = trainer(server.url)
