@@ -6,7 +6,8 @@ from html import escape
 _COLOURS = {"forward": "#2f7fd6", "backward": "#d9622b"}
 #: Colours of the plot style ``labnet.jupyter.neutral``, readable in light and dark notebooks.
 _GROUND, _TEXT = "#f5f6f8", "#4d525b"
-_WIDTH, _ROW, _LABEL, _MARGIN = 720, 22, 130, 10
+#: Sizes in pixels; together no wider than a cell of JupyterLab in a window of 1280.
+_WIDTH, _ROW, _LABEL, _MARGIN = 640, 22, 130, 10
 
 Intervals = Sequence[tuple[str, float, float]]
 
@@ -72,7 +73,7 @@ class Utilisation:
                 f'<text x="{_LABEL - 8}" y="{top + 15}" text-anchor="end">{self.share(part):.0%}</text>'
             )
             rows += [
-                f'<rect x="{_LABEL + (b - begin) * scale:.2f}" y="{top + 3}" width="{max((e - b) * scale, 0.4):.2f}" '
+                f'<rect x="{_LABEL + (b - begin) * scale:.2f}" y="{top + 3}" width="{max((e - b) * scale, 1.0):.2f}" '
                 f'height="{_ROW - 6}" fill="{_COLOURS.get(kind, "#8a94a5")}"/>'
                 for kind, b, e in given
             ]

@@ -83,7 +83,7 @@ class Cluster:
     def __init__(self, client: Client, *, owned: Sequence[Any] = ()):
         self.client = client
         self._owned = owned
-        self._closed = False
+        self._closing = self._closed = False
         if len(owned) > 1:
             _own.add(self)
 
@@ -356,6 +356,11 @@ class Cluster:
         """Whether the cluster or its client is closed."""
         return self._closed or self.client.scheduler is None
 
+    @property
+    def closing(self) -> bool:
+        """Whether `close` has begun."""
+        return self._closing or self.closed
+
     def _submit(self, operation: str, **arguments: Any) -> "Future[Any]":
         """Call an operation of the scheduler, from any thread."""
         scheduler = self._scheduler()
@@ -393,6 +398,7 @@ class Cluster:
 
     def close(self) -> None:
         """Disconnect; a cluster that `connect` has started is shut down with all its servers."""
+        self._closing = True
         if not self.closed and len(self._owned) > 1:  # for a cluster of its own: every server stops in order
             with contextlib.suppress(OSError, RuntimeError):  # the scheduler may have ended already
                 for name in dict.fromkeys(row["name"] for row in self._ask("labnet_models", figures=False)):

@@ -18,8 +18,8 @@ class ClusterView(Protocol):
         ...
 
     @property
-    def closed(self) -> bool:
-        """Whether the connection is closed."""
+    def closing(self) -> bool:
+        """Whether the connection is being closed."""
         ...
 
     def tree(self) -> list[dict[str, Any]]:
@@ -37,7 +37,7 @@ class Tree(SnapshotPoller):
     @property
     def live(self) -> bool:
         """Whether the connection is open."""
-        return not self._cluster.closed
+        return not self._cluster.closing
 
     def ask(self) -> dict[str, Any]:
         """Ask the scheduler."""
@@ -45,7 +45,7 @@ class Tree(SnapshotPoller):
             rows = self._cluster.tree()
         except Exception as error:  # any error of Dask after the scheduler has ended: the panel shows it
             raise Unreachable(f"{type(error).__name__}: {error}") from error
-        if self._cluster.closed:  # the models are being stopped: keep the snapshot from before
+        if self._cluster.closing:  # the models are being stopped: keep the snapshot from before
             raise Unreachable("closed")
         return snapshot_of(self._cluster.address, rows)
 

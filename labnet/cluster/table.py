@@ -98,4 +98,6 @@ class Models:
     def _repr_html_(self) -> str:
         if not self.rows:
             return f"<p>{self!r}</p>"
-        return table(_COLUMNS, [row.cells() for row in self.rows], words=5)
+        rows = [row.cells() for row in self.rows]
+        shown = len(_COLUMNS) if any(row.trouble for row in self.rows) else -1
+        return table(_COLUMNS[:shown], [row[:shown] for row in rows], words=5)

@@ -73,7 +73,10 @@ def test_the_table_shows_worker_url_version_hits_latency_and_restarts(cluster):
     assert row.url == model.url
     assert row.p99 > 0
     assert "encoder" in repr(cluster.models())
-    assert "<table" in cluster.models()._repr_html_()
+    html = cluster.models()._repr_html_()
+    assert "<table" in html
+    assert "restarts" in html
+    assert "trouble" not in html  # there is none
 
 
 def test_models_are_spread_over_the_workers(cluster):

@@ -39,7 +39,7 @@ def test_the_panel_shows_every_model_with_its_replicas_and_what_becomes_of_them(
 def test_a_panel_outlives_its_cluster(running):
     class Gone:
         address = "tcp://10.0.0.1:8786"
-        closed = False
+        closing = False
 
         def tree(self):
             raise RuntimeError("the client is closed")
@@ -69,6 +69,25 @@ def test_a_panel_ends_with_what_was_served_when_its_cluster_was_closed(running):
         cluster.models()
     panel.close()
     running.stop("last")
+
+
+def test_a_panel_of_an_own_cluster_ends_with_what_was_served_before_its_servers_were_stopped(monkeypatch):
+    with ln.cluster.connect(workers=1) as cluster:
+        cluster.serve_model(small, name="last")
+        panel = cluster.panel()
+        ask = cluster._ask
+
+        def asking(operation, **arguments):
+            answer = ask(operation, **arguments)
+            if operation == "labnet_stop":
+                panel.source.renew()  # the panel asks when nothing is served any more
+            return answer
+
+        monkeypatch.setattr(cluster, "_ask", asking)
+    until(lambda: panel.data["state"] == "closed")
+    assert panel.data["statistics"]["server"]["name"] == "cluster: 1 of 1 servers ran"
+    assert "last" in panel.data["branches"]["known"]
+    panel.close()
 
 
 @pytest.mark.parametrize("state", ["waiting", "starting", "running"])
