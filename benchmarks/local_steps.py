@@ -3,11 +3,13 @@
 A trainer reaches its server through a proxy that delays and throttles both directions. It trains for so many seconds
 with a request for each forward and backward, with bfloat16 on the wire, and with local steps (DiLoCo) whose
 differences are float32, bfloat16 and int8. The tables have steps per second, bytes sent and received for a step, and
-the loss over the training data after a third, two thirds and all of the time.
+the loss over the training data after a third, two thirds and all of the time. With ``--sweep`` links of 20, 100 and
+200 ms with 10 and 100 Mbit/s are compared.
 """
 
 import argparse
 import asyncio
+import itertools
 import os
 import sys
 import threading
@@ -22,6 +24,7 @@ import labnet as ln
 
 TEXT = "the quick brown fox jumps over the lazy dog and runs to the river to drink some water before the night. " * 40
 WINDOW = 12
+LOSSES = ("loss after a third", "two thirds", "all")
 
 
 class Link:
@@ -120,32 +123,42 @@ def evaluate(model, x, y):
         return ln.loss.cross_entropy(model(ln.asarray(x)), ln.asarray(y)).item()
 
 
+def table(case, ways, links, options):
+    """Print a row for each link and each way of training over it."""
+    heads = ("round trip", "bandwidth", "gradients", "on the wire", "steps/s", "KB a step", *LOSSES)
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    for (delay, megabits), (local_steps, dtype) in itertools.product(links, ways):
+        speed, nbytes, losses = run(
+            case,
+            local_steps=local_steps,
+            dtype=dtype,
+            seconds=options.seconds,
+            delay=delay / 1e3,
+            rate=megabits * 1e6 / 8,
+        )
+        what = f"of {local_steps} local steps" if local_steps else "of each step"
+        figures = (f"{speed:.1f}", f"{nbytes / 1e3:.1f}", *(f"{loss:.3f}" for loss in losses))
+        cells = (f"{delay:g} ms", f"{megabits:g} Mbit/s", what, dtype or "float32", *figures)
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0, help="for each row")
     parser.add_argument("--delay", type=float, default=100.0, help="of a round trip, in ms")
     parser.add_argument("--megabits", type=float, default=100.0, help="per second, in each direction")
     parser.add_argument("--local-steps", type=int, default=20)
+    parser.add_argument("--sweep", action="store_true", help="over 20, 100 and 200 ms, 10 and 100 Mbit/s")
     options = parser.parse_args()
     k = options.local_steps
-    rows = [(None, None), (None, "bfloat16"), (k, None), (k, "bfloat16"), (k, "int8")]
+    if options.sweep:
+        ways, links = [(None, None), (k, "int8")], [*itertools.product((20, 100, 200), (100, 10))]
+    else:
+        ways = [(None, None), (None, "bfloat16"), (k, None), (k, "bfloat16"), (k, "int8")]
+        links = [(options.delay, options.megabits)]
     for name, case in (("digits", digits()), ("characters", characters())):
-        print(f"\n{name}: {options.delay:g} ms, {options.megabits:g} Mbit/s, {options.seconds:g} s\n")
-        print(
-            "| gradients | on the wire | steps/s | KB a step | loss after a third | two thirds | all |\n|" + "---|" * 7
-        )
-        for local_steps, dtype in rows:
-            speed, nbytes, losses = run(
-                case,
-                local_steps=local_steps,
-                dtype=dtype,
-                seconds=options.seconds,
-                delay=options.delay / 1e3,
-                rate=options.megabits * 1e6 / 8,
-            )
-            what = f"of {local_steps} local steps" if local_steps else "of each step"
-            curve = " | ".join(f"{loss:.3f}" for loss in losses)
-            print(f"| {what} | {dtype or 'float32'} | {speed:.1f} | {nbytes / 1e3:.1f} | {curve} |", flush=True)
+        print(f"\n{name}, {options.seconds:g} s\n")
+        table(case, ways, links, options)
     return 0
 
 
