@@ -16,7 +16,7 @@ _JAVASCRIPT = "text/javascript; charset=utf-8"
 #: Files of the script, in order.
 _PARTS = (
     *("style.js", "drawing.js", "charts.js", "tree.js", "kernels.js", "tables.js", "controls.js", "token.js"),
-    *("panel.js", "start.js"),
+    *("panel.js", "saving.js", "start.js"),
 )
 
 

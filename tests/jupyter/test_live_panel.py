@@ -22,6 +22,7 @@ from tests.helpers.jupyter.lab_notebooks import (
     run_all,
     save,
     wait_for,
+    without_autosave,
     write_notebook,
 )
 
@@ -133,17 +134,23 @@ def test_after_a_reload_the_panel_is_there_again(lab):
         wait_for(page, "now.state === 'stopped'")
 
 
-def test_a_reload_while_the_cell_blocks_shows_the_live_panel_or_a_link_to_the_live_page(lab):
+@pytest.mark.parametrize("saved", ["user", "panel"])
+def test_a_reload_while_the_cell_blocks_shows_a_link_to_the_live_page(lab, saved):
     folder, address = lab
-    write_notebook(folder, "blocked.ipynb", SERVE, MODEL, TRAIN)
+    without_autosave(folder)
+    name = f"blocked-{saved}.ipynb"
+    write_notebook(folder, name, SERVE, MODEL, TRAIN)
     with browser_page(height=1000) as page:
-        open_notebook(page, address("blocked.ipynb"))
-        run_all(page)
-        wait_for(page, "now.busy && now.hits > 20")
-        page.wait_for_function(
-            "() => document.querySelector('.labnet-picture').innerHTML.includes('last seen running')"
-        )
-        save(page)
+        open_notebook(page, address(name))
+        with page.expect_response(lambda reply: reply.request.method == "PUT" and name in reply.url):
+            run_all(page)
+            wait_for(page, "now.busy && now.hits > 20")
+            page.wait_for_function(
+                "() => document.querySelector('.labnet-picture').innerHTML.includes('last seen running')"
+            )
+            if saved == "user":
+                page.keyboard.press("Control+s")
+        page.on("dialog", lambda dialog: dialog.accept())  # that changes since then are lost
         page.reload()
         link = page.locator(".labnet-picture a")
         link.wait_for(timeout=120_000)

@@ -95,7 +95,9 @@ const render = ({ model, el }) => {
     if (snapshot.unreachable) panel.unreachable(snapshot.unreachable);
   };
   const rule = hidePicture(nameOf(model));
+  const saving = new Saving(model.widget_manager);
   const timer = setInterval(() => {
+    saving.look();
     const seconds = (Date.now() - heard.at) / 1000;
     if (seconds > SILENT_SECONDS && !["stopped", "compared"].includes(panel.section.dataset.state)) panel.silent(seconds);
   }, 1000);

@@ -52,9 +52,18 @@ def write_notebook(folder, name, *cells, port=None):
 
 def dark(folder):
     """Make JupyterLab dark."""
-    themes = folder / ".settings" / "@jupyterlab" / "apputils-extension" / "themes.jupyterlab-settings"
-    themes.parent.mkdir(parents=True, exist_ok=True)
-    themes.write_text(json.dumps({"theme": "JupyterLab Dark"}))
+    _set(folder, "apputils-extension/themes", theme="JupyterLab Dark")
+
+
+def without_autosave(folder):
+    """Have JupyterLab save notebooks by itself only after an hour."""
+    _set(folder, "docmanager-extension/plugin", autosaveInterval=3600)
+
+
+def _set(folder, plugin, **settings):
+    file = folder / ".settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings))
 
 
 @contextlib.contextmanager
