@@ -336,3 +336,22 @@ def test_runs_are_compared_in_a_notebook_with_the_code_of_their_cell(tmp_path):
         page.screenshot(path=SCREENSHOTS / "compared.png")
         assert page.failures == []
     assert ln.runs.get("slow").code == RUNS
+
+
+CLUSTER = """from labnet.cluster.chart import Utilisation
+from labnet.cluster.table import Models, Row
+row = Row("second", "replica 1", "running", "tcp://127.0.0.1:36593", "http://127.0.0.1:40531", 1500, 1200, 0.0123, 10)
+display(Models([row]), Utilisation({f"{name}/0": [("forward", 0.0, 1.0)] for name in ("first", "second", "third")}))"""
+
+
+def test_tables_and_timelines_of_a_cluster_fit_into_a_window_of_1280_pixels(tmp_path):
+    write_notebook(tmp_path, "cluster.ipynb", CLUSTER)
+    with jupyterlab(tmp_path) as address, browser_page(width=1280, height=700) as page:
+        open_notebook(page, address("cluster.ipynb"))
+        run_all(page)
+        page.locator(".jp-OutputArea-output img").wait_for()
+        page.screenshot(path=SCREENSHOTS / "cluster.png")
+        outputs = page.locator(".jp-OutputArea-output")
+        assert outputs.count() == 2
+        for wanted, given in outputs.evaluate_all("all => all.map((one) => [one.scrollWidth, one.clientWidth])"):
+            assert wanted <= given
