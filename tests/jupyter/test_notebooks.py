@@ -25,6 +25,8 @@ PROMISES = {
     "bring_your_own": ("network of torch, on unseen digits: ", 92),
     "trainers": ("none of them has seen: ", 92),
 }
+#: Characters of code that JupyterLab shows beside its files in a window of 1280 pixels.
+WIDEST = 106
 #: The cells of a notebook that nobody looks at while it runs.
 SERVES = """
 import labnet as ln
@@ -104,6 +106,8 @@ def test_a_notebook_is_short_begins_with_prose_and_is_saved_without_outputs(path
     assert notebook.cells[0].source.startswith("# ")
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
     assert sum(cell.cell_type == "markdown" for cell in notebook.cells) >= 4
+    lines = [line for cell in notebook.cells if cell.cell_type == "code" for line in cell.source.split("\n")]
+    assert max(map(len, lines)) <= WIDEST
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
