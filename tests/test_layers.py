@@ -48,13 +48,13 @@ ORDERS = {
         ("counting",),
     ),
     "kernels": (
-        ("accelerator", "index_arrays", "blas", "scalar_expression"),
+        ("accelerator", "index_arrays", "blas", "numpy_loops", "scalar_expression"),
         ("machine_code",),
         ("cpu",),
         ("cuda",),
         ("device_dispatch",),
     ),
-    "kernels.cpu": (("arrays",), ("products",), ("layers", "optimizers", "pooling")),
+    "kernels.cpu": (("arrays",), ("ufunc_calls",), ("products",), ("layers", "optimizers", "pooling")),
     "kernels.cuda": (("driver",), ("codegen",), ("array",), ("kernels",), ("protocols",)),
     "compile": (
         ("pytree",),

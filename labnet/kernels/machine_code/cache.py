@@ -44,6 +44,7 @@ _COMPILERS = (
     "labnet.kernels.machine_code.loader",
     "labnet.kernels.machine_code.processor",
     "labnet.kernels.blas",
+    "labnet.kernels.numpy_loops",
 )
 _IMPORT = re.compile(r"^from (labnet\.[\w.]+) import", re.MULTILINE)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
 
-from labnet.kernels import blas
+from labnet.kernels import blas, numpy_loops
 
 #: Name of the function that an object file defines, called as CPython calls fast built-in functions.
 ENTRY = "labnet_step"
@@ -44,6 +44,7 @@ def missing(symbols: Sequence[str]) -> list[str]:
     """Return the symbols that this process lacks; linking code that needs them would abort the process."""
     if blas.SGEMM in symbols:
         blas.link()
+    numpy_loops.link(symbols)
     for library, names in ((ctypes.pythonapi, PYTHON), (blas.library(), symbols)):  # such as pow, in NumPy's reach
         for name in names:
             if not llvm.address_of_symbol(name) and hasattr(library, name):
