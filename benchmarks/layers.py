@@ -329,9 +329,13 @@ def forward(t: Any, function: Callable[..., Any], given: tuple[Any, ...]) -> Tas
 
 def backward(t: Any, function: Callable[..., Any], given: tuple[Any, ...], wanted: list[Any]) -> Task:
     g = t.ones(function(t, *given).shape, dtype=wanted[0].dtype)
-    if t is ln:
-        return lambda: function(ln, *given).backward(g)
-    return lambda: torch.autograd.grad(function(torch, *given), wanted, g)
+
+    def task() -> None:
+        for leaf in wanted:
+            leaf.grad = None
+        function(t, *given).backward(g)
+
+    return task
 
 
 def time_once(task: Task, repeats: int) -> float:
@@ -345,7 +349,7 @@ def measure(tasks: dict[str, Task], *, rounds: int, seconds: float) -> dict[str,
     """Return the least time of each library in seconds, from rounds in turns."""
     repeats = {}
     for name, task in tasks.items():
-        for _ in range(3):
+        for _ in range(12):
             task()
         BACKGROUND.submit(lambda: None).result()  # the kernels that it has asked for are loaded
         task()
@@ -368,7 +372,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=Path("build/layers.json"))
     arguments = parser.parse_args()
     kernels.load()
-    kernels.PATIENCE = 0  # others are loaded when they are asked for, not after some hundred calls
+    kernels.PATIENCE = 0  # others are loaded after some calls of their own, not after hundreds of any
     results: dict[str, dict[str, float]] = {}
     if not arguments.list:
         print(f"{'microseconds of CPU':<42}{'labnet':>11}{'torch':>11}{'labnet / torch':>16}")

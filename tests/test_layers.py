@@ -48,13 +48,19 @@ ORDERS = {
         ("counting",),
     ),
     "kernels": (
-        ("accelerator", "index_arrays", "blas", "numpy_loops", "scalar_expression"),
+        ("accelerator", "index_arrays", "blas", "numpy_loops", "scalar_expression", "array_operators"),
+        ("scalar_program",),
         ("machine_code",),
         ("cpu",),
         ("cuda",),
         ("device_dispatch",),
     ),
-    "kernels.cpu": (("arrays",), ("ufunc_calls",), ("products",), ("layers", "optimizers", "pooling")),
+    "kernels.cpu": (
+        ("arrays",),
+        ("ufunc_calls",),
+        ("products",),
+        ("layers", "optimizers", "pooling", "scalar_kernels"),
+    ),
     "kernels.cuda": (("driver",), ("codegen",), ("array",), ("kernels",), ("protocols",)),
     "compile": (
         ("pytree",),

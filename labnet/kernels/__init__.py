@@ -4,6 +4,7 @@ A child process compiles kernels, and NumPy computes until they are ready. Resul
 the same bits as the NumPy code that it replaces.
 """
 
+import collections
 import functools
 import itertools
 import os
@@ -15,9 +16,14 @@ import numpy as np
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from labnet.kernels.scalar_program import Step
+
 #: Calls that NumPy computes before any kernel is loaded: less than a second of small steps.
 PATIENCE = 200
-FLOAT32 = np.dtype("float32")
+#: Calls of an op that NumPy computes before its kernel is loaded.
+_OWN_PATIENCE = 10
+#: Elements that count as a call: NumPy takes some 10 microseconds for a pass over them.
+_WORK = 1 << 15
 
 _asked = itertools.count(1)
 
@@ -32,6 +38,8 @@ class Kernel:
     """
 
     __slots__ = ("_loading", "compiled", "name")
+    #: Dtypes that it takes.
+    dtypes: frozenset[np.dtype[Any]] = frozenset((np.dtype("float32"),))
 
     def __init__(self, name: str):
         self.name = name
@@ -43,13 +51,21 @@ class Kernel:
         """What the compiler is given."""
         return f"from labnet.kernels.cpu import KERNELS\n\nkernel = KERNELS[{self.name!r}]\n"
 
-    def ready(self, dtype: np.dtype[Any]) -> Callable[..., int] | None:
+    def ready(self, dtype: np.dtype[Any], work: int = 0) -> Callable[..., int] | None:
         """Return the compiled function; load it once a process has asked for kernels `PATIENCE` times.
 
-        A kernel is loaded only if it is asked for with float32, since it refuses all else.
+        Parameters
+        ----------
+        dtype : dtype
+            A kernel is loaded only if it is asked for with one that it takes.
+        work : int
+            Number of elements; so many of them count as more than one call.
         """
-        if self.compiled is None and self._loading is None and dtype == FLOAT32 and next(_asked) > PATIENCE:
-            self.load()
+        if self.compiled is None and self._loading is None and dtype in self.dtypes:
+            if work > _WORK:
+                collections.deque(itertools.islice(_asked, work // _WORK), 0)
+            if next(_asked) > PATIENCE:
+                self.load()
         return self.compiled
 
     def load(self) -> "Future[None]":
@@ -62,13 +78,46 @@ class Kernel:
 
     def _load(self) -> None:
         from labnet.kernels.machine_code import array_layout, cache
+        from labnet.kernels.machine_code.background import BACKGROUND
         from labnet.kernels.machine_code.compiler_process import NoCompiler
 
         if array_layout.is_known():
             try:
                 self.compiled = cache.load(self.source)
             except (NoCompiler, ImportError, RuntimeError) as error:
-                _report(f"NumPy computes in place of compiled kernels: {error}")
+                if not BACKGROUND.is_stopped:
+                    _report(f"NumPy computes in place of compiled kernels: {error}")
+
+
+class ScalarKernel(Kernel):
+    """The kernel of a scalar program, which computes it in one pass; see `labnet.kernels.scalar_program`."""
+
+    __slots__ = ("_calls", "_steps")
+    dtypes = frozenset(map(np.dtype, ("float16", "float32", "float64")))
+
+    def __init__(self, steps: "tuple[Step, ...]"):
+        super().__init__(" ".join(step.kind for step in steps if step.kind not in ("input", "number")))
+        self._calls, self._steps = 0, steps
+
+    def ready(self, dtype: np.dtype[Any], work: int = 0) -> Callable[..., int] | None:
+        """Return the compiled function; there are many kernels, so each waits for calls of its own too."""
+        self._calls += 1 + work // _WORK
+        return super().ready(dtype, work) if self._calls > _OWN_PATIENCE else self.compiled
+
+    @property
+    def source(self) -> str:
+        """What the compiler is given."""
+        steps = tuple(map(tuple, self._steps))
+        return f"from labnet.kernels.cpu.scalar_kernels import kernel_of\n\nkernel = kernel_of({steps!r})\n"
+
+
+#: The kernels of scalar programs that this process has met.
+scalar_kernels: "dict[tuple[Step, ...], ScalarKernel]" = {}
+
+
+def scalar_kernel(steps: "tuple[Step, ...]") -> ScalarKernel:
+    """Return the kernel of a scalar program."""
+    return scalar_kernels.get(steps) or scalar_kernels.setdefault(steps, ScalarKernel(steps))
 
 
 @functools.cache
@@ -81,7 +130,6 @@ def _report(text: str) -> None:
 
 layers_forward = Kernel("layers_forward")
 layers_backward = Kernel("layers_backward")
-relu_backward = Kernel("relu_backward")
 tile_max = Kernel("tile_max")
 tile_max_backward = Kernel("tile_max_backward")
 sgd = Kernel("sgd")
@@ -93,7 +141,6 @@ KERNELS = (
     layers_backward,
     adam,
     sgd_with_momentum,
-    relu_backward,
     tile_max,
     tile_max_backward,
 )
@@ -101,7 +148,7 @@ KERNELS = (
 
 def _forget_loading() -> None:
     """Let a forked process load the kernels that its parent was loading."""
-    for kernel in KERNELS:
+    for kernel in (*KERNELS, *scalar_kernels.values()):
         if kernel.compiled is None:
             kernel._loading = None
 

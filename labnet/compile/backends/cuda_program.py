@@ -64,8 +64,8 @@ def _name(value: Value) -> str:
     name: str = value.attributes["name"]
     if name in ("copy", "round"):
         return {"copy": "positive", "round": "rint"}[name]
-    forward = REGISTRY[name].forward
-    return forward.__name__ if isinstance(forward, np.ufunc) else name
+    ufunc = REGISTRY[name].ufunc
+    return ufunc.__name__ if isinstance(ufunc, np.ufunc) else name
 
 
 @dataclass

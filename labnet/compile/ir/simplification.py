@@ -122,6 +122,8 @@ def _power(builder: Builder, value: Value, inputs: tuple[Value, ...]) -> Value |
         return base if _unchanged(value, base) else None
     if number == 2:
         return _map(builder, value, "square", (base,))
+    if number == 3:
+        return _map(builder, value, "multiply", (_map(builder, value, "square", (base,)), base))
     if number == 0.5 and exponent.shape == () and _takes_roots():
         return _map(builder, value, "sqrt", (base,))
     return _map(builder, value, "reciprocal", (base,)) if number == -1 else None

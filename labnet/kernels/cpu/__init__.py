@@ -13,7 +13,7 @@ Only the process that compiles imports this module; others load machine code.
 
 from numba import float32, int64
 
-from labnet.kernels.cpu.layers import layers_backward, layers_forward, relu_backward
+from labnet.kernels.cpu.layers import layers_backward, layers_forward
 from labnet.kernels.cpu.optimizers import adam, sgd, sgd_with_momentum
 from labnet.kernels.cpu.pooling import tile_max, tile_max_backward
 
@@ -21,7 +21,6 @@ from labnet.kernels.cpu.pooling import tile_max, tile_max_backward
 KERNELS = {
     "layers_forward": (layers_forward, int64(int64, int64)),
     "layers_backward": (layers_backward, int64(int64, int64)),
-    "relu_backward": (relu_backward, int64(int64)),
     "tile_max": (tile_max, int64(int64, int64, int64)),
     "tile_max_backward": (tile_max_backward, int64(int64, int64, int64)),
     "sgd": (sgd, int64(int64, float32)),

@@ -142,16 +142,3 @@ def layers_backward(arrays, relu):
         elif wanted(by_x, x):
             product(gradient, False, data_of(weight), False, data_of(by_x), rows, columns, inner)
     return 1
-
-
-@njit(**OPTIONS)
-def relu_backward(arrays):
-    """Compute ``where(out <= 0, 0, g)``; arrays: g, out, result."""
-    g, out, result = item(arrays, 0), item(arrays, 1), item(arrays, 2)
-    size = flat_size(out, READ, FLOAT32)
-    if size < 0 or flat_size(g, READ, FLOAT32) != size or flat_size(result, WRITE, FLOAT32) != size:
-        return 0
-    gradient, values, target = data_of(g), data_of(out), data_of(result)
-    for i in range(size):
-        target[i] = float32(0) if values[i] <= float32(0) else gradient[i]
-    return 1

@@ -32,28 +32,13 @@ def ufunc_call(name: str, dtypes: str) -> Any:
     dtypes : str
         A character per operand, such as ``"ff"`` for float32 to float32.
     """
-    count = len(dtypes)
-    steps = [np.dtype(one).itemsize for one in dtypes]
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         *addresses, length = arguments
-        module, title = builder.module, symbol(name, dtypes)
-        loop = module.globals.get(title) or ir.GlobalVariable(module, ir.LiteralStructType([_FUNCTION, _BYTES]), title)
-        places = [
-            cgutils.alloca_once(builder, ir.ArrayType(kind, size))
-            for kind, size in ((_BYTES, count), (_WORD, 1), (_WORD, count))
-        ]
-        start = _WORD(0)
-        for position, (address, step) in enumerate(zip(addresses, steps, strict=True)):
-            builder.store(builder.inttoptr(address, _BYTES), builder.gep(places[0], [start, _WORD(position)]))
-            builder.store(_WORD(step), builder.gep(places[2], [start, _WORD(position)]))
-        builder.store(length, builder.gep(places[1], [start, start]))
-        function = builder.load(cgutils.gep_inbounds(builder, loop, 0, 0))
-        data = builder.load(cgutils.gep_inbounds(builder, loop, 0, 1))
-        builder.call(function, [*(builder.gep(place, [start, start]) for place in places), data])
+        call_loop(builder, name, dtypes, [builder.inttoptr(one, _BYTES) for one in addresses], length)
         return context.get_dummy_value()
 
-    if count == 2:
+    if len(dtypes) == 2:
 
         @intrinsic
         def call(context: Any, source: Any, target: Any, length: Any) -> Any:
@@ -66,3 +51,19 @@ def ufunc_call(name: str, dtypes: str) -> Any:
             return types.none(int64, int64, int64, int64), generate
 
     return call
+
+
+def call_loop(builder: Any, name: str, dtypes: str, places: list[Any], length: Any) -> None:
+    """Emit the call of a loop of NumPy, given pointers to the operands; see `ufunc_call`."""
+    module, title, start = builder.module, symbol(name, dtypes), _WORD(0)
+    loop = module.globals.get(title) or ir.GlobalVariable(module, ir.LiteralStructType([_FUNCTION, _BYTES]), title)
+    pointers, count, steps = [
+        cgutils.alloca_once(builder, ir.ArrayType(kind, size))
+        for kind, size in ((_BYTES, len(dtypes)), (_WORD, 1), (_WORD, len(dtypes)))
+    ]
+    for position, (place, dtype) in enumerate(zip(places, dtypes, strict=True)):
+        builder.store(builder.bitcast(place, _BYTES), builder.gep(pointers, [start, _WORD(position)]))
+        builder.store(_WORD(np.dtype(dtype).itemsize), builder.gep(steps, [start, _WORD(position)]))
+    builder.store(length, builder.gep(count, [start, start]))
+    function, data = [builder.load(cgutils.gep_inbounds(builder, loop, 0, field)) for field in (0, 1)]
+    builder.call(function, [*(builder.gep(place, [start, start]) for place in (pointers, count, steps)), data])

@@ -14,6 +14,11 @@ class Background:
     """A daemon thread that loads machine code, compiled by the child process, started on first use.
 
     At the end of the process it drops its tasks and ends the child that it waits for.
+
+    Attributes
+    ----------
+    is_stopped : bool
+        Whether the process is ending.
     """
 
     def __init__(self) -> None:
@@ -25,7 +30,7 @@ class Background:
         self._lock = threading.Lock()
         self._tasks: queue.SimpleQueue[tuple[Callable[[], None], Future[None]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._stopped = False
+        self.is_stopped = False
 
     def submit(self, task: Callable[[], None]) -> "Future[None]":
         """Queue a task; the future holds its completion or its error, also if no thread can be started."""
@@ -45,14 +50,14 @@ class Background:
 
     def stop(self) -> None:
         """End the current task with the child that it waits for, and drop the others."""
-        self._stopped = True
+        self.is_stopped = True
         COMPILER.stop()
         self._tasks.put(None)
         if self._thread is not None:
             self._thread.join()
 
     def _work(self) -> None:
-        while (found := self._tasks.get()) is not None and not self._stopped:
+        while (found := self._tasks.get()) is not None and not self.is_stopped:
             task, future = found
             try:
                 task()

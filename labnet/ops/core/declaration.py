@@ -62,6 +62,8 @@ class Op:
         Arguments that name dimensions.
     scalar : str or None
         What an elementwise op computes from one element of each input: an expression in the names of its arguments.
+    ufunc : callable or None
+        The function of NumPy that implements it, or for which it stands.
     is_primitive : bool
         Whether compiled code and GPU kernels have one operation for it. Other ops with a scalar expression are composed
         of the operations in it.
@@ -98,6 +100,7 @@ class Op:
     is_composed: bool = False
     wide: bool = False
     scalar: str | None = None
+    ufunc: Any = None
     is_primitive: bool = False
     is_custom: bool = False
     is_joint: bool = False

@@ -19,6 +19,7 @@ from labnet.kernels.device_dispatch import Deferred, execute_body, finished, is_
 from labnet.ops.core.axes import make_plain
 from labnet.ops.core.declaration import Array, Op
 from labnet.ops.core.half_precision import HALF, widened_rule
+from labnet.ops.core.single_pass import in_one_pass
 from labnet.tensor import Tensor, as_array, witness, wrap
 
 Values = np.ndarray[Any, Any]
@@ -327,6 +328,7 @@ def unary_function(op: Op) -> Callable[..., Tensor]:
 def binary_function(op: Op) -> Callable[..., Tensor]:
     """Return the function of two tensors that runs `op`."""
     name, forward, differentiable = op.name, op.forward, op.differentiable
+    on_halves = in_one_pass(forward)
 
     def function(x1: Any, x2: Any, /) -> Tensor:
         if type(x1) is Plain:
@@ -343,7 +345,10 @@ def binary_function(op: Op) -> Callable[..., Tensor]:
                 array1, array2 = [x.array for x in as_tensors((x1, x2))]
         try:
             if type(array1) is _ndarray or forward is not op.forward:
-                result = forward(array1, array2)
+                if forward is op.forward and array1.dtype is HALF:
+                    result = on_halves(array1, array2)
+                else:
+                    result = forward(array1, array2)
             else:
                 result = execute_body(forward, array1, array2)
         except _REFUSALS as error:

@@ -26,6 +26,7 @@ from labnet.ops.core.dispatch import (
 )
 from labnet.ops.core.dispatch import Recorded as Recorded
 from labnet.ops.core.half_precision import widened
+from labnet.ops.core.single_pass import in_one_pass, rules_in_one_pass
 from labnet.tensor import Tensor
 
 P = ParamSpec("P")
@@ -59,6 +60,7 @@ def op(
     flops: Callable[..., int] | None = None,
     wide: bool = False,
     scalar: str | None = None,
+    elementwise: bool | None = None,
     method: bool = False,
     public: bool = True,
 ) -> Callable[[Callable[P, Array]], Callable[P, Tensor]]:
@@ -69,10 +71,13 @@ def op(
     *vjps : Rule or None
         One rule per input, or no rules.
     ufunc : callable, optional
-        NumPy's function that implements the op; the decorated function then only defines the signature. Its body may
-        be empty too if there is a scalar expression.
+        NumPy's function that implements the op if the body is empty; the decorated function then only defines the
+        signature. The body may be empty too if there is a scalar expression.
     wide : bool
         Compute in float32 for float16 arrays, because the body sums, squares or counts.
+    elementwise : bool, optional
+        Whether kernels compute the body and the rules in one pass. By default if there is a scalar expression, and no
+        function of NumPy for the body.
     method, public : bool
         Whether it is a method of `Tensor` too, and whether the top level exports it.
     samples, dtypes, domain, variadic, view, flops, scalar
@@ -84,7 +89,14 @@ def op(
         declared = Op(body.__name__, body, vjps, dtypes, domain, samples, gradients, variadic, view, flops)
         declared.wide, declared.scalar, declared.is_method, declared.is_public = wide, scalar, method, public
         implementation = scalar_function(declared) if scalar is not None and is_empty(body) else body
-        declared.forward = ufunc or (widened(implementation) if wide else implementation)
+        declared.ufunc = ufunc
+        if ufunc is None and (scalar is not None if elementwise is None else elementwise):
+            implementation = in_one_pass(widened(implementation) if wide else implementation)
+        elif wide:
+            implementation = widened(implementation)
+        declared.forward = ufunc if ufunc is not None and is_empty(body) else implementation
+        if scalar is not None or elementwise:
+            rules_in_one_pass(declared)
         build_function(declared, body, inputs)
         if scalar is not None:
             own = ufunc is not None or declared.name in OPERATIONS

@@ -5,16 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from labnet import kernels
 from labnet.autograd import is_recording
 from labnet.ops.core.declaration import Array, Rule, Sample
 from labnet.ops.core.dispatch import PYTHON, as_tensors
 from labnet.ops.core.half_precision import HALF
 from labnet.ops.core.registry import FLOATS, NUMBERS, P, op
+from labnet.ops.core.single_pass import in_one_pass
 from labnet.ops.layout.shape import fit
 from labnet.tensor import Tensor
 
 _ndarray: Any = np.ndarray
+_FLOATS = frozenset(map(np.dtype, ("float16", "float32", "float64")))
 _add_up, _asarray = np.add.reduce, np.asarray
 
 UNARY_SAMPLES = (Sample(((3, 4),)), Sample(((),)), Sample(((0, 2),)))
@@ -154,10 +155,26 @@ def divide(x1: Array, x2: Array, /) -> Array:
     """
 
 
+#: The cube as torch computes it, and compiled code: of three factors.
+_cube = in_one_pass(lambda x: x * x * x)
+
+
+def _power(x: Any, exponent: float) -> Any:
+    """Return floating elements raised to the power of a number; NumPy takes long for negative ones."""
+    if exponent == 3:
+        return _cube(x)
+    if exponent == 2:
+        return np.square(x)
+    if type(x) is not _ndarray or exponent != exponent // 1 or -2 < exponent < 2:
+        return np.power(x, exponent)
+    found = np.power(np.abs(x), exponent)
+    return np.copysign(found, x) if exponent % 2 else found
+
+
 def _pull_base(g: Any, out: Any, x1: Any, x2: Any) -> Any:
     constant = x2 == 0  # x1 ** 0 is 1 everywhere, though 0 ** -1 is infinite
     if type(constant) is np.bool:
-        return no_slope(g, out) if constant else g * x2 * x1 ** (x2 - 1)
+        return no_slope(g, out) if constant else g * x2 * _power(x1, float(x2 - 1))
     found = g * x2 * x1 ** where((x1 == 0) & constant, 1, x2 - 1)
     if is_differentiated(x2):  # the derivative depends on the exponent where that is 0
         return found
@@ -180,6 +197,9 @@ def pow(x1: Array, x2: Array, /) -> Array:
     >>> ln.pow(ln.asarray([2.0, 3.0]), 2).tolist()
     [4.0, 9.0]
     """
+    if type(x2) in (int, float) and getattr(x1, "dtype", None) in _FLOATS:
+        return _power(x1, x2)
+    return np.power(x1, x2)
 
 
 def share(g: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
@@ -271,16 +291,7 @@ def tanh(x: Array, /) -> Array:
 # Activations
 
 
-def _pull_relu(g: Any, out: Any, x: Any) -> Any:
-    if type(g) is _ndarray and type(out) is _ndarray and (compiled := kernels.relu_backward.ready(out.dtype)):
-        found = np.empty(out.shape, out.dtype)
-        together = (g, out, found)
-        if compiled(id(together)):
-            return found
-    return blocked(g, out <= 0)
-
-
-@unary(_pull_relu, scalar="relu(x)", public=False)
+@unary(lambda g, out, x: blocked(g, out <= 0), scalar="relu(x)", public=False)
 def relu(x: Array, /) -> Array:
     """Return each element where it is positive, else 0.
 
@@ -325,6 +336,7 @@ def _pull_rejected(g: Any, out: Any, condition: Any, x1: Any, x2: Any) -> Any:
     samples=TERNARY_SAMPLES,
     inputs=3,
     scalar="x1 if condition else x2",
+    elementwise=False,
 )
 def where(condition: Array, x1: Array, x2: Array, /) -> Array:
     """Return the elements of `x1` where `condition` holds, else of `x2`.

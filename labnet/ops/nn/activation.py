@@ -55,7 +55,7 @@ def _pull_gelu(g: Tensor, out: Tensor, x: Tensor, *, approximate: str = "none") 
     return g * ((bend + 1) * 0.5 + x * (1 - bend * bend) * slope * 0.5)
 
 
-@op(_pull_gelu, samples=_samples(approximate="tanh"), dtypes=FLOATS, wide=True)
+@op(_pull_gelu, samples=_samples(approximate="tanh"), dtypes=FLOATS, wide=True, elementwise=True)
 def gelu(x: Array, /, *, approximate: str = "none") -> Array:
     """Return each element times the normal distribution function of it (Hendrycks and Gimpel, 2016).
 

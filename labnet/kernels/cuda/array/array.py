@@ -14,7 +14,7 @@ import numpy as np
 
 from labnet.errors import DeviceError
 from labnet.kernels.accelerator import AcceleratorArray
-from labnet.kernels.cuda.array.operators import Operators
+from labnet.kernels.array_operators import Operators
 from labnet.kernels.cuda.codegen import elementwise, expressions
 from labnet.kernels.cuda.codegen.expressions import Node
 from labnet.kernels.cuda.driver.gpu import current_gpu

@@ -1,0 +1,162 @@
+"""Elementwise ops in one pass over memory: kernels of the CPU for bodies and rules that take NumPy several.
+
+NumPy computes until the kernel is there, and where arrays differ in shape or are not contiguous; the bits are the same.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from labnet import kernels
+from labnet.kernels.device_dispatch import Deferred
+from labnet.kernels.scalar_program import HALF, Program, record
+from labnet.ops.core.declaration import Op
+from labnet.stats.collecting import suspended
+from labnet.tensor import Tensor
+
+_ndarray = np.ndarray
+_empty_like = np.empty_like
+#: Static arguments differ, such as a slope that changes from step to step: so many plans are kept per function.
+_MOST = 64
+#: Elements from which on it takes less time to plan a rule than to compute it.
+_LARGE = 1 << 15
+_FLOATS = frozenset(map(np.dtype, ("float32", "float64")))
+
+
+class _Plan(NamedTuple):
+    """A kernel, and what a call of it needs."""
+
+    kernel: kernels.ScalarKernel
+    inputs: tuple[int, ...]
+    #: Arrays that it does not read; a gradient has the shape of its input.
+    unread: tuple[int, ...]
+    numbers: Any
+    dtype: np.dtype[Any]
+
+    def run(self, operands: tuple[Any, ...]) -> Any:
+        """Return the result for these operands; None if NumPy has to compute it."""
+        compiled = self.kernel.compiled
+        first = operands[self.inputs[0]]
+        for position in self.unread:
+            if operands[position].shape != first.shape:
+                return None
+        if compiled is None:
+            compiled = self.kernel.ready(first.dtype, first.size)
+            if compiled is None:
+                return None
+        out = _empty_like(first, self.dtype)
+        together = (*[operands[i] for i in self.inputs], out, self.numbers)
+        return out if compiled(id(together)) else None
+
+
+def _key(value: Any) -> Any:
+    """Return a number as a part of a key, in which 0.0 and -0.0 differ."""
+    return value if type(value) is not float or value else repr(value)
+
+
+def _plan(function: Callable[..., Any], operands: tuple[Any, ...], static: dict[str, Any]) -> _Plan | None:
+    """Return the plan of a function for operands of these dtypes; None if NumPy is as fast, or there is no kernel."""
+
+    def on_arrays(*given: Any, **named: Any) -> Any:
+        found = function(*given, **named)
+        return found.array if isinstance(found, Tensor) else found
+
+    given = [x.dtype if type(x) is _ndarray else x for x in operands]
+    try:
+        with Deferred(), suspended(), np.errstate(all="ignore"):
+            program = record(on_arrays, given, static)
+    except (TypeError, ValueError, AttributeError):  # not elementwise, or arguments that the call itself refuses
+        return None
+    if not program.inputs or not _pays(program):
+        return None
+    arrays = [position for position, x in enumerate(operands) if type(x) is _ndarray]
+    unread = tuple([position for position in arrays if position not in program.inputs])
+    kernel, numbers = kernels.scalar_kernel(program.steps), np.array(program.numbers, float)
+    return _Plan(kernel, program.inputs, unread, numbers, np.dtype(program.steps[-1].dtype))
+
+
+def _pays(program: Program) -> bool:
+    """Return whether a kernel is faster: NumPy computes a single function as fast, but for float16 and these."""
+    slow = any(step.dtype == HALF.char or step.kind in ("maximum", "minimum", "where") for step in program.steps)
+    return program.passes > 1 or (program.passes == 1 and slow)
+
+
+def in_one_pass(function: Callable[..., Any], *, on_none: Callable[[], None] | None = None) -> Callable[..., Any]:
+    """Have a kernel compute an elementwise function of arrays.
+
+    Parameters
+    ----------
+    function : callable
+        Without side effects, and determined by its arguments.
+    on_none : callable, optional
+        Called when it turns out, for floating arrays and no static arguments, that no kernel pays.
+
+    Examples
+    --------
+    >>> double = in_one_pass(lambda x: x + x)
+    >>> double(np.ones(2))
+    array([2., 2.])
+    """
+    plans: dict[Any, _Plan | None] = {}
+
+    @functools.wraps(function)
+    def run(*operands: Any, **static: Any) -> Any:
+        first = operands[0]
+        if type(first) is not _ndarray:
+            return function(*operands, **static)
+        key: Any = (first.dtype,)
+        if len(operands) > 1 or static:
+            key = (
+                *[x.dtype if type(x) is _ndarray else (type(x), _key(x)) for x in operands],
+                *[(name, _key(x)) for name, x in static.items()],
+            )
+        try:
+            plan = plans[key]
+        except KeyError:
+            if len(plans) >= _MOST:
+                plans.clear()
+            plan = plans[key] = _plan(function, operands, static)
+            if plan is None and on_none is not None and not static and set(key) <= _FLOATS:
+                on_none()
+        except TypeError:  # an argument without a hash, such as an array on a GPU
+            plan = None
+        if plan is not None and (found := plan.run(operands)) is not None:
+            return found
+        return function(*operands, **static)
+
+    return run
+
+
+def rule_in_one_pass(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a kernel compute the elementwise rule of a user, which may read what changes: each call plans it anew.
+
+    Planning takes as long as a few passes over small arrays, so NumPy computes those.
+    """
+    is_elementwise = True
+
+    @functools.wraps(rule)
+    def run(*operands: Any, **static: Any) -> Any:
+        nonlocal is_elementwise
+        first = operands[0]
+        if type(first) is _ndarray and first.size >= _LARGE and is_elementwise:
+            plan = _plan(rule, operands, static)
+            is_elementwise = plan is not None
+            if plan is not None and (found := plan.run(operands)) is not None:
+                return found
+        return rule(*operands, **static)
+
+    return run
+
+
+def rules_in_one_pass(op: Op) -> None:
+    """Have kernels compute the gradient rules of an elementwise op; rules of one pass get none, and no overhead."""
+
+    def wrapped(rule: Any, position: int) -> Any:
+        def restore() -> None:
+            op.vjps = (*op.vjps[:position], rule, *op.vjps[position + 1 :])
+
+        return None if rule is None else in_one_pass(rule, on_none=restore)
+
+    op.vjps = tuple([wrapped(rule, position) for position, rule in enumerate(op.vjps)])
