@@ -78,6 +78,11 @@ def prepare_write(tensor: Any) -> None:
         move(base, kept)
 
 
+def is_alone(tensor: Any) -> bool:
+    """Return whether a tensor has no views, and nothing else refers to its memory."""
+    return base_of(tensor) is tensor and not views_of(tensor) and _exclusive([tensor.array])
+
+
 def overwrite(tensor: Any, array: Array) -> None:
     """Overwrite `tensor` and its family with the values of a new array of its shape and dtype."""
     if tensor.family is None or (base_of(tensor) is tensor and not views_of(tensor)):

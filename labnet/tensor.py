@@ -25,6 +25,7 @@ from labnet.errors import AxisError, DeviceError, DTypeError, GradientError, Sha
 from labnet.kernels.device_dispatch import copied, device_of, finished, is_on_gpu, moved
 from labnet.pictures import describe_array
 from labnet.stats import losses
+from labnet.stats.collecting import active
 
 #: dtypes of the array API standard's real scope, by name.
 DTYPES = {
@@ -87,6 +88,10 @@ def tell(what: str, tensor: Any) -> None:
         nodes.append(tensor.node)
 
 
+#: Dtypes by their names, by themselves and by Python's types: NumPy derives the name of a dtype anew each time.
+_dtypes: dict[Any, np.dtype[Any]] = {**DTYPES, **{each: each for each in DTYPES.values()}, float: DTYPES["float32"]}
+
+
 def as_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """Return the dtype object for a name, a NumPy dtype or a Python type.
 
@@ -102,8 +107,10 @@ def as_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     >>> as_dtype("int8"), as_dtype(float)
     (dtype('int8'), dtype('float32'))
     """
-    if dtype is float:
-        return DTYPES["float32"]
+    try:
+        return _dtypes[dtype]
+    except (KeyError, TypeError):  # it is new, or has no hash
+        pass
     try:
         found = np.dtype(dtype)
     except TypeError as error:
@@ -206,7 +213,17 @@ class Tensor(Methods):
         return self.shape[0]
 
     def __iter__(self) -> Iterator["Tensor"]:
-        return (self[index] for index in range(len(self)))
+        if self.ndim < 2 or _witness() is not None or active() or (self.node is not None and autograd.is_recording()):
+            return (self[index] for index in range(len(self)))
+        return map(self._row, range(len(self)))
+
+    def _row(self, index: int) -> "Tensor":
+        """Return ``self[index]`` where that is neither recorded nor counted."""
+        if is_on_gpu(self.array):
+            return self[index]
+        row = wrap(self.array[index])
+        memory.link(row, self)
+        return row
 
     __eq__: Any
     __hash__ = object.__hash__
@@ -790,7 +807,7 @@ def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, An
     DTypeError
         If the elements are not numbers or bools that labnet supports.
     """
-    if dtype is None and type(data) is np.ndarray and data.dtype in _SUPPORTED:
+    if type(data) is np.ndarray and data.dtype in _SUPPORTED and (dtype is None or data.dtype is as_dtype(dtype)):
         return data
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):

@@ -223,6 +223,68 @@ def test_writing_where_nobody_looks_copies_nothing():
 
 
 @pytest.mark.parametrize(
+    ("other", "expected"),
+    [(lambda x: 2.0, 10.0), (lambda x: ln.ones(5) * 3, 18.0), (lambda x: x, 36.0)],
+    ids=["number", "tensor", "itself"],
+)
+def test_in_place_operators_write_where_nobody_looks(other, expected):
+    x = ln.zeros(5) + 3.0
+    seen = weakref.ref(x.array)
+    x += other(x)
+    x *= other(x)
+    assert seen() is x.array
+    assert x.tolist() == [expected] * 5
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda x, _: x.numpy(),
+        lambda x, _: x.detach(),
+        lambda x, _: memoryview(x.numpy()),
+        lambda x, _: np.from_dlpack(x),
+        lambda x, leaf: x * leaf,
+    ],
+    ids=["array", "detached", "memory", "dlpack", "graph"],
+)
+def test_in_place_operators_leave_what_others_hold(look):
+    x, leaf = ln.zeros(5) + 3.0, ln.ones(5, requires_grad=True)
+    held = look(x, leaf)
+    x += 1.0
+    x -= ln.ones(5) * 0.5
+    assert x.tolist() == [3.5] * 5
+    if isinstance(held, ln.Tensor) and held.requires_grad:
+        (gradient,) = held.backward(ln.ones(5)).values()
+        assert gradient.tolist() == [3.0] * 5
+    else:
+        assert np.asarray(held).tolist() == [3.0] * 5
+
+
+def test_in_place_operators_refuse_shapes_and_dtypes_as_before():
+    x = ln.zeros(5)
+    with pytest.raises(ShapeError):
+        x += ln.ones((2, 5))
+    x += ln.ones(1)
+    x += ln.ones(5, dtype="float64")
+    assert (x.dtype, x.tolist()) == (np.dtype("float32"), [2.0] * 5)
+    whole = ln.asarray([1, 2])
+    with pytest.raises(DTypeError):
+        whole += 0.5
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (3, 2, 2), (3,), (0, 2)])
+def test_rows_of_a_loop_are_views(shape):
+    x = ln.zeros(shape)
+    for index, row in enumerate(x):
+        row += index + 1.0
+        if len(shape) > 1:
+            assert (x[index] == index + 1).all()
+    for row, same in zip(ln.ones(shape, requires_grad=True), x, strict=True):
+        assert row.requires_grad
+        assert row.shape == same.shape
+
+
+@pytest.mark.parametrize(
     ("key", "view"),
     [
         (np.s_[::2], lambda x: x[:4]),

@@ -17,8 +17,10 @@ from labnet.errors import DeviceError, DTypeError, GradientError, ShapeError
 from labnet.kernels.device_dispatch import device_of, moved
 from labnet.ops.core import dispatch
 from labnet.ops.core.dispatch import failure, operand
+from labnet.ops.core.registry import REGISTRY
 from labnet.ops.layout.shape import astype, reshape
 from labnet.ops.selection.indexing import getitem, plain_key, setitem
+from labnet.stats.collecting import active
 from labnet.tensor import Tensor
 
 
@@ -114,8 +116,14 @@ def _on_host(key: Any) -> Any:
 
 def in_place(function: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
     """Return the in-place form of an operator, which writes into its first operand."""
+    forward = getattr(REGISTRY.get(function.__name__), "forward", None)
+    ufunc = forward if isinstance(forward, np.ufunc) else None
 
     def operator(x: Tensor, other: Any, /) -> Tensor:
+        if ufunc is not None and type(x) is dispatch.Plain and _fits_in_place(x, other) and memory.is_alone(x):
+            array: Any = x.array
+            ufunc(array, other.array if isinstance(other, Tensor) else other, out=array)
+            return x
         tracer = dispatch.current_tracer() if dispatch.Plain is None else None
         base: Tensor = memory.base_of(x) if tracer is None else tracer.base_of(x)
         _check_leaf(base)
@@ -136,6 +144,24 @@ def in_place(function: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], 
         return x
 
     return operator
+
+
+def _fits_in_place(x: Tensor, other: Any) -> bool:
+    """Return whether NumPy may write the result of an operator into its first operand: none of it is recorded."""
+    array: Any = x.array
+    if (
+        type(array) is not np.ndarray
+        or array.dtype.char not in "fd"
+        or (x.node is not None and is_recording())
+        or active()
+    ):
+        return False
+    if type(other) in dispatch.PYTHON:
+        return True
+    if type(other) is not dispatch.Plain or (other.node is not None and is_recording()):
+        return False
+    given: Any = other.array
+    return type(given) is np.ndarray and given.dtype is array.dtype and given.shape == array.shape
 
 
 def _check_leaf(base: Tensor) -> None:
