@@ -7,6 +7,7 @@ import numpy as np
 
 from labnet.autograd import Gradients
 from labnet.ops import clip, minimum, sqrt
+from labnet.ops.aggregation.reduction import squares_of_array
 from labnet.ops.core import dispatch
 from labnet.optim.algorithms import SGD
 from labnet.optim.optimizer import check_gradients
@@ -68,6 +69,21 @@ def clip_norm(gradients: Gradients, max_norm: float) -> Gradients:
         return _clipped(gradients, max_norm)
 
 
+#: Sums of squares in float32 beyond which single squares may be lost.
+_LEAST, _MOST = 1e-20, 1e37
+
+
+def _sum_of_squares(gradient: Any) -> float:
+    """Return the sum of the squares of a gradient, in float64 where float32 could overflow or lose them."""
+    array = gradient.array
+    if type(array) is not np.ndarray:
+        wide = gradient.detach().astype("float64")
+        return float((wide * wide).sum())
+    if array.dtype == np.float32 and _LEAST < (found := float(squares_of_array(array))) < _MOST:
+        return found
+    return float(squares_of_array(array.astype(np.float64, copy=False)))
+
+
 def clip_value(gradients: Gradients, value: float) -> Gradients:
     """Limit each element of the gradients to [-value, value].
 
@@ -93,12 +109,12 @@ def clip_value(gradients: Gradients, value: float) -> Gradients:
 
 
 def _clipped(gradients: Gradients, max_norm: float) -> Gradients:
-    values = [gradient.detach().astype("float64") for gradient in gradients.values()]
     if dispatch.current_tracer() is not None:
+        values = [gradient.detach().astype("float64") for gradient in gradients.values()]
         total: Any = sum((value * value).sum() for value in values)
         scale = minimum(max_norm / (sqrt(total) + 1e-6), 1.0)
         return Gradients((tensor, gradient * scale.astype(gradient.dtype)) for tensor, gradient in gradients.items())
-    squares = [float((value * value).sum()) for value in values]
+    squares = [_sum_of_squares(gradient) for gradient in gradients.values()]
     factor = max_norm / (math.sqrt(math.fsum(squares)) + 1e-6)
     factor = 1.0 if factor > 1 else factor  # NaN in one gradient makes all of them NaN
     return Gradients((tensor, gradient * factor) for tensor, gradient in gradients.items())

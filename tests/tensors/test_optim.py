@@ -192,6 +192,21 @@ def test_clip_norm_agrees_with_torch(max_norm):
         assert clipped[tensor].dtype == tensor.dtype
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1.0, 1e25])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_clip_norm_is_exact_for_gradients_of_any_size(scale, dtype):
+    rng, scale = np.random.default_rng(0), min(max(scale, 1e-4), 10.0) if dtype == "float16" else scale
+    values = [(rng.standard_normal(shape) * scale).astype(dtype) for shape in ((70, 130), (5,), (0,), (3, 4096))]
+    weights = [ln.zeros(value.shape, dtype=dtype, requires_grad=True) for value in values]
+    gradients = sum([(w * ln.asarray(v)).sum() for w, v in zip(weights, values, strict=True)], ln.zeros(())).backward()
+    norm = math.sqrt(sum(float((value.astype("float64") ** 2).sum()) for value in values))
+    clipped = ln.optim.clip_norm(gradients, norm / 2)
+    for weight, value in zip(weights, values, strict=True):
+        close = {"rtol": 1e-5 if dtype != "float16" else 2e-3, "atol": 1e-7 if dtype == "float16" else 0}
+        expected = value.astype("float64") * (norm / 2) / (norm + 1e-6)
+        np.testing.assert_allclose(clipped[weight].numpy(), expected, **close)
+
+
 def test_watchers_hear_what_changed_and_are_held_weakly():
     heard = []
 

@@ -79,6 +79,25 @@ def mean(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
     return mean_of_array(x) if axis is None and not keepdims else np.mean(x, axis=of_number(x, axis), keepdims=keepdims)
 
 
+#: Elements per inner product: few enough for BLAS to take one thread, and for float32 to stay exact.
+_BLOCK = 4096
+
+
+def squares_of_array(x: Array) -> Array:
+    """Return the sum of the squares of all elements, by inner products of blocks.
+
+    Examples
+    --------
+    >>> squares_of_array(np.asarray([3.0, 4.0]))
+    np.float64(25.0)
+    """
+    flat = x.reshape(-1)
+    whole = flat.size - flat.size % _BLOCK
+    blocks, rest = flat[:whole].reshape(-1, _BLOCK), flat[whole:]
+    last = np.dot(rest, rest)
+    return np.add.reduce(np.vecdot(blocks, blocks)) + last if whole else last
+
+
 def mean_of_array(x: Array) -> Array:
     """Return the mean of all elements as `np.mean`, without its overhead if possible."""
     if x.size and x.dtype.char in "fd":

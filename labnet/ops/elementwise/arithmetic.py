@@ -9,7 +9,7 @@ import numpy as np
 from labnet.device import CPU
 from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.dispatch import PYTHON, current_tracer
-from labnet.ops.core.registry import FLOATS, NUMBERS, composed
+from labnet.ops.core.registry import FLOATS, NUMBERS, composed, op
 from labnet.ops.elementwise.elementary import binary, blocked, kept, no_slope, share, unary, where
 from labnet.ops.elementwise.logic import isnan, less
 from labnet.ops.layout.shape import astype
@@ -137,7 +137,7 @@ def trunc(x: Array, /) -> Array:
     """
 
 
-@unary(no_slope, dtypes=NUMBERS, scalar="round(x)")
+@unary(no_slope, dtypes=NUMBERS, scalar="round(x)", elementwise=False)
 def round(x: Array, /) -> Array:
     """Return the nearest integer to each element; halves go to the even one.
 
@@ -191,6 +191,8 @@ def remainder(x1: Array, x2: Array, /) -> Array:
 
 # Bounds and signs
 
+_BOUNDS = (int, float, type(None))
+
 
 @binary(
     lambda g, out, x1, x2: share(g, x2, x1),
@@ -227,6 +229,30 @@ def _within(bound: Any, dtype: np.dtype[Any]) -> Any:
     return astype(bound, dtype)
 
 
+def _pull_between(g: Any, out: Any, x: Any, *, lower: float = -math.inf, upper: float = math.inf) -> Any:
+    return kept(g, (x == x) & ~((x < lower) | (x > upper)))  # NaN is not within the bounds
+
+
+@op(
+    _pull_between,
+    samples=(Sample(((3, 4),), {"lower": -0.5}), Sample(((2,),), {"lower": -0.5, "upper": 1.0}), Sample(((0, 2),))),
+    dtypes=FLOATS,
+    scalar="upper if (lower if x < lower else x) > upper else (lower if x < lower else x)",
+    public=False,
+)
+def clip_between(x: Array, /, lower: float = -math.inf, upper: float = math.inf) -> Array:
+    """Return each element, or the number that it exceeds; `clip` takes tensors as bounds too.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> ln.ops.clip_between(ln.asarray([-2.0, 0.5, 2.0]), 0.0, 1.0).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    bounded = np.where(x < lower, lower, x)
+    return np.where(bounded > upper, upper, bounded)
+
+
 @composed(
     samples=(Sample(((3, 4), (), ())), Sample(((3, 4), (4,), (3, 1))), Sample(((0, 2), (), ()))),
     gradients=(True, True, True),
@@ -248,6 +274,8 @@ def clip(x: Array, /, min: Array = None, max: Array = None) -> Tensor:
     [0.0, 0.5, 1.0]
     """
     out = x if isinstance(x, Tensor) else Tensor(x)
+    if type(min) in _BOUNDS and type(max) in _BOUNDS and out.dtype.kind == "f":
+        return clip_between(out, -math.inf if min is None else min, math.inf if max is None else max)
     for bound, lower in ((min, True), (max, False)):
         if bound is not None:
             limit = _within(bound, out.dtype)

@@ -554,6 +554,7 @@ REFERENCE = {
     "std": spread(lambda values, correction: math.sqrt(variance(values, correction))),
     "median": fold(statistics.median),
     "vector_norm": norm,
+    "sum_of_squares": fold(lambda values: math.fsum(value * value for value in values)),
     "ndtr": each(lambda a: math.erfc(-a / math.sqrt(2)) / 2),
     "gelu": gelu,
     "silu": each(lambda a: a / (1 + math.exp(-a))),

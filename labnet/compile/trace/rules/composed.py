@@ -140,6 +140,7 @@ def _all(x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
 
 
 COMPOSED: dict[str, Callable[..., Any]] = {
+    "sum_of_squares": lambda x: ops.sum(x * x),
     "linear": _linear,
     "mean": _mean,
     "mean_squared_error": _mean_squared_error,
