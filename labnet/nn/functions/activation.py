@@ -3,9 +3,13 @@
 `inplace` is accepted and makes no difference to the result: tensors of a graph are never overwritten.
 """
 
+from typing import Any
+
 from labnet import ops
 from labnet.errors import ShapeError
 from labnet.ops.core.creation import arange, rand
+from labnet.ops.custom import op
+from labnet.ops.elementwise.elementary import kept
 from labnet.tensor import DTypeLike, Tensor
 
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
@@ -140,8 +144,18 @@ def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     >>> [round(value, 4) for value in ln.nn.functional.softplus(ln.asarray([0.0, 100.0])).tolist()]
     [0.6931, 100.0]
     """
-    scaled = x * beta
-    return ops.where(scaled > threshold, x, ops.logaddexp(scaled, 0.0) / beta)
+    return _softplus(x, beta=beta, threshold=threshold)
+
+
+def _pull_softplus(g: Any, out: Any, x: Any, *, beta: float = 1.0, threshold: float = 20.0) -> Any:
+    return g * ops.where(x * beta > threshold, 1, ops.sigmoid(x * beta))
+
+
+_softplus = op(
+    vjp=_pull_softplus,
+    scalar="x if x * beta > threshold else (maximum(x * beta, 0) + log1p(exp(-abs(x * beta)))) / beta",
+    name="softplus",
+)(lambda x, *, beta=1.0, threshold=20.0: None)
 
 
 def logsigmoid(x: Tensor) -> Tensor:
@@ -153,7 +167,14 @@ def logsigmoid(x: Tensor) -> Tensor:
     >>> ln.nn.functional.logsigmoid(ln.asarray([-1000.0])).tolist()
     [-1000.0]
     """
-    return -ops.logaddexp(-x, 0.0)
+    return _logsigmoid(x)
+
+
+_logsigmoid = op(
+    vjp=lambda g, out, x: g * ops.sigmoid(-x),
+    scalar="minimum(x, 0) - log1p(exp(-abs(x)))",
+    name="logsigmoid",
+)(lambda x: None)
 
 
 def hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
@@ -165,7 +186,14 @@ def hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
     >>> ln.nn.functional.hardsigmoid(ln.asarray([-4.0, 0.0, 4.0])).tolist()
     [0.0, 0.5, 1.0]
     """
-    return ops.relu6(x + 3) / 6
+    return _hardsigmoid(x)
+
+
+_hardsigmoid = op(
+    vjp=lambda g, out, x: kept(g, (x > -3) & (x < 3)) / 6,
+    scalar="minimum(maximum(x + 3, 0), 6) / 6",
+    name="hardsigmoid",
+)(lambda x: None)
 
 
 def hardswish(x: Tensor, inplace: bool = False) -> Tensor:
@@ -177,7 +205,14 @@ def hardswish(x: Tensor, inplace: bool = False) -> Tensor:
     >>> ln.nn.functional.hardswish(ln.asarray([0.0, 4.0])).tolist()
     [0.0, 4.0]
     """
-    return x * ops.relu6(x + 3) / 6
+    return _hardswish(x)
+
+
+_hardswish = op(
+    vjp=lambda g, out, x: g * (ops.relu6(x + 3) + kept(x, (x > -3) & (x < 3))) / 6,
+    scalar="x * minimum(maximum(x + 3, 0), 6) / 6",
+    name="hardswish",
+)(lambda x: None)
 
 
 def mish(x: Tensor, inplace: bool = False) -> Tensor:
@@ -189,7 +224,15 @@ def mish(x: Tensor, inplace: bool = False) -> Tensor:
     >>> ln.nn.functional.mish(ln.asarray([0.0, 30.0])).tolist()
     [0.0, 30.0]
     """
-    return x * ops.tanh(ops.logaddexp(x, 0.0))
+    return _mish(x)
+
+
+def _pull_mish(g: Any, out: Any, x: Any) -> Any:
+    bend = ops.tanh(ops.maximum(x, 0) + ops.log1p(ops.exp(-ops.abs(x))))
+    return g * (bend + x * (1 - bend * bend) * ops.sigmoid(x))
+
+
+_mish = op(vjp=_pull_mish, scalar="x * tanh(maximum(x, 0) + log1p(exp(-abs(x))))", name="mish")(lambda x: None)
 
 
 def celu(x: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
