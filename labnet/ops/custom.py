@@ -16,7 +16,7 @@ from labnet.kernels.device_dispatch import is_on_gpu
 from labnet.ops.core.declaration import Op, Rule
 from labnet.ops.core.dispatch import PYTHON, as_tensors
 from labnet.ops.core.registry import FLOATS, REGISTRY, build_function, compute_scalar, is_empty, scalar_tree
-from labnet.ops.core.single_pass import in_one_pass, rule_in_one_pass
+from labnet.ops.core.single_pass import in_one_pass
 from labnet.ops.elementwise.elementary import where
 from labnet.ops.layout.shape import fit
 from labnet.tensor import Tensor, wrap
@@ -146,10 +146,8 @@ def _declare(
     if method and not hasattr(getattr(Tensor, title, None), _OWN) and hasattr(Tensor, title):
         raise TypeError(f"{title}: Tensor has an attribute of this name; give another name=")
     declared.forward = _composition(declared, body) if vjp is None else _forward(declared, body)
-    if scalar is not None and vjp is not None:
-        if is_empty(body):
-            declared.forward = in_one_pass(declared.forward)
-        declared.vjps = tuple([rule and rule_in_one_pass(rule) for rule in declared.vjps])
+    if scalar is not None and vjp is not None and is_empty(body):
+        declared.forward = in_one_pass(declared.forward)
     build_function(declared, body, inputs)
     setattr(declared.function, _OWN, declared)
     if scalar is not None:

@@ -10,7 +10,7 @@ import pytest
 
 import labnet as ln
 from labnet import kernels
-from labnet.kernels.scalar_program import NotElementwise, Symbol, record
+from labnet.kernels.scalar_program import NotElementwise, record
 from labnet.ops.core import single_pass
 from labnet.ops.core.registry import REGISTRY
 
@@ -148,22 +148,20 @@ def test_ops_of_users_have_kernels(at_once, monkeypatch):
             fast = outcome(wavy, [x], {"slope": slope}, g)
             slow = by_numpy(lambda: outcome(wavy, [x], {"slope": slope}, g), monkeypatch)  # noqa: B023
             assert_same_bits(fast, slow)
-    assert len(at_once) == 8
-    assert len(set(at_once)) == 2
+    assert len(set(at_once)) == 1
 
 
-def test_a_rule_of_a_user_that_is_not_elementwise_is_tried_once():
+def test_a_rule_of_a_user_sees_arrays_at_each_call(at_once):
     seen = []
 
     def rule(g, out, x):
-        seen.append(type(x))
-        return g * x.sum()
+        seen.append((type(x), x.shape))
+        return g * len(seen)
 
-    double = ln.op(vjp=rule, scalar="x + x")(lambda x: None)
+    double = ln.op(vjp=rule, scalar="x + x + x")(lambda x: None)
     x = ln.ones((200, 200), requires_grad=True)
-    for _ in range(2):
-        assert double(x).backward(ln.ones((200, 200)))[x][0, 0].item() == 40_000
-    assert seen == [Symbol, np.ndarray, np.ndarray]
+    assert [double(x).backward(ln.ones((200, 200)))[x][0, 0].item() for _ in range(2)] == [1, 2]
+    assert seen == [(np.ndarray, (200, 200))] * 2
 
 
 def test_kernels_are_shared_by_functions_that_differ_in_numbers(at_once):

@@ -20,8 +20,6 @@ _ndarray = np.ndarray
 _empty_like = np.empty_like
 #: Static arguments differ, such as a slope that changes from step to step: so many plans are kept per function.
 _MOST = 64
-#: Elements from which on it takes less time to plan a rule than to compute it.
-_LARGE = 1 << 15
 _FLOATS = frozenset(map(np.dtype, ("float32", "float64")))
 
 
@@ -129,29 +127,11 @@ def in_one_pass(function: Callable[..., Any], *, on_none: Callable[[], None] | N
     return run
 
 
-def rule_in_one_pass(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """Have a kernel compute the elementwise rule of a user, which may read what changes: each call plans it anew.
-
-    Planning takes as long as a few passes over small arrays, so NumPy computes those.
-    """
-    is_elementwise = True
-
-    @functools.wraps(rule)
-    def run(*operands: Any, **static: Any) -> Any:
-        nonlocal is_elementwise
-        first = operands[0]
-        if type(first) is _ndarray and first.size >= _LARGE and is_elementwise:
-            plan = _plan(rule, operands, static)
-            is_elementwise = plan is not None
-            if plan is not None and (found := plan.run(operands)) is not None:
-                return found
-        return rule(*operands, **static)
-
-    return run
-
-
 def rules_in_one_pass(op: Op) -> None:
-    """Have kernels compute the gradient rules of an elementwise op; rules of one pass get none, and no overhead."""
+    """Have kernels compute the gradient rules of an elementwise op; rules of one pass get none, and no overhead.
+
+    Only for rules of labnet: one of a user may read a variable or a shape, which a recording would not see change.
+    """
 
     def wrapped(rule: Any, position: int) -> Any:
         def restore() -> None:
