@@ -18,14 +18,18 @@ QUICK   = tests/test_public_api.py \
 # What the extras install, with what they depend on.
 SIZE_notebooks = 0.9 GB
 SIZE_test      = 2 GB
+SIZE_docs      = 1 GB
+# The documentation: BUILDER=linkcheck asks the sites that pages link to, and needs a network.
+BUILDER ?= html
 # Jupyter refuses to run as root, as in a container, unless told so.
 ROOT_FLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab demo generate test quick check chaos faults soak fuzz clean
+.PHONY: help lab demo docs generate test quick check chaos faults soak fuzz clean
 
 help:
 	@echo "make lab    open JupyterLab on the quickstart (ARGS=--no-browser on a host without a screen)"
 	@echo "make demo   serve a model in one process and train it from another, in the terminal"
+	@echo "make docs   build the documentation in build/docs/html; runs notebooks whose code has changed (NOTEBOOKS=--all runs all)"
 	@echo "make generate  write exports, the stub of methods and docs/ops.md from the registry of ops, and the pages of torch's names and of layers"
 	@echo "make test   run every test, linters and type checks included (ARGS='tests/store -x' runs a part, ARGS='-n 0 --pdb' in one process)"
 	@echo "make quick  linters, type checks and the fast core of the tests, in less than a minute"
@@ -42,6 +46,11 @@ lab: $(VENV)/.notebooks
 
 demo: $(VENV)/.notebooks
 	$(BIN)/python examples/demo.py $(ARGS)
+
+docs: $(VENV)/.docs
+	$(BIN)/python tools/run_notebooks.py $(NOTEBOOKS)
+	$(BIN)/python -m sphinx -W --keep-going --quiet -b $(BUILDER) -d build/docs/doctrees docs build/docs/$(BUILDER) $(ARGS)
+	@echo "open build/docs/$(BUILDER)/index.html"
 
 generate: $(VENV)/.test
 	$(BIN)/python tools/generate_exports.py
@@ -82,7 +91,7 @@ $(VENV)/bin/pip:
 	@$(PYTHON) -m venv --clear $(VENV) || { echo "could not make a virtual environment: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
 
 # One stamp per extra; a change of pyproject.toml installs again.
-$(VENV)/.notebooks $(VENV)/.test: $(VENV)/.%: pyproject.toml | $(VENV)/bin/pip
+$(VENV)/.notebooks $(VENV)/.test $(VENV)/.docs: $(VENV)/.%: pyproject.toml | $(VENV)/bin/pip
 	@echo "installing labnet with the extra '$*': $(SIZE_$*) of packages"
 	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[$*]'
 	@# JupyterLab would ask over the lower right of the notebook whether to show its news.

@@ -116,8 +116,14 @@ def named_functions() -> dict[str, Callable[..., Any]]:
         **{name: REGISTRY[name].function for name in ACTIVATIONS},
         **{name: FORMS[name] for name in NAMED},
         **{name: FORMS[target] for name, target in FORM_ALIASES.items()},
-        **{name: NUMPY_FUNCTIONS[getattr(np, name)] for name in NUMPY},
+        **{name: _numpy_function(name) for name in NUMPY},
     }
+
+
+def _numpy_function(name: str) -> Callable[..., Any]:
+    function = NUMPY_FUNCTIONS[getattr(np, name)]
+    function.__doc__ = NUMPY[name]
+    return function
 
 
 def attach() -> None:

@@ -78,7 +78,7 @@ def embedding(indices: Tensor, weight: Tensor, padding_idx: int | None = None) -
 
     Returns
     -------
-    tensor of shape (*indices.shape, E)
+    tensor of shape ``(*indices.shape, E)``
 
     Raises
     ------

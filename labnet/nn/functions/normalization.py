@@ -66,7 +66,7 @@ def layer_norm(
 
     Parameters
     ----------
-    x : tensor of shape (..., *normalized_shape)
+    x : tensor of shape ``(..., *normalized_shape)``
     normalized_shape : int or tuple of int
     weight, bias : tensors of shape `normalized_shape`, optional
     eps : float
@@ -102,7 +102,7 @@ def rms_norm(
 
     Parameters
     ----------
-    x : tensor of shape (..., *normalized_shape)
+    x : tensor of shape ``(..., *normalized_shape)``
     normalized_shape : int or tuple of int
     weight : tensor of shape `normalized_shape`, optional
     eps : float, optional

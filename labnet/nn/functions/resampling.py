@@ -157,7 +157,7 @@ def unfold(x: Tensor, kernel_size: Pair, dilation: Pair = 1, padding: Pair = 0, 
 def fold(
     x: Tensor, output_size: Pair, kernel_size: Pair, dilation: Pair = 1, padding: Pair = 0, stride: Pair = 1
 ) -> Tensor:
-    """Add up columns (N, C rows columns, windows) to images (N, C, *output_size); the adjoint of `unfold`.
+    """Add up columns (N, C rows columns, windows) to images ``(N, C, *output_size)``; the adjoint of `unfold`.
 
     Examples
     --------

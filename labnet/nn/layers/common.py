@@ -318,7 +318,7 @@ class LayerNorm(Module):
         self.bias = zeros(self.normalized_shape, requires_grad=True) if elementwise_affine and bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a tensor of the same shape (..., *normalized_shape)."""
+        """Return a tensor of the same shape ``(..., *normalized_shape)``."""
         if self.weight is not None:
             self.check_dtype(x, self.weight)
         return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
@@ -358,7 +358,7 @@ class RMSNorm(Module):
         self.weight = ones(self.normalized_shape, requires_grad=True) if elementwise_affine else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a tensor of the same shape (..., *normalized_shape)."""
+        """Return a tensor of the same shape ``(..., *normalized_shape)``."""
         if self.weight is not None:
             self.check_dtype(x, self.weight)
         return rms_norm(x, self.normalized_shape, self.weight, self.eps)

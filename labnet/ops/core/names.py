@@ -128,11 +128,20 @@ FORMS = (
 #: Other names of these.
 FORM_ALIASES = {"baddbmm": "addmm", "swapdims": "swapaxes", "trapz": "trapezoid"}
 
-#: Functions with the names, and the arguments, of NumPy.
-NUMPY = (
-    *("atleast_1d", "atleast_2d", "column_stack", "dstack", "fliplr", "flipud", "hstack", "inner", "rot90", "vdot"),
-    "vstack",
-)
+#: Functions with the names, and the arguments, of NumPy, and what each does.
+NUMPY = {
+    "atleast_1d": "Return each tensor with one dimension or more.",
+    "atleast_2d": "Return each tensor with two dimensions or more; new ones come first.",
+    "column_stack": "Return tensors of one dimension as the columns of a matrix, beside those of matrices.",
+    "dstack": "Concatenate tensors along the third dimension.",
+    "fliplr": "Reverse the second dimension.",
+    "flipud": "Reverse the first dimension.",
+    "hstack": "Concatenate tensors along the second dimension, those of one dimension along the first.",
+    "inner": "Return the sums of products over the last dimension of both tensors.",
+    "rot90": "Rotate by `k` quarter turns in the plane of two dimensions, from the first towards the second.",
+    "vdot": "Return the sum of products of two tensors of equal size, as if they were flat.",
+    "vstack": "Concatenate tensors along the first dimension; those of one dimension become rows.",
+}
 
 #: Activations, which are functions of the namespace too.
 ACTIVATIONS = ("log_softmax", "relu", "sigmoid", "softmax")
