@@ -42,14 +42,15 @@ autodoc_typehints = "none"
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
-numpydoc_class_members_toctree = False
 
+pygments_dark_style = "github-dark"
 html_theme = "furo"
 html_title = f"labnet {release}"
 html_static_path = ["static"]
 html_css_files = ["labnet.css"]
 html_favicon = "static/icon.svg"
 html_copy_source = False
+html_show_search_summary = False  # it would read pages over HTTP
 html_show_sphinx = False
 html_theme_options = {"source_repository": f"{REPOSITORY}/", "source_branch": "main", "source_directory": "docs/"}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

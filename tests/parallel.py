@@ -16,6 +16,7 @@ FIRST = (
     "machine",
     "tests/cuda/test_device_suite.py",
     "tests/compile/intrinsics/test_values.py",
+    "tests/test_site.py",
     "tests/compile/intrinsics/test_products.py",
     "tests/cuda/test_ptx.py",
     "tests/compile/test_random_programs.py",

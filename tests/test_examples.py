@@ -1,4 +1,4 @@
-"""Every script of the gallery runs as a user would run it, and the README lists it."""
+"""Every script of the gallery runs as a user would run it, and the documentation lists it."""
 
 import subprocess
 import sys
@@ -50,5 +50,5 @@ def test_an_example_runs_and_says_what_came_out(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", LAST_LINES)
-def test_the_readme_lists_an_example(name):
-    assert f"examples/{name}" in (ROOT / "README.md").read_text()
+def test_the_documentation_lists_an_example(name):
+    assert f"](../examples/{name})" in (ROOT / "docs" / "examples.md").read_text()

@@ -102,4 +102,4 @@ def test_exports_are_up_to_date():
 
 
 def test_version_matches_the_changelog():
-    assert f"## {ln.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"## [{ln.__version__}]" in (ROOT / "CHANGELOG.md").read_text()

@@ -1,4 +1,4 @@
-"""Record ``docs/panel.gif`` and ``docs/quickstart.png``: JupyterLab while a cell trains the model that another one serves.
+"""Record ``docs/panel.gif`` and ``docs/quickstart.png``: JupyterLab while one cell trains the model of another.
 
 Run it after a change of the panel: ``python -m tools.record_panel``. It needs Chromium.
 """
@@ -14,9 +14,9 @@ from tests.helpers.jupyter.jupyterlab import browser_page, jupyterlab
 from tests.helpers.jupyter.lab_notebooks import open_notebook, run_all, write_notebook
 
 DOCS = Path(__file__).parent.parent / "docs"
-WIDTH, HEIGHT, FRAMES, MILLISECONDS = 900, 1000, 32, 250
+WIDTH, HEIGHT, FRAMES, MILLISECONDS = 900, 960, 32, 250
 #: The notebook, without menus and bars.
-CLIP = {"x": 64, "y": 90, "width": 804, "height": 880}
+CLIP = {"x": 64, "y": 90, "width": 796, "height": 830}
 CELLS = (
     """import labnet as ln
 from sklearn.datasets import load_digits

@@ -1,7 +1,7 @@
-"""Run the notebooks whose code has changed and save them with their outputs: ``python tools/run_notebooks.py [NAME ...]``.
+"""Run the notebooks whose code has changed and save their outputs: ``python tools/run_notebooks.py [NAME ...]``.
 
-Outputs are saved without what differs in every run and says nothing: clock times, ports, paths, tokens, ids of widgets. A
-digest of the code is saved with them, so that a test can tell outputs of older code. ``--all`` runs every notebook.
+Outputs are saved without what differs in every run and says nothing: clock times, ports, paths, ids of widgets. A
+digest of the code is saved with them, so a test finds outputs of older code. ``--all`` runs every notebook.
 """
 
 import argparse
@@ -137,9 +137,7 @@ def run(path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         own = {"XDG_STATE_HOME": folder, "LABNET_RUNS": f"{folder}/runs.sqlite", "PYTHONPATH": str(ROOT)}
         os.environ.update(own)
-        NotebookClient(
-            notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}
-        ).execute()
+        NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
         for cell, before in zip(notebook.cells, saved.cells, strict=True):
             cell.source = before.source
         clean(notebook, {port: named}, folder)

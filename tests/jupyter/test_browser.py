@@ -33,9 +33,12 @@ LOOK = """() => {
 
 @pytest.fixture
 def quickstart(tmp_path):
-    """Copy the quickstart, with a free port in place of 3000; nothing else is changed."""
-    text = (NOTEBOOKS / "quickstart.ipynb").read_text()
-    (tmp_path / "quickstart.ipynb").write_text(text.replace("3000", str(free_port())))
+    """Copy the quickstart without its outputs, with a free port in place of 3000; nothing else is changed."""
+    notebook = json.loads((NOTEBOOKS / "quickstart.ipynb").read_text())
+    for cell in notebook["cells"]:
+        if "outputs" in cell:
+            cell["outputs"] = []
+    (tmp_path / "quickstart.ipynb").write_text(json.dumps(notebook).replace("3000", str(free_port())))
     return tmp_path
 
 
