@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import sys
+from importlib.util import find_spec
 from os.path import relpath
 from pathlib import Path
 
@@ -26,8 +27,9 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
-exclude_patterns = ["_build"]
-nitpicky = False  # types in signatures name classes of other libraries
+# Modules that import a library have their page where it is installed.
+exclude_patterns = [f"api/interop-{name}.md" for name in ("jax", "torch") if find_spec(name) is None]
+suppress_warnings = ["toc.empty_glob"]  # of these pages, where both are missing
 
 # Markdown and notebooks. Notebooks are shown with the outputs that they are saved with: tools/run_notebooks.py.
 myst_enable_extensions = ["colon_fence", "deflist"]
