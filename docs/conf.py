@@ -29,7 +29,6 @@ extensions = [
 ]
 # Modules that import a library have their page where it is installed.
 exclude_patterns = [f"api/interop-{name}.md" for name in ("jax", "torch") if find_spec(name) is None]
-suppress_warnings = ["toc.empty_glob"]  # of these pages, where both are missing
 
 # Markdown and notebooks. Notebooks are shown with the outputs that they are saved with: tools/run_notebooks.py.
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -43,6 +42,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 add_module_names = False
 toc_object_entries_show_parents = "hide"
+autosummary_generate = False
 numpydoc_show_class_members = False
 
 pygments_dark_style = "github-dark"
