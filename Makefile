@@ -101,4 +101,4 @@ $(VENV)/.notebooks $(VENV)/.test $(VENV)/.docs: $(VENV)/.%: pyproject.toml | $(V
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build docs/notebooks .pytest_cache .mypy_cache .ruff_cache .hypothesis

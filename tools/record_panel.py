@@ -27,7 +27,7 @@ x = x.astype("float32") / 16""",
     """%%serve_model model --optimizer adam --lr 3e-3 --port 3000
 model = ln.nn.Sequential(ln.nn.Linear(64, 64), ln.nn.relu, ln.nn.Linear(64, 10))""",
     """remote = ln.network.remote_model("localhost:3000")
-for epoch in range(40):
+for epoch in range(200):
     for images, labels in ln.batches(x, y, 32, shuffle=True, seed=epoch):
         loss = ln.loss.cross_entropy(await remote(images), labels)
         await loss.backward()""",
