@@ -59,7 +59,7 @@ ORDERS = {
         ("arrays",),
         ("ufunc_calls",),
         ("products",),
-        ("layers", "optimizers", "pooling", "scalar_kernels"),
+        ("layers", "optimizers", "pooling", "scalar_kernels", "scans", "selection", "convolution"),
     ),
     "kernels.cuda": (("driver",), ("codegen",), ("array",), ("kernels",), ("protocols",)),
     "compile": (

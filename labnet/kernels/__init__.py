@@ -132,6 +132,15 @@ layers_forward = Kernel("layers_forward")
 layers_backward = Kernel("layers_backward")
 tile_max = Kernel("tile_max")
 tile_max_backward = Kernel("tile_max_backward")
+columns = Kernel("columns")
+add_columns = Kernel("add_columns")
+depthwise = Kernel("depthwise")
+depthwise_input = Kernel("depthwise_input")
+depthwise_weight = Kernel("depthwise_weight")
+gather = Kernel("gather")
+scatter_add = Kernel("scatter_add")
+scan = Kernel("scan")
+prod = Kernel("prod")
 sgd = Kernel("sgd")
 sgd_with_momentum = Kernel("sgd_with_momentum")
 adam = Kernel("adam")
@@ -143,6 +152,15 @@ KERNELS = (
     sgd_with_momentum,
     tile_max,
     tile_max_backward,
+    columns,
+    add_columns,
+    depthwise,
+    depthwise_input,
+    depthwise_weight,
+    gather,
+    scatter_add,
+    scan,
+    prod,
 )
 
 

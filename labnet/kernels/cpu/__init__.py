@@ -13,9 +13,18 @@ Only the process that compiles imports this module; others load machine code.
 
 from numba import float32, int64
 
+from labnet.kernels.cpu.convolution import (
+    add_columns,
+    columns,
+    depthwise,
+    depthwise_input,
+    depthwise_weight,
+)
 from labnet.kernels.cpu.layers import layers_backward, layers_forward
 from labnet.kernels.cpu.optimizers import adam, sgd, sgd_with_momentum
 from labnet.kernels.cpu.pooling import tile_max, tile_max_backward
+from labnet.kernels.cpu.scans import prod, scan
+from labnet.kernels.cpu.selection import gather, scatter_add
 
 #: Each kernel with the types of its result and arguments.
 KERNELS = {
@@ -23,6 +32,15 @@ KERNELS = {
     "layers_backward": (layers_backward, int64(int64, int64)),
     "tile_max": (tile_max, int64(int64, int64, int64)),
     "tile_max_backward": (tile_max_backward, int64(int64, int64, int64)),
+    "columns": (columns, int64(int64, int64, int64)),
+    "add_columns": (add_columns, int64(int64, int64, int64)),
+    "depthwise": (depthwise, int64(int64, int64, int64)),
+    "depthwise_input": (depthwise_input, int64(int64, int64, int64)),
+    "depthwise_weight": (depthwise_weight, int64(int64, int64, int64)),
+    "gather": (gather, int64(*[int64] * 5)),
+    "scatter_add": (scatter_add, int64(*[int64] * 6)),
+    "scan": (scan, int64(*[int64] * 6)),
+    "prod": (prod, int64(int64, int64, int64)),
     "sgd": (sgd, int64(int64, float32)),
     "sgd_with_momentum": (sgd_with_momentum, int64(int64, float32, float32)),
     "adam": (adam, int64(int64, *[float32] * 8)),

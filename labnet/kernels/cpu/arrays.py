@@ -42,6 +42,16 @@ def floats(context: Any, address: Any) -> Any:
     return Pointer(int64), generate
 
 
+@intrinsic
+def integers(context: Any, address: Any) -> Any:
+    """Return an address as a pointer to int64 numbers."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+
+    return types.CPointer(int64)(int64), generate
+
+
 @njit(**INSIDE)
 def item(arrays, index):
     """Return the address of an item of a tuple."""

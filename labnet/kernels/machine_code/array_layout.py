@@ -12,6 +12,8 @@ DATA, NDIM, SHAPE, DTYPE, FLAGS = HEAD, HEAD + 8, HEAD + 16, HEAD + 40, HEAD + 4
 READ = 0x101
 #: How the dtype of float32 begins: kind, type code and byte order, a character each.
 FLOAT32 = int.from_bytes(b"ff=", "little")
+#: The same of int64, whose type code depends on the platform.
+INT64 = int.from_bytes(f"i{np.dtype('int64').char}=".encode(), "little")
 
 
 @functools.cache
