@@ -390,7 +390,17 @@ def _images(batch: Batch, op: Op, inputs: Sequence[Any], static: Static) -> Any:
 
 
 _REDUCTIONS = ("sum", "mean", "max", "min", "prod", "var", "std", "all", "any", "count_nonzero")
-_ALONG = ("argmax", "argmin", "softmax", "log_softmax", "sort", "argsort", "cumulative_sum", "cumulative_prod")
+_ALONG = (
+    "argmax",
+    "argmin",
+    "softmax",
+    "log_softmax",
+    "sort",
+    "argsort",
+    "argselect",
+    "cumulative_sum",
+    "cumulative_prod",
+)
 #: Ops whose static arguments may be stand-ins.
 _READ_KEYS = ("getitem", "cross_entropy_with_logits")
 _RULES: dict[str, Callable[..., Any]] = {

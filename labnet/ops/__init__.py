@@ -196,6 +196,9 @@ from labnet.ops.selection.indexing import (
     take,
     take_along_axis,
 )
+from labnet.ops.selection.order_statistics import (
+    argselect,
+)
 from labnet.ops.selection.rearrangement import (
     flip,
     pad,
@@ -240,6 +243,7 @@ __all__ = [
     "any",
     "argmax",
     "argmin",
+    "argselect",
     "argsort",
     "asin",
     "asinh",

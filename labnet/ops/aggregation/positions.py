@@ -18,7 +18,8 @@ from labnet.ops.elementwise.arithmetic import minimum
 from labnet.ops.elementwise.elementary import maximum, where
 from labnet.ops.elementwise.logic import equal, isnan
 from labnet.ops.layout.shape import astype, expand_dims, squeeze
-from labnet.ops.selection.indexing import getitem, take_along_axis
+from labnet.ops.selection.indexing import take_along_axis
+from labnet.ops.selection.order_statistics import argselect
 from labnet.ops.selection.sorting import Chosen, argsort, sort
 from labnet.tensor import Tensor
 
@@ -89,25 +90,14 @@ def _along(name: str, place: Callable[[Tensor, int], Tensor]) -> Callable[..., C
 
 
 def _middle(x: Tensor, axis: int) -> Tensor:
-    middle = narrow_one(argsort(x, axis=axis), axis, (x.shape[axis] - 1) // 2)
+    place = (x.shape[axis] - 1) // 2
+    middle = argselect(x, place, place + 1, axis=axis)
     if x.dtype.kind != "f":
         return middle
     missing = isnan(x)
     return where(
         any_of(missing, axis=axis, keepdims=True), argmax(astype(missing, "int8"), axis=axis, keepdims=True), middle
     )
-
-
-def narrow_one(x: Tensor, axis: int, place: int) -> Tensor:
-    """Return one slice along a dimension, which stays.
-
-    Examples
-    --------
-    >>> import labnet as ln
-    >>> narrow_one(ln.asarray([[1, 2]]), 1, 0).tolist()
-    [[1]]
-    """
-    return getitem(x, (slice(None),) * axis + (slice(place, place + 1),))
 
 
 def _sorted(x: Tensor, dim: Any, descending: bool = False, stable: bool = True) -> Chosen:
@@ -185,7 +175,7 @@ def kthvalue(x: Tensor, /, k: int, axis: int = -1, keepdims: bool = False) -> Ch
     along = normalize_axis("kthvalue", axis, x.shape)
     if not 1 <= k <= x.shape[along]:
         raise ValueError(f"kthvalue: k must be from 1 to {x.shape[along]}, got {k}")
-    return _chosen(x, narrow_one(argsort(x, axis=along), along, k - 1), along, keepdims)
+    return _chosen(x, argselect(x, k - 1, k, axis=along), along, keepdims)
 
 
 @form

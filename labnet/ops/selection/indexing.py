@@ -13,6 +13,7 @@ from labnet.ops.core.declaration import Array, Sample, no_flops
 from labnet.ops.core.registry import EVERY, FLOATS, composed, op
 from labnet.ops.elementwise.elementary import kept
 from labnet.ops.layout.shape import fit
+from labnet.ops.selection.lookup import AlongAxis, add, along_axis, lookup, read
 from labnet.tensor import Tensor, wrap
 
 _KEYS = (
@@ -31,7 +32,8 @@ _KEYS = (
 def plain_key(key: Any) -> Any:
     """Convert tensors and lists in an index to arrays."""
     if isinstance(key, tuple):
-        return tuple(plain_key(part) for part in key)
+        parts = tuple(plain_key(part) for part in key)
+        return AlongAxis(parts, key.axis) if type(key) is AlongAxis else parts
     if isinstance(key, Tensor):
         return key.array
     return index_of(key) if isinstance(key, list) else key
@@ -62,11 +64,17 @@ def getitem(x: Array, /, key: Any) -> Array:
     >>> ln.asarray([[1, 2], [3, 4]])[:, 1].tolist()
     [2, 4]
     """
-    return x[plain_key(key)]
+    return x[key] if type(key) is int or type(key) is slice else _read(x, plain_key(key))
+
+
+def _read(x: Array, key: Any) -> Array:
+    if type(x) is np.ndarray and x.flags.c_contiguous and (found := lookup(key, x.shape)):
+        return read(x, found)
+    return x[key]
 
 
 @op(
-    lambda g, out, x, *, key, shape: g[key if isinstance(g, Tensor) else plain_key(key)],
+    lambda g, out, x, *, key, shape: g[key] if isinstance(g, Tensor) else _read(g, plain_key(key)),
     samples=(
         Sample(((2, 4),), {"key": slice(0, 2), "shape": (3, 4)}),
         Sample(((3,),), {"key": ([0, 0, 2],), "shape": (4,)}),
@@ -89,6 +97,8 @@ def scatter_add(x: Array, /, key: Any, shape: tuple[int, ...]) -> Array:
     key = plain_key(key)
     if _is_basic(key):
         out[key] = x
+    elif type(out) is np.ndarray and (found := lookup(key, shape)) and x.shape == found.shape:
+        add(x, found, out)
     else:
         np.add.at(out, key, x)
     return out
@@ -196,6 +206,4 @@ def take_along_axis(x: Tensor, /, indices: Any, axis: int = -1) -> Tensor:
     places = indices if isinstance(indices, Tensor) else np.asarray(indices)
     if places.ndim != x.ndim:
         raise ShapeError(f"take_along_axis: x has shape {x.shape}, indices have shape {places.shape}")
-    grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in x.shape)])
-    grid[normalize_axis("take_along_axis", axis, x.shape)] = places
-    return getitem(x, tuple(grid))
+    return getitem(x, along_axis(places, normalize_axis("take_along_axis", axis, x.shape), x.shape))

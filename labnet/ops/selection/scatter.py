@@ -18,6 +18,7 @@ from labnet.ops.elementwise.logic import equal
 from labnet.ops.layout.shape import astype, broadcast_to, expand_dims
 from labnet.ops.selection.indexing import getitem, setitem
 from labnet.ops.selection.indexing import scatter_add as added_at
+from labnet.ops.selection.lookup import along_axis
 from labnet.ops.selection.sorting import argsort
 from labnet.tensor import Tensor
 
@@ -30,9 +31,7 @@ def _places(op: str, x: Tensor, axis: int, index: Any) -> tuple[Any, ...]:
     positions = index if isinstance(index, Tensor) else np.asarray(index)
     if positions.ndim != x.ndim:
         raise ShapeError(f"{op}: x has shape {x.shape}, index has shape {positions.shape}: expected as many dimensions")
-    grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in positions.shape)])
-    grid[normalize_axis(op, axis, x.shape)] = positions
-    return tuple(grid)
+    return along_axis(positions, normalize_axis(op, axis, x.shape), positions.shape)
 
 
 def _part(value: Any, key: tuple[Any, ...]) -> Any:
@@ -133,6 +132,8 @@ def scatter_reduce(
     """
     key = _places("scatter_reduce", x, axis, index)
     part = _part(value, key)
+    if reduce == "sum" and include_self:
+        return x + added_at(part, key, x.shape)
     counts = added_at(astype(zeros_like(part) + 1, x.dtype), key, x.shape)
     if reduce in ("amax", "amin"):
         low = -math.inf if reduce == "amax" else math.inf

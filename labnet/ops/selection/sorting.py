@@ -10,6 +10,8 @@ from labnet.ops.core.axes import normalize_axis
 from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.registry import EVERY, NUMBERS, composed, op
 from labnet.ops.selection.indexing import getitem, plain_key, take_along_axis
+from labnet.ops.selection.lookup import along_axis
+from labnet.ops.selection.order_statistics import MANY, argselect, order
 from labnet.tensor import Tensor, tell, wrap
 
 _SAMPLES = (
@@ -20,8 +22,13 @@ _SAMPLES = (
 )
 
 
-def _unsort(g: Tensor, out: Tensor, x: Tensor, *, axis: int = -1, **order: Any) -> Tensor:
-    return take_along_axis(g, argsort(argsort(x, axis=axis, **order), axis=axis), axis=axis)
+def _unsort(g: Any, out: Any, x: Any, *, axis: int = -1, **order: Any) -> Any:
+    places = argsort(x, axis=axis, **order)
+    if type(g) is not np.ndarray:
+        return take_along_axis(g, argsort(places, axis=axis), axis=axis)
+    found = np.empty_like(g)
+    np.put_along_axis(found, places.array, g, axis)
+    return found
 
 
 @op(_unsort, samples=_SAMPLES)
@@ -34,7 +41,10 @@ def sort(x: Array, /, axis: int = -1, descending: bool = False, stable: bool = T
     >>> ln.sort(ln.asarray([3, 1, 2])).tolist()
     [1, 2, 3]
     """
-    ordered = np.sort(x, axis=axis, stable=stable)
+    if type(x) is np.ndarray and x.dtype == np.float32 and x.ndim and x.size >= MANY:
+        ordered = np.take_along_axis(x, order(x, axis), axis)
+    else:
+        ordered = np.sort(x, axis=axis, stable=stable)
     return np.flip(ordered, axis) if descending else ordered
 
 
@@ -49,10 +59,7 @@ def argsort(x: Array, /, axis: int = -1, descending: bool = False, stable: bool 
     [1, 2, 0]
     """
     x = x if x.ndim else x.reshape(1)  # as NumPy does
-    if not descending:
-        return np.argsort(x, axis=axis, stable=stable)
-    backwards = np.argsort(np.flip(x, axis), axis=axis, stable=stable)
-    return np.flip(x.shape[axis] - 1 - backwards, axis)
+    return order(x, axis, descending=descending, stable=stable)
 
 
 @op(
@@ -107,10 +114,8 @@ def topk(x: Tensor, /, k: int, axis: int = -1, largest: bool = True, sorted: boo
     along = normalize_axis("topk", axis, x.shape)
     if not 0 <= k <= x.shape[along]:
         raise ShapeError(f"topk: k must be from 0 to {x.shape[along]}, the length of axis {axis}, got {k}")
-    indices = argsort(x, axis=along, descending=largest)[(slice(None),) * along + (slice(k),)]
-    key: list[Any] = list(np.ogrid[tuple(slice(n) for n in indices.shape)])
-    key[along] = indices
-    return Chosen(getitem(x, tuple(key)), indices)
+    indices = argselect(x, 0, k, axis=along, descending=largest)
+    return Chosen(getitem(x, along_axis(indices, along, indices.shape)), indices)
 
 
 def _elements(x: Tensor) -> Array:
@@ -157,6 +162,59 @@ class UniqueInverse(NamedTuple):
     inverse_indices: Tensor
 
 
+class _Tally(NamedTuple):
+    """Integers that are close together, counted.
+
+    Attributes
+    ----------
+    values : array
+        The distinct ones, in order.
+    distances : array of int64
+        Of each element from the least.
+    counts, present : array of int64
+        How often each distance occurs, and those that do.
+    """
+
+    values: Array
+    distances: Array
+    counts: Array
+    present: Array
+
+
+def _tally(x: Array) -> _Tally | None:
+    """Count integers; None if they are far apart, or other elements."""
+    if type(x) is not np.ndarray or x.dtype.kind not in "biu" or x.dtype == np.uint64 or not x.size:
+        return None
+    low, high = int(x.min()), int(x.max())
+    if high - low > 4 * x.size:
+        return None
+    distances = x.reshape(-1).astype(np.int64) - low
+    counts = np.bincount(distances)
+    present = np.flatnonzero(counts)
+    return _Tally((present + low).astype(x.dtype), distances, counts, present)
+
+
+def _first(tally: _Tally) -> Array:
+    """Return where each value occurs first."""
+    first, backwards = np.empty_like(tally.counts), tally.distances[::-1]
+    first[backwards] = np.arange(len(backwards))[::-1]  # of several at one place, the last remains
+    return first[tally.present]
+
+
+def _inverse(tally: _Tally, shape: tuple[int, ...]) -> Array:
+    """Return which value each element is."""
+    return (np.cumsum(tally.counts > 0) - 1)[tally.distances].reshape(shape)
+
+
+def _float_values(x: Array) -> Array:
+    """Return the distinct elements in order; of the two zeros, the first."""
+    values = np.unique(x, equal_nan=False)
+    zero = np.searchsorted(values, 0)
+    if zero < len(values) and values[zero] == 0:
+        values[zero] = x.reshape(-1)[(x == 0).argmax()]
+    return values
+
+
 _SETS = (Sample(((3, 4),)), Sample(((0,),)), Sample(((),)))
 
 
@@ -172,7 +230,11 @@ def unique_all(x: Tensor, /) -> UniqueAll:
     >>> ln.unique_all(ln.asarray([2, 1, 2])).counts.tolist()
     [1, 2]
     """
-    return UniqueAll(*map(wrap, np.unique_all(_elements(x))))
+    array = _elements(x)
+    if (tally := _tally(array)) is None:
+        return UniqueAll(*map(wrap, np.unique_all(array)))
+    parts = tally.values, _first(tally), _inverse(tally, x.shape), tally.counts[tally.present]
+    return UniqueAll(*map(wrap, parts))
 
 
 @composed(samples=_SETS, gradients=(False,), dtypes=EVERY)
@@ -185,7 +247,10 @@ def unique_counts(x: Tensor, /) -> UniqueCounts:
     >>> ln.unique_counts(ln.asarray([2, 1, 2])).counts.tolist()
     [1, 2]
     """
-    return UniqueCounts(*map(wrap, np.unique_counts(_elements(x))))
+    array = _elements(x)
+    if (tally := _tally(array)) is None:
+        return UniqueCounts(*map(wrap, np.unique_counts(array)))
+    return UniqueCounts(wrap(tally.values), wrap(tally.counts[tally.present]))
 
 
 @composed(samples=_SETS, gradients=(False,), dtypes=EVERY)
@@ -198,7 +263,10 @@ def unique_inverse(x: Tensor, /) -> UniqueInverse:
     >>> ln.unique_inverse(ln.asarray([2, 1, 2])).inverse_indices.tolist()
     [1, 0, 1]
     """
-    return UniqueInverse(*map(wrap, np.unique_inverse(_elements(x))))
+    array = _elements(x)
+    if (tally := _tally(array)) is None:
+        return UniqueInverse(*map(wrap, np.unique_inverse(array)))
+    return UniqueInverse(wrap(tally.values), wrap(_inverse(tally, x.shape)))
 
 
 @composed(samples=_SETS, gradients=(False,), dtypes=EVERY)
@@ -211,4 +279,9 @@ def unique_values(x: Tensor, /) -> Tensor:
     >>> ln.unique_values(ln.asarray([2, 1, 2])).tolist()
     [1, 2]
     """
+    array = _elements(x)
+    if (tally := _tally(array)) is not None:
+        return wrap(tally.values)
+    if type(array) is np.ndarray and array.dtype.kind == "f":
+        return wrap(_float_values(array))
     return unique_all(x).values

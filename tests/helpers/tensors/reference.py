@@ -432,6 +432,10 @@ def running(best):
     return apply
 
 
+def argselect(x, start, stop, axis=-1, descending=False):
+    return np.take(along(order)(x, axis=axis, descending=descending), range(start, stop), axis)
+
+
 def topk(x, k, axis=-1, largest=True):
     order = np.argsort(-x.astype("float64") if largest else x, axis=axis, kind="stable")
     first = np.take(order, range(k), axis)
@@ -543,6 +547,7 @@ REFERENCE = {
     "diff": diff,
     "sort": along(ordered),
     "argsort": along(order),
+    "argselect": argselect,
     "searchsorted": searchsorted,
     "nonzero": lambda x: tuple(np.array([i for i in np.ndindex(x.shape) if x[i]], int).reshape(-1, x.ndim).T),
     "unique_all": unique,
