@@ -1,7 +1,11 @@
 """Scans: ops in which each element depends on those before it."""
 
+import math
+from typing import Any
+
 import numpy as np
 
+from labnet import kernels
 from labnet.errors import ShapeError
 from labnet.ops.core.axes import normalize_axis
 from labnet.ops.core.creation import zeros
@@ -28,13 +32,28 @@ def _along(x: Array, axis: int | None) -> int:
     return 0 if axis is None else axis
 
 
+def _accumulated(ufunc: np.ufunc, x: Array, axis: int, *, is_reversed: bool = False) -> Array:
+    """Accumulate a sum or product along a dimension of an array of NumPy, also from its end."""
+    if -x.ndim <= axis < x.ndim and (compiled := kernels.scan.ready(x.dtype, x.size)):
+        shape, along, rows, out = x.shape, axis % x.ndim, np.ascontiguousarray(x), np.empty(x.shape, x.dtype)
+        together = (rows, out)
+        sizes = math.prod(shape[:along]), shape[along], math.prod(shape[along + 1 :])
+        if compiled(id(together), *sizes, int(ufunc is np.multiply), int(is_reversed)):
+            return out
+    if is_reversed:
+        return np.flip(ufunc.accumulate(np.flip(x, axis), axis), axis)
+    return ufunc.accumulate(x, axis)
+
+
 def _initial(out: Array, axis: int, value: int) -> Array:
     shape = list(out.shape)
     shape[axis] = 1
     return np.concatenate([np.full(shape, value, out.dtype, like=out), out], axis)
 
 
-def _from_end(x: Tensor, axis: int) -> Tensor:
+def _from_end(x: Any, axis: int) -> Any:
+    if type(x) is np.ndarray:
+        return _accumulated(np.add, x, axis, is_reversed=True)
     return flip(cumulative_sum(flip(x, axis=axis), axis=axis), axis=axis)
 
 
@@ -52,7 +71,8 @@ def _pull_sum(
     include_initial: bool = False,
 ) -> Tensor:
     along = _along(x, axis)
-    return reshape(_from_end(_without_initial(g, along, include_initial), along), x.shape).astype(x.dtype)
+    found = reshape(_from_end(_without_initial(g, along, include_initial), along), x.shape)
+    return found if found.dtype == x.dtype else found.astype(x.dtype)
 
 
 @op(_pull_sum, samples=_SAMPLES, wide=True)
@@ -78,7 +98,10 @@ def cumulative_sum(
     [1, 3, 6]
     """
     along = _along(x, axis)
-    out = np.cumsum(x, axis=along, dtype=None if dtype is None else as_dtype(dtype))
+    if dtype is None and type(x) is np.ndarray and x.dtype.kind == "f" and x.ndim:
+        out = _accumulated(np.add, x, along)
+    else:
+        out = np.cumsum(x, axis=along, dtype=None if dtype is None else as_dtype(dtype))
     return _initial(out, along, 0) if include_initial else out
 
 
@@ -100,21 +123,30 @@ def _scaled(slope: Tensor, factor: Tensor) -> Tensor:
     return found
 
 
+def _are_divisible(products: Array, factors: Array) -> bool:
+    """Return whether there are finite products only, and no factor is zero."""
+    return bool(factors.size and factors.all() and np.isfinite(products.max()) and np.isfinite(products.min()))
+
+
 def _vjp_prod(
-    g: Tensor,
-    out: Tensor,
-    x: Tensor,
+    g: Any,
+    out: Any,
+    x: Any,
     *,
     axis: int | None = None,
     dtype: DTypeLike | None = None,
     include_initial: bool = False,
-) -> Tensor:
-    """Compute the vjp without a division, so that zeros need no special case.
+) -> Any:
+    """Compute the vjp without a division, so that zeros need no special case; arrays without zeros are divided.
 
     The derivative at i is the product before i times s[i] = g[i] + x[i+1] * s[i+1]; this recurrence is solved in a
     logarithmic number of steps (Hillis and Steele, "Data parallel algorithms", 1986).
     """
     along = _along(x, axis)
+    is_plain = type(x) is np.ndarray and type(g) is np.ndarray and x.ndim > 0 and not include_initial
+    if is_plain and out.dtype == x.dtype and _are_divisible(out, x):
+        totals: Array = _from_end(g * out, along)
+        return np.divide(totals, x, out=totals)
     values = moveaxis(x if x.ndim else reshape(x, (1,)), along, -1).astype(out.dtype)
     slope = moveaxis(_without_initial(g, along, include_initial), along, -1)
     factor, places = _later(values, 1), 1
@@ -138,7 +170,10 @@ def cumulative_prod(
     [1, 2, 6, 24]
     """
     along = _along(x, axis)
-    out = np.cumprod(x, axis=along, dtype=None if dtype is None else as_dtype(dtype))
+    if dtype is None and type(x) is np.ndarray and x.dtype.kind == "f" and x.ndim:
+        out = _accumulated(np.multiply, x, along)
+    else:
+        out = np.cumprod(x, axis=along, dtype=None if dtype is None else as_dtype(dtype))
     return _initial(out, along, 1) if include_initial else out
 
 

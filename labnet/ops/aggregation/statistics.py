@@ -2,16 +2,18 @@
 
 import builtins
 import math
+from typing import Any
 
 import numpy as np
 
+from labnet import kernels
+from labnet.device import CPU
 from labnet.errors import DTypeError, ShapeError
 from labnet.kernels.device_dispatch import is_on_gpu
 from labnet.ops.aggregation.reduction import (
     EMPTY_SAMPLE,
     SAMPLES,
     Axis,
-    any,
     max,
     mean,
     min,
@@ -23,15 +25,21 @@ from labnet.ops.aggregation.reduction import (
 from labnet.ops.aggregation.scans import products_before
 from labnet.ops.core.axes import normalize_axis
 from labnet.ops.core.declaration import Array, Sample
+from labnet.ops.core.dispatch import current_tracer
 from labnet.ops.core.half_precision import HALF, SINGLE
 from labnet.ops.core.registry import FLOATS, NUMBERS, composed, op
 from labnet.ops.elementwise.arithmetic import abs, sign
 from labnet.ops.elementwise.elementary import exp, is_differentiated, kept, log, where
 from labnet.ops.elementwise.logic import isfinite, isnan
 from labnet.ops.layout.shape import astype, moveaxis, reshape
+from labnet.ops.selection.indexing import take_along_axis
+from labnet.ops.selection.order_statistics import argselect
 from labnet.ops.selection.rearrangement import flip
 from labnet.ops.selection.sorting import sort
 from labnet.tensor import DTypeLike, Tensor, as_dtype
+
+#: Elements of a row that are multiplied side by side; the kernel refuses any other number.
+_LANES = 128
 
 
 def _axes(op: str, x: Tensor, axis: Axis) -> tuple[int, ...]:
@@ -56,17 +64,55 @@ def _kept(out: Tensor, x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tens
     return reshape(out, tuple(1 if i in axes else n for i, n in enumerate(x.shape))) if keepdims else out
 
 
+def _are_normal(products: Array) -> bool:
+    """Return whether products have no factor of zero, and neither too small nor too large a size to be divided."""
+    size = np.abs(products)
+    return products.dtype.kind == "f" and bool(
+        (size >= np.finfo(products.dtype).tiny).all() and np.isfinite(size).all()
+    )
+
+
 def _vjp_prod(
-    g: Tensor, out: Tensor, x: Tensor, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False
-) -> Tensor:
+    g: Any, out: Any, x: Any, *, axis: Axis = None, dtype: DTypeLike | None = None, keepdims: bool = False
+) -> Any:
     axes = _axes("prod", x, axis)
+    if type(x) is np.ndarray and type(g) is np.ndarray and out.dtype == x.dtype and _are_normal(out):
+        shape = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+        slope: Any = np.divide(out.reshape(shape), x, out=np.empty_like(x))
+        return np.multiply(g.reshape(shape), slope, out=slope)
     flat = _gathered(x, axes)
     others = products_before(flat) * flip(products_before(flip(flat, axis=-1)), axis=-1)
     lengths = [n for i, n in enumerate(x.shape) if i not in axes]
     apart = reshape(others, (*lengths, *(x.shape[a] for a in axes)))
     slope = moveaxis(apart, tuple(range(len(lengths), x.ndim)), axes)
-    found = spread(g, x, axis) * slope
+    found: Tensor = spread(g, x, axis) * slope
     return (found if is_differentiated(x) else kept(found, slope != 0)).astype(x.dtype)
+
+
+def _last_axes(x: Array, axis: Axis) -> int:
+    """Return how many dimensions a reduction has if they are the last ones of contiguous floats, else 0."""
+    if x.dtype.kind != "f" or not x.flags.c_contiguous:
+        return 0
+    axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    found = {a + x.ndim if a < 0 else a for a in axes}
+    return len(found) if found == set(range(x.ndim - len(axes), x.ndim)) else 0
+
+
+def _row_products(rows: Array) -> Array:
+    """Multiply the elements of each row side by side in lanes, and these pairwise: one product waits for few others."""
+    (count, length), lanes = rows.shape, _LANES
+    if compiled := kernels.prod.ready(rows.dtype, rows.size):
+        out = np.empty(count, rows.dtype)
+        together = (rows, np.empty(lanes, rows.dtype), out)
+        if compiled(id(together), count, length):
+            return out
+    whole = length - length % lanes
+    parts = np.multiply.reduce(rows[:, :whole].reshape(count, -1, lanes), axis=1)
+    parts[:, : length - whole] *= rows[:, whole:]
+    while parts.shape[1] > 1:
+        half = parts.shape[1] // 2
+        parts = parts[:, :half] * parts[:, half:]
+    return parts[:, 0]
 
 
 @op(_vjp_prod, samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=NUMBERS, wide=True)
@@ -79,6 +125,9 @@ def prod(x: Array, /, axis: Axis = None, *, dtype: DTypeLike | None = None, keep
     >>> ln.prod(ln.asarray([[1, 2], [3, 4]]), axis=0).tolist()
     [3, 8]
     """
+    last = _last_axes(x, axis) if dtype is None and type(x) is np.ndarray and x.size >= 2 * _LANES else 0
+    if last and (length := math.prod(x.shape[-last:])) >= 2 * _LANES:
+        return _row_products(x.reshape(-1, length)).reshape(x.shape[:-last] + (1,) * (last if keepdims else 0))
     return np.prod(x, axis=axis, dtype=None if dtype is None else as_dtype(dtype), keepdims=keepdims)
 
 
@@ -178,12 +227,18 @@ def median(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
     2.5
     """
     axes = _axes("median", x, axis)
-    ordered = sort(_gathered(x, axes))
-    count = ordered.shape[-1]
-    middle = ordered[..., builtins.max(count - 1, 0) // 2 : count // 2 + 1]
-    out = mean(middle, axis=-1)
+    flat = _gathered(x, axes)
+    count = flat.shape[-1]
+    middle = builtins.max(count - 1, 0) // 2, count // 2 + 1
+    if count and current_tracer() is None and flat.device == CPU:
+        values = take_along_axis(flat, argselect(flat, *middle))
+        greatest = take_along_axis(flat, argselect(flat, count - 1, count))
+    else:  # one sort is compiled, and computed on a GPU, faster than two selections
+        ordered = sort(flat)
+        values, greatest = ordered[..., slice(*middle)], ordered[..., count - 1 :]
+    out = mean(values, axis=-1)
     if count:  # NaN is sorted last
-        out = where(any(isnan(ordered), axis=-1), ordered[..., -1], out)
+        out = where(isnan(greatest[..., 0]), greatest[..., 0], out)
     return _kept(out, x, axes, keepdims)
 
 

@@ -433,9 +433,12 @@ def static_function(op: Op, *, names: Sequence[str], positional: int, required: 
         if op.torch_form is not None and (args or "dim" in static):
             return op.torch_form(x, *args, **static)  # type: ignore[no-any-return]
         if args:
-            if len(args) > positional:
-                args = _grouped(name, names, positional, args, static)
-            _take_positional(name, names, args, static)
+            if len(args) == 1 and positional and not static:
+                static[names[0]] = args[0]
+            else:
+                if len(args) > positional:
+                    args = _grouped(name, names, positional, args, static)
+                _take_positional(name, names, args, static)
         if axes and static:
             make_plain(name, axes, static)
         if numbers and static:
