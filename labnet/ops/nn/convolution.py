@@ -13,6 +13,7 @@ from labnet.kernels.device_dispatch import is_on_gpu
 from labnet.ops.aggregation.reduction import sum
 from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.registry import FLOATS, op
+from labnet.ops.nn import depthwise
 from labnet.ops.nn.windows import Padding, Pair, Windows
 from labnet.tensor import Tensor
 
@@ -24,8 +25,20 @@ def _channels_fit(images: tuple[int, ...], weight: tuple[int, ...], groups: int)
         raise ValueError(f"{images[1]} channels and {weight} weights do not fit {groups} groups")
 
 
+def _is_depthwise(like: Array, weight: Sequence[int], groups: int) -> bool:
+    """Return whether each channel has its own filter, and the arrays are not on a GPU."""
+    return groups == weight[0] > 1 == weight[1] and not is_on_gpu(like)
+
+
 def _windows(
-    like: Array, images: Sequence[int], weight: Sequence[int], stride: Pair, padding: Padding, dilation: Pair
+    like: Array,
+    images: Sequence[int],
+    weight: Sequence[int],
+    groups: int,
+    *,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
 ) -> Windows:
     """Return the window geometry, for arrays on the device of `like`."""
     return Windows.of(
@@ -34,7 +47,7 @@ def _windows(
         stride=stride,
         padding=padding,
         dilation=dilation,
-        joined=not is_on_gpu(like),
+        joined=not is_on_gpu(like) and not _is_depthwise(like, weight, groups),
     )
 
 
@@ -111,12 +124,18 @@ def conv2d(
     _channels_fit(x.shape, weight.shape, groups)
     if np.shape(bias) not in ((), weight.shape[:1]):
         raise ValueError("expected one number of the bias per filter")
-    windows = _windows(x, x.shape, weight.shape, stride, padding, dilation)
+    windows = _windows(x, x.shape, weight.shape, groups, stride=stride, padding=padding, dilation=dilation)
+    if _is_depthwise(x, weight.shape, groups):
+        numbers = (
+            bias if np.ndim(bias) else np.full(len(weight), bias, None if isinstance(bias, np.ndarray) else x.dtype)
+        )
+        return depthwise.correlate(x, weight[:, 0], numbers, windows)
     filters = weight.reshape(groups, len(weight) // groups, -1)
     shift = np.reshape(bias, (*filters.shape[:2], 1)) if np.ndim(bias) else bias
     out = np.empty((len(x), *filters.shape[:2], windows.out[0] * windows.row), np.result_type(x, weight, bias), like=x)
+    memory = windows.memory(x, x.shape[1], groups, x.dtype)
     for part in windows.parts(x, x.shape[1]):
-        np.matmul(filters, windows.columns(x[part], groups), out=out[part])
+        np.matmul(filters, windows.columns(x[part], groups, memory), out=out[part])
         out[part] += shift
     return out.reshape(len(x), len(weight), windows.out[0], windows.row)[..., : windows.out[1]]
 
@@ -164,11 +183,14 @@ def conv2d_input(
     [[[[1.0, 2.0, 1.0]]]]
     """
     _channels_fit(shape, weight.shape, groups)
-    windows = _windows(y, shape, weight.shape, stride, padding, dilation)
+    windows = _windows(y, shape, weight.shape, groups, stride=stride, padding=padding, dilation=dilation)
+    if _is_depthwise(y, weight.shape, groups):
+        return depthwise.correlate_input(y, weight[:, 0], windows)
     filters = np.swapaxes(weight.reshape(groups, len(weight) // groups, -1), 1, 2)
     out = np.empty(shape, np.result_type(y, weight), like=y)
+    memory = windows.memory(y, shape[1], groups, out.dtype)
     for part in windows.parts(y, shape[1]):
-        out[part] = windows.add_up(np.matmul(filters, windows.widen(y[part], groups)), shape[1])
+        out[part] = windows.back(filters, windows.widen(y[part], groups), shape[1], memory)
     return out
 
 
@@ -211,10 +233,12 @@ def conv2d_weight(
     [[[[2.0, 2.0]]]]
     """
     _channels_fit(x.shape, shape, groups)
-    windows = _windows(x, x.shape, shape, stride, padding, dilation)
+    windows = _windows(x, x.shape, shape, groups, stride=stride, padding=padding, dilation=dilation)
+    if _is_depthwise(x, shape, groups):
+        return depthwise.correlate_weight(x, y, windows).reshape(shape)
     out = np.zeros((groups, math.prod(shape[1:]), shape[0] // groups), np.result_type(x, y), like=x)
+    memory = windows.memory(x, x.shape[1], groups, x.dtype)
     for part in windows.parts(x, x.shape[1]):  # BLAS is faster with the larger factor on the left
-        out += np.matmul(windows.columns(x[part], groups), np.swapaxes(windows.widen(y[part], groups), 2, 3)).sum(
-            axis=0
-        )
+        columns = windows.columns(x[part], groups, memory)
+        out += np.matmul(columns, np.swapaxes(windows.widen(y[part], groups), 2, 3)).sum(axis=0)
     return np.swapaxes(out, 1, 2).reshape(shape)

@@ -4,13 +4,16 @@ For short rows, the matrix is taken from the flattened image across row ends: it
 copied or added at once. The few windows that wrap around an edge are computed and discarded.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from labnet import kernels
 from labnet.kernels.device_dispatch import is_on_gpu
 from labnet.ops.core.declaration import Array
 
@@ -55,6 +58,10 @@ def margins(
         totals = [d * (k - 1) * (padding == "same") for k, d in zip(kernel, dilation, strict=True)]
         return tuple((total // 2, total - total // 2) for total in totals)
     return tuple((width, width) for width in pair(padding))
+
+
+#: Sizes and memory for an image, as a kernel reads them, and memory for a matrix of windows.
+Memory = tuple[Array, Array, Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,46 +135,105 @@ class Windows:
         strides = (n, c, rows * self.dilation[0], columns * self.dilation[1], rows * self.stride[0])
         return as_strided(padded, shape, (*strides, columns * self.stride[1]), writeable=writeable)
 
+    def _part(self, x: Array, channels: int) -> int:
+        """Return the number of images of a part."""
+        each = channels * self.kernel[0] * self.kernel[1] * self.out[0] * self.row
+        return max(1, (_PART_ELSEWHERE if is_on_gpu(x) else _PART) // max(1, each))
+
     def parts(self, x: Array, channels: int) -> Iterator[slice]:
         """Split a batch into parts with a bounded number of windows."""
-        images = len(x)
-        each = channels * self.kernel[0] * self.kernel[1] * self.out[0] * self.row
-        count = max(1, (_PART_ELSEWHERE if is_on_gpu(x) else _PART) // max(1, each))
-        return (slice(start, start + count) for start in range(0, images, count))
+        count = self._part(x, channels)
+        return (slice(start, start + count) for start in range(0, len(x), count))
 
-    def columns(self, x: Array, groups: int) -> Array:
+    def geometry(self) -> tuple[Array, Array]:
+        """Return the sizes as a kernel of the CPU reads them, and memory for an image with padding."""
+        sizes, size = _geometry(self)
+        return sizes, np.empty(size, np.float32)
+
+    def memory(self, x: Array, channels: int, groups: int, dtype: np.dtype[Any]) -> Memory | None:
+        """Return memory for the matrix of windows of each part, with what a kernel needs; None if it takes none.
+
+        Its rows do not all begin in the same line of the cache.
+        """
+        if is_on_gpu(x) or (self.kernel == self.stride == (1, 1) and self.padded == self.image):
+            return None
+        count, inner = self.out[0] * self.row, channels // groups * self.kernel[0] * self.kernel[1]
+        images = min(len(x), self._part(x, channels))
+        whole = np.empty((images, groups, inner, count if count % 256 else count + 16), dtype)
+        return (*self.geometry(), whole)
+
+    def columns(self, x: Array, groups: int, memory: Memory | None) -> Array:
         """Return the windows of images (N, C, H, W) as a matrix (N, groups, C / groups * kernel, windows)."""
-        inner = x.shape[1] // groups * self.kernel[0] * self.kernel[1]
+        shape = x.shape[0], groups, x.shape[1] // groups * self.kernel[0] * self.kernel[1], self.out[0] * self.row
         if is_on_gpu(x):
             from labnet.kernels.cuda.kernels import im2col
 
-            found = im2col.im2col(x, self._sizes())
-            return found.reshape((x.shape[0], groups, inner, self.out[0] * self.out[1]))
+            return im2col.im2col(x, self._sizes()).reshape(shape)
+        if memory is None:
+            return x.reshape(shape)
+        *known, whole = memory
+        whole = whole[: len(x)]
+        out = whole[..., : shape[-1]]
+        if compiled := kernels.columns.ready(x.dtype, whole.size):
+            together = (*known, np.ascontiguousarray(x), whole)
+            if compiled(id(together), x.shape[0] * x.shape[1], whole.shape[-1]):
+                return out
+        view = self.view(x)
+        out.reshape(view.shape, copy=False)[...] = view
+        return out
+
+    def view(self, x: Array) -> Array:
+        """View images (N, C, H, W) with padding as windows of shape (N, C, *kernel, out[0], row)."""
         padded = x
         if self.padded != self.image:
             padded = np.zeros((*x.shape[:2], *self.padded), x.dtype)
             self._inside(padded)[...] = x
-        view = self._view(np.ascontiguousarray(padded))
-        return view.reshape(x.shape[0], groups, inner, self.out[0] * self.row)
+        return self._view(np.ascontiguousarray(padded))
 
-    def add_up(self, columns: Array, channels: int) -> Array:
-        """Sum a matrix as of `columns` into images (N, channels, H, W); the adjoint of `columns`."""
-        parts = columns.reshape(len(columns), channels, *self.kernel, self.out[0], self.row)
-        if is_on_gpu(columns):
+    def back(self, filters: Array, wide: Array, channels: int, memory: Memory | None) -> Array:
+        """Return the images (N, channels, H, W) whose windows are ``filters @ wide``; the adjoint of `columns`.
+
+        Parameters
+        ----------
+        filters : array of shape (groups, channels / groups * kernel, K / groups)
+        wide : array of shape (N, groups, K / groups, windows)
+        channels : int
+        memory : tuple of array, or None
+            As of `memory`.
+        """
+        if is_on_gpu(wide):
             from labnet.kernels.cuda.kernels import im2col
 
+            parts = np.matmul(filters, wide).reshape(len(wide), channels, *self.kernel, *self.out)
             return im2col.col2im(parts, self._sizes())
-        padded = np.zeros((len(columns), channels, *self.padded), columns.dtype)
+        if memory is None:
+            return np.matmul(filters, wide).reshape(len(wide), channels, *self.image)
+        *known, whole = memory
+        whole = whole[: len(wide)]
+        columns = np.matmul(filters, wide, out=whole[..., : wide.shape[-1]])
+        if compiled := kernels.add_columns.ready(columns.dtype, columns.size):
+            out = np.empty((len(wide), channels, *self.image), columns.dtype)
+            together = (*known, whole, out)
+            if compiled(id(together), len(wide) * channels, whole.shape[-1]):
+                return out
+        parts = columns.reshape((len(wide), channels, *self.kernel, self.out[0], self.row), copy=False)
         if self.stride[0] == 1 and self.row == self.padded[1]:  # the rows are then consecutive and are added as one
+            padded = np.zeros((len(columns), channels, *self.padded), columns.dtype)
             runs = padded.reshape(len(columns), channels, self.padded[0] * self.row)
             length = self.out[0] * self.row
             for i, j in np.ndindex(self.kernel):
                 start = i * self.dilation[0] * self.row + j * self.dilation[1]
                 runs[:, :, start : start + length] += parts[:, :, i, j].reshape(len(columns), channels, length)
-        else:
-            target = self._view(padded, writeable=True)
-            for i, j in np.ndindex(self.kernel):
-                target[:, :, i, j] += parts[:, :, i, j]
+            return self._inside(padded)
+        found = (parts[:, :, i, j] for i, j in np.ndindex(self.kernel))
+        return self.overlap(found, len(columns), channels, columns.dtype)
+
+    def overlap(self, parts: Iterable[Array], images: int, channels: int, dtype: np.dtype[Any]) -> Array:
+        """Sum, into images (N, channels, H, W), what all windows have at each of their elements."""
+        padded = np.zeros((images, channels, *self.padded), dtype)
+        target = self._view(padded, writeable=True)
+        for (i, j), part in zip(np.ndindex(self.kernel), parts, strict=True):
+            target[:, :, i, j] += part
         return self._inside(padded)
 
     def _sizes(self) -> tuple[int, ...]:
@@ -181,3 +247,14 @@ class Windows:
             wide[..., : self.out[1]] = g
             g = wide
         return g.reshape(len(g), groups, g.shape[1] // groups, self.out[0] * self.row)
+
+
+@functools.lru_cache(maxsize=256)
+def _geometry(windows: Windows) -> tuple[Array, int]:
+    """Return the sizes as `labnet.kernels.cpu.convolution` reads them, and the elements of an image with padding."""
+    (rows, columns), (down, across), step = windows.padded, windows.dilation, windows.stride[1]
+    plane = -(-columns // step)  # of neighbours along a row, which neighbouring windows read
+    places = [j * across % step * plane + j * across // step for j in range(windows.kernel[1])]
+    taps = [i * down * plane * step + place for i in range(windows.kernel[0]) for place in places]
+    sizes = *windows.image, *windows.padded, *windows.kernel, windows.out[0], windows.row, *windows.stride
+    return np.asarray((*sizes, *windows.dilation, *windows.before, *taps), np.int64), rows * plane * step
