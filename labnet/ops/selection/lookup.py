@@ -82,10 +82,13 @@ class Lookup:
     def run(self, kernel: kernels.Kernel, source: Array, target: Array, *flags: int) -> bool:
         """Return whether a kernel has read or added."""
         compiled = kernel.ready(source.dtype, self.positions.size)
-        if compiled is None:
+        if compiled is None or source.dtype not in kernel.dtypes:
             return False
         together = (source, self.positions, target)
-        return bool(compiled(id(together), self.outer, self.length, self.count, self.inner, *flags))
+        if compiled(id(together), self.outer, self.length, self.count, self.inner, *flags):
+            return True
+        target.fill(0)  # up to the position that is out of bounds, it has added
+        return False
 
     def places(self) -> Array:
         """Return the position of each element in the flattened array.
@@ -152,5 +155,4 @@ def add(x: Array, found: Lookup, out: Array) -> None:
     """Add the elements of `x` at positions of a C-contiguous array of zeros, in the order of the positions."""
     x = np.ascontiguousarray(x)
     if not found.run(kernels.scatter_add, x, out, int(found.is_shared)):
-        out.fill(0)
         np.add.at(out.reshape(-1), found.places(), x.reshape(-1))
