@@ -58,8 +58,8 @@ ORDERS = {
     "kernels.cpu": (
         ("arrays",),
         ("ufunc_calls",),
-        ("products",),
-        ("layers", "optimizers", "pooling", "scalar_kernels", "scans", "selection", "convolution"),
+        ("summation", "products"),
+        ("layers", "optimizers", "pooling", "scalar_kernels", "scans", "selection", "convolution", "rows", "channels"),
     ),
     "kernels.cuda": (("driver",), ("codegen",), ("array",), ("kernels",), ("protocols",)),
     "compile": (

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 #: Calls that NumPy computes before any kernel is loaded: less than a second of small steps.
 PATIENCE = 200
+FLOAT32 = np.dtype("float32")
 #: Calls of an op that NumPy computes before its kernel is loaded.
 _OWN_PATIENCE = 10
 #: Elements that count as a call: NumPy takes some 10 microseconds for a pass over them.
@@ -39,7 +40,7 @@ class Kernel:
 
     __slots__ = ("_loading", "compiled", "name")
     #: Dtypes that it takes.
-    dtypes: frozenset[np.dtype[Any]] = frozenset((np.dtype("float32"),))
+    dtypes: frozenset[np.dtype[Any]] = frozenset((FLOAT32,))
 
     def __init__(self, name: str):
         self.name = name
@@ -67,6 +68,20 @@ class Kernel:
             if next(_asked) > PATIENCE:
                 self.load()
         return self.compiled
+
+    def compute(self, shape: tuple[int, ...], *inputs: Any, numbers: tuple[float, ...] = ()) -> Any:
+        """Return a new array of float32, which the compiled function writes; None if it did not.
+
+        It is given the inputs, of which the first is an array, the new array, and numbers.
+        """
+        for one in inputs:
+            if type(one) is not np.ndarray and one is not None:
+                return None
+        if inputs[0].dtype != FLOAT32 or (compiled := self.ready(FLOAT32, inputs[0].size)) is None:
+            return None
+        out = np.empty(shape, FLOAT32)
+        together = (*inputs, out)
+        return out if compiled(id(together), *numbers) else None
 
     def load(self) -> "Future[None]":
         """Load the kernel in the background, compiled by a child process if it is not on the disk."""
@@ -144,6 +159,14 @@ prod = Kernel("prod")
 sgd = Kernel("sgd")
 sgd_with_momentum = Kernel("sgd_with_momentum")
 adam = Kernel("adam")
+softmax = Kernel("softmax")
+softmax_backward = Kernel("softmax_backward")
+cross_entropy = Kernel("cross_entropy")
+cross_entropy_backward = Kernel("cross_entropy_backward")
+standardize = Kernel("standardize")
+standardize_backward = Kernel("standardize_backward")
+channels = Kernel("channels")
+channels_backward = Kernel("channels_backward")
 KERNELS = (
     sgd,
     layers_forward,
@@ -161,6 +184,14 @@ KERNELS = (
     scatter_add,
     scan,
     prod,
+    softmax,
+    softmax_backward,
+    cross_entropy,
+    cross_entropy_backward,
+    standardize,
+    standardize_backward,
+    channels,
+    channels_backward,
 )
 
 

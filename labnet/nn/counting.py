@@ -1,4 +1,4 @@
-"""Op statistics of fused steps that are no ops: runs of linear layers, and the recurrence of an LSTM.
+"""Op statistics of fused steps that are no ops: runs of linear layers, recurrences, and scaled standardization.
 
 While statistics are collected, the functions of these steps and the vjps of their nodes are replaced by counting ones;
 see `labnet.ops.core.counting`.
@@ -12,6 +12,9 @@ from typing import Any
 
 from labnet.autograd import Node, Run
 from labnet.kernels.device_dispatch import is_on_gpu, materialize, timed
+from labnet.nn.functions import channel_statistics, normalization
+from labnet.nn.functions.channel_statistics import ChannelStatistics
+from labnet.nn.functions.normalization import Scaled
 from labnet.nn.layers import containers, recurrent
 from labnet.nn.layers.dense import Layers
 from labnet.nn.layers.recurrence import Recurrence
@@ -50,12 +53,12 @@ class Fused:
     def counting_function(self, function: Function) -> Function:
         """Wrap the function in counting; a call that it declines is not counted."""
 
-        def counted(*arguments: Any) -> Any:
+        def counted(*arguments: Any, **named: Any) -> Any:
             if not active():
-                return function(*arguments)
+                return function(*arguments, **named)
             began = time.perf_counter()
             with timed(later(self.name)), suspended():
-                out = function(*arguments)
+                out = function(*arguments, **named)
             seconds = 0.0 if _is_elsewhere([out]) else time.perf_counter() - began
             if out is not None:
                 record(self.name, OpCount(1, seconds, _nbytes([*arguments, out]), self.flops(*arguments)))
@@ -124,6 +127,16 @@ FUSED = (
     Fused(
         *("lstm_steps", recurrent, "recur", Recurrence, _flops_of_steps),
         lambda node, parts: 2 * _flops_of_steps(*node.steps.inputs),
+    ),
+    Fused(
+        *("batch_norm", channel_statistics, "standardize_channels", ChannelStatistics),
+        lambda x, *_: int(8 * x.size),
+        lambda node, parts: 16 * int(node.channels.inputs[0].size),
+    ),
+    Fused(
+        *("row_norm", normalization, "scaled", Scaled),
+        lambda x, *_: int(8 * x.size),  # operations per element: two sums, a square, and five more
+        lambda node, parts: 16 * int(node.arrays[0].size),
     ),
 )
 _PLAIN = [(vars(fused.place)[fused.attribute], vars(fused.node)["vjp"]) for fused in FUSED]

@@ -13,6 +13,7 @@ Only the process that compiles imports this module; others load machine code.
 
 from numba import float32, int64
 
+from labnet.kernels.cpu.channels import channels, channels_backward
 from labnet.kernels.cpu.convolution import (
     add_columns,
     columns,
@@ -23,6 +24,14 @@ from labnet.kernels.cpu.convolution import (
 from labnet.kernels.cpu.layers import layers_backward, layers_forward
 from labnet.kernels.cpu.optimizers import adam, sgd, sgd_with_momentum
 from labnet.kernels.cpu.pooling import tile_max, tile_max_backward
+from labnet.kernels.cpu.rows import (
+    cross_entropy,
+    cross_entropy_backward,
+    softmax,
+    softmax_backward,
+    standardize,
+    standardize_backward,
+)
 from labnet.kernels.cpu.scans import prod, scan
 from labnet.kernels.cpu.selection import gather, scatter_add
 
@@ -44,4 +53,12 @@ KERNELS = {
     "sgd": (sgd, int64(int64, float32)),
     "sgd_with_momentum": (sgd_with_momentum, int64(int64, float32, float32)),
     "adam": (adam, int64(int64, *[float32] * 8)),
+    "softmax": (softmax, int64(int64, int64)),
+    "softmax_backward": (softmax_backward, int64(int64, int64)),
+    "cross_entropy": (cross_entropy, int64(int64)),
+    "cross_entropy_backward": (cross_entropy_backward, int64(int64)),
+    "standardize": (standardize, int64(int64, int64, int64, float32)),
+    "standardize_backward": (standardize_backward, int64(int64, int64, int64, float32)),
+    "channels": (channels, int64(int64, float32)),
+    "channels_backward": (channels_backward, int64(int64)),
 }

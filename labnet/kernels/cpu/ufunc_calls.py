@@ -11,7 +11,7 @@ from numba import int64, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from labnet.kernels.numpy_loops import symbol
+from labnet.kernels.numpy_loops import link, symbol
 
 _BYTES, _WORD = ir.IntType(8).as_pointer(), ir.IntType(64)
 _FUNCTION = ir.FunctionType(
@@ -32,6 +32,7 @@ def ufunc_call(name: str, dtypes: str) -> Any:
     dtypes : str
         A character per operand, such as ``"ff"`` for float32 to float32.
     """
+    link([symbol(name, dtypes)])  # Numba loads the functions inside of a kernel into this process too
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         *addresses, length = arguments

@@ -10,9 +10,8 @@ ITEMS, HEAD = tuple.__basicsize__, object.__basicsize__
 DATA, NDIM, SHAPE, DTYPE, FLAGS = HEAD, HEAD + 8, HEAD + 16, HEAD + 40, HEAD + 48
 #: Flags of an array that is C-contiguous and aligned.
 READ = 0x101
-#: How the dtype of float32 begins: kind, type code and byte order, a character each.
+#: How the dtypes of float32 and int64 begin: kind, type code and byte order, a character each.
 FLOAT32 = int.from_bytes(b"ff=", "little")
-#: The same of int64, whose type code depends on the platform.
 INT64 = int.from_bytes(f"i{np.dtype('int64').char}=".encode(), "little")
 
 

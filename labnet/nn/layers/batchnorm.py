@@ -5,6 +5,7 @@ from typing import Any
 from labnet import ops
 from labnet.autograd import no_grad
 from labnet.errors import ShapeError
+from labnet.nn.functions import channel_statistics
 from labnet.nn.modules import Module
 from labnet.nn.sizes import number, size
 from labnet.ops.core.creation import full, ones, zeros
@@ -52,30 +53,46 @@ class _BatchNorm(Module):
         for own in (self.weight, self.running_mean):
             if own is not None:
                 self.check_dtype(x, own)
+        if self.training or self.running_mean is None or self.running_var is None:
+            count = self._count(x)
+            found = channel_statistics.standardize_channels(x, self.weight, self.bias, self.eps)
+            if found is not None:
+                y, mean, variance = found
+                self._track(mean, variance * (count / (count - 1)))
+                return y
         (wide,) = wider([x])  # sums of squares overflow float16
         if self.training or self.running_mean is None or self.running_var is None:
             return self._normalize(wide, *self._statistics(wide)).astype(x.dtype)
         return self._normalize(wide, self._wide(self.running_mean, x), self._wide(self.running_var, x)).astype(x.dtype)
 
-    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance of the batch; update the running statistics in training."""
-        axes = (0, *range(2, x.ndim))
+    def _count(self, x: Tensor) -> int:
+        """Return the number of values per channel."""
         count = x.size // self.num_features
         if count < 2:
             raise ShapeError(
                 f"{type(self).__name__}({self._describe()}): expected more than one value per channel to take the "
                 f"statistics of, got shape {x.shape}"
             )
+        return count
+
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of the batch; update the running statistics in training."""
+        axes = (0, *range(2, x.ndim))
+        count = self._count(x)
         mean = ops.mean(x, axis=axes, keepdims=True)
         centered = x - mean
         variance = ops.mean(centered * centered, axis=axes, keepdims=True)
-        if self.training:
-            with no_grad():
-                self._track(mean.detach(), variance.detach() * (count / (count - 1)))
+        self._track(mean.detach(), variance.detach() * (count / (count - 1)))
         return mean, variance
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        """Update the running statistics from a batch, with the unbiased variance."""
+        """Update the running statistics from a batch in training, with the unbiased variance."""
+        if not self.training:
+            return
+        with no_grad():
+            self._update(mean, variance)
+
+    def _update(self, mean: Tensor, variance: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.assign(self.num_batches_tracked + 1)

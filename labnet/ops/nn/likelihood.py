@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from labnet import kernels
 from labnet.device import CPU
 from labnet.kernels.device_dispatch import device_of, moved
-from labnet.ops.aggregation.reduction import mean_of_array
+from labnet.ops.aggregation.reduction import is_last, mean_of_array
 from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.half_precision import HALF, SINGLE
 from labnet.ops.core.registry import FLOATS, op
@@ -68,11 +69,15 @@ def one_of(labels: Any, shape: tuple[int, ...], axis: int) -> Tensor:
     return equal(expand_dims(labels, axis=axis), wrap(moved(classes, labels.device)))
 
 
-def _pull_logits(g: Tensor, out: Tensor, x: Tensor, *, labels: Array, axis: int = -1) -> Tensor:
+def _pull_logits(g: Any, out: Any, x: Any, *, labels: Array, axis: int = -1) -> Any:
     place = x.device if isinstance(x, Tensor) else device_of(x)
     if isinstance(labels, Tensor) or place != CPU:  # as in the compiled op; one kernel on a GPU
         labels = labels if isinstance(labels, Tensor) else moved(labels, place)
         return expand_dims(g, axis=axis) * (softmax(x, axis=axis) - astype(one_of(labels, x.shape, axis), x.dtype))
+    if is_last(axis, x):
+        found = kernels.cross_entropy_backward.compute(x.shape, g, x, labels)
+        if found is not None:
+            return found
     one_hot = np.zeros(x.shape, x.dtype)
     np.put_along_axis(one_hot, np.expand_dims(labels, axis), 1, axis)
     return expand_dims(g, axis=axis) * (softmax(x, axis=axis) - wrap(one_hot))
@@ -103,6 +108,8 @@ def cross_entropy_with_logits(x: Array, /, *, labels: Array, axis: int = -1) -> 
     >>> ln.ops.cross_entropy_with_logits(ln.asarray([[0.0, 1000.0]]), labels=ln.asarray([0]).numpy()).tolist()
     [1000.0]
     """
+    if is_last(axis, x) and (found := kernels.cross_entropy.compute(x.shape[:-1], x, labels)) is not None:
+        return found
     most = np.max(x, axis=axis, keepdims=True)
     chosen = np.take_along_axis(x, np.expand_dims(labels, axis), axis) - most
     return np.squeeze(np.log(np.sum(np.exp(x - most), axis=axis, keepdims=True)) - chosen, axis)

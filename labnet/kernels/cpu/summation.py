@@ -1,0 +1,175 @@
+"""Sums and maxima of numbers that lie side by side: sums in NumPy's order, maxima in any.
+
+NumPy adds up to 128 numbers in eight interleaved sums, and halves more than that. The eight are one vector here.
+"""
+
+# mypy: ignore-errors
+# Numba finds the types.
+
+import functools
+from typing import Any
+
+from llvmlite import ir
+from numba import float32, int64, njit
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from labnet.kernels.cpu.arrays import INSIDE, OPTIONS, Pointer
+
+_WORD = ir.IntType(64)
+_LANES = ir.VectorType(ir.FloatType(), 8)
+
+
+def _loaded(builder: Any, pointer: Any, position: Any) -> Any:
+    """Emit a load of eight numbers."""
+    found = builder.load(builder.bitcast(builder.gep(pointer, [position]), _LANES.as_pointer()))
+    found.align = 4
+    return found
+
+
+def _total(lanes: Any, combine: Any) -> Any:
+    """Emit the pairwise combination of eight numbers."""
+    while len(lanes) > 1:
+        lanes = [combine(lanes[i], lanes[i + 1]) for i in range(0, len(lanes), 2)]
+    return lanes[0]
+
+
+def _lanes(builder: Any, row: Any) -> list[Any]:
+    return [builder.extract_element(row, ir.IntType(32)(lane)) for lane in range(8)]
+
+
+def _parts_sum(builder: Any, ends: Any, vector: Any, number: Any) -> Any:
+    """Emit the sums of consecutive parts of a row, up to 128 numbers each, and their pairwise combination.
+
+    The vectors of all parts are added in one loop, since each addition waits for the one before. `vector` and `number`
+    emit the eight elements at a position, and a single one. All parts but the last are multiples of eight long.
+    """
+    starts = [_WORD(0), *ends[:-1]]
+    places = [cgutils.alloca_once_value(builder, vector(start)) for start in starts]
+    lengths = [builder.sub(end, start) for start, end in zip(starts, ends, strict=True)]
+    lengths[-1] = builder.and_(lengths[-1], _WORD(-8))
+    common = functools.reduce(lambda a, b: builder.select(builder.icmp_signed("<", a, b), a, b), lengths)
+
+    def add(place: Any, position: Any) -> None:
+        builder.store(builder.fadd(builder.load(place), vector(position)), place)
+
+    with cgutils.for_range_slice(builder, _WORD(8), common, _WORD(8)) as (position, _):
+        for place, start in zip(places, starts, strict=True):
+            add(place, builder.add(start, position))
+    if len(ends) > 1:
+        for place, start, length in zip(places, starts, lengths, strict=True):
+            with cgutils.for_range_slice(builder, common, length, _WORD(8)) as (position, _):
+                add(place, builder.add(start, position))
+    totals = [_total(_lanes(builder, builder.load(place)), builder.fadd) for place in places]
+    last = cgutils.alloca_once_value(builder, totals[-1])
+    with cgutils.for_range_slice(builder, builder.add(starts[-1], lengths[-1]), ends[-1], _WORD(1)) as (position, _):
+        builder.store(builder.fadd(builder.load(last), number(position)), last)
+    return _total([*totals[:-1], builder.load(last)], builder.fadd)
+
+
+def _sum_of(parts: int, *, is_product: bool) -> Any:
+    """Return an intrinsic that sums a row, or the products of two, in consecutive parts, given where they end."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first, second, *ends = arguments
+
+        def joined(load: Any) -> Any:
+            return builder.fmul(load(first), load(second)) if is_product else load(first)
+
+        return _parts_sum(
+            builder,
+            ends,
+            lambda position: joined(lambda pointer: _loaded(builder, pointer, position)),
+            lambda position: joined(lambda pointer: builder.load(builder.gep(pointer, [position]))),
+        )
+
+    @intrinsic
+    def one(context: Any, x: Any, y: Any, end: Any) -> Any:
+        return float32(Pointer, Pointer, int64), generate
+
+    @intrinsic
+    def two(context: Any, x: Any, y: Any, first: Any, end: Any) -> Any:
+        return float32(Pointer, Pointer, int64, int64), generate
+
+    @intrinsic
+    def four(context: Any, x: Any, y: Any, first: Any, second: Any, third: Any, end: Any) -> Any:
+        return float32(Pointer, Pointer, *[int64] * 4), generate
+
+    return {1: one, 2: two, 4: four}[parts]
+
+
+@intrinsic
+def _lane_max(context: Any, numbers: Any, length: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer, length = arguments
+
+        def greater(a: Any, b: Any) -> Any:
+            return builder.select(builder.fcmp_ordered(">", b, a), b, a)
+
+        place = cgutils.alloca_once_value(builder, _loaded(builder, pointer, _WORD(0)))
+        with cgutils.for_range_slice(builder, _WORD(8), length, _WORD(8)) as (position, _):
+            builder.store(greater(builder.load(place), _loaded(builder, pointer, position)), place)
+        return _total(_lanes(builder, builder.load(place)), greater)
+
+    return float32(Pointer, int64), generate
+
+
+@intrinsic
+def ahead(context: Any, pointer: Any, count: Any) -> Any:
+    """Return the pointer to the number that lies `count` numbers behind another one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.gep(arguments[0], [arguments[1]])
+
+    return Pointer(Pointer, int64), generate
+
+
+def _partial(is_product: bool) -> Any:
+    """Return the function that sums in parts; its first two arguments are the same row for a plain sum."""
+    one, two, four = (_sum_of(parts, is_product=is_product) for parts in (1, 2, 4))
+
+    @njit(**OPTIONS)
+    def partial(x, y, size):
+        if size < 8:
+            total = float32(-0.0)
+            for i in range(size):
+                total += x[i] * y[i] if is_product else x[i]
+            return total
+        if size <= 128:
+            return one(x, y, size)
+        half = size // 2
+        half -= half % 8
+        if size - half <= 128:
+            return two(x, y, half, size)
+        quarter, third = half // 2, (size - half) // 2
+        quarter, third = quarter - quarter % 8, half + third - third % 8
+        if half > 128 and half - quarter <= 128 and size - third <= 128:
+            return four(x, y, quarter, half, third, size)
+        return partial(x, y, half) + partial(ahead(x, half), ahead(y, half), size - half)
+
+    return partial
+
+
+_partial_sum, _partial_product_sum = _partial(is_product=False), _partial(is_product=True)
+
+
+@njit(**INSIDE)
+def row_sum(x, size):
+    """Return the sum of numbers, with the bits of `np.sum`."""
+    return float32(0) + _partial_sum(x, x, size)
+
+
+@njit(**INSIDE)
+def row_product_sum(x, y, size):
+    """Return the sum of the products of two rows, with the bits of ``np.sum(x * y)``."""
+    return float32(0) + _partial_product_sum(x, y, size)
+
+
+@njit(**INSIDE)
+def row_max(x, size):
+    """Return the greatest number, unless one of them is NaN: then it may be any."""
+    whole = size - size % 8
+    found = _lane_max(x, whole) if whole else x[0]
+    for i in range(whole, size):
+        found = x[i] if x[i] > found else found
+    return found
