@@ -60,6 +60,7 @@ ORDERS = {
         ("ufunc_calls",),
         ("summation", "products"),
         ("layers", "optimizers", "pooling", "scalar_kernels", "scans", "selection", "convolution", "rows", "channels"),
+        ("attention",),
     ),
     "kernels.cuda": (("driver",), ("codegen",), ("array",), ("kernels",), ("protocols",)),
     "compile": (

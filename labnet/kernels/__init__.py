@@ -167,6 +167,8 @@ standardize = Kernel("standardize")
 standardize_backward = Kernel("standardize_backward")
 channels = Kernel("channels")
 channels_backward = Kernel("channels_backward")
+attention = Kernel("attention")
+attention_backward = Kernel("attention_backward")
 KERNELS = (
     sgd,
     layers_forward,
@@ -192,6 +194,8 @@ KERNELS = (
     standardize_backward,
     channels,
     channels_backward,
+    attention,
+    attention_backward,
 )
 
 

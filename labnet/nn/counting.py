@@ -12,7 +12,8 @@ from typing import Any
 
 from labnet.autograd import Node, Run
 from labnet.kernels.device_dispatch import is_on_gpu, materialize, timed
-from labnet.nn.functions import channel_statistics, normalization
+from labnet.nn.functions import attention_tiles, channel_statistics, normalization
+from labnet.nn.functions.attention_tiles import Attention
 from labnet.nn.functions.channel_statistics import ChannelStatistics
 from labnet.nn.functions.normalization import Scaled
 from labnet.nn.layers import containers, recurrent
@@ -122,11 +123,20 @@ def _flops_of_steps(gates: Any, weight: Any, hidden: Any, cell: Any) -> int:
     return int(gates.shape[0] * gates.shape[1] * (2 * weight.shape[0] * width + 10 * width))
 
 
+def _flops_of_attention(query: Any, key: Any, value: Any, *_: Any) -> int:
+    """Return the flops of attention: two products, and five operations per score."""
+    return int(query.size // query.shape[-1] * key.shape[-2] * (2 * query.shape[-1] + 2 * value.shape[-1] + 5))
+
+
 FUSED = (
     Fused("layers", containers, "layers", Layers, _flops_of_layers, _flops_of_layers_vjp),
     Fused(
         *("lstm_steps", recurrent, "recur", Recurrence, _flops_of_steps),
         lambda node, parts: 2 * _flops_of_steps(*node.steps.inputs),
+    ),
+    Fused(
+        *("attention", attention_tiles, "attend", Attention, _flops_of_attention),
+        lambda node, parts: 3 * _flops_of_attention(*node.tiles.inputs),
     ),
     Fused(
         *("batch_norm", channel_statistics, "standardize_channels", ChannelStatistics),

@@ -13,6 +13,7 @@ Only the process that compiles imports this module; others load machine code.
 
 from numba import float32, int64
 
+from labnet.kernels.cpu.attention import attention, attention_backward
 from labnet.kernels.cpu.channels import channels, channels_backward
 from labnet.kernels.cpu.convolution import (
     add_columns,
@@ -61,4 +62,6 @@ KERNELS = {
     "standardize_backward": (standardize_backward, int64(int64, int64, int64, float32)),
     "channels": (channels, int64(int64, float32)),
     "channels_backward": (channels_backward, int64(int64)),
+    "attention": (attention, int64(*[int64] * 4)),
+    "attention_backward": (attention_backward, int64(*[int64] * 4)),
 }

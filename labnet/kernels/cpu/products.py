@@ -40,7 +40,7 @@ def product(left, left_transposed, right, right_transposed, out, rows, inner, co
     elif inner == 1:
         for i in range(rows):
             for j in range(columns):
-                out[i * columns + j] = left[i] * right[j]
+                out[i * columns + j] = float32(0) + left[i] * right[j]  # never minus zero, as in NumPy
     else:
         left_form, left_step = (_TRANSPOSED, rows) if left_transposed else (_PLAIN, inner)
         right_form, right_step = (_TRANSPOSED, inner) if right_transposed else (_PLAIN, columns)

@@ -7,6 +7,7 @@ import numpy as np
 from labnet import ops
 from labnet.device import CPU
 from labnet.errors import ShapeError
+from labnet.nn.functions import attention_tiles
 from labnet.nn.functions.common import dropout
 from labnet.ops.core.creation import arange
 from labnet.ops.core.dispatch import current_tracer
@@ -68,12 +69,39 @@ def scaled_dot_product_attention(
                 f"{query.shape}, {key.shape}, {value.shape}"
             )
         key, value = (ops.repeat(x, heads // shared, axis=-3) for x in (key, value))
-    if is_causal:
-        if attn_mask is not None:
-            raise ValueError("scaled_dot_product_attention: give attn_mask or is_causal=True, not both")
-        attn_mask = causal_mask(query.shape[-2], key.shape[-2])
-    weights = attention_weights(query, key, None if attn_mask is None else additive(attn_mask, query.dtype), scale)
-    return dropout(weights, dropout_p) @ value
+    if is_causal and attn_mask is not None:
+        raise ValueError("scaled_dot_product_attention: give attn_mask or is_causal=True, not both")
+    bias = None if attn_mask is None else additive(attn_mask, query.dtype)
+    return attention(query, key, value, bias, scale, is_causal=is_causal, dropout_p=dropout_p)
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    scale: float | None = None,
+    *,
+    is_causal: bool = False,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """Average the values, weighted by `attention_weights`, of shape (..., L, V).
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> attention(ln.ones((1, 2)), ln.ones((2, 2)), ln.asarray([[1.0], [3.0]]), None).tolist()
+    [[2.0]]
+    """
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    factor = factor.item() if isinstance(factor, np.generic) else factor
+
+    def composed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        added = additive(causal_mask(query.shape[-2], key.shape[-2]), query.dtype) if is_causal else bias
+        return dropout(attention_weights(query, key, added, factor), dropout_p) @ value
+
+    found = None if dropout_p else attention_tiles.attend(query, key, value, bias, factor, is_causal, composed)
+    return composed(query, key, value) if found is None else found
 
 
 def attention_weights(query: Tensor, key: Tensor, bias: Tensor | None, scale: float | None = None) -> Tensor:

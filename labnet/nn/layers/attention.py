@@ -3,7 +3,7 @@
 from labnet import ops
 from labnet.errors import ShapeError
 from labnet.nn import init
-from labnet.nn.functions.attention import additive, attention_weights, causal_mask
+from labnet.nn.functions.attention import additive, attention, attention_weights, causal_mask
 from labnet.nn.functions.common import dropout
 from labnet.nn.modules import Linear, Module
 from labnet.nn.sizes import probability, size
@@ -125,12 +125,19 @@ class MultiheadAttention(Module):
         heads = [self._split(x) for x in self._project(inputs)]
         if single and key_padding_mask is not None:
             key_padding_mask = ops.expand_dims(key_padding_mask, axis=0)
-        if is_causal and attn_mask is None:
+        is_causal = is_causal and attn_mask is None
+        is_alone = is_causal and key_padding_mask is None and not need_weights
+        if is_causal and not is_alone:
             attn_mask = ops.equal(causal_mask(heads[0].shape[2], heads[1].shape[2]), False)
         bias = self._bias(heads[0], heads[1], attn_mask, key_padding_mask)
-        weights = attention_weights(heads[0], heads[1], bias)
-        weights = dropout(weights, self.dropout, self.training)
-        joined = ops.permute_dims(weights @ heads[2], (0, 2, 1, 3))
+        if need_weights:
+            weights = attention_weights(heads[0], heads[1], bias)
+            weights = dropout(weights, self.dropout, self.training)
+            found = weights @ heads[2]
+        else:
+            dropped = self.dropout if self.training else 0.0
+            found = attention(heads[0], heads[1], heads[2], bias, is_causal=is_alone, dropout_p=dropped)
+        joined = ops.permute_dims(found, (0, 2, 1, 3))
         output = self.out_proj(joined.reshape((*joined.shape[:2], self.embed_dim)))
         if single:
             output = output[0]
@@ -171,8 +178,7 @@ class MultiheadAttention(Module):
         size = self.embed_dim
         parts = [slice(k * size, (k + 1) * size) for k in range(3)]
         if len(inputs) == 1 and self._one_weight:
-            whole = inputs[0] @ ops.matrix_transpose(self.in_proj_weight)
-            whole = whole if self.in_proj_bias is None else whole + self.in_proj_bias
+            whole = ops.linear(inputs[0], self.in_proj_weight, self.in_proj_bias)
             return [whole[..., part] for part in parts]
         weights = (
             [self.in_proj_weight[part] for part in parts]
@@ -180,10 +186,8 @@ class MultiheadAttention(Module):
             else [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
         )
         inputs = inputs * 3 if len(inputs) == 1 else inputs
-        projected = [x @ ops.matrix_transpose(weight) for x, weight in zip(inputs, weights, strict=True)]
-        if self.in_proj_bias is None:
-            return projected
-        return [y + self.in_proj_bias[part] for y, part in zip(projected, parts, strict=True)]
+        biases = [None if self.in_proj_bias is None else self.in_proj_bias[part] for part in parts]
+        return [ops.linear(*given) for given in zip(inputs, weights, biases, strict=True)]
 
     def _split(self, x: Tensor) -> Tensor:
         """Split (N, L, E) into heads: (N, num_heads, L, E / num_heads)."""
