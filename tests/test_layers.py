@@ -59,7 +59,10 @@ ORDERS = {
         ("arrays",),
         ("ufunc_calls",),
         ("summation", "products"),
-        ("layers", "optimizers", "pooling", "scalar_kernels", "scans", "selection", "convolution", "rows", "channels"),
+        (
+            *("layers", "optimizers", "pooling", "scalar_kernels", "scans", "selection", "convolution", "rows"),
+            *("channels", "recurrence"),
+        ),
         ("attention",),
     ),
     "kernels.cuda": (("driver",), ("codegen",), ("array",), ("kernels",), ("protocols",)),

@@ -167,6 +167,10 @@ standardize = Kernel("standardize")
 standardize_backward = Kernel("standardize_backward")
 channels = Kernel("channels")
 channels_backward = Kernel("channels_backward")
+lstm = Kernel("lstm")
+lstm_backward = Kernel("lstm_backward")
+gru = Kernel("gru")
+gru_backward = Kernel("gru_backward")
 attention = Kernel("attention")
 attention_backward = Kernel("attention_backward")
 KERNELS = (
@@ -194,6 +198,10 @@ KERNELS = (
     standardize_backward,
     channels,
     channels_backward,
+    lstm,
+    lstm_backward,
+    gru,
+    gru_backward,
     attention,
     attention_backward,
 )

@@ -18,7 +18,7 @@ from labnet.nn.functions.channel_statistics import ChannelStatistics
 from labnet.nn.functions.normalization import Scaled
 from labnet.nn.layers import containers, recurrent
 from labnet.nn.layers.dense import Layers
-from labnet.nn.layers.recurrence import Recurrence
+from labnet.nn.layers.recurrence import GatedRecurrence, Recurrence
 from labnet.stats.collecting import active, later, on_switch, record, suspended
 from labnet.stats.operations import OpCount
 from labnet.tensor import Tensor
@@ -117,7 +117,7 @@ def _flops_of_layers_vjp(node: Layers, parts: Sequence[Any]) -> int:
     return len(x) * int(handed_on + by_input + by_weights + by_biases)
 
 
-def _flops_of_steps(gates: Any, weight: Any, hidden: Any, cell: Any) -> int:
+def _flops_of_steps(gates: Any, weight: Any, *_: Any) -> int:
     """Return the flops of a recurrence: a product and about ten operations per unit at each step."""
     width = weight.shape[1]
     return int(gates.shape[0] * gates.shape[1] * (2 * weight.shape[0] * width + 10 * width))
@@ -132,6 +132,10 @@ FUSED = (
     Fused("layers", containers, "layers", Layers, _flops_of_layers, _flops_of_layers_vjp),
     Fused(
         *("lstm_steps", recurrent, "recur", Recurrence, _flops_of_steps),
+        lambda node, parts: 2 * _flops_of_steps(*node.steps.inputs),
+    ),
+    Fused(
+        *("gru_steps", recurrent, "recur_gated", GatedRecurrence, _flops_of_steps),
         lambda node, parts: 2 * _flops_of_steps(*node.steps.inputs),
     ),
     Fused(

@@ -25,6 +25,7 @@ from labnet.kernels.cpu.convolution import (
 from labnet.kernels.cpu.layers import layers_backward, layers_forward
 from labnet.kernels.cpu.optimizers import adam, sgd, sgd_with_momentum
 from labnet.kernels.cpu.pooling import tile_max, tile_max_backward
+from labnet.kernels.cpu.recurrence import gru, gru_backward, lstm, lstm_backward
 from labnet.kernels.cpu.rows import (
     cross_entropy,
     cross_entropy_backward,
@@ -62,6 +63,10 @@ KERNELS = {
     "standardize_backward": (standardize_backward, int64(int64, int64, int64, float32)),
     "channels": (channels, int64(int64, float32)),
     "channels_backward": (channels_backward, int64(int64)),
+    "lstm": (lstm, int64(int64)),
+    "lstm_backward": (lstm_backward, int64(int64)),
+    "gru": (gru, int64(int64)),
+    "gru_backward": (gru_backward, int64(int64)),
     "attention": (attention, int64(*[int64] * 4)),
     "attention_backward": (attention_backward, int64(*[int64] * 4)),
 }

@@ -1,7 +1,8 @@
-"""The recurrence of an LSTM as one node: a loop over time and its vector-Jacobian product.
+"""The recurrences of an LSTM and of gated recurrent units as one node: a loop over time, and its backward.
 
 The equations are those of torch's LSTM (Hochreiter and Schmidhuber, 1997, with the forget gate of Gers et al.,
-2000): with the gates i, f, g, o in this order, ``c' = f c + i g`` and ``h' = o tanh(c')``.
+2000): with the gates i, f, g, o in this order, ``c' = f c + i g`` and ``h' = o tanh(c')``; and of its GRU: with the
+gates r, z, n, ``h' = n + z (h - n)``, where r multiplies the state's part of n. Kernels compute the same bits.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet import ops
+from labnet import kernels, ops
 from labnet.autograd import Node, Run, is_recording
 from labnet.device import CPU
 from labnet.kernels.device_dispatch import device_of, finished, moved
@@ -54,6 +55,60 @@ def recur(gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor) -> Tensor
     return wrap(steps.states, Recurrence(parents, steps) if recorded else None)
 
 
+def recur_gated(gates: Tensor, weight: Tensor, hidden: Tensor, *bias: Tensor) -> Tensor:
+    """Compute the hidden state of gated recurrent units for all steps.
+
+    Parameters
+    ----------
+    gates : tensor of shape (T, N, 3 H)
+        Contribution of the inputs and their biases to the gates r, z, n.
+    weight, hidden : tensors of shape (3 H, H) and (N, H)
+        Weight of the hidden state, and the state before the first step.
+    *bias : tensor of shape (3 H,)
+        Bias of the hidden state, if there is one.
+
+    Returns
+    -------
+    tensor of shape (T, N, H)
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> recur_gated(ln.zeros((3, 1, 6)), ln.zeros((6, 2)), ln.ones((1, 2)))[:, 0, 1].tolist()
+    [0.5, 0.25, 0.125]
+    """
+    inputs = (gates, weight, hidden, *bias)
+    is_plain = current_tracer() is None and gates.device == CPU and gates.dtype.char in "fd"
+    if not is_plain or any(x.dtype != gates.dtype for x in inputs):
+        return _gated_composed(*inputs)
+    steps = GatedSteps(*(x.array for x in inputs))
+    parents = tuple([x.node for x in inputs])
+    recorded = is_recording() and any(parents)
+    return wrap(steps.states, GatedRecurrence(parents, steps) if recorded else None)
+
+
+def gated(given: Tensor, own: Tensor, hidden: Tensor, width: int) -> Tensor:
+    """Return the next state of a gated unit, from the parts of the gates that come from input and state."""
+    both = ops.sigmoid(given[..., : 2 * width] + own[..., : 2 * width])
+    new = ops.tanh(given[..., 2 * width :] + both[..., :width] * own[..., 2 * width :])
+    return new + both[..., width:] * (hidden - new)
+
+
+def _gated_composed(gates: Tensor, weight: Tensor, hidden: Tensor, *bias: Tensor) -> Tensor:
+    """Compute `recur_gated` step by step in ops."""
+    width, turned, states = hidden.shape[-1], ops.matrix_transpose(weight), []
+    for step in range(gates.shape[0]):
+        own = hidden @ turned
+        hidden = gated(gates[step], own + bias[0] if bias else own, hidden, width)
+        states.append(hidden)
+    return ops.stack(states, axis=0)
+
+
+def _turned(weight: Values, steps: int) -> Values | None:
+    """Return the weight transposed in memory, if that makes the products of all steps faster."""
+    return weight.T.copy() if steps > 3 else None
+
+
 class Steps:
     """The values of all steps.
 
@@ -72,12 +127,18 @@ class Steps:
         self.hidden = np.empty((steps + 1, samples, width), gates.dtype, like=gates)
         self.cells = np.empty_like(self.hidden)
         self.hidden[0], self.cells[0] = hidden, cell
+        turned = _turned(weight, steps)
+        compiled = kernels.lstm.ready(gates.dtype)
+        together = (gates, weight if turned is None else turned, self.hidden, self.cells, self.active)
+        if compiled is not None and compiled(id(together)):
+            return
+        turned = weight.T if turned is None else turned
         # the logistic function is (1 + tanh(x / 2)) / 2, so one tanh computes all four gates
         half = moved(np.array([0.5, 0.5, 1.0, 0.5], gates.dtype).repeat(width), device_of(gates))
         shift = moved(np.array([0.5, 0.5, 0.0, 0.5], gates.dtype).repeat(width), device_of(gates))
         for t in range(steps):
             active = self.active[t]
-            np.matmul(self.hidden[t], weight.T, out=active)
+            np.matmul(self.hidden[t], turned, out=active)
             active += gates[t]
             active *= half
             np.tanh(active, out=active)
@@ -97,7 +158,10 @@ class Steps:
         weight, width = self.inputs[1], self.hidden.shape[-1]
         by_hidden, by_cell = np.zeros_like(self.hidden[0]), np.zeros_like(self.hidden[0])
         out = np.empty_like(self.active)
-        for t in range(len(out) - 1, -1, -1):  # one step at a time, so that the data stays in the cache
+        compiled = kernels.lstm_backward.ready(out.dtype)
+        together = (gradient, weight, self.cells, self.active, out, by_hidden, by_cell)
+        is_done = compiled is not None and compiled(id(together))
+        for t in () if is_done else range(len(out) - 1, -1, -1):  # step by step, so that data stays in the cache
             i, f, g, o = np.split(self.active[t], 4, axis=-1)
             squashed = np.tanh(self.cells[t + 1])
             by_hidden += gradient[t, :, :width]
@@ -119,23 +183,99 @@ class Steps:
         return self.active.nbytes + self.hidden.nbytes + self.cells.nbytes
 
 
+class GatedSteps:
+    """The values of all steps of gated recurrent units.
+
+    Attributes
+    ----------
+    active : array of shape (T, N, 3 H)
+        Gates after their nonlinearity.
+    recurrent : array of shape (T, N, H)
+        The state's part of the gate n.
+    hidden : array of shape (T + 1, N, H)
+        States, including the one before the first step.
+    """
+
+    def __init__(self, gates: Values, weight: Values, hidden: Values, bias: Values | None = None):
+        self.inputs = (gates, weight, hidden) if bias is None else (gates, weight, hidden, bias)
+        steps, samples, width = len(gates), len(hidden), hidden.shape[-1]
+        self.active = np.empty_like(gates)
+        self.hidden = np.empty((steps + 1, samples, width), gates.dtype)
+        self.recurrent = np.empty((steps, samples, width), gates.dtype)
+        self.hidden[0] = hidden
+        turned = _turned(weight, steps)
+        compiled = kernels.gru.ready(gates.dtype)
+        together = (gates, weight if turned is None else turned, bias, self.hidden, self.active, self.recurrent)
+        if compiled is not None and compiled(id(together)):
+            return
+        turned = weight.T if turned is None else turned
+        for t in range(steps):
+            own, before = self.hidden[t] @ turned, self.hidden[t]
+            if bias is not None:
+                own += bias
+            both, new = self.active[t, :, : 2 * width], self.active[t, :, 2 * width :]
+            np.add(gates[t, :, : 2 * width], own[:, : 2 * width], out=both)
+            both *= 0.5  # the logistic function is (1 + tanh(x / 2)) / 2
+            np.tanh(both, out=both)
+            both *= 0.5
+            both += 0.5
+            self.recurrent[t] = own[:, 2 * width :]
+            np.add(gates[t, :, 2 * width :], both[:, :width] * self.recurrent[t], out=new)
+            np.tanh(new, out=new)
+            np.add(new, both[:, width:] * (before - new), out=self.hidden[t + 1])
+
+    @property
+    def states(self) -> Values:
+        """Hidden states after each step, in memory of their own."""
+        return self.hidden[1:].copy()
+
+    def back(self, gradient: Values) -> tuple[Values, ...]:
+        """Return the gradients of gates, weight, first state and bias."""
+        weight, width = self.inputs[1], self.hidden.shape[-1]
+        by_hidden, out = np.zeros_like(self.hidden[0]), np.empty_like(self.active)
+        by_own = np.empty_like(out)
+        compiled = kernels.gru_backward.ready(out.dtype)
+        together = (gradient, weight, self.hidden, self.active, self.recurrent, out, by_own, by_hidden)
+        is_done = compiled is not None and compiled(id(together))
+        for t in () if is_done else range(len(out) - 1, -1, -1):
+            r, z, new = np.split(self.active[t], 3, axis=-1)
+            by_hidden += gradient[t]
+            carried = by_hidden * z
+            by_r, by_z, by_new = np.split(out[t], 3, axis=-1)
+            np.multiply(by_hidden * (self.hidden[t] - new), z * (1 - z), out=by_z)
+            np.multiply(by_hidden * (1 - z), 1 - new * new, out=by_new)
+            np.multiply(by_new * self.recurrent[t], r * (1 - r), out=by_r)
+            by_own[t, :, : 2 * width] = out[t, :, : 2 * width]
+            np.multiply(by_new, r, out=by_own[t, :, 2 * width :])
+            np.matmul(by_own[t], weight, out=by_hidden)
+            by_hidden += carried
+        rows = by_own.reshape(-1, 3 * width)
+        return out, rows.T @ self.hidden[:-1].reshape(-1, width), by_hidden, np.add.reduce(rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values that only this object holds."""
+        return self.active.nbytes + self.hidden.nbytes + self.recurrent.nbytes
+
+
 class Recurrence(Node):
     """The node of all steps of one layer in one direction."""
 
     __slots__ = ("steps",)
 
-    def __init__(self, parents: tuple[Node | None, ...], steps: Steps):
+    def __init__(self, parents: tuple[Node | None, ...], steps: Steps | GatedSteps):
         super().__init__(parents)
-        self.steps: Steps | None = steps
+        self.steps: Steps | GatedSteps | None = steps
 
     def vjp(self, gradient: Any, run: Run) -> Sequence[Any]:
-        """Return the gradients of the four inputs of `recur`; None where not needed."""
+        """Return the gradients of the inputs; None where not needed."""
         steps, parents = self.steps, self.parents
         assert steps is not None, "reachable() refuses freed nodes"
         assert parents is not None
         if run.create_graph:
-            return ops.replay(_composed, steps.inputs, parents, gradient)
-        return [None if p is None else g for p, g in zip(parents, steps.back(finished(gradient)), strict=True)]
+            composed = _composed if isinstance(steps, Steps) else _gated_composed
+            return ops.replay(composed, steps.inputs, parents, gradient)
+        return [None if p is None else g for p, g in zip(parents, steps.back(finished(gradient)), strict=False)]
 
     def release(self) -> None:
         """Drop the saved values."""
@@ -145,6 +285,13 @@ class Recurrence(Node):
     def nbytes(self) -> int:
         """Bytes of gates and states of all steps."""
         return 0 if self.steps is None else self.steps.nbytes
+
+
+class GatedRecurrence(Recurrence):
+    """The node of all steps of gated recurrent units."""
+
+    __slots__ = ()
+    vjp = Recurrence.vjp  # of its own, for op statistics
 
 
 def _rule(position: int) -> Any:

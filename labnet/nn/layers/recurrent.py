@@ -8,7 +8,7 @@ from labnet import ops
 from labnet.errors import ShapeError
 from labnet.nn import init
 from labnet.nn.functions.common import dropout
-from labnet.nn.layers.recurrence import recur
+from labnet.nn.layers.recurrence import gated, recur, recur_gated
 from labnet.nn.modules import Module
 from labnet.nn.sizes import probability, size
 from labnet.ops.core.creation import zeros
@@ -106,18 +106,18 @@ class _Recurrent(Module):
                 outputs.append(output)
                 finals.append(ops.expand_dims(final, axis=0))
             x = ops.concat(outputs, axis=-1)
-        joined, width = ops.concat(finals, axis=0), self.hidden_size
+        joined, width = finals[0] if len(finals) == 1 else ops.concat(finals, axis=0), self.hidden_size
         return x, tuple([joined[..., k * width : (k + 1) * width] for k in range(self.states)])
 
     def _direction(self, x: Tensor, suffix: str, first: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return all hidden states (T, N, H), and the states after the last step side by side."""
         backwards = suffix.endswith("_reverse")
         rows = x.reshape((x.shape[0] * x.shape[1], x.shape[2]))  # one large product rather than one per step
-        gates = rows @ ops.matrix_transpose(getattr(self, f"weight_ih{suffix}"))
-        bias = None
+        bias = total = None
         if self.bias:
             bias = getattr(self, f"bias_hh{suffix}")
-            gates = gates + self._input_bias(getattr(self, f"bias_ih{suffix}"), bias)
+            total = self._input_bias(getattr(self, f"bias_ih{suffix}"), bias)
+        gates = ops.linear(rows, getattr(self, f"weight_ih{suffix}"), total)
         gates = gates.reshape((*x.shape[:2], self.gates * self.hidden_size))
         states = self._steps(gates[::-1] if backwards else gates, getattr(self, f"weight_hh{suffix}"), bias, first)
         output = states[..., : self.hidden_size]
@@ -180,13 +180,6 @@ class LSTM(_Recurrent):
         return recur(gates, weight, *first)
 
 
-def _gated(given: Tensor, own: Tensor, hidden: Tensor, width: int) -> Tensor:
-    """Return the next state of a gated unit, from the parts of the gates that come from input and state."""
-    both = ops.sigmoid(given[..., : 2 * width] + own[..., : 2 * width])
-    new = ops.tanh(given[..., 2 * width :] + both[..., :width] * own[..., 2 * width :])
-    return new + both[..., width:] * (hidden - new)
-
-
 class GRU(_Recurrent):
     """Gated recurrent units over a sequence, in one or more layers (Cho et al., 2014, in torch's form).
 
@@ -211,13 +204,7 @@ class GRU(_Recurrent):
         return of_input  # the reset gate multiplies the other one
 
     def _steps(self, gates: Tensor, weight: Tensor, bias: Tensor | None, first: list[Tensor]) -> Tensor:
-        (hidden,), width, turned = first, self.hidden_size, ops.matrix_transpose(weight)
-        found = []
-        for step in range(gates.shape[0]):
-            own = hidden @ turned
-            hidden = _gated(gates[step], own if bias is None else own + bias, hidden, width)
-            found.append(hidden)
-        return ops.stack(found, axis=0)
+        return recur_gated(gates, weight, *first, *(() if bias is None else (bias,)))
 
 
 class RNN(_Recurrent):
@@ -340,7 +327,7 @@ class GRUCell(_Cell):
 
     def forward(self, x: Tensor, hx: Tensor | None = None) -> Tensor:
         """Map an input (N, I) or (I,), and the state, to the next state."""
-        return _gated(*self._gates(x, hx), self.hidden_size)
+        return gated(*self._gates(x, hx), self.hidden_size)
 
 
 class RNNCell(_Cell):
