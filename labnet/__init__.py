@@ -217,6 +217,7 @@ if TYPE_CHECKING:
     from labnet import testing as testing
     from labnet.compile import jit
     from labnet.data import batches
+    from labnet.func import checkpoint
     from labnet.jupyter.progress import progress
     from labnet.linalg import cholesky, det, logdet, matrix_exp, matrix_power, slogdet
     from labnet.ops.custom import custom_vjp, op
@@ -234,6 +235,7 @@ half, float, double, short, int, long = float16, float32, float64, int16, int32,
 #: Functions whose module is imported on first use.
 _LAZY_NAMES = {
     "batches": "labnet.data",
+    "checkpoint": "labnet.func",
     "cholesky": "labnet.linalg",
     "custom_vjp": "labnet.ops.custom",
     "det": "labnet.linalg",
@@ -313,6 +315,7 @@ __all__ = [
     "can_cast",
     "cartesian_prod",
     "ceil",
+    "checkpoint",
     "cholesky",
     "clip",
     "concat",

@@ -403,6 +403,36 @@ def sweep_leaves(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> 
     return gradients
 
 
+def sweep_since(root: Node, gradient: Any, start: int, run: Run) -> dict[Node, Any]:
+    """Pull a gradient back through the nodes with at least the number `start`; return those of leaves and older nodes.
+
+    The graph is not freed.
+    """
+    gradients = {root: gradient}
+    for node in recorded_since(root, start):
+        gradient = gradients.pop(node, None)
+        if gradient is not None:
+            if (hooked := hooks.get(node)) is not None:
+                gradient = hooked.apply(gradient)
+            for parent, part in zip(node.parents or (), node.vjp(gradient, run), strict=True):
+                if parent is not None and part is not None:
+                    gradients[parent] = gradients[parent] + part if parent in gradients else part
+    return gradients
+
+
+def recorded_since(root: Node, start: int) -> list[Node]:
+    """Return the nodes that `root` depends on, other than leaves, with at least the number `start`, newest first."""
+    seen: set[Node] = set()
+    pending = [root]
+    while pending:
+        node = pending.pop()
+        if node not in seen and type(node) is not Leaf and node.number >= start:
+            check_kept(node)
+            seen.add(node)
+            pending += [parent for parent in node.parents or () if parent is not None]
+    return sorted(seen, key=_number, reverse=True)
+
+
 def sweep_here(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> dict[Node, Any] | None:
     """Run a sweep to all leaves; return None without any effect if a node awaits."""
     found = sweep_leaves(root, gradient, run=run, retain_graph=retain_graph)

@@ -4,18 +4,29 @@ A function takes tensors and returns one. The results of transformations can be 
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from labnet.autograd import Leaf, enable_grad, is_grad_enabled, reachable
+from labnet.autograd import (
+    Leaf,
+    Node,
+    Run,
+    enable_grad,
+    is_grad_enabled,
+    next_number,
+    reachable,
+    recorded_since,
+    sweep_since,
+)
 from labnet.batching import Batch, Unbatchable, current_batch
 from labnet.errors import GradientError, LabnetError, ShapeError
-from labnet.ops.core.creation import ones_like, zeros_like
-from labnet.ops.core.dispatch import traced_by
+from labnet.ops.core.creation import ones_like, random_state, restart_at, zeros_like
+from labnet.ops.core.dispatch import current_tracer, traced_by
 from labnet.ops.core.gradients import grad as gradient_of
 from labnet.ops.layout.joining import stack
 from labnet.ops.layout.shape import moveaxis, reshape
-from labnet.tensor import Tensor
+from labnet.tensor import Tensor, wrap
 
 Function = Callable[..., Any]
 Positions = int | tuple[int, ...]
@@ -224,6 +235,111 @@ def hessian(function: Function, argnums: int = 0) -> Function:
     [[6.0, 0.0], [0.0, 12.0]]
     """
     return jacobian(grad(function, argnums), argnums)
+
+
+def checkpoint(function: Function) -> Function:
+    """Return a function whose intermediate values are computed again in the backward, in place of being kept.
+
+    A training step then needs the memory of one such function at a time, and computes its forward twice (Chen et al.,
+    2016). It draws the same random numbers both times. What else it changes, such as the running statistics of a
+    `BatchNorm2d`, it changes twice. In compiled steps it is the function itself.
+
+    Parameters
+    ----------
+    function : callable
+        Such as a module; takes anything and returns one tensor.
+
+    Raises
+    ------
+    GradientError
+        If the function calls a served model, whose gradient is sent once; in the backward, if a tensor that requires
+        gradients was changed after the forward.
+    TypeError
+        If the function does not return one tensor.
+
+    Examples
+    --------
+    >>> import labnet as ln
+    >>> layer = ln.nn.Sequential(ln.nn.Linear(3, 64), ln.nn.Tanh(), ln.nn.Linear(64, 3))
+    >>> x = ln.ones((2, 3))
+    >>> plain = layer(x).sum().backward()
+    >>> again = ln.checkpoint(layer)(x).sum().backward()
+    >>> all((plain[p] == again[p]).all() for p in layer.parameters())
+    True
+    """
+
+    @functools.wraps(function)
+    def run(*args: Any, **named: Any) -> Any:
+        if not is_grad_enabled() or current_tracer() is not None:
+            return function(*args, **named)
+        return _Segment.of(function, args, named)
+
+    return run
+
+
+class _Segment(Node):
+    """The node of a function that is computed again in the backward."""
+
+    __slots__ = ("_call", "_state", "_values")
+    _call: Function | None
+    #: State of the random numbers before the call, if it has drawn some.
+    _state: Any
+    #: The leaves that the function depends on, with their arrays.
+    _values: list[tuple[Tensor, Any]]
+
+    @classmethod
+    def of(cls, function: Function, args: Sequence[Any], named: dict[str, Any]) -> Tensor:
+        """Compute a function, and keep its arguments only."""
+        state = random_state()
+        call = functools.partial(function, *map(_kept, args), **{name: _kept(x) for name, x in named.items()})
+        start = next_number()
+        out = call()
+        if not isinstance(out, Tensor):
+            raise TypeError(f"checkpoint: expected a function that returns one tensor, got {type(out).__name__}")
+        if out.node is None:
+            return out
+        inner = recorded_since(out.node, start)
+        if not all(node.plain for node in inner):
+            raise GradientError("checkpoint: the function calls a served model, whose forward would be sent twice")
+        outer = dict.fromkeys(parent for node in inner for parent in node.parents or () if parent is not None)
+        segment = cls([node for node in outer if node not in inner] or [out.node])
+        segment._call, segment._state = call, None if state == random_state() else state
+        owners = [node.owner() for node in segment.parents or () if isinstance(node, Leaf)]
+        segment._values = [(owner, owner.array) for owner in owners if owner is not None]
+        return wrap(out.array, segment)
+
+    def vjp(self, gradient: Any, run: Run) -> list[Any]:
+        """Compute the function again, and return the gradients of what it depends on."""
+        assert self.parents is not None, "check_kept() refuses freed nodes"
+        assert self._call is not None
+        for owner, array in self._values:
+            if owner.array is not array:
+                raise GradientError(
+                    f"checkpoint: a tensor of shape {owner.shape} that requires gradients was changed between the "
+                    "forward and the backward, which computes the function again: change it after the backward"
+                )
+        now = random_state()
+        if self._state is not None:
+            restart_at(self._state)
+        try:
+            start = next_number()
+            with enable_grad():
+                out = self._call()
+        finally:
+            if self._state is not None:
+                restart_at(now)
+        found = {} if out.node is None else sweep_since(out.node, gradient, start, run)
+        return [None if parent is None else found.get(parent) for parent in self.parents]
+
+    def release(self) -> None:
+        """Drop the arguments."""
+        self.parents = self._call = None
+        self._values = []
+
+
+def _kept(x: Any) -> Any:
+    """Return a tensor that stays as it is when `x` is written to."""
+    return wrap(x.array, x.node) if isinstance(x, Tensor) else x
 
 
 def vmap(function: Function, in_dims: int | tuple[int | None, ...] | None = 0, out_dims: int = 0) -> Function:
