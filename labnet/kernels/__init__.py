@@ -94,13 +94,13 @@ class Kernel:
     def _load(self) -> None:
         from labnet.kernels.machine_code import array_layout, cache
         from labnet.kernels.machine_code.background import BACKGROUND
-        from labnet.kernels.machine_code.compiler_process import NoCompiler
+        from labnet.kernels.machine_code.compiler_process import COMPILER, NoCompiler
 
         if array_layout.is_known():
             try:
                 self.compiled = cache.load(self.source)
             except (NoCompiler, ImportError, RuntimeError) as error:
-                if not BACKGROUND.is_stopped:
+                if not (BACKGROUND.is_stopped or COMPILER.is_ending):  # either is told first that the process ends
                     _report(f"NumPy computes in place of compiled kernels: {error}")
 
 

@@ -95,6 +95,11 @@ class CompilerProcess:
         self._thread: threading.Thread | None = None
         self._is_ending = False
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether it was stopped, as at the end of the process."""
+        return self._is_ending
+
     def submit(self, source: str, name: str, *, is_awaited: bool) -> Job:
         """Queue a source, whose name in the cache the child checks; what is awaited is compiled faster.
 
