@@ -21,8 +21,9 @@ from labnet.autograd import (
 )
 from labnet.batching import Batch, Unbatchable, current_batch
 from labnet.errors import GradientError, LabnetError, ShapeError
+from labnet.ops.core import dispatch
 from labnet.ops.core.creation import ones_like, random_state, restart_at, zeros_like
-from labnet.ops.core.dispatch import current_tracer, traced_by
+from labnet.ops.core.dispatch import traced_by
 from labnet.ops.core.gradients import grad as gradient_of
 from labnet.ops.layout.joining import stack
 from labnet.ops.layout.shape import moveaxis, reshape
@@ -270,7 +271,7 @@ def checkpoint(function: Function) -> Function:
 
     @functools.wraps(function)
     def run(*args: Any, **named: Any) -> Any:
-        if not is_grad_enabled() or current_tracer() is not None:
+        if not is_grad_enabled() or dispatch.current_tracer() is not None:
             return function(*args, **named)
         return _Segment.of(function, args, named)
 
