@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ import numpy as np
 import torch
 import torch.distributed.autograd as distributed_autograd
 from eager import Row, measure
+from roundtrip import free_port
 from torch.distributed import rpc
 from torch.distributed.optim import DistributedOptimizer
 
@@ -62,10 +62,10 @@ SERVERS: list[int] = []
 
 
 @contextlib.contextmanager
-def started(*arguments: str) -> Iterator[str]:
-    """Run this program as a server; gives what it prints first."""
+def started(*arguments: str, script: str | Path = __file__) -> Iterator[str]:
+    """Run a program, this one or another, as a server; gives what it prints first."""
     process = subprocess.Popen(
-        [sys.executable, __file__, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     SERVERS.append(process.pid)
     try:
@@ -206,9 +206,7 @@ def main() -> int:
         connect(1, arguments.rpc)
         rpc.shutdown()
         return 0
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     results = {}
     with started("--serve", "labnet") as ours, started("--serve", "torch") as theirs, started("--rpc", port):
         tasks = rows(ours, theirs, port)

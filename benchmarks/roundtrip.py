@@ -41,6 +41,13 @@ SHUMAI = {"512 B": (2492, 737), "256 KB": (546, 160), "16 MB": (5.35, 2.29)}
 Task = Callable[[], Awaitable[object]]
 
 
+def free_port() -> int:
+    """Return a port of this machine that no socket is bound to."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @contextlib.contextmanager
 def started(kind: str, *arguments: str) -> Iterator[int]:
     """Run a server in a process of its own; gives its port."""
@@ -183,10 +190,7 @@ async def by_grpc(elements: int) -> AsyncIterator[Task]:
 @contextlib.asynccontextmanager
 async def by_litserve(elements: int) -> AsyncIterator[Task]:
     body = json.dumps({"x": [1.0] * elements}).encode()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = probe.getsockname()[1]
-    with started("roundtrip_litserve", str(free)) as port:
+    with started("roundtrip_litserve", str(free_port())) as port:
         address = pools.Address.parse(f"127.0.0.1:{port}")
         connections = await pools.pool()
         headers = {"Host": address.authority, "Content-Type": "application/json", "Content-Length": str(len(body))}
@@ -305,9 +309,7 @@ def _torch_client(port: int, elements: int, seconds: float, queue) -> None:
 
 def torch_rates(elements: int, seconds: float) -> tuple[float, float]:
     """Return round trips per second of torch.distributed.rpc: forward, and forward+backward."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     server = subprocess.Popen([sys.executable, str(SERVERS), "torch", str(port)])
