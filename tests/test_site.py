@@ -102,7 +102,7 @@ def public_names(module):
     if names is None:
         names = [name for name, value in vars(module).items() if not name.startswith("_") and callable(value)]
         if module is not ln.nn.functional:
-            names = [name for name in names if getattr(module, name).__module__ == module.__name__]
+            names = [name for name in names if getattr(getattr(module, name), "__module__", "") == module.__name__]
     kinds = (type, type(len), type(public_names), type(ln.no_grad))
     return [name for name in names if not name.startswith("_") and isinstance(getattr(module, name), kinds)]
 
