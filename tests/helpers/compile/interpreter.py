@@ -20,7 +20,7 @@ from labnet.compile.intrinsics import (
 )
 from labnet.compile.native import abi
 from labnet.compile.native.callee import Callee
-from labnet.kernels.machine_code import array_layout
+from labnet.kernels.machine_code import array_layout, cache
 
 _REACH = 1 << 22
 
@@ -259,8 +259,13 @@ def _namespace():
     return found
 
 
+_compiled = cache.load
+
+
 def load(source):
-    """Return the function of a source, as `labnet.kernels.machine_code.cache.load` does."""
+    """Return the function of a step, as `labnet.kernels.machine_code.cache.load` does; kernels are compiled by that."""
+    if "@step(" not in source:
+        return _compiled(source)
     scope = dict(NAMESPACE)
     start = source.index("@function(") if "@function(" in source else source.index("@step(")
     exec(compile(source[start:], "<generated>", "exec"), scope)

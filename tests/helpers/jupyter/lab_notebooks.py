@@ -83,9 +83,21 @@ def open_notebook(page, address, *, ready="text=Python 3 (ipykernel) | Idle"):
     page.wait_for_selector(ready, timeout=120_000)
 
 
+BEGUN = (
+    """() => [...document.querySelectorAll('.jp-InputPrompt')].some((prompt) => /[*0-9]/.test(prompt.textContent))"""
+)
+
+
 def run_all(page):
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    """Choose the command, once more if nothing happens: Notebook 7 may show its menu before its commands work."""
+    from playwright.sync_api import TimeoutError
+
+    for seconds in (20, 40, 120):
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        with contextlib.suppress(TimeoutError):
+            return page.wait_for_function(BEGUN, timeout=1000 * seconds)
+    raise AssertionError("no cell runs after the command to run all")
 
 
 def wait_for(page, condition):
