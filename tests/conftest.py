@@ -64,6 +64,16 @@ def _interrupts_arrive():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _kernels_are_loaded_by_tests():
+    """Have no kernel arrive in the background: tests load those that they mean, and none depends on time."""
+    from labnet import kernels
+
+    before, kernels.PATIENCE = kernels.PATIENCE, sys.maxsize
+    yield
+    kernels.PATIENCE = before
+
+
 def _compute_threads():
     return {thread for thread in threading.enumerate() if thread.name.startswith("labnet-compute")}
 

@@ -176,6 +176,7 @@ def test_kernels_are_shared_by_functions_that_differ_in_numbers(at_once):
 def test_large_arrays_count_as_many_calls(monkeypatch):
     kernel, loaded = kernels.ScalarKernel(()), []
     monkeypatch.setattr(kernels.ScalarKernel, "load", lambda self: loaded.append(1))
+    monkeypatch.setattr(kernels, "PATIENCE", 200)
     monkeypatch.setattr(kernels, "_asked", iter(range(10_000)))
     for _ in range(190):
         kernel.ready(np.dtype("float32"), 1000)
