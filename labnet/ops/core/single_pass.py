@@ -1,6 +1,6 @@
-"""Elementwise ops in one pass over memory: kernels of the CPU for bodies and rules that take NumPy several.
+"""Elementwise ops in one pass over memory: kernels of the CPU for bodies and rules for which NumPy needs several.
 
-NumPy computes until the kernel is there, and where arrays differ in shape or are not contiguous; the bits are the same.
+NumPy computes until the kernel is loaded, and arrays of different shapes or with gaps in memory. The bits are the same.
 """
 
 import functools
@@ -18,7 +18,7 @@ from labnet.tensor import Tensor
 
 _ndarray = np.ndarray
 _empty_like = np.empty_like
-#: Static arguments differ, such as a slope that changes from step to step: so many plans are kept per function.
+#: Plans per function; a static argument, such as a slope, may change from step to step.
 _MOST = 64
 _FLOATS = frozenset(map(np.dtype, ("float32", "float64")))
 
@@ -76,7 +76,7 @@ def _plan(function: Callable[..., Any], operands: tuple[Any, ...], static: dict[
 
 
 def _pays(program: Program) -> bool:
-    """Return whether a kernel is faster: NumPy computes a single function as fast, but for float16 and these."""
+    """Return whether a kernel is faster than NumPy: for several functions, in float16, and for three slow ones."""
     slow = any(step.dtype == HALF.char or step.kind in ("maximum", "minimum", "where") for step in program.steps)
     return program.passes > 1 or (program.passes == 1 and slow)
 
