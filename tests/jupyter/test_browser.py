@@ -9,6 +9,7 @@ import pytest
 
 import labnet as ln
 from tests.helpers.jupyter.jupyterlab import SCREENSHOTS, browser_page, jupyterlab
+from tests.helpers.jupyter.lab_notebooks import save
 from tests.helpers.ports import free_port
 
 NOTEBOOKS = Path(__file__).parent.parent.parent / "notebooks"
@@ -75,12 +76,7 @@ def test_the_panel_moves_while_a_training_cell_is_still_running(quickstart):
         opened.value.locator("[data-route=forward]").get_by_text("787").wait_for()
         assert page.failures == []
 
-        page.keyboard.press("Control+s")
-        saved = quickstart / "quickstart.ipynb"
-        page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=120_000)
-        outputs = str([cell.get("outputs") for cell in json.loads(saved.read_text())["cells"]])
-        assert "labnet-picture" in outputs
-        assert "787" in outputs
+        save(page, quickstart / "quickstart.ipynb", lambda text: "labnet-picture" in text and ">787</td>" in text)
 
 
 def test_the_panel_fits_a_narrow_window():

@@ -106,6 +106,14 @@ def wait_for(page, condition):
     return page.evaluate(LOOK)
 
 
-def save(page):
-    page.keyboard.press("Control+s")
-    page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')", timeout=120_000)
+def save(page, file, shown):
+    """Save until `shown`, of the file's text, is true; a panel that still moves marks its notebook as changed again."""
+    for _ in range(24):
+        page.keyboard.press("Control+s")
+        for _ in range(50):
+            if shown(file.read_text()):
+                return
+            page.wait_for_timeout(100)
+    raise AssertionError(
+        f"{file.name} lacks what the page shows; dialogs: {page.locator('.jp-Dialog').all_inner_texts()}"
+    )
