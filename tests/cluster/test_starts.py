@@ -155,6 +155,6 @@ def test_a_call_of_a_model_that_cannot_be_restarted_says_why(cluster, tmp_path):
     answer = cluster._ask("labnet_resolve", name="encoder")
     gone = {"number": 0, "url": f"http://127.0.0.1:{free_port()}", "token": "t", "incarnation": "of the killed one"}
     directory = Directory("encoder", {**answer, "endpoints": [gone]}, cluster._submit, None)
-    model = ClusterModel(directory, ClientOptions(timeout=1.0), blocking=True)
+    model = ClusterModel(directory, ClientOptions(timeout=5.0), blocking=True)
     with pytest.raises((Unreachable, RemoteTimeout), match="the weights are missing"):
         model(batch(0)[0])

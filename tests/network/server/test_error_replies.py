@@ -228,7 +228,7 @@ def test_any_message_of_a_handler_reaches_the_client(text):
         raise ValueError(text)
 
     with ln.network.serve({"route": raises}, port=0) as server:
-        error = caught(errors.RemoteFailure, lambda: fetch(server.url + "/route", timeout=3.0))
+        error = caught(errors.RemoteFailure, lambda: fetch(server.url + "/route"))
         assert "ValueError" in str(error)
 
 
@@ -241,7 +241,7 @@ def test_an_exception_whose_text_cannot_be_made_is_still_answered():
         raise Broken
 
     with ln.network.serve({"route": raises}, port=0) as server:
-        assert "Broken" in str(caught(errors.RemoteFailure, lambda: fetch(server.url + "/route", timeout=3.0)))
+        assert "Broken" in str(caught(errors.RemoteFailure, lambda: fetch(server.url + "/route")))
 
 
 def test_a_handlers_failure_is_logged_with_its_traceback_on_the_server(caplog):

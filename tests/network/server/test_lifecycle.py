@@ -88,10 +88,11 @@ def test_a_full_queue_turns_others_away_and_the_accepted_are_served():
 
 
 def test_under_ten_times_the_load_the_accepted_wait_for_no_more_than_the_queue():
-    places, seconds = 4, 0.005
+    places, queued = 4, []
 
     def work(x):
-        time.sleep(seconds)
+        queued.append(server.statistics()["server"]["queue"]["now"])
+        time.sleep(0.005)
         return x
 
     def client():
@@ -99,10 +100,9 @@ def test_under_ten_times_the_load_the_accepted_wait_for_no_more_than_the_queue()
 
     with ln.network.serve({"work": work}, port=0, max_queue=places) as server:
         statuses = [status for mine in together(*[client] * 10 * places) for status in mine]
-        latency = server.statistics()["work"]["latency"]
     assert set(statuses) == {200, 429}
     assert statuses.count(429) > statuses.count(200)
-    assert latency["p50"] < 4 * places * seconds
+    assert 1 <= max(queued) <= places
 
 
 def test_a_client_that_is_turned_away_comes_back_with_the_same_key():

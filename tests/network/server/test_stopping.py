@@ -149,7 +149,7 @@ def test_wait_returns_when_the_server_is_stopped_and_not_before():
 
 def test_a_process_that_ends_stops_its_servers_and_withdraws_their_files():
     code = "import labnet as ln; print(ln.network.serve({'a': lambda: 1}, port=0).port)"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=SECONDS)
     assert (done.returncode, done.stderr) == (0, "")
     assert discovery.lookup(int(done.stdout)) is None
 
@@ -232,10 +232,10 @@ async def fine():
 
 with ln.network.serve({{"odd": {function}, "fine": fine}}, port=0) as server:
     try:
-        ln.network.tfetch(server.url + "/odd", blocking=True, timeout=2.0)
+        ln.network.tfetch(server.url + "/odd", blocking=True)
     except ln.errors.RemoteError as error:
         print(type(error).__name__, flush=True)
-    print(ln.network.tfetch(server.url + "/fine", blocking=True, timeout=2.0), flush=True)
+    print(ln.network.tfetch(server.url + "/fine", blocking=True), flush=True)
 """
 
 
@@ -243,5 +243,5 @@ with ln.network.serve({{"odd": {function}, "fine": fine}}, port=0) as server:
 @pytest.mark.parametrize("function", ["raises", "async_raises"])
 def test_whatever_a_handler_raises_is_answered_and_the_next_call_too(error, function):
     code = ODD.format(error=error, function=function)  # in a process of its own: it may end an event loop
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS)
     assert done.stdout.split() == ["RemoteFailure", "fine"], done.stderr
