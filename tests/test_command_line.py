@@ -58,10 +58,10 @@ def file(tmp_path):
     return path
 
 
-def labnet(*arguments, given="", **environment):
+def labnet(*arguments, given="", seconds=SECONDS, **environment):
     """Carry out a command in a process of its own, which is forked from one that has imported labnet."""
     content = given.encode("utf-8", "surrogateescape")
-    result = forge().run(*arguments, given=content, seconds=SECONDS, **environment)
+    result = forge().run(*arguments, given=content, seconds=seconds, **environment)
     result.stdout, result.stderr = result.stdout.decode(), result.stderr.decode()
     return result
 
@@ -542,7 +542,7 @@ def test_the_cache_is_shown_and_cleared(tmp_path):
 def test_the_cache_is_warmed_with_the_kernels_once(tmp_path):
     count = len(kernels.KERNELS)
     for compiled in (count, 0):
-        result = labnet("cache", "--warm", LABNET_CACHE=tmp_path)
+        result = labnet("cache", "--warm", seconds=4 * SECONDS, LABNET_CACHE=tmp_path)
         expected = f"{tmp_path}: {count} kernels, {compiled} of them compiled now\n"
         assert (result.returncode, result.stdout) == (0, expected)
     assert len(list(tmp_path.glob("*.code"))) == count

@@ -366,6 +366,18 @@ class Store:
         if self._syncing is not None:
             self._syncing.ask()
 
+    def mend(self) -> None:
+        """Have the journal lead to the current state, without an update that failed.
+
+        Raises
+        ------
+        OSError
+            If that could not be written.
+        """
+        if self._journal is None:
+            raise OSError(errno.EBADF, "it is closed")
+        self._mend()
+
     def _mend(self) -> journal.Journal:
         """Return a writable journal that leads to the current state; start a new one if necessary."""
         assert self._journal is not None

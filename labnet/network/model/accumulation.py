@@ -166,7 +166,13 @@ class AccumulationRounds:
         return Reply(wire.encode_json(states), {VERSION: str(self._updates.version)})
 
     async def _state_of(self, call: str) -> str:
-        """Return whether a call was applied: "yes", "no", "unknown", or "held" while its round is incomplete."""
+        """Return whether a call was applied: "yes", "no", "unknown", or "held" while its round is incomplete.
+
+        Raises
+        ------
+        Failure
+            503 while a failed update cannot be removed from the journal.
+        """
         async with self._attempts.of(call):
             return await self._known_state_of(call)
 
@@ -178,7 +184,9 @@ class AccumulationRounds:
             await asyncio.shield(held.applied)
             return "yes"
         state = self._calls.fate(call, now=time.monotonic())
-        return "unknown" if state == "no" and self._updates.in_doubt else state
+        if state == "no":
+            await self._updates.end_doubt()
+        return state
 
 
 def _is_temporary(error: Exception) -> bool:

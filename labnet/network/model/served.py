@@ -419,7 +419,7 @@ class ServedModel:
         """Refuse the gradients of a call that was not used: its client is told so."""
         async with self.attempts.of(call):
             await self.rounds.release(call)
-            if self.calls.fate(call, now=time.monotonic()) == "no" and not self.updates.in_doubt:
+            if self.calls.fate(call, now=time.monotonic()) == "no":
                 self.calls.abandon(call)
                 if self.store is not None and call not in self.store.refusals:
                     await self._worker.run(lambda: self.updates.give_up(call))

@@ -268,13 +268,33 @@ class Updates:
     def give_up(self, call: str) -> None:
         """Log that no gradient of a call is applied from now on; runs on the worker."""
         assert self._store is not None, "there is something to write to"
-        try:
+        with self._deciding(f"the call {call:.40} is given up"):
             self._store.refuse(call)
+
+    async def end_doubt(self) -> None:
+        """Remove a failed update from the journal, if one is there: its call is not applied then.
+
+        Raises
+        ------
+        Failure
+            503 if that cannot be written.
+        """
+        store = self._store
+        if store is not None and store.in_doubt:
+            with self._deciding("a failed update is not carried out"):
+                await self._worker.run(store.mend)
+
+    @contextlib.contextmanager
+    def _deciding(self, what: str) -> Iterator[None]:
+        """Turn a disk failure into a reply that is asked for again: the outcome of a call is not known without it."""
+        try:
+            yield
         except OSError as error:
+            assert self._store is not None, "there is something to write to"
             raise Failure(
                 503,
                 "StorageUnavailable",
-                f"it cannot be written to the store {self._store.path} that the call {call:.40} is given up: "
+                f"it cannot be written to the store {self._store.path} that {what}: "
                 f"{error.strerror or error} (applied: unknown)",
                 headers={"Retry-After": "1"},
                 details={"applied": "unknown"},

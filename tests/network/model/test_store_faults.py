@@ -76,6 +76,34 @@ def test_a_failed_update_that_cannot_be_taken_back_is_told_to_be_unknown(tmp_pat
         assert same(model.state_dict(), expected(1))
 
 
+def test_a_gradient_without_its_graph_is_refused_once_a_failed_update_is_out_of_the_journal(tmp_path, monkeypatch):
+    from labnet.store import journal
+
+    def fail(*arguments):
+        raise OSError(5, "Input/output error")
+
+    x, y = batch(0)
+    with ln.network.serve_model(make_model(), make_optimizer(), port=0, store=tmp_path, durability="every") as server:
+        model, other = (ln.network.remote_model(server.url, blocking=True) for _ in range(2))
+        old, new = ln.loss.mse(model(x), y), ln.loss.mse(other(x), y)
+        new.backward()  # the forward again would have another output
+        server._model.calls.clear()
+        failed = ln.loss.mse(other(x), y)
+        with hurried(model, 1.0), hurried(other, 1.0), monkeypatch.context() as patched:
+            patched.setattr(journal.os, "fsync", fail)
+            patched.setattr(journal.os, "ftruncate", fail)
+            for loss in (failed, old):
+                with pytest.raises((ln.errors.StorageUnavailable, ln.errors.RemoteTimeout)) as caught:
+                    loss.backward()
+                assert caught.value.applied == "unknown"
+        with pytest.raises(ln.errors.StaleGradient) as caught:
+            old.backward()
+        assert caught.value.applied == "no"
+        failed.backward()
+        assert server.statistics()["server"]["version"] == 2
+    assert reopened(tmp_path)[1].version == 2
+
+
 def test_an_update_whose_norms_do_not_fit_into_memory_is_made_once(tmp_path, monkeypatch):
     def fail(*arguments):
         raise MemoryError
