@@ -35,7 +35,7 @@ def test_an_update_that_cannot_be_written_changes_nothing_and_is_tried_again(tmp
         run(step(model, 0))
         monkeypatch.setattr(journal.os, "fsync", fsync)
         with (
-            hurried(model, 1.0),
+            hurried(model, 4.0),
             pytest.raises(ln.errors.StorageUnavailable, match=r"No space left on device.*no weight has changed"),
         ):
             run(step(model, 1))
@@ -60,7 +60,7 @@ def test_a_failed_update_that_cannot_be_taken_back_is_told_to_be_unknown(tmp_pat
     model = ln.network.remote_model(server.url, blocking=True)
     x, y = batch(0)
     loss = ln.loss.mse(model(x), y)
-    with hurried(model, 1.0), monkeypatch.context() as patched:
+    with hurried(model, 4.0), monkeypatch.context() as patched:
         patched.setattr(journal.os, "fsync", fail)
         patched.setattr(journal.os, "ftruncate", fail)
         with pytest.raises(ln.errors.StorageUnavailable, match="if the server were started anew") as caught:
