@@ -16,6 +16,7 @@ from operator import attrgetter
 from typing import Any, NoReturn, Protocol, Self
 
 from labnet.errors import GradientError
+from labnet.memory import add, owner_of
 from labnet.settings import Setting
 
 _recording = contextvars.ContextVar("labnet_recording", default=True)
@@ -173,9 +174,14 @@ class Node:
         return error
 
     @property
+    def saved(self) -> Sequence[Any]:
+        """Arrays that this node keeps for the backward; numbers and None may be among them."""
+        return ()
+
+    @property
     def nbytes(self) -> int:
-        """Bytes that this node alone saves for the backward."""
-        return 0
+        """Bytes that this node keeps for the backward, some of which others may keep too."""
+        return sum([getattr(each, "nbytes", 0) for each in self.saved])
 
 
 class Leaf(Node):
@@ -195,6 +201,15 @@ class Leaf(Node):
         super().__init__(())
         self.owner = weakref.ref(owner)
         self.grad: Any = None
+
+    def accumulate(self, gradient: Any) -> None:
+        """Add the gradient of a backward to `grad`, which is not None."""
+        self.grad = add(self._take(), gradient)
+
+    def _take(self) -> Any:
+        """Return `grad` without keeping a reference."""
+        found, self.grad = self.grad, None
+        return found
 
     def release(self) -> None:
         """Keep everything: a leaf belongs to many graphs."""
@@ -330,7 +345,7 @@ class Sweep:
             if parent is None:
                 continue
             if gradient is not None:
-                known[parent] = known[parent] + gradient if parent in known else gradient
+                known[parent] = add(known.pop(parent), gradient) if parent in known else gradient
             left = waiting[parent] = waiting[parent] - 1
             if not left:
                 self._ready.append(parent)
@@ -353,6 +368,7 @@ class Sweep:
 
 def sweep_now(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
     """Run a sweep in which no node awaits."""
+    frees = not retain_graph and all(node.plain for node in sweep.nodes)
     while (step := sweep.take()) is not None:
         node, gradient = step
         try:
@@ -360,6 +376,8 @@ def sweep_now(sweep: Sweep, *, retain_graph: bool) -> dict[Node, Any]:
         except Exception as error:
             _raise(node.failure(error, sweep.nodes), error)
         sweep.deliver(node, parts)
+        if frees:
+            node.release()
     for commit in sweep.run.commits.values():
         try:
             commit.commit()
@@ -396,9 +414,8 @@ def sweep_leaves(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> 
         if gradient is not None:
             for parent, part in zip(node.parents or (), node.vjp(gradient, run), strict=True):
                 if parent is not None and part is not None:
-                    gradients[parent] = gradients[parent] + part if parent in gradients else part
-    if not retain_graph:
-        for node in inner:
+                    gradients[parent] = add(gradients.pop(parent), part) if parent in gradients else part
+        if not retain_graph:  # the memory of one node serves the next
             node.release()
     return gradients
 
@@ -406,7 +423,7 @@ def sweep_leaves(root: Node, gradient: Any, *, run: Run, retain_graph: bool) -> 
 def sweep_since(root: Node, gradient: Any, start: int, run: Run) -> dict[Node, Any]:
     """Pull a gradient back through the nodes with at least the number `start`; return those of leaves and older nodes.
 
-    The graph is not freed.
+    These nodes are freed, unless the gradients are differentiated again.
     """
     gradients = {root: gradient}
     for node in recorded_since(root, start):
@@ -416,7 +433,9 @@ def sweep_since(root: Node, gradient: Any, start: int, run: Run) -> dict[Node, A
                 gradient = hooked.apply(gradient)
             for parent, part in zip(node.parents or (), node.vjp(gradient, run), strict=True):
                 if parent is not None and part is not None:
-                    gradients[parent] = gradients[parent] + part if parent in gradients else part
+                    gradients[parent] = add(gradients.pop(parent), part) if parent in gradients else part
+        if not run.create_graph:
+            node.release()
     return gradients
 
 
@@ -550,8 +569,15 @@ async def _commit(sweep: Sweep) -> None:
 
 
 def kept_nbytes(root: Node | None) -> int:
-    """Return the bytes that the graph of `root` keeps alive for a backward."""
-    return 0 if root is None else sum(node.nbytes for node in reachable(root))
+    """Return the bytes that the graph of `root` keeps alive for a backward, besides those of leaves."""
+    nodes = () if root is None else tuple(reachable(root))
+    owners = {id(owner): owner for node in nodes for owner in map(owner_of, node.saved)}
+    tensors = [node.owner() for node in nodes if isinstance(node, Leaf)]
+    for tensor in tensors:
+        if tensor is not None:
+            owners.pop(id(owner_of(tensor.array)), None)
+    others = sum(node.nbytes for node in nodes if not node.saved)
+    return others + sum(getattr(owner, "nbytes", 0) for owner in owners.values())
 
 
 class _Pending:

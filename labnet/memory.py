@@ -8,8 +8,8 @@ never change.
 Works on any object with `array`, `node` and `family`; independent of arithmetic.
 """
 
-import sys
 import weakref
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,46 @@ from labnet.kernels.device_dispatch import copied, is_on_gpu
 
 #: An array of the host or of a GPU.
 Array = Any
+_ndarray = np.ndarray
+#: Bytes from which on new memory takes longer than to find out whether there is some.
+LARGE = 1 << 12
+
+
+def _references(array: Array) -> int:
+    return getrefcount(array)
+
+
+#: Reference count of an array with a single local reference; depends on the version of Python.
+ALONE = _references(np.empty(0))
+
+
+def add(total: Any, more: Any) -> Any:
+    """Return the sum of two gradients, in the memory of the first if the caller passes the only reference to it.
+
+    Examples
+    --------
+    >>> add(np.ones(2), np.ones(2))
+    array([2., 2.])
+    """
+    if type(total) is _ndarray and total.nbytes >= LARGE and getrefcount(total) == ALONE and type(more) is _ndarray:
+        own, fits = total.flags, more.dtype is total.dtype and more.shape == total.shape
+        if fits and own.owndata and own.writeable and own.c_contiguous and more.flags.c_contiguous:
+            total += more
+            return total
+    return total + more
+
+
+def owner_of(array: Any) -> Any:
+    """Return the array whose memory an array is a view of, or else itself.
+
+    Examples
+    --------
+    >>> x = np.ones((2, 3))
+    >>> owner_of(x[0]) is x
+    True
+    """
+    base = getattr(array, "base", None)
+    return base if type(base) is type(array) else array
 
 
 def link(view: Any, source: Any) -> None:
@@ -141,14 +181,14 @@ def _exclusive(arrays: list[Array]) -> bool:
     """
     if arrays[0].base is None:
         expected = 3 + sum(array.base is arrays[0] for array in arrays)
-        if not arrays[0].flags.owndata or sys.getrefcount(arrays[0]) > expected:
+        if not arrays[0].flags.owndata or getrefcount(arrays[0]) > expected:
             return False
         rest = range(1, len(arrays))
     else:
         owner = arrays[0].base
         if not isinstance(owner, type(arrays[0])) or owner.base is not None or not owner.flags.owndata:
             return False
-        if sys.getrefcount(arrays[0].base) > 2 + sum(array.base is owner for array in arrays):
+        if getrefcount(arrays[0].base) > 2 + sum(array.base is owner for array in arrays):
             return False
         rest = range(len(arrays))
-    return arrays[0].flags.writeable and all(sys.getrefcount(arrays[i]) <= 3 for i in rest)
+    return arrays[0].flags.writeable and all(getrefcount(arrays[i]) <= 3 for i in rest)

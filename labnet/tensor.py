@@ -762,7 +762,12 @@ def differentiate(
         for leaf, gradient in found.items():
             if isinstance(leaf, autograd.Leaf) and (owner := leaf.owner()) is not None:
                 if accumulate:
-                    leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+                    if leaf.grad is None:
+                        leaf.grad = gradient
+                    elif leaf.grad.nbytes < memory.LARGE:
+                        leaf.grad = leaf.grad + gradient
+                    else:
+                        leaf.accumulate(gradient)
                 items.append((owner, gradient))
         return items
 

@@ -36,14 +36,6 @@ Watcher = Callable[[frozenset[int]], None]
 _ndarray, _empty = np.ndarray, np.empty
 
 
-def _least_references() -> int:
-    array = np.empty(0)
-    return getrefcount(array)
-
-
-#: Reference count of an array with a single local reference; depends on the version of Python.
-ALONE = _least_references()
-
 #: The registered watchers.
 watchers: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
@@ -547,7 +539,7 @@ class Optimizer(metaclass=_Constructor):
             one = states.get(id(parameter)) or self.known(parameter)
             value = parameter.array
             spare, one.spare = one.spare, None
-            if spare is None or getrefcount(spare) > ALONE:
+            if spare is None or getrefcount(spare) > memory.ALONE:
                 spare = _empty(value.shape, value.dtype)
             known.append(one)
             values.append(value)

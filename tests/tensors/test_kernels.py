@@ -17,7 +17,7 @@ from labnet.compile.native.numba_compiler import undefined
 from labnet.kernels import blas
 from labnet.kernels.machine_code import array_layout, cache
 from labnet.kernels.machine_code.compiler_process import compiled
-from labnet.optim.optimizer import ALONE
+from labnet.memory import ALONE
 
 ALL = kernels.KERNELS
 

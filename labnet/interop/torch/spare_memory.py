@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from labnet.interop.torch.arrays import Array
-from labnet.optim.optimizer import ALONE
+from labnet.memory import ALONE
 
 _ALIGNMENT = 64  # torch's
 

@@ -85,25 +85,35 @@ class Tiles:
     Attributes
     ----------
     query, key, value, out : arrays of shape (B, L, E), (B, S, E), (B, S, V) and (B, L, V)
-        The queries are scaled; leading dimensions are joined.
+        Leading dimensions are joined. What the arguments are views of is not kept.
     moments : array of shape (B, L, 2)
         The greatest score and the sum of the exponentials of each query.
     """
 
     def __init__(self, query: Values, key: Values, value: Values, bias: Values | None, scale: float, causal: bool):
-        self.inputs = (query, key, value)
+        self._shapes = (query.shape, key.shape, value.shape)
         self.scale, self.causal = scale, causal
-        scaled = np.multiply(query, scale, out=np.empty(query.shape, query.dtype))
-        self.query, self.key, self.value = (_joined(x) for x in (scaled, key, value))
+        self.query, self.key, self.value = (_joined(x) for x in (query, key, value))
         self._set_bias(bias)
         count, queries, _ = self.query.shape
         self.out = np.empty((count, queries, value.shape[-1]), query.dtype)
         self.moments = np.empty((count, queries, 2), query.dtype)
         self.tile = _CAUSAL_TILE if causal else _TILE
         compiled = kernels.attention.ready(query.dtype)
-        together = (self.query, self.key, self.value, self._bias, self._offsets, self.out, self.moments)
+        scaled = self._scaled()
+        together = (scaled, self.key, self.value, self._bias, self._offsets, self.out, self.moments)
         if compiled is None or not compiled(id(together), self.tile, int(causal), self._step):
-            self._forward()
+            self._forward(scaled)
+
+    @property
+    def inputs(self) -> tuple[Values, ...]:
+        """Query, key and value in the shapes of the arguments."""
+        pairs = zip((self.query, self.key, self.value), self._shapes, strict=True)
+        return tuple([x.reshape(shape) for x, shape in pairs])
+
+    def _scaled(self) -> Values:
+        """Return the queries times the scale, which are computed again in the backward."""
+        return np.multiply(self.query, self.scale, out=np.empty(self.query.shape, self.query.dtype))
 
     def _set_bias(self, bias: Values | None) -> None:
         """Find where the bias of each matrix begins in memory, and how far its rows are apart."""
@@ -130,9 +140,9 @@ class Tiles:
             late = np.arange(seen) > np.arange(first, last)[:, None] if self.causal else None
             yield slice(first, last), slice(seen), late
 
-    def _scores(self, rows: slice, columns: slice, late: Any) -> tuple[Values, Any]:
-        """Return the scores of a tile, and True for queries without any key."""
-        scores = self.query[:, rows] @ self.key[:, columns].swapaxes(1, 2)
+    def _scores(self, scaled: Values, rows: slice, columns: slice, late: Any) -> tuple[Values, Any]:
+        """Return the scores of a tile of scaled queries, and True for queries without any key."""
+        scores = scaled[:, rows] @ self.key[:, columns].swapaxes(1, 2)
         if late is not None:
             scores[:, late] = -math.inf
         if self._matrices is None:
@@ -144,9 +154,9 @@ class Tiles:
         scores[alone] = -math.inf
         return scores, alone
 
-    def _forward(self) -> None:
+    def _forward(self, scaled: Values) -> None:
         for rows, columns, late in self._tiles():
-            scores, alone = self._scores(rows, columns, late)
+            scores, alone = self._scores(scaled, rows, columns, late)
             greatest = np.max(scores, axis=-1)
             if alone is not None:
                 greatest[alone] = 0
@@ -163,21 +173,21 @@ class Tiles:
         """Return those gradients of query, key and value that are wanted."""
         g = _joined(gradient)
         starts = (np.empty, np.zeros, np.zeros)
-        given = (self.query, self.key, self.value)
+        given = (self._scaled(), self.key, self.value)
         found: list[Any] = [
             start(x.shape, x.dtype) if one else None for one, start, x in zip(wanted, starts, given, strict=True)
         ]
         compiled = kernels.attention_backward.ready(g.dtype)
         together = (g, *given, self._bias, self._offsets, self.out, self.moments, *found)
         if compiled is None or not compiled(id(together), self.tile, int(self.causal), self._step):
-            self._backward(g, *found)
+            self._backward(g, given[0], *found)
         if found[0] is not None:
             found[0] *= self.scale
-        return [None if x is None else x.reshape(like.shape) for x, like in zip(found, self.inputs, strict=True)]
+        return [None if x is None else x.reshape(shape) for x, shape in zip(found, self._shapes, strict=True)]
 
-    def _backward(self, g: Values, by_query: Any, by_key: Any, by_value: Any) -> None:
+    def _backward(self, g: Values, scaled: Values, by_query: Any, by_key: Any, by_value: Any) -> None:
         for rows, columns, late in self._tiles():
-            weights, _ = self._scores(rows, columns, late)
+            weights, _ = self._scores(scaled, rows, columns, late)
             weights -= self.moments[:, rows, :1]
             np.exp(weights, out=weights)
             weights /= self.moments[:, rows, 1:]
@@ -191,13 +201,7 @@ class Tiles:
             if by_query is not None:
                 by_query[:, rows] = slopes @ self.key[:, columns]
             if by_key is not None:
-                by_key[:, columns] += slopes.swapaxes(1, 2) @ self.query[:, rows]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the values that only this object holds."""
-        copies = (x for x, given in zip((self.query, self.key, self.value), self.inputs, strict=True))
-        return sum(x.nbytes for x in (*copies, self.out, self.moments))
+                by_key[:, columns] += slopes.swapaxes(1, 2) @ scaled[:, rows]
 
 
 def _joined(x: Values) -> Values:
@@ -230,6 +234,7 @@ class Attention(Node):
         self.parents = self.tiles = self.composed = None
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of queries, keys, values and outputs."""
-        return 0 if self.tiles is None else self.tiles.nbytes
+    def saved(self) -> Sequence[Any]:
+        """Queries, keys, values, outputs, and the moments of the scores."""
+        tiles = self.tiles
+        return () if tiles is None else (tiles.query, tiles.key, tiles.value, tiles.out, tiles.moments)

@@ -144,9 +144,9 @@ class ChannelStatistics(Node):
         self.parents = self.channels = None
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the output and of the mean, variance and deviation of each channel."""
-        return 0 if self.channels is None else self.channels.inputs[0].nbytes + self.channels.moments.nbytes
+    def saved(self) -> Sequence[Any]:
+        """Input, weight, bias, and the mean, variance and deviation of each channel."""
+        return () if self.channels is None else (*self.channels.inputs, self.channels.moments)
 
 
 def _composed(x: Tensor, *scale: Tensor, eps: float) -> Tensor:

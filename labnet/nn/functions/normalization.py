@@ -187,9 +187,9 @@ class Scaled(Node):
         self.arrays = ()
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the output and of the mean and deviation of each row."""
-        return self.arrays[0].nbytes + self.arrays[3].nbytes if self.arrays else 0
+    def saved(self) -> Sequence[Any]:
+        """Input, weight, bias, and the mean and deviation of each row."""
+        return self.arrays
 
 
 def _scaled(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, eps: float, centered: bool) -> Tensor:

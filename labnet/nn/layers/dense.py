@@ -135,9 +135,9 @@ class Layers(Node):
         self.arrays = ()
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the values after each layer."""
-        return sum(array.nbytes for array in self.arrays[-2:])
+    def saved(self) -> Sequence[Any]:
+        """Input, parameters, and the values after each layer."""
+        return self.arrays
 
 
 def _backward(

@@ -178,9 +178,9 @@ class Steps:
         return out, by_weight, by_hidden, by_cell
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the values that only this object holds."""
-        return self.active.nbytes + self.hidden.nbytes + self.cells.nbytes
+    def saved(self) -> tuple[Values, ...]:
+        """Inputs, gates and states."""
+        return *self.inputs, self.active, self.hidden, self.cells
 
 
 class GatedSteps:
@@ -253,9 +253,9 @@ class GatedSteps:
         return out, rows.T @ self.hidden[:-1].reshape(-1, width), by_hidden, np.add.reduce(rows)
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the values that only this object holds."""
-        return self.active.nbytes + self.hidden.nbytes + self.recurrent.nbytes
+    def saved(self) -> tuple[Values, ...]:
+        """Inputs, gates and states."""
+        return *self.inputs, self.active, self.hidden, self.recurrent
 
 
 class Recurrence(Node):
@@ -282,9 +282,9 @@ class Recurrence(Node):
         self.parents = self.steps = None
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of gates and states of all steps."""
-        return 0 if self.steps is None else self.steps.nbytes
+    def saved(self) -> Sequence[Any]:
+        """Inputs, gates and states of all steps."""
+        return () if self.steps is None else self.steps.saved
 
 
 class GatedRecurrence(Recurrence):

@@ -61,6 +61,7 @@ def _pull_right(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
     dtypes=("int64", *FLOATS),
     ufunc=np.matmul,
     flops=lambda out, x1, x2: 2 * out.size * x1.shape[-1],
+    reads=("x2", "x1"),
 )
 def matmul(x1: Array, x2: Array, /) -> Array:
     """Return the matrix product over the last two dimensions; the others broadcast, vectors count as matrices.
@@ -190,6 +191,7 @@ def _rows(x: Tensor) -> Tensor:
     dtypes=FLOATS,
     flops=lambda out, x, weight, bias: out.size * (2 * weight.shape[-1] + (bias is not None)),
     public=False,
+    reads=("weight", "x", ""),
 )
 def linear(x: Array, weight: Array, bias: Array, /) -> Array:
     """Return the affine map ``x @ weight.T + bias`` of the last dimension, in one step.

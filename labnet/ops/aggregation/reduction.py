@@ -48,6 +48,7 @@ def spread(g: Tensor, x: Tensor, axis: Axis) -> Tensor:
     lambda g, out, x, *, axis=None, dtype=None, keepdims=False: spread(g, x, axis).astype(x.dtype),
     samples=(*SAMPLES, EMPTY_SAMPLE),
     dtypes=NUMBERS,
+    reads="",
 )
 def sum(x: Array, /, axis: Axis = None, *, dtype: DTypeLike | None = None, keepdims: bool = False) -> Array:
     """Return the sum of the elements, over all dimensions or those in `axis`.
@@ -67,6 +68,7 @@ def sum(x: Array, /, axis: Axis = None, *, dtype: DTypeLike | None = None, keepd
     lambda g, out, x, *, axis=None, keepdims=False: spread(g, x, axis) / (x.size // (out.size or 1)),
     samples=SAMPLES,
     dtypes=FLOATS,
+    reads="",
 )
 def mean(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
     """Return the arithmetic mean of the elements, over all dimensions or those in `axis`.
@@ -117,6 +119,7 @@ def _vjp_extreme(g: Any, out: Any, x: Any, *, axis: Axis = None, keepdims: bool 
     _vjp_extreme,
     samples=SAMPLES,
     dtypes=NUMBERS,
+    reads="out x",
 )
 def max(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
     """Return the greatest element, over all dimensions or those in `axis`; equal ones share the gradient.
@@ -134,6 +137,7 @@ def max(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
     _vjp_extreme,
     samples=SAMPLES,
     dtypes=NUMBERS,
+    reads="out x",
 )
 def min(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
     """Return the smallest element, over all dimensions or those in `axis`; equal ones share the gradient.
@@ -237,6 +241,7 @@ def _pull_log_softmax(g: Any, out: Any, x: Any, *, axis: int = -1) -> Any:
     dtypes=FLOATS,
     wide=True,
     public=False,
+    reads="out",
 )
 def log_softmax(x: Array, /, axis: int = -1) -> Array:
     """Return the logarithm of softmax along `axis`, computed without overflow.

@@ -75,7 +75,7 @@ def _pull_sum(
     return found if found.dtype == x.dtype else found.astype(x.dtype)
 
 
-@op(_pull_sum, samples=_SAMPLES, wide=True)
+@op(_pull_sum, samples=_SAMPLES, wide=True, reads="")
 def cumulative_sum(
     x: Array, /, axis: int | None = None, *, dtype: DTypeLike | None = None, include_initial: bool = False
 ) -> Array:
@@ -157,7 +157,7 @@ def _vjp_prod(
     return reshape(moveaxis(_scaled(slope, products_before(values)), -1, along), x.shape).astype(x.dtype)
 
 
-@op(_vjp_prod, samples=_SAMPLES, wide=True)
+@op(_vjp_prod, samples=_SAMPLES, wide=True, reads="out x")
 def cumulative_prod(
     x: Array, /, axis: int | None = None, *, dtype: DTypeLike | None = None, include_initial: bool = False
 ) -> Array:

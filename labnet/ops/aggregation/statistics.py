@@ -115,7 +115,7 @@ def _row_products(rows: Array) -> Array:
     return parts[:, 0]
 
 
-@op(_vjp_prod, samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=NUMBERS, wide=True)
+@op(_vjp_prod, samples=(*SAMPLES, EMPTY_SAMPLE), dtypes=NUMBERS, wide=True, reads="out x")
 def prod(x: Array, /, axis: Axis = None, *, dtype: DTypeLike | None = None, keepdims: bool = False) -> Array:
     """Return the product of the elements, over all dimensions or those in `axis`.
 
@@ -151,7 +151,7 @@ _SMALL = 4096
 _SPREADS = (*SAMPLES[:-1], Sample(((3, 4),), {"axis": -1, "correction": 1}))
 
 
-@op(_pull_var, samples=_SPREADS, dtypes=FLOATS, wide=True)
+@op(_pull_var, samples=_SPREADS, dtypes=FLOATS, wide=True, reads="x")
 def var(x: Array, /, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
     """Return the mean squared distance from the mean, over all dimensions or those in `axis`.
 
@@ -196,7 +196,7 @@ def _pull_std(
     return _pull_var(scaled, out, x, axis=axis, correction=correction, keepdims=keepdims)
 
 
-@op(_pull_std, samples=_SPREADS, dtypes=FLOATS, wide=True)
+@op(_pull_std, samples=_SPREADS, dtypes=FLOATS, wide=True, reads="out x")
 def std(x: Array, /, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
     """Return the square root of `var`: the standard deviation, over all dimensions or those in `axis`.
 
@@ -251,6 +251,7 @@ def median(x: Tensor, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
     dtypes=FLOATS,
     wide=True,
     public=False,
+    reads="x",
 )
 def sum_of_squares(x: Array, /) -> Array:
     """Return the sum of the squares of all elements.

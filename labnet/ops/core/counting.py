@@ -17,7 +17,7 @@ import numpy as np
 from labnet.autograd import Run
 from labnet.kernels.device_dispatch import is_on_gpu, materialize, timed
 from labnet.ops.core.declaration import Op
-from labnet.ops.core.dispatch import Recorded
+from labnet.ops.core.dispatch import Recorded, is_view
 from labnet.ops.core.registry import REGISTRY, on_declare
 from labnet.stats.collecting import active, later, on_switch, record, suspended
 from labnet.stats.operations import OpCount
@@ -105,7 +105,7 @@ def _vjp_classes() -> list[type[Recorded]]:
 
 def _nbytes(op: Op, inputs: Any, out: Any) -> int:
     """Return the bytes that an op reads and writes; 0 for a view."""
-    if op.view and getattr(out, "base", None) is not None:
+    if op.view and is_view(out):
         return 0
     return sum(array.nbytes for array in (*inputs, out) if hasattr(array, "nbytes"))
 

@@ -83,6 +83,9 @@ class Op:
         The op on tensors.
     torch_form : callable or None
         The function for a call with ``dim=``, if torch gives the name another meaning, and for positional arguments.
+    reads : tuple of str, or None
+        For each rule, the names of the arguments whose elements it reads, ``out`` for the output. Graphs keep only the
+        shape and dtype of others. None if the rules may read everything.
     kernels : tuple
         The cell of its function that holds its kernel, its plain kernel, and its counting one; for late declarations.
     """
@@ -112,6 +115,8 @@ class Op:
     axes: dict[str, Kind] = field(default_factory=dict)
     numbers: tuple[str, ...] = ()
     torch_form: Callable[..., Any] | None = None
+    reads: tuple[str, ...] | None = None
+    _unread: dict[tuple[bool, ...], tuple[int, ...]] = field(default_factory=dict)
     function: Callable[..., Any] = field(init=False)
     kernels: tuple[Any, Any, Any] = field(init=False)
 
@@ -119,6 +124,24 @@ class Op:
     def differentiable(self) -> bool:
         """Whether any input has a gradient."""
         return any(self.gradients)
+
+    def unread(self, wanted: tuple[bool, ...]) -> tuple[int, ...]:
+        """Return the positions of the inputs, and -1 for the output, whose elements no rule reads.
+
+        Parameters
+        ----------
+        wanted : tuple of bool
+            For each input, whether its gradient is wanted.
+        """
+        found = self._unread.get(wanted)
+        if found is None:
+            first, *others = self.parameters
+            names = (first, *([first] if self.variadic else others) * len(wanted))[: len(wanted)]
+            rules = (self.reads or ()) * (len(wanted) if self.variadic else 1)
+            read = {name for one, each in zip(wanted, rules, strict=True) if one for name in each.split()}
+            inputs = [position for position, name in enumerate(names) if name not in read]
+            found = self._unread[wanted] = (*inputs, *(() if "out" in read else (-1,)))
+        return found
 
     def count_flops(self, out: Any, *inputs: Any, **static: Any) -> int:
         """Return the floating-point operations of one call, by the op's rule or one per element."""

@@ -34,6 +34,13 @@ PYTHON = (bool, int, float)
 _WEAK = (*PYTHON, type(None))
 
 
+#: Bytes of an array from which on a graph drops it if no rule reads it; below, this takes longer than it saves.
+_LARGE = 1 << 16
+#: Memory of the arrays in place of dropped ones that owned theirs, and of those that were views.
+_DROPPED, _DROPPED_VIEW = np.full(16, 255, np.uint8), np.full(16, 255, np.uint8)
+_DROPPED.flags.writeable = _DROPPED_VIEW.flags.writeable = False
+
+
 #: The class of tensors that are computed eagerly. None while any thread traces: ops then take the slow path, which
 #: checks whether their own thread traces.
 Plain: type[Tensor] | None = Tensor
@@ -172,9 +179,9 @@ class Recorded(Node):
         self.arrays = ()
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the output; inputs belong to other nodes or leaves, and views take none."""
-        return 0 if self.out is None or self.out.base is not None else self.out.nbytes
+    def saved(self) -> Sequence[Any]:
+        """Inputs and output, as far as they are kept."""
+        return [each for each in (*self.arrays, self.out) if not is_dropped(each)]
 
 
 def separate_rules(rule: Any, count: int) -> list[Callable[..., Any]]:
@@ -239,6 +246,37 @@ class RecordedBinary(Recorded):
         )
 
 
+@functools.lru_cache(maxsize=1024)
+def stand_in(shape: tuple[int, ...], dtype: np.dtype[Any], is_view: bool = False) -> Values:
+    """Return a read-only array without elements of its own, which are NaN if the dtype has one."""
+    return np.ndarray(shape, dtype, _DROPPED_VIEW if is_view else _DROPPED, 0, (0,) * len(shape))
+
+
+def is_dropped(value: Any) -> bool:
+    """Return whether an array stands in for one that was dropped."""
+    return type(value) is _ndarray and (value.base is _DROPPED or value.base is _DROPPED_VIEW)
+
+
+def is_view(value: Any) -> bool:
+    """Return whether an array is a view of another one, or stands in for a view."""
+    base = getattr(value, "base", None)
+    return base is not None and base is not _DROPPED
+
+
+def drop_unread(node: Recorded, wanted: tuple[bool, ...]) -> None:
+    """Keep only the shape and dtype of saved arrays that no rule of a wanted gradient reads."""
+    op, out = node.op, node.out
+    if type(out) is not _ndarray:  # arrays of a GPU are kept
+        return
+    kept = list(node.arrays)
+    for place in op.unread(wanted):
+        if place < 0:
+            node.out = stand_in(out.shape, out.dtype, op.view and out.base is not None)
+        elif type(array := kept[place]) is _ndarray:
+            kept[place] = stand_in(array.shape, array.dtype)
+    node.arrays = tuple(kept)
+
+
 class RecordedStatic(Recorded):
     """The node of an op with static arguments."""
 
@@ -256,6 +294,10 @@ def _recorded(
     node.arrays = arrays
     node.out = out
     node.static = static
+    if op.reads is not None:
+        first = arrays[0] if arrays else None
+        if out.nbytes > _LARGE or (type(first) is _ndarray and first.nbytes > _LARGE):
+            drop_unread(node, tuple([parent is not None for parent in parents]))
     return node
 
 
@@ -293,7 +335,7 @@ def _node_of(value: Any) -> Node | None:
 
 def unary_function(op: Op) -> Callable[..., Tensor]:
     """Return the function of one tensor that runs `op`."""
-    name, forward, differentiable = op.name, op.forward, op.differentiable
+    name, forward, differentiable, drops = op.name, op.forward, op.differentiable, op.reads is not None
 
     def function(x: Any, /) -> Tensor:
         if type(x) is Plain:
@@ -309,8 +351,10 @@ def unary_function(op: Op) -> Callable[..., Tensor]:
                 result = execute_body(forward, array)
         except _REFUSALS as error:
             raise failure(name, (array,), _NO_STATIC, error) from None
+        if type(result) is not _ndarray:
+            result = _asarray(result)
         out: Tensor = _new(Tensor)
-        out.array = result if type(result) is _ndarray else _asarray(result)
+        out.array = result
         out.family = out.node = None
         if parent is not None and differentiable and is_recording():
             node: RecordedUnary = _new(RecordedUnary)
@@ -318,8 +362,10 @@ def unary_function(op: Op) -> Callable[..., Tensor]:
             node.parents = (parent,)
             node.op = op
             node.arrays = (array,)
-            node.out = out.array
+            node.out = result
             out.node = node
+            if drops and result.nbytes > _LARGE:
+                drop_unread(node, (True,))
         return out
 
     return function
@@ -327,7 +373,7 @@ def unary_function(op: Op) -> Callable[..., Tensor]:
 
 def binary_function(op: Op) -> Callable[..., Tensor]:
     """Return the function of two tensors that runs `op`."""
-    name, forward, differentiable = op.name, op.forward, op.differentiable
+    name, forward, differentiable, drops = op.name, op.forward, op.differentiable, op.reads is not None
     on_halves = in_one_pass(forward)
 
     def function(x1: Any, x2: Any, /) -> Tensor:
@@ -353,8 +399,10 @@ def binary_function(op: Op) -> Callable[..., Tensor]:
                 result = execute_body(forward, array1, array2)
         except _REFUSALS as error:
             raise failure(name, (array1, array2), _NO_STATIC, error) from None
+        if type(result) is not _ndarray:
+            result = _asarray(result)
         out: Tensor = _new(Tensor)
-        out.array = result if type(result) is _ndarray else _asarray(result)
+        out.array = result
         out.family = out.node = None
         if (parent1 is not None or parent2 is not None) and differentiable and is_recording():
             node: RecordedBinary = _new(RecordedBinary)
@@ -362,8 +410,10 @@ def binary_function(op: Op) -> Callable[..., Tensor]:
             node.parents = (parent1, parent2)
             node.op = op
             node.arrays = (array1, array2)
-            node.out = out.array
+            node.out = result
             out.node = node
+            if drops and result.nbytes > _LARGE:
+                drop_unread(node, (parent1 is not None, parent2 is not None))
         return out
 
     return function

@@ -61,6 +61,7 @@ def op(
     wide: bool = False,
     scalar: str | None = None,
     elementwise: bool | None = None,
+    reads: str | tuple[str, ...] | None = None,
     method: bool = False,
     public: bool = True,
 ) -> Callable[[Callable[P, Array]], Callable[P, Tensor]]:
@@ -78,6 +79,9 @@ def op(
     elementwise : bool, optional
         Whether kernels compute the body and the rules in one pass. By default if there is a scalar expression, and no
         function of NumPy for the body.
+    reads : str, or tuple of str, optional
+        For each rule, the names of the arguments whose elements it reads, separated by spaces, ``out`` for the output;
+        the shape and dtype of others may be read too. By default a rule reads everything, that of a view nothing.
     method, public : bool
         Whether it is a method of `Tensor` too, and whether the top level exports it.
     samples, dtypes, domain, variadic, view, flops, scalar
@@ -90,6 +94,8 @@ def op(
         declared.wide, declared.scalar, declared.is_method, declared.is_public = wide, scalar, method, public
         implementation = scalar_function(declared) if scalar is not None and is_empty(body) else body
         declared.ufunc = ufunc
+        if vjps and (reads is not None or view):
+            declared.reads = (reads or "",) * len(vjps) if isinstance(reads, str | None) else reads
         if ufunc is None and (scalar is not None if elementwise is None else elementwise):
             implementation = in_one_pass(widened(implementation) if wide else implementation)
         elif wide:

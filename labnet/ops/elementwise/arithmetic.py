@@ -20,7 +20,7 @@ def _pull_abs(g: Any, out: Any, x: Any) -> Any:
     return kept(g, x > 0) - kept(g, x < 0)
 
 
-@unary(_pull_abs, ufunc=np.abs, dtypes=NUMBERS, scalar="math.fabs(x)")
+@unary(_pull_abs, ufunc=np.abs, dtypes=NUMBERS, scalar="math.fabs(x)", reads="x")
 def abs(x: Array, /) -> Array:
     """Return the absolute value of each element.
 
@@ -32,7 +32,7 @@ def abs(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g, ufunc=np.positive, dtypes=NUMBERS, scalar="x")
+@unary(lambda g, out, x: g, ufunc=np.positive, dtypes=NUMBERS, scalar="x", reads="")
 def positive(x: Array, /) -> Array:
     """Return each element, unchanged.
 
@@ -44,7 +44,7 @@ def positive(x: Array, /) -> Array:
     """
 
 
-@unary(no_slope, ufunc=np.sign, dtypes=NUMBERS, scalar="1 if x > 0 else (-1 if x < 0 else x + 0)")
+@unary(no_slope, ufunc=np.sign, dtypes=NUMBERS, scalar="1 if x > 0 else (-1 if x < 0 else x + 0)", reads="")
 def sign(x: Array, /) -> Array:
     """Return -1, 0 or 1 for each element, as its sign is; NaN for NaN. The gradient is zero.
 
@@ -56,7 +56,7 @@ def sign(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: 2 * g * x, ufunc=np.square, dtypes=NUMBERS, scalar="x * x")
+@unary(lambda g, out, x: 2 * g * x, ufunc=np.square, dtypes=NUMBERS, scalar="x * x", reads="x")
 def square(x: Array, /) -> Array:
     """Return the square of each element.
 
@@ -68,7 +68,7 @@ def square(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: -g * out * out, ufunc=np.reciprocal, domain=(0.5, 3.0), scalar="1 / x")
+@unary(lambda g, out, x: -g * out * out, ufunc=np.reciprocal, domain=(0.5, 3.0), scalar="1 / x", reads="out")
 def reciprocal(x: Array, /) -> Array:
     """Return the reciprocal of each element.
 
@@ -86,6 +86,7 @@ def reciprocal(x: Array, /) -> Array:
     ufunc=np.hypot,
     dtypes=FLOATS,
     scalar="math.hypot(x1, x2)",
+    reads=("out x1", "out x2"),
 )
 def hypot(x1: Array, x2: Array, /) -> Array:
     """Return the square root of ``x1**2 + x2**2``, without overflow.
@@ -101,7 +102,7 @@ def hypot(x1: Array, x2: Array, /) -> Array:
 # Rounding, with zero gradient
 
 
-@unary(no_slope, ufunc=np.floor, dtypes=NUMBERS, scalar="math.floor(x)")
+@unary(no_slope, ufunc=np.floor, dtypes=NUMBERS, scalar="math.floor(x)", reads="")
 def floor(x: Array, /) -> Array:
     """Return the greatest integer that is not above each element.
 
@@ -113,7 +114,7 @@ def floor(x: Array, /) -> Array:
     """
 
 
-@unary(no_slope, ufunc=np.ceil, dtypes=NUMBERS, scalar="math.ceil(x)")
+@unary(no_slope, ufunc=np.ceil, dtypes=NUMBERS, scalar="math.ceil(x)", reads="")
 def ceil(x: Array, /) -> Array:
     """Return the smallest integer that is not below each element.
 
@@ -125,7 +126,7 @@ def ceil(x: Array, /) -> Array:
     """
 
 
-@unary(no_slope, ufunc=np.trunc, dtypes=NUMBERS, scalar="math.trunc(x)")
+@unary(no_slope, ufunc=np.trunc, dtypes=NUMBERS, scalar="math.trunc(x)", reads="")
 def trunc(x: Array, /) -> Array:
     """Return the integer part of each element.
 
@@ -137,7 +138,7 @@ def trunc(x: Array, /) -> Array:
     """
 
 
-@unary(no_slope, dtypes=NUMBERS, scalar="round(x)", elementwise=False)
+@unary(no_slope, dtypes=NUMBERS, scalar="round(x)", elementwise=False, reads="")
 def round(x: Array, /) -> Array:
     """Return the nearest integer to each element; halves go to the even one.
 
@@ -153,7 +154,7 @@ def round(x: Array, /) -> Array:
 # Division with remainder
 
 
-@binary(no_slope, no_slope, dtypes=FLOATS, domain=(0.5, 2.0), scalar="x1 // x2")
+@binary(no_slope, no_slope, dtypes=FLOATS, domain=(0.5, 2.0), scalar="x1 // x2", reads="")
 def floor_divide(x1: Array, x2: Array, /) -> Array:
     """Return the floor of each quotient, with the standard's rules for infinities; the gradient is zero.
 
@@ -177,6 +178,7 @@ def floor_divide(x1: Array, x2: Array, /) -> Array:
     dtypes=FLOATS,
     domain=(0.5, 2.0),
     scalar="x1 % x2",
+    reads=("", "x1 x2"),
 )
 def remainder(x1: Array, x2: Array, /) -> Array:
     """Return the remainder of each division, with the sign of the divisor.
@@ -199,6 +201,7 @@ _BOUNDS = (int, float, type(None))
     lambda g, out, x1, x2: share(g, x1, x2),
     ufunc=np.minimum,
     scalar="minimum(x1, x2)",
+    reads="x1 x2",
 )
 def minimum(x1: Array, x2: Array, /) -> Array:
     """Return the smaller of each pair of elements; where they are equal, each gets half of the gradient.
@@ -239,6 +242,7 @@ def _pull_between(g: Any, out: Any, x: Any, *, lower: float = -math.inf, upper: 
     dtypes=FLOATS,
     scalar="upper if (lower if x < lower else x) > upper else (lower if x < lower else x)",
     public=False,
+    reads="x",
 )
 def clip_between(x: Array, /, lower: float = -math.inf, upper: float = math.inf) -> Array:
     """Return each element, or the number that it exceeds; `clip` takes tensors as bounds too.
@@ -291,6 +295,7 @@ def clip(x: Array, /, min: Array = None, max: Array = None) -> Tensor:
     ufunc=np.copysign,
     dtypes=FLOATS,
     scalar="math.copysign(x1, x2)",
+    reads=("out x1", ""),
 )
 def copysign(x1: Array, x2: Array, /) -> Array:
     """Return the magnitude of the first with the sign of the second of each pair of elements.

@@ -39,8 +39,8 @@ def _fitted(rule: Rule | None, position: int) -> Rule | None:
         found, like = vjp(g, out, *inputs), inputs[position]
         return found if found.shape == like.shape and found.dtype is like.dtype else fit(found, like)
 
-    def fitted_gradient(g: Any, out: Any, *inputs: Any) -> Any:
-        like = inputs[position]
+    def fitted_gradient(g: Any, out: Any, x1: Any, x2: Any) -> Any:
+        like = x2 if position else x1
         if g.dtype is like.dtype:
             if g.shape == like.shape:
                 return g
@@ -100,7 +100,7 @@ def binary(*vjps: Rule | None, **named: Any) -> Callable[[Callable[P, Array]], C
 # Arithmetic
 
 
-@binary(_gradient, _gradient, ufunc=np.add, scalar="x1 + x2")
+@binary(_gradient, _gradient, ufunc=np.add, scalar="x1 + x2", reads="")
 def add(x1: Array, x2: Array, /) -> Array:
     """Return the sum of each pair of elements.
 
@@ -112,7 +112,7 @@ def add(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@binary(_gradient, lambda g, out, x1, x2: -g, ufunc=np.subtract, scalar="x1 - x2")
+@binary(_gradient, lambda g, out, x1, x2: -g, ufunc=np.subtract, scalar="x1 - x2", reads="")
 def subtract(x1: Array, x2: Array, /) -> Array:
     """Return the difference of each pair of elements.
 
@@ -124,7 +124,13 @@ def subtract(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@binary(lambda g, out, x1, x2: g * x2, lambda g, out, x1, x2: g * x1, ufunc=np.multiply, scalar="x1 * x2")
+@binary(
+    lambda g, out, x1, x2: g * x2,
+    lambda g, out, x1, x2: g * x1,
+    ufunc=np.multiply,
+    scalar="x1 * x2",
+    reads=("x2", "x1"),
+)
 def multiply(x1: Array, x2: Array, /) -> Array:
     """Return the product of each pair of elements.
 
@@ -143,6 +149,7 @@ def multiply(x1: Array, x2: Array, /) -> Array:
     domain=(0.5, 2.0),
     ufunc=np.divide,
     scalar="x1 / x2",
+    reads=("x2", "out x2"),
 )
 def divide(x1: Array, x2: Array, /) -> Array:
     """Return the quotient of each pair of elements.
@@ -187,7 +194,15 @@ def _pull_exponent(g: Tensor, out: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
     return found
 
 
-@binary(_pull_base, _pull_exponent, dtypes=FLOATS, domain=(0.5, 2.0), ufunc=np.power, scalar="x1 ** x2")
+@binary(
+    _pull_base,
+    _pull_exponent,
+    dtypes=FLOATS,
+    domain=(0.5, 2.0),
+    ufunc=np.power,
+    scalar="x1 ** x2",
+    reads=("x1 x2", "out x1 x2"),
+)
 def pow(x1: Array, x2: Array, /) -> Array:
     """Return each element of the first raised to the power in the second.
 
@@ -213,6 +228,7 @@ def share(g: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
     lambda g, out, x1, x2: share(g, x2, x1),
     ufunc=np.maximum,
     scalar="maximum(x1, x2)",
+    reads="x1 x2",
 )
 def maximum(x1: Array, x2: Array, /) -> Array:
     """Return the greater of each pair of elements; where they are equal, each gets half of the gradient.
@@ -225,7 +241,7 @@ def maximum(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: -g, dtypes=NUMBERS, ufunc=np.negative, scalar="-x")
+@unary(lambda g, out, x: -g, dtypes=NUMBERS, ufunc=np.negative, scalar="-x", reads="")
 def negative(x: Array, /) -> Array:
     """Return the negative of each element.
 
@@ -240,7 +256,7 @@ def negative(x: Array, /) -> Array:
 # Exponential and related
 
 
-@unary(lambda g, out, x: g * out, ufunc=np.exp, scalar="math.exp(x)")
+@unary(lambda g, out, x: g * out, ufunc=np.exp, scalar="math.exp(x)", reads="out")
 def exp(x: Array, /) -> Array:
     """Return the exponential of each element.
 
@@ -252,7 +268,7 @@ def exp(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g / x, domain=(0.5, 3.0), ufunc=np.log, scalar="math.log(x)")
+@unary(lambda g, out, x: g / x, domain=(0.5, 3.0), ufunc=np.log, scalar="math.log(x)", reads="x")
 def log(x: Array, /) -> Array:
     """Return the natural logarithm of each element.
 
@@ -264,7 +280,7 @@ def log(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g / (2 * out), domain=(0.5, 3.0), ufunc=np.sqrt, scalar="math.sqrt(x)")
+@unary(lambda g, out, x: g / (2 * out), domain=(0.5, 3.0), ufunc=np.sqrt, scalar="math.sqrt(x)", reads="out")
 def sqrt(x: Array, /) -> Array:
     """Return the square root of each element.
 
@@ -276,7 +292,7 @@ def sqrt(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g * (1 - out * out), ufunc=np.tanh, scalar="math.tanh(x)")
+@unary(lambda g, out, x: g * (1 - out * out), ufunc=np.tanh, scalar="math.tanh(x)", reads="out")
 def tanh(x: Array, /) -> Array:
     """Return the hyperbolic tangent of each element.
 
@@ -291,7 +307,7 @@ def tanh(x: Array, /) -> Array:
 # Activations
 
 
-@unary(lambda g, out, x: blocked(g, out <= 0), scalar="relu(x)", public=False)
+@unary(lambda g, out, x: blocked(g, out <= 0), scalar="relu(x)", public=False, reads="out")
 def relu(x: Array, /) -> Array:
     """Return each element where it is positive, else 0.
 
@@ -304,7 +320,7 @@ def relu(x: Array, /) -> Array:
     return np.maximum(x, 0)
 
 
-@unary(lambda g, out, x: g * out * (1 - out), scalar="sigmoid(x)", public=False)
+@unary(lambda g, out, x: g * out * (1 - out), scalar="sigmoid(x)", public=False, reads="out")
 def sigmoid(x: Array, /) -> Array:
     """Return the logistic function ``1 / (1 + exp(-x))`` of each element, without overflow.
 
@@ -337,6 +353,7 @@ def _pull_rejected(g: Any, out: Any, condition: Any, x1: Any, x2: Any) -> Any:
     inputs=3,
     scalar="x1 if condition else x2",
     elementwise=False,
+    reads=("", "condition", "condition"),
 )
 def where(condition: Array, x1: Array, x2: Array, /) -> Array:
     """Return the elements of `x1` where `condition` holds, else of `x2`.

@@ -12,7 +12,7 @@ from labnet.ops.elementwise.logic import isinf
 from labnet.tensor import Tensor
 
 
-@unary(lambda g, out, x: g * (out + 1), ufunc=np.expm1, scalar="math.expm1(x)")
+@unary(lambda g, out, x: g * (out + 1), ufunc=np.expm1, scalar="math.expm1(x)", reads="out")
 def expm1(x: Array, /) -> Array:
     """Return ``exp(x) - 1`` for each element, accurate near zero.
 
@@ -24,7 +24,7 @@ def expm1(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g / (1 + x), ufunc=np.log1p, domain=(-0.5, 2.0), scalar="math.log1p(x)")
+@unary(lambda g, out, x: g / (1 + x), ufunc=np.log1p, domain=(-0.5, 2.0), scalar="math.log1p(x)", reads="x")
 def log1p(x: Array, /) -> Array:
     """Return ``log(1 + x)`` for each element, accurate near zero.
 
@@ -36,7 +36,7 @@ def log1p(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g / (x * math.log(2)), ufunc=np.log2, domain=(0.5, 3.0), scalar="math.log2(x)")
+@unary(lambda g, out, x: g / (x * math.log(2)), ufunc=np.log2, domain=(0.5, 3.0), scalar="math.log2(x)", reads="x")
 def log2(x: Array, /) -> Array:
     """Return the logarithm to base 2 of each element.
 
@@ -48,7 +48,7 @@ def log2(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g / (x * math.log(10)), ufunc=np.log10, domain=(0.5, 3.0), scalar="math.log10(x)")
+@unary(lambda g, out, x: g / (x * math.log(10)), ufunc=np.log10, domain=(0.5, 3.0), scalar="math.log10(x)", reads="x")
 def log10(x: Array, /) -> Array:
     """Return the logarithm to base 10 of each element.
 
@@ -71,6 +71,7 @@ def _weight(x1: Tensor, x2: Tensor) -> Tensor:
     ufunc=np.logaddexp,
     dtypes=FLOATS,
     scalar="x1 + 0.6931471805599453 if x1 == x2 else maximum(x1, x2) + log1p(exp(-abs(x1 - x2)))",
+    reads="x1 x2",
 )
 def logaddexp(x1: Array, x2: Array, /) -> Array:
     """Return ``log(exp(x1) + exp(x2))`` for each pair of elements, without overflow.
@@ -83,7 +84,7 @@ def logaddexp(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g * (2 / math.sqrt(math.pi)) * exp(-x * x), scalar="math.erf(x)")
+@unary(lambda g, out, x: g * (2 / math.sqrt(math.pi)) * exp(-x * x), scalar="math.erf(x)", reads="x")
 def erf(x: Array, /) -> Array:
     """Return the error function of each element, to the precision of its dtype.
 

@@ -14,7 +14,7 @@ def _pull_sin(g: Tensor, out: Tensor, x: Tensor) -> Tensor:
     return g * cos(x)
 
 
-@unary(_pull_sin, ufunc=np.sin, scalar="math.sin(x)")
+@unary(_pull_sin, ufunc=np.sin, scalar="math.sin(x)", reads="x")
 def sin(x: Array, /) -> Array:
     """Return the sine of each element.
 
@@ -26,7 +26,7 @@ def sin(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: -g * sin(x), ufunc=np.cos, scalar="math.cos(x)")
+@unary(lambda g, out, x: -g * sin(x), ufunc=np.cos, scalar="math.cos(x)", reads="x")
 def cos(x: Array, /) -> Array:
     """Return the cosine of each element.
 
@@ -38,7 +38,7 @@ def cos(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g * (1 + out * out), ufunc=np.tan, domain=(-1.0, 1.0), scalar="math.tan(x)")
+@unary(lambda g, out, x: g * (1 + out * out), ufunc=np.tan, domain=(-1.0, 1.0), scalar="math.tan(x)", reads="out")
 def tan(x: Array, /) -> Array:
     """Return the tangent of each element.
 
@@ -50,7 +50,7 @@ def tan(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g / sqrt(1 - x * x), ufunc=np.asin, domain=(-0.9, 0.9), scalar="math.asin(x)")
+@unary(lambda g, out, x: g / sqrt(1 - x * x), ufunc=np.asin, domain=(-0.9, 0.9), scalar="math.asin(x)", reads="x")
 def asin(x: Array, /) -> Array:
     """Return the inverse sine of each element of [-1, 1], in [-pi/2, pi/2].
 
@@ -62,7 +62,7 @@ def asin(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: -g / sqrt(1 - x * x), ufunc=np.acos, domain=(-0.9, 0.9), scalar="math.acos(x)")
+@unary(lambda g, out, x: -g / sqrt(1 - x * x), ufunc=np.acos, domain=(-0.9, 0.9), scalar="math.acos(x)", reads="x")
 def acos(x: Array, /) -> Array:
     """Return the inverse cosine of each element of [-1, 1], in [0, pi].
 
@@ -74,7 +74,7 @@ def acos(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g / (1 + x * x), ufunc=np.atan, scalar="math.atan(x)")
+@unary(lambda g, out, x: g / (1 + x * x), ufunc=np.atan, scalar="math.atan(x)", reads="x")
 def atan(x: Array, /) -> Array:
     """Return the inverse tangent of each element, in [-pi/2, pi/2].
 
@@ -93,6 +93,7 @@ def atan(x: Array, /) -> Array:
     dtypes=FLOATS,
     domain=(0.2, 2.0),
     scalar="math.atan2(x1, x2)",
+    reads="x1 x2",
 )
 def atan2(x1: Array, x2: Array, /) -> Array:
     """Return the angle of each point with abscissa `x2` and ordinate `x1`, in [-pi, pi].
@@ -112,7 +113,7 @@ def _pull_sinh(g: Tensor, out: Tensor, x: Tensor) -> Tensor:
     return g * cosh(x)
 
 
-@unary(_pull_sinh, ufunc=np.sinh, scalar="math.sinh(x)")
+@unary(_pull_sinh, ufunc=np.sinh, scalar="math.sinh(x)", reads="x")
 def sinh(x: Array, /) -> Array:
     """Return the hyperbolic sine of each element.
 
@@ -124,7 +125,7 @@ def sinh(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g * sinh(x), ufunc=np.cosh, scalar="math.cosh(x)")
+@unary(lambda g, out, x: g * sinh(x), ufunc=np.cosh, scalar="math.cosh(x)", reads="x")
 def cosh(x: Array, /) -> Array:
     """Return the hyperbolic cosine of each element.
 
@@ -136,7 +137,7 @@ def cosh(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g / sqrt(x * x + 1), ufunc=np.asinh, scalar="math.asinh(x)")
+@unary(lambda g, out, x: g / sqrt(x * x + 1), ufunc=np.asinh, scalar="math.asinh(x)", reads="x")
 def asinh(x: Array, /) -> Array:
     """Return the inverse hyperbolic sine of each element.
 
@@ -148,7 +149,7 @@ def asinh(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g / sqrt(x * x - 1), ufunc=np.acosh, domain=(1.2, 3.0), scalar="math.acosh(x)")
+@unary(lambda g, out, x: g / sqrt(x * x - 1), ufunc=np.acosh, domain=(1.2, 3.0), scalar="math.acosh(x)", reads="x")
 def acosh(x: Array, /) -> Array:
     """Return the inverse hyperbolic cosine of each element of [1, inf).
 
@@ -160,7 +161,7 @@ def acosh(x: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g / (1 - x * x), ufunc=np.atanh, domain=(-0.9, 0.9), scalar="math.atanh(x)")
+@unary(lambda g, out, x: g / (1 - x * x), ufunc=np.atanh, domain=(-0.9, 0.9), scalar="math.atanh(x)", reads="x")
 def atanh(x: Array, /) -> Array:
     """Return the inverse hyperbolic tangent of each element of [-1, 1].
 

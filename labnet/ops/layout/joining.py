@@ -35,6 +35,7 @@ def _cut(g: Tensor, out: Tensor, *inputs: Tensor, position: int, axis: int | Non
     dtypes=EVERY,
     variadic=True,
     flops=no_flops,
+    reads="",
 )
 def concat(arrays: Sequence[Array], /, axis: int | None = 0) -> Array:
     """Join tensors along a dimension that exists; with ``axis=None``, join them flattened.

@@ -83,6 +83,7 @@ def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Array:
         Sample(((2,),), {"shape": ()}),
     ),
     public=False,
+    reads="",
 )
 def sum_to(x: Array, /, shape: tuple[int, ...]) -> Array:
     """Return the sum over the dimensions along which `shape` would be broadcast; the adjoint of `broadcast_to`.

@@ -29,7 +29,7 @@ def _normal_density(x: Tensor) -> Tensor:
     return exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
 
 
-@unary(lambda g, out, x: g * _normal_density(x), scalar="0.5 * (1 + erf(x * sqrt(0.5)))")
+@unary(lambda g, out, x: g * _normal_density(x), scalar="0.5 * (1 + erf(x * sqrt(0.5)))", reads="x")
 def ndtr(x: Array, /) -> Array:
     """Return the distribution function of the standard normal, ``(1 + erf(x / sqrt(2))) / 2``, of each element.
 
@@ -56,7 +56,7 @@ def _pull_gelu(g: Tensor, out: Tensor, x: Tensor, *, approximate: str = "none") 
     return g * ((bend + 1) * 0.5 + x * (1 - bend * bend) * slope * 0.5)
 
 
-@op(_pull_gelu, samples=_samples(approximate="tanh"), dtypes=FLOATS, wide=True, elementwise=True)
+@op(_pull_gelu, samples=_samples(approximate="tanh"), dtypes=FLOATS, wide=True, elementwise=True, reads="x")
 def gelu(x: Array, /, *, approximate: str = "none") -> Array:
     """Return each element times the normal distribution function of it (Hendrycks and Gimpel, 2016).
 
@@ -89,7 +89,7 @@ def _pull_silu(g: Tensor, out: Tensor, x: Tensor) -> Tensor:
     return g * (share + out * (1 - share))
 
 
-@unary(_pull_silu, scalar="x * sigmoid(x)")
+@unary(_pull_silu, scalar="x * sigmoid(x)", reads="out x")
 def silu(x: Array, /) -> Array:
     """Return each element times its logistic function, ``x / (1 + exp(-x))``; also known as swish.
 
@@ -108,7 +108,13 @@ def _pull_elu(g: Tensor, out: Tensor, x: Tensor, *, alpha: float = 1.0) -> Tenso
     return g * where(x <= 0, curved + alpha, 1)
 
 
-@op(_pull_elu, samples=_samples(alpha=0.5), dtypes=FLOATS, scalar="x if x > 0 else expm1(minimum(x, 0)) * alpha")
+@op(
+    _pull_elu,
+    samples=_samples(alpha=0.5),
+    dtypes=FLOATS,
+    scalar="x if x > 0 else expm1(minimum(x, 0)) * alpha",
+    reads="out x",
+)
 def elu(x: Array, /, alpha: float = 1.0) -> Array:
     """Return each element where it is positive, else ``alpha * (exp(x) - 1)`` (Clevert et al., 2016).
 
@@ -126,6 +132,7 @@ def elu(x: Array, /, alpha: float = 1.0) -> Array:
     samples=_samples(negative_slope=0.25),
     dtypes=FLOATS,
     scalar="x if x > 0 else x * negative_slope",
+    reads="x",
 )
 def leaky_relu(x: Array, /, negative_slope: float = 0.01) -> Array:
     """Return each element where it is positive, else `negative_slope` times it.
@@ -148,6 +155,7 @@ def _pull_hardtanh(g: Any, out: Any, x: Any, *, min_val: float = -1.0, max_val: 
     samples=_samples(min_val=-0.5, max_val=1.5),
     dtypes=FLOATS,
     scalar="minimum(maximum(x, min_val), max_val)",
+    reads="x",
 )
 def hardtanh(x: Array, /, min_val: float = -1.0, max_val: float = 1.0) -> Array:
     """Return each element, limited to [`min_val`, `max_val`]; the gradient is 0 at and beyond the limits, as in torch.
@@ -165,6 +173,7 @@ def hardtanh(x: Array, /, min_val: float = -1.0, max_val: float = 1.0) -> Array:
     lambda g, out, x: _pull_hardtanh(g, out, x, min_val=0.0, max_val=6.0),
     domain=(-5.0, 9.0),
     scalar="minimum(maximum(x, 0), 6)",
+    reads="x",
 )
 def relu6(x: Array, /) -> Array:
     """Return each element, limited to [0, 6].
@@ -183,6 +192,7 @@ def relu6(x: Array, /) -> Array:
     samples=tuple(Sample(shapes, {"threshold": 0.5, "value": -3.0}) for shapes in _SHAPES),
     dtypes=FLOATS,
     scalar="value if x <= threshold else x",
+    reads="x",
 )
 def threshold(x: Array, /, threshold: float, value: float) -> Array:
     """Return each element where it is greater than `threshold`, else `value`; NaN stays.
@@ -207,6 +217,7 @@ def _pull_softmax(g: Any, out: Any, x: Any, *, axis: int = -1) -> Any:
     samples=(Sample(((3, 4),)), Sample(((3, 4),), {"axis": 0}), Sample(((0, 2),))),
     dtypes=FLOATS,
     wide=True,
+    reads="out",
 )
 def softmax(x: Array, /, axis: int = -1) -> Array:
     """Return the exponentials divided by their sum along `axis`, computed without overflow.

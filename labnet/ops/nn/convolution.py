@@ -79,6 +79,7 @@ def _pull_bias(g: Tensor, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, 
     ),
     flops=lambda out, x, weight, bias, **_: 2 * out.size * math.prod(weight.shape[1:]),
     wide=True,
+    reads=("weight", "x", ""),
 )
 def conv2d(
     x: Array,
@@ -155,6 +156,7 @@ def _pull_weight_of_input(g: Tensor, out: Tensor, y: Tensor, weight: Tensor, *, 
     ),
     flops=lambda out, y, weight, **_: 2 * y.size * math.prod(weight.shape[1:]),
     wide=True,
+    reads=("weight", "y"),
 )
 def conv2d_input(
     y: Array,
@@ -205,6 +207,7 @@ def conv2d_input(
     ),
     flops=lambda out, x, y, **_: 2 * y.size * math.prod(out.shape[1:]),
     wide=True,
+    reads=("y", "x"),
 )
 def conv2d_weight(
     x: Array,

@@ -23,6 +23,7 @@ from labnet.tensor import Tensor, wrap
     lambda g, out, z, y: -(g * z),
     dtypes=FLOATS,
     scalar="maximum(z, 0) - z * y + log1p(exp(-abs(z)))",
+    reads=("z y", "z"),
 )
 def binary_cross_entropy_with_logits(z: Array, y: Array, /) -> Array:
     """Return the negative log-likelihood of each `y` in [0, 1] if its probability is ``sigmoid(z)``.
@@ -44,6 +45,7 @@ def binary_cross_entropy_with_logits(z: Array, y: Array, /) -> Array:
     samples=(Sample(((3, 4), (3, 4))), Sample(((), ()))),
     inputs=2,
     dtypes=FLOATS,
+    reads="x1 x2",
 )
 def mean_squared_error(x1: Array, x2: Array, /) -> Array:
     """Return the mean of the squared differences of two tensors of the same shape.
@@ -91,6 +93,7 @@ def _pull_logits(g: Any, out: Any, x: Any, *, labels: Array, axis: int = -1) -> 
     ),
     dtypes=FLOATS,
     wide=True,
+    reads="x",
 )
 def cross_entropy_with_logits(x: Array, /, *, labels: Array, axis: int = -1) -> Array:
     """Return the negative log-likelihood of integer labels under softmax of `x` along `axis`.

@@ -82,6 +82,7 @@ def standardized_gradients(
     samples=(Sample(((3, 4),)), Sample(((2, 3, 4),), {"dims": 2, "eps": 0.1}), Sample(((0, 4),))),
     dtypes=FLOATS,
     wide=True,
+    reads="out x",
 )
 def standardize(x: Array, /, *, dims: int = 1, eps: float = 1e-5) -> Array:
     """Subtract the mean and divide by the standard deviation over the last `dims` dimensions.

@@ -115,7 +115,7 @@ _MAX_STATIC: tuple[dict[str, Any], ...] = (
 )
 
 
-@op(_pull_max, samples=tuple(Sample(((2, 2, 5, 6),), static) for static in _MAX_STATIC), dtypes=FLOATS)
+@op(_pull_max, samples=tuple(Sample(((2, 2, 5, 6),), static) for static in _MAX_STATIC), dtypes=FLOATS, reads="out x")
 def max_pool2d(
     x: Array, /, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1
 ) -> Array:
@@ -171,6 +171,7 @@ def _pull_put(g: Tensor, out: Tensor, y: Tensor, x: Tensor, **static: Any) -> Te
     ),
     dtypes=FLOATS,
     wide=True,
+    reads=("x", ""),
 )
 def max_pool2d_input(
     y: Array,
@@ -215,6 +216,7 @@ def max_pool2d_input(
     inputs=2,
     samples=tuple(Sample(((1, 2, 5, 6), (1, 2, 5, 6)), static) for static in _MAX_STATIC),
     dtypes=FLOATS,
+    reads=("x", ""),
 )
 def max_pool2d_pick(
     y: Array,
@@ -272,6 +274,7 @@ def _pull_average(g: Tensor, out: Tensor, x: Tensor, **static: Any) -> Tensor:
     samples=tuple(Sample(((2, 2, 5, 6),), static) for static in _AVERAGE_STATIC),
     dtypes=FLOATS,
     wide=True,
+    reads="",
 )
 def avg_pool2d(
     x: Array,
@@ -323,6 +326,7 @@ def avg_pool2d(
     ),
     dtypes=FLOATS,
     wide=True,
+    reads="",
 )
 def avg_pool2d_input(
     y: Array,

@@ -83,6 +83,7 @@ def _read(x: Array, key: Any) -> Array:
     flops=no_flops,
     wide=True,
     public=False,
+    reads="",
 )
 def scatter_add(x: Array, /, key: Any, shape: tuple[int, ...]) -> Array:
     """Return zeros of `shape` with the elements of `x` added at an index; the adjoint of reading there.
@@ -142,6 +143,7 @@ def _pull_value(g: Tensor, out: Tensor, x: Tensor, value: Tensor, *, key: Any) -
     dtypes=EVERY,
     flops=no_flops,
     public=False,
+    reads="",
 )
 def setitem(x: Array, value: Array, /, key: Any) -> Array:
     """Return a copy of `x` with `value`, broadcast, at an index; what ``x[key] = value`` leaves behind.

@@ -55,6 +55,7 @@ def _roll_back(g: Tensor, out: Tensor, x: Tensor, *, shift: Axes, axis: Axes | N
     ),
     dtypes=EVERY,
     flops=no_flops,
+    reads="",
 )
 def roll(x: Array, /, shift: Axes, axis: Axes | None = None) -> Array:
     """Move the elements by `shift` along `axis`, those that fall off the end to the front.
@@ -172,6 +173,7 @@ def _unpad(g: Tensor, out: Tensor, x: Tensor, *, pad_width: Width, constant_valu
         Sample(((2, 3),), {"pad_width": ((1, 0), (0, 2))}),
     ),
     flops=no_flops,
+    reads="",
 )
 def pad(x: Array, /, pad_width: Width, *, constant_values: float = 0) -> Array:
     """Surround the tensor with a constant.
@@ -204,7 +206,7 @@ def _pull_lower(g: Tensor, out: Tensor, x: Tensor, *, k: int = 0) -> Tensor:
     return tril(g, k=k)
 
 
-@op(_pull_lower, samples=_TRIANGLES, dtypes=EVERY, flops=no_flops)
+@op(_pull_lower, samples=_TRIANGLES, dtypes=EVERY, flops=no_flops, reads="")
 def tril(x: Array, /, k: int = 0) -> Array:
     """Keep the elements on and below diagonal `k` of the last two dimensions; the others are zero.
 
@@ -226,7 +228,7 @@ def _pull_upper(g: Tensor, out: Tensor, x: Tensor, *, k: int = 0) -> Tensor:
     return triu(g, k=k)
 
 
-@op(_pull_upper, samples=_TRIANGLES, dtypes=EVERY, flops=no_flops)
+@op(_pull_upper, samples=_TRIANGLES, dtypes=EVERY, flops=no_flops, reads="")
 def triu(x: Array, /, k: int = 0) -> Array:
     """Keep the elements on and above diagonal `k` of the last two dimensions; the others are zero.
 

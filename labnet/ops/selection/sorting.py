@@ -31,7 +31,7 @@ def _unsort(g: Any, out: Any, x: Any, *, axis: int = -1, **order: Any) -> Any:
     return found
 
 
-@op(_unsort, samples=_SAMPLES)
+@op(_unsort, samples=_SAMPLES, reads="x")
 def sort(x: Array, /, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
     """Return the elements in order along `axis`; NaN comes last, or first when descending.
 
