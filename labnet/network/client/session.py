@@ -38,7 +38,7 @@ from labnet.network.protocol.digest import (
     digest_of,
     mismatch,
 )
-from labnet.network.protocol.frames import Head, split_headers
+from labnet.network.protocol.frames import split_headers
 from labnet.network.protocol.headers import (
     ASK,
     CALL,
@@ -361,19 +361,46 @@ class Caller:
             if response is not None:
                 return response
             await leave_thread()
-        connections = await pool()
-        async with asyncio.timeout(schedule.left if is_large else schedule.attempt) as limit:
+        own, others = split_headers(headers)
+        key, connections = (self.address, self.where.ssl, others), await pool()
+        clock = asyncio.get_running_loop().time
+        limit = clock() + (schedule.left if is_large else schedule.attempt)
+        opened = connections.open_channel(key)
+        if opened is None:
+            async with asyncio.timeout_at(limit):
+                opened = await connections.channel(key)
+        if opened is None:
+            response = await self._send_by_http(method, route, body, headers, schedule, limit)
+            if PROTOCOL in response.headers:
+                connections.expect_channel(key)
+        else:
+            schedule.connected = True
+            head = {"method": method, "path": self._path(route), **own}
+            parts = body.parts if body is not None else []
+            response = await opened.request(head, parts, begin=limit, end=clock() + schedule.left)
+        return self._checked(response, route)
+
+    async def _send_by_http(
+        self,
+        method: str,
+        route: str,
+        body: wire.Body | None,
+        headers: Mapping[str, str],
+        schedule: Schedule,
+        limit: float,
+    ) -> Response:
+        """Make one attempt by HTTP, whose reply must begin before the limit."""
+        async with asyncio.timeout_at(limit) as timer:
 
             def reached(stage: Stage) -> None:
                 schedule.connected = True
-                if stage == "answered" and not limit.expired():
-                    limit.reschedule(asyncio.get_running_loop().time() + schedule.left)
+                if stage == "answered" and not timer.expired():
+                    timer.reschedule(asyncio.get_running_loop().time() + schedule.left)
 
             path, parts = self.address.prefix + self._path(route), body.parts if body is not None else []
-            response = await connections.request(
-                self.address, method, path, headers, parts, context=self.where.ssl, reached=reached, channel=True
+            return await (await pool()).request(
+                self.address, method, path, headers, parts, context=self.where.ssl, reached=reached
             )
-        return self._checked(response, route)
 
     def _send_from_here(
         self,
@@ -388,16 +415,15 @@ class Caller:
         if self.where.moves or self.address.scheme != "http":
             return None
         own, others = split_headers(headers)
-        if not opens_channels(self.address, self.where.ssl, others):
+        if not opens_channels((self.address, self.where.ssl, others)):
             return None
         channel = channel_of_thread((self.address, others))
         if channel is None:
             return None
         schedule.connected = True
         deadline = time.monotonic() + seconds
-        response = channel.request(
-            Head(method=method, path=self._path(route)), own, body.parts if body else [], deadline
-        )
+        head = {"method": method, "path": self._path(route), **own}
+        response = channel.request(head, body.parts if body else [], deadline)
         return self._checked(response, route)
 
     def _checked(self, response: Response, route: str) -> Response:

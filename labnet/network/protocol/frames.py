@@ -8,8 +8,9 @@ that other frames travel between them. See ``docs/protocol.md``.
 import enum
 import operator
 import struct
-from collections.abc import Iterator, Mapping
-from typing import overload
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
@@ -75,75 +76,78 @@ class Head(msgspec.Struct, omit_defaults=True):
     others: dict[str, str] | None = None
 
 
-_OF_STANDARDS = (
-    "Content-Type",
-    "Content-Digest",
-    "Want-Content-Digest",
-    "Accept",
-    "Idempotency-Key",
-    "Retry-After",
-)
-_FIELD_OF = {name.lower(): name.lower().replace("-", "_") for name in _OF_STANDARDS}
-_FIELD_OF |= {
-    f"labnet-{'for' if field == 'request' else field}": field
-    for field in Head.__struct_fields__
-    if field not in ("method", "path", "status", "others", *_FIELD_OF.values())
+#: The fields whose headers are of standards; the header of any other field begins with ``Labnet-``.
+_BY_FIELD = {
+    "content_type": "Content-Type",
+    "content_digest": "Content-Digest",
+    "want_content_digest": "Want-Content-Digest",
+    "accept": "Accept",
+    "idempotency_key": "Idempotency-Key",
+    "retry_after": "Retry-After",
 }
-_HEADERS = tuple(_FIELD_OF)
-_read = operator.attrgetter(*_FIELD_OF.values())
-#: The lower case of the spellings that labnet uses.
-_LOWER = {"-".join(word.capitalize() for word in name.split("-")): name for name in _HEADERS}
-#: Headers that belong to a connection; a frame has none of them.
-_OF_CONNECTIONS = frozenset({"host", "content-length", "connection"})
+_NAMES = tuple(field.encode_name for field in msgspec.structs.fields(Head))
+_OF_HEADERS = tuple(name for name in _NAMES if name not in ("method", "path", "status", "others"))
+#: The header of each field, in the spelling that labnet uses, and the field of each header, in that spelling and in
+#: lower case; empty for headers that belong to a connection.
+_HEADERS = tuple(_BY_FIELD.get(name) or f"Labnet-{name.capitalize()}" for name in _OF_HEADERS)
+_FIELDS = dict(zip(_HEADERS, _OF_HEADERS, strict=True))
+_LOWER = {header.lower(): field for header, field in _FIELDS.items()} | {
+    "host": "",
+    "content-length": "",
+    "connection": "",
+}
+_read = operator.attrgetter(*(field.name for field in msgspec.structs.fields(Head) if field.encode_name in _OF_HEADERS))
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Head).decode
-_fields: dict[str, str | None] = {}
 
 
-def _field_of(name: str) -> str | None:
-    """Return the field of a header; None if it has none, empty if frames leave it out."""
-    found = _fields.get(name, "?")
-    if found == "?":
-        lower = name.lower()
-        found = "" if lower in _OF_CONNECTIONS else _FIELD_OF.get(lower)
-        if len(_fields) < 256:
-            _fields[name] = found
-    return found
-
-
-def encode_head(head: Head, headers: Mapping[str, str]) -> bytes:
-    r"""Return the JSON of a head with headers.
+def encode_head(fields: Mapping[str, Any], headers: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    r"""Return the JSON of a head with fields and headers.
 
     Examples
     --------
-    >>> encode_head(Head(status=200), {"Labnet-Call": "c0ffee", "Allow": "GET"})
+    >>> encode_head({"status": 200}, {"Labnet-Call": "c0ffee", "Allow": "GET"})
     b'{"status":200,"call":"c0ffee","others":{"Allow":"GET"}}'
     """
-    for name, value in headers.items():
-        field = _field_of(name)
-        if field:
-            setattr(head, field, value)
-        elif field is None:
-            head.others = {**(head.others or {}), name: value}
-    return _encode(head)
+    try:
+        return _encode({**fields, **{_FIELDS[name]: value for name, value in headers.items()}})
+    except KeyError:
+        own, others = split_headers(headers)
+        return _encode({**fields, **own, **({"others": dict(others)} if others else {})})
 
 
 def split_headers(headers: Mapping[str, str]) -> tuple[dict[str, str], tuple[tuple[str, str], ...]]:
-    """Return the headers that have a field, and the others, which belong to the channel.
+    """Return the fields of the headers that have one, and the other headers, which belong to the channel.
 
     Examples
     --------
     >>> split_headers({"Labnet-Call": "c0ffee", "X-Labnet-Token": "secret"})
-    ({'Labnet-Call': 'c0ffee'}, (('X-Labnet-Token', 'secret'),))
+    ({'call': 'c0ffee'}, (('X-Labnet-Token', 'secret'),))
     """
     own, others = {}, []
     for name, value in headers.items():
-        field = _field_of(name)
+        field = _FIELDS.get(name)
+        if field is None:
+            field = _LOWER.get(name.lower())
         if field:
-            own[name] = value
+            own[field] = value
         elif field is None:
             others.append((name, value))
     return own, tuple(others)
+
+
+def headers_of(head: Head) -> dict[str, str]:
+    """Return the headers of a head, in the spelling that labnet uses.
+
+    Examples
+    --------
+    >>> headers_of(Head(status=200, call="c0ffee", others={"retry-when": "never"}))
+    {'Labnet-Call': 'c0ffee', 'Retry-When': 'never'}
+    """
+    headers = {header: value for header, value in zip(_HEADERS, _read(head), strict=True) if value is not None}
+    for name, value in (head.others or {}).items():
+        headers["-".join(map(str.capitalize, name.split("-")))] = value
+    return headers
 
 
 def decode_head(text: bytes) -> Head:
@@ -158,48 +162,3 @@ def decode_head(text: bytes) -> Head:
         return _decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"the head of a frame is malformed: {error}") from error
-
-
-class HeadFields(Mapping[str, str]):
-    """The headers of a head, found case-insensitively.
-
-    Examples
-    --------
-    >>> HeadFields(Head(status=200, call="c0ffee")).get("Labnet-Call")
-    'c0ffee'
-    """
-
-    __slots__ = ("_values",)
-
-    def __init__(self, head: Head):
-        self._values: dict[str, str] = {
-            header: value for header, value in zip(_HEADERS, _read(head), strict=True) if value is not None
-        }
-        if head.others:
-            self._values |= {name.lower(): value for name, value in head.others.items()}
-
-    def __getitem__(self, name: str) -> str:
-        return self._values[_lower(name)]
-
-    @overload  # type: ignore[override]
-    def get(self, name: str) -> str | None: ...
-
-    @overload
-    def get(self, name: str, default: str) -> str: ...
-
-    def get(self, name: str, default: str | None = None) -> str | None:
-        """Return a header or the default."""
-        return self._values.get(_LOWER.get(name) or name.lower(), default)
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and _lower(name) in self._values
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-
-def _lower(name: str) -> str:
-    return _LOWER.get(name) or name.lower()

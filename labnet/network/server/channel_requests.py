@@ -12,7 +12,7 @@ import msgspec
 from tornado.iostream import IOStream, StreamClosedError
 
 from labnet import wire
-from labnet.network.protocol.frames import PIECE, Head, HeadFields, Kind, encode_head
+from labnet.network.protocol.frames import PIECE, Head, Kind, encode_head, headers_of
 from labnet.network.server.handler import Application, Budget, Exchange, Outgoing
 from labnet.network.server.routing import Failure, path_of
 from labnet.network.transport.channel import Channel
@@ -189,7 +189,7 @@ class ServerChannel:
     async def send(self, number: int, outgoing: Outgoing) -> None:
         """Send a reply; close the channel of a client that does not read it in time."""
         body = outgoing.body
-        head = encode_head(Head(status=outgoing.status), outgoing.headers)
+        head = encode_head({"status": outgoing.status}, outgoing.headers)
         is_read = not self._stream.writing()  # otherwise the time limit holds for short replies too
         is_sent = is_read and self._channel.send_now(Kind.REPLY, number, head, body.parts, body.nbytes)
         if is_sent and not (body.nbytes > _SHORT and self.writing()):
@@ -241,7 +241,7 @@ class _Call:
         self._overdue: asyncio.TimerHandle | None = None
         owner = channel.owner
         path = path_of(head.path or "")
-        self._exchange = Exchange(owner.application, owner.budget, head.method or "", path, HeadFields(head))
+        self._exchange = Exchange(owner.application, owner.budget, head.method or "", path, headers_of(head))
         channel.begins()
         try:
             self._exchange.admit(length, authorized=channel.authorized)

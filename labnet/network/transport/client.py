@@ -15,15 +15,15 @@ from tornado.tcpclient import TCPClient
 from labnet import codec
 from labnet.eviction import BoundedMap
 from labnet.network import discovery
-from labnet.network.protocol.frames import Head, split_headers
-from labnet.network.protocol.headers import PROTOCOL
 from labnet.network.transport.address import Address
 from labnet.network.transport.buffers import Memory
-from labnet.network.transport.client_channel import ClientChannel, NoChannel
+from labnet.network.transport.client_channel import ClientChannel, NoChannel, uses_channels
 from labnet.network.transport.exchange import exchange
 from labnet.network.transport.response import MAX_REPLY, Response, Stage
 
 T = TypeVar("T")
+#: The address of a server, TLS settings, and the headers that belong to the connection.
+LinkKey = tuple[Address, ssl.SSLContext | None, tuple[tuple[str, str], ...]]
 
 _IDLE_SECONDS = 60.0  # less than the server's, so that a reused connection is rarely being closed
 _MAX_IDLE = 32
@@ -105,7 +105,7 @@ class Pool:
 
     def __init__(self) -> None:
         self._idle: dict[tuple[str, str, int, ssl.SSLContext | None], list[tuple[float, IOStream]]] = {}
-        self._links: dict[Any, _Link] = {}
+        self._links: dict[LinkKey, _Link] = {}
         self._stopped: dict[str, bool] = {}
         self._sweeping: asyncio.TimerHandle | None = None
         self._memory = Memory()
@@ -120,14 +120,8 @@ class Pool:
         *,
         context: ssl.SSLContext | None = None,
         reached: Callable[[Stage], None] = lambda stage: None,
-        channel: bool = False,
     ) -> Response:
-        """Send a request and return the complete reply; call `reached` at each stage.
-
-        Parameters
-        ----------
-        channel : bool
-            Whether to use a channel from the second request on, if the server opens one.
+        """Send a request by HTTP and return the complete reply; call `reached` at each stage.
 
         Raises
         ------
@@ -136,27 +130,23 @@ class Pool:
         OSError, StreamClosedError
             If the connection broke before the reply was complete.
         """
-        if not (channel and uses_channels()):
-            return await self._request_by_http(address, method, path, headers, parts, context, reached)
-        own, others = split_headers(headers)
-        key = (address, context, others)
-        link = self._links.get(key)
-        if link is None:  # it may be no labnet server: its first reply says so
-            response = await self._request_by_http(address, method, path, headers, parts, context, reached)
-            if PROTOCOL in response.headers:
-                self._links.setdefault(key, _Link())
-                self._stopped.pop(str(address), None)
-                self._sweep_later()
-            return response
+        key = (address.scheme, address.host, address.port, context)
         try:
-            opened = await self._channel(link, *key)
+            stream = self._reuse(key) or await self._connect(address, context)
         except (OSError, StreamClosedError) as error:
             raise NotConnected(getattr(error, "real_error", None) or error) from error
-        if opened is None:
-            return await self._request_by_http(address, method, path, headers, parts, context, reached)
         reached("connected")
-        head = Head(method=method, path=path.removeprefix(address.prefix))
-        return await opened.request(head, own, parts, reached)
+        try:
+            response, reusable = await exchange(stream, method, path, headers, parts, reached, self._memory)
+        except BaseException:
+            stream.close()
+            raise
+        if reusable and len(self._idle.setdefault(key, [])) < _MAX_IDLE:
+            self._idle[key].append((time.monotonic(), stream))
+            self._sweep_later()
+        else:
+            stream.close()
+        return response
 
     def has_stopped(self, address: Address) -> bool:
         """Return whether the server at an address has announced that it stops for good and has not come back."""
@@ -167,10 +157,37 @@ class Pool:
 
     # Channels
 
+    def open_channel(self, key: LinkKey) -> ClientChannel | None:
+        """Return the channel of a link if it is open."""
+        link = self._links.get(key)
+        return link.channel if link is not None and link.channel is not None and link.channel.is_open else None
+
+    def expect_channel(self, key: LinkKey) -> None:
+        """Open a channel for the next request of a link: a server of labnet has answered over HTTP."""
+        if key not in self._links:
+            self._links[key] = _Link()
+            self._stopped.pop(str(key[0]), None)
+            self._sweep_later()
+
+    async def channel(self, key: LinkKey) -> ClientChannel | None:
+        """Return the channel of a link; None if the server or a proxy before it opens none, or is not known yet.
+
+        Raises
+        ------
+        NotConnected
+            If no connection could be opened.
+        """
+        link = self._links.get(key)
+        if link is None or not uses_channels():  # without a link, it may be no labnet server: its first reply says so
+            return None
+        try:
+            return await self._channel(link, *key)
+        except (OSError, StreamClosedError) as error:
+            raise NotConnected(getattr(error, "real_error", None) or error) from error
+
     async def _channel(
         self, link: _Link, address: Address, context: ssl.SSLContext | None, headers: tuple[tuple[str, str], ...]
     ) -> ClientChannel | None:
-        """Return an open channel; None if the server or a proxy before it opens none."""
         if link.channel is not None and link.channel.is_open:
             return link.channel
         if time.monotonic() < link.http_until:
@@ -231,34 +248,6 @@ class Pool:
         return channel
 
     # HTTP
-
-    async def _request_by_http(
-        self,
-        address: Address,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        parts: Sequence[codec.Part],
-        context: ssl.SSLContext | None,
-        reached: Callable[[Stage], None],
-    ) -> Response:
-        key = (address.scheme, address.host, address.port, context)
-        try:
-            stream = self._reuse(key) or await self._connect(address, context)
-        except (OSError, StreamClosedError) as error:
-            raise NotConnected(getattr(error, "real_error", None) or error) from error
-        reached("connected")
-        try:
-            response, reusable = await exchange(stream, method, path, headers, parts, reached, self._memory)
-        except BaseException:
-            stream.close()
-            raise
-        if reusable and len(self._idle.setdefault(key, [])) < _MAX_IDLE:
-            self._idle[key].append((time.monotonic(), stream))
-            self._sweep_later()
-        else:
-            stream.close()
-        return response
 
     def _reuse(self, key: Any) -> IOStream | None:
         idle = self._idle.get(key, [])
@@ -364,18 +353,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def uses_channels() -> bool:
-    """Return whether channels are used at all: ``LABNET_TRANSPORT=http`` in the environment switches them off."""
-    return os.environ.get("LABNET_TRANSPORT") != "http"
-
-
 #: Links for which a channel was opened in this process.
-_opened: BoundedMap[Any, None] = BoundedMap(1024)
+_opened: BoundedMap[LinkKey, None] = BoundedMap(1024)
 
 
-def opens_channels(address: Address, context: ssl.SSLContext | None, headers: tuple[tuple[str, str], ...]) -> bool:
-    """Return whether the server at an address has opened a channel for such a request before."""
-    return uses_channels() and (address, context, headers) in _opened
+def opens_channels(key: LinkKey) -> bool:
+    """Return whether the server of a link has opened a channel before."""
+    return key in _opened
 
 
 async def pool() -> Pool:

@@ -1,17 +1,19 @@
 """The client's end of a channel: calls that wait for their replies, and pings that find a dead server."""
 
 import asyncio
+import math
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from labnet import codec
-from labnet.network.protocol.frames import MAX_HEAD, PATH, UPGRADE, Head, HeadFields, Kind, encode_head
+from labnet.network.protocol.frames import MAX_HEAD, PATH, UPGRADE, Head, Kind, encode_head, headers_of
 from labnet.network.transport.buffers import Memory
 from labnet.network.transport.channel import Channel
-from labnet.network.transport.response import MAX_REPLY, Response, Stage
+from labnet.network.transport.response import MAX_REPLY, Response
 
 #: Seconds without a frame after which a waiting client sends a ping, and after which it gives the server up.
 PING_SECONDS = 1.0
@@ -68,6 +70,11 @@ class NoChannel(Exception):
         self.is_final = status not in (["429"], ["502"], ["503"], ["504"])
 
 
+def uses_channels() -> bool:
+    """Return whether channels are used at all: ``LABNET_TRANSPORT=http`` in the environment switches them off."""
+    return os.environ.get("LABNET_TRANSPORT") != "http"
+
+
 def upgrade_request(authority: str, prefix: str, headers: Sequence[tuple[str, str]]) -> bytes:
     """Return the request for a channel."""
     lines = [f"GET {prefix}{PATH} HTTP/1.1", f"Host: {authority}", "Connection: Upgrade", f"Upgrade: {UPGRADE}"]
@@ -98,13 +105,13 @@ class _Reply:
             raise ValueError(f"a reply of {length} bytes")
         if not call.future.done():
             self.body = memory.take(length)
-            call.reached("answered")
+            call.due = call.end
 
     def finish(self) -> None:
         """Give the reply to the waiting call."""
         if not self._call.future.done():
             assert self.body is not None, "allocated for a waiting call"
-            self._call.future.set_result(Response(self._head.status or 0, HeadFields(self._head), self.body))
+            self._call.future.set_result(Response(self._head.status or 0, headers_of(self._head), self.body))
 
     def leave(self) -> None:
         """Fail the call, whose reply was cut."""
@@ -115,11 +122,12 @@ class _Reply:
 class _Call:
     """A call that waits for its reply."""
 
-    __slots__ = ("future", "reached")
+    __slots__ = ("due", "end", "future")
 
-    def __init__(self, future: "asyncio.Future[Response]", reached: Callable[[Stage], None]):
+    def __init__(self, future: "asyncio.Future[Response]", due: float, end: float):
         self.future = future
-        self.reached = reached
+        self.due = due
+        self.end = end
 
 
 class ClientChannel(asyncio.BufferedProtocol):
@@ -144,6 +152,7 @@ class ClientChannel(asyncio.BufferedProtocol):
         self._greeted: asyncio.Future[None] = self._loop.create_future()
         self._pinging: asyncio.TimerHandle | None = None
         self._probing: asyncio.TimerHandle | None = None
+        self._expiring: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._answer = bytearray()  # to the request for the upgrade
         self._scratch = memoryview(bytearray(1 << 12))
@@ -273,34 +282,60 @@ class ClientChannel(asyncio.BufferedProtocol):
         return not self._calls
 
     async def request(
-        self, head: Head, headers: Mapping[str, str], parts: Sequence[codec.Part], reached: Callable[[Stage], None]
+        self, head: Mapping[str, Any], parts: Sequence[codec.Part], *, begin: float, end: float
     ) -> Response:
         """Send a call and return its reply.
+
+        Parameters
+        ----------
+        head : mapping
+            The fields of the head.
+        begin, end : float
+            When the reply must have begun and must be complete, in seconds of a monotonic clock.
 
         Raises
         ------
         OSError
-            If the channel broke before the reply was complete.
+            If the channel broke before the reply was complete, or no reply came in time.
         """
         began = time.monotonic()
         self._number = number = self._number + 1
-        call = self._calls[number] = _Call(self._loop.create_future(), reached)
-        text, length = encode_head(head, headers), sum(map(len, parts))
+        call = self._calls[number] = _Call(self._loop.create_future(), begin, end)
+        text, length = encode_head(head), sum(map(len, parts))
         sending: asyncio.Task[None] | None = None
         try:
             if not self._channel.send_now(Kind.REQUEST, number, text, parts, length):
                 sending = self._loop.create_task(self._channel.send(Kind.REQUEST, number, text, parts, length))
+                sending.add_done_callback(lambda task: task.cancelled() or task.exception())
             self._watch()
+            if self._expiring is None or begin < self._expiring.when():
+                self._expire_later(begin)
             return await call.future
+        except (asyncio.CancelledError, TimeoutError):
+            self._doubt(began)
+            raise
         finally:
             del self._calls[number]
             self.used = time.monotonic()
-            if not call.future.done() or call.future.cancelled():
-                self._doubt(began)
-            if sending is not None and not sending.done():
-                sending.cancel()
             if sending is not None:
-                sending.add_done_callback(lambda task: task.cancelled() or task.exception())
+                sending.cancel()
+
+    def _expire_later(self, when: float) -> None:
+        if self._expiring is not None:
+            self._expiring.cancel()
+        self._expiring = self._loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        """Fail the calls that are overdue; one timer serves them all."""
+        self._expiring = None
+        first = math.inf
+        for call in self._calls.values():
+            if call.due > self._loop.time():
+                first = min(first, call.due)
+            elif not call.future.done():
+                call.future.set_exception(TimeoutError())
+        if first < math.inf:
+            self._expire_later(first)
 
     def _watch(self) -> None:
         """Look after the server while calls wait."""
@@ -339,7 +374,7 @@ class ClientChannel(asyncio.BufferedProtocol):
             raise ValueError(f"a frame of kind {kind.name} from a server")
         call = self._calls.get(number)
         if call is None:
-            call = _Call(self._loop.create_future(), lambda stage: None)
+            call = _Call(self._loop.create_future(), math.inf, math.inf)
             call.future.cancel()
         return _Reply(call, head, length, self._memory)
 
@@ -357,10 +392,10 @@ class ClientChannel(asyncio.BufferedProtocol):
 
     def closed(self, error: BaseException) -> None:
         """Fail all calls."""
-        for timer in (self._pinging, self._probing):
+        for timer in (self._pinging, self._probing, self._expiring):
             if timer is not None:
                 timer.cancel()
-        self._pinging = self._probing = None
+        self._pinging = self._probing = self._expiring = None
         for opening in (self._accepted, self._greeted):
             if not opening.done():
                 opening.set_exception(error)

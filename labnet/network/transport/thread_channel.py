@@ -19,7 +19,7 @@ import msgspec
 from labnet import codec
 from labnet.eviction import BoundedMap
 from labnet.network import discovery
-from labnet.network.protocol.frames import Head, HeadFields, Kind, encode_head
+from labnet.network.protocol.frames import Head, Kind, encode_head, headers_of
 from labnet.network.transport.address import Address
 from labnet.network.transport.buffers import Memory
 from labnet.network.transport.channel import Channel
@@ -31,6 +31,7 @@ from labnet.network.transport.client_channel import (
     is_accepted,
     no_sign_of_life,
     upgrade_request,
+    uses_channels,
 )
 from labnet.network.transport.response import MAX_REPLY, Response
 
@@ -152,11 +153,13 @@ class ThreadChannel:
             return False
         return not self._readable.wait(0.0)  # the end of the stream, or the announcement that the server stops
 
-    def request(self, head: Head, headers: Mapping[str, str], parts: Sequence[codec.Part], deadline: float) -> Response:
+    def request(self, head: Mapping[str, Any], parts: Sequence[codec.Part], deadline: float) -> Response:
         """Send a call and wait for its reply.
 
         Parameters
         ----------
+        head : mapping
+            The fields of the head.
         deadline : float
             In seconds of a monotonic clock.
 
@@ -168,7 +171,7 @@ class ThreadChannel:
         self._number = number = self._number + 1
         self._reply, self._deadline = None, deadline
         self._channel.heard = time.monotonic()
-        text, length = encode_head(head, headers), sum(map(len, parts))
+        text, length = encode_head(head), sum(map(len, parts))
         try:
             if not self._channel.send_now(Kind.REQUEST, number, text, parts, length):
                 _complete(self._channel.send(Kind.REQUEST, number, text, parts, length))
@@ -180,7 +183,7 @@ class ThreadChannel:
         self._used = time.monotonic()
         reply, self._reply = self._reply, None
         assert reply.body is not None, "allocated for the call"
-        return Response(reply.head.status or 0, HeadFields(reply.head), reply.body)
+        return Response(reply.head.status or 0, headers_of(reply.head), reply.body)
 
     def _receive(self) -> None:
         while not self._readable.until(self._deadline, at_most=PING_SECONDS):
@@ -285,7 +288,7 @@ def channel_of_thread(key: Key) -> ThreadChannel | None:
     if channel is not None:
         channel.close()
         del _mine.channels[key]
-    if time.monotonic() - (_mine.failures.get(key) or -_RETRY_SECONDS) < _RETRY_SECONDS:
+    if time.monotonic() - (_mine.failures.get(key) or -_RETRY_SECONDS) < _RETRY_SECONDS or not uses_channels():
         return None
     try:
         channel = _mine.channels[key] = ThreadChannel.open(key, _mine.memory)

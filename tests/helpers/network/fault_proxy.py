@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from labnet.network.protocol.frames import PATH, PIECE, PRELUDE, Head, HeadFields, Kind
+from labnet.network.protocol.frames import PATH, PIECE, PRELUDE, Head, Kind, headers_of
 
 #: Seconds after which an end of a connection that says nothing is given up.
 SECONDS = 10.0
@@ -360,5 +360,5 @@ def _http_head(text):
     except msgspec.MsgspecError:
         return b""
     first = f"HTTP/1.1 {head.status} X" if head.status is not None else f"{head.method} {head.path} HTTP/1.1"
-    lines = [first, *(f"{name}: {value}" for name, value in HeadFields(head).items())]
+    lines = [first, *(f"{name}: {value}" for name, value in headers_of(head).items())]
     return "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
