@@ -14,6 +14,7 @@ from labnet.network.monitor.upstreams import Upstreams
 from labnet.network.protocol.trail import Cut, Trail
 from labnet.network.server.port import Port
 from labnet.network.server.routing import Reply, Request, Route
+from labnet.network.threads import in_task
 
 #: How many statistics requests may wait for the custom handler, which shares the worker with models.
 _MOST_AT_ONCE = 8
@@ -79,6 +80,7 @@ class ServerStatistics:
 
     async def statistics(self, client: str | None, trail: Trail) -> dict[str, Any]:
         """Return the counters and the fields of the custom handler."""
+        await in_task()
         document = self.counters()
         custom = self._custom
         if custom is None:

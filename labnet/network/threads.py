@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -184,16 +184,17 @@ def runs_handlers() -> bool:
     return IO.is_current or MODELS.is_current or getattr(_here, "is_worker", False)
 
 
-#: Longest time that an event loop blocks for a quick job, in seconds.
-_GRACE = 2e-4
+#: Longest time that an event loop blocks for a quick job, and for several, in seconds.
+_GRACE, _LONGEST_GRACE = 2e-4, 2e-3
 
 
 class _Job:
     """A job of a worker; the event loop first blocks for it, then waits with a future."""
 
-    __slots__ = ("done", "error", "finished", "function", "future", "outcome")
+    __slots__ = ("done", "error", "finished", "function", "future", "outcome", "worker")
 
-    def __init__(self, function: Callable[[], Any]):
+    def __init__(self, function: Callable[[], Any], worker: "Worker"):
+        self.worker = worker
         self.function: Callable[[], Any] | None = function
         self.outcome: Any = None
         self.error: BaseException | None = None
@@ -242,7 +243,7 @@ class Worker:
     """
 
     def __init__(self, name: str):
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._seconds = 0.0  # duration of the last job
         self._busy = self._stopped = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -258,13 +259,22 @@ class Worker:
         """
         if self._stopped:
             raise RuntimeError("the server was stopped meanwhile")
-        job = _Job(functools.partial(contextvars.copy_context().run, function))
-        is_quick = self._seconds < _GRACE and not self._busy and self._jobs.empty()
-        self._jobs.put(job)
-        if not (is_quick and job.done.acquire(timeout=_GRACE)):
+        job = _Job(functools.partial(contextvars.copy_context().run, function), self)
+        if getattr(_here, "begins", False):
+            await _offer(job)
+        else:
+            self.carry_out([job])
+        if not job.finished:
             await job.wait()
         result: T = job.result()
         return result
+
+    def carry_out(self, jobs: list[_Job]) -> None:
+        """Queue jobs, and block for a short time if they will probably be quick."""
+        is_quick = self._seconds < _GRACE and not self._busy and self._jobs.empty()
+        self._jobs.put(jobs)
+        if is_quick:
+            jobs[-1].done.acquire(timeout=min(len(jobs) * _GRACE, _LONGEST_GRACE))
 
     def call(self, function: Callable[[], T]) -> T:
         """Run a function on the thread and wait for its result; call it directly on that thread."""
@@ -291,13 +301,92 @@ class Worker:
 
     def _work(self) -> None:
         _here.is_worker = True
-        while (job := self._jobs.get()) is not None:
-            self._busy, began = True, time.perf_counter()
-            job.compute()
-            self._busy, self._seconds = False, time.perf_counter() - began
-            del job
+        while (jobs := self._jobs.get()) is not None:
+            self._busy = True
+            for job in jobs:
+                began = time.perf_counter()
+                job.compute()
+                self._seconds = time.perf_counter() - began
+            self._busy = False
+            del job, jobs
 
 
 def _wake(future: "asyncio.Future[None]") -> None:
     if not future.done():
         future.set_result(None)
+
+
+@types.coroutine
+def _offer(job: _Job) -> Generator[Any, Any, None]:
+    """Let `begin_together` carry out a job; it may be unfinished afterwards."""
+    yield job
+
+
+class _Rest(Coroutine[Any, Any, None]):
+    """The rest of a coroutine that has begun, and what it waits for first."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], *first: Any):
+        self._coroutine = coroutine
+        self._first = first
+
+    def send(self, value: Any) -> Any:
+        if self._first:
+            (first,), self._first = self._first, ()
+            return first
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        self._first = ()
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return (yield from _resumed(self))
+
+
+def begin_together(
+    coroutines: Iterable[Coroutine[Any, Any, None]], keep: Callable[["asyncio.Task[None]"], None]
+) -> None:
+    """Run coroutines from a callback of the event loop, without tasks; their jobs for a worker change threads together.
+
+    A coroutine that must wait goes on in a task, which `keep` is called with. Before that there is no current task, so
+    it must not use a timeout; see `in_task`.
+    """
+    loop = asyncio.get_running_loop()
+    running = [(coroutine, contextvars.copy_context()) for coroutine in coroutines]
+    while running:
+        jobs: dict[Worker, list[_Job]] = {}
+        offered = []
+        _here.begins = True
+        try:
+            for coroutine, context in running:
+                try:
+                    first = context.run(coroutine.send, None)
+                except StopIteration:
+                    continue
+                except (Exception, asyncio.CancelledError) as error:
+                    loop.call_exception_handler({"message": "a coroutine failed", "exception": error})
+                    continue
+                if isinstance(first, _Job):
+                    jobs.setdefault(first.worker, []).append(first)
+                    offered.append((coroutine, context, first))
+                else:
+                    keep(loop.create_task(_Rest(coroutine, first), context=context))
+        finally:
+            _here.begins = False
+        for worker, together in jobs.items():
+            worker.carry_out(together)
+        running = []
+        for coroutine, context, job in offered:
+            if job.finished:
+                running.append((coroutine, context))
+            else:
+                keep(loop.create_task(_Rest(coroutine), context=context))
+
+
+async def in_task() -> None:
+    """Go on in a task, which timeouts need; `begin_together` begins without one."""
+    if asyncio.current_task() is None:
+        await asyncio.sleep(0)

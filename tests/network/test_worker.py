@@ -1,12 +1,15 @@
 """The thread that computes for an event loop: every job ends, in its order, whatever it raises."""
 
 import asyncio
+import contextvars
+import functools
 import random
+import threading
 import time
 
 import pytest
 
-from labnet.network.threads import Worker
+from labnet.network.threads import Worker, begin_together, in_task
 
 
 @pytest.fixture
@@ -91,3 +94,109 @@ def test_a_thread_that_was_stopped_refuses_what_it_would_never_compute():
         return await last
 
     assert asyncio.run(ask()) == "last"
+
+
+def begun_together(*coroutines):
+    """Begin coroutines from a callback of a loop, and return the tasks in which some went on, after they have ended."""
+
+    async def ask():
+        tasks, errors = [], []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: errors.append(context["exception"]))
+        begun = asyncio.Event()
+        loop.call_soon(lambda: (begin_together(coroutines, tasks.append), begun.set()))
+        await begun.wait()
+        async with asyncio.timeout(30):
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return tasks, errors
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_jobs_that_begin_together_end_in_their_order(worker, seed):
+    draw, ended, answered = random.Random(seed), [], []
+
+    def compute(part, number, length):
+        time.sleep(length)
+        ended.append((part, number))
+        return number
+
+    async def ask(number):
+        for part in range(2):
+            length = draw.choice([0, 0, 1e-4, 3e-4, 1e-3])
+            assert await worker.run(functools.partial(compute, part, number, length)) == number
+        answered.append(number)
+
+    begun_together(*(ask(number) for number in range(16)))
+    assert [number for part, number in ended if part == 0] == list(range(16))
+    assert [number for part, number in ended if part == 1] == list(range(16))
+    assert answered == list(range(16))
+
+
+def test_a_coroutine_that_waits_goes_on_in_a_task_and_in_its_context():
+    variable, seen = contextvars.ContextVar("variable", default="outside"), []
+
+    async def wait():
+        variable.set("inside")
+        seen.append(asyncio.current_task())
+        await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            seen.append((asyncio.current_task(), variable.get()))
+
+    async def at_once():
+        seen.append(variable.get())
+
+    (task,), errors = begun_together(wait(), at_once())
+    assert (seen, errors) == ([None, "outside", (task, "inside")], [])
+
+
+def test_a_timeout_is_possible_in_a_task():
+    seen = []
+
+    async def wait():
+        await in_task()
+        async with asyncio.timeout(10):
+            seen.append(asyncio.current_task())
+
+    (task,), _ = begun_together(wait())
+    assert seen == [task]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_coroutine_that_is_cancelled_where_it_waits_cleans_up(worker, waits):
+    ended, going = [], threading.Event()
+
+    async def wait():
+        try:
+            await (worker.run(going.wait) if waits else asyncio.get_running_loop().create_future())
+        finally:
+            ended.append("clean")
+
+    async def ask():
+        tasks = []
+        asyncio.get_running_loop().call_soon(lambda: begin_together([wait()], tasks.append))
+        while not tasks:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[0]
+        going.set()
+
+    asyncio.run(ask())
+    assert ended == ["clean"]
+
+
+def test_a_coroutine_that_fails_does_not_hold_up_the_others(worker):
+    answered = []
+
+    async def fail():
+        raise ValueError("why")
+
+    async def ask():
+        answered.append(await worker.run(lambda: "on"))
+
+    _, errors = begun_together(fail(), ask(), fail())
+    assert answered == ["on"]
+    assert [str(error) for error in errors] == ["why", "why"]

@@ -2,7 +2,7 @@
 
 import contextlib
 import contextvars
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from labnet import wire
@@ -89,13 +89,18 @@ def recorded_forward(url: str, body: wire.Body, key: str) -> RecordedForward | N
     return None if replay is None else replay.take(url, b"".join(body.parts), key)
 
 
-def refuse_in_replay(method: str, where: str) -> None:
+def refuse_in_replay(where: Callable[[], str]) -> None:
     """Refuse a request that may have an effect inside a replay.
+
+    Parameters
+    ----------
+    where : callable
+        Returns the address of the route, for the error.
 
     Raises
     ------
     ReplayMismatch
-        If the method is not GET.
+        If a replay runs.
     """
-    if method != "GET" and _replay.get() is not None:
-        raise ReplayMismatch(f"it sends {where} a request whose reply was not recorded")
+    if _replay.get() is not None:
+        raise ReplayMismatch(f"it sends {where()} a request whose reply was not recorded")

@@ -52,7 +52,7 @@ from labnet.network.protocol.headers import (
     WANT_CONTENT_DIGEST,
 )
 from labnet.network.protocol.keys import Ticket
-from labnet.network.threads import begins_here, leave_thread
+from labnet.network.threads import begins_here, in_task, leave_thread
 from labnet.network.transport.address import Address
 from labnet.network.transport.client import opens_channels, pool
 from labnet.network.transport.response import Response, Stage
@@ -155,7 +155,8 @@ class Caller:
         *,
         ticket: Ticket | None,
     ) -> Response:
-        refuse_in_replay(method, self._where(route))
+        if method != "GET":
+            refuse_in_replay(lambda: self._where(route))
         if ticket is None and method == "POST":
             ticket = self.ticket(route)
         extra = dict(headers or {})
@@ -361,6 +362,7 @@ class Caller:
             if response is not None:
                 return response
             await leave_thread()
+        await in_task()
         own, others = split_headers(headers)
         key, connections = (self.address, self.where.ssl, others), await pool()
         clock = asyncio.get_running_loop().time

@@ -125,15 +125,24 @@ class Identity:
         return Ticket(f"{self.client}:{number}", number, self._open)
 
 
-_process: tuple[int, Identity] | None = None
+_process: Identity | None = None
 
 
 def of_process() -> Identity:
     """Return the client of this process, with a random 128-bit id; a forked child is another client."""
     global _process
-    if _process is None or _process[0] != os.getpid():
-        _process = (os.getpid(), Identity(secrets.token_hex(16), itertools.count(1)))
-    return _process[1]
+    if _process is None:
+        _process = Identity(secrets.token_hex(16), itertools.count(1))
+    return _process
+
+
+def _forget() -> None:
+    global _process
+    _process = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 class Origin:

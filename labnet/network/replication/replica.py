@@ -33,7 +33,7 @@ from labnet.network.protocol.rounds import RoundOf
 from labnet.network.replication.messages import ForwardedGradients, failure_of
 from labnet.network.server.port import Port
 from labnet.network.server.routing import Failure, Reply, Request
-from labnet.network.threads import IO
+from labnet.network.threads import IO, in_task
 from labnet.nn import Module
 
 log = logging.getLogger("labnet.network")
@@ -142,6 +142,7 @@ class Replica(Role):
                     f"this replica has version {self._served.version} of the weights, and its primary does not answer",
                     headers={"Retry-After": "1"},
                 )
+            await in_task()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), left)
 

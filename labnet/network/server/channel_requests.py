@@ -4,24 +4,25 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.iostream import IOStream
 
 from labnet import wire
 from labnet.network.protocol.frames import PIECE, Head, Kind, encode_head, headers_of
 from labnet.network.server.handler import Application, Budget, Exchange, Outgoing
 from labnet.network.server.routing import Failure, path_of
+from labnet.network.threads import begin_together, in_task
 from labnet.network.transport.channel import Channel
+from labnet.network.transport.channel_connection import SocketConnection, StreamConnection
 from labnet.network.transport.client_channel import Hello, Stopping
 from labnet.network.transport.connection_limit import Connections
 from labnet.network.transport.server import IDLE_SECONDS
 
 #: Frames that are sent together: longest, in bytes, and how many.
-_SHORT, _MOST_GATHERED = 1 << 12, 8
+_SHORT, _MOST_GATHERED = 1 << 12, 64
 #: Seconds between two looks at a channel that may be idle.
 _LOOK_SECONDS = 30.0
 
@@ -31,14 +32,14 @@ class ChannelRequests:
 
     Parameters
     ----------
-    running : callable
-        Awaits a coroutine for which a stopping server waits.
+    keep : callable
+        Called with a task for which a stopping server waits.
     """
 
-    def __init__(self, application: Application, budget: Budget, running: Callable[[Awaitable[None]], Awaitable[None]]):
+    def __init__(self, application: Application, budget: Budget, keep: Callable[["asyncio.Task[None]"], None]):
         self.application = application
         self.budget = budget
-        self.running = running
+        self.keep = keep
         self._channels: set[ServerChannel] = set()
 
     def open(self, stream: IOStream, connections: Connections[Any]) -> None:
@@ -67,52 +68,58 @@ class ServerChannel:
         self._token = owner.application.token
         self._calls = 0
         self._loop = asyncio.get_running_loop()
-        self._stream = stream
-        self._sent: asyncio.Future[None] | None = None
-        self._ready: deque[_Call] = deque()
+        self._connection: StreamConnection | SocketConnection = StreamConnection(self, stream)
+        self._ready: list[_Call] = []
         self._gathered: list[bytes] = []
+        self._gathers = False
         stream.set_nodelay(True)
         self._channel = Channel(self, self)
         hello = Hello(protocol=wire.PROTOCOL, epoch=owner.application.epoch)
         self._channel.send_notice(Kind.HELLO, msgspec.json.encode(hello))
-        self._loop.create_task(self._receive())
+        self._loop.call_soon(self._start, self._connection)
         self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
 
-    async def _receive(self) -> None:
-        """Receive requests and answer them; the next task takes over from one whose request must wait.
+    def _start(self, first: StreamConnection) -> None:
+        """Receive requests; without Tornado's stream where that is possible."""
+        reading = first.read()
+        if reading is None:
+            return
+        own = first.without_tornado(reading)
+        if own is None:
+            first.go_on(reading)
+        else:
+            self._connection = own
+            self.owner.keep(self._loop.create_task(own.start()))
 
-        So a request that is answered at once needs no task of its own, and none holds up the others.
+    # The receiving side, for the connection
+
+    @property
+    def is_in_piece(self) -> bool:
+        """Whether the memory of `get_buffer` is to be filled completely."""
+        return self._channel.is_in_piece
+
+    def get_buffer(self) -> memoryview:
+        """Return memory for the next bytes."""
+        return self._channel.get_buffer()
+
+    def ended(self, error: BaseException | None) -> None:
+        """Drop the channel, whose connection is closed."""
+        self._channel.close(error or ConnectionResetError("the client closed the channel"))
+
+    def received(self, count: int) -> None:
+        """Use bytes that have arrived, and answer the requests that are complete.
+
+        A request that is answered at once needs no task, and none that must wait holds up the others.
         """
-        error: BaseException = ConnectionResetError("the client closed the channel")
-        try:
-            while True:
-                while self._ready:
-                    if await self._answer_next():
-                        return
+        self._channel.buffer_updated(count)
+        if self._ready:
+            ready, self._ready = self._ready, []
+            self._gathers = len(ready) > 1
+            try:
+                begin_together([call.respond() for call in ready], self.owner.keep)
+            finally:
+                self._gathers = False
                 self._flush()
-                buffer = self._channel.get_buffer()
-                reading = self._stream.read_into(buffer, partial=not self._channel.is_in_piece)  # type: ignore[arg-type]
-                self._channel.buffer_updated(await reading)
-                del buffer
-        except StreamClosedError as caught:
-            error = caught.real_error or error
-        except BaseException:
-            self._channel.close(error)
-            raise
-        self._channel.close(error)
-
-    async def _answer_next(self) -> bool:
-        """Answer the next request; return whether another task has taken over meanwhile."""
-        successors: list[asyncio.Task[None]] = []
-
-        def hand_over() -> None:
-            self._flush()
-            successors.append(self._loop.create_task(self._receive()))
-
-        handover = self._loop.call_later(0.0, hand_over)
-        await self.owner.running(self._ready.popleft().respond())
-        handover.cancel()
-        return bool(successors)
 
     def ready(self, call: "_Call") -> None:
         """Queue a request that can be answered."""
@@ -122,35 +129,32 @@ class ServerChannel:
 
     def write(self, data: Any) -> None:
         """Send bytes; short replies to requests that arrived together are sent together."""
-        if self._ready and len(data) < _SHORT and len(self._gathered) < _MOST_GATHERED:
+        if self._gathers and len(data) < _SHORT and len(self._gathered) < _MOST_GATHERED:
             self._gathered.append(data)
             return
-        if self._gathered and len(data) < _SHORT:
-            data = b"".join((*self._gathered, data))
-            self._gathered.clear()
         self._flush()
-        self._sent = self._stream.write(data)
+        self._connection.write(data)
 
     def _flush(self) -> None:
         """Send gathered replies."""
         if self._gathered:
             gathered = b"".join(self._gathered)
             self._gathered.clear()
-            with contextlib.suppress(StreamClosedError):
-                self._sent = self._stream.write(gathered)
+            with contextlib.suppress(OSError):
+                self._connection.write(gathered)
 
-    async def flushed(self) -> None:
+    def flushed(self) -> Awaitable[None]:
         """Wait until everything is sent."""
-        await (asyncio.sleep(0) if self._sent is None or self._sent.done() else asyncio.shield(self._sent))
+        return self._connection.flushed()
 
     def writing(self) -> bool:
         """Return whether bytes are queued."""
-        return self._stream.writing()
+        return self._connection.writing()
 
     @property
     def socket(self) -> socket.socket:
         """The connection's socket."""
-        return self._stream.socket
+        return self._connection.socket
 
     @property
     def authorized(self) -> bool:
@@ -163,7 +167,7 @@ class ServerChannel:
 
     def close(self) -> None:
         """Close the connection at once."""
-        self._stream.close()
+        self._connection.close()
         self._channel.close(ConnectionResetError("the server closed the channel"))
 
     def _look(self) -> None:
@@ -190,10 +194,11 @@ class ServerChannel:
         """Send a reply; close the channel of a client that does not read it in time."""
         body = outgoing.body
         head = encode_head({"status": outgoing.status}, outgoing.headers)
-        is_read = not self._stream.writing()  # otherwise the time limit holds for short replies too
+        is_read = not self.writing()  # otherwise the time limit holds for short replies too
         is_sent = is_read and self._channel.send_now(Kind.REPLY, number, head, body.parts, body.nbytes)
         if is_sent and not (body.nbytes > _SHORT and self.writing()):
             return
+        await in_task()
         self.owner.budget.release(-body.nbytes)
         try:
             async with asyncio.timeout(self.owner.budget.seconds_for(body.nbytes)):
@@ -284,7 +289,7 @@ class _Call:
                 await self._channel.send(self._number, outgoing)
             except (ValueError, TypeError) as error:
                 await self._channel.send(self._number, self._exchange.unsendable("reply", error))
-        except StreamClosedError:
+        except OSError:
             pass  # the reply is stored under its key
         except BaseException:  # no reply will follow: do not let the client wait
             self._channel.close()

@@ -52,7 +52,7 @@ class Listener(HTTPServerConnectionDelegate):
     def __init__(self, application: Application):
         self.application = application
         self.budget = Budget()
-        self.channels = ChannelRequests(application, self.budget, self.running)
+        self.channels = ChannelRequests(application, self.budget, self.keep)
         self.tasks: set[asyncio.Task[None]] = set()
         self._server: TornadoServer | None = None
 
@@ -99,15 +99,10 @@ class Listener(HTTPServerConnectionDelegate):
             self.connections.waits(server_conn.stream)
         return _HttpExchange(self, server_conn, request_conn)
 
-    async def running(self, answering: Awaitable[None]) -> None:
-        """Await a reply for which a stopping server waits."""
-        task = asyncio.current_task()
-        assert task is not None, "runs in a task"
+    def keep(self, task: "asyncio.Task[None]") -> None:
+        """Let a stopping server wait for a reply in progress."""
         self.tasks.add(task)
-        try:
-            await answering
-        finally:
-            self.tasks.discard(task)
+        task.add_done_callback(self.tasks.discard)
 
 
 class _HttpExchange(HTTPMessageDelegate):
@@ -235,7 +230,8 @@ class _HttpExchange(HTTPMessageDelegate):
     def _reply(self) -> "asyncio.Task[None]":
         self._replied = True
         assert self._exchange is not None, "made for every request without a Tornado handler"
-        self._task = asyncio.ensure_future(self._owner.running(self._respond(self._exchange)))
+        self._task = asyncio.ensure_future(self._respond(self._exchange))
+        self._owner.keep(self._task)
         return self._task
 
     async def _respond(self, exchange: Exchange) -> None:

@@ -64,8 +64,9 @@ async def limit_queue(port: State, route: Route, request: Request, proceed: Next
 
 async def refuse_while_paused(port: State, route: Route, request: Request, proceed: Next) -> Reply:
     """Refuse to train while the server is paused; clients retry, and nothing is lost."""
-    trains = request.path == "/optimize" or (request.native and request.headers.get(MODE, "train") == "train")
-    if port.paused and trains and request.path in _OF_TRAINERS:
+    if not (port.paused and request.path in _OF_TRAINERS):
+        return await proceed()
+    if request.path == "/optimize" or (request.native and request.headers.get(MODE, "train") == "train"):
         raise Failure(429, "Overloaded", "the training is paused", headers={"Retry-After": "1"})
     return await proceed()
 

@@ -3,6 +3,7 @@
 A route is one row: methods, path, access and the coroutine that answers.
 """
 
+import asyncio
 import types
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from urllib.parse import unquote, urlsplit
 
 from labnet import json_codec, wire
 from labnet.errors import DTypeError, GradientError, LabnetError, PartialUpdate, ShapeError, WireError
-from labnet.network.threads import run_apart
 
 
 def path_of(target: str) -> str:
@@ -107,8 +107,9 @@ class Request:
         """
         if self.method == "GET":
             return None
-        is_long = self.is_json and len(self.body) > json_codec.LARGE
-        return await run_apart(lambda: wire.decode_message(self.content_type, self.body), is_long=is_long)
+        if self.is_json and len(self.body) > json_codec.LARGE:
+            return await asyncio.to_thread(wire.decode_message, self.content_type, self.body)
+        return wire.decode_message(self.content_type, self.body)
 
 
 class Reply(NamedTuple):

@@ -17,6 +17,7 @@ from labnet.network.protocol.frames import MAX_HEAD, PIECE, PRELUDE, Head, Kind,
 _SMALL = 1 << 16
 #: Bytes of the receiving buffer; it grows for a longer head. The rest of a body is received into its own memory.
 _BUFFER = 1 << 14
+_MESSAGES = {int(kind): kind for kind in (Kind.REQUEST, Kind.REPLY)}
 #: Longest body, in bytes.
 MAX_BODY = 1 << 40
 
@@ -179,13 +180,16 @@ class Channel:
 
     def _use(self, kind: int, head: bytes, number: int, length: int, start: int) -> int:
         """Use a frame, whose body begins in the buffer; return how many bytes of the body were there."""
-        if kind in (Kind.REQUEST, Kind.REPLY):
+        if kind in _MESSAGES:
             if number in self._arriving:
                 raise ValueError(f"call {number} began twice")
-            incoming = self._owner.begin(Kind(kind), number, decode_head(head), length)
-            if not length:
+            incoming = self._owner.begin(_MESSAGES[kind], number, decode_head(head), length)
+            if length <= min(self._filled - start, PIECE):
+                body = incoming.body
+                if length and body is not None:
+                    body[:] = memoryview(self._buffer)[start : start + length]
                 incoming.finish()
-                return 0
+                return length
             self._arriving[number] = _Arriving(incoming, length)
             return self._begin_piece(number, min(length, PIECE), start)
         if kind == Kind.DATA:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import socket
 import threading
@@ -454,6 +455,23 @@ def test_a_client_that_does_not_send_the_rest_of_a_short_body_is_given_up(impati
         assert opened.is_closed
 
 
+def test_a_channel_is_served_without_a_further_file_descriptor(server, monkeypatch):
+    def refuse(self):
+        raise OSError(errno.EMFILE, "no file descriptor is left")
+
+    monkeypatch.setattr(socket.socket, "dup", refuse)
+    with channel(server) as opened:
+        for number in range(1, 4):
+            assert opened.call(number, "/hello")[1] == b"hi"
+        assert opened.call(4, "/large", accept=NATIVE)[1].endswith(LARGE.tobytes())
+
+
+def test_calls_that_come_together_are_all_answered(server):
+    with channel(server) as opened:
+        opened.send(b"".join(frame for number in range(1, 201) for frame in request(number, "/hello")))
+        assert {opened.receive().number for _ in range(200)} == set(range(1, 201))
+
+
 def test_an_idle_channel_is_closed(server, monkeypatch):
     from labnet.network.server import channel_requests
 
@@ -469,7 +487,7 @@ def test_unread_pongs_are_bounded(server):
         for _ in range(10):  # in all 24 MB: more than all buffers on the way
             opened.send(frame(PING) * 100_000)
         (served,) = listener(server).connections
-        assert served._stream._total_write_index - served._stream._total_write_done_index < PIECE
+        assert served._connection._transport.get_write_buffer_size() < PIECE
 
 
 def test_channels_count_as_connections_and_the_longest_idle_one_makes_room(server):

@@ -234,6 +234,7 @@ def test_an_open_server_refuses_websockets_of_pages_of_others(open_server):
         await opened.write_message("hello")
         answer = await asyncio.wait_for(opened.read_message(), SECONDS)
         opened.close()
+        assert await asyncio.wait_for(opened.read_message(), SECONDS) is None  # the connection is closed
         return answer
 
     assert asyncio.run(talk()) == "hello"
