@@ -853,8 +853,9 @@ def as_array(data: Any, *, dtype: DTypeLike | None = None) -> np.ndarray[Any, An
 
 def on_host(data: Any) -> np.ndarray[Any, Any]:
     """Return the NumPy array of an array-like on any device: a view that must not be written, or a copy."""
-    array = data.numpy() if isinstance(data, Tensor) and data.device == CPU else as_array(data)
-    found: np.ndarray[Any, Any] = moved(array, CPU)
+    if isinstance(data, Tensor) and data.device == CPU:
+        return data.numpy()
+    found: np.ndarray[Any, Any] = moved(as_array(data), CPU)
     return found
 
 

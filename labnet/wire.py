@@ -322,6 +322,8 @@ def encode_value(value: Any, form: Format, **metadata: str) -> Body:
     >>> encode_value(ln.ones(2), Format(JSON)).parts
     [b'[1.0,1.0]']
     """
+    if form.content_type == NATIVE and isinstance(value, Tensor):
+        return encode_native(message_of(value, **metadata), bfloat16=form.bfloat16)
     if value is None:
         return Body(None, [])
     if isinstance(value, str):
@@ -338,8 +340,8 @@ def encode_value(value: Any, form: Format, **metadata: str) -> Body:
 def is_tensors(value: Any) -> bool:
     """Return whether a value is a tensor, an array, or a dict of these."""
     if isinstance(value, dict):
-        return bool(value) and all(isinstance(item, Tensor | np.ndarray) for item in value.values())
-    return isinstance(value, Tensor | np.ndarray)
+        return bool(value) and all(isinstance(item, _ARRAYS) for item in value.values())
+    return isinstance(value, _ARRAYS)
 
 
 def is_long(value: Any, form: Format | None = None) -> bool:

@@ -48,6 +48,7 @@ from labnet.network.protocol.headers import (
     EPOCH_REQUIRED,
     LINEAGE,
     PROTOCOL,
+    STATISTICS,
     TOKEN_HEADER,
     WANT_CONTENT_DIGEST,
 )
@@ -170,7 +171,8 @@ class Caller:
         at_stake = ticket is not None and (route not in _WITHOUT_EFFECT or self._path(route) != route)
         schedule = Schedule(self._backoff, timeout=trail.limited(self._timeout))
         response = await self._send_until_answered(method, route, body, extra, schedule, at_stake=at_stake)
-        self._check_protocol(route, response)
+        if response.headers.get(PROTOCOL, wire.PROTOCOL) != wire.PROTOCOL:
+            raise self._other_protocol(route, response)
         if response.status >= 300:
             raise failures.named(self.address, route, response, at_stake=at_stake, in_doubt=schedule.in_doubt)
         if PROTOCOL not in response.headers:
@@ -181,7 +183,8 @@ class Caller:
                 route=route,
                 applied="unknown" if at_stake else None,
             )
-        self._merge_op_statistics(route, response)
+        if STATISTICS in response.headers:
+            self._merge_op_statistics(route, response)
         self.where.on_reply(route, response.headers)
         return response
 
@@ -196,15 +199,13 @@ class Caller:
                 route=route,
             ) from error
 
-    def _check_protocol(self, route: str, response: Response) -> None:
-        given = response.headers.get(PROTOCOL, wire.PROTOCOL)
-        if given != wire.PROTOCOL:
-            raise errors.ProtocolMismatch(
-                f"{self._where(route)}: the server speaks version {given!r:.20} of the protocol, this client version "
-                f"{wire.PROTOCOL!r}: install the same version of labnet on both sides",
-                server=str(self.address),
-                route=route,
-            )
+    def _other_protocol(self, route: str, response: Response) -> errors.ProtocolMismatch:
+        return errors.ProtocolMismatch(
+            f"{self._where(route)}: the server speaks version {response.headers[PROTOCOL]!r:.20} of the protocol, this "
+            f"client version {wire.PROTOCOL!r}: install the same version of labnet on both sides",
+            server=str(self.address),
+            route=route,
+        )
 
     async def _send_until_answered(
         self,
@@ -231,7 +232,9 @@ class Caller:
                 if asks and response.status == EPOCH_REQUIRED and EPOCH in response.headers:
                     epoch = response.headers[EPOCH]
                     continue
-                moved = await self._is_elsewhere(response, schedule)
+                moved = self.where.moves and await self._is_elsewhere(response, schedule)
+                if response.status < 300 and not moved:
+                    return response
                 name = _error_name(response)
                 if name == "ServerStopped" and not self.where.moves:
                     return response
@@ -294,8 +297,6 @@ class Caller:
 
     async def _is_elsewhere(self, response: Response, schedule: Schedule) -> bool:
         """Return whether a reply comes from a different server at the old address of the intended one."""
-        if not self.where.moves:
-            return False
         if response.status in _OF_STRANGERS or PROTOCOL not in response.headers:
             return True  # the intended server accepts this token
         return response.status in _NOT_FOUND and await self._resolve_again(schedule)

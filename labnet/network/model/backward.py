@@ -195,6 +195,8 @@ def class_of(result: Any) -> type:
 
 def outputs_of(result: Any) -> wire.Message:
     """Return the result of a model as tensors by name; tensors of other libraries lose their gradient."""
+    if isinstance(result, Tensor):
+        return wire.Message({wire.SINGLE: result})
     if isinstance(result, tuple | list):
         result = {str(position): item for position, item in enumerate(result)}
     result = {name: _own(item) for name, item in result.items()} if isinstance(result, dict) else _own(result)

@@ -227,7 +227,8 @@ class ServedModel:
             lambda: self._call(inputs, message.named, training, sample, reads, compute)
         )
         version, epoch = of
-        result = await await_model(result, lambda: _both(Calling(training, reads), sample.awaiting()))
+        if not isinstance(result, Tensor):
+            result = await await_model(result, lambda: _both(Calling(training, reads), sample.awaiting()))
         output = outputs_of(result)
         body = await encoded(output.value, request.format)
         headers = {VERSION: str(version)}
@@ -372,8 +373,8 @@ class ServedModel:
         graph.renews = renews
         keys.go_on_as(graph.origin)
         version: int | None = None
-        deferred = SharedUpdates()
         defers = of_round is not None and of_round.is_shared and not self.role.submits
+        deferred = SharedUpdates() if defers else None
 
         def pull_and_apply() -> None:
             nonlocal version
@@ -388,7 +389,7 @@ class ServedModel:
                     version = self.updates.apply_now(backward.contribution())
 
         try:
-            with deferred.collecting() if defers else contextlib.nullcontext():
+            with deferred.collecting() if deferred is not None else contextlib.nullcontext():
                 await self._worker.run(pull_and_apply)
                 await backward.end()
             if version is None:
@@ -397,11 +398,12 @@ class ServedModel:
                     record_used(self.calls, backward.contribution())
                     return reply
                 if of_round is not None:
-                    await self.rounds.hold(call, kept, backward.contribution(), of_round, loss, deferred.in_order())
+                    upstream = deferred.in_order() if deferred is not None else []
+                    await self.rounds.hold(call, kept, backward.contribution(), of_round, loss, upstream)
                     return Reply(backward.answer(), {VERSION: str(self.version), **of_round.header()})
                 version = await self.updates.apply(backward.contribution())
         except Exception as error:  # no weight of this server has changed: the same call may be tried again
-            if not defers:  # upstream servers are then asked again
+            if deferred is None:  # upstream servers are then asked again
                 backward.keep()
             failure = failed(error, graph.nodes, self._url)
             in_doubt = isinstance(error, Failure) and error.details.get("applied") == "unknown"

@@ -108,7 +108,9 @@ class GpuTimes:
 
     def sample(self, kind: str) -> Sample:
         """Return the context for the next call of a kind; it measures only if that is due."""
-        found = self._kinds.setdefault(kind, Kind())
+        found = self._kinds.get(kind)
+        if found is None:
+            found = self._kinds.setdefault(kind, Kind())
         found.calls += 1
         if self._clock() < found.due:
             return Sample(self, None)

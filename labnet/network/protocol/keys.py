@@ -170,7 +170,7 @@ class Origin:
     def __init__(self, key: Key, part: str = ""):
         self._client = key.client
         self._part = part
-        self._sequence = ".".join(map(str, key.sequence))
+        self._sequence = key.sequence
         self._counts: dict[tuple[str, bytes], int] = {}
 
     def derive(self, target: str, content: bytes = b"", *, position: int = 0) -> str:
@@ -187,7 +187,7 @@ class Origin:
         """
         number = xxhash.xxh3_64_intdigest(content) >> 1
         where = xxhash.xxh3_64_hexdigest(f"{self._part}{target}".encode())
-        return f"{self._client}/{where}:{self._sequence}.{number}.{position}"
+        return f"{self._client}/{where}:{'.'.join(map(str, (*self._sequence, number, position)))}"
 
     def next_position(self, target: str, content: bytes) -> int:
         """Count a request to a target; return the number of earlier ones with the same content."""

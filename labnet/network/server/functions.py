@@ -1,5 +1,6 @@
 """The user's functions as routes: what they are given, and the encoding of what they return."""
 
+import asyncio
 import inspect
 import time
 import types
@@ -177,7 +178,9 @@ def _reply(result: Any, form: wire.Format) -> Reply:
 
 async def encoded(result: Any, form: wire.Format) -> wire.Body:
     """Encode the result of a model or function as a body; an unsupported result is a server error."""
-    return await run_apart(lambda: _encoded(result, form), is_long=wire.is_long(result, form))
+    if wire.is_long(result, form):
+        return await asyncio.to_thread(_encoded, result, form)
+    return _encoded(result, form)
 
 
 def _encoded(result: Any, form: wire.Format) -> wire.Body:
