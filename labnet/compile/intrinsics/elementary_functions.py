@@ -28,7 +28,10 @@ from labnet.compile.native.options import EXACT
 
 @chosen_callee(**EXACT)
 def _quotient(a, b):
-    return _float_quotient if isinstance(a, types.Float) else lambda a, b: _whole_quotient(a, b)
+    def whole(a, b):
+        return _whole_quotient(a, b)
+
+    return _float_quotient if isinstance(a, types.Float) else whole
 
 
 def _float_quotient(a, b):
@@ -49,7 +52,10 @@ def _float_quotient(a, b):
 
 @chosen_callee(**EXACT)
 def _rest(a, b):
-    return _float_rest if isinstance(a, types.Float) else lambda a, b: _whole_rest(a, b)
+    def whole(a, b):
+        return _whole_rest(a, b)
+
+    return _float_rest if isinstance(a, types.Float) else whole
 
 
 def _float_rest(a, b):
@@ -62,7 +68,10 @@ def _float_rest(a, b):
 
 @chosen_callee(**EXACT)
 def _power(a, b):
-    return (lambda a, b: a**b) if isinstance(a, types.Float) else _whole_power
+    def power(a, b):
+        return a**b
+
+    return power if isinstance(a, types.Float) else _whole_power
 
 
 def _whole_power(a, b):

@@ -22,7 +22,11 @@ def _by_dtype(single, double):
     @chosen_callee(**INNER)
     def choose(x):
         chosen = single if x == float32 else double
-        return lambda x: chosen(x)
+
+        def call(x):
+            return chosen(x)
+
+        return call
 
     return choose
 

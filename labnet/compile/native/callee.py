@@ -13,9 +13,11 @@ from numba.core import compiler, cpu
 from numba.core.datamodel import models
 from numba.core.imputils import lower_constant
 from numba.core.registry import cpu_target
+from numba.core.typing import signature
 from numba.core.typing.templates import Signature
 from numba.extending import register_model, typeof_impl
 
+from labnet.compile.native.lowering import Unsupported, lower, register_rest
 from labnet.compile.native.pipeline import CalleeLibrary, CalleePipeline
 
 _FLAGS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "nopython": True}
@@ -43,20 +45,30 @@ class Callee:
             flags = cpu.CPUTargetOptions.parse_as_flags(compiler.Flags(), {**self._options, **_FLAGS})
             flags.no_compile = True
             context, function = cpu_target.target_context, self.py_func
-            result = compiler.compile_extra(
-                cpu_target.typing_context,
-                context,
-                function(*args) if self.chooses else function,
-                args=args,
-                return_type=None,
-                flags=flags,
-                locals={},
-                library=CalleeLibrary(context.codegen(), function.__qualname__),
-                pipeline_class=CalleePipeline,
-            )
-            context.insert_user_function((self, args), result.fndesc, [result.library])
-            self._signatures[args] = result.signature
+            library = CalleeLibrary(context.codegen(), function.__qualname__)
+            body = function(*args) if self.chooses else function
+            try:
+                described = lower(library, body, args, flags)
+            except Unsupported:
+                described = self._compiled(library, body, args, flags)
+            context.insert_user_function((self, args), described, [library])
+            self._signatures[args] = signature(described.restype, *args)
         return self._signatures[args]
+
+    def _compiled(self, library, body, args, flags):
+        """Have Numba's passes compile a body; return its descriptor."""
+        register_rest()
+        return compiler.compile_extra(
+            cpu_target.typing_context,
+            cpu_target.target_context,
+            body,
+            args=args,
+            return_type=None,
+            flags=flags,
+            locals={},
+            library=library,
+            pipeline_class=CalleePipeline,
+        ).fndesc
 
 
 class _CalleeType(types.Callable, types.Opaque):

@@ -18,9 +18,10 @@ from numba.core import cgutils, compiler, cpu
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.imputils import builtin_registry
 from numba.core.registry import cpu_target
-from numba.core.typing import mathdecl, npydecl, templates
+from numba.core.typing import mathdecl, templates
 
 from labnet.compile.native.entry import Call, Entry, write_kernel_entry
+from labnet.compile.native.lowering import Unsupported, lower, register_rest
 from labnet.compile.native.options import OPTIONS
 from labnet.compile.native.pipeline import GeneratedPipeline, Library
 from labnet.kernels.machine_code import cache
@@ -34,20 +35,16 @@ _FLAGS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "nopython": True
 
 
 def _register(target):
-    """Register what generated functions and their callees use: numbers, ranges, tuples, `math`, and NumPy's functions.
+    """Register what most generated functions use: numbers and `math`.
 
     Numba registers everything that it knows, which takes longer than to compile a small step.
     """
-    from numba.core.runtime import rtsys
-    from numba.cpython import builtins, mathimpl, numbers, rangeobj, tupleobj  # noqa: F401
-    from numba.np import npyimpl
+    from numba.cpython import mathimpl, numbers  # noqa: F401
 
-    rtsys.initialize(target)
-    for registry in (mathimpl.registry, npyimpl.registry, builtin_registry):
+    for registry in (mathimpl.registry, builtin_registry):
         target.install_registry(registry)
-    typing = target.typing_context
-    for registry in (mathdecl.registry, npydecl.registry, templates.builtin_registry):
-        typing.install_registry(registry)
+    for registry in (mathdecl.registry, templates.builtin_registry):
+        target.typing_context.install_registry(registry)
 
 
 def _take_new(context):
@@ -135,8 +132,13 @@ def _function(symbol, function, kinds):
     flags = cpu.CPUTargetOptions.parse_as_flags(compiler.Flags(), {**OPTIONS, **_FLAGS})
     flags.noalias = True  # arguments of a function do not overlap
     flags.no_compile = True  # so that it is optimised in one go with its callees
-    compiled = _compiled(library, function, list(map(_typed, kinds)), flags, GeneratedPipeline)
-    library.export(compiled.fndesc.mangled_name, symbol)
+    args = list(map(_typed, kinds))
+    try:
+        described = lower(library, function, args, flags, int64)
+    except Unsupported:
+        register_rest()
+        described = _compiled(library, function, args, flags, GeneratedPipeline).fndesc
+    library.export(described.mangled_name, symbol)
     return _code(library)
 
 

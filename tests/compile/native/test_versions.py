@@ -6,7 +6,7 @@ from pathlib import Path
 import numba
 import pytest
 from llvmlite import binding
-from numba.core import cgutils, compiler, compiler_machinery, cpu, typed_passes, untyped_passes
+from numba.core import cgutils, compiler, compiler_machinery, cpu, fastmathpass, funcdesc, typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.registry import cpu_target
 
@@ -19,6 +19,9 @@ TO_LOOK_AT = """
 - pipeline.Library: what do JITCodeLibrary._optimize_functions, ._optimize_final_module, ._finalize_final_module,
   ._linking_libraries and ._get_module_for_linking do, and is ._final_module still optimised as a whole?
 - callee.Callee: how does types.Dispatcher type and lower a call, and what does insert_user_function expect?
+- lowering: what does Lower in core/lowering.py do for loops, conditions, operators and calls, and what do
+  compile_extra and NativeLowering do around it: subtarget, FunctionDescriptor, decode_arguments, return_value,
+  get_return_value, call_external_function and fastmathpass.rewrite_module?
 - numba_compiler.translate: compile_extra, the flags no_compile and noalias, fndesc and call_conv.call_function
 - numba_compiler._few_registrations: what do load_additional_registries of both contexts register, and in which of
   _registries does _IntrinsicTemplate put an intrinsic?
@@ -39,6 +42,12 @@ PRIVATE = [
     (cpu_target.target_context, "insert_user_function"),
     (cpu_target.typing_context, "_registries"),
     (cpu_target.typing_context, "resolve_function_type"),
+    (cpu_target.target_context, "subtarget"),
+    (cpu_target.target_context, "push_code_library"),
+    (cpu_target.target_context, "call_external_function"),
+    (cpu_target.typing_context, "unify_types"),
+    (fastmathpass, "rewrite_module"),
+    (funcdesc, "FunctionDescriptor"),
     (compiler, "compile_extra"),
     (compiler.Flags, "noalias"),
     (compiler.Flags, "no_compile"),
