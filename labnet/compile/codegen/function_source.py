@@ -133,7 +133,7 @@ class Emitter:
 
     def _called(self, lines: list[str]) -> str:
         """Return the call of a function of these lines."""
-        used = (prefix + number for line in lines for prefix, number, _ in _NAME.findall(line))
+        used = (prefix + number for prefix, number, _ in _NAME.findall("\n".join(lines)))
         lines = [*dict.fromkeys(filter(None, map(self._conversions.get, used))), *lines]
         names: dict[str, str] = {}
         parameters: dict[str, tuple[str, str]] = {}
@@ -152,8 +152,8 @@ class Emitter:
                     parameters[argument] = (names[name], kind)
             return names[name] + match[3]
 
-        written = tuple(_NAME.sub(renamed, line) for line in with_shared_indices(lines))
-        function = Function(tuple(parameters.values()), written)
+        written = _NAME.sub(renamed, "\n".join(with_shared_indices(lines)))
+        function = Function(tuple(parameters.values()), tuple(written.split("\n")))
         name = self._functions.setdefault(function, f"f{len(self._functions)}")
         return f"{name}({', '.join(parameters)})"
 
@@ -216,7 +216,7 @@ class Emitter:
         One that stands in the lines of the function already stays: a function may rely on its pointers lying apart.
         """
         first: dict[str, int] = {}
-        written = {prefix + number for line in self._body for prefix, number, _ in _NAME.findall(line)}
+        written = {prefix + number for prefix, number, _ in _NAME.findall("\n".join(self._body))}
         for access in accesses:
             first[access.pointer] = min(access.first(lengths), first.get(access.pointer, access.first(lengths)))
         for access in accesses:

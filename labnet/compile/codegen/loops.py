@@ -268,6 +268,8 @@ def with_shared_indices(lines: Sequence[str]) -> list[str]:
     ['for i0 in range(9):', '    k0 = i0 * 2', '    v1 = p1[k0]', '    p2[k0] = v1']
     """
     counts = Counter(_INDEX.findall("\n".join(lines)))
+    if max(counts.values(), default=0) < 2:
+        return list(lines)
     found: list[str] = []
     scopes: list[tuple[int, dict[str, str]]] = [(0, {})]
     names = 0

@@ -129,8 +129,8 @@ def plan(program: Program, groups: list[Group]) -> Plan:
     for number, (begin, end, nbytes) in sorted(lives.items(), key=lambda item: (-item[1][2], item[0])):
         length = -(-max(nbytes, 1) // _ALIGNED) * _ALIGNED
         start = 0
-        for other, size, first, last in given:
-            if first <= end and begin <= last and other < start + length and start < other + size:
+        for other, size in [(other, size) for other, size, first, last in given if first <= end and begin <= last]:
+            if other < start + length and start < other + size:
                 start = other + size
         bisect.insort(given, (start, length, begin, end))
         result.offsets[number] = start

@@ -23,7 +23,8 @@ def simplify(program: Program) -> Program:
         Store(known[s.value.number], known[s.target.number] if isinstance(s.target, Value) else s.target)
         for s in program.stores
     ]
-    stores = [_apart(builder, store, {id(s.target) for s in stores}) for store in stores]
+    targets = {id(store.target) for store in stores}
+    stores = [_apart(builder, store, targets) for store in stores]
     checks = [replace(c, value=_in_memory(builder, known[c.value.number])) for c in program.checks]
     return Program(stores, checks)
 

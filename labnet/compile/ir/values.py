@@ -153,15 +153,17 @@ class Builder:
         operands = tuple(inputs)
         array, typed = attributes.get("array"), tuple(map(_key, sorted(attributes.items()))) if attributes else ()
         key = (kind, tuple(value.number for value in operands), shape, dtype, typed, id(array))
-        if key not in self._known:
-            self._known[key] = Value(kind, operands, attributes, shape, dtype, len(self._known))
-        return self._known[key]
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = Value(kind, operands, attributes, shape, dtype, len(self._known))
+        return found
 
     def splat(self, number: Any, shape: Shape, dtype: DType) -> Value:
         """Return a value with one number in every element."""
         return self.make("splat", shape=shape, dtype=dtype, number=dtype.type(number).item())
 
 
+@functools.lru_cache(1024)
 def contiguous(shape: Shape) -> Shape:
     """Return the strides, in elements, of a row-major array.
 

@@ -82,7 +82,15 @@ def _context(error_model, fastmath):
     """Return a context of Numba with these options."""
     context = cpu_target.target_context
     options = FastMathOptions(set(fastmath)) if fastmath else False
-    return context.subtarget(error_model=create_error_model(error_model, context), fastmath=options)
+    found = context.subtarget(error_model=create_error_model(error_model, context), fastmath=options)
+
+    def with_passes(*args, **named):
+        """Compile what an implementation of Numba, such as that of `math.hypot`, has as a Python function."""
+        register_rest()
+        return context.compile_subroutine.__func__(found, *args, **named)
+
+    found.compile_subroutine = with_passes
+    return found
 
 
 def lower(library, function, args, flags, result=None):

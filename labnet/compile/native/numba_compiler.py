@@ -23,10 +23,12 @@ from numba.core.typing import mathdecl, templates
 from labnet.compile.native.entry import Call, Entry, write_kernel_entry
 from labnet.compile.native.lowering import Unsupported, lower, register_rest
 from labnet.compile.native.options import OPTIONS
-from labnet.compile.native.pipeline import GeneratedPipeline, Library
+from labnet.compile.native.pipeline import EntryLibrary, GeneratedPipeline, Library
 from labnet.kernels.machine_code import cache
 from labnet.kernels.machine_code.loader import ENTRY, MachineCode
 
+#: Number of calls from which on a step takes so long that its list of calls need not be quick.
+_MANY_CALLS = 256
 #: Type of a section with symbols.
 _SYMBOLS = 2
 #: Types of numbers in memory for which processors have no arithmetic.
@@ -119,7 +121,8 @@ def _step(name, source, scope, report):
                 cache.write(key, code, cache.FUNCTION)
             codes.append(code)
     report(len(functions), len(functions) + 1)
-    library = Library(cpu_target.target_context.codegen(), name)
+    library = EntryLibrary(cpu_target.target_context.codegen(), name)
+    library.level = 1 if len(calls) < _MANY_CALLS else 0
     library.add_ir_module(_entry(library, symbols, {one: scope[one][1] for one in functions}, calls, scope["step"]))
     codes.append(_code(library))
     needed = set().union(*(code.symbols for code in codes)) - set(symbols.values())

@@ -107,9 +107,21 @@ class CalleeLibrary(Library):
         pass
 
 
+class EntryLibrary(CalleeLibrary):
+    """A module of an entry: a list of calls, in which there is nothing to optimise; `level` is for `machine`."""
+
+    level = 1
+
+    def file(self):
+        """Return the object file of the module."""
+        return machine(self.level).emit_object(self._final_module)
+
+
 @functools.cache
-def machine():
+def machine(level=3):
     """Return LLVM's target: the processor of this machine, or the one that `NUMBA_CPU_NAME` names.
+
+    `level` is that of the selection of instructions.
 
     Where it has vectors of 64 bytes, those of 32 are preferred: the elements of small arrays are read sooner after they
     were written in vectors of the same length, and long loops are as quick.
@@ -118,5 +130,5 @@ def machine():
     if registers()[1] == 16:
         features = ",".join(filter(None, (features, "+prefer-256-bit")))
     target = llvm.Target.from_triple(llvm.get_process_triple())
-    options = {"cpu": name, "features": features, "opt": 3, "codemodel": "jitdefault", "jit": True}
+    options = {"cpu": name, "features": features, "opt": level, "codemodel": "jitdefault", "jit": True}
     return target.create_target_machine(**options)

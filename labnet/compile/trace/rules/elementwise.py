@@ -1,5 +1,6 @@
 """Compile rules of elementwise ops: one operation, or the operations of a scalar expression."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,18 +58,27 @@ def power(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Trac
 def elementwise(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
     """Apply a scalar expression to each element, in the dtype that NumPy computes in."""
     shapes = [x.shape for x in operands if isinstance(x, Traced)]
+    kinds = tuple((x.ndim, x.dtype) if isinstance(x, Traced) else (type(x), x) for x in operands)
     try:
-        shape = np.broadcast_shapes(*shapes)
-        with np.errstate(all="ignore"):
-            dtype = np.asarray(op.forward(*map(sample, operands))).dtype
+        shape = shapes[0] if len({*shapes}) == 1 else np.broadcast_shapes(*shapes)
+        dtype, work = (_dtypes.__wrapped__ if op.is_custom else _dtypes)(op, kinds)
     except (ValueError, TypeError) as error:
         stand_ins = tuple(np.broadcast_to(np.ones((), x.dtype), x.shape) for x in operands if isinstance(x, Traced))
         raise failure(op.name, stand_ins, static, error) from None
-    work = dtype
-    if dtype.kind == "b" and op.name != "where":  # a test of numbers
-        with np.errstate(all="ignore"):
-            work = np.result_type(*map(sample, operands))
     return trace.stand_in(map_value(trace, op.name, operands, shape=shape, dtype=dtype, work=work))
+
+
+@functools.lru_cache(1024)
+def _dtypes(op: Op, kinds: tuple[tuple[Any, Any], ...]) -> tuple[DType, DType]:
+    """Return the dtype of a result, and the one that NumPy computes in.
+
+    An operand is its number of dimensions with its dtype, or the type of a number with the number.
+    """
+    operands = [np.ones((1,) * kind, x) if isinstance(kind, int) else x for kind, x in kinds]
+    with np.errstate(all="ignore"):
+        dtype = np.asarray(op.forward(*operands)).dtype
+        is_test = dtype.kind == "b" and op.name != "where"
+        return dtype, np.result_type(*operands) if is_test else dtype
 
 
 def composed(trace: Trace, op: Op, operands: Sequence[Any], static: Static) -> Traced:
