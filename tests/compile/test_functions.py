@@ -214,3 +214,27 @@ def test_tanh_keeps_signs_and_limits():
     found = ln.jit(ln.tanh)(ln.asarray(wide)).numpy()
     assert np.abs(found).max() <= 1
     np.testing.assert_allclose(found, exact, rtol=4e-7, atol=0)
+
+
+OF_INTEGERS = {
+    "sigmoid": ln.nn.sigmoid,
+    "silu": ln.nn.silu,
+    "softmax": ln.nn.softmax,
+    "log_softmax": ln.nn.log_softmax,
+    "logsumexp": ln.logsumexp,
+    "logit": ln.logit,
+    "binary cross entropy": lambda x: ln.ops.binary_cross_entropy_with_logits(x, x),
+    "mean squared error": lambda x: ln.ops.mean_squared_error(x, ln.flip(x)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "uint16", "int64"])
+@pytest.mark.parametrize("name", OF_INTEGERS)
+def test_integers_are_not_subtracted_and_negated_as_integers(name, dtype):
+    function = OF_INTEGERS[name]
+    x = ln.asarray(np.asarray([0, 1, 2, 3, 100, 7], dtype))
+    with np.errstate(divide="ignore", invalid="ignore"):  # odds of 0 and 1, and of what is no probability
+        eager, exact = function(x), function(x.astype("float64"))
+    tolerance = 2e-3 if eager.dtype == "float16" else 1e-6
+    np.testing.assert_allclose(eager.numpy().astype("float64"), exact.numpy(), rtol=tolerance, atol=tolerance)
+    close(ln.jit(function)(x), eager, tolerance)

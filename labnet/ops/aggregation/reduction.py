@@ -6,6 +6,7 @@ import numpy as np
 
 from labnet import kernels
 from labnet.ops.core.declaration import Array, Sample
+from labnet.ops.core.dtypes import in_floats
 from labnet.ops.core.half_precision import HALF, SINGLE
 from labnet.ops.core.registry import EVERY, FLOATS, NUMBERS, op
 from labnet.ops.elementwise.elementary import exp, kept
@@ -254,6 +255,7 @@ def log_softmax(x: Array, /, axis: int = -1) -> Array:
     """
     if is_last(axis, x) and (found := kernels.softmax.compute(x.shape, x, numbers=(1,))) is not None:
         return found
+    x = in_floats(x)
     shifted = x - greatest(x, axis)
     if not x.size:
         return np.exp(shifted)

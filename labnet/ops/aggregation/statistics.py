@@ -26,6 +26,7 @@ from labnet.ops.aggregation.scans import products_before
 from labnet.ops.core.axes import normalize_axis
 from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.dispatch import current_tracer
+from labnet.ops.core.dtypes import in_floats
 from labnet.ops.core.half_precision import HALF, SINGLE
 from labnet.ops.core.registry import FLOATS, NUMBERS, composed, op
 from labnet.ops.elementwise.arithmetic import abs, sign
@@ -321,6 +322,7 @@ def logsumexp(x: Tensor, /, axis: Axis = None, *, keepdims: bool = False) -> Ten
     >>> ln.logsumexp(ln.asarray([1000.0, 1000.0]), axis=0).item()
     1000.6931762695312
     """
+    x = in_floats(x)
     greatest = max(x, axis=axis, keepdims=True).detach()
     shift = where(isfinite(greatest), greatest, 0)
     out = log(sum(exp(x - shift), axis=axis, keepdims=True)) + shift

@@ -49,6 +49,18 @@ def _dtype_of(value: Any) -> DType:
     return value.dtype if isinstance(value, Tensor) else as_dtype(value)
 
 
+def in_floats(x: Any) -> Any:
+    """Return an array, tensor or number with floating elements; integers get the dtype of NumPy's exponentials of them.
+
+    Examples
+    --------
+    >>> in_floats(np.asarray([1, 2], "uint8")).dtype
+    dtype('float16')
+    """
+    dtype = getattr(x, "dtype", None)
+    return x if dtype is None or dtype.kind == "f" else x.astype(np.result_type(dtype, np.float16))
+
+
 def finfo(type: DTypeLike | Tensor, /) -> FloatInfo:
     """Return the limits of a floating dtype.
 

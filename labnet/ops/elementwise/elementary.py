@@ -8,6 +8,7 @@ import numpy as np
 from labnet.autograd import is_recording
 from labnet.ops.core.declaration import Array, Rule, Sample
 from labnet.ops.core.dispatch import PYTHON, as_tensors
+from labnet.ops.core.dtypes import in_floats
 from labnet.ops.core.half_precision import HALF
 from labnet.ops.core.registry import FLOATS, NUMBERS, P, op
 from labnet.ops.core.single_pass import in_one_pass
@@ -330,6 +331,7 @@ def sigmoid(x: Array, /) -> Array:
     >>> ln.nn.sigmoid(ln.asarray([0.0, -1000.0])).tolist()
     [0.5, 0.0]
     """
+    x = in_floats(x)
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1, small) / (1 + small)
 

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from labnet.ops.core.declaration import Sample
-from labnet.ops.core.dtypes import finfo
+from labnet.ops.core.dtypes import finfo, in_floats
 from labnet.ops.core.registry import FLOATS, NUMBERS, composed
 from labnet.ops.elementwise.arithmetic import abs, clip, reciprocal, remainder, trunc
 from labnet.ops.elementwise.elementary import (
@@ -64,6 +64,7 @@ def logit(x: Tensor, /, eps: float | None = None) -> Tensor:
     >>> ln.logit(ln.asarray([0.5])).tolist()
     [0.0]
     """
+    x = in_floats(x)
     p = x if eps is None else clip(x, eps, 1 - eps)
     return log(p) - log1p(-p)
 

@@ -9,6 +9,7 @@ from labnet import kernels
 from labnet.kernels.device_dispatch import finished
 from labnet.ops.aggregation.reduction import greatest, is_last, sum
 from labnet.ops.core.declaration import Array, Sample
+from labnet.ops.core.dtypes import in_floats
 from labnet.ops.core.registry import FLOATS, op
 from labnet.ops.elementwise.elementary import blocked, exp, kept, sigmoid, tanh, unary, where
 from labnet.ops.elementwise.error_function import erf_of_array
@@ -99,6 +100,7 @@ def silu(x: Array, /) -> Array:
     >>> ln.nn.silu(ln.asarray([0.0, 100.0])).tolist()
     [0.0, 100.0]
     """
+    x = in_floats(x)
     small = np.exp(-np.abs(x))
     return x * np.where(x >= 0, 1, small) / (1 + small)
 
@@ -230,7 +232,8 @@ def softmax(x: Array, /, axis: int = -1) -> Array:
     """
     if is_last(axis, x) and (found := kernels.softmax.compute(x.shape, x, numbers=(0,))) is not None:
         return found
+    x = in_floats(x)
     out = finished(x - greatest(x, axis))
-    out = np.exp(out, out=out if out.dtype.kind == "f" else None)
+    out = np.exp(out, out=out)
     out /= np.sum(out, axis=axis, keepdims=True)
     return out

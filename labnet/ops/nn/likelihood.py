@@ -9,6 +9,7 @@ from labnet.device import CPU
 from labnet.kernels.device_dispatch import device_of, moved
 from labnet.ops.aggregation.reduction import is_last, mean_of_array
 from labnet.ops.core.declaration import Array, Sample
+from labnet.ops.core.dtypes import in_floats
 from labnet.ops.core.half_precision import HALF, SINGLE
 from labnet.ops.core.registry import FLOATS, op
 from labnet.ops.elementwise.elementary import binary, sigmoid
@@ -36,6 +37,7 @@ def binary_cross_entropy_with_logits(z: Array, y: Array, /) -> Array:
     >>> ln.ops.binary_cross_entropy_with_logits(ln.asarray([-1000.0, 1000.0]), 1.0).tolist()
     [1000.0, 0.0]
     """
+    z, y = in_floats(z), in_floats(y)
     return np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z)))
 
 
@@ -56,7 +58,7 @@ def mean_squared_error(x1: Array, x2: Array, /) -> Array:
     >>> ln.ops.mean_squared_error(ln.asarray([1.0, 2.0]), ln.asarray([1.0, 4.0])).item()
     2.0
     """
-    difference = np.subtract(x1, x2)
+    difference = np.subtract(x1 if x1.dtype.kind == "f" else x1.astype("float64"), x2)
     if difference.dtype is HALF:
         difference = difference.astype(SINGLE)
         return np.mean(difference * difference).astype(HALF)

@@ -19,6 +19,7 @@ from labnet.errors import TraceError
 from labnet.ops.aggregation.reduction import of_number
 from labnet.ops.core.declaration import Op
 from labnet.ops.core.dispatch import failure
+from labnet.ops.core.dtypes import in_floats
 from labnet.ops.core.half_precision import wider
 from labnet.ops.nn.likelihood import one_of
 
@@ -67,13 +68,14 @@ def _mean(x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
 
 
 def _mean_squared_error(x1: Any, x2: Any) -> Any:
-    difference = x1 - x2
+    difference = (x1 if x1.dtype.kind == "f" else x1.astype("float64")) - x2
     (wide,) = wider([difference])
     found = _mean(wide * wide)
     return found if wide is difference else found.astype(difference.dtype)
 
 
 def _minus_maximum(x: Any, axis: int) -> Any:
+    x = in_floats(x)
     return x - (ops.max if x.size else ops.sum)(x, axis=axis, keepdims=True)
 
 
@@ -95,6 +97,11 @@ def _cross_entropy(x: Any, *, labels: Any, axis: int = -1) -> Any:
     greatest = ops.max(x, axis=axis, keepdims=True)
     total = ops.sum(ops.exp(x - greatest), axis=axis)
     return ops.log(total) - (chosen - greatest.reshape(chosen.shape))
+
+
+def _binary_cross_entropy(z: Any, y: Any) -> Any:
+    z, y = in_floats(z), in_floats(y)
+    return ops.maximum(z, 0) - z * y + ops.log1p(ops.exp(-abs(z)))
 
 
 def _standardize(x: Any, *, dims: int = 1, eps: float = 1e-5) -> Any:
@@ -144,6 +151,7 @@ COMPOSED: dict[str, Callable[..., Any]] = {
     "linear": _linear,
     "mean": _mean,
     "mean_squared_error": _mean_squared_error,
+    "binary_cross_entropy_with_logits": _binary_cross_entropy,
     "softmax": _softmax,
     "log_softmax": _log_softmax,
     "cross_entropy_with_logits": _cross_entropy,
