@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from labnet import errors, loss, nn, ops, optim, stats
 from labnet.autograd import Gradients, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from labnet.device import device, get_device, set_device
+from labnet.kernels.threads import get_num_threads, set_num_threads
 from labnet.ops import (
     abs,
     acos,
@@ -366,6 +367,7 @@ __all__ = [
     "func",
     "gather",
     "get_device",
+    "get_num_threads",
     "grad",
     "greater",
     "greater_equal",
@@ -473,6 +475,7 @@ __all__ = [
     "searchsorted",
     "set_device",
     "set_grad_enabled",
+    "set_num_threads",
     "short",
     "sign",
     "signbit",

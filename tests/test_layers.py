@@ -48,8 +48,8 @@ ORDERS = {
         ("counting",),
     ),
     "kernels": (
-        ("accelerator", "index_arrays", "blas", "numpy_loops", "scalar_expression", "array_operators"),
-        ("scalar_program",),
+        ("accelerator", "index_arrays", "blas", "numpy_loops", "scalar_expression", "array_operators", "threads"),
+        ("scalar_program", "partition"),
         ("machine_code",),
         ("cpu",),
         ("cuda",),

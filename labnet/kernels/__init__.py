@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labnet.kernels.partition import KERNELS as DIVISIONS
+from labnet.kernels.partition import Divide, elements
+from labnet.kernels.threads import LEAST, THREADS
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
@@ -35,15 +39,15 @@ class Kernel:
     Attributes
     ----------
     compiled : callable or None
-        Takes the address of a tuple of arrays and some numbers; returns whether it computed. None until it is ready.
+        Takes a tuple of arrays and some numbers; returns whether it computed. None until it is ready.
     """
 
-    __slots__ = ("_loading", "compiled", "name")
+    __slots__ = ("_divide", "_loading", "compiled", "name")
     #: Dtypes that it takes.
     dtypes: frozenset[np.dtype[Any]] = frozenset((FLOAT32,))
 
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self, name: str, divide: Divide | None = None):
+        self.name, self._divide = name, divide or DIVISIONS.get(name)
         self.compiled: Callable[..., int] | None = None
         self._loading: Future[None] | None = None
 
@@ -53,7 +57,9 @@ class Kernel:
         return f"from labnet.kernels.cpu import KERNELS\n\nkernel = KERNELS[{self.name!r}]\n"
 
     def ready(self, dtype: np.dtype[Any], work: int = 0) -> Callable[..., int] | None:
-        """Return the compiled function; load it once a process has asked for kernels `PATIENCE` times.
+        """Return the compiled function, for much work one that runs in several threads.
+
+        It is loaded once a process has asked for kernels `PATIENCE` times.
 
         Parameters
         ----------
@@ -67,21 +73,37 @@ class Kernel:
                 collections.deque(itertools.islice(_asked, work // _WORK), 0)
             if next(_asked) > PATIENCE:
                 self.load()
-        return self.compiled
+        return self.compiled if work < LEAST or self.compiled is None else self.in_threads()
+
+    def in_threads(self) -> Callable[..., int]:
+        """Return a function like the compiled one that several threads run, each for a part of the arrays."""
+        compiled, divide, number = self.compiled, self._divide, THREADS.number
+        assert compiled is not None
+        if divide is None or number < 2:
+            return compiled
+
+        def run(*call: Any) -> int:
+            parts = divide(2 * number, call)  # some smaller ones, since a thread may have to wait for a processor
+            return THREADS.run(compiled, parts) if parts else compiled(*call)
+
+        return run
 
     def compute(self, shape: tuple[int, ...], *inputs: Any, numbers: tuple[float, ...] = ()) -> Any:
         """Return a new array of float32, which the compiled function writes; None if it did not.
 
         It is given the inputs, of which the first is an array, the new array, and numbers.
         """
+        work = 0
         for one in inputs:
-            if type(one) is not np.ndarray and one is not None:
+            if type(one) is np.ndarray:
+                work = max(work, one.size)
+            elif one is not None:
                 return None
-        if inputs[0].dtype != FLOAT32 or (compiled := self.ready(FLOAT32, inputs[0].size)) is None:
+        if inputs[0].dtype != FLOAT32 or (compiled := self.ready(FLOAT32, work)) is None:
             return None
         out = np.empty(shape, FLOAT32)
         together = (*inputs, out)
-        return out if compiled(id(together), *numbers) else None
+        return out if compiled(together, *numbers) else None
 
     def load(self) -> "Future[None]":
         """Load the kernel in the background, compiled by a child process if it is not on the disk."""
@@ -111,13 +133,13 @@ class ScalarKernel(Kernel):
     dtypes = frozenset(map(np.dtype, ("float16", "float32", "float64")))
 
     def __init__(self, steps: "tuple[Step, ...]"):
-        super().__init__(" ".join(step.kind for step in steps if step.kind not in ("input", "number")))
+        super().__init__(" ".join(step.kind for step in steps if step.kind not in ("input", "number")), elements)
         self._calls, self._steps = 0, steps
 
     def ready(self, dtype: np.dtype[Any], work: int = 0) -> Callable[..., int] | None:
         """Return the compiled function; there are many kernels, so each waits for calls of its own too."""
         self._calls += 1 + work // _WORK
-        return super().ready(dtype, work) if self._calls > _OWN_PATIENCE else self.compiled
+        return super().ready(dtype, work) if self.compiled or self._calls > _OWN_PATIENCE else None
 
     @property
     def source(self) -> str:

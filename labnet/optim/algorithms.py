@@ -64,12 +64,11 @@ class SGD(Optimizer):
         if self.weight_decay or self.nesterov:
             return False
         kernel = kernels.sgd_with_momentum if self.momentum else kernels.sgd
-        compiled = kernel.ready(found[0][0].dtype) if found else None
-        if compiled is None:
+        if not found or kernel.ready(found[0][0].dtype) is None:
             return False
         if self.momentum:
-            return self._run(compiled, found, self.slots, (self.lr, self.momentum))
-        return self._run(compiled, found, (), (self.lr,))
+            return self._run(kernel, found, self.slots, (self.lr, self.momentum))
+        return self._run(kernel, found, (), (self.lr,))
 
     def step_numbers(self, step: int) -> tuple[float, ...]:
         """Return the learning rate; the momentum if it is not 0; then factors of gradient and velocity, and the decay.
@@ -149,8 +148,7 @@ class Adam(Optimizer):
     def _step_compiled(self, found: list[tuple[Tensor, Any]]) -> bool:
         if self.amsgrad or (self.weight_decay and not self.is_decoupled):
             return False
-        compiled = kernels.adam.ready(found[0][0].dtype) if found else None
-        if compiled is None:
+        if not found or kernels.adam.ready(found[0][0].dtype) is None:
             return False
         states = [self.known(parameter).state for parameter, _ in found]
         steps = {state.get("step", 0) for state in states}
@@ -158,7 +156,7 @@ class Adam(Optimizer):
             return False
         step = steps.pop() + 1
         keep = 1 - self.lr * self.weight_decay
-        if not self._run(compiled, found, self.slots[1:3], (keep, *Adam.step_numbers(self, step)[:7])):
+        if not self._run(kernels.adam, found, self.slots[1:3], (keep, *Adam.step_numbers(self, step)[:7])):
             return False
         for state in states:
             state["step"] = step

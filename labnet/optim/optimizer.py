@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from labnet import memory
+from labnet import kernels, memory
 from labnet.autograd import Gradients
 from labnet.errors import GradientError, ShapeError
 from labnet.kernels.device_dispatch import copied, finished, is_on_gpu, moved
@@ -525,7 +525,7 @@ class Optimizer(metaclass=_Constructor):
 
     def _run(
         self,
-        compiled: Callable[..., int],
+        kernel: kernels.Kernel,
         found: list[tuple[Tensor, Any]],
         slots: tuple[str, ...],
         numbers: tuple[float, ...],
@@ -548,11 +548,13 @@ class Optimizer(metaclass=_Constructor):
             for slot in slots:
                 if slot not in one.state:
                     one.state[slot] = np.zeros(value.shape, value.dtype)
-        spare = None
+        spare, compiled = None, kernel.ready(news[0].dtype, sum([array.size for array in news]))
         together = (*values, *gradients, *news, *[one.state[slot] for slot in slots for one in known])
-        if not compiled(id(together), *numbers):
+        if compiled is None:
+            return False
+        if not compiled(together, *numbers):
             together = tuple(map(np.ascontiguousarray, together))
-            if not compiled(id(together), *numbers):
+            if not compiled(together, *numbers):
                 return False
         for (parameter, _), one, old, new in zip(found, known, values, together[2 * len(news) :], strict=False):
             if parameter.family is None:

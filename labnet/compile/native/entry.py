@@ -154,7 +154,7 @@ class Entry:
 
 
 def write_kernel_entry(module: ir.Module, arguments: Sequence[ir.Type], call: Callable) -> None:
-    """Write the function that CPython calls with the arguments of a kernel: int64 and float32 numbers.
+    """Write the function that CPython calls with the arguments of a kernel: a tuple, and int64 and float32 numbers.
 
     `call` emits the call of the kernel, given a builder and values; its result is the status.
     """
@@ -165,8 +165,14 @@ def write_kernel_entry(module: ir.Module, arguments: Sequence[ir.Type], call: Ca
     with builder.if_then(builder.icmp_signed("!=", length, _WORD(len(arguments))), likely=False):
         builder.call(python["PyErr_BadArgument"], [])
         builder.ret(_OBJECT(None))
-    values = []
-    for position, kind in enumerate(arguments):
+    together = builder.load(given)
+    tuples = ir.GlobalVariable(module, ir.IntType(8), "PyTuple_Type")
+    kind = _load(builder, builder.ptrtoint(together, _WORD), HEAD - 8)
+    with builder.if_then(builder.icmp_unsigned("!=", kind, builder.ptrtoint(tuples, _WORD)), likely=False):
+        builder.call(python["PyErr_BadArgument"], [])
+        builder.ret(_OBJECT(None))
+    values = [builder.ptrtoint(together, _WORD)]
+    for position, kind in enumerate(arguments[1:], 1):
         found = builder.load(builder.gep(given, [_WORD(position)]))
         if kind == _FLOAT:
             values.append(builder.fptrunc(builder.call(python["PyFloat_AsDouble"], [found]), _FLOAT))

@@ -18,7 +18,7 @@ ENTRY = "labnet_step"
 #: What the entry itself needs of Python.
 PYTHON = (
     *("PyErr_BadArgument", "PyErr_Occurred", "PyEval_RestoreThread", "PyEval_SaveThread"),
-    *("PyFloat_AsDouble", "PyLong_AsLongLong", "PyLong_FromLongLong"),
+    *("PyFloat_AsDouble", "PyLong_AsLongLong", "PyLong_FromLongLong", "PyTuple_Type"),
 )
 _FASTCALL = 0x80
 

@@ -99,10 +99,10 @@ class Tiles:
         self.out = np.empty((count, queries, value.shape[-1]), query.dtype)
         self.moments = np.empty((count, queries, 2), query.dtype)
         self.tile = _CAUSAL_TILE if causal else _TILE
-        compiled = kernels.attention.ready(query.dtype)
+        compiled = kernels.attention.ready(query.dtype, count * queries * self.key.shape[1])
         scaled = self._scaled()
         together = (scaled, self.key, self.value, self._bias, self._offsets, self.out, self.moments)
-        if compiled is None or not compiled(id(together), self.tile, int(causal), self._step):
+        if compiled is None or not compiled(together, self.tile, int(causal), self._step):
             self._forward(scaled)
 
     @property
@@ -177,9 +177,9 @@ class Tiles:
         found: list[Any] = [
             start(x.shape, x.dtype) if one else None for one, start, x in zip(wanted, starts, given, strict=True)
         ]
-        compiled = kernels.attention_backward.ready(g.dtype)
+        compiled = kernels.attention_backward.ready(g.dtype, self.moments.size // 2 * self.key.shape[1])
         together = (g, *given, self._bias, self._offsets, self.out, self.moments, *found)
-        if compiled is None or not compiled(id(together), self.tile, int(self.causal), self._step):
+        if compiled is None or not compiled(together, self.tile, int(self.causal), self._step):
             self._backward(g, given[0], *found)
         if found[0] is not None:
             found[0] *= self.scale

@@ -76,7 +76,8 @@ class Channels:
         x, *scale = self.inputs
         rows, eps = _rows(x), self.eps
         weight, bias = scale or (None, None)
-        out = kernels.channels.compute(rows.shape, rows, weight, bias, self.moments, numbers=(eps,))
+        numbers = eps, 0, rows.shape[1]
+        out = kernels.channels.compute(rows.shape, rows, weight, bias, self.moments, numbers=numbers)
         if out is None:
             mean, variance, deviation = self.moments
             np.mean(rows, axis=(0, 2), out=mean)
@@ -96,9 +97,9 @@ class Channels:
         rows, g, weight = _rows(x), _rows(gradient), scale[0] if scale else None
         sums = np.empty((2, x.shape[1]), x.dtype)
         by_x = np.empty(rows.shape, x.dtype) if by_input else None
-        compiled = kernels.channels_backward.ready(x.dtype)
+        compiled = kernels.channels_backward.ready(x.dtype, x.size)
         together = (g, rows, weight, self.moments, sums, by_x)
-        if compiled is None or not compiled(id(together)):
+        if compiled is None or not compiled(together, 0, x.shape[1]):
             mean, _, deviation = self.moments
             y = rows - mean[:, None]
             y /= deviation[:, None]

@@ -38,7 +38,7 @@ def _accumulated(ufunc: np.ufunc, x: Array, axis: int, *, is_reversed: bool = Fa
         shape, along, rows, out = x.shape, axis % x.ndim, np.ascontiguousarray(x), np.empty(x.shape, x.dtype)
         together = (rows, out)
         sizes = math.prod(shape[:along]), shape[along], math.prod(shape[along + 1 :])
-        if compiled(id(together), *sizes, int(ufunc is np.multiply), int(is_reversed)):
+        if compiled(together, *sizes, int(ufunc is np.multiply), int(is_reversed)):
             return out
     if is_reversed:
         return np.flip(ufunc.accumulate(np.flip(x, axis), axis), axis)

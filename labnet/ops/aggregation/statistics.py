@@ -105,7 +105,7 @@ def _row_products(rows: Array) -> Array:
     if compiled := kernels.prod.ready(rows.dtype, rows.size):
         out = np.empty(count, rows.dtype)
         together = (rows, np.empty(lanes, rows.dtype), out)
-        if compiled(id(together), count, length):
+        if compiled(together, count, length):
             return out
     whole = length - length % lanes
     parts = np.multiply.reduce(rows[:, :whole].reshape(count, -1, lanes), axis=1)

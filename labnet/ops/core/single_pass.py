@@ -12,6 +12,7 @@ import numpy as np
 from labnet import kernels
 from labnet.kernels.device_dispatch import Deferred
 from labnet.kernels.scalar_program import HALF, Program, record
+from labnet.kernels.threads import LEAST
 from labnet.ops.core.declaration import Op
 from labnet.stats.collecting import suspended
 from labnet.tensor import Tensor
@@ -35,8 +36,8 @@ class _Plan(NamedTuple):
 
     def run(self, operands: tuple[Any, ...]) -> Any:
         """Return the result for these operands; None if NumPy has to compute it."""
-        compiled = self.kernel.compiled
         first = operands[self.inputs[0]]
+        compiled = self.kernel.compiled if first.size < LEAST else None
         for position in self.unread:
             if operands[position].shape != first.shape:
                 return None
@@ -46,7 +47,7 @@ class _Plan(NamedTuple):
                 return None
         out = _empty_like(first, self.dtype)
         together = (*[operands[i] for i in self.inputs], out, self.numbers)
-        return out if compiled(id(together)) else None
+        return out if compiled(together) else None
 
 
 def _key(value: Any) -> Any:

@@ -24,7 +24,7 @@ def correlate(x: Array, filters: Array, bias: Array, windows: Windows) -> Array:
     out = np.empty((*x.shape[:2], *windows.out), np.result_type(x, filters, bias))
     if compiled := kernels.depthwise.ready(out.dtype, out.size):
         together = (*windows.geometry(), *map(np.ascontiguousarray, (x, filters, bias)), out)
-        if compiled(id(together), *x.shape[:2]):
+        if compiled(together, *x.shape[:2]):
             return out
     view = windows.view(x)
     for i, j in np.ndindex(windows.kernel):
@@ -56,7 +56,7 @@ def correlate_input(y: Array, filters: Array, windows: Windows) -> Array:
     if compiled := kernels.depthwise_input.ready(dtype, y.size):
         out = np.empty((*y.shape[:2], *windows.image), dtype)
         together = (*windows.geometry(), *map(np.ascontiguousarray, (y, filters)), out)
-        if compiled(id(together), *y.shape[:2]):
+        if compiled(together, *y.shape[:2]):
             return out
     parts = (y * filters[:, i, j, None, None] for i, j in np.ndindex(windows.kernel))
     return windows.overlap(parts, y.shape[0], y.shape[1], dtype)
@@ -72,7 +72,7 @@ def correlate_weight(x: Array, y: Array, windows: Windows) -> Array:
     if compiled := kernels.depthwise_weight.ready(sums.dtype, y.size):
         own = np.empty((*windows.kernel, columns), sums.dtype)
         together = (*windows.geometry(), own, np.ascontiguousarray(x), np.ascontiguousarray(y), sums)
-        if compiled(id(together), *x.shape[:2]):
+        if compiled(together, *x.shape[:2]):
             return sums.sum(axis=-1)
     view = windows.view(x)
     for image, gradient in zip(view, y, strict=True):

@@ -149,10 +149,10 @@ def max_pool2d(
     [[4.0]]
     """
     windows = _windows(x, kernel_size, stride, padding, dilation)
-    if _are_tiles(windows) and not is_on_gpu(x) and (compiled := kernels.tile_max.ready(x.dtype)):
+    if _are_tiles(windows) and not is_on_gpu(x) and (compiled := kernels.tile_max.ready(x.dtype, x.size)):
         out = np.empty((*x.shape[:-2], *windows.out), x.dtype)
         together = (x, out)
-        if compiled(id(together), *windows.kernel):
+        if compiled(together, *windows.kernel):
             return out
     return _greatest(_padded(x, windows, -np.inf), windows)
 
@@ -197,9 +197,9 @@ def max_pool2d_input(
     windows = _windows(x, kernel_size, stride, padding, dilation)
     out = _blank(x.shape, windows, y)
     fits = greatest is not None and _are_tiles(windows) and not is_on_gpu(x)
-    if fits and (compiled := kernels.tile_max_backward.ready(x.dtype)):
+    if fits and (compiled := kernels.tile_max_backward.ready(x.dtype, x.size)):
         together = (y, x, greatest, out)
-        if compiled(id(together), *windows.kernel):
+        if compiled(together, *windows.kernel):
             return out
     apart = all(k <= s for k, s in zip(windows.kernel, windows.stride, strict=True)) and windows.dilation == (1, 1)
     for place, hit in _winners(x, windows, greatest):

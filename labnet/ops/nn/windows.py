@@ -176,7 +176,7 @@ class Windows:
         out = whole[..., : shape[-1]]
         if compiled := kernels.columns.ready(x.dtype, whole.size):
             together = (*known, np.ascontiguousarray(x), whole)
-            if compiled(id(together), x.shape[0] * x.shape[1], whole.shape[-1]):
+            if compiled(together, x.shape[0] * x.shape[1], whole.shape[-1]):
                 return out
         view = self.view(x)
         out.reshape(view.shape, copy=False)[...] = view
@@ -214,7 +214,7 @@ class Windows:
         if compiled := kernels.add_columns.ready(columns.dtype, columns.size):
             out = np.empty((len(wide), channels, *self.image), columns.dtype)
             together = (*known, whole, out)
-            if compiled(id(together), len(wide) * channels, whole.shape[-1]):
+            if compiled(together, len(wide) * channels, whole.shape[-1]):
                 return out
         parts = columns.reshape((len(wide), channels, *self.kernel, self.out[0], self.row), copy=False)
         if self.stride[0] == 1 and self.row == self.padded[1]:  # the rows are then consecutive and are added as one

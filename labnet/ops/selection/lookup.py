@@ -85,7 +85,7 @@ class Lookup:
         if compiled is None or source.dtype not in kernel.dtypes:
             return False
         together = (source, self.positions, target)
-        if compiled(id(together), self.outer, self.length, self.count, self.inner, *flags):
+        if compiled(together, self.outer, self.length, self.count, self.inner, *flags):
             return True
         target.fill(0)  # up to the position that is out of bounds, it has added
         return False

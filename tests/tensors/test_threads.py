@@ -1,0 +1,307 @@
+"""Kernels in several threads: the same bits for any number, and threads that no one notices."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import labnet as ln
+from labnet import kernels
+from labnet.kernels import blas, partition, threads
+from labnet.kernels.threads import THREADS, Threads
+from labnet.ops.core import single_pass
+from tests.helpers.constants import SECONDS
+
+functions = ln.nn.functional
+rng = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return ln.asarray(rng.standard_normal(shape).astype("float32"), requires_grad=True)
+
+
+def integers(most, *shape):
+    return ln.asarray(rng.integers(0, most, shape))
+
+
+@pytest.fixture
+def number():
+    """Have any call use several threads, and return what sets their number."""
+    before = THREADS.number
+
+    def choose(count):
+        THREADS.number = count
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (kernels, single_pass):
+            patch.setattr(module, "LEAST", 0)
+        yield choose
+    THREADS.number = before
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Return the numbers of parts of the calls that were divided."""
+    found, run = [], THREADS.run
+
+    def counted(function, parts):
+        found.append(len(parts))
+        return run(function, parts)
+
+    monkeypatch.setattr(THREADS, "run", counted, raising=False)
+    return found
+
+
+def train(kind):
+    def step(x, y):
+        optimizer, own = kind(), [(one * 1).detach().requires_grad_() for one in (x, y, x[:1])]
+        for _ in range(3):
+            optimizer(sum([(one * one).sum() for one in own], ln.zeros(())).backward())
+        return sum([one.sum() for one in own], x * 1)
+
+    return step
+
+
+LABELS = integers(31, 40)
+CASES = {
+    "gelu": (functions.gelu, (normal(37, 41),)),
+    "gelu of columns": (lambda x: functions.gelu(x.T), (normal(37, 41),)),
+    "gelu in float64": (functions.gelu, (ln.asarray(rng.standard_normal(1001), requires_grad=True),)),
+    "softmax": (lambda x: functions.softmax(x, dim=-1), (normal(3, 5, 31),)),
+    "log_softmax": (lambda x: functions.log_softmax(x, dim=-1), (normal(17, 31),)),
+    "cross_entropy": (lambda x: functions.cross_entropy(x, LABELS), (normal(40, 31),)),
+    "layer_norm": (
+        lambda x, w, b: functions.layer_norm(x, (3, 13), w, b),
+        (normal(7, 2, 3, 13), normal(3, 13), normal(3, 13)),
+    ),
+    "layer_norm without weights": (lambda x: functions.layer_norm(x, (13,)), (normal(21, 13),)),
+    "batch_norm": (lambda x: functions.batch_norm(x, None, None, training=True), (normal(4, 6, 5, 5),)),
+    "batch_norm of features": (
+        lambda x, w, b: functions.batch_norm(x, None, None, w, b, training=True),
+        (normal(9, 7), normal(7), normal(7)),
+    ),
+    "convolution": (lambda x, w: functions.conv2d(x, w, padding=1, stride=2), (normal(3, 4, 9, 9), normal(5, 4, 3, 3))),
+    "depthwise convolution": (lambda x, w: functions.conv2d(x, w, groups=4), (normal(3, 4, 9, 9), normal(4, 1, 3, 3))),
+    "depthwise with stride": (
+        lambda x, w: functions.conv2d(x, w, groups=4, stride=2),
+        (normal(3, 4, 9, 9), normal(4, 1, 3, 3)),
+    ),
+    "max_pool2d": (lambda x: functions.max_pool2d(x, 2), (normal(3, 2, 6, 6),)),
+    "attention": (functions.scaled_dot_product_attention, tuple(normal(2, 3, 70, 8) for _ in range(3))),
+    "causal attention": (
+        lambda q, k, v: functions.scaled_dot_product_attention(q, k, v, is_causal=True),
+        tuple(normal(3, 70, 8) for _ in range(3)),
+    ),
+    "cumsum": (lambda x: ln.cumsum(x, dim=1), (normal(9, 30),)),
+    "prod": (lambda x: x.prod(dim=1), (normal(9, 200),)),
+    "take_along_axis": (lambda x: ln.take_along_axis(x, integers(9, 9, 9) * 0 + 2, axis=1), (normal(9, 9),)),
+    "SGD": (train(lambda: ln.optim.SGD(0.1)), (normal(7, 7), normal(7, 7))),
+    "momentum": (train(lambda: ln.optim.SGD(0.1, 0.9)), (normal(7, 7), normal(7, 7))),
+    "Adam": (train(lambda: ln.optim.Adam(0.1)), (normal(7, 7), normal(7, 7))),
+}
+
+
+def outcome(function, inputs):
+    """Return the bits of a function and of its gradients."""
+    for x in inputs:
+        x.grad = None
+    out = function(*inputs)
+    out.backward(ln.asarray(np.linspace(-1, 1, out.size).reshape(out.shape).astype(out.dtype)))
+    return [x.numpy().tobytes() for x in (out, *[x.grad for x in inputs if x.grad is not None])]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded():
+    if not blas.link():
+        pytest.skip("NumPy's BLAS has other names here, so there are no compiled kernels: NumPy does their work")
+    assert kernels.load()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_results_do_not_depend_on_the_number_of_threads(name, number, calls):
+    function, inputs = CASES[name]
+    number(1)
+    outcome(function, inputs)
+    for kernel in list(kernels.scalar_kernels.values()):  # those that it has met
+        kernel.load().result()
+    one = outcome(function, inputs)
+    assert not calls
+    for count in (2, 3):
+        number(count)
+        assert outcome(function, inputs) == one
+    assert calls or ("attention" in name and blas.threads() != 1)
+
+
+def test_labels_that_are_no_classes_are_refused_as_with_one_thread(number):
+    number(2)
+    with pytest.raises(IndexError):
+        functions.cross_entropy(normal(40, 31), LABELS * 0 + 31)
+
+
+@pytest.mark.parametrize("wrong", ["order", "shape"])
+def test_arrays_that_do_not_fit_are_not_divided(wrong):
+    x = np.zeros((4, 6), "float32")
+    other = {"order": np.zeros((4, 6), "float32", order="F"), "shape": np.zeros((6, 4), "float32")}[wrong]
+    assert len(partition.elements(2, ((x, x, x[0]),))) == 2
+    assert partition.elements(2, ((x, other, x[0]),)) == []
+
+
+@pytest.fixture
+def pool():
+    own = Threads()
+    own.number = 3
+    yield own
+    own.stop()
+
+
+def test_the_caller_computes_what_no_helper_takes(pool):
+    callers = []
+    held = threading.Event()
+
+    def function(_):
+        if threading.current_thread() is threading.main_thread():
+            callers.append("caller")
+        else:
+            held.wait(SECONDS)
+        if len(callers) == 4:
+            held.set()
+        return 1
+
+    assert pool.run(function, [(i,) for i in range(6)])
+    assert len(callers) >= 4
+
+
+def test_all_parts_have_to_be_computed(pool):
+    assert not pool.run(lambda done: done, [(1,), (0,), (1,)])
+
+
+def test_a_call_that_finds_the_helpers_in_use_computes_alone(pool):
+    seen = []
+
+    def inner(name):
+        seen.append((name, threading.current_thread().name))
+        return 1
+
+    def outer(_):
+        return pool.run(inner, [(threading.current_thread().name,)] * 3)
+
+    assert pool.run(outer, [(1,), (2,)])
+    assert len(seen) == 6
+    assert all(asked == answered for asked, answered in seen)
+
+
+def test_an_interrupt_is_raised_when_no_part_is_being_computed(pool):
+    began, raised, finished = threading.Event(), threading.Event(), []
+
+    def function(_):
+        if threading.current_thread() is threading.main_thread():
+            assert began.wait(SECONDS)
+            raised.set()
+            raise KeyboardInterrupt
+        began.set()
+        assert raised.wait(SECONDS)
+        finished.append(1)
+        return 1
+
+    with pytest.raises(KeyboardInterrupt):
+        pool.run(function, [(i,) for i in range(9)])
+    computed = len(finished)
+    assert computed
+    assert pool.run(lambda _: 1, [(1,), (2,)])
+    assert len(finished) == computed
+
+
+def test_an_error_of_a_helper_is_raised(pool):
+    failed = threading.Event()
+
+    def function(_):
+        if threading.current_thread() is threading.main_thread():
+            return failed.wait(SECONDS)
+        failed.set()
+        raise MemoryError("no memory")
+
+    with pytest.raises(MemoryError, match="no memory"):
+        pool.run(function, [(1,), (2,)])
+
+
+def test_the_number_of_threads_is_a_positive_integer():
+    before = ln.get_num_threads()
+    for wrong, error in ((0, ValueError), (-1, ValueError), (1.5, TypeError)):
+        with pytest.raises(error):
+            ln.set_num_threads(wrong)
+    assert ln.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"), [("3", 3), ("2,4", 2), ("", None), ("many", None), ("0", None)], ids=repr
+)
+def test_the_environment_sets_the_number(chosen, expected, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", chosen)
+    own = Threads()
+    assert own.number == (threads.available() if expected is None else expected)
+
+
+@pytest.mark.parametrize(
+    ("files", "most"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu.max": "nonsense"}, None),
+        ({}, None),
+    ],
+    ids=repr,
+)
+def test_a_container_limits_the_number(files, most, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 8, raising=False)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert threads.available(tmp_path) == (most or 8)
+
+
+PROGRAM = """
+import os, sys, threading
+import numpy as np
+import labnet as ln
+from labnet import kernels
+
+def names():
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("labnet-kernels")]
+
+ln.set_num_threads(3)
+kernels.softmax.load().result()
+softmax = ln.nn.functional.softmax
+softmax(ln.ones((8, 8)), dim=-1)
+assert names() == [], names()
+x = ln.asarray(np.linspace(-1, 1, 1 << 19).reshape(-1, 64).astype("float32"))
+before = softmax(x, dim=-1).numpy()
+assert len(names()) == 2, names()
+child = os.fork()
+if not child:
+    assert names() == []
+    assert (softmax(x, dim=-1).numpy() == before).all()
+    assert len(names()) == 2, names()
+    sys.exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+ln.set_num_threads(1)
+assert names() == [], names()
+ln.set_num_threads(2)
+assert (softmax(x, dim=-1).numpy() == before).all()
+assert len(names()) == 1, names()
+print("done")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_threads_start_with_the_first_large_array_also_in_a_forked_process_and_end_with_it():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM], capture_output=True, text=True, timeout=5 * SECONDS
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
