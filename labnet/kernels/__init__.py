@@ -181,6 +181,7 @@ prod = Kernel("prod")
 sgd = Kernel("sgd")
 sgd_with_momentum = Kernel("sgd_with_momentum")
 adam = Kernel("adam")
+row_sums = Kernel("row_sums")
 softmax = Kernel("softmax")
 softmax_backward = Kernel("softmax_backward")
 cross_entropy = Kernel("cross_entropy")
@@ -212,6 +213,7 @@ KERNELS = (
     scatter_add,
     scan,
     prod,
+    row_sums,
     softmax,
     softmax_backward,
     cross_entropy,

@@ -169,6 +169,7 @@ KERNELS: dict[str, Divide] = {
     "sgd": parameters(3),
     "sgd_with_momentum": parameters(4),
     "adam": parameters(5),
+    "row_sums": Items(lambda arrays, width: arrays[0].size // width),
     "softmax": _rows(0),
     "softmax_backward": _rows(1),
     "cross_entropy": _rows(0),

@@ -363,3 +363,17 @@ def test_gradients_of_gradients_are_those_of_finite_differences(name):
     expected = (ends[0] - ends[1]) / (2 * step)
     along = sum((g.numpy() * d).sum() for g, d in zip(found, direction, strict=True))
     np.testing.assert_allclose(along, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize(
+    "shape", [(4096,), (5003,), (1, 8192), (3, 5, 1000), (900, 7), (5000, 1), (64, 129), (70_001,)]
+)
+def test_sums_of_rows(shape, kind):
+    x = ln.asarray(values(shape, kind))
+    options = [{}, {"keepdims": True}, {"axis": -1}, {"axis": len(shape) - 1, "keepdims": True}, {"axis": 0}]
+
+    def compute():
+        return [*[ln.sum(x, **one).numpy() for one in options], ln.mean(x).numpy(), ln.sum(x[::2]).numpy()]
+
+    assert_kernels_agree(compute)

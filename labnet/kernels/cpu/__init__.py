@@ -29,6 +29,7 @@ from labnet.kernels.cpu.recurrence import gru, gru_backward, lstm, lstm_backward
 from labnet.kernels.cpu.rows import (
     cross_entropy,
     cross_entropy_backward,
+    row_sums,
     softmax,
     softmax_backward,
     standardize,
@@ -55,6 +56,7 @@ KERNELS = {
     "sgd": (sgd, int64(int64, float32)),
     "sgd_with_momentum": (sgd_with_momentum, int64(int64, float32, float32)),
     "adam": (adam, int64(int64, *[float32] * 8)),
+    "row_sums": (row_sums, int64(int64, int64)),
     "softmax": (softmax, int64(int64, int64)),
     "softmax_backward": (softmax_backward, int64(int64, int64)),
     "cross_entropy": (cross_entropy, int64(int64)),

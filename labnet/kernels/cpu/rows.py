@@ -58,6 +58,18 @@ def _logarithm(place, value):
 
 
 @njit(**OPTIONS)
+def row_sums(arrays, width):
+    """Sum rows of `width` elements; arrays: x, result."""
+    x, out = item(arrays, 0), item(arrays, 1)
+    size = flat_size(x, READ, FLOAT32)
+    if size <= 0 or width <= 0 or size % width or flat_size(out, WRITE, FLOAT32) != size // width:
+        return 0
+    for i in range(size // width):
+        data_of(out)[i] = row_sum(ahead(data_of(x), i * width), width)
+    return 1
+
+
+@njit(**OPTIONS)
 def softmax(arrays, logarithm):
     """Compute softmax, or its logarithm; arrays: x, result."""
     x, out = item(arrays, 0), item(arrays, 1)
