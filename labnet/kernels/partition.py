@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+_FLOAT32 = np.dtype("float32").num
 #: The arguments of a call of a kernel: a tuple of arrays and None, then numbers.
 Call = tuple[Any, ...]
 #: Divides a call into at most so many parts; returns none if it cannot.
@@ -96,15 +97,20 @@ def elements(most: int, call: Call) -> list[Call]:
 
 
 def parameters(groups: int) -> Divide:
-    """Return what divides a call of an optimizer, for groups of arrays that correspond to each other, by elements."""
+    """Return what divides a call of an optimizer, for groups of arrays that correspond to each other, by elements.
+
+    States are overwritten, so a call is divided only if the kernel takes all of its arrays.
+    """
 
     def divide(most: int, call: Call) -> list[Call]:
         together, *numbers = call
         count = len(together) // groups
         columns = [together[i::count] for i in range(count)]
         for arrays in columns:
-            for array in arrays:
-                if not array.flags.c_contiguous or array.size != arrays[0].size:
+            for group, array in enumerate(arrays):
+                flags = array.flags
+                fits = flags.carray if group > 1 else flags.c_contiguous and flags.aligned
+                if not fits or array.dtype.num != _FLOAT32 or array.size != arrays[0].size:
                     return []
         total, parts = sum(arrays[0].size for arrays in columns), []
         for start, end in _bounds(total, most):

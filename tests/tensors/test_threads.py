@@ -135,6 +135,22 @@ def test_results_do_not_depend_on_the_number_of_threads(name, number, calls):
     assert calls or ("attention" in name and blas.threads() != 1)
 
 
+@pytest.mark.parametrize("kind", [lambda: ln.optim.SGD(0.1, 0.9), ln.optim.Adam], ids=["momentum", "Adam"])
+def test_states_are_overwritten_once_where_the_kernel_does_not_take_all_parameters(kind, number):
+    """If some parts were computed and others refused, NumPy would take the step a second time with the former."""
+    values = [rng.standard_normal((40, 30)), rng.standard_normal((30, 40)).T, rng.standard_normal((3, 3))]
+
+    def trained(count):
+        number(count)
+        own = [ln.asarray(x.astype(dtype)) for x, dtype in zip(values, ("float32", "float32", "float64"), strict=True)]
+        own, optimizer = [x.requires_grad_() for x in own], kind()
+        for _ in range(3):
+            optimizer(sum([(x * x).sum() for x in own], ln.zeros(())).backward())
+        return [x.numpy().tobytes() for x in own]
+
+    assert trained(1) == trained(2) == trained(3)
+
+
 def test_labels_that_are_no_classes_are_refused_as_with_one_thread(number):
     number(2)
     with pytest.raises(IndexError):

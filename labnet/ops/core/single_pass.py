@@ -109,7 +109,7 @@ def in_one_pass(function: Callable[..., Any], *, on_none: Callable[[], None] | N
         if len(operands) > 1 or static:
             key = (
                 *[x.dtype if type(x) is _ndarray else (type(x), _key(x)) for x in operands],
-                *[(name, _key(x)) for name, x in static.items()],
+                *[(name, type(x), _key(x)) for name, x in static.items()],
             )
         try:
             plan = plans[key]
