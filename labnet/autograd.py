@@ -204,12 +204,7 @@ class Leaf(Node):
 
     def accumulate(self, gradient: Any) -> None:
         """Add the gradient of a backward to `grad`, which is not None."""
-        self.grad = add(self._take(), gradient)
-
-    def _take(self) -> Any:
-        """Return `grad` without keeping a reference."""
-        found, self.grad = self.grad, None
-        return found
+        self.grad = add(self.grad, gradient, others=1)
 
     def release(self) -> None:
         """Keep everything: a leaf belongs to many graphs."""

@@ -31,15 +31,22 @@ def _references(array: Array) -> int:
 ALONE = _references(np.empty(0))
 
 
-def add(total: Any, more: Any) -> Any:
+def add(total: Any, more: Any, *, others: int = 0) -> Any:
     """Return the sum of two gradients, in the memory of the first if the caller passes the only reference to it.
+
+    There may be so many others.
 
     Examples
     --------
     >>> add(np.ones(2), np.ones(2))
     array([2., 2.])
     """
-    if type(total) is _ndarray and total.nbytes >= LARGE and getrefcount(total) == ALONE and type(more) is _ndarray:
+    if (
+        type(total) is _ndarray
+        and total.nbytes >= LARGE
+        and getrefcount(total) == ALONE + others
+        and type(more) is _ndarray
+    ):
         own, fits = total.flags, more.dtype is total.dtype and more.shape == total.shape
         if fits and own.owndata and own.writeable and own.c_contiguous and more.flags.c_contiguous:
             total += more

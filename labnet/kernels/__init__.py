@@ -15,7 +15,7 @@ import numpy as np
 
 from labnet.kernels.partition import KERNELS as DIVISIONS
 from labnet.kernels.partition import Divide, elements
-from labnet.kernels.threads import LEAST, THREADS
+from labnet.kernels.threads import LEAST, SHARE, THREADS
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -73,11 +73,11 @@ class Kernel:
                 collections.deque(itertools.islice(_asked, work // _WORK), 0)
             if next(_asked) > PATIENCE:
                 self.load()
-        return self.compiled if work < LEAST or self.compiled is None else self.in_threads()
+        return self.compiled if work < LEAST or self.compiled is None else self.in_threads(work)
 
-    def in_threads(self) -> Callable[..., int]:
+    def in_threads(self, work: int) -> Callable[..., int]:
         """Return a function like the compiled one that several threads run, each for a part of the arrays."""
-        compiled, divide, number = self.compiled, self._divide, THREADS.number
+        compiled, divide, number = self.compiled, self._divide, min(THREADS.number, work // SHARE)
         assert compiled is not None
         if divide is None or number < 2:
             return compiled

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-_FLOAT32 = np.dtype("float32").num
+_FLOAT32 = np.dtype("float32")
 #: The arguments of a call of a kernel: a tuple of arrays and None, then numbers.
 Call = tuple[Any, ...]
 #: Divides a call into at most so many parts; returns none if it cannot.
@@ -110,7 +110,7 @@ def parameters(groups: int) -> Divide:
             for group, array in enumerate(arrays):
                 flags = array.flags
                 fits = flags.carray if group > 1 else flags.c_contiguous and flags.aligned
-                if not fits or array.dtype.num != _FLOAT32 or array.size != arrays[0].size:
+                if not fits or array.dtype != _FLOAT32 or array.size != arrays[0].size:
                     return []
         total, parts = sum(arrays[0].size for arrays in columns), []
         for start, end in _bounds(total, most):
@@ -144,9 +144,9 @@ def _standardized(most: int, call: Call) -> Sequence[Call]:
     (*given, by_x, by_weight, by_bias), *numbers = call
     if by_x is None:
         return []
-    rows = Items(lambda arrays, width, *_: arrays[1].size // width, shared=(2,))
-    parts = rows(most, ((*given, by_x, None, None), *numbers))
-    if by_weight is None and by_bias is None:
+    rows = Items(lambda arrays, width, *_: arrays[1].size // (width or 1), shared=(2,))
+    parts = rows(most, ((*given, by_x, None, None), *numbers)) if numbers[0] else []
+    if not parts or (by_weight is None and by_bias is None):
         return parts
     return [((*given, None, by_weight, by_bias), *numbers), *parts]
 
@@ -180,7 +180,7 @@ KERNELS: dict[str, Divide] = {
     "softmax_backward": _rows(1),
     "cross_entropy": _rows(0),
     "cross_entropy_backward": _rows(1),
-    "standardize": Items(lambda arrays, width, *_: arrays[0].size // width, shared=(1, 2)),
+    "standardize": Items(lambda arrays, width, *_: arrays[0].size // width if width else 0, shared=(1, 2)),
     "standardize_backward": _standardized,
     "channels": ranges,
     "channels_backward": ranges,

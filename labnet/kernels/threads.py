@@ -17,6 +17,8 @@ from typing import Any
 
 #: Elements from which helpers are asked: waking them takes some 20 microseconds.
 LEAST = 1 << 18
+#: Elements for each thread that takes part, at least, and threads of a call, at most.
+SHARE, _MOST = 1 << 16, 32
 _GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -95,7 +97,7 @@ class Threads:
     def run(self, function: Callable[..., Any], parts: Sequence[tuple[Any, ...]]) -> bool:
         """Call a function, which releases the GIL, with the arguments of each part; return whether all results hold.
 
-        An interrupt is raised when no part is being computed any more.
+        An interrupt is raised when all parts are computed.
         """
         work = _Work(function, parts)
         if not self._turn.acquire(blocking=False):
@@ -108,8 +110,10 @@ class Threads:
                 helper.works.put(work)
             work.run()
         finally:
-            _finish(work, helpers)
-            self._turn.release()
+            try:
+                _finish(work, helpers)
+            finally:
+                self._turn.release()
         if work.error is not None:
             raise work.error
         return work.is_done
@@ -117,16 +121,20 @@ class Threads:
     def _started(self) -> list[_Helper]:
         """Return the helpers, started where they are missing; fewer if the system gives no more threads."""
         helpers = self._helpers
-        while len(helpers) < self.number - 1:
+        while len(helpers) < min(self.number, _MOST) - 1:
             try:
                 helpers.append(_Helper(len(helpers) + 1))
             except RuntimeError:
                 break
+        if helpers is not self._helpers:  # `stop` may not have met the last ones
+            for helper in helpers:
+                helper.works.put(None)
         return helpers
 
     def stop(self) -> None:
         """End the helpers once they have finished their parts; a later call starts new ones."""
         helpers, self._helpers = self._helpers, []
+        helpers = helpers.copy()  # another thread may be starting one
         for helper in helpers:
             helper.works.put(None)
         for helper in helpers:
@@ -134,11 +142,11 @@ class Threads:
 
 
 def _finish(work: _Work, helpers: Sequence[_Helper]) -> None:
-    """Drop the parts that are left, and wait for those being computed, also if an interrupt comes."""
+    """Compute the parts that an interrupt has left, for arrays that are overwritten, and wait for all others."""
     interrupt = None
     while True:
         try:
-            work.left.clear()
+            work.run()
             for helper in helpers:
                 with helper.is_busy:
                     pass

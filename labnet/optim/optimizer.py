@@ -553,7 +553,10 @@ class Optimizer(metaclass=_Constructor):
         if compiled is None:
             return False
         if not compiled(together, *numbers):
-            together = tuple(map(np.ascontiguousarray, together))
+            for one in known:  # states are overwritten, so it must be these that are in order
+                one.state.update({slot: np.asarray(one.state[slot], order="C") for slot in slots})
+            in_order = [np.asarray(array, order="C") for array in together[: 3 * len(known)]]
+            together = (*in_order, *[one.state[slot] for slot in slots for one in known])
             if not compiled(together, *numbers):
                 return False
         for (parameter, _), one, old, new in zip(found, known, values, together[2 * len(news) :], strict=False):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import labnet as ln
+from labnet import autograd
 from labnet.autograd import kept_nbytes
 from labnet.ops.core import dispatch
 from labnet.ops.core.registry import REGISTRY
@@ -183,6 +184,18 @@ def test_rules_of_users_may_read_everything():
     ln.custom_vjp(lambda x, y: x + y, rule)(x, y).sum().backward()
     for each, expected in zip(seen, (x.numpy() + y.numpy(), x.numpy(), y.numpy()), strict=True):
         np.testing.assert_array_equal(each, expected)
+
+
+def test_a_gradient_that_cannot_be_added_leaves_the_total(monkeypatch):
+    def fail(*gradients, **options):
+        raise MemoryError("no memory")
+
+    x = ln.ones(4096, requires_grad=True)
+    x.sum().backward()
+    monkeypatch.setattr(autograd, "add", fail)
+    with pytest.raises(MemoryError):
+        x.sum().backward()
+    assert x.grad.sum().item() == 4096
 
 
 def test_gradients_accumulate_in_place_where_nothing_else_refers_to_them():

@@ -38,6 +38,7 @@ def number():
     with pytest.MonkeyPatch.context() as patch:
         for module in (kernels, single_pass):
             patch.setattr(module, "LEAST", 0)
+        patch.setattr(kernels, "SHARE", 1)
         yield choose
     THREADS.number = before
 
@@ -78,6 +79,11 @@ CASES = {
         (normal(7, 2, 3, 13), normal(3, 13), normal(3, 13)),
     ),
     "layer_norm without weights": (lambda x: functions.layer_norm(x, (13,)), (normal(21, 13),)),
+    "layer_norm of one row": (
+        lambda x, w, b: functions.layer_norm(x, (30, 13), w, b),
+        (normal(1, 30, 13), normal(30, 13), normal(30, 13)),
+    ),
+    "rms_norm of one row": (lambda x, w: functions.rms_norm(x, (390,), w), (normal(1, 390), normal(390))),
     "batch_norm": (lambda x: functions.batch_norm(x, None, None, training=True), (normal(4, 6, 5, 5),)),
     "batch_norm of features": (
         lambda x, w, b: functions.batch_norm(x, None, None, w, b, training=True),
@@ -132,7 +138,7 @@ def test_results_do_not_depend_on_the_number_of_threads(name, number, calls):
     for count in (2, 3):
         number(count)
         assert outcome(function, inputs) == one
-    assert calls or ("attention" in name and blas.threads() != 1)
+    assert calls or "one row" in name or ("attention" in name and blas.threads() != 1)
 
 
 @pytest.mark.parametrize("kind", [lambda: ln.optim.SGD(0.1, 0.9), ln.optim.Adam], ids=["momentum", "Adam"])
@@ -149,6 +155,22 @@ def test_states_are_overwritten_once_where_the_kernel_does_not_take_all_paramete
         return [x.numpy().tobytes() for x in own]
 
     assert trained(1) == trained(2) == trained(3)
+
+
+def test_states_in_another_order_of_memory_are_overwritten(number):
+    number(2)
+    start, outcomes = rng.standard_normal((30, 20)).astype("float32"), []
+    for order in ("C", "F"):
+        x, scalar, optimizer = ln.asarray(start).requires_grad_(), ln.ones(()).requires_grad_(), ln.optim.SGD(0.1, 0.9)
+        for step in range(3):
+            loss = (x.T * ln.asarray(start.T)).sum() + scalar * scalar
+            optimizer(loss.backward())
+            if not step:
+                state = optimizer._state[id(x)].state
+                state.update({name: np.asarray(value, order=order) for name, value in state.items()})
+        assert scalar.shape == ()
+        outcomes.append(x.numpy().tobytes())
+    assert outcomes[0] == outcomes[1]
 
 
 def test_labels_that_are_no_classes_are_refused_as_with_one_thread(number):
@@ -228,6 +250,42 @@ def test_an_interrupt_is_raised_when_no_part_is_being_computed(pool):
     assert computed
     assert pool.run(lambda _: 1, [(1,), (2,)])
     assert len(finished) == computed
+
+
+def test_after_an_interrupt_that_comes_while_a_helper_computes_calls_are_divided_again(pool, monkeypatch):
+    finish = threads._finish
+
+    def interrupted(work, helpers):
+        finish(work, helpers)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threads, "_finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.run(lambda _: 1, [(1,), (2,)])
+    assert not pool._turn.locked()
+
+
+def test_the_number_of_threads_may_change_while_helpers_start(pool, monkeypatch):
+    begin, made, changed = threading.Thread.start, [], threading.Thread(target=lambda: setattr(pool, "number", 2))
+
+    def start(thread):
+        begin(thread)
+        if thread.name.startswith("labnet-kernels"):
+            made.append(thread)
+            if len(made) == 1:
+                begin(changed)
+                while pool._helpers:  # until it has taken them
+                    threading.Event().wait(0.001)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        assert pool.run(lambda _: 1, [(1,), (2,), (3,)])
+    changed.join(SECONDS)
+    for thread in made:
+        thread.join(SECONDS)
+    assert not changed.is_alive()
+    assert not any(thread.is_alive() for thread in made)
 
 
 def test_an_error_of_a_helper_is_raised(pool):

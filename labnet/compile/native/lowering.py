@@ -26,6 +26,8 @@ from numba.core.imputils import builtin_registry
 from numba.core.registry import cpu_target
 from numba.core.typing import templates
 
+from labnet.kernels.machine_code.cache import source_of
+
 _OPERATORS = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -93,6 +95,14 @@ def _context(error_model, fastmath):
     return found
 
 
+def _text(function):
+    """Return the source of a function's file; for labnet's modules the one by which machine code is named."""
+    file, module = function.__code__.co_filename, function.__module__ or ""
+    if module.startswith("labnet.") and not file.startswith("<"):
+        return source_of(module).decode()
+    return "".join(linecache.getlines(file))
+
+
 def lower(library, function, args, flags, result=None):
     """Lower a function for types of arguments into a library; return its descriptor.
 
@@ -104,7 +114,7 @@ def lower(library, function, args, flags, result=None):
         If it holds anything but loops over ranges, conditions, and arithmetic on names that have one type each.
     """
     code = function.__code__
-    node = _functions("".join(linecache.getlines(code.co_filename))).get(code.co_firstlineno)
+    node = _functions(_text(function)).get(code.co_firstlineno)
     if node is None or node.name != function.__name__:
         raise Unsupported("a function without a name of its own")
     context = _context(flags.error_model, frozenset(flags.fastmath.flags if flags.fastmath else ()))
@@ -149,6 +159,7 @@ class _Lowering:
         #: Names that are bound once where they are visible, and those that are bound anew: type and memory.
         self._names, self._slots = {}, {}
         self._result = None
+        self._loops = []
 
     def run(self, node, result, flags):
         """Lower the body; return the descriptor of the function."""
@@ -265,6 +276,8 @@ class _Lowering:
         step = ast.literal_eval(bounds[2]) if len(bounds) == 3 and _is_constant(bounds[2]) else 1
         if len(bounds) == 3 and not (_is_constant(bounds[2]) and step):
             raise Unsupported("a step that is no constant")
+        if self._static(ast.Name("range")) is not range or name in self._loops:
+            raise Unsupported("another range, or a loop within one of the same name")
         given = [self._value(one) for one in bounds[:2]]
         if any(kind != types.int64 for kind, _ in given):
             raise Unsupported("a range of other numbers than int64")
@@ -279,7 +292,9 @@ class _Lowering:
         builder.cbranch(builder.icmp_signed("<" if step > 0 else ">", place, end), inside, after)
         builder.position_at_end(inside)
         outside, self._names = self._names, {**self._names, name: (types.int64, place)}
+        self._loops.append(name)
         self._suite(body)
+        self._loops.pop()
         self._names = outside
         if not builder.block.is_terminated:
             place.add_incoming(builder.add(place, _WORD(step), flags=["nsw"]), builder.block)
@@ -321,6 +336,8 @@ class _Lowering:
                 return self._constant(ast.literal_eval(node))
             case ast.UnaryOp(op=op, operand=operand):
                 return self._applied(_OPERATORS.get(type(op)), self._value(operand))
+            case ast.BinOp() if _is_number(node):  # as Python folds it
+                return self._constant(_folded(node))
             case ast.BinOp(left=left, op=op, right=right):
                 return self._applied(_OPERATORS.get(type(op)), self._value(left), self._value(right))
             case ast.Compare(left=left, ops=[op], comparators=[right]):
@@ -417,9 +434,30 @@ class _Lowering:
 
 def _is_constant(node):
     """Return whether an expression is a number, or one with a minus."""
-    return isinstance(node, ast.Constant) or (
-        isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant)
-    )
+    match node:
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=number)):
+            return type(number) in (int, float)
+    return isinstance(node, ast.Constant)
+
+
+def _folded(node):
+    """Return the value of an expression of numbers."""
+    if not isinstance(node, ast.BinOp):
+        return ast.literal_eval(node)
+    function = _OPERATORS.get(type(node.op))
+    if function is None:
+        raise Unsupported("an operator")
+    try:
+        return function(_folded(node.left), _folded(node.right))
+    except (ArithmeticError, ValueError) as error:  # raised where it is computed
+        raise Unsupported(str(error)) from None
+
+
+def _is_number(node):
+    """Return whether an expression has nothing but numbers."""
+    if isinstance(node, ast.BinOp):
+        return _is_number(node.left) and _is_number(node.right)
+    return _is_constant(node)
 
 
 def _is_spread(node):

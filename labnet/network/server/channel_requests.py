@@ -81,7 +81,7 @@ class ServerChannel:
 
     def _start(self, first: StreamConnection) -> None:
         """Receive requests; without Tornado's stream where that is possible."""
-        reading = first.read()
+        reading = first.read(in_pieces=False)
         if reading is None:
             return
         own = first.without_tornado(reading)

@@ -1,7 +1,6 @@
 """The server's end of the connection of a channel: a socket on the event loop, or a stream of Tornado's for TLS."""
 
 import asyncio
-import contextlib
 import socket
 from typing import Any, Protocol
 
@@ -46,8 +45,14 @@ class SocketConnection(asyncio.BufferedProtocol):
 
     async def start(self) -> None:
         """Receive and send bytes."""
-        with contextlib.suppress(OSError):  # it was closed meanwhile
+        try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: self, self.socket)
+        except BaseException as error:
+            self._is_closed = True
+            self.socket.close()
+            self._receiver.ended(error)
+            if not isinstance(error, OSError):  # that one: it was closed meanwhile
+                raise
 
     # Callbacks of asyncio
 
@@ -72,7 +77,7 @@ class SocketConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Drop the channel."""
-        self._is_closed = True
+        self._is_closed, self._transport = True, None
         self.resume_writing()
         self._receiver.ended(exc)
 
@@ -133,11 +138,14 @@ class StreamConnection:
         """Its socket."""
         return self._stream.socket
 
-    def read(self) -> "asyncio.Future[int] | None":
-        """Use the bytes that are there; return a future for the next ones, or None if the connection is closed."""
+    def read(self, *, in_pieces: bool = True) -> "asyncio.Future[int] | None":
+        """Use the bytes that are there; return a future for the next ones, or None if the connection is closed.
+
+        Without `in_pieces` no bytes have arrived for the future.
+        """
         try:
             while True:
-                buffer, partial = self._receiver.get_buffer(), not self._receiver.is_in_piece
+                buffer, partial = self._receiver.get_buffer(), not (in_pieces and self._receiver.is_in_piece)
                 reading: Any = self._stream.read_into(buffer, partial=partial)  # type: ignore[arg-type]
                 if not reading.done():
                     return reading  # type: ignore[no-any-return]
@@ -145,6 +153,9 @@ class StreamConnection:
         except StreamClosedError as error:
             self._receiver.ended(error.real_error)
             return None
+        except BaseException as error:
+            self._receiver.ended(error)
+            raise
 
     def go_on(self, reading: "asyncio.Future[int]") -> None:
         """Receive bytes as they come."""
@@ -156,6 +167,9 @@ class StreamConnection:
         except StreamClosedError as error:
             self._receiver.ended(error.real_error)
             return
+        except BaseException as error:
+            self._receiver.ended(error)
+            raise
         following = self.read()
         if following is not None:
             self.go_on(following)
@@ -166,7 +180,7 @@ class StreamConnection:
         Parameters
         ----------
         reading : future
-            Of `read`: no byte has arrived for it.
+            Of `read` without `in_pieces`.
         """
         if isinstance(self._stream, SSLIOStream) or self._stream.writing():
             return None

@@ -180,6 +180,9 @@ class Tiles:
         compiled = kernels.attention_backward.ready(g.dtype, self.moments.size // 2 * self.key.shape[1])
         together = (g, *given, self._bias, self._offsets, self.out, self.moments, *found)
         if compiled is None or not compiled(together, self.tile, int(self.causal), self._step):
+            for one in found[1:]:
+                if one is not None:
+                    one.fill(0)  # a part of a divided call may have added to it
             self._backward(g, given[0], *found)
         if found[0] is not None:
             found[0] *= self.scale

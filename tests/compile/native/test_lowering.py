@@ -49,9 +49,17 @@ WALKED = {
     "an early return": "for i in range(8):\n    if p0[i] > 4.0:\n        return 17\n    p1[i] = p0[i]\nreturn 0",
     "a return on both sides": "if p0[1] > 0.0:\n    p1[0] = 3.0\n    return 18\nelse:\n    return 19",
     "tuples": "a, b = p0[1], p0[2]\na, b = b, a\np1[0], p1[1] = a, b\nreturn 0",
+    "numbers that Python folds": "p1[0] = 2 ** -1\np1[1] = 7 * (1 << 40)\nreturn 0",
     "whole numbers": "n = 5\nm = n\nm <<= 2\nm ^= 3\np1[0] = m - (n | 8)\nreturn 0",
 }
 WITH_PASSES = {
+    "a loop in one of the same name": """
+        for i in range(3):
+            for i in range(5, 7):
+                p1[i] = 1.0
+            p1[i] = 2.0
+        return 0""",
+    "numbers of more than 64 bits": "p1[0] = p0[1] + (1 << 63)\nreturn 0",
     "while": "n = 0\nwhile n < 5:\n    p1[n] = p0[n]\n    n += 1\nreturn 0",
     "a name of two types": "x = 1\np1[0] = x\nx = x * 0.5\np1[1] = x\nreturn 0",
     "a loop variable that changes": "for i in range(4):\n    i = i + 1\n    p1[i] = p0[i]\nreturn 0",

@@ -99,6 +99,15 @@ def test_frames_right_behind_the_request_for_the_channel_are_read(server):
         assert opened.reply(1)[1] == b"hi"
 
 
+@pytest.mark.parametrize("cut", [100, 40_000, 200_000])
+def test_a_body_that_begins_right_behind_the_request_for_the_channel_is_read_whole(server, cut):
+    x = np.arange(125_000, dtype="int32")
+    frames = b"".join(request(1, "/echo", native({"tensor": x}), content_type=NATIVE))
+    with channel(server, behind=frames[:cut]) as opened:
+        opened.send(frames[cut:])
+        assert opened.reply(1)[1].endswith(x.tobytes())
+
+
 def test_a_call_byte_by_byte(server):
     with channel(server) as opened:
         for byte in b"".join(request(1, "/echo", b"[1.5]", content_type=JSON)):
