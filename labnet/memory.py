@@ -34,7 +34,7 @@ ALONE = _references(np.empty(0))
 def add(total: Any, more: Any, *, others: int = 0) -> Any:
     """Return the sum of two gradients, in the memory of the first if the caller passes the only reference to it.
 
-    There may be so many others.
+    `others` is the number of further references that may exist.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def add(total: Any, more: Any, *, others: int = 0) -> Any:
 
 
 def owner_of(array: Any) -> Any:
-    """Return the array whose memory an array is a view of, or else itself.
+    """Return the base of a view, or the array itself if it is no view.
 
     Examples
     --------

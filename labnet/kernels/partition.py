@@ -1,4 +1,4 @@
-"""How the calls of kernels are divided into parts that do not depend on each other, each a call with views of arrays.
+"""Division of kernel calls into independent parts, each a call with views of the arrays.
 
 Results do not depend on the number of parts: no sum is divided, except where its order stays the same.
 """
@@ -35,7 +35,7 @@ def _items_of(array: Any, items: int) -> Any:
 
 @dataclass(frozen=True)
 class Items:
-    """Arrays that hold a number of items one after the other, such as the rows of a matrix, are cut between items.
+    """Divides calls between items that lie one after the other in memory, such as the rows of a matrix.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ def elements(most: int, call: Call) -> list[Call]:
 
 
 def parameters(groups: int) -> Divide:
-    """Return what divides a call of an optimizer, for groups of arrays that correspond to each other, by elements.
+    """Return the division of an optimizer's call by elements; corresponding arrays of all groups are cut alike.
 
     States are overwritten, so a call is divided only if the kernel takes all of its arrays.
     """
@@ -130,7 +130,7 @@ def parameters(groups: int) -> Divide:
 
 
 def _rows(position: int) -> Items:
-    """Return what divides a call by rows along the last dimension of the array at a position."""
+    """Return the division of a call by the rows of the array at a position."""
 
     def count(arrays: Any, *numbers: Any) -> int:
         x = arrays[position]

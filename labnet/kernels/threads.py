@@ -1,4 +1,4 @@
-"""Threads that compute large arrays: their number, and calls of which they take parts.
+"""A pool of threads for kernels on large arrays, and its size.
 
 One set of threads serves the process, started by the first call that is large enough. A call that finds them in use
 computes alone, so however many models a process serves, no more threads compute at once than there are callers and
@@ -95,7 +95,7 @@ class Threads:
         self.stop()
 
     def run(self, function: Callable[..., Any], parts: Sequence[tuple[Any, ...]]) -> bool:
-        """Call a function, which releases the GIL, with the arguments of each part; return whether all results hold.
+        """Call a function, which releases the GIL, with the arguments of each part; return whether every call computed.
 
         An interrupt is raised when all parts are computed.
         """

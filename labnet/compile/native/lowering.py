@@ -96,7 +96,7 @@ def _context(error_model, fastmath):
 
 
 def _text(function):
-    """Return the source of a function's file; for labnet's modules the one by which machine code is named."""
+    """Return the source of a function's file; for labnet's modules, the text that names cached machine code."""
     file, module = function.__code__.co_filename, function.__module__ or ""
     if module.startswith("labnet.") and not file.startswith("<"):
         return source_of(module).decode()

@@ -286,7 +286,7 @@ class Updates:
 
     @contextlib.contextmanager
     def _deciding(self, what: str) -> Iterator[None]:
-        """Turn a disk failure into a reply that is asked for again: the outcome of a call is not known without it."""
+        """Turn a disk failure into a 503, so that the client asks again: the outcome is unknown until the write."""
         try:
             yield
         except OSError as error:
