@@ -3,6 +3,8 @@
 `labnet.kernels.machine_code.compiler_process` starts it and describes the protocol by what it sends and reads.
 """
 
+import functools
+import gc
 import json
 import os
 import queue
@@ -45,6 +47,13 @@ def _step_back() -> None:
         file.write("1000")
 
 
+@functools.cache
+def _spare_modules() -> None:
+    """Collect garbage from now on, but never look at the modules that are imported by now."""
+    gc.freeze()
+    gc.enable()
+
+
 def _read(stream: BinaryIO, requests: "queue.SimpleQueue[bytes]") -> None:
     """Queue requests; end the process with its input, which the parent holds open."""
     for line in stream:
@@ -68,6 +77,7 @@ def _reply(replies: BinaryIO, request: dict[str, Any]) -> None:
             return
         from labnet.compile.native import numba_compiler
 
+        _spare_modules()
         code = numba_compiler.translate(
             source, f"<labnet {name[:12]}>", report=lambda done, total: send({"done": done, "total": total})
         )

@@ -23,11 +23,15 @@ from typing import Any, Protocol
 ATTEMPTS = 2
 #: Seconds between two checks of the progress of a job.
 POLL_SECONDS = 0.1
-#: The program of the child. It makes packages without running their `__init__`, which would import too much.
+#: The program of the child. It makes packages without running their `__init__`, which would import too much, and does
+#: not let Numba import libraries that compiled functions do not use. The modules are never garbage.
 _START = """
+import gc
+gc.disable()
 import json, signal, sys, types
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 sys.path[:] = json.loads(sys.stdin.buffer.readline())
+sys.modules.update(cffi=None, scipy=None, yaml=None)
 for name, path in (("labnet", sys.argv[1]), ("labnet.compile", sys.argv[1] + "/compile")):
     sys.modules[name] = package = types.ModuleType(name)
     package.__path__ = [path]
@@ -144,6 +148,7 @@ class CompilerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # NumPy would start threads that wait for work
                 creationflags=flags,
             )
         except (OSError, ValueError) as error:
