@@ -87,7 +87,8 @@ class Entry:
     def write(self, calls: Sequence[Call], functions: Mapping[str, ir.Function]) -> None:
         """Write the function, given the calls of a step and the functions, which take Numba's arguments.
 
-        Those are the place of the result, a place for exceptions, which the functions do not raise, and the pointers.
+        Those are the place of the result, a place for exceptions, which the functions do not raise, and the pointers,
+        all of bytes.
         """
         layout, builder, call = self._layout, self._builder, self._call
         _, given, length = self._function.args
@@ -129,8 +130,6 @@ class Entry:
                 builder.gep(values[name], [_WORD(distance)]) if distance else values[name]
                 for name, distance in one.arguments
             ]
-            pairs = zip(given, function.args[2:], strict=True)
-            given = [x if x.type == wanted.type else builder.bitcast(x, wanted.type) for x, wanted in pairs]
             builder.call(function, [*places, *given])
             if one.is_check:  # a check that fails ends the step
                 status = builder.load(places[0])

@@ -59,8 +59,17 @@ class Unsupported(Exception):
 @functools.lru_cache(64)
 def _functions(source):
     """Return the syntax trees of the functions of a file by their first lines."""
-    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    nodes = _defined(ast.parse(source).body)
     return {min(one.lineno for one in (node, *node.decorator_list)): node for node in nodes}
+
+
+def _defined(statements):
+    """Yield the functions that statements define, also within others."""
+    for one in statements:
+        if isinstance(one, ast.FunctionDef):
+            yield one
+        for name in ("body", "orelse", "handlers", "finalbody", "cases"):
+            yield from _defined(getattr(one, name, ()))
 
 
 @functools.cache

@@ -7,10 +7,10 @@ parts of Numba that are not documented; `tests/compile/native/test_versions.py` 
 # mypy: ignore-errors
 # Numba has no types.
 
-import ast
 import contextlib
 import functools
 import linecache
+import re
 import struct
 
 from numba import float64, int64, types, uint8, uint16
@@ -29,6 +29,8 @@ from labnet.kernels.machine_code.loader import ENTRY, MachineCode
 
 #: Number of calls from which on a step takes so long that its list of calls need not be quick.
 _MANY_CALLS = 256
+#: What begins the list of calls of a step, and a call: whether its status is read, the function, and its arguments.
+_STEP, _CALL = "\n\n\n@step(", re.compile(r"^    (status = )?(f\d+)\((.*)\)$", re.MULTILINE)
 #: Type of a section with symbols.
 _SYMBOLS = 2
 #: Types of numbers in memory for which processors have no arithmetic.
@@ -86,10 +88,15 @@ def translate(source: str, name: str, *, report=lambda done, total: None) -> Mac
 
     `report` is called with the number of functions that are compiled and that of all functions, the entry included.
     """
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    functions, mark, step = source.partition(_STEP)
+    linecache.cache[name] = (len(functions), None, functions.splitlines(keepends=True), name)
     scope = {}
-    exec(compile(source, name, "exec"), scope)
-    return _kernel(name, *scope["kernel"]) if "kernel" in scope else _step(name, source, scope, report)
+    exec(compile(functions, name, "exec"), scope)
+    if not mark:
+        return _kernel(name, *scope["kernel"])
+    layout, _, calls = step.partition("\ndef ")
+    exec(f"{mark}{layout}\ndef step(): ...", scope)
+    return _step(name, functions, list(_calls(calls)), scope, report)
 
 
 def _kernel(name, function, signature):
@@ -105,9 +112,9 @@ def _kernel(name, function, signature):
     return _code(library)
 
 
-def _step(name, source, scope, report):
+def _step(name, source, calls, scope, report):
     """Return the machine code of a step: one object file for each of its functions, and one for its entry."""
-    calls, sources = list(_calls(source)), _function_sources(source)
+    sources = _function_sources(source)
     functions = list(dict.fromkeys(call.function for call in calls))
     symbols, codes = {}, []
     with _few_registrations(cpu_target.target_context):
@@ -172,14 +179,11 @@ def _typed(kind):
     return float64 if kind == "number" else types.CPointer(_IN_MEMORY.get(kind) or getattr(types, kind))
 
 
-def _calls(source):
-    """Yield the calls of the function ``step``, in order."""
-    for statement in ast.parse(source).body[-1].body:
-        call = getattr(statement, "value", None)
-        if isinstance(call, ast.Call):
-            pairs = [(one, 0) if isinstance(one, ast.Name) else (one.left, one.right.value) for one in call.args]
-            arguments = [(name.id, distance) for name, distance in pairs]
-            yield Call(call.func.id, arguments, isinstance(statement, ast.Assign))
+def _calls(lines):
+    """Yield the calls among the lines of a step, in order."""
+    for status, function, arguments in _CALL.findall(lines):
+        pairs = [one.partition(" + ") for one in arguments.split(", ") if one]
+        yield Call(function, [(name, int(distance or 0)) for name, _, distance in pairs], bool(status))
 
 
 def _function_sources(source):
@@ -188,7 +192,7 @@ def _function_sources(source):
     found = {}
     for text in functions:
         name = text.partition("\ndef ")[2].partition("(")[0]
-        found[name] = head + text.partition("\n\n\n@step(")[0].replace(f"def {name}(", "def function(", 1)
+        found[name] = head + text.replace(f"def {name}(", "def function(", 1)
     return found
 
 
@@ -204,13 +208,17 @@ def _call_of(module, compiled):
 
 
 def _entry(library, symbols, kinds, calls, layout):
-    """Return a module with the function that CPython calls, which calls the functions of a step."""
+    """Return a module with the function that CPython calls, which calls the functions of a step.
+
+    It hands pointers on whatever they point to, so all are declared to point to bytes.
+    """
     module, context = library.create_ir_module(ENTRY), cpu_target.target_context
 
-    def declared(symbol, args):
+    def declared(symbol, kinds):
+        args = [float64 if kind == "number" else types.voidptr for kind in kinds]
         return cgutils.get_or_insert_function(module, context.call_conv.get_function_type(int64, args), symbol)
 
-    functions = {name: declared(symbol, list(map(_typed, kinds[name]))) for name, symbol in symbols.items()}
+    functions = {name: declared(symbol, kinds[name]) for name, symbol in symbols.items()}
     Entry(module, layout).write(calls, functions)
     return module
 
