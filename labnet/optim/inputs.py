@@ -15,6 +15,8 @@ from labnet.tensor import Tensor
 _parameters: "dict[int, weakref.ref[Tensor]]" = {}
 #: Leaves from which inputs of a module were computed, at its first call with such inputs.
 _inputs: "dict[int, weakref.ref[Tensor]]" = {}
+#: Nodes whose leaves are registered: modules in a row share most of their graphs.
+_walked: "weakref.WeakSet[Node]" = weakref.WeakSet()
 
 _HOME = f"{Path(__file__).parent.parent}{os.sep}"
 
@@ -40,17 +42,16 @@ def note_inputs(given: Tensor) -> bool:
     >>> note_inputs(ln.ones(1, requires_grad=True) * 2), note_inputs(ln.ones(1))
     (True, False)
     """
-    pending = [] if given.node is None else [given.node]
-    seen: set[Node] = set()
+    pending = [given.node]
     while pending:
         node = pending.pop()
-        if node in seen:
+        if node is None or node in _walked:
             continue
-        seen.add(node)
+        _walked.add(node)
         if isinstance(node, Leaf):
             _remember(_inputs, node.owner())
-        pending += [parent for parent in node.parents or () if parent is not None]
-    return bool(seen)
+        pending += node.parents or ()
+    return given.node is not None
 
 
 def _remember(known: "dict[int, weakref.ref[Tensor]]", tensor: Tensor | None) -> None:

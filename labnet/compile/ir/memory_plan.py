@@ -4,7 +4,6 @@ A value occupies its bytes from the group that computes it to the last group tha
 lifetimes share memory. An output that nothing else reads is computed in the memory of the output.
 """
 
-import bisect
 import functools
 from dataclasses import dataclass, field
 
@@ -125,14 +124,18 @@ def plan(program: Program, groups: list[Group]) -> Plan:
         result.begins.setdefault(lives[number][0], []).append(value)
     given_elsewhere = result.outputs.keys() | result.inside.keys()
     lives = {number: life for number, life in lives.items() if number not in given_elsewhere}
-    given: list[tuple[int, int, int, int]] = []
-    for number, (begin, end, nbytes) in sorted(lives.items(), key=lambda item: (-item[1][2], item[0])):
+    given = np.empty((4, len(lives)), np.int64)
+    largest_first = sorted(lives.items(), key=lambda item: (-item[1][2], item[0]))
+    for count, (number, (begin, end, nbytes)) in enumerate(largest_first):
         length = -(-max(nbytes, 1) // _ALIGNED) * _ALIGNED
-        start = 0
-        for other, size in [(other, size) for other, size, first, last in given if first <= end and begin <= last]:
-            if other < start + length and start < other + size:
-                start = other + size
-        bisect.insort(given, (start, length, begin, end))
+        start, (others, sizes, first, last) = 0, given[:, :count]
+        alive = np.flatnonzero((first <= end) & (last >= begin))
+        alive = alive[np.argsort(others[alive])]
+        for other, size in zip(others[alive].tolist(), sizes[alive].tolist(), strict=True):
+            if other >= start + length:
+                break
+            start = max(start, other + size)
+        given[:, count] = start, length, begin, end
         result.offsets[number] = start
         result.nbytes = max(result.nbytes, start + length)
     return result

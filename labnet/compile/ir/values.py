@@ -28,7 +28,7 @@ Shape = tuple[int, ...]
 DType = np.dtype[Any]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Value:
     """One value of a program.
 
