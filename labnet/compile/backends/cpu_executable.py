@@ -1,5 +1,6 @@
 """A program of arguments and constants on the CPU: arrays in, new arrays out."""
 
+import functools
 import threading
 import time
 from collections.abc import Sequence
@@ -34,18 +35,21 @@ class CPUExecutable:
         self.name = name
         self.program = simplify(program)
         self._compiled = CPUProgram(self.program, arguments=arguments, constants=len(constants))
-        groups = self._compiled.groups
         #: Positions of the arguments that are read.
         self.read = {
             value.attributes["position"]
             for value in self.program.values()
             if value.kind == "source" and value.attributes["origin"] == "argument"
         }
-        #: Bytes read and written, and floating-point operations, of a call.
-        self._work = sum(map(traffic, groups)), sum(flops(v) for group in groups for v in group.members)
         self._described = [(store.value.shape, store.value.dtype) for store in self.program.stores]
         self._held = (np.zeros((0, 2), np.int64), *constants, self._compiled.arena)
         self._lock = threading.Lock()
+
+    @functools.cached_property
+    def _work(self) -> tuple[int, int]:
+        """Bytes read and written, and floating-point operations, of a call."""
+        groups = self._compiled.groups
+        return sum(map(traffic, groups)), sum(flops(value) for group in groups for value in group.members)
 
     def compile(self) -> None:
         """Compile the program, or load its machine code from the cache."""

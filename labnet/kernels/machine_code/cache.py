@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +36,9 @@ MOST_FILES, MOST_BYTES = 512, 1 << 26
 _PATIENCE_SECONDS, _STALE_SECONDS = 120.0, 3600.0
 _FORMAT = b"labnet machine code 2\n"
 _HASHED = len(_FORMAT) + 32
-#: Endings of files: of whole steps and kernels, and of functions, which the compiler puts into other steps.
-WHOLE, FUNCTION = ".code", ".function"
+#: Endings of files: of whole steps and kernels; of functions, which the compiler puts into other steps; of programs,
+#: which name the step that was made of them.
+WHOLE, FUNCTION, PROGRAM = ".code", ".function", ".program"
 #: Modules of labnet that determine the machine code of a source, besides those that it imports.
 _COMPILERS = (
     "labnet.compile.native.numba_compiler",
@@ -122,10 +123,10 @@ def surroundings() -> bytes:
     return found.digest()
 
 
-def digest(source: str) -> str:
-    """Return the name that a source has in the cache."""
+def digest(source: str, written_by: Sequence[str] = ()) -> str:
+    """Return the name that a source has in the cache, or another text of which modules of labnet write a source."""
     found = hashlib.sha256(surroundings() + source.encode())
-    for module in reached((*_COMPILERS, *_IMPORT.findall(source))):
+    for module in reached((*_COMPILERS, *written_by, *_IMPORT.findall(source))):
         found.update(source_of(module))
     return found.hexdigest()[:40]
 
@@ -136,8 +137,18 @@ def digest(source: str) -> str:
 def pack(code: "MachineCode") -> bytes:
     """Return the content of a file."""
     head = json.dumps({"symbols": list(code.symbols), "lengths": list(map(len, code.objects))}).encode()
-    content = b"".join((len(head).to_bytes(4, "little"), head, *code.objects))
+    return _sealed(b"".join((len(head).to_bytes(4, "little"), head, *code.objects)))
+
+
+def _sealed(content: bytes) -> bytes:
+    """Return a content behind the mark of its format and its hash."""
     return _FORMAT + hashlib.sha256(content).digest() + content
+
+
+def _unsealed(file: bytes) -> bytes | None:
+    """Return the content of a file; None if the file is not whole."""
+    content = file[_HASHED:]
+    return content if file[:_HASHED] == _FORMAT + hashlib.sha256(content).digest() else None
 
 
 def unpack(content: bytes) -> "MachineCode | None":
@@ -150,16 +161,13 @@ def unpack(content: bytes) -> "MachineCode | None":
     """
     from labnet.kernels.machine_code.loader import MachineCode
 
-    if (
-        content[: len(_FORMAT)] != _FORMAT
-        or hashlib.sha256(content[_HASHED:]).digest() != content[len(_FORMAT) : _HASHED]
-    ):
+    found = _unsealed(content)
+    if found is None:
         return None
-    length = int.from_bytes(content[_HASHED : _HASHED + 4], "little")
-    start = _HASHED + 4 + length
-    head = json.loads(content[_HASHED + 4 : start])
+    start = 4 + int.from_bytes(found[:4], "little")
+    head = json.loads(found[4:start])
     ends = [*itertools.accumulate(head["lengths"], initial=start)]
-    return MachineCode([content[a:b] for a, b in itertools.pairwise(ends)], head["symbols"])
+    return MachineCode([found[a:b] for a, b in itertools.pairwise(ends)], head["symbols"])
 
 
 def is_ours(path: Path) -> bool:
@@ -212,16 +220,22 @@ def _is_private(group: int) -> bool:
 
 def read(name: str, ending: str = WHOLE) -> "MachineCode | None":
     """Return the machine code of this name; None if there is none, it is not whole, or others could write it."""
+    content = _read(name, ending)
+    return None if content is None else unpack(content)
+
+
+def _read(name: str, ending: str) -> bytes | None:
+    """Return the content of a file, and date it; None if there is none, or if others could write it."""
     path = folder() / f"{name}{ending}"
     try:
         if unsafe_part(path.parent) or not is_ours(path):
             return None
-        code = unpack(path.read_bytes())
+        content = path.read_bytes()
     except OSError:
         return None
     with suppress(OSError):  # it may be another user's to date: the system's
         os.utime(path)
-    return code
+    return content
 
 
 def _prepared() -> Path | None:
@@ -236,11 +250,15 @@ def _prepared() -> Path | None:
 
 def write(name: str, code: "MachineCode", ending: str = WHOLE) -> None:
     """Write machine code under this name, if the folder is safe; shrink the cache after a step or a kernel."""
+    _write(name, pack(code), ending)
+    if ending == WHOLE:
+        shrink()
+
+
+def _write(name: str, content: bytes, ending: str) -> None:
     if home := _prepared():
         with suppress(OSError):
-            replace_file(home / f"{name}{ending}", pack(code), mode=0o600, flush=False)
-            if ending == WHOLE:
-                shrink()
+            replace_file(home / f"{name}{ending}", content, mode=0o600, flush=False)
 
 
 @contextmanager
@@ -323,7 +341,7 @@ def shrink(*, files: int = MOST_FILES, nbytes: int = MOST_BYTES) -> int:
     Functions, of which a step has many, are limited apart from the rest: eight times as many files, as many bytes.
     """
     gone = 0
-    for ending, most in ((WHOLE, files), (FUNCTION, 8 * files)):
+    for ending, most in ((WHOLE, files), (FUNCTION, 8 * files), (PROGRAM, files)):
         total = 0
         for position, entry in enumerate(entries(ending)):
             total += entry.nbytes
@@ -338,10 +356,11 @@ def shrink(*, files: int = MOST_FILES, nbytes: int = MOST_BYTES) -> int:
 
 def clear() -> int:
     """Delete all files, those of crashes included; return how many there were besides the functions of steps."""
-    found = [entry for pattern in (f"*{WHOLE}", f"*{FUNCTION}", ".*.tmp", "*.lock") for entry in _entries(pattern)]
+    patterns = (*(f"*{ending}" for ending in (WHOLE, FUNCTION, PROGRAM)), ".*.tmp", "*.lock")
+    found = [entry for pattern in patterns for entry in _entries(pattern)]
     for entry in found:
         entry.path.unlink(missing_ok=True)
-    return sum(not entry.path.name.endswith(FUNCTION) for entry in found)
+    return sum(not entry.path.name.endswith((FUNCTION, PROGRAM)) for entry in found)
 
 
 # Functions
@@ -360,19 +379,48 @@ def load(source: str) -> Callable[..., int]:
         If the source cannot be compiled.
     """
     name = digest(source)
-    found = _loaded.get(name) or _from_disk(name)
+    found = recalled(name)
     if found is None:
         with exclusive(name):
-            found = _from_disk(name) or _compiled(name, source)
-    with _lock:
-        function: Callable[..., int] = _loaded.setdefault(name, found)
-    return function
+            found = recalled(name) or _kept(name, _compiled(name, source))
+    return found
 
 
 def is_known(source: str) -> bool:
     """Return whether the machine code of a source is loaded, or on disk."""
-    name = digest(source)
+    return _is_here(digest(source))
+
+
+def _is_here(name: str) -> bool:
     return name in _loaded or (folder() / f"{name}{WHOLE}").exists()
+
+
+def recall(program: str) -> tuple[str, int] | None:
+    """Return what `remember` was given for a program, if its machine code is loaded, or on disk."""
+    content = _read(program, PROGRAM)
+    found = None if content is None else _unsealed(content)
+    if found is None:
+        return None
+    name, nbytes = json.loads(found)
+    return (name, nbytes) if _is_here(name) else None
+
+
+def remember(program: str, source: str, nbytes: int) -> None:
+    """Note the source of a program, named by its `digest`, and the bytes of its arena."""
+    _write(program, _sealed(json.dumps([digest(source), nbytes]).encode()), PROGRAM)
+
+
+def recalled(name: str) -> Callable[..., int] | None:
+    """Return the compiled function of this name, of this process or from the disk; None if it is gone."""
+    found = _loaded.get(name) or _from_disk(name)
+    return None if found is None else _kept(name, found)
+
+
+def _kept(name: str, found: Callable[..., int]) -> Callable[..., int]:
+    """Return the function of this name of the thread that was first."""
+    with _lock:
+        function: Callable[..., int] = _loaded.setdefault(name, found)
+    return function
 
 
 def _from_disk(name: str) -> Callable[..., int] | None:

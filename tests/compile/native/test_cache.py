@@ -10,11 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import labnet
 import labnet as ln
+from labnet.compile.backends.cpu_program import CPUProgram
+from labnet.compile.ir import values
 from labnet.kernels.machine_code import cache, loader
+from labnet.kernels.machine_code.cache import recall  # before tests of this folder replace it
 from labnet.kernels.machine_code.loader import MachineCode
 
 CODE = """
@@ -45,7 +49,7 @@ def run(folder, **options):
 
 
 def names(folder):
-    return {path.name for path in Path(folder).iterdir() if path.suffix != ".function"}
+    return {path.name for path in Path(folder).iterdir() if path.suffix not in (".function", ".program")}
 
 
 @pytest.fixture
@@ -104,6 +108,52 @@ def test_the_name_covers_every_module_that_generated_code_is_made_of(monkeypatch
     for part in parts:
         monkeypatch.setattr(cache, "source_of", lambda of, part=part: source_of(of) + part.encode() * of.endswith(part))
         assert cache.digest(source) != name, part
+
+
+def test_a_program_is_written_anew_where_a_module_that_writes_it_has_changed(folder):
+    def program():
+        x = values.Builder().make("source", shape=(3,), dtype=np.dtype("f4"), origin="argument", position=0)
+        return CPUProgram(values.Program([values.Store(x, 0)]), arguments=1, constants=0)
+
+    before, source_of = program()._key, cache.source_of
+    assert program()._key == before
+    written = [path for name in ("codegen", "ir") for path in Path(labnet.__file__).parent.glob(f"compile/{name}/*.py")]
+    others = {"__init__", "cost", "split", "simplification"}  # these run before, or elsewhere
+    for part in {path.stem for path in written} - others | {"tiling", "processor", "pointers", "cpu_program"}:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cache, "source_of", lambda of, part=part: source_of(of) + b"#" * of.endswith(f".{part}"))
+            assert program()._key != before, part
+
+
+OWN = """
+@ln.op(scalar="{}", vjp=lambda g, out, x: g)
+def own(x): ...
+print(ln.jit(lambda x: own(x))(ln.ones(2)).tolist(), COMPILER.pid is not None)
+"""
+
+
+def test_an_edit_of_a_users_scalar_expression_is_noticed(folder):
+    head = CODE.partition("f = ")[0]
+    assert run(folder, code=head + OWN.format("x * 2")) == "[2.0, 2.0] True"
+    assert run(folder, code=head + OWN.format("x * 2")) == "[2.0, 2.0] False"
+    assert run(folder, code=head + OWN.format("x * 3")) == "[3.0, 3.0] True"
+
+
+def test_a_program_without_its_source_on_the_disk_is_written_and_compiled_again(folder):
+    run(folder)
+    (program,), (code,) = folder.glob("*.program"), folder.glob("*.code")
+    whole = program.read_bytes()
+    code.unlink()
+    assert recall(program.stem) is None
+    assert run(folder) == COMPILED
+    for content in (b"", whole[:20], whole[:-1], whole[:-1] + b"!"):
+        program.write_bytes(content)
+        assert recall(program.stem) is None
+        assert run(folder).endswith(FOUND)
+        assert program.read_bytes() == whole
+    assert recall(program.stem)[0] == code.stem
+    program.chmod(0o666)
+    assert recall(program.stem) is None
 
 
 def test_files_that_are_torn_or_altered_are_compiled_again(folder):
@@ -179,7 +229,6 @@ def test_settings_of_numba_belong_to_the_name(name, monkeypatch):
 
 def test_the_machine_belongs_to_the_name(monkeypatch):
     import llvmlite.binding as llvm
-    import numpy as np
 
     found = cache.platform()
     assert {llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten(), np.__version__, sys.version} <= set(found)

@@ -153,17 +153,30 @@ def verify(program, groups, plan):
     Verification(program, groups, plan).run()
 
 
+#: Source and arena of each program that was compiled, by its name in the cache.
+_written = {}
+
+
 @contextmanager
 def verified():
-    """Have every program that is compiled meanwhile verified."""
+    """Have every program that is compiled meanwhile verified, and written anew even if its source is on the disk.
+
+    Programs of the same name must have the same source.
+    """
+    cache = cpu_program.cache
+    recall, remember = cache.recall, cache.remember
+
+    def check(program, source, nbytes):
+        assert _written.setdefault(program, (source, nbytes)) == (source, nbytes)
+        remember(program, source, nbytes)
 
     def plan(program, groups):
         found = planning.plan(program, groups)
         verify(program, groups, found)
         return found
 
-    cpu_program.plan = plan
+    cpu_program.plan, cache.recall, cache.remember = plan, lambda program: None, check
     try:
         yield
     finally:
-        cpu_program.plan = planning.plan
+        cpu_program.plan, cache.recall, cache.remember = planning.plan, recall, remember
