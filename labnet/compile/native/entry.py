@@ -8,6 +8,7 @@ and NumPy's arrays; does not know what the step computes.
 # llvmlite has no types.
 
 import functools
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from labnet.compile.native.abi import OTHER_ARGUMENTS, OTHER_STATE, Layout
 from labnet.kernels.machine_code.array_layout import DATA, DTYPE, FLAGS, HEAD, ITEMS, NDIM, READ, SHAPE
 from labnet.kernels.machine_code.loader import ENTRY
 
+#: Number of calls from which on a step takes so long that its list of calls need not be quick.
+_MANY_CALLS = 256
 _OBJECT, _WORD, _DOUBLE = ir.IntType(8).as_pointer(), ir.IntType(64), ir.DoubleType()
 _FLOAT = ir.FloatType()
 _PROTOTYPES = {
@@ -113,24 +116,43 @@ class Entry:
             place = builder.add(first, builder.mul(row.index, _WORD(16)))
             now = _load(builder, _load(builder, place))
             self._unless(builder.icmp_signed("==", now, _load(builder, place, 8)), OTHER_STATE)
-        values = {f"n{position}": number for position, number in enumerate(numbers)}
-        for name, (table, position, _) in layout.places.items():
-            array = arrays[position] if table == "call" else _load(builder, held, ITEMS + 8 * position)
-            values[name] = builder.inttoptr(_load(builder, array, DATA), _OBJECT)
-        values["arena"] = builder.inttoptr(
-            _load(builder, _load(builder, held, ITEMS + 8 * layout.arena), DATA), _OBJECT
-        )
+        named = {f"n{position}": number for position, number in enumerate(numbers)}
+        is_long = len(calls) >= _MANY_CALLS
+        values = (self._value_table if is_long else self._values)(named, held)
         thread = builder.call(call["PyEval_SaveThread"], [])
-        end = self._function.append_basic_block()
+        write = self._write_table if is_long else self._write_calls
+        status = write(calls, functions, values) if calls else _WORD(0)
+        builder.call(call["PyEval_RestoreThread"], [thread])
+        builder.ret(builder.call(call["PyLong_FromLongLong"], [status]))
+
+    def _places(self):
+        """Yield the name of each pointer, whether its array is held, and how far its object is from the first one."""
+        layout = self._layout
+        for name, (table, position, _) in layout.places.items():
+            is_held = table == "held"
+            yield name, is_held, ITEMS + 8 * position if is_held else 8 * (1 + layout.numbers + position)
+        yield "arena", True, ITEMS + 8 * layout.arena
+
+    def _values(self, numbers, held):
+        """Load the pointers; return them and the numbers by name."""
+        builder, values = self._builder, dict(numbers)
+        given = builder.ptrtoint(self._function.args[1], _WORD)
+        for name, is_held, distance in self._places():
+            array = _load(builder, held if is_held else given, distance)
+            values[name] = builder.inttoptr(_load(builder, array, DATA), _OBJECT)
+        return values
+
+    def _write_calls(self, calls, functions, values):
+        """Write one call after the other; return the status."""
+        builder, end = self._builder, self._function.append_basic_block()
         statuses = []
-        places = [builder.alloca(one.type.pointee) for one in next(iter(functions.values())).args[:2]] if calls else []
+        places = [builder.alloca(one.type.pointee) for one in next(iter(functions.values())).args[:2]]
         for one in calls:
-            function = functions[one.function]
             given = [
                 builder.gep(values[name], [_WORD(distance)]) if distance else values[name]
                 for name, distance in one.arguments
             ]
-            builder.call(function, [*places, *given])
+            builder.call(functions[one.function], [*places, *given])
             if one.is_check:  # a check that fails ends the step
                 status = builder.load(places[0])
                 statuses.append((status, builder.block))
@@ -143,8 +165,78 @@ class Entry:
         status = builder.phi(_WORD)
         for found in statuses:
             status.add_incoming(*found)
-        builder.call(call["PyEval_RestoreThread"], [thread])
-        builder.ret(builder.call(call["PyLong_FromLongLong"], [status]))
+        return status
+
+    def _value_table(self, numbers, held):
+        """Load the pointers in a loop; return an array of them and of the numbers, and the position of each name."""
+        builder, pointers = self._builder, list(self._places())
+        values = builder.alloca(_WORD, len(pointers) + len(numbers))
+        given = builder.ptrtoint(self._function.args[1], _WORD)
+        places = self._table("places", [word for _, *words in pointers for word in words])
+        with cgutils.for_range(builder, _WORD(len(pointers))) as turn:
+            row = builder.gep(places, [builder.mul(turn.index, _WORD(2))])
+            start = builder.select(builder.icmp_signed("!=", builder.load(row), _WORD(0)), held, given)
+            array = _load(builder, builder.add(start, builder.load(builder.gep(row, [_WORD(1)]))))
+            builder.store(_load(builder, array, DATA), builder.gep(values, [turn.index]))
+        for position, value in enumerate(numbers.values(), len(pointers)):
+            builder.store(builder.bitcast(value, _WORD), builder.gep(values, [_WORD(position)]))
+        names = [*(name for name, *_ in pointers), *numbers]
+        return values, {name: position for position, name in enumerate(names)}
+
+    def _write_table(self, calls, functions, values):
+        """Write a loop over a table of calls, which takes less time to compile; return the status.
+
+        A row has the numbers of a function and of its type, and for each argument its number and how far it is moved.
+        """
+        builder, module, (values, number) = self._builder, self._function.module, values
+        results = [builder.alloca(one.type.pointee) for one in next(iter(functions.values())).args[:2]]
+        builder.store(_WORD(0), results[0])
+        kinds = list(dict.fromkeys(functions[one.function].type for one in calls))
+        names, rows = list(functions), []
+        for one in calls:
+            rows += [names.index(one.function), kinds.index(functions[one.function].type)]
+            rows += [word for name, distance in one.arguments for word in (number[name], distance)]
+        places_of_code = [one.ptrtoint(_WORD) for one in functions.values()]
+        kind = ir.ArrayType(_WORD, len(places_of_code))
+        addresses = cgutils.global_constant(module, "functions", ir.Constant(kind, places_of_code))
+        table = self._table("calls", rows)
+        cursor = builder.alloca(_WORD)
+        builder.store(_WORD(0), cursor)
+        head, end = builder.append_basic_block("call"), builder.append_basic_block("end")
+        builder.branch(head)
+        builder.position_at_end(head)
+        start = builder.load(cursor)
+
+        def word(distance):
+            return builder.load(builder.gep(table, [builder.add(start, _WORD(distance))]))
+
+        address = builder.load(builder.gep(addresses, [_WORD(0), word(0)]))
+        chosen = builder.switch(word(1), end)
+        after = builder.append_basic_block("after")
+        for position, kind in enumerate(kinds):
+            block = builder.append_basic_block("kind")
+            chosen.add_case(_WORD(position), block)
+            builder.position_at_end(block)
+            given = []
+            for i, wanted in enumerate(kind.pointee.args[2:]):
+                bits = builder.add(builder.load(builder.gep(values, [word(2 + 2 * i)])), word(3 + 2 * i))
+                given.append(builder.bitcast(bits, wanted) if wanted == _DOUBLE else builder.inttoptr(bits, wanted))
+            builder.call(builder.inttoptr(address, kind), [*results, *given])
+            builder.store(builder.add(start, _WORD(2 + 2 * len(given))), cursor)
+            builder.branch(after)
+        builder.position_at_end(after)
+        is_over = builder.icmp_signed("==", builder.load(cursor), _WORD(len(rows)))
+        failed = builder.icmp_signed("!=", builder.load(results[0]), _WORD(0))
+        builder.cbranch(builder.or_(is_over, failed), end, head)
+        builder.position_at_end(end)
+        return builder.load(results[0])
+
+    def _table(self, name, words):
+        """Return a pointer to constant words: written as bytes, which take LLVM less time to read than numbers."""
+        content = cgutils.make_bytearray(bytearray(struct.pack(f"={len(words)}q", *words)))
+        written = cgutils.global_constant(self._function.module, name, content)
+        written.align = 8
+        return self._builder.bitcast(written, _WORD.as_pointer())
 
     def _unless(self, test, status):
         """Emit that a status is returned where a test fails."""

@@ -27,8 +27,6 @@ from labnet.compile.native.pipeline import EntryLibrary, GeneratedPipeline, Libr
 from labnet.kernels.machine_code import cache
 from labnet.kernels.machine_code.loader import ENTRY, MachineCode
 
-#: Number of calls from which on a step takes so long that its list of calls need not be quick.
-_MANY_CALLS = 256
 #: What begins the list of calls of a step, and a call: whether its status is read, the function, and its arguments.
 _STEP, _CALL = "\n\n\n@step(", re.compile(r"^    (status = )?(f\d+)\((.*)\)$", re.MULTILINE)
 #: Type of a section with symbols.
@@ -129,7 +127,6 @@ def _step(name, source, calls, scope, report):
             codes.append(code)
     report(len(functions), len(functions) + 1)
     library = EntryLibrary(cpu_target.target_context.codegen(), name)
-    library.level = 1 if len(calls) < _MANY_CALLS else 0
     library.add_ir_module(_entry(library, symbols, {one: scope[one][1] for one in functions}, calls, scope["step"]))
     codes.append(_code(library))
     needed = set().union(*(code.symbols for code in codes)) - set(symbols.values())

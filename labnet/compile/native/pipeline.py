@@ -108,13 +108,11 @@ class CalleeLibrary(Library):
 
 
 class EntryLibrary(CalleeLibrary):
-    """A module of an entry: a list of calls, in which there is nothing to optimise; `level` is for `machine`."""
-
-    level = 1
+    """A module of an entry: a list of calls, in which there is nothing to optimise."""
 
     def file(self):
         """Return the object file of the module."""
-        return machine(self.level).emit_object(self._final_module)
+        return machine(level=1).emit_object(self._final_module)
 
 
 @functools.cache
