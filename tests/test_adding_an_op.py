@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.compile.backends import cpu_program
 from labnet.ops.core.registry import REGISTRY
 from labnet.ops.custom import op_of
 from tests.compile.trace import test_registry as compiled
@@ -108,13 +107,13 @@ def test_a_scalar_expression_is_its_own_reference():
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_code(name, monkeypatch):
     if os.environ.get("LABNET_COMPILED") != "all":
-        monkeypatch.setattr(cpu_program.cache, "load", interpreter.load)
+        interpreter.replace_machine_code(monkeypatch)
     compiled.test_values_of_all_samples_and_dtypes_are_the_eager_ones(name)
     compiled.test_gradients_of_all_samples_are_the_eager_ones(name)
 
 
 def test_compiled_code_of_an_expression_is_fused(toy_ops, monkeypatch):
-    monkeypatch.setattr(cpu_program.cache, "load", interpreter.load)
+    interpreter.replace_machine_code(monkeypatch)
     step = ln.jit(lambda x: toy_ops.softsign(x) + 1)
     step(ln.ones(3))
     assert "1 groups" in step.explain()
@@ -164,7 +163,7 @@ def test_exports_stub_and_reference_are_generated(toy_ops):
 
 @pytest.mark.parametrize("name", ["custom-ops.md"])
 def test_the_page_on_ops_of_users_runs(name, monkeypatch):
-    monkeypatch.setattr(cpu_program.cache, "load", interpreter.load)
+    interpreter.replace_machine_code(monkeypatch)
     names = {}
     for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / name).read_text(), re.S):
         exec(block, names)

@@ -42,15 +42,16 @@ def note_inputs(given: Tensor) -> bool:
     >>> note_inputs(ln.ones(1, requires_grad=True) * 2), note_inputs(ln.ones(1))
     (True, False)
     """
-    pending = [given.node]
+    pending, seen = [given.node], set[Node]()
     while pending:
         node = pending.pop()
-        if node is None or node in _walked:
+        if node is None or node in seen or node in _walked:
             continue
-        _walked.add(node)
+        seen.add(node)
         if isinstance(node, Leaf):
             _remember(_inputs, node.owner())
         pending += node.parents or ()
+    _walked.update(seen)  # at the end: an interrupt leaves nothing half done
     return given.node is not None
 
 

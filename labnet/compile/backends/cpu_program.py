@@ -10,12 +10,13 @@ from labnet.compile.codegen.function_source import emit
 from labnet.compile.ir.fusion import Group, fuse
 from labnet.compile.ir.memory_plan import Plan, computed_in_place, plan
 from labnet.compile.ir.values import DType, Program, Shape
-from labnet.kernels.machine_code import cache
+from labnet.kernels.machine_code import cache, processor
 from labnet.kernels.scalar_expression import SCALARS
 
 _ALIGNMENT = 64
 #: Modules that write the source of a program, with what they import.
 _WRITERS = ("labnet.compile.backends.cpu_program",)
+cache.reached(_WRITERS)  # reads the files that were imported, not those of a later version
 
 
 class CPUProgram:
@@ -50,11 +51,13 @@ class CPUProgram:
         self._program = program
         counts = {"arguments": arguments, "held": held, "constants": constants, "numbers": numbers}
         self._given: dict[str, Any] = {**counts, "given": given}
-        self._key = cache.digest(f"{_described(program)}\n{self._given}\n{sorted(SCALARS.items())}", _WRITERS)
+        checked = [(shape, *_named(dtype)) for shape, dtype in given]
+        known = (_described(program), counts, checked, sorted(SCALARS.items()), processor.chosen())
+        self._key = cache.digest("\n".join(map(str, known)), _WRITERS)
         self._recalled = cache.recall(self._key)
         nbytes = self._recalled[1] if self._recalled else self.plan.nbytes
         if not self._recalled:
-            _ = self.source  # now, since it may be compiled in another thread
+            _ = self.source  # now, so that a program that cannot be written is refused here
         arena = np.empty(nbytes + _ALIGNMENT, np.uint8)
         self.arena = arena[-arena.ctypes.data % _ALIGNMENT :]
         self.function: Callable[..., int] | None = None
@@ -78,6 +81,8 @@ class CPUProgram:
         """Compile the source, or load its machine code from the cache; from any thread."""
         function = cache.recalled(self._recalled[0]) if self._recalled else None
         if function is None:
+            if self.plan.nbytes > self.arena.nbytes:
+                raise RuntimeError(f"a plan of {self.plan.nbytes} bytes for an arena of {self.arena.nbytes}")
             function = cache.load(self.source)
             cache.remember(self._key, self.source, self.plan.nbytes)
         self.function = function
@@ -85,18 +90,24 @@ class CPUProgram:
     @property
     def is_known(self) -> bool:
         """Whether the machine code is in the cache."""
-        return bool(self._recalled) or cache.is_known(self.source)
+        return cache.has(self._recalled[0]) if self._recalled else cache.is_known(self.source)
 
 
 def _described(program: Program) -> str:
     """Return a text that differs between programs of which different sources are written."""
     values = [
         (
-            *(value.number, value.kind, [one.number for one in value.inputs], value.shape, value.dtype.str),
+            *(value.number, value.kind, [one.number for one in value.inputs], value.shape, *_named(value.dtype)),
             [pair for pair in value.attributes.items() if pair[0] != "array"],
         )
         for value in program.values()
     ]
     targets = [one.target if isinstance(one.target, int) else [one.target.number] for one in program.stores]
     stores = [(one.value.number, target) for one, target in zip(program.stores, targets, strict=True)]
-    return f"{values}\n{stores}\n{[(check.value.number, check.bound) for check in program.checks]}"
+    checks = [(check.value.number, check.bound, program.checks.index(check)) for check in program.checks]
+    return f"{values}\n{stores}\n{checks}"
+
+
+def _named(dtype: DType) -> tuple[str, str]:
+    """Return the name of a dtype, and its character, which differs between ``long`` and ``long long``."""
+    return dtype.str, dtype.char

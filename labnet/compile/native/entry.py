@@ -19,7 +19,7 @@ from labnet.compile.native.abi import OTHER_ARGUMENTS, OTHER_STATE, Layout
 from labnet.kernels.machine_code.array_layout import DATA, DTYPE, FLAGS, HEAD, ITEMS, NDIM, READ, SHAPE
 from labnet.kernels.machine_code.loader import ENTRY
 
-#: Number of calls from which on a step takes so long that its list of calls need not be quick.
+#: Number of calls from which on a list of them takes longer to compile than a table costs when the step runs.
 _MANY_CALLS = 256
 _OBJECT, _WORD, _DOUBLE = ir.IntType(8).as_pointer(), ir.IntType(64), ir.DoubleType()
 _FLOAT = ir.FloatType()

@@ -28,7 +28,7 @@ from labnet.kernels.machine_code import cache
 from labnet.kernels.machine_code.loader import ENTRY, MachineCode
 
 #: What begins the list of calls of a step, and a call: whether its status is read, the function, and its arguments.
-_STEP, _CALL = "\n\n\n@step(", re.compile(r"^    (status = )?(f\d+)\((.*)\)$", re.MULTILINE)
+_STEP, _CALL = "\n\n\n@step(", re.compile(r"    (status = )?(f\d+)\((.*)\)")
 #: Type of a section with symbols.
 _SYMBOLS = 2
 #: Types of numbers in memory for which processors have no arithmetic.
@@ -178,9 +178,14 @@ def _typed(kind):
 
 def _calls(lines):
     """Yield the calls among the lines of a step, in order."""
-    for status, function, arguments in _CALL.findall(lines):
-        pairs = [one.partition(" + ") for one in arguments.split(", ") if one]
-        yield Call(function, [(name, int(distance or 0)) for name, _, distance in pairs], bool(status))
+    for line in lines.splitlines()[1:]:
+        found = _CALL.fullmatch(line)
+        if found is None and line.strip() not in ("if status:", "return status", "return 0"):
+            raise ValueError(f"a step consists of calls, and {line.strip()!r} is none")
+        if found is not None:
+            status, function, arguments = found.groups()
+            pairs = [one.partition(" + ") for one in arguments.split(", ") if one]
+            yield Call(function, [(name, int(distance or 0)) for name, _, distance in pairs], bool(status))
 
 
 def _function_sources(source):

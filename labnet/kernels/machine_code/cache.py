@@ -124,7 +124,14 @@ def surroundings() -> bytes:
 
 
 def digest(source: str, written_by: Sequence[str] = ()) -> str:
-    """Return the name that a source has in the cache, or another text of which modules of labnet write a source."""
+    """Return the name that a text has in the cache: a source, or what `written_by` write one from.
+
+    Parameters
+    ----------
+    source : str
+    written_by : sequence of str
+        Modules of labnet whose files count, besides those that the text imports.
+    """
     found = hashlib.sha256(surroundings() + source.encode())
     for module in reached((*_COMPILERS, *written_by, *_IMPORT.findall(source))):
         found.update(source_of(module))
@@ -338,7 +345,8 @@ def _entries(pattern: str) -> Iterator[Entry]:
 def shrink(*, files: int = MOST_FILES, nbytes: int = MOST_BYTES) -> int:
     """Delete the least recently used files down to these limits; return how many were deleted.
 
-    Functions, of which a step has many, are limited apart from the rest: eight times as many files, as many bytes.
+    Functions, of which a step has many, and programs are limited apart from the rest: eight times as many files of
+    functions, as many of programs, and as many bytes of each.
     """
     gone = 0
     for ending, most in ((WHOLE, files), (FUNCTION, 8 * files), (PROGRAM, files)):
@@ -355,7 +363,7 @@ def shrink(*, files: int = MOST_FILES, nbytes: int = MOST_BYTES) -> int:
 
 
 def clear() -> int:
-    """Delete all files, those of crashes included; return how many there were besides the functions of steps."""
+    """Delete all files, those of crashes included; return how many steps and kernels there were."""
     patterns = (*(f"*{ending}" for ending in (WHOLE, FUNCTION, PROGRAM)), ".*.tmp", "*.lock")
     found = [entry for pattern in patterns for entry in _entries(pattern)]
     for entry in found:
@@ -388,21 +396,23 @@ def load(source: str) -> Callable[..., int]:
 
 def is_known(source: str) -> bool:
     """Return whether the machine code of a source is loaded, or on disk."""
-    return _is_here(digest(source))
+    return has(digest(source))
 
 
-def _is_here(name: str) -> bool:
+def has(name: str) -> bool:
+    """Return whether the machine code of this name is loaded, or on disk."""
     return name in _loaded or (folder() / f"{name}{WHOLE}").exists()
 
 
 def recall(program: str) -> tuple[str, int] | None:
-    """Return what `remember` was given for a program, if its machine code is loaded, or on disk."""
+    """Return the name of the machine code of a program, and the bytes of its arena; None if the code is gone."""
     content = _read(program, PROGRAM)
     found = None if content is None else _unsealed(content)
-    if found is None:
+    try:
+        name, nbytes = json.loads(found or b"")
+    except (TypeError, ValueError):
         return None
-    name, nbytes = json.loads(found)
-    return (name, nbytes) if _is_here(name) else None
+    return (name, nbytes) if has(name) else None
 
 
 def remember(program: str, source: str, nbytes: int) -> None:

@@ -110,13 +110,47 @@ def test_the_name_covers_every_module_that_generated_code_is_made_of(monkeypatch
         assert cache.digest(source) != name, part
 
 
-def test_a_program_is_written_anew_where_a_module_that_writes_it_has_changed(folder):
-    def program():
-        x = values.Builder().make("source", shape=(3,), dtype=np.dtype("f4"), origin="argument", position=0)
-        return CPUProgram(values.Program([values.Store(x, 0)]), arguments=1, constants=0)
+def program(dtype="f4", **named):
+    x = values.Builder().make("source", shape=(3,), dtype=np.dtype(dtype), origin="argument", position=0)
+    return CPUProgram(values.Program([values.Store(x, 0)]), arguments=1, constants=0, **named)
 
+
+def test_programs_of_different_sources_have_different_names(folder, monkeypatch):
+    dtypes = "bBhHiIlLqQefd?"
+    assert len({program(dtype)._key for dtype in dtypes}) == len(dtypes)
+    assert len({program(given=[((3,), np.dtype(dtype))])._key for dtype in dtypes}) == len(dtypes)
+    assert program()._key == program()._key != program(held=1)._key
+    before = program()._key
+    monkeypatch.setenv("NUMBA_CPU_NAME", "core2")  # which has other tiles
+    assert program()._key != before
+
+
+def test_integers_of_one_size_are_kept_apart(folder):
+    """``long`` and ``long long`` have the same bits and other dtypes, which a step checks."""
+    code = CODE.partition("f = ")[0] + "for kind in sys.argv[1]: print(ln.jit(lambda x: x + 1)(ln.zeros(1)).tolist())\n"
+    code = code.replace("sys.argv[1]", "{kinds!r}").replace("ln.zeros(1)", "ln.asarray(np.zeros(1, kind))")
+    for kinds in ("lq", "ql", "LQ"):
+        assert run(folder, code="import numpy as np" + code.format(kinds=kinds)).split("\n") == ["[1]", "[1]"]
+
+
+def test_files_that_change_after_they_were_imported_leave_nothing_wrong(folder, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(Path(labnet.__file__).parent, home / "labnet", ignore=shutil.ignore_patterns("__pycache__"))
+    scalars = home / "labnet" / "compile" / "ir" / "scalars.py"
+    right = scalars.read_text()
+    scalars.write_text(right.replace('"multiply": "_times({0}, {1})"', '"multiply": "_plus({0}, {1})"'))
+    wrong = scalars.read_text()
+    assert wrong != right
+    repaired = f"\nfrom pathlib import Path\nln.jit\nPath({str(scalars)!r}).write_text({right!r})\n"
+    head, tail = CODE.split("f = ")
+    begun_before = head + repaired + "f = " + tail.replace('assert "numba"', 'None and "numba"')
+    assert run(folder, home=home, code=begun_before).startswith("[2.762, ")
+    assert scalars.read_text() == right
+    assert run(folder, home=home) == COMPILED
+
+
+def test_a_program_is_written_anew_where_a_module_that_writes_it_has_changed(folder):
     before, source_of = program()._key, cache.source_of
-    assert program()._key == before
     written = [path for name in ("codegen", "ir") for path in Path(labnet.__file__).parent.glob(f"compile/{name}/*.py")]
     others = {"__init__", "cost", "split", "simplification"}  # these run before, or elsewhere
     for part in {path.stem for path in written} - others | {"tiling", "processor", "pointers", "cpu_program"}:

@@ -289,4 +289,13 @@ def load(source):
     return run
 
 
+def replace_machine_code(monkeypatch):
+    """Have Python run the text of steps, also of those whose machine code is on the disk; for tests elsewhere.
+
+    Those of the compiler replace `recall` anyway (`hazards.verified`).
+    """
+    monkeypatch.setattr(cache, "load", load)
+    monkeypatch.setattr(cache, "recall", lambda program: None)
+
+
 NAMESPACE = _namespace()
