@@ -50,6 +50,7 @@ ORDERS = {
     "kernels": (
         ("accelerator", "index_arrays", "blas", "numpy_loops", "scalar_expression", "array_operators", "threads"),
         ("scalar_program", "partition"),
+        ("exponential",),
         ("machine_code",),
         ("cpu",),
         ("cuda",),
@@ -58,7 +59,7 @@ ORDERS = {
     "kernels.cpu": (
         ("arrays",),
         ("ufunc_calls",),
-        ("summation", "products"),
+        ("summation", "products", "instructions"),
         (
             *("layers", "optimizers", "pooling", "scalar_kernels", "scans", "selection", "convolution", "rows"),
             *("channels", "recurrence"),

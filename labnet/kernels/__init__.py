@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 #: Calls that NumPy computes before any kernel is loaded: less than a second of small steps.
 PATIENCE = 200
 FLOAT32 = np.dtype("float32")
+_ndarray = np.ndarray
 #: Calls of an op that NumPy computes before its kernel is loaded.
 _OWN_PATIENCE = 10
 #: Elements that count as a call: NumPy takes some 10 microseconds for a pass over them.
@@ -95,8 +96,9 @@ class Kernel:
         """
         work = 0
         for one in inputs:
-            if type(one) is np.ndarray:
-                work = max(work, one.size)
+            if type(one) is _ndarray:
+                if one.size > work:
+                    work = one.size
             elif one is not None:
                 return None
         if inputs[0].dtype != FLOAT32 or (compiled := self.ready(FLOAT32, work)) is None:

@@ -33,7 +33,7 @@ class Step(NamedTuple):
     Attributes
     ----------
     kind : str
-        Name of a universal function, ``"cast"``, ``"where"``, ``"input"`` or ``"number"``.
+        Name of a universal function, ``"cast"``, ``"where"``, ``"power_of_two"``, ``"input"`` or ``"number"``.
     dtype : str
         Character of the dtype of the result.
     parts : tuple of int
@@ -82,6 +82,8 @@ class _Recorder:
 
     def number(self, value: Any, dtype: np.dtype[Any]) -> "Symbol":
         exact = float(np.asarray(value).astype(dtype))
+        if exact != exact:
+            raise NotElementwise("no kernel takes NaN as a number")
         known = next((i for i, other in enumerate(self.numbers) if repr(other) == repr(exact)), None)
         if known is None:
             known = len(self.numbers)
@@ -158,6 +160,19 @@ class Symbol(Operators, AcceleratorArray):
         parts = [self._recorder.operand(value, dtype) for value in chosen]
         test = self._recorder.operand(condition, BOOL)
         return self._recorder.add("where", dtype, test.position, *[part.position for part in parts])
+
+
+def power_of_two(x: Any) -> Any:
+    """Return the float32 numbers whose exponents, with their bias of 127, are the lowest bits of others.
+
+    Examples
+    --------
+    >>> power_of_two(np.array([128.0], "float32") + 2.0**23)
+    array([2.], dtype=float32)
+    """
+    if type(x) is Symbol:
+        return x._recorder.add("power_of_two", x.dtype, x.position)
+    return (x.view(np.int32) << 23).view(np.float32)
 
 
 def record(function: Callable[..., Any], operands: Sequence[Any], static: dict[str, Any]) -> Program:

@@ -195,6 +195,7 @@ def test_large_arrays_count_as_many_calls(monkeypatch):
         lambda x: x if x > 0 else -x,
         lambda x: x * np.ones(3),
         lambda x: np.power(x, 2.5),
+        lambda x: np.maximum(x, math.nan),
         lambda x: x.shape[0] * x,
         lambda x: 1.0,
     ],

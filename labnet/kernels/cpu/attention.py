@@ -24,6 +24,7 @@ from labnet.kernels.cpu.arrays import (
     wanted,
     word,
 )
+from labnet.kernels.cpu.instructions import in_wide_vectors
 from labnet.kernels.cpu.products import product
 from labnet.kernels.cpu.rows import exp
 from labnet.kernels.cpu.summation import ahead, row_max, row_product_sum, row_sum
@@ -94,6 +95,7 @@ def attention(arrays, tile, causal, step):
     if memory == 0:
         return 0
     scores = floats(memory)
+    in_wide_vectors()
     for b in range(length(query, 0)):
         k, v = ahead(data_of(key), b * keys * inner), ahead(data_of(value), b * keys * width)
         for first in range(0, queries, tile):
@@ -115,10 +117,9 @@ def attention(arrays, tile, causal, step):
                         row[j] = float32(_LEAST)
                     greatest = float32(0)
                 for j in range(seen):
-                    row[j] -= greatest
+                    row[j] = exp(row[j] - greatest)
                 found[0] = greatest
                 found[1] = float32(1)
-                exp(memory + 4 * i * seen, memory + 4 * i * seen, seen)
                 if some:
                     found[1] = row_sum(row, seen)
             result = ahead(data_of(out), place * width)
@@ -166,6 +167,7 @@ def attention_backward(arrays, tile, causal, step):
         return 0
     weights, slopes = floats(memory), ahead(floats(memory), size)
     part = ahead(slopes, size)
+    in_wide_vectors()
     for b in range(length(query, 0)):
         k, v = ahead(data_of(key), b * keys * inner), ahead(data_of(value), b * keys * width)
         for first in range(0, queries, tile):
@@ -185,10 +187,7 @@ def attention_backward(arrays, tile, causal, step):
                         for j in range(seen):
                             row[j] = float32(_LEAST)
                 for j in range(seen):
-                    row[j] -= greatest
-                exp(memory + 4 * i * seen, memory + 4 * i * seen, seen)
-                for j in range(seen):
-                    row[j] /= total
+                    row[j] = exp(row[j] - greatest) / total
             if wanted(by_value, query):
                 product(weights, True, gradient, False, part, seen, count, width)
                 _add(part, ahead(data_of(by_value), b * keys * width), seen * width)

@@ -21,13 +21,13 @@ from labnet.kernels.cpu.arrays import (
     wanted,
     word,
 )
+from labnet.kernels.cpu.instructions import in_wide_vectors, inlined
 from labnet.kernels.cpu.summation import ahead, row_max, row_product_sum, row_sum
 from labnet.kernels.cpu.ufunc_calls import ufunc_call
+from labnet.kernels.exponential import exponential
 from labnet.kernels.machine_code.array_layout import DATA, FLOAT32, INT64, NDIM, READ
 
-exp, log = ufunc_call("exp", "ff"), ufunc_call("log", "ff")
-#: Numbers that lie in the nearest cache between two loops over a row.
-_BLOCK = 2048
+exp, log = inlined(exponential), ufunc_call("log", "ff")
 
 
 @njit(**INSIDE)
@@ -38,14 +38,11 @@ def _width(x, flags):
 
 
 @njit(**INSIDE)
-def exponentials(x, place, width):
-    """Write ``exp(x - max(x))`` of a row to an address, and return the maximum."""
-    greatest, out = row_max(x, width), floats(place)
-    for start in range(0, width, _BLOCK):
-        end = min(width, start + _BLOCK)
-        for j in range(start, end):
-            out[j] = x[j] - greatest
-        exp(place + 4 * start, place + 4 * start, end - start)
+def exponentials(x, out, width):
+    """Write ``exp(x - max(x))`` of a row to `out`, and return the maximum."""
+    greatest = row_max(x, width)
+    for j in range(width):
+        out[j] = exp(x[j] - greatest)
     return greatest
 
 
@@ -76,12 +73,13 @@ def softmax(arrays, logarithm):
     width, size = _width(x, READ), flat_size(x, READ, FLOAT32)
     if width == 0 or flat_size(out, WRITE, FLOAT32) != size:
         return 0
+    in_wide_vectors()
     for i in range(size // width):
-        place, values = word(out + DATA) + 4 * i * width, ahead(data_of(x), i * width)
-        greatest, row = exponentials(values, place, width), floats(place)
+        row, values = ahead(data_of(out), i * width), ahead(data_of(x), i * width)
+        greatest = exponentials(values, row, width)
         total = row_sum(row, width)
         if logarithm:
-            total = _logarithm(place, total)
+            total = _logarithm(word(out + DATA) + 4 * i * width, total)
             for j in range(width):
                 row[j] = values[j] - greatest - total
         else:
@@ -97,6 +95,7 @@ def softmax_backward(arrays, logarithm):
     width, size = _width(out, READ), flat_size(out, READ, FLOAT32)
     if width == 0 or flat_size(g, READ, FLOAT32) != size or flat_size(result, WRITE, FLOAT32) != size:
         return 0
+    in_wide_vectors()
     for i in range(size // width):
         gradient, values = ahead(data_of(g), i * width), ahead(data_of(out), i * width)
         target = ahead(data_of(result), i * width)
@@ -106,11 +105,8 @@ def softmax_backward(arrays, logarithm):
                 target[j] = values[j] * (gradient[j] - total)
             continue
         total = row_sum(gradient, width)
-        for start in range(0, width, _BLOCK):
-            end, first = min(width, start + _BLOCK), 4 * (i * width + start)
-            exp(word(out + DATA) + first, word(result + DATA) + first, end - start)
-            for j in range(start, end):
-                target[j] = gradient[j] - target[j] * total
+        for j in range(width):
+            target[j] = gradient[j] - exp(values[j]) * total
     return 1
 
 
@@ -146,9 +142,10 @@ def cross_entropy(arrays):
     memory = allocate(4 * width)
     if memory == 0:
         return 0
+    in_wide_vectors()
     for i in range(size // width):
         values = ahead(data_of(x), i * width)
-        greatest = exponentials(values, memory, width)
+        greatest = exponentials(values, floats(memory), width)
         total = _logarithm(memory, row_sum(floats(memory), width))
         data_of(out)[i] = total - (values[_label(labels, i)] - greatest)
     free(memory)
@@ -165,10 +162,10 @@ def cross_entropy_backward(arrays):
     rows = size // width
     if flat_size(g, READ, FLOAT32) != rows:
         return 0
+    in_wide_vectors()
     for i in range(rows):
-        place, gradient = word(out + DATA) + 4 * i * width, data_of(g)[i]
-        exponentials(ahead(data_of(x), i * width), place, width)
-        row, label = floats(place), _label(labels, i)
+        row, gradient, label = ahead(data_of(out), i * width), data_of(g)[i], _label(labels, i)
+        exponentials(ahead(data_of(x), i * width), row, width)
         total = row_sum(row, width)
         picked = gradient * (row[label] / total - float32(1))
         for j in range(width):

@@ -7,7 +7,6 @@ functions that have no instruction, such as exp. Blocks of intermediate values l
 # mypy: ignore-errors
 # Numba finds the types.
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import int64, njit, types
@@ -15,115 +14,18 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from labnet.kernels.cpu.arrays import INSIDE, OPTIONS, has, item, length, word
+from labnet.kernels.cpu.instructions import TYPES, compute, convert, is_instruction, use_wide_vectors
 from labnet.kernels.cpu.ufunc_calls import call_loop
 from labnet.kernels.machine_code.array_layout import DATA, FLAGS, ITEMS, NDIM
 
 #: Bytes of a block: some of them fit into the cache of the first level together.
 _BLOCK = 4096
 _ALIGNED, _WRITEABLE, _CONTIGUOUS = 0x100, 0x400, 0x3
-_WORD, _BIT, _BYTE = ir.IntType(64), ir.IntType(1), ir.IntType(8)
-_TYPES = {"?": _BIT, "e": ir.FloatType(), "f": ir.FloatType(), "d": ir.DoubleType()}
-_MEMORY = {"?": _BYTE, "e": ir.HalfType(), "f": ir.FloatType(), "d": ir.DoubleType()}
+_WORD, _BYTE = ir.IntType(64), ir.IntType(8)
+_MEMORY = {**TYPES, "?": _BYTE, "e": ir.HalfType()}
 _DESCRIBED = {"?": b"b?|", "e": b"fe=", "f": b"ff=", "d": b"fd="}
-_IS_X86 = llvm.get_process_triple().startswith(("x86", "i386", "i686"))
 #: What takes long enough to be stored rather than computed again in another stage.
 _SLOW = {"divide", "sqrt", "reciprocal"}
-
-
-def _intrinsic(name, count=1):
-    def emit(builder, *values):
-        kind = values[0].type
-        title = f"llvm.{name}.{'f32' if kind == ir.FloatType() else 'f64'}"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * count), title)
-        return builder.call(function, values)
-
-    return emit
-
-
-def _compare(how):
-    def emit(builder, a, b):
-        if a.type == _BIT:
-            return builder.icmp_unsigned(how, a, b)
-        return builder.fcmp_unordered(how, a, b) if how == "!=" else builder.fcmp_ordered(how, a, b)
-
-    return emit
-
-
-def _truth(builder, value):
-    return value if value.type == _BIT else builder.fcmp_unordered("!=", value, value.type(0.0))
-
-
-def _logical(method):
-    return lambda builder, *values: getattr(builder, method)(*[_truth(builder, value) for value in values])
-
-
-def _size(builder, value):
-    return _intrinsic("fabs")(builder, value)
-
-
-def _sign(builder, x):
-    one, zero = x.type(1.0), x.type(0.0)
-    below = builder.select(builder.fcmp_ordered("<", x, zero), x.type(-1.0), builder.fadd(x, zero))
-    return builder.select(builder.fcmp_ordered(">", x, zero), one, below)
-
-
-def _extreme(how):
-    def emit(builder, a, b):
-        """Choose as NumPy does on this processor: the second of two equal numbers, and NaN before all."""
-        chosen = builder.select(builder.fcmp_ordered(how, a, b), a, b)
-        return builder.select(builder.fcmp_unordered("uno", a, a), a, chosen)
-
-    return emit
-
-
-def _signbit(builder, x):
-    whole = ir.IntType(32 if x.type == ir.FloatType() else 64)
-    return builder.icmp_signed("<", builder.bitcast(x, whole), whole(0))
-
-
-#: Universal functions that are instructions.
-_INSTRUCTIONS = {
-    "add": lambda builder, a, b: builder.fadd(a, b),
-    "subtract": lambda builder, a, b: builder.fsub(a, b),
-    "multiply": lambda builder, a, b: builder.fmul(a, b),
-    "divide": lambda builder, a, b: builder.fdiv(a, b),
-    "negative": lambda builder, x: builder.fneg(x),
-    "positive": lambda builder, x: x,
-    "square": lambda builder, x: builder.fmul(x, x),
-    "reciprocal": lambda builder, x: builder.fdiv(x.type(1.0), x),
-    "absolute": _size,
-    "fabs": _size,
-    **{name: _intrinsic(name) for name in ("sqrt", "floor", "ceil", "trunc", "rint")},
-    "copysign": _intrinsic("copysign", 2),
-    "sign": _sign,
-    "equal": _compare("=="),
-    "not_equal": _compare("!="),
-    "less": _compare("<"),
-    "less_equal": _compare("<="),
-    "greater": _compare(">"),
-    "greater_equal": _compare(">="),
-    "isnan": lambda builder, x: builder.fcmp_unordered("uno", x, x),
-    "isinf": lambda builder, x: builder.fcmp_ordered("==", _size(builder, x), x.type(float("inf"))),
-    "isfinite": lambda builder, x: builder.fcmp_ordered("<", _size(builder, x), x.type(float("inf"))),
-    "signbit": _signbit,
-    "logical_and": _logical("and_"),
-    "logical_or": _logical("or_"),
-    "logical_xor": _logical("xor"),
-    "logical_not": _logical("not_"),
-    "bitwise_and": _logical("and_"),
-    "bitwise_or": _logical("or_"),
-    "bitwise_xor": _logical("xor"),
-    "invert": _logical("not_"),
-    "where": lambda builder, test, a, b: builder.select(test, a, b),
-    **({"maximum": _extreme(">"), "minimum": _extreme("<")} if _IS_X86 else {}),
-}
-#: For which dtypes of the operands, if not for all: bool has other arithmetic, and float16 is rounded after each step.
-_OF_BOOL = {"equal", "not_equal", "where", "invert"} | {
-    f"{kind}_{name}" for kind in ("logical", "bitwise") for name in ("and", "or", "xor", "not")
-}
-_OF_HALF = {"add", "subtract", "multiply", "divide", "negative", "positive", "where", "absolute", "fabs", "sqrt"} | {
-    *("equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "isnan")
-}
 
 
 class _Stages:
@@ -141,15 +43,7 @@ class _Stages:
     def is_call(self, step):
         """Return whether a step is a call of a loop of NumPy."""
         kind, _, parts = step
-        if kind in ("input", "number", "cast"):
-            return False
-        dtypes = {self.steps[part][1] for part in parts}
-        allowed = _INSTRUCTIONS
-        if "?" in dtypes and kind != "where":
-            allowed = _OF_BOOL
-        elif "e" in dtypes:
-            allowed = _OF_HALF
-        return kind not in _INSTRUCTIONS or kind not in allowed
+        return kind not in ("input", "number") and not is_instruction(kind, {self.steps[part][1] for part in parts})
 
     def _stored(self):
         """Return the steps whose values lie in blocks of their own: calls, their operands, and what takes long."""
@@ -260,22 +154,11 @@ class _Writer:
                 value = builder.fpext(value, ir.FloatType())
         else:
             given = [self._value(part, stage, index, start, known, chosen) for part in parts]
-            value = _cast(builder, given[0], dtype) if kind == "cast" else _INSTRUCTIONS[kind](builder, *given)
+            value = compute(builder, self._steps, i, given)
             if dtype == "e":
                 value = builder.fpext(builder.fptrunc(value, ir.HalfType()), ir.FloatType())
         known[i] = value
         return value
-
-
-def _cast(builder, value, dtype):
-    wanted = _TYPES[dtype]
-    if dtype == "?":
-        return _truth(builder, value)
-    if value.type == _BIT:
-        return builder.uitofp(value, wanted)
-    if value.type == wanted:
-        return value
-    return builder.fpext(value, wanted) if wanted == ir.DoubleType() else builder.fptrunc(value, wanted)
 
 
 @njit(**INSIDE)
@@ -312,10 +195,10 @@ def kernel_of(steps):
     kinds = [_MEMORY[step[1]].as_pointer() for step in (*inputs, steps[-1])]
 
     @intrinsic
-    def compute(typing, arrays, size):
+    def run(typing, arrays, size):
         def generate(context, builder, signature, arguments):
             tuple_address, size = arguments
-            set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+            use_wide_vectors(builder)
             words = [_read(builder, tuple_address, ITEMS + 8 * i) for i in range(len(kinds) + 1)]
             addresses = [_read(builder, one, DATA) for one in words]
             data = [builder.inttoptr(one, kind) for one, kind in zip(addresses[:-1], kinds, strict=True)]
@@ -324,7 +207,7 @@ def kernel_of(steps):
             for i, (kind, dtype, parts) in enumerate(steps):
                 if kind == "number":
                     value = builder.load(builder.gep(doubles, [_WORD(parts[0])]))
-                    numbers[i] = _cast(builder, value, "f" if dtype == "e" else dtype)
+                    numbers[i] = convert(builder, value, "f" if dtype == "e" else dtype)
             writer = _Writer(builder, steps, data, numbers)
             writer.fill()
             with cgutils.for_range_slice(builder, _WORD(0), size, _WORD(writer.block)) as (start, _):
@@ -340,7 +223,7 @@ def kernel_of(steps):
         size = _common_size(arrays, described)
         if size < 0:
             return 0
-        compute(arrays, size)
+        run(arrays, size)
         return 1
 
     return kernel, int64(int64)

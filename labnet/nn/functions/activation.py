@@ -8,7 +8,8 @@ from typing import Any
 from labnet import ops
 from labnet.errors import ShapeError
 from labnet.ops.core.creation import arange, rand
-from labnet.ops.custom import op
+from labnet.ops.core.single_pass import rules_in_one_pass
+from labnet.ops.custom import op, op_of
 from labnet.ops.elementwise.elementary import kept
 from labnet.tensor import DTypeLike, Tensor
 
@@ -233,6 +234,9 @@ def _pull_mish(g: Any, out: Any, x: Any) -> Any:
 
 
 _mish = op(vjp=_pull_mish, scalar="x * tanh(maximum(x, 0) + log1p(exp(-abs(x))))", name="mish")(lambda x: None)
+
+for _function in (_softplus, _logsigmoid, _hardsigmoid, _hardswish, _mish):
+    rules_in_one_pass(op_of(_function))
 
 
 def celu(x: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:

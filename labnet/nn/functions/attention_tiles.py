@@ -12,6 +12,7 @@ import numpy as np
 
 from labnet import kernels, ops
 from labnet.autograd import Node, Run, is_recording
+from labnet.kernels.exponential import exponential
 from labnet.ops.core.dispatch import current_tracer
 from labnet.tensor import Tensor, wrap
 
@@ -161,7 +162,7 @@ class Tiles:
             if alone is not None:
                 greatest[alone] = 0
             scores -= greatest[..., None]
-            np.exp(scores, out=scores)
+            scores = exponential(scores)
             total = np.sum(scores, axis=-1)
             if alone is not None:
                 total[alone] = 1
@@ -192,7 +193,7 @@ class Tiles:
         for rows, columns, late in self._tiles():
             weights, _ = self._scores(scaled, rows, columns, late)
             weights -= self.moments[:, rows, :1]
-            np.exp(weights, out=weights)
+            weights = exponential(weights)
             weights /= self.moments[:, rows, 1:]
             if by_value is not None:
                 by_value[:, columns] += weights.swapaxes(1, 2) @ g[:, rows]

@@ -9,7 +9,7 @@ from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.dtypes import in_floats
 from labnet.ops.core.half_precision import HALF, SINGLE
 from labnet.ops.core.registry import EVERY, FLOATS, NUMBERS, op
-from labnet.ops.elementwise.elementary import exp, kept
+from labnet.ops.elementwise.elementary import kept, negative_exp
 from labnet.ops.layout.shape import broadcast_to
 from labnet.tensor import DTypeLike, Tensor, as_dtype
 
@@ -245,10 +245,17 @@ def is_last(axis: int, x: Any) -> bool:
     return axis in (-1, x.ndim - 1)
 
 
+def in_rows(x: Any) -> Any:
+    """Return an array with its rows one after the other in memory, which decides the order of sums."""
+    return x.copy() if type(x) is np.ndarray and not (x.flags.c_contiguous and x.flags.aligned) else x
+
+
 def _pull_log_softmax(g: Any, out: Any, x: Any, *, axis: int = -1) -> Any:
-    if is_last(axis, x) and (found := kernels.softmax_backward.compute(x.shape, g, out, numbers=(1,))) is not None:
-        return found
-    return g - exp(out) * sum(g, axis=axis, keepdims=True)
+    if is_last(axis, x):
+        g, out = in_rows(g), in_rows(out)
+        if (found := kernels.softmax_backward.compute(x.shape, g, out, numbers=(1,))) is not None:
+            return found
+    return g - negative_exp(out) * sum(g, axis=axis, keepdims=True)
 
 
 @op(
@@ -268,10 +275,12 @@ def log_softmax(x: Array, /, axis: int = -1) -> Array:
     >>> ln.nn.log_softmax(ln.asarray([1000.0, 1000.0])).tolist()
     [-0.6931471824645996, -0.6931471824645996]
     """
-    if is_last(axis, x) and (found := kernels.softmax.compute(x.shape, x, numbers=(1,))) is not None:
-        return found
+    if is_last(axis, x):
+        x = in_rows(x)
+        if (found := kernels.softmax.compute(x.shape, x, numbers=(1,))) is not None:
+            return found
     x = in_floats(x)
     shifted = x - greatest(x, axis)
     if not x.size:
         return np.exp(shifted)
-    return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
+    return shifted - np.log(np.sum(negative_exp(shifted), axis=axis, keepdims=True))

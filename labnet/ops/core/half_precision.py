@@ -36,9 +36,12 @@ def widened(body: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(body)
     def forward(*arrays: Any, **static: Any) -> Any:
-        kinds = {array.dtype for array in arrays if hasattr(array, "dtype")}
-        if HALF not in kinds:
+        for array in arrays:
+            if getattr(array, "dtype", None) == HALF:
+                break
+        else:
             return body(*arrays, **static)
+        kinds = {array.dtype for array in arrays if hasattr(array, "dtype")}
         found = body(*wider(arrays), **static)
         return found if len(kinds) > 1 or static.get("dtype") is not None else found.astype(HALF)
 

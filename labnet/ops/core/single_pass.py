@@ -5,7 +5,7 @@ NumPy computes until the kernel is loaded, and arrays of different shapes or wit
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -47,7 +47,18 @@ class _Plan(NamedTuple):
                 return None
         out = _empty_like(first, self.dtype)
         together = (*[operands[i] for i in self.inputs], out, self.numbers)
-        return out if compiled(together) else None
+        return out if compiled(together) else self._run_on_copies(compiled, together[:-2])
+
+    def _run_on_copies(self, compiled: Callable[..., int], arrays: tuple[Any, ...]) -> Any:
+        """Return the result for arrays of one shape with gaps or in different orders of memory; None for others."""
+        shape = arrays[0].shape
+        order: Literal["C", "F"] = "F" if arrays[0].flags.f_contiguous else "C"
+        for array in arrays:
+            if type(array) is not _ndarray or array.shape != shape:
+                return None
+        copies = [np.require(array, requirements=(order, "A")) for array in arrays]
+        out = np.empty(shape, self.dtype, order)
+        return out if compiled((*copies, out, self.numbers)) else None
 
 
 def _key(value: Any) -> Any:

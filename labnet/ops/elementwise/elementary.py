@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from labnet.autograd import is_recording
+from labnet.kernels.exponential import exponential
 from labnet.ops.core.declaration import Array, Rule, Sample
 from labnet.ops.core.dispatch import PYTHON, as_tensors
 from labnet.ops.core.dtypes import in_floats
@@ -269,6 +270,10 @@ def exp(x: Array, /) -> Array:
     """
 
 
+#: The exponential of numbers up to 0, inside of other ops.
+negative_exp = in_one_pass(exponential)
+
+
 @unary(lambda g, out, x: g / x, domain=(0.5, 3.0), ufunc=np.log, scalar="math.log(x)", reads="x")
 def log(x: Array, /) -> Array:
     """Return the natural logarithm of each element.
@@ -332,7 +337,7 @@ def sigmoid(x: Array, /) -> Array:
     [0.5, 0.0]
     """
     x = in_floats(x)
-    small = np.exp(-np.abs(x))
+    small = exponential(-np.abs(x))
     return np.where(x >= 0, 1, small) / (1 + small)
 
 

@@ -1,5 +1,7 @@
-"""The error function on arrays, which NumPy lacks."""
+"""The error function and the normal distribution on arrays, which NumPy lacks."""
 
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +33,15 @@ _LARGE_DOUBLE = (
     -4.520161776123043e-11, 5.506661986684881e-11, -9.614600737567338e-12, 7.555457716263457e-13,
     -2.3633683377102185e-14,
 )  # fmt: skip
+# Of the normal distribution minus 1/2, over x in x**2 on [0, 1.4], and of the fourth root of the distribution of -x in
+# x - 2.7 on [1.4, 5.9], for float32.
+_CENTRAL = (0.398942202, -0.0664892495, 0.009968834, -0.00117882725, 0.000107877306, -6.08616347e-06)
+_TAIL = (
+    0.242653936, -0.182342023, 0.0406327881, 0.00341431564, -0.00269475998, 0.000156235299, 8.70899166e-05,
+    -1.15101957e-05,
+)  # fmt: skip
+#: There the tail is less than half of a unit in the last place of 1/2.
+_LAST = 5.9
 
 
 class _Series(NamedTuple):
@@ -54,7 +65,7 @@ def _erf(x: Any) -> Any:
     """Return the error function of an array of float32 or float64, or of a stand-in for one."""
     small, large, last = _SERIES[x.dtype.char]
     size = np.abs(x)
-    bounded = np.minimum(size, last)
+    bounded = np.where(size > last, last, size)  # NaN stays
     near = x * _polynomial(bounded * bounded, small) + x
     root = _polynomial(bounded - 1.5, large)
     square = root * root
@@ -77,11 +88,42 @@ def erf_of_array(x: Any) -> Any:
         from labnet.kernels.cuda.protocols.numpy_functions import error_function
 
         return error_function(x)
-    x = np.asarray(x)
+    return _in_blocks(_erf, np.asarray(x))
+
+
+def _in_blocks(function: Callable[[Any], Any], x: Any) -> Any:
+    """Apply a function to parts of an array, float16 converted to float32."""
     work = np.float32 if x.dtype == np.float16 else x.dtype
     flat = x.reshape(-1)
     out = np.empty_like(flat)
     with np.errstate(all="ignore"):
         for start in range(0, flat.size, _BLOCK):
-            out[start : start + _BLOCK] = _erf(flat[start : start + _BLOCK].astype(work, copy=False))
+            out[start : start + _BLOCK] = function(flat[start : start + _BLOCK].astype(work, copy=False))
     return out.reshape(x.shape)
+
+
+def _normal(x: Any) -> Any:
+    """Return the distribution function of an array of float32, or of a stand-in for one."""
+    size = np.abs(x)
+    central = x * _polynomial(x * x, _CENTRAL)
+    root = _polynomial(np.where(size > _LAST, _LAST, size) - 2.7, _TAIL)
+    square = root * root
+    return np.where(size < 1.4, central, np.copysign(0.5 - square * square, x)) + 0.5
+
+
+def ndtr_of_array(x: Any) -> Any:
+    """Return the distribution function of the standard normal of each element of a floating array.
+
+    In float32 it is exact to 2**-23.
+
+    Examples
+    --------
+    >>> ndtr_of_array(np.float64(0.0))
+    np.float64(0.5)
+    """
+    if getattr(x, "dtype", None) == np.float32:
+        if type(x) is Symbol:
+            return _normal(x)
+        if not is_on_gpu(x):
+            return _in_blocks(_normal, np.asarray(x))
+    return 0.5 * (1 + erf_of_array(x * math.sqrt(0.5)))

@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 
+from labnet.kernels.exponential import exponential
 from labnet.ops.core.declaration import Array
 from labnet.ops.core.registry import FLOATS
-from labnet.ops.elementwise.elementary import binary, exp, sigmoid, unary, where
+from labnet.ops.elementwise.elementary import binary, sigmoid, unary, where
 from labnet.ops.elementwise.error_function import erf_of_array
 from labnet.ops.elementwise.logic import isinf
 from labnet.tensor import Tensor
@@ -84,7 +85,7 @@ def logaddexp(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g * (2 / math.sqrt(math.pi)) * exp(-x * x), scalar="math.erf(x)", reads="x")
+@unary(lambda g, out, x: g * (2 / math.sqrt(math.pi)) * exponential(-x * x), scalar="math.erf(x)", reads="x")
 def erf(x: Array, /) -> Array:
     """Return the error function of each element, to the precision of its dtype.
 

@@ -7,12 +7,14 @@ import numpy as np
 
 from labnet import kernels
 from labnet.kernels.device_dispatch import finished
-from labnet.ops.aggregation.reduction import greatest, is_last, sum
+from labnet.kernels.exponential import exponential
+from labnet.ops.aggregation.reduction import greatest, in_rows, is_last, sum
 from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.dtypes import in_floats
+from labnet.ops.core.half_precision import SINGLE
 from labnet.ops.core.registry import FLOATS, op
-from labnet.ops.elementwise.elementary import blocked, exp, kept, sigmoid, tanh, unary, where
-from labnet.ops.elementwise.error_function import erf_of_array
+from labnet.ops.elementwise.elementary import blocked, kept, negative_exp, sigmoid, tanh, unary, where
+from labnet.ops.elementwise.error_function import ndtr_of_array
 from labnet.tensor import Tensor
 
 _SHAPES = ((3, 4),), ((),), ((0, 2),)
@@ -26,8 +28,8 @@ def _samples(**static: Any) -> tuple[Sample, ...]:
 # Functions of the normal distribution
 
 
-def _normal_density(x: Tensor) -> Tensor:
-    return exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
+def _normal_density(x: Any) -> Any:
+    return exponential(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
 
 
 @unary(lambda g, out, x: g * _normal_density(x), scalar="0.5 * (1 + erf(x * sqrt(0.5)))", reads="x")
@@ -40,7 +42,7 @@ def ndtr(x: Array, /) -> Array:
     >>> ln.ops.ndtr(ln.asarray([0.0, 10.0])).tolist()
     [0.5, 1.0]
     """
-    return 0.5 * (1 + erf_of_array(x * math.sqrt(0.5)))
+    return ndtr_of_array(x)
 
 
 # Activations
@@ -48,7 +50,7 @@ def ndtr(x: Array, /) -> Array:
 _GELU_SCALE, _GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 
-def _pull_gelu(g: Tensor, out: Tensor, x: Tensor, *, approximate: str = "none") -> Tensor:
+def _pull_gelu(g: Any, out: Any, x: Any, *, approximate: str = "none") -> Any:
     if approximate == "none":
         return g * (ndtr(x) + x * _normal_density(x))
     square = x * x
@@ -79,7 +81,7 @@ def gelu(x: Array, /, *, approximate: str = "none") -> Array:
     [0.0, 10.0]
     """
     if approximate == "none":
-        return x * (0.5 * (1 + erf_of_array(x * math.sqrt(0.5))))
+        return x * ndtr_of_array(x)
     if approximate != "tanh":
         raise ValueError("approximate must be 'none' or 'tanh'")
     return 0.5 * x * (1 + np.tanh(_GELU_SCALE * (x + _GELU_CUBIC * x * x * x)))
@@ -101,7 +103,7 @@ def silu(x: Array, /) -> Array:
     [0.0, 100.0]
     """
     x = in_floats(x)
-    small = np.exp(-np.abs(x))
+    small = exponential(-np.abs(x))
     return x * np.where(x >= 0, 1, small) / (1 + small)
 
 
@@ -209,8 +211,10 @@ def threshold(x: Array, /, threshold: float, value: float) -> Array:
 
 
 def _pull_softmax(g: Any, out: Any, x: Any, *, axis: int = -1) -> Any:
-    if is_last(axis, x) and (found := kernels.softmax_backward.compute(x.shape, g, out, numbers=(0,))) is not None:
-        return found
+    if is_last(axis, x):
+        g, out = in_rows(g), in_rows(out)
+        if (found := kernels.softmax_backward.compute(x.shape, g, out, numbers=(0,))) is not None:
+            return found
     return out * (g - sum(g * out, axis=axis, keepdims=True))
 
 
@@ -230,10 +234,12 @@ def softmax(x: Array, /, axis: int = -1) -> Array:
     >>> ln.nn.softmax(ln.asarray([1000.0, 1000.0])).tolist()
     [0.5, 0.5]
     """
-    if is_last(axis, x) and (found := kernels.softmax.compute(x.shape, x, numbers=(0,))) is not None:
-        return found
+    if is_last(axis, x):
+        x = in_rows(x)
+        if (found := kernels.softmax.compute(x.shape, x, numbers=(0,))) is not None:
+            return found
     x = in_floats(x)
     out = finished(x - greatest(x, axis))
-    out = np.exp(out, out=out)
+    out = negative_exp(out) if type(out) is np.ndarray and out.dtype == SINGLE else np.exp(out, out=out)
     out /= np.sum(out, axis=axis, keepdims=True)
     return out

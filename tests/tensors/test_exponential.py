@@ -1,0 +1,90 @@
+"""The exponential and the normal distribution inside of other ops: exact, with the same bits in kernels."""
+
+import numpy as np
+import pytest
+
+import labnet as ln
+from labnet.kernels.exponential import exponential
+from labnet.ops.core import single_pass
+from labnet.ops.elementwise.elementary import negative_exp
+from tests.tensors.test_single_pass import assert_same_bits, at_once, by_numpy, numbers, outcome  # noqa: F401
+
+FEW = np.float32([0.0, -0.0, -1e-42, -1e-10, -0.5, -87.4, -103.9, -104.0, -1e30, -np.inf, np.nan])
+
+
+def every(step):
+    """Return every `step`-th number of float32 from -1e-9 to -105."""
+    first, last = (int(np.float32(x).view("uint32")) for x in (-1e-9, -105))
+    return np.arange(first, last, step, dtype="uint32").view("float32")
+
+
+def test_exponentials_are_exact_to_a_unit_in_the_last_place():
+    x = np.concatenate([every(1009), FEW[:-2]])
+    exact = np.exp(x.astype("float64"))
+    exponent = np.maximum(np.frexp(exact)[1] - 24, -149)  # results below 2**-126 have fewer digits
+    assert np.max(np.abs(exponential(x) - exact) / np.exp2(exponent.astype("float64"))) <= 1
+
+
+def test_exponentials_of_infinities_and_nan():
+    found = exponential(FEW)
+    assert found[:3].tolist() == [1, 1, 1]
+    assert found[5:7].tolist() == np.exp(FEW[5:7].astype("float64")).astype("float32").tolist()
+    assert found[7:10].tolist() == [0, 0, 0]
+    assert np.isnan(found[10])
+    with np.errstate(all="raise"):
+        assert exponential(np.float32(-100.0)) > 0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_exponentials_of_other_dtypes_are_those_of_numpy(dtype):
+    x = np.linspace(-30, 0, 3000).astype(dtype)
+    np.testing.assert_array_equal(exponential(x), np.exp(x))
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 128, 129, 1000, 40_000])
+def test_kernels_compute_the_same_exponentials(size, at_once, monkeypatch):  # noqa: F811
+    for x in (-np.abs(numbers((size,), "float32")), np.resize(every(100_003), size), np.resize(FEW, size)):
+        for given in (x, x[::2], x[::-1], x.reshape(1, -1)[:, 1:]):
+            fast = negative_exp(given)
+            slow = by_numpy(lambda: negative_exp(given), monkeypatch)  # noqa: B023
+            assert_same_bits([fast, fast], [slow, exponential(np.ascontiguousarray(given))])
+    assert at_once
+
+
+@pytest.mark.parametrize("name", ["softplus", "logsigmoid", "hardsigmoid", "hardswish", "mish"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_activations_with_expressions_have_kernels_of_their_gradients(name, dtype, at_once, monkeypatch):  # noqa: F811
+    function = getattr(ln.nn.functional, name)
+    for shape in [(0,), (7,), (129,), (70, 100)]:
+        x, g = numbers(shape, dtype), numbers(shape, dtype, 9)
+        fast = outcome(function, [x], {}, g)
+        assert_same_bits(fast, by_numpy(lambda: outcome(function, [x], {}, g), monkeypatch))  # noqa: B023
+    assert len(set(at_once)) > 1
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "silu", "gelu"])
+def test_operands_with_gaps_go_to_kernels_as_copies(name, at_once, monkeypatch):  # noqa: F811
+    run, found = single_pass._Plan._run_on_copies, []
+
+    def counted(*given):
+        found.append(run(*given))
+        return found[-1]
+
+    monkeypatch.setattr(single_pass._Plan, "_run_on_copies", counted)
+    function = getattr(ln.nn, name)
+    x, g = numbers((60, 50), "float32"), numbers((50, 60), "float32", 9)
+    for given in (x.T, x[::-1].T, np.repeat(x, 2, 0)[::2].T):
+        fast = outcome(function, [given], {}, g)
+        assert_same_bits(fast, by_numpy(lambda: outcome(function, [given], {}, g), monkeypatch))  # noqa: B023
+    assert len(found) >= 3
+    assert not any(array is None for array in found)
+
+
+@pytest.mark.parametrize("op", ["ndtr", "gelu"])
+def test_the_normal_distribution_is_exact_to_two_units_in_the_last_place_of_one_half(op):
+    x = np.linspace(-9, 9, 100_001).astype("float32")
+    single, double = (getattr(ln.ops, op)(ln.asarray(x.astype(dtype))).numpy() for dtype in ("float32", "float64"))
+    assert np.max(np.abs(single - double) / (np.maximum(np.abs(x), 1) if op == "gelu" else 1)) <= 2 * 2.0**-24
+    edges = np.float32([-np.inf, np.inf, -6, 6, 0, np.nan])
+    np.testing.assert_array_equal(ln.ops.ndtr(ln.asarray(edges)).numpy(), np.float32([0, 1, 0, 1, 0.5, np.nan]))
