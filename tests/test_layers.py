@@ -60,6 +60,7 @@ ORDERS = {
         ("arrays",),
         ("ufunc_calls",),
         ("summation", "products", "instructions"),
+        ("blocks",),
         (
             *("layers", "optimizers", "pooling", "scalar_kernels", "scans", "selection", "convolution", "rows"),
             *("channels", "recurrence"),

@@ -171,8 +171,9 @@ layers_forward = Kernel("layers_forward")
 layers_backward = Kernel("layers_backward")
 tile_max = Kernel("tile_max")
 tile_max_backward = Kernel("tile_max_backward")
-columns = Kernel("columns")
-add_columns = Kernel("add_columns")
+convolve = Kernel("convolve")
+convolve_input = Kernel("convolve_input")
+convolve_weight = Kernel("convolve_weight")
 depthwise = Kernel("depthwise")
 depthwise_input = Kernel("depthwise_input")
 depthwise_weight = Kernel("depthwise_weight")
@@ -206,8 +207,9 @@ KERNELS = (
     sgd_with_momentum,
     tile_max,
     tile_max_backward,
-    columns,
-    add_columns,
+    convolve,
+    convolve_input,
+    convolve_weight,
     depthwise,
     depthwise_input,
     depthwise_weight,

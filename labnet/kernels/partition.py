@@ -164,8 +164,8 @@ _tiles = Items(lambda arrays, *_: math.prod(arrays[0].shape[:-2]))
 KERNELS: dict[str, Divide] = {
     "tile_max": _tiles,
     "tile_max_backward": _tiles,
-    "columns": _images,
-    "add_columns": _images,
+    "convolve": replace(_images, shared=(0, 2, 3), scratch=()),
+    "convolve_input": replace(_images, shared=(0, 2), scratch=()),
     "depthwise": replace(_images, shared=(0, 3, 4)),
     "depthwise_input": replace(_images, shared=(0, 3)),
     "gather": Items(lambda _, outer, *__: outer, is_counted=True),

@@ -297,6 +297,15 @@ GEOMETRIES = {
     "stride": ((1, 3, 20, 21), (5, 3, 7, 7), {"stride": 2, "padding": 3}),
     "all": ((2, 4, 16, 17), (6, 2, 3, 2), {"stride": (2, 3), "padding": (1, 2), "dilation": (1, 2), "groups": 2}),
     "strided points": ((2, 4, 9, 9), (4, 4, 1, 1), {"stride": 2}),
+    "points": ((3, 4, 16, 16), (5, 4, 1, 1), {}),
+    "points of groups": ((2, 8, 40, 40), (64, 4, 1, 1), {"groups": 2}),
+    "one filter": ((2, 3, 18, 19), (1, 3, 3, 3), {"padding": 1}),
+    "one filter in each group": ((2, 4, 18, 19), (2, 2, 3, 3), {"groups": 2}),
+    "some tiles": ((3, 16, 32, 30), (32, 16, 3, 3), {"padding": 1}),
+    "tiles of short rows": ((2, 32, 40, 9), (40, 32, 3, 3), {"padding": 1}),
+    "large tiles": ((2, 64, 30, 30), (64, 64, 3, 3), {}),
+    "tiles of strided windows": ((2, 3, 60, 63), (32, 3, 7, 7), {"stride": 2, "padding": 3, "dilation": 2}),
+    "step of three": ((2, 3, 60, 63), (8, 3, 3, 4), {"stride": 3, "padding": (2, 1)}),
 }
 DEPTHWISE = {
     "3x3": ((2, 6, 11, 13), (6, 1, 3, 3), {"padding": 1}),
@@ -315,7 +324,7 @@ STRIDED = {
 @pytest.mark.parametrize(
     ("case", "names"),
     [
-        *((case, ["columns", "add_columns"]) for case in GEOMETRIES.values()),
+        *((case, ["convolve", "convolve_input", "convolve_weight"]) for case in GEOMETRIES.values()),
         *((case, ["depthwise", "depthwise_weight"]) for case in DEPTHWISE.values()),
         *((case, ["depthwise", "depthwise_input", "depthwise_weight"]) for case in STRIDED.values()),
     ],
@@ -337,6 +346,29 @@ def test_depthwise_convolutions_are_those_of_their_channels():
             part = slice(channel, channel + 1)
             apart = nn.conv2d(ln.asarray(x[:, part]), ln.asarray(weight[part]), **static).numpy()
             np.testing.assert_allclose(together[:, part], apart, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("images", "weight"),
+    [((2, 3, 3, 3), (4, 3, 3, 3)), ((2, 1, 4, 5), (1, 1, 1, 1)), ((1, 16, 3, 195), (32, 16, 3, 3))],
+)
+def test_products_with_a_vector_are_the_same_with_and_without_kernels(images, weight):
+    arrays = normal(*images), normal(*weight, seed=1), normal(weight[0], seed=2)
+    assert_same_bits(*with_and_without(passes(nn.conv2d, *arrays)))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_convolutions_of_permuted_arrays_have_the_same_bits(monkeypatch, size):
+    images, weight = normal(2, 20, 21, 6), normal(size, size, 6, 34, seed=1)
+    compute = passes(lambda x, w: nn.conv2d(x.permute((0, 3, 1, 2)), w.permute((3, 2, 0, 1))), images, weight)
+    assert_computed(monkeypatch, compute, ["convolve", "convolve_input", "convolve_weight"])
+
+
+def test_windows_are_divided_into_tiles_that_do_not_change_the_result():
+    x, weight = normal(2, 16, 32, 30).astype("float64"), normal(32, 16, 3, 3, seed=1).astype("float64")
+    single = passes(nn.conv2d, x.astype("float32"), weight.astype("float32"))()
+    for one, other in zip(single, passes(nn.conv2d, x, weight)(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
 
 
 def test_a_gradient_of_one_column_is_left_to_numpy():

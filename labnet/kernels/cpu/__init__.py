@@ -16,8 +16,9 @@ from numba import float32, int64
 from labnet.kernels.cpu.attention import attention, attention_backward
 from labnet.kernels.cpu.channels import channels, channels_backward
 from labnet.kernels.cpu.convolution import (
-    add_columns,
-    columns,
+    convolve,
+    convolve_input,
+    convolve_weight,
     depthwise,
     depthwise_input,
     depthwise_weight,
@@ -44,8 +45,9 @@ KERNELS = {
     "layers_backward": (layers_backward, int64(int64, int64)),
     "tile_max": (tile_max, int64(int64, int64, int64)),
     "tile_max_backward": (tile_max_backward, int64(int64, int64, int64)),
-    "columns": (columns, int64(int64, int64, int64)),
-    "add_columns": (add_columns, int64(int64, int64, int64)),
+    "convolve": (convolve, int64(int64, int64, int64)),
+    "convolve_input": (convolve_input, int64(int64, int64, int64)),
+    "convolve_weight": (convolve_weight, int64(*[int64] * 4)),
     "depthwise": (depthwise, int64(int64, int64, int64)),
     "depthwise_input": (depthwise_input, int64(int64, int64, int64)),
     "depthwise_weight": (depthwise_weight, int64(int64, int64, int64)),

@@ -14,6 +14,8 @@ from labnet.kernels.machine_code.array_layout import DATA, DTYPE, FLAGS, HEAD, I
 #: A kernel divides by zero as NumPy does. The functions that it calls lie inside of it.
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
 INSIDE = {**OPTIONS, "forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+#: Functions that are compiled once for all of their callers.
+APART = {**INSIDE, "forceinline": False}
 #: Flags of an array that is writeable too.
 WRITE = READ | 0x400
 

@@ -1,21 +1,42 @@
-"""Kernels of convolution: images as a matrix of windows and back, and one filter per channel."""
+"""Kernels of convolution: products of filters and windows, of which some lie in the cache, and one filter per channel.
+
+The products are those of `labnet.ops.nn.convolution`: the same calls of BLAS.
+"""
 
 # mypy: ignore-errors
 # Numba finds the types.
 
 from numba import float32, njit
 
-from labnet.kernels.cpu.arrays import INSIDE, OPTIONS, WRITE, data_of, flat_size, floats, integers, item, word
+from labnet.kernels.cpu.arrays import (
+    APART,
+    INSIDE,
+    OPTIONS,
+    WRITE,
+    allocate,
+    data_of,
+    flat_size,
+    floats,
+    free,
+    integers,
+    item,
+    length,
+    suits,
+    word,
+)
+from labnet.kernels.cpu.blocks import add, add_rows, clear, copy, copy_every, copy_rows, transpose
+from labnet.kernels.cpu.products import multiply, multiply_with_transposed
+from labnet.kernels.cpu.summation import ahead
 from labnet.kernels.machine_code.array_layout import DATA, FLOAT32, INT64, READ
 
 # geometry: (rows, columns) of the image, of the image with padding, of a window, of the result with unused windows, of
-# the stride, of the dilation, and of the padding before the image; then the distance of each element of a window from
-# the first, in the scratch memory
+# the stride, of the dilation, and of the padding before the image; the used windows of a row; then the distance of each
+# element of a window from the first, in the scratch memory
 #
 # An image with padding is laid out in the scratch memory such that neighbouring windows read neighbours: with a stride
 # of two, the even columns of a row come before the odd ones.
 
-_IMAGE, _PADDED, _KERNEL, _OUT, _STRIDE, _BEFORE, _TAPS = 0, 2, 4, 6, 8, 12, 14
+_IMAGE, _PADDED, _KERNEL, _OUT, _STRIDE, _BEFORE, _USED, _TAPS = 0, 2, 4, 6, 8, 12, 14, 15
 
 
 @njit(**INSIDE)
@@ -31,48 +52,39 @@ def _width(sizes):
 
 
 @njit(**INSIDE)
-def _column(sizes, x):
-    """Return the place of a column in a row of the scratch memory."""
-    step = sizes[_STRIDE + 1]
-    return x % step * (_width(sizes) // step) + x // step
-
-
-@njit(**INSIDE)
 def _is_plain(sizes):
     """Return whether an image is read in place: it has neither padding nor a stride along its rows."""
     return _area(sizes, _IMAGE) == _area(sizes, _PADDED) and sizes[_STRIDE + 1] == 1
 
 
-@njit(**INSIDE)
+@njit(**APART)
+def _copy_image(image, scratch, sizes, is_back):
+    """Copy an image to memory with its padding, or back."""
+    width, step, left, columns = _width(sizes), sizes[_STRIDE + 1], sizes[_BEFORE + 1], sizes[_IMAGE + 1]
+    whole = ahead(scratch, sizes[_BEFORE] * width)
+    for first in range(min(step, columns)):
+        place = (left + first) % step * (width // step) + (left + first) // step
+        inside, outside = ahead(whole, place), ahead(image, first)
+        count = (columns - first + step - 1) // step
+        for _ in range(sizes[_IMAGE]):
+            if is_back and step == 1:
+                copy(outside, inside, count)
+            elif is_back:
+                for i in range(count):
+                    outside[i * step] = inside[i]
+            else:
+                copy_every(inside, outside, step, count)
+            inside, outside = ahead(inside, width), ahead(outside, columns)
+
+
+@njit(**APART)
 def _padded(image, scratch, sizes):
-    """Return the address of an image with padding."""
+    """Return an image with padding."""
     if _is_plain(sizes):
         return image
-    width, step, left = _width(sizes), sizes[_STRIDE + 1], sizes[_BEFORE + 1]
-    target = floats(scratch)
-    for i in range(sizes[_PADDED] * width):
-        target[i] = float32(0)
-    for row in range(sizes[_IMAGE]):
-        for first in range(min(step, sizes[_IMAGE + 1])):
-            source = floats(image + 4 * (row * sizes[_IMAGE + 1] + first))
-            target = floats(scratch + 4 * ((sizes[_BEFORE] + row) * width + _column(sizes, left + first)))
-            for i in range((sizes[_IMAGE + 1] - first + step - 1) // step):
-                target[i] = source[i * step]
+    clear(scratch, sizes[_PADDED] * _width(sizes))
+    _copy_image(image, scratch, sizes, False)
     return scratch
-
-
-@njit(**INSIDE)
-def _cropped(scratch, image, sizes):
-    """Copy the inside of an image with padding."""
-    if _is_plain(sizes):
-        return
-    width, step, left = _width(sizes), sizes[_STRIDE + 1], sizes[_BEFORE + 1]
-    for row in range(sizes[_IMAGE]):
-        for first in range(min(step, sizes[_IMAGE + 1])):
-            target = floats(image + 4 * (row * sizes[_IMAGE + 1] + first))
-            source = floats(scratch + 4 * ((sizes[_BEFORE] + row) * width + _column(sizes, left + first)))
-            for i in range((sizes[_IMAGE + 1] - first + step - 1) // step):
-                target[i * step] = source[i]
 
 
 @njit(**INSIDE)
@@ -94,62 +106,247 @@ def _runs(sizes):
 
 @njit(**INSIDE)
 def _tap(start, sizes, tap):
-    """Return the pointer to what an element of the windows reads, from the address of the first."""
-    return floats(start + 4 * sizes[_TAPS + tap])
+    """Return the pointer to what an element of the windows reads, from that of the first."""
+    return ahead(start, sizes[_TAPS + tap])
+
+
+@njit(**APART)
+def _copy_windows(start, sizes, channels, first, count, target, pitch):
+    """Copy some windows of images with padding, one per channel, to a matrix: a row for each element of a window."""
+    run, size, down = _area(sizes, _OUT) // _runs(sizes), sizes[_PADDED] * _width(sizes), sizes[_STRIDE] * _width(sizes)
+    begin = first // run * down + first % run
+    head = min((run - first % run) % run, count)
+    rows, tail = (count - head) // run, (count - head) % run
+    after = begin if head == 0 else begin + down - first % run
+    for c in range(channels):
+        for t in range(_area(sizes, _KERNEL)):
+            source = ahead(start, c * size + sizes[_TAPS + t])
+            copy(target, ahead(source, begin), head)
+            copy_rows(ahead(target, head), run, ahead(source, after), down, rows, run)
+            copy(ahead(target, head + rows * run), ahead(source, after + rows * down), tail)
+            target = ahead(target, pitch)
+
+
+@njit(**APART)
+def _add_windows(source, pitch, sizes, channels, first, count, start):
+    """Add a matrix as `_copy_windows` makes it to images with padding."""
+    run, size, down = _area(sizes, _OUT) // _runs(sizes), sizes[_PADDED] * _width(sizes), sizes[_STRIDE] * _width(sizes)
+    begin = first // run * down + first % run
+    head = min((run - first % run) % run, count)
+    rows, tail = (count - head) // run, (count - head) % run
+    after = begin if head == 0 else begin + down - first % run
+    taps = _area(sizes, _KERNEL)
+    for t in range(taps):
+        for c in range(channels):  # neighbouring elements of a window overlap, so each is read long after it is written
+            target, values = ahead(start, c * size + sizes[_TAPS + t]), ahead(source, (c * taps + t) * pitch)
+            add(ahead(target, begin), values, head)
+            add_rows(ahead(target, after), down, ahead(values, head), run, rows, run)
+            add(ahead(target, after + rows * down), ahead(values, head + rows * run), tail)
+
+
+@njit(**INSIDE)
+def _is_matrix(sizes):
+    """Return whether images already are matrices of windows, which have one element each."""
+    return _area(sizes, _KERNEL) == 1 and _is_plain(sizes) and sizes[_STRIDE] == 1
+
+
+@njit(**INSIDE)
+def _pitch(tile):
+    """Return the distance of rows of `tile` numbers such that they do not all begin in the same line of the cache."""
+    return tile if tile % 256 else tile + 16
+
+
+@njit(**APART)
+def _products_fit(geometry, filters, axis, images, x, y, tile):
+    """Return whether the sizes fit the filters, and no product has a single column or a vector as its inner dimension.
+
+    The filters have the shape (groups, K / groups, inner), or with the last two in turn if `axis`, that of K / groups,
+    is 2. `x` and `y` are the sizes of the images and of the result.
+    """
+    numbers, sizes = flat_size(geometry, READ, INT64), integers(word(geometry + DATA))
+    if numbers < _TAPS or numbers != _TAPS + _area(sizes, _KERNEL) or not suits(filters, 3, READ, FLOAT32):
+        return False
+    groups, outer, inner, taps = (
+        length(filters, 0),
+        length(filters, axis),
+        length(filters, 3 - axis),
+        _area(sizes, _KERNEL),
+    )
+    if inner < 2 or inner % taps or outer < 1 or tile < 2 or _area(sizes, _OUT) % tile == 1:
+        return False
+    if x != images * groups * inner // taps * _area(sizes, _IMAGE):
+        return False
+    return y == images * groups * outer * sizes[_OUT] * sizes[_USED]
+
+
+@njit(**APART)
+def _images_with_padding(x, scratch, channels, sizes):
+    """Copy images to cleared memory, unless they have no padding; return where they are."""
+    if _is_plain(sizes):
+        return x
+    for c in range(channels):
+        target = ahead(scratch, c * sizes[_PADDED] * _width(sizes))
+        _copy_image(ahead(x, c * _area(sizes, _IMAGE)), target, sizes, False)
+    return scratch
+
+
+@njit(**APART)
+def _copy_result(tile, pitch, sizes, filters, first, count, bias, result):
+    """Copy a product plus a bias to the result, without unused windows."""
+    row, used = sizes[_OUT + 1], sizes[_USED]
+    size, begin, start = sizes[_OUT] * used, first // row, first % row
+    for k in range(filters):
+        source, target, shift = ahead(tile, k * pitch), ahead(result, k * size), bias[k]
+        for i in range(count):
+            source[i] += shift
+        if row == used:
+            copy(ahead(target, first), source, count)
+            continue
+        at, column, place = begin, start, 0
+        while place < count:
+            length = min(row - column, count - place)
+            copy(ahead(target, at * used + column), ahead(source, place), max(min(length, used - column), 0))
+            at, column, place = at + 1, 0, place + length
 
 
 @njit(**OPTIONS)
-def columns(arrays, images, pitch):
-    """Copy the windows of images; arrays: geometry, scratch, images, result (images, *kernel, pitch)."""
-    geometry, scratch, x, result = item(arrays, 0), item(arrays, 1), item(arrays, 2), item(arrays, 3)
-    if not _fit(geometry, scratch):
+def convolve(arrays, images, tile):
+    """Multiply filters and windows, `tile` windows at a time, and add a bias.
+
+    Arrays: geometry, images, filters (groups, K / groups, inner), bias (K,), result.
+    """
+    geometry, x, weight = item(arrays, 0), item(arrays, 1), item(arrays, 2)
+    bias, result = item(arrays, 3), item(arrays, 4)
+    x_size, y_size = flat_size(x, READ, FLOAT32), flat_size(result, WRITE, FLOAT32)
+    if not _products_fit(geometry, weight, 1, images, x_size, y_size, tile):
+        return 0
+    groups, filters, inner = length(weight, 0), length(weight, 1), length(weight, 2)
+    if flat_size(bias, READ, FLOAT32) != groups * filters:
         return 0
     sizes = integers(word(geometry + DATA))
-    size, count = _area(sizes, _IMAGE), _area(sizes, _OUT)
-    if flat_size(x, READ, FLOAT32) != images * size or pitch < count:
+    count, channels, pitch = _area(sizes, _OUT), inner // _area(sizes, _KERNEL), _pitch(tile)
+    image, own = channels * _area(sizes, _IMAGE), filters * sizes[_OUT] * sizes[_USED]
+    size = channels * sizes[_PADDED] * _width(sizes)
+    memory = allocate(4 * (size + (inner + filters) * pitch))
+    if memory == 0:
         return 0
-    if flat_size(result, WRITE, FLOAT32) != images * _area(sizes, _KERNEL) * pitch:
+    scratch = floats(memory)
+    windows, products = ahead(scratch, size), ahead(scratch, size + inner * pitch)
+    clear(scratch, size)
+    for n in range(images * groups):
+        group = n % groups
+        start = _images_with_padding(ahead(data_of(x), n * image), scratch, channels, sizes)
+        factor, shifts = ahead(data_of(weight), group * filters * inner), ahead(data_of(bias), group * filters)
+        for first in range(0, count, tile):
+            some = min(tile, count - first)
+            if _is_matrix(sizes):
+                multiply(factor, inner, ahead(start, first), count, products, pitch, filters, inner, some)
+            else:
+                _copy_windows(start, sizes, channels, first, some, windows, pitch)
+                multiply(factor, inner, windows, pitch, products, pitch, filters, inner, some)
+            _copy_result(products, pitch, sizes, filters, first, some, shifts, ahead(data_of(result), n * own))
+    free(memory)
+    return 1
+
+
+@njit(**APART)
+def _with_unused(y, wide, filters, sizes):
+    """Return gradients with those of unused windows, in memory where the latter are zero."""
+    row, used = sizes[_OUT + 1], sizes[_USED]
+    if row == used:
+        return y
+    for r in range(filters * sizes[_OUT]):
+        copy(ahead(wide, r * row), ahead(y, r * used), used)
+    return wide
+
+
+@njit(**OPTIONS)
+def convolve_input(arrays, images, tile):
+    """Multiply filters and gradients, and add the products to the windows of images.
+
+    The last windows come first, so that the products that an image element gets are added in the order of its places in
+    the windows. Arrays: geometry, gradients, filters (groups, inner, K / groups), result.
+    """
+    geometry, y, weight, result = item(arrays, 0), item(arrays, 1), item(arrays, 2), item(arrays, 3)
+    x_size, y_size = flat_size(result, WRITE, FLOAT32), flat_size(y, READ, FLOAT32)
+    if not _products_fit(geometry, weight, 2, images, x_size, y_size, tile):
         return 0
-    width, runs = _width(sizes), _runs(sizes)
-    run, place = count // runs, word(result + DATA)
-    for image in range(images):
-        source = _padded(word(x + DATA) + 4 * image * size, word(scratch + DATA), sizes)
-        for t in range(_area(sizes, _KERNEL)):
-            for r in range(runs):
-                values, target = _tap(source + 4 * r * sizes[_STRIDE] * width, sizes, t), floats(place + 4 * r * run)
-                for k in range(run):
-                    target[k] = values[k]
-            place += 4 * pitch
+    groups, inner, filters = length(weight, 0), length(weight, 1), length(weight, 2)
+    sizes = integers(word(geometry + DATA))
+    count, channels, pitch = _area(sizes, _OUT), inner // _area(sizes, _KERNEL), _pitch(tile)
+    image, own = channels * _area(sizes, _IMAGE), filters * sizes[_OUT] * sizes[_USED]
+    size = channels * sizes[_PADDED] * _width(sizes)
+    memory = allocate(4 * (size + inner * pitch + filters * count))
+    if memory == 0:
+        return 0
+    scratch = floats(memory)
+    products, wide = ahead(scratch, size), ahead(scratch, size + inner * pitch)
+    clear(wide, filters * count)
+    for n in range(images * groups):
+        to = ahead(data_of(result), n * image)
+        whole = to if _is_plain(sizes) else scratch
+        gradients = _with_unused(ahead(data_of(y), n * own), wide, filters, sizes)
+        factor = ahead(data_of(weight), n % groups * inner * filters)
+        if not _is_matrix(sizes):
+            clear(whole, size)
+        first = (count - 1) // tile * tile
+        while first >= 0:
+            some = min(tile, count - first)
+            if _is_matrix(sizes):
+                target = ahead(to, first)
+                multiply(factor, filters, ahead(gradients, first), count, target, count, inner, filters, some)
+            else:
+                multiply(factor, filters, ahead(gradients, first), count, products, pitch, inner, filters, some)
+                _add_windows(products, pitch, sizes, channels, first, some, whole)
+            first -= tile
+        for c in range(0 if _is_plain(sizes) else channels):
+            source = ahead(whole, c * sizes[_PADDED] * _width(sizes))
+            _copy_image(ahead(to, c * _area(sizes, _IMAGE)), source, sizes, True)
+    free(memory)
     return 1
 
 
 @njit(**OPTIONS)
-def add_columns(arrays, images, pitch):
-    """Sum windows into images; arrays: geometry, scratch, windows (images, *kernel, pitch), result."""
-    geometry, scratch, x, result = item(arrays, 0), item(arrays, 1), item(arrays, 2), item(arrays, 3)
-    if not _fit(geometry, scratch):
+def convolve_weight(arrays, images, tile, is_turned):
+    """Add the products of windows and gradients, `tile` windows at a time; the latter are transposed first if asked.
+
+    Arrays: geometry, images, gradients, result (groups, inner, K / groups), which is zero at first.
+    """
+    geometry, x, y, result = item(arrays, 0), item(arrays, 1), item(arrays, 2), item(arrays, 3)
+    x_size, y_size = flat_size(x, READ, FLOAT32), flat_size(y, READ, FLOAT32)
+    if not _products_fit(geometry, result, 2, images, x_size, y_size, tile) or flat_size(result, WRITE, FLOAT32) < 0:
         return 0
+    groups, inner, filters = length(result, 0), length(result, 1), length(result, 2)
     sizes = integers(word(geometry + DATA))
-    size, count = _area(sizes, _IMAGE), _area(sizes, _OUT)
-    if flat_size(result, WRITE, FLOAT32) != images * size or pitch < count:
+    count, channels, pitch = _area(sizes, _OUT), inner // _area(sizes, _KERNEL), _pitch(tile)
+    image, own = channels * _area(sizes, _IMAGE), filters * sizes[_OUT] * sizes[_USED]
+    size = channels * sizes[_PADDED] * _width(sizes)
+    memory = allocate(4 * (size + inner * pitch + filters * (count + tile + inner)))
+    if memory == 0:
         return 0
-    if flat_size(x, READ, FLOAT32) != images * _area(sizes, _KERNEL) * pitch:
-        return 0
-    width, runs = _width(sizes), _runs(sizes)
-    run, place = count // runs, word(x + DATA)
-    for image in range(images):
-        own = word(result + DATA) + 4 * image * size
-        whole = own if _is_plain(sizes) else word(scratch + DATA)
-        target = floats(whole)
-        for i in range(sizes[_PADDED] * width):
-            target[i] = float32(0)
-        for t in range(_area(sizes, _KERNEL)):
-            for r in range(runs):
-                values, target = floats(place + 4 * r * run), _tap(whole + 4 * r * sizes[_STRIDE] * width, sizes, t)
-                for k in range(run):
-                    target[k] += values[k]
-            place += 4 * pitch
-        _cropped(whole, own, sizes)
+    scratch = floats(memory)
+    windows, wide = ahead(scratch, size), ahead(scratch, size + inner * pitch)
+    turned, products = ahead(wide, filters * count), ahead(wide, filters * (count + tile))
+    clear(scratch, size)
+    clear(wide, filters * count)
+    for n in range(images * groups):
+        start = _images_with_padding(ahead(data_of(x), n * image), scratch, channels, sizes)
+        gradients = _with_unused(ahead(data_of(y), n * own), wide, filters, sizes)
+        total = ahead(data_of(result), n % groups * inner * filters)
+        for first in range(0, count, tile):
+            some = min(tile, count - first)
+            source, step = ahead(start, first), count
+            if not _is_matrix(sizes):
+                _copy_windows(start, sizes, channels, first, some, windows, pitch)
+                source, step = windows, pitch
+            right = ahead(gradients, first)
+            if is_turned:
+                transpose(turned, filters, right, count, filters, some)
+                multiply(source, step, turned, filters, products, filters, inner, some, filters)
+            else:
+                multiply_with_transposed(source, step, right, count, products, filters, inner, some, filters)
+            add(total, products, inner * filters)
+    free(memory)
     return 1
 
 
@@ -171,10 +368,10 @@ def depthwise(arrays, images, channels):
         return 0
     width, run, shifts = _width(sizes), sizes[_OUT + 1], data_of(bias)
     for image in range(images * channels):
-        source = _padded(word(x + DATA) + 4 * image * size, word(scratch + DATA), sizes)
+        source = _padded(ahead(data_of(x), image * size), data_of(scratch), sizes)
         w, shift = floats(word(weight + DATA) + 4 * (image % channels) * taps), shifts[image % channels]
         for r in range(sizes[_OUT]):
-            start = source + 4 * r * sizes[_STRIDE] * width
+            start = ahead(source, r * sizes[_STRIDE] * width)
             target = floats(word(result + DATA) + 4 * (image * count + r * run))
             if sizes[_KERNEL] == 3 and sizes[_KERNEL + 1] == 3:  # written out, which is several times faster
                 a, b, c = _tap(start, sizes, 0), _tap(start, sizes, 3), _tap(start, sizes, 6)
@@ -185,7 +382,7 @@ def depthwise(arrays, images, channels):
                     second = first + b[k] * w3 + b[k + p] * w4 + b[k + q] * w5
                     target[k] = second + c[k] * w6 + c[k + p] * w7 + c[k + q] * w8 + shift
                 continue
-            a, w0 = floats(start), w[0]
+            a, w0 = start, w[0]
             for k in range(run):
                 target[k] = a[k] * w0
             t = 1
@@ -225,19 +422,18 @@ def depthwise_input(arrays, images, channels):
         return 0
     width, run = _width(sizes), sizes[_OUT + 1]
     for image in range(images * channels):
-        own = word(result + DATA) + 4 * image * size
-        whole = own if _is_plain(sizes) else word(scratch + DATA)
-        target = floats(whole)
-        for i in range(sizes[_PADDED] * width):
-            target[i] = float32(0)
+        own = ahead(data_of(result), image * size)
+        whole = own if _is_plain(sizes) else data_of(scratch)
+        clear(whole, sizes[_PADDED] * width)
         for t in range(taps):
             factor = floats(word(weight + DATA) + 4 * (image % channels) * taps)[t]
             for r in range(sizes[_OUT]):
                 gradient = floats(word(g + DATA) + 4 * (image * count + r * run))
-                target = _tap(whole + 4 * r * sizes[_STRIDE] * width, sizes, t)
+                target = _tap(ahead(whole, r * sizes[_STRIDE] * width), sizes, t)
                 for k in range(run):
                     target[k] += gradient[k] * factor
-        _cropped(whole, own, sizes)
+        if not _is_plain(sizes):
+            _copy_image(own, whole, sizes, True)
     return 1
 
 
@@ -263,7 +459,7 @@ def depthwise_weight(arrays, images, channels):
         return 0
     sums, pitch = data_of(own), sizes[_STRIDE] * width
     for image in range(images * channels):
-        values = floats(_padded(word(x + DATA) + 4 * image * size, word(scratch + DATA), sizes))
+        values = _padded(ahead(data_of(x), image * size), data_of(scratch), sizes)
         gradient = floats(word(g + DATA) + 4 * image * count)
         for i in range(taps * run):
             sums[i] = float32(0)

@@ -6,7 +6,7 @@
 from numba import float32, int64, njit, types
 
 from labnet.kernels.blas import SDOT, SGEMM, SGEMV
-from labnet.kernels.cpu.arrays import INSIDE, Pointer, allocate, floats, free
+from labnet.kernels.cpu.arrays import APART, INSIDE, Pointer, allocate, floats, free
 
 _enum, _size = types.int32, int64
 _gemm = types.ExternalFunction(
@@ -29,24 +29,43 @@ def should_transpose(rows, inner, columns):
 @njit(**INSIDE)
 def product(left, left_transposed, right, right_transposed, out, rows, inner, columns):
     """Compute left (rows, inner) @ right (inner, columns); a transposed factor is stored by columns."""
+    left_step, right_step = rows if left_transposed else inner, inner if right_transposed else columns
+    _product(left, left_transposed, left_step, right, right_transposed, right_step, out, columns, rows, inner, columns)
+
+
+@njit(**APART)
+def multiply(left, left_step, right, right_step, out, out_step, rows, inner, columns):
+    """Compute left (rows, inner) @ right (inner, columns), where a step is the distance of neighbouring rows."""
+    _product(left, False, left_step, right, False, right_step, out, out_step, rows, inner, columns)
+
+
+@njit(**APART)
+def multiply_with_transposed(left, left_step, right, right_step, out, out_step, rows, inner, columns):
+    """Compute left @ right where the latter is stored by columns."""
+    _product(left, False, left_step, right, True, right_step, out, out_step, rows, inner, columns)
+
+
+@njit(**INSIDE)
+def _product(left, left_transposed, down, right, right_transposed, step, out, out_step, rows, inner, columns):
+    across, along = down if left_transposed else 1, 1 if right_transposed else step
     if rows == 1 and columns == 1:
-        out[0] = _dot(inner, left, 1, right, 1)
+        out[0] = _dot(inner, left, across, right, along)
     elif rows == 1:
-        order, step = (_COLUMNS, inner) if right_transposed else (_ROWS, columns)
-        _gemv(order, _TRANSPOSED, inner, columns, float32(1), right, step, left, 1, float32(0), out, 1)
+        order = _COLUMNS if right_transposed else _ROWS
+        _gemv(order, _TRANSPOSED, inner, columns, float32(1), right, step, left, across, float32(0), out, 1)
     elif columns == 1:
-        order, step = (_ROWS, rows) if left_transposed else (_COLUMNS, inner)
-        _gemv(order, _TRANSPOSED, inner, rows, float32(1), left, step, right, 1, float32(0), out, 1)
+        order = _ROWS if left_transposed else _COLUMNS
+        _gemv(order, _TRANSPOSED, inner, rows, float32(1), left, down, right, along, float32(0), out, out_step)
     elif inner == 1:
+        i_step, j_step = 1 if left_transposed else down, step if right_transposed else 1
         for i in range(rows):
-            for j in range(columns):
-                out[i * columns + j] = float32(0) + left[i] * right[j]  # never minus zero, as in NumPy
+            for j in range(columns):  # never minus zero, as in NumPy
+                out[i * out_step + j] = float32(0) + left[i * i_step] * right[j * j_step]
     else:
-        left_form, left_step = (_TRANSPOSED, rows) if left_transposed else (_PLAIN, inner)
-        right_form, right_step = (_TRANSPOSED, inner) if right_transposed else (_PLAIN, columns)
+        left_form, right_form = _TRANSPOSED if left_transposed else _PLAIN, _TRANSPOSED if right_transposed else _PLAIN
         _gemm(
-            *(_ROWS, left_form, right_form, rows, columns, inner, float32(1), left, left_step, right, right_step),
-            *(float32(0), out, columns),
+            *(_ROWS, left_form, right_form, rows, columns, inner, float32(1), left, down, right, step),
+            *(float32(0), out, out_step),
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from labnet import kernels
 from labnet.kernels.device_dispatch import is_on_gpu
 from labnet.ops.aggregation.reduction import sum
 from labnet.ops.core.declaration import Array, Sample
@@ -16,6 +17,11 @@ from labnet.ops.core.registry import FLOATS, op
 from labnet.ops.nn import depthwise
 from labnet.ops.nn.windows import Padding, Pair, Windows
 from labnet.tensor import Tensor
+
+#: Elements of a window from which on transposing its gradients first takes less time than it saves in BLAS.
+_WORTH_TURNING = 32
+#: Multiplications of a product that take as long as one element of other ops.
+_PRODUCTS = 32
 
 
 def _channels_fit(images: tuple[int, ...], weight: tuple[int, ...], groups: int) -> None:
@@ -49,6 +55,35 @@ def _windows(
         dilation=dilation,
         joined=not is_on_gpu(like) and not _is_depthwise(like, weight, groups),
     )
+
+
+def _contiguous(*arrays: Array) -> tuple[Array, ...]:
+    """Return arrays whose elements lie one after the other, so that BLAS is called in the same way for all."""
+    return arrays if is_on_gpu(arrays[0]) else tuple(map(np.ascontiguousarray, arrays))
+
+
+def _computed(
+    kernel: kernels.Kernel,
+    shape: tuple[int, ...] | None,
+    dtype: np.dtype[Any],
+    windows: Windows,
+    filters: Array,
+    *arrays: Array,
+    numbers: tuple[int, ...] = (),
+) -> Array | None:
+    """Return what a kernel computes, in a new array or in the last one; None if it did not.
+
+    Parameters
+    ----------
+    filters : array of shape (groups, K / groups, inner) or (groups, inner, K / groups)
+    """
+    images = len(arrays[0])
+    work = images * filters.size * windows.out[0] * windows.row // _PRODUCTS
+    if is_on_gpu(arrays[0]) or (compiled := kernel.ready(dtype, work)) is None:
+        return None
+    out = arrays[-1] if shape is None else np.empty(shape, dtype)
+    together = (windows.sizes(), *arrays, *(() if shape is None else (out,)))
+    return out if compiled(together, images, windows.tile(*filters.shape[1:]), *numbers) else None
 
 
 def _pull_images(g: Tensor, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, **static: Any) -> Tensor:
@@ -126,19 +161,28 @@ def conv2d(
     if np.shape(bias) not in ((), weight.shape[:1]):
         raise ValueError("expected one number of the bias per filter")
     windows = _windows(x, x.shape, weight.shape, groups, stride=stride, padding=padding, dilation=dilation)
+    dtype = np.result_type(x, weight, bias)
+    numbers = bias
+    if not np.ndim(bias) and not is_on_gpu(x):
+        numbers = np.full(len(weight), bias, None if isinstance(bias, np.ndarray) else x.dtype)
     if _is_depthwise(x, weight.shape, groups):
-        numbers = (
-            bias if np.ndim(bias) else np.full(len(weight), bias, None if isinstance(bias, np.ndarray) else x.dtype)
-        )
         return depthwise.correlate(x, weight[:, 0], numbers, windows)
+    x, weight = _contiguous(x, weight)
     filters = weight.reshape(groups, len(weight) // groups, -1)
+    shape = len(x), len(weight), *windows.out
+    if (found := _computed(kernels.convolve, shape, dtype, windows, filters, x, filters, numbers)) is not None:
+        return found
     shift = np.reshape(bias, (*filters.shape[:2], 1)) if np.ndim(bias) else bias
-    out = np.empty((len(x), *filters.shape[:2], windows.out[0] * windows.row), np.result_type(x, weight, bias), like=x)
+    out = np.empty((len(x), *filters.shape[:2], windows.out[0] * windows.row), dtype, like=x)
     memory = windows.memory(x, x.shape[1], groups, x.dtype)
+    tiles = windows.tiles(x, *filters.shape[1:])
     for part in windows.parts(x, x.shape[1]):
-        np.matmul(filters, windows.columns(x[part], groups, memory), out=out[part])
+        columns = windows.columns(x[part], groups, memory)
+        for tile in tiles:
+            np.matmul(filters, columns[..., tile], out=out[part][..., tile])
         out[part] += shift
-    return out.reshape(len(x), len(weight), windows.out[0], windows.row)[..., : windows.out[1]]
+    out = out.reshape(len(x), len(weight), windows.out[0], windows.row)[..., : windows.out[1]]
+    return out if windows.row == windows.out[1] else np.ascontiguousarray(out)
 
 
 def _pull_weight_of_input(g: Tensor, out: Tensor, y: Tensor, weight: Tensor, *, shape: Any, **static: Any) -> Tensor:
@@ -188,11 +232,22 @@ def conv2d_input(
     windows = _windows(y, shape, weight.shape, groups, stride=stride, padding=padding, dilation=dilation)
     if _is_depthwise(y, weight.shape, groups):
         return depthwise.correlate_input(y, weight[:, 0], windows)
-    filters = np.swapaxes(weight.reshape(groups, len(weight) // groups, -1), 1, 2)
-    out = np.empty(shape, np.result_type(y, weight), like=y)
-    memory = windows.memory(y, shape[1], groups, out.dtype)
+    y, filters = _contiguous(y, np.swapaxes(weight.reshape(groups, len(weight) // groups, -1), 1, 2))
+    dtype = np.result_type(y, weight)
+    if (found := _computed(kernels.convolve_input, shape, dtype, windows, filters, y, filters)) is not None:
+        return found
+    out = np.empty(shape, dtype, like=y)
+    memory = windows.memory(y, shape[1], groups, dtype)
+    tiles = windows.tiles(y, *filters.shape[1:])
     for part in windows.parts(y, shape[1]):
-        out[part] = windows.back(filters, windows.widen(y[part], groups), shape[1], memory)
+        wide = windows.widen(y[part], groups)
+        if memory is None:
+            columns = np.empty((len(wide), *filters.shape[:2], wide.shape[-1]), dtype, like=y)
+        else:
+            columns = memory[: len(wide), ..., : wide.shape[-1]]
+        for tile in tiles:
+            np.matmul(filters, wide[..., tile], out=columns[..., tile])
+        out[part] = windows.back(columns, shape[1])
     return out
 
 
@@ -239,9 +294,21 @@ def conv2d_weight(
     windows = _windows(x, x.shape, shape, groups, stride=stride, padding=padding, dilation=dilation)
     if _is_depthwise(x, shape, groups):
         return depthwise.correlate_weight(x, y, windows).reshape(shape)
+    x, y = _contiguous(x, y)
     out = np.zeros((groups, math.prod(shape[1:]), shape[0] // groups), np.result_type(x, y), like=x)
+    is_turned = out.shape[1] >= _WORTH_TURNING and not is_on_gpu(x)
+    if _computed(kernels.convolve_weight, None, out.dtype, windows, out, x, y, out, numbers=(is_turned,)) is not None:
+        return np.swapaxes(out, 1, 2).reshape(shape)
     memory = windows.memory(x, x.shape[1], groups, x.dtype)
+    tiles = windows.tiles(x, *out.shape[1:])
     for part in windows.parts(x, x.shape[1]):  # BLAS is faster with the larger factor on the left
-        columns = windows.columns(x[part], groups, memory)
-        out += np.matmul(columns, np.swapaxes(windows.widen(y[part], groups), 2, 3)).sum(axis=0)
+        columns, turned = windows.columns(x[part], groups, memory), np.swapaxes(windows.widen(y[part], groups), 2, 3)
+        rights = [np.ascontiguousarray(turned[:, :, tile]) if is_turned else turned[:, :, tile] for tile in tiles]
+        products = [np.matmul(columns[..., tile], right) for tile, right in zip(tiles, rights, strict=True)]
+        if is_on_gpu(x):
+            out += products[0].sum(axis=0)
+            continue
+        for image in zip(*products, strict=True):
+            for product in image:
+                out += product
     return np.swapaxes(out, 1, 2).reshape(shape)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from labnet import kernels
 from labnet.kernels.device_dispatch import is_on_gpu
 from labnet.ops.core.declaration import Array
 
@@ -25,6 +24,8 @@ Padding = Pair | str
 _PART = 1 << 17
 #: The same on a GPU, where small parts have no benefit: a gigabyte.
 _PART_ELSEWHERE = 1 << 28
+#: Multiplications of a product whose factors BLAS takes where they lie, on processors with AVX-512.
+_SMALL = 1_000_000
 #: Windows per row below which rows are merged.
 _SHORT = 16
 
@@ -58,10 +59,6 @@ def margins(
         totals = [d * (k - 1) * (padding == "same") for k, d in zip(kernel, dilation, strict=True)]
         return tuple((total // 2, total - total // 2) for total in totals)
     return tuple((width, width) for width in pair(padding))
-
-
-#: Sizes and memory for an image, as a kernel reads them, and memory for a matrix of windows.
-Memory = tuple[Array, Array, Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,24 +142,48 @@ class Windows:
         count = self._part(x, channels)
         return (slice(start, start + count) for start in range(0, len(x), count))
 
+    def tile(self, filters: int, inner: int) -> int:
+        """Return the number of windows to multiply at a time, for filters of `inner` elements.
+
+        Their matrix stays in the cache. BLAS does not copy the factors of a small product.
+        """
+        count, small = self.out[0] * self.row, _SMALL // max(filters * inner, 1)
+        if count <= small:
+            return count
+        return small // 64 * 64 if small >= 128 else max(_PART // inner // 64 * 64, 256)
+
+    def tiles(self, x: Array, filters: int, inner: int) -> list[slice]:
+        """Return the windows of an image that are multiplied at a time; on a GPU, all of them."""
+        count = self.out[0] * self.row
+        step = count if is_on_gpu(x) else self.tile(filters, inner)
+        return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+    def sizes(self) -> Array:
+        """Return the sizes as a kernel of the CPU reads them."""
+        return _geometry(self)[0]
+
     def geometry(self) -> tuple[Array, Array]:
         """Return the sizes as a kernel of the CPU reads them, and memory for an image with padding."""
         sizes, size = _geometry(self)
         return sizes, np.empty(size, np.float32)
 
-    def memory(self, x: Array, channels: int, groups: int, dtype: np.dtype[Any]) -> Memory | None:
-        """Return memory for the matrix of windows of each part, with what a kernel needs; None if it takes none.
+    @property
+    def _is_matrix(self) -> bool:
+        """Whether images already are matrices of windows, which have one element each."""
+        return self.kernel == self.stride == (1, 1) and self.padded == self.image
+
+    def memory(self, x: Array, channels: int, groups: int, dtype: np.dtype[Any]) -> Array | None:
+        """Return memory for the matrix of windows of each part; None if it takes none.
 
         Its rows do not all begin in the same line of the cache.
         """
-        if is_on_gpu(x) or (self.kernel == self.stride == (1, 1) and self.padded == self.image):
+        if is_on_gpu(x) or self._is_matrix:
             return None
         count, inner = self.out[0] * self.row, channels // groups * self.kernel[0] * self.kernel[1]
         images = min(len(x), self._part(x, channels))
-        whole = np.empty((images, groups, inner, count if count % 256 else count + 16), dtype)
-        return (*self.geometry(), whole)
+        return np.empty((images, groups, inner, count if count % 256 else count + 16), dtype)
 
-    def columns(self, x: Array, groups: int, memory: Memory | None) -> Array:
+    def columns(self, x: Array, groups: int, memory: Array | None) -> Array:
         """Return the windows of images (N, C, H, W) as a matrix (N, groups, C / groups * kernel, windows)."""
         shape = x.shape[0], groups, x.shape[1] // groups * self.kernel[0] * self.kernel[1], self.out[0] * self.row
         if is_on_gpu(x):
@@ -171,13 +192,7 @@ class Windows:
             return im2col.im2col(x, self._sizes()).reshape(shape)
         if memory is None:
             return x.reshape(shape)
-        *known, whole = memory
-        whole = whole[: len(x)]
-        out = whole[..., : shape[-1]]
-        if compiled := kernels.columns.ready(x.dtype, whole.size):
-            together = (*known, np.ascontiguousarray(x), whole)
-            if compiled(together, x.shape[0] * x.shape[1], whole.shape[-1]):
-                return out
+        out = memory[: len(x), ..., : shape[-1]]
         view = self.view(x)
         out.reshape(view.shape, copy=False)[...] = view
         return out
@@ -190,33 +205,15 @@ class Windows:
             self._inside(padded)[...] = x
         return self._view(np.ascontiguousarray(padded))
 
-    def back(self, filters: Array, wide: Array, channels: int, memory: Memory | None) -> Array:
-        """Return the images (N, channels, H, W) whose windows are ``filters @ wide``; the adjoint of `columns`.
-
-        Parameters
-        ----------
-        filters : array of shape (groups, channels / groups * kernel, K / groups)
-        wide : array of shape (N, groups, K / groups, windows)
-        channels : int
-        memory : tuple of array, or None
-            As of `memory`.
-        """
-        if is_on_gpu(wide):
+    def back(self, columns: Array, channels: int) -> Array:
+        """Sum the windows that `columns` returns into images (N, channels, H, W); the adjoint of `columns`."""
+        if is_on_gpu(columns):
             from labnet.kernels.cuda.kernels import im2col
 
-            parts = np.matmul(filters, wide).reshape(len(wide), channels, *self.kernel, *self.out)
-            return im2col.col2im(parts, self._sizes())
-        if memory is None:
-            return np.matmul(filters, wide).reshape(len(wide), channels, *self.image)
-        *known, whole = memory
-        whole = whole[: len(wide)]
-        columns = np.matmul(filters, wide, out=whole[..., : wide.shape[-1]])
-        if compiled := kernels.add_columns.ready(columns.dtype, columns.size):
-            out = np.empty((len(wide), channels, *self.image), columns.dtype)
-            together = (*known, whole, out)
-            if compiled(together, len(wide) * channels, whole.shape[-1]):
-                return out
-        parts = columns.reshape((len(wide), channels, *self.kernel, self.out[0], self.row), copy=False)
+            return im2col.col2im(columns.reshape(len(columns), channels, *self.kernel, *self.out), self._sizes())
+        if self._is_matrix:
+            return columns.reshape(len(columns), channels, *self.image)
+        parts = columns.reshape((len(columns), channels, *self.kernel, self.out[0], self.row), copy=False)
         if self.stride[0] == 1 and self.row == self.padded[1]:  # the rows are then consecutive and are added as one
             padded = np.zeros((len(columns), channels, *self.padded), columns.dtype)
             runs = padded.reshape(len(columns), channels, self.padded[0] * self.row)
@@ -257,4 +254,5 @@ def _geometry(windows: Windows) -> tuple[Array, int]:
     places = [j * across % step * plane + j * across // step for j in range(windows.kernel[1])]
     taps = [i * down * plane * step + place for i in range(windows.kernel[0]) for place in places]
     sizes = *windows.image, *windows.padded, *windows.kernel, windows.out[0], windows.row, *windows.stride
-    return np.asarray((*sizes, *windows.dilation, *windows.before, *taps), np.int64), rows * plane * step
+    sizes = *sizes, *windows.dilation, *windows.before, windows.out[1], *taps
+    return np.asarray(sizes, np.int64), rows * plane * step
