@@ -9,6 +9,7 @@ Works on any object with `array`, `node` and `family`; independent of arithmetic
 """
 
 import weakref
+from collections.abc import Callable, Iterator
 from sys import getrefcount
 from typing import Any
 
@@ -88,6 +89,25 @@ def link(view: Any, source: Any) -> None:
         base, views = family, family.family
     view.family = base
     views.add(weakref.ref(view, views.discard))
+
+
+def rows(source: Any, make: Callable[[Array], Any]) -> Iterator[Any]:
+    """Yield the rows of a tensor as views of it; `make` makes tensors of arrays."""
+    base: Any = None
+    views: Any = None
+    add: Any = None
+    discard: Any = None
+    for index in range(len(source.array)):
+        row = make(source.array[index])
+        if base is not None and base.family is views and (source is base or source.family is base):
+            row.family = base
+            add(weakref.ref(row, discard))
+        else:  # the first row, or the source has left its family
+            link(row, source)
+            if (base := row.family) is not None:
+                views = base.family
+                add, discard = views.add, views.discard
+        yield row
 
 
 def unlink(view: Any) -> None:

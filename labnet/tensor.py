@@ -213,17 +213,10 @@ class Tensor(Methods):
         return self.shape[0]
 
     def __iter__(self) -> Iterator["Tensor"]:
-        if self.ndim < 2 or _witness() is not None or active() or (self.node is not None and autograd.is_recording()):
+        is_recorded = self.node is not None and autograd.is_recording()
+        if self.ndim < 2 or is_recorded or _witness() is not None or active() or is_on_gpu(self.array):
             return (self[index] for index in range(len(self)))
-        return map(self._row, range(len(self)))
-
-    def _row(self, index: int) -> "Tensor":
-        """Return ``self[index]`` where that is neither recorded nor counted."""
-        if is_on_gpu(self.array):
-            return self[index]
-        row = wrap(self.array[index])
-        memory.link(row, self)
-        return row
+        return memory.rows(self, wrap)  # neither recorded nor counted
 
     __eq__: Any
     __hash__ = object.__hash__

@@ -284,6 +284,24 @@ def test_rows_of_a_loop_are_views(shape):
         assert row.shape == same.shape
 
 
+@pytest.mark.parametrize("look", [lambda x: x, lambda x: x[1:], lambda x: x.T], ids=["base", "view", "transposed"])
+def test_writes_in_a_loop_over_rows_reach_the_rows_before_and_copy_nothing(look):
+    base = ln.zeros((5, 4))
+    x, before, memory = look(base), [], id(base.array)
+    for index, row in enumerate(x):
+        before.append(row)
+        row += 1.0
+        x[index] *= 2.0
+    assert id(base.array) == memory
+    base += 1.0
+    assert [row.tolist() for row in before] == x.tolist()
+    exported = base.numpy()
+    for row in x:
+        row += 1.0
+    assert [row.tolist() for row in before] == x.tolist()
+    assert (look(ln.asarray(exported)) + 1.0 == x).all()
+
+
 @pytest.mark.parametrize(
     ("key", "view"),
     [

@@ -191,18 +191,21 @@ def _images_with_padding(x, scratch, channels, sizes):
 
 
 @njit(**APART)
-def _copy_result(tile, pitch, sizes, filters, first, count, bias, result):
-    """Copy a product plus a bias to the result, without unused windows."""
+def _add_bias(products, pitch, filters, count, bias):
+    """Add a number to each row of a matrix."""
+    for k in range(filters):
+        row, shift = ahead(products, k * pitch), bias[k]
+        for i in range(count):
+            row[i] += shift
+
+
+@njit(**APART)
+def _copy_used(products, pitch, sizes, filters, first, count, result):
+    """Copy a product to the result, without unused windows."""
     row, used = sizes[_OUT + 1], sizes[_USED]
     size, begin, start = sizes[_OUT] * used, first // row, first % row
     for k in range(filters):
-        source, target, shift = ahead(tile, k * pitch), ahead(result, k * size), bias[k]
-        for i in range(count):
-            source[i] += shift
-        if row == used:
-            copy(ahead(target, first), source, count)
-            continue
-        at, column, place = begin, start, 0
+        source, target, at, column, place = ahead(products, k * pitch), ahead(result, k * size), begin, start, 0
         while place < count:
             length = min(row - column, count - place)
             copy(ahead(target, at * used + column), ahead(source, place), max(min(length, used - column), 0))
@@ -237,14 +240,18 @@ def convolve(arrays, images, tile):
         group = n % groups
         start = _images_with_padding(ahead(data_of(x), n * image), scratch, channels, sizes)
         factor, shifts = ahead(data_of(weight), group * filters * inner), ahead(data_of(bias), group * filters)
+        out, all_used = ahead(data_of(result), n * own), sizes[_OUT + 1] == sizes[_USED]
         for first in range(0, count, tile):
             some = min(tile, count - first)
-            if _is_matrix(sizes):
-                multiply(factor, inner, ahead(start, first), count, products, pitch, filters, inner, some)
-            else:
+            source, step = ahead(start, first), count
+            if not _is_matrix(sizes):
                 _copy_windows(start, sizes, channels, first, some, windows, pitch)
-                multiply(factor, inner, windows, pitch, products, pitch, filters, inner, some)
-            _copy_result(products, pitch, sizes, filters, first, some, shifts, ahead(data_of(result), n * own))
+                source, step = windows, pitch
+            target, down = (ahead(out, first), count) if all_used else (products, pitch)
+            multiply(factor, inner, source, step, target, down, filters, inner, some)
+            _add_bias(target, down, filters, some, shifts)
+            if not all_used:
+                _copy_used(products, pitch, sizes, filters, first, some, out)
     free(memory)
     return 1
 

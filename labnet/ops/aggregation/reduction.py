@@ -23,6 +23,8 @@ SAMPLES = (
     Sample(((3, 4),), {"axis": -1, "keepdims": True}),
     Sample(((),)),
 )
+#: What `np.sum` and `np.mean` call, without their overhead.
+_sum: Any = np.add.reduce
 EMPTY_SAMPLE = Sample(((0, 3),), {"axis": 0})
 
 
@@ -38,15 +40,26 @@ def of_number(x: Array, axis: A) -> A | None:
     return None if axis in (0, -1) and not x.ndim else axis
 
 
+def beside(g: Tensor, x: Tensor, axis: Axis) -> Tensor:
+    """Return a reduction of `x` over `axis` with length one for the reduced dimensions."""
+    return g.reshape(_kept(x.shape, axis))
+
+
 def spread(g: Tensor, x: Tensor, axis: Axis) -> Tensor:
     """Broadcast a reduction over `axis` back to the shape of `x`."""
     if axis is None and isinstance(g, np.ndarray):
         return np.full(x.shape, g.reshape(()), g.dtype)
-    return broadcast_to(g.reshape(_kept(x.shape, axis)), x.shape)
+    return broadcast_to(beside(g, x, axis), x.shape)
+
+
+def _pull_sum(g: Any, out: Any, x: Any, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Any:
+    found = spread(g, x, axis)
+    is_new = axis is None and isinstance(g, np.ndarray) and found.dtype == x.dtype
+    return found if is_new else found.astype(x.dtype)
 
 
 @op(
-    lambda g, out, x, *, axis=None, dtype=None, keepdims=False: spread(g, x, axis).astype(x.dtype),
+    _pull_sum,
     samples=(*SAMPLES, EMPTY_SAMPLE),
     dtypes=NUMBERS,
     reads="",
@@ -64,7 +77,10 @@ def sum(x: Array, /, axis: Axis = None, *, dtype: DTypeLike | None = None, keepd
         return np.sum(x, axis=axis, dtype=SINGLE, keepdims=keepdims).astype(HALF)
     if x.size >= _LARGE and dtype is None and (found := _sums_of_rows(x, axis, keepdims)) is not None:
         return found
-    return np.sum(x, axis=axis, dtype=None if dtype is None else as_dtype(dtype), keepdims=keepdims)
+    wanted = None if dtype is None else as_dtype(dtype)
+    if type(x) is np.ndarray:
+        return _sum(x, axis, wanted, keepdims=keepdims)
+    return np.sum(x, axis=axis, dtype=wanted, keepdims=keepdims)
 
 
 @op(
@@ -82,7 +98,13 @@ def mean(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
     >>> ln.mean(ln.asarray([[1.0, 2.0], [3.0, 4.0]]), axis=-1).tolist()
     [1.5, 3.5]
     """
-    return mean_of_array(x) if axis is None and not keepdims else np.mean(x, axis=of_number(x, axis), keepdims=keepdims)
+    if axis is None and not keepdims:
+        return mean_of_array(x)
+    along = of_number(x, axis)
+    if type(x) is np.ndarray and x.size and x.dtype.char in "fd":
+        total = _sum(x, along, keepdims=keepdims)
+        return total / x.dtype.type(x.size // total.size)
+    return np.mean(x, axis=along, keepdims=keepdims)
 
 
 #: Elements from which a kernel sums faster than NumPy.

@@ -14,6 +14,7 @@ from labnet.ops.aggregation.reduction import (
     EMPTY_SAMPLE,
     SAMPLES,
     Axis,
+    beside,
     max,
     mean,
     min,
@@ -140,11 +141,8 @@ def _pull_var(
     g: Tensor, out: Tensor, x: Tensor, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
 ) -> Tensor:
     count = x.size // (out.size or 1)
-    return (
-        spread(g, x, axis)
-        * _centred(x, axis)
-        * (2 / builtins.max(count - correction, 0) if count > correction else math.nan)
-    )
+    factor = 2 / builtins.max(count - correction, 0) if count > correction else math.nan
+    return beside(g, x, axis) * _centred(x, axis) * factor
 
 
 #: Elements for which the calls take longer than the computation.
@@ -193,7 +191,8 @@ def _pull_std(
     g: Tensor, out: Tensor, x: Tensor, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
 ) -> Tensor:
     at_zero = out == 0  # all elements equal: not differentiable, 0 is a subgradient
-    scaled = where(at_zero, 0, g / where(at_zero, 1, 2 * out))
+    chosen: Any = where if isinstance(g, Tensor) or isinstance(out, Tensor) else np.where
+    scaled = chosen(at_zero, 0, g / chosen(at_zero, 1, 2 * out))
     return _pull_var(scaled, out, x, axis=axis, correction=correction, keepdims=keepdims)
 
 
