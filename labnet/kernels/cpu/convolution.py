@@ -166,12 +166,8 @@ def _products_fit(geometry, filters, axis, images, x, y, tile):
     numbers, sizes = flat_size(geometry, READ, INT64), integers(word(geometry + DATA))
     if numbers < _TAPS or numbers != _TAPS + _area(sizes, _KERNEL) or not suits(filters, 3, READ, FLOAT32):
         return False
-    groups, outer, inner, taps = (
-        length(filters, 0),
-        length(filters, axis),
-        length(filters, 3 - axis),
-        _area(sizes, _KERNEL),
-    )
+    groups, outer, inner = length(filters, 0), length(filters, axis), length(filters, 3 - axis)
+    taps = _area(sizes, _KERNEL)
     if inner < 2 or inner % taps or outer < 1 or tile < 2 or _area(sizes, _OUT) % tile == 1:
         return False
     if x != images * groups * inner // taps * _area(sizes, _IMAGE):
@@ -235,12 +231,13 @@ def convolve(arrays, images, tile):
         return 0
     scratch = floats(memory)
     windows, products = ahead(scratch, size), ahead(scratch, size + inner * pitch)
+    all_used = sizes[_OUT + 1] == sizes[_USED]
     clear(scratch, size)
     for n in range(images * groups):
         group = n % groups
         start = _images_with_padding(ahead(data_of(x), n * image), scratch, channels, sizes)
         factor, shifts = ahead(data_of(weight), group * filters * inner), ahead(data_of(bias), group * filters)
-        out, all_used = ahead(data_of(result), n * own), sizes[_OUT + 1] == sizes[_USED]
+        out = ahead(data_of(result), n * own)
         for first in range(0, count, tile):
             some = min(tile, count - first)
             source, step = ahead(start, first), count

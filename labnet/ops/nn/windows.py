@@ -147,10 +147,10 @@ class Windows:
 
         Their matrix stays in the cache. BLAS does not copy the factors of a small product.
         """
-        count, small = self.out[0] * self.row, _SMALL // max(filters * inner, 1)
-        if count <= small:
-            return count
-        return small // 64 * 64 if small >= 128 else max(_PART // inner // 64 * 64, 256)
+        count, near = self.out[0] * self.row, max(_PART // max(inner, 1), 256)
+        small = _SMALL // max(filters * inner, 1)
+        most = min(small, near) if small >= 128 else near
+        return count if count <= most else most // 64 * 64
 
     def tiles(self, x: Array, filters: int, inner: int) -> list[slice]:
         """Return the windows of an image that are multiplied at a time; on a GPU, all of them."""
