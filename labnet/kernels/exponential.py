@@ -3,6 +3,7 @@
 Activations and softmax need it, for numbers of which the greatest is subtracted, or that are negative anyway.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,9 @@ _BLOCK = 16384
 _LEAST = -104.0
 # log(2) in two parts, of which the first has so few digits that its products with the exponents are exact.
 _LOG2_E, _LOG_2, _LOG_2_REST = 1.4426950216293335, 0.693145751953125, 1.428606765330187e-06
-#: Rounds to an integer n, and leaves n + 64 with the bias of exponents, 127, in the lowest bits.
+#: Rounds to an integer n: the lowest bits of the sum are n + 64 + 127, of which 127 is the bias of exponents.
 _ROUND = 1.5 * 2**23 + 64 + 127
-# Polynomial of the least maximum error, by Lawson's iteration: of exp(x) - 1 - x over x**2, on [-log(2)/2, log(2)/2].
+# Polynomial of the least maximum error, by Lawson's iteration: of (exp(x) - 1 - x) / x**2, on [-log(2)/2, log(2)/2].
 _2, _3, _4, _5, _6 = (
     0.4999999403953552, 0.1666652113199234, 0.04166838899254799, 0.00836874544620514, 0.0013814540579915047,
 )  # fmt: skip
@@ -39,7 +40,8 @@ def _arithmetic(x: Any) -> Any:
 def exponential(x: Any) -> Any:
     """Return ``exp(x)`` of each element of an array of floats, or of a stand-in for one, that is not positive.
 
-    It is exact to 1 unit in the last place in float32; for other dtypes and on a GPU it is `np.exp`.
+    It is exact to 1 unit in the last place in float32, and meaningless for positive numbers; for other dtypes and on a
+    GPU it is `np.exp`.
 
     Examples
     --------
@@ -53,10 +55,13 @@ def exponential(x: Any) -> Any:
     if not isinstance(x, np.ndarray | np.float32):
         return np.exp(x)
     with np.errstate(all="ignore"):
-        if x.size <= _BLOCK:
-            return _arithmetic(x)
-        flat = x.reshape(-1)
-        out = np.empty_like(flat)
-        for start in range(0, flat.size, _BLOCK):
-            out[start : start + _BLOCK] = _arithmetic(flat[start : start + _BLOCK])
-    return out.reshape(x.shape)
+        return in_blocks(_arithmetic, np.asarray(x), _BLOCK) if x.size > _BLOCK else _arithmetic(x)
+
+
+def in_blocks(function: Callable[[Any], Any], x: np.ndarray[Any, Any], length: int) -> np.ndarray[Any, Any]:
+    """Apply a function to parts of an array, and return the results in the order of memory that NumPy gives them."""
+    out = x.astype(x.dtype)
+    flat = out.ravel(order="K")  # a view, since a copy has no gaps
+    for start in range(0, flat.size, length):
+        flat[start : start + length] = function(flat[start : start + length])
+    return out

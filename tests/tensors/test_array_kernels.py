@@ -7,6 +7,7 @@ import pytest
 
 import labnet as ln
 from labnet import kernels, nn
+from labnet.errors import ShapeError
 from labnet.ops.selection.order_statistics import argselect
 from tests.tensors.test_kernels import loaded, with_and_without  # noqa: F401
 
@@ -51,9 +52,15 @@ def assert_computed(monkeypatch, compute, names):
     assert_same_bits(fast, slow)
 
 
+def _order(x):
+    """Return the order of an array's dimensions in memory, which decides the order of later sums."""
+    return [step for step, length in zip(x.strides, x.shape, strict=True) if length > 1]
+
+
 def assert_same_bits(fast, slow):
     for one, other in zip(fast, slow, strict=True):
         assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        assert one.size < 2 or _order(one) == _order(other)
         missing = np.isnan(one)
         np.testing.assert_array_equal(missing, np.isnan(other))
         bits = [np.where(missing, 0, x).view(f"u{x.itemsize}") for x in (one, other)]
@@ -336,6 +343,27 @@ def test_convolutions_have_the_same_bits(monkeypatch, case, names, special):
     static = static | {"groups": images[1]} if weight[1] == 1 else static
     arrays = normal(*images, special=special), normal(*weight, seed=1), normal(weight[0], seed=2)
     assert_computed(monkeypatch, passes(lambda *leaves: nn.conv2d(*leaves, **static), *arrays), names)
+
+
+@pytest.mark.parametrize("channels", [4, 16, 40])
+def test_a_gradient_that_is_the_image_has_the_same_bits(monkeypatch, channels):
+    """NumPy multiplies a matrix with its own transpose by another function of BLAS."""
+    x = ln.asarray(normal(2, channels, 7, 9))
+    weight = ln.asarray(normal(channels, channels, 1, 1, seed=1), requires_grad=True)
+    compute = lambda: [nn.conv2d(x, weight).backward(x)[weight].numpy()]  # noqa: E731
+    assert_computed(monkeypatch, compute, ["convolve_weight"])
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5, 3), (4, 2, 3, 5), (1, 4, 3, 5), (120,)])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_gradients_of_another_shape_are_refused(shape, groups):
+    g = ln.asarray(normal(*shape))
+    weight = (4, 3, 3, 3) if groups == 1 else (4, 1, 3, 3)
+    images = (2, weight[1] * groups, 5, 7)
+    with pytest.raises(ShapeError, match=r"expected gradients of shape \(2, 4, 3, 5\)"):
+        ln.ops.conv2d_input(g, ln.asarray(normal(*weight)), shape=images, groups=groups)
+    with pytest.raises(ShapeError, match=r"expected gradients of shape \(2, 4, 3, 5\)"):
+        ln.ops.conv2d_weight(ln.asarray(normal(*images)), g, shape=weight, groups=groups)
 
 
 def test_depthwise_convolutions_are_those_of_their_channels():

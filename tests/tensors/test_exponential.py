@@ -6,7 +6,6 @@ import pytest
 import labnet as ln
 from labnet.kernels.exponential import exponential
 from labnet.ops.core import single_pass
-from labnet.ops.elementwise.elementary import negative_exp
 from tests.tensors.test_single_pass import assert_same_bits, at_once, by_numpy, numbers, outcome  # noqa: F401
 
 FEW = np.float32([0.0, -0.0, -1e-42, -1e-10, -0.5, -87.4, -103.9, -104.0, -1e30, -np.inf, np.nan])
@@ -43,10 +42,11 @@ def test_exponentials_of_other_dtypes_are_those_of_numpy(dtype):
 
 @pytest.mark.parametrize("size", [0, 1, 7, 128, 129, 1000, 40_000])
 def test_kernels_compute_the_same_exponentials(size, at_once, monkeypatch):  # noqa: F811
+    in_one_pass = single_pass.in_one_pass(exponential)
     for x in (-np.abs(numbers((size,), "float32")), np.resize(every(100_003), size), np.resize(FEW, size)):
         for given in (x, x[::2], x[::-1], x.reshape(1, -1)[:, 1:]):
-            fast = negative_exp(given)
-            slow = by_numpy(lambda: negative_exp(given), monkeypatch)  # noqa: B023
+            fast = in_one_pass(given)
+            slow = by_numpy(lambda: in_one_pass(given), monkeypatch)  # noqa: B023
             assert_same_bits([fast, fast], [slow, exponential(np.ascontiguousarray(given))])
     assert at_once
 
@@ -64,21 +64,24 @@ def test_activations_with_expressions_have_kernels_of_their_gradients(name, dtyp
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "silu", "gelu"])
-def test_operands_with_gaps_go_to_kernels_as_copies(name, at_once, monkeypatch):  # noqa: F811
-    run, found = single_pass._Plan._run_on_copies, []
+def test_arrays_in_any_order_of_memory_go_to_kernels(name, at_once, monkeypatch):  # noqa: F811
+    run, found = single_pass._Plan._run_in_order, []
 
     def counted(*given):
         found.append(run(*given))
         return found[-1]
 
-    monkeypatch.setattr(single_pass._Plan, "_run_on_copies", counted)
+    monkeypatch.setattr(single_pass._Plan, "_run_in_order", counted)
     function = getattr(ln.nn, name)
-    x, g = numbers((60, 50), "float32"), numbers((50, 60), "float32", 9)
-    for given in (x.T, x[::-1].T, np.repeat(x, 2, 0)[::2].T):
-        fast = outcome(function, [given], {}, g)
-        assert_same_bits(fast, by_numpy(lambda: outcome(function, [given], {}, g), monkeypatch))  # noqa: B023
-    assert len(found) >= 3
-    assert not any(array is None for array in found)
+    x = numbers((60, 50), "float32")
+    cube = numbers((9, 40, 61), "float32").transpose(0, 2, 1)
+    for given in (x.T, x[::-1].T, np.repeat(x, 2, 0)[::2].T, cube, cube[::2, ::-1, 3:]):
+        alike, other = np.empty_like(given), numbers(given.shape, "float32", 9)
+        alike[...] = other
+        for g in (alike, other):
+            fast = outcome(function, [given], {}, g)
+            assert_same_bits(fast, by_numpy(lambda: outcome(function, [given], {}, g), monkeypatch))  # noqa: B023
+    assert sum(array is not None for array in found) >= 5
 
 
 @pytest.mark.parametrize("op", ["ndtr", "gelu"])

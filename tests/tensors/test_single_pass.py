@@ -72,6 +72,9 @@ def assert_same_bits(fast, slow):
     assert len(fast) == len(slow) > 1
     for one, other in zip(fast, slow, strict=True):
         assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        assert [s for s, n in zip(one.strides, one.shape, strict=True) if n > 1 and one.size] == [
+            s for s, n in zip(other.strides, other.shape, strict=True) if n > 1 and one.size
+        ]
         same = (one == other) & (np.signbit(one) == np.signbit(other)) | np.isnan(one) & np.isnan(other)
         assert same.all(), (one[~same][:5], other[~same][:5])
 

@@ -58,7 +58,7 @@ def clear(target, count):
 
 @njit(**APART)
 def copy(target, source, count):
-    """Copy numbers, some of them twice."""
+    """Copy numbers to others that do not overlap them, some of them twice."""
     if count >= 16:
         for i in range(0, count - 16, 16):
             _copy16(ahead(target, i), ahead(source, i))

@@ -158,7 +158,7 @@ def _pitch(tile):
 
 @njit(**APART)
 def _products_fit(geometry, filters, axis, images, x, y, tile):
-    """Return whether the sizes fit the filters, and no product has a single column or a vector as its inner dimension.
+    """Return whether the sizes fit the filters, and neither `inner` nor the windows of a product are one.
 
     The filters have the shape (groups, K / groups, inner), or with the last two in turn if `axis`, that of K / groups,
     is 2. `x` and `y` are the sizes of the images and of the result.
@@ -208,6 +208,15 @@ def _copy_used(products, pitch, sizes, filters, first, count, result):
             at, column, place = at + 1, 0, place + length
 
 
+@njit(**INSIDE)
+def _scratch_sizes(sizes, channels, filters, pitch):
+    """Return how many numbers images with padding, windows, and gradients with unused ones take in scratch memory."""
+    taps, count = _area(sizes, _KERNEL), _area(sizes, _OUT)
+    image = 0 if _is_plain(sizes) else channels * sizes[_PADDED] * _width(sizes)
+    windows = 0 if _is_matrix(sizes) else channels * taps * pitch
+    return image, windows, 0 if sizes[_OUT + 1] == sizes[_USED] else filters * count
+
+
 @njit(**OPTIONS)
 def convolve(arrays, images, tile):
     """Multiply filters and windows, `tile` windows at a time, and add a bias.
@@ -225,12 +234,12 @@ def convolve(arrays, images, tile):
     sizes = integers(word(geometry + DATA))
     count, channels, pitch = _area(sizes, _OUT), inner // _area(sizes, _KERNEL), _pitch(tile)
     image, own = channels * _area(sizes, _IMAGE), filters * sizes[_OUT] * sizes[_USED]
-    size = channels * sizes[_PADDED] * _width(sizes)
-    memory = allocate(4 * (size + (inner + filters) * pitch))
+    size, window, _ = _scratch_sizes(sizes, channels, filters, pitch)
+    memory = allocate(4 * (size + window + filters * pitch))
     if memory == 0:
         return 0
     scratch = floats(memory)
-    windows, products = ahead(scratch, size), ahead(scratch, size + inner * pitch)
+    windows, products = ahead(scratch, size), ahead(scratch, size + window)
     all_used = sizes[_OUT + 1] == sizes[_USED]
     clear(scratch, size)
     for n in range(images * groups):
@@ -279,20 +288,20 @@ def convolve_input(arrays, images, tile):
     sizes = integers(word(geometry + DATA))
     count, channels, pitch = _area(sizes, _OUT), inner // _area(sizes, _KERNEL), _pitch(tile)
     image, own = channels * _area(sizes, _IMAGE), filters * sizes[_OUT] * sizes[_USED]
-    size = channels * sizes[_PADDED] * _width(sizes)
-    memory = allocate(4 * (size + inner * pitch + filters * count))
+    size, window, unused = _scratch_sizes(sizes, channels, filters, pitch)
+    memory = allocate(4 * (size + window + unused + 1))
     if memory == 0:
         return 0
     scratch = floats(memory)
-    products, wide = ahead(scratch, size), ahead(scratch, size + inner * pitch)
-    clear(wide, filters * count)
+    products, wide = ahead(scratch, size), ahead(scratch, size + window)
+    clear(wide, unused)
     for n in range(images * groups):
         to = ahead(data_of(result), n * image)
         whole = to if _is_plain(sizes) else scratch
         gradients = _with_unused(ahead(data_of(y), n * own), wide, filters, sizes)
         factor = ahead(data_of(weight), n % groups * inner * filters)
         if not _is_matrix(sizes):
-            clear(whole, size)
+            clear(whole, channels * sizes[_PADDED] * _width(sizes))
         first = (count - 1) // tile * tile
         while first >= 0:
             some = min(tile, count - first)
@@ -312,7 +321,7 @@ def convolve_input(arrays, images, tile):
 
 @njit(**OPTIONS)
 def convolve_weight(arrays, images, tile, is_turned):
-    """Add the products of windows and gradients, `tile` windows at a time; the latter are transposed first if asked.
+    """Add the products of windows and gradients, `tile` windows at a time; gradients are transposed first if asked.
 
     Arrays: geometry, images, gradients, result (groups, inner, K / groups), which is zero at first.
     """
@@ -324,15 +333,15 @@ def convolve_weight(arrays, images, tile, is_turned):
     sizes = integers(word(geometry + DATA))
     count, channels, pitch = _area(sizes, _OUT), inner // _area(sizes, _KERNEL), _pitch(tile)
     image, own = channels * _area(sizes, _IMAGE), filters * sizes[_OUT] * sizes[_USED]
-    size = channels * sizes[_PADDED] * _width(sizes)
-    memory = allocate(4 * (size + inner * pitch + filters * (count + tile + inner)))
+    size, window, unused = _scratch_sizes(sizes, channels, filters, pitch)
+    memory = allocate(4 * (size + window + unused + filters * (tile + inner)))
     if memory == 0:
         return 0
     scratch = floats(memory)
-    windows, wide = ahead(scratch, size), ahead(scratch, size + inner * pitch)
-    turned, products = ahead(wide, filters * count), ahead(wide, filters * (count + tile))
+    windows, wide = ahead(scratch, size), ahead(scratch, size + window)
+    turned, products = ahead(wide, unused), ahead(wide, unused + filters * tile)
     clear(scratch, size)
-    clear(wide, filters * count)
+    clear(wide, unused)
     for n in range(images * groups):
         start = _images_with_padding(ahead(data_of(x), n * image), scratch, channels, sizes)
         gradients = _with_unused(ahead(data_of(y), n * own), wide, filters, sizes)

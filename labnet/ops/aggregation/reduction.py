@@ -1,15 +1,17 @@
 """Reductions over dimensions."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 
 from labnet import kernels
+from labnet.kernels.exponential import exponential
 from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.dtypes import in_floats
 from labnet.ops.core.half_precision import HALF, SINGLE
 from labnet.ops.core.registry import EVERY, FLOATS, NUMBERS, op
-from labnet.ops.elementwise.elementary import kept, negative_exp
+from labnet.ops.elementwise.elementary import exp, kept
 from labnet.ops.layout.shape import broadcast_to
 from labnet.tensor import DTypeLike, Tensor, as_dtype
 
@@ -101,12 +103,14 @@ def mean(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
     if axis is None and not keepdims:
         return mean_of_array(x)
     along = of_number(x, axis)
-    if type(x) is np.ndarray and x.size and x.dtype.char in "fd":
+    if type(x) is np.ndarray and 0 < x.size <= _COUNTED and x.dtype.char in "fd":
         total = _sum(x, along, keepdims=keepdims)
         return total / x.dtype.type(x.size // total.size)
     return np.mean(x, axis=along, keepdims=keepdims)
 
 
+#: Elements whose number is exact in float32.
+_COUNTED = 1 << 24
 #: Elements from which a kernel sums faster than NumPy.
 _LARGE = 4096
 #: Elements per inner product: few enough for BLAS to take one thread, and for float32 to stay exact.
@@ -267,17 +271,19 @@ def is_last(axis: int, x: Any) -> bool:
     return axis in (-1, x.ndim - 1)
 
 
-def in_rows(x: Any) -> Any:
-    """Return an array with its rows one after the other in memory, which decides the order of sums."""
-    return x.copy() if type(x) is np.ndarray and not (x.flags.c_contiguous and x.flags.aligned) else x
+def negative_exp(axis: int, *arrays: Any) -> Callable[[Any], Any]:
+    """Return the exponential that kernels of rows compute, of numbers up to 0, or NumPy's for arrays not in rows."""
+    for x in arrays:
+        if type(x) is not np.ndarray or not (x.flags.c_contiguous and x.flags.aligned and is_last(axis, x)):
+            return np.exp
+    return exponential
 
 
 def _pull_log_softmax(g: Any, out: Any, x: Any, *, axis: int = -1) -> Any:
-    if is_last(axis, x):
-        g, out = in_rows(g), in_rows(out)
-        if (found := kernels.softmax_backward.compute(x.shape, g, out, numbers=(1,))) is not None:
-            return found
-    return g - negative_exp(out) * sum(g, axis=axis, keepdims=True)
+    if is_last(axis, x) and (found := kernels.softmax_backward.compute(x.shape, g, out, numbers=(1,))) is not None:
+        return found
+    power = negative_exp(axis, out, g)
+    return g - (exp if power is np.exp else power)(out) * sum(g, axis=axis, keepdims=True)
 
 
 @op(
@@ -297,12 +303,10 @@ def log_softmax(x: Array, /, axis: int = -1) -> Array:
     >>> ln.nn.log_softmax(ln.asarray([1000.0, 1000.0])).tolist()
     [-0.6931471824645996, -0.6931471824645996]
     """
-    if is_last(axis, x):
-        x = in_rows(x)
-        if (found := kernels.softmax.compute(x.shape, x, numbers=(1,))) is not None:
-            return found
-    x = in_floats(x)
+    if is_last(axis, x) and (found := kernels.softmax.compute(x.shape, x, numbers=(1,))) is not None:
+        return found
+    x, power = in_floats(x), negative_exp(axis, x)
     shifted = x - greatest(x, axis)
     if not x.size:
         return np.exp(shifted)
-    return shifted - np.log(np.sum(negative_exp(shifted), axis=axis, keepdims=True))
+    return shifted - np.log(np.sum(power(shifted), axis=axis, keepdims=True))

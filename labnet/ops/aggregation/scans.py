@@ -40,9 +40,8 @@ def _accumulated(ufunc: np.ufunc, x: Array, axis: int, *, is_reversed: bool = Fa
         sizes = math.prod(shape[:along]), shape[along], math.prod(shape[along + 1 :])
         if compiled(together, *sizes, int(ufunc is np.multiply), int(is_reversed)):
             return out
-    if is_reversed:
-        return np.flip(ufunc.accumulate(np.flip(x, axis), axis), axis)
-    return ufunc.accumulate(x, axis)
+    found = np.flip(ufunc.accumulate(np.flip(x, axis), axis), axis) if is_reversed else ufunc.accumulate(x, axis)
+    return np.ascontiguousarray(found)  # as the kernel's result
 
 
 def _initial(out: Array, axis: int, value: int) -> Array:

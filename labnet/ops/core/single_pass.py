@@ -5,7 +5,7 @@ NumPy computes until the kernel is loaded, and arrays of different shapes or wit
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,18 +47,25 @@ class _Plan(NamedTuple):
                 return None
         out = _empty_like(first, self.dtype)
         together = (*[operands[i] for i in self.inputs], out, self.numbers)
-        return out if compiled(together) else self._run_on_copies(compiled, together[:-2])
+        return out if compiled(together) else self._run_in_order(compiled, together[:-2])
 
-    def _run_on_copies(self, compiled: Callable[..., int], arrays: tuple[Any, ...]) -> Any:
-        """Return the result for arrays of one shape with gaps or in different orders of memory; None for others."""
-        shape = arrays[0].shape
-        order: Literal["C", "F"] = "F" if arrays[0].flags.f_contiguous else "C"
+    def _run_in_order(self, compiled: Callable[..., int], arrays: tuple[Any, ...]) -> Any:
+        """Return the result for arrays of one shape with one order of dimensions in memory; None for others.
+
+        Those with gaps are copied. The result has the order of dimensions that NumPy gives it.
+        """
+        first, views = arrays[0], []
+        order = sorted(range(first.ndim), key=lambda axis: -abs(first.strides[axis]))
         for array in arrays:
-            if type(array) is not _ndarray or array.shape != shape:
+            if type(array) is not _ndarray or array.shape != first.shape:
                 return None
-        copies = [np.require(array, requirements=(order, "A")) for array in arrays]
-        out = np.empty(shape, self.dtype, order)
-        return out if compiled((*copies, out, self.numbers)) else None
+            view = array.transpose(order)
+            steps = [abs(step) for step, length in zip(view.strides, view.shape, strict=True) if length != 1]
+            if 0 in steps or steps != sorted(steps, reverse=True):
+                return None
+            views.append(np.require(view, requirements=("C", "A")))
+        out = np.empty(views[0].shape, self.dtype)
+        return out.transpose(np.argsort(order)) if compiled((*views, out, self.numbers)) else None
 
 
 def _key(value: Any) -> Any:

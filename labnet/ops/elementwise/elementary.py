@@ -270,10 +270,6 @@ def exp(x: Array, /) -> Array:
     """
 
 
-#: The exponential of numbers up to 0, inside of other ops.
-negative_exp = in_one_pass(exponential)
-
-
 @unary(lambda g, out, x: g / x, domain=(0.5, 3.0), ufunc=np.log, scalar="math.log(x)", reads="x")
 def log(x: Array, /) -> Array:
     """Return the natural logarithm of each element.

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labnet.kernels.device_dispatch import is_on_gpu
+from labnet.kernels.exponential import in_blocks
 from labnet.kernels.scalar_program import Symbol
 
 #: Elements per block, so that every pass over a block stays in the cache.
@@ -33,8 +34,8 @@ _LARGE_DOUBLE = (
     -4.520161776123043e-11, 5.506661986684881e-11, -9.614600737567338e-12, 7.555457716263457e-13,
     -2.3633683377102185e-14,
 )  # fmt: skip
-# Of the normal distribution minus 1/2, over x in x**2 on [0, 1.4], and of the fourth root of the distribution of -x in
-# x - 2.7 on [1.4, 5.9], for float32.
+# For float32, with P the distribution function: (P(x) - 1/2) / x by powers of x**2 on [0, 1.4], and the fourth root of
+# P(-x) by powers of x - 2.7 on [1.4, 5.9].
 _CENTRAL = (0.398942202, -0.0664892495, 0.009968834, -0.00117882725, 0.000107877306, -6.08616347e-06)
 _TAIL = (
     0.242653936, -0.182342023, 0.0406327881, 0.00341431564, -0.00269475998, 0.000156235299, 8.70899166e-05,
@@ -94,12 +95,8 @@ def erf_of_array(x: Any) -> Any:
 def _in_blocks(function: Callable[[Any], Any], x: Any) -> Any:
     """Apply a function to parts of an array, float16 converted to float32."""
     work = np.float32 if x.dtype == np.float16 else x.dtype
-    flat = x.reshape(-1)
-    out = np.empty_like(flat)
     with np.errstate(all="ignore"):
-        for start in range(0, flat.size, _BLOCK):
-            out[start : start + _BLOCK] = function(flat[start : start + _BLOCK].astype(work, copy=False))
-    return out.reshape(x.shape)
+        return in_blocks(lambda part: function(part.astype(work, copy=False)), x, _BLOCK)
 
 
 def _normal(x: Any) -> Any:

@@ -8,12 +8,11 @@ import numpy as np
 from labnet import kernels
 from labnet.kernels.device_dispatch import finished
 from labnet.kernels.exponential import exponential
-from labnet.ops.aggregation.reduction import greatest, in_rows, is_last, sum
+from labnet.ops.aggregation.reduction import greatest, is_last, negative_exp, sum
 from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.dtypes import in_floats
-from labnet.ops.core.half_precision import SINGLE
 from labnet.ops.core.registry import FLOATS, op
-from labnet.ops.elementwise.elementary import blocked, kept, negative_exp, sigmoid, tanh, unary, where
+from labnet.ops.elementwise.elementary import blocked, kept, sigmoid, tanh, unary, where
 from labnet.ops.elementwise.error_function import ndtr_of_array
 from labnet.tensor import Tensor
 
@@ -211,10 +210,8 @@ def threshold(x: Array, /, threshold: float, value: float) -> Array:
 
 
 def _pull_softmax(g: Any, out: Any, x: Any, *, axis: int = -1) -> Any:
-    if is_last(axis, x):
-        g, out = in_rows(g), in_rows(out)
-        if (found := kernels.softmax_backward.compute(x.shape, g, out, numbers=(0,))) is not None:
-            return found
+    if is_last(axis, x) and (found := kernels.softmax_backward.compute(x.shape, g, out, numbers=(0,))) is not None:
+        return found
     return out * (g - sum(g * out, axis=axis, keepdims=True))
 
 
@@ -234,12 +231,10 @@ def softmax(x: Array, /, axis: int = -1) -> Array:
     >>> ln.nn.softmax(ln.asarray([1000.0, 1000.0])).tolist()
     [0.5, 0.5]
     """
-    if is_last(axis, x):
-        x = in_rows(x)
-        if (found := kernels.softmax.compute(x.shape, x, numbers=(0,))) is not None:
-            return found
-    x = in_floats(x)
+    if is_last(axis, x) and (found := kernels.softmax.compute(x.shape, x, numbers=(0,))) is not None:
+        return found
+    x, power = in_floats(x), negative_exp(axis, x)
     out = finished(x - greatest(x, axis))
-    out = negative_exp(out) if type(out) is np.ndarray and out.dtype == SINGLE else np.exp(out, out=out)
+    out = np.exp(out, out=out) if power is np.exp else power(out)
     out /= np.sum(out, axis=axis, keepdims=True)
     return out

@@ -57,9 +57,15 @@ def _windows(
     )
 
 
-def _contiguous(*arrays: Array) -> tuple[Array, ...]:
-    """Return arrays whose elements lie one after the other, so that BLAS is called in the same way for all."""
-    return arrays if is_on_gpu(arrays[0]) else tuple(map(np.ascontiguousarray, arrays))
+def _contiguous(x: Array) -> Array:
+    """Return an array whose elements lie one after the other, so that BLAS is called in the same way for all."""
+    return x if is_on_gpu(x) else np.ascontiguousarray(x)
+
+
+def _gradients_fit(y: Array, images: Sequence[int], filters: int, windows: Windows) -> None:
+    expected = (images[0], filters, *windows.out)
+    if y.shape != expected:
+        raise ValueError(f"expected gradients of shape {expected}, got {y.shape}")
 
 
 def _computed(
@@ -82,7 +88,7 @@ def _computed(
     if is_on_gpu(arrays[0]) or (compiled := kernel.ready(dtype, work)) is None:
         return None
     out = arrays[-1] if shape is None else np.empty(shape, dtype)
-    together = (windows.sizes(), *arrays, *(() if shape is None else (out,)))
+    together = (windows.sizes(), *map(np.ascontiguousarray, arrays), *(() if shape is None else (out,)))
     return out if compiled(together, images, windows.tile(*filters.shape[1:]), *numbers) else None
 
 
@@ -167,8 +173,7 @@ def conv2d(
         numbers = np.full(len(weight), bias, None if isinstance(bias, np.ndarray) else x.dtype)
     if _is_depthwise(x, weight.shape, groups):
         return depthwise.correlate(x, weight[:, 0], numbers, windows)
-    x, weight = _contiguous(x, weight)
-    filters = weight.reshape(groups, len(weight) // groups, -1)
+    filters = _contiguous(weight).reshape(groups, len(weight) // groups, -1)
     shape = len(x), len(weight), *windows.out
     if (found := _computed(kernels.convolve, shape, dtype, windows, filters, x, filters, numbers)) is not None:
         return found
@@ -177,7 +182,7 @@ def conv2d(
     memory = windows.memory(x, x.shape[1], groups, x.dtype)
     tiles = windows.tiles(x, *filters.shape[1:])
     for part in windows.parts(x, x.shape[1]):
-        columns = windows.columns(x[part], groups, memory)
+        columns = windows.columns(_contiguous(x[part]), groups, memory)
         for tile in tiles:
             np.matmul(filters, columns[..., tile], out=out[part][..., tile])
         out[part] += shift
@@ -230,9 +235,10 @@ def conv2d_input(
     """
     _channels_fit(shape, weight.shape, groups)
     windows = _windows(y, shape, weight.shape, groups, stride=stride, padding=padding, dilation=dilation)
+    _gradients_fit(y, shape, len(weight), windows)
     if _is_depthwise(y, weight.shape, groups):
         return depthwise.correlate_input(y, weight[:, 0], windows)
-    y, filters = _contiguous(y, np.swapaxes(weight.reshape(groups, len(weight) // groups, -1), 1, 2))
+    filters = _contiguous(np.swapaxes(weight.reshape(groups, len(weight) // groups, -1), 1, 2))
     dtype = np.result_type(y, weight)
     if (found := _computed(kernels.convolve_input, shape, dtype, windows, filters, y, filters)) is not None:
         return found
@@ -240,7 +246,7 @@ def conv2d_input(
     memory = windows.memory(y, shape[1], groups, dtype)
     tiles = windows.tiles(y, *filters.shape[1:])
     for part in windows.parts(y, shape[1]):
-        wide = windows.widen(y[part], groups)
+        wide = windows.widen(_contiguous(y[part]), groups)
         if memory is None:
             columns = np.empty((len(wide), *filters.shape[:2], wide.shape[-1]), dtype, like=y)
         else:
@@ -292,9 +298,11 @@ def conv2d_weight(
     """
     _channels_fit(x.shape, shape, groups)
     windows = _windows(x, x.shape, shape, groups, stride=stride, padding=padding, dilation=dilation)
+    _gradients_fit(y, x.shape, shape[0], windows)
     if _is_depthwise(x, shape, groups):
         return depthwise.correlate_weight(x, y, windows).reshape(shape)
-    x, y = _contiguous(x, y)
+    if not is_on_gpu(x) and np.may_share_memory(x, y):  # NumPy multiplies a matrix with itself in another way
+        y = y.copy()
     out = np.zeros((groups, math.prod(shape[1:]), shape[0] // groups), np.result_type(x, y), like=x)
     is_turned = out.shape[1] >= _WORTH_TURNING and not is_on_gpu(x)
     if _computed(kernels.convolve_weight, None, out.dtype, windows, out, x, y, out, numbers=(is_turned,)) is not None:
@@ -302,13 +310,13 @@ def conv2d_weight(
     memory = windows.memory(x, x.shape[1], groups, x.dtype)
     tiles = windows.tiles(x, *out.shape[1:])
     for part in windows.parts(x, x.shape[1]):  # BLAS is faster with the larger factor on the left
-        columns, turned = windows.columns(x[part], groups, memory), np.swapaxes(windows.widen(y[part], groups), 2, 3)
-        rights = [np.ascontiguousarray(turned[:, :, tile]) if is_turned else turned[:, :, tile] for tile in tiles]
-        products = [np.matmul(columns[..., tile], right) for tile, right in zip(tiles, rights, strict=True)]
+        columns = windows.columns(_contiguous(x[part]), groups, memory)
+        turned = np.swapaxes(windows.widen(_contiguous(y[part]), groups), 2, 3)
         if is_on_gpu(x):
-            out += products[0].sum(axis=0)
+            out += np.matmul(columns, turned).sum(axis=0)
             continue
-        for image in zip(*products, strict=True):
-            for product in image:
-                out += product
+        for image, gradient in zip(columns, turned, strict=True):
+            for tile in tiles:
+                right = gradient[:, tile]
+                out += np.matmul(image[..., tile], np.ascontiguousarray(right) if is_turned else right)
     return np.swapaxes(out, 1, 2).reshape(shape)

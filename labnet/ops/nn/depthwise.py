@@ -59,7 +59,7 @@ def correlate_input(y: Array, filters: Array, windows: Windows) -> Array:
         if compiled(together, *y.shape[:2]):
             return out
     parts = (y * filters[:, i, j, None, None] for i, j in np.ndindex(windows.kernel))
-    return windows.overlap(parts, y.shape[0], y.shape[1], dtype)
+    return np.ascontiguousarray(windows.overlap(parts, y.shape[0], y.shape[1], dtype))  # as the kernel's result
 
 
 def correlate_weight(x: Array, y: Array, windows: Windows) -> Array:

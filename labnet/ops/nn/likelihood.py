@@ -8,12 +8,12 @@ from labnet import kernels
 from labnet.device import CPU
 from labnet.kernels.device_dispatch import device_of, moved
 from labnet.kernels.exponential import exponential
-from labnet.ops.aggregation.reduction import in_rows, is_last, mean_of_array
+from labnet.ops.aggregation.reduction import is_last, mean_of_array, negative_exp
 from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.dtypes import in_floats
 from labnet.ops.core.half_precision import HALF, SINGLE
 from labnet.ops.core.registry import FLOATS, op
-from labnet.ops.elementwise.elementary import binary, negative_exp, sigmoid
+from labnet.ops.elementwise.elementary import binary, sigmoid
 from labnet.ops.elementwise.logic import equal
 from labnet.ops.layout.shape import astype, expand_dims
 from labnet.ops.nn.activation import softmax
@@ -80,8 +80,8 @@ def _pull_logits(g: Any, out: Any, x: Any, *, labels: Array, axis: int = -1) -> 
         labels = labels if isinstance(labels, Tensor) else moved(labels, place)
         return expand_dims(g, axis=axis) * (softmax(x, axis=axis) - astype(one_of(labels, x.shape, axis), x.dtype))
     if is_last(axis, x):
-        g, x = in_rows(g), in_rows(x)
-        if (found := kernels.cross_entropy_backward.compute(x.shape, g, x, labels)) is not None:
+        found = kernels.cross_entropy_backward.compute(x.shape, g, x, labels)
+        if found is not None:
             return found
     one_hot = np.zeros(x.shape, x.dtype)
     np.put_along_axis(one_hot, np.expand_dims(labels, axis), 1, axis)
@@ -114,10 +114,8 @@ def cross_entropy_with_logits(x: Array, /, *, labels: Array, axis: int = -1) -> 
     >>> ln.ops.cross_entropy_with_logits(ln.asarray([[0.0, 1000.0]]), labels=ln.asarray([0]).numpy()).tolist()
     [1000.0]
     """
-    if is_last(axis, x):
-        x = in_rows(x)
-        if (found := kernels.cross_entropy.compute(x.shape[:-1], x, labels)) is not None:
-            return found
+    if is_last(axis, x) and (found := kernels.cross_entropy.compute(x.shape[:-1], x, labels)) is not None:
+        return found
     most = np.max(x, axis=axis, keepdims=True)
     chosen = np.take_along_axis(x, np.expand_dims(labels, axis), axis) - most
-    return np.squeeze(np.log(np.sum(negative_exp(x - most), axis=axis, keepdims=True)) - chosen, axis)
+    return np.squeeze(np.log(np.sum(negative_exp(axis, x)(x - most), axis=axis, keepdims=True)) - chosen, axis)
