@@ -3,7 +3,8 @@
 ``python benchmarks/layers.py`` measures all rows, ``python benchmarks/layers.py gelu lstm`` those whose names contain
 one of these words, and ``--list`` prints the names. It writes ``build/layers.json``. Torch is needed
 (``pip install torch==2.13.0``). Both libraries use one thread; ``OMP_NUM_THREADS=2`` gives both two, and
-``NUMBA_CPU_NAME=haswell`` compiles labnet's kernels for a processor with AVX2.
+``NUMBA_CPU_NAME=haswell`` compiles labnet's kernels for a processor with AVX2. To hold the libraries to AVX2 too, add
+``ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell``.
 
 Every row computes the same with both libraries, from the same numbers, in turns. A figure is the CPU time of this
 process, with several threads the time of the clock, and the least of all rounds, since other programs can only lengthen
