@@ -96,7 +96,7 @@ $(VENV)/.notebooks $(VENV)/.test $(VENV)/.docs: $(VENV)/.%: pyproject.toml | $(V
 	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[$*]'
 	@# JupyterLab would ask over the lower right of the notebook whether to show its news.
 	@$(BIN)/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements >/dev/null 2>&1
-	@echo "compiling the kernels of layers and optimizers: a few seconds"
+	@echo "compiling the kernels of layers and optimizers: half a minute"
 	@$(BIN)/python -m labnet cache --warm || echo "labnet computes with NumPy alone here"
 	@touch $@
 
