@@ -177,7 +177,9 @@ def test_what_was_saved_while_the_cell_ran_has_the_picture_when_it_is_opened_wit
         open_notebook(page, address("saved.ipynb"))
         run_all(page)
         wait_for(page, "now.busy && now.hits > 20")
-        page.wait_for_function("() => / [1-9][\\d,]* updates/.test(document.querySelector('.labnet-picture').innerHTML)")
+        page.wait_for_function(
+            "() => / [1-9][\\d,]* updates/.test(document.querySelector('.labnet-picture').innerHTML)"
+        )
         page.wait_for_function("() => document.querySelectorAll('.labnet-picture img').length >= 3", timeout=120_000)
         save(page, folder / "saved.ipynb", lambda text: text.count("<img") >= 3)
         press_stop(page)

@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import labnet as ln
+from tests.helpers.cluster.parts import able
 from tests.helpers.cluster.waits import until
 from tests.helpers.constants import ROOT
 
@@ -178,7 +179,7 @@ def hosts(folder, names):
         for name in names:
             running.worker(name)
         with ln.cluster.connect(running.address) as cluster:
-            until(lambda: len(cluster.client.scheduler_info()["workers"]) == len(names))
+            until(lambda: cluster.client.run_on_scheduler(able) == len(names))
             yield running, cluster
     finally:
         running.close()
