@@ -82,7 +82,8 @@ class CPUProgram:
         function = cache.recalled(self._recalled[0]) if self._recalled else None
         if function is None:
             if self.plan.nbytes > self.arena.nbytes:
-                raise RuntimeError(f"a plan of {self.plan.nbytes} bytes for an arena of {self.arena.nbytes}")
+                sizes = f"a plan of {self.plan.nbytes} bytes, but an arena of {self.arena.nbytes}"
+                raise RuntimeError(f"{sizes}: run labnet cache --clear")
             function = cache.load(self.source)
             cache.remember(self._key, self.source, self.plan.nbytes)
         self.function = function
@@ -94,7 +95,7 @@ class CPUProgram:
 
 
 def _described(program: Program) -> str:
-    """Return a text that differs between programs of which different sources are written."""
+    """Return a text that determines the source of a program."""
     values = [
         (
             *(value.number, value.kind, [one.number for one in value.inputs], value.shape, *_named(value.dtype)),

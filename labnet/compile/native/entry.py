@@ -90,8 +90,8 @@ class Entry:
     def write(self, calls: Sequence[Call], functions: Mapping[str, ir.Function]) -> None:
         """Write the function, given the calls of a step and the functions, which take Numba's arguments.
 
-        Those are the place of the result, a place for exceptions, which the functions do not raise, and the pointers,
-        all of bytes.
+        Their arguments are the place of the result, a place for exceptions, which they do not raise, and pointers to
+        bytes.
         """
         layout, builder, call = self._layout, self._builder, self._call
         _, given, length = self._function.args

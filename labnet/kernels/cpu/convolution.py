@@ -110,14 +110,24 @@ def _tap(start, sizes, tap):
     return ahead(start, sizes[_TAPS + tap])
 
 
+@njit(**INSIDE)
+def _pieces(first, count, run, down):
+    """Divide windows into the end of a run, whole runs, and the begin of a run.
+
+    Returns the place of the first window, the length of the first piece, the place of the second piece, its number of
+    runs, and the length of the third piece.
+    """
+    begin = first // run * down + first % run
+    head = min((run - first % run) % run, count)
+    after = begin if head == 0 else begin + down - first % run
+    return begin, head, after, (count - head) // run, (count - head) % run
+
+
 @njit(**APART)
 def _copy_windows(start, sizes, channels, first, count, target, pitch):
     """Copy some windows of images with padding, one per channel, to a matrix: a row for each element of a window."""
-    run, size, down = _area(sizes, _OUT) // _runs(sizes), sizes[_PADDED] * _width(sizes), sizes[_STRIDE] * _width(sizes)
-    begin = first // run * down + first % run
-    head = min((run - first % run) % run, count)
-    rows, tail = (count - head) // run, (count - head) % run
-    after = begin if head == 0 else begin + down - first % run
+    run, down, size = _area(sizes, _OUT) // _runs(sizes), sizes[_STRIDE] * _width(sizes), sizes[_PADDED] * _width(sizes)
+    begin, head, after, rows, tail = _pieces(first, count, run, down)
     for c in range(channels):
         for t in range(_area(sizes, _KERNEL)):
             source = ahead(start, c * size + sizes[_TAPS + t])
@@ -130,11 +140,8 @@ def _copy_windows(start, sizes, channels, first, count, target, pitch):
 @njit(**APART)
 def _add_windows(source, pitch, sizes, channels, first, count, start):
     """Add a matrix as `_copy_windows` makes it to images with padding."""
-    run, size, down = _area(sizes, _OUT) // _runs(sizes), sizes[_PADDED] * _width(sizes), sizes[_STRIDE] * _width(sizes)
-    begin = first // run * down + first % run
-    head = min((run - first % run) % run, count)
-    rows, tail = (count - head) // run, (count - head) % run
-    after = begin if head == 0 else begin + down - first % run
+    run, down, size = _area(sizes, _OUT) // _runs(sizes), sizes[_STRIDE] * _width(sizes), sizes[_PADDED] * _width(sizes)
+    begin, head, after, rows, tail = _pieces(first, count, run, down)
     taps = _area(sizes, _KERNEL)
     for t in range(taps):
         for c in range(channels):  # neighbouring elements of a window overlap, so each is read long after it is written
@@ -264,7 +271,7 @@ def convolve(arrays, images, tile):
 
 @njit(**APART)
 def _with_unused(y, wide, filters, sizes):
-    """Return gradients with those of unused windows, in memory where the latter are zero."""
+    """Return gradients with zeros for unused windows, in `wide` if there are any."""
     row, used = sizes[_OUT + 1], sizes[_USED]
     if row == used:
         return y

@@ -124,13 +124,13 @@ def surroundings() -> bytes:
 
 
 def digest(source: str, written_by: Sequence[str] = ()) -> str:
-    """Return the name that a text has in the cache: a source, or what `written_by` write one from.
+    """Return the name of a source in the cache, or of a program, whose source is written by modules of labnet.
 
     Parameters
     ----------
     source : str
     written_by : sequence of str
-        Modules of labnet whose files count, besides those that the text imports.
+        These modules; the name depends on their files, too.
     """
     found = hashlib.sha256(surroundings() + source.encode())
     for module in reached((*_COMPILERS, *written_by, *_IMPORT.findall(source))):
