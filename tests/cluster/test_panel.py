@@ -84,7 +84,8 @@ def test_a_panel_of_an_own_cluster_ends_with_what_was_served_before_its_servers_
             return answer
 
         monkeypatch.setattr(cluster, "_ask", asking)
-    until(lambda: panel.data["state"] == "closed")
+    until(lambda: not panel.data["running"])
+    assert panel.data["state"] == "closed"
     assert panel.data["statistics"]["server"]["name"] == "cluster: 1 of 1 servers ran"
     assert "last" in panel.data["branches"]["known"]
     panel.close()
