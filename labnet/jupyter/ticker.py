@@ -85,7 +85,8 @@ class Ticker:
             ended = {id(panel) for panel in panels if not _tick(panel, is_due=is_due, catch_up=bool(waiting))}
             with self._lock:
                 self._panels = [panel for panel in self._panels if id(panel) not in ended]
-                self._held_up = False
+                if waiting or not self._waiting:  # else who waits is still to be answered
+                    self._held_up = False
                 if over := not self._panels:
                     self._thread = None
                     waiting, self._waiting = waiting + self._waiting, []

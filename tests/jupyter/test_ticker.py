@@ -6,6 +6,8 @@ import pytest
 
 from labnet.jupyter import ticker
 from labnet.jupyter.ticker import Ticker
+from tests.helpers.constants import SECONDS
+from tests.helpers.threads import wait_until
 
 
 class Panel:
@@ -52,23 +54,42 @@ def test_panels_move_on_after_any_number_of_short_cells(panel):
     for _ in range(300):  # a minute, if each put the next tick off by a turn
         panels.catch_up()
     panel.ticked.clear()
-    assert panel.ticked.wait(20)
+    assert panel.ticked.wait(SECONDS)
 
 
 def test_a_panel_that_is_held_up_is_waited_for_once(panel, monkeypatch):
     panels, entered, opened = Ticker(), threading.Event(), threading.Event()
-    panel.catch_up = lambda: (entered.set(), opened.wait(60))
+    panel.catch_up = lambda: (entered.set(), opened.wait(SECONDS))
     panels.add(panel)
     monkeypatch.setattr(ticker, "_CATCH_UP_SECONDS", 0.01)
     panels.catch_up()
-    assert entered.wait(20)
+    assert entered.wait(SECONDS)
     monkeypatch.setattr(ticker, "_CATCH_UP_SECONDS", 300.0)
     panels.catch_up()  # comes back although nothing has moved
     opened.set()
     panel.ticked.clear()
-    assert panel.ticked.wait(20)
+    assert panel.ticked.wait(SECONDS)
     panel.catch_up = lambda: None
     panels.catch_up()
+
+
+def test_a_panel_that_is_held_up_after_a_tick_is_waited_for_once(panel, monkeypatch):
+    """The tick that was going on when the cell ended answers nobody who waits."""
+    panels, ticked, going_on, entered, opened = Ticker(), *(threading.Event() for _ in range(4))
+    answered = []
+    panel.tick = lambda now: (ticked.set(), going_on.wait(SECONDS))
+    panel.catch_up = lambda: (entered.set(), answered.append(opened.wait(SECONDS)))
+    panels.add(panel)
+    assert ticked.wait(SECONDS)
+    monkeypatch.setattr(ticker, "_CATCH_UP_SECONDS", 0.01)
+    panels.catch_up()
+    going_on.set()
+    assert entered.wait(SECONDS)
+    monkeypatch.setattr(ticker, "_CATCH_UP_SECONDS", 300.0)
+    panels.catch_up()  # comes back although nothing has moved
+    opened.set()
+    wait_until(lambda: answered)
+    assert answered[0]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -82,12 +103,12 @@ def test_without_a_thread_nobody_waits_and_the_next_panel_starts_one(panel, monk
     broken.tick = leave
     panels.add(broken)
     thread = panels._thread
-    thread.join(20)
+    thread.join(SECONDS)
     assert not thread.is_alive()
     panels.catch_up()
     broken.live = False
     panels.add(panel)
-    assert panel.ticked.wait(20)
+    assert panel.ticked.wait(SECONDS)
 
 
 def test_a_panel_that_asks_for_itself_does_not_wait_for_itself(panel, monkeypatch):
