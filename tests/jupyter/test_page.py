@@ -8,6 +8,7 @@ import threading
 import pytest
 
 import labnet as ln
+from tests.helpers.constants import SECONDS
 from tests.helpers.jupyter.jupyterlab import LEAST_CONTRAST, SCREENSHOTS, browser_page
 from tests.helpers.ports import free_port
 
@@ -166,7 +167,7 @@ def test_the_page_stops_its_server_for_whoever_types_the_token(composed):
         assert composed.running
         field.fill(composed.token)
         page.keyboard.press("Enter")
-        assert composed.wait(10)
+        assert composed.wait(SECONDS)
         page.locator("[data-state=stopped]").wait_for()
         assert not field.is_visible()
         assert field.input_value() == ""
@@ -191,7 +192,7 @@ def test_the_page_of_a_server_without_a_token_stops_it_at_once():
     with ln.network.serve({"f": lambda: 1}, port=0, token=None) as server, browser_page() as page:
         page.goto(server.url)
         stop_button(page).click()
-        assert server.wait(10)
+        assert server.wait(SECONDS)
         page.locator("[data-state=stopped]").wait_for()
 
 
@@ -209,7 +210,7 @@ def test_a_page_that_was_stopped_shows_the_next_server_on_its_port():
         assert page.failures == []
 
 
-#: What screen readers would read out by themselves in the next 3 seconds, while the numbers change.
+#: What screen readers would read out by themselves in the next 3 seconds or more, while the numbers change.
 READ_OUT = """() => new Promise((resolve) => {
     const read = [];
     let changes = 0;
@@ -223,7 +224,8 @@ READ_OUT = """() => new Promise((resolve) => {
     });
     const panel = document.querySelector('.labnet-panel');
     observer.observe(panel, { childList: true, characterData: true, subtree: true });
-    setTimeout(() => resolve([changes, read]), 3000);
+    const look = () => (changes > 20 ? resolve([changes, read]) : setTimeout(look, 100));
+    setTimeout(look, 3000);
 })"""
 
 
@@ -325,7 +327,7 @@ def on_a_gpu():
             (remote(ln.ones((1, 2))) ** 2).mean().backward()
         yield url
         process.stdin.close()
-        assert process.wait(30) == 0
+        assert process.wait(SECONDS) == 0
 
 
 @pytest.mark.parametrize("width", [320, 420, 900])

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from labnet.network.threads import Worker, begin_together, in_task
+from tests.helpers.constants import SECONDS
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def worker():
     made = Worker("test-compute")
     yield made
     made.stop()
-    made.join(10.0)
+    made.join(SECONDS)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -30,7 +31,7 @@ def test_jobs_of_any_length_end_in_their_order(worker, seed):
         assert await worker.run(lambda: (time.sleep(length), ended.append(number), number)[-1]) == number
 
     async def ask_for_all():
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(SECONDS):
             for first in range(0, 200, 4):
                 await asyncio.gather(*(ask(number) for number in range(first, first + draw.randrange(1, 5))))
 
@@ -54,12 +55,13 @@ def test_what_a_job_raises_is_raised_and_the_thread_goes_on(worker, error, secon
 
 
 def test_whoever_is_cancelled_leaves_the_job_to_its_end(worker):
-    ended = []
+    ended, released = [], threading.Event()
 
     async def ask():
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
-                await worker.run(lambda: (time.sleep(0.1), ended.append(1)))
+                await worker.run(lambda: (released.wait(SECONDS), ended.append(1)))
+        released.set()
         return await worker.run(lambda: "on")
 
     assert asyncio.run(ask()) == "on"
@@ -67,14 +69,15 @@ def test_whoever_is_cancelled_leaves_the_job_to_its_end(worker):
 
 
 def test_what_nobody_waits_for_any_more_is_not_begun(worker):
-    begun = []
+    begun, released = [], threading.Event()
 
     async def ask():
-        first = asyncio.ensure_future(worker.run(lambda: time.sleep(0.1)))
+        first = asyncio.ensure_future(worker.run(lambda: released.wait(SECONDS)))
         await asyncio.sleep(0)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await worker.run(lambda: begun.append(1))
+        released.set()
         await first
         return await worker.run(lambda: "on")
 
@@ -90,7 +93,7 @@ def test_a_thread_that_was_stopped_refuses_what_it_would_never_compute():
         await asyncio.sleep(0)
         worker.stop()
         with pytest.raises(RuntimeError, match="stopped"):
-            await asyncio.wait_for(worker.run(lambda: "too late"), 10)
+            await asyncio.wait_for(worker.run(lambda: "too late"), SECONDS)
         return await last
 
     assert asyncio.run(ask()) == "last"
@@ -106,7 +109,7 @@ def begun_together(*coroutines):
         begun = asyncio.Event()
         loop.call_soon(lambda: (begin_together(coroutines, tasks.append), begun.set()))
         await begun.wait()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(SECONDS):
             await asyncio.gather(*tasks, return_exceptions=True)
         return tasks, errors
 
@@ -141,7 +144,7 @@ def test_a_coroutine_that_waits_goes_on_in_a_task_and_in_its_context():
         variable.set("inside")
         seen.append(asyncio.current_task())
         await asyncio.sleep(0.01)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SECONDS):
             seen.append((asyncio.current_task(), variable.get()))
 
     async def at_once():
@@ -156,7 +159,7 @@ def test_a_timeout_is_possible_in_a_task():
 
     async def wait():
         await in_task()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SECONDS):
             seen.append(asyncio.current_task())
 
     (task,), _ = begun_together(wait())

@@ -120,9 +120,9 @@ def test_row_10_a_connection_that_asks_for_nothing_is_closed_in_time(server):
 
 
 def test_row_10_a_client_that_asked_before_may_wait(server):
-    server._port._listener.server.first_seconds = 0.01
+    server._port._listener.server.first_seconds = 1.0
     with connection(server.port) as (sock, file):
-        for pause in (0, 0.05):
+        for pause in (0, 1.5):
             threading.Event().wait(pause)
             sock.sendall(head(server.port, "GET", "/health"))
             assert read_reply(file).status == 200
