@@ -21,7 +21,7 @@ from pathlib import Path
 import labnet as ln
 from tests.helpers.cluster.hosts import Hosts, Link, hosts
 from tests.helpers.cluster.models import adam, batch, bits, small, train_alone
-from tests.helpers.cluster.parts import abort, part
+from tests.helpers.cluster.parts import able, abort, part
 from tests.helpers.cluster.waits import until
 
 NAMES = ("a", "b", "c")
@@ -62,7 +62,7 @@ def measure(fault, times, folder, seed):
             present = {w["name"] for w in cluster.client.scheduler_info()["workers"].values()}
             for name in set(NAMES) - present:
                 running.worker(name)
-            until(lambda: len(cluster.client.scheduler_info()["workers"]) == len(NAMES))
+            until(lambda: cluster.client.run_on_scheduler(able) == len(NAMES))
             before = part(cluster, "model")
             until_hit = time.perf_counter() + 5.0
             FAULTS[fault](cluster, before.worker)
@@ -90,7 +90,7 @@ def cut(seconds, trainers, folder):
         running._file.write_text(running._file.read_text().replace(running.address, address))
         with ln.cluster.connect(address) as cluster:
             running.worker("far", link=link)
-            until(lambda: len(cluster.client.scheduler_info()["workers"]) == 1)
+            until(lambda: cluster.client.run_on_scheduler(able) == 1)
             cluster.serve_model(small, adam(), name="model", store=Path(folder) / "store")
             models = [cluster.remote_model("model", client=f"trainer {n}", timeout=120) for n in range(trainers)]
             attempts, mended, done = collections.Counter(), [0.0], []

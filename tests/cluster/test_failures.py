@@ -9,7 +9,7 @@ import pytest
 import labnet as ln
 from tests.helpers.cluster.hosts import Hosts, Link, can_link, hosts
 from tests.helpers.cluster.models import adam, batch, bits, small, train_alone
-from tests.helpers.cluster.parts import abort, part
+from tests.helpers.cluster.parts import able, abort, part
 from tests.helpers.cluster.waits import until
 
 STEPS = 30
@@ -51,7 +51,7 @@ def serving(several, tmp_path):
     missing = {"a", "b", "c"} - {w["name"] for w in cluster.client.scheduler_info()["workers"].values()}
     for name in missing:
         running.worker(name)
-    until(lambda: len(cluster.client.scheduler_info()["workers"]) == 3)
+    until(lambda: cluster.client.run_on_scheduler(able) == 3)
     return cluster, cluster.serve_model(small, adam(), name="model", store=tmp_path / "store", blocking=True)
 
 
@@ -110,7 +110,7 @@ def test_a_host_that_was_cut_off_rejoins_and_nothing_is_lost(tmp_path):
         with ln.cluster.connect(f"tcp://{link.gateway}:{port}") as cluster:
             running._file.write_text(running._file.read_text().replace(running.address, f"tcp://{link.gateway}:{port}"))
             running.worker("far", link=link)
-            until(lambda: len(cluster.client.scheduler_info()["workers"]) == 1)
+            until(lambda: cluster.client.run_on_scheduler(able) == 1)
             cluster.serve_model(small, adam(), name="model", store=tmp_path / "store")
             models = [cluster.remote_model("model", client=f"trainer {n}") for n in range(8)]
 

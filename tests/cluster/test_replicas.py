@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import labnet as ln
+from labnet import nn
 from labnet.errors import BadGradient, ServeError, StaleGradient
 from tests.helpers.cluster.models import adam, batch, bits, small, train_alone
 from tests.helpers.cluster.parts import kill, process_of, wait_restarted
+from tests.helpers.cluster.waits import until
 
 
 def forwards(cluster, name="model"):
@@ -46,16 +48,34 @@ def test_one_trainer_sees_its_own_updates_on_every_replica_and_trains_as_with_on
     assert sum(forwards(cluster)) == 30
 
 
-def test_forwards_go_to_the_least_busy_and_backwards_to_who_holds_the_call(cluster):
-    model = cluster.serve_model(small, adam(), name="model", replicas=3)
+def held(file):
+    """Return a factory of a model whose forwards are answered once a file is there."""
+
+    def factory():
+        class Held(nn.Sequential):
+            def forward(self, x):
+                until(file.exists)
+                return super().forward(x)
+
+        return Held(small())
+
+    return factory
+
+
+def test_forwards_go_to_the_least_busy_and_backwards_to_who_holds_the_call(cluster, tmp_path):
+    model = cluster.serve_model(held(tmp_path / "opened"), adam(), name="model", replicas=3)
 
     async def run():
-        outputs = await asyncio.gather(*[model(batch(n)[0]) for n in range(30)])
+        answering = asyncio.gather(*[model(batch(n)[0]) for n in range(30)])
+        while sum(part.in_flight for part in list(model._parts.values())) < 30:
+            await asyncio.sleep(0.01)
+        (tmp_path / "opened").touch()
+        outputs = await answering
         for n, output in enumerate(outputs):
             await ln.loss.mse(output, batch(n)[1]).backward()
 
     asyncio.run(run())
-    assert min(forwards(cluster)) >= 5
+    assert forwards(cluster) == [10, 10, 10]
     assert cluster.models()[0].version == 30
 
 
@@ -141,6 +161,7 @@ def test_a_kill_between_forward_and_backward_is_resolved_by_the_primary(cluster,
     async def run():
         outputs = await asyncio.gather(*[model(batch(n)[0]) for n in range(4)])  # on both
         pairs = [(output, batch(n)[1]) for n, output in enumerate(outputs)]
+        held.extend(await asyncio.to_thread(forwards, cluster))
         await asyncio.to_thread(kill, cluster, "model", victim)
         applied = 0
         for output, y in pairs:
@@ -151,9 +172,10 @@ def test_a_kill_between_forward_and_backward_is_resolved_by_the_primary(cluster,
                 refused.append(error.applied)
         return applied
 
-    refused = []
+    refused, held = [], []
     applied = asyncio.run(run())
-    assert applied >= 2
+    assert min(held) > 0
+    assert applied >= held[1 - victim]  # those of the part that lives
     assert set(refused) <= {"no"}
     wait_restarted(cluster, "model", number=victim)
     assert cluster.models()[0].version == applied

@@ -14,7 +14,8 @@ import labnet as ln
 from labnet.cluster.registry import address_of
 from labnet.errors import ProtocolMismatch, Unauthorized, Unreachable
 from tests.helpers.cluster.models import adam, batch, small
-from tests.helpers.cluster.parts import kill, wait_restarted
+from tests.helpers.cluster.parts import able, kill, wait_restarted
+from tests.helpers.cluster.waits import SECONDS, until
 
 
 def tokens(cluster, name):
@@ -97,12 +98,13 @@ def test_another_server_at_the_port_of_a_dead_one_gets_no_request_carried_out(cl
     port = int(model.url.rpartition(":")[2])
     kill(cluster, "encoder")
     calls = []
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
+    deadline = time.monotonic() + SECONDS
+    while True:
         try:
             impostor = ln.network.serve({"forward": lambda x: calls.append(x)}, port=port)
             break
         except OSError:
+            assert time.monotonic() < deadline
             time.sleep(0.01)
     with impostor:
         assert model(batch(0)[0]).shape == (1, 2)
@@ -133,6 +135,7 @@ def encrypted(tmp_path_factory):
 def test_servers_speak_tls_where_the_cluster_does(encrypted):
     dask, security = encrypted
     with Client(dask, security=security, set_as_default=False) as client, ln.cluster.connect(client) as cluster:
+        until(lambda: cluster.client.run_on_scheduler(able) == 2)
         model = cluster.serve_model(small, adam(), name="encoder", replicas=2, blocking=True)
         for step in range(5):
             x, y = batch(step)

@@ -13,8 +13,11 @@ import pytest
 import labnet as ln
 from labnet.jupyter import Panel
 from labnet.jupyter.picture import picture
+from labnet.jupyter.ticker import TICKER
+from tests.helpers.constants import SECONDS
 from tests.helpers.network.raw_http import http
 from tests.helpers.ports import free_port
+from tests.helpers.threads import wait_until
 
 
 @pytest.fixture
@@ -33,12 +36,12 @@ def wait_for_hits(panel, hits):
     arrived = threading.Event()
 
     def look(change):
-        if change["new"]["statistics"]["forward"]["hits"] == hits:
+        if change["new"].get("statistics", {}).get("forward", {}).get("hits") == hits:
             arrived.set()
 
     panel.observe(look, "data")
     look({"new": panel.data})
-    assert arrived.wait(10)
+    assert arrived.wait(SECONDS)
     panel.unobserve(look, "data")
 
 
@@ -47,7 +50,7 @@ def test_the_panel_follows_the_server_without_being_asked(served):
     panel = server.panel()
     train(remote, 3)
     wait_for_hits(panel, 3)
-    assert len(panel.data["loss"]["values"]) == 3
+    wait_until(lambda: len(panel.data["loss"]["values"]) == 3)
     panel.close()
 
 
@@ -66,7 +69,7 @@ def test_the_last_picture_is_drawn_when_the_server_stops(served):
     stopped = threading.Event()
     panel.observe(lambda change: change["new"]["running"] or stopped.set(), "data")
     server.stop()
-    assert stopped.wait(10)
+    assert stopped.wait(SECONDS)
     assert panel.data["statistics"]["forward"]["hits"] == 2
     panel.close()
 
@@ -79,7 +82,7 @@ def test_a_panel_whose_server_is_gone_says_so_and_keeps_the_numbers(served):
     gone = threading.Event()
     panel.observe(lambda change: "unreachable" in change["new"] and gone.set(), "data")
     server.stop()
-    assert gone.wait(10)
+    assert gone.wait(SECONDS)
     assert panel.data["statistics"]["forward"]["hits"] == 1
     panel.close()
 
@@ -87,9 +90,9 @@ def test_a_panel_whose_server_is_gone_says_so_and_keeps_the_numbers(served):
 def test_the_panels_thread_ends_with_the_last_panel(served):
     server, _ = served
     panel = server.panel()
-    (thread,) = [t for t in threading.enumerate() if t.name == "labnet-panels"]
+    thread = TICKER._thread
     panel.close()
-    thread.join(10)
+    thread.join(SECONDS)
     assert not thread.is_alive()
 
 
@@ -157,7 +160,7 @@ def sent(panel):
         there.set()
 
     panel.send = take
-    assert there.wait(10)
+    assert there.wait(SECONDS)
     return messages
 
 
@@ -171,7 +174,7 @@ def test_the_browser_is_given_what_stops_the_server_in_a_message_and_never_in_th
     assert not [text for text in shown if capability in text or server.token in text]
     reply = http(server, "POST", "/server/stop", capability.encode(), token=None, Content_Type="text/plain")
     assert reply.status == 200
-    assert server.wait(10)
+    assert server.wait(SECONDS)
     panel.close()
 
 
@@ -191,7 +194,7 @@ def test_the_kernel_stops_the_server_where_the_browser_cannot_reach_it(served, b
     panel._handle_custom_msg({"stop": False}, [])
     assert server.running
     panel._handle_custom_msg({"stop": True}, [])
-    assert server.wait(10)
+    assert server.wait(SECONDS)
     panel.close()
 
 
@@ -224,7 +227,7 @@ def test_the_thread_that_asks_a_remote_server_ends_with_its_panel(served):
     panel = Panel(server.url)
     thread = panel.source._thread
     panel.close()
-    thread.join(10)
+    thread.join(SECONDS)
     assert not thread.is_alive()
 
 
@@ -241,7 +244,7 @@ def test_a_panel_that_fails_does_not_stop_the_others(served, caplog):
     broken.tick = lambda now: 1 / 0
     train(remote, 1)
     wait_for_hits(panel, 1)
-    assert "ZeroDivisionError" in caplog.text
+    wait_until(lambda: "ZeroDivisionError" in caplog.text)
     broken.close()
     panel.close()
 
@@ -257,9 +260,10 @@ class Model(ln.nn.Module):
 
 def ended(panel):
     """Wait until a panel has let go of its server."""
-    thread = next((t for t in threading.enumerate() if t.name == "labnet-panels"), None)
+    thread = TICKER._thread
     if thread is not None:
-        thread.join(10)
+        thread.join(SECONDS)
+        assert not thread.is_alive()
     assert not panel.live
 
 
@@ -272,8 +276,7 @@ def test_a_panel_lets_go_of_the_model_when_its_server_stops():
     ended(panel)
     assert panel.comm is not None
     del model, server
-    gc.collect()
-    assert there() is None
+    wait_until(lambda: (gc.collect(), there())[1] is None)
     assert panel.data["running"] is False
     panel.close()
 

@@ -8,6 +8,7 @@ import pytest
 
 import labnet as ln
 from labnet import nn
+from tests.helpers.constants import SECONDS
 from tests.helpers.network.client_calls import blocking
 from tests.helpers.network.exact_training import assert_same_bits, data, layers, momentum, weights
 from tests.helpers.threads import together
@@ -95,11 +96,13 @@ def test_no_forward_sees_weights_of_two_versions():
                 x = ln.tanh(x)
             return ln.stack([first, (ln.ones(64) * self.other).sum()])
 
-    done = threading.Event()
+    begun, done = threading.Barrier(5), threading.Event()
 
     def hammer(server):
         remote, seen = blocking(server), set()
         with ln.no_grad():
+            remote(ln.ones(64))
+            begun.wait(SECONDS)
             while not done.is_set():
                 one, other = remote(ln.ones(64)).tolist()
                 assert one == other
@@ -108,6 +111,7 @@ def test_no_forward_sees_weights_of_two_versions():
 
     def train(server):
         remote = blocking(server)
+        begun.wait(SECONDS)  # all of them are connected
         try:
             for _ in range(updates):
                 remote(ln.ones(64)).sum().backward()

@@ -125,7 +125,7 @@ def test_a_client_without_time_for_another_attempt_is_told_why():
         threads, _ = in_threads(1, lambda: fetch(server.url + "/gate"))
         assert gate.entered.acquire(timeout=SECONDS)
         with pytest.raises(Overloaded, match="max_queue"):
-            fetch(server.url + "/gate", timeout=0.5)
+            fetch(server.url + "/gate", timeout=0.9, backoff=Backoff(attempt=0.9))
         gate.opened.set()
         threads[0].join(SECONDS)
 
@@ -232,7 +232,7 @@ def test_a_timeout_says_that_it_is_not_known_what_became_of_the_call():
     gate = Gate()
     with ln.network.serve({"gate": gate}, port=0) as server:
         with pytest.raises(RemoteTimeout, match="applied: unknown") as caught:
-            fetch(server.url + "/gate", timeout=0.2, backoff=QUICK)
+            fetch(server.url + "/gate", timeout=1.0, backoff=QUICK)
         assert caught.value.applied == "unknown"
         gate.opened.set()
 
@@ -288,7 +288,7 @@ def test_connections_to_servers_that_are_gone_do_not_pile_up():
     for _ in range(20):
         with ln.network.serve({"one": lambda: 1}, port=0) as server:
             assert fetch(server.url + "/one") == 1
-    assert len(connected()) - before <= 2
+    wait_until(lambda: len(connected()) - before <= 2)
 
 
 def test_connections_that_nobody_uses_are_closed_after_a_while(monkeypatch):
@@ -321,9 +321,11 @@ def test_cancelled_calls_leave_no_connection():
                 with contextlib.suppress(asyncio.CancelledError):
                     await call
                 (await connections.pool()).close()
-            return connected()
+            async with asyncio.timeout(SECONDS):
+                while connected():
+                    await asyncio.sleep(0.01)
 
-        assert asyncio.run(cancel_at_every_moment()) == []
+        asyncio.run(cancel_at_every_moment())
 
 
 def test_cancelling_a_client_leaves_the_server_as_it_was():

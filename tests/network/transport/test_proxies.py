@@ -66,9 +66,11 @@ def assert_trains(url, server, *, over_channel):
 def test_nginx_without_upgrades_is_used_over_http_and_asked_once_for_a_channel(server, tmp_path):
     with nginx(tmp_path / "nginx", server) as proxy:
         assert_trains(proxy.url, server, over_channel=False)
+        wait_until(lambda: len(proxy.requests("/optimize")) >= 10)  # nginx notes a request after its reply
         assert [row[2] for row in proxy.requests("/channel")] == ["426"]
         assert len(proxy.requests("/forward")) == len(proxy.requests("/optimize")) == 10
         train(remote_at(proxy.url, server))  # remembered for further models of the process too
+        wait_until(lambda: len(proxy.requests("/optimize")) >= 20)
         assert len(proxy.requests("/channel")) == 1
 
 
