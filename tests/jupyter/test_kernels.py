@@ -65,6 +65,7 @@ def notebook(shared_kernel):
     shared_kernel.run("for server in ln.network.servers().values(): server.stop()")
 
 
+QUICK = Backoff(first=0.01, longest=0.2)
 SLOW = """
 import asyncio
 async def slow(x):
@@ -109,7 +110,8 @@ compiled, cache.compiled = cache.compiled, endless
 
 
 def test_compilation_shows_its_progress_and_is_interrupted(notebook, tmp_path):
-    notebook.run(f"import os; os.environ['LABNET_CACHE'] = {str(tmp_path)!r}")
+    notebook.run("import os; variable = os.environ.get('LABNET_CACHE')")
+    notebook.run(f"os.environ['LABNET_CACHE'] = {str(tmp_path)!r}")
     notebook.run("from labnet.compile import wait; wait.QUIET_SECONDS = 0.0")
     notebook.run("def train_step(x): return ln.tanh(x) * 17")
     notebook.run(ENDLESS)
@@ -120,6 +122,7 @@ def test_compilation_shows_its_progress_and_is_interrupted(notebook, tmp_path):
     assert outcome.error.startswith("KeyboardInterrupt"), outcome.traceback
     notebook.run("cache.compiled = compiled; wait.QUIET_SECONDS = 2.0")
     assert "[0.0, 0.0, 0.0]" in notebook.run("print(ln.jit(train_step)(ln.zeros(3)).tolist())").text
+    notebook.run("del os.environ['LABNET_CACHE']\nif variable: os.environ['LABNET_CACHE'] = variable")
 
 
 def test_a_cell_that_runs_a_hundred_times_leaves_nothing_behind(notebook):
@@ -188,7 +191,7 @@ def test_after_a_restart_the_port_is_free_and_clients_go_on():
     serve = f"%%serve_model model --port {port} --no-panel\n{MODEL}"
     with kernel() as restarted:
         restarted.run(serve)
-        net = ln.network.remote_model(f"localhost:{port}", blocking=True, backoff=Backoff(first=0.01, longest=0.2))
+        net = ln.network.remote_model(f"localhost:{port}", blocking=True, timeout=SECONDS, backoff=QUICK)
         before = net(ln.ones((5, 3)))
         refused = threading.Event()
         outputs = []

@@ -16,7 +16,7 @@ model = ln.nn.Sequential(ln.nn.Linear(3, 8), ln.nn.relu, ln.nn.Linear(8, 1))"""
 #: Trains until the server is gone: the cell blocks its kernel all the time.
 TRAIN = """x = ln.asarray([[1.0, 2.0, 3.0], [0.5, 0.1, -1.0]])
 y = ln.asarray([[1.0], [2.0]])
-remote = ln.network.remote_model("localhost:{port}", blocking=True, timeout=20.0)
+remote = ln.network.remote_model("localhost:{port}", blocking=True)
 try:
     while True:
         ln.loss.mse(remote(x), y).backward()
