@@ -526,7 +526,7 @@ def check(outcome, servers, steps, setting, *, alone):
 
 def _followed(replica, version):
     """Wait until a replica has the weights of its primary; returns the version that it has."""
-    until = time.monotonic() + 10.0
+    until = time.monotonic() + 60.0
     while (found := replica.statistics()["server"]["version"]) != version and time.monotonic() < until:
         time.sleep(0.01)
     return found

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 import labnet as ln
+from tests.helpers.constants import SECONDS
 from tests.helpers.jupyter.jupyterlab import SCREENSHOTS, browser_page, jupyterlab
 from tests.helpers.jupyter.lab_notebooks import SERVE, open_notebook, run_all, write_notebook
 
@@ -164,7 +165,7 @@ def test_own_metrics_clients_and_errors_are_shown_and_nothing_below_jumps(server
 
 
 def test_the_training_is_paused_resumed_and_its_learning_rate_set(server):
-    remote = train(server, 3)
+    remote = train(server, 3, timeout=4 * SECONDS)
     with browser_page(width=1000, height=700) as page:
         page.goto(server.url)
         wait_for_updates(page, 3)
@@ -187,7 +188,7 @@ def test_the_training_is_paused_resumed_and_its_learning_rate_set(server):
         field.press("Enter")
         page.wait_for_function("() => document.querySelector('.facts').textContent.includes('0.2500')")
         button(page, "Resume").click()
-        trainer.join(60)
+        trainer.join(SECONDS)
         assert done.is_set()
         wait_for_updates(page, 4)
         assert server.optimizer.lr == 0.25
@@ -250,7 +251,7 @@ def test_an_alert_reaches_the_panel_the_browser_and_a_function(server):
         page.wait_for_function("() => window.told.length === 1")
         assert page.evaluate("window.told") == ["bench: accuracy is nan at step 2"]
         page.screenshot(path=SCREENSHOTS / "alert.png")
-    assert heard.wait(60)
+    assert heard.wait(SECONDS)
     assert [(alert.kind, alert.message) for alert in told] == [("nan", "accuracy is nan at step 2")]
 
 

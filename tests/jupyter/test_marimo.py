@@ -56,7 +56,7 @@ def test_the_panel_is_live_in_marimo_and_stops_its_server(tmp_path):
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 280
         while True:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}").close()

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from labnet.network.threads import IO
+from tests.helpers.constants import SECONDS
 
 #: Raises KeyboardInterrupt at every moment of a blocking call at which Python looks for signals: at the beginning of a
 #: function, and after the call of one that is written in C. A program of its own, because what is interrupted leaks.
@@ -45,7 +46,7 @@ for fresh in (False, True):
             assert fresh or isinstance(error, KeyboardInterrupt), error
             answers = queue.SimpleQueue()
             threading.Thread(target=lambda: answers.put(loop.run(answer())), daemon=True).start()
-            assert answers.get(timeout=10) == 42, moment
+            assert answers.get(timeout=60) == 42, moment
     assert moment > 10
 print("every moment")
 """
@@ -53,7 +54,7 @@ print("every moment")
 
 def test_an_interrupt_at_any_moment_of_a_blocking_call_is_an_interrupt_and_the_loop_goes_on():
     result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", INTERRUPTED], capture_output=True, text=True, timeout=100
+        [sys.executable, "-W", "ignore", "-c", INTERRUPTED], capture_output=True, text=True, timeout=4 * SECONDS
     )
     assert result.stdout == "every moment\n", result.stderr[-2000:]
 
@@ -70,7 +71,7 @@ def test_an_interrupted_call_is_cancelled_on_the_loop():
             raise
 
     def interrupt():
-        began.wait(10)
+        began.wait(SECONDS)
         os.kill(os.getpid(), signal.SIGINT)  # arrives in the main thread, which waits for the loop
 
     thread = threading.Thread(target=interrupt)
@@ -78,7 +79,7 @@ def test_an_interrupted_call_is_cancelled_on_the_loop():
     with pytest.raises(KeyboardInterrupt):
         IO.run(wait())
     thread.join()
-    assert cancelled.wait(10)
+    assert cancelled.wait(SECONDS)
 
 
 #: As on Windows, where the default loop has no `add_reader`.
@@ -108,7 +109,9 @@ with inner, ln.network.serve({"doubled": doubled}, port=0) as outer:
 
 
 def test_the_loops_can_watch_sockets_where_the_default_loop_cannot():
-    result = subprocess.run([sys.executable, "-c", WITHOUT_READERS], capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT_READERS], capture_output=True, text=True, timeout=4 * SECONDS
+    )
     assert result.stdout == "[2.0]\n", result.stderr[-2000:]
 
 
@@ -165,5 +168,5 @@ for waiting in (lambda: IO.run(wait()), server.wait):
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals go to the main thread here")
 def test_an_interrupt_that_the_wait_does_not_notice_ends_it_all_the_same():
-    result = subprocess.run([sys.executable, "-c", UNNOTICED], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", UNNOTICED], capture_output=True, text=True, timeout=4 * SECONDS)
     assert result.stdout == "interrupted\ninterrupted\n", result.stderr[-2000:]

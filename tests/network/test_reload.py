@@ -8,9 +8,8 @@ import sys
 
 import pytest
 
-from tests.helpers.constants import ROOT
+from tests.helpers.constants import ROOT, SECONDS
 
-SECONDS = 60
 BEGIN = """
 import asyncio, sys, threading
 import labnet as ln
@@ -136,7 +135,7 @@ def carried_out(program, *arguments):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=4 * SECONDS,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

@@ -112,7 +112,7 @@ def jupyterlab(folder, *, application=("jupyter", "lab"), view="lab/tree", prefi
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=folder)
     base = f"http://127.0.0.1:{port}{prefix}"
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 280
         while True:
             try:
                 urllib.request.urlopen(f"{base}/api/status?token={token}").close()

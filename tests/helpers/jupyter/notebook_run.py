@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 
 def main(notebook, port, folder, result):
     found = nbformat.reads(re.sub(r"\b30\d0\b", port, Path(notebook).read_text()), as_version=4)
-    NotebookClient(found, timeout=120, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+    NotebookClient(found, timeout=280, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
     nbformat.write(found, result)
 
 

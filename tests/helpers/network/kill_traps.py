@@ -159,7 +159,7 @@ class Running:
 
 def connect(url, **options):
     """Return a remote model that blocks, is quick to try again, and gives up before a test does."""
-    given = {"backoff": ln.network.Backoff(first=0.01, longest=0.1, attempt=1.0), "timeout": 20.0}
+    given = {"backoff": ln.network.Backoff(first=0.01, longest=0.1, attempt=1.0), "timeout": 2 * SECONDS}
     return ln.network.remote_model(url, blocking=True, token=TOKEN, **given | options)
 
 

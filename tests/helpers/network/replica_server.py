@@ -27,7 +27,7 @@ from labnet.network.transport.address import Address
 from tests.helpers.network.store_server import QUICK, fail_when_told, limit_journal, make_model, make_optimizer
 
 #: Seconds in which a primary that was killed together with a replica is back.
-_BACK_SECONDS = 30.0
+_BACK_SECONDS = 60.0
 
 
 class Listing:

@@ -100,8 +100,8 @@ def test_a_body_of_just_the_limit_is_accepted(server):
 def test_a_server_that_is_down_is_unreachable():
     port = free_port()
     for call in (
-        lambda: fetch(f"localhost:{port}/echo", timeout=0.2),
-        lambda: ln.network.remote_model(f"127.0.0.1:{port}", blocking=True, timeout=0.2)(ln.ones(1)),
+        lambda: fetch(f"localhost:{port}/echo", timeout=1.0),
+        lambda: ln.network.remote_model(f"127.0.0.1:{port}", blocking=True, timeout=1.0)(ln.ones(1)),
     ):
         error = caught(errors.Unreachable, call)
         assert str(port) in str(error)
@@ -178,7 +178,7 @@ ODD_REPLIES = {
 def test_an_odd_reply_is_one_clear_error(name):
     data, kind = ODD_REPLIES[name]
     with scripted(data) as port:
-        seconds = 0.5 if kind is errors.Unreachable else SECONDS  # those are waited out
+        seconds = 1.0 if kind is errors.Unreachable else SECONDS  # those are waited out
         error = caught(kind, lambda: fetch(f"localhost:{port}/route", timeout=seconds))
     assert f"{port}/route" in str(error)
 
@@ -236,7 +236,7 @@ def test_a_connection_is_not_reused_after_a_timeout():
 
     with ln.network.serve({"slow": slow, "quick": lambda: "quick"}, port=0) as server:
         fetch(server.url + "/quick")
-        caught(errors.RemoteTimeout, lambda: fetch(server.url + "/slow", timeout=0.2))
+        caught(errors.RemoteTimeout, lambda: fetch(server.url + "/slow", timeout=1.0))
         assert entered.wait(SECONDS)
         opened.set()
         assert [fetch(server.url + "/quick") for _ in range(5)] == ["quick"] * 5

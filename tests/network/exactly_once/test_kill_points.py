@@ -266,7 +266,7 @@ def test_an_effect_whose_server_dies_before_its_first_reply_happens_once_at_most
     trap = servers(Trap, server.port)
     spring = trap.set("/effect", lambda: die(server), after=True)
     with pytest.raises(RemoteError) as caught:
-        ln.network.tfetch(trap.url + "/effect", [1.0], blocking=True, token=TOKEN, timeout=20.0)
+        ln.network.tfetch(trap.url + "/effect", [1.0], blocking=True, token=TOKEN)
     assert caught.value.applied == "unknown"
     assert spring.sprung
     assert effects.read_text().splitlines() == ["carried out"]

@@ -91,7 +91,7 @@ class Middle:
         self._restarting.start()
 
     def client(self, **options):
-        return ln.network.remote_model(self.url, blocking=True, token=TOKEN, timeout=30.0, **options)
+        return ln.network.remote_model(self.url, blocking=True, token=TOKEN, timeout=2 * SECONDS, **options)
 
     def __enter__(self):
         return self

@@ -185,7 +185,7 @@ def test_a_server_that_dies_before_its_own_part_is_written_applies_it_once_it_is
     with ln.network.serve_model(nn.Linear(3, 3), ln.optim.SGD(lr=0.1), port=0) as inner:
         url = kind + inner.url
         process, said = start(tmp_path, free_port(), inner=url, SERVER_DIES="1")
-        model = ln.network.remote_model(said["url"], blocking=True, timeout=20.0)
+        model = ln.network.remote_model(said["url"], blocking=True, timeout=2 * SECONDS)
         y = model(ln.ones((1, 3)))
         again = []
 

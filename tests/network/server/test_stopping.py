@@ -149,7 +149,9 @@ def test_wait_returns_when_the_server_is_stopped_and_not_before():
 
 def test_a_process_that_ends_stops_its_servers_and_withdraws_their_files():
     code = "import labnet as ln; print(ln.network.serve({'a': lambda: 1}, port=0).port)"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=SECONDS)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=4 * SECONDS
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert discovery.lookup(int(done.stdout)) is None
 
@@ -163,16 +165,17 @@ with ln.network.serve({"one": lambda: 1}, port=0) as server:
     ln.network.tfetch(url, blocking=True)
     child = os.fork()
     if not child:
-        signal.alarm(20)  # ends a child that hangs
+        signal.alarm(120)  # ends a child that hangs
         DO
     status = os.waitpid(child, 0)[1]
     print(status, ln.network.tfetch(url, blocking=True))
 """
 
 
-@pytest.mark.parametrize("do", ["os._exit(ln.network.tfetch(url, blocking=True, timeout=15.0) != 1)", "sys.exit(0)"])
+@pytest.mark.parametrize("do", ["os._exit(ln.network.tfetch(url, blocking=True) != 1)", "sys.exit(0)"])
 def test_a_forked_child_can_call_and_end(do):
-    done = subprocess.run([sys.executable, "-c", FORKED.replace("DO", do)], capture_output=True, text=True, timeout=60)
+    code = FORKED.replace("DO", do)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=4 * SECONDS)
     assert done.stdout.split() == ["0", "1"], done.stderr
 
 
@@ -243,5 +246,5 @@ with ln.network.serve({{"odd": {function}, "fine": fine}}, port=0) as server:
 @pytest.mark.parametrize("function", ["raises", "async_raises"])
 def test_whatever_a_handler_raises_is_answered_and_the_next_call_too(error, function):
     code = ODD.format(error=error, function=function)  # in a process of its own: it may end an event loop
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=4 * SECONDS)
     assert done.stdout.split() == ["RemoteFailure", "fine"], done.stderr
