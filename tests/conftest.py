@@ -10,7 +10,7 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
-_GRACE_SECONDS = 30.0
+_GRACE_SECONDS = 60.0
 
 settings.register_profile("labnet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("labnet")  # no test depends on how busy the machine is

@@ -182,7 +182,7 @@ def test_a_client_without_the_token_is_given_no_way_to_stop_the_server(served, m
     server, _ = served
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     panel = Panel(server.url)
-    assert panel.data["running"]
+    wait_until(lambda: panel.data.get("running"))
     assert sent(panel)[0] == {"capability": None}
     panel.close()
 

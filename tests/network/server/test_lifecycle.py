@@ -292,7 +292,7 @@ def test_connections_to_servers_that_are_gone_do_not_pile_up():
 
 
 def test_connections_that_nobody_uses_are_closed_after_a_while(monkeypatch):
-    monkeypatch.setattr(connections, "_IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(connections, "_IDLE_SECONDS", 0.5)
     with ln.network.serve({"one": lambda: 1}, port=0) as server:
 
         async def idle():
