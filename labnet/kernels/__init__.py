@@ -199,7 +199,13 @@ gru = Kernel("gru")
 gru_backward = Kernel("gru_backward")
 attention = Kernel("attention")
 attention_backward = Kernel("attention_backward")
+team_publish = Kernel("team_publish")
+team_share = Kernel("team_share")
+team_help = Kernel("team_help")
 KERNELS = (
+    team_publish,
+    team_share,
+    team_help,
     sgd,
     layers_forward,
     layers_backward,

@@ -152,10 +152,8 @@ def _standardized(most: int, call: Call) -> Sequence[Call]:
 
 
 def _matrices(arrays: Any, *numbers: Any) -> int:
-    """Return the number of matrices that are multiplied, 0 if each product itself runs in several threads."""
-    from labnet.kernels import blas  # imports LLVM, which only kernels need
-
-    return len(arrays[0]) if blas.threads() == 1 else 0
+    """Return the number of matrices that are multiplied."""
+    return len(arrays[0])
 
 
 _images = Items(lambda _, images, *__: images, shared=(0,), scratch=(1,), is_counted=True)

@@ -1,71 +1,137 @@
-"""A pool of threads for kernels on large arrays, and its size.
+"""A team of threads for kernels on large arrays, and its size.
 
-One set of threads serves the process, started by the first call that is large enough. A call that finds them in use
-computes alone, so however many models a process serves, no more threads compute at once than there are callers and
-helpers. The caller takes parts too, until none is left: it never waits for a helper that has not begun.
+One team serves the process, started by the first call that is large enough. A call that finds it in use computes alone,
+so however many models a process serves, no more threads compute at once than there are callers and helpers. Helpers
+take parts of a call without Python's lock (`labnet.kernels.cpu.team`). They look for the next call for a while, since
+to wake a thread takes as long as many a part; then they sleep. The caller takes parts too, until none is left: it never
+waits for a helper that has not begun.
 """
 
 import atexit
 import operator
 import os
+import struct
 import threading
-from collections import deque
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-#: Elements from which helpers are asked: waking them takes some 20 microseconds.
+import numpy as np
+
+from labnet.kernels import blas, board
+
+if TYPE_CHECKING:
+    from labnet.kernels import Kernel
+
+#: Elements from which a call is divided.
 LEAST = 1 << 18
 #: Elements for each thread that takes part, at least, and threads of a call, at most.
 SHARE, _MOST = 1 << 16, 32
+#: Seconds for which a helper looks for the next call, and a caller for the end of the last parts, before either sleeps.
+_LOOKING_SECONDS = 1e-4
+#: What a thread does between two looks, measured so many times.
+_MEASURED_LOOKS = 1000
 _GROUPS = Path("/sys/fs/cgroup")
 
-
-class _Work:
-    """Parts of a call that are left; the threads that run it share them."""
-
-    def __init__(self, function: Callable[..., Any], parts: Sequence[tuple[Any, ...]]):
-        self._function = function
-        self.left = deque(parts)
-        self.is_done = True
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        """Compute parts until none is left."""
-        while self.left:
-            try:
-                part = self.left.popleft()
-            except IndexError:  # another thread took the last one
-                return
-            if not self._function(*part):
-                self.is_done = False
+#: A loaded kernel.
+Compiled = Callable[..., int]
 
 
 class _Helper:
-    """A daemon thread that takes part in calls.
+    """A daemon thread that computes parts.
 
     Attributes
     ----------
-    works : SimpleQueue
-    is_busy : Lock
-        Held while it may compute a part.
+    bell : Lock
+        Held; released to wake the helper, which takes it again.
     """
 
-    def __init__(self, number: int):
-        self.works: SimpleQueue[_Work | None] = SimpleQueue()
-        self.is_busy = threading.Lock()
-        self.thread = threading.Thread(target=self._help, name=f"labnet-kernels-{number}", daemon=True)
-        self.thread.start()
+    def __init__(self, number: int, help_others: Callable[[int], int]):
+        self.bell = threading.Lock()
+        self.bell.acquire()
+        self._number, self._help = number, help_others
+        self.thread = threading.Thread(target=self._run, name=f"labnet-kernels-{number + 1}", daemon=True)
 
-    def _help(self) -> None:
-        while (work := self.works.get()) is not None:
-            with self.is_busy:
-                try:
-                    work.run()
-                except BaseException as error:
-                    work.error = error
-            del work  # its arrays belong to the caller
+    def _run(self) -> None:
+        while not self._help(self._number):
+            self.bell.acquire()
+
+    def wake(self) -> None:
+        """End the helper's sleep, or its next one."""
+        if self.bell.locked():
+            self.bell.release()
+
+
+class _Team:
+    """Helpers, and the board from which they learn what there is to do."""
+
+    def __init__(self, publish: Compiled, share: Compiled, assist: Compiled):
+        self._publish, self._share = publish, share
+        self._board = np.zeros((board.FIRST_STATE + board.STATE * _MOST) // 8, np.int64)
+        began = time.perf_counter()
+        assist((self._board,), 0, _MEASURED_LOOKS)
+        seconds = (time.perf_counter() - began) / _MEASURED_LOOKS
+        self._looks = max(1, int(_LOOKING_SECONDS / max(seconds, 1e-9)))
+        self._assist = lambda number: assist((self._board,), number, self._looks)
+        self._helpers: list[_Helper] = []
+
+    def grow(self, number: int) -> None:
+        """Start helpers up to a number; fewer if the system gives no more threads."""
+        while len(self._helpers) < min(number, _MOST):
+            helper = _Helper(len(self._helpers), self._assist)
+            self._helpers.append(helper)
+            try:
+                helper.thread.start()
+            except RuntimeError:
+                self._helpers.pop()
+                break
+
+    def run(self, part: int, calls: Sequence[tuple[Any, ...]]) -> bool:
+        """Have the function at an address called for each part; return whether every call computed."""
+        words = np.frombuffer(b"".join([_words(part, *call) for call in calls]), np.int64).reshape(len(calls), -1)
+        try:
+            asleep = self._publish((self._board, words), len(calls), len(self._helpers))
+            for number, helper in enumerate(self._helpers):
+                if asleep >> number & 1:
+                    helper.wake()
+        except BaseException:
+            self._wake()
+            raise
+        finally:
+            status = self._finish()
+        return status == 1
+
+    def _finish(self) -> int:
+        """Compute the parts that are left and wait for all others, also those that an interrupt has left."""
+        interrupt = None
+        while True:
+            try:
+                while not (status := self._share((self._board,), self._looks)):
+                    time.sleep(0)
+                break
+            except BaseException as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+        return status
+
+    def _wake(self) -> None:
+        for helper in self._helpers.copy():
+            helper.wake()
+
+    def stop(self) -> None:
+        """End the helpers once they have computed their parts."""
+        self._board[board.STOP // 8] = 1
+        self._wake()
+        for helper in self._helpers.copy():
+            if helper.thread.ident is not None:  # else it ends as it begins
+                helper.thread.join()
+
+
+def _words(part: int, arrays: tuple[Any, ...], *numbers: float) -> bytes:
+    """Return what the words of a call say: the function, the tuple of arrays, and the numbers in float64."""
+    return struct.pack(f"=qq{len(numbers)}d", part, id(arrays), *numbers)
 
 
 class Threads:
@@ -80,7 +146,7 @@ class Threads:
 
     def _forget(self) -> None:
         self._turn = threading.Lock()
-        self._helpers: list[_Helper] = []
+        self._team: _Team | None = None
 
     @property
     def number(self) -> int:
@@ -94,67 +160,42 @@ class Threads:
         self._number = number
         self.stop()
 
-    def run(self, function: Callable[..., Any], parts: Sequence[tuple[Any, ...]]) -> bool:
-        """Call a function, which releases the GIL, with the arguments of each part; return whether every call computed.
+    def run(self, function: Compiled, parts: Sequence[tuple[Any, ...]]) -> bool:
+        """Call a kernel with the arguments of each part, and return whether every call computed.
 
         An interrupt is raised when all parts are computed.
         """
-        work = _Work(function, parts)
-        if not self._turn.acquire(blocking=False):
-            work.run()
-            return work.is_done
-        helpers: Sequence[_Helper] = ()
-        try:
-            helpers = self._started()[: len(parts) - 1]
-            for helper in helpers:
-                helper.works.put(work)
-            work.run()
-        finally:
+        if self._turn.acquire(blocking=False):
             try:
-                _finish(work, helpers)
+                if team := self._ready():
+                    return team.run(function.__self__[0], parts)  # type: ignore[attr-defined]  # see `loader.load`
             finally:
                 self._turn.release()
-        if work.error is not None:
-            raise work.error
-        return work.is_done
+        return all(function(*part) for part in parts)
 
-    def _started(self) -> list[_Helper]:
-        """Return the helpers, started where they are missing; fewer if the system gives no more threads."""
-        helpers = self._helpers
-        while len(helpers) < min(self.number, _MOST) - 1:
-            try:
-                helpers.append(_Helper(len(helpers) + 1))
-            except RuntimeError:
-                break
-        if helpers is not self._helpers:  # `stop` may not have met the last ones
-            for helper in helpers:
-                helper.works.put(None)
-        return helpers
+    def _ready(self) -> _Team | None:
+        """Return the team with all of its helpers; None until its kernels are loaded."""
+        team = self._team
+        if team is None:
+            compiled = [kernel.compiled or kernel.load() for kernel in self._kernels()]
+            publish, share, assist = compiled
+            if not (callable(publish) and callable(share) and callable(assist)):
+                return None
+            self._team = team = _Team(publish, share, assist)
+        team.grow(self.number - 1)
+        return team
+
+    @staticmethod
+    def _kernels() -> "tuple[Kernel, Kernel, Kernel]":
+        from labnet import kernels  # which imports this module
+
+        return kernels.team_publish, kernels.team_share, kernels.team_help
 
     def stop(self) -> None:
-        """End the helpers once they have finished their parts; a later call starts new ones."""
-        helpers, self._helpers = self._helpers, []
-        helpers = helpers.copy()  # another thread may be starting one
-        for helper in helpers:
-            helper.works.put(None)
-        for helper in helpers:
-            helper.thread.join()
-
-
-def _finish(work: _Work, helpers: Sequence[_Helper]) -> None:
-    """Compute the parts that an interrupt has left, for arrays that are overwritten, and wait for all others."""
-    interrupt = None
-    while True:
-        try:
-            work.run()
-            for helper in helpers:
-                with helper.is_busy:
-                    pass
-            break
-        except BaseException as error:
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
+        """End the helpers once they have computed their parts; a later call starts new ones."""
+        team, self._team = self._team, None
+        if team is not None:
+            team.stop()
 
 
 def _chosen() -> int:
@@ -215,7 +256,8 @@ def set_num_threads(number: int, /) -> None:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     THREADS.number = number
-    threadpool_limits(number, user_api="blas")
+    with blas.one_thread.changing():
+        threadpool_limits(number, user_api="blas")
 
 
 def get_num_threads() -> int:

@@ -8,6 +8,8 @@ import os
 
 from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]
 
+from labnet.kernels import blas
+
 #: Environment variables that set the number of threads.
 _CHOICES = (
     "OPENBLAS_NUM_THREADS",
@@ -24,13 +26,15 @@ def limit() -> None:
     """Limit BLAS to one thread unless the environment sets a number; idempotent."""
     global _limits
     if _limits is None and not any(name in os.environ for name in _CHOICES):
-        _limits = threadpool_limits(1, user_api="blas")
+        with blas.one_thread.changing():
+            _limits = threadpool_limits(1, user_api="blas")
 
 
 def restore() -> None:
     """Restore the number of BLAS threads unless it was changed meanwhile."""
     global _limits
     if _limits is not None:
-        if all(pool["num_threads"] == 1 for pool in threadpool_info() if pool["user_api"] == "blas"):
-            _limits.restore_original_limits()
+        with blas.one_thread.changing():
+            if all(pool["num_threads"] == 1 for pool in threadpool_info() if pool["user_api"] == "blas"):
+                _limits.restore_original_limits()
         _limits = None

@@ -1,5 +1,6 @@
 """Kernels in several threads: the same bits for any number, and threads that no one notices."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from labnet.kernels import blas, partition, threads
 from labnet.kernels.threads import THREADS, Threads
 from labnet.ops.core import single_pass
 from tests.helpers.constants import SECONDS
+from tests.helpers.threads import together
 
 functions = ln.nn.functional
 rng = np.random.default_rng(0)
@@ -138,7 +140,7 @@ def test_results_do_not_depend_on_the_number_of_threads(name, number, calls):
     for count in (2, 3):
         number(count)
         assert outcome(function, inputs) == one
-    assert calls or "one row" in name or ("attention" in name and blas.threads() != 1)
+    assert calls or "one row" in name
 
 
 @pytest.mark.parametrize("kind", [lambda: ln.optim.SGD(0.1, 0.9), ln.optim.Adam], ids=["momentum", "Adam"])
@@ -187,6 +189,25 @@ def test_arrays_that_do_not_fit_are_not_divided(wrong):
     assert partition.elements(2, ((x, other, x[0]),)) == []
 
 
+class Stub:
+    """A function of Python in place of a kernel, for threads of a team to call with the arrays of a part."""
+
+    def __init__(self, function):
+        def compute(words):
+            arrays = ctypes.cast(ctypes.c_int64.from_address(words).value, ctypes.py_object).value
+            return int(function(*arrays))
+
+        self._function, self._compute = function, ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(compute)
+        self.__self__ = (ctypes.cast(self._compute, ctypes.c_void_p).value,)
+
+    def __call__(self, arrays):
+        return self._function(*arrays)
+
+
+def is_caller():
+    return threading.current_thread() is threading.main_thread()
+
+
 @pytest.fixture
 def pool():
     own = Threads()
@@ -195,12 +216,42 @@ def pool():
     own.stop()
 
 
+def run(pool, function, *parts):
+    return pool.run(Stub(function), [((part,),) for part in parts])
+
+
+def test_each_part_is_computed_once_by_callers_and_helpers(pool):
+    for count in (1, 2, 3, 7, 64):
+        computed, met = [], set()
+
+        def function(part, computed=computed, met=met):
+            computed.append(part)
+            met.add(threading.current_thread().name)
+            return 1
+
+        assert run(pool, function, *range(count))
+        assert sorted(computed) == list(range(count))
+        assert len(met) <= 3
+
+
+def test_helpers_compute_what_the_caller_has_not_begun(pool):
+    both = threading.Barrier(3)
+
+    def function(_):
+        both.wait(SECONDS)
+        return 1
+
+    for pause in (0.0, 0.05):  # helpers look for the next call at first, then they sleep
+        threading.Event().wait(pause)
+        assert run(pool, function, 1, 2, 3)
+
+
 def test_the_caller_computes_what_no_helper_takes(pool):
     callers = []
     held = threading.Event()
 
     def function(_):
-        if threading.current_thread() is threading.main_thread():
+        if is_caller():
             callers.append("caller")
         else:
             held.wait(SECONDS)
@@ -208,12 +259,23 @@ def test_the_caller_computes_what_no_helper_takes(pool):
             held.set()
         return 1
 
-    assert pool.run(function, [(i,) for i in range(6)])
+    assert run(pool, function, *range(6))
     assert len(callers) >= 4
 
 
 def test_all_parts_have_to_be_computed(pool):
-    assert not pool.run(lambda done: done, [(1,), (0,), (1,)])
+    assert not run(pool, lambda done: done, 1, 0, 1)
+    assert run(pool, lambda done: done, 1, 1, 1)
+
+
+def test_numbers_reach_parts_as_they_reach_a_whole_call(pool):
+    x, out = np.linspace(-2, 2, 32, dtype="float32").reshape(4, 8), np.empty((2, 4, 8), "float32")
+    for logarithm, whole in enumerate(out):
+        assert kernels.softmax.compiled((x, whole), logarithm)
+        divided = np.empty_like(whole)
+        assert pool.run(kernels.softmax.compiled, [((x[i : i + 2], divided[i : i + 2]), logarithm) for i in (0, 2)])
+        assert divided.tobytes() == whole.tobytes()
+    assert (out[0] != out[1]).all()
 
 
 def test_a_call_that_finds_the_helpers_in_use_computes_alone(pool):
@@ -224,46 +286,61 @@ def test_a_call_that_finds_the_helpers_in_use_computes_alone(pool):
         return 1
 
     def outer(_):
-        return pool.run(inner, [(threading.current_thread().name,)] * 3)
+        return run(pool, inner, *[threading.current_thread().name] * 3)
 
-    assert pool.run(outer, [(1,), (2,)])
+    assert run(pool, outer, 1, 2)
     assert len(seen) == 6
     assert all(asked == answered for asked, answered in seen)
 
 
-def test_an_interrupt_is_raised_when_no_part_is_being_computed(pool):
-    began, raised, finished = threading.Event(), threading.Event(), []
+def test_an_interrupt_is_raised_when_no_part_is_being_computed(pool, monkeypatch):
+    assert run(pool, lambda _: 1, 1)
+    began, finished, team = threading.Event(), [], pool._team
+    share = team._share
+
+    def interrupted(arrays, looks):
+        if not finished:
+            assert began.wait(SECONDS)
+            raise KeyboardInterrupt  # while a helper computes
+        return share(arrays, looks)
 
     def function(_):
-        if threading.current_thread() is threading.main_thread():
-            assert began.wait(SECONDS)
-            raised.set()
-            raise KeyboardInterrupt
         began.set()
-        assert raised.wait(SECONDS)
+        threading.Event().wait(0.1)
         finished.append(1)
         return 1
 
+    monkeypatch.setattr(team, "_share", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        pool.run(function, [(i,) for i in range(9)])
-    computed = len(finished)
-    assert computed
-    assert pool.run(lambda _: 1, [(1,), (2,)])
-    assert len(finished) == computed
+        run(pool, function, *range(9))
+    assert len(finished) == 9
+    assert run(pool, lambda _: 1, 1, 2)
+    assert not pool._turn.locked()
 
 
-def test_after_an_interrupt_that_comes_while_a_helper_computes_calls_are_divided_again(pool, monkeypatch):
-    finish = threads._finish
+def test_an_interrupt_while_helpers_are_woken_does_not_leave_them_asleep(pool, monkeypatch):
+    assert run(pool, lambda _: 1, 1, 2, 3)
+    threading.Event().wait(0.1)  # until they sleep
+    helper, turns = type(pool._team._helpers[0]), []
+    wake = helper.wake
 
-    def interrupted(work, helpers):
-        finish(work, helpers)
-        raise KeyboardInterrupt
+    def interrupted(own):
+        turns.append(own)
+        if len(turns) == 1:
+            raise KeyboardInterrupt
+        wake(own)
 
     with monkeypatch.context() as patch:
-        patch.setattr(threads, "_finish", interrupted)
+        patch.setattr(helper, "wake", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            pool.run(lambda _: 1, [(1,), (2,)])
-    assert not pool._turn.locked()
+            run(pool, lambda _: 1, 1, 2, 3)
+    both = threading.Barrier(3)
+
+    def function(_):
+        both.wait(SECONDS)
+        return 1
+
+    assert run(pool, function, 1, 2, 3)
 
 
 def test_the_number_of_threads_may_change_while_helpers_start(pool, monkeypatch):
@@ -275,12 +352,12 @@ def test_the_number_of_threads_may_change_while_helpers_start(pool, monkeypatch)
             made.append(thread)
             if len(made) == 1:
                 begin(changed)
-                while pool._helpers:  # until it has taken them
+                while pool._team is not None:  # until it has taken the team
                     threading.Event().wait(0.001)
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
-        assert pool.run(lambda _: 1, [(1,), (2,), (3,)])
+        assert run(pool, lambda _: 1, 1, 2, 3)
     changed.join(SECONDS)
     for thread in made:
         thread.join(SECONDS)
@@ -288,17 +365,61 @@ def test_the_number_of_threads_may_change_while_helpers_start(pool, monkeypatch)
     assert not any(thread.is_alive() for thread in made)
 
 
-def test_an_error_of_a_helper_is_raised(pool):
-    failed = threading.Event()
+def test_the_number_of_threads_may_change_while_parts_are_computed(pool):
+    began = threading.Event()
 
-    def function(_):
-        if threading.current_thread() is threading.main_thread():
-            return failed.wait(SECONDS)
-        failed.set()
-        raise MemoryError("no memory")
+    def change():
+        assert began.wait(SECONDS)
+        for number in (1, 4, 2):
+            pool.number = number
 
-    with pytest.raises(MemoryError, match="no memory"):
-        pool.run(function, [(1,), (2,)])
+    changing = threading.Thread(target=change)
+    changing.start()
+    computed = []
+
+    def function(part):
+        began.set()
+        threading.Event().wait(0.001)
+        computed.append(part)
+        return 1
+
+    assert run(pool, function, *range(64))
+    changing.join(SECONDS)
+    assert sorted(computed) == list(range(64))
+    assert run(pool, function, 64, 65)
+
+
+def test_several_callers_compute_their_own_parts(pool):
+    def call():
+        for _ in range(50):
+            computed = []
+
+            def function(part, computed=computed):
+                computed.append(part)
+                return 1
+
+            assert run(pool, function, *range(5))
+            assert sorted(computed) == list(range(5))
+
+    together(*[call] * 4)
+
+
+def test_products_run_in_one_thread_inside_of_a_block_and_what_was_chosen_holds_after_it():
+    if not blas.threads():
+        pytest.skip("NumPy has another BLAS here")
+    before = ln.get_num_threads()
+    try:
+        ln.set_num_threads(2)
+        with blas.one_thread, blas.one_thread:
+            assert blas.threads() == 1
+            ln.set_num_threads(3)
+            assert blas.threads() == 1
+        assert blas.threads() == 3
+        with blas.one_thread:
+            ln.set_num_threads(1)
+        assert blas.threads() == 1
+    finally:
+        ln.set_num_threads(before)
 
 
 def test_the_number_of_threads_is_a_positive_integer():
@@ -350,7 +471,7 @@ def names():
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("labnet-kernels")]
 
 ln.set_num_threads(3)
-kernels.softmax.load().result()
+assert kernels.load()
 softmax = ln.nn.functional.softmax
 softmax(ln.ones((8, 8)), dim=-1)
 assert names() == [], names()

@@ -17,7 +17,7 @@ from numba.core import cgutils
 
 from labnet.compile.native.abi import OTHER_ARGUMENTS, OTHER_STATE, Layout
 from labnet.kernels.machine_code.array_layout import DATA, DTYPE, FLAGS, HEAD, ITEMS, NDIM, READ, SHAPE
-from labnet.kernels.machine_code.loader import ENTRY
+from labnet.kernels.machine_code.loader import ENTRY, PART
 
 #: Number of calls from which on a list of them takes longer to compile than a table costs when the step runs.
 _MANY_CALLS = 256
@@ -276,3 +276,18 @@ def write_kernel_entry(module: ir.Module, arguments: Sequence[ir.Type], call: Ca
     status = call(builder, values)
     builder.call(python["PyEval_RestoreThread"], [thread])
     builder.ret(builder.call(python["PyLong_FromLongLong"], [status]))
+
+
+def write_part(module: ir.Module, arguments: Sequence[ir.Type], call: Callable) -> None:
+    """Write the function that a thread without Python calls: with the address of a tuple's, and numbers in float64.
+
+    `call` is as for `write_kernel_entry`.
+    """
+    function = ir.Function(module, ir.FunctionType(_WORD, [_WORD]), PART)
+    builder = ir.IRBuilder(function.append_basic_block())
+    (address,) = function.args
+    values = [_load(builder, address)]
+    for position, kind in enumerate(arguments[1:], 1):
+        number = builder.bitcast(_load(builder, address, 8 * position), _DOUBLE)
+        values.append(builder.fptrunc(number, _FLOAT) if kind == _FLOAT else builder.fptosi(number, _WORD))
+    builder.ret(call(builder, values))

@@ -20,7 +20,7 @@ from numba.core.imputils import builtin_registry
 from numba.core.registry import cpu_target
 from numba.core.typing import mathdecl, templates
 
-from labnet.compile.native.entry import Call, Entry, write_kernel_entry
+from labnet.compile.native.entry import Call, Entry, write_kernel_entry, write_part
 from labnet.compile.native.lowering import Unsupported, lower, register_rest
 from labnet.compile.native.options import OPTIONS
 from labnet.compile.native.pipeline import EntryLibrary, GeneratedPipeline, Library
@@ -105,7 +105,9 @@ def _kernel(name, function, signature):
     compiled = _compiled(library, function.py_func, signature.args, flags, compiler.Compiler)
     module = library.create_ir_module(ENTRY)
     kinds = [compiled.target_context.get_value_type(kind) for kind in compiled.fndesc.argtypes]
-    write_kernel_entry(module, kinds, _call_of(module, compiled))
+    call = _call_of(module, compiled)
+    write_kernel_entry(module, kinds, call)
+    write_part(module, kinds, call)
     library.add_ir_module(module)
     return _code(library)
 

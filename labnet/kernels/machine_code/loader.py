@@ -15,6 +15,8 @@ from labnet.kernels import blas, numpy_loops
 
 #: Name of the function that an object file defines, called as CPython calls fast built-in functions.
 ENTRY = "labnet_step"
+#: Name of the function of a kernel that computes a part of a call in a thread without Python.
+PART = "labnet_part"
 #: What the entry itself needs of Python.
 PYTHON = (
     *("PyErr_BadArgument", "PyErr_Occurred", "PyEval_RestoreThread", "PyEval_SaveThread"),
@@ -55,7 +57,8 @@ def missing(symbols: Sequence[str]) -> list[str]:
 def load(code: MachineCode) -> Callable[..., int]:
     """Link object files and return the function that one of them defines as `ENTRY`.
 
-    Called with the tuple of what is held, numbers, and arrays; the memory of the code goes with the function.
+    Called with the tuple of what is held, numbers, and arrays; the memory of the code goes with the function. The first
+    item of its ``__self__`` is the address of `PART`, 0 for a step.
 
     Raises
     ------
@@ -73,7 +76,8 @@ def load(code: MachineCode) -> Callable[..., int]:
         engine.add_object_file(file)
     engine.finalize_object()
     method = _Method(b"step", engine.get_function_address(ENTRY), _FASTCALL, None)
-    made: Callable[..., int] = _new_function(ctypes.byref(method), (engine, files, method), None)
+    held = (engine.get_function_address(PART), engine, files, method)
+    made: Callable[..., int] = _new_function(ctypes.byref(method), held, None)
     return made
 
 

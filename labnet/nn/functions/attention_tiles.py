@@ -12,6 +12,7 @@ import numpy as np
 
 from labnet import kernels, ops
 from labnet.autograd import Node, Run, is_recording
+from labnet.kernels import blas
 from labnet.kernels.exponential import exponential
 from labnet.ops.core.dispatch import current_tracer
 from labnet.tensor import Tensor, wrap
@@ -103,8 +104,9 @@ class Tiles:
         compiled = kernels.attention.ready(query.dtype, count * queries * self.key.shape[1])
         scaled = self._scaled()
         together = (scaled, self.key, self.value, self._bias, self._offsets, self.out, self.moments)
-        if compiled is None or not compiled(together, self.tile, int(causal), self._step):
-            self._forward(scaled)
+        with blas.one_thread:
+            if compiled is None or not compiled(together, self.tile, int(causal), self._step):
+                self._forward(scaled)
 
     @property
     def inputs(self) -> tuple[Values, ...]:
@@ -180,11 +182,12 @@ class Tiles:
         ]
         compiled = kernels.attention_backward.ready(g.dtype, self.moments.size // 2 * self.key.shape[1])
         together = (g, *given, self._bias, self._offsets, self.out, self.moments, *found)
-        if compiled is None or not compiled(together, self.tile, int(self.causal), self._step):
-            for one in found[1:]:
-                if one is not None:
-                    one.fill(0)  # a part of a divided call may have added to it
-            self._backward(g, given[0], *found)
+        with blas.one_thread:
+            if compiled is None or not compiled(together, self.tile, int(self.causal), self._step):
+                for one in found[1:]:
+                    if one is not None:
+                        one.fill(0)  # a part of a divided call may have added to it
+                self._backward(g, given[0], *found)
         if found[0] is not None:
             found[0] *= self.scale
         return [None if x is None else x.reshape(shape) for x, shape in zip(found, self._shapes, strict=True)]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from labnet import kernels
+from labnet.kernels import blas
 from labnet.kernels.device_dispatch import is_on_gpu
 from labnet.ops.aggregation.reduction import sum
 from labnet.ops.core.declaration import Array, Sample
@@ -122,6 +123,7 @@ def _pull_bias(g: Tensor, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, 
     wide=True,
     reads=("weight", "x", ""),
 )
+@blas.one_thread
 def conv2d(
     x: Array,
     weight: Array,
@@ -207,6 +209,7 @@ def _pull_weight_of_input(g: Tensor, out: Tensor, y: Tensor, weight: Tensor, *, 
     wide=True,
     reads=("weight", "y"),
 )
+@blas.one_thread
 def conv2d_input(
     y: Array,
     weight: Array,
@@ -270,6 +273,7 @@ def conv2d_input(
     wide=True,
     reads=("y", "x"),
 )
+@blas.one_thread
 def conv2d_weight(
     x: Array,
     y: Array,
