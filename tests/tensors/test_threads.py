@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -66,6 +67,33 @@ def train(kind):
         return sum([one.sum() for one in own], x * 1)
 
     return step
+
+
+@pytest.mark.parametrize("name", ["exp", "log", "sqrt", "tanh", "sin", "acos"])
+def test_functions_of_numpy_run_in_threads_and_warn_as_numpy_does(name, number, calls, monkeypatch):
+    from labnet.ops.core import dispatch
+
+    monkeypatch.setattr(dispatch, "LEAST", 0)
+    function, fine = getattr(ln, name), ln.asarray(np.linspace(0.01, 0.99, 1001, dtype="float32"))
+
+    def outcome(x):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = function(x).numpy()
+        return found.tobytes(), [str(one.message) for one in caught]
+
+    inputs = [fine, fine.to("float64"), *[fine * 0 + value for value in (0.0, -1.0, -2.0, 1000.0, np.inf, np.nan)]]
+    number(1)
+    expected = [outcome(x) for x in inputs]
+    assert not calls
+    number(2)
+    for x in inputs[:2]:
+        for _ in range(12):
+            function(x)
+    for kernel in list(kernels.scalar_kernels.values()):
+        kernel.load().result()
+    assert [outcome(x) for x in inputs] == expected
+    assert calls
 
 
 LABELS = integers(31, 40)

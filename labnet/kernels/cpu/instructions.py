@@ -14,7 +14,7 @@ from labnet.kernels.scalar_program import record
 
 BIT = ir.IntType(1)
 TYPES = {"?": BIT, "e": ir.FloatType(), "f": ir.FloatType(), "d": ir.DoubleType()}
-_IS_X86 = llvm.get_process_triple().startswith(("x86", "i386", "i686"))
+IS_X86 = llvm.get_process_triple().startswith(("x86", "i386", "i686"))
 
 
 def _intrinsic(name, count=1):
@@ -108,7 +108,7 @@ _INSTRUCTIONS = {
     "invert": _logical("not_"),
     "where": lambda builder, test, a, b: builder.select(test, a, b),
     "power_of_two": _power_of_two,
-    **({"maximum": _extreme(">"), "minimum": _extreme("<")} if _IS_X86 else {}),
+    **({"maximum": _extreme(">"), "minimum": _extreme("<")} if IS_X86 else {}),
 }
 #: When a limit is the result.
 _BEYOND = {"maximum": "<=", "minimum": ">="}

@@ -9,12 +9,12 @@ functions that have no instruction, such as exp. Blocks of intermediate values l
 
 import numpy as np
 from llvmlite import ir
-from numba import int64, njit, types
+from numba import int32, int64, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from labnet.kernels.cpu.arrays import INSIDE, OPTIONS, has, item, length, word
-from labnet.kernels.cpu.instructions import TYPES, compute, convert, is_instruction, use_wide_vectors
+from labnet.kernels.cpu.instructions import IS_X86, TYPES, compute, convert, is_instruction, use_wide_vectors
 from labnet.kernels.cpu.ufunc_calls import call_loop
 from labnet.kernels.machine_code.array_layout import DATA, FLAGS, ITEMS, NDIM
 
@@ -24,6 +24,11 @@ _ALIGNED, _WRITEABLE, _CONTIGUOUS = 0x100, 0x400, 0x3
 _WORD, _BYTE = ir.IntType(64), ir.IntType(8)
 _MEMORY = {**TYPES, "?": _BYTE, "e": ir.HalfType()}
 _DESCRIBED = {"?": b"b?|", "e": b"fe=", "f": b"ff=", "d": b"fd="}
+#: C's functions for the floating-point exceptions of a thread, and the bits of those of which NumPy warns: an invalid
+#: operand, division by zero, and overflow.
+_clear_exceptions = types.ExternalFunction("feclearexcept", int32(int32))
+_test_exceptions = types.ExternalFunction("fetestexcept", int32(int32))
+_EXCEPTIONS = (1 | 4 | 8) if IS_X86 else (1 | 2 | 4)
 #: What takes long enough to be stored rather than computed again in another stage.
 _SLOW = {"divide", "sqrt", "reciprocal"}
 
@@ -226,7 +231,18 @@ def kernel_of(steps):
         run(arrays, size)
         return 1
 
-    return kernel, int64(int64)
+    @njit(**OPTIONS)
+    def noticing_kernel(arrays):
+        """Refuse operands for which NumPy warns, so that it computes them again, and warns."""
+        size = _common_size(arrays, described)
+        if size < 0:
+            return 0
+        _clear_exceptions(_EXCEPTIONS)
+        run(arrays, size)
+        return 0 if _test_exceptions(_EXCEPTIONS) else 1
+
+    is_single = sum(step[0] not in ("input", "number") for step in steps) == 1
+    return noticing_kernel if is_single else kernel, int64(int64)
 
 
 def _read(builder, address, add):

@@ -16,6 +16,7 @@ from labnet import memory
 from labnet.autograd import Node, Run, is_recording, next_number
 from labnet.errors import AxisError, DTypeError, ShapeError
 from labnet.kernels.device_dispatch import Deferred, execute_body, finished, is_on_gpu, materialize
+from labnet.kernels.threads import LEAST
 from labnet.ops.core.axes import make_plain
 from labnet.ops.core.declaration import Array, Op
 from labnet.ops.core.half_precision import HALF, widened_rule
@@ -336,6 +337,7 @@ def _node_of(value: Any) -> Node | None:
 def unary_function(op: Op) -> Callable[..., Tensor]:
     """Return the function of one tensor that runs `op`."""
     name, forward, differentiable, drops = op.name, op.forward, op.differentiable, op.reads is not None
+    in_threads = in_one_pass(forward, in_threads=True) if isinstance(forward, np.ufunc) else None
 
     def function(x: Any, /) -> Tensor:
         if type(x) is Plain:
@@ -346,7 +348,10 @@ def unary_function(op: Op) -> Callable[..., Tensor]:
             array, parent = as_array(x), _node_of(x)
         try:
             if type(array) is _ndarray or forward is not op.forward:
-                result = forward(array)
+                if in_threads is not None and array.size >= LEAST and forward is op.forward:
+                    result = in_threads(array)
+                else:
+                    result = forward(array)
             else:
                 result = execute_body(forward, array)
         except _REFUSALS as error:

@@ -1,6 +1,7 @@
 """Elementwise ops in one pass over memory: kernels of the CPU for bodies and rules for which NumPy needs several.
 
 NumPy computes until the kernel is loaded, and arrays of different shapes or with gaps in memory. The bits are the same.
+A single function of NumPy has a kernel for large arrays only, which several threads run.
 """
 
 import functools
@@ -12,7 +13,7 @@ import numpy as np
 from labnet import kernels
 from labnet.kernels.device_dispatch import Deferred
 from labnet.kernels.scalar_program import HALF, Program, record
-from labnet.kernels.threads import LEAST
+from labnet.kernels.threads import LEAST, THREADS
 from labnet.ops.core.declaration import Op
 from labnet.stats.collecting import suspended
 from labnet.tensor import Tensor
@@ -22,6 +23,13 @@ _empty_like = np.empty_like
 #: Plans per function; a static argument, such as a slope, may change from step to step.
 _MOST = 64
 _FLOATS = frozenset(map(np.dtype, ("float32", "float64")))
+#: Functions of one array that are instructions of processors, and read and write memory most of the time.
+_QUICK = frozenset(
+    (
+        *("negative", "positive", "square", "reciprocal", "absolute", "fabs", "floor", "ceil", "trunc", "rint", "sign"),
+        *("isnan", "isinf", "isfinite", "signbit", "logical_not", "invert", "cast"),
+    )
+)
 
 
 class _Plan(NamedTuple):
@@ -33,21 +41,27 @@ class _Plan(NamedTuple):
     unread: tuple[int, ...]
     numbers: Any
     dtype: np.dtype[Any]
+    #: Whether the program is a single function of NumPy, for which the kernel pays in several threads only.
+    is_single: bool
 
     def run(self, operands: tuple[Any, ...]) -> Any:
         """Return the result for these operands; None if NumPy has to compute it."""
         first = operands[self.inputs[0]]
-        compiled = self.kernel.compiled if first.size < LEAST else None
+        compiled = self.kernel.compiled if first.size < LEAST and not self.is_single else None
         for position in self.unread:
             if operands[position].shape != first.shape:
                 return None
         if compiled is None:
+            if self.is_single and (first.size < LEAST or THREADS.number == 1):
+                return None
             compiled = self.kernel.ready(first.dtype, first.size)
             if compiled is None:
                 return None
         out = _empty_like(first, self.dtype)
         together = (*[operands[i] for i in self.inputs], out, self.numbers)
-        return out if compiled(together) else self._run_in_order(compiled, together[:-2])
+        if compiled(together):
+            return out
+        return None if self.is_single else self._run_in_order(compiled, together[:-2])
 
     def _run_in_order(self, compiled: Callable[..., int], arrays: tuple[Any, ...]) -> Any:
         """Return the result for arrays of one shape with one order of dimensions in memory; None for others.
@@ -73,8 +87,16 @@ def _key(value: Any) -> Any:
     return value if type(value) is not float or value else repr(value)
 
 
-def _plan(function: Callable[..., Any], operands: tuple[Any, ...], static: dict[str, Any]) -> _Plan | None:
-    """Return the plan of a function for operands of these dtypes; None if NumPy is as fast, or there is no kernel."""
+def _plan(
+    function: Callable[..., Any], operands: tuple[Any, ...], static: dict[str, Any], *, in_threads: bool
+) -> _Plan | None:
+    """Return the plan of a function for operands of these dtypes; None if NumPy is as fast, or there is no kernel.
+
+    Parameters
+    ----------
+    in_threads : bool
+        Whether a single function that takes long has a plan too.
+    """
 
     def on_arrays(*given: Any, **named: Any) -> Any:
         found = function(*given, **named)
@@ -86,12 +108,13 @@ def _plan(function: Callable[..., Any], operands: tuple[Any, ...], static: dict[
             program = record(on_arrays, given, static)
     except (TypeError, ValueError, AttributeError):  # not elementwise, or arguments that the call itself refuses
         return None
-    if not program.inputs or not _pays(program):
+    if not program.inputs or not (_pays(program) or (in_threads and _takes_long(program))):
         return None
     arrays = [position for position, x in enumerate(operands) if type(x) is _ndarray]
     unread = tuple([position for position in arrays if position not in program.inputs])
     kernel, numbers = kernels.scalar_kernel(program.steps), np.array(program.numbers, float)
-    return _Plan(kernel, program.inputs, unread, numbers, np.dtype(program.steps[-1].dtype))
+    dtype = np.dtype(program.steps[-1].dtype)
+    return _Plan(kernel, program.inputs, unread, numbers, dtype, not _pays(program))
 
 
 def _pays(program: Program) -> bool:
@@ -100,13 +123,23 @@ def _pays(program: Program) -> bool:
     return program.passes > 1 or (program.passes == 1 and slow)
 
 
-def in_one_pass(function: Callable[..., Any], *, on_none: Callable[[], None] | None = None) -> Callable[..., Any]:
+def _takes_long(program: Program) -> bool:
+    """Return whether a program is a function that takes longer than to read and write memory."""
+    return program.passes == 1 and program.steps[-1].kind not in _QUICK
+
+
+def in_one_pass(
+    function: Callable[..., Any], *, in_threads: bool = False, on_none: Callable[[], None] | None = None
+) -> Callable[..., Any]:
     """Have a kernel compute an elementwise function of arrays.
 
     Parameters
     ----------
     function : callable
         Without side effects, and determined by its arguments.
+    in_threads : bool
+        Whether a kernel also computes large arrays, in several threads, if the function is a single one of NumPy that
+        takes longer than memory.
     on_none : callable, optional
         Called when it turns out, for floating arrays and no static arguments, that no kernel pays.
 
@@ -134,7 +167,7 @@ def in_one_pass(function: Callable[..., Any], *, on_none: Callable[[], None] | N
         except KeyError:
             if len(plans) >= _MOST:
                 plans.clear()
-            plan = plans[key] = _plan(function, operands, static)
+            plan = plans[key] = _plan(function, operands, static, in_threads=in_threads)
             if plan is None and on_none is not None and not static and set(key) <= _FLOATS:
                 on_none()
         except TypeError:  # an argument without a hash, such as an array on a GPU
