@@ -12,7 +12,7 @@ import pytest
 
 import labnet as ln
 from labnet import kernels
-from labnet.kernels import blas, partition, threads
+from labnet.kernels import blas, partition, threads, total
 from labnet.kernels.threads import THREADS, Threads
 from labnet.ops.core import single_pass
 from tests.helpers.constants import SECONDS
@@ -39,9 +39,10 @@ def number():
         THREADS.number = count
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (kernels, single_pass):
+        for module in (kernels, single_pass, total):
             patch.setattr(module, "LEAST", 0)
-        patch.setattr(kernels, "SHARE", 1)
+        for module in (kernels, total):
+            patch.setattr(module, "SHARE", 1)
         yield choose
     THREADS.number = before
 
@@ -131,6 +132,9 @@ CASES = {
         lambda q, k, v: functions.scaled_dot_product_attention(q, k, v, is_causal=True),
         tuple(normal(3, 70, 8) for _ in range(3)),
     ),
+    "sum": (lambda x: x.sum(), (normal(70, 71),)),
+    "mean": (lambda x: x.mean(), (normal(5001),)),
+    "sum that keeps dimensions": (lambda x: x.sum(keepdims=True), (normal(4999, 1),)),
     "cumsum": (lambda x: ln.cumsum(x, dim=1), (normal(9, 30),)),
     "prod": (lambda x: x.prod(dim=1), (normal(9, 200),)),
     "take_along_axis": (lambda x: ln.take_along_axis(x, integers(9, 9, 9) * 0 + 2, axis=1), (normal(9, 9),)),
@@ -169,6 +173,15 @@ def test_results_do_not_depend_on_the_number_of_threads(name, number, calls):
         number(count)
         assert outcome(function, inputs) == one
     assert calls or "one row" in name
+
+
+@pytest.mark.parametrize("size", [4096, 4097, 5003, 9999, 65_535, 300_001])
+def test_sums_in_threads_have_the_bits_of_numpy(size, number, calls):
+    x = (rng.standard_normal(size) * 10.0 ** rng.integers(-3, 4, size)).astype("float32")
+    for count in (2, 3, 5):
+        number(count)
+        assert ln.asarray(x).sum().numpy().tobytes() == np.sum(x).tobytes()
+    assert len(calls) == 3
 
 
 @pytest.mark.parametrize("kind", [lambda: ln.optim.SGD(0.1, 0.9), ln.optim.Adam], ids=["momentum", "Adam"])

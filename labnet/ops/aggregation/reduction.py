@@ -7,6 +7,7 @@ import numpy as np
 
 from labnet import kernels
 from labnet.kernels.exponential import exponential
+from labnet.kernels.total import total
 from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.dtypes import in_floats
 from labnet.ops.core.half_precision import HALF, SINGLE
@@ -137,6 +138,8 @@ def _sums_of_rows(x: Array, axis: Axis, keepdims: bool) -> Array | None:
     if axis is not None and not (isinstance(axis, int) and is_last(axis, x)):
         return None
     shape = _kept(x.shape, axis) if keepdims else () if axis is None else x.shape[:-1]
+    if axis is None and (number := total(x)) is not None:
+        return number.reshape(shape)
     found: Array | None = kernels.row_sums.compute(shape, x, numbers=(x.size if axis is None else x.shape[-1],))
     return found
 
