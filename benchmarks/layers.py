@@ -35,6 +35,8 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 ln.set_num_threads(torch.get_num_threads())
 clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
+#: Threads of a library look for work for some milliseconds after its last op, on the other one's processor.
+_SETTLE_SECONDS = 0.03
 Task = Callable[[], object]
 rng = np.random.default_rng(0)
 
@@ -362,6 +364,8 @@ def measure(tasks: dict[str, Task], *, rounds: int, seconds: float) -> dict[str,
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(rounds):
         for name, task in tasks.items():
+            if torch.get_num_threads() > 1:
+                time.sleep(_SETTLE_SECONDS)
             times[name].append(time_once(task, repeats[name]))
     return {name: min(values) for name, values in times.items()}
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labnet.kernels.board import MOST_PARTS
 from labnet.kernels.partition import KERNELS as DIVISIONS
 from labnet.kernels.partition import Divide, elements
 from labnet.kernels.threads import LEAST, SHARE, THREADS
@@ -84,7 +85,9 @@ class Kernel:
             return compiled
 
         def run(*call: Any) -> int:
-            parts = divide(2 * number, call)  # some smaller ones, since a thread may have to wait for a processor
+            parts = divide(
+                min(2 * number, MOST_PARTS), call
+            )  # some smaller ones, since a thread may have to wait for a processor
             return THREADS.run(compiled, parts) if parts else compiled(*call)
 
         return run

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labnet.kernels import blas, board
+from labnet.kernels.board import MOST_PARTS
 
 if TYPE_CHECKING:
     from labnet.kernels import Kernel
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 #: Elements from which a call is divided.
 LEAST = 1 << 18
 #: Elements for each thread that takes part, at least, and threads of a call, at most.
-SHARE, _MOST = 1 << 16, 32
+SHARE, _MOST = 1 << 16, MOST_PARTS
 #: Seconds for which a helper looks for the next call, and a caller for the end of the last parts, before either sleeps.
 _LOOKING_SECONDS = 1e-4
 #: What a thread does between two looks, measured so many times.
@@ -64,21 +65,21 @@ class _Helper:
 
 
 class _Team:
-    """Helpers, and the board from which they learn what there is to do."""
+    """A number of helpers, and the board from which they learn what there is to do."""
 
-    def __init__(self, publish: Compiled, share: Compiled, assist: Compiled):
-        self._publish, self._share = publish, share
+    def __init__(self, size: int, publish: Compiled, share: Compiled, assist: Compiled):
+        self._size, self._publish, self._share = size, publish, share
         self._board = np.zeros((board.FIRST_STATE + board.STATE * _MOST) // 8, np.int64)
         began = time.perf_counter()
-        assist((self._board,), 0, _MEASURED_LOOKS)
+        assist((self._board,), 0, size, _MEASURED_LOOKS)
         seconds = (time.perf_counter() - began) / _MEASURED_LOOKS
         self._looks = max(1, int(_LOOKING_SECONDS / max(seconds, 1e-9)))
-        self._assist = lambda number: assist((self._board,), number, self._looks)
+        self._assist = lambda number: assist((self._board,), number, size, self._looks)
         self._helpers: list[_Helper] = []
 
-    def grow(self, number: int) -> None:
-        """Start helpers up to a number; fewer if the system gives no more threads."""
-        while len(self._helpers) < min(number, _MOST):
+    def start(self) -> None:
+        """Start the helpers that are missing; fewer if the system gives no more threads."""
+        while len(self._helpers) < self._size:
             helper = _Helper(len(self._helpers), self._assist)
             self._helpers.append(helper)
             try:
@@ -107,7 +108,7 @@ class _Team:
         interrupt = None
         while True:
             try:
-                while not (status := self._share((self._board,), self._looks)):
+                while not (status := self._share((self._board,), self._size, self._looks)):
                     time.sleep(0)
                 break
             except BaseException as error:
@@ -163,9 +164,9 @@ class Threads:
     def run(self, function: Compiled, parts: Sequence[tuple[Any, ...]]) -> bool:
         """Call a kernel with the arguments of each part, and return whether every call computed.
 
-        An interrupt is raised when all parts are computed.
+        More parts than `MOST_PARTS` are computed by the caller. An interrupt is raised when all parts are computed.
         """
-        if self._turn.acquire(blocking=False):
+        if len(parts) <= MOST_PARTS and self._turn.acquire(blocking=False):
             try:
                 if team := self._ready():
                     return team.run(function.__self__[0], parts)  # type: ignore[attr-defined]  # see `loader.load`
@@ -181,8 +182,8 @@ class Threads:
             publish, share, assist = compiled
             if not (callable(publish) and callable(share) and callable(assist)):
                 return None
-            self._team = team = _Team(publish, share, assist)
-        team.grow(self.number - 1)
+            self._team = team = _Team(min(self.number, _MOST) - 1, publish, share, assist)
+        team.start()
         return team
 
     @staticmethod

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from labnet import kernels
+from labnet.kernels.board import MOST_PARTS
 from labnet.kernels.threads import LEAST, SHARE, THREADS
 
 
@@ -15,7 +16,7 @@ def total(x: Any) -> np.ndarray[Any, Any] | None:
     NumPy halves what has more than 128 elements, the first half a multiple of eight, and adds the sums of both.
     Here each thread sums halves of halves, so the bits are those of `np.sum`.
     """
-    number, compiled = min(THREADS.number, x.size // SHARE), kernels.row_sums.compiled
+    number, compiled = min(THREADS.number, x.size // SHARE, MOST_PARTS // 2), kernels.row_sums.compiled
     if x.size < LEAST or number < 2 or compiled is None:
         return None
     if type(x) is not np.ndarray or x.dtype != kernels.FLOAT32 or not x.flags.c_contiguous:

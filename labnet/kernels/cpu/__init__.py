@@ -43,8 +43,8 @@ from labnet.kernels.cpu.team import team_help, team_publish, team_share
 #: Each kernel with the types of its result and arguments.
 KERNELS = {
     "team_publish": (team_publish, int64(int64, int64, int64)),
-    "team_share": (team_share, int64(int64, int64)),
-    "team_help": (team_help, int64(int64, int64, int64)),
+    "team_share": (team_share, int64(int64, int64, int64)),
+    "team_help": (team_help, int64(*[int64] * 4)),
     "layers_forward": (layers_forward, int64(int64, int64)),
     "layers_backward": (layers_backward, int64(int64, int64)),
     "tile_max": (tile_max, int64(int64, int64, int64)),

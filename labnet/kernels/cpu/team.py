@@ -1,8 +1,9 @@
 """Kernels by which the threads of a team share the parts of a call without Python's lock; see `labnet.kernels.threads`.
 
-A board, an array of int64, tells the threads what there is to do. Its ticket holds, from the highest bits to the
-lowest, the number of the call, that of its parts, and that of the next part. A thread takes a part by adding 1 to the
-ticket, which fails if another thread or another call was faster.
+A board, an array of int64, tells the threads what there is to do. The higher half of its ticket is the number of the
+call, the lower half has a bit for each part that no thread has taken. A thread takes a part by clearing its bit, which
+fails if another thread or another call was faster. Each thread begins with parts of its own, those that it had in the
+last call too, since their memory is in its cache, and then takes those of others.
 """
 
 # mypy: ignore-errors
@@ -14,7 +15,7 @@ from numba import int64, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from labnet.kernels.board import DONE, FAILED, FIRST_STATE, LENGTH, STATE, STOP, TASKS, TICKET
+from labnet.kernels.board import DONE, FAILED, FIRST_STATE, LENGTH, MOST_PARTS, PARTS, STATE, STOP, TASKS, TICKET
 from labnet.kernels.cpu.arrays import INSIDE, OPTIONS, item, length, word
 from labnet.kernels.machine_code.array_layout import DATA
 
@@ -22,8 +23,7 @@ _WORD = ir.IntType(64)
 _ORDER = "seq_cst"
 #: States of a helper: it looks at the ticket, or sleeps in Python until it is woken.
 _AWAKE, _ASLEEP = 0, 1
-_PART_BITS = 16
-_PARTS = (1 << _PART_BITS) - 1
+_HALF, _PARTS = 32, (1 << MOST_PARTS) - 1
 #: The hint of ARM processors that a thread waits.
 _YIELD = 1
 
@@ -70,6 +70,16 @@ def _replace(context, address, old, new):
 
 
 @intrinsic
+def _lowest(context, mask):
+    """Return the position of the lowest bit that is set."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.IntType(1)(1))
+
+    return int64(int64), generate
+
+
+@intrinsic
 def _call(context, function, words):
     """Call the function at an address, which computes a part."""
 
@@ -105,19 +115,21 @@ def _board(arrays):
 @njit(**INSIDE)
 def _is_left(board):
     """Return whether a part is left to take."""
-    ticket = _load(board + TICKET)
-    return (ticket & _PARTS) < ((ticket >> _PART_BITS) & _PARTS)
+    return _load(board + TICKET) & _PARTS != 0
 
 
 @njit(**INSIDE)
-def _compute(board):
-    """Take parts and compute them until none is left."""
+def _compute(board, thread, threads):
+    """Take parts and compute them until none is left, for one of some threads."""
     while True:
         ticket = _load(board + TICKET)
-        part = ticket & _PARTS
-        if part >= ((ticket >> _PART_BITS) & _PARTS):
+        left = ticket & _PARTS
+        if left == 0:
             return
-        if _replace(board + TICKET, ticket, ticket + 1):
+        first = thread * _load(board + PARTS) // threads
+        own = (left >> first) << first
+        part = _lowest(own if own != 0 else left)
+        if _replace(board + TICKET, ticket, ticket & ~(1 << part)):
             words = _load(board + TASKS) + part * _load(board + LENGTH)
             if _call(word(words), words + 8) == 0:
                 _store(board + FAILED, 1)
@@ -131,12 +143,13 @@ def team_publish(arrays, parts, helpers):
     Arrays: board, and a row of words for each part: the address of its function, and what that is called with.
     """
     board, tasks = _board(arrays), item(arrays, 1)
+    _store(board + PARTS, parts)
     _store(board + TASKS, word(tasks + DATA))
     _store(board + LENGTH, 8 * length(tasks, 1))
     _store(board + DONE, 0)
     _store(board + FAILED, 0)
-    number = _load(board + TICKET) >> (2 * _PART_BITS)
-    _store(board + TICKET, ((number + 1) << (2 * _PART_BITS)) | (parts << _PART_BITS))
+    number = (_load(board + TICKET) >> _HALF) + 1
+    _store(board + TICKET, (number << _HALF) | ((1 << parts) - 1))
     missing = parts - 1
     for i in range(helpers):
         if _load(board + FIRST_STATE + STATE * i) == _AWAKE:
@@ -150,29 +163,29 @@ def team_publish(arrays, parts, helpers):
 
 
 @njit(**OPTIONS)
-def team_share(arrays, tries):
-    """Compute parts, then wait for those that helpers compute; array: board.
+def team_share(arrays, helpers, tries):
+    """Compute parts, then wait for those that the helpers compute; array: board.
 
     Return 0 if helpers still compute after some tries, 1 if every part is computed, 2 if a kernel refused one.
     """
     board = _board(arrays)
-    _compute(board)
+    _compute(board, 0, helpers + 1)
     for _ in range(tries):
-        if _load(board + DONE) == ((_load(board + TICKET) >> _PART_BITS) & _PARTS):
+        if _load(board + DONE) == _load(board + PARTS):
             return 1 + _load(board + FAILED)
         _pause()
     return 0
 
 
 @njit(**OPTIONS)
-def team_help(arrays, helper, tries):
+def team_help(arrays, helper, helpers, tries):
     """Compute parts of calls until there was none for some tries; array: board.
 
     Return 0 if the helper has to sleep until it is woken, 1 if it ends.
     """
     board = _board(arrays)
     while True:
-        _compute(board)
+        _compute(board, helper + 1, helpers + 1)
         if _load(board + STOP):
             return 1
         for _ in range(tries):
