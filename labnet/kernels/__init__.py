@@ -188,6 +188,7 @@ sgd = Kernel("sgd")
 sgd_with_momentum = Kernel("sgd_with_momentum")
 adam = Kernel("adam")
 row_sums = Kernel("row_sums")
+column_sums = Kernel("column_sums")
 softmax = Kernel("softmax")
 softmax_backward = Kernel("softmax_backward")
 cross_entropy = Kernel("cross_entropy")
@@ -227,6 +228,7 @@ KERNELS = (
     scan,
     prod,
     row_sums,
+    column_sums,
     softmax,
     softmax_backward,
     cross_entropy,

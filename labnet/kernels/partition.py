@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 _FLOAT32 = np.dtype("float32")
+#: Columns of a part, at least.
+_SIDE_BY_SIDE = 2048
 #: The arguments of a call of a kernel: a tuple of arrays and None, then numbers.
 Call = tuple[Any, ...]
 #: Divides a call into at most so many parts; returns none if it cannot.
@@ -156,6 +158,11 @@ def _matrices(arrays: Any, *numbers: Any) -> int:
     return len(arrays[0])
 
 
+def _columns(most: int, call: Call) -> Sequence[Call]:
+    """Divide sums of columns, if many lie side by side: rows are read as fast as memory gives them."""
+    return ranges(min(most, call[2] // _SIDE_BY_SIDE), call)
+
+
 _images = Items(lambda _, images, *__: images, shared=(0,), scratch=(1,), is_counted=True)
 _tiles = Items(lambda arrays, *_: math.prod(arrays[0].shape[:-2]))
 #: What divides the calls of kernels, by name; others are never divided.
@@ -174,6 +181,7 @@ KERNELS: dict[str, Divide] = {
     "sgd_with_momentum": parameters(4),
     "adam": parameters(5),
     "row_sums": Items(lambda arrays, width: arrays[0].size // width),
+    "column_sums": _columns,
     "softmax": _rows(0),
     "softmax_backward": _rows(1),
     "cross_entropy": _rows(0),

@@ -367,11 +367,13 @@ def test_gradients_of_gradients_are_those_of_finite_differences(name):
 
 @pytest.mark.parametrize("kind", SPECIAL)
 @pytest.mark.parametrize(
-    "shape", [(4096,), (5003,), (1, 8192), (3, 5, 1000), (900, 7), (5000, 1), (64, 129), (70_001,)]
+    "shape",
+    [(4096,), (5003,), (1, 8192), (3, 5, 1000), (900, 7), (5000, 1), (64, 129), (70_001,), (1031, 8), (17, 3, 200)],
 )
 def test_sums_of_rows(shape, kind):
     x = ln.asarray(values(shape, kind))
     options = [{}, {"keepdims": True}, {"axis": -1}, {"axis": len(shape) - 1, "keepdims": True}, {"axis": 0}]
+    options += [{"axis": (0,)}, {"axis": 0, "keepdims": True}]
 
     def compute():
         return [*[ln.sum(x, **one).numpy() for one in options], ln.mean(x).numpy(), ln.sum(x[::2]).numpy()]

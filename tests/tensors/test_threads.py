@@ -134,6 +134,7 @@ CASES = {
     ),
     "sum": (lambda x: x.sum(), (normal(70, 71),)),
     "mean": (lambda x: x.mean(), (normal(5001),)),
+    "sum of columns": (lambda x: x.sum(axis=0), (normal(9, 2, 5003),)),
     "sum that keeps dimensions": (lambda x: x.sum(keepdims=True), (normal(4999, 1),)),
     "cumsum": (lambda x: ln.cumsum(x, dim=1), (normal(9, 30),)),
     "prod": (lambda x: x.prod(dim=1), (normal(9, 200),)),

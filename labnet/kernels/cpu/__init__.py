@@ -15,6 +15,7 @@ from numba import float32, int64
 
 from labnet.kernels.cpu.attention import attention, attention_backward
 from labnet.kernels.cpu.channels import channels, channels_backward
+from labnet.kernels.cpu.columns import column_sums
 from labnet.kernels.cpu.convolution import (
     convolve,
     convolve_input,
@@ -63,6 +64,7 @@ KERNELS = {
     "sgd_with_momentum": (sgd_with_momentum, int64(int64, float32, float32)),
     "adam": (adam, int64(int64, *[float32] * 8)),
     "row_sums": (row_sums, int64(int64, int64)),
+    "column_sums": (column_sums, int64(*[int64] * 5)),
     "softmax": (softmax, int64(int64, int64)),
     "softmax_backward": (softmax_backward, int64(int64, int64)),
     "cross_entropy": (cross_entropy, int64(int64)),

@@ -78,7 +78,7 @@ def sum(x: Array, /, axis: Axis = None, *, dtype: DTypeLike | None = None, keepd
     """
     if dtype is None and x.dtype is HALF:
         return np.sum(x, axis=axis, dtype=SINGLE, keepdims=keepdims).astype(HALF)
-    if x.size >= _LARGE and dtype is None and (found := _sums_of_rows(x, axis, keepdims)) is not None:
+    if x.size >= _LARGE and dtype is None and (found := _sums_in_kernel(x, axis, keepdims)) is not None:
         return found
     wanted = None if dtype is None else as_dtype(dtype)
     if type(x) is np.ndarray:
@@ -114,6 +114,8 @@ def mean(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
 _COUNTED = 1 << 24
 #: Elements from which a kernel sums faster than NumPy.
 _LARGE = 4096
+#: Columns from which a kernel adds rows faster than NumPy; of a single one, NumPy adds in another order.
+_COLUMNS = 8
 #: Elements per inner product: few enough for BLAS to take one thread, and for float32 to stay exact.
 _BLOCK = 4096
 
@@ -133,10 +135,10 @@ def squares_of_array(x: Array) -> Array:
     return np.add.reduce(np.vecdot(blocks, blocks)) + last if whole else last
 
 
-def _sums_of_rows(x: Array, axis: Axis, keepdims: bool) -> Array | None:
-    """Return the sum of all elements, or along the last dimension, with the bits of NumPy; None without a kernel."""
+def _sums_in_kernel(x: Array, axis: Axis, keepdims: bool) -> Array | None:
+    """Return the sum of all elements, or along the first or last dimension, with NumPy's bits; None without a kernel."""
     if axis is not None and not (isinstance(axis, int) and is_last(axis, x)):
-        return None
+        return _sums_of_columns(x, keepdims) if axis in (0, (0,)) else None
     shape = _kept(x.shape, axis) if keepdims else () if axis is None else x.shape[:-1]
     if axis is None and (number := total(x)) is not None:
         return number.reshape(shape)
@@ -144,9 +146,19 @@ def _sums_of_rows(x: Array, axis: Axis, keepdims: bool) -> Array | None:
     return found
 
 
+def _sums_of_columns(x: Array, keepdims: bool) -> Array | None:
+    """Return the sum along the first dimension of several; None without a kernel."""
+    rows, columns = len(x), x.size // len(x)
+    if columns < _COLUMNS or x.size < 2 * _LARGE:
+        return None
+    shape = (1, *x.shape[1:]) if keepdims else x.shape[1:]
+    found: Array | None = kernels.column_sums.compute(shape, x, numbers=(rows, columns, 0, columns))
+    return found
+
+
 def mean_of_array(x: Array) -> Array:
     """Return the mean of all elements as `np.mean`, without its overhead if possible."""
-    if x.size >= _LARGE and (found := _sums_of_rows(x, None, keepdims=False)) is not None:
+    if x.size >= _LARGE and (found := _sums_in_kernel(x, None, keepdims=False)) is not None:
         return found / x.dtype.type(x.size)
     if x.size and x.dtype.char in "fd":
         return np.add.reduce(x, axis=None) / x.dtype.type(x.size)
