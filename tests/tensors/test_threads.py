@@ -503,6 +503,27 @@ def test_a_container_limits_the_number(files, most, tmp_path, monkeypatch):
     assert threads.available(tmp_path) == (most or 8)
 
 
+FORKED = """
+import os
+import labnet as ln
+from labnet.kernels import blas
+
+ln.set_num_threads(2)
+with blas.one_thread:
+    child = os.fork()
+    if not child:
+        os._exit(blas.threads())
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+assert blas.threads() == 2
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_process_that_is_forked_inside_of_a_block_multiplies_in_all_threads():
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=5 * SECONDS)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 PROGRAM = """
 import os, sys, threading
 import numpy as np

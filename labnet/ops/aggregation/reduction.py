@@ -136,7 +136,7 @@ def squares_of_array(x: Array) -> Array:
 
 
 def _sums_in_kernel(x: Array, axis: Axis, keepdims: bool) -> Array | None:
-    """Return the sum of all elements, or along the first or last dimension, with NumPy's bits; None without a kernel."""
+    """Return the sum of all elements, or along the first or last dimension, as NumPy adds; None without a kernel."""
     if axis is not None and not (isinstance(axis, int) and is_last(axis, x)):
         return _sums_of_columns(x, keepdims) if axis in (0, (0,)) else None
     shape = _kept(x.shape, axis) if keepdims else () if axis is None else x.shape[:-1]
