@@ -126,6 +126,20 @@ def test_pooling_and_relu_have_the_same_bits(shape, tile, seed, broken):
     assert_same_bits(compute)
 
 
+@pytest.mark.parametrize("width", [2, 3, 5, 9, 13, 15, 16, 17, 18, 30, 31, 39])
+def test_tiles_of_two_have_the_same_bits(width):
+    def compute():
+        rng = np.random.default_rng(width)
+        values = np.round(rng.standard_normal((3, 5, width)), 1).astype("float32")
+        values.flat[rng.integers(0, values.size, 4)] = np.nan, -0.0, np.inf, -np.inf
+        x = ln.asarray(values, requires_grad=True)
+        out = nn.max_pool2d(x, 2)
+        found = out.backward(ln.asarray(rng.standard_normal(out.shape).astype("float32")))
+        return [out.numpy(), found[x].numpy()]
+
+    assert_same_bits(compute)
+
+
 OPTIMIZERS = {
     "sgd": lambda: ln.optim.SGD(0.1),
     "momentum": lambda: ln.optim.SGD(0.1, 0.9),
