@@ -127,14 +127,15 @@ def cross_entropy(
     0.6931
     """
     logits = _as_tensor(logits)
-    if not logits.ndim:
-        raise ShapeError(f"cross_entropy: expected logits of shape (N, C, ...) or (C,), got {logits.shape}")
+    shape = logits.shape
+    if not shape:
+        raise ShapeError(f"cross_entropy: expected logits of shape (N, C, ...) or (C,), got {shape}")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: expected label_smoothing from 0 to 1, got {label_smoothing}")
     target = _as_tensor(labels)
-    axis = min(1, logits.ndim - 1)
-    classes = logits.shape[axis]
-    if target.shape == logits.shape:
+    axis = 1 if len(shape) > 1 else 0
+    classes = shape[axis]
+    if target.shape == shape:
         shares = target.astype(logits.dtype)
         if label_smoothing:
             shares = shares * (1 - label_smoothing) + label_smoothing / classes
@@ -187,15 +188,16 @@ def _labels(
 
     The labels are an array in eager code, which is faster, and a tensor while tracing.
     """
-    expected = (*values.shape[:axis], *values.shape[axis + 1 :])
+    shape = values.shape
+    expected = (*shape[:axis], *shape[axis + 1 :])
     if target.shape != expected:
         raise ShapeError(
-            f"{name}: logits of shape {values.shape} need integer labels of shape {expected} "
-            f"or probabilities of shape {values.shape}, got {target.shape}"
+            f"{name}: logits of shape {shape} need integer labels of shape {expected} "
+            f"or probabilities of shape {shape}, got {target.shape}"
         )
     if target.dtype.kind not in "iu":
         raise DTypeError(f"{name}: labels must be integers, got {target.dtype}")
-    classes = values.shape[axis]
+    classes = shape[axis]
     tracer = dispatch.current_tracer()
     if tracer is not None:
         kept = None if ignore_index is None else target != ignore_index
@@ -205,16 +207,26 @@ def _labels(
     if target.device != values.device:
         target = target.to(values.device)
     numbers, kept = target.array, None
-    if numbers.size and not np.all((numbers >= 0) & (numbers < classes)):
+    if not _are_within(numbers, classes):
         if ignore_index is not None:
             kept = target != ignore_index
             numbers = where(kept, target, 0).array
-        if not np.all((numbers >= 0) & (numbers < classes)):
+        if not _are_within(numbers, classes):
             least, most = (finished(end(numbers)).item() for end in (np.min, np.max))
             raise IndexError(f"{name}: labels must lie in [0, {classes}), got {least} to {most}")
     elif ignore_index is not None and 0 <= ignore_index < classes:
         kept = target != ignore_index
     return numbers.astype(np.intp, copy=False), kept
+
+
+def _are_within(labels: Any, classes: int) -> bool:
+    """Return whether all labels are in [0, classes)."""
+    if not labels.size:
+        return True
+    if type(labels) is np.ndarray:  # one pass: negative numbers become great ones
+        labels = labels.astype(np.intp, copy=False).view(np.uintp)
+        return bool(np.maximum.reduce(labels, axis=None) < classes)
+    return bool(np.all((labels >= 0) & (labels < classes)))
 
 
 def _weighted(values: Tensor, weight: Tensor | None, axis: int) -> Tensor:

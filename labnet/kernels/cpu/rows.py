@@ -22,12 +22,21 @@ from labnet.kernels.cpu.arrays import (
     word,
 )
 from labnet.kernels.cpu.instructions import in_wide_vectors, inlined
-from labnet.kernels.cpu.summation import ahead, row_max, row_product_sum, row_sum
+from labnet.kernels.cpu.summation import ahead, row_map, row_max, row_product_sum, row_sum
 from labnet.kernels.cpu.ufunc_calls import ufunc_call
 from labnet.kernels.exponential import exponential
 from labnet.kernels.machine_code.array_layout import DATA, FLOAT32, INT64, NDIM, READ
 
 exp, log = inlined(exponential), ufunc_call("log", "ff")
+#: Elements of rows that are computed together.
+_GROUP = 2048
+#: Rows with fewer elements do not fill the vectors of a loop of their own.
+_NARROW = 256
+
+_less = row_map(1, lambda builder, x, a: builder.fsub(x, a))
+_less_twice = row_map(2, lambda builder, x, a, b: builder.fsub(builder.fsub(x, a), b))
+_divided = row_map(1, lambda builder, x, a: builder.fdiv(x, a))
+_share = row_map(2, lambda builder, x, a, b: builder.fmul(b, builder.fdiv(x, a)))
 
 
 @njit(**INSIDE)
@@ -38,20 +47,27 @@ def _width(x, flags):
 
 
 @njit(**INSIDE)
-def exponentials(x, out, width):
-    """Write ``exp(x - max(x))`` of a row to `out`, and return the maximum."""
-    greatest = row_max(x, width)
-    for j in range(width):
-        out[j] = exp(x[j] - greatest)
-    return greatest
+def _exponentials(x, out, rows, width, greatest):
+    """Write ``exp(x - max(x))`` of each row to `out`, and the maxima to `greatest`."""
+    if width < _NARROW:
+        for i in range(rows):
+            values = ahead(x, i * width)
+            greatest[i] = row_max(values, width)
+            _less(values, ahead(out, i * width), width, greatest[i])
+        for j in range(rows * width):
+            out[j] = exp(out[j])
+        return
+    for i in range(rows):
+        values, row = ahead(x, i * width), ahead(out, i * width)
+        most = greatest[i] = row_max(values, width)
+        for j in range(width):
+            row[j] = exp(values[j] - most)
 
 
 @njit(**INSIDE)
-def _logarithm(place, value):
-    """Return the natural logarithm of a number, by way of an address."""
-    floats(place)[0] = value
-    log(place, place, 1)
-    return floats(place)[0]
+def _rows_at_once(rows, width):
+    """Return how many rows to compute together, so that they stay in the cache and their logarithms are one call."""
+    return min(rows, max(1, _GROUP // width))
 
 
 @njit(**OPTIONS)
@@ -73,18 +89,28 @@ def softmax(arrays, logarithm):
     width, size = _width(x, READ), flat_size(x, READ, FLOAT32)
     if width == 0 or flat_size(out, WRITE, FLOAT32) != size:
         return 0
+    rows = size // width
+    group = _rows_at_once(rows, width)
+    memory = allocate(8 * group)
+    if memory == 0:
+        return 0
     in_wide_vectors()
-    for i in range(size // width):
-        row, values = ahead(data_of(out), i * width), ahead(data_of(x), i * width)
-        greatest = exponentials(values, row, width)
-        total = row_sum(row, width)
+    totals, greatest = floats(memory), ahead(floats(memory), group)
+    for start in range(0, rows, group):
+        count = min(group, rows - start)
+        values, target = ahead(data_of(x), start * width), ahead(data_of(out), start * width)
+        _exponentials(values, target, count, width, greatest)
+        for i in range(count):
+            totals[i] = row_sum(ahead(target, i * width), width)
         if logarithm:
-            total = _logarithm(word(out + DATA) + 4 * i * width, total)
-            for j in range(width):
-                row[j] = values[j] - greatest - total
-        else:
-            for j in range(width):
-                row[j] /= total
+            log(memory, memory, count)
+        for i in range(count):
+            row = ahead(target, i * width)
+            if logarithm:
+                _less_twice(ahead(values, i * width), row, width, greatest[i], totals[i])
+            else:
+                _divided(row, row, width, totals[i])
+    free(memory)
     return 1
 
 
@@ -139,15 +165,22 @@ def cross_entropy(arrays):
     width, size = _width(x, READ), flat_size(x, READ, FLOAT32)
     if width == 0 or flat_size(out, WRITE, FLOAT32) != size // width or not _labels_fit(labels, size // width, width):
         return 0
-    memory = allocate(4 * width)
+    rows = size // width
+    group = _rows_at_once(rows, width)
+    memory = allocate(4 * group * (width + 1))
     if memory == 0:
         return 0
     in_wide_vectors()
-    for i in range(size // width):
-        values = ahead(data_of(x), i * width)
-        greatest = exponentials(values, floats(memory), width)
-        total = _logarithm(memory, row_sum(floats(memory), width))
-        data_of(out)[i] = total - (values[_label(labels, i)] - greatest)
+    totals, row = floats(memory), ahead(floats(memory), group)
+    for start in range(0, rows, group):
+        count = min(group, rows - start)
+        values, target = ahead(data_of(x), start * width), ahead(data_of(out), start)
+        _exponentials(values, row, count, width, target)
+        for i in range(count):
+            totals[i] = row_sum(ahead(row, i * width), width)
+        log(memory, memory, count)
+        for i in range(count):
+            target[i] = totals[i] - (values[i * width + _label(labels, start + i)] - target[i])
     free(memory)
     return 1
 
@@ -160,17 +193,22 @@ def cross_entropy_backward(arrays):
     if width == 0 or flat_size(out, WRITE, FLOAT32) != size or not _labels_fit(labels, size // width, width):
         return 0
     rows = size // width
-    if flat_size(g, READ, FLOAT32) != rows:
+    group = _rows_at_once(rows, width)
+    memory = allocate(4 * group) if flat_size(g, READ, FLOAT32) == rows else 0
+    if memory == 0:
         return 0
     in_wide_vectors()
-    for i in range(rows):
-        row, gradient, label = ahead(data_of(out), i * width), data_of(g)[i], _label(labels, i)
-        exponentials(ahead(data_of(x), i * width), row, width)
-        total = row_sum(row, width)
-        picked = gradient * (row[label] / total - float32(1))
-        for j in range(width):
-            row[j] = gradient * (row[j] / total)
-        row[label] = picked
+    for start in range(0, rows, group):
+        count = min(group, rows - start)
+        values, target = ahead(data_of(x), start * width), ahead(data_of(out), start * width)
+        _exponentials(values, target, count, width, floats(memory))
+        for i in range(count):
+            row, gradient, label = ahead(target, i * width), data_of(g)[start + i], _label(labels, start + i)
+            total = row_sum(row, width)
+            picked = gradient * (row[label] / total - float32(1))
+            _share(row, row, width, total, gradient)
+            row[label] = picked
+    free(memory)
     return 1
 
 

@@ -10,7 +10,7 @@ import functools
 from typing import Any
 
 from llvmlite import ir
-from numba import float32, int64, njit
+from numba import float32, int64, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -122,6 +122,40 @@ def ahead(context: Any, pointer: Any, count: Any) -> Any:
         return builder.gep(arguments[0], [arguments[1]])
 
     return Pointer(Pointer, int64), generate
+
+
+def row_map(count: int, emit: Any) -> Any:
+    """Return a function that computes a row from another, or in place, and `count` numbers; short rows take few steps.
+
+    It takes pointers to both rows, their length and the numbers. `emit` emits the arithmetic of one element, or eight.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x, out, size, *numbers = arguments
+        spread = [cgutils.alloca_once(builder, _LANES) for _ in numbers]
+        for place, number in zip(spread, numbers, strict=True):
+            lanes = builder.insert_element(_LANES(ir.Undefined), number, ir.IntType(32)(0))
+            zeros = ir.VectorType(ir.IntType(32), 8)(None)
+            builder.store(builder.shuffle_vector(lanes, lanes, zeros), place)
+        whole = builder.and_(size, _WORD(-8))
+        with cgutils.for_range_slice(builder, _WORD(0), whole, _WORD(8)) as (position, _):
+            found = emit(builder, _loaded(builder, x, position), *[builder.load(place) for place in spread])
+            target = builder.bitcast(builder.gep(out, [position]), _LANES.as_pointer())
+            builder.store(found, target).align = 4
+        with cgutils.for_range_slice(builder, whole, size, _WORD(1)) as (position, _):
+            found = emit(builder, builder.load(builder.gep(x, [position])), *numbers)
+            builder.store(found, builder.gep(out, [position]))
+        return context.get_dummy_value()
+
+    @intrinsic
+    def one(context: Any, x: Any, out: Any, size: Any, a: Any) -> Any:
+        return types.none(Pointer, Pointer, int64, float32), generate
+
+    @intrinsic
+    def two(context: Any, x: Any, out: Any, size: Any, a: Any, b: Any) -> Any:
+        return types.none(Pointer, Pointer, int64, float32, float32), generate
+
+    return one if count == 1 else two
 
 
 def _partial(is_product: bool) -> Any:
