@@ -369,7 +369,10 @@ def test_gradients_of_gradients_are_those_of_finite_differences(name):
 @pytest.mark.parametrize("kind", SPECIAL)
 @pytest.mark.parametrize(
     "shape",
-    [(4096,), (5003,), (1, 8192), (3, 5, 1000), (900, 7), (5000, 1), (64, 129), (70_001,), (1031, 8), (17, 3, 200)],
+    [
+        *((4096,), (5003,), (1, 8192), (3, 5, 1000), (900, 7), (5000, 1), (64, 129), (70_001,), (70, 577), (9, 1023)),
+        *((9, 1025), (1031, 8), (17, 3, 200)),
+    ],
 )
 def test_sums_of_rows(shape, kind):
     x = ln.asarray(values(shape, kind))

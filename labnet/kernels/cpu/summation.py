@@ -16,6 +16,8 @@ from numba.extending import intrinsic
 
 from labnet.kernels.cpu.arrays import INSIDE, OPTIONS, Pointer
 
+#: Numbers between those that are read and those that are prefetched, which the next call reads.
+_AHEAD = 1024
 _WORD = ir.IntType(64)
 _LANES = ir.VectorType(ir.FloatType(), 8)
 
@@ -38,7 +40,38 @@ def _lanes(builder: Any, row: Any) -> list[Any]:
     return [builder.extract_element(row, ir.IntType(32)(lane)) for lane in range(8)]
 
 
-def _parts_sum(builder: Any, ends: Any, vector: Any, number: Any) -> Any:
+def _shuffled_sum(builder: Any, one: Any, other: Any, lanes: list[int], step: int) -> Any:
+    """Emit the sums of elements of two vectors and those `step` behind them."""
+    kind = ir.VectorType(ir.IntType(32), len(lanes))
+    places = [ir.Constant(kind, [lane + ahead for lane in lanes]) for ahead in (0, step)]
+    return builder.fadd(*[builder.shuffle_vector(one, other, place) for place in places])
+
+
+def _totals(builder: Any, rows: list[Any]) -> list[Any]:
+    """Emit the total of each vector, of four vectors at a time if there are as many."""
+    if len(rows) % 4:
+        return [_total(_lanes(builder, row), builder.fadd) for row in rows]
+    found = []
+    pairs = [0, 2, 8, 10, 4, 6, 12, 14]  # in this order, it is one instruction
+    for first in range(0, len(rows), 4):
+        a, b, c, d = rows[first : first + 4]
+        low, high = (_shuffled_sum(builder, *both, pairs, 1) for both in ((a, b), (c, d)))
+        quarters = _shuffled_sum(builder, low, high, pairs, 1)
+        four = _shuffled_sum(builder, quarters, quarters, [0, 1, 2, 3], 4)
+        found += [builder.extract_element(four, ir.IntType(32)(lane)) for lane in range(4)]
+    return found
+
+
+def _prefetch(builder: Any, pointer: Any, position: Any) -> None:
+    """Emit a request for the line of the cache that holds a number, which need not exist."""
+    place, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [place, number, number, number])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    address = builder.bitcast(builder.gep(pointer, [position]), place)
+    builder.call(function, [address, number(0), number(3), number(1)])
+
+
+def _parts_sum(builder: Any, ends: Any, vector: Any, number: Any, prefetch: Any) -> Any:
     """Emit the sums of consecutive parts of a row, up to 128 numbers each, and their pairwise combination.
 
     The vectors of all parts are added in one loop, since each addition waits for the one before. `vector` and `number`
@@ -56,11 +89,14 @@ def _parts_sum(builder: Any, ends: Any, vector: Any, number: Any) -> Any:
     with cgutils.for_range_slice(builder, _WORD(8), common, _WORD(8)) as (position, _):
         for place, start in zip(places, starts, strict=True):
             add(place, builder.add(start, position))
-    if len(ends) > 1:
-        for place, start, length in zip(places, starts, lengths, strict=True):
-            with cgutils.for_range_slice(builder, common, length, _WORD(8)) as (position, _):
-                add(place, builder.add(start, position))
-    totals = [_total(_lanes(builder, builder.load(place)), builder.fadd) for place in places]
+            if len(starts) == 8:  # those of the next call, which the processor does not foresee
+                prefetch(builder.add(builder.add(start, position), _WORD(_AHEAD)))
+    for place, start, length in zip(places, starts, lengths, strict=True) if len(ends) > 1 else ():
+        is_longer = builder.icmp_signed("<", common, length)  # by eight, never more
+        value = vector(builder.select(is_longer, builder.add(start, common), start))
+        value = builder.select(is_longer, value, _LANES([-0.0] * 8))  # which changes no sum
+        builder.store(builder.fadd(builder.load(place), value), place)
+    totals = _totals(builder, [builder.load(place) for place in places])
     last = cgutils.alloca_once_value(builder, totals[-1])
     with cgutils.for_range_slice(builder, builder.add(starts[-1], lengths[-1]), ends[-1], _WORD(1)) as (position, _):
         builder.store(builder.fadd(builder.load(last), number(position)), last)
@@ -81,6 +117,7 @@ def _sum_of(parts: int, *, is_product: bool) -> Any:
             ends,
             lambda position: joined(lambda pointer: _loaded(builder, pointer, position)),
             lambda position: joined(lambda pointer: builder.load(builder.gep(pointer, [position]))),
+            lambda position: [_prefetch(builder, pointer, position) for pointer in (first, second)[: 1 + is_product]],
         )
 
     @intrinsic
@@ -95,7 +132,11 @@ def _sum_of(parts: int, *, is_product: bool) -> Any:
     def four(context: Any, x: Any, y: Any, first: Any, second: Any, third: Any, end: Any) -> Any:
         return float32(Pointer, Pointer, *[int64] * 4), generate
 
-    return {1: one, 2: two, 4: four}[parts]
+    @intrinsic
+    def eight(context: Any, x: Any, y: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, end: Any) -> Any:
+        return float32(Pointer, Pointer, *[int64] * 8), generate
+
+    return {1: one, 2: two, 4: four, 8: eight}[parts]
 
 
 @intrinsic
@@ -158,9 +199,16 @@ def row_map(count: int, emit: Any) -> Any:
     return one if count == 1 else two
 
 
+@njit(**INSIDE)
+def _middle(start, end):
+    """Return where NumPy divides a part."""
+    half = (end - start) // 2
+    return start + half - half % 8
+
+
 def _partial(is_product: bool) -> Any:
     """Return the function that sums in parts; its first two arguments are the same row for a plain sum."""
-    one, two, four = (_sum_of(parts, is_product=is_product) for parts in (1, 2, 4))
+    one, two, four, eight = (_sum_of(parts, is_product=is_product) for parts in (1, 2, 4, 8))
 
     @njit(**OPTIONS)
     def partial(x, y, size):
@@ -171,14 +219,15 @@ def _partial(is_product: bool) -> Any:
             return total
         if size <= 128:
             return one(x, y, size)
-        half = size // 2
-        half -= half % 8
+        half = _middle(0, size)
         if size - half <= 128:
             return two(x, y, half, size)
-        quarter, third = half // 2, (size - half) // 2
-        quarter, third = quarter - quarter % 8, half + third - third % 8
+        quarter, third = _middle(0, half), _middle(half, size)
         if half > 128 and half - quarter <= 128 and size - third <= 128:
             return four(x, y, quarter, half, third, size)
+        a, c, e, g = _middle(0, quarter), _middle(quarter, half), _middle(half, third), _middle(third, size)
+        if quarter > 128 and quarter - a <= 128 and size - g <= 128:
+            return eight(x, y, a, quarter, c, half, e, third, g, size)
         return partial(x, y, half) + partial(ahead(x, half), ahead(y, half), size - half)
 
     return partial
