@@ -6,6 +6,7 @@ import numpy as np
 
 from labnet.errors import DTypeError, ShapeError
 from labnet.kernels.device_dispatch import finished
+from labnet.kernels.index_arrays import are_within
 from labnet.ops import (
     abs,
     binary_cross_entropy_with_logits,
@@ -207,26 +208,16 @@ def _labels(
     if target.device != values.device:
         target = target.to(values.device)
     numbers, kept = target.array, None
-    if not _are_within(numbers, classes):
+    if not are_within(numbers, classes):
         if ignore_index is not None:
             kept = target != ignore_index
             numbers = where(kept, target, 0).array
-        if not _are_within(numbers, classes):
+        if not are_within(numbers, classes):
             least, most = (finished(end(numbers)).item() for end in (np.min, np.max))
             raise IndexError(f"{name}: labels must lie in [0, {classes}), got {least} to {most}")
     elif ignore_index is not None and 0 <= ignore_index < classes:
         kept = target != ignore_index
     return numbers.astype(np.intp, copy=False), kept
-
-
-def _are_within(labels: Any, classes: int) -> bool:
-    """Return whether all labels are in [0, classes)."""
-    if not labels.size:
-        return True
-    if type(labels) is np.ndarray:  # one pass: negative numbers become great ones
-        labels = labels.astype(np.intp, copy=False).view(np.uintp)
-        return bool(np.maximum.reduce(labels, axis=None) < classes)
-    return bool(np.all((labels >= 0) & (labels < classes)))
 
 
 def _weighted(values: Tensor, weight: Tensor | None, axis: int) -> Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 from labnet import ops
 from labnet.errors import DTypeError
 from labnet.kernels.device_dispatch import finished
+from labnet.kernels.index_arrays import are_within
 from labnet.nn.sizes import probability, size
 from labnet.ops.core.creation import arange, ones, rand, zeros
 from labnet.ops.core.dispatch import current_tracer
@@ -101,7 +102,7 @@ def embedding(indices: Tensor, weight: Tensor, padding_idx: int | None = None) -
         tracer.check_within(indices, count, f"embedding: indices must lie in [0, {count})")
     else:
         seen: Any = indices.array if isinstance(indices, Tensor) else indices
-        if seen.size and np.any((seen < 0) | (seen >= count)):
+        if not are_within(seen, count):
             least, most = (finished(end(seen)).item() for end in (np.min, np.max))
             raise IndexError(f"embedding: indices must lie in [0, {count}), got {least} to {most}")
     rows: Tensor = weight[indices]
