@@ -71,7 +71,7 @@ def _prefetch(builder: Any, pointer: Any, position: Any) -> None:
     builder.call(function, [address, number(0), number(3), number(1)])
 
 
-def _parts_sum(builder: Any, ends: Any, vector: Any, number: Any, prefetch: Any) -> Any:
+def _parts_sum(builder: Any, ends: Any, vector: Any, number: Any, prefetch: Any = None) -> Any:
     """Emit the sums of consecutive parts of a row, up to 128 numbers each, and their pairwise combination.
 
     The vectors of all parts are added in one loop, since each addition waits for the one before. `vector` and `number`
@@ -89,7 +89,7 @@ def _parts_sum(builder: Any, ends: Any, vector: Any, number: Any, prefetch: Any)
     with cgutils.for_range_slice(builder, _WORD(8), common, _WORD(8)) as (position, _):
         for place, start in zip(places, starts, strict=True):
             add(place, builder.add(start, position))
-            if len(starts) == 8:  # those of the next call, which the processor does not foresee
+            if prefetch is not None:
                 prefetch(builder.add(builder.add(start, position), _WORD(_AHEAD)))
     for place, start, length in zip(places, starts, lengths, strict=True) if len(ends) > 1 else ():
         is_longer = builder.icmp_signed("<", common, length)  # by eight, never more
@@ -103,8 +103,11 @@ def _parts_sum(builder: Any, ends: Any, vector: Any, number: Any, prefetch: Any)
     return _total([*totals[:-1], builder.load(last)], builder.fadd)
 
 
-def _sum_of(parts: int, *, is_product: bool) -> Any:
-    """Return an intrinsic that sums a row, or the products of two, in consecutive parts, given where they end."""
+def _sum_of(parts: int, *, is_product: bool, is_ahead: bool = False) -> Any:
+    """Return an intrinsic that sums a row, or the products of two, in consecutive parts, given where they end.
+
+    It prefetches the next numbers if `is_ahead`, since the processor does not foresee what several parts read.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         first, second, *ends = arguments
@@ -112,12 +115,16 @@ def _sum_of(parts: int, *, is_product: bool) -> Any:
         def joined(load: Any) -> Any:
             return builder.fmul(load(first), load(second)) if is_product else load(first)
 
+        def prefetch(position: Any) -> None:
+            for pointer in (first, second)[: 1 + is_product]:
+                _prefetch(builder, pointer, position)
+
         return _parts_sum(
             builder,
             ends,
             lambda position: joined(lambda pointer: _loaded(builder, pointer, position)),
             lambda position: joined(lambda pointer: builder.load(builder.gep(pointer, [position]))),
-            lambda position: [_prefetch(builder, pointer, position) for pointer in (first, second)[: 1 + is_product]],
+            prefetch if is_ahead else None,
         )
 
     @intrinsic
@@ -207,11 +214,16 @@ def _middle(start, end):
 
 
 def _partial(is_product: bool) -> Any:
-    """Return the function that sums in parts; its first two arguments are the same row for a plain sum."""
+    """Return the function that sums in parts; its first two arguments are the same row for a plain sum.
+
+    The last argument states whether the numbers are part of a long row.
+    """
     one, two, four, eight = (_sum_of(parts, is_product=is_product) for parts in (1, 2, 4, 8))
 
+    eight_ahead = _sum_of(8, is_product=is_product, is_ahead=True)
+
     @njit(**OPTIONS)
-    def partial(x, y, size):
+    def partial(x, y, size, is_long):
         if size < 8:
             total = float32(-0.0)
             for i in range(size):
@@ -227,8 +239,10 @@ def _partial(is_product: bool) -> Any:
             return four(x, y, quarter, half, third, size)
         a, c, e, g = _middle(0, quarter), _middle(quarter, half), _middle(half, third), _middle(third, size)
         if quarter > 128 and quarter - a <= 128 and size - g <= 128:
+            if is_long:
+                return eight_ahead(x, y, a, quarter, c, half, e, third, g, size)
             return eight(x, y, a, quarter, c, half, e, third, g, size)
-        return partial(x, y, half) + partial(ahead(x, half), ahead(y, half), size - half)
+        return partial(x, y, half, is_long) + partial(ahead(x, half), ahead(y, half), size - half, is_long)
 
     return partial
 
@@ -239,13 +253,13 @@ _partial_sum, _partial_product_sum = _partial(is_product=False), _partial(is_pro
 @njit(**INSIDE)
 def row_sum(x, size):
     """Return the sum of numbers, with the bits of `np.sum`."""
-    return float32(0) + _partial_sum(x, x, size)
+    return float32(0) + _partial_sum(x, x, size, size > _AHEAD)
 
 
 @njit(**INSIDE)
 def row_product_sum(x, y, size):
     """Return the sum of the products of two rows, with the bits of ``np.sum(x * y)``."""
-    return float32(0) + _partial_product_sum(x, y, size)
+    return float32(0) + _partial_product_sum(x, y, size, size > _AHEAD)
 
 
 @njit(**INSIDE)
