@@ -1,6 +1,7 @@
-"""The exponential of numbers up to 0 in float32, written as arithmetic: kernels compute the same bits without a call.
+"""Exponentials written as arithmetic, where NumPy has no vector loops: kernels compute the same bits without a call.
 
-Activations and softmax need it, for numbers of which the greatest is subtracted, or that are negative anyway.
+Activations and softmax need them, mostly for numbers up to 0: of which the greatest is subtracted, or that are
+negative anyway.
 """
 
 from collections.abc import Callable
@@ -10,31 +11,84 @@ import numpy as np
 
 from labnet.kernels.scalar_program import Symbol, power_of_two
 
+#: What computes elements of each dtype.
+Functions = dict[Any, Callable[[Any], Any]]
+
 SINGLE = np.dtype("float32")
-#: Elements per block, so that every pass over a block stays in the cache.
-_BLOCK = 16384
-#: The exponential of this and smaller numbers is 0, since it is nearer to 0 than to 2**-149.
-_LEAST = -104.0
+#: Bytes per block, so that every pass over a block stays in the cache.
+_BLOCK = 65536
+#: The exponential of this and smaller numbers is 0, since it is nearer to 0 than to 2**-149; and of this and greater
+#: ones infinite. exp(x) - 1 is -1 from the last one down.
+_LEAST, _MOST, _LEAST_LESS_ONE = -104.0, 89.0, -18.0
 # log(2) in two parts, of which the first has so few digits that its products with the exponents are exact.
-_LOG2_E, _LOG_2, _LOG_2_REST = 1.4426950216293335, 0.693145751953125, 1.428606765330187e-06
-#: Rounds to an integer n: the lowest bits of the sum are n + 64 + 127, of which 127 is the bias of exponents.
-_ROUND = 1.5 * 2**23 + 64 + 127
-# Polynomial of the least maximum error, by Lawson's iteration: of (exp(x) - 1 - x) / x**2, on [-log(2)/2, log(2)/2].
-_2, _3, _4, _5, _6 = (
+_LOG2_E, LOG_2, LOG_2_REST = 1.4426950216293335, 0.693145751953125, 1.428606765330187e-06
+#: Rounds to an integer n: the lowest bits of the sum are n + 127, of which 127 is the bias of exponents.
+ROUND = 1.5 * 2**23 + 127
+#: A shift of exponents, so that they are those of normal numbers; the last product rounds results below 2**-126.
+_SHIFT = 64
+# Polynomials of the least maximum error, by Lawson's iteration: of (exp(x) - 1 - x) / x**2, on [-log(2)/2, log(2)/2];
+# the second is exact enough for exp(x) - 1.
+_SERIES = (
     0.4999999403953552, 0.1666652113199234, 0.04166838899254799, 0.00836874544620514, 0.0013814540579915047,
+)  # fmt: skip
+_LONGER = (
+    0.5, 0.1666666716337204, 0.04166635498404503, 0.008333273231983185, 0.0013941008364781737, 0.00019914170843549073,
 )  # fmt: skip
 
 
-def _arithmetic(x: Any) -> Any:
-    """Return ``2**n * exp(x - n log(2))`` of elements, with n so that the polynomial is of a small number."""
-    x = np.where(x < _LEAST, _LEAST, x)  # NaN stays
-    rounded = x * _LOG2_E + _ROUND
-    n = rounded - _ROUND
-    x = x - n * _LOG_2 - n * _LOG_2_REST
+def _power(x: Any, shift: Any) -> Any:
+    """Return ``2**n * exp(x - n log(2))`` of elements, with n so that the polynomial is of a small number.
+
+    It is multiplied by the power of 2 whose exponent `shift` adds to the bias.
+    """
+    _2, _3, _4, _5, _6 = _SERIES
+    rounded = x * _LOG2_E + shift
+    n = rounded - shift
+    x = x - n * LOG_2 - n * LOG_2_REST
     square = x * x
     found = (square * _6 + (x * _5 + _4)) * square + (x * _3 + _2)
     found = found * square + x + 1.0
-    return found * power_of_two(rounded) * 2.0**-64  # the last product rounds results below 2**-126
+    return found * power_of_two(rounded)
+
+
+def _negative(x: Any) -> Any:
+    return _power(np.where(x < _LEAST, _LEAST, x), ROUND + _SHIFT) * 2.0**-_SHIFT  # NaN stays
+
+
+def _unbounded(x: Any) -> Any:
+    x, below = np.where(x < _LEAST, _LEAST, np.where(x > _MOST, _MOST, x)), x < 0
+    shift = np.where(below, np.float32(ROUND + _SHIFT), np.float32(ROUND - _SHIFT))
+    return _power(x, shift) * np.where(below, np.float32(2.0**-_SHIFT), np.float32(2.0**_SHIFT))
+
+
+def _less_one(x: Any) -> Any:
+    """Return ``2**n * (exp(r) - 1) + (2**n - 1)`` with r = x - n log(2), of which the rests are added too."""
+    given = x
+    x = np.where(x < _LEAST_LESS_ONE, _LEAST_LESS_ONE, np.where(x > _MOST, _MOST, x))
+    rounded = x * _LOG2_E + (ROUND - 1)  # half of 2**n, which does not overflow
+    n = rounded - (ROUND - 1)
+    far = x - n * LOG_2
+    less = n * LOG_2_REST
+    x = far - less
+    tail = polynomial(x, _LONGER) * (x * x) + ((far - x) - less)
+    half = power_of_two(rounded)
+    first, second = half - 0.5, x * half
+    total = first + second
+    found = (total + (tail * half + (second - (total - first)))) * 2.0
+    return np.copysign(np.where(np.abs(given) < 0.34, tail + x, found), given)  # -0.0 and subnormal numbers stay
+
+
+def polynomial(x: Any, coefficients: tuple[float, ...]) -> Any:
+    """Evaluate a polynomial by Horner's rule, from the coefficient of 1 on."""
+    value = x * coefficients[-1] + coefficients[-2]
+    for coefficient in coefficients[-3::-1]:
+        value = value * x + coefficient
+    return value
+
+
+_NEGATIVE: Functions = {SINGLE: _negative}
+_UNBOUNDED: Functions = {SINGLE: _unbounded}
+_LESS_ONE: Functions = {SINGLE: _less_one}
 
 
 def exponential(x: Any) -> Any:
@@ -48,14 +102,49 @@ def exponential(x: Any) -> Any:
     >>> exponential(np.array([-np.inf, -1.0, 0.0], "float32"))
     array([0.        , 0.36787945, 1.        ], dtype=float32)
     """
-    if getattr(x, "dtype", None) != SINGLE:
-        return np.exp(x)
+    return by_arithmetic(_NEGATIVE, np.exp, x)
+
+
+def exp(x: Any) -> Any:
+    """Return ``exp(x)`` of each element of an array, or of a stand-in for one.
+
+    It is exact to 1 unit in the last place in float32, where it does not warn of overflow, by the reduction of Cody and
+    Waite (Software Manual for the Elementary Functions, 1980); for other dtypes and on a GPU it is `np.exp`.
+
+    Examples
+    --------
+    >>> exp(np.array([-np.inf, 1.0, 100.0], "float32"))
+    array([0.       , 2.7182817,       inf], dtype=float32)
+    """
+    return by_arithmetic(_UNBOUNDED, np.exp, x)
+
+
+def expm1(x: Any) -> Any:
+    """Return ``exp(x) - 1`` of each element of an array, or of a stand-in for one, accurate near 0.
+
+    It is exact to 1.06 units in the last place in float32, by the reduction of `exp`; for other dtypes and on a GPU it
+    is `np.expm1`.
+
+    Examples
+    --------
+    >>> expm1(np.array([-np.inf, 1e-10, 100.0], "float32"))
+    array([-1.e+00,  1.e-10,     inf], dtype=float32)
+    """
+    return by_arithmetic(_LESS_ONE, np.expm1, x)
+
+
+def by_arithmetic(functions: Functions, otherwise: Callable[[Any], Any], x: Any) -> Any:
+    """Apply the function of a dtype to an array of NumPy, in blocks, or to a stand-in; another one to other arrays."""
+    function = functions.get(getattr(x, "dtype", None))
+    if function is None:
+        return otherwise(x)
     if type(x) is Symbol:
-        return _arithmetic(x)
-    if not isinstance(x, np.ndarray | np.float32):
-        return np.exp(x)
+        return function(x)
+    if not isinstance(x, np.ndarray | np.floating):
+        return otherwise(x)
+    length = _BLOCK // x.itemsize
     with np.errstate(all="ignore"):
-        return in_blocks(_arithmetic, np.asarray(x), _BLOCK) if x.size > _BLOCK else _arithmetic(x)
+        return in_blocks(function, np.asarray(x), length) if x.size > length else function(x)
 
 
 def in_blocks(function: Callable[[Any], Any], x: np.ndarray[Any, Any], length: int) -> np.ndarray[Any, Any]:

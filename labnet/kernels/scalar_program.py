@@ -33,7 +33,8 @@ class Step(NamedTuple):
     Attributes
     ----------
     kind : str
-        Name of a universal function, ``"cast"``, ``"where"``, ``"power_of_two"``, ``"input"`` or ``"number"``.
+        Name of a universal function, ``"cast"``, ``"where"``, ``"power_of_two"``, ``"exponent"``, ``"input"`` or
+        ``"number"``.
     dtype : str
         Character of the dtype of the result.
     parts : tuple of int
@@ -162,17 +163,46 @@ class Symbol(Operators, AcceleratorArray):
         return self._recorder.add("where", dtype, test.position, *[part.position for part in parts])
 
 
+#: Integers of the width of floats, how many of their bits are the fraction, and the bias of exponents.
+_BITS = {"f": (np.int32, 23, 127), "d": (np.int64, 52, 1023)}
+
+
 def power_of_two(x: Any) -> Any:
-    """Return the float32 numbers whose exponents, with their bias of 127, are the lowest bits of others.
+    """Return the numbers whose exponents, with their bias, are the lowest bits of others, of float32 or float64.
 
     Examples
     --------
     >>> power_of_two(np.array([128.0], "float32") + 2.0**23)
     array([2.], dtype=float32)
     """
+    whole, fraction, _ = _bits("power_of_two", x.dtype)
     if type(x) is Symbol:
         return x._recorder.add("power_of_two", x.dtype, x.position)
-    return (x.view(np.int32) << 23).view(np.float32)
+    return (x.view(whole) << fraction).view(x.dtype)
+
+
+def exponent(x: Any) -> Any:
+    """Return the exponents of positive numbers of float32 or float64: n of 2**n <= x < 2**(n + 1).
+
+    That of 0 and numbers below the normal ones is one less than that of the least normal number, that of infinity one
+    more than that of the greatest; other results mean nothing.
+
+    Examples
+    --------
+    >>> exponent(np.array([0.75, 8.0], "float32"))
+    array([-1.,  3.], dtype=float32)
+    """
+    whole, fraction, bias = _bits("exponent", x.dtype)
+    if type(x) is Symbol:
+        return x._recorder.add("exponent", x.dtype, x.position)
+    return ((x.view(whole) >> fraction) - bias).astype(x.dtype)
+
+
+def _bits(kind: str, dtype: np.dtype[Any]) -> tuple[type, int, int]:
+    """Return the integer of the width of a dtype, the bits of its fraction, and the bias of its exponents."""
+    if dtype.char not in _BITS:
+        raise NotElementwise(f"no kernel computes {kind} in {dtype}")
+    return _BITS[dtype.char]
 
 
 def record(function: Callable[..., Any], operands: Sequence[Any], static: dict[str, Any]) -> Program:

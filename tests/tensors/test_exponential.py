@@ -1,27 +1,79 @@
-"""The exponential and the normal distribution inside of other ops: exact, with the same bits in kernels."""
+"""Exponentials, log(1 + x) and the normal distribution, written as arithmetic: exact, with the same bits in kernels."""
 
 import numpy as np
 import pytest
 
 import labnet as ln
-from labnet.kernels.exponential import exponential
+from labnet.kernels.exponential import exp, expm1, exponential
+from labnet.kernels.logarithm import log1p
+from labnet.kernels.scalar_program import NotElementwise, exponent, power_of_two
 from labnet.ops.core import single_pass
 from tests.tensors.test_single_pass import assert_same_bits, at_once, by_numpy, numbers, outcome  # noqa: F401
 
 FEW = np.float32([0.0, -0.0, -1e-42, -1e-10, -0.5, -87.4, -103.9, -104.0, -1e30, -np.inf, np.nan])
+#: Where the functions change their course.
+EDGES = np.float32(
+    [0.0, -0.0, 1e-45, -1e-45, 1e-38, 0.34, -0.34, -1, -1 + 2**-24, 1, 3, 88.72284, -17.4, -87.4, -103.9]
+)
+EDGES = np.concatenate([EDGES, np.float32([-104, 100, -100, 3e38, 2.4e38, -2, -3e38, np.inf, -np.inf, np.nan])])
 
 
-def every(step):
-    """Return every `step`-th number of float32 from -1e-9 to -105."""
-    first, last = (int(np.float32(x).view("uint32")) for x in (-1e-9, -105))
-    return np.arange(first, last, step, dtype="uint32").view("float32")
+def every(step, first=-1e-9, last=-105):
+    """Return every `step`-th number of float32 between two of the same sign."""
+    return np.arange(*(int(np.float32(x).view("uint32")) for x in (first, last)), step, dtype="uint32").view("float32")
+
+
+def error(found, exact):
+    """Return the greatest difference, in units in the last place of float32."""
+    place = np.maximum(np.frexp(exact)[1] - 24, -149)  # results below 2**-126 have fewer digits
+    return np.max(np.abs(found - exact) / np.exp2(place.astype("float64")))
 
 
 def test_exponentials_are_exact_to_a_unit_in_the_last_place():
     x = np.concatenate([every(1009), FEW[:-2]])
-    exact = np.exp(x.astype("float64"))
-    exponent = np.maximum(np.frexp(exact)[1] - 24, -149)  # results below 2**-126 have fewer digits
-    assert np.max(np.abs(exponential(x) - exact) / np.exp2(exponent.astype("float64"))) <= 1
+    assert error(exponential(x), np.exp(x.astype("float64"))) <= 1
+
+
+@pytest.mark.parametrize(
+    ("function", "exact", "low", "high", "bound"),
+    [(exp, np.exp, -105, 88.72, 1), (expm1, np.expm1, -105, 88.72, 1.1), (log1p, np.log1p, -0.99999994, 3.4e38, 1)],
+)
+def test_functions_of_all_numbers_are_exact_to_about_a_unit_in_the_last_place(function, exact, low, high, bound):
+    x = np.concatenate([every(1009, -0.0, low), every(1009, 0.0, high), every(97, 0.01, 2), every(97, -0.01, -0.9)])
+    assert error(function(x), exact(x.astype("float64"))) <= bound
+
+
+@pytest.mark.parametrize(("function", "numpys"), [(exp, np.exp), (expm1, np.expm1), (log1p, np.log1p)])
+def test_infinities_nan_and_signs_are_those_of_numpy(function, numpys):
+    with np.errstate(all="ignore"):
+        expected = numpys(EDGES.astype("float64")).astype("float32")
+    with np.errstate(all="raise"):
+        found = function(EDGES)
+        alone = np.float32([function(np.array(x)) for x in EDGES])
+    np.testing.assert_array_equal(found, alone)
+    known = ~np.isnan(expected)
+    np.testing.assert_array_equal(np.signbit(found)[known], np.signbit(expected)[known])
+    np.testing.assert_allclose(found, expected, rtol=2**-22, atol=0)
+    few = np.isin(EDGES, (0.0, np.inf, -np.inf, -1e-45, 1e-45, -3e38)) | np.isnan(EDGES)
+    np.testing.assert_array_equal(found[few], expected[few])
+
+
+@pytest.mark.parametrize("name", ["exp", "expm1", "log1p"])
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int32"])
+def test_functions_of_other_dtypes_are_those_of_numpy(name, dtype, at_once):  # noqa: F811
+    x = np.linspace(0, 9, 3000).astype(dtype)
+    np.testing.assert_array_equal(getattr(ln, name)(ln.asarray(x)).numpy(), getattr(np, name)(x))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_exponents_are_those_of_powers_of_two(dtype):
+    x = np.array([1.5, 0.99, 2.0, 1e-30, 1e30], dtype)
+    np.testing.assert_array_equal(exponent(x), np.floor(np.log2(x)))
+    bias = 2.0 ** (np.finfo(dtype).nexp - 1) - 1
+    np.testing.assert_array_equal(power_of_two(exponent(x) + (2.0 ** np.finfo(dtype).nmant + bias)), 2 ** exponent(x))
+    for function in (exponent, power_of_two):
+        with pytest.raises(NotElementwise, match="in float16"):
+            function(np.ones(3, "float16"))
 
 
 def test_exponentials_of_infinities_and_nan():
@@ -42,13 +94,16 @@ def test_exponentials_of_other_dtypes_are_those_of_numpy(dtype):
 
 @pytest.mark.parametrize("size", [0, 1, 7, 128, 129, 1000, 40_000])
 def test_kernels_compute_the_same_exponentials(size, at_once, monkeypatch):  # noqa: F811
-    in_one_pass = single_pass.in_one_pass(exponential)
-    for x in (-np.abs(numbers((size,), "float32")), np.resize(every(100_003), size), np.resize(FEW, size)):
-        for given in (x, x[::2], x[::-1], x.reshape(1, -1)[:, 1:]):
-            fast = in_one_pass(given)
-            slow = by_numpy(lambda: in_one_pass(given), monkeypatch)  # noqa: B023
-            assert_same_bits([fast, fast], [slow, exponential(np.ascontiguousarray(given))])
-    assert at_once
+    for function in (exponential, exp, expm1, log1p):
+        in_one_pass = single_pass.in_one_pass(function)
+        several = [numbers((size,), "float32"), np.resize(every(100_003), size), np.resize(EDGES, size)]
+        several.append(np.resize(every(100_003, 1e-9, 105), size))
+        for x in [-np.abs(x) for x in several[:3]] if function is exponential else several:
+            for given in (x, x[::2], x[::-1], x.reshape(1, -1)[:, 1:]):
+                fast = in_one_pass(given)
+                slow = by_numpy(lambda: in_one_pass(given), monkeypatch)  # noqa: B023
+                assert_same_bits([fast, fast], [slow, function(np.ascontiguousarray(given))])
+    assert len(set(at_once)) == 4
 
 
 @pytest.mark.parametrize("name", ["softplus", "logsigmoid", "hardsigmoid", "hardswish", "mish"])

@@ -64,13 +64,24 @@ def _extreme(how):
 
 
 def _signbit(builder, x):
-    whole = ir.IntType(32 if x.type == ir.FloatType() else 64)
+    whole = _layout(x)[0]
     return builder.icmp_signed("<", builder.bitcast(x, whole), whole(0))
 
 
+def _layout(x):
+    """Return the integer of the width of a float, the bits of its fraction, and the bias of its exponents."""
+    return (ir.IntType(32), 23, 127) if x.type == ir.FloatType() else (ir.IntType(64), 52, 1023)
+
+
 def _power_of_two(builder, x):
-    whole = ir.IntType(32)
-    return builder.bitcast(builder.shl(builder.bitcast(x, whole), whole(23)), x.type)
+    whole, fraction, _ = _layout(x)
+    return builder.bitcast(builder.shl(builder.bitcast(x, whole), whole(fraction)), x.type)
+
+
+def _exponent(builder, x):
+    whole, fraction, bias = _layout(x)
+    biased = builder.ashr(builder.bitcast(x, whole), whole(fraction))
+    return builder.sitofp(builder.sub(biased, whole(bias)), x.type)
 
 
 #: Operations of programs that are instructions.
@@ -108,6 +119,7 @@ _INSTRUCTIONS = {
     "invert": _logical("not_"),
     "where": lambda builder, test, a, b: builder.select(test, a, b),
     "power_of_two": _power_of_two,
+    "exponent": _exponent,
     **({"maximum": _extreme(">"), "minimum": _extreme("<")} if IS_X86 else {}),
 }
 #: When a limit is the result.

@@ -96,7 +96,7 @@ def op(
         declared.ufunc = ufunc
         if vjps and (reads is not None or view):
             declared.reads = (reads or "",) * len(vjps) if isinstance(reads, str | None) else reads
-        if ufunc is None and (scalar is not None if elementwise is None else elementwise):
+        if (ufunc is None and scalar is not None) if elementwise is None else elementwise:
             implementation = in_one_pass(widened(implementation) if wide else implementation)
         elif wide:
             implementation = widened(implementation)

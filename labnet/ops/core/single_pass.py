@@ -58,7 +58,8 @@ class _Plan(NamedTuple):
             if compiled is None:
                 return None
         out = _empty_like(first, self.dtype)
-        together = (*[operands[i] for i in self.inputs], out, self.numbers)
+        inputs = (first,) if len(self.inputs) == 1 else [operands[i] for i in self.inputs]
+        together = (*inputs, out, self.numbers)
         if compiled(together):
             return out
         return None if self.is_single else self._run_in_order(compiled, together[:-2])

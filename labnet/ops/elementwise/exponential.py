@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from labnet.kernels.exponential import exponential
+from labnet.kernels import exponential, logarithm
 from labnet.ops.core.declaration import Array
 from labnet.ops.core.registry import FLOATS
 from labnet.ops.elementwise.elementary import binary, sigmoid, unary, where
@@ -13,7 +13,7 @@ from labnet.ops.elementwise.logic import isinf
 from labnet.tensor import Tensor
 
 
-@unary(lambda g, out, x: g * (out + 1), ufunc=np.expm1, scalar="math.expm1(x)", reads="out")
+@unary(lambda g, out, x: g * (out + 1), ufunc=np.expm1, scalar="math.expm1(x)", elementwise=True, reads="out")
 def expm1(x: Array, /) -> Array:
     """Return ``exp(x) - 1`` for each element, accurate near zero.
 
@@ -23,9 +23,17 @@ def expm1(x: Array, /) -> Array:
     >>> ln.expm1(ln.asarray([0.0])).tolist()
     [0.0]
     """
+    return exponential.expm1(x)
 
 
-@unary(lambda g, out, x: g / (1 + x), ufunc=np.log1p, domain=(-0.5, 2.0), scalar="math.log1p(x)", reads="x")
+@unary(
+    lambda g, out, x: g / (1 + x),
+    ufunc=np.log1p,
+    domain=(-0.5, 2.0),
+    scalar="math.log1p(x)",
+    elementwise=True,
+    reads="x",
+)
 def log1p(x: Array, /) -> Array:
     """Return ``log(1 + x)`` for each element, accurate near zero.
 
@@ -35,6 +43,7 @@ def log1p(x: Array, /) -> Array:
     >>> ln.log1p(ln.asarray([0.0])).tolist()
     [0.0]
     """
+    return logarithm.log1p(x)
 
 
 @unary(lambda g, out, x: g / (x * math.log(2)), ufunc=np.log2, domain=(0.5, 3.0), scalar="math.log2(x)", reads="x")
@@ -85,7 +94,9 @@ def logaddexp(x1: Array, x2: Array, /) -> Array:
     """
 
 
-@unary(lambda g, out, x: g * (2 / math.sqrt(math.pi)) * exponential(-x * x), scalar="math.erf(x)", reads="x")
+@unary(
+    lambda g, out, x: g * (2 / math.sqrt(math.pi)) * exponential.exponential(-x * x), scalar="math.erf(x)", reads="x"
+)
 def erf(x: Array, /) -> Array:
     """Return the error function of each element, to the precision of its dtype.
 

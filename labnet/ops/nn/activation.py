@@ -7,7 +7,7 @@ import numpy as np
 
 from labnet import kernels
 from labnet.kernels.device_dispatch import finished
-from labnet.kernels.exponential import exponential
+from labnet.kernels.exponential import expm1, exponential
 from labnet.ops.aggregation.reduction import greatest, is_last, negative_exp, sum
 from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.dtypes import in_floats
@@ -127,7 +127,7 @@ def elu(x: Array, /, alpha: float = 1.0) -> Array:
     >>> ln.nn.elu(ln.asarray([-100.0, 2.0])).tolist()
     [-1.0, 2.0]
     """
-    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+    return np.where(x > 0, x, alpha * expm1(np.minimum(x, 0)))
 
 
 @op(

@@ -8,6 +8,7 @@ from labnet import kernels
 from labnet.device import CPU
 from labnet.kernels.device_dispatch import device_of, moved
 from labnet.kernels.exponential import exponential
+from labnet.kernels.logarithm import log1p
 from labnet.ops.aggregation.reduction import is_last, mean_of_array, negative_exp
 from labnet.ops.core.declaration import Array, Sample
 from labnet.ops.core.dtypes import in_floats
@@ -39,7 +40,7 @@ def binary_cross_entropy_with_logits(z: Array, y: Array, /) -> Array:
     [1000.0, 0.0]
     """
     z, y = in_floats(z), in_floats(y)
-    return np.maximum(z, 0) - z * y + np.log1p(exponential(-np.abs(z)))
+    return np.maximum(z, 0) - z * y + log1p(exponential(-np.abs(z)))
 
 
 @op(
