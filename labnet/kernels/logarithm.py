@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.exponential import LOG_2, LOG_2_REST, ROUND, SINGLE, Functions, by_arithmetic, polynomial
+from labnet.kernels.exponential import LOG_2, LOG_2_REST, ROUND, SINGLE, Functions, by_arithmetic, pairs
 from labnet.kernels.scalar_program import exponent, power_of_two
 
 #: A shift of exponents, so that they are those of normal numbers.
@@ -26,7 +26,7 @@ def _log1p(x: Any) -> Any:
     r = first + second
     rest = n * LOG_2_REST + (first - (r - second))
     square = r * r
-    found = n * LOG_2 + (r - (square * 0.5 - (polynomial(r, _SERIES) * (square * r) + rest)))
+    found = n * LOG_2 + (r - (square * 0.5 - (pairs(r, square, _SERIES) * (square * r) + rest)))
     edge = np.where(whole == 0, -np.inf, x * np.inf * 0.0)  # NaN
     found = np.where(whole > 0, np.copysign(found, x), edge)
     return np.where(x < np.inf, found, x)

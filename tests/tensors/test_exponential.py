@@ -86,10 +86,27 @@ def test_exponentials_of_infinities_and_nan():
         assert exponential(np.float32(-100.0)) > 0
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float64"])
-def test_exponentials_of_other_dtypes_are_those_of_numpy(dtype):
-    x = np.linspace(-30, 0, 3000).astype(dtype)
+def test_exponentials_in_float64_are_exact_to_about_a_unit_in_the_last_place():
+    x = np.concatenate([-np.geomspace(1e-12, 744, 100_000), np.linspace(-1, 0, 100_000), np.linspace(-745, -707, 1000)])
+    exact = np.exp(x.astype("longdouble"))
+    place = np.maximum(np.frexp(exact)[1] - 53, -1074)
+    assert np.max(np.abs(exponential(x) - exact) / np.ldexp(np.longdouble(1), place)) <= 1.5
+    edges = np.array([0.0, -0.0, -5e-324, -745.0, -745.2, -1e300, -np.inf, np.nan])
+    np.testing.assert_array_equal(exponential(edges), [1, 1, 1, 5e-324, 0, 0, 0, np.nan])
+
+
+def test_exponentials_of_float16_are_those_of_numpy():
+    x = np.linspace(-30, 0, 3000).astype("float16")
     np.testing.assert_array_equal(exponential(x), np.exp(x))
+
+
+def test_kernels_compute_the_same_exponentials_in_float64(at_once, monkeypatch):  # noqa: F811
+    in_one_pass = single_pass.in_one_pass(exponential)
+    for size in (0, 1, 7, 129, 40_000):
+        for x in (-np.abs(numbers((size,), "float64")), np.linspace(-750, 0, size)):
+            slow = by_numpy(lambda: in_one_pass(x), monkeypatch)  # noqa: B023
+            assert_same_bits([in_one_pass(x), in_one_pass(x[::-1])], [slow, exponential(np.ascontiguousarray(x[::-1]))])
+    assert at_once
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 128, 129, 1000, 40_000])

@@ -287,9 +287,11 @@ def is_last(axis: int, x: Any) -> bool:
 
 
 def negative_exp(axis: int, *arrays: Any) -> Callable[[Any], Any]:
-    """Return the exponential that kernels of rows compute, of numbers up to 0, or NumPy's for arrays not in rows."""
+    """Return the exponential that kernels of rows compute, of numbers up to 0, or NumPy's for what none computes."""
     for x in arrays:
-        if type(x) is not np.ndarray or not (x.flags.c_contiguous and x.flags.aligned and is_last(axis, x)):
+        if type(x) is not np.ndarray or x.dtype != SINGLE:
+            return np.exp
+        if not (x.flags.c_contiguous and x.flags.aligned and is_last(axis, x)):
             return np.exp
     return exponential
 

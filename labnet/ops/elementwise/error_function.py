@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labnet.kernels.device_dispatch import is_on_gpu
-from labnet.kernels.exponential import in_blocks, polynomial
+from labnet.kernels.exponential import in_blocks
 from labnet.kernels.scalar_program import Symbol
 
 #: Elements per block, so that every pass over a block stays in the cache.
@@ -54,13 +54,21 @@ class _Series(NamedTuple):
 _SERIES = {"f": _Series(_SMALL_SINGLE, _LARGE_SINGLE, 4.0), "d": _Series(_SMALL_DOUBLE, _LARGE_DOUBLE, 6.0)}
 
 
+def _polynomial(x: Any, coefficients: tuple[float, ...]) -> Any:
+    """Evaluate a polynomial by Horner's rule."""
+    value = x * coefficients[-1] + coefficients[-2]
+    for coefficient in coefficients[-3::-1]:
+        value = value * x + coefficient
+    return value
+
+
 def _erf(x: Any) -> Any:
     """Return the error function of an array of float32 or float64, or of a stand-in for one."""
     small, large, last = _SERIES[x.dtype.char]
     size = np.abs(x)
     bounded = np.where(size > last, last, size)  # NaN stays
-    near = x * polynomial(bounded * bounded, small) + x
-    root = polynomial(bounded - 1.5, large)
+    near = x * _polynomial(bounded * bounded, small) + x
+    root = _polynomial(bounded - 1.5, large)
     square = root * root
     return np.where(size < 1, near, np.copysign(1 - square * square, x))
 
@@ -94,8 +102,8 @@ def _in_blocks(function: Callable[[Any], Any], x: Any) -> Any:
 def _normal(x: Any) -> Any:
     """Return the distribution function of an array of float32, or of a stand-in for one."""
     size = np.abs(x)
-    central = x * polynomial(x * x, _CENTRAL)
-    root = polynomial(np.where(size > _LAST, _LAST, size) - 2.7, _TAIL)
+    central = x * _polynomial(x * x, _CENTRAL)
+    root = _polynomial(np.where(size > _LAST, _LAST, size) - 2.7, _TAIL)
     square = root * root
     return np.where(size < 1.4, central, np.copysign(0.5 - square * square, x)) + 0.5
 
