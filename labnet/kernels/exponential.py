@@ -141,7 +141,7 @@ def exp(x: Any) -> Any:
 def expm1(x: Any) -> Any:
     """Return ``exp(x) - 1`` of each element of an array, or of a stand-in for one, accurate near 0.
 
-    It is exact to 1.06 units in the last place in float32, by the reduction of `exp`; for other dtypes and on a GPU it
+    It is exact to 1.08 units in the last place in float32, by the reduction of `exp`; for other dtypes and on a GPU it
     is `np.expm1`.
 
     Examples

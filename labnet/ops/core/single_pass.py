@@ -46,23 +46,23 @@ class _Plan(NamedTuple):
 
     def run(self, operands: tuple[Any, ...]) -> Any:
         """Return the result for these operands; None if NumPy has to compute it."""
-        first = operands[self.inputs[0]]
-        compiled = self.kernel.compiled if first.size < LEAST and not self.is_single else None
-        for position in self.unread:
+        kernel, inputs, unread, numbers, dtype, is_single = self
+        first = operands[inputs[0]]
+        compiled = kernel.compiled if first.size < LEAST and not is_single else None
+        for position in unread:
             if operands[position].shape != first.shape:
                 return None
         if compiled is None:
-            if self.is_single and (first.size < LEAST or THREADS.number == 1):
+            if is_single and (first.size < LEAST or THREADS.number == 1):
                 return None
-            compiled = self.kernel.ready(first.dtype, first.size)
+            compiled = kernel.ready(first.dtype, first.size)
             if compiled is None:
                 return None
-        out = _empty_like(first, self.dtype)
-        inputs = (first,) if len(self.inputs) == 1 else [operands[i] for i in self.inputs]
-        together = (*inputs, out, self.numbers)
+        out = _empty_like(first, dtype)
+        together = (first, out, numbers) if len(inputs) == 1 else (*[operands[i] for i in inputs], out, numbers)
         if compiled(together):
             return out
-        return None if self.is_single else self._run_in_order(compiled, together[:-2])
+        return None if is_single else self._run_in_order(compiled, together[:-2])
 
     def _run_in_order(self, compiled: Callable[..., int], arrays: tuple[Any, ...]) -> Any:
         """Return the result for arrays of one shape with one order of dimensions in memory; None for others.
