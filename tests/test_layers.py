@@ -51,6 +51,7 @@ ORDERS = {
         ("accelerator", "index_arrays", "blas", "numpy_loops", "scalar_expression", "array_operators", "threads"),
         ("scalar_program", "partition"),
         ("exponential",),
+        ("logarithm",),
         ("machine_code",),
         ("cpu",),
         ("cuda",),

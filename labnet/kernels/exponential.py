@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from labnet.kernels.scalar_program import Symbol, power_of_two
+from labnet.kernels.scalar_program import HALF, Symbol, power_of_two
 
 #: What computes elements of each dtype.
 Functions = dict[Any, Callable[[Any], Any]]
@@ -98,8 +98,9 @@ def _less_one(x: Any) -> Any:
 
 
 _NEGATIVE: Functions = {SINGLE: _negative, DOUBLE: _negative_double}
-_UNBOUNDED: Functions = {SINGLE: _unbounded}
-_LESS_ONE: Functions = {SINGLE: _less_one}
+# Kernels of float16 call NumPy's loops, which do not warn either.
+_UNBOUNDED: Functions = {SINGLE: _unbounded, HALF: np.exp}
+_LESS_ONE: Functions = {SINGLE: _less_one, HALF: np.expm1}
 
 
 def pairs(x: Any, square: Any, coefficients: tuple[float, ...]) -> Any:

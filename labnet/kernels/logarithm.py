@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from labnet.kernels.exponential import LOG_2, LOG_2_REST, ROUND, SINGLE, Functions, by_arithmetic, pairs
-from labnet.kernels.scalar_program import exponent, power_of_two
+from labnet.kernels.scalar_program import HALF, exponent, power_of_two
 
 #: A shift of exponents, so that they are those of normal numbers.
 _SHIFT = 64
@@ -32,7 +32,7 @@ def _log1p(x: Any) -> Any:
     return np.where(x < np.inf, found, x)
 
 
-_LOG1P: Functions = {SINGLE: _log1p}
+_LOG1P: Functions = {SINGLE: _log1p, HALF: np.log1p}
 
 
 def log1p(x: Any) -> Any:

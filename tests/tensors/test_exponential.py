@@ -65,6 +65,15 @@ def test_functions_of_other_dtypes_are_those_of_numpy(name, dtype, at_once):  # 
     np.testing.assert_array_equal(getattr(ln, name)(ln.asarray(x)).numpy(), getattr(np, name)(x))
 
 
+@pytest.mark.parametrize(("name", "value"), [("exp", 1000.0), ("expm1", 1000.0), ("log1p", -2.0)])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_functions_do_not_warn_before_a_kernel_is_there_nor_after(name, value, dtype, at_once, monkeypatch):  # noqa: F811
+    function, x = getattr(ln, name), ln.asarray([value, -1.0], dtype=dtype)
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(function(x).numpy(), by_numpy(lambda: function(x), monkeypatch).numpy())
+    assert at_once
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_exponents_are_those_of_powers_of_two(dtype):
     x = np.array([1.5, 0.99, 2.0, 1e-30, 1e30], dtype)
