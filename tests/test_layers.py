@@ -48,9 +48,9 @@ ORDERS = {
         ("counting",),
     ),
     "kernels": (
-        ("accelerator", "index_arrays", "blas", "numpy_loops", "scalar_expression", "array_operators", "threads"),
-        ("scalar_program", "partition"),
-        ("exponential",),
+        ("accelerator", "index_arrays", "blas", "board", "numpy_loops", "scalar_expression", "array_operators"),
+        ("threads", "scalar_program", "partition"),
+        ("total", "exponential"),
         ("logarithm",),
         ("machine_code",),
         ("cpu",),
@@ -64,7 +64,7 @@ ORDERS = {
         ("blocks",),
         (
             *("layers", "optimizers", "pooling", "scalar_kernels", "scans", "selection", "convolution", "rows"),
-            *("channels", "recurrence"),
+            *("channels", "recurrence", "columns", "team"),
         ),
         ("attention",),
     ),
