@@ -16,7 +16,7 @@ import numpy as np
 from labnet.kernels.board import MOST_PARTS
 from labnet.kernels.partition import KERNELS as DIVISIONS
 from labnet.kernels.partition import Divide, elements
-from labnet.kernels.threads import LEAST, SHARE, THREADS
+from labnet.kernels.threads import LEAST, SHARE, THREADS, Threads
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -206,6 +206,7 @@ attention_backward = Kernel("attention_backward")
 team_publish = Kernel("team_publish")
 team_share = Kernel("team_share")
 team_help = Kernel("team_help")
+Threads.kernels = team_publish, team_share, team_help
 KERNELS = (
     team_publish,
     team_share,

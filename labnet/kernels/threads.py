@@ -15,15 +15,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from labnet.kernels import blas, board
 from labnet.kernels.board import MOST_PARTS
-
-if TYPE_CHECKING:
-    from labnet.kernels import Kernel
 
 #: Elements from which a call is divided.
 LEAST = 1 << 18
@@ -37,6 +34,15 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 #: A loaded kernel.
 Compiled = Callable[..., int]
+
+
+class Loading(Protocol):
+    """A kernel, of which the team needs this part."""
+
+    compiled: Compiled | None
+
+    def load(self) -> Any:
+        """Load it in the background."""
 
 
 class _Helper:
@@ -136,7 +142,15 @@ def _words(part: int, arrays: tuple[Any, ...], *numbers: float) -> bytes:
 
 
 class Threads:
-    """The threads of a process that compute large arrays; a forked process starts its own."""
+    """The threads of a process that compute large arrays; a forked process starts its own.
+
+    Attributes
+    ----------
+    kernels : tuple of Loading
+        Those that publish calls, compute parts as the caller, and help; see `labnet.kernels.cpu.team`.
+    """
+
+    kernels: "ClassVar[tuple[Loading, Loading, Loading]]"
 
     def __init__(self) -> None:
         self._number = 0
@@ -178,19 +192,15 @@ class Threads:
         """Return the team with all of its helpers; None until its kernels are loaded."""
         team = self._team
         if team is None:
-            compiled = [kernel.compiled or kernel.load() for kernel in self._kernels()]
+            compiled = [kernel.compiled for kernel in self.kernels]
+            for kernel in self.kernels if None in compiled else ():
+                kernel.load()
             publish, share, assist = compiled
-            if not (callable(publish) and callable(share) and callable(assist)):
+            if publish is None or share is None or assist is None:
                 return None
             self._team = team = _Team(min(self.number, _MOST) - 1, publish, share, assist)
         team.start()
         return team
-
-    @staticmethod
-    def _kernels() -> "tuple[Kernel, Kernel, Kernel]":
-        from labnet import kernels  # which imports this module
-
-        return kernels.team_publish, kernels.team_share, kernels.team_help
 
     def stop(self) -> None:
         """End the helpers once they have computed their parts; a later call starts new ones."""

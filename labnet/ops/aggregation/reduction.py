@@ -140,7 +140,7 @@ def _sums_in_kernel(x: Array, axis: Axis, keepdims: bool) -> Array | None:
     if axis is not None and not (isinstance(axis, int) and is_last(axis, x)):
         return _sums_of_columns(x, keepdims) if axis in (0, (0,)) else None
     shape = _kept(x.shape, axis) if keepdims else () if axis is None else x.shape[:-1]
-    if axis is None and (number := total(x)) is not None:
+    if axis is None and (number := total(x, kernels.row_sums.compiled)) is not None:
         return number.reshape(shape)
     found: Array | None = kernels.row_sums.compute(shape, x, numbers=(x.size if axis is None else x.shape[-1],))
     return found
