@@ -23,6 +23,8 @@ _empty_like = np.empty_like
 #: Plans per function; a static argument, such as a slope, may change from step to step.
 _MOST = 64
 _FLOATS = frozenset(map(np.dtype, ("float32", "float64")))
+#: Operations on an element that take as long as to read and write it.
+_PASSES = 10
 #: Functions of one array that are instructions of processors, and read and write memory most of the time.
 _QUICK = frozenset(
     (
@@ -43,19 +45,22 @@ class _Plan(NamedTuple):
     dtype: np.dtype[Any]
     #: Whether the program is a single function of NumPy, for which the kernel pays in several threads only.
     is_single: bool
+    #: How many times as long an element takes as in the quickest programs.
+    weight: int
 
     def run(self, operands: tuple[Any, ...]) -> Any:
         """Return the result for these operands; None if NumPy has to compute it."""
-        kernel, inputs, unread, numbers, dtype, is_single = self
+        kernel, inputs, unread, numbers, dtype, is_single, weight = self
         first = operands[inputs[0]]
-        compiled = kernel.compiled if first.size < LEAST and not is_single else None
+        work = first.size * weight
+        compiled = kernel.compiled if work < LEAST and not is_single else None
         for position in unread:
             if operands[position].shape != first.shape:
                 return None
         if compiled is None:
-            if is_single and (first.size < LEAST or THREADS.number == 1):
+            if is_single and (work < LEAST or THREADS.number == 1):
                 return None
-            compiled = kernel.ready(first.dtype, first.size)
+            compiled = kernel.ready(first.dtype, work)
             if compiled is None:
                 return None
         out = _empty_like(first, dtype)
@@ -115,7 +120,8 @@ def _plan(
     unread = tuple([position for position in arrays if position not in program.inputs])
     kernel, numbers = kernels.scalar_kernel(program.steps), np.array(program.numbers, float)
     dtype = np.dtype(program.steps[-1].dtype)
-    return _Plan(kernel, program.inputs, unread, numbers, dtype, not _pays(program))
+    weight = 1 + program.passes // _PASSES
+    return _Plan(kernel, program.inputs, unread, numbers, dtype, not _pays(program), weight)
 
 
 def _pays(program: Program) -> bool:
