@@ -68,7 +68,7 @@ class Ticker:
             self._asked.set()
         if not self._held_up and not done.wait(_CATCH_UP_SECONDS):
             with self._lock:
-                self._held_up = not done.is_set()
+                self._held_up = not done.is_set() and self._thread is thread
 
     def _run(self) -> None:
         due = time.monotonic() + _INTERVAL_SECONDS
@@ -85,9 +85,10 @@ class Ticker:
             ended = {id(panel) for panel in panels if not _tick(panel, is_due=is_due, catch_up=bool(waiting))}
             with self._lock:
                 self._panels = [panel for panel in self._panels if id(panel) not in ended]
-                if waiting or not self._waiting:  # else who waits is still to be answered
+                over = not self._panels
+                if over or waiting or not self._waiting:  # else who waits is still to be answered
                     self._held_up = False
-                if over := not self._panels:
+                if over:
                     self._thread = None
                     waiting, self._waiting = waiting + self._waiting, []
             for done in waiting:

@@ -92,6 +92,26 @@ def test_a_panel_that_is_held_up_after_a_tick_is_waited_for_once(panel, monkeypa
     assert answered[0]
 
 
+def test_the_next_panel_is_waited_for_when_one_that_was_held_up_has_ended(panel, monkeypatch):
+    panels, ticked, going_on, caught_up = Ticker(), *(threading.Event() for _ in range(3))
+    panel.tick = lambda now: (ticked.set(), going_on.wait(SECONDS), 1 / 0)
+    panels.add(panel)
+    thread = panels._thread
+    assert ticked.wait(SECONDS)
+    monkeypatch.setattr(ticker, "_CATCH_UP_SECONDS", 0.01)
+    panels.catch_up()
+    going_on.set()
+    thread.join(SECONDS)
+    assert not thread.is_alive()
+    following = Panel()
+    following.catch_up = caught_up.set
+    monkeypatch.setattr(ticker, "_CATCH_UP_SECONDS", 300.0)
+    panels.add(following)
+    panels.catch_up()
+    assert caught_up.is_set()
+    following.live = False
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_without_a_thread_nobody_waits_and_the_next_panel_starts_one(panel, monkeypatch):
     monkeypatch.setattr(ticker, "_CATCH_UP_SECONDS", 300.0)

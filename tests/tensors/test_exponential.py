@@ -172,3 +172,9 @@ def test_the_normal_distribution_is_exact_to_two_units_in_the_last_place_of_one_
     assert np.max(np.abs(single - double) / (np.maximum(np.abs(x), 1) if op == "gelu" else 1)) <= 2 * 2.0**-24
     edges = np.float32([-np.inf, np.inf, -6, 6, 0, np.nan])
     np.testing.assert_array_equal(ln.ops.ndtr(ln.asarray(edges)).numpy(), np.float32([0, 1, 0, 1, 0.5, np.nan]))
+
+
+@pytest.mark.parametrize("name", ["exp", "log1p", "expm1"])
+def test_repeated_elements_have_results_in_the_order_of_memory_of_other_functions(name):
+    x = ln.broadcast_to(ln.asarray(np.linspace(0, 1, 1000, dtype="float32").reshape(20, 1, 50)), (20, 30, 50))
+    assert getattr(ln, name)(x).numpy().strides == ln.tanh(x).numpy().strides == (6000, 200, 4)

@@ -70,7 +70,7 @@ def train(kind):
     return step
 
 
-@pytest.mark.parametrize("name", ["exp", "log", "sqrt", "tanh", "sin", "acos"])
+@pytest.mark.parametrize("name", ["exp", "expm1", "log1p", "log", "sqrt", "tanh", "sin", "acos"])
 def test_functions_of_numpy_run_in_threads_and_warn_as_numpy_does(name, number, calls, monkeypatch):
     from labnet.ops.core import dispatch
 
@@ -93,8 +93,10 @@ def test_functions_of_numpy_run_in_threads_and_warn_as_numpy_does(name, number, 
             function(x)
     for kernel in list(kernels.scalar_kernels.values()):
         kernel.load().result()
-    assert [outcome(x) for x in inputs] == expected
-    assert calls
+    for x, one in zip(inputs, expected, strict=True):
+        calls.clear()
+        assert outcome(x) == one
+        assert calls or x.dtype != "float64"
 
 
 LABELS = integers(31, 40)

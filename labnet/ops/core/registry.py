@@ -97,7 +97,8 @@ def op(
         if vjps and (reads is not None or view):
             declared.reads = (reads or "",) * len(vjps) if isinstance(reads, str | None) else reads
         if (ufunc is None and scalar is not None) if elementwise is None else elementwise:
-            implementation = in_one_pass(widened(implementation) if wide else implementation)
+            computed = widened(implementation) if wide else implementation
+            implementation = in_one_pass(computed, in_threads=ufunc is not None)
         elif wide:
             implementation = widened(implementation)
         declared.forward = ufunc if ufunc is not None and is_empty(body) else implementation
