@@ -8,11 +8,13 @@ import contextlib
 import ctypes
 import functools
 import os
-import threading
 from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
 
 from numpy._core import _multiarray_umath  # type: ignore[attr-defined]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 #: Symbols of the functions in compiled code; all sizes are 64-bit integers.
 SGEMM, SGEMV, SDOT, DGEMM = "labnet_sgemm", "labnet_sgemv", "labnet_sdot", "labnet_dgemm"
 _PATTERNS = ("scipy_cblas_{}64_", "cblas_{}64_")
@@ -25,75 +27,77 @@ def library() -> ctypes.CDLL:
 
 
 @functools.cache
-def _function(name: str) -> Callable[..., int] | None:
-    """Return a function of OpenBLAS; None if NumPy has another BLAS."""
-    found = (getattr(library(), f"{prefix}{name}64_", None) for prefix in _PREFIXES)
-    return next(filter(None, found), None)
+def _function(name: str) -> Callable[..., int]:
+    """Return a function of OpenBLAS, called with Python's lock; where NumPy has another BLAS, one that returns 0."""
+    functions = ctypes.PyDLL(str(_multiarray_umath.__file__))
+    found = (getattr(functions, f"{prefix}{name}64_", None) for prefix in _PREFIXES)
+    return next(filter(None, found), lambda *_: 0)
 
 
 def threads() -> int:
     """Return the number of threads that a product of NumPy runs in; 0 if it is not known."""
-    function = _function("get_num_threads")
-    return 0 if function is None else function()
+    return _function("get_num_threads")()
 
 
-class _OneThread(contextlib.ContextDecorator):
-    """Has products run in one thread, in a block or a function; several threads of Python may be inside."""
-
-    def __init__(self) -> None:
-        self._forget()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._restore_after_fork)
-
-    def _forget(self) -> None:
-        self._lock, self._inside, self._number = threading.RLock(), 0, 1
-
-    def _restore_after_fork(self) -> None:
-        """Restore the number: the threads that were inside do not exist in a forked process."""
-        number = self._number
-        self._forget()
-        if number > 1:
-            _set(number)
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._number = threads()
-                if self._number > 1:
-                    _set(1)
-            self._inside += 1
-
-    def __exit__(self, *exception: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside and self._number > 1:
-                _set(self._number)
-                self._number = 1
-
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
-        """Let the number of threads be changed in a block; it holds from the end of `one_thread` on."""
-        with self._lock:
-            if self._inside and self._number > 1:
-                _set(self._number)
-            try:
-                yield
-            finally:
-                if self._inside:
-                    self._number = threads()
-                    if self._number > 1:
-                        _set(1)
+#: The calls of functions that run `in_one_thread`, and the number of threads that holds after the last of them.
+_inside: dict[object, None] = {}
+_chosen = [1]
 
 
-def _set(number: int) -> None:
-    function = _function("set_num_threads")
-    if function is not None:
-        function(number)
+def in_one_thread(function: Callable[P, T]) -> Callable[P, T]:
+    """Have the products of a function run in one thread; several threads of Python may call it.
+
+    Several small products at once, each in a thread that computes a part, are faster than one after the other in
+    several threads, and have the same bits for any number. An interrupt, which Python raises after a call of a
+    function, never comes between the end of the function and the restoring of the number.
+    """
+    number, choose = _function("get_num_threads"), _function("set_num_threads")
+
+    @functools.wraps(function)
+    def run(*args: P.args, **named: P.kwargs) -> T:
+        call = object()
+        try:
+            _inside[call] = None
+            found = number()
+            if found > 1:
+                _chosen[0] = found
+                choose(1)
+            return function(*args, **named)
+        finally:
+            if call in _inside:
+                del _inside[call]  # noqa: RUF051 - an interrupt may come after a call of `pop`
+            if not _inside and (found := _chosen[0]) > 1:
+                _chosen[0] = 1
+                choose(found)
+
+    return run
 
 
-#: A block, or a function, in which products run in one thread. Several small products at once, each in a thread that
-#: computes a part, are faster than one after the other in several threads, and have the same bits for any number.
-one_thread = _OneThread()
+@contextlib.contextmanager
+def changing() -> Iterator[Callable[[int], int]]:
+    """Let the number of threads be changed in a block, which gets a function for it; see `in_one_thread`."""
+    choose = _function("set_num_threads")
+    if _inside:
+        choose(_chosen[0])
+    try:
+        yield choose
+    finally:
+        if _inside:
+            _chosen[0] = threads() or 1
+            choose(1)
+        else:
+            _chosen[0] = 1
+
+
+def _restore_after_fork() -> None:
+    """Restore the number in a forked process, where the threads that were inside do not exist."""
+    if _inside:
+        _inside.clear()
+        _function("set_num_threads")(_chosen[0])
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_restore_after_fork)
 
 
 def link() -> bool:

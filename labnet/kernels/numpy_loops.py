@@ -13,7 +13,7 @@ import llvmlite.binding as llvm  # type: ignore[import-untyped]
 import numpy as np
 
 _PREFIX = "labnet_loop_"
-_SYMBOL = re.compile(_PREFIX + "([a-z]+)_(.+)")
+_SYMBOL = re.compile(_PREFIX + "([a-z?]+)_(.+)")
 #: Offsets of fields in a universal function: numbers of inputs and operands, loops, their data, number, and types.
 _HEAD = object.__basicsize__
 _INPUTS, _OPERANDS, _FUNCTIONS, _DATA, _COUNT, _TYPES = (_HEAD + offset for offset in (0, 8, 16, 24, 32, 48))

@@ -8,6 +8,7 @@ waits for a helper that has not begun.
 """
 
 import atexit
+import contextlib
 import operator
 import os
 import struct
@@ -66,7 +67,7 @@ class _Helper:
 
     def wake(self) -> None:
         """End the helper's sleep, or its next one."""
-        if self.bell.locked():
+        with contextlib.suppress(RuntimeError):  # it has been rung already
             self.bell.release()
 
 
@@ -74,7 +75,7 @@ class _Team:
     """A number of helpers, and the board from which they learn what there is to do."""
 
     def __init__(self, size: int, publish: Compiled, share: Compiled, assist: Compiled):
-        self._size, self._publish, self._share = size, publish, share
+        self.size, self._publish, self._share = size, publish, share
         self._board = np.zeros((board.FIRST_STATE + board.STATE * _MOST) // 8, np.int64)
         began = time.perf_counter()
         assist((self._board,), 0, size, _MEASURED_LOOKS)
@@ -82,45 +83,56 @@ class _Team:
         self._looks = max(1, int(_LOOKING_SECONDS / max(seconds, 1e-9)))
         self._assist = lambda number: assist((self._board,), number, size, self._looks)
         self._helpers: list[_Helper] = []
+        self._held: Any = None
+        #: Whether it belongs to the process from which this one was forked.
+        self.is_left_behind = False
 
     def start(self) -> None:
-        """Start the helpers that are missing; fewer if the system gives no more threads."""
-        while len(self._helpers) < self._size:
-            helper = _Helper(len(self._helpers), self._assist)
-            self._helpers.append(helper)
-            try:
-                helper.thread.start()
-            except RuntimeError:
-                self._helpers.pop()
-                break
+        """Start the helpers that have not begun; fewer if the system gives no more threads."""
+        while len(self._helpers) < self.size:
+            self._helpers.append(_Helper(len(self._helpers), self._assist))
+        with contextlib.suppress(RuntimeError):
+            for helper in self._helpers:
+                if helper.thread.ident is None:
+                    helper.thread.start()
 
     def run(self, part: int, calls: Sequence[tuple[Any, ...]]) -> bool:
-        """Have the function at an address called for each part; return whether every call computed."""
+        """Have the function at an address called for each part; return whether every call computed.
+
+        An interrupt is raised when all parts are computed. A second one may come earlier: so what helpers read is held
+        until the next call, which waits for them.
+        """
         words = np.frombuffer(b"".join([_words(part, *call) for call in calls]), np.int64).reshape(len(calls), -1)
+        if self._held is not None:
+            self._wake()
+            self._share_parts()
+        interrupt, status = None, 0
+        self._held = calls, words
         try:
             asleep = self._publish((self._board, words), len(calls), len(self._helpers))
             for number, helper in enumerate(self._helpers):
                 if asleep >> number & 1:
                     helper.wake()
-        except BaseException:
-            self._wake()
-            raise
-        finally:
-            status = self._finish()
-        return status == 1
-
-    def _finish(self) -> int:
-        """Compute the parts that are left and wait for all others, also those that an interrupt has left."""
-        interrupt = None
-        while True:
+            status = self._share_parts()
+        except BaseException as error:
+            interrupt = error
+        while not status:
             try:
-                while not (status := self._share((self._board,), self._size, self._looks)):
-                    time.sleep(0)
-                break
+                self._wake()
+                status = self._share_parts()
             except BaseException as error:
                 interrupt = error
+        self._held = None
         if interrupt is not None:
             raise interrupt
+        return status == 1
+
+    def _share_parts(self) -> int:
+        """Compute parts until none is left, and wait for all others; return 1 if every call computed."""
+        while not (status := self._share((self._board,), self.size, self._looks)):
+            if self.is_left_behind:
+                return 2
+            time.sleep(0)
         return status
 
     def _wake(self) -> None:
@@ -132,7 +144,7 @@ class _Team:
         self._board[board.STOP // 8] = 1
         self._wake()
         for helper in self._helpers.copy():
-            if helper.thread.ident is not None:  # else it ends as it begins
+            if helper.thread.is_alive():  # else it ends as it begins
                 helper.thread.join()
 
 
@@ -151,17 +163,22 @@ class Threads:
     """
 
     kernels: "ClassVar[tuple[Loading, Loading, Loading]]"
+    _team: _Team | None
 
     def __init__(self) -> None:
-        self._number = 0
+        self._number, self._team = 0, None
         self._forget()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
         atexit.register(self.stop)
 
     def _forget(self) -> None:
-        self._turn = threading.Lock()
-        self._team: _Team | None = None
+        #: The call that uses the team. Python raises an interrupt after a call of a function, so that this dict, unlike
+        #: a lock, is never left with a call that has ended.
+        self._turn: dict[str, object] = {}
+        team, self._team = self._team, None
+        if team is not None:
+            team.is_left_behind = True
 
     @property
     def number(self) -> int:
@@ -180,25 +197,27 @@ class Threads:
 
         More parts than `MOST_PARTS` are computed by the caller. An interrupt is raised when all parts are computed.
         """
-        if len(parts) <= MOST_PARTS and self._turn.acquire(blocking=False):
-            try:
-                if team := self._ready():
-                    return team.run(function.__self__[0], parts)  # type: ignore[attr-defined]  # see `loader.load`
-            finally:
-                self._turn.release()
+        call, turn = object(), self._turn
+        try:
+            if len(parts) <= MOST_PARTS and turn.setdefault("call", call) is call and (team := self._ready()):
+                return team.run(function.__self__[0], parts)  # type: ignore[attr-defined]  # see `loader.load`
+        finally:
+            if "call" in turn and turn["call"] is call:
+                del turn["call"]
         return all(function(*part) for part in parts)
 
     def _ready(self) -> _Team | None:
         """Return the team with all of its helpers; None until its kernels are loaded."""
-        team = self._team
-        if team is None:
+        team, size = self._team, min(self.number, _MOST) - 1
+        if team is None or team.size != size:
             compiled = [kernel.compiled for kernel in self.kernels]
             for kernel in self.kernels if None in compiled else ():
                 kernel.load()
             publish, share, assist = compiled
             if publish is None or share is None or assist is None:
                 return None
-            self._team = team = _Team(min(self.number, _MOST) - 1, publish, share, assist)
+            self.stop()
+            self._team = team = _Team(size, publish, share, assist)
         team.start()
         return team
 
@@ -267,8 +286,9 @@ def set_num_threads(number: int, /) -> None:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     THREADS.number = number
-    with blas.one_thread.changing():
+    with blas.changing() as choose:
         threadpool_limits(number, user_api="blas")
+        choose(number)  # threadpoolctl lets only one thread of Python change it
 
 
 def get_num_threads() -> int:

@@ -33,6 +33,7 @@ def total(x: Any, compiled: Compiled | None) -> np.ndarray[Any, Any] | None:
     parts = [((flat[a:b], sums[i : i + 1]), b - a) for i, (a, b) in enumerate(itertools.pairwise(ends))]
     if not THREADS.run(compiled, parts):
         return None
-    while len(sums) > 1:
-        sums = sums[::2] + sums[1::2]
+    with np.errstate(all="ignore"):  # one thread does not warn either
+        while len(sums) > 1:
+            sums = sums[::2] + sums[1::2]
     return sums

@@ -20,21 +20,26 @@ _CHOICES = (
 )
 
 _limits: threadpool_limits | None = None
+_before = 0
 
 
 def limit() -> None:
     """Limit BLAS to one thread unless the environment sets a number; idempotent."""
-    global _limits
+    global _limits, _before
     if _limits is None and not any(name in os.environ for name in _CHOICES):
-        with blas.one_thread.changing():
+        with blas.changing() as choose:
+            _before = blas.threads()
             _limits = threadpool_limits(1, user_api="blas")
+            choose(1)  # threadpoolctl lets only one thread of Python change it
 
 
 def restore() -> None:
     """Restore the number of BLAS threads unless it was changed meanwhile."""
     global _limits
     if _limits is not None:
-        with blas.one_thread.changing():
+        with blas.changing() as choose:
             if all(pool["num_threads"] == 1 for pool in threadpool_info() if pool["user_api"] == "blas"):
                 _limits.restore_original_limits()
+                if _before:
+                    choose(_before)
         _limits = None

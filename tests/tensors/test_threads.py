@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -359,7 +360,7 @@ def test_an_interrupt_is_raised_when_no_part_is_being_computed(pool, monkeypatch
         run(pool, function, *range(9))
     assert len(finished) == 9
     assert run(pool, lambda _: 1, 1, 2)
-    assert not pool._turn.locked()
+    assert pool._turn == {}
 
 
 def test_an_interrupt_while_helpers_are_woken_does_not_leave_them_asleep(pool, monkeypatch):
@@ -448,22 +449,113 @@ def test_several_callers_compute_their_own_parts(pool):
     together(*[call] * 4)
 
 
-def test_products_run_in_one_thread_inside_of_a_block_and_what_was_chosen_holds_after_it():
+@pytest.fixture
+def both_processors():
     if not blas.threads():
         pytest.skip("NumPy has another BLAS here")
     before = ln.get_num_threads()
-    try:
-        ln.set_num_threads(2)
-        with blas.one_thread, blas.one_thread:
-            assert blas.threads() == 1
-            ln.set_num_threads(3)
-            assert blas.threads() == 1
-        assert blas.threads() == 3
-        with blas.one_thread:
-            ln.set_num_threads(1)
+    ln.set_num_threads(2)
+    yield
+    ln.set_num_threads(before)
+
+
+def test_products_run_in_one_thread_inside_of_a_function_and_what_was_chosen_holds_after_it(both_processors):
+    @blas.in_one_thread
+    def inside(then=lambda: None):
         assert blas.threads() == 1
+        then()
+        assert blas.threads() == 1
+        return blas.threads()
+
+    assert inside(inside) == 1
+    assert blas.threads() == 2
+    inside(lambda: ln.set_num_threads(3))
+    assert blas.threads() == 3
+    inside(lambda: ln.set_num_threads(1))
+    assert blas.threads() == 1
+    inside()
+    assert blas.threads() == 1
+    ln.set_num_threads(2)
+    with pytest.raises(ZeroDivisionError):
+        inside(lambda: 1 / 0)
+    assert blas.threads() == 2
+
+
+def test_threads_that_overlap_inside_restore_the_number_once_all_have_left(both_processors):
+    entered, left = threading.Barrier(2), threading.Event()
+
+    @blas.in_one_thread
+    def first():
+        entered.wait(SECONDS)
+
+    @blas.in_one_thread
+    def second():
+        entered.wait(SECONDS)
+        assert left.wait(SECONDS)
+        return blas.threads()
+
+    def leave():
+        first()
+        seen = blas.threads()
+        left.set()
+        return seen
+
+    assert together(leave, second) == [1, 1]
+    assert blas.threads() == 2
+
+
+def test_any_thread_changes_the_number_of_threads_of_products(both_processors):
+    changing = threading.Thread(target=ln.set_num_threads, args=(3,))
+    changing.start()
+    changing.join(SECONDS)
+    assert blas.threads() == 3
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that interrupt")
+def test_interrupts_at_any_moment_leave_threads_and_products_as_they_were(both_processors):
+    """Interrupts come some microseconds after each call begins, in each of its parts."""
+    image, weight = normal(8, 3, 64, 64), normal(8, 3, 3, 3)
+    x = normal(1 << 19)
+
+    def interrupt(signum, frame):
+        raise KeyboardInterrupt
+
+    before, caught = signal.signal(signal.SIGALRM, interrupt), 0
+    try:
+        for turn in range(600):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + turn % 300))
+                functions.conv2d(image, weight)
+                functions.sigmoid(x)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                caught += 1
     finally:
-        ln.set_num_threads(before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert caught > 50
+    assert blas.threads() == 2
+    assert THREADS._turn == {}
+    both = threading.Barrier(2)
+
+    def function(_):
+        both.wait(SECONDS)
+        return 1
+
+    assert run(THREADS, function, 1, 2)
+
+
+def test_a_call_first_computes_the_parts_of_a_call_that_an_interrupt_has_left(pool):
+    assert run(pool, lambda _: 1, 1)
+    computed, team = [], pool._team
+    stub, calls = Stub(lambda part: computed.append(part) or 1), [((1,),), ((2,),)]
+    words = np.frombuffer(b"".join([threads._words(stub.__self__[0], *call) for call in calls]), np.int64).reshape(2, 2)
+    team._held = calls, words
+    team._publish((team._board, words), 2, len(team._helpers))
+    assert run(pool, lambda part: computed.append(part) or 1, 3, 4)
+    assert sorted(computed[:2]) == [1, 2]
+    assert sorted(computed[2:]) == [3, 4]
+    assert team._held is None
 
 
 def test_the_number_of_threads_is_a_positive_integer():
@@ -511,10 +603,9 @@ import labnet as ln
 from labnet.kernels import blas
 
 ln.set_num_threads(2)
-with blas.one_thread:
-    child = os.fork()
-    if not child:
-        os._exit(blas.threads())
+child = blas.in_one_thread(os.fork)()
+if not child:
+    os._exit(blas.threads())
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
 assert blas.threads() == 2
 """

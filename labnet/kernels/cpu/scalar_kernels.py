@@ -241,7 +241,7 @@ def kernel_of(steps):
         run(arrays, size)
         return 0 if _test_exceptions(_EXCEPTIONS) else 1
 
-    is_single = sum(step[0] not in ("input", "number") for step in steps) == 1
+    is_single = sum(step[0] not in ("input", "number", "cast") for step in steps) == 1
     return noticing_kernel if is_single else kernel, int64(int64)
 
 

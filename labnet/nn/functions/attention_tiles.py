@@ -101,12 +101,15 @@ class Tiles:
         self.out = np.empty((count, queries, value.shape[-1]), query.dtype)
         self.moments = np.empty((count, queries, 2), query.dtype)
         self.tile = _CAUSAL_TILE if causal else _TILE
-        compiled = kernels.attention.ready(query.dtype, count * queries * self.key.shape[1])
+        self._compute(count * queries * self.key.shape[1])
+
+    @blas.in_one_thread
+    def _compute(self, work: int) -> None:
+        compiled = kernels.attention.ready(self.query.dtype, work)
         scaled = self._scaled()
         together = (scaled, self.key, self.value, self._bias, self._offsets, self.out, self.moments)
-        with blas.one_thread:
-            if compiled is None or not compiled(together, self.tile, int(causal), self._step):
-                self._forward(scaled)
+        if compiled is None or not compiled(together, self.tile, int(self.causal), self._step):
+            self._forward(scaled)
 
     @property
     def inputs(self) -> tuple[Values, ...]:
@@ -172,6 +175,7 @@ class Tiles:
             self.out[:, rows] = scores @ self.value[:, columns]
             self.out[:, rows] /= total[..., None]
 
+    @blas.in_one_thread
     def back(self, gradient: Values, wanted: Sequence[bool]) -> list[Values | None]:
         """Return those gradients of query, key and value that are wanted."""
         g = _joined(gradient)
@@ -182,12 +186,11 @@ class Tiles:
         ]
         compiled = kernels.attention_backward.ready(g.dtype, self.moments.size // 2 * self.key.shape[1])
         together = (g, *given, self._bias, self._offsets, self.out, self.moments, *found)
-        with blas.one_thread:
-            if compiled is None or not compiled(together, self.tile, int(self.causal), self._step):
-                for one in found[1:]:
-                    if one is not None:
-                        one.fill(0)  # a part of a divided call may have added to it
-                self._backward(g, given[0], *found)
+        if compiled is None or not compiled(together, self.tile, int(self.causal), self._step):
+            for one in found[1:]:
+                if one is not None:
+                    one.fill(0)  # a part of a divided call may have added to it
+            self._backward(g, given[0], *found)
         if found[0] is not None:
             found[0] *= self.scale
         return [None if x is None else x.reshape(shape) for x, shape in zip(found, self._shapes, strict=True)]

@@ -58,7 +58,7 @@ class _Plan(NamedTuple):
             if operands[position].shape != first.shape:
                 return None
         if compiled is None:
-            if is_single and (work < LEAST or THREADS.number == 1):
+            if is_single and (work < LEAST or THREADS.number == 1 or np.geterr()["under"] != "ignore"):
                 return None
             compiled = kernel.ready(first.dtype, work)
             if compiled is None:

@@ -123,7 +123,7 @@ def _pull_bias(g: Tensor, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, 
     wide=True,
     reads=("weight", "x", ""),
 )
-@blas.one_thread
+@blas.in_one_thread
 def conv2d(
     x: Array,
     weight: Array,
@@ -209,7 +209,7 @@ def _pull_weight_of_input(g: Tensor, out: Tensor, y: Tensor, weight: Tensor, *, 
     wide=True,
     reads=("weight", "y"),
 )
-@blas.one_thread
+@blas.in_one_thread
 def conv2d_input(
     y: Array,
     weight: Array,
@@ -273,7 +273,7 @@ def conv2d_input(
     wide=True,
     reads=("y", "x"),
 )
-@blas.one_thread
+@blas.in_one_thread
 def conv2d_weight(
     x: Array,
     y: Array,
