@@ -169,7 +169,7 @@ def by_arithmetic(functions: Functions, otherwise: Callable[[Any], Any], x: Any)
 
 def in_blocks(function: Callable[[Any], Any], x: np.ndarray[Any, Any], length: int) -> np.ndarray[Any, Any]:
     """Apply a function to parts of an array, and return the results in the order of memory that NumPy gives them."""
-    out: np.ndarray[Any, Any] = np.positive(x)
+    out: np.ndarray[Any, Any] = np.asarray(np.positive(x))  # a number for an array without dimensions
     flat = out.ravel(order="K")  # a view, since a copy has no gaps
     for start in range(0, flat.size, length):
         flat[start : start + length] = function(flat[start : start + length])

@@ -262,7 +262,7 @@ def set_num_threads(number: int, /) -> None:
     """Set the number of threads that compute an op on large arrays, for labnet's kernels and NumPy's BLAS.
 
     It holds for the whole process. The default is ``OMP_NUM_THREADS``, or else the number of processors that this
-    process may use. Results do not depend on the number, except for those of BLAS.
+    process may use. Results do not depend on the number, except for products of matrices, which BLAS computes.
 
     Raises
     ------

@@ -178,3 +178,11 @@ def test_the_normal_distribution_is_exact_to_two_units_in_the_last_place_of_one_
 def test_repeated_elements_have_results_in_the_order_of_memory_of_other_functions(name):
     x = ln.broadcast_to(ln.asarray(np.linspace(0, 1, 1000, dtype="float32").reshape(20, 1, 50)), (20, 30, 50))
     assert getattr(ln, name)(x).numpy().strides == ln.tanh(x).numpy().strides == (6000, 200, 4)
+
+
+@pytest.mark.parametrize("name", ["exp", "log1p", "expm1", "erf", "ndtr"])
+def test_a_number_has_the_value_of_an_array_of_it(name):
+    function = getattr(ln.ops, name)
+    for dtype in ("float32", "float64"):
+        number = ln.asarray(np.array(0.6, dtype))
+        assert function(number).item() == function(number.reshape((1,))).item() != number.item()
