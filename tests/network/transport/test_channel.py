@@ -492,9 +492,11 @@ def test_an_idle_channel_is_closed(server, monkeypatch):
 def test_unread_pongs_are_bounded(server):
     with channel(server) as opened:
         opened.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        wait_until(lambda: list(listener(server).connections))
+        (served,) = listener(server).connections
+        wait_until(lambda: hasattr(served._connection, "_transport"))  # Tornado's stream keeps what has bytes already
         for _ in range(10):  # in all 24 MB: more than all buffers on the way
             opened.send(frame(PING) * 100_000)
-        (served,) = listener(server).connections
         assert served._connection._transport.get_write_buffer_size() < PIECE
 
 
